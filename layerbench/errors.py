@@ -1,0 +1,71 @@
+"""The exception tree: everything layerbench raises on purpose.
+
+::
+
+    LayerbenchError                 one clear line, exit status 2
+    ├── UsageError                  an argument that cannot be meant
+    │   ├── UnknownModel            no such model (with close matches)
+    │   ├── ModelImportError        a callable that cannot be imported or called
+    │   ├── BadInput                an input name or shape that cannot be read
+    │   └── DeviceUnavailable       no such device on this machine
+    ├── ModelRunError               the model does not take this input (says where)
+    ├── NotEnoughMemory             says what was requested and what is free
+    ├── OutputError                 a report cannot be written there
+    ├── RecordError                 a file that is no (valid) record
+    ├── WorkerError                 a measuring process died or gave no result
+    └── UntrustedError              ``--strict``: the room or the verdicts say no; exit status 1
+"""
+
+from __future__ import annotations
+
+
+class LayerbenchError(Exception):
+    """Base of all errors a user can act on. ``str(error)`` is one line."""
+
+    exit_status: int = 2
+
+
+class UsageError(LayerbenchError):
+    """An argument that cannot be meant, such as a non-positive count."""
+
+
+class UnknownModel(UsageError):
+    """No family of the zoo knows this model name."""
+
+
+class ModelImportError(UsageError):
+    """A user's callable cannot be imported, called, or returns no module."""
+
+
+class BadInput(UsageError):
+    """An input name or shape that cannot be read."""
+
+
+class DeviceUnavailable(UsageError):
+    """The requested device is not on this machine."""
+
+
+class ModelRunError(LayerbenchError):
+    """The model raised on this input; the message names the layer and what came in."""
+
+
+class NotEnoughMemory(LayerbenchError):
+    """The run needs more memory than there is; the message says how much of each."""
+
+
+class OutputError(LayerbenchError):
+    """A report cannot be written where it should go."""
+
+
+class RecordError(LayerbenchError):
+    """A file that should hold a record and does not."""
+
+
+class WorkerError(LayerbenchError):
+    """A measuring process ended without a result."""
+
+
+class UntrustedError(LayerbenchError):
+    """``--strict`` and a condition that makes the numbers untrustworthy."""
+
+    exit_status = 1

@@ -1,0 +1,151 @@
+"""The frozen result types. SI units inside: seconds and bytes. No torch.
+
+A value that was not measured is ``None``, and `Profile.absent` says why; it is never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from layerbench.environment import Environment
+from layerbench.workload import Frozen, Plan, Workload
+
+Verdict = Literal["stable", "noisy", "drifting"]
+Kind = Literal["module", "function"]
+StopReason = Literal["iterations", "until", "cap"]
+Shape = tuple[int, ...]
+
+SCHEMA = 1
+
+
+class Summary(Frozen):
+    """The distribution of ``n`` samples, in seconds.
+
+    ``ci_low`` and ``ci_high`` bound the 95 % interval of the median; how it is made
+    is said in `layerbench.stats.summarize`. ``missed`` names each criterion that a row
+    which is not ``stable`` failed, with the figure and the limit.
+    """
+
+    n: int = Field(ge=1)
+    mean: float
+    std: float
+    median: float
+    mad: float
+    min: float
+    max: float
+    p5: float
+    p25: float
+    p75: float
+    p95: float
+    p99: float
+    ci_low: float
+    ci_high: float
+    verdict: Verdict
+    missed: tuple[str, ...] = ()
+
+
+class LayerRow(Frozen):
+    """One module, or one function that a composite module runs itself.
+
+    Attributes:
+        path: the module's qualified name, ``""`` for the model itself; a function's is its
+            module's path and its own name: ``features.2.add()``.
+        type: the module's class name, or the function's name.
+        kind: ``module`` or ``function``.
+        depth: 0 for the model itself; a function is one deeper than its module.
+        calls: calls in one forward; 0 for a module that did not run (then the times are ``None``).
+        block: whether the row stands in the block view (docs/blocks.md).
+        position: for a block, its number among the blocks of its type, from 1, in order of execution.
+        input_shapes, output_shapes: of the tensors in the first call, in order of appearance.
+        parameters: elements of the parameters in this module and below; ``None`` for functions.
+        inclusive: time per forward between entry and exit, all calls added up.
+        self_: inclusive less the inclusive time of the modules called meanwhile (JSON: ``self``).
+        host_inclusive, host_self: the same on the host's clock, where the device has its own.
+        scaled: for a function, the factor put on its times so that the functions of a module fit
+            into the module's self time; ``None`` for modules.
+        note: what a reader should know about this row, such as other names it goes by.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    path: str
+    type: str
+    kind: Kind
+    depth: int = Field(ge=0)
+    calls: int = Field(ge=0)
+    block: bool = False
+    position: int | None = None
+    input_shapes: tuple[Shape, ...] = ()
+    output_shapes: tuple[Shape, ...] = ()
+    parameters: int | None = None
+    inclusive: Summary | None = None
+    self_: Summary | None = Field(default=None, alias="self")
+    host_inclusive: Summary | None = None
+    host_self: Summary | None = None
+    scaled: float | None = None
+    note: str = ""
+
+
+class Reconciliation(Frozen):
+    """How far the layers are from the untouched whole, and what the instruments cost.
+
+    Attributes:
+        untouched_s, instrumented_s: medians of the whole forward.
+        overhead: median over rounds of instrumented / untouched, paired within the round.
+        overhead_low, overhead_high: its 95 % interval.
+        self_sum_ratio: the self times of all modules over the instrumented whole, summed over
+            all rounds in integer nanoseconds: 1 by construction.
+        layers_sum_s: the sum of the modules' mean self times.
+        layers_gap: (layers' sum - untouched) / untouched, from the medians of the whole.
+        mark_cost_s: one reading of the clock, calibrated.
+        wrapper_cost_s: one timed call of a module that does nothing, less the untimed call.
+        timed_calls: module calls timed in one forward.
+    """
+
+    untouched_s: float
+    instrumented_s: float
+    overhead: float
+    overhead_low: float
+    overhead_high: float
+    self_sum_ratio: float
+    layers_sum_s: float
+    layers_gap: float
+    mark_cost_s: float
+    wrapper_cost_s: float
+    timed_calls: int
+
+
+class Profile(Frozen):
+    """One profile: a model timed whole and by layer.
+
+    Attributes:
+        model_type: class name of the model; ``parameters`` its parameter elements.
+        whole: the untouched forward; ``whole_host`` on the host's clock where the device has one.
+        layers: rows in tree order, children in order of execution; empty in a whole-model record.
+        process_medians: the whole's median in each fresh process (one entry without ``--processes``).
+        stop: why measuring ended: the planned iterations, the interval asked for, or the cap.
+        absent: what was not measured, and why.
+        notes: what the reader should know about this profile.
+    """
+
+    record: Literal["profile"] = "profile"
+    schema_version: Literal[1] = SCHEMA
+    workload: Workload
+    plan: Plan
+    environment: Environment
+    model_type: str
+    parameters: int
+    whole: Summary
+    whole_host: Summary | None = None
+    process_medians: tuple[float, ...] = ()
+    stop: StopReason = "iterations"
+    layers: tuple[LayerRow, ...] = ()
+    reconciliation: Reconciliation | None = None
+    absent: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+    def without_layers(self) -> Profile:
+        """The whole-model record of the same measurement."""
+        return self.model_copy(update={"layers": ()})

@@ -1,0 +1,73 @@
+"""What runs (`Workload`) and how it is measured (`Plan`): frozen, plain data, no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Mode = Literal["eval", "train"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+DType = Literal["float32", "float16", "bfloat16", "float64"]
+Granularity = Literal["whole", "blocks", "layers"]
+
+WARMUP_ITERATIONS = 25
+MEASURED_ITERATIONS = 300
+# The functions' pass only has to say how a module's self time divides among the functions
+# it calls, so it needs fewer iterations than the times themselves.
+FUNCTION_ITERATIONS = 30
+
+
+class Frozen(BaseModel):
+    """Base of all records: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Workload(Frozen):
+    """What runs: two records with equal workloads measured the same work.
+
+    Attributes:
+        model: a model spec as the zoo reads it, e.g. ``resnet50``, ``timm:NAME``,
+            ``package.module:callable``; for a module handed over in Python, its class name.
+        input: the input as named by the user: ``pascal`` or a shape such as ``8x3x224x224``.
+        shape: the resolved shape of the (first) input tensor, batch first.
+        batch: the first entry of ``shape``: images per forward.
+        weights: ``None`` for random ones, else the name of torchvision's weights.
+    """
+
+    model: str
+    input: str
+    shape: tuple[int, ...]
+    batch: int = Field(ge=1)
+    dtype: DType = "float32"
+    memory_format: MemoryFormat = "contiguous"
+    mode: Mode = "eval"
+    seed: int = 0
+    weights: str | None = None
+    compile: bool = False
+
+
+class Plan(Frozen):
+    """How a workload is measured.
+
+    Attributes:
+        warmup: unmeasured rounds before the first measured one.
+        iterations: measured rounds; each runs the forward untouched and instrumented.
+        processes: fresh processes the measurement is repeated in.
+        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
+        granularity: ``whole`` times the model alone, ``blocks`` its blocks, ``layers`` every module.
+        function_iterations: forwards in the pass that times functions.
+        until: stop once the half-width of the whole model's 95 % interval, relative to its
+            median, is at most this (``0.01`` for 1 %); ``None`` runs ``iterations`` rounds.
+        max_iterations: the cap of a run that goes on ``until``.
+    """
+
+    warmup: int = Field(default=WARMUP_ITERATIONS, ge=0)
+    iterations: int = Field(default=MEASURED_ITERATIONS, ge=1)
+    processes: int = Field(default=1, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    granularity: Granularity = "layers"
+    function_iterations: int = Field(default=FUNCTION_ITERATIONS, ge=0)
+    until: float | None = Field(default=None, gt=0, lt=1)
+    max_iterations: int | None = Field(default=None, ge=1)
