@@ -49,7 +49,7 @@ class PerfCounter:
         """The marks themselves."""
         return list(marks)
 
-    def resolve_host(self, marks: Sequence[int]) -> list[int] | None:
+    def resolve_host(self, marks: Sequence[int]) -> list[int] | None:  # noqa: ARG002
         """``None``: the host's clock is the one in use."""
         return None
 
@@ -153,7 +153,7 @@ class ManualClock:
         """The marks themselves."""
         return list(marks)
 
-    def resolve_host(self, marks: Sequence[int]) -> list[int] | None:
+    def resolve_host(self, marks: Sequence[int]) -> list[int] | None:  # noqa: ARG002
         """``None``: one clock only."""
         return None
 

@@ -17,7 +17,7 @@ Kind = Literal["module", "function"]
 StopReason = Literal["iterations", "until", "cap"]
 Shape = tuple[int, ...]
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 
 
 class Summary(Frozen):
@@ -57,7 +57,7 @@ class LayerRow(Frozen):
         depth: 0 for the model itself; a function is one deeper than its module.
         calls: calls in one forward; 0 for a module that did not run (then the times are ``None``).
         block: whether the row stands in the block view (docs/blocks.md).
-        position: for a block, its number among the blocks of its type, from 1, in order of execution.
+        position: for a block, its number among the blocks of its type, in order of execution.
         input_shapes, output_shapes: of the tensors in the first call, in order of appearance.
         parameters: elements of the parameters in this module and below; ``None`` for functions.
         inclusive: time per forward between entry and exit, all calls added up.
@@ -124,7 +124,7 @@ class Profile(Frozen):
         model_type: class name of the model; ``parameters`` its parameter elements.
         whole: the untouched forward; ``whole_host`` on the host's clock where the device has one.
         layers: rows in tree order, children in order of execution; empty in a whole-model record.
-        process_medians: the whole's median in each fresh process (one entry without ``--processes``).
+        process_medians: the whole's median in each fresh process; one without ``--processes``.
         stop: why measuring ended: the planned iterations, the interval asked for, or the cap.
         absent: what was not measured, and why.
         notes: what the reader should know about this profile.
@@ -143,7 +143,7 @@ class Profile(Frozen):
     stop: StopReason = "iterations"
     layers: tuple[LayerRow, ...] = ()
     reconciliation: Reconciliation | None = None
-    absent: dict[str, str] = {}
+    absent: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def without_layers(self) -> Profile:

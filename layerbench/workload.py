@@ -6,16 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from layerbench.defaults import FUNCTION_ITERATIONS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
+
 Mode = Literal["eval", "train"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 DType = Literal["float32", "float16", "bfloat16", "float64"]
 Granularity = Literal["whole", "blocks", "layers"]
-
-WARMUP_ITERATIONS = 25
-MEASURED_ITERATIONS = 300
-# The functions' pass only has to say how a module's self time divides among the functions
-# it calls, so it needs fewer iterations than the times themselves.
-FUNCTION_ITERATIONS = 30
 
 
 class Frozen(BaseModel):
@@ -56,7 +52,7 @@ class Plan(Frozen):
         iterations: measured rounds; each runs the forward untouched and instrumented.
         processes: fresh processes the measurement is repeated in.
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
-        granularity: ``whole`` times the model alone, ``blocks`` its blocks, ``layers`` every module.
+        granularity: ``whole`` times the model alone, ``blocks`` its blocks, ``layers`` all modules.
         function_iterations: forwards in the pass that times functions.
         until: stop once the half-width of the whole model's 95 % interval, relative to its
             median, is at most this (``0.01`` for 1 %); ``None`` runs ``iterations`` rounds.

@@ -1,1 +1,179 @@
-"""TODO"""
+"""From a model spec and an input spec to a module and its inputs.
+
+Each family of models is one file in this package with a ``FAMILY`` in it (see
+`layerbench.zoo.family.Family`); a new file is found without being listed anywhere.
+Importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from layerbench.errors import LayerbenchError, UnknownModel, UsageError
+from layerbench.workload import Workload
+from layerbench.zoo import inputs
+from layerbench.zoo.family import (
+    Built,
+    Family,
+    checked_workload,
+    convert_module,
+    convert_value,
+    random_input,
+    seeded_on_cpu,
+)
+from layerbench.zoo.handed import describe, with_inputs
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Built",
+    "Family",
+    "build",
+    "describe",
+    "families",
+    "inputs_for",
+    "model_names",
+    "resolve",
+    "with_inputs",
+]
+
+_MOST_CLOSE_MATCHES = 3
+
+
+@functools.cache
+def families() -> tuple[Family, ...]:
+    """All families, in the order in which they are asked about a model spec."""
+    modules = [
+        importlib.import_module(f"{__name__}.{found.name}")
+        for found in pkgutil.iter_modules(__path__)
+    ]
+    found: list[Family] = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    return tuple(sorted(found, key=lambda family: family.last_resort))
+
+
+def model_names() -> list[str]:
+    """Every model that can be listed; a family whose library is not installed has none."""
+    return [name for family in families() for name in _names(family)]
+
+
+def resolve(
+    model: str,
+    input: str | None = None,
+    *,
+    batch: int | None = None,
+    dtype: str = "float32",
+    memory_format: str = "contiguous",
+    mode: str = "eval",
+    seed: int = 0,
+    weights: str | None = None,
+    compile: bool = False,
+) -> Workload:
+    """Check a model spec and an input spec, and say exactly what is to run.
+
+    The model is not built, except the user's own where no input is named: what the callable
+    returns then says what the input is.
+
+    Args:
+        model: a torchvision model, ``timm:NAME``, ``package.module:callable`` or
+            ``path/to/file.py:callable``.
+        input: a named input or a shape (see `layerbench.zoo.inputs.parse`); ``None`` for the
+            one the model is meant for.
+        batch: images per forward; ``None`` for the input's own.
+        dtype: of the floating parameters and inputs.
+        memory_format: of the 4-D (and 5-D) parameters and inputs.
+        mode: ``eval`` or ``train``.
+        seed: of the weights and the inputs.
+        weights: ``None`` for random ones, else the name the model's library has for them.
+        compile: recorded only; `build` does not compile.
+
+    Raises:
+        UnknownModel: no such model; the message has close matches.
+        ModelImportError: the user's callable cannot be imported or called.
+        BadInput: the input cannot be read, or is missing.
+        UsageError: any other argument that cannot be meant.
+    """
+    inputs.check_batch(batch)
+    _check_seed(seed)
+    family = _family_of(model)
+    try:
+        family.check(model, weights)
+    except UnknownModel as error:
+        raise UnknownModel(f"{error}{_close_matches(model)}") from None
+    if input is None or (input == inputs.OWN and family.last_resort):
+        with seeded_on_cpu(seed):
+            spec = family.default_input(model, batch)
+    else:
+        spec = inputs.parse(input, batch)
+    return checked_workload(
+        model=model,
+        input=spec.name,
+        shape=spec.shape,
+        batch=spec.shape[0],
+        dtype=dtype,
+        memory_format=memory_format,
+        mode=mode,
+        seed=seed,
+        weights=weights,
+        compile=compile,
+    )
+
+
+def build(workload: Workload) -> Built:
+    """Build the workload's model and inputs on the CPU from the workload's seed.
+
+    The caller's random generators are left as they were.
+
+    Raises:
+        LayerbenchError: the weights cannot be loaded, or the user's callable failed.
+    """
+    with seeded_on_cpu(workload.seed):
+        built = _family_of(workload.model).build(workload)
+        module = convert_module(built.module, workload)
+    return Built(
+        module,
+        convert_value(built.args, workload.dtype, workload.memory_format),
+        convert_value(built.kwargs, workload.dtype, workload.memory_format),
+    )
+
+
+def inputs_for(
+    shape: tuple[int, ...],
+    dtype: str = "float32",
+    memory_format: str = "contiguous",
+    seed: int = 0,
+) -> torch.Tensor:
+    """A seeded random input in [0, 1) on the CPU, for a module handed over in Python."""
+    tensor: torch.Tensor = convert_value(random_input(shape, seed), dtype, memory_format)
+    return tensor
+
+
+def _family_of(model: str) -> Family:
+    for family in families():
+        if family.claims(model):
+            return family
+    raise UnknownModel(
+        f"cannot read the model {model!r}: give a torchvision model's name, timm:NAME, "
+        "package.module:callable or path/to/file.py:callable"
+    )
+
+
+def _names(family: Family) -> list[str]:
+    try:
+        return family.names()
+    except LayerbenchError:
+        return []
+
+
+def _close_matches(model: str) -> str:
+    close = difflib.get_close_matches(model, model_names(), n=_MOST_CLOSE_MATCHES)
+    return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"the seed must be between 0 and 2**63 - 1, not {seed}")

@@ -1,0 +1,287 @@
+"""From samples to records: the runs of all processes in, one frozen `Profile` out. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerbench import samples
+from layerbench.environment import Environment
+from layerbench.records import LayerRow, Profile, Reconciliation, StopReason, Summary
+from layerbench.samples import Arrays, RowFacts, Run, Samples
+from layerbench.stats import Resampler, paired_ratio, summarize
+from layerbench.workload import Plan, Workload
+
+NANOSECOND = 1e-9
+
+
+def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
+    """Make the record of one workload from the runs of its processes.
+
+    Args:
+        workload, plan: go into the record as they are.
+        runs: one for each process; their modules must be the same.
+    """
+    facts = runs[0].facts
+    arrays = [run.arrays for run in runs]
+    resampler = _resampler(arrays, samples.UNTOUCHED, workload.seed)
+    host = _pooled(arrays, samples.HOST + samples.UNTOUCHED)
+    medians = [float(np.median(run[samples.UNTOUCHED])) for run in arrays]
+    return Profile(
+        workload=workload,
+        plan=plan,
+        environment=_environment(runs),
+        model_type=facts.model_type,
+        parameters=facts.parameters,
+        whole=_summary(_pooled(arrays, samples.UNTOUCHED), resampler),
+        whole_host=None if host is None else _summary(host, resampler),
+        process_medians=tuple(_seconds(median) for median in medians),
+        stop=_stop(runs),
+        layers=layer_rows(facts.modules, _functions_of(runs), arrays, workload.seed),
+        reconciliation=_reconciliation(runs, arrays, resampler),
+        absent=facts.absent,
+        notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
+    )
+
+
+def _functions_of(runs: Sequence[Run]) -> Sequence[RowFacts]:
+    """The functions' rows; none where the processes saw different ones, as data may make them."""
+    names = {tuple(row.path for row in run.facts.functions) for run in runs}
+    return runs[0].facts.functions if len(names) == 1 else ()
+
+
+def layer_rows(
+    modules: Sequence[RowFacts],
+    functions: Sequence[RowFacts],
+    arrays: Sequence[Arrays],
+    seed: int = 0,
+) -> tuple[LayerRow, ...]:
+    """A row for every module and function, in tree order, children in order of execution.
+
+    Args:
+        modules, functions: what the columns of the arrays are.
+        arrays: the samples of each process, as in `layerbench.samples.Run`.
+        seed: of the resampling.
+    """
+    inclusive = _pooled(arrays, samples.INCLUSIVE)
+    own = _pooled(arrays, samples.SELF)
+    if inclusive is None or own is None:
+        return ()
+    resampler = _resampler(arrays, samples.INCLUSIVE, seed)
+    times = _ModuleTimes(
+        inclusive,
+        own,
+        _pooled(arrays, samples.HOST + samples.INCLUSIVE),
+        _pooled(arrays, samples.HOST + samples.SELF),
+    )
+    room = {row.path: own[:, index] for index, row in enumerate(modules)}
+    rows = [
+        *(_module_row(index, row, times, resampler) for index, row in enumerate(modules)),
+        *_function_rows(functions, room, arrays, seed),
+    ]
+    return _with_positions(_in_tree_order(rows, [*modules, *functions]))
+
+
+def _resampler(arrays: Sequence[Arrays], name: str, seed: int) -> Resampler:
+    return Resampler([len(run[name]) for run in arrays], seed=seed)
+
+
+@dataclass(frozen=True)
+class _ModuleTimes:
+    """Pooled samples of all modules, each of shape (rounds, modules)."""
+
+    inclusive: Samples
+    own: Samples
+    host_inclusive: Samples | None
+    host_own: Samples | None
+
+
+def _pooled(arrays: Sequence[Arrays], name: str) -> Samples | None:
+    """One array over all processes, or ``None`` where it was not measured."""
+    if any(name not in run for run in arrays):
+        return None
+    return np.concatenate([run[name] for run in arrays])
+
+
+def _summary(nanoseconds: NDArray[np.generic] | None, resampler: Resampler) -> Summary:
+    assert nanoseconds is not None
+    return summarize(np.asarray(nanoseconds, dtype=np.float64) * NANOSECOND, resampler)
+
+
+def _module_row(index: int, facts: RowFacts, times: _ModuleTimes, resampler: Resampler) -> LayerRow:
+    if facts.calls == 0:
+        return _row(facts)
+    inclusive = _summary(times.inclusive[:, index], resampler)
+    alone = np.array_equal(times.inclusive[:, index], times.own[:, index])
+    return _row(
+        facts,
+        inclusive=inclusive,
+        self_=inclusive if alone else _summary(times.own[:, index], resampler),
+        host_inclusive=_column(times.host_inclusive, index, resampler),
+        host_self=_column(times.host_own, index, resampler),
+    )
+
+
+def _column(array: Samples | None, index: int, resampler: Resampler) -> Summary | None:
+    return None if array is None else _summary(array[:, index], resampler)
+
+
+def _row(facts: RowFacts, **times: Summary | float | None) -> LayerRow:
+    shared = facts.model_dump(exclude={"order", "module"})
+    return LayerRow.model_validate({**shared, **times})
+
+
+def _function_rows(
+    functions: Sequence[RowFacts],
+    own: Mapping[str, Samples],
+    arrays: Sequence[Arrays],
+    seed: int,
+) -> list[LayerRow]:
+    """Rows of the functions' pass, scaled down where a module's own time has no room for them.
+
+    The pass runs at another time than the rounds, and the machine's speed drifts. A module's
+    functions cannot take longer than the module itself, so both the mean and the median of
+    their sum are held to the module's.
+    """
+    times = _pooled(arrays, samples.FUNCTIONS) if functions else None
+    if times is None:
+        return []
+    resampler = _resampler(arrays, samples.FUNCTIONS, seed)
+    rows = []
+    for index, facts in enumerate(functions):
+        together = [i for i, other in enumerate(functions) if other.module == facts.module]
+        factor = _room(times[:, together], own[facts.module or ""])
+        summary = _summary(times[:, index] * factor, resampler)
+        rows.append(_row(facts, inclusive=summary, self_=summary, scaled=round(factor, 4)))
+    return rows
+
+
+def _room(functions: Samples, own: Samples) -> float:
+    """The factor, at most 1, that fits a module's functions into its self time."""
+    sum_of_means = float(functions.mean(axis=0).sum())
+    sum_of_medians = float(np.median(functions, axis=0).sum())
+    room = 1.0
+    if sum_of_means > 0:
+        room = min(room, float(own.mean()) / sum_of_means)
+    if sum_of_medians > 0:
+        room = min(room, float(np.median(own)) / sum_of_medians)
+    return max(room, 0.0)
+
+
+def _in_tree_order(rows: Sequence[LayerRow], facts: Sequence[RowFacts]) -> list[LayerRow]:
+    """Depth first; among siblings those that ran in order of their first call, then the others."""
+    children: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.path:
+            children.setdefault(_parent(row), []).append(index)
+    for siblings in children.values():
+        siblings.sort(key=lambda i: (facts[i].order is None, facts[i].order or 0, i))
+    ordered: list[LayerRow] = []
+    waiting = [0]
+    while waiting:
+        index = waiting.pop()
+        ordered.append(rows[index])
+        if rows[index].kind == "module":
+            waiting.extend(reversed(children.get(rows[index].path, [])))
+    return ordered
+
+
+def _parent(row: LayerRow) -> str:
+    """The path above; a function's name holds no dot, so one rule serves both kinds."""
+    return row.path.rpartition(".")[0]
+
+
+def _with_positions(rows: Sequence[LayerRow]) -> tuple[LayerRow, ...]:
+    """Number the blocks that ran, by type, from 1."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for row in rows:
+        if row.block and row.calls:
+            seen[row.type] += 1
+            numbered.append(row.model_copy(update={"position": seen[row.type]}))
+        else:
+            numbered.append(row)
+    return tuple(numbered)
+
+
+def _reconciliation(
+    runs: Sequence[Run], arrays: Sequence[Arrays], resampler: Resampler
+) -> Reconciliation | None:
+    untouched = _pooled(arrays, samples.UNTOUCHED)
+    instrumented = _pooled(arrays, samples.INSTRUMENTED)
+    own = _pooled(arrays, samples.SELF)
+    if untouched is None or instrumented is None or own is None:
+        return None
+    overhead, low, high = paired_ratio(
+        instrumented.astype(np.float64), untouched.astype(np.float64), resampler
+    )
+    untouched_median = float(np.median(untouched))
+    instrumented_median = float(np.median(instrumented))
+    # Integer sums: this ratio is exactly 1, or something was counted twice or not at all.
+    conserved = int(own.sum()) / int(instrumented.sum())
+    return Reconciliation(
+        untouched_s=_seconds(untouched_median),
+        instrumented_s=_seconds(instrumented_median),
+        overhead=overhead,
+        overhead_low=low,
+        overhead_high=high,
+        self_sum_ratio=conserved,
+        layers_sum_s=_seconds(float(own.mean(axis=0).sum())),
+        layers_gap=instrumented_median / untouched_median - 1,
+        mark_cost_s=max(run.facts.mark_cost_s for run in runs),
+        wrapper_cost_s=max(run.facts.wrapper_cost_s for run in runs),
+        timed_calls=sum(row.calls for row in runs[0].facts.modules if row.path),
+    )
+
+
+def _seconds(nanoseconds: float) -> float:
+    return round(nanoseconds * NANOSECOND, 10)
+
+
+def _environment(runs: Sequence[Run]) -> Environment:
+    """The first process's surroundings, the last one's end, the worst of what disturbed any."""
+    all_of_them = [run.facts.environment for run in runs]
+    first, last = all_of_them[0], all_of_them[-1]
+    machine = first.machine.model_copy(
+        update={
+            "load_after": last.machine.load_after,
+            "steal_fraction": _worst(e.machine.steal_fraction for e in all_of_them),
+            "other_work_fraction": _worst(e.machine.other_work_fraction for e in all_of_them),
+        }
+    )
+    warnings = dict.fromkeys(warning for e in all_of_them for warning in e.warnings)
+    return first.model_copy(
+        update={"finished": last.finished, "machine": machine, "warnings": tuple(warnings)}
+    )
+
+
+def _worst(fractions: Iterable[float | None]) -> float | None:
+    return max((fraction for fraction in fractions if fraction is not None), default=None)
+
+
+def _stop(runs: Sequence[Run]) -> StopReason:
+    """The least satisfied of the processes' reasons."""
+    reasons = {run.facts.stop for run in runs}
+    return "cap" if "cap" in reasons else runs[0].facts.stop
+
+
+def kept_samples(runs: Sequence[Run]) -> Mapping[str, NDArray[np.generic]]:
+    """All samples under the names that a reader of the ``.npz`` needs to find a row's.
+
+    ``paths`` names the columns of ``inclusive`` and ``self``, ``function_paths`` those of
+    ``functions``; ``process`` numbers the process of each round. Nanoseconds throughout.
+    """
+    facts = runs[0].facts
+    arrays = [run.arrays for run in runs]
+    pooled = {name: _pooled(arrays, name) for name in arrays[0]}
+    kept: dict[str, NDArray[np.generic]] = {n: a for n, a in pooled.items() if a is not None}
+    kept["paths"] = np.array([row.path for row in facts.modules], dtype=np.str_)
+    kept["function_paths"] = np.array([row.path for row in _functions_of(runs)], dtype=np.str_)
+    kept["process"] = np.repeat(
+        np.arange(len(runs)), [len(run[samples.UNTOUCHED]) for run in arrays]
+    )
+    return kept

@@ -1,0 +1,89 @@
+"""Command lines: one thin file a verb.
+
+A verb's file exposes ``NAME`` and ``command``, a function with typer's annotations, and imports
+nothing but typer before it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from types import ModuleType
+from typing import Any, NoReturn
+
+import click
+import typer
+
+from layerbench.errors import LayerbenchError
+
+INTERRUPTED = 130
+
+
+def verbs() -> dict[str, ModuleType]:
+    """Every verb by name: the files of this folder that name one."""
+    files = (
+        importlib.import_module(f"{__name__}.{found.name}")
+        for found in pkgutil.iter_modules(__path__)
+        if not found.name.startswith("_")
+    )
+    return {file.NAME: file for file in files if hasattr(file, "NAME")}
+
+
+def main() -> NoReturn:
+    """The command ``layerbench VERB ...``."""
+    app = _application()
+    app.callback()(_about)
+    for name, file in sorted(verbs().items()):
+        app.command(name, help=file.command.__doc__)(file.command)
+    _invoke(app)
+
+
+def run(verb: str) -> NoReturn:
+    """One verb as a script of its own: ``python timer.py ...``."""
+    file = importlib.import_module(f"{__name__}.{verb}")
+    app = _application()
+    app.command(help=file.command.__doc__)(file.command)
+    _invoke(app)
+
+
+def _about() -> None:
+    """How long each layer of a PyTorch vision model takes, and whether to trust the number."""
+
+
+def _application() -> typer.Typer:
+    return typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def _invoke(app: typer.Typer) -> NoReturn:
+    """Run and leave with the status that the outcome deserves; never with a traceback of ours."""
+    try:
+        status: Any = app(standalone_mode=False)
+    except LayerbenchError as error:
+        _complain(f"error: {_one_line(error)}")
+        sys.exit(error.exit_status)
+    except (KeyboardInterrupt, click.exceptions.Abort, typer.Abort):
+        _complain("interrupted: nothing was written")
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        # typer brings its own copy of click, so usage errors are known by what they can do.
+        show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        if show is not None:
+            show()
+        sys.exit(code)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)

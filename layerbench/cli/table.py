@@ -1,0 +1,92 @@
+"""``layerbench table``: the result table of committed records, also kept in a README."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from layerbench.records import Profile
+
+NAME = "table"
+
+
+def table(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Records, or folders of them."),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="device (default), model, input, mean, median or parameters."),
+    ] = None,
+    readme: Annotated[
+        Path | None,
+        typer.Option(help="Renew the tables between the markers of this file."),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="With --readme: change nothing, fail if it is out of date."),
+    ] = False,
+) -> None:
+    """Make one Markdown table out of many whole-model records."""
+    from layerbench.errors import UsageError
+    from layerbench.reporters.result_table import SORTS, render_table
+
+    if readme is not None:
+        if paths or sort:
+            raise UsageError(
+                f"the markers in {readme} say which records to read and how to sort them: "
+                "leave out PATHS and --sort"
+            )
+        _renew(readme, check)
+        return
+    if check or not paths:
+        raise UsageError("name the records to make a table of, or a document with --readme FILE")
+    typer.echo(render_table(whole_records(paths), sort or SORTS[0]))
+
+
+command = table
+
+
+def whole_records(paths: Sequence[Path]) -> list[Profile]:
+    """The records to show: those under a folder ``layers`` repeat the whole, and are left out.
+
+    A record or a ``layers`` folder named as such is taken.
+    """
+    from layerbench.store import read_all
+
+    named = set(paths)
+    return [
+        record
+        for path, record in read_all(paths)
+        if path.parent.name != "layers" or path in named or path.parent in named
+    ]
+
+
+def _renew(document: Path, check: bool) -> None:
+    """Write the tables of a document anew, or only say whether they are up to date."""
+    from layerbench.errors import UsageError
+    from layerbench.reporters.result_table import update_markers
+    from layerbench.store import write_text
+
+    try:
+        old = document.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {document}: {error}") from None
+    # Paths in a marker start from the document, so that it does not matter where this runs.
+    new = update_markers(
+        old, lambda names: whole_records([document.parent / name for name in names])
+    )
+    if new == old:
+        return
+    if check:
+        typer.echo(
+            f"{document} disagrees with its records: run layerbench table --readme {document}",
+            err=True,
+        )
+        raise typer.Exit(1)
+    write_text(document, new)

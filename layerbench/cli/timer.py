@@ -1,0 +1,285 @@
+"""``timer``: time a model, its blocks and its layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layerbench.defaults import CAP_FACTOR, MEASURED_ITERATIONS, WARMUP_ITERATIONS
+
+if TYPE_CHECKING:
+    from layerbench.api import Measurement
+    from layerbench.workload import Plan
+
+NAME = "timer"
+
+WORKLOAD = "What runs"
+PLAN = "How it is measured"
+REPORT = "What comes out"
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="SPEC",
+            help="A torchvision model's name, timm:NAME, package.module:callable or "
+            "path/to/file.py:callable.",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = "mobilenet_v2",
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "--i",
+            "-i",
+            metavar="NAME|SHAPE",
+            help="cityscapes, pascal, imagenet, coco, cifar100, or a shape: NxCxHxW, or CxHxW "
+            "with --batch. Default: the model family's usual input.",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Images per forward.", show_default="1", rich_help_panel=WORKLOAD),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="eval or train (forward only).", rich_help_panel=WORKLOAD)
+    ] = "eval",
+    dtype: Annotated[
+        str,
+        typer.Option(help="float32, float16, bfloat16 or float64.", rich_help_panel=WORKLOAD),
+    ] = "float32",
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="NHWC memory format.", rich_help_panel=WORKLOAD)
+    ] = False,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="torch.compile; whole model only.", rich_help_panel=WORKLOAD
+        ),
+    ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="DEFAULT or a name of torchvision's weights; loaded by torchvision. "
+            "Random without it: a backbone takes the same time.",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Of weights, input and resampling.", rich_help_panel=WORKLOAD)
+    ] = 0,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda, cuda:1, xpu, mps.",
+            show_default="the accelerator if there is one, else cpu",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            help="Intra-op CPU threads.", show_default="PyTorch's choice", rich_help_panel=PLAN
+        ),
+    ] = None,
+    warmup: Annotated[
+        int, typer.Option(help="Warm-up rounds, not kept.", rich_help_panel=PLAN)
+    ] = WARMUP_ITERATIONS,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            help="Measured rounds; each runs the model untouched and instrumented.",
+            rich_help_panel=PLAN,
+        ),
+    ] = MEASURED_ITERATIONS,
+    processes: Annotated[
+        int,
+        typer.Option(help="Repeat in this many fresh processes.", rich_help_panel=PLAN),
+    ] = 1,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="After the iterations go on until the 95 % interval's half-width is this share "
+            f"of the median (such as 1%), at most {CAP_FACTOR} times the iterations.",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
+    granularity: Annotated[
+        str, typer.Option(help="whole, blocks or layers.", rich_help_panel=PLAN)
+    ] = "layers",
+    whole: Annotated[
+        str | None,
+        typer.Option(
+            "--w",
+            metavar="BOOL",
+            help="True: the whole model only; False: layer-wise.",
+            show_default=False,
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Exit with status 1, and write nothing, where the machine is busy or the whole "
+            "model's verdict is not stable.",
+            rich_help_panel=PLAN,
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write DIR/<device>/<model>_<input>.* and DIR/<device>/layers/...; "
+            "without it the report goes to the terminal.",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="txt, json, csv, md; several with commas.",
+            show_default="txt,json with --out, else txt",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    keep_samples: Annotated[
+        bool,
+        typer.Option(
+            "--keep-samples",
+            help="Write every sample beside the record as .npz; needs --out.",
+            rich_help_panel=REPORT,
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=REPORT)
+    ] = False,
+) -> None:
+    """Time a model, its blocks and its layers."""
+    from layerbench import reporters, store
+    from layerbench.cli._progress import shown
+    from layerbench.errors import UsageError
+
+    names = _names(formats, out)
+    for name in names:
+        reporters.suffix(name)  # an unknown format is said before anything is measured
+    if keep_samples and out is None:
+        raise UsageError("--keep-samples writes beside the record: give --out DIR")
+    plan = _plan(warmup, iterations, processes, threads, until, granularity, whole)
+    if out is not None:
+        store.check_writable(out)
+
+    # After the cheap checks: this loads torch.
+    from layerbench import api, devices, zoo
+
+    where = devices.get(device)
+    workload = zoo.resolve(
+        model,
+        input,
+        batch=batch,
+        dtype=_one_of("--dtype", dtype, ("float32", "float16", "bfloat16", "float64")),
+        memory_format="channels_last" if channels_last else "contiguous",
+        mode=_one_of("--mode", mode, ("eval", "train")),
+        seed=seed,
+        weights=weights,
+        compile=compile,
+    )
+    with shown(workload.model, quiet) as progress:
+        measured = api.measure(workload, plan, where, strict=strict, progress=progress)
+    if out is None:
+        for name in names:
+            typer.echo(reporters.render(name, measured.profile), nl=False)
+        return
+    for path in write(measured, out, names, keep_samples):
+        typer.echo(str(path))
+
+
+def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bool) -> list[Path]:
+    """Write the whole-model report and, if layers were timed, the layers report.
+
+    Returns:
+        the files written.
+    """
+    from layerbench import reporters, store
+    from layerbench.assembly import kept_samples
+
+    record = measured.profile
+    places = store.places(record, out)
+    documents = [(places.whole, record.without_layers())]
+    if record.layers:
+        documents.append((places.layers, record))
+    written = []
+    for stem, document in documents:
+        for name in formats:
+            path = stem.with_suffix(reporters.suffix(name))
+            store.write_text(path, reporters.render(name, document))
+            written.append(path)
+    if keep_samples:
+        path = documents[-1][0].with_suffix(".npz")
+        store.write_arrays(path, kept_samples(measured.runs))
+        written.append(path)
+    return written
+
+
+def _names(formats: str | None, out: Path | None) -> list[str]:
+    text = formats if formats is not None else ("txt" if out is None else "txt,json")
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _plan(
+    warmup: int,
+    iterations: int,
+    processes: int,
+    threads: int | None,
+    until: str | None,
+    granularity: str,
+    whole: str | None,
+) -> Plan:
+    from layerbench.units import parse_percent
+    from layerbench.workload import Plan
+
+    if whole is not None:
+        granularity = "whole" if _truth("--w", whole) else "layers"
+    return Plan(
+        warmup=_at_least("--warmup", warmup, 0),
+        iterations=_at_least("--iterations", iterations, 1),
+        processes=_at_least("--processes", processes, 1),
+        threads=None if threads is None else _at_least("--threads", threads, 1),
+        until=None if until is None else parse_percent(until),
+        granularity=_one_of("--granularity", granularity, ("whole", "blocks", "layers")),
+    )
+
+
+def _at_least(option: str, value: int, least: int) -> int:
+    from layerbench.errors import UsageError
+
+    if value < least:
+        raise UsageError(f"{option} must be at least {least}, got {value}")
+    return value
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> Any:  # noqa: ANN401 - a Literal
+    from layerbench.errors import UsageError
+
+    if value not in known:
+        raise UsageError(f"{option} takes {', '.join(known)}, got {value!r}")
+    return value
+
+
+def _truth(option: str, value: str) -> bool:
+    from layerbench.errors import UsageError
+
+    truths = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if value.lower() not in truths:
+        raise UsageError(f"{option} takes True or False, got {value!r}")
+    return truths[value.lower()]

@@ -1,0 +1,12 @@
+"""Numbers that both a command's help and the plan need: no import but this one is so light."""
+
+from __future__ import annotations
+
+WARMUP_ITERATIONS = 25
+MEASURED_ITERATIONS = 300
+# The functions' pass only has to say how a module's self time divides among the functions
+# it calls, so it needs fewer iterations than the times themselves.
+FUNCTION_ITERATIONS = 30
+# A run that goes on until its interval is narrow gives up at this multiple of the planned
+# iterations unless the plan names a cap.
+CAP_FACTOR = 10

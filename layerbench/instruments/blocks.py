@@ -1,0 +1,192 @@
+"""Which modules a reader of the paper would call blocks, read from the module tree alone.
+
+The rule in plain words, and what it gives for each family, stands in docs/blocks.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import nn
+
+# AlexNet's five convolutions are a network, a detector's tower of four is one part of it.
+OPEN_FROM_LAYERS = 5
+# A depthwise and a pointwise convolution in a class of their own are a unit where the network is
+# a row of them, and a layer where they lie in a larger unit, unless their author says block.
+UNIT_LAYERS = 2
+LARGE_UNIT_LAYERS = 3
+
+_CHAINS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_LAYERS_WITH_WEIGHTS = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention, nn.RNNBase)
+# The author's own word for it; a version or a dimension may follow: SwinTransformerBlockV2.
+# A StageBlock is a stage.
+_NAMED_BLOCK = re.compile(r"^(?!.*stage).*(block|bottleneck|residual)(_?v?\d+d?)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """The block view of a module tree; paths are those of `nn.Module.named_modules`.
+
+    Attributes:
+        blocks: the modules that are rows of the view.
+        opened: the modules shown through what is in them instead; the root ``""`` always is.
+            The functions an opened module runs itself belong to the view too.
+    """
+
+    blocks: frozenset[str]
+    opened: frozenset[str]
+
+
+def find_blocks(model: nn.Module) -> BlockView:
+    """Divide the tree into blocks and the modules opened to show them.
+
+    Nothing runs. Every module without children lies in exactly one block, or is one; a
+    module that goes by several names counts where `nn.Module.named_modules` finds it first.
+    A model that is a single layer has no block: its root is all there is.
+    """
+    tree = _Tree(model)
+    blocks: list[str] = []
+    opened: list[str] = []
+    seen: set[nn.Module] = set()
+
+    def visit(module: nn.Module, path: str, *, is_open: bool, alone: bool) -> None:
+        if not is_open:
+            blocks.append(path)
+            seen.update(module.modules())
+            return
+        seen.add(module)
+        opened.append(path)
+        children = list(module.named_children())
+        # A wrapper around the whole network must not make the view a single row.
+        alone = alone and len(children) == 1
+        for name, child in children:
+            if child not in seen:
+                open_child = tree.opens(child) or (alone and tree.can_open(child))
+                child_path = f"{path}.{name}" if path else name
+                visit(child, child_path, is_open=open_child, alone=alone)
+
+    visit(model, "", is_open=True, alone=True)
+    return BlockView(frozenset(blocks), frozenset(opened))
+
+
+class _Tree:
+    """What the rule asks about the modules of one model, worked out once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._root = model
+        self._layers: dict[nn.Module, int] = {}
+        self._count_layers(model)
+        self._unit_types = self._find_unit_types()
+        self._with_unit: dict[nn.Module, bool] = {}
+
+    def opens(self, module: nn.Module) -> bool:
+        """Whether a module reached from an opened one is opened itself."""
+        if not self.can_open(module):
+            return False
+        return (
+            _never_runs(module)
+            or _is_chain_of_one(module)
+            or self._holds_unit(module)
+            or (not self._is_unit(module) and self._holds_long_chain(module))
+        )
+
+    def can_open(self, module: nn.Module) -> bool:
+        """Whether there is anything to show inside, and the author does not call it a block."""
+        return _has_children(module) and not _is_named_block(module)
+
+    def _holds_unit(self, module: nn.Module) -> bool:
+        """Whether a unit lies in ``module``, and not inside a named block there."""
+        if module not in self._with_unit:
+            self._with_unit[module] = any(
+                self._is_unit(child) or (self.can_open(child) and self._holds_unit(child))
+                for child in module.children()
+            )
+        return self._with_unit[module]
+
+    def _holds_long_chain(self, module: nn.Module) -> bool:
+        """Whether ``module`` is, or holds outside units, a plain Sequential of many layers."""
+        if type(module) is nn.Sequential and self._layers[module] >= OPEN_FROM_LAYERS:
+            return True
+        return any(
+            self.can_open(child) and not self._is_unit(child) and self._holds_long_chain(child)
+            for child in module.children()
+        )
+
+    def _is_unit(self, module: nn.Module) -> bool:
+        return type(module) in self._unit_types
+
+    def _count_layers(self, module: nn.Module) -> int:
+        """Layers with weights in ``module``, itself included; attention counts as one layer."""
+        if module not in self._layers:
+            self._layers[module] = (
+                1
+                if _has_weights(module)
+                else sum(self._count_layers(child) for child in module.children())
+            )
+        return self._layers[module]
+
+    def _find_unit_types(self) -> frozenset[type[nn.Module]]:
+        """Classes whose instances are the units that the network repeats."""
+        layers: Counter[type[nn.Module]] = Counter()
+        in_line: Counter[type[nn.Module]] = Counter()
+        neighbours: set[type[nn.Module]] = set()
+        pending = [self._root]
+        while pending:
+            parent = pending.pop()
+            in_chain = parent is self._root or isinstance(parent, _CHAINS)
+            children = [child for child in parent.children() if _has_children(child)]
+            alike = Counter(type(child) for child in children if _runs_itself(child))
+            for kind, count in alike.items():
+                if in_chain or count > 1:
+                    in_line[kind] += count
+                if in_chain and count > 1:
+                    neighbours.add(kind)
+            for child in children:
+                layers[type(child)] = max(layers[type(child)], self._layers[child])
+            pending.extend(child for child in children if not _is_named_block(child))
+        named = {kind for kind, count in in_line.items() if count > 1 and _names_block(kind)}
+        large = {kind for kind in neighbours if layers[kind] >= LARGE_UNIT_LAYERS}
+        small = {kind for kind in named | neighbours if layers[kind] >= UNIT_LAYERS}
+        return frozenset(large | (small & named) | (small - self._types_inside(large)))
+
+    def _types_inside(self, kinds: set[type[nn.Module]]) -> set[type[nn.Module]]:
+        """The classes of all modules that lie in an instance of one of ``kinds``."""
+        outer = (module for module in self._root.modules() if type(module) in kinds)
+        return {type(inner) for module in outer for inner in module.modules() if inner != module}
+
+
+def _has_children(module: nn.Module) -> bool:
+    return next(module.children(), None) is not None
+
+
+def _has_weights(module: nn.Module) -> bool:
+    """Convolution, linear, attention, recurrent; or the user's own layer with a weight matrix."""
+    if isinstance(module, _LAYERS_WITH_WEIGHTS):
+        return True
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.dim() >= 2 and not _has_children(module)
+
+
+def _runs_itself(module: nn.Module) -> bool:
+    """Whether it has a forward of its own, over children that are more than one layer's parts."""
+    own = type(module).forward not in (nn.Sequential.forward, nn.Module.forward)
+    return own and not _has_weights(module)
+
+
+def _is_chain_of_one(module: nn.Module) -> bool:
+    return type(module) is nn.Sequential and len(module) == 1
+
+
+def _never_runs(module: nn.Module) -> bool:
+    """Whether it is a container without a forward: a row for it would always be empty."""
+    return type(module).forward is nn.Module.forward
+
+
+def _names_block(kind: type[nn.Module]) -> bool:
+    return _NAMED_BLOCK.match(kind.__name__) is not None
+
+
+def _is_named_block(module: nn.Module) -> bool:
+    return _names_block(type(module)) and not _never_runs(module)

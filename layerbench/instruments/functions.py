@@ -1,0 +1,270 @@
+"""Time of the functions that composite modules run themselves: an add, a pooling, attention.
+
+A pass of its own, because seeing the functions costs more than timing the modules.
+`torch.overrides.TorchFunctionMode` sees them by the names their author wrote; where its mere
+presence would switch a fused path off, a dispatch mode names the operators instead
+(docs/decisions/0003).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layerbench.clocks import Clock
+from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.instruments.structure import (
+    Call,
+    ModuleFacts,
+    modules_at,
+    shapes_of,
+    tensors_in,
+)
+from layerbench.records import Shape
+from layerbench.workload import Frozen
+
+# These ask torch.overrides.has_torch_function before they take their fused path; any function
+# mode makes the answer yes.
+GUARDED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+
+
+class FunctionFacts(Frozen):
+    """A function in a module: all its calls there in one forward, shapes of the first.
+
+    Attributes:
+        module: path of the module that runs it.
+        order: of its first call, on one count with the modules' first calls.
+    """
+
+    module: str
+    name: str
+    order: int
+    calls: int
+    input_shapes: tuple[Shape, ...]
+    output_shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class FunctionForward:
+    """One forward of the functions' pass.
+
+    Attributes:
+        facts: a row for each (module, name), in order of first call.
+        times_ns: nanoseconds, in the order of ``facts``.
+        module_order: first call of each module that ran, on one count with the functions'.
+    """
+
+    facts: tuple[FunctionFacts, ...]
+    times_ns: tuple[int, ...]
+    module_order: dict[str, int]
+
+
+@dataclass
+class _Tally:
+    """What is known of one function in one module while the forward runs."""
+
+    order: int
+    input_shapes: tuple[Shape, ...]
+    output_shapes: tuple[Shape, ...]
+    spans: list[tuple[int, int]]
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """The name an author would recognise: ``add`` for ``+``, ``add_`` for ``+=``."""
+    name = getattr(function, "__name__", type(function).__name__)
+    if name in ("__get__", "__set__"):
+        return str(getattr(getattr(function, "__self__", None), "__name__", name.strip("_")))
+    if name.startswith("__") and name.endswith("__"):
+        bare = name[2:-2]
+        if bare.startswith("i") and bare[1:] in _IN_PLACE:
+            return bare[1:] + "_"
+        if bare.startswith("r") and bare[1:] in _IN_PLACE:
+            return bare[1:]
+        return bare
+    return str(name).partition(".")[0]
+
+
+_IN_PLACE = frozenset({"add", "sub", "mul", "truediv", "floordiv", "matmul", "pow", "mod"})
+
+
+class FunctionTimer:
+    """Times functions under the module that runs them.
+
+    Every module is followed, whatever gets rows: a function belongs to the innermost one.
+
+    Args:
+        model: any module.
+        facts: its modules.
+        with_rows: paths of the modules whose own functions are timed.
+        clock: where marks come from.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        facts: Sequence[ModuleFacts],
+        with_rows: frozenset[str],
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._mark = clock.mark
+        self._with_rows = with_rows
+        self._running: list[str] = []
+        self._tallies: dict[tuple[str, str], _Tally] = {}
+        self._module_order: dict[str, int] = {}
+        self._mode = _FunctionMode(self)
+        self._operators = _OperatorMode(self)
+        self._inside_guarded = False
+        self._root_is_guarded = isinstance(model, GUARDED)
+        reachable = [fact.path for fact in facts if fact.reachable and fact.path]
+        self._wrapped = {
+            module: self._followed(module, path)
+            for path, module in modules_at(model, reachable).items()
+        }
+
+    def _followed(self, module: nn.Module, path: str) -> Forward:
+        original = module.forward
+        guarded = isinstance(module, GUARDED)
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            self._module_order.setdefault(path, self._next_order())
+            self._running.append(path)
+            try:
+                if not guarded:
+                    return original(*args, **kwargs)
+                with self._operators_named():
+                    return original(*args, **kwargs)
+            finally:
+                self._running.pop()
+
+        return forward
+
+    def _next_order(self) -> int:
+        return len(self._module_order) + len(self._tallies)
+
+    @contextmanager
+    def _operators_named(self) -> Iterator[None]:
+        """Inside a guarded module: the function mode off, the dispatch mode on."""
+        if self._inside_guarded:
+            yield
+            return
+        self._inside_guarded = True
+        self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        try:
+            with self._operators:
+                yield
+        finally:
+            self._mode.__enter__()  # type: ignore[no-untyped-call]
+            self._inside_guarded = False
+
+    def timed_function(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - whatever the function returns
+        """Run one function, and note it if its module has rows and it gives or fills a tensor."""
+        module = self._running[-1]
+        if module not in self._with_rows:
+            return function(*args, **kwargs)
+        came_in = shapes_of((args, kwargs))
+        start = self._mark()
+        output = function(*args, **kwargs)
+        end = self._mark()
+        # Questions (size, dim, is_cuda) are asked through the same door; they give no tensor.
+        if name == "setitem" or next(tensors_in(output), None) is not None:
+            tally = self._tallies.get((module, name))
+            if tally is None:
+                tally = self._tallies[module, name] = _Tally(
+                    self._next_order(), came_in, shapes_of((output,)), []
+                )
+            tally.spans.append((start, end))
+        return output
+
+    def run(self, call: Call, release: bool = True) -> FunctionForward:
+        """Run one forward of the whole model with the functions timed.
+
+        Whatever the model raises passes through; the model is left as it was.
+
+        Args:
+            call: the forward.
+            release: give the clock's marks back; not where another instrument holds some.
+        """
+        self._tallies.clear()
+        self._module_order = {"": 0}
+        self._running = [""]
+        with forwards_replaced(self._wrapped), self._mode:
+            if self._root_is_guarded:
+                with self._operators_named():
+                    call()
+            else:
+                call()
+        self._clock.synchronize()
+        try:
+            return self._result()
+        finally:
+            if release:
+                self._clock.release()
+
+    def _result(self) -> FunctionForward:
+        return FunctionForward(
+            facts=tuple(
+                FunctionFacts(
+                    module=module,
+                    name=name,
+                    order=tally.order,
+                    calls=len(tally.spans),
+                    input_shapes=tally.input_shapes,
+                    output_shapes=tally.output_shapes,
+                )
+                for (module, name), tally in self._tallies.items()
+            ),
+            times_ns=tuple(self._total_ns(tally.spans) for tally in self._tallies.values()),
+            module_order=dict(self._module_order),
+        )
+
+    def _total_ns(self, spans: list[tuple[int, int]]) -> int:
+        positions = self._clock.resolve([mark for span in spans for mark in span])
+        return sum(positions[1::2]) - sum(positions[::2])
+
+
+class _FunctionMode(TorchFunctionMode):
+    def __init__(self, timer: FunctionTimer) -> None:
+        super().__init__()
+        self._timer = timer
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the function returns
+        del types
+        return self._timer.timed_function(function_name(func), func, args, kwargs or {})
+
+
+class _OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, timer: FunctionTimer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._timer = timer
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload; its type is private to torch
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+        del types
+        name = func.overloadpacket.__name__
+        return self._timer.timed_function(name, func, args, kwargs or {})

@@ -1,0 +1,189 @@
+"""Time the layers of a model while the user's own loop runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from layerbench import devices, samples
+from layerbench.assembly import layer_rows
+from layerbench.clocks import Clock
+from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.instruments.blocks import find_blocks
+from layerbench.instruments.functions import FunctionForward, FunctionTimer
+from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.instruments.structure import CallFacts, CallObserver, module_facts
+from layerbench.instruments.timing import (
+    ROOT,
+    Entry,
+    LayerTimer,
+    TimedForward,
+    arrays_of,
+    fold_marks,
+    typical_calls,
+)
+from layerbench.records import LayerRow
+
+# Marks are added up in bulk: often enough that a long loop needs little memory, seldom enough
+# that the arithmetic disappears beside the forwards.
+DRAIN_AT = 16_384
+
+
+class LiveLayers:
+    """What `time_layers` has seen so far.
+
+    The first forward is looked at closely (shapes, functions) and its times are kept only if no
+    other follows; forward 2, 4, 8, ... (from 0) time the functions; all others the modules.
+
+    Attributes:
+        forwards: forwards of the model that ended without an error.
+    """
+
+    def __init__(self, model: nn.Module, clock: Clock) -> None:
+        self.forwards = 0
+        self._model = model
+        self._clock = clock
+        self._mark = clock.mark
+        self._facts = module_facts(model)
+        self._with_functions = frozenset(f.path for f in self._facts if f.composite) | {""}
+        reachable = frozenset(fact.path for fact in self._facts if fact.reachable)
+        self._timer = LayerTimer(model, [fact.path for fact in self._facts], reachable, clock)
+        self._functions = FunctionTimer(model, self._facts, self._with_functions, clock)
+        self._original: Forward = model.forward
+        self._inside = False
+        self._pending: list[list[Entry]] = []
+        self._pending_entries = 0
+        self._first: TimedForward | None = None
+        self._timed: list[TimedForward] = []
+        self._function_forwards: list[FunctionForward] = []
+        self._seen: dict[str, CallFacts] = {}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Wrap the model for the duration of a ``with`` block."""
+        with forwards_replaced({self._model: self._root_forward()}), self._timer.attached():
+            yield
+
+    def _root_forward(self) -> Forward:
+        @wraps(self._original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if self._inside:  # a model that calls itself: the outer call counts
+                return self._original(*args, **kwargs)
+            self._inside = True
+            try:
+                output = self._forward(args, kwargs)
+            finally:
+                self._inside = False
+            self.forwards += 1
+            return output
+
+        return forward
+
+    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        number = self.forwards
+        if number == 0:
+            return self._first_forward(args, kwargs)
+        if number >= 2 and number & (number - 1) == 0:
+            return self._function_forward(args, kwargs)
+        return self._timed_forward(self._original, args, kwargs)
+
+    def _timed_forward(
+        self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
+        start = self._mark()
+        try:
+            output = forward(*args, **kwargs)
+        except BaseException:
+            self._timer.take()  # half a forward is no sample
+            raise
+        end = self._mark()
+        entries = self._timer.take()
+        entries.append((ROOT, start, end))
+        self._pending.append(entries)
+        self._pending_entries += len(entries)
+        if self._pending_entries >= DRAIN_AT:
+            self._drain()
+        return output
+
+    def _first_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        # Each instrument wraps what is on the modules when it is made, so these three nest.
+        observer = CallObserver(self._model, self._facts)
+        outputs: list[Any] = []
+
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            functions = FunctionTimer(self._model, self._facts, self._with_functions, self._clock)
+            call = lambda: outputs.append(self._original(*args, **kwargs))  # noqa: E731
+            self._function_forwards = [functions.run(call, release=False)]
+            return outputs[0]
+
+        def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            self._seen = observer.observe(forward, args, kwargs)
+            return outputs[0]
+
+        output = self._timed_forward(observed, args, kwargs)
+        self._drain()
+        self._first = self._timed.pop()
+        return output
+
+    def _function_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        self._drain()
+        outputs: list[Any] = []
+        sampled = self._functions.run(lambda: outputs.append(self._original(*args, **kwargs)))
+        if sampled.facts == self._function_forwards[0].facts:
+            if self.forwards == 2:
+                self._function_forwards.clear()  # the first forward's were taken cold
+            self._function_forwards.append(sampled)
+        return outputs[0]
+
+    def _drain(self) -> None:
+        """Add the pending marks up."""
+        self._clock.synchronize()
+        for entries in self._pending:
+            self._timed.append(fold_marks(entries, self._clock, len(self._facts)))
+        self._clock.release()
+        self._pending.clear()
+        self._pending_entries = 0
+
+    @property
+    def rows(self) -> tuple[LayerRow, ...]:
+        """A row for every module and for the functions that composite modules run themselves.
+
+        Empty before the first forward has ended. May be asked for inside the loop.
+        """
+        if self._first is None:
+            return ()
+        self._drain()
+        timed = self._timed or [self._first]
+        functions = self._function_forwards
+        view = find_blocks(self._model)
+        modules = module_rows(self._facts, self._seen, typical_calls(timed), view, functions)
+        arrays = arrays_of(timed)
+        arrays[samples.FUNCTIONS] = np.array([f.times_ns for f in functions], dtype=np.int64)
+        return layer_rows(modules, function_rows(functions, modules, view), [arrays])
+
+
+@contextmanager
+def time_layers(model: nn.Module, clock: Clock | None = None) -> Iterator[LiveLayers]:
+    """Time every layer of ``model`` while the caller's own loop runs it.
+
+    Args:
+        model: any module; left as it was when the block ends, also by an exception.
+        clock: the clock of the device that the model's parameters are on, unless given.
+
+    Yields:
+        the layers seen so far; read ``rows`` inside the block or after it.
+
+    Example:
+        >>> with time_layers(model) as layers:          # doctest: +SKIP
+        ...     for batch in loader:
+        ...         model(batch)
+        >>> layers.rows                                  # doctest: +SKIP
+    """
+    layers = LiveLayers(model, clock or devices.of_module(model).clock())
+    with layers.attached():
+        yield layers

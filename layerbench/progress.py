@@ -1,0 +1,19 @@
+"""How long work tells that it goes on; the runner reports, a command line may show it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Hears of each step of a measurement."""
+
+    def step(self, phase: str, done: int, total: int) -> None:
+        """``done`` of ``total`` steps of ``phase`` are finished; ``total`` may grow."""
+
+
+class Silent:
+    """Shows nothing: the default."""
+
+    def step(self, phase: str, done: int, total: int) -> None:
+        """Nothing to show."""

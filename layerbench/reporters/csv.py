@@ -1,0 +1,108 @@
+"""CSV for spreadsheets and data frames: a row for the whole model and for every layer.
+
+What ran, and where, is repeated in every row, so that a row stands alone and rows of many
+reports can be put into one table. Times are seconds; an empty cell was not measured.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from layerbench.records import LayerRow, Profile, Summary
+from layerbench.reporters import layout
+
+NAME = "csv"
+SUFFIX = ".csv"
+
+Cells = dict[str, object]
+
+_TIMES = ("inclusive", "self", "host_inclusive", "host_self")
+_UNITLESS = ("n", "verdict", "missed")
+
+
+def render(record: Profile) -> str:
+    """The whole model first (``kind`` is ``whole``), then the layers in tree order."""
+    surroundings = _surroundings(record)
+    rows = [_whole(record), *(_layer(row) for row in record.layers)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=[*surroundings, *rows[0]], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**surroundings, **row} for row in rows)
+    return text.getvalue()
+
+
+def _surroundings(record: Profile) -> Cells:
+    environment = record.environment
+    workload = record.workload
+    return {
+        "model": workload.model,
+        "input": workload.input,
+        "batch": workload.batch,
+        "dtype": workload.dtype,
+        "memory_format": workload.memory_format,
+        "mode": workload.mode,
+        "compile": workload.compile,
+        "device": environment.device.name,
+        "threads": layout.threads(record),
+        "torch": environment.software.packages.get("torch"),
+        "commit": environment.software.commit,
+        "dirty": environment.software.dirty,
+        "started": environment.started,
+    }
+
+
+def _whole(record: Profile) -> Cells:
+    return {
+        "kind": "whole",
+        "path": "",
+        "type": record.model_type,
+        "depth": 0,
+        "calls": 1,
+        "block": False,
+        "position": None,
+        "input_shapes": _shapes((record.workload.shape,)),
+        "output_shapes": None,
+        "parameters": record.parameters,
+        "scaled": None,
+        "note": None,
+        **_times(record.whole, None, record.whole_host, None),
+    }
+
+
+def _layer(row: LayerRow) -> Cells:
+    return {
+        "kind": row.kind,
+        "path": row.path,
+        "type": row.type,
+        "depth": row.depth,
+        "calls": row.calls,
+        "block": row.block,
+        "position": row.position,
+        "input_shapes": _shapes(row.input_shapes),
+        "output_shapes": _shapes(row.output_shapes),
+        "parameters": row.parameters,
+        "scaled": row.scaled,
+        "note": row.note,
+        **_times(row.inclusive, row.self_, row.host_inclusive, row.host_self),
+    }
+
+
+def _times(*summaries: Summary | None) -> Cells:
+    """The columns of the four times; all of them empty for one that was not measured."""
+    cells: Cells = {}
+    for name, summary in zip(_TIMES, summaries, strict=True):
+        for field in Summary.model_fields:
+            unit = "" if field in _UNITLESS else "_s"
+            cells[f"{name}_{field}{unit}"] = None if summary is None else _cell(summary, field)
+    return cells
+
+
+def _cell(summary: Summary, field: str) -> object:
+    value = getattr(summary, field)
+    return "; ".join(value) if field == "missed" else value
+
+
+def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
+    """Shapes as the command line reads them: ``1x3x500x334``; several with a blank between."""
+    return " ".join("x".join(str(size) for size in shape) for shape in shapes)

@@ -1,0 +1,147 @@
+"""What the reports for people share: which rows they show, and what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerbench import units
+from layerbench.records import LayerRow, Profile, Summary
+from layerbench.workload import Workload
+
+
+def blocks(record: Profile) -> list[LayerRow]:
+    """The rows of the block view, in order. Blocks never contain each other."""
+    return [row for row in record.layers if row.block]
+
+
+def root(record: Profile) -> LayerRow | None:
+    """The row of the model itself, if it was timed: the instrumented whole."""
+    return next((row for row in record.layers if row.depth == 0 and row.inclusive), None)
+
+
+def base_s(record: Profile) -> float:
+    """The mean that shares refer to: the instrumented whole, which the layers add up to.
+
+    Means, since medians of parts do not add up to the median of the sum.
+    """
+    top = root(record)
+    return top.inclusive.mean if top and top.inclusive else record.whole.mean
+
+
+def share(part_s: float, record: Profile) -> str:
+    """A part of the instrumented whole, in per cent."""
+    whole = base_s(record)
+    return units.percent(part_s / whole, digits=1) if whole else "-"
+
+
+def between_blocks_s(record: Profile) -> float:
+    """The mean time of the whole that no block of the block view accounts for."""
+    return base_s(record) - sum(row.inclusive.mean for row in blocks(record) if row.inclusive)
+
+
+def has_host_times(record: Profile) -> bool:
+    """Whether the host's time stands beside the device's."""
+    return any(row.host_inclusive for row in record.layers)
+
+
+def half_width(summary: Summary) -> float:
+    """Half the width of the median's interval: how well the figures of a row are known."""
+    return (summary.ci_high - summary.ci_low) / 2
+
+
+def base_half_width(record: Profile) -> float:
+    """How well `base_s` is known."""
+    top = root(record)
+    return half_width(top.inclusive if top and top.inclusive else record.whole)
+
+
+def ms(summary: Summary | None, field: str) -> str:
+    """One figure of a summary in milliseconds; ``-`` if it was not measured."""
+    if summary is None:
+        return "-"
+    return units.milliseconds(getattr(summary, field), half_width(summary))
+
+
+def time(summary: Summary, field: str) -> str:
+    """One figure of a summary with a unit, the same for all figures of that summary."""
+    unit = units.seconds(summary.median, half_width(summary)).rpartition(" ")[2]
+    return units.seconds(getattr(summary, field), half_width(summary), unit=unit)
+
+
+def interval(summary: Summary) -> str:
+    """The median's interval in the unit that `time` uses: ``[550.9, 553.0]``."""
+    low, high = (time(summary, field).rpartition(" ")[0] for field in ("ci_low", "ci_high"))
+    return f"[{low}, {high}]"
+
+
+def fps(record: Profile) -> str:
+    """Images per second, from the mean; ``-`` where no time passed."""
+    mean = record.whole.mean
+    return units.per_second(record.workload.batch / mean) if mean else "-"
+
+
+def threads(record: Profile) -> int | None:
+    """Intra-op CPU threads: as they were found, otherwise as they were asked for."""
+    return record.environment.machine.threads or record.plan.threads
+
+
+def shapes(row: LayerRow) -> str:
+    """The input shapes of a row; empty if no tensor came in."""
+    return ", ".join(units.shape(shape) for shape in row.input_shapes)
+
+
+def first_shape(row: LayerRow) -> str:
+    """The first input shape, and how many more there are."""
+    if not row.input_shapes:
+        return "-"
+    more = len(row.input_shapes) - 1
+    return units.shape(row.input_shapes[0]) + (f" +{more}" if more else "")
+
+
+def variant(workload: Workload) -> list[str]:
+    """What sets a workload apart from the usual: nothing for a plain float32 evaluation."""
+    settings = [
+        (workload.dtype, "float32"),
+        (workload.memory_format, "contiguous"),
+        (workload.mode, "eval"),
+        ("compiled" if workload.compile else "", ""),
+        (f"weights {workload.weights}" if workload.weights else "", ""),
+    ]
+    return [value for value, usual in settings if value != usual]
+
+
+def model_name(workload: Workload) -> str:
+    """The model spec with whatever is unusual about how it ran."""
+    unusual = variant(workload)
+    return f"{workload.model} ({', '.join(unusual)})" if unusual else workload.model
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 process``, ``5 processes``."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{units.count(number)} {noun}{'' if number == 1 else ending}"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A GitHub table.
+
+    Args:
+        header: column names.
+        rows: cells; a ``|`` in them does not end the cell.
+        align: one letter a column, ``l`` or ``r``.
+    """
+    from tabulate import tabulate
+
+    sides = {"l": "left", "r": "right"}
+    return tabulate(
+        [[cell.replace("|", "\\|") for cell in row] for row in rows],
+        headers=list(header),
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=[sides[letter] for letter in align] if rows else None,
+    )
+
+
+def why_untimed(row: LayerRow) -> str:
+    """What to say of a row without times."""
+    return "not timed" if row.calls else "not called"

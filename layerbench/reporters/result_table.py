@@ -1,0 +1,159 @@
+"""One table out of many whole-model records, and the places in a document that hold it.
+
+A document keeps a table between two comments, of which the first says what it is made of::
+
+    <!-- layerbench:table stats cpu/stats --sort mean -->
+    <!-- layerbench:end -->
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+
+from layerbench import units
+from layerbench.errors import UsageError
+from layerbench.records import Profile
+from layerbench.reporters import layout
+
+SORTS = ("device", "model", "input", "mean", "median", "parameters")
+
+_COLUMNS = {
+    "Model": "l",
+    "Input": "l",
+    "Device": "l",
+    "Threads": "r",
+    "Mean ms": "r",
+    "Std ms": "r",
+    "FPS": "r",
+    "Median ms": "r",
+    "95 % interval": "r",
+    "Parameters": "r",
+    "Verdict": "l",
+}
+_OPENING = re.compile(r"<!-- *layerbench:table\b(?P<arguments>[^\n]*?)-->")
+_ENDING = "<!-- layerbench:end -->"
+
+
+def render_table(profiles: Sequence[Profile], sort: str = "device") -> str:
+    """A GitHub table with a row for each record, without a final newline.
+
+    Args:
+        profiles: records of whole models, in any order.
+        sort: the first thing to order by, one of `SORTS`; then device, model, input and
+            threads, numbers in names by their value (``resnet18`` before ``resnet101``).
+
+    Raises:
+        UsageError: no such order, or no record.
+    """
+    if sort not in SORTS:
+        raise UsageError(f"cannot sort by {sort!r}: choose from {', '.join(SORTS)}")
+    if not profiles:
+        raise UsageError("no whole-model record to make a table of: run sh stats.sh first")
+    ordered = sorted(profiles, key=lambda record: _order(record, sort))
+    rows = [_row(record) for record in ordered]
+    return layout.markdown_table(list(_COLUMNS), rows, "".join(_COLUMNS.values()))
+
+
+def update_markers(text: str, load: Callable[[Sequence[str]], Sequence[Profile]]) -> str:
+    """The document with every table between markers made anew.
+
+    Args:
+        text: a Markdown document.
+        load: gives the records of the paths that an opening marker names.
+
+    Raises:
+        UsageError: no marker, one without an end, or one that cannot be read.
+    """
+    opening = _OPENING.search(text)
+    if opening is None:
+        raise UsageError(
+            "no table to update: put <!-- layerbench:table PATHS --> and "
+            f"{_ENDING} where it should stand"
+        )
+    done: list[str] = []
+    while opening:
+        head, text = text[: opening.end()], text[opening.end() :]
+        following = _OPENING.search(text)
+        end = text.find(_ENDING)
+        if end < 0 or (following and following.start() < end):
+            raise UsageError(f"the marker {opening[0]} has no {_ENDING} after it")
+        paths, sort = _arguments(opening)
+        done += [head, "\n", render_table(load(paths), sort), "\n", _ENDING]
+        text = text[end + len(_ENDING) :]
+        opening = _OPENING.search(text)
+    return "".join([*done, text])
+
+
+def _arguments(opening: re.Match[str]) -> tuple[list[str], str]:
+    """Paths and order of a marker."""
+    try:
+        words = shlex.split(opening["arguments"])
+    except ValueError as error:
+        raise UsageError(f"cannot read the marker {opening[0]}: {error}") from None
+    sort = SORTS[0]
+    if "--sort" in words:
+        at = words.index("--sort")
+        sort = " ".join(words[at + 1 : at + 2])
+        words = words[:at] + words[at + 2 :]
+    if not words or any(word.startswith("--") for word in words):
+        raise UsageError(
+            f"cannot read the marker {opening[0]}: "
+            "write <!-- layerbench:table PATHS [--sort KEY] -->"
+        )
+    return words, sort
+
+
+def _row(record: Profile) -> list[str]:
+    whole = record.whole
+    threads = layout.threads(record)
+    return [
+        layout.model_name(record.workload),
+        _input(record),
+        record.environment.device.name,
+        "-" if threads is None else str(threads),
+        layout.ms(whole, "mean"),
+        layout.ms(whole, "std"),
+        layout.fps(record),
+        layout.ms(whole, "median"),
+        f"[{layout.ms(whole, 'ci_low')}, {layout.ms(whole, 'ci_high')}]",
+        units.count(record.parameters),
+        whole.verdict,
+    ]
+
+
+def _input(record: Profile) -> str:
+    """The input's name and shape; once if the name is the shape."""
+    shape = "x".join(str(size) for size in record.workload.shape)
+    name = record.workload.input
+    return shape if name == shape else f"{name} ({shape})"
+
+
+def _order(record: Profile, sort: str) -> tuple[object, ...]:
+    workload = record.workload
+    keys: dict[str, object] = {
+        "device": _natural(record.environment.device.name),
+        "model": _natural(layout.model_name(workload)),
+        "input": (_natural(workload.input), workload.shape),
+        "mean": record.whole.mean,
+        "median": record.whole.median,
+        "parameters": record.parameters,
+    }
+    first = keys[sort]
+    threads = layout.threads(record) or 0
+    # The date last, so that records that are otherwise alike keep one order.
+    return (
+        first,
+        keys["device"],
+        keys["model"],
+        keys["input"],
+        threads,
+        record.environment.started,
+    )
+
+
+def _natural(text: str) -> tuple[tuple[int, str], ...]:
+    """A key that orders numbers in a name by value."""
+    parts = re.findall(r"\d+|\D+", text.lower())
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in parts)

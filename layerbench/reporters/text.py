@@ -1,0 +1,390 @@
+"""Plain text, made to be read in a pull request and searched with grep."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from layerbench import units
+from layerbench.records import LayerRow, Profile, Reconciliation, Summary, Verdict
+from layerbench.reporters import layout
+
+NAME = "txt"
+SUFFIX = ".txt"
+
+WIDTH = 118
+_MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
+_MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
+_FUNCTION_MARK = "ƒ "
+
+Section = list[str]
+
+
+def render(record: Profile) -> str:
+    """The whole report. A whole-model record has the same sections less the layers'."""
+    sections = [
+        _header(record),
+        _whole(record),
+        _block_table(record),
+        _tree(record),
+        _layer_sentences(record),
+        _reconciliation(record),
+        _verdicts(record),
+        _listed("Warnings", record.environment.warnings),
+        _listed("Notes", record.notes),
+        _listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
+    ]
+    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+
+
+def _header(record: Profile) -> Section:
+    workload, environment = record.workload, record.environment
+    weights = f"weights {workload.weights}" if workload.weights else "random weights"
+    title = f"{layout.model_name(workload)} on {workload.input}"
+    lines = [title, "=" * len(title)]
+    lines += _field(
+        "Model",
+        f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
+        + weights,
+    )
+    lines += _field("Input", f"{workload.input} {units.shape(workload.shape)}")
+    lines += _field("Mode", ", ".join([workload.mode, *_settings(record)]))
+    lines += _field("Device", _device(record))
+    lines += _field("Host", _host(record) if environment.device.kind != "cpu" else "")
+    lines += _field("Software", _software(record))
+    lines += _field("Settings", _pairs(environment.software.settings))
+    lines += _field("Plan", _plan(record))
+    lines += _field("Date", f"{environment.started} to {environment.finished}")
+    lines += _field("Commit", _commit(record))
+    # Never wrapped: it is there to be copied.
+    return [*lines, f"{'Command':<10}{environment.command}"]
+
+
+def _settings(record: Profile) -> list[str]:
+    """What is unusual about the run, other than the mode and weights named beside it."""
+    named = (record.workload.mode, f"weights {record.workload.weights}")
+    return [setting for setting in layout.variant(record.workload) if setting not in named]
+
+
+def _device(record: Profile) -> str:
+    device = record.environment.device
+    parts = [f"{device.name} ({device.kind})"]
+    if device.kind == "cpu":
+        parts += _cores(record)
+    if device.memory_bytes is not None:
+        parts.append(f"{units.bytes_(device.memory_bytes)} memory")
+    return ", ".join([*parts, *([_pairs(device.details)] if device.details else [])])
+
+
+def _host(record: Profile) -> str:
+    return ", ".join([record.environment.machine.cpu, *_cores(record)])
+
+
+def _cores(record: Profile) -> list[str]:
+    threads = layout.threads(record)
+    cores = layout.plural(record.environment.machine.cores, "core")
+    return [cores, *([] if threads is None else [layout.plural(threads, "thread")])]
+
+
+def _software(record: Profile) -> str:
+    software = record.environment.software
+    versions = {"python": software.python, **software.packages, "layerbench": software.layerbench}
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _plan(record: Profile) -> str:
+    plan, whole = record.plan, record.whole
+    processes = _processes(record)
+    each = f"{plan.warmup} warm-up + {whole.n // processes} measured iterations"
+    stop = {
+        "iterations": "",
+        "until": ", until the interval was as narrow as asked for",
+        "cap": ", stopped at the cap before the interval was as narrow as asked for",
+    }[record.stop]
+    goal = f" ({units.percent(plan.until, digits=1)})" if plan.until and stop else ""
+    where = "1 process" if processes == 1 else f"in each of {processes} fresh processes"
+    return f"{each}, {where}{stop}{goal}"
+
+
+def _processes(record: Profile) -> int:
+    return max(record.plan.processes, len(record.process_medians))
+
+
+def _commit(record: Profile) -> str:
+    software = record.environment.software
+    if software.commit is None:
+        return ""
+    return software.commit + (" (with uncommitted changes)" if software.dirty else "")
+
+
+def _whole(record: Profile) -> Section:
+    lines = ["Whole model, untouched", *_figures(record, record.whole, layout.fps(record))]
+    if record.whole_host:
+        lines += ["The same on the host's clock", *_figures(record, record.whole_host, None)]
+    if len(record.process_medians) > 1:
+        medians = ", ".join(
+            units.milliseconds(median, layout.half_width(record.whole))
+            for median in record.process_medians
+        )
+        lines += _wrapped(f"Medians of the processes: {medians} ms", "  ")
+    return [*lines, "", *_whole_sentence(record)]
+
+
+def _figures(record: Profile, summary: Summary, fps: str | None) -> Section:
+    """The whole-model line, and what it missed if it is not stable."""
+    over = f" over {_processes(record)} processes" if _processes(record) > 1 else ""
+    parts = [
+        f"mean {layout.time(summary, 'mean')}",
+        f"std {layout.time(summary, 'std')}",
+        *([f"{fps} FPS"] if fps else []),
+        f"median {layout.time(summary, 'median')} {layout.interval(summary)} (95 % interval{over})",
+        summary.verdict,
+    ]
+    missed = _wrapped(f"{summary.verdict}: {'; '.join(summary.missed)}", "  ")
+    return ["  " + " | ".join(parts), *(missed if summary.missed else [])]
+
+
+def _whole_sentence(record: Profile) -> Section:
+    mean, std = (f"{layout.ms(record.whole, field)} ms" for field in ("mean", "std"))
+    return [
+        f"Average execution time for {record.model_type} with input shape "
+        f"{units.shape(record.workload.shape)} is {mean} (std {std}, {layout.fps(record)} FPS)"
+    ]
+
+
+def _block_table(record: Profile) -> Section:
+    blocks = layout.blocks(record)
+    if not blocks:
+        return []
+    host = layout.has_host_times(record)
+    times = ["mean ms", "std ms", "median ms", *(["host ms"] if host else [])]
+    header = ["#", "block", "path", "input shape", "calls", *times, "share", "verdict"]
+    rows = [_block(row, record, host) for row in blocks]
+    blank = [""] * (len(times) - 1)
+    between, whole = layout.between_blocks_s(record), layout.base_s(record)
+    for name, part in (("between the blocks", between), ("whole, instrumented", whole)):
+        figures = [units.milliseconds(part, layout.base_half_width(record)), *blank]
+        rows.append(["", name, "", "", "", *figures, layout.share(part, record), ""])
+    align = "rlllr" + "." * len(times) + ".l"
+    return ["Blocks", *_table(header, rows, align)]
+
+
+def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
+    times = row.inclusive
+    return [
+        "" if row.position is None else str(row.position),
+        row.type,
+        row.path,
+        layout.first_shape(row),
+        str(row.calls),
+        *(layout.ms(times, field) for field in ("mean", "std", "median")),
+        *([layout.ms(row.host_inclusive, "mean")] if host else []),
+        layout.share(times.mean, record) if times else "-",
+        times.verdict if times else layout.why_untimed(row),
+    ]
+
+
+def _tree(record: Profile) -> Section:
+    if not record.layers:
+        return []
+    host = layout.has_host_times(record)
+    # The two unnamed columns hold the verdict's mark of the figure before them.
+    header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
+    header += ["host ms", "host self"] if host else []
+    rows = [_branch(row, record, host) for row in record.layers]
+    align = "lr.l.l." + (".." if host else "") + "l"
+    table = _table([*header, ""], rows, align)
+    return ["Layers (medians; share of means)", *table, *_legend(record)]
+
+
+def _branch(row: LayerRow, record: Profile, host: bool) -> list[str]:
+    """One row of the tree."""
+    host_times = (row.host_inclusive, row.host_self) if host else ()
+    remarks = [] if row.inclusive else [layout.why_untimed(row)]
+    return [
+        "  " * row.depth + _label(row),
+        str(row.calls),
+        *_marked(row.inclusive),
+        *_marked(row.self_),
+        layout.share(row.self_.mean, record) if row.self_ else "-",
+        *(layout.ms(summary, "median") for summary in host_times),
+        "; ".join([*remarks, *([row.note] if row.note else [])]),
+    ]
+
+
+def _label(row: LayerRow) -> str:
+    """The type and the last part of the path: ``Conv2d (0)``, ``ƒ add()``."""
+    name = row.path.rpartition(".")[2]
+    if row.kind == "function":
+        return _FUNCTION_MARK + name
+    return f"{row.type} ({name})" if name else row.type
+
+
+def _marked(summary: Summary | None) -> list[str]:
+    mark = _MARKS[summary.verdict] if summary else ""
+    return [layout.ms(summary, "median"), mark]
+
+
+def _legend(record: Profile) -> Section:
+    """What the marks that occur mean."""
+    shown = [row.inclusive for row in record.layers] + [row.self_ for row in record.layers]
+    marks = {_MARKS[summary.verdict] for summary in shown if summary}
+    parts = [text for mark, text in _MARK_LEGEND.items() if mark in marks]
+    if any(row.kind == "function" for row in record.layers):
+        parts.append(
+            "ƒ a function that its module runs itself, timed in a pass of its own: its time is "
+            "part of that module's self time"
+        )
+    return _wrapped("; ".join(parts), "") if parts else []
+
+
+def _layer_sentences(record: Profile) -> Section:
+    """A sentence for every timed row but the model itself: blocks first, then the others."""
+    rows = [row for row in record.layers if row.path and row.inclusive]
+    return [
+        *(_sentence(row) for row in rows if _is_numbered(row)),
+        *(_sentence(row) for row in rows if not _is_numbered(row)),
+    ]
+
+
+def _is_numbered(row: LayerRow) -> bool:
+    return row.block and row.position is not None
+
+
+def _sentence(row: LayerRow) -> str:
+    numbered = _is_numbered(row)
+    place = f"position {row.position}" if numbered else row.path
+    shapes = layout.shapes(row)
+    noun = "shapes" if len(row.input_shapes) > 1 else "shape"
+    given = f" with input {noun} {shapes}" if shapes else ""
+    path = f" ({row.path})" if numbered else ""
+    return (
+        f"Average execution time for {row.type} at {place}{given} "
+        f"is {layout.ms(row.inclusive, 'mean')} ms{path}"
+    )
+
+
+def _reconciliation(record: Profile) -> Section:
+    costs = record.reconciliation
+    if costs is None:
+        return []
+    lines = [
+        f"Untouched, the forward takes {units.seconds(costs.untouched_s)}; instrumented, "
+        f"{units.seconds(costs.instrumented_s)} (medians). {_overhead(costs)}",
+        "The self times of all modules add up to "
+        f"{units.ratio(costs.self_sum_ratio, digits=6)} of the instrumented whole; "
+        f"their means to {units.seconds(costs.layers_sum_s)}.",
+        f"By the medians of the whole, the layers add up to {_more_or_less(costs.layers_gap)} "
+        "the untouched forward.",
+        f"One reading of the clock costs {units.seconds(costs.mark_cost_s)}, one timed call "
+        f"{units.seconds(costs.wrapper_cost_s)}; a forward has "
+        f"{layout.plural(costs.timed_calls, 'timed call')}, "
+        f"{units.seconds(costs.timed_calls * costs.wrapper_cost_s)} in all.",
+    ]
+    return ["Reconciliation", *(part for line in lines for part in _wrapped(line, "  "))]
+
+
+def _overhead(costs: Reconciliation) -> str:
+    low, high = costs.overhead_low - 1, costs.overhead_high - 1
+    return (
+        f"Round by round, instrumented / untouched is {units.ratio(costs.overhead, digits=4)}: "
+        f"the instruments cost {units.percent(costs.overhead - 1, digits=2)} "
+        f"(95 % interval {units.percent(low, digits=2)} to {units.percent(high, digits=2)})."
+    )
+
+
+def _more_or_less(gap: float) -> str:
+    return f"{units.percent(abs(gap), digits=2)} {'less' if gap < 0 else 'more'} than"
+
+
+def _verdicts(record: Profile) -> Section:
+    """How many rows are to be trusted, and which blocks are not."""
+    timed = [row.inclusive for row in record.layers if row.inclusive]
+    if not timed:
+        return []
+    counts = Counter(summary.verdict for summary in timed)
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _MARKS if counts[verdict])
+    untimed = len(record.layers) - len(timed)
+    rest = f", {untimed} without times" if untimed else ""
+    doubtful = [
+        f"{row.type} ({row.path}) is {row.inclusive.verdict}: {'; '.join(row.inclusive.missed)}"
+        for row in layout.blocks(record)
+        if row.inclusive and row.inclusive.missed
+    ]
+    return [
+        "Verdicts",
+        f"  Of {layout.plural(len(record.layers), 'row')} (inclusive times): {told}{rest}.",
+        *(part for line in doubtful for part in _wrapped(line, "  ")),
+    ]
+
+
+def _listed(title: str, lines: Iterable[str]) -> Section:
+    """A titled list; nothing if it has no lines."""
+    wrapped = [part for line in lines for part in _wrapped(line, "  ")]
+    return [title, *wrapped] if wrapped else []
+
+
+def _field(name: str, text: str) -> Section:
+    """A line of the header; none without text."""
+    if not text:
+        return []
+    first, *more = _wrap(text, WIDTH - 10)
+    return [f"{name:<10}{first}", *(" " * 10 + line for line in more)]
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _wrapped(text: str, indent: str) -> Section:
+    """Lines of at most `WIDTH`, continued two further in."""
+    first, *more = _wrap(text, WIDTH - len(indent) - 2)
+    return [indent + first, *(f"{indent}  {line}" for line in more)]
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Lines of at most ``width``; a long word, such as a path, is left whole."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Section:
+    """Aligned columns.
+
+    Args:
+        header: column names.
+        rows: cells, as many in each row as there are names.
+        align: a letter a column: ``l`` left, ``r`` right, ``.`` on the decimal point.
+    """
+    columns = list(zip(*rows, strict=True))
+    aligned = [
+        _column(name, cells, side) for name, cells, side in zip(header, columns, align, strict=True)
+    ]
+    # An unnamed column belongs to the one before it: one blank between them instead of two.
+    joints = ["", *("  " if name else " " for name in header[1:])]
+    return [
+        "".join(joint + cell for joint, cell in zip(joints, line, strict=True)).rstrip()
+        for line in zip(*aligned, strict=True)
+    ]
+
+
+def _column(name: str, cells: Sequence[str], side: str) -> list[str]:
+    """The name, a rule and the cells, all of one width."""
+    if side == ".":
+        cells = _on_point(cells)
+    width = max(len(text) for text in (name, *cells))
+    pad = str.ljust if side == "l" else str.rjust
+    # A column of marks or remarks that are all empty takes no room.
+    return [pad(name, width), ("-" if name else " ") * width, *(pad(text, width) for text in cells)]
+
+
+def _on_point(cells: Sequence[str]) -> list[str]:
+    """Cells padded on the right so that their decimal points stand below each other."""
+    after = [len(text) - _point(text) for text in cells]
+    return [text + " " * (max(after) - own) for text, own in zip(cells, after, strict=True)]
+
+
+def _point(text: str) -> int:
+    """Where the decimal point stands, or would."""
+    number = text.partition(" ")[0]
+    return number.index(".") if "." in number else len(number)

@@ -1,0 +1,416 @@
+"""The recipe of a profile, readable as a list of steps."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from layerbench import devices, environment, samples, zoo
+from layerbench.clocks import Clock
+from layerbench.defaults import CAP_FACTOR
+from layerbench.devices import Device
+from layerbench.environment import RoomWatch
+from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, UntrustedError
+from layerbench.instruments.attach import mode_set
+from layerbench.instruments.blocks import BlockView, find_blocks
+from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
+from layerbench.instruments.functions import FunctionForward, FunctionTimer
+from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.instruments.structure import (
+    Call,
+    CallFacts,
+    CallObserver,
+    ModuleFacts,
+    first_line,
+    module_facts,
+)
+from layerbench.instruments.timing import (
+    LayerTimer,
+    TimedForward,
+    arrays_of,
+    run_untouched,
+    typical_calls,
+)
+from layerbench.progress import Progress, Silent
+from layerbench.records import StopReason
+from layerbench.samples import RowFacts, Run, RunFacts, Samples
+from layerbench.stats import Resampler, relative_half_width
+from layerbench.units import bytes_
+from layerbench.workload import Plan, Workload
+from layerbench.zoo import Built
+
+# A run that goes on until its interval is narrow looks again after this many rounds.
+LOOK_EVERY = 25
+
+
+def measure(
+    workload: Workload,
+    plan: Plan,
+    device: Device,
+    *,
+    subject: Built | None = None,
+    progress: Progress | None = None,
+    strict: bool = False,
+) -> Run:
+    """Measure one workload in this process.
+
+    Args:
+        workload: what runs.
+        plan: how it is measured; ``plan.processes`` is not looked at.
+        device: where it runs.
+        subject: the model and its inputs, already on the device; built from the workload if None.
+        progress: hears of each round.
+        strict: refuse to measure in a room that makes the numbers untrustworthy.
+
+    Raises:
+        ModelRunError: the model does not take the input.
+        NotEnoughMemory: with the bytes requested and free.
+        UntrustedError: ``strict``, and something is wrong with the room before the start.
+    """
+    with _threads(plan.threads), _memory_explained(device):
+        room = _watch_room(device)
+        _refuse_bad_room(room, strict)
+        _refuse_too_large(workload, device, subject)
+        built = subject or _on_device(zoo.build(workload), device)
+        with mode_set(built.module, workload.mode == "train"), _grad_mode(workload):
+            return _Session(workload, plan, device, built, progress or Silent()).run(room)
+
+
+class _Session:
+    """One measurement of one built model; the steps of `run` are the recipe."""
+
+    def __init__(
+        self, workload: Workload, plan: Plan, device: Device, built: Built, progress: Progress
+    ) -> None:
+        self.plan = plan
+        self.workload = workload
+        self.built = built
+        self.progress = progress
+        self.clock: Clock = device.clock()
+        self.out_of_memory = device.is_out_of_memory
+        self.absent: dict[str, str] = {}
+        self.notes: list[str] = []
+
+    def run(self, room: RoomWatch) -> Run:
+        model = self.built.module
+        modules = module_facts(model)
+        observed = self._observe(model, modules)
+        layers = self._layers_to_time(model, modules)
+        call = self._bind(torch.compile(model) if self.workload.compile else model)
+        rounds = _Rounds(call, layers, self.clock, self.progress)
+        with _garbage_collection_off():
+            rounds.warm_up(self.plan.warmup)
+            stop = rounds.run(self.plan, self.workload.seed)
+            functions = self._functions(model, modules, layers, call)
+        rows = self._module_rows(observed, layers, rounds, functions)
+        return Run(
+            RunFacts(
+                model_type=modules[0].type,
+                parameters=modules[0].parameters,
+                modules=rows,
+                functions=function_rows(functions, rows, layers.view) if layers else (),
+                environment=room.finish(),
+                stop=stop,
+                mark_cost_s=mark_cost_s(self.clock),
+                wrapper_cost_s=wrapper_cost_s(self.clock),
+                absent=self.absent,
+                notes=(*self.notes, *rounds.notes(rows)),
+            ),
+            {**rounds.arrays(), **_function_arrays(functions)},
+        )
+
+    def _module_rows(
+        self,
+        observed: dict[str, CallFacts],
+        layers: _Layers | None,
+        rounds: _Rounds,
+        functions: list[FunctionForward],
+    ) -> tuple[RowFacts, ...]:
+        if layers is None:
+            return ()
+        calls = typical_calls(rounds.forwards)
+        return module_rows(layers.modules, observed, calls, layers.view, functions)
+
+    def _bind(self, model: Callable[..., Any]) -> Call:
+        args, kwargs = self.built.args, self.built.kwargs
+        return lambda: model(*args, **kwargs)
+
+    def _observe(self, model: nn.Module, modules: Sequence[ModuleFacts]) -> dict[str, CallFacts]:
+        observer = CallObserver(model, modules)
+        try:
+            return observer.observe(model, self.built.args, self.built.kwargs)
+        except Exception as error:
+            if self.out_of_memory(error):
+                raise
+            raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+
+    def _layers_to_time(self, model: nn.Module, modules: Sequence[ModuleFacts]) -> _Layers | None:
+        if self.workload.compile:
+            self.absent["layers"] = "torch.compile fuses layers, so only the whole model is timed"
+        elif self.plan.granularity == "whole":
+            self.absent["layers"] = "the plan's granularity is whole"
+        else:
+            return _Layers.of(model, modules, self.plan, self.clock)
+        return None
+
+    def _functions(
+        self,
+        model: nn.Module,
+        modules: Sequence[ModuleFacts],
+        layers: _Layers | None,
+        call: Call,
+    ) -> list[FunctionForward]:
+        if layers is None or self.plan.function_iterations == 0:
+            return []
+        timer = FunctionTimer(model, modules, layers.with_functions, self.clock)
+        try:
+            timer.run(call)  # the first forward under a mode imports and caches
+            forwards = []
+            for done in range(self.plan.function_iterations):
+                self.progress.step("functions", done, self.plan.function_iterations)
+                forwards.append(timer.run(call))
+        except Exception as error:
+            if self.out_of_memory(error):
+                raise
+            self.absent["functions"] = f"the functions' pass failed: {first_line(error)}"
+            return []
+        return _alike(forwards)
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Which modules are timed.
+
+    Attributes:
+        modules: those with rows, in the order of the samples' columns; the root is first.
+        with_functions: paths of those whose own functions get rows.
+        view: the block view.
+        timer: measures them.
+    """
+
+    modules: tuple[ModuleFacts, ...]
+    with_functions: frozenset[str]
+    view: BlockView
+    timer: LayerTimer
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, modules: Sequence[ModuleFacts], plan: Plan, clock: Clock
+    ) -> _Layers:
+        view = find_blocks(model)
+        composite = {fact.path for fact in modules if fact.composite} | {""}
+        if plan.granularity == "blocks":
+            shown = view.blocks | view.opened
+            modules = [fact for fact in modules if fact.path in shown]
+            composite &= view.opened
+        paths = [fact.path for fact in modules]
+        timed = frozenset(fact.path for fact in modules if fact.reachable)
+        return cls(
+            tuple(modules), frozenset(composite), view, LayerTimer(model, paths, timed, clock)
+        )
+
+
+@dataclass
+class _Rounds:
+    """Runs the forward untouched and instrumented, in alternating order, and keeps the samples."""
+
+    call: Call
+    layers: _Layers | None
+    clock: Clock
+    progress: Progress
+    untouched: list[int] = field(default_factory=list)
+    host: list[int] = field(default_factory=list)
+    forwards: list[TimedForward] = field(default_factory=list)
+    marks: int = 0
+
+    def warm_up(self, rounds: int) -> None:
+        """Run rounds that are not kept, on the very model that will be measured."""
+        for done in range(rounds):
+            self.progress.step("warm-up", done, rounds)
+            self._round(done)
+        self.untouched.clear()
+        self.host.clear()
+        self.forwards.clear()
+
+    def run(self, plan: Plan, seed: int) -> StopReason:
+        """Run the planned rounds, and more if the plan asks for a narrow interval."""
+        self._rounds(plan.iterations, plan.iterations)
+        if plan.until is None:
+            return "iterations"
+        cap = max(plan.max_iterations or CAP_FACTOR * plan.iterations, plan.iterations)
+        while self._half_width(seed) > plan.until:
+            if len(self.untouched) >= cap:
+                return "cap"
+            self._rounds(min(LOOK_EVERY, cap - len(self.untouched)), cap)
+        return "until"
+
+    def _rounds(self, count: int, total: int) -> None:
+        for _ in range(count):
+            self.progress.step("measuring", len(self.untouched), total)
+            self._round(len(self.untouched))
+
+    def _round(self, number: int) -> None:
+        # Alternating order: whatever a forward leaves behind for the next one (caches, clock
+        # rates, a garbage heap) meets both kinds alike.
+        if number % 2 == 0:
+            self._run_untouched()
+            self._run_instrumented()
+        else:
+            self._run_instrumented()
+            self._run_untouched()
+
+    def _run_untouched(self) -> None:
+        device, host = run_untouched(self.call, self.clock)
+        self.untouched.append(device)
+        if host is not None:
+            self.host.append(host)
+
+    def _run_instrumented(self) -> None:
+        if self.layers is None:
+            return
+        forward = self.layers.timer.run(self.call, self.marks)
+        self.marks = max(self.marks, 2 * int(forward.device.calls.sum()))
+        self.forwards.append(forward)
+
+    def _half_width(self, seed: int) -> float:
+        times = np.array(self.untouched, dtype=np.float64)
+        return relative_half_width(times, Resampler([len(times)], seed=seed))
+
+    def notes(self, rows: Sequence[RowFacts]) -> list[str]:
+        """What varied from forward to forward."""
+        if not self.forwards:
+            return []
+        calls = np.stack([forward.device.calls for forward in self.forwards])
+        varied = (calls != calls[0]).any(axis=0)
+        names = [row.path for row, differs in zip(rows, varied, strict=True) if differs]
+        if not names:
+            return []
+        return [f"calls varied between forwards, as the work depends on data: {', '.join(names)}"]
+
+    def arrays(self) -> dict[str, Samples]:
+        """The samples under the names of `layerbench.samples`."""
+        arrays = {samples.UNTOUCHED: np.array(self.untouched, dtype=np.int64)}
+        if self.host:
+            arrays[samples.HOST + samples.UNTOUCHED] = np.array(self.host, dtype=np.int64)
+        return {**arrays, **arrays_of(self.forwards)}
+
+
+def _alike(forwards: list[FunctionForward]) -> list[FunctionForward]:
+    """The forwards that ran the same functions as the last: work that depends on data varies."""
+    last = [(fact.module, fact.name) for fact in forwards[-1].facts]
+    return [f for f in forwards if [(fact.module, fact.name) for fact in f.facts] == last]
+
+
+def _function_arrays(forwards: Sequence[FunctionForward]) -> dict[str, Samples]:
+    if not forwards:
+        return {}
+    times = np.array([forward.times_ns for forward in forwards], dtype=np.int64)
+    return {samples.FUNCTIONS: times}
+
+
+def _on_device(built: Built, device: Device) -> Built:
+    """Move the model and its inputs."""
+    target = device.torch_device
+    return Built(built.module.to(target), _moved(built.args, target), _moved(built.kwargs, target))
+
+
+def _moved(value: Any, target: torch.device) -> Any:  # noqa: ANN401 - nested inputs
+    if isinstance(value, torch.Tensor):
+        return value.to(target)
+    if isinstance(value, dict):
+        return {key: _moved(item, target) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(item, target) for item in value)
+    return value
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Set the intra-op threads for the measurement; the caller's number comes back."""
+    if count is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _garbage_collection_off() -> Iterator[None]:
+    """Collect once, then not inside the rounds: a collection would land in some layer's time."""
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@contextmanager
+def _grad_mode(workload: Workload) -> Iterator[None]:
+    """Inference mode for evaluation; in training mode the forward builds its graph."""
+    if workload.mode == "train":
+        with torch.enable_grad():
+            yield
+    else:
+        with torch.inference_mode():
+            yield
+
+
+def _watch_room(device: Device) -> RoomWatch:
+    return environment.watch(
+        device.describe(),
+        software_settings=devices.torch_settings(),
+        threads=torch.get_num_threads(),
+        interop_threads=torch.get_num_interop_threads(),
+        other_processes_on_device=device.other_processes(),
+    )
+
+
+def _refuse_bad_room(room: RoomWatch, strict: bool) -> None:
+    if strict and room.warnings:
+        raise UntrustedError(f"--strict: {' '.join(room.warnings)}")
+
+
+def _refuse_too_large(workload: Workload, device: Device, subject: Built | None) -> None:
+    """An input that cannot be held is refused before anything is allocated."""
+    if subject is not None:
+        return
+    item = torch.finfo(getattr(torch, workload.dtype)).bits // 8
+    needed = int(np.prod(workload.shape, dtype=object)) * item
+    free = device.memory().free_bytes
+    if needed > free:
+        raise NotEnoughMemory(
+            f"the input {'x'.join(map(str, workload.shape))} alone needs {bytes_(needed)}, and "
+            f"{bytes_(free)} are free on {device.kind}: take a smaller shape or batch"
+        )
+
+
+@contextmanager
+def _memory_explained(device: Device) -> Iterator[None]:
+    """Turn an allocator's failure into one line that says what was requested and what is free."""
+    try:
+        yield
+    except LayerbenchError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or device.is_out_of_memory(error)):
+            raise
+        requested = device.requested_bytes(error)
+        asked = f"requested {bytes_(requested)}" if requested else "the allocator gave up"
+        raise NotEnoughMemory(
+            f"not enough memory on {device.kind}: {asked}, {bytes_(device.memory().free_bytes)} "
+            "free: take a smaller input or batch"
+        ) from error

@@ -1,0 +1,317 @@
+"""Where a record lies, how it is written whole or not at all, and read back validated. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from layerbench.errors import OutputError, RecordError
+from layerbench.records import Profile
+from layerbench.workload import Frozen, Workload
+
+# A new kind of record is one more line: the value of its field ``record``, and its class.
+RECORDS: dict[str, type[Frozen]] = {"profile": Profile}
+
+
+# --- writing -----------------------------------------------------------------------------
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a report whole, or leave the old one as it was; UTF-8, lines end in a line feed.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole, or leave the old one as it was.
+
+    The data go to a temporary file beside it, to the disk, and under the final name in one
+    step: a reader, or a process killed at any moment, sees the old file or the new one.
+    Folders that are missing are made.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, data)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write arrays as one compressed ``.npz``, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    buffer = io.BytesIO()
+    # numpy's stub takes the arrays' names for its option allow_pickle
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        # Exclusive, so that nothing else is overwritten; `open`, so that the umask holds.
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def check_writable(directory: Path) -> None:
+    """Find out before a long run whether reports can be written below a folder.
+
+    Makes the folder and a file in it, and takes away again what was not there before.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    made: list[Path] = []
+    try:
+        for folder in _missing(directory):
+            folder.mkdir()
+            made.append(folder)
+        _probe(directory)
+    except OSError as error:
+        raise _cannot_write(directory, error) from error
+    finally:
+        for folder in reversed(made):
+            # Someone else may have begun to use it meanwhile: then it stays.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _missing(directory: Path) -> list[Path]:
+    """The folders on the way to ``directory`` that do not exist, outermost first."""
+    missing = []
+    for folder in (directory, *directory.parents):
+        if os.path.lexists(folder):
+            break
+        missing.append(folder)
+    return missing[::-1]
+
+
+def _probe(directory: Path) -> None:
+    probe = directory / f".{secrets.token_hex(4)}.tmp"
+    with probe.open("xb"):
+        pass
+    probe.unlink()
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(f"cannot write {path}: {reason}; choose another folder with --out")
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+def read(path: Path) -> Profile:
+    """Read and validate a profile.
+
+    Raises:
+        RecordError: there is none, or it is damaged; the message names the place.
+    """
+    record = read_record(path)
+    if not isinstance(record, Profile):
+        kind = getattr(record, "record", type(record).__name__)
+        raise RecordError(f"{path} holds a {kind} record, not a profile")
+    return record
+
+
+def read_record(path: Path) -> Frozen:
+    """Read and validate a record of any kind in `RECORDS`.
+
+    Raises:
+        RecordError: there is none, or it is damaged; the message names the place.
+    """
+    content = _json(path, _file_text(path))
+    kind = _kind(path, content)
+    _check_version(path, kind, content)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise RecordError(f"{path} is no valid record: {_first_problem(error)}") from error
+
+
+def read_all(places: Iterable[Path]) -> list[tuple[Path, Profile]]:
+    """All profiles in files and in folders, at any depth, sorted by path, each once.
+
+    In a folder, records of other kinds are passed over; a damaged one is an error.
+
+    Raises:
+        RecordError: a place is not there, a file is damaged, or a file named as such is no
+            profile.
+    """
+    found: dict[Path, Profile] = {}
+    for place in places:
+        if not place.is_dir():
+            found[place] = read(place)
+            continue
+        for path in place.rglob("*.json"):
+            record = read_record(path)
+            if isinstance(record, Profile):
+                found[path] = record
+    return _each_once(sorted(found.items()))
+
+
+def _each_once(found: list[tuple[Path, Profile]]) -> list[tuple[Path, Profile]]:
+    by_file = {path.resolve(): (path, record) for path, record in reversed(found)}
+    return list(reversed(by_file.values()))
+
+
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecordError(f"there is no record {path}") from None
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path} is not JSON: byte {error.start} is not UTF-8 text") from error
+
+
+def _json(path: Path, text: str) -> Any:  # noqa: ANN401 - that is what JSON is
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        ends_early = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        what = "is cut short" if ends_early else "is not JSON"
+        where = f"line {error.lineno} column {error.colno}"
+        raise RecordError(f"{path} {what}: {error.msg} at {where}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is not JSON that can be read: {_one_line(error)}") from error
+
+
+def _kind(path: Path, content: Any) -> type[Frozen]:  # noqa: ANN401 - any JSON
+    name = content.get("record") if isinstance(content, dict) else None
+    if not isinstance(name, str):
+        raise RecordError(f"{path} is JSON, but no layerbench record")
+    if name not in RECORDS:
+        raise RecordError(
+            f"{path} holds an unknown kind of record, {name!r}; "
+            f"this layerbench reads {', '.join(RECORDS)}"
+        )
+    return RECORDS[name]
+
+
+def _check_version(path: Path, kind: type[Frozen], content: dict[str, Any]) -> None:
+    readable = get_args(kind.model_fields["schema_version"].annotation)
+    version = content.get("schema_version")
+    if version not in readable:
+        raise RecordError(
+            f"{path} has schema_version {version!r}; this layerbench reads "
+            f"{', '.join(map(str, readable))}: measure again, or use the version that wrote it"
+        )
+
+
+def _first_problem(error: ValidationError) -> str:
+    first, *others = error.errors(include_url=False)
+    place = ".".join(map(str, first["loc"])) or "the record"
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{place}: {_one_line(first['msg'])}{more}"
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+# --- where a record lies -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths of a profile's two reports, without the ending of a format; they hold no dot.
+
+    Attributes:
+        whole: of the whole-model report.
+        layers: of the report on every layer.
+    """
+
+    whole: Path
+    layers: Path
+
+
+def places(profile: Profile, out: Path) -> Places:
+    """``<out>/<device>/<base>`` for the whole model and ``<out>/<device>/layers/<base>``."""
+    folder = out / profile.environment.device.slug
+    base = base_name(profile)
+    return Places(whole=folder / base, layers=folder / "layers" / base)
+
+
+def base_name(profile: Profile) -> str:
+    """A file name for a profile: model, input, and every choice that is not the default.
+
+    Two profiles of different work, or with different threads, have different names. What
+    only says how thoroughly it was measured (iterations, granularity) is not in it.
+
+    Example:
+        ``mobilenet_v2_pascal``, ``resnet50_8x3x224x224_bfloat16_4-threads``
+    """
+    workload, threads = profile.workload, profile.plan.threads
+    parts = [model_name(workload.model), _input_name(workload), *_variants(workload)]
+    if threads is not None:
+        parts.append(f"{threads}-thread{'s' if threads > 1 else ''}")
+    return "_".join(parts)
+
+
+def model_name(model: str) -> str:
+    """A model spec as part of a file name: ``timm:vit.a1`` is ``timm-vit-a1``.
+
+    Of ``path/to/file.py:callable`` it keeps the relative folders, of an absolute path the file.
+    """
+    source, colon, name = model.rpartition(":")
+    if not source.endswith(".py"):
+        return _safe(model)
+    path = PurePath(source[: -len(".py")])
+    shown = path.name if path.is_absolute() else path.as_posix()
+    return _safe(f"{shown}{colon}{name}")
+
+
+def _input_name(workload: Workload) -> str:
+    says_batch = workload.input == "x".join(map(str, workload.shape))
+    batch = "" if says_batch or workload.batch == 1 else f"-b{workload.batch}"
+    return _safe(workload.input) + batch
+
+
+def _variants(workload: Workload) -> Iterator[str]:
+    if workload.dtype != "float32":
+        yield workload.dtype
+    if workload.memory_format != "contiguous":
+        yield _safe(workload.memory_format).replace("_", "-")
+    if workload.mode != "eval":
+        yield workload.mode
+    if workload.compile:
+        yield "compiled"
+    if workload.weights is not None:
+        yield f"weights-{_safe(workload.weights).lower()}"
+    if workload.seed != 0:
+        yield f"seed-{workload.seed}"
+
+
+def _safe(text: str) -> str:
+    # No dot either: `Path.with_suffix` would take the end of "resnet50.a1_in1k" for an ending.
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "unnamed"

@@ -1,0 +1,160 @@
+"""Quantities as text: the only place that makes strings of SI values.
+
+Digits follow the uncertainty: the last digit printed is the first significant digit of the
+interval's half-width, so that a figure never looks better known than it is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from layerbench.errors import UsageError
+
+# Without an uncertainty nothing says how many digits mean something; four are enough to tell
+# figures apart and few enough to read.
+DEFAULT_DIGITS = 4
+# A half-width larger than the figure would leave no digit of it; two still give its size.
+LEAST_DIGITS = 2
+# Beyond six digits a reader compares digits, not figures.
+MOST_DIGITS = 6
+
+_TIME_UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+_BYTE_UNITS = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
+_COUNT_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
+
+
+def seconds(value: float, half_width: float | None = None, unit: str | None = None) -> str:
+    """A time with its unit: ``560.0 ms``.
+
+    Args:
+        value: seconds.
+        half_width: half the width of its interval, seconds; sets the digits.
+        unit: ``s``, ``ms``, ``µs`` or ``ns``; otherwise the one that leaves 1 to 999 before
+            the point.
+
+    Raises:
+        ValueError: no such unit.
+    """
+    if unit is not None:
+        return f"{_in_unit(value, half_width, unit)} {unit}"
+    if value == 0:
+        return "0 s"
+    for name in reversed(_TIME_UNITS):
+        text = _in_unit(value, half_width, name)
+        # Judged after rounding: 999.96 µs with four digits is 1.000 ms, not 1000.0 µs.
+        if abs(float(text)) < 1000 or name == "s":
+            break
+    return f"{text} {name}"
+
+
+def milliseconds(value: float, half_width: float | None = None) -> str:
+    """A time in milliseconds without the unit, for a column that names it: ``0.1234``."""
+    return _in_unit(value, half_width, "ms")
+
+
+def per_second(value: float) -> str:
+    """A rate such as images per second, three digits or all before the point: ``1.79``."""
+    return _significant(value, 3)
+
+
+def bytes_(value: float) -> str:
+    """A number of bytes in binary units, three digits: ``1.50 GiB``, ``512 B``."""
+    for name, size in _BYTE_UNITS.items():
+        # What three digits round up to the next unit belongs to it.
+        if abs(value) >= size * 0.9995:
+            return f"{_significant(value / size, 3)} {name}"
+    return f"{value:.0f} B"
+
+
+def count(value: int, short: bool = False) -> str:
+    """A whole number: ``3,504,872``; ``short``, three digits: ``3.50 M``."""
+    if short:
+        for name, size in _COUNT_UNITS.items():
+            if abs(value) >= size * 0.9995:
+                return f"{_significant(value / size, 3)} {name}"
+    return f"{value:,}"
+
+
+def percent(fraction: float, digits: int = 0, beyond: float | None = None) -> str:
+    """A fraction in per cent: ``14 %``.
+
+    Args:
+        fraction: 0.14 for 14 %.
+        digits: after the point.
+        beyond: a limit the fraction passed: digits are added until the text shows that it did
+            (``10.03 %`` beyond 10 %).
+    """
+    while (
+        beyond is not None
+        and digits < MOST_DIGITS
+        and round(fraction * 100, digits) == round(beyond * 100, digits)
+    ):
+        digits += 1
+    return f"{_fixed(fraction * 100, digits)} %"
+
+
+def ratio(value: float, digits: int = 3) -> str:
+    """A ratio without unit: ``1.003``."""
+    return _fixed(value, digits)
+
+
+def shape(sizes: Sequence[int]) -> str:
+    """A tensor's shape: ``[1, 24, 256, 512]``."""
+    return f"[{', '.join(str(size) for size in sizes)}]"
+
+
+def parse_percent(text: str) -> float:
+    """A fraction between 0 and 1 from ``1%``, ``1 %`` or ``0.01``.
+
+    Raises:
+        UsageError: anything else, also 0 and 100 % and beyond.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*", text, flags=re.ASCII)
+    value = float(match[1]) / (100 if match[2] else 1) if match else math.nan
+    if not 0 < value < 1:
+        raise UsageError(
+            f"cannot read {text!r} as a fraction: write a percentage above 0% and below 100%, "
+            "such as 1% or 0.01"
+        )
+    return value
+
+
+def _in_unit(value: float, half_width: float | None, unit: str) -> str:
+    """The value as a number of ``unit``, with the digits its uncertainty allows."""
+    if unit not in _TIME_UNITS:
+        raise ValueError(f"no unit {unit!r}; there are {', '.join(_TIME_UNITS)}")
+    scale = _TIME_UNITS[unit]
+    if half_width is None or not 0 < half_width < math.inf:
+        return _significant(value / scale, DEFAULT_DIGITS)
+    return _as_known(value / scale, half_width / scale)
+
+
+def _as_known(value: float, half_width: float) -> str:
+    """Digits as far as the half-width's first one, within bounds."""
+    magnitude = _magnitude(value)
+    decimals = -_magnitude(half_width)
+    least, most = LEAST_DIGITS - 1 - magnitude, MOST_DIGITS - 1 - magnitude
+    return _fixed(value, min(max(decimals, least), most))
+
+
+def _significant(value: float, digits: int) -> str:
+    """Text with so many significant digits, or more where they stand before the point."""
+    return _fixed(value, digits - 1 - _magnitude(value, digits))
+
+
+def _magnitude(value: float, digits: int = MOST_DIGITS) -> int:
+    """The power of ten of the first digit once rounded to ``digits``; 0 for 0.
+
+    Formatting rounds correctly where a logarithm does not: 0.001 is 1e-3, not 9.99e-4.
+    """
+    if not math.isfinite(value):
+        return 0
+    return int(f"{value:.{digits - 1}e}".partition("e")[2])
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """Fixed-point text; digits before the point are never rounded away, and -0 is 0."""
+    text = f"{value:.{max(decimals, 0)}f}"
+    return text.lstrip("-") if float(text) == 0 else text

@@ -1,0 +1,202 @@
+"""What a model family is, and the tensors every family needs. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import ValidationError
+
+from layerbench.errors import UsageError
+from layerbench.workload import Workload
+from layerbench.zoo.inputs import InputSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_IMAGE_DIMENSIONS = 3  # channels, height, width
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model on the CPU and what to call it with: ``module(*args, **kwargs)``."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class Family(Protocol):
+    """One file in ``layerbench/zoo`` holds one family as ``FAMILY``; nothing else lists it.
+
+    Attributes:
+        name: as messages call it.
+        last_resort: asked only after the other families have declined a model spec.
+    """
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+
+    @property
+    def last_resort(self) -> bool:
+        """Whether it is asked only after the other families have declined."""
+
+    def claims(self, model: str) -> bool:
+        """Whether a spec written like this is this family's to judge. Must be cheap."""
+
+    def names(self) -> list[str]:
+        """All model specs of the family; empty where they cannot be listed."""
+
+    def check(self, model: str, weights: str | None) -> None:
+        """Check the spec and the weights' name without building the model.
+
+        Raises:
+            UnknownModel: the family has no such model.
+            ModelImportError: a user's callable cannot be imported.
+            UsageError: there are no such weights.
+        """
+
+    def default_input(self, model: str, batch: int | None) -> InputSpec:
+        """The input the model is meant for. Called with the random generator seeded."""
+
+    def build(self, workload: Workload) -> Built:
+        """Build in float32 and on the CPU, with random inputs of ``workload.shape``.
+
+        Called with the random generator seeded; `layerbench.zoo.build` sets the dtype, the
+        memory format and the mode afterwards.
+
+        Raises:
+            LayerbenchError: the weights cannot be loaded, or a user's callable failed.
+        """
+
+
+def one_line(error: BaseException) -> str:
+    """The error's type and the first line of its message."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def random_input(shape: tuple[int, ...], seed: int) -> torch.Tensor:
+    """A float32 tensor on the CPU, uniform in [0, 1); leaves the global generator alone."""
+    import torch
+
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+
+@contextmanager
+def seeded_on_cpu(seed: int) -> Iterator[None]:
+    """Build on the CPU from ``seed``; the caller's generator and default device come back."""
+    import torch
+
+    # torch.manual_seed would also seed the accelerators, whose generators are not forked here.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def convert_module(module: nn.Module, workload: Workload) -> nn.Module:
+    """Set dtype (floating parameters and buffers), memory format and mode, in place."""
+    import torch
+
+    module.to(device="cpu", dtype=getattr(torch, workload.dtype))
+    if workload.memory_format == "channels_last":
+        # Module.to(memory_format=...) refuses a model that has 5-D weights.
+        for tensor in [*module.parameters(), *module.buffers()]:
+            tensor.data = _channels_last(tensor.data)
+    return module.train(workload.mode == "train")
+
+
+def convert_value(value: Any, dtype: str, memory_format: str) -> Any:  # noqa: ANN401 - any nesting
+    """The tensors in ``value`` (nested lists, tuples, dicts) on the CPU in dtype and format.
+
+    Integer tensors keep their type, tensors of other than 4 or 5 dimensions their strides,
+    and what is no tensor is passed on.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        tensor = value.cpu()
+        tensor = tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
+        return _channels_last(tensor) if memory_format == "channels_last" else tensor
+    if isinstance(value, dict):
+        return {key: convert_value(item, dtype, memory_format) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(convert_value(item, dtype, memory_format) for item in value))
+    if type(value) in (list, tuple):
+        return type(value)(convert_value(item, dtype, memory_format) for item in value)
+    return value
+
+
+def call_arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
+    """What to call a module with: a tuple holds the arguments, a dict the keyword arguments."""
+    if isinstance(given, dict):
+        return (), dict(given)
+    return (given if isinstance(given, tuple) else (given,)), {}
+
+
+def tensors_in(value: object) -> Iterator[torch.Tensor]:
+    """The tensors in nested lists, tuples and dicts, in order."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors_in(tuple(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def first_shape(value: object) -> tuple[int, ...] | None:
+    """The first tensor's shape, batch first; ``None`` without a tensor that has a batch.
+
+    A list of images, as detectors take it, is a batch: its length comes before the first
+    image's shape.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return tuple(value.shape) if value.dim() > 0 and value.shape[0] > 0 else None
+    if isinstance(value, dict):
+        return first_shape(tuple(value.values()))
+    if isinstance(value, list) and _are_images(value):
+        return (len(value), *value[0].shape)
+    if not isinstance(value, (list, tuple)):
+        return None
+    found = (first_shape(item) for item in value)
+    return next((shape for shape in found if shape is not None), None)
+
+
+def _are_images(value: list[Any]) -> bool:
+    import torch
+
+    return len(value) > 0 and all(
+        isinstance(item, torch.Tensor) and item.dim() == _IMAGE_DIMENSIONS for item in value
+    )
+
+
+def checked_workload(**fields: object) -> Workload:
+    """A workload, or one line that says which field cannot be meant.
+
+    Raises:
+        UsageError: such as a dtype that is not one of `layerbench.workload.DType`.
+    """
+    try:
+        return Workload.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{first['loc'][0]} {first['input']!r}: {first['msg']}") from None
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    wanted = formats.get(tensor.dim())
+    return tensor if wanted is None else tensor.contiguous(memory_format=wanted)

@@ -1,0 +1,108 @@
+"""A module that the user hands over in Python: its inputs, and the workload they make."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from layerbench.errors import BadInput
+from layerbench.workload import Workload
+from layerbench.zoo import inputs
+from layerbench.zoo.family import (
+    Built,
+    call_arguments,
+    checked_workload,
+    convert_value,
+    first_shape,
+    random_input,
+    tensors_in,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def with_inputs(
+    module: nn.Module,
+    given: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None,
+    *,
+    batch: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    memory_format: str = "contiguous",
+) -> Built:
+    """Put inputs beside a module; the module stays as it is.
+
+    Args:
+        module: the user's.
+        given: an input spec, for a random input in the module's dtype; or ready inputs: a tensor,
+            a tuple of positional arguments, a dict of keyword arguments. Ready ones are used
+            as they are.
+        batch: images per forward; must agree with what is given.
+        seed: of the random input.
+        device: where the random input goes.
+        memory_format: of the random input.
+
+    Raises:
+        BadInput: nothing was given, it cannot be read, or its batch is not ``batch``.
+        UsageError: ``batch`` is not positive.
+    """
+    if given is None:
+        raise BadInput(
+            "a module object needs an input: give a shape such as '1x3x224x224', a name "
+            f"({', '.join(inputs.NAMED)}), or the inputs themselves"
+        )
+    if isinstance(given, str):
+        shape = inputs.parse(given, batch).shape
+        value = convert_value(random_input(shape, seed), _dtype(module), memory_format)
+        return Built(module, (value.to(device),))
+    inputs.check_batch(batch)
+    args, kwargs = call_arguments(given)
+    built = Built(module, args, kwargs)
+    if batch is not None and _shape(built)[0] != batch:
+        raise BadInput(f"the inputs hold a batch of {_shape(built)[0]}, not of {batch}")
+    return built
+
+
+def describe(
+    built: Built,
+    *,
+    memory_format: str = "contiguous",
+    mode: str = "eval",
+    seed: int = 0,
+    compile: bool = False,
+) -> Workload:
+    """The workload of a module that was handed over: its class, and the shape of its input.
+
+    Raises:
+        BadInput: the inputs hold no tensor with a batch dimension.
+        UsageError: a dtype, mode or memory format that a workload cannot have.
+    """
+    shape = _shape(built)
+    return checked_workload(
+        model=type(built.module).__name__,
+        input="x".join(map(str, shape)),
+        shape=shape,
+        batch=shape[0],
+        dtype=_dtype(built.module, built.args, built.kwargs),
+        memory_format=memory_format,
+        mode=mode,
+        seed=seed,
+        compile=compile,
+    )
+
+
+def _shape(built: Built) -> tuple[int, ...]:
+    shape = first_shape((built.args, built.kwargs))
+    if shape is None:
+        raise BadInput("the inputs hold no tensor with a batch dimension")
+    return shape
+
+
+def _dtype(module: nn.Module, *values: object) -> str:
+    """The module's dtype; of its inputs where it has no floating parameter."""
+    for tensor in chain(module.parameters(), tensors_in(values)):
+        if tensor.is_floating_point():
+            return str(tensor.dtype).removeprefix("torch.")
+    return "float32"

@@ -1,0 +1,196 @@
+"""Every torchvision model, by torchvision's own name."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from layerbench.errors import LayerbenchError, UnknownModel, UsageError
+from layerbench.workload import Workload
+from layerbench.zoo import inputs
+from layerbench.zoo.family import Built, one_line, random_input
+from layerbench.zoo.inputs import InputSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_VIDEO_FRAMES = 16
+_VIDEO_SIDE = 112
+_TARGETS_PER_IMAGE = 5
+_KEYPOINTS = 17
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a package of torchvision models takes.
+
+    Attributes:
+        default_input: the input spec for a model's name.
+        arguments: the model's positional arguments.
+    """
+
+    default_input: Callable[[str], str]
+    arguments: Callable[[nn.Module, Workload], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Torchvision:
+    """The family of all names in ``torchvision.models.list_models()``."""
+
+    name: str = "torchvision"
+    last_resort: bool = False
+
+    def claims(self, model: str) -> bool:
+        """A name without a colon."""
+        return model != "" and ":" not in model
+
+    def names(self) -> list[str]:
+        """All names torchvision has registered."""
+        from torchvision.models import list_models
+
+        return list(list_models())
+
+    def check(self, model: str, weights: str | None) -> None:
+        """Look the name up, and the weights among those torchvision has for it."""
+        if model not in self.names():
+            raise UnknownModel(f"torchvision has no model {model!r}")
+        if weights is not None:
+            _check_weights(model, weights)
+
+    def default_input(self, model: str, batch: int | None) -> InputSpec:
+        """By task: torchvision keeps the models of a task in one package."""
+        return inputs.parse(_task(model).default_input(model), batch)
+
+    def build(self, workload: Workload) -> Built:
+        """Build with torchvision's builder; weights come through torchvision's loader."""
+        task = _task(workload.model)
+        module = _build(workload.model, workload.weights)
+        return Built(module, task.arguments(module, workload))
+
+
+FAMILY = Torchvision()
+
+
+def _builder(model: str) -> Callable[..., nn.Module]:
+    from torchvision.models import get_model_builder
+
+    builder: Callable[..., nn.Module] = get_model_builder(model)
+    return builder
+
+
+def _task(model: str) -> _Task:
+    package = _builder(model).__module__
+    for prefix, task in _TASKS.items():
+        if package.startswith(f"torchvision.models.{prefix}."):
+            return task
+    return _CLASSIFICATION
+
+
+def _build(model: str, weights: str | None) -> nn.Module:
+    builder = _builder(model)
+    options: dict[str, Any] = {"weights": weights}
+    if weights is None and "weights_backbone" in inspect.signature(builder).parameters:
+        # Left out, a detector without weights would still download its backbone's.
+        options["weights_backbone"] = None
+    with warnings.catch_warnings():
+        # GoogLeNet and Inception announce a slower initialization that the user cannot choose here.
+        warnings.simplefilter("ignore", FutureWarning)
+        if weights is None:
+            return builder(**options)
+        try:
+            return builder(**options)
+        except (KeyError, ValueError):
+            raise UsageError(f"{model} cannot be built with the weights {weights!r}") from None
+        except (OSError, RuntimeError) as error:
+            raise LayerbenchError(
+                f"the weights {weights!r} of {model} could not be loaded ({one_line(error)}); "
+                "check the network, or leave the weights out for random ones"
+            ) from error
+
+
+def _check_weights(model: str, weights: str) -> None:
+    from torchvision.models import get_model_weights
+
+    enum = get_model_weights(model)
+    name = weights.removeprefix(f"{enum.__name__}.")
+    # A quantized model's builder takes the float model's weights, listed under another name.
+    if name not in enum.__members__ and not model.startswith("quantized_"):
+        known = ", ".join(["DEFAULT", *(member.name for member in enum)])
+        raise UsageError(f"{model} has no weights {weights!r}; torchvision has {known}")
+
+
+def _one_tensor(_module: nn.Module, workload: Workload) -> tuple[Any, ...]:
+    return (random_input(workload.shape, workload.seed),)
+
+
+def _two_images(_module: nn.Module, workload: Workload) -> tuple[Any, ...]:
+    return tuple(random_input(workload.shape, workload.seed + i) for i in range(2))
+
+
+def _list_of_images(module: nn.Module, workload: Workload) -> tuple[Any, ...]:
+    images = list(random_input(workload.shape, workload.seed).unbind(0))
+    if workload.mode == "eval":
+        return (images,)
+    return (images, [_target(module, image) for image in images])
+
+
+def _target(module: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Boxes of several sizes spread over the image, and what the heads of the model learn from."""
+    import torch
+    from torchvision.models.detection import KeypointRCNN, MaskRCNN
+
+    height, width = image.shape[-2:]
+    steps = torch.arange(1, _TARGETS_PER_IMAGE + 1) / (_TARGETS_PER_IMAGE + 1)
+    corner, size = steps * 0.5, 0.1 + 0.4 * steps.flip(0)
+    scale = torch.tensor([width, height, width, height])
+    boxes = torch.stack([corner, corner, corner + size, corner + size], dim=1) * scale
+    target = {"boxes": boxes, "labels": torch.ones(_TARGETS_PER_IMAGE, dtype=torch.int64)}
+    if isinstance(module, MaskRCNN):
+        target["masks"] = _masks(boxes, height, width)
+    if isinstance(module, KeypointRCNN):
+        target["keypoints"] = _keypoints(boxes)
+    return target
+
+
+def _masks(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Each box filled: ``[boxes, height, width]``."""
+    import torch
+
+    masks = torch.zeros(len(boxes), height, width, dtype=torch.uint8)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[top : bottom + 1, left : right + 1] = 1
+    return masks
+
+
+def _keypoints(boxes: torch.Tensor) -> torch.Tensor:
+    """Visible points along each box's diagonal: ``[boxes, 17, 3]``."""
+    import torch
+
+    along = ((torch.arange(_KEYPOINTS) + 0.5) / _KEYPOINTS).view(1, -1, 1)
+    points = boxes[:, None, :2] + along * (boxes[:, None, 2:] - boxes[:, None, :2])
+    return torch.cat([points, torch.ones_like(points[..., :1])], dim=2)
+
+
+def _video_input(model: str) -> str:
+    """Sixteen frames of the size that the model's weights were trained for."""
+    from torchvision.models import get_model_weights
+
+    try:
+        height, width = get_model_weights(model).DEFAULT.transforms().crop_size
+    except (AttributeError, ValueError):
+        height = width = _VIDEO_SIDE
+    return f"1x3x{_VIDEO_FRAMES}x{height}x{width}"
+
+
+_CLASSIFICATION = _Task(lambda _: "imagenet", _one_tensor)
+_TASKS = {
+    "segmentation": _Task(lambda _: "pascal", _one_tensor),
+    "detection": _Task(lambda _: "coco", _list_of_images),
+    "video": _Task(_video_input, _one_tensor),
+    # RAFT takes sides that are multiples of 8 and at least 128.
+    "optical_flow": _Task(lambda _: "1x3x256x256", _two_images),
+}

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Sets itself up and runs every check. Arguments go to pytest:
+#
+#     sh test.sh tests/test_scripts.py
+#
+# A failing step does not keep the ones after it from running; the exit status is 0 only if all passed.
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")"
+. ./setup.sh
+
+PATH=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))'):$PATH
+export PATH
+failed=
+
+# step NAME COMMAND...
+step() {
+    name=$1
+    shift
+    printf '== %s\n' "$name"
+    "$@" || failed="$failed${failed:+,} $name"
+}
+
+step 'ruff check' ruff check
+step 'ruff format' ruff format --check
+step 'mypy --strict' mypy --strict --package layerbench
+step 'import-linter' lint-imports
+step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh .ci/run
+step pytest "$PYTHON" -m pytest "$@"
+
+# Nothing follows pytest's own summary unless something failed.
+[ -z "$failed" ] || printf '== failed:%s\n' "$failed"
+[ -z "$failed" ]

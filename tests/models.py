@@ -1,0 +1,99 @@
+"""Small models whose times and structure are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench.clocks import ManualClock
+
+
+class Takes(nn.Module):
+    """Lets a known time pass on a manual clock, and gives its input back."""
+
+    def __init__(self, clock: ManualClock, nanoseconds: int) -> None:
+        super().__init__()
+        self.clock = clock
+        self.nanoseconds = nanoseconds
+
+    def forward(self, x: Any) -> Any:
+        self.clock.advance(self.nanoseconds)
+        return x
+
+
+class Composite(nn.Module):
+    """Runs its children in turn and spends time of its own before, between and after them."""
+
+    def __init__(self, clock: ManualClock, own: int, *children: nn.Module) -> None:
+        super().__init__()
+        self.clock = clock
+        self.own = own
+        self.inner = nn.ModuleList(children)
+
+    def forward(self, x: Any) -> Any:
+        for child in self.inner:
+            self.clock.advance(self.own)
+            x = child(x)
+        self.clock.advance(self.own)
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions, an in-place ReLU, and an addition of the module's own."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.project = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.project(self.relu(self.conv(x)))
+
+
+class Small(nn.Module):
+    """Two residual blocks, pooling and flatten as functions, one layer never called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.blocks = nn.Sequential(ResidualBlock(), ResidualBlock())
+        self.unused = nn.Linear(7, 7)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.blocks(self.stem(x))
+        x = nn.functional.adaptive_avg_pool2d(x, 1)
+        return self.head(torch.flatten(x, 1))
+
+
+class Calls(nn.Module):
+    """Whatever a function of the module and its input makes of it."""
+
+    def __init__(self, run: Callable[..., Any], **modules: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, *args: Any) -> Any:
+        return self.run(self, *args)
+
+
+def small() -> Small:
+    """What ``tests/models.py:small`` gives to a command line."""
+    torch.manual_seed(0)
+    return Small()
+
+
+def small_with_input() -> tuple[nn.Module, torch.Tensor]:
+    """A model that brings its own input."""
+    return small(), torch.rand(2, 3, 16, 16)
+
+
+def no_module() -> int:
+    """Not what a model callable should give."""
+    return 3

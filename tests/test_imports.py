@@ -1,0 +1,64 @@
+"""What reads records runs without torch; import layerbench is instant."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+WITHOUT_TORCH = [
+    "layerbench",
+    "layerbench.assembly",
+    "layerbench.clocks",
+    "layerbench.devices",
+    "layerbench.environment",
+    "layerbench.errors",
+    "layerbench.records",
+    "layerbench.reporters",
+    "layerbench.samples",
+    "layerbench.stats",
+    "layerbench.store",
+    "layerbench.units",
+    "layerbench.workload",
+]
+LOADED = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(*sorted({"torch", "torchvision", "timm"} & set(sys.modules)))
+"""
+
+
+def loaded_by(*modules):
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *modules], capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+def test_readers_of_records_load_no_torch():
+    assert loaded_by(*WITHOUT_TORCH) == []
+
+
+def test_torch_is_noticed_where_it_is_loaded():
+    assert "torch" in loaded_by("layerbench.devices.cpu")
+
+
+def test_every_reporter_loads_no_torch():
+    code = (
+        "import importlib, pkgutil, sys, layerbench.reporters as r\n"
+        "names = [m.name for m in pkgutil.iter_modules(r.__path__, 'layerbench.reporters.')]\n"
+        "assert names\n"
+        "for name in names: importlib.import_module(name)\n"
+        "print('torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["Plan", "Workload", "Profile", "LayerRow"])
+def test_plain_types_are_had_from_the_package_without_torch(name):
+    code = f"import sys, layerbench; layerbench.{name}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+import layerbench
+from layerbench.clocks import DeviceEvents, ManualClock
+from tests.models import Calls, Composite, Small, Takes
+
+
+def test_exact_rows_in_the_users_own_loop() -> None:
+    clock = ManualClock()
+    model = Composite(clock, 1, Takes(clock, 10), Takes(clock, 20))
+    with layerbench.time_layers(model, clock=clock) as layers:
+        for _ in range(5):
+            assert model(3) == 3
+    rows = {row.path: row for row in layers.rows}
+    assert layers.forwards == 5
+    assert list(rows) == ["", "inner", "inner.0", "inner.1"]
+    root, slow = rows[""], rows["inner.1"]
+    assert root.inclusive
+    assert root.self_
+    assert slow.inclusive
+    # Forward 0 is looked at closely, 2 and 4 time functions; 1 and 3 are the samples.
+    assert root.inclusive.n == 2
+    assert root.inclusive.median == pytest.approx(33e-9)
+    assert root.self_.median == pytest.approx(3e-9)
+    assert slow.inclusive.median == pytest.approx(20e-9)
+    assert rows["inner"].calls == 0
+    assert rows["inner"].inclusive is None
+
+
+def test_rows_hold_every_module_and_the_functions() -> None:
+    model = Small().eval()
+    with torch.inference_mode(), layerbench.time_layers(model) as layers:
+        for _ in range(4):
+            model(torch.rand(2, 3, 16, 16))
+    rows = {row.path: row for row in layers.rows}
+    assert {p for p, r in rows.items() if r.kind == "module"} == set(dict(model.named_modules()))
+    assert [p for p, r in rows.items() if r.kind == "function"] == [
+        "blocks.0.add()",
+        "blocks.1.add()",
+        "adaptive_avg_pool2d()",
+        "flatten()",
+    ]
+    assert rows["unused"].calls == 0
+    assert rows["unused"].inclusive is None
+    assert rows["stem"].input_shapes == ((2, 3, 16, 16),)
+    assert rows["stem"].parameters == 3 * 4 * 9 + 4
+    order = list(rows)
+    assert order.index("adaptive_avg_pool2d()") < order.index("head")
+
+
+def test_one_forward_is_enough_and_none_gives_no_rows() -> None:
+    model = Small().eval()
+    with layerbench.time_layers(model) as layers:
+        assert layers.rows == ()
+        model(torch.rand(1, 3, 8, 8))
+    rows = layers.rows
+    assert {row.kind for row in rows} == {"module", "function"}
+    assert rows[0].inclusive
+    assert rows[0].inclusive.n == 1
+
+
+def test_results_are_the_models_own_and_gradients_flow() -> None:
+    model = Small()
+    x = torch.rand(1, 3, 8, 8)
+    expected = model(x)
+    with layerbench.time_layers(model):
+        for _ in range(6):
+            torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+        model(x).sum().backward()
+    assert model.stem.weight.grad is not None
+
+
+def test_a_forward_that_raises_is_no_sample() -> None:
+    clock = ManualClock()
+
+    def run(self: nn.Module, bad: bool) -> None:
+        self.a(0)
+        if bad:
+            raise ValueError("bad batch")
+
+    model = Calls(run, a=Takes(clock, 5))
+    with layerbench.time_layers(model, clock=clock) as layers:
+        for bad in (False, True, False, True, False, False):
+            if bad:
+                with pytest.raises(ValueError, match="bad batch"):
+                    model(bad)
+            else:
+                model(bad)
+    assert layers.forwards == 4
+    row = next(row for row in layers.rows if row.path == "a")
+    assert row.inclusive
+    assert (row.inclusive.min, row.inclusive.max) == (pytest.approx(5e-9), pytest.approx(5e-9))
+
+
+def test_everything_comes_off_when_the_loop_breaks() -> None:
+    model = Small()
+    before = {path: dict(module.__dict__) for path, module in model.named_modules()}
+    with pytest.raises(TypeError), layerbench.time_layers(model):
+        model()
+    assert {path: dict(module.__dict__) for path, module in model.named_modules()} == before
+
+
+def test_a_module_that_sleeps_is_found_with_its_time() -> None:
+    nap_s = 0.02
+
+    class Naps(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(nap_s)
+            return x
+
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), Naps(), nn.ReLU())
+    with layerbench.time_layers(model) as layers:
+        for _ in range(6):
+            model(torch.rand(1, 3, 8, 8))
+    slowest = max(layers.rows[1:], key=lambda row: row.inclusive.median if row.inclusive else 0)
+    assert slowest.path == "1"
+    # A sleep may last longer than asked, on a busy machine, and never less.
+    assert slowest.inclusive
+    assert slowest.inclusive.min >= nap_s
+
+
+class FakeEvent:
+    """A device's event: its queue runs behind the host by what ``FakeDevice`` holds."""
+
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+        self.at = 0
+
+    def record(self) -> None:
+        self.at = self.device.queue_ns
+        self.device.records += 1
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        return (end.at - self.at) / 1e6
+
+
+class FakeDevice:
+    """A queue to which modules add work, and which nobody waits for but ``synchronize``."""
+
+    def __init__(self) -> None:
+        self.queue_ns = 0
+        self.records = 0
+        self.waits = 0
+        self.clock = DeviceEvents(lambda: FakeEvent(self), self.synchronize)
+
+    def synchronize(self) -> None:
+        self.waits += 1
+
+
+def test_a_device_is_waited_for_once_in_many_forwards() -> None:
+    device = FakeDevice()
+
+    def work(self: nn.Module, x: int) -> int:
+        device.queue_ns += 1000
+        return x
+
+    model = Calls(lambda self, x: self.b(self.a(x)), a=Calls(work), b=Calls(work))
+    with layerbench.time_layers(model, clock=device.clock) as layers:
+        for _ in range(4):
+            model(1)
+        waited_in_loop = device.waits
+        rows = {row.path: row for row in layers.rows}
+    assert waited_in_loop <= 4  # once for the close look, once for each functions' forward
+    assert rows["a"].inclusive
+    assert rows["a"].inclusive.median == pytest.approx(1e-6)
+    assert rows[""].inclusive
+    assert rows[""].inclusive.median == pytest.approx(2e-6)
+    # The host's time stands beside the device's, so that a launch-bound layer shows.
+    assert rows["a"].host_inclusive is not None
+    assert rows["a"].host_inclusive.median != rows["a"].inclusive.median

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from layerbench.clocks import ManualClock
+from layerbench.instruments.attach import forwards_replaced, mode_set
+from layerbench.instruments.structure import CallObserver, module_facts
+from layerbench.instruments.timing import LayerTimer, TimedForward, fold, run_untouched
+from tests.models import Calls, Composite, Small, Takes
+
+
+def timed(model: nn.Module, clock: ManualClock, *args: object) -> dict[str, tuple[int, int, int]]:
+    """path -> (inclusive, self, calls) of one forward."""
+    facts = module_facts(model)
+    paths = [fact.path for fact in facts]
+    timer = LayerTimer(model, paths, frozenset(f.path for f in facts if f.reachable), clock)
+    forward: TimedForward = timer.run(lambda: model(*args), marks=2)
+    folded = forward.device
+    return {
+        path: (int(folded.inclusive_ns[i]), int(folded.self_ns[i]), int(folded.calls[i]))
+        for i, path in enumerate(paths)
+    }
+
+
+def test_exact_table() -> None:
+    clock = ManualClock()
+    model = Composite(clock, 1, Takes(clock, 10), Composite(clock, 2, Takes(clock, 30)))
+    assert timed(model, clock, 0) == {
+        "": (47, 3, 1),  # 1 + 10 + 1 + (2 + 30 + 2) + 1
+        "inner": (0, 0, 0),
+        "inner.0": (10, 10, 1),
+        "inner.1": (34, 4, 1),
+        "inner.1.inner": (0, 0, 0),
+        "inner.1.inner.0": (30, 30, 1),
+    }
+
+
+def test_self_times_add_up_to_the_root() -> None:
+    clock = ManualClock()
+    leaves = [Takes(clock, n) for n in (7, 0, 13)]
+    model = Composite(clock, 5, Composite(clock, 0, *leaves), leaves[0])
+    table = timed(model, clock, 0)
+    assert sum(own for _, own, _ in table.values()) == table[""][0] == 5 * 3 + 20 + 7
+
+
+def test_a_module_called_twice_has_both_calls() -> None:
+    clock = ManualClock()
+    model = Calls(lambda self, x: self.a(self.a(x)), a=Takes(clock, 4))
+    assert timed(model, clock, 0) == {"": (8, 0, 1), "a": (8, 8, 2)}
+
+
+def test_a_shared_module_is_one_row_and_its_callers_lose_its_time() -> None:
+    clock = ManualClock()
+    shared = Takes(clock, 6)
+    model = Composite(clock, 0, Composite(clock, 1, shared), Composite(clock, 2, shared))
+    table = timed(model, clock, 0)
+    assert table["inner.0.inner.0"] == (12, 12, 2)
+    assert table["inner.1"] == (10, 4, 1)
+    assert "inner.1.inner.0" not in table
+    fact = {f.path: f for f in module_facts(model)}["inner.0.inner.0"]
+    assert fact.aliases == ("inner.1.inner.0",)
+
+
+def test_a_module_that_calls_itself_counts_its_time_once() -> None:
+    clock = ManualClock()
+
+    def run(self: nn.Module, depth: int) -> int:
+        clock.advance(1)
+        return self(depth - 1) if depth else 0
+
+    model = Calls(lambda self, x: self.again(x), again=Calls(run))
+    assert timed(model, clock, 3)["again"] == (4, 4, 4)
+
+
+def test_a_module_that_raises_and_is_caught_keeps_its_time() -> None:
+    clock = ManualClock()
+
+    def fail(self: nn.Module, x: object) -> None:
+        clock.advance(3)
+        raise ValueError("not today")
+
+    def run(self: nn.Module, x: object) -> None:
+        with pytest.raises(ValueError, match="not today"):
+            self.bad(x)
+        self.good(x)
+
+    model = Calls(run, bad=Calls(fail), good=Takes(clock, 2))
+    assert timed(model, clock, 0) == {"": (5, 0, 1), "bad": (3, 3, 1), "good": (2, 2, 1)}
+
+
+def test_fold_of_nothing_and_of_equal_positions() -> None:
+    assert fold([], 1).inclusive_ns.tolist() == [0]
+    spans = [(1, 5, 5), (2, 5, 5), (0, 5, 5)]
+    assert fold(spans, 3).self_ns.tolist() == [0, 0, 0]
+    assert fold(spans, 3).calls.tolist() == [1, 1, 1]
+
+
+def test_untouched_is_taken_at_the_same_two_points() -> None:
+    clock = ManualClock()
+    model = Takes(clock, 11)
+    assert run_untouched(lambda: model(0), clock) == (11, None)
+
+
+def test_everything_comes_off_also_when_the_model_raises() -> None:
+    clock = ManualClock()
+    model = Calls(lambda self, x: self.a(x), a=Calls(lambda self, x: 1 / 0))
+    before = {path: dict(module.__dict__) for path, module in model.named_modules()}
+    with pytest.raises(ZeroDivisionError):
+        timed(model, clock, 0)
+    assert {path: dict(module.__dict__) for path, module in model.named_modules()} == before
+
+
+def test_an_instance_forward_of_the_users_own_comes_back() -> None:
+    module = nn.Identity()
+    mine = lambda x: x + 1  # noqa: E731
+    module.forward = mine  # type: ignore[method-assign]
+    with forwards_replaced({module: lambda x: x * 5}):
+        assert module(2) == 10
+    assert module.forward is mine
+    assert module(2) == 3
+
+
+def test_modes_of_frozen_batch_norms_and_buffers_come_back() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).train()
+    model[0].eval()
+    with mode_set(model, training=True):
+        assert model[0].training
+        model(torch.rand(2, 3, 4, 4))
+    assert [m.training for m in model.modules()] == [True, False, True]
+    assert torch.equal(model[1].running_mean, torch.zeros(3))
+    assert model[1].num_batches_tracked == 0
+    with mode_set(model, training=False):
+        assert not any(m.training for m in model.modules())
+    assert [m.training for m in model.modules()] == [True, False, True]
+
+
+def test_nested_and_exotic_outputs_pass_through() -> None:
+    clock = ManualClock()
+    output = {"out": [torch.ones(2), (torch.zeros(3, 1), None)], "n": 4}
+    model = Calls(lambda self, x: self.a(x), a=Calls(lambda self, x: output))
+    seen = CallObserver(model, module_facts(model)).observe(model, (torch.ones(1, 2),), {})
+    assert seen["a"].output_shapes == ((2,), (3, 1))
+    assert seen["a"].input_shapes == ((1, 2),)
+    paths = ["", "a"]
+    timer = LayerTimer(model, paths, frozenset(paths), clock)
+    with timer.attached():
+        assert model(0) is output
+
+
+def test_a_failing_layer_is_named_with_what_came_in() -> None:
+    model = Small()
+    observer = CallObserver(model, module_facts(model))
+    with pytest.raises(RuntimeError) as caught:
+        observer.observe(model, (torch.rand(1, 5, 8, 8),), {})
+    explained = observer.explain(caught.value)
+    assert "Conv2d at stem" in explained
+    assert "[1, 5, 8, 8]" in explained
+    assert "\n" not in explained
+
+
+def test_scripted_modules_are_one_row() -> None:
+    inner = torch.jit.script(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()))
+    model = nn.Sequential(inner, nn.Flatten()).eval()
+    facts = {fact.path: fact for fact in module_facts(model)}
+    assert facts["0"].reachable
+    assert not facts["0.0"].reachable
+    x = torch.rand(1, 3, 4, 4)
+    clock = ManualClock()
+    table = timed(model, clock, x)
+    assert table["0"][2] == 1
+    assert table["0.0"][2] == 0
+    assert model(x).shape == (1, 48)
