@@ -220,18 +220,18 @@ def _reconciliation(
         instrumented.astype(np.float64), untouched.astype(np.float64), resampler
     )
     untouched_median = float(np.median(untouched))
-    instrumented_median = float(np.median(instrumented))
+    layers_sum = float(np.median(own.sum(axis=1)))
     # Integer sums: this ratio is exactly 1, or something was counted twice or not at all.
     conserved = int(own.sum()) / int(instrumented.sum())
     return Reconciliation(
         untouched_s=_seconds(untouched_median),
-        instrumented_s=_seconds(instrumented_median),
+        instrumented_s=_seconds(float(np.median(instrumented))),
         overhead=overhead,
         overhead_low=low,
         overhead_high=high,
         self_sum_ratio=conserved,
-        layers_sum_s=_seconds(float(own.mean(axis=0).sum())),
-        layers_gap=instrumented_median / untouched_median - 1,
+        layers_sum_s=_seconds(layers_sum),
+        layers_gap=layers_sum / untouched_median - 1,
         mark_cost_s=max(run.facts.mark_cost_s for run in runs),
         wrapper_cost_s=max(run.facts.wrapper_cost_s for run in runs),
         timed_calls=sum(row.calls for row in runs[0].facts.modules if row.path),

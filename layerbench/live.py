@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.structure import CallFacts, CallObserver, module_facts
 from layerbench.instruments.timing import (
     ROOT,
-    Entry,
     LayerTimer,
     TimedForward,
     arrays_of,
@@ -29,9 +29,9 @@ from layerbench.instruments.timing import (
 )
 from layerbench.records import LayerRow
 
-# Marks are added up in bulk: often enough that a long loop needs little memory, seldom enough
-# that the arithmetic disappears beside the forwards.
-DRAIN_AT = 16_384
+# Marks (24 bytes a call) are added up in bulk: often enough that a long loop needs little memory,
+# seldom enough that most loops end before any arithmetic is done.
+DRAIN_AT = 1_000_000
 
 
 class LiveLayers:
@@ -56,8 +56,7 @@ class LiveLayers:
         self._functions = FunctionTimer(model, self._facts, self._with_functions, clock)
         self._original: Forward = model.forward
         self._inside = False
-        self._pending: list[list[Entry]] = []
-        self._pending_entries = 0
+        self._ends: list[int] = []  # where each pending forward's entries end
         self._first: TimedForward | None = None
         self._timed: list[TimedForward] = []
         self._function_forwards: list[FunctionForward] = []
@@ -99,16 +98,21 @@ class LiveLayers:
         try:
             output = forward(*args, **kwargs)
         except BaseException:
-            self._timer.take()  # half a forward is no sample
+            del self._timer.entries[self._pending() :]  # half a forward is no sample
             raise
         end = self._mark()
-        entries = self._timer.take()
-        entries.append((ROOT, start, end))
-        self._pending.append(entries)
-        self._pending_entries += len(entries)
-        if self._pending_entries >= DRAIN_AT:
+        entries = self._timer.entries
+        entries.append(ROOT)
+        entries.append(start)
+        entries.append(end)
+        self._ends.append(len(entries))
+        if len(entries) >= 3 * DRAIN_AT:
             self._drain()
         return output
+
+    def _pending(self) -> int:
+        """How much of the timer's entries belongs to forwards that have ended."""
+        return self._ends[-1] if self._ends else 0
 
     def _first_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         # Each instrument wraps what is on the modules when it is made, so these three nest.
@@ -143,11 +147,12 @@ class LiveLayers:
     def _drain(self) -> None:
         """Add the pending marks up."""
         self._clock.synchronize()
-        for entries in self._pending:
-            self._timed.append(fold_marks(entries, self._clock, len(self._facts)))
+        entries = self._timer.entries
+        for start, end in pairwise((0, *self._ends)):
+            self._timed.append(fold_marks(entries[start:end], self._clock, len(self._facts)))
         self._clock.release()
-        self._pending.clear()
-        self._pending_entries = 0
+        del entries[: self._pending()]
+        self._ends.clear()
 
     @property
     def rows(self) -> tuple[LayerRow, ...]:

@@ -97,8 +97,8 @@ class Reconciliation(Frozen):
         overhead_low, overhead_high: its 95 % interval.
         self_sum_ratio: the self times of all modules over the instrumented whole, summed over
             all rounds in integer nanoseconds: 1 by construction.
-        layers_sum_s: the sum of the modules' mean self times.
-        layers_gap: (layers' sum - untouched) / untouched, from the medians of the whole.
+        layers_sum_s: median over rounds of the sum of all modules' self times.
+        layers_gap: (layers_sum_s - untouched_s) / untouched_s.
         mark_cost_s: one reading of the clock, calibrated.
         wrapper_cost_s: one timed call of a module that does nothing, less the untimed call.
         timed_calls: module calls timed in one forward.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from array import array
 from collections.abc import Callable
 
 from torch import nn
 
 from layerbench.clocks import Clock
 from layerbench.instruments.attach import forwards_replaced
-from layerbench.instruments.timing import Entry, timed
+from layerbench.instruments.timing import timed
 
 CALLS = 500
 REPEATS = 9
@@ -44,7 +45,7 @@ def mark_cost_s(clock: Clock) -> float:
 def wrapper_cost_s(clock: Clock) -> float:
     """Seconds of host time that timing adds to one call of a module that does nothing."""
     module = _Nothing()
-    entries: list[Entry] = []
+    entries = array("q")
 
     def loop() -> None:
         for _ in range(CALLS):

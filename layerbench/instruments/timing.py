@@ -6,7 +6,8 @@ called from several threads at once (`torch.nn.DataParallel`) is not supported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
@@ -21,8 +22,15 @@ from layerbench.clocks import Clock
 from layerbench.instruments.attach import Forward, forwards_replaced
 from layerbench.instruments.structure import Call, modules_at
 
-Entry = tuple[int, int, int]
-"""(module's index, mark at entry, mark at exit), in the order in which the calls ended."""
+Span = tuple[int, int, int]
+"""(module's index, its start, its end)."""
+
+Entries = Sequence[int]
+"""Flat triples (module's index, mark at entry, mark at exit), in the order the calls ended.
+
+Flat integers rather than tuples: kept by the hundred thousand, tuples would cost memory and
+have the garbage collector look through them inside the forwards.
+"""
 
 ROOT = 0
 
@@ -50,7 +58,7 @@ class TimedForward:
     host: Folded | None
 
 
-def fold(spans: Sequence[Entry], modules: int) -> Folded:
+def fold(spans: Iterable[Span], modules: int) -> Folded:
     """Add up calls per module.
 
     ``spans`` holds (module, start, end) in the order in which the calls ended, so whatever a
@@ -82,25 +90,28 @@ def fold(spans: Sequence[Entry], modules: int) -> Folded:
     )
 
 
-def fold_marks(entries: Sequence[Entry], clock: Clock, modules: int) -> TimedForward:
+def fold_marks(entries: Entries, clock: Clock, modules: int) -> TimedForward:
     """Turn marks into positions and add them up, on the device's clock and the host's.
 
     The clock must have been synchronized since the last mark.
     """
-    marks = [mark for _, start, end in entries for mark in (start, end)]
+    indexes, starts, ends = entries[::3], entries[1::3], entries[2::3]
+    marks = [*starts, *ends]
     host = clock.resolve_host(marks)
     return TimedForward(
-        device=fold(_with_positions(entries, clock.resolve(marks)), modules),
-        host=None if host is None else fold(_with_positions(entries, host), modules),
+        device=_fold_positions(indexes, clock.resolve(marks), modules),
+        host=None if host is None else _fold_positions(indexes, host, modules),
     )
 
 
-def _with_positions(entries: Sequence[Entry], positions: Sequence[int]) -> list[Entry]:
-    return [(entry[0], positions[2 * i], positions[2 * i + 1]) for i, entry in enumerate(entries)]
+def _fold_positions(indexes: Sequence[int], positions: Sequence[int], modules: int) -> Folded:
+    """``positions`` holds all starts, then all ends."""
+    calls = len(indexes)
+    return fold(zip(indexes, positions[:calls], positions[calls:], strict=True), modules)
 
 
 def timed(
-    original: Forward, index: int, mark: Callable[[], int], append: Callable[[Entry], None]
+    original: Forward, index: int, mark: Callable[[], int], append: Callable[[int], None]
 ) -> Forward:
     """A forward that marks its entry and exit, also when it raises, and changes nothing else."""
 
@@ -110,7 +121,9 @@ def timed(
         try:
             return original(*args, **kwargs)
         finally:
-            append((index, start, mark()))
+            append(index)
+            append(start)
+            append(mark())
 
     return forward
 
@@ -126,6 +139,9 @@ class LayerTimer:
         paths: index → path of the modules of the result; ``paths[0]`` must be ``""``.
         timed_paths: those to wrap; a call of any other counts as part of its caller.
         clock: where marks come from.
+
+    Attributes:
+        entries: the triples of `Entries`; whoever runs the model adds the root's and clears it.
     """
 
     def __init__(
@@ -133,10 +149,10 @@ class LayerTimer:
     ) -> None:
         self._clock = clock
         self._modules = len(paths)
-        self._entries: list[Entry] = []
+        self.entries = array("q")
         index_of = {path: index for index, path in enumerate(paths)}
         self._wrapped = {
-            module: timed(module.forward, index_of[path], clock.mark, self._entries.append)
+            module: timed(module.forward, index_of[path], clock.mark, self.entries.append)
             for path, module in modules_at(model, timed_paths - {""}).items()
         }
 
@@ -144,24 +160,20 @@ class LayerTimer:
         """Wrap the modules for the duration of a ``with`` block."""
         return forwards_replaced(self._wrapped)
 
-    def take(self) -> list[Entry]:
-        """The entries since the last `take`."""
-        entries = list(self._entries)
-        self._entries.clear()
-        return entries
-
     def run(self, call: Call, marks: int) -> TimedForward:
         """Run one instrumented forward of at most about ``marks`` marks and add it up."""
         clock = self._clock
         mark = clock.mark
         clock.reserve(marks)
+        del self.entries[:]
         with self.attached():
             start = mark()
             call()
             end = mark()
         clock.synchronize()
+        self.entries.extend((ROOT, start, end))
         try:
-            return fold_marks([*self.take(), (ROOT, start, end)], clock, self._modules)
+            return fold_marks(self.entries, clock, self._modules)
         finally:
             clock.release()
 

@@ -273,10 +273,9 @@ def _reconciliation(record: Profile) -> Section:
         f"Untouched, the forward takes {units.seconds(costs.untouched_s)}; instrumented, "
         f"{units.seconds(costs.instrumented_s)} (medians). {_overhead(costs)}",
         "The self times of all modules add up to "
-        f"{units.ratio(costs.self_sum_ratio, digits=6)} of the instrumented whole; "
-        f"their means to {units.seconds(costs.layers_sum_s)}.",
-        f"By the medians of the whole, the layers add up to {_more_or_less(costs.layers_gap)} "
-        "the untouched forward.",
+        f"{units.ratio(costs.self_sum_ratio, digits=6)} of the instrumented whole. By their "
+        f"medians over all rounds, the layers' sum of {units.seconds(costs.layers_sum_s)} is "
+        f"{_more_or_less(costs.layers_gap)} the untouched forward.",
         f"One reading of the clock costs {units.seconds(costs.mark_cost_s)}, one timed call "
         f"{units.seconds(costs.wrapper_cost_s)}; a forward has "
         f"{layout.plural(costs.timed_calls, 'timed call')}, "
