@@ -1,8 +1,9 @@
 """What timing every layer costs, against the untouched forward and against other ways of timing.
 
-Every round runs each way once, in an order shuffled anew by a seeded generator, on one warmed
-model; a way's ratio is the median over rounds of its time over the untouched forward's in the
-same round.
+Every round runs each way once, in an order shuffled by a seeded generator, on one warmed model,
+and the untouched forward twice. A way's ratio is the median over rounds of its time over the mean
+of the two untouched ones of the same round; the second untouched forward over the first shows how
+much of a ratio is noise.
 
     python benchmarks/overhead.py
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Annotated, Any
 
@@ -30,11 +31,13 @@ from layerbench.instruments.calibration import mark_cost_s
 from layerbench.live import LiveLayers
 from layerbench.stats import Resampler, paired_ratio
 
-Way = Callable[[nn.Module], AbstractContextManager[Any]]
+Way = Callable[[nn.Module], AbstractContextManager[None]]
+
+UNTOUCHED, AGAIN, OURS = "untouched", "untouched, once more", "layerbench.time_layers"
 
 
 @contextmanager
-def forward_hooks(model: nn.Module) -> Any:
+def forward_hooks(model: nn.Module) -> Iterator[None]:
     """A pre-forward and a forward hook on every module, each reading the clock."""
     times: list[int] = []
 
@@ -52,19 +55,18 @@ def forward_hooks(model: nn.Module) -> Any:
 
 
 @contextmanager
-def torch_profiler(model: nn.Module) -> Any:
+def torch_profiler(model: nn.Module) -> Iterator[None]:
     """torch.profiler, with a range around every module."""
     with ExitStack() as stack:
         for path, module in model.named_modules():
-            stack.enter_context(_range(path or "model", module))
-        stack.enter_context(
-            torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
-        )
+            stack.enter_context(_ranged(path or "model", module))
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        stack.enter_context(torch.profiler.profile(activities=activities))
         yield
 
 
 @contextmanager
-def _range(name: str, module: nn.Module) -> Any:
+def _ranged(name: str, module: nn.Module) -> Iterator[None]:
     original = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -78,15 +80,15 @@ def _range(name: str, module: nn.Module) -> Any:
         del module.__dict__["forward"]
 
 
-def deepspeed_profiler() -> Way | None:
+def deepspeed_profiler() -> dict[str, Way]:
     """DeepSpeed's flops profiler, where it is installed."""
     try:
         from deepspeed.profiling.flops_profiler import FlopsProfiler
     except ImportError:
-        return None
+        return {}
 
     @contextmanager
-    def attached(model: nn.Module) -> Any:
+    def attached(model: nn.Module) -> Iterator[None]:
         profiler = FlopsProfiler(model)
         profiler.start_profile()
         try:
@@ -94,27 +96,17 @@ def deepspeed_profiler() -> Way | None:
         finally:
             profiler.end_profile()
 
-    return attached
-
-
-def live(model: nn.Module) -> Way:
-    """`layerbench.time_layers`, entered anew each round around one long-lived set of layers."""
-    layers = LiveLayers(model, PerfCounter())
-    layers_of[id(model)] = layers
-    return lambda _: layers.attached()
-
-
-layers_of: dict[int, LiveLayers] = {}
+    return {"DeepSpeed's flops profiler": attached}
 
 
 def main(
     model: Annotated[str, typer.Option(help="Model spec.")] = "mobilenet_v2",
     input: Annotated[str, typer.Option(help="Input.")] = "1x3x224x224",
-    rounds: Annotated[int, typer.Option(help="Measured rounds.")] = 300,
+    rounds: Annotated[int, typer.Option(help="Measured rounds.")] = 1000,
     warmup: Annotated[int, typer.Option(help="Warm-up rounds.")] = 25,
-    slow_every: Annotated[
-        int, typer.Option(help="Run the slow ways in one round of this many.")
-    ] = 5,
+    others_every: Annotated[
+        int, typer.Option(help="Run the other ways in one round of this many.")
+    ] = 10,
     threads: Annotated[int, typer.Option(help="Intra-op threads.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
 ) -> None:
@@ -122,36 +114,41 @@ def main(
     torch.set_num_threads(threads)
     built = zoo.build(zoo.resolve(model, input))
     net = built.module
-    ways: dict[str, Way] = {
-        "untouched": lambda _: nullcontext(),
-        "untouched, once more": lambda _: nullcontext(),
-        "layerbench.time_layers": live(net),
+    layers = LiveLayers(net, PerfCounter())
+    always: dict[str, Way] = {
+        UNTOUCHED: lambda _: nullcontext(),
+        AGAIN: lambda _: nullcontext(),
+        OURS: lambda _: layers.attached(),
+    }
+    others: dict[str, Way] = {
         "forward hooks": forward_hooks,
         "torch.profiler, a range per module": torch_profiler,
+        **deepspeed_profiler(),
     }
-    deepspeed = deepspeed_profiler()
-    if deepspeed:
-        ways["DeepSpeed's flops profiler"] = deepspeed
-    slow = list(ways)[3:]
     order = random.Random(seed)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    bases: dict[str, list[float]] = {name: [] for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in (*always, *others)}
+    bases: dict[str, list[float]] = {name: [] for name in times}
     with mode_set(net, training=False), torch.inference_mode():
         for number in range(-warmup, rounds):
-            names = [n for n in ways if n not in slow or number % slow_every == 0]
+            ways = {**always, **(others if number % others_every == 0 else {})}
+            names = list(ways)
             order.shuffle(names)
             taken = {name: _seconds(ways[name], net, built.args) for name in names}
             if number < 0:
                 continue
             for name, seconds in taken.items():
                 times[name].append(seconds)
-                bases[name].append(taken["untouched"])
+                bases[name].append(_base(name, taken))
     modules = sum(1 for _ in net.modules())
-    versions = ", ".join(f"{k} {v}" for k, v in package_versions(("torch", "torchvision")).items())
+    versions = ", ".join(" ".join(pair) for pair in package_versions(("torch",)).items())
     print(f"{model} {input}, {modules} modules, {threads} thread(s), {cpu_model()}, {versions}")
-    print(tabulate(_rows(times, bases), headers=["way", "rounds", "median ms", "ratio", "95 %"],
-                   tablefmt="github", floatfmt=("", "", ".3f", ".4f", "")))  # fmt: skip
-    _limits(net, statistics.median(times["untouched"]), modules)
+    print(_table(times, bases))
+    mark = mark_cost_s(PerfCounter())
+    limit = 1 + 2 * modules * mark / statistics.median(times[UNTOUCHED])
+    print(f"limit, two clock readings a module at {mark * 1e9:.0f} ns: {limit:.4f}")
+    start = time.perf_counter()
+    rows = layers.rows
+    print(f"{len(rows)} rows made in {time.perf_counter() - start:.2f} s, after the loop")
 
 
 def _seconds(way: Way, net: nn.Module, args: tuple[Any, ...]) -> float:
@@ -162,24 +159,23 @@ def _seconds(way: Way, net: nn.Module, args: tuple[Any, ...]) -> float:
         return time.perf_counter() - start
 
 
-def _rows(times: dict[str, list[float]], bases: dict[str, list[float]]) -> list[list[object]]:
-    rows: list[list[object]] = []
+def _base(name: str, taken: dict[str, float]) -> float:
+    """What a time is held against: both untouched ones, the second against the first."""
+    if name in (UNTOUCHED, AGAIN):
+        return taken[UNTOUCHED]
+    return (taken[UNTOUCHED] + taken[AGAIN]) / 2
+
+
+def _table(times: dict[str, list[float]], bases: dict[str, list[float]]) -> str:
+    rows = []
     for name, taken in times.items():
-        numerator, denominator = np.array(taken), np.array(bases[name])
-        ratio, low, high = paired_ratio(numerator, denominator, Resampler([len(taken)]))
-        median = statistics.median(taken) * 1e3
-        rows.append([name, len(taken), median, ratio, f"[{low:.4f}, {high:.4f}]"])
-    return rows
-
-
-def _limits(net: nn.Module, untouched_s: float, modules: int) -> None:
-    mark = mark_cost_s(PerfCounter())
-    limit = 1 + 2 * modules * mark / untouched_s
-    print(f"limit, two clock readings a module at {mark * 1e9:.0f} ns: {limit:.4f}")
-    start = time.perf_counter()
-    rows = layers_of[id(net)].rows
-    took = time.perf_counter() - start
-    print(f"rows of {len(rows)} modules and functions made in {took:.2f} s, after the loop")
+        ratio, low, high = paired_ratio(
+            np.array(taken), np.array(bases[name]), Resampler([len(taken)])
+        )
+        median = f"{statistics.median(taken) * 1e3:.2f}"
+        rows.append([name, len(taken), median, f"{ratio:.4f}", f"[{low:.4f}, {high:.4f}]"])
+    header = ["way", "rounds", "median ms", "ratio", "95 % interval"]
+    return tabulate(rows, headers=header, tablefmt="github", disable_numparse=True)
 
 
 if __name__ == "__main__":

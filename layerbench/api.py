@@ -18,7 +18,7 @@ from layerbench.progress import Progress
 from layerbench.records import Profile
 from layerbench.replication import measure_in_processes
 from layerbench.samples import Run
-from layerbench.workload import DType, Granularity, Mode, Plan, Workload
+from layerbench.workload import DType, Granularity, MemoryFormat, Mode, Plan, Workload
 from layerbench.zoo import Built
 
 __all__ = ["LiveLayers", "Measurement", "measure", "profile", "time_layers"]
@@ -84,9 +84,9 @@ def profile(
         until=until,
         granularity=granularity,
     )
-    memory_format = "channels_last" if channels_last else "contiguous"
+    memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
     if isinstance(model, nn.Module):
-        subject, where = _hand_over(model, input, batch, device, seed)
+        subject, where = _hand_over(model, input, batch, device, seed, memory_format)
         workload = zoo.describe(
             subject, memory_format=memory_format, mode=mode, seed=seed, compile=compile
         )
@@ -163,6 +163,7 @@ def _hand_over(
     batch: int | None,
     device: str | None,
     seed: int,
+    memory_format: MemoryFormat,
 ) -> tuple[Built, Device]:
     """A user's module with inputs on its own device."""
     where = devices.of_module(model)
@@ -170,4 +171,12 @@ def _hand_over(
         raise UsageError(
             f"the module is on {where.kind}: move it to {device} first, it is measured where it is"
         )
-    return zoo.with_inputs(model, given, batch=batch, seed=seed, device=where.torch_device), where
+    built = zoo.with_inputs(
+        model,
+        given,
+        batch=batch,
+        seed=seed,
+        device=where.torch_device,
+        memory_format=memory_format,
+    )
+    return built, where

@@ -165,7 +165,7 @@ class LiveLayers:
         self._drain()
         timed = self._timed or [self._first]
         functions = self._function_forwards
-        view = find_blocks(self._model)
+        view = find_blocks(self._model).seen_running(self._seen)
         modules = module_rows(self._facts, self._seen, typical_calls(timed), view, functions)
         arrays = arrays_of(timed)
         arrays[samples.FUNCTIONS] = np.array([f.times_ns for f in functions], dtype=np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, U
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
+from layerbench.instruments.content import ContentObserver
 from layerbench.instruments.functions import FunctionForward, FunctionTimer
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.structure import (
@@ -96,13 +97,12 @@ class _Session:
         self.clock: Clock = device.clock()
         self.out_of_memory = device.is_out_of_memory
         self.absent: dict[str, str] = {}
-        self.notes: list[str] = []
 
     def run(self, room: RoomWatch) -> Run:
         model = self.built.module
         modules = module_facts(model)
-        observed = self._observe(model, modules)
-        layers = self._layers_to_time(model, modules)
+        observed, content = self._observe(model, modules)
+        layers = self._layers_to_time(model, modules, observed)
         call = self._bind(torch.compile(model) if self.workload.compile else model)
         rounds = _Rounds(call, layers, self.clock, self.progress)
         with _garbage_collection_off():
@@ -121,7 +121,7 @@ class _Session:
                 mark_cost_s=mark_cost_s(self.clock),
                 wrapper_cost_s=wrapper_cost_s(self.clock),
                 absent=self.absent,
-                notes=(*self.notes, *rounds.notes(rows)),
+                notes=(*content, *rounds.notes(rows)),
             ),
             {**rounds.arrays(), **_function_arrays(functions)},
         )
@@ -142,22 +142,33 @@ class _Session:
         args, kwargs = self.built.args, self.built.kwargs
         return lambda: model(*args, **kwargs)
 
-    def _observe(self, model: nn.Module, modules: Sequence[ModuleFacts]) -> dict[str, CallFacts]:
+    def _observe(
+        self, model: nn.Module, modules: Sequence[ModuleFacts]
+    ) -> tuple[dict[str, CallFacts], list[str]]:
+        """One forward that shows calls and shapes, and what the time of a detector depends on."""
         observer = CallObserver(model, modules)
+        content = ContentObserver(model)
         try:
-            return observer.observe(model, self.built.args, self.built.kwargs)
+            with content.attached():
+                seen = observer.observe(content.noted(model), self.built.args, self.built.kwargs)
         except Exception as error:
             if self.out_of_memory(error):
                 raise
             raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+        return seen, content.notes()
 
-    def _layers_to_time(self, model: nn.Module, modules: Sequence[ModuleFacts]) -> _Layers | None:
+    def _layers_to_time(
+        self,
+        model: nn.Module,
+        modules: Sequence[ModuleFacts],
+        observed: Mapping[str, CallFacts],
+    ) -> _Layers | None:
         if self.workload.compile:
             self.absent["layers"] = "torch.compile fuses layers, so only the whole model is timed"
         elif self.plan.granularity == "whole":
             self.absent["layers"] = "the plan's granularity is whole"
         else:
-            return _Layers.of(model, modules, self.plan, self.clock)
+            return _Layers.of(model, modules, observed, self.plan, self.clock)
         return None
 
     def _functions(
@@ -202,9 +213,14 @@ class _Layers:
 
     @classmethod
     def of(
-        cls, model: nn.Module, modules: Sequence[ModuleFacts], plan: Plan, clock: Clock
+        cls,
+        model: nn.Module,
+        modules: Sequence[ModuleFacts],
+        observed: Mapping[str, CallFacts],
+        plan: Plan,
+        clock: Clock,
     ) -> _Layers:
-        view = find_blocks(model)
+        view = find_blocks(model).seen_running(observed)
         composite = {fact.path for fact in modules if fact.composite} | {""}
         if plan.granularity == "blocks":
             shown = view.blocks | view.opened

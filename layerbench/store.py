@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from layerbench.errors import OutputError, RecordError
 from layerbench.records import Profile
-from layerbench.workload import Frozen, Workload
+from layerbench.workload import OWN_WEIGHTS, Frozen, Workload
 
 # A new kind of record is one more line: the value of its field ``record``, and its class.
 RECORDS: dict[str, type[Frozen]] = {"profile": Profile}
@@ -306,8 +306,8 @@ def _variants(workload: Workload) -> Iterator[str]:
         yield workload.mode
     if workload.compile:
         yield "compiled"
-    if workload.weights is not None:
-        yield f"weights-{_safe(workload.weights).lower()}"
+    if workload.weights not in (None, OWN_WEIGHTS):
+        yield f"weights-{_safe(str(workload.weights)).lower()}"
     if workload.seed != 0:
         yield f"seed-{workload.seed}"
 

@@ -14,6 +14,9 @@ DType = Literal["float32", "float16", "bfloat16", "float64"]
 Granularity = Literal["whole", "blocks", "layers"]
 
 
+OWN_WEIGHTS = "own"
+
+
 class Frozen(BaseModel):
     """Base of all records: immutable, and an unknown field is an error."""
 
@@ -29,7 +32,8 @@ class Workload(Frozen):
         input: the input as named by the user: ``pascal`` or a shape such as ``8x3x224x224``.
         shape: the resolved shape of the (first) input tensor, batch first.
         batch: the first entry of ``shape``: images per forward.
-        weights: ``None`` for random ones, else the name of torchvision's weights.
+        weights: ``None`` for random ones, `OWN_WEIGHTS` for those that the user's own model came
+            with, else the name that the model's library has for them.
     """
 
     model: str

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import nn
@@ -37,6 +38,27 @@ class BlockView:
 
     blocks: frozenset[str]
     opened: frozenset[str]
+
+    def seen_running(self, ran: Collection[str]) -> BlockView:
+        """The view after a forward showed which modules run.
+
+        A block that is never called itself, though modules in it are (RAFT's correlation block
+        is run through other methods), would be an empty row that hides them: it is opened.
+        """
+        blocks, opened = set(self.blocks), set(self.opened)
+        pending = sorted(blocks)
+        while pending:
+            path = pending.pop()
+            inner = [other for other in ran if other.startswith(f"{path}.")]
+            if path in ran or not inner:
+                continue
+            blocks.remove(path)
+            opened.add(path)
+            depth = len(path.split(".")) + 1
+            children = sorted({".".join(other.split(".")[:depth]) for other in inner})
+            blocks.update(children)
+            pending.extend(children)
+        return BlockView(frozenset(blocks), frozenset(opened))
 
 
 def find_blocks(model: nn.Module) -> BlockView:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from layerbench import units
 from layerbench.records import LayerRow, Profile, Summary
-from layerbench.workload import Workload
+from layerbench.workload import OWN_WEIGHTS, Workload
 
 
 def blocks(record: Profile) -> list[LayerRow]:
@@ -100,14 +100,22 @@ def first_shape(row: LayerRow) -> str:
 
 def variant(workload: Workload) -> list[str]:
     """What sets a workload apart from the usual: nothing for a plain float32 evaluation."""
+    weights = workload.weights
     settings = [
         (workload.dtype, "float32"),
         (workload.memory_format, "contiguous"),
         (workload.mode, "eval"),
         ("compiled" if workload.compile else "", ""),
-        (f"weights {workload.weights}" if workload.weights else "", ""),
+        (f"weights {weights}" if weights not in (None, OWN_WEIGHTS) else "", ""),
     ]
     return [value for value, usual in settings if value != usual]
+
+
+def weights(workload: Workload) -> str:
+    """Where the model's weights come from."""
+    if workload.weights is None:
+        return "random weights"
+    return "own weights" if workload.weights == OWN_WEIGHTS else f"weights {workload.weights}"
 
 
 def model_name(workload: Workload) -> str:

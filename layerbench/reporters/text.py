@@ -40,13 +40,12 @@ def render(record: Profile) -> str:
 
 def _header(record: Profile) -> Section:
     workload, environment = record.workload, record.environment
-    weights = f"weights {workload.weights}" if workload.weights else "random weights"
     title = f"{layout.model_name(workload)} on {workload.input}"
     lines = [title, "=" * len(title)]
     lines += _field(
         "Model",
         f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
-        + weights,
+        + layout.weights(workload),
     )
     lines += _field("Input", f"{workload.input} {units.shape(workload.shape)}")
     lines += _field("Mode", ", ".join([workload.mode, *_settings(record)]))
@@ -63,7 +62,7 @@ def _header(record: Profile) -> Section:
 
 def _settings(record: Profile) -> list[str]:
     """What is unusual about the run, other than the mode and weights named beside it."""
-    named = (record.workload.mode, f"weights {record.workload.weights}")
+    named = (record.workload.mode, layout.weights(record.workload))
     return [setting for setting in layout.variant(record.workload) if setting not in named]
 
 

@@ -14,7 +14,7 @@ import pkgutil
 from typing import TYPE_CHECKING
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
-from layerbench.workload import Workload
+from layerbench.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
     Built,
@@ -118,7 +118,7 @@ def resolve(
         memory_format=memory_format,
         mode=mode,
         seed=seed,
-        weights=weights,
+        weights=OWN_WEIGHTS if family.last_resort else weights,
         compile=compile,
     )
 

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from layerbench.errors import BadInput
-from layerbench.workload import Workload
+from layerbench.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
     Built,
@@ -89,6 +89,7 @@ def describe(
         memory_format=memory_format,
         mode=mode,
         seed=seed,
+        weights=OWN_WEIGHTS,
         compile=compile,
     )
 

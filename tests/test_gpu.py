@@ -1,0 +1,46 @@
+"""On a machine with an accelerator: real events, real memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import layerbench
+from layerbench import devices
+from layerbench.errors import NotEnoughMemory
+from tests.models import Small
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def test_device_and_host_times_stand_side_by_side() -> None:
+    profile = layerbench.profile(
+        "resnet18", "8x3x224x224", device="cuda", warmup=5, iterations=20, function_iterations=5
+    )
+    assert profile.environment.device.kind == "cuda"
+    assert profile.whole_host is not None
+    assert profile.reconciliation
+    assert profile.reconciliation.self_sum_ratio == 1
+    timed = [row for row in profile.layers if row.kind == "module" and row.calls]
+    assert all(row.inclusive and row.host_inclusive for row in timed)
+
+
+def test_a_live_loop_on_the_gpu() -> None:
+    model = Small().cuda().eval()
+    with torch.inference_mode(), layerbench.time_layers(model) as layers:
+        for _ in range(10):
+            model(torch.rand(4, 3, 64, 64, device="cuda"))
+    rows = {row.path: row for row in layers.rows}
+    assert rows["stem"].inclusive
+    assert rows["stem"].inclusive.median > 0
+    assert rows["stem"].host_inclusive
+
+
+def test_too_large_an_input_is_explained() -> None:
+    free = devices.get("cuda").memory().free_bytes
+    batch = free // (3 * 224 * 224 * 4) + 1
+    with pytest.raises(NotEnoughMemory, match="free on cuda"):
+        layerbench.profile("resnet18", f"{batch}x3x224x224", device="cuda", iterations=1)

@@ -1,0 +1,215 @@
+"""The command line as a user meets it: real processes, real files, real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layerbench import cli, store
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMER = [sys.executable, str(ROOT / "timer.py")]
+QUICK = [
+    *("--model", "tests/models.py:small", "--i", "2x3x16x16", "--device", "cpu"),
+    *("--threads", "1", "--warmup", "1", "--iterations", "3"),
+]
+
+
+def timer(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*TIMER, *arguments], cwd=ROOT, capture_output=True, text=True, check=check
+    )
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_without_out_the_report_goes_to_the_terminal() -> None:
+    done = timer(*QUICK)
+    assert "Average execution time for Small with input shape [2, 3, 16, 16] is" in done.stdout
+    assert "Average execution time for ResidualBlock at position 2" in done.stdout
+    assert done.stderr == ""  # no progress bar where there is no terminal
+
+
+def test_out_holds_a_whole_and_a_layers_report_in_each_format(tmp_path: Path) -> None:
+    done = timer(*QUICK, "--out", str(tmp_path), "--format", "txt,json,csv", "--keep-samples")
+    device = next(tmp_path.iterdir()).name
+    base = "tests-models-small_2x3x16x16_1-thread"
+    written = files(tmp_path)
+    assert {re.sub(r"^[^/]*/", "", name) for name in written} >= {
+        *(f"{base}.{suffix}" for suffix in ("txt", "json", "csv")),
+        *(f"layers/{base}.{suffix}" for suffix in ("txt", "json", "csv", "npz")),
+    }
+    assert [Path(line).name for line in done.stdout.splitlines()]
+    whole = store.read(tmp_path / device / f"{base}.json")
+    layers = store.read(tmp_path / device / "layers" / f"{base}.json")
+    assert whole.layers == ()
+    assert layers.layers
+    assert whole.whole == layers.whole
+    assert whole.reconciliation == layers.reconciliation
+
+
+def test_the_studys_short_flags() -> None:
+    assert "Blocks" not in timer(*QUICK, "--w", "True").stdout
+    assert "Blocks" in timer(*QUICK, "--w", "False").stdout
+
+
+def test_a_model_that_brings_its_inputs() -> None:
+    arguments = ["--model", "tests.models:small_with_input", *QUICK[4:]]
+    assert "[2, 3, 16, 16]" in timer(*arguments).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--model", "resnet5o"], "did you mean resnet50"),
+        (["--model", "tests/models.py:smal"], "small"),
+        (["--model", "tests/models.py:no_module"], "torch.nn.Module"),
+        (["--model", "nowhere.py:make"], "nowhere.py"),
+        (["--model", "timm:resnet5o"], "resnet50"),
+        (["--i", "2x5x16x16"], "Conv2d at stem, given [2, 5, 16, 16]"),
+        (["--i", "pasca"], "pascal"),
+        (["--device", "abacus"], "--device cpu"),
+        (["--iterations", "0"], "--iterations must be at least 1"),
+        (["--batch", "0"], "batch"),
+        (["--until", "soon"], "soon"),
+        (["--format", "docx"], "docx"),
+        (["--mode", "test"], "--mode takes eval, train"),
+        (["--i", "9999999x3x9999x9999"], "free"),
+        (["--keep-samples"], "--out"),
+        (["--out", "setup.sh/reports"], "setup.sh"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = [] if "--out" in arguments or "--keep-samples" in arguments else ["--out", str(tmp_path)]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["timer.py", *QUICK, *out, *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.run("timer")
+    shown = capsys.readouterr()
+    assert left.value.code == 2
+    assert says in shown.err
+    assert len(shown.err.strip().splitlines()) == 1
+    assert shown.out == ""
+    assert files(tmp_path) == set()
+
+
+def test_bad_input_in_a_process_of_its_own() -> None:
+    done = timer(*QUICK, "--i", "2x5x16x16", check=False)
+    assert done.returncode == 2
+    assert "Conv2d at stem, given [2, 5, 16, 16]" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_unknown_option_is_status_2_without_a_traceback() -> None:
+    done = timer("--modle", "resnet50", check=False)
+    assert done.returncode == 2
+    assert "--model" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = [{str(ROOT / 'timer.py')!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as done:\n"
+        "    assert not done.code, done.code\n"
+        "print('TORCH' if 'torch' in sys.modules else 'LIGHT')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "LIGHT" in done.stdout
+    assert "--iterations" in done.stdout
+
+
+def test_ctrl_c_changes_nothing_and_says_130(tmp_path: Path) -> None:
+    timer(*QUICK, "--out", str(tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*TIMER, *QUICK, "--iterations", "1000000", "--out", str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    seen = b""
+    while b"measuring" not in seen:  # the progress bar tells when the rounds run
+        seen += os.read(leader, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    os.close(leader)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_quiet_shows_no_bar_on_a_terminal() -> None:
+    leader, follower = pty.openpty()
+    subprocess.run([*TIMER, *QUICK, "--quiet"], cwd=ROOT, stdout=subprocess.DEVNULL,
+                   stderr=follower, check=True)  # fmt: skip
+    os.write(follower, b"end")
+    assert os.read(leader, 4096) == b"end"
+    os.close(leader)
+    os.close(follower)
+
+
+def test_a_run_that_is_killed_leaves_the_earlier_report(tmp_path: Path) -> None:
+    timer(*QUICK, "--out", str(tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*TIMER, *QUICK, "--iterations", "1000000", "--out", str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+    )
+    os.close(follower)
+    seen = b""
+    while b"measuring" not in seen:
+        seen += os.read(leader, 4096)
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    os.close(leader)
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_strict_says_why_and_writes_nothing(tmp_path: Path) -> None:
+    # More threads than any machine's cores is a fault of the room that a test can arrange.
+    done = timer(*QUICK, "--threads", "4096", "--strict", "--out", str(tmp_path), check=False)
+    assert done.returncode == 1
+    assert "--strict" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert files(tmp_path) == set()
+
+
+def test_the_record_says_what_ran(tmp_path: Path) -> None:
+    timer(*QUICK, "--dtype", "bfloat16", "--channels-last", "--seed", "3", "--out", str(tmp_path))
+    (record,) = (p for p in tmp_path.rglob("*.json") if p.parent.name != "layers")
+    content = json.loads(record.read_text())
+    assert content["workload"]["dtype"] == "bfloat16"
+    assert content["workload"]["memory_format"] == "channels_last"
+    assert content["plan"]["iterations"] == 3
+    assert content["environment"]["machine"]["threads"] == 1
+    assert content["environment"]["command"].startswith("timer.py --model tests/models.py:small")
+    assert str(tmp_path) not in record.read_text()
+    assert "bfloat16" in record.name
+    assert "channels-last" in record.name
