@@ -2,7 +2,7 @@
 
 Each run is a process of its own, in alternating order; its peak is the kernel's (ru_maxrss).
 
-    python benchmarks/memory.py
+    python -m benchmarks.memory
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(add_completion=False)
+ROOT = Path(__file__).resolve().parent.parent
 
 BARE = """
 import sys, torch
@@ -35,11 +36,11 @@ layerbench.profile(model, input, device="cpu", threads=1, warmup=0, iterations=i
 """
 
 PRINT_PEAK = """
+import resource
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
-@app.command()
 def main(
     model: Annotated[str, typer.Option(help="Model spec.")] = "mobilenet_v2",
     input: Annotated[str, typer.Option(help="Input.")] = "1x3x224x224",
@@ -65,9 +66,10 @@ def _peak(code: str, model: str, input: str, iterations: int) -> int:
         capture_output=True,
         text=True,
         check=True,
+        cwd=ROOT,
     )
     return int(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(main)

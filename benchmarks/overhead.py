@@ -5,7 +5,7 @@ and the untouched forward twice. A way's ratio is the median over rounds of its 
 of the two untouched ones of the same round; the second untouched forward over the first shows how
 much of a ratio is noise.
 
-    python benchmarks/overhead.py
+    python -m benchmarks.overhead
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How long ``python timer.py --help`` takes, beside Python's own start.
-
-python benchmarks/startup.py
-"""
+"""How long ``timer.py --help`` takes, beside Python's own start: ``python -m benchmarks.startup``."""
 
 from __future__ import annotations
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from layerbench import devices, samples
 from layerbench.assembly import layer_rows
@@ -22,16 +23,19 @@ from layerbench.instruments.structure import CallFacts, CallObserver, module_fac
 from layerbench.instruments.timing import (
     ROOT,
     LayerTimer,
-    TimedForward,
+    Spans,
     arrays_of,
-    fold_marks,
+    fold_spans,
+    spans_of,
     typical_calls,
 )
 from layerbench.records import LayerRow
 
-# Marks (24 bytes a call) are added up in bulk: often enough that a long loop needs little memory,
-# seldom enough that most loops end before any arithmetic is done.
-DRAIN_AT = 1_000_000
+# Marks are made compact in bulk: seldom enough that it disappears beside the forwards.
+DRAIN_AT = 100_000
+# A very long loop keeps every second forward, then every fourth, ...: memory stays bounded, and
+# the kept ones are spread over the whole loop.
+KEEP_AT_MOST = 20_000
 
 
 class LiveLayers:
@@ -51,22 +55,48 @@ class LiveLayers:
         self._mark = clock.mark
         self._facts = module_facts(model)
         self._with_functions = frozenset(f.path for f in self._facts if f.composite) | {""}
-        reachable = frozenset(fact.path for fact in self._facts if fact.reachable)
-        self._timer = LayerTimer(model, [fact.path for fact in self._facts], reachable, clock)
         self._functions = FunctionTimer(model, self._facts, self._with_functions, clock)
         self._original: Forward = model.forward
+        self._timer = self._new_timer(short_cut=False)
+        self._timing = ExitStack()
+        self._handles = RemovableHandle.next_id
         self._inside = False
         self._ends: list[int] = []  # where each pending forward's entries end
-        self._first: TimedForward | None = None
-        self._timed: list[TimedForward] = []
+        self._first: Spans | None = None
+        self._kept: list[Spans] = []
+        self._drained = 0
+        self._stride = 1
         self._function_forwards: list[FunctionForward] = []
         self._seen: dict[str, CallFacts] = {}
 
+    def _new_timer(self, short_cut: bool) -> LayerTimer:
+        return LayerTimer(
+            self._model,
+            [fact.path for fact in self._facts],
+            frozenset(fact.path for fact in self._facts if fact.reachable),
+            self._clock,
+            called_directly=frozenset(p for p, c in self._seen.items() if c.direct)
+            if short_cut
+            else frozenset(),
+            short_cut=short_cut,
+        )
+
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Wrap the model for the duration of a ``with`` block."""
-        with forwards_replaced({self._model: self._root_forward()}), self._timer.attached():
+        """Time the model for the duration of a ``with`` block."""
+        with forwards_replaced({self._model: self._root_forward()}), self._timing:
+            if self._first is not None:
+                self._attach()
             yield
+
+    def _attach(self) -> None:
+        self._timing.enter_context(self._timer.attached())
+
+    def _renew_timer(self) -> None:
+        """Look again which modules have hooks; the model must be without instruments."""
+        self._drain()
+        self._handles = RemovableHandle.next_id
+        self._timer = self._new_timer(short_cut=True)
 
     def _root_forward(self) -> Forward:
         @wraps(self._original)
@@ -86,9 +116,16 @@ class LiveLayers:
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         number = self.forwards
         if number == 0:
-            return self._first_forward(args, kwargs)
+            output = self._first_forward(args, kwargs)
+            self._renew_timer()
+            self._attach()
+            return output
         if number >= 2 and number & (number - 1) == 0:
             return self._function_forward(args, kwargs)
+        if RemovableHandle.next_id != self._handles:  # somebody has registered a hook
+            self._timing.close()
+            self._renew_timer()
+            self._attach()
         return self._timed_forward(self._original, args, kwargs)
 
     def _timed_forward(
@@ -102,11 +139,9 @@ class LiveLayers:
             raise
         end = self._mark()
         entries = self._timer.entries
-        entries.append(ROOT)
-        entries.append(start)
-        entries.append(end)
+        entries.append((ROOT, start, end))
         self._ends.append(len(entries))
-        if len(entries) >= 3 * DRAIN_AT:
+        if len(entries) >= DRAIN_AT:
             self._drain()
         return output
 
@@ -129,15 +164,21 @@ class LiveLayers:
             self._seen = observer.observe(forward, args, kwargs)
             return outputs[0]
 
-        output = self._timed_forward(observed, args, kwargs)
+        with self._timer.attached():
+            output = self._timed_forward(observed, args, kwargs)
         self._drain()
-        self._first = self._timed.pop()
+        self._first = self._kept.pop()
+        self._drained = 0
         return output
 
     def _function_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         self._drain()
+        self._timing.close()
         outputs: list[Any] = []
-        sampled = self._functions.run(lambda: outputs.append(self._original(*args, **kwargs)))
+        try:
+            sampled = self._functions.run(lambda: outputs.append(self._original(*args, **kwargs)))
+        finally:
+            self._attach()
         if sampled.facts == self._function_forwards[0].facts:
             if self.forwards == 2:
                 self._function_forwards.clear()  # the first forward's were taken cold
@@ -145,11 +186,18 @@ class LiveLayers:
         return outputs[0]
 
     def _drain(self) -> None:
-        """Add the pending marks up."""
+        """Turn the pending marks into positions, and give the marks back."""
+        if not self._ends:
+            return
         self._clock.synchronize()
         entries = self._timer.entries
         for start, end in pairwise((0, *self._ends)):
-            self._timed.append(fold_marks(entries[start:end], self._clock, len(self._facts)))
+            if self._drained % self._stride == 0:
+                self._kept.append(spans_of(entries[start:end], self._clock))
+            self._drained += 1
+        if len(self._kept) > KEEP_AT_MOST:
+            self._kept = self._kept[::2]
+            self._stride *= 2
         self._clock.release()
         del entries[: self._pending()]
         self._ends.clear()
@@ -163,7 +211,8 @@ class LiveLayers:
         if self._first is None:
             return ()
         self._drain()
-        timed = self._timed or [self._first]
+        kept = self._kept or [self._first]
+        timed = [fold_spans(spans, len(self._facts)) for spans in kept]
         functions = self._function_forwards
         view = find_blocks(self._model).seen_running(self._seen)
         modules = module_rows(self._facts, self._seen, typical_calls(timed), view, functions)

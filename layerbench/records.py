@@ -100,7 +100,8 @@ class Reconciliation(Frozen):
         layers_sum_s: median over rounds of the sum of all modules' self times.
         layers_gap: (layers_sum_s - untouched_s) / untouched_s.
         mark_cost_s: one reading of the clock, calibrated.
-        wrapper_cost_s: one timed call of a module that does nothing, less the untimed call.
+        wrapper_cost_s: one timed call of a module that does nothing, less the untimed call, in a
+            tight loop; negative where what takes the call's place saves more than timing adds.
         timed_calls: module calls timed in one forward.
     """
 

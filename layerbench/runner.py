@@ -228,9 +228,9 @@ class _Layers:
             composite &= view.opened
         paths = [fact.path for fact in modules]
         timed = frozenset(fact.path for fact in modules if fact.reachable)
-        return cls(
-            tuple(modules), frozenset(composite), view, LayerTimer(model, paths, timed, clock)
-        )
+        direct = frozenset(path for path, seen in observed.items() if seen.direct)
+        timer = LayerTimer(model, paths, timed, clock, called_directly=direct)
+        return cls(tuple(modules), frozenset(composite), view, timer)
 
 
 @dataclass

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import layerbench
+from layerbench import live
 from layerbench.clocks import DeviceEvents, ManualClock
 from tests.models import Calls, Composite, Small, Takes
 
@@ -96,6 +97,53 @@ def test_a_forward_that_raises_is_no_sample() -> None:
     row = next(row for row in layers.rows if row.path == "a")
     assert row.inclusive
     assert (row.inclusive.min, row.inclusive.max) == (pytest.approx(5e-9), pytest.approx(5e-9))
+
+
+def test_hooks_that_come_and_go_inside_the_loop_run() -> None:
+    clock = ManualClock()
+    model = Composite(clock, 0, Takes(clock, 10), Takes(clock, 20))
+    heard: list[int] = []
+    with layerbench.time_layers(model, clock=clock) as layers:
+        for number in range(7):
+            if number == 3:
+                handle = model.inner[0].register_forward_hook(lambda *_: heard.append(clock.now_ns))
+            if number == 5:
+                handle.remove()
+            model(0)
+    assert heard == [100, 130]  # forwards 3 and 4, each after 10 of its 30 ns
+    row = next(row for row in layers.rows if row.path == "inner.0")
+    assert row.inclusive
+    assert row.inclusive.n == 4  # forwards 1, 3, 5, 6; 0, 2 and 4 are looked at closely
+    assert row.inclusive.max == pytest.approx(10e-9)
+
+
+def test_a_very_long_loop_keeps_samples_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "DRAIN_AT", 30)
+    monkeypatch.setattr(live, "KEEP_AT_MOST", 20)
+    clock = ManualClock()
+    taking = Takes(clock, 0)
+    model = Composite(clock, 0, taking)
+    with layerbench.time_layers(model, clock=clock) as layers:
+        for number in range(1000):
+            taking.nanoseconds = number
+            model(0)
+    row = next(row for row in layers.rows if row.path == "inner.0")
+    assert row.inclusive
+    assert 10 <= row.inclusive.n <= 40
+    assert row.inclusive.median == pytest.approx(500e-9, rel=0.2)
+
+
+def test_the_block_can_be_entered_again() -> None:
+    clock = ManualClock()
+    model = Composite(clock, 0, Takes(clock, 10))
+    layers = live.LiveLayers(model, clock)
+    for _ in range(4):
+        with layers.attached():
+            model(0)
+        assert not any("_call_impl" in module.__dict__ for module in model.modules())
+    assert layers.forwards == 4
+    assert layers.rows[0].inclusive
+    assert layers.rows[0].inclusive.n == 2
 
 
 def test_everything_comes_off_when_the_loop_breaks() -> None:

@@ -7,7 +7,13 @@ from torch import nn
 from layerbench.clocks import ManualClock
 from layerbench.instruments.attach import forwards_replaced, mode_set
 from layerbench.instruments.structure import CallObserver, module_facts
-from layerbench.instruments.timing import LayerTimer, TimedForward, fold, run_untouched
+from layerbench.instruments.timing import (
+    LayerTimer,
+    TimedForward,
+    fold,
+    place_to_time,
+    run_untouched,
+)
 from tests.models import Calls, Composite, Small, Takes
 
 
@@ -88,6 +94,70 @@ def test_a_module_that_raises_and_is_caught_keeps_its_time() -> None:
 
     model = Calls(run, bad=Calls(fail), good=Takes(clock, 2))
     assert timed(model, clock, 0) == {"": (5, 0, 1), "bad": (3, 3, 1), "good": (2, 2, 1)}
+
+
+class Hears:
+    """A hook that notes what it heard."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def __call__(self, module: nn.Module, *args: object) -> None:
+        self.heard.append(type(module).__name__)
+
+
+def test_hooks_run_and_their_modules_are_timed_by_forward() -> None:
+    clock = ManualClock()
+    model = Composite(clock, 0, Takes(clock, 3), Takes(clock, 4))
+    hears = Hears()
+    model.inner[0].register_forward_hook(hears)
+    assert place_to_time(model.inner[0]) == "forward"
+    assert place_to_time(model.inner[1]) == "_call_impl"
+    table = timed(model, clock, 0)
+    assert (table["inner.0"], table["inner.1"]) == ((3, 3, 1), (4, 4, 1))
+    assert hears.heard == ["Takes"]
+
+
+def test_global_hooks_run() -> None:
+    clock = ManualClock()
+    model = Composite(clock, 0, Takes(clock, 3))
+    hears = Hears()
+    handle = nn.modules.module.register_module_forward_hook(hears)
+    try:
+        assert timed(model, clock, 0)["inner.0"] == (3, 3, 1)
+    finally:
+        handle.remove()
+    assert hears.heard == ["Takes", "Composite"]
+
+
+def test_a_forward_called_by_name_is_timed_too() -> None:
+    clock = ManualClock()
+    model = Calls(lambda self, x: self.b(self.a.forward(x)), a=Takes(clock, 3), b=Takes(clock, 4))
+    facts = module_facts(model)
+    seen = CallObserver(model, facts).observe(model, (0,), {})
+    assert (seen["a"].direct, seen["b"].direct) == (True, False)
+    paths = [fact.path for fact in facts]
+    direct = frozenset(path for path, call in seen.items() if call.direct)
+    timer = LayerTimer(model, paths, frozenset(paths), clock, called_directly=direct)
+    folded = timer.run(lambda: model(0), marks=2).device
+    assert folded.inclusive_ns.tolist() == [7, 3, 4]
+
+
+def test_a_module_with_a_call_of_its_own_is_timed_by_forward() -> None:
+    class Custom(Takes):
+        def __call__(self, x: object) -> object:
+            return super().__call__(x)
+
+    assert place_to_time(Custom(ManualClock(), 1)) == "forward"
+
+
+def test_a_module_compiled_in_place_is_timed_around_its_compiled_call() -> None:
+    clock = ManualClock()
+    module = Takes(clock, 3)
+    module._compiled_call_impl = lambda x: clock.advance(9) or x
+    model = Calls(lambda self, x: self.a(x), a=module)
+    assert timed(model, clock, 0)["a"] == (9, 9, 1)
+    assert module._compiled_call_impl(5) == 5
 
 
 def test_fold_of_nothing_and_of_equal_positions() -> None:

@@ -8,7 +8,7 @@ Why not forward hooks: a module with a hook leaves PyTorch's short call path, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import nn
@@ -19,24 +19,29 @@ _MISSING = object()
 
 
 @contextmanager
-def forwards_replaced(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
-    """Give each module instance another ``forward``; on exit each has what it had before.
+def attributes_replaced(replacements: Mapping[nn.Module, tuple[str, object]]) -> Iterator[None]:
+    """Give each module instance another value of one attribute; on exit each has its own again.
 
     The instance's ``__dict__`` is written directly: a class that overrides ``__setattr__``
-    must not notice, and an earlier instance attribute ``forward`` comes back.
+    must not notice, and an earlier instance attribute comes back.
     """
-    before: list[tuple[nn.Module, object]] = []
+    before: list[tuple[nn.Module, str, object]] = []
     try:
-        for module, forward in forwards.items():
-            before.append((module, module.__dict__.get("forward", _MISSING)))
-            module.__dict__["forward"] = forward
+        for module, (name, value) in replacements.items():
+            before.append((module, name, module.__dict__.get(name, _MISSING)))
+            module.__dict__[name] = value
         yield
     finally:
-        for module, earlier in reversed(before):
+        for module, name, earlier in reversed(before):
             if earlier is _MISSING:
-                module.__dict__.pop("forward", None)
+                module.__dict__.pop(name, None)
             else:
-                module.__dict__["forward"] = earlier
+                module.__dict__[name] = earlier
+
+
+def forwards_replaced(forwards: Mapping[nn.Module, Forward]) -> AbstractContextManager[None]:
+    """Give each module instance another ``forward`` for the duration of a ``with`` block."""
+    return attributes_replaced({module: ("forward", f) for module, f in forwards.items()})
 
 
 @contextmanager

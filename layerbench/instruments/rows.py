@@ -57,7 +57,7 @@ def _note(fact: ModuleFacts) -> str:
     if fact.aliases:
         notes.append(f"also {', '.join(fact.aliases)}")
     if not fact.reachable:
-        notes.append("inside a scripted module, which runs outside Python")
+        notes.append("inside a scripted or compiled module, which runs outside Python")
     return "; ".join(notes)
 
 

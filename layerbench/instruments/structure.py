@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from typing import Any
@@ -22,7 +23,8 @@ class ModuleFacts(Frozen):
         aliases: other names of the same instance.
         parameters: elements of the parameters in it and below, shared ones counted once.
         composite: whether it has submodules.
-        reachable: whether its ``forward`` can be wrapped; a scripted module runs outside Python.
+        reachable: whether its calls can be seen; the inside of a scripted or compiled module runs
+            outside Python.
     """
 
     path: str
@@ -35,12 +37,18 @@ class ModuleFacts(Frozen):
 
 
 class CallFacts(Frozen):
-    """What one forward showed of a module: its calls and the shapes of the first one."""
+    """What one forward showed of a module: its calls and the shapes of the first one.
+
+    Attributes:
+        order: of its first call among all modules.
+        direct: whether its ``forward`` was called by name, and not the module itself.
+    """
 
     order: int
     calls: int
     input_shapes: tuple[Shape, ...]
     output_shapes: tuple[Shape, ...]
+    direct: bool = False
 
 
 def named_instances(model: nn.Module) -> dict[str, nn.Module]:
@@ -53,7 +61,7 @@ def module_facts(model: nn.Module) -> tuple[ModuleFacts, ...]:
     names: dict[int, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         names.setdefault(id(module), []).append(path)
-    scripted = _inside_scripted(model)
+    hidden = _hidden(model)
     return tuple(
         ModuleFacts(
             path=path,
@@ -62,7 +70,7 @@ def module_facts(model: nn.Module) -> tuple[ModuleFacts, ...]:
             aliases=tuple(names[id(module)][1:]),
             parameters=sum(parameter.numel() for parameter in module.parameters()),
             composite=any(True for _ in module.children()),
-            reachable=id(module) not in scripted,
+            reachable=id(module) not in hidden,
         )
         for path, module in named_instances(model).items()
     )
@@ -80,15 +88,20 @@ def type_name(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _inside_scripted(model: nn.Module) -> set[int]:
-    """Modules below a scripted module: they are called by TorchScript, never through Python."""
+def _hidden(model: nn.Module) -> set[int]:
+    """Modules below a scripted or compiled module: they are not called through Python."""
     return {
         id(inner)
         for outer in model.modules()
-        if isinstance(outer, torch.jit.ScriptModule)
+        if isinstance(outer, torch.jit.ScriptModule) or _is_compiled(outer)
         for inner in outer.modules()
         if inner is not outer
     }
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """Whether it is what `torch.compile` gives, or was compiled in place."""
+    return type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
 
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:
@@ -133,12 +146,17 @@ class CallObserver:
     def _observed(self, original: Forward, fact: ModuleFacts) -> Forward:
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
-            return self._observe(original, fact, args, kwargs)
+            return self._observe(original, fact, args, kwargs, _called_directly())
 
         return forward
 
     def _observe(
-        self, original: Forward, fact: ModuleFacts, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        original: Forward,
+        fact: ModuleFacts,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        direct: bool = False,
     ) -> Any:  # noqa: ANN401 - whatever the module returns
         order, self._order = self._order, self._order + 1
         # Before the call: an in-place module or a container emptied by it would hide what came in.
@@ -149,12 +167,11 @@ class CallObserver:
             self._failure = self._failure or (fact.path, fact.type, came_in)
             raise
         earlier = self._calls.get(fact.path)
-        self._calls[fact.path] = (
-            CallFacts(
-                order=order, calls=1, input_shapes=came_in, output_shapes=shapes_of((output,))
-            )
-            if earlier is None
-            else earlier.model_copy(update={"calls": earlier.calls + 1})
+        if earlier is None:
+            went_out = shapes_of((output,))
+            earlier = CallFacts(order=order, calls=0, input_shapes=came_in, output_shapes=went_out)
+        self._calls[fact.path] = earlier.model_copy(
+            update={"calls": earlier.calls + 1, "direct": earlier.direct or direct}
         )
         return output
 
@@ -181,6 +198,14 @@ class CallObserver:
         where = f"{kind} at {path}" if path else kind
         shapes = ", ".join(str(list(shape)) for shape in came_in) or "no tensor"
         return f"the forward failed in {where}, given {shapes}: {first_line(error)}"
+
+
+def _called_directly() -> bool:
+    """Whether the wrapped forward above was called by name; our own frames do not count."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("layerbench."):
+        frame = frame.f_back
+    return frame is None or frame.f_code is not nn.Module._call_impl.__code__
 
 
 def first_line(error: BaseException) -> str:

@@ -1,36 +1,31 @@
 """Time per module: inclusive and self, from marks at entry and exit of each ``forward``.
 
-Known limitations: a scripted module is timed as one, its inside runs outside Python; a module
-called from several threads at once (`torch.nn.DataParallel`) is not supported.
+Known limitations: a scripted or compiled module is timed as one, its inside runs outside Python; a
+module called from several threads at once (`torch.nn.DataParallel`) is not supported; a copy of
+the model made while it is timed runs the original's layers.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from layerbench import samples
 from layerbench.clocks import Clock
-from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.instruments.attach import Forward, attributes_replaced
 from layerbench.instruments.structure import Call, modules_at
 
-Span = tuple[int, int, int]
-"""(module's index, its start, its end)."""
-
-Entries = Sequence[int]
-"""Flat triples (module's index, mark at entry, mark at exit), in the order the calls ended.
-
-Flat integers rather than tuples: kept by the hundred thousand, tuples would cost memory and
-have the garbage collector look through them inside the forwards.
-"""
+Entry = tuple[int, int, int]
+"""(module's index, mark at entry, mark at exit), or the same with positions for marks."""
 
 ROOT = 0
 
@@ -58,7 +53,46 @@ class TimedForward:
     host: Folded | None
 
 
-def fold(spans: Iterable[Span], modules: int) -> Folded:
+@dataclass(frozen=True)
+class Spans:
+    """One forward's calls, marks turned into positions: compact, to be kept by the thousand.
+
+    Attributes:
+        device: shape (calls, 3), integers: module's index, start and end in nanoseconds, in the
+            order in which the calls ended.
+        host: the same on the host's clock, where the device has its own.
+    """
+
+    device: NDArray[np.int64]
+    host: NDArray[np.int64] | None
+
+
+def spans_of(entries: Sequence[Entry], clock: Clock) -> Spans:
+    """Turn marks into positions; the clock must have been synchronized since the last mark."""
+    calls = len(entries)
+    flat = np.fromiter(chain.from_iterable(entries), dtype=np.int64, count=3 * calls)
+    table = flat.reshape(calls, 3)
+    marks = table[:, 1:].ravel().tolist()
+    host = clock.resolve_host(marks)
+    return Spans(
+        _with_positions(table, clock.resolve(marks)),
+        None if host is None else _with_positions(table, host),
+    )
+
+
+def _with_positions(table: NDArray[np.int64], positions: Sequence[int]) -> NDArray[np.int64]:
+    return np.column_stack([table[:, 0], np.array(positions, dtype=np.int64).reshape(-1, 2)])
+
+
+def fold_spans(spans: Spans, modules: int) -> TimedForward:
+    """Add one forward up, on the device's clock and the host's."""
+    return TimedForward(
+        device=fold(spans.device.tolist(), modules),
+        host=None if spans.host is None else fold(spans.host.tolist(), modules),
+    )
+
+
+def fold(spans: Iterable[Sequence[int]], modules: int) -> Folded:
     """Add up calls per module.
 
     ``spans`` holds (module, start, end) in the order in which the calls ended, so whatever a
@@ -90,30 +124,14 @@ def fold(spans: Iterable[Span], modules: int) -> Folded:
     )
 
 
-def fold_marks(entries: Entries, clock: Clock, modules: int) -> TimedForward:
-    """Turn marks into positions and add them up, on the device's clock and the host's.
+def timed(original: Forward, index: int, mark: Callable[[], int], entries: list[Entry]) -> Forward:
+    """A forward that marks its entry and exit, also when it raises, and changes nothing else.
 
-    The clock must have been synchronized since the last mark.
+    Written for cold caches: between two calls a convolution has swept them, so what counts is how
+    little memory and code a call touches. A tuple appended by method costs half of what three
+    appends to an ``array`` cost there, though those look cheaper in a tight loop
+    (docs/decisions/0007).
     """
-    indexes, starts, ends = entries[::3], entries[1::3], entries[2::3]
-    marks = [*starts, *ends]
-    host = clock.resolve_host(marks)
-    return TimedForward(
-        device=_fold_positions(indexes, clock.resolve(marks), modules),
-        host=None if host is None else _fold_positions(indexes, host, modules),
-    )
-
-
-def _fold_positions(indexes: Sequence[int], positions: Sequence[int], modules: int) -> Folded:
-    """``positions`` holds all starts, then all ends."""
-    calls = len(indexes)
-    return fold(zip(indexes, positions[:calls], positions[calls:], strict=True), modules)
-
-
-def timed(
-    original: Forward, index: int, mark: Callable[[], int], append: Callable[[int], None]
-) -> Forward:
-    """A forward that marks its entry and exit, also when it raises, and changes nothing else."""
 
     @wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
@@ -121,59 +139,95 @@ def timed(
         try:
             return original(*args, **kwargs)
         finally:
-            append(index)
-            append(start)
-            append(mark())
+            entries.append((index, start, mark()))
 
     return forward
 
 
-class LayerTimer:
-    """Times the modules of a model by wrapping their ``forward``.
+# What nn.Module's call asks before it takes its short path to forward.
+_HOOKS = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
+# The short cut needs a call that looks _call_impl up on the instance, as torch 2.1 and later do.
+_HAS_SHORT_CUT = "_call_impl" in getattr(nn.Module.__call__, "__code__", timed.__code__).co_names
 
-    The root is not wrapped: whoever calls the model marks before and after the call, as for the
+
+def place_to_time(module: nn.Module, called_directly: bool = False) -> str:
+    """The attribute of the instance whose replacement times the module.
+
+    ``_call_impl`` where a module has no hooks: its place is taken by the timed forward itself,
+    which saves as much (a frame, and looking for hooks in eight dictionaries) as timing adds.
+    ``forward`` where there are hooks, or where somebody calls ``module.forward(...)`` by name. A
+    module compiled in place is timed around its compiled call. (docs/decisions/0007)
+    """
+    if module._compiled_call_impl is not None:
+        return "_compiled_call_impl"
+    cls = type(module)
+    usual = cls.__call__ is nn.Module.__call__ and cls._call_impl is nn.Module._call_impl
+    everywhere = has_any_global_hook()  # type: ignore[no-untyped-call]
+    hooked = everywhere or any(getattr(module, name) for name in _HOOKS)
+    if called_directly or hooked or not usual or not _HAS_SHORT_CUT:
+        return "forward"
+    return "_call_impl"
+
+
+class LayerTimer:
+    """Times the modules of a model by replacing what their call runs.
+
+    The root is not touched: whoever calls the model marks before and after the call, as for the
     untouched forward, so that both wholes are taken at the same two points.
 
     Args:
         model: any module.
         paths: index → path of the modules of the result; ``paths[0]`` must be ``""``.
-        timed_paths: those to wrap; a call of any other counts as part of its caller.
+        timed_paths: those to time; a call of any other counts as part of its caller.
         clock: where marks come from.
+        called_directly: paths of modules whose ``forward`` is called by name.
+        short_cut: whether `place_to_time` decides; else ``forward`` is replaced, so that another
+            instrument made while this one is attached sees it.
 
     Attributes:
-        entries: the triples of `Entries`; whoever runs the model adds the root's and clears it.
+        entries: of the calls so far; whoever runs the model adds the root's and clears it.
     """
 
     def __init__(
-        self, model: nn.Module, paths: Sequence[str], timed_paths: frozenset[str], clock: Clock
+        self,
+        model: nn.Module,
+        paths: Sequence[str],
+        timed_paths: frozenset[str],
+        clock: Clock,
+        called_directly: frozenset[str] = frozenset(),
+        short_cut: bool = True,
     ) -> None:
         self._clock = clock
         self._modules = len(paths)
-        self.entries = array("q")
+        self.entries: list[Entry] = []
         index_of = {path: index for index, path in enumerate(paths)}
-        self._wrapped = {
-            module: timed(module.forward, index_of[path], clock.mark, self.entries.append)
-            for path, module in modules_at(model, timed_paths - {""}).items()
-        }
+        self._replaced: dict[nn.Module, tuple[str, object]] = {}
+        for path, module in modules_at(model, timed_paths - {""}).items():
+            place = place_to_time(module, path in called_directly) if short_cut else "forward"
+            original = module._compiled_call_impl if place == "_compiled_call_impl" else None
+            self._replaced[module] = (
+                place,
+                timed(original or module.forward, index_of[path], clock.mark, self.entries),
+            )
 
     def attached(self) -> AbstractContextManager[None]:
-        """Wrap the modules for the duration of a ``with`` block."""
-        return forwards_replaced(self._wrapped)
+        """Time the modules for the duration of a ``with`` block."""
+        return attributes_replaced(self._replaced)
 
     def run(self, call: Call, marks: int) -> TimedForward:
         """Run one instrumented forward of at most about ``marks`` marks and add it up."""
         clock = self._clock
         mark = clock.mark
         clock.reserve(marks)
-        del self.entries[:]
+        self.entries.clear()
         with self.attached():
             start = mark()
             call()
             end = mark()
         clock.synchronize()
-        self.entries.extend((ROOT, start, end))
+        self.entries.append((ROOT, start, end))
         try:
-            return fold_marks(self.entries, clock, self._modules)
+            return fold_spans(spans_of(self.entries, clock), self._modules)
         finally:
             clock.release()
 

@@ -275,10 +275,10 @@ def _reconciliation(record: Profile) -> Section:
         f"{units.ratio(costs.self_sum_ratio, digits=6)} of the instrumented whole. By their "
         f"medians over all rounds, the layers' sum of {units.seconds(costs.layers_sum_s)} is "
         f"{_more_or_less(costs.layers_gap)} the untouched forward.",
-        f"One reading of the clock costs {units.seconds(costs.mark_cost_s)}, one timed call "
-        f"{units.seconds(costs.wrapper_cost_s)}; a forward has "
-        f"{layout.plural(costs.timed_calls, 'timed call')}, "
-        f"{units.seconds(costs.timed_calls * costs.wrapper_cost_s)} in all.",
+        f"One reading of the clock costs {units.seconds(costs.mark_cost_s)}; timing one call "
+        f"{'costs' if costs.wrapper_cost_s >= 0 else 'saves'} "
+        f"{units.seconds(abs(costs.wrapper_cost_s))} in a tight loop; a forward has "
+        f"{layout.plural(costs.timed_calls, 'timed call')}.",
     ]
     return ["Reconciliation", *(part for line in lines for part in _wrapped(line, "  "))]
 
