@@ -1,4 +1,4 @@
-"""How long ``timer.py --help`` takes, beside Python's own start: ``python -m benchmarks.startup``."""
+"""How long ``timer.py --help`` takes, beside Python itself: ``python -m benchmarks.startup``."""
 
 from __future__ import annotations
 
