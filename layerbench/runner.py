@@ -39,6 +39,7 @@ from layerbench.instruments.timing import (
     run_untouched,
     typical_calls,
 )
+from layerbench.nested import map_tensors
 from layerbench.progress import Progress, Silent
 from layerbench.records import StopReason
 from layerbench.samples import RowFacts, Run, RunFacts, Samples
@@ -334,17 +335,8 @@ def _function_arrays(forwards: Sequence[FunctionForward]) -> dict[str, Samples]:
 def _on_device(built: Built, device: Device) -> Built:
     """Move the model and its inputs."""
     target = device.torch_device
-    return Built(built.module.to(target), _moved(built.args, target), _moved(built.kwargs, target))
-
-
-def _moved(value: Any, target: torch.device) -> Any:  # noqa: ANN401 - nested inputs
-    if isinstance(value, torch.Tensor):
-        return value.to(target)
-    if isinstance(value, dict):
-        return {key: _moved(item, target) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_moved(item, target) for item in value)
-    return value
+    args, kwargs = map_tensors((built.args, built.kwargs), lambda tensor: tensor.to(target))
+    return Built(built.module.to(target), args, kwargs)
 
 
 @contextmanager
