@@ -141,7 +141,19 @@ class _Session:
 
     def _bind(self, model: Callable[..., Any]) -> Call:
         args, kwargs = self.built.args, self.built.kwargs
-        return lambda: model(*args, **kwargs)
+
+        def call() -> Any:  # noqa: ANN401 - whatever the model returns
+            try:
+                return model(*args, **kwargs)
+            except Exception as error:
+                if self.out_of_memory(error):
+                    raise
+                raise ModelRunError(
+                    f"{self.workload.model}: the forward failed while it was measured, after it "
+                    f"had run once: {first_line(error)}"
+                ) from error
+
+        return call
 
     def _observe(
         self, model: nn.Module, modules: Sequence[ModuleFacts]
@@ -191,7 +203,9 @@ class _Session:
         except Exception as error:
             if self.out_of_memory(error):
                 raise
-            self.absent["functions"] = f"the functions' pass failed: {first_line(error)}"
+            cause = error.__cause__ if isinstance(error, ModelRunError) else error
+            reason = first_line(cause or error)
+            self.absent["functions"] = f"the forward failed while functions were timed: {reason}"
             return []
         return _alike(forwards)
 
