@@ -151,6 +151,12 @@ setup_install() {
     "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check \
         -r "$setup_requirements" >&2 ||
         setup_fail "the installation failed (see above); run this again to repeat it"
+    if [ -f pyproject.toml ]; then
+        # So that `layerbench` is a command there, and benchmarks run as files.
+        "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --no-deps --editable . >&2 ||
+            setup_fail "installing layerbench itself failed (see above); run this again to repeat it"
+    fi
     setup_checksum >"$setup_stamp"
     rm -f "$setup_lock"
     setup_say "done"

@@ -39,6 +39,7 @@ from layerbench.instruments.timing import (
     run_untouched,
     typical_calls,
 )
+from layerbench.nested import map_tensors
 from layerbench.progress import Progress, Silent
 from layerbench.records import StopReason
 from layerbench.samples import RowFacts, Run, RunFacts, Samples
@@ -140,7 +141,19 @@ class _Session:
 
     def _bind(self, model: Callable[..., Any]) -> Call:
         args, kwargs = self.built.args, self.built.kwargs
-        return lambda: model(*args, **kwargs)
+
+        def call() -> Any:  # noqa: ANN401 - whatever the model returns
+            try:
+                return model(*args, **kwargs)
+            except Exception as error:
+                if self.out_of_memory(error):
+                    raise
+                raise ModelRunError(
+                    f"{self.workload.model}: the forward failed while it was measured, after it "
+                    f"had run once: {first_line(error)}"
+                ) from error
+
+        return call
 
     def _observe(
         self, model: nn.Module, modules: Sequence[ModuleFacts]
@@ -190,7 +203,9 @@ class _Session:
         except Exception as error:
             if self.out_of_memory(error):
                 raise
-            self.absent["functions"] = f"the functions' pass failed: {first_line(error)}"
+            cause = error.__cause__ if isinstance(error, ModelRunError) else error
+            reason = first_line(cause or error)
+            self.absent["functions"] = f"the forward failed while functions were timed: {reason}"
             return []
         return _alike(forwards)
 
@@ -334,17 +349,8 @@ def _function_arrays(forwards: Sequence[FunctionForward]) -> dict[str, Samples]:
 def _on_device(built: Built, device: Device) -> Built:
     """Move the model and its inputs."""
     target = device.torch_device
-    return Built(built.module.to(target), _moved(built.args, target), _moved(built.kwargs, target))
-
-
-def _moved(value: Any, target: torch.device) -> Any:  # noqa: ANN401 - nested inputs
-    if isinstance(value, torch.Tensor):
-        return value.to(target)
-    if isinstance(value, dict):
-        return {key: _moved(item, target) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_moved(item, target) for item in value)
-    return value
+    args, kwargs = map_tensors((built.args, built.kwargs), lambda tensor: tensor.to(target))
+    return Built(built.module.to(target), args, kwargs)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from layerbench.clocks import PerfCounter
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import find_blocks
 from layerbench.instruments.functions import FunctionTimer
-from layerbench.instruments.structure import Call, module_facts, tensors_in
+from layerbench.instruments.structure import Call, module_facts
 from layerbench.instruments.timing import LayerTimer
+from layerbench.nested import tensors_in
 from layerbench.zoo import Built
 
 SPECS = [

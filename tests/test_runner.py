@@ -262,6 +262,34 @@ def test_bad_input_is_one_line(options: dict[str, object], error: type, says: st
     assert "\n" not in str(caught.value)
 
 
+class FailsLater(nn.Module):
+    """Raises in its ``after``-th forward, and under a function mode if asked to."""
+
+    def __init__(self, after: int, under_mode: bool = False) -> None:
+        super().__init__()
+        self.leaf = nn.Identity()
+        self.left = after
+        self.under_mode = under_mode
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0 or (self.under_mode and torch.overrides.has_torch_function((x,))):
+            raise ValueError("not this time\nwith a second line")
+        return self.leaf(x) + 1
+
+
+def test_a_model_that_fails_later_is_one_line() -> None:
+    with pytest.raises(ModelRunError, match="after it had run once: not this time") as caught:
+        quick(FailsLater(after=4), torch.rand(1, 3))
+    assert "\n" not in str(caught.value)
+
+
+def test_functions_that_cannot_be_timed_are_absent_with_the_reason() -> None:
+    profile = quick(FailsLater(after=0, under_mode=True), torch.rand(1, 3))
+    assert "not this time" in profile.absent["functions"]
+    assert {r.kind for r in profile.layers} == {"module"}
+
+
 def test_an_allocator_that_gives_up_is_explained() -> None:
     class Greedy(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -25,8 +25,8 @@ from layerbench.instruments.structure import (
     ModuleFacts,
     modules_at,
     shapes_of,
-    tensors_in,
 )
+from layerbench.nested import tensors_in
 from layerbench.records import Shape
 from layerbench.workload import Frozen
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.nested import tensors_in
 from layerbench.records import Shape
 from layerbench.workload import Frozen
 
@@ -102,21 +103,6 @@ def _hidden(model: nn.Module) -> set[int]:
 def _is_compiled(module: nn.Module) -> bool:
     """Whether it is what `torch.compile` gives, or was compiled in place."""
     return type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
-
-
-def tensors_in(value: object) -> Iterator[torch.Tensor]:
-    """The tensors of nested lists, tuples, dicts and dataclass-like outputs, in order."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple, set)):
-        for item in value:
-            yield from tensors_in(item)
-    elif hasattr(value, "tensors") and isinstance(value.tensors, torch.Tensor):
-        # torchvision's ImageList, what its detectors hand from module to module.
-        yield value.tensors
 
 
 def shapes_of(values: object) -> tuple[Shape, ...]:

@@ -141,7 +141,17 @@ def _figures(record: Profile, summary: Summary, fps: str | None) -> Section:
         summary.verdict,
     ]
     missed = _wrapped(f"{summary.verdict}: {'; '.join(summary.missed)}", "  ")
-    return ["  " + " | ".join(parts), *(missed if summary.missed else [])]
+    line = "  " + " | ".join(parts)
+    return [line, *_wrapped(_distribution(summary), "  "), *(missed if summary.missed else [])]
+
+
+def _distribution(summary: Summary) -> str:
+    """Where the samples lie, in one unit."""
+    places = ("min", "p5", "p25", "median", "p75", "p95", "p99", "max")
+    unit = layout.time(summary, "median").rpartition(" ")[2]
+    figures = (f"{name} {layout.time(summary, name).rpartition(' ')[0]}" for name in places)
+    mad = f"MAD {layout.time(summary, 'mad').rpartition(' ')[0]}"
+    return f"{summary.n} samples in {unit}: {', '.join(figures)}; {mad}"
 
 
 def _whole_sentence(record: Profile) -> Section:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 
 from layerbench.errors import UsageError
+from layerbench.nested import map_tensors
 from layerbench.workload import Workload
 from layerbench.zoo.inputs import InputSpec
 
@@ -120,17 +121,14 @@ def convert_value(value: Any, dtype: str, memory_format: str) -> Any:  # noqa: A
     """
     import torch
 
-    if isinstance(value, torch.Tensor):
-        tensor = value.cpu()
-        tensor = tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
+    floating = getattr(torch, dtype)
+
+    def convert(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.cpu()
+        tensor = tensor.to(floating) if tensor.is_floating_point() else tensor
         return _channels_last(tensor) if memory_format == "channels_last" else tensor
-    if isinstance(value, dict):
-        return {key: convert_value(item, dtype, memory_format) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(convert_value(item, dtype, memory_format) for item in value))
-    if type(value) in (list, tuple):
-        return type(value)(convert_value(item, dtype, memory_format) for item in value)
-    return value
+
+    return map_tensors(value, convert)
 
 
 def call_arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
@@ -138,19 +136,6 @@ def call_arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noq
     if isinstance(given, dict):
         return (), dict(given)
     return (given if isinstance(given, tuple) else (given,)), {}
-
-
-def tensors_in(value: object) -> Iterator[torch.Tensor]:
-    """The tensors in nested lists, tuples and dicts, in order."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors_in(tuple(value.values()))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_in(item)
 
 
 def first_shape(value: object) -> tuple[int, ...] | None:

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from layerbench.errors import BadInput
+from layerbench.nested import tensors_in
 from layerbench.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
@@ -15,7 +16,6 @@ from layerbench.zoo.family import (
     convert_value,
     first_shape,
     random_input,
-    tensors_in,
 )
 
 if TYPE_CHECKING:

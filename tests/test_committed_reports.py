@@ -1,0 +1,56 @@
+"""The reports in the repository: they read as their records say, and the README shows them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layerbench import reporters, store
+from layerbench.cli.table import whole_records
+from layerbench.reporters.result_table import update_markers
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = (ROOT / "stats", ROOT / "cpu" / "stats")
+RECORDS = sorted(path for folder in FOLDERS for path in folder.rglob("*.json"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_there_are_reports() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in RECORDS} >= {"stats"}
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=name_of)
+def test_text_beside_a_record_is_what_the_record_renders_to(
+    path: Path, request: pytest.FixtureRequest
+) -> None:
+    record = store.read(path)
+    if request.config.getoption("--overwrite"):  # after a change to a reporter
+        store.write_text(path, reporters.render("json", record))
+        store.write_text(path.with_suffix(".txt"), reporters.render("txt", record))
+    assert path.read_text(encoding="utf-8") == reporters.render("json", record)
+    assert path.with_suffix(".txt").read_text(encoding="utf-8") == reporters.render("txt", record)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=name_of)
+def test_a_record_lies_where_its_content_says_and_was_taken_in_full(path: Path) -> None:
+    record = store.read(path)
+    is_whole = path.parent.name != "layers"
+    out = path.parents[1] if is_whole else path.parents[2]
+    places = store.places(record, out)
+    assert path == (places.whole if is_whole else places.layers).with_suffix(".json")
+    assert (record.plan.warmup, record.whole.n) == (25, 300 * record.plan.processes)
+    assert (record.layers == ()) == is_whole
+    assert record.reconciliation is not None
+    assert record.reconciliation.self_sum_ratio == 1
+    assert record.environment.software.dirty is False
+    assert not any(str(root) in path.read_text(encoding="utf-8") for root in (ROOT, Path.home()))
+
+
+def test_the_readmes_tables_agree_with_the_records() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = update_markers(text, lambda names: whole_records([ROOT / name for name in names]))
+    assert made == text, "run: python -m layerbench table --readme README.md"
