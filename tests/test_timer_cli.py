@@ -140,14 +140,17 @@ def test_help_loads_no_torch() -> None:
     assert "--iterations" in done.stdout
 
 
-def test_ctrl_c_changes_nothing_and_says_130(tmp_path: Path) -> None:
-    timer(*QUICK, "--out", str(tmp_path))
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def signalled_while_measuring(out: Path, signal_number: int) -> int:
+    """Start an endless run on a terminal, signal it amid its rounds, and give its status."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [*TIMER, *QUICK, "--iterations", "1000000", "--out", str(tmp_path)],
+        [*TIMER, *QUICK, "--iterations", "1000000", "--out", str(out)],
         cwd=ROOT,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=follower,
         start_new_session=True,
     )
@@ -155,10 +158,21 @@ def test_ctrl_c_changes_nothing_and_says_130(tmp_path: Path) -> None:
     seen = b""
     while b"measuring" not in seen:  # the progress bar tells when the rounds run
         seen += os.read(leader, 4096)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    process.send_signal(signal_number)
+    status = process.wait(timeout=60)
     os.close(leader)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    return status
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_run_cut_short_changes_nothing(signal_number: int, status: int, tmp_path: Path) -> None:
+    timer(*QUICK, "--out", str(tmp_path))
+    before = contents(tmp_path)
+    assert before
+    assert signalled_while_measuring(tmp_path, signal_number) == status
+    assert contents(tmp_path) == before
 
 
 def test_quiet_shows_no_bar_on_a_terminal() -> None:
@@ -169,27 +183,6 @@ def test_quiet_shows_no_bar_on_a_terminal() -> None:
     assert os.read(leader, 4096) == b"end"
     os.close(leader)
     os.close(follower)
-
-
-def test_a_run_that_is_killed_leaves_the_earlier_report(tmp_path: Path) -> None:
-    timer(*QUICK, "--out", str(tmp_path))
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [*TIMER, *QUICK, "--iterations", "1000000", "--out", str(tmp_path)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=follower,
-    )
-    os.close(follower)
-    seen = b""
-    while b"measuring" not in seen:
-        seen += os.read(leader, 4096)
-    process.kill()
-    assert process.wait(timeout=60) == -signal.SIGKILL
-    os.close(leader)
-    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert after == before
 
 
 def test_strict_says_why_and_writes_nothing(tmp_path: Path) -> None:
