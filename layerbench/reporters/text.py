@@ -297,9 +297,18 @@ def _overhead(costs: Reconciliation) -> str:
     low, high = costs.overhead_low - 1, costs.overhead_high - 1
     return (
         f"Round by round, instrumented / untouched is {units.ratio(costs.overhead, digits=4)}: "
-        f"the instruments cost {units.percent(costs.overhead - 1, digits=2)} "
+        f"{_cost(costs)} {units.percent(costs.overhead - 1, digits=2)} "
         f"(95 % interval {units.percent(low, digits=2)} to {units.percent(high, digits=2)})."
     )
+
+
+def _cost(costs: Reconciliation) -> str:
+    """What the interval allows to be said: an overhead that may be zero has not been seen."""
+    if costs.overhead_low > 1:
+        return "the instruments cost"
+    if costs.overhead_high < 1:
+        return "the instrumented forward came out faster,"
+    return "the instruments' cost cannot be told from zero,"
 
 
 def _more_or_less(gap: float) -> str:
