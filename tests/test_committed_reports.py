@@ -19,8 +19,19 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def test_there_are_reports() -> None:
-    assert {path.relative_to(ROOT).parts[0] for path in RECORDS} >= {"stats"}
+@pytest.mark.parametrize("script", ["stats.sh", "cpu/stats.sh"])
+def test_every_line_of_a_script_has_its_reports(script: str) -> None:
+    runs = [
+        dict(zip(words[2::2], words[3::2], strict=False))
+        for line in (ROOT / script).read_text(encoding="utf-8").splitlines()
+        if (words := line.split()) and words[:2] == ['"$PYTHON"', "timer.py"]
+    ]
+    assert runs
+    for run in runs:
+        threads = f"_{run['--threads']}-thread" if "--threads" in run else ""
+        name = f"{run['--model']}_{run['--input']}{threads}.json"
+        for place in (f"*/{name}", f"*/layers/{name}"):
+            assert list((ROOT / run["--out"]).glob(place)), f"{script}: no {place}"
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=name_of)
