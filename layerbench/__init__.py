@@ -1,4 +1,4 @@
-"""Time every layer of a PyTorch vision model, and know whether to trust the number.
+"""Time and memory of every layer of a PyTorch vision model, and whether to trust the number.
 
 Importing this package loads no torch; the names below load what they need when first used.
 """
@@ -11,20 +11,40 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from layerbench.api import profile, time_layers
-    from layerbench.records import LayerRow, Profile
+    from layerbench.api import estimate_memory, memory, profile, structure, time_layers
+    from layerbench.records import LayerRow, MemoryEstimate, MemoryReport, Profile, Structure
     from layerbench.workload import Plan, Workload
 
 _HOMES = {
+    "estimate_memory": "layerbench.api",
+    "memory": "layerbench.api",
     "profile": "layerbench.api",
+    "structure": "layerbench.api",
     "time_layers": "layerbench.api",
     "LayerRow": "layerbench.records",
+    "MemoryEstimate": "layerbench.records",
+    "MemoryReport": "layerbench.records",
     "Profile": "layerbench.records",
+    "Structure": "layerbench.records",
     "Plan": "layerbench.workload",
     "Workload": "layerbench.workload",
 }
 
-__all__ = ["LayerRow", "Plan", "Profile", "Workload", "__version__", "profile", "time_layers"]
+__all__ = [
+    "LayerRow",
+    "MemoryEstimate",
+    "MemoryReport",
+    "Plan",
+    "Profile",
+    "Structure",
+    "Workload",
+    "__version__",
+    "estimate_memory",
+    "memory",
+    "profile",
+    "structure",
+    "time_layers",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute may be anything

@@ -1,4 +1,4 @@
-"""The Python interface: `profile` and `time_layers`."""
+"""The Python interface: time, structure, and memory measured or predicted."""
 
 from __future__ import annotations
 
@@ -9,19 +9,35 @@ import torch
 from torch import nn
 
 from layerbench import devices, runner, zoo
+from layerbench.anatomy import dissect
 from layerbench.assembly import assemble
 from layerbench.defaults import FUNCTION_ITERATIONS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.devices import Device
 from layerbench.errors import UntrustedError, UsageError
+from layerbench.estimation.fit import with_fit
+from layerbench.estimation.prediction import check_device, predict
 from layerbench.live import LiveLayers, time_layers
 from layerbench.progress import Progress
-from layerbench.records import Profile
+from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
+from layerbench.records.memory import Optimizer
 from layerbench.replication import measure_in_processes
 from layerbench.samples import Run
+from layerbench.tracing import check_optimizer
+from layerbench.units import parse_bytes
+from layerbench.weighing import weigh
 from layerbench.workload import DType, Granularity, MemoryFormat, Mode, Plan, Workload
 from layerbench.zoo import Built
 
-__all__ = ["LiveLayers", "Measurement", "measure", "profile", "time_layers"]
+__all__ = [
+    "LiveLayers",
+    "Measurement",
+    "estimate_memory",
+    "measure",
+    "memory",
+    "profile",
+    "structure",
+    "time_layers",
+]
 
 
 @dataclass(frozen=True)
@@ -84,29 +100,159 @@ def profile(
         until=until,
         granularity=granularity,
     )
-    memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
-    if isinstance(model, nn.Module):
-        subject, where = _hand_over(model, input, batch, device, seed, memory_format)
-        workload = zoo.describe(
-            subject, memory_format=memory_format, mode=mode, seed=seed, compile=compile
-        )
-    else:
-        if not (input is None or isinstance(input, str)):
-            raise UsageError("a model given by name takes an input by name or shape, not a tensor")
-        subject, where = None, devices.get(device)
-        workload = zoo.resolve(
-            model,
-            input,
-            batch=batch,
-            dtype=dtype,
-            memory_format=memory_format,
-            mode=mode,
-            seed=seed,
-            weights=weights,
-            compile=compile,
-        )
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+        compile=compile,
+        mode=mode,
+        seed=seed,
+        weights=weights,
+    )
+    where = devices.get(device) if subject is None else devices.of_module(subject.module)
     measured = measure(workload, plan, where, subject=subject, strict=strict, progress=progress)
     return measured.profile
+
+
+def structure(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    dtype: DType = "float32",
+    channels_last: bool = False,
+    mode: Mode = "eval",
+    seed: int = 0,
+    weights: str | None = None,
+) -> Structure:
+    """What a model is made of: shapes, parameters and FLOPs of every module.
+
+    Nothing is allocated and nothing computed, unless the model needs its tensors' values.
+
+    Args:
+        model, input, batch, dtype, channels_last, mode, seed, weights: as in `profile`.
+
+    Returns:
+        the record; a multiply-add is 2 FLOPs.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode=mode,
+        seed=seed,
+        weights=weights,
+    )
+    return dissect(workload, subject)
+
+
+def memory(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    training: bool = False,
+    optimizer: Optimizer | None = None,
+    device: str | None = "cpu",
+    dtype: DType = "float32",
+    channels_last: bool = False,
+    seed: int = 0,
+    weights: str | None = None,
+) -> MemoryReport:
+    """Memory of every module, measured in a real run.
+
+    Args:
+        model, input, batch, dtype, channels_last, seed, weights: as in `profile`.
+        training: run training steps instead of one forward.
+        optimizer: of the training step; ``sgd`` if none is named.
+        device: where a model given by name runs; a module is measured where it is.
+
+    Returns:
+        the record, in bytes.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    chosen = _optimizer(training, optimizer)
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode="train" if training else "eval",
+        seed=seed,
+        weights=weights,
+    )
+    where = devices.get(device) if subject is None else devices.of_module(subject.module)
+    return weigh(workload, where, optimizer=chosen, subject=subject)
+
+
+def estimate_memory(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    device: str = "cuda",
+    training: bool = False,
+    optimizer: Optimizer | None = None,
+    dtype: DType = "float32",
+    channels_last: bool = False,
+    seed: int = 0,
+    weights: str | None = None,
+    gpu_memory: int | str | None = None,
+    progress: Progress | None = None,
+) -> MemoryEstimate:
+    """Predict the memory that a model needs on a GPU, without one.
+
+    Args:
+        model, input, batch, dtype, channels_last, seed, weights: as in `profile`.
+        device: ``cuda``.
+        training: a training step instead of one forward.
+        optimizer: of the training step; ``sgd`` if none is named.
+        gpu_memory: bytes, or a text such as ``"24GiB"``: the record then says whether it fits,
+            and the largest batch that does.
+        progress: hears of each prediction on the way to the largest batch.
+
+    Returns:
+        the record, in bytes: ``peak_bytes`` with an interval, ``by_category``, ``peak_owner``,
+        ``rows``.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    check_device(device)
+    chosen = _optimizer(training, optimizer)
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode="train" if training else "eval",
+        seed=seed,
+        weights=weights,
+    )
+    estimate = predict(workload, optimizer=chosen, subject=subject)
+    if gpu_memory is None:
+        return estimate
+    size = parse_bytes(gpu_memory) if isinstance(gpu_memory, str) else gpu_memory
+    return with_fit(estimate, _count("gpu_memory", size, 1), progress=progress)
+
+
+def _optimizer(training: bool, optimizer: Optimizer | None) -> Optimizer | None:
+    if optimizer is not None and not training:
+        raise UsageError("an optimizer belongs to a training step: pass training=True")
+    check_optimizer(optimizer)
+    return (optimizer or "sgd") if training else None
 
 
 def measure(
@@ -157,6 +303,43 @@ def _count(name: str, value: int, least: int) -> int:
     return value
 
 
+def _what_runs(
+    model: str | nn.Module,
+    given: str | torch.Tensor | tuple[Any, ...] | None,
+    *,
+    batch: int | None,
+    dtype: DType,
+    channels_last: bool,
+    mode: Mode,
+    seed: int,
+    device: str | None = None,
+    compile: bool = False,
+    weights: str | None = None,
+) -> tuple[Workload, Built | None]:
+    """The workload, and the user's module with its inputs if one was handed over."""
+    memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
+    if isinstance(model, nn.Module):
+        subject = _hand_over(model, given, batch, device, seed, memory_format)
+        workload = zoo.describe(
+            subject, memory_format=memory_format, mode=mode, seed=seed, compile=compile
+        )
+        return workload, subject
+    if not (given is None or isinstance(given, str)):
+        raise UsageError("a model given by name takes an input by name or shape, not a tensor")
+    workload = zoo.resolve(
+        model,
+        given,
+        batch=batch,
+        dtype=dtype,
+        memory_format=memory_format,
+        mode=mode,
+        seed=seed,
+        weights=weights,
+        compile=compile,
+    )
+    return workload, None
+
+
 def _hand_over(
     model: nn.Module,
     given: str | torch.Tensor | tuple[Any, ...] | None,
@@ -164,19 +347,19 @@ def _hand_over(
     device: str | None,
     seed: int,
     memory_format: MemoryFormat,
-) -> tuple[Built, Device]:
-    """A user's module with inputs on its own device."""
-    where = devices.of_module(model)
-    if device is not None and devices.get(device).torch_device.type != where.torch_device.type:
+) -> Built:
+    """A user's module with inputs on its own device, which may be ``meta``."""
+    tensors = (*model.parameters(), *model.buffers())
+    where = tensors[0].device if tensors else torch.device("cpu")
+    if device is not None and devices.get(device).torch_device.type != where.type:
         raise UsageError(
-            f"the module is on {where.kind}: move it to {device} first, it is measured where it is"
+            f"the module is on {where.type}: move it to {device} first, it is measured where it is"
         )
-    built = zoo.with_inputs(
+    return zoo.with_inputs(
         model,
         given,
         batch=batch,
         seed=seed,
-        device=where.torch_device,
+        device=where,
         memory_format=memory_format,
     )
-    return built, where

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from layerbench.environment import Environment
 from layerbench.records import LayerRow, Profile, Reconciliation, StopReason, Summary
 from layerbench.samples import Arrays, RowFacts, Run, Samples
 from layerbench.stats import Resampler, paired_ratio, summarize
+from layerbench.tree import positions, tree_order
 from layerbench.workload import Plan, Workload
 
 NANOSECOND = 1e-9
@@ -173,39 +173,17 @@ def _room(functions: Samples, own: Samples) -> float:
 
 
 def _in_tree_order(rows: Sequence[LayerRow], facts: Sequence[RowFacts]) -> list[LayerRow]:
-    """Depth first; among siblings those that ran in order of their first call, then the others."""
-    children: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        if row.path:
-            children.setdefault(_parent(row), []).append(index)
-    for siblings in children.values():
-        siblings.sort(key=lambda i: (facts[i].order is None, facts[i].order or 0, i))
-    ordered: list[LayerRow] = []
-    waiting = [0]
-    while waiting:
-        index = waiting.pop()
-        ordered.append(rows[index])
-        if rows[index].kind == "module":
-            waiting.extend(reversed(children.get(rows[index].path, [])))
-    return ordered
-
-
-def _parent(row: LayerRow) -> str:
-    """The path above; a function's name holds no dot, so one rule serves both kinds."""
-    return row.path.rpartition(".")[0]
+    order = tree_order([row.path for row in rows], [fact.order for fact in facts])
+    return [rows[index] for index in order]
 
 
 def _with_positions(rows: Sequence[LayerRow]) -> tuple[LayerRow, ...]:
     """Number the blocks that ran, by type, from 1."""
-    seen: Counter[str] = Counter()
-    numbered = []
-    for row in rows:
-        if row.block and row.calls:
-            seen[row.type] += 1
-            numbered.append(row.model_copy(update={"position": seen[row.type]}))
-        else:
-            numbered.append(row)
-    return tuple(numbered)
+    numbers = positions((row.type for row in rows), (row.block and row.calls > 0 for row in rows))
+    return tuple(
+        row if number is None else row.model_copy(update={"position": number})
+        for row, number in zip(rows, numbers, strict=True)
+    )
 
 
 def _reconciliation(

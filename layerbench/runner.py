@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +10,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from layerbench import devices, environment, samples, zoo
+from layerbench import samples, zoo
 from layerbench.clocks import Clock
 from layerbench.defaults import CAP_FACTOR
 from layerbench.devices import Device
 from layerbench.environment import RoomWatch
-from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, UntrustedError
+from layerbench.errors import ModelRunError, UntrustedError
+from layerbench.guards import (
+    garbage_collection_off,
+    gradients_on,
+    memory_explained,
+    on_device,
+    refuse_too_large,
+    threads_set,
+    watch_room,
+)
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
@@ -39,12 +46,10 @@ from layerbench.instruments.timing import (
     run_untouched,
     typical_calls,
 )
-from layerbench.nested import map_tensors
 from layerbench.progress import Progress, Silent
 from layerbench.records import StopReason
 from layerbench.samples import RowFacts, Run, RunFacts, Samples
 from layerbench.stats import Resampler, relative_half_width
-from layerbench.units import bytes_
 from layerbench.workload import Plan, Workload
 from layerbench.zoo import Built
 
@@ -76,12 +81,15 @@ def measure(
         NotEnoughMemory: with the bytes requested and free.
         UntrustedError: ``strict``, and something is wrong with the room before the start.
     """
-    with _threads(plan.threads), _memory_explained(device):
-        room = _watch_room(device)
+    with threads_set(plan.threads), memory_explained(device):
+        room = watch_room(device)
         _refuse_bad_room(room, strict)
-        _refuse_too_large(workload, device, subject)
-        built = subject or _on_device(zoo.build(workload), device)
-        with mode_set(built.module, workload.mode == "train"), _grad_mode(workload):
+        refuse_too_large(workload, device, subject)
+        built = subject or on_device(zoo.build(workload), device)
+        with (
+            mode_set(built.module, workload.mode == "train"),
+            gradients_on(workload.mode == "train"),
+        ):
             return _Session(workload, plan, device, built, progress or Silent()).run(room)
 
 
@@ -106,7 +114,7 @@ class _Session:
         layers = self._layers_to_time(model, modules, observed)
         call = self._bind(torch.compile(model) if self.workload.compile else model)
         rounds = _Rounds(call, layers, self.clock, self.progress)
-        with _garbage_collection_off():
+        with garbage_collection_off():
             rounds.warm_up(self.plan.warmup)
             stop = rounds.run(self.plan, self.workload.seed)
             functions = self._functions(model, modules, layers, call)
@@ -346,93 +354,6 @@ def _function_arrays(forwards: Sequence[FunctionForward]) -> dict[str, Samples]:
     return {samples.FUNCTIONS: times}
 
 
-def _on_device(built: Built, device: Device) -> Built:
-    """Move the model and its inputs."""
-    target = device.torch_device
-    args, kwargs = map_tensors((built.args, built.kwargs), lambda tensor: tensor.to(target))
-    return Built(built.module.to(target), args, kwargs)
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Set the intra-op threads for the measurement; the caller's number comes back."""
-    if count is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _garbage_collection_off() -> Iterator[None]:
-    """Collect once, then not inside the rounds: a collection would land in some layer's time."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@contextmanager
-def _grad_mode(workload: Workload) -> Iterator[None]:
-    """Inference mode for evaluation; in training mode the forward builds its graph."""
-    if workload.mode == "train":
-        with torch.enable_grad():
-            yield
-    else:
-        with torch.inference_mode():
-            yield
-
-
-def _watch_room(device: Device) -> RoomWatch:
-    return environment.watch(
-        device.describe(),
-        software_settings=devices.torch_settings(),
-        threads=torch.get_num_threads(),
-        interop_threads=torch.get_num_interop_threads(),
-        other_processes_on_device=device.other_processes(),
-    )
-
-
 def _refuse_bad_room(room: RoomWatch, strict: bool) -> None:
     if strict and room.warnings:
         raise UntrustedError(f"--strict: {' '.join(room.warnings)}")
-
-
-def _refuse_too_large(workload: Workload, device: Device, subject: Built | None) -> None:
-    """An input that cannot be held is refused before anything is allocated."""
-    if subject is not None:
-        return
-    item = torch.finfo(getattr(torch, workload.dtype)).bits // 8
-    needed = int(np.prod(workload.shape, dtype=object)) * item
-    free = device.memory().free_bytes
-    if needed > free:
-        raise NotEnoughMemory(
-            f"the input {'x'.join(map(str, workload.shape))} alone needs {bytes_(needed)}, and "
-            f"{bytes_(free)} are free on {device.kind}: take a smaller shape or batch"
-        )
-
-
-@contextmanager
-def _memory_explained(device: Device) -> Iterator[None]:
-    """Turn an allocator's failure into one line that says what was requested and what is free."""
-    try:
-        yield
-    except LayerbenchError:
-        raise
-    except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or device.is_out_of_memory(error)):
-            raise
-        requested = device.requested_bytes(error)
-        asked = f"requested {bytes_(requested)}" if requested else "the allocator gave up"
-        raise NotEnoughMemory(
-            f"not enough memory on {device.kind}: {asked}, {bytes_(device.memory().free_bytes)} "
-            "free: take a smaller input or batch"
-        ) from error

@@ -11,18 +11,25 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from layerbench.errors import OutputError, RecordError
-from layerbench.records import Profile
+from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
 from layerbench.workload import OWN_WEIGHTS, Frozen, Workload
 
+Record = TypeVar("Record")
+
 # A new kind of record is one more line: the value of its field ``record``, and its class.
-RECORDS: dict[str, type[Frozen]] = {"profile": Profile}
+RECORDS: dict[str, type[Frozen]] = {
+    "profile": Profile,
+    "structure": Structure,
+    "memory": MemoryReport,
+    "memory estimate": MemoryEstimate,
+}
 
 
 # --- writing -----------------------------------------------------------------------------
@@ -166,20 +173,32 @@ def read_all(places: Iterable[Path]) -> list[tuple[Path, Profile]]:
         RecordError: a place is not there, a file is damaged, or a file named as such is no
             profile.
     """
-    found: dict[Path, Profile] = {}
+    found: list[tuple[Path, Profile]] = []
     for place in places:
         if not place.is_dir():
-            found[place] = read(place)
+            found.append((place, read(place)))
             continue
-        for path in place.rglob("*.json"):
-            record = read_record(path)
-            if isinstance(record, Profile):
-                found[path] = record
-    return _each_once(sorted(found.items()))
+        records = ((path, read_record(path)) for path in place.rglob("*.json"))
+        found += [(path, record) for path, record in records if isinstance(record, Profile)]
+    return _each_once(found)
 
 
-def _each_once(found: list[tuple[Path, Profile]]) -> list[tuple[Path, Profile]]:
-    by_file = {path.resolve(): (path, record) for path, record in reversed(found)}
+def read_all_kinds(places: Iterable[Path]) -> list[tuple[Path, Frozen]]:
+    """All records of any kind in files and in folders, as `read_all`.
+
+    Raises:
+        RecordError: a place is not there, or a file is damaged.
+    """
+    found: list[tuple[Path, Frozen]] = []
+    for place in places:
+        paths = place.rglob("*.json") if place.is_dir() else [place]
+        found += [(path, read_record(path)) for path in paths]
+    return _each_once(found)
+
+
+def _each_once(found: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
+    ordered = sorted(dict(found).items())
+    by_file = {path.resolve(): (path, record) for path, record in reversed(ordered)}
     return list(reversed(by_file.values()))
 
 
@@ -262,8 +281,25 @@ def places(profile: Profile, out: Path) -> Places:
     return Places(whole=folder / base, layers=folder / "layers" / base)
 
 
+def place(record: Structure | MemoryReport | MemoryEstimate, out: Path) -> Path:
+    """``<out>/<base>``, without the ending of a format: these do not depend on the machine."""
+    parts = [work_name(record.workload)]
+    if isinstance(record, MemoryEstimate):
+        parts.append(record.device)
+    if not isinstance(record, Structure) and record.optimizer is not None:
+        parts.append(record.optimizer)
+    if isinstance(record, MemoryReport) and record.environment.device.kind != "cpu":
+        parts.append(record.environment.device.slug)
+    return out / "_".join(parts)
+
+
+def work_name(workload: Workload) -> str:
+    """A workload as a file name: model, input, and every choice that is not the default."""
+    return "_".join([model_name(workload.model), _input_name(workload), *_variants(workload)])
+
+
 def base_name(profile: Profile) -> str:
-    """A file name for a profile: model, input, and every choice that is not the default.
+    """A file name for a profile: the workload, and the threads where they were named.
 
     Two profiles of different work, or with different threads, have different names. What
     only says how thoroughly it was measured (iterations, granularity) is not in it.
@@ -271,8 +307,8 @@ def base_name(profile: Profile) -> str:
     Example:
         ``mobilenet_v2_pascal``, ``resnet50_8x3x224x224_bfloat16_4-threads``
     """
-    workload, threads = profile.workload, profile.plan.threads
-    parts = [model_name(workload.model), _input_name(workload), *_variants(workload)]
+    threads = profile.plan.threads
+    parts = [work_name(profile.workload)]
     if threads is not None:
         parts.append(f"{threads}-thread{'s' if threads > 1 else ''}")
     return "_".join(parts)

@@ -22,6 +22,7 @@ MOST_DIGITS = 6
 
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 _BYTE_UNITS = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
+_FLOP_UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 _COUNT_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
 
 
@@ -66,6 +67,29 @@ def bytes_(value: float) -> str:
         if abs(value) >= size * 0.9995:
             return f"{_significant(value / size, 3)} {name}"
     return f"{value:.0f} B"
+
+
+def mebibytes(value: float, unit: bool = True) -> str:
+    """Bytes in MiB with two digits after the point: ``37.58 MiB``; of columns, without the unit."""
+    text = f"{value / 2**20:,.2f}"
+    return f"{text} MiB" if unit else text
+
+
+def flops(value: int) -> str:
+    """FLOPs of one forward: ``2.13 GFLOPs``."""
+    return _with_prefix(value, "FLOPs")
+
+
+def macs(value: int) -> str:
+    """Multiply-adds of one forward: ``1.06 GMACs``."""
+    return _with_prefix(value, "MACs")
+
+
+def _with_prefix(value: float, unit: str) -> str:
+    for name, size in _FLOP_UNITS.items():
+        if abs(value) >= size * 0.9995:
+            return f"{_significant(value / size, 3)} {name}{unit}"
+    return f"{value:.0f} {unit}"
 
 
 def count(value: int, short: bool = False) -> str:
@@ -119,6 +143,23 @@ def parse_percent(text: str) -> float:
             "such as 1% or 0.01"
         )
     return value
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes from ``24GiB``, ``512 MiB``, ``16GB`` (10**9) or a bare number of bytes.
+
+    Raises:
+        UsageError: anything else, also 0.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?i?b?)\s*", text.lower(), flags=re.ASCII)
+    sizes = {"": 1, "b": 1}
+    for power, prefix in enumerate("kmgt", start=1):
+        sizes |= {f"{prefix}ib": 2 ** (10 * power), f"{prefix}i": 2 ** (10 * power)}
+        sizes |= {f"{prefix}b": 10 ** (3 * power), prefix: 2 ** (10 * power)}
+    value = float(match[1]) * sizes.get(match[2], 0) if match else 0.0
+    if not 1 <= value < 2**63:
+        raise UsageError(f"cannot read {text!r} as a size: write 24GiB, 512MiB or 16GB")
+    return int(value)
 
 
 def _in_unit(value: float, half_width: float | None, unit: str) -> str:

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 
+import layerbench
 from layerbench import reporters, store
 from layerbench.cli.table import whole_records
+from layerbench.records import MemoryReport, Structure
 from layerbench.reporters.result_table import update_markers
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (ROOT / "stats", ROOT / "cpu" / "stats")
 RECORDS = sorted(path for folder in FOLDERS for path in folder.rglob("*.json"))
+STRUCTURES = sorted((ROOT / "model_structures").glob("*.json"))
+MEMORY_REPORTS = sorted((ROOT / "memory_reports").glob("*.json"))
 
 
 def name_of(path: Path) -> str:
@@ -34,11 +38,25 @@ def test_every_line_of_a_script_has_its_reports(script: str) -> None:
             assert list((ROOT / run["--out"]).glob(place)), f"{script}: no {place}"
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=name_of)
+@pytest.mark.parametrize("script", ["summary.sh", "mem_report.sh"])
+def test_every_line_of_a_script_on_memory_has_its_report(script: str) -> None:
+    lines = [
+        line.split()
+        for line in (ROOT / script).read_text(encoding="utf-8").splitlines()
+        if line.startswith('"$PYTHON"')
+    ]
+    assert len(lines) == 10
+    for words in lines:
+        value = {name: words[words.index(name) + 1] for name in ("--model", "--input", "--out")}
+        path = ROOT / value["--out"] / f"{value['--model']}_{value['--input']}.json"
+        assert path in STRUCTURES + MEMORY_REPORTS
+
+
+@pytest.mark.parametrize("path", [*RECORDS, *STRUCTURES, *MEMORY_REPORTS], ids=name_of)
 def test_text_beside_a_record_is_what_the_record_renders_to(
     path: Path, request: pytest.FixtureRequest
 ) -> None:
-    record = store.read(path)
+    record = store.read_record(path)
     if request.config.getoption("--overwrite"):  # after a change to a reporter
         store.write_text(path, reporters.render("json", record))
         store.write_text(path.with_suffix(".txt"), reporters.render("txt", record))
@@ -65,3 +83,35 @@ def test_the_readmes_tables_agree_with_the_records() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     made = update_markers(text, lambda names: whole_records([ROOT / name for name in names]))
     assert made == text, "run: python -m layerbench table --readme README.md"
+
+
+@pytest.mark.parametrize("path", STRUCTURES, ids=name_of)
+def test_a_structure_is_the_same_on_every_machine(path: Path) -> None:
+    record = store.read_record(path)
+    assert isinstance(record, Structure)
+    assert store.place(record, path.parent).with_suffix(".json") == path
+    workload = record.workload
+    made = layerbench.structure(workload.model, workload.input)
+    versions = {"torch": record.torch, "layerbench": record.layerbench}
+    assert made.model_copy(update=versions) == record
+
+
+@pytest.mark.parametrize("path", MEMORY_REPORTS, ids=name_of)
+def test_a_memory_report_adds_up_and_was_taken_from_a_commit(path: Path) -> None:
+    record = store.read_record(path)
+    assert isinstance(record, MemoryReport)
+    assert store.place(record, path.parent).with_suffix(".json") == path
+    held = sum(row.self_at_peak or 0 for row in record.rows)
+    assert record.resident_bytes + record.outside_bytes + held == record.peak.bytes
+    assert record.environment.software.dirty is False
+    assert not any(str(root) in path.read_text(encoding="utf-8") for root in (ROOT, Path.home()))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2_pascal", "resnet18_pascal"])
+def test_a_memory_report_is_the_same_on_every_machine(name: str) -> None:
+    """All but the section that says where it was measured."""
+    record = store.read_record(ROOT / "memory_reports" / f"{name}.json")
+    assert isinstance(record, MemoryReport)
+    made = layerbench.memory(record.workload.model, record.workload.input)
+    machine = {"environment": record.environment, "process": record.process}
+    assert made.model_copy(update=machine) == record

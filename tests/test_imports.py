@@ -19,7 +19,9 @@ WITHOUT_TORCH = [
     "layerbench.samples",
     "layerbench.stats",
     "layerbench.store",
+    "layerbench.tree",
     "layerbench.units",
+    "layerbench.views",
     "layerbench.workload",
 ]
 LOADED = """

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *ROOT.glob("cpu/*.sh"), ROOT / ".ci" / "run"])
 MEASURING = [path for path in SCRIPTS if path.name not in {"setup.sh", "test.sh", "run"}]
 
+MODELS = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101")
 MOBILENET = "--model mobilenet_v2 --input"
 ON_CPU = "timer.py --device cpu"
 EXPECTED = {
@@ -39,6 +40,16 @@ EXPECTED = {
         f"{ON_CPU} --model resnet50 --input pascal --out cpu/stats",
         f"{ON_CPU} --model resnet101 --input pascal --out cpu/stats",
         f"{ON_CPU} --threads 1 {MOBILENET} cityscapes --out cpu/stats",
+    ],
+    "summary.sh": [
+        f"mem.py --struct --model {model} --input {input} --out model_structures"
+        for input in ("cityscapes", "pascal")
+        for model in MODELS
+    ],
+    "mem_report.sh": [
+        f"mem.py --model {model} --input {input} --out memory_reports"
+        for input in ("cityscapes", "pascal")
+        for model in MODELS
     ],
 }
 

@@ -153,6 +153,8 @@ def signalled_while_measuring(out: Path, signal_number: int) -> int:
         stdout=subprocess.DEVNULL,
         stderr=follower,
         start_new_session=True,
+        # A shell's background job ignores Ctrl-C, and so would what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     os.close(follower)
     seen = b""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from layerbench.records import Profile
+    from layerbench.workload import Frozen
 
 NAME = "table"
 
@@ -32,7 +32,10 @@ def table(
         typer.Option("--check", help="With --readme: change nothing, fail if it is out of date."),
     ] = False,
 ) -> None:
-    """Make one Markdown table out of many whole-model records."""
+    """Make one Markdown table out of many whole-model records.
+
+    Memory reports and structures among them add their columns to the profiles of the same work.
+    """
     from layerbench.errors import UsageError
     from layerbench.reporters.result_table import SORTS, render_table
 
@@ -52,17 +55,17 @@ def table(
 command = table
 
 
-def whole_records(paths: Sequence[Path]) -> list[Profile]:
+def whole_records(paths: Sequence[Path]) -> list[Frozen]:
     """The records to show: those under a folder ``layers`` repeat the whole, and are left out.
 
     A record or a ``layers`` folder named as such is taken.
     """
-    from layerbench.store import read_all
+    from layerbench.store import read_all_kinds
 
     named = set(paths)
     return [
         record
-        for path, record in read_all(paths)
+        for path, record in read_all_kinds(paths)
         if path.parent.name != "layers" or path in named or path.parent in named
     ]
 

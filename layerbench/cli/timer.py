@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -167,10 +167,11 @@ def command(
 ) -> None:
     """Time a model, its blocks and its layers."""
     from layerbench import reporters, store
+    from layerbench.cli import _options
     from layerbench.cli._progress import shown
     from layerbench.errors import UsageError
 
-    names = _names(formats, out)
+    names = _options.formats(formats, out)
     for name in names:
         reporters.suffix(name)  # an unknown format is said before anything is measured
     if keep_samples and out is None:
@@ -187,9 +188,9 @@ def command(
         model,
         input,
         batch=batch,
-        dtype=_one_of("--dtype", dtype, ("float32", "float16", "bfloat16", "float64")),
+        dtype=_options.one_of("--dtype", dtype, ("float32", "float16", "bfloat16", "float64")),
         memory_format="channels_last" if channels_last else "contiguous",
-        mode=_one_of("--mode", mode, ("eval", "train")),
+        mode=_options.one_of("--mode", mode, ("eval", "train")),
         seed=seed,
         weights=weights,
         compile=compile,
@@ -231,11 +232,6 @@ def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bo
     return written
 
 
-def _names(formats: str | None, out: Path | None) -> list[str]:
-    text = formats if formats is not None else ("txt" if out is None else "txt,json")
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _plan(
     warmup: int,
     iterations: int,
@@ -245,41 +241,17 @@ def _plan(
     granularity: str,
     whole: str | None,
 ) -> Plan:
+    from layerbench.cli import _options
     from layerbench.units import parse_percent
     from layerbench.workload import Plan
 
     if whole is not None:
-        granularity = "whole" if _truth("--w", whole) else "layers"
+        granularity = "whole" if _options.truth("--w", whole) else "layers"
     return Plan(
-        warmup=_at_least("--warmup", warmup, 0),
-        iterations=_at_least("--iterations", iterations, 1),
-        processes=_at_least("--processes", processes, 1),
-        threads=None if threads is None else _at_least("--threads", threads, 1),
+        warmup=_options.at_least("--warmup", warmup, 0),
+        iterations=_options.at_least("--iterations", iterations, 1),
+        processes=_options.at_least("--processes", processes, 1),
+        threads=None if threads is None else _options.at_least("--threads", threads, 1),
         until=None if until is None else parse_percent(until),
-        granularity=_one_of("--granularity", granularity, ("whole", "blocks", "layers")),
+        granularity=_options.one_of("--granularity", granularity, ("whole", "blocks", "layers")),
     )
-
-
-def _at_least(option: str, value: int, least: int) -> int:
-    from layerbench.errors import UsageError
-
-    if value < least:
-        raise UsageError(f"{option} must be at least {least}, got {value}")
-    return value
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> Any:  # noqa: ANN401 - a Literal
-    from layerbench.errors import UsageError
-
-    if value not in known:
-        raise UsageError(f"{option} takes {', '.join(known)}, got {value!r}")
-    return value
-
-
-def _truth(option: str, value: str) -> bool:
-    from layerbench.errors import UsageError
-
-    truths = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if value.lower() not in truths:
-        raise UsageError(f"{option} takes True or False, got {value!r}")
-    return truths[value.lower()]

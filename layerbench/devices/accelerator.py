@@ -11,13 +11,20 @@ from typing import Any
 import torch
 
 from layerbench.clocks import Clock, DeviceEvents, Event, PerfCounter
-from layerbench.devices.device import Device, DeviceType, MemoryErrors, MemoryInfo, slug
+from layerbench.devices.device import (
+    Device,
+    DeviceType,
+    MemoryErrors,
+    MemoryInfo,
+    Uncounted,
+    slug,
+)
 from layerbench.environment import DeviceInfo, cpu_model, host_memory
 
 _WITH_FILES_OF_THEIR_OWN = ("cpu", "cuda")
 
 
-class Accelerator(MemoryErrors):
+class Accelerator(Uncounted, MemoryErrors):
     """One accelerator, driven through what `torch` offers for all of them.
 
     Args:

@@ -13,13 +13,14 @@ from layerbench.devices.device import (
     DeviceType,
     MemoryErrors,
     MemoryInfo,
+    Uncounted,
     slug,
     without_marks,
 )
 from layerbench.environment import DeviceInfo
 
 
-class Cpu(MemoryErrors):
+class Cpu(Uncounted, MemoryErrors):
     """The logical cores this process may use."""
 
     kind = "cpu"

@@ -12,6 +12,7 @@ import torch
 from layerbench.clocks import Clock, DeviceEvents, Event
 from layerbench.devices.device import Device, DeviceType, MemoryErrors, MemoryInfo, slug
 from layerbench.environment import DeviceInfo, run_and_read
+from layerbench.records import AllocatorFigures
 
 cuda: Any = torch.cuda  # most of it is not typed
 
@@ -56,6 +57,18 @@ class Cuda(MemoryErrors):
         free, total = cuda.mem_get_info(self.index)
         reserve = cuda.memory_reserved(self.index) - cuda.memory_allocated(self.index)
         return MemoryInfo(total_bytes=total, free_bytes=free + reserve)
+
+    def begin_peak(self) -> None:
+        """Reset the allocator's peaks."""
+        cuda.reset_peak_memory_stats(self.index)
+
+    def peak(self) -> AllocatorFigures | None:
+        """The caching allocator's peaks."""
+        cuda.synchronize(self.index)
+        return AllocatorFigures(
+            allocated=cuda.max_memory_allocated(self.index),
+            reserved=cuda.max_memory_reserved(self.index),
+        )
 
     def describe(self) -> DeviceInfo:
         """Name, driver, clocks, power limit: as far as they can be read."""

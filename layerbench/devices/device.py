@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from layerbench.clocks import Clock
 from layerbench.environment import DeviceInfo
+from layerbench.records import AllocatorFigures
 from layerbench.workload import Frozen
 
 if TYPE_CHECKING:
@@ -37,6 +38,15 @@ class Device(Protocol):
     def memory(self) -> MemoryInfo:
         """The memory there is now."""
 
+    def begin_peak(self) -> None:
+        """From now on `peak` counts anew."""
+
+    def peak(self) -> AllocatorFigures | None:
+        """The most that PyTorch's allocator has handed out and reserved since `begin_peak`.
+
+        ``None`` where the device's allocator does not count.
+        """
+
     def describe(self) -> DeviceInfo:
         """What the record says about this device."""
 
@@ -62,6 +72,17 @@ class DeviceType(Protocol):
 
     def open(self, name: str) -> Device:
         """The device of one of `names`, or the present one for the kind's bare name."""
+
+
+class Uncounted:
+    """Mixed into a device whose allocator does not count what it hands out."""
+
+    def begin_peak(self) -> None:
+        """Nothing to begin."""
+
+    def peak(self) -> AllocatorFigures | None:
+        """Not counted."""
+        return None
 
 
 class MemoryErrors:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 Forward = Callable[..., Any]
@@ -62,3 +63,53 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
             module.training = mode
         for buffer, earlier in buffers:
             buffer.data.copy_(earlier)
+
+
+@contextmanager
+def tensors_replaced(
+    model: nn.Module, make: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[None]:
+    """Let other tensors stand in for all parameters and buffers; on exit the model's are back.
+
+    They are made in the order in which `torch.nn.Module.to` moves them, submodules first; a
+    tensor that several modules share is replaced by one.
+
+    Args:
+        model: its modules' tables of tensors are written, not the tensors.
+        make: given a parameter or buffer without its gradient, returns what takes its place.
+    """
+    stand_ins: dict[int, torch.Tensor] = {}
+    before: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+
+    def stand_in(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in stand_ins:
+            made = make(tensor.detach())
+            if isinstance(tensor, nn.Parameter):
+                made = nn.Parameter(made, requires_grad=tensor.requires_grad)
+            stand_ins[id(tensor)] = made
+        return stand_ins[id(tensor)]
+
+    try:
+        for module in _submodules_first(model):
+            tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for table in tables:
+                for name, tensor in list(table.items()):
+                    if tensor is not None:
+                        before.append((table, name, tensor))
+                        table[name] = stand_in(tensor)
+        yield
+    finally:
+        for table, name, tensor in before:
+            table[name] = tensor
+
+
+def _submodules_first(model: nn.Module) -> list[nn.Module]:
+    ordered: dict[nn.Module, None] = {}
+
+    def visit(module: nn.Module) -> None:
+        for child in module.children():
+            visit(child)
+        ordered.setdefault(module)
+
+    visit(model)
+    return list(ordered)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.instruments.running import RunningModule
 from layerbench.nested import tensors_in
 from layerbench.records import Shape
 from layerbench.workload import Frozen
@@ -42,6 +43,7 @@ class CallFacts(Frozen):
 
     Attributes:
         order: of its first call among all modules.
+        output_bytes: of the tensors that the first one returned.
         direct: whether its ``forward`` was called by name, and not the module itself.
     """
 
@@ -49,6 +51,7 @@ class CallFacts(Frozen):
     calls: int
     input_shapes: tuple[Shape, ...]
     output_shapes: tuple[Shape, ...]
+    output_bytes: int = 0
     direct: bool = False
 
 
@@ -115,9 +118,20 @@ class CallObserver:
 
     It is also where a model that does not take its input is found out: the innermost module
     that raised is named, with the shapes that came in.
+
+    Args:
+        model: what will run.
+        facts: of its modules; those that are not reachable are not observed.
+        running: told of each call's beginning and end.
     """
 
-    def __init__(self, model: nn.Module, facts: Sequence[ModuleFacts]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        facts: Sequence[ModuleFacts],
+        running: RunningModule | None = None,
+    ) -> None:
+        self._running = running or RunningModule(model)
         self._calls: dict[str, CallFacts] = {}
         self._order = 0
         self._failure: tuple[str, str, tuple[Shape, ...]] | None = None
@@ -147,15 +161,23 @@ class CallObserver:
         order, self._order = self._order, self._order + 1
         # Before the call: an in-place module or a container emptied by it would hide what came in.
         came_in = shapes_of((args, kwargs))
+        self._running.entered(fact.path)
         try:
             output = original(*args, **kwargs)
         except Exception:
             self._failure = self._failure or (fact.path, fact.type, came_in)
             raise
+        finally:
+            self._running.left()
         earlier = self._calls.get(fact.path)
         if earlier is None:
-            went_out = shapes_of((output,))
-            earlier = CallFacts(order=order, calls=0, input_shapes=came_in, output_shapes=went_out)
+            earlier = CallFacts(
+                order=order,
+                calls=0,
+                input_shapes=came_in,
+                output_shapes=shapes_of((output,)),
+                output_bytes=sum(tensor.nbytes for tensor in tensors_in((output,))),
+            )
         self._calls[fact.path] = earlier.model_copy(
             update={"calls": earlier.calls + 1, "direct": earlier.direct or direct}
         )

@@ -1,4 +1,4 @@
-"""Formats of a profile: one module a format, found by being here.
+"""Formats of a record: one module a format, found by being here.
 
 A module with a ``NAME`` is a format; it also has a ``SUFFIX`` and ``render(record) -> str``.
 Rendering reads nothing but the record: no files, no flags, no clock, so that the same record
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from layerbench.errors import UsageError
-from layerbench.records import Profile
+from layerbench.workload import Frozen
 
 
 class Reporter(Protocol):
@@ -24,7 +24,7 @@ class Reporter(Protocol):
     NAME: str
     SUFFIX: str
 
-    def render(self, record: Profile) -> str:
+    def render(self, record: Frozen) -> str:
         """The whole report as text, ending in a newline."""
 
 
@@ -42,7 +42,7 @@ def suffix(format: str) -> str:
     return _find(format).SUFFIX
 
 
-def render(format: str, record: Profile) -> str:
+def render(format: str, record: Frozen) -> str:
     """The record in this format.
 
     Raises:

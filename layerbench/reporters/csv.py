@@ -9,8 +9,18 @@ from __future__ import annotations
 import csv
 import io
 
-from layerbench.records import LayerRow, Profile, Summary
+from layerbench.records import (
+    LayerRow,
+    MemoryEstimate,
+    MemoryReport,
+    MemoryRow,
+    Profile,
+    Structure,
+    StructureRow,
+    Summary,
+)
 from layerbench.reporters import layout
+from layerbench.workload import Frozen, Workload
 
 NAME = "csv"
 SUFFIX = ".csv"
@@ -21,10 +31,40 @@ _TIMES = ("inclusive", "self", "host_inclusive", "host_self")
 _UNITLESS = ("n", "verdict", "missed")
 
 
-def render(record: Profile) -> str:
-    """The whole model first (``kind`` is ``whole``), then the layers in tree order."""
-    surroundings = _surroundings(record)
-    rows = [_whole(record), *(_layer(row) for row in record.layers)]
+def render(record: Frozen) -> str:
+    """Rows in tree order; a profile's first one (``kind`` is ``whole``) is the whole model."""
+    if isinstance(record, Profile):
+        rows = [_whole(record), *(_layer(row) for row in record.layers)]
+        return _table(_surroundings(record), rows)
+    if isinstance(record, (Structure, MemoryReport, MemoryEstimate)):
+        return _table(_what_ran(record.workload), [_plain(row) for row in record.rows])
+    raise TypeError(f"no CSV for a {type(record).__name__}")
+
+
+def _plain(row: StructureRow | MemoryRow) -> Cells:
+    """A row's fields as they are: FLOPs, elements, bytes."""
+    return {
+        name: "; ".join(value)
+        if name == "uncounted"
+        else _shapes(value)
+        if name.endswith("_shapes")
+        else value
+        for name, value in ((name, getattr(row, name)) for name in type(row).model_fields)
+    }
+
+
+def _what_ran(workload: Workload) -> Cells:
+    return {
+        "model": workload.model,
+        "input": workload.input,
+        "batch": workload.batch,
+        "dtype": workload.dtype,
+        "memory_format": workload.memory_format,
+        "mode": workload.mode,
+    }
+
+
+def _table(surroundings: Cells, rows: list[Cells]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=[*surroundings, *rows[0]], lineterminator="\n")
     writer.writeheader()
@@ -34,15 +74,9 @@ def render(record: Profile) -> str:
 
 def _surroundings(record: Profile) -> Cells:
     environment = record.environment
-    workload = record.workload
     return {
-        "model": workload.model,
-        "input": workload.input,
-        "batch": workload.batch,
-        "dtype": workload.dtype,
-        "memory_format": workload.memory_format,
-        "mode": workload.mode,
-        "compile": workload.compile,
+        **_what_ran(record.workload),
+        "compile": record.workload.compile,
         "device": environment.device.name,
         "threads": layout.threads(record),
         "torch": environment.software.packages.get("torch"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from layerbench.records import Profile
+from layerbench.workload import Frozen
 
 NAME = "json"
 SUFFIX = ".json"
 
 
-def render(record: Profile) -> str:
-    """One line for every field, and for every row of ``layers``.
+def render(record: Frozen) -> str:
+    """One line for every field, and for every row.
 
     Raises:
         ValueError: a value is not finite, which JSON cannot say.

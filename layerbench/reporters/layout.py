@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerbench import units
-from layerbench.records import LayerRow, Profile, Summary
+from layerbench.records import LayerRow, Profile, Shape, Summary
 from layerbench.workload import OWN_WEIGHTS, Workload
 
 
@@ -92,10 +92,15 @@ def shapes(row: LayerRow) -> str:
 
 def first_shape(row: LayerRow) -> str:
     """The first input shape, and how many more there are."""
-    if not row.input_shapes:
+    return shape_list(row.input_shapes)
+
+
+def shape_list(shapes: Sequence[Shape]) -> str:
+    """The first shape, and how many more there are; ``-`` without any."""
+    if not shapes:
         return "-"
-    more = len(row.input_shapes) - 1
-    return units.shape(row.input_shapes[0]) + (f" +{more}" if more else "")
+    more = len(shapes) - 1
+    return units.shape(shapes[0]) + (f" +{more}" if more else "")
 
 
 def variant(workload: Workload) -> list[str]:

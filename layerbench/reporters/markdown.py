@@ -2,16 +2,106 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from layerbench import units
-from layerbench.records import LayerRow, Profile
+from layerbench.records import (
+    LayerRow,
+    MemoryEstimate,
+    MemoryReport,
+    MemoryRow,
+    Profile,
+    Structure,
+)
 from layerbench.reporters import layout
+from layerbench.workload import Frozen
 
 NAME = "md"
 SUFFIX = ".md"
 
 
-def render(record: Profile) -> str:
-    """The whole-model figures and, for a layers record, the block table."""
+def render(record: Frozen) -> str:
+    """The figures of the whole and, where the record has layers, the block table."""
+    if isinstance(record, Profile):
+        return _profile(record)
+    if isinstance(record, Structure):
+        return _structure(record)
+    if isinstance(record, MemoryReport):
+        return _memory(record)
+    if isinstance(record, MemoryEstimate):
+        return _estimate(record)
+    raise TypeError(f"no Markdown for a {type(record).__name__}")
+
+
+def _structure(record: Structure) -> str:
+    workload = record.workload
+    rows = [
+        [
+            "" if row.position is None else str(row.position),
+            row.type,
+            f"`{row.path}`",
+            layout.shape_list(row.input_shapes),
+            layout.shape_list(row.output_shapes),
+            units.count(row.parameters),
+            "-" if row.flops is None else units.flops(row.flops),
+        ]
+        for row in record.rows
+        if row.block
+    ]
+    header = ["#", "Block", "Path", "Input shape", "Output shape", "Parameters", "FLOPs"]
+    parts = [
+        f"### {layout.model_name(workload)} on {workload.input}: structure",
+        f"{units.count(record.parameters)} parameters, {units.flops(record.flops)} "
+        f"({units.macs(record.macs)})",
+        *([layout.markdown_table(header, rows, "rllllrr")] if rows else []),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _memory(record: MemoryReport) -> str:
+    workload = record.workload
+    parts = [
+        f"### {layout.model_name(workload)} on {workload.input}: memory, measured",
+        f"Tensors before the run: {units.mebibytes(record.total.block_bytes)} in 512-byte blocks; "
+        f"peak of all tensors: {units.mebibytes(record.peak.bytes)}, in `{record.peak.owner}`.",
+        *_memory_blocks(record.rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _estimate(record: MemoryEstimate) -> str:
+    workload = record.workload
+    low, high = record.peak_interval.low, record.peak_interval.high
+    parts = [
+        f"### {layout.model_name(workload)} on {workload.input}: memory predicted for "
+        f"{record.device}",
+        f"Allocated at the peak {units.mebibytes(record.peak_bytes)} "
+        f"[{units.mebibytes(low, unit=False)}, {units.mebibytes(high, unit=False)}], reserved "
+        f"{units.mebibytes(record.reserved_bytes)}.",
+        *_memory_blocks(record.rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _memory_blocks(rows: Sequence[MemoryRow]) -> list[str]:
+    cells = [
+        [
+            "" if row.position is None else str(row.position),
+            row.type,
+            f"`{row.path}`",
+            *(
+                "-" if value is None else units.mebibytes(value, unit=False)
+                for value in (row.allocated, row.kept, row.live_peak)
+            ),
+        ]
+        for row in rows
+        if row.block
+    ]
+    header = ["#", "Block", "Path", "Allocated MiB", "Kept MiB", "Live peak MiB"]
+    return [layout.markdown_table(header, cells, "rllrrr")] if cells else []
+
+
+def _profile(record: Profile) -> str:
     workload = record.workload
     parts = [
         f"### {layout.model_name(workload)} on {workload.input}, {_place(record)}",

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 
 from layerbench import units
 from layerbench.errors import UsageError
-from layerbench.records import Profile
+from layerbench.records import MemoryReport, Profile, Structure
 from layerbench.reporters import layout
+from layerbench.workload import Frozen, Workload
 
 SORTS = ("device", "model", "input", "mean", "median", "parameters")
 
@@ -32,31 +33,75 @@ _COLUMNS = {
     "Parameters": "r",
     "Verdict": "l",
 }
+_MEMORY_COLUMNS = {
+    "Allocated MiB": "r",
+    "Tensors M": "r",
+    "Peak MiB": "r",
+}
+_STRUCTURE_COLUMNS = {"GFLOPs": "r"}
 _OPENING = re.compile(r"<!-- *layerbench:table\b(?P<arguments>[^\n]*?)-->")
 _ENDING = "<!-- layerbench:end -->"
 
 
-def render_table(profiles: Sequence[Profile], sort: str = "device") -> str:
-    """A GitHub table with a row for each record, without a final newline.
+def render_table(records: Sequence[Frozen], sort: str = "device") -> str:
+    """A GitHub table with a row for each profile, without a final newline.
 
     Args:
-        profiles: records of whole models, in any order.
+        records: profiles of whole models, in any order. Memory reports and structures among
+            them give the profiles of the same workload what their tensors hold before the run
+            (in 512-byte blocks, and in millions of elements), the peak of all tensors at
+            inference, and GFLOPs.
         sort: the first thing to order by, one of `SORTS`; then device, model, input and
             threads, numbers in names by their value (``resnet18`` before ``resnet101``).
 
     Raises:
-        UsageError: no such order, or no record.
+        UsageError: no such order, or no profile.
     """
     if sort not in SORTS:
         raise UsageError(f"cannot sort by {sort!r}: choose from {', '.join(SORTS)}")
+    profiles = [record for record in records if isinstance(record, Profile)]
     if not profiles:
         raise UsageError("no whole-model record to make a table of: run sh stats.sh first")
+    more = _Companions(records)
     ordered = sorted(profiles, key=lambda record: _order(record, sort))
-    rows = [_row(record) for record in ordered]
-    return layout.markdown_table(list(_COLUMNS), rows, "".join(_COLUMNS.values()))
+    rows = [[*_row(record), *more.cells(record.workload)] for record in ordered]
+    columns = _COLUMNS | more.columns
+    return layout.markdown_table(list(columns), rows, "".join(columns.values()))
 
 
-def update_markers(text: str, load: Callable[[Sequence[str]], Sequence[Profile]]) -> str:
+class _Companions:
+    """The memory reports and structures beside the profiles, by workload."""
+
+    def __init__(self, records: Sequence[Frozen]) -> None:
+        self._memory = {
+            record.workload: record
+            for record in records
+            if isinstance(record, MemoryReport) and not record.training
+        }
+        self._structures = {
+            record.workload: record for record in records if isinstance(record, Structure)
+        }
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Those that some record has something for."""
+        memory = _MEMORY_COLUMNS if self._memory else {}
+        return memory | (_STRUCTURE_COLUMNS if self._structures else {})
+
+    def cells(self, workload: Workload) -> list[str]:
+        """One for each of `columns`; ``-`` where no record of the workload is there."""
+        memory, structure = self._memory.get(workload), self._structures.get(workload)
+        cells = dict.fromkeys(self.columns, "-")
+        if memory:
+            cells["Allocated MiB"] = units.mebibytes(memory.total.block_bytes, unit=False)
+            cells["Tensors M"] = f"{memory.total.elements / 1e6:.2f}"
+            cells["Peak MiB"] = units.mebibytes(memory.peak.bytes, unit=False)
+        if structure:
+            cells["GFLOPs"] = f"{structure.flops / 1e9:.2f}"
+        return list(cells.values())
+
+
+def update_markers(text: str, load: Callable[[Sequence[str]], Sequence[Frozen]]) -> str:
     """The document with every table between markers made anew.
 
     Args:

@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import pkgutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
@@ -24,6 +25,7 @@ from layerbench.zoo.family import (
     convert_value,
     random_input,
     seeded_on_cpu,
+    weights_left_out,
 )
 from layerbench.zoo.handed import describe, with_inputs
 
@@ -34,6 +36,7 @@ __all__ = [
     "Built",
     "Family",
     "build",
+    "build_shapes",
     "describe",
     "families",
     "inputs_for",
@@ -123,21 +126,48 @@ def resolve(
     )
 
 
-def build(workload: Workload) -> Built:
+def build(workload: Workload, *, load_weights: bool = True) -> Built:
     """Build the workload's model and inputs on the CPU from the workload's seed.
 
     The caller's random generators are left as they were.
 
+    Args:
+        workload: what to build.
+        load_weights: otherwise the model is as its weights configure it, with random ones.
+
     Raises:
         LayerbenchError: the weights cannot be loaded, or the user's callable failed.
     """
-    with seeded_on_cpu(workload.seed):
+    loading = nullcontext() if load_weights else weights_left_out()
+    with seeded_on_cpu(workload.seed), loading:
         built = _family_of(workload.model).build(workload)
         module = convert_module(built.module, workload)
     return Built(
         module,
         convert_value(built.args, workload.dtype, workload.memory_format),
         convert_value(built.kwargs, workload.dtype, workload.memory_format),
+    )
+
+
+def build_shapes(workload: Workload) -> Built:
+    """Build the workload's model and inputs on the meta device: shapes without memory.
+
+    Weights are not loaded; the model is as they configure it.
+
+    Raises:
+        LayerbenchError: the user's callable failed.
+        Exception: whatever a constructor raises that cannot do without its weights' values.
+    """
+    from layerbench.zoo.shapes import no_memory
+
+    with seeded_on_cpu(workload.seed), no_memory(), weights_left_out():
+        built = _family_of(workload.model).build(workload)
+    module = convert_module(built.module, workload, "meta")
+    format_, dtype = workload.memory_format, workload.dtype
+    return Built(
+        module,
+        convert_value(built.args, dtype, format_, "meta"),
+        convert_value(built.kwargs, dtype, format_, "meta"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,11 +69,30 @@ class Family(Protocol):
         """Build in float32 and on the CPU, with random inputs of ``workload.shape``.
 
         Called with the random generator seeded; `layerbench.zoo.build` sets the dtype, the
-        memory format and the mode afterwards.
+        memory format and the mode afterwards. Where `loads_weights` says no, the model
+        is as its weights would configure it, and nothing is loaded.
 
         Raises:
             LayerbenchError: the weights cannot be loaded, or a user's callable failed.
         """
+
+
+_loading: ContextVar[bool] = ContextVar("whether weights are loaded", default=True)
+
+
+@contextmanager
+def weights_left_out() -> Iterator[None]:
+    """Inside, a model is built as its weights configure it, and they are not loaded."""
+    token = _loading.set(False)
+    try:
+        yield
+    finally:
+        _loading.reset(token)
+
+
+def loads_weights() -> bool:
+    """Whether `Family.build` is to load the weights that the workload names."""
+    return _loading.get()
 
 
 def one_line(error: BaseException) -> str:
@@ -101,11 +121,11 @@ def seeded_on_cpu(seed: int) -> Iterator[None]:
         yield
 
 
-def convert_module(module: nn.Module, workload: Workload) -> nn.Module:
-    """Set dtype (floating parameters and buffers), memory format and mode, in place."""
+def convert_module(module: nn.Module, workload: Workload, device: str = "cpu") -> nn.Module:
+    """Set device, dtype (floating parameters and buffers), memory format and mode, in place."""
     import torch
 
-    module.to(device="cpu", dtype=getattr(torch, workload.dtype))
+    module.to(device=device, dtype=getattr(torch, workload.dtype))
     if workload.memory_format == "channels_last":
         # Module.to(memory_format=...) refuses a model that has 5-D weights.
         for tensor in [*module.parameters(), *module.buffers()]:
@@ -113,8 +133,13 @@ def convert_module(module: nn.Module, workload: Workload) -> nn.Module:
     return module.train(workload.mode == "train")
 
 
-def convert_value(value: Any, dtype: str, memory_format: str) -> Any:  # noqa: ANN401 - any nesting
-    """The tensors in ``value`` (nested lists, tuples, dicts) on the CPU in dtype and format.
+def convert_value(
+    value: Any,  # noqa: ANN401 - any nesting
+    dtype: str,
+    memory_format: str,
+    device: str = "cpu",
+) -> Any:  # noqa: ANN401 - any nesting
+    """The tensors in ``value`` (nested lists, tuples, dicts) on the device in dtype and format.
 
     Integer tensors keep their type, tensors of other than 4 or 5 dimensions their strides,
     and what is no tensor is passed on.
@@ -124,7 +149,7 @@ def convert_value(value: Any, dtype: str, memory_format: str) -> Any:  # noqa: A
     floating = getattr(torch, dtype)
 
     def convert(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.cpu()
+        tensor = tensor.to(device)
         tensor = tensor.to(floating) if tensor.is_floating_point() else tensor
         return _channels_last(tensor) if memory_format == "channels_last" else tensor
 

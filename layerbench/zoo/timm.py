@@ -8,7 +8,7 @@ from types import ModuleType
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
 from layerbench.workload import Workload
 from layerbench.zoo import inputs
-from layerbench.zoo.family import Built, one_line, random_input
+from layerbench.zoo.family import Built, loads_weights, one_line, random_input
 from layerbench.zoo.inputs import InputSpec
 
 _PREFIX = "timm:"
@@ -53,7 +53,7 @@ class Timm:
         timm = _timm()
         name = _timm_name(workload.model, workload.weights)
         arguments = (random_input(workload.shape, workload.seed),)
-        if workload.weights is None:
+        if workload.weights is None or not loads_weights():
             return Built(timm.create_model(name, pretrained=False), arguments)
         try:
             return Built(timm.create_model(name, pretrained=True), arguments)

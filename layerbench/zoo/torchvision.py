@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
 from layerbench.workload import Workload
 from layerbench.zoo import inputs
-from layerbench.zoo.family import Built, one_line, random_input
+from layerbench.zoo.family import Built, loads_weights, one_line, random_input
 from layerbench.zoo.inputs import InputSpec
 
 if TYPE_CHECKING:
@@ -101,6 +102,9 @@ def _build(model: str, weights: str | None) -> nn.Module:
         warnings.simplefilter("ignore", FutureWarning)
         if weights is None:
             return builder(**options)
+        if not loads_weights():
+            with _loading_nothing():
+                return builder(**options)
         try:
             return builder(**options)
         except (KeyError, ValueError):
@@ -110,6 +114,25 @@ def _build(model: str, weights: str | None) -> nn.Module:
                 f"the weights {weights!r} of {model} could not be loaded ({one_line(error)}); "
                 "check the network, or leave the weights out for random ones"
             ) from error
+
+
+@contextmanager
+def _loading_nothing() -> Iterator[None]:
+    """Let builders believe that they loaded weights: some change the model afterwards.
+
+    GoogLeNet's drops the auxiliary heads that its weights came with.
+    """
+    from torch import nn
+    from torchvision.models import WeightsEnum
+
+    originals = WeightsEnum.get_state_dict, nn.Module.load_state_dict
+    WeightsEnum.get_state_dict = lambda *_, **__: {}
+    nn.Module.load_state_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        WeightsEnum.get_state_dict = originals[0]
+        nn.Module.load_state_dict = originals[1]  # type: ignore[method-assign]
 
 
 def _check_weights(model: str, weights: str) -> None:

@@ -1,24 +1,18 @@
-"""Plain text, made to be read in a pull request and searched with grep."""
+"""The text report of a profile: times of the whole, the blocks and the layers."""
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
 
 from layerbench import units
 from layerbench.records import LayerRow, Profile, Reconciliation, Summary, Verdict
 from layerbench.reporters import layout
+from layerbench.reporters.text import page
+from layerbench.reporters.text.page import Section
 
-NAME = "txt"
-SUFFIX = ".txt"
-
-WIDTH = 118
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
 _MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
 _FUNCTION_MARK = "ƒ "
-
-Section = list[str]
 
 
 def render(record: Profile) -> str:
@@ -31,31 +25,31 @@ def render(record: Profile) -> str:
         _layer_sentences(record),
         _reconciliation(record),
         _verdicts(record),
-        _listed("Warnings", record.environment.warnings),
-        _listed("Notes", record.notes),
-        _listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
+        page.listed("Warnings", record.environment.warnings),
+        page.listed("Notes", record.notes),
+        page.listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
     ]
-    return "\n\n".join("\n".join(section) for section in sections if section) + "\n"
+    return page.joined(sections)
 
 
 def _header(record: Profile) -> Section:
     workload, environment = record.workload, record.environment
     title = f"{layout.model_name(workload)} on {workload.input}"
-    lines = [title, "=" * len(title)]
-    lines += _field(
+    lines = page.titled(title)
+    lines += page.field(
         "Model",
         f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
         + layout.weights(workload),
     )
-    lines += _field("Input", f"{workload.input} {units.shape(workload.shape)}")
-    lines += _field("Mode", ", ".join([workload.mode, *_settings(record)]))
-    lines += _field("Device", _device(record))
-    lines += _field("Host", _host(record) if environment.device.kind != "cpu" else "")
-    lines += _field("Software", _software(record))
-    lines += _field("Settings", _pairs(environment.software.settings))
-    lines += _field("Plan", _plan(record))
-    lines += _field("Date", f"{environment.started} to {environment.finished}")
-    lines += _field("Commit", _commit(record))
+    lines += page.field("Input", f"{workload.input} {units.shape(workload.shape)}")
+    lines += page.field("Mode", ", ".join([workload.mode, *_settings(record)]))
+    lines += page.field("Device", _device(record))
+    lines += page.field("Host", _host(record) if environment.device.kind != "cpu" else "")
+    lines += page.field("Software", _software(record))
+    lines += page.field("Settings", page.pairs(environment.software.settings))
+    lines += page.field("Plan", _plan(record))
+    lines += page.field("Date", f"{environment.started} to {environment.finished}")
+    lines += page.field("Commit", _commit(record))
     # Never wrapped: it is there to be copied.
     return [*lines, f"{'Command':<10}{environment.command}"]
 
@@ -73,7 +67,7 @@ def _device(record: Profile) -> str:
         parts += _cores(record)
     if device.memory_bytes is not None:
         parts.append(f"{units.bytes_(device.memory_bytes)} memory")
-    return ", ".join([*parts, *([_pairs(device.details)] if device.details else [])])
+    return ", ".join([*parts, *([page.pairs(device.details)] if device.details else [])])
 
 
 def _host(record: Profile) -> str:
@@ -126,7 +120,7 @@ def _whole(record: Profile) -> Section:
             units.milliseconds(median, layout.half_width(record.whole))
             for median in record.process_medians
         )
-        lines += _wrapped(f"Medians of the processes: {medians} ms", "  ")
+        lines += page.wrapped(f"Medians of the processes: {medians} ms", "  ")
     return [*lines, "", *_whole_sentence(record)]
 
 
@@ -140,9 +134,9 @@ def _figures(record: Profile, summary: Summary, fps: str | None) -> Section:
         f"median {layout.time(summary, 'median')} {layout.interval(summary)} (95 % interval{over})",
         summary.verdict,
     ]
-    missed = _wrapped(f"{summary.verdict}: {'; '.join(summary.missed)}", "  ")
+    missed = page.wrapped(f"{summary.verdict}: {'; '.join(summary.missed)}", "  ")
     line = "  " + " | ".join(parts)
-    return [line, *_wrapped(_distribution(summary), "  "), *(missed if summary.missed else [])]
+    return [line, *page.wrapped(_distribution(summary), "  "), *(missed if summary.missed else [])]
 
 
 def _distribution(summary: Summary) -> str:
@@ -176,7 +170,7 @@ def _block_table(record: Profile) -> Section:
         figures = [units.milliseconds(part, layout.base_half_width(record)), *blank]
         rows.append(["", name, "", "", "", *figures, layout.share(part, record), ""])
     align = "rlllr" + "." * len(times) + ".l"
-    return ["Blocks", *_table(header, rows, align)]
+    return ["Blocks", *page.table(header, rows, align)]
 
 
 def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
@@ -203,7 +197,7 @@ def _tree(record: Profile) -> Section:
     header += ["host ms", "host self"] if host else []
     rows = [_branch(row, record, host) for row in record.layers]
     align = "lr.l.l." + (".." if host else "") + "l"
-    table = _table([*header, ""], rows, align)
+    table = page.table([*header, ""], rows, align)
     return ["Layers (medians; share of means)", *table, *_legend(record)]
 
 
@@ -245,7 +239,7 @@ def _legend(record: Profile) -> Section:
             "ƒ a function that its module runs itself, timed in a pass of its own: its time is "
             "part of that module's self time"
         )
-    return _wrapped("; ".join(parts), "") if parts else []
+    return page.wrapped("; ".join(parts), "") if parts else []
 
 
 def _layer_sentences(record: Profile) -> Section:
@@ -290,7 +284,7 @@ def _reconciliation(record: Profile) -> Section:
         f"{units.seconds(abs(costs.wrapper_cost_s))} in a tight loop; a forward has "
         f"{layout.plural(costs.timed_calls, 'timed call')}.",
     ]
-    return ["Reconciliation", *(part for line in lines for part in _wrapped(line, "  "))]
+    return ["Reconciliation", *(part for line in lines for part in page.wrapped(line, "  "))]
 
 
 def _overhead(costs: Reconciliation) -> str:
@@ -332,76 +326,5 @@ def _verdicts(record: Profile) -> Section:
     return [
         "Verdicts",
         f"  Of {layout.plural(len(record.layers), 'row')} (inclusive times): {told}{rest}.",
-        *(part for line in doubtful for part in _wrapped(line, "  ")),
+        *(part for line in doubtful for part in page.wrapped(line, "  ")),
     ]
-
-
-def _listed(title: str, lines: Iterable[str]) -> Section:
-    """A titled list; nothing if it has no lines."""
-    wrapped = [part for line in lines for part in _wrapped(line, "  ")]
-    return [title, *wrapped] if wrapped else []
-
-
-def _field(name: str, text: str) -> Section:
-    """A line of the header; none without text."""
-    if not text:
-        return []
-    first, *more = _wrap(text, WIDTH - 10)
-    return [f"{name:<10}{first}", *(" " * 10 + line for line in more)]
-
-
-def _pairs(values: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _wrapped(text: str, indent: str) -> Section:
-    """Lines of at most `WIDTH`, continued two further in."""
-    first, *more = _wrap(text, WIDTH - len(indent) - 2)
-    return [indent + first, *(f"{indent}  {line}" for line in more)]
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    """Lines of at most ``width``; a long word, such as a path, is left whole."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Section:
-    """Aligned columns.
-
-    Args:
-        header: column names.
-        rows: cells, as many in each row as there are names.
-        align: a letter a column: ``l`` left, ``r`` right, ``.`` on the decimal point.
-    """
-    columns = list(zip(*rows, strict=True))
-    aligned = [
-        _column(name, cells, side) for name, cells, side in zip(header, columns, align, strict=True)
-    ]
-    # An unnamed column belongs to the one before it: one blank between them instead of two.
-    joints = ["", *("  " if name else " " for name in header[1:])]
-    return [
-        "".join(joint + cell for joint, cell in zip(joints, line, strict=True)).rstrip()
-        for line in zip(*aligned, strict=True)
-    ]
-
-
-def _column(name: str, cells: Sequence[str], side: str) -> list[str]:
-    """The name, a rule and the cells, all of one width."""
-    if side == ".":
-        cells = _on_point(cells)
-    width = max(len(text) for text in (name, *cells))
-    pad = str.ljust if side == "l" else str.rjust
-    # A column of marks or remarks that are all empty takes no room.
-    return [pad(name, width), ("-" if name else " ") * width, *(pad(text, width) for text in cells)]
-
-
-def _on_point(cells: Sequence[str]) -> list[str]:
-    """Cells padded on the right so that their decimal points stand below each other."""
-    after = [len(text) - _point(text) for text in cells]
-    return [text + " " * (max(after) - own) for text, own in zip(cells, after, strict=True)]
-
-
-def _point(text: str) -> int:
-    """Where the decimal point stands, or would."""
-    number = text.partition(" ")[0]
-    return number.index(".") if "." in number else len(number)

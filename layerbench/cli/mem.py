@@ -1,0 +1,242 @@
+"""``mem``: what a model's memory holds, measured or predicted, and its structure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from layerbench.records import MemoryEstimate, MemoryReport, Structure
+    from layerbench.workload import Workload
+
+    Record = Structure | MemoryReport | MemoryEstimate
+
+NAME = "mem"
+
+WORKLOAD = "What runs"
+WHAT = "What is asked"
+REPORT = "What comes out"
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="SPEC",
+            help="A torchvision model's name, timm:NAME, package.module:callable or "
+            "path/to/file.py:callable.",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = "mobilenet_v2",
+    input: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            "--i",
+            "-i",
+            metavar="NAME|SHAPE",
+            help="cityscapes, pascal, imagenet, coco, cifar100, or a shape: NxCxHxW, or CxHxW "
+            "with --batch. Default: the model family's usual input.",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Images per forward.", show_default="1", rich_help_panel=WORKLOAD),
+    ] = None,
+    train: Annotated[
+        bool,
+        typer.Option(
+            "--train",
+            help="A training step (forward, backward, optimizer) instead of inference.",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = False,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="sgd, momentum, adam, adamw, rmsprop or adagrad; needs --train.",
+            show_default="sgd with --train",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(help="float32, float16, bfloat16 or float64.", rich_help_panel=WORKLOAD),
+    ] = "float32",
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="NHWC memory format.", rich_help_panel=WORKLOAD)
+    ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="DEFAULT or a name of the library's weights: the model as they configure it. "
+            "Only a measured run loads them.",
+            show_default="random ones",
+            rich_help_panel=WORKLOAD,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and input.", rich_help_panel=WORKLOAD)] = 0,
+    struct: Annotated[
+        bool,
+        typer.Option(
+            "--struct",
+            help="The structure instead: shapes, parameters, FLOPs. Nothing is allocated.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the run is measured. cuda on a machine that has none: a prediction, and "
+            "labelled so.",
+            show_default="cpu",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    predict: Annotated[
+        bool,
+        typer.Option(
+            "--predict",
+            help="Predict for cuda even where there is one.",
+            rich_help_panel=WHAT,
+        ),
+    ] = False,
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Does it fit into this much, such as 24GiB, and what is the largest batch that "
+            "does? Predicts.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            help="Show modules down to this depth; 1 is the model's children.",
+            show_default="all",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write DIR/<model>_<input>.*; without it the report goes to the terminal.",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="txt, json, csv, md; several with commas.",
+            show_default="txt,json with --out, else txt",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=REPORT)
+    ] = False,
+) -> None:
+    """Report a model's memory layer by layer, measured or predicted for a GPU, or its structure."""
+    from layerbench import reporters, store
+    from layerbench.cli import _options
+    from layerbench.errors import UsageError
+    from layerbench.units import parse_bytes
+
+    names = _options.formats(formats, out)
+    for name in names:
+        reporters.suffix(name)  # an unknown format is said before anything runs
+    if struct and (train or predict or device or gpu_memory):
+        raise UsageError("--struct says nothing of memory: leave the other questions out")
+    if optimizer is not None and not train:
+        raise UsageError("--optimizer belongs to a training step: add --train")
+    if depth is not None:
+        _options.at_least("--depth", depth, 0)
+    memory_bytes = None if gpu_memory is None else parse_bytes(gpu_memory)
+    if out is not None:
+        store.check_writable(out)
+
+    # After the cheap checks: this loads torch.
+    from layerbench import zoo
+    from layerbench.cli._progress import shown
+    from layerbench.tracing import check_optimizer
+    from layerbench.views import down_to
+
+    chosen = (optimizer or "sgd") if train else None
+    check_optimizer(chosen)
+    workload = zoo.resolve(
+        model,
+        input,
+        batch=batch,
+        dtype=_options.one_of("--dtype", dtype, ("float32", "float16", "bfloat16", "float64")),
+        memory_format="channels_last" if channels_last else "contiguous",
+        mode="train" if train else "eval",
+        seed=seed,
+        weights=weights,
+    )
+    with shown(workload.model, quiet) as progress:
+        if struct:
+            record: Record = _structure(workload)
+        elif predict or memory_bytes is not None or _is_elsewhere(device):
+            record = _estimate(workload, chosen, device, memory_bytes, progress)
+        else:
+            record = _measured(workload, chosen, device)
+    if out is None:
+        for name in names:
+            typer.echo(reporters.render(name, down_to(record, depth)), nl=False)
+        return
+    for name in names:
+        # JSON is there to compute with, so it is whole.
+        shown_record = record if name == "json" else down_to(record, depth)
+        path = store.place(record, out).with_suffix(reporters.suffix(name))
+        store.write_text(path, reporters.render(name, shown_record))
+        typer.echo(str(path))
+
+
+def _structure(workload: Workload) -> Structure:
+    from layerbench.anatomy import dissect
+
+    return dissect(workload)
+
+
+def _measured(workload: Workload, optimizer: Any, device: str | None) -> MemoryReport:  # noqa: ANN401 - a Literal
+    from layerbench import devices
+    from layerbench.weighing import weigh
+
+    return weigh(workload, devices.get(device or "cpu"), optimizer=optimizer)
+
+
+def _estimate(
+    workload: Workload,
+    optimizer: Any,  # noqa: ANN401 - a Literal
+    device: str | None,
+    memory_bytes: int | None,
+    progress: Any,  # noqa: ANN401 - a Progress
+) -> MemoryEstimate:
+    from layerbench.estimation.fit import with_fit
+    from layerbench.estimation.prediction import check_device, predict
+
+    check_device(device or "cuda")
+    estimate = predict(workload, optimizer=optimizer)
+    if memory_bytes is None:
+        return estimate
+    return with_fit(estimate, memory_bytes, progress=progress)
+
+
+def _is_elsewhere(device: str | None) -> bool:
+    """Whether the device is a CUDA one that this machine does not have."""
+    from layerbench import devices
+
+    wanted = (device or "cpu").strip().lower()
+    present = devices.names()
+    return wanted.partition(":")[0] == "cuda" and not any(
+        name.startswith("cuda") for name in present
+    )

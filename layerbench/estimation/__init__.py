@@ -1,0 +1,1 @@
+"""Predictions with their error: what a device that is not here would need."""

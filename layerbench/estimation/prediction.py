@@ -1,0 +1,257 @@
+"""The recipe of a memory prediction: fake tensors, a model of the allocator, stated terms."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import layerbench
+from layerbench import zoo
+from layerbench.errors import LayerbenchError, ModelRunError, UsageError
+from layerbench.estimation.allocator import Block, CachingAllocator
+from layerbench.estimation.kernels import chosen_as_on_gpu
+from layerbench.estimation.workspaces import CONTEXT, Workspaces
+from layerbench.guards import memory_explained, refuse_too_large, torch_version
+from layerbench.instruments.attach import mode_set, tensors_replaced
+from layerbench.instruments.memory import Holding, events, hold
+from layerbench.instruments.storages import Allocation, Trace
+from layerbench.instruments.structure import first_line
+from layerbench.nested import map_tensors
+from layerbench.records import Interval, MemoryEstimate
+from layerbench.records.memory import Optimizer
+from layerbench.tracing import RunFailed, Traced, trace_run
+from layerbench.workload import Workload
+from layerbench.zoo import Built
+
+DEVICE = "cuda"
+
+Level = Literal["low", "figure", "high"]
+
+# Among free blocks of one size the device's addresses decide, and nobody knows them; and what ran
+# before has cut the free memory into other pieces. One large segment, or a twentieth where there
+# are many, more or less.
+_SEGMENT = 20 * 2**20
+_FRAGMENTED = 0.05
+
+
+def predict(
+    workload: Workload, *, optimizer: Optimizer | None = None, subject: Built | None = None
+) -> MemoryEstimate:
+    """Predict the memory that a workload needs on a CUDA device, without one.
+
+    The state predicted is a steady one: libraries have taken their workspaces, an optimizer
+    has its state.
+
+    Args:
+        workload: what would run; a training workload needs an optimizer.
+        optimizer: makes it a training step.
+        subject: a model that was handed over, with its inputs; it stays as it was.
+
+    Raises:
+        ModelRunError: the model does not take the input.
+        NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
+    """
+    workspaces = Workspaces()
+    try:
+        traced, how = _fake_run(workload, optimizer, subject, workspaces), "fake"
+        notes: tuple[str, ...] = ()
+    except LayerbenchError:
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        workspaces = Workspaces()
+        traced, how = _real_run(workload, optimizer, subject, workspaces), "replayed"
+        notes = (f"replayed from a real run on the CPU, as fake tensors do not suffice: {reason}",)
+    return _record(workload, optimizer, traced, how, workspaces, notes)
+
+
+# --- running -------------------------------------------------------------------------------
+
+
+def _fake_run(
+    workload: Workload, optimizer: str | None, subject: Built | None, workspaces: Workspaces
+) -> Traced:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    built = subject or zoo.build_shapes(workload)
+
+    device = _stand_in_device(training=optimizer is not None)
+
+    def fake(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
+    with (
+        mode_set(built.module, workload.mode == "train"),
+        FakeTensorMode(allow_non_fake_inputs=True),
+        tensors_replaced(built.module, fake),
+        chosen_as_on_gpu(),
+    ):
+        args, kwargs = map_tensors((built.args, built.kwargs), fake)
+        return trace_run(
+            Built(built.module, args, kwargs),
+            optimizer=optimizer,
+            device=device,
+            for_gpu=True,
+            workspace=workspaces,
+            stepping=_ReadAsOne,
+        )
+
+
+def _stand_in_device(*, training: bool) -> str:
+    """What fake tensors say they are on.
+
+    Without a GPU, autograd's engine refuses to go backward over CUDA tensors, fake ones too: it
+    asks the driver for the current stream. There fake CPU tensors stand in; the operators that
+    run are the same but for attention and dropout, which are chosen here.
+    """
+    return "cpu" if training and not torch.cuda.is_available() else DEVICE
+
+
+def _real_run(
+    workload: Workload, optimizer: str | None, subject: Built | None, workspaces: Workspaces
+) -> Traced:
+    from layerbench import devices
+
+    cpu = devices.get("cpu")
+    with memory_explained(cpu):
+        refuse_too_large(workload, cpu, subject)
+        built = subject or zoo.build(workload, load_weights=False)
+        if subject is not None and optimizer is not None:
+            built = Built(copy.deepcopy(subject.module), subject.args, subject.kwargs)
+        try:
+            with mode_set(built.module, workload.mode == "train"):
+                return trace_run(
+                    built,
+                    optimizer=optimizer,
+                    device="cpu",
+                    for_gpu=True,
+                    workspace=workspaces,
+                )
+        except RunFailed as error:
+            raise ModelRunError(f"{workload.model}: {error}") from error
+
+
+class _ReadAsOne(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers 1 where an optimizer reads its step count, which a fake tensor cannot tell."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+        del types
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "cpu":
+            return 1.0
+        return func(*args, **(kwargs or {}))
+
+
+# --- the allocator -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    """What the model of the allocator made of a trace.
+
+    Attributes:
+        sizes: of the block that each allocation got.
+        reserved: bytes of all segments at the end; they are never given back.
+    """
+
+    sizes: list[int]
+    reserved: int
+
+
+def replay(trace: Trace, level: Level) -> _Replayed:
+    """Put a trace through the allocator, with workspaces at one of their three sizes."""
+    allocator = CachingAllocator()
+    blocks: dict[int, Block] = {}
+    sizes = [0] * len(trace.allocations)
+    for allocation, index, birth in events(trace):
+        if birth:
+            wanted = _wanted(allocation, level)
+            if wanted > 0:
+                blocks[index] = allocator.allocate(wanted)
+                sizes[index] = blocks[index].size
+        elif index in blocks:
+            allocator.release(blocks.pop(index))
+    return _Replayed(sizes, allocator.reserved)
+
+
+def _wanted(allocation: Allocation, level: Level) -> int:
+    if allocation.low is None or allocation.high is None or level == "figure":
+        return allocation.bytes
+    return allocation.low if level == "low" else allocation.high
+
+
+def _peak(traced: Traced, replayed: _Replayed) -> Holding:
+    return hold(traced.trace, replayed.sizes, traced.modules, traced.calls)
+
+
+# --- the record ----------------------------------------------------------------------------
+
+
+def _record(
+    workload: Workload,
+    optimizer: Optimizer | None,
+    traced: Traced,
+    how: str,
+    workspaces: Workspaces,
+    notes: Sequence[str],
+) -> MemoryEstimate:
+    levels: tuple[Level, ...] = ("low", "figure", "high")
+    runs = {level: replay(traced.trace, level) for level in levels}
+    peaks = {level: _peak(traced, run) for level, run in runs.items()}
+    figure = peaks["figure"]
+    allocated = [holding.peak.bytes for holding in peaks.values()]
+    reserved = [run.reserved for run in runs.values()]
+    peak_interval = Interval(low=min(allocated), high=max(allocated))
+    reserved_interval = Interval(
+        low=max(min(reserved) - _spread(min(reserved)), peak_interval.low),
+        high=max(reserved) + _spread(max(reserved)),
+    )
+    return MemoryEstimate.model_validate(
+        {
+            "workload": workload,
+            "device": DEVICE,
+            "how": how,
+            "training": optimizer is not None,
+            "optimizer": optimizer,
+            "torch": torch_version(),
+            "layerbench": layerbench.__version__,
+            "model_type": traced.model_type,
+            "peak_bytes": figure.peak.bytes,
+            "peak_interval": peak_interval,
+            "reserved_bytes": runs["figure"].reserved,
+            "reserved_interval": reserved_interval,
+            "total_bytes": runs["figure"].reserved + CONTEXT.bytes,
+            "total_interval": Interval(
+                low=reserved_interval.low + CONTEXT.low,
+                high=reserved_interval.high + CONTEXT.high,
+            ),
+            "peak_owner": figure.peak.owner,
+            "peak_phase": figure.peak.phase,
+            "peak_operator": figure.peak.operator,
+            "by_category": figure.peak.by_category,
+            "rows": figure.rows,
+            "timeline": figure.timeline,
+            "workspaces": workspaces.terms(),
+            "notes": tuple(notes),
+        }
+    )
+
+
+def _spread(reserved: int) -> int:
+    return max(_SEGMENT, int(reserved * _FRAGMENTED))
+
+
+def check_device(device: str) -> None:
+    """Raise `UsageError` for a device whose memory cannot be predicted."""
+    if device.partition(":")[0] != DEVICE:
+        raise UsageError(f"memory can be predicted for {DEVICE}, not for {device}")

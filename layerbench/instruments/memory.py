@@ -1,0 +1,262 @@
+"""From a trace of storages to what each module holds, and to whom the peak belongs.
+
+The same for a measured run and for a predicted one: what differs is how many bytes each
+allocation counts, those asked for or those of the block that an allocator handed out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from layerbench.instruments.storages import Allocation, Step, Trace
+from layerbench.instruments.structure import CallFacts
+from layerbench.records import CATEGORIES, Category, MemoryRow, Peak, Phase, TimelinePoint
+from layerbench.samples import RowFacts
+from layerbench.tree import ancestors, positions, tree_order, with_ancestors
+
+ITERATION = "iteration"
+FORWARD = "forward"
+FORWARD_END = "forward end"
+"""Moments of a trace's last iteration."""
+
+RESIDENT: frozenset[Category] = frozenset({"parameters", "buffers", "input"})
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a run held, ready for a record.
+
+    Attributes:
+        peak: the moment with the most bytes in the last iteration.
+        rows: modules in tree order.
+        timeline: of the last iteration.
+        resident_bytes, outside_bytes: see `layerbench.records.MemoryReport`.
+    """
+
+    peak: Peak
+    rows: tuple[MemoryRow, ...]
+    timeline: tuple[TimelinePoint, ...]
+    resident_bytes: int
+    outside_bytes: int
+
+
+def events(trace: Trace) -> Iterator[tuple[Allocation, int, bool]]:
+    """Every birth and death, in order: the allocation, its index, and whether it is a birth."""
+    moments = [(a.born, index, True) for index, a in enumerate(trace.allocations)]
+    moments += [
+        (a.died, index, False) for index, a in enumerate(trace.allocations) if a.died is not None
+    ]
+    for _, index, birth in sorted(moments):
+        yield trace.allocations[index], index, birth
+
+
+def hold(
+    trace: Trace,
+    sizes: Sequence[int],
+    modules: Sequence[RowFacts],
+    calls: Mapping[str, CallFacts],
+) -> Holding:
+    """Work out rows, peak and timeline of the trace's last iteration.
+
+    Args:
+        trace: of the whole run.
+        sizes: bytes of each of its allocations.
+        modules: facts of the modules' rows.
+        calls: of the modules that ran.
+    """
+    curve = _Curve(trace, sizes)
+    at_peak = curve.alive_at(curve.peak_moment)
+    resident = sum(sizes[i] for i in at_peak if trace.allocations[i].category in RESIDENT)
+    own_at_peak = _by_owner(trace, sizes, (i for i in at_peak if not _resident(trace, i)))
+    rows = _Rows(trace, sizes, curve, own_at_peak).of(modules, calls)
+    index = {row.path: number for number, row in enumerate(rows)}
+    return Holding(
+        peak=curve.peak(at_peak),
+        rows=rows,
+        timeline=curve.timeline(index),
+        resident_bytes=resident,
+        outside_bytes=own_at_peak.get(None, 0),
+    )
+
+
+def _resident(trace: Trace, index: int) -> bool:
+    return trace.allocations[index].category in RESIDENT
+
+
+def _by_owner(trace: Trace, sizes: Sequence[int], which: Iterator[int]) -> dict[str | None, int]:
+    sums: Counter[str | None] = Counter()
+    for index in which:
+        sums[trace.allocations[index].owner] += sizes[index]
+    return dict(sums)
+
+
+@dataclass
+class _Stretch:
+    """Consecutive operators of one module in one phase."""
+
+    owner: str | None
+    phase: Phase
+    begin: int
+    live_max: int = 0
+    live_end: int = 0
+
+
+class _Curve:
+    """The live bytes over the trace's last iteration."""
+
+    def __init__(self, trace: Trace, sizes: Sequence[int]) -> None:
+        self._trace = trace
+        self._sizes = sizes
+        self.begin = trace.marks.get(ITERATION, 0)
+        self.stretches = self._make_stretches()
+        self.peak_bytes = -1
+        self.peak_moment = self.begin
+        self._run()
+
+    def _make_stretches(self) -> list[_Stretch]:
+        stretches = [_Stretch(None, "load", 0)]
+        for step in self._trace.steps:
+            last = stretches[-1]
+            if step.begin >= self.begin and (step.owner, step.phase) != (last.owner, last.phase):
+                stretches.append(_Stretch(step.owner, step.phase, step.begin))
+        return stretches
+
+    def _run(self) -> None:
+        live, at = 0, 0
+        changes = self._changes()
+        for moment, change in changes:
+            while at + 1 < len(self.stretches) and self.stretches[at + 1].begin <= moment:
+                at += 1
+                self.stretches[at].live_max = self.stretches[at].live_end = live
+            live += change
+            stretch = self.stretches[at]
+            # What earlier iterations reached is not this one's.
+            stretch.live_max = max(stretch.live_max, live) if moment >= self.begin else live
+            stretch.live_end = live
+            if moment >= self.begin and live > self.peak_bytes:
+                self.peak_bytes, self.peak_moment = live, moment
+        for stretch in self.stretches[at + 1 :]:
+            stretch.live_max = stretch.live_end = live
+        if self.peak_bytes < 0:
+            self.peak_bytes = live
+
+    def _changes(self) -> list[tuple[int, int]]:
+        changes = []
+        for allocation, size in zip(self._trace.allocations, self._sizes, strict=True):
+            changes.append((allocation.born, size))
+            if allocation.died is not None:
+                changes.append((allocation.died, -size))
+        return sorted(changes)
+
+    def alive_at(self, moment: int) -> list[int]:
+        """Indices of the allocations alive after the event at this moment."""
+        return [
+            index
+            for index, allocation in enumerate(self._trace.allocations)
+            if allocation.born <= moment and (allocation.died is None or allocation.died > moment)
+        ]
+
+    def peak(self, alive: Sequence[int]) -> Peak:
+        step = self._step_at(self.peak_moment)
+        categories: Counter[Category] = Counter()
+        for index in alive:
+            categories[self._trace.allocations[index].category] += self._sizes[index]
+        return Peak(
+            bytes=self.peak_bytes,
+            owner=step.owner if step else None,
+            phase=step.phase if step else "load",
+            operator=step.operator if step else "",
+            by_category={name: categories[name] for name in CATEGORIES if categories[name]},
+        )
+
+    def _step_at(self, moment: int) -> Step | None:
+        steps = self._trace.steps
+        at = bisect_right(steps, moment, key=lambda step: step.begin) - 1
+        return steps[at] if at >= 0 and steps[at].begin >= self.begin else None
+
+    def timeline(self, index: Mapping[str, int]) -> tuple[TimelinePoint, ...]:
+        return tuple(
+            TimelinePoint(
+                owner=None if stretch.owner is None else index.get(stretch.owner),
+                phase=stretch.phase,
+                live_max=stretch.live_max,
+                live_end=stretch.live_end,
+            )
+            for stretch in self.stretches
+        )
+
+    def live_peaks(self) -> dict[str, int]:
+        """For each module the most bytes alive while it or a module below it ran."""
+        peaks: dict[str, int] = {}
+        for stretch in self.stretches:
+            if stretch.owner is not None:
+                for path in (stretch.owner, *ancestors(stretch.owner)):
+                    peaks[path] = max(peaks.get(path, 0), stretch.live_max)
+        return peaks
+
+
+class _Rows:
+    """Sums of allocations by module, over the last iteration."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        sizes: Sequence[int],
+        curve: _Curve,
+        at_peak: Mapping[str | None, int],
+    ) -> None:
+        began = trace.marks.get(FORWARD, curve.begin)
+        ended = trace.marks.get(FORWARD_END, trace.marks.get("end", 0))
+        own: Counter[str] = Counter()
+        kept: Counter[str] = Counter()
+        for allocation, size in zip(trace.allocations, sizes, strict=True):
+            if allocation.owner is None or allocation.born < curve.begin:
+                continue
+            own[allocation.owner] += size
+            survived = allocation.died is None or allocation.died > ended
+            # A library's workspace is kept too, but it is no activation.
+            if began <= allocation.born <= ended and survived and allocation.low is None:
+                kept[allocation.owner] += size
+        self._own, self._all = dict(own), with_ancestors(dict(own))
+        self._kept, self._all_kept = dict(kept), with_ancestors(dict(kept))
+        self._live = curve.live_peaks()
+        self._at_peak = at_peak
+
+    def of(
+        self, modules: Sequence[RowFacts], calls: Mapping[str, CallFacts]
+    ) -> tuple[MemoryRow, ...]:
+        order = tree_order([row.path for row in modules], [row.order for row in modules])
+        rows = [modules[index] for index in order]
+        blocks = (row.block and row.calls > 0 for row in rows)
+        numbers = positions((row.type for row in rows), blocks)
+        return tuple(
+            self._row(row, number, row.path in calls)
+            for row, number in zip(rows, numbers, strict=True)
+        )
+
+    def _row(self, row: RowFacts, position: int | None, ran: bool) -> MemoryRow:
+        path = row.path
+        known = ran or path in self._all
+
+        def value(sums: Mapping[str, int]) -> int | None:
+            return sums.get(path, 0) if known else None
+
+        return MemoryRow(
+            path=path,
+            type=row.type,
+            depth=row.depth,
+            calls=row.calls,
+            block=row.block,
+            position=position,
+            output_shapes=row.output_shapes,
+            parameters=row.parameters or 0,
+            allocated=value(self._all),
+            self_allocated=value(self._own),
+            kept=value(self._all_kept),
+            self_kept=value(self._kept),
+            live_peak=self._live.get(path),
+            self_at_peak=self._at_peak.get(path, 0) if known else None,
+        )

@@ -1,0 +1,102 @@
+"""Which module is running now: in the forward by its calls, in the backward by autograd's nodes.
+
+Full-backward hooks raise on in-place layers, so none are used. Autograd numbers the nodes of its
+graph in the order in which the forward makes them (`torch.autograd.graph.Node._sequence_nr`):
+the numbers drawn while a module runs are its own, and a node that runs in the backward is
+looked up by its number. Gradient accumulation has no number; it belongs to the parameter's owner.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
+
+OUTSIDE = None
+"""What `RunningModule.path` says outside the model: in the loss, in the optimizer."""
+
+# A node that accumulates a gradient carries the largest number there is.
+_NO_SEQUENCE = 2**63
+
+
+class RunningModule:
+    """Answers one question: which module runs now?
+
+    `entered` and `left` are called around every module's forward by whoever sees the calls
+    (`layerbench.instruments.structure.CallObserver`).
+
+    Args:
+        model: whose parameters' owners are to be known in the backward.
+
+    Known limitations: nodes that a custom `torch.autograd.Function` makes in the backward, and
+    activation checkpointing, which runs modules again inside the backward: those calls are seen
+    as forward calls of the modules, which is what they are.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._stack: list[str] = []
+        self._numbers: list[int] = []
+        self._paths: list[str | None] = []
+        self._of_parameter = {
+            id(parameter): path
+            for path, module in model.named_modules()
+            for parameter in module._parameters.values()
+            if parameter is not None
+        }
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        """Paths of the modules whose forward is running, outermost first."""
+        return tuple(self._stack)
+
+    def entered(self, path: str) -> None:
+        """A module's forward begins."""
+        self._stack.append(path)
+        self._note()
+
+    def left(self) -> None:
+        """The innermost module's forward ends, whether it returned or raised."""
+        self._stack.pop()
+        self._note()
+
+    @contextmanager
+    def inside(self, path: str) -> Iterator[None]:
+        """`entered` and `left` around a block."""
+        self.entered(path)
+        try:
+            yield
+        finally:
+            self.left()
+
+    def forget(self) -> None:
+        """Forget the nodes of an earlier graph."""
+        self._numbers.clear()
+        self._paths.clear()
+
+    def path(self) -> str | None:
+        """The innermost module running, or whose backward is running; ``None`` outside all."""
+        if self._stack:
+            return self._stack[-1]
+        node = torch._C._current_autograd_node()
+        return OUTSIDE if node is None else self._of_node(node)
+
+    def _note(self) -> None:
+        number = _get_sequence_nr()
+        path = self._stack[-1] if self._stack else OUTSIDE
+        if self._numbers and self._numbers[-1] == number:
+            self._paths[-1] = path
+        else:
+            self._numbers.append(number)
+            self._paths.append(path)
+
+    def _of_node(self, node: torch.autograd.graph.Node) -> str | None:
+        number = node._sequence_nr()
+        if number >= _NO_SEQUENCE:
+            variable = getattr(node, "variable", None)
+            return self._of_parameter.get(id(variable), OUTSIDE)
+        at = bisect_right(self._numbers, number) - 1
+        return self._paths[at] if at >= 0 else OUTSIDE

@@ -1,0 +1,275 @@
+"""The life of every tensor storage in a run: who allocated it, when, and when it was freed.
+
+A dispatch mode sees each operator below autograd, so also those of the backward and of an
+optimizer; a weak reference on each storage tells its end. The same works on real tensors of any
+device and on fake ones (`torch._subclasses.FakeTensorMode`), which have shapes but no memory.
+What a kernel takes and gives back inside one operator is not a tensor and is not seen here.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from layerbench.instruments.running import OUTSIDE, RunningModule
+from layerbench.records import Category, Phase
+
+
+@dataclass(slots=True)
+class Allocation:
+    """One storage.
+
+    Attributes:
+        bytes: as asked for.
+        owner: path of the module that ran, ``None`` outside all.
+        phase: what was going on.
+        operator: that allocated it; empty for what was there before.
+        category: what it is for; `layerbench.instruments.memory` finds out what the tracker
+            cannot know.
+        born, died: moments on one count of events; ``None`` while it lives.
+        low, high: bounds of ``bytes`` where they are not known but estimated.
+    """
+
+    bytes: int
+    owner: str | None
+    phase: Phase
+    operator: str
+    category: Category
+    born: int
+    died: int | None = None
+    low: int | None = None
+    high: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operator.
+
+    Attributes:
+        owner, phase, operator: as in `Allocation`.
+        begin, end: moments: events between them are the operator's own.
+    """
+
+    owner: str | None
+    phase: Phase
+    operator: str
+    begin: int
+    end: int
+
+
+@dataclass
+class Trace:
+    """Everything a run did to memory, in order.
+
+    Attributes:
+        allocations: of all storages seen, in order of birth.
+        steps: the operators, in order.
+        marks: moments that the run named, such as the end of the forward.
+    """
+
+    allocations: list[Allocation] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    marks: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Memory that a kernel takes besides its outputs, an estimate with its bounds, in bytes.
+
+    Attributes:
+        lasting: a name where it is taken once and kept, as a library's workspace is; empty
+            where it is given back when the operator ends.
+    """
+
+    bytes: int
+    low: int
+    high: int
+    lasting: str = ""
+
+
+LOADED = "loaded"
+"""The moment when model and input are there and nothing has run."""
+
+WorkspaceRule = Callable[[Any, Sequence[Any], dict[str, Any], Any], Iterable[Taken]]
+"""What the kernels of an operator take: (operator, arguments, keyword arguments, output)."""
+
+
+class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes storages while it is entered.
+
+    Args:
+        running: says which module an operator belongs to.
+        device: storages on other devices are passed over; ``None`` notes all.
+        workspace: what kernels take inside an operator, where that is known.
+
+    Known limitations: a storage allocated inside an operator and not returned by it (a kernel's
+    temporary) is not seen; nor is one whose tensor a C++ extension makes without the
+    dispatcher.
+    """
+
+    def __init__(
+        self,
+        running: RunningModule,
+        device: str | None = None,
+        workspace: WorkspaceRule | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.trace = Trace()
+        self.phase: Phase = "load"
+        self._running = running
+        self._device = device
+        self._workspace = workspace
+        self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage], Allocation]] = {}
+        self._lasting: dict[str, Allocation] = {}
+        self._now = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload; its type is private to torch
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+        del types
+        given = kwargs or {}
+        owner, phase = self._running.path(), self.phase
+        begin = self._tick()
+        output = func(*args, **given)
+        name = str(func.overloadpacket._qualified_op_name).replace("::", ".")
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, torch.Tensor):
+                self._see(leaf, owner, phase, name, "activations")
+        if self._workspace is not None:
+            for taken in self._workspace(func, args, given, output):
+                self._take(taken, owner, phase, name)
+        self.trace.steps.append(Step(owner, phase, name, begin, self._now))
+        return output
+
+    def add(self, tensor: torch.Tensor, category: Category) -> None:
+        """Note a tensor that is there already, or say what one is for."""
+        known = self._known(tensor)
+        if known is not None:
+            known.category = category
+        else:
+            self._see(tensor, OUTSIDE, self.phase, "", category)
+
+    def leave_out(self, tensor: torch.Tensor) -> None:
+        """Count a tensor as nothing: it would lie elsewhere."""
+        known = self._known(tensor)
+        if known is not None:
+            known.bytes = 0
+
+    def mark(self, name: str) -> None:
+        """Name this moment."""
+        self.trace.marks[name] = self._tick()
+
+    @contextmanager
+    def during(self, phase: Phase) -> Iterator[None]:
+        """What is noted in the block belongs to this phase."""
+        before, self.phase = self.phase, phase
+        try:
+            yield
+        finally:
+            self.phase = before
+
+    def finish(self) -> Trace:
+        """The trace; what is alive now has no end. The tracker must not be entered again.
+
+        What libraries take once and keep is there from the moment ``loaded`` on: a run that
+        goes on finds it so.
+        """
+        self.mark("end")
+        self._alive.clear()
+        for allocation in self._lasting.values():
+            allocation.born = self.trace.marks.get(LOADED, 0)
+        return self.trace
+
+    def _known(self, tensor: torch.Tensor) -> Allocation | None:
+        storage = _storage(tensor)
+        entry = None if storage is None else self._alive.get(storage._cdata)
+        return entry[1] if entry is not None and entry[0]() is storage else None
+
+    def _see(
+        self,
+        tensor: torch.Tensor,
+        owner: str | None,
+        phase: Phase,
+        operator: str,
+        category: Category,
+    ) -> None:
+        if self._device is not None and tensor.device.type != self._device:
+            return
+        storage = _storage(tensor)
+        if storage is None:
+            return
+        key, size = storage._cdata, storage.nbytes()
+        entry = self._alive.get(key)
+        if entry is not None and entry[0]() is storage:
+            if entry[1].bytes == size:
+                return
+            # Resized in place, as an ``out=`` variant does: the old memory is given back.
+            entry[1].died = self._tick()
+        allocation = Allocation(size, owner, phase, operator, category, self._tick())
+        self.trace.allocations.append(allocation)
+        self._alive[key] = (weakref.ref(storage, _Ending(self, key, allocation)), allocation)
+
+    def _take(self, taken: Taken, owner: str | None, phase: Phase, operator: str) -> None:
+        if taken.lasting in self._lasting:
+            return
+        allocation = Allocation(
+            taken.bytes,
+            OUTSIDE if taken.lasting else owner,
+            phase,
+            operator,
+            "workspace",
+            self._tick(),
+            low=taken.low,
+            high=taken.high,
+        )
+        self.trace.allocations.append(allocation)
+        if taken.lasting:
+            self._lasting[taken.lasting] = allocation
+        else:
+            allocation.died = self._tick()
+
+    def _ended(self, key: int, allocation: Allocation) -> None:
+        if allocation.died is None:
+            allocation.died = self._tick()
+        entry = self._alive.get(key)
+        if entry is not None and entry[1] is allocation:
+            del self._alive[key]
+
+    def _tick(self) -> int:
+        self._now += 1
+        return self._now
+
+
+class _Ending:
+    """Called when a storage is gone. Holds the tracker weakly: a storage may outlive the run."""
+
+    __slots__ = ("_allocation", "_key", "_tracker")
+
+    def __init__(self, tracker: StorageTracker, key: int, allocation: Allocation) -> None:
+        self._tracker = weakref.ref(tracker)
+        self._key = key
+        self._allocation = allocation
+
+    def __call__(self, _: object) -> None:
+        tracker = self._tracker()
+        if tracker is not None and tracker._alive:
+            tracker._ended(self._key, self._allocation)
+
+
+def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The tensor's storage; ``None`` for tensors without one (sparse, quantized packs, mkldnn)."""
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return None

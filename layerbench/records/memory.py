@@ -1,0 +1,261 @@
+"""What a model's tensors need: measured in a run (`MemoryReport`) or predicted (`MemoryEstimate`).
+
+Bytes are those of the tensors' storages as they were asked for. ``block_bytes`` are what an
+allocator that hands out multiples of 512 bytes, as CUDA's caching allocator does, takes for them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from layerbench.environment import Environment
+from layerbench.records.timing import Shape
+from layerbench.workload import Frozen, Workload
+
+Category = Literal[
+    "parameters",
+    "buffers",
+    "input",
+    "gradients",
+    "optimizer state",
+    "activations",
+    "workspace",
+]
+CATEGORIES: tuple[Category, ...] = get_args(Category)
+
+Phase = Literal["load", "forward", "loss", "backward", "optimizer"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+Optimizer = Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "adagrad"]
+
+
+class TensorRow(Frozen):
+    """One tensor that is there before the model runs."""
+
+    name: str
+    role: Literal["parameter", "buffer", "input"]
+    shape: Shape
+    dtype: str
+    elements: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    block_bytes: int = Field(ge=0)
+    note: str = ""
+
+
+class Totals(Frozen):
+    """Sums over tensors, a storage that several share counted once."""
+
+    tensors: int
+    elements: int
+    bytes: int
+    block_bytes: int
+
+
+class MemoryRow(Frozen):
+    """One module.
+
+    Attributes:
+        path, type, depth, calls, block, position: as in `layerbench.records.LayerRow`.
+        allocated: bytes of all storages that the module and those below it allocated, in all
+            phases, freed ones included.
+        self_allocated: without the modules below it.
+        kept: of those allocated in the forward, the bytes still alive when the forward had
+            ended: what is saved for the backward, and the model's output.
+        self_kept: without the modules below it.
+        live_peak: the most bytes of all tensors together at any moment while it ran.
+        self_at_peak: the bytes, allocated by itself, that were alive at the peak of the run.
+            See `MemoryReport.outside_bytes` for what they add up to.
+    """
+
+    path: str
+    type: str
+    depth: int = Field(ge=0)
+    calls: int = Field(ge=0)
+    block: bool = False
+    position: int | None = None
+    output_shapes: tuple[Shape, ...] = ()
+    parameters: int = Field(ge=0)
+    allocated: int | None = None
+    self_allocated: int | None = None
+    kept: int | None = None
+    self_kept: int | None = None
+    live_peak: int | None = None
+    self_at_peak: int | None = None
+
+
+class Peak(Frozen):
+    """The moment with the most bytes alive.
+
+    Attributes:
+        bytes: alive then.
+        owner: path of the module running then; ``""`` is the model itself, ``None`` outside it
+            (loss, optimizer).
+        phase: what was going on.
+        operator: the operator that reached it.
+        by_category: bytes alive then; adds up to ``bytes``.
+    """
+
+    bytes: int
+    owner: str | None
+    phase: Phase
+    operator: str
+    by_category: dict[Category, int]
+
+
+class TimelinePoint(Frozen):
+    """A stretch of the run in which one module was running.
+
+    Attributes:
+        owner: index into ``rows``; ``None`` outside the model.
+        phase: what was going on.
+        live_max: the most bytes alive during the stretch; ``live_end``: at its end.
+    """
+
+    owner: int | None
+    phase: Phase
+    live_max: int
+    live_end: int
+
+
+class ProcessMemory(Frozen):
+    """The process's resident set, in bytes, as the operating system counts it."""
+
+    before: int
+    peak: int
+
+
+class AllocatorFigures(Frozen):
+    """What the device's allocator said at its peak, in bytes."""
+
+    allocated: int
+    reserved: int
+
+
+class MemoryReport(Frozen):
+    """Memory measured in a real run.
+
+    Attributes:
+        training: whether a training step ran (forward, backward, optimizer), else one forward.
+        optimizer: of the training step.
+        tensors: parameters, buffers and inputs, each with name and size.
+        parameters, buffers, inputs, total: sums over them.
+        resident_bytes: of ``tensors``; they are there all the time.
+        outside_bytes: alive at the peak and allocated outside any module: the loss, the
+            optimizer's state. ``resident_bytes``, ``outside_bytes`` and all rows'
+            ``self_at_peak`` add up to ``peak.bytes`` exactly.
+        peak: the moment with the most bytes of tensors alive.
+        rows: modules in tree order.
+        timeline: how the live bytes went.
+        process: the process's resident set beside it; ``None`` where it cannot be read.
+        allocator: the device's own figures; ``None`` on the CPU.
+    """
+
+    record: Literal["memory"] = "memory"
+    schema_version: Literal[1] = 1
+    workload: Workload
+    training: bool
+    optimizer: Optimizer | None
+    environment: Environment
+    model_type: str
+    tensors: tuple[TensorRow, ...]
+    parameters: Totals
+    buffers: Totals
+    inputs: Totals
+    total: Totals
+    resident_bytes: int
+    outside_bytes: int
+    peak: Peak
+    rows: tuple[MemoryRow, ...]
+    timeline: tuple[TimelinePoint, ...]
+    process: ProcessMemory | None = None
+    allocator: AllocatorFigures | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Interval(Frozen):
+    """Bounds in bytes that the figure is expected to lie between."""
+
+    low: int
+    high: int
+
+
+class Workspace(Frozen):
+    """One stated term of what libraries and the driver take besides tensors.
+
+    Attributes:
+        name: what it is.
+        bytes, low, high: the figure in the estimate, and its bounds.
+        inside: whether PyTorch's allocator hands it out (and so its counters hold it).
+        why: where the figure comes from.
+    """
+
+    name: str
+    bytes: int
+    low: int
+    high: int
+    inside: bool
+    why: str
+
+
+class Fit(Frozen):
+    """Whether it fits into a device's memory.
+
+    Attributes:
+        memory_bytes: of the device.
+        fits: yes where even the interval's upper bound does, no where its lower bound does
+            not, else unclear.
+        largest_batch: the largest batch whose upper bound fits; 0 if none does, ``None`` where
+            the batch cannot be changed.
+        largest_batch_peak: its upper bound, context included.
+    """
+
+    memory_bytes: int
+    fits: Literal["yes", "no", "unclear"]
+    largest_batch: int | None
+    largest_batch_peak: int | None
+
+
+class MemoryEstimate(Frozen):
+    """A device's memory predicted without it.
+
+    Attributes:
+        device: the kind of device it is for.
+        how: ``fake`` where fake tensors of that device ran, ``replayed`` where a real CPU run's
+            tensors were put through the model of the allocator.
+        peak_bytes: the most that PyTorch's allocator has handed out at once
+            (``torch.cuda.max_memory_allocated``), and its interval.
+        reserved_bytes: the most it has taken from the device (``max_memory_reserved``), and its
+            interval.
+        total_bytes: reserved and the context: what the device's own tools show.
+        by_category: bytes of the blocks alive at the peak; adds up to ``peak_bytes``.
+        peak_owner: the module running then; ``None`` outside the model.
+        workspaces: the stated terms.
+    """
+
+    record: Literal["memory estimate"] = "memory estimate"
+    schema_version: Literal[1] = 1
+    workload: Workload
+    device: str
+    how: Literal["fake", "replayed"]
+    training: bool
+    optimizer: Optimizer | None
+    torch: str
+    layerbench: str
+    model_type: str
+    peak_bytes: int
+    peak_interval: Interval
+    reserved_bytes: int
+    reserved_interval: Interval
+    total_bytes: int
+    total_interval: Interval
+    peak_owner: str | None
+    peak_phase: Phase
+    peak_operator: str
+    by_category: dict[Category, int]
+    rows: tuple[MemoryRow, ...]
+    timeline: tuple[TimelinePoint, ...]
+    workspaces: tuple[Workspace, ...]
+    fit: Fit | None = None
+    notes: tuple[str, ...] = ()

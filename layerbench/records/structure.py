@@ -1,0 +1,98 @@
+"""What a model is made of: shapes, parameters, FLOPs, bytes. Nothing in it depends on a machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from layerbench.records.timing import Shape
+from layerbench.workload import Frozen, Workload
+
+
+class Operator(Frozen):
+    """An operator that ran and whose arithmetic has no formula.
+
+    Attributes:
+        name: as PyTorch's dispatcher calls it, ``aten.grid_sampler_2d``.
+        calls: in one forward.
+        paths: the modules that ran it.
+    """
+
+    name: str
+    calls: int = Field(ge=1)
+    paths: tuple[str, ...]
+
+
+class StructureRow(Frozen):
+    """One module.
+
+    Attributes:
+        path, type, depth, calls, block, position: as in `layerbench.records.LayerRow`.
+        input_shapes, output_shapes: of the tensors in the first call.
+        parameters: elements of the parameters in it and below, shared ones counted once.
+        trainable: those of them that require a gradient.
+        own_parameters: elements of the parameters it holds itself.
+        buffers: elements of the buffers in it and below.
+        flops: of all its calls in one forward, the modules below it included; ``None`` for a
+            module that did not run, or whose inside could not be seen.
+        self_flops: without the modules below it.
+        output_bytes: of the tensors it returned in its first call.
+        uncounted: names of operators it ran itself whose arithmetic has no formula.
+        note: what a reader should know, such as other names it goes by.
+    """
+
+    path: str
+    type: str
+    depth: int = Field(ge=0)
+    calls: int = Field(ge=0)
+    block: bool = False
+    position: int | None = None
+    input_shapes: tuple[Shape, ...] = ()
+    output_shapes: tuple[Shape, ...] = ()
+    parameters: int = Field(ge=0)
+    trainable: int = Field(ge=0)
+    own_parameters: int = Field(ge=0)
+    buffers: int = Field(ge=0)
+    flops: int | None = None
+    self_flops: int | None = None
+    output_bytes: int | None = None
+    uncounted: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Structure(Frozen):
+    """The structure of one model on one input.
+
+    Attributes:
+        how: ``meta`` where shapes alone ran, ``cpu`` where the model had to run for real.
+        torch: version of PyTorch; which operators a model runs depends on it.
+        parameters, trainable, buffers: elements.
+        parameter_bytes, buffer_bytes: as they are stored.
+        flops: of one forward; a multiply-add is two. ``macs``: half of it.
+        rows: modules in tree order, children in order of execution.
+        uncounted: operators whose arithmetic is not in ``flops``.
+        notes: what the reader should know.
+    """
+
+    record: Literal["structure"] = "structure"
+    schema_version: Literal[1] = 1
+    workload: Workload
+    how: Literal["meta", "cpu"]
+    torch: str
+    layerbench: str
+    model_type: str
+    parameters: int
+    trainable: int
+    parameter_bytes: int
+    buffers: int
+    buffer_bytes: int
+    flops: int
+    rows: tuple[StructureRow, ...]
+    uncounted: tuple[Operator, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds: half the FLOPs."""
+        return self.flops // 2

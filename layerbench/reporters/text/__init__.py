@@ -1,0 +1,24 @@
+"""Plain text, made to be read in a pull request and searched with grep."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
+from layerbench.reporters.text import estimate, memory, profile, structure
+from layerbench.workload import Frozen
+
+NAME = "txt"
+SUFFIX = ".txt"
+
+
+@singledispatch
+def render(record: Frozen) -> str:
+    """The whole report of a record of any kind."""
+    raise TypeError(f"no text report for a {type(record).__name__}")
+
+
+render.register(Profile, profile.render)
+render.register(Structure, structure.render)
+render.register(MemoryReport, memory.render)
+render.register(MemoryEstimate, estimate.render)

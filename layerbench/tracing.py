@@ -1,0 +1,244 @@
+"""One workload run with the life of every tensor traced: a forward, or training steps.
+
+Measured memory and predicted memory are both made from this run; what differs is whether the
+tensors are real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from layerbench.errors import UsageError
+from layerbench.guards import garbage_collection_off
+from layerbench.instruments.blocks import find_blocks
+from layerbench.instruments.memory import FORWARD, FORWARD_END, ITERATION
+from layerbench.instruments.rows import module_rows
+from layerbench.instruments.running import RunningModule
+from layerbench.instruments.storages import (
+    LOADED,
+    StorageTracker,
+    Trace,
+    WorkspaceRule,
+)
+from layerbench.instruments.structure import CallFacts, CallObserver, module_facts
+from layerbench.nested import tensors_in
+from layerbench.samples import RowFacts
+from layerbench.zoo import Built
+
+LEARNING_RATE = 1e-3
+
+_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+}
+OPTIMIZERS = tuple(_OPTIMIZERS)
+
+
+def check_optimizer(optimizer: str | None) -> None:
+    """Raise `UsageError` for an optimizer that is not one of `OPTIMIZERS`."""
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise UsageError(f"no optimizer {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a traced run showed.
+
+    Attributes:
+        trace: every storage's life.
+        modules: facts of the modules' rows; ``calls`` of those that ran.
+    """
+
+    trace: Trace
+    modules: tuple[RowFacts, ...]
+    calls: Mapping[str, CallFacts]
+
+    @property
+    def model_type(self) -> str:
+        """The model's class name."""
+        return self.modules[0].type
+
+
+def trace_run(
+    built: Built,
+    *,
+    optimizer: str | None = None,
+    device: str | None = None,
+    for_gpu: bool = False,
+    workspace: WorkspaceRule | None = None,
+    stepping: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Traced:
+    """Run the model where its tensors are, and trace it.
+
+    Without an optimizer one forward runs without gradients, in the mode that the model is in.
+    With one, two training steps run, and the second is the one to look at: from then on the
+    optimizer has its state. A step is ``zero_grad``, forward, loss, backward, ``step``.
+
+    Args:
+        built: the model and its inputs; the model's parameters change if it trains.
+        optimizer: one of `OPTIMIZERS`.
+        device: storages on other kinds of devices are passed over.
+        for_gpu: the tensors stand for a GPU's: the optimizer works on all parameters at once,
+            as PyTorch does there, and its step counts lie on the host.
+        workspace: what kernels take inside operators.
+        stepping: entered around each step of the optimizer.
+
+    Raises:
+        RunFailed: whatever the model raised, with a line that says where.
+    """
+    run = _Run(built, device, workspace)
+    run.load()
+    if optimizer is None:
+        run.inference()
+    else:
+        parameters = [p for p in built.module.parameters() if p.requires_grad]
+        if not parameters:
+            raise RunFailed(
+                "the model has no parameter that requires a gradient: it cannot be trained"
+            )
+        make = _OPTIMIZERS[optimizer]
+        foreach = True if for_gpu else None  # None leaves it to PyTorch
+        run.training(make(parameters, lr=LEARNING_RATE, foreach=foreach), stepping, for_gpu)
+    return run.traced()
+
+
+class RunFailed(Exception):
+    """The model raised; ``str`` says in which layer and what had come in."""
+
+
+class _Run:
+    def __init__(self, built: Built, device: str | None, workspace: WorkspaceRule | None) -> None:
+        self._built = built
+        self._model = built.module
+        self._facts = module_facts(self._model)
+        self._running = RunningModule(self._model)
+        self._observer = CallObserver(self._model, self._facts, self._running)
+        self._tracker = StorageTracker(self._running, device, workspace)
+        self._calls: dict[str, CallFacts] = {}
+
+    def load(self) -> None:
+        """Note what is there before anything runs, in the order in which it is moved there."""
+        for parameter in _in_order_of_moving(self._model, "_parameters"):
+            self._tracker.add(parameter, "parameters")
+        for buffer in _in_order_of_moving(self._model, "_buffers"):
+            self._tracker.add(buffer, "buffers")
+        for tensor in tensors_in((self._built.args, self._built.kwargs)):
+            self._tracker.add(tensor, "input")
+        self._tracker.mark(LOADED)
+
+    def inference(self) -> None:
+        """One forward without gradients; the output is dropped."""
+        with garbage_collection_off(), torch.no_grad(), self._tracker:
+            self._tracker.mark(ITERATION)
+            self._forward()
+
+    def training(
+        self,
+        optimizer: torch.optim.Optimizer,
+        stepping: Callable[[], AbstractContextManager[object]],
+        for_gpu: bool,
+    ) -> None:
+        """Two steps: the first makes the optimizer's state, the second is as all later ones.
+
+        As in the loops that people write, the output and the loss stay until the next ones
+        take their names.
+        """
+        output = loss = None
+        with garbage_collection_off(), torch.enable_grad(), self._tracker:
+            for _ in range(2):
+                self._tracker.mark(ITERATION)
+                self._running.forget()
+                optimizer.zero_grad(set_to_none=True)
+                output = self._forward()
+                with self._tracker.during("loss"):
+                    loss = loss_of(output)
+                with self._tracker.during("backward"):
+                    loss.backward()  # type: ignore[no-untyped-call]
+                self._note_gradients()
+                with self._tracker.during("optimizer"), stepping():
+                    optimizer.step()
+                # On a GPU PyTorch keeps step counts on the host.
+                self._note_state(optimizer, scalars_elsewhere=for_gpu)
+
+    def traced(self) -> Traced:
+        view = find_blocks(self._model).seen_running(self._calls)
+        counts = [
+            self._calls[fact.path].calls if fact.path in self._calls else 0 for fact in self._facts
+        ]
+        rows = module_rows(self._facts, self._calls, counts, view, ())
+        return Traced(self._tracker.finish(), rows, self._calls)
+
+    def _forward(self) -> Any:  # noqa: ANN401 - whatever the model returns
+        self._tracker.mark(FORWARD)
+        outputs: list[Any] = []
+
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            outputs.append(self._model(*args, **kwargs))
+            return outputs[0]
+
+        try:
+            with self._tracker.during("forward"):
+                self._calls = self._observer.observe(forward, self._built.args, self._built.kwargs)
+        except Exception as error:
+            raise RunFailed(self._observer.explain(error)) from error
+        self._tracker.mark(FORWARD_END)
+        return outputs.pop()
+
+    def _note_gradients(self) -> None:
+        for parameter in self._model.parameters():
+            if parameter.grad is not None:
+                self._tracker.add(parameter.grad, "gradients")
+
+    def _note_state(self, optimizer: torch.optim.Optimizer, scalars_elsewhere: bool) -> None:
+        for state in optimizer.state.values():
+            for tensor in tensors_in(state):
+                self._tracker.add(tensor, "optimizer state")
+                if scalars_elsewhere and tensor.dim() == 0:
+                    self._tracker.leave_out(tensor)
+
+
+def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model returns in training
+    """A scalar to go backward from.
+
+    Losses that the model itself returns (torchvision's detectors) are added up. Logits, of shape
+    ``[N, C]`` or, in a mapping as segmentation models return them, ``[N, C, H, W]``, go into
+    cross-entropy against class 0, each output of a model with auxiliary ones. Of other tensors
+    the mean square is taken.
+    """
+    named = isinstance(output, Mapping)
+    losses = [_loss_of_one(tensor, named) for tensor in tensors_in(output) if tensor.requires_grad]
+    if not losses:
+        raise RunFailed("the model returned nothing that has a gradient, so it cannot be trained")
+    return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+
+def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:
+    if tensor.dim() == 0:
+        return tensor
+    if tensor.dim() == 2 or (named and tensor.dim() > 2):
+        labels = torch.zeros(
+            (tensor.shape[0], *tensor.shape[2:]), dtype=torch.int64, device=tensor.device
+        )
+        return functional.cross_entropy(tensor, labels)
+    return tensor.float().square().mean()
+
+
+def _in_order_of_moving(model: nn.Module, table: str) -> Iterator[torch.Tensor]:
+    """As `torch.nn.Module.to` goes through them: submodules first."""
+    for child in model.children():
+        yield from _in_order_of_moving(child, table)
+    for tensor in getattr(model, table).values():
+        if tensor is not None:
+            yield tensor

@@ -1,0 +1,66 @@
+"""The order of rows in a module tree, by their paths. No torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+
+
+def parent(path: str) -> str:
+    """The path above. A function's name holds no dot, so one rule serves both kinds of rows."""
+    return path.rpartition(".")[0]
+
+
+def ancestors(path: str) -> Iterator[str]:
+    """The paths above, innermost first; the model's, ``""``, is the last."""
+    while path:
+        path = parent(path)
+        yield path
+
+
+def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
+    """Depth first; among siblings those that ran in order of their first call, then the others.
+
+    Args:
+        paths: of the rows; the first is the model's, ``""``.
+        orders: of each row's first call, ``None`` if it did not run.
+
+    Returns:
+        the rows' indices in tree order.
+    """
+    children: dict[str, list[int]] = {}
+    for index, path in enumerate(paths):
+        if path:
+            children.setdefault(parent(path), []).append(index)
+    for siblings in children.values():
+        siblings.sort(key=lambda i: (orders[i] is None, orders[i] or 0, i))
+    ordered: list[int] = []
+    waiting = [0]
+    while waiting:
+        index = waiting.pop()
+        ordered.append(index)
+        waiting.extend(reversed(children.get(paths[index], [])))
+    return ordered
+
+
+def positions(types: Iterable[str], numbered: Iterable[bool]) -> list[int | None]:
+    """Number the rows that are to be numbered, by type, from 1."""
+    seen: Counter[str] = Counter()
+    found: list[int | None] = []
+    for kind, wanted in zip(types, numbered, strict=True):
+        if wanted:
+            seen[kind] += 1
+        found.append(seen[kind] if wanted else None)
+    return found
+
+
+def with_ancestors(own: dict[str, Number]) -> dict[str, Number]:
+    """For each path the sum of its own and all values below it; paths without any are left out."""
+    sums = dict(own)
+    for path, value in own.items():
+        for above in ancestors(path):
+            sums[above] = sums.get(above, type(value)()) + value
+    return sums

@@ -1,0 +1,70 @@
+"""Smaller views of a record, themselves records. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+from layerbench.records import (
+    MemoryEstimate,
+    MemoryReport,
+    MemoryRow,
+    Structure,
+    StructureRow,
+    TimelinePoint,
+)
+
+AnyRecord = TypeVar("AnyRecord", bound=Structure | MemoryReport | MemoryEstimate)
+
+_OWN = {
+    StructureRow: ("self_flops",),
+    MemoryRow: ("self_allocated", "self_kept", "self_at_peak"),
+}
+
+
+def down_to(record: AnyRecord, depth: int | None) -> AnyRecord:
+    """The record without the rows below a depth; what those held themselves goes to the row above.
+
+    Sums stay what they are: over the rows' own figures, and over the timeline.
+    """
+    if depth is None:
+        return record
+    rows: Sequence[StructureRow | MemoryRow] = record.rows
+    home = _homes(rows, depth)
+    update: dict[str, object] = {"rows": _fold(rows, home)}
+    if not isinstance(record, Structure):
+        update["timeline"] = tuple(_moved(point, home) for point in record.timeline)
+    return cast(AnyRecord, record.model_copy(update=update))
+
+
+def _homes(rows: Sequence[StructureRow | MemoryRow], depth: int) -> list[int]:
+    """For each row the index, among those that stay, of itself or of the row that takes it in."""
+    homes: list[int] = []
+    kept = -1
+    for row in rows:
+        if row.depth <= depth:
+            kept += 1
+        homes.append(kept)
+    return homes
+
+
+def _fold(
+    rows: Sequence[StructureRow | MemoryRow], home: Sequence[int]
+) -> tuple[StructureRow | MemoryRow, ...]:
+    """The rows that stay. Rows are in tree order, so the first that goes home is the one itself."""
+    sums: dict[int, dict[str, int | None]] = {}
+    first: dict[int, StructureRow | MemoryRow] = {}
+    for row, index in zip(rows, home, strict=True):
+        first.setdefault(index, row)
+        total = sums.setdefault(index, {})
+        for name in _OWN[type(row)]:
+            value = getattr(row, name)
+            if value is not None:
+                total[name] = (total.get(name) or 0) + value
+    return tuple(row.model_copy(update=sums[index]) for index, row in first.items())
+
+
+def _moved(point: TimelinePoint, home: Sequence[int]) -> TimelinePoint:
+    if point.owner is None:
+        return point
+    return point.model_copy(update={"owner": home[point.owner]})

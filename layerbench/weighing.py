@@ -1,0 +1,165 @@
+"""The recipe of a memory report: a real run with every tensor's life traced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from layerbench import zoo
+from layerbench.devices import Device
+from layerbench.environment import Environment
+from layerbench.errors import ModelRunError
+from layerbench.guards import memory_explained, on_device, refuse_too_large, watch_room
+from layerbench.instruments.attach import mode_set
+from layerbench.instruments.memory import hold
+from layerbench.instruments.resources import resident_set
+from layerbench.nested import tensors_in
+from layerbench.records import (
+    AllocatorFigures,
+    MemoryReport,
+    ProcessMemory,
+    TensorRow,
+    Totals,
+)
+from layerbench.records.memory import Optimizer
+from layerbench.tracing import RunFailed, Traced, check_optimizer, trace_run
+from layerbench.workload import Workload
+from layerbench.zoo import Built
+
+BLOCK = 512
+"""CUDA's caching allocator hands out multiples of this many bytes."""
+
+
+def weigh(
+    workload: Workload,
+    device: Device,
+    *,
+    optimizer: Optimizer | None = None,
+    subject: Built | None = None,
+) -> MemoryReport:
+    """Run a workload once and report what its tensors held.
+
+    Args:
+        workload: what runs; a training workload needs an optimizer.
+        device: where it runs.
+        optimizer: makes it two training steps, of which the second is reported.
+        subject: a model that was handed over, with its inputs; it stays as it was.
+
+    Raises:
+        ModelRunError: the model does not take the input, or cannot be trained.
+        NotEnoughMemory: with the bytes requested and free.
+        UsageError: no such optimizer.
+    """
+    check_optimizer(optimizer)
+    with memory_explained(device):
+        room = watch_room(device)
+        refuse_too_large(workload, device, subject)
+        built = on_device(_own(workload, subject, training=optimizer is not None), device)
+        measured = _measure(workload, built, device, optimizer)
+    return _record(workload, optimizer, measured, list(_tensors(built)), room.finish())
+
+
+def _own(workload: Workload, subject: Built | None, *, training: bool) -> Built:
+    """A model that may be changed: a training step moves weights."""
+    if subject is None:
+        return zoo.build(workload)
+    if training:
+        return Built(copy.deepcopy(subject.module), subject.args, subject.kwargs)
+    return subject
+
+
+@dataclass(frozen=True)
+class _Measured:
+    traced: Traced
+    process: ProcessMemory | None
+    allocator: AllocatorFigures | None
+
+
+def _measure(workload: Workload, built: Built, device: Device, optimizer: str | None) -> _Measured:
+    device.begin_peak()
+    try:
+        with resident_set() as process, mode_set(built.module, workload.mode == "train"):
+            traced = trace_run(built, optimizer=optimizer, device=device.torch_device.type)
+    except RunFailed as error:
+        cause = error.__cause__
+        if cause is not None and device.is_out_of_memory(cause):
+            raise cause from None
+        raise ModelRunError(f"{workload.model}: {error}") from error
+    return _Measured(traced, process.found, device.peak())
+
+
+def _record(
+    workload: Workload,
+    optimizer: Optimizer | None,
+    measured: _Measured,
+    tensors: list[tuple[TensorRow, int]],
+    environment: Environment,
+) -> MemoryReport:
+    traced = measured.traced
+    sizes = [allocation.bytes for allocation in traced.trace.allocations]
+    holding = hold(traced.trace, sizes, traced.modules, traced.calls)
+    return MemoryReport(
+        workload=workload,
+        training=optimizer is not None,
+        optimizer=optimizer,
+        environment=environment,
+        model_type=traced.model_type,
+        tensors=tuple(row for row, _ in tensors),
+        parameters=_totals(tensors, "parameter"),
+        buffers=_totals(tensors, "buffer"),
+        inputs=_totals(tensors, "input"),
+        total=_totals(tensors, "parameter", "buffer", "input"),
+        resident_bytes=holding.resident_bytes,
+        outside_bytes=holding.outside_bytes,
+        peak=holding.peak,
+        rows=holding.rows,
+        timeline=holding.timeline,
+        process=measured.process,
+        allocator=measured.allocator,
+    )
+
+
+def _tensors(built: Built) -> Iterator[tuple[TensorRow, int]]:
+    """Each tensor that is there before the run, with its storage's identity."""
+    model = built.module
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        yield _tensor(name, "parameter", parameter)
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        yield _tensor(name, "buffer", buffer)
+    given = list(tensors_in((built.args, built.kwargs)))
+    for number, tensor in enumerate(given, start=1):
+        yield _tensor("input" if len(given) == 1 else f"input {number}", "input", tensor)
+
+
+def _tensor(name: str, role: str, tensor: torch.Tensor) -> tuple[TensorRow, int]:
+    storage = tensor.untyped_storage()
+    row = TensorRow.model_validate(
+        {
+            "name": name,
+            "role": role,
+            "shape": tuple(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "elements": tensor.numel(),
+            "bytes": storage.nbytes(),
+            "block_bytes": _blocks(storage.nbytes()),
+        }
+    )
+    return row, storage._cdata
+
+
+def _blocks(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _totals(tensors: Iterable[tuple[TensorRow, int]], *roles: str) -> Totals:
+    by_storage = {storage: row for row, storage in tensors if row.role in roles}
+    rows = list(by_storage.values())
+    return Totals(
+        tensors=len(rows),
+        elements=sum(row.elements for row in rows),
+        bytes=sum(row.bytes for row in rows),
+        block_bytes=sum(row.block_bytes for row in rows),
+    )
