@@ -96,7 +96,8 @@ def _published(name: str, task: str) -> tuple[dict[str, Any], str | None, str | 
     size = getattr(weights.transforms(), "crop_size", None)
     if task in ("classification", "quantization") and size:
         side = size[0] if isinstance(size, (list, tuple)) else size
-        return weights.meta, f"1x3x{side}x{side}", "DEFAULT"
+        # Quantized weights configure a quantized model; here its float original is looked at.
+        return weights.meta, f"1x3x{side}x{side}", None if task == "quantization" else "DEFAULT"
     return weights.meta, None, "DEFAULT"
 
 
@@ -155,9 +156,18 @@ def _report(outcomes: list[Outcome], seconds: float, memory: bool) -> None:
     _list("failed", (f"{o.name}: {why}" for o in outcomes for why in o.failures))
     _list("not on meta", (o.name for o in outcomes if o.how == "cpu"))
     if memory:
+        slowest = max(
+            (o for o in outcomes if o.task == "classification"), key=_memory_s, default=None
+        )
+        if slowest:
+            print(f"slowest prediction of a classifier: {slowest.name}, {slowest.memory_s:.2f} s")
         _list("replayed", (o.name for o in outcomes if o.memory_how == "replayed"))
     uncounted = Counter(name for o in outcomes for name in o.uncounted)
     _list("not counted (models)", (f"{name} ({n})" for name, n in sorted(uncounted.items())))
+
+
+def _memory_s(outcome: Outcome) -> float:
+    return outcome.memory_s
 
 
 def _tasks(outcomes: Iterable[Outcome]) -> list[str]:

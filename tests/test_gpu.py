@@ -44,3 +44,19 @@ def test_too_large_an_input_is_explained() -> None:
     batch = free // (3 * 224 * 224 * 4) + 1
     with pytest.raises(NotEnoughMemory, match="free on cuda"):
         layerbench.profile("resnet18", f"{batch}x3x224x224", device="cuda", iterations=1)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("model", ["resnet50", "mobilenet_v2", "vit_b_16", "swin_t"])
+def test_predicted_memory_holds_on_this_gpu(model: str, training: bool) -> None:
+    """The allocator's own peaks lie in the predicted intervals."""
+    torch.cuda.empty_cache()
+    work = {"batch": 8, "training": training}
+    predicted = layerbench.estimate_memory(model, "imagenet", **work)  # type: ignore[arg-type]
+    measured = layerbench.memory(model, "imagenet", device="cuda", **work)  # type: ignore[arg-type]
+    assert measured.allocator is not None
+    allocated, reserved = measured.allocator.allocated, measured.allocator.reserved
+    assert predicted.peak_interval.low <= allocated <= predicted.peak_interval.high
+    assert predicted.reserved_interval.low <= reserved <= predicted.reserved_interval.high
+    # What the layers' tensors take is part of what the allocator handed out.
+    assert measured.peak.bytes <= allocated

@@ -13,7 +13,7 @@ from torch.nn import functional
 import layerbench
 from layerbench import reporters
 from layerbench.errors import LayerbenchError, ModelRunError, UsageError
-from layerbench.estimation import fit
+from layerbench.estimation import fit, prediction
 from layerbench.estimation.kernels import chosen_as_on_gpu
 from layerbench.estimation.prediction import predict, replay
 from layerbench.estimation.workspaces import CUBLAS, convolution_workspace
@@ -67,6 +67,23 @@ def test_fake_and_real_tensors_tell_the_same_story():
         (r.path, r.allocated, r.kept) for r in measured.rows
     ]
     assert predicted.peak_owner == measured.peak.owner
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "vit_b_32", "swin_t"])
+def test_fake_cpu_tensors_stand_in_for_fake_cuda_tensors(model, dtype, monkeypatch):
+    """What training is predicted with gives the same inference, but for a few small statistics."""
+    estimates = []
+    for device in ("cuda", "cpu"):
+        monkeypatch.setattr(prediction, "_stand_in_devices", lambda training, d=device: (d,))
+        record = predict(resolve(model, "2x3x224x224", dtype=dtype))
+        assert record.how == "fake"
+        estimates.append(record)
+    cuda, cpu = estimates
+    assert cpu.peak_bytes == pytest.approx(cuda.peak_bytes, rel=1e-3)
+    assert cpu.reserved_bytes == pytest.approx(cuda.reserved_bytes, abs=2 * MIB)
+    assert cpu.peak_owner == cuda.peak_owner
+    assert len(cpu.rows) == len(cuda.rows)
 
 
 def test_training_by_hand():

@@ -56,38 +56,43 @@ def predict(
         ModelRunError: the model does not take the input.
         NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
     """
-    workspaces = Workspaces()
-    try:
-        traced, how = _fake_run(workload, optimizer, subject, workspaces), "fake"
-        notes: tuple[str, ...] = ()
-    except LayerbenchError:
-        raise
-    except Exception as error:
-        reason = first_line(error)
+    reason = ""
+    for device in _stand_in_devices(training=optimizer is not None):
         workspaces = Workspaces()
-        traced, how = _real_run(workload, optimizer, subject, workspaces), "replayed"
-        notes = (f"replayed from a real run on the CPU, as fake tensors do not suffice: {reason}",)
-    return _record(workload, optimizer, traced, how, workspaces, notes)
+        try:
+            traced = _fake_run(workload, optimizer, subject, workspaces, device)
+        except LayerbenchError:
+            raise
+        except Exception as error:
+            reason = first_line(error)
+        else:
+            return _record(workload, optimizer, traced, "fake", workspaces, ())
+    workspaces = Workspaces()
+    traced = _real_run(workload, optimizer, subject, workspaces)
+    note = f"replayed from a real run on the CPU, as fake tensors do not suffice: {reason}"
+    return _record(workload, optimizer, traced, "replayed", workspaces, (note,))
 
 
 # --- running -------------------------------------------------------------------------------
 
 
 def _fake_run(
-    workload: Workload, optimizer: str | None, subject: Built | None, workspaces: Workspaces
+    workload: Workload,
+    optimizer: str | None,
+    subject: Built | None,
+    workspaces: Workspaces,
+    device: str,
 ) -> Traced:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     built = subject or zoo.build_shapes(workload)
-
-    device = _stand_in_device(training=optimizer is not None)
 
     def fake(tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
     with (
         mode_set(built.module, workload.mode == "train"),
-        FakeTensorMode(allow_non_fake_inputs=True),
+        FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False),
         tensors_replaced(built.module, fake),
         chosen_as_on_gpu(),
     ):
@@ -102,14 +107,15 @@ def _fake_run(
         )
 
 
-def _stand_in_device(*, training: bool) -> str:
-    """What fake tensors say they are on.
+def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
+    """What fake tensors say they are on, in the order to be tried.
 
     Without a GPU, autograd's engine refuses to go backward over CUDA tensors, fake ones too: it
-    asks the driver for the current stream. There fake CPU tensors stand in; the operators that
-    run are the same but for attention and dropout, which are chosen here.
+    asks the driver for the current stream; and some CUDA operators know no fake tensors. There
+    fake CPU tensors stand in. The operators that run are the same but for attention and
+    dropout, which are chosen here (a test compares the two).
     """
-    return "cpu" if training and not torch.cuda.is_available() else DEVICE
+    return ("cpu",) if training and not torch.cuda.is_available() else (DEVICE, "cpu")
 
 
 def _real_run(
