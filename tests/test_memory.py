@@ -53,6 +53,8 @@ def test_a_chain_of_linear_layers_by_hand():
     assert [row(record, str(i)).allocated for i in range(3)] == [256, 128, 32]
     assert [row(record, str(i)).kept for i in range(3)] == [0, 0, 32]
     assert [row(record, str(i)).self_at_peak for i in range(3)] == [256, 128, 0]
+    assert row(record, "").at_peak == 384
+    assert row(record, "").self_at_peak == 0
     assert [row(record, str(i)).live_peak for i in range(3)] == [
         resident + 256,
         resident + 256 + 128,

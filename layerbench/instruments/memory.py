@@ -223,7 +223,8 @@ class _Rows:
         self._own, self._all = dict(own), with_ancestors(dict(own))
         self._kept, self._all_kept = dict(kept), with_ancestors(dict(kept))
         self._live = curve.live_peaks()
-        self._at_peak = at_peak
+        self._at_peak = {path: size for path, size in at_peak.items() if path is not None}
+        self._all_at_peak = with_ancestors(self._at_peak)
 
     def of(
         self, modules: Sequence[RowFacts], calls: Mapping[str, CallFacts]
@@ -258,5 +259,6 @@ class _Rows:
             kept=value(self._all_kept),
             self_kept=value(self._kept),
             live_peak=self._live.get(path),
-            self_at_peak=self._at_peak.get(path, 0) if known else None,
+            at_peak=value(self._all_at_peak),
+            self_at_peak=value(self._at_peak),
         )

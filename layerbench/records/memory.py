@@ -65,7 +65,8 @@ class MemoryRow(Frozen):
             ended: what is saved for the backward, and the model's output.
         self_kept: without the modules below it.
         live_peak: the most bytes of all tensors together at any moment while it ran.
-        self_at_peak: the bytes, allocated by itself, that were alive at the peak of the run.
+        at_peak: of ``allocated``, the bytes that were alive at the peak of the run.
+        self_at_peak: those of them that it allocated itself.
             See `MemoryReport.outside_bytes` for what they add up to.
     """
 
@@ -82,6 +83,7 @@ class MemoryRow(Frozen):
     kept: int | None = None
     self_kept: int | None = None
     live_peak: int | None = None
+    at_peak: int | None = None
     self_at_peak: int | None = None
 
 

@@ -87,7 +87,7 @@ def _peak(record: MemoryReport) -> Section:
             if record.outside_bytes
             else ""
         )
-        + f" and {units.count(held)} allocated by its layers (column at peak): together "
+        + f" and {units.count(held)} allocated by its layers (column self at peak): together "
         f"{units.count(record.resident_bytes + record.outside_bytes + held)}, the peak exactly.",
     ]
     return [
@@ -132,7 +132,7 @@ def blocks(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint], trainin
             row.type,
             row.path,
             layout.shape_list(row.output_shapes),
-            *_figures(row),
+            *_figures(row.allocated, row.kept, row.live_peak, row.at_peak),
             page.bar((row.live_peak or base) - base, top - base, _BAR),
         ]
         for row in shown
@@ -153,23 +153,22 @@ def tree(rows: Sequence[MemoryRow], training: bool) -> Section:
             page.branch(row.type, row.path, row.depth),
             str(row.calls),
             layout.shape_list(row.output_shapes),
-            *_figures(row),
+            *_figures(row.allocated, row.kept, row.live_peak, row.self_at_peak),
             "" if row.calls else "not called",
         ]
         for row in rows
     ]
     kept = "kept for backward" if training else "kept"
-    names = ["layer", "calls", "output shape", "allocated", kept, "live peak", "at peak", ""]
+    names = ["layer", "calls", "output shape", "allocated", kept, "live peak", "self at peak", ""]
     legend = (
         "allocated: by the module and those below it, freed again or not; kept: of that, alive "
-        "when the forward had ended; live peak: most bytes of all tensors alive while it ran; at "
-        "peak: alive at the peak of the run and allocated by the module itself."
+        "when the forward had ended; live peak: most bytes of all tensors alive while it ran; self "
+        "at peak: alive at the peak of the run and allocated by the module itself."
     )
     return ["Layers (MiB)", *page.table(names, cells, "lrl....l"), *page.wrapped(legend, "")]
 
 
-def _figures(row: MemoryRow) -> list[str]:
-    values = (row.allocated, row.kept, row.live_peak, row.self_at_peak)
+def _figures(*values: int | None) -> list[str]:
     return ["-" if value is None else units.mebibytes(value, unit=False) for value in values]
 
 
