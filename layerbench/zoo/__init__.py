@@ -54,6 +54,7 @@ def families() -> tuple[Family, ...]:
     modules = [
         importlib.import_module(f"{__name__}.{found.name}")
         for found in pkgutil.iter_modules(__path__)
+        if not found.name.startswith("_")  # no family, and free to load torch
     ]
     found: list[Family] = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
     return tuple(sorted(found, key=lambda family: family.last_resort))
@@ -158,7 +159,7 @@ def build_shapes(workload: Workload) -> Built:
         LayerbenchError: the user's callable failed.
         Exception: whatever a constructor raises that cannot do without its weights' values.
     """
-    from layerbench.zoo.shapes import no_memory
+    from layerbench.zoo._shapes import no_memory
 
     with seeded_on_cpu(workload.seed), no_memory(), weights_left_out():
         built = _family_of(workload.model).build(workload)
