@@ -15,7 +15,8 @@ from layerbench.defaults import FUNCTION_ITERATIONS, MEASURED_ITERATIONS, WARMUP
 from layerbench.devices import Device
 from layerbench.errors import UntrustedError, UsageError
 from layerbench.estimation.fit import with_fit
-from layerbench.estimation.prediction import check_device, predict
+from layerbench.estimation.prediction import check_device, predict, refuse_hopeless
+from layerbench.guards import refuse_too_large
 from layerbench.live import LiveLayers, time_layers
 from layerbench.progress import Progress
 from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
@@ -33,6 +34,7 @@ __all__ = [
     "Measurement",
     "estimate_memory",
     "measure",
+    "measure_memory",
     "memory",
     "profile",
     "structure",
@@ -193,7 +195,25 @@ def memory(
         weights=weights,
     )
     where = devices.get(device) if subject is None else devices.of_module(subject.module)
-    return weigh(workload, where, optimizer=chosen, subject=subject)
+    return measure_memory(workload, where, optimizer=chosen, subject=subject)
+
+
+def measure_memory(
+    workload: Workload,
+    device: Device,
+    *,
+    optimizer: Optimizer | None = None,
+    subject: Built | None = None,
+) -> MemoryReport:
+    """Measure the memory of a workload on a device, unless its tensors cannot fit there.
+
+    Raises:
+        LayerbenchError: as `memory`.
+    """
+    if subject is None:
+        refuse_too_large(workload, device, subject)
+        refuse_hopeless(workload, device, optimizer)
+    return weigh(workload, device, optimizer=optimizer, subject=subject)
 
 
 def estimate_memory(

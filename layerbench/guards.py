@@ -56,6 +56,12 @@ def watch_room(device: Device) -> RoomWatch:
     )
 
 
+def input_bytes(workload: Workload) -> int:
+    """Bytes of the workload's (first) input tensor."""
+    item = torch.finfo(getattr(torch, workload.dtype)).bits // 8
+    return int(np.prod(workload.shape, dtype=object)) * item
+
+
 def refuse_too_large(workload: Workload, device: Device, subject: Built | None) -> None:
     """Refuse an input that cannot be held before anything is allocated.
 
@@ -64,8 +70,7 @@ def refuse_too_large(workload: Workload, device: Device, subject: Built | None) 
     """
     if subject is not None:
         return
-    item = torch.finfo(getattr(torch, workload.dtype)).bits // 8
-    needed = int(np.prod(workload.shape, dtype=object)) * item
+    needed = input_bytes(workload)
     free = device.memory().free_bytes
     if needed > free:
         raise NotEnoughMemory(

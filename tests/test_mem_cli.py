@@ -116,6 +116,7 @@ def test_does_it_fit(mem):
         (("--struct", "--i", "2x5x16x16"), "Conv2d at stem, given [2, 5, 16, 16]"),
         (("--predict", "--i", "2x5x16x16"), "Conv2d at stem, given [2, 5, 16, 16]"),
         (("--i", "9999999x3x9999x9999"), "free"),
+        (("--model", "resnet50", "--i", "9999x3x224x224"), "the run needs at least"),
         (("--out", "setup.sh/reports"), "setup.sh"),
     ],
 )

@@ -208,10 +208,9 @@ def _structure(workload: Workload) -> Structure:
 
 
 def _measured(workload: Workload, optimizer: Any, device: str | None) -> MemoryReport:  # noqa: ANN401 - a Literal
-    from layerbench import devices
-    from layerbench.weighing import weigh
+    from layerbench import api, devices
 
-    return weigh(workload, devices.get(device or "cpu"), optimizer=optimizer)
+    return api.measure_memory(workload, devices.get(device or "cpu"), optimizer=optimizer)
 
 
 def _estimate(

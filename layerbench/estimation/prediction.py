@@ -12,11 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import layerbench
 from layerbench import zoo
-from layerbench.errors import LayerbenchError, ModelRunError, UsageError
+from layerbench.devices import Device
+from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, UsageError
 from layerbench.estimation.allocator import Block, CachingAllocator
 from layerbench.estimation.kernels import chosen_as_on_gpu
 from layerbench.estimation.workspaces import CONTEXT, Workspaces
-from layerbench.guards import memory_explained, refuse_too_large, torch_version
+from layerbench.guards import input_bytes, memory_explained, refuse_too_large, torch_version
 from layerbench.instruments.attach import mode_set, tensors_replaced
 from layerbench.instruments.memory import Holding, events, hold
 from layerbench.instruments.storages import Allocation, Trace
@@ -25,6 +26,7 @@ from layerbench.nested import map_tensors
 from layerbench.records import Interval, MemoryEstimate
 from layerbench.records.memory import Optimizer
 from layerbench.tracing import RunFailed, Traced, trace_run
+from layerbench.units import bytes_
 from layerbench.workload import Workload
 from layerbench.zoo import Built
 
@@ -56,6 +58,46 @@ def predict(
         ModelRunError: the model does not take the input.
         NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
     """
+    try:
+        return _predict_fake(workload, optimizer, subject)
+    except _FakeDoesNotSuffice as error:
+        reason = str(error)
+    workspaces = Workspaces()
+    traced = _real_run(workload, optimizer, subject, workspaces)
+    note = f"replayed from a real run on the CPU, as fake tensors do not suffice: {reason}"
+    return _record(workload, optimizer, traced, "replayed", workspaces, (note,))
+
+
+def refuse_hopeless(workload: Workload, device: Device, optimizer: Optimizer | None) -> None:
+    """Refuse a real run whose tensors cannot fit, before an operating system kills it.
+
+    Looked at only where the input alone takes a hundredth of what is free; a model that fake
+    tensors do not suffice for is let through.
+
+    Raises:
+        NotEnoughMemory: with the bytes that the run needs at least, and those that are free.
+    """
+    free = device.memory().free_bytes
+    if input_bytes(workload) * 100 < free:
+        return
+    try:
+        needed = _predict_fake(workload, optimizer, None).peak_interval.low
+    except (_FakeDoesNotSuffice, LayerbenchError):
+        return
+    if needed > free:
+        raise NotEnoughMemory(
+            f"the run needs at least {bytes_(needed)} for its tensors, and {bytes_(free)} are "
+            f"free on {device.kind}: take a smaller input or batch, or predict with --device cuda"
+        )
+
+
+class _FakeDoesNotSuffice(Exception):
+    """A model looks at values, or runs an operator that knows no fake tensors."""
+
+
+def _predict_fake(
+    workload: Workload, optimizer: Optimizer | None, subject: Built | None
+) -> MemoryEstimate:
     reason = ""
     for device in _stand_in_devices(training=optimizer is not None):
         workspaces = Workspaces()
@@ -67,10 +109,7 @@ def predict(
             reason = first_line(error)
         else:
             return _record(workload, optimizer, traced, "fake", workspaces, ())
-    workspaces = Workspaces()
-    traced = _real_run(workload, optimizer, subject, workspaces)
-    note = f"replayed from a real run on the CPU, as fake tensors do not suffice: {reason}"
-    return _record(workload, optimizer, traced, "replayed", workspaces, (note,))
+    raise _FakeDoesNotSuffice(reason)
 
 
 # --- running -------------------------------------------------------------------------------
