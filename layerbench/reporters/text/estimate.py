@@ -58,7 +58,7 @@ def _figures(record: MemoryEstimate) -> Section:
         ),
     ]
     cells = [
-        [name, units.mebibytes(value), _interval(interval), why]
+        [name, units.mebibytes(value, unit=False), _interval(interval), why]
         for name, value, interval, why in rows
     ]
     return [

@@ -140,7 +140,7 @@ def blocks(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint], trainin
     kept = "kept for backward" if training else "kept"
     names = ["#", "block", "path", "output shape", "allocated", kept, "live peak", "at peak", ""]
     return [
-        f"Blocks (MiB; bar: live peak, from {units.mebibytes(base)} before the run to "
+        f"Blocks (MiB; bar: live peak, from {units.mebibytes(base)} at the start to "
         f"{units.mebibytes(top)})",
         *page.table(names, cells, "rlll....l"),
     ]
