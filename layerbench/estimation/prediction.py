@@ -142,7 +142,7 @@ def _fake_run(
             device=device,
             for_gpu=True,
             workspace=workspaces,
-            stepping=_ReadAsOne,
+            stepping=_OptimizerStep,
         )
 
 
@@ -181,8 +181,13 @@ def _real_run(
             raise ModelRunError(f"{workload.model}: {error}") from error
 
 
-class _ReadAsOne(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers 1 where an optimizer reads its step count, which a fake tensor cannot tell."""
+class _OptimizerStep(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers for an optimizer what fake tensors cannot, or only slowly.
+
+    A step count reads as 1. An operator on a list of tensors, which without a GPU would be
+    taken apart into one for each, changes nothing that memory shows where it works in
+    place, and else gives a list of new tensors.
+    """
 
     def __torch_dispatch__(
         self,
@@ -194,7 +199,19 @@ class _ReadAsOne(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del types
         if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "cpu":
             return 1.0
+        name = func.overloadpacket.__name__
+        if name.startswith("_foreach_") and name.endswith("_"):
+            return None
+        if name in _LIKE_THEIR_INPUTS:
+            return [torch.empty_like(tensor) for tensor in args[0]]
         return func(*args, **(kwargs or {}))
+
+
+_LIKE_THEIR_INPUTS = frozenset(
+    f"_foreach_{name}"
+    for name in ("abs", "add", "addcdiv", "addcmul", "div", "lerp", "maximum", "mul", "neg", "pow",
+                 "reciprocal", "rsqrt", "sqrt", "sub")
+)  # fmt: skip
 
 
 # --- the allocator -------------------------------------------------------------------------

@@ -205,17 +205,17 @@ _safe_softmax _softmax _softmax_backward_data _to_copy _unique2 _unsafe_view
 _weight_norm_interface alias all amax amin aminmax any arange argmax argmin argsort
 as_strided bernoulli bincount bucketize cat channel_shuffle clone col2im constant_pad_nd
 copy count_nonzero cummax cumprod cumsum dequantize detach diagonal_copy equal expand_copy
-eye flip fold frobenius_norm gather glu hardswish histc im2col is_nonzero is_pinned
-is_same_size item kthvalue lift lift_fresh lift_fresh_copy linalg_vector_norm linspace
-log_softmax logcumsumexp logspace logsumexp masked_fill masked_scatter masked_select max
-mean median min mode multinomial nansum narrow_copy nll_loss2d_backward nll_loss2d_forward
-nll_loss_backward nll_loss_forward nonzero nonzero_static norm normal permute_copy
-pixel_shuffle pixel_unshuffle polar prod put q_per_channel_scales quantize_per_tensor random
-renorm repeat repeat_interleave resize resize_as rms_norm roll rot90 rrelu_with_noise
-scalar_tensor searchsorted set softmax sort split_copy split_with_sizes_copy stack std
-std_mean sum sym_numel sym_size sym_storage_offset sym_stride t_copy take to topk trace tril
-tril_indices triu triu_indices unfold_copy uniform unsqueeze_copy var var_mean view_copy
-where
+eye flip floor_divide fold frobenius_norm gather glu hardswish histc im2col is_nonzero
+is_pinned is_same_size item kthvalue lift lift_fresh lift_fresh_copy linalg_vector_norm
+linspace log_softmax logcumsumexp logspace logsumexp masked_fill masked_scatter
+masked_select max mean median min mode multinomial nansum narrow_copy nll_loss2d_backward
+nll_loss2d_forward nll_loss_backward nll_loss_forward nonzero nonzero_static norm normal
+permute_copy pixel_shuffle pixel_unshuffle polar prod put q_per_channel_scales
+quantize_per_tensor random renorm repeat repeat_interleave resize resize_as rms_norm roll
+rot90 rrelu_with_noise scalar_tensor searchsorted set softmax sort split_copy
+split_with_sizes_copy stack std std_mean sum sym_numel sym_size sym_storage_offset
+sym_stride t_copy take to topk trace tril tril_indices triu triu_indices unfold_copy uniform
+unsafe_split unsqueeze_copy var var_mean view_copy where
 """.split()  # noqa: SIM905 - a name a line would bury what matters
 _FREE = {
     "prim": frozenset({"device"}),

@@ -138,6 +138,9 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - whatever the operator returns
         del types
+        if func is _DEVICE:
+            # Fake tensors ask for their device as an operator, more often than all others.
+            return _device(args[0])
         given = kwargs or {}
         owner, phase = self._running.path(), self.phase
         begin = self._tick()
@@ -204,7 +207,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operator: str,
         category: Category,
     ) -> None:
-        if self._device is not None and tensor.device.type != self._device:
+        if self._device is not None and _device(tensor).type != self._device:
             return
         storage = _storage(tensor)
         if storage is None:
@@ -265,6 +268,15 @@ class _Ending:
         tracker = self._tracker()
         if tracker is not None and tracker._alive:
             tracker._ended(self._key, self._allocation)
+
+
+_DEVICE = torch.ops.prim.device.default
+
+
+def _device(tensor: torch.Tensor) -> torch.device:
+    """Where a tensor is, or a fake one says it is: its attribute is an operator, this is not."""
+    fake: torch.device | None = getattr(tensor, "fake_device", None)
+    return tensor.device if fake is None else fake
 
 
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
