@@ -50,6 +50,7 @@ class Outcome:
 
 def main(
     only: Annotated[str, typer.Option(help="Models with this in their name.")] = "",
+    task: Annotated[str, typer.Option(help="Models of this task, such as classification.")] = "",
     memory: Annotated[bool, typer.Option(help="Predict memory too.")] = True,
     train: Annotated[bool, typer.Option("--train", help="Of a training step, SGD.")] = False,
     timm: Annotated[bool, typer.Option("--timm", help="timm's models too, structure.")] = False,
@@ -59,7 +60,7 @@ def main(
 
     names = {family.name: family.names() for family in families() if family.name != "user"}
     start = time.perf_counter()
-    chosen = [name for name in names["torchvision"] if only in name]
+    chosen = [n for n in names["torchvision"] if only in n and task in ("", _task(n))]
     outcomes = [_torchvision(name, memory, train) for name in chosen]
     if timm:
         outcomes += [_structure_only(name) for name in names["timm"] if only in name]
@@ -67,17 +68,23 @@ def main(
 
 
 def _torchvision(name: str, memory: bool, train: bool) -> Outcome:
-    from torchvision.models import get_model_builder
-
-    task = get_model_builder(name).__module__.split(".")[2:]
-    outcome = Outcome(name, task[0] if len(task) > 1 else "classification")
+    outcome = Outcome(name, _task(name))
     meta, shape, weights = _published(name, outcome.task)
     outcome.published_gmacs = meta.get("_ops")
     outcome.published_parameters = meta.get("num_params")
     _structure(outcome, shape, weights)
     if memory:
-        _memory(outcome, train)
+        # In training Inception's auxiliary head takes nothing smaller than its own size.
+        _memory(outcome, shape if train else None, train)
     return outcome
+
+
+def _task(name: str) -> str:
+    """The package that torchvision keeps the model in."""
+    from torchvision.models import get_model_builder
+
+    package = get_model_builder(name).__module__.split(".")[2:]
+    return package[0] if len(package) > 1 else "classification"
 
 
 def _structure_only(name: str) -> Outcome:
@@ -121,12 +128,12 @@ def _structure(outcome: Outcome, shape: str | None, weights: str | None) -> None
     outcome.uncounted = tuple(operator.name for operator in record.uncounted)
 
 
-def _memory(outcome: Outcome, train: bool) -> None:
+def _memory(outcome: Outcome, shape: str | None, train: bool) -> None:
     from layerbench import api
 
     start = time.perf_counter()
     try:
-        record = api.estimate_memory(outcome.name, training=train)
+        record = api.estimate_memory(outcome.name, shape, training=train)
     except Exception as error:  # every reason is to be listed
         outcome.failures.append(f"memory: {type(error).__name__}: {error}")
         return

@@ -30,7 +30,7 @@ _EFFICIENT_ALIGNMENT = {torch.float32: 4, torch.float16: 8, torch.bfloat16: 8}
 
 @contextmanager
 def chosen_as_on_gpu() -> Iterator[None]:
-    """Replace two functions of `torch.nn.functional` for fake tensors inside the block."""
+    """Replace two functions of `torch.nn.functional` for fake and meta tensors inside the block."""
     original, original_dropout = functional.scaled_dot_product_attention, functional.dropout
 
     def attention(
@@ -44,7 +44,7 @@ def chosen_as_on_gpu() -> Iterator[None]:
         enable_gqa: bool = False,
     ) -> torch.Tensor:
         four = query.dim() == key.dim() == value.dim() == 4
-        if not isinstance(query, FakeTensor) or enable_gqa:
+        if not _stands_in(query) or enable_gqa:
             return original(
                 query,
                 key,
@@ -72,7 +72,7 @@ def chosen_as_on_gpu() -> Iterator[None]:
     def dropout(
         input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> torch.Tensor:
-        if not isinstance(input, FakeTensor) or not training or inplace or not 0 < p < 1:
+        if not _stands_in(input) or not training or inplace or not 0 < p < 1:
             return original_dropout(input, p, training, inplace)
         output: torch.Tensor = _ATEN.native_dropout(input, p, True)[0]
         return output
@@ -84,6 +84,11 @@ def chosen_as_on_gpu() -> Iterator[None]:
     finally:
         functional.scaled_dot_product_attention = original
         functional.dropout = original_dropout
+
+
+def _stands_in(tensor: torch.Tensor) -> bool:
+    """Whether it has a shape and no numbers."""
+    return isinstance(tensor, FakeTensor) or tensor.is_meta
 
 
 def _first(kernel: Any, given: tuple[Any, ...], scale: float | None) -> torch.Tensor:  # noqa: ANN401

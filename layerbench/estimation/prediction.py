@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -129,9 +130,15 @@ def _fake_run(
     def fake(tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
+    # Meta tensors need no mode: PyTorch's own kernels for them give shapes.
+    fakes: AbstractContextManager[object] = (
+        _Elementwise()  # type: ignore[no-untyped-call]
+        if device == "meta"
+        else FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
+    )
     with (
         mode_set(built.module, workload.mode == "train"),
-        FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False),
+        fakes,
         tensors_replaced(built.module, fake),
         chosen_as_on_gpu(),
     ):
@@ -147,14 +154,15 @@ def _fake_run(
 
 
 def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
-    """What fake tensors say they are on, in the order to be tried.
+    """What the tensors that stand in for a GPU's say they are on, in the order to be tried.
 
     Without a GPU, autograd's engine refuses to go backward over CUDA tensors, fake ones too: it
-    asks the driver for the current stream; and some CUDA operators know no fake tensors. There
-    fake CPU tensors stand in. The operators that run are the same but for attention and
-    dropout, which are chosen here (a test compares the two).
+    asks the driver for the current stream; and some CUDA operators know no fake tensors.
+    There meta tensors stand in, which are fast, or fake CPU tensors, which know more operators.
+    What runs is the same but for attention and dropout, which are chosen here (a test compares
+    them).
     """
-    return ("cpu",) if training and not torch.cuda.is_available() else (DEVICE, "cpu")
+    return ("meta", "cpu") if training and not torch.cuda.is_available() else (DEVICE, "cpu")
 
 
 def _real_run(
@@ -179,6 +187,52 @@ def _real_run(
                 )
         except RunFailed as error:
             raise ModelRunError(f"{workload.model}: {error}") from error
+
+
+class _Elementwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers at once for operators on meta tensors that lie alike: the result does too.
+
+    PyTorch's own answer goes through its reference implementations in Python, which is most of
+    the time that a network of concatenations would take.
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+        del types
+        in_place = _ELEMENTWISE.get(func)
+        if in_place is not None and _lie_alike(args):
+            return args[0] if in_place else torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+def _lie_alike(args: Sequence[Any]) -> bool:
+    first, *others = (arg for arg in args if isinstance(arg, torch.Tensor))
+    return first is args[0] and all(
+        other.is_meta
+        and other.dtype == first.dtype
+        and other.shape == first.shape
+        and other.stride() == first.stride()
+        for other in others
+    )
+
+
+_ATEN = torch.ops.aten
+# Whether each works in place.
+_ELEMENTWISE = {
+    _ATEN.add.Tensor: False,
+    _ATEN.add_.Tensor: True,
+    _ATEN.mul.Tensor: False,
+    _ATEN.mul_.Tensor: True,
+    _ATEN.relu_.default: True,
+    _ATEN.silu_.default: True,
+    _ATEN.silu_backward.default: False,
+    _ATEN.threshold_backward.default: False,
+}
 
 
 class _OptimizerStep(TorchDispatchMode):  # type: ignore[no-untyped-call]
