@@ -74,8 +74,10 @@ def _torchvision(name: str, memory: bool, train: bool) -> Outcome:
     outcome.published_parameters = meta.get("num_params")
     _structure(outcome, shape, weights)
     if memory:
-        # In training Inception's auxiliary head takes nothing smaller than its own size.
-        _memory(outcome, shape if train else None, train)
+        # In training BatchNorm wants two images where they are one pixel large, and Inception's
+        # auxiliary head takes nothing smaller than its own size.
+        own_size = "2x3x299x299" if name == "inception_v3" else None
+        _memory(outcome, own_size if train else None, train)
     return outcome
 
 
@@ -133,7 +135,9 @@ def _memory(outcome: Outcome, shape: str | None, train: bool) -> None:
 
     start = time.perf_counter()
     try:
-        record = api.estimate_memory(outcome.name, shape, training=train)
+        record = api.estimate_memory(
+            outcome.name, shape, batch=2 if train else None, training=train
+        )
     except Exception as error:  # every reason is to be listed
         outcome.failures.append(f"memory: {type(error).__name__}: {error}")
         return
