@@ -20,7 +20,7 @@ from layerbench.estimation.kernels import chosen_as_on_gpu
 from layerbench.estimation.workspaces import CONTEXT, Workspaces
 from layerbench.guards import input_bytes, memory_explained, refuse_too_large, torch_version
 from layerbench.instruments.attach import mode_set, tensors_replaced
-from layerbench.instruments.memory import Holding, events, hold
+from layerbench.instruments.memory import events, hold, peak_bytes
 from layerbench.instruments.storages import Allocation, Trace
 from layerbench.instruments.structure import first_line
 from layerbench.nested import map_tensors
@@ -306,10 +306,6 @@ def _wanted(allocation: Allocation, level: Level) -> int:
     return allocation.low if level == "low" else allocation.high
 
 
-def _peak(traced: Traced, replayed: _Replayed) -> Holding:
-    return hold(traced.trace, replayed.sizes, traced.modules, traced.calls)
-
-
 # --- the record ----------------------------------------------------------------------------
 
 
@@ -323,9 +319,8 @@ def _record(
 ) -> MemoryEstimate:
     levels: tuple[Level, ...] = ("low", "figure", "high")
     runs = {level: replay(traced.trace, level) for level in levels}
-    peaks = {level: _peak(traced, run) for level, run in runs.items()}
-    figure = peaks["figure"]
-    allocated = [holding.peak.bytes for holding in peaks.values()]
+    figure = hold(traced.trace, runs["figure"].sizes, traced.modules, traced.calls)
+    allocated = [peak_bytes(traced.trace, run.sizes) for run in runs.values()]
     reserved = [run.reserved for run in runs.values()]
     peak_interval = Interval(low=min(allocated), high=max(allocated))
     reserved_interval = Interval(

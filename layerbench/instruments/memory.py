@@ -82,6 +82,11 @@ def hold(
     )
 
 
+def peak_bytes(trace: Trace, sizes: Sequence[int]) -> int:
+    """The most bytes alive in the trace's last iteration; the peak of `hold`, without the rest."""
+    return _Curve(trace, sizes).peak_bytes
+
+
 def _resident(trace: Trace, index: int) -> bool:
     return trace.allocations[index].category in RESIDENT
 
