@@ -3,7 +3,7 @@
     python -m benchmarks.prediction
 
 The published figures, with their sources, stand in benchmarks/data/published_gpu_memory.csv;
-nothing in the prediction is fitted to them.
+no figure is fitted to them; how wide the bounds are was chosen with them in sight.
 """
 
 from __future__ import annotations
