@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,9 +15,8 @@ from layerbench import zoo
 from layerbench.errors import LayerbenchError, ModelRunError
 from layerbench.guards import torch_version
 from layerbench.instruments.attach import mode_set, tensors_replaced
-from layerbench.instruments.blocks import find_blocks
 from layerbench.instruments.flops import FlopCounter
-from layerbench.instruments.rows import module_rows
+from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.structure import (
     CallFacts,
@@ -134,10 +133,8 @@ def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Se
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
-    view = find_blocks(model).seen_running(calls)
-    counts = [calls[fact.path].calls if fact.path in calls else 0 for fact in modules]
     holdings = {path: _Holdings.of(module) for path, module in named_instances(model).items()}
-    rows = module_rows(modules, calls, counts, view, ())
+    rows = observed_rows(model, modules, calls)
     return _Seen(modules, rows, calls, holdings, counter)
 
 
@@ -221,6 +218,3 @@ def _uncounted(counter: FlopCounter) -> tuple[Operator, ...]:
         Operator(name=name, calls=count, paths=tuple(paths[name]))
         for name, count in sorted(calls.items())
     )
-
-
-__all__: Sequence[str] = ("dissect", "observe")

@@ -18,9 +18,8 @@ from torch.nn import functional
 
 from layerbench.errors import UsageError
 from layerbench.guards import garbage_collection_off
-from layerbench.instruments.blocks import find_blocks
 from layerbench.instruments.memory import FORWARD, FORWARD_END, ITERATION
-from layerbench.instruments.rows import module_rows
+from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.storages import (
     LOADED,
@@ -173,11 +172,7 @@ class _Run:
                 self._note_state(optimizer, scalars_elsewhere=for_gpu)
 
     def traced(self) -> Traced:
-        view = find_blocks(self._model).seen_running(self._calls)
-        counts = [
-            self._calls[fact.path].calls if fact.path in self._calls else 0 for fact in self._facts
-        ]
-        rows = module_rows(self._facts, self._calls, counts, view, ())
+        rows = observed_rows(self._model, self._facts, self._calls)
         return Traced(self._tracker.finish(), rows, self._calls)
 
     def _forward(self) -> Any:  # noqa: ANN401 - whatever the model returns

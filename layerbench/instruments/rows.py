@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from layerbench.instruments.blocks import BlockView
+from torch import nn
+
+from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.functions import FunctionFacts, FunctionForward
 from layerbench.instruments.structure import CallFacts, ModuleFacts
 from layerbench.samples import RowFacts
@@ -32,6 +34,15 @@ def module_rows(
         _module_row(fact, seen.get(fact.path), count, fact.path in view.blocks, order)
         for fact, count in zip(modules, calls, strict=True)
     )
+
+
+def observed_rows(
+    model: nn.Module, modules: Sequence[ModuleFacts], seen: Mapping[str, CallFacts]
+) -> tuple[RowFacts, ...]:
+    """A row's facts for each module, as one observed forward showed them."""
+    view = find_blocks(model).seen_running(seen)
+    counts = [seen[fact.path].calls if fact.path in seen else 0 for fact in modules]
+    return module_rows(modules, seen, counts, view, ())
 
 
 def _module_row(
