@@ -15,7 +15,8 @@ from layerbench import reporters
 from layerbench.errors import LayerbenchError, ModelRunError, UsageError
 from layerbench.estimation import fit, prediction
 from layerbench.estimation.kernels import chosen_as_on_gpu
-from layerbench.estimation.prediction import predict, replay
+from layerbench.estimation.prediction import predict
+from layerbench.estimation.replay import Replays
 from layerbench.estimation.workspaces import CUBLAS, convolution_workspace
 from layerbench.instruments.storages import Allocation, Trace
 from layerbench.zoo import resolve
@@ -208,10 +209,32 @@ def test_replay_of_a_trace_by_hand():
             Allocation(MIB, "", "forward", "b", "workspace", 3, 5, low=0, high=2 * MIB),
         ]
     )
-    assert replay(trace, "low").sizes == [3 * MIB, 5 * MIB, 0]
-    assert replay(trace, "figure").sizes == [3 * MIB, 5 * MIB, MIB]
-    assert replay(trace, "figure").reserved == 22 * MIB
-    assert replay(trace, "high").sizes == [3 * MIB, 5 * MIB, 2 * MIB]
+    replays = Replays(trace)
+    assert replays.low.sizes == [3 * MIB, 5 * MIB, 0]
+    assert replays.figure.sizes == [3 * MIB, 5 * MIB, MIB]
+    assert replays.figure.reserved == 22 * MIB
+    assert replays.high.sizes == [3 * MIB, 5 * MIB, 2 * MIB]
+
+
+def test_the_bounds_of_reserved_memory_try_mixtures_of_kernels():
+    """Neither no workspace nor the largest reserves the most: one of 35 MiB, left free, is too
+    small for the tensor of 40 MiB that comes after it.
+    """
+    trace = Trace(
+        [
+            Allocation(0, "", "forward", "first", "workspace", 1, 2, low=0, high=40 * MIB),
+            Allocation(30 * MIB, "", "forward", "a", "activations", 3, 20),
+            Allocation(0, "", "forward", "second", "workspace", 4, 5, low=0, high=40 * MIB),
+            Allocation(40 * MIB, "", "forward", "b", "activations", 6, 21),
+        ]
+    )
+    replays = Replays(trace)
+    assert replays.low.reserved == 70 * MIB
+    assert replays.high.reserved == 80 * MIB
+    low, high = replays.reserved_bounds()
+    assert low == 50 * MIB
+    assert high > (80 + 20) * MIB
+    assert (low, high) == Replays(trace).reserved_bounds()
 
 
 def test_golden_estimate(golden):
@@ -219,6 +242,34 @@ def test_golden_estimate(golden):
     fixed = {"torch": "2.8.0", "layerbench": "0.1.0"}
     golden(reporters.render("txt", record.model_copy(update=fixed)), ".txt")
     golden(reporters.render("md", record), ".md")
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_quick_answers_are_those_of_the_cpu(mode, dtype):
+    """Shapes, strides and types of what batch normalization and its backward return."""
+    given = torch.randn(3, 4, 5, 6).to(dtype)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = given.contiguous(memory_format=layout)
+        real = _normalized(x, training=mode == "train")
+        with prediction._Quick():
+            meta = _normalized(x.to("meta"), training=mode == "train")
+        assert [_looks(one) for one in meta] == [_looks(one) for one in real]
+
+
+def _normalized(x, *, training):
+    weight, bias, mean, var = (torch.ones(4, device=x.device) for _ in range(4))
+    out, saved, inverse = torch.ops.aten.native_batch_norm(
+        x, weight, bias, mean, var, training, 0.1, 1e-5
+    )
+    gradients = torch.ops.aten.native_batch_norm_backward(
+        out, x, weight, mean, var, saved, inverse, training, 1e-5, [True, True, False]
+    )
+    return [out, *gradients] + ([saved, inverse] if training else [])
+
+
+def _looks(tensor):
+    return None if tensor is None else (tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
 
 # --- does it fit ----------------------------------------------------------------------------

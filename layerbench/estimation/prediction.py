@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -15,13 +14,12 @@ import layerbench
 from layerbench import zoo
 from layerbench.devices import Device
 from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, UsageError
-from layerbench.estimation.allocator import Block, CachingAllocator
 from layerbench.estimation.kernels import chosen_as_on_gpu
+from layerbench.estimation.replay import Replays
 from layerbench.estimation.workspaces import CONTEXT, Workspaces
 from layerbench.guards import input_bytes, memory_explained, refuse_too_large, torch_version
 from layerbench.instruments.attach import mode_set, tensors_replaced
-from layerbench.instruments.memory import events, hold, peak_bytes
-from layerbench.instruments.storages import Allocation, Trace
+from layerbench.instruments.memory import hold, peak_bytes
 from layerbench.instruments.structure import first_line
 from layerbench.nested import map_tensors
 from layerbench.records import Interval, MemoryEstimate
@@ -32,14 +30,6 @@ from layerbench.workload import Workload
 from layerbench.zoo import Built
 
 DEVICE = "cuda"
-
-Level = Literal["low", "figure", "high"]
-
-# Among free blocks of one size the device's addresses decide, and nobody knows them; and what ran
-# before has cut the free memory into other pieces. One large segment, or a twentieth where there
-# are many, more or less.
-_SEGMENT = 20 * 2**20
-_FRAGMENTED = 0.05
 
 
 def predict(
@@ -132,7 +122,7 @@ def _fake_run(
 
     # Meta tensors need no mode: PyTorch's own kernels for them give shapes.
     fakes: AbstractContextManager[object] = (
-        _Elementwise()  # type: ignore[no-untyped-call]
+        _Quick()  # type: ignore[no-untyped-call]
         if device == "meta"
         else FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
     )
@@ -189,11 +179,12 @@ def _real_run(
             raise ModelRunError(f"{workload.model}: {error}") from error
 
 
-class _Elementwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Answers at once for operators on meta tensors that lie alike: the result does too.
+class _Quick(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers at once for meta tensors where the result's shape is plain to see.
 
-    PyTorch's own answer goes through its reference implementations in Python, which is most of
-    the time that a network of concatenations would take.
+    These are element-wise operators on tensors that lie alike, and batch normalization. PyTorch's
+    own answer goes through its reference implementations in Python, operator by operator, which is
+    most of the time that such a network would take.
     """
 
     def __torch_dispatch__(
@@ -207,6 +198,11 @@ class _Elementwise(TorchDispatchMode):  # type: ignore[no-untyped-call]
         in_place = _ELEMENTWISE.get(func)
         if in_place is not None and _lie_alike(args):
             return args[0] if in_place else torch.empty_like(args[0])
+        quick = _NORMALIZATION.get(func)
+        if quick is not None and not kwargs:
+            answer = quick(*args)
+            if answer is not None:
+                return answer
         return func(*args, **(kwargs or {}))
 
 
@@ -221,6 +217,51 @@ def _lie_alike(args: Sequence[Any]) -> bool:
     )
 
 
+_Norm = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+
+
+def _batch_norm(
+    given: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    var: torch.Tensor | None,
+    training: bool,
+    *_: float,
+) -> _Norm | None:
+    """Output, and each channel's mean and deviation, in training with single precision."""
+    del weight, bias, mean, var
+    if not training or given.dtype != torch.float32 or not given.is_contiguous():
+        return None
+    return torch.empty_like(given), _one_per_channel(given), _one_per_channel(given)
+
+
+def _batch_norm_backward(
+    gradient: torch.Tensor,
+    given: torch.Tensor,
+    weight: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    var: torch.Tensor | None,
+    saved_mean: torch.Tensor | None,
+    saved_invstd: torch.Tensor | None,
+    train: bool,
+    eps: float,
+    wanted: Sequence[bool],
+) -> _Norm | None:
+    """The gradients of input, weight and bias, those that are wanted."""
+    del weight, mean, var, saved_mean, saved_invstd, eps
+    if not train or not _lie_alike((given, gradient)) or given.dtype != torch.float32:
+        return None
+    if not (wanted[0] and given.is_contiguous()):
+        return None
+    scale, shift = (_one_per_channel(given) if one else None for one in wanted[1:])
+    return torch.empty_like(given), scale, shift
+
+
+def _one_per_channel(given: torch.Tensor) -> torch.Tensor:
+    return torch.empty(given.shape[1], dtype=given.dtype, device=given.device)
+
+
 _ATEN = torch.ops.aten
 # Whether each works in place.
 _ELEMENTWISE = {
@@ -232,6 +273,10 @@ _ELEMENTWISE = {
     _ATEN.silu_.default: True,
     _ATEN.silu_backward.default: False,
     _ATEN.threshold_backward.default: False,
+}
+_NORMALIZATION: dict[object, Callable[..., _Norm | None]] = {
+    _ATEN.native_batch_norm.default: _batch_norm,
+    _ATEN.native_batch_norm_backward.default: _batch_norm_backward,
 }
 
 
@@ -268,44 +313,6 @@ _LIKE_THEIR_INPUTS = frozenset(
 )  # fmt: skip
 
 
-# --- the allocator -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Replayed:
-    """What the model of the allocator made of a trace.
-
-    Attributes:
-        sizes: of the block that each allocation got.
-        reserved: bytes of all segments at the end; they are never given back.
-    """
-
-    sizes: list[int]
-    reserved: int
-
-
-def replay(trace: Trace, level: Level) -> _Replayed:
-    """Put a trace through the allocator, with workspaces at one of their three sizes."""
-    allocator = CachingAllocator()
-    blocks: dict[int, Block] = {}
-    sizes = [0] * len(trace.allocations)
-    for allocation, index, birth in events(trace):
-        if birth:
-            wanted = _wanted(allocation, level)
-            if wanted > 0:
-                blocks[index] = allocator.allocate(wanted)
-                sizes[index] = blocks[index].size
-        elif index in blocks:
-            allocator.release(blocks.pop(index))
-    return _Replayed(sizes, allocator.reserved)
-
-
-def _wanted(allocation: Allocation, level: Level) -> int:
-    if allocation.low is None or allocation.high is None or level == "figure":
-        return allocation.bytes
-    return allocation.low if level == "low" else allocation.high
-
-
 # --- the record ----------------------------------------------------------------------------
 
 
@@ -317,16 +324,12 @@ def _record(
     workspaces: Workspaces,
     notes: Sequence[str],
 ) -> MemoryEstimate:
-    levels: tuple[Level, ...] = ("low", "figure", "high")
-    runs = {level: replay(traced.trace, level) for level in levels}
-    figure = hold(traced.trace, runs["figure"].sizes, traced.modules, traced.calls)
-    allocated = [peak_bytes(traced.trace, run.sizes) for run in runs.values()]
-    reserved = [run.reserved for run in runs.values()]
+    replays = Replays(traced.trace)
+    figure = hold(traced.trace, replays.figure.sizes, traced.modules, traced.calls)
+    allocated = [peak_bytes(traced.trace, run.sizes) for run in replays.levels]
     peak_interval = Interval(low=min(allocated), high=max(allocated))
-    reserved_interval = Interval(
-        low=max(min(reserved) - _spread(min(reserved)), peak_interval.low),
-        high=max(reserved) + _spread(max(reserved)),
-    )
+    least, most = replays.reserved_bounds()
+    reserved_interval = Interval(low=max(least, peak_interval.low), high=most)
     return MemoryEstimate.model_validate(
         {
             "workload": workload,
@@ -339,9 +342,9 @@ def _record(
             "model_type": traced.model_type,
             "peak_bytes": figure.peak.bytes,
             "peak_interval": peak_interval,
-            "reserved_bytes": runs["figure"].reserved,
+            "reserved_bytes": replays.figure.reserved,
             "reserved_interval": reserved_interval,
-            "total_bytes": runs["figure"].reserved + CONTEXT.bytes,
+            "total_bytes": replays.figure.reserved + CONTEXT.bytes,
             "total_interval": Interval(
                 low=reserved_interval.low + CONTEXT.low,
                 high=reserved_interval.high + CONTEXT.high,
@@ -356,10 +359,6 @@ def _record(
             "notes": tuple(notes),
         }
     )
-
-
-def _spread(reserved: int) -> int:
-    return max(_SEGMENT, int(reserved * _FRAGMENTED))
 
 
 def check_device(device: str) -> None:
