@@ -19,3 +19,25 @@ def vit_large_with_10_classes() -> nn.Module:
 
     model: nn.Module = vit_l_16(num_classes=10)
     return model
+
+
+def mnasnet_with_10_classes() -> nn.Module:
+    """MNASNet as xMem trained it."""
+    return _torchvision("mnasnet1_0")
+
+
+def mobilenet_v3_large_with_10_classes() -> nn.Module:
+    """MobileNet-V3 (large) as xMem trained it."""
+    return _torchvision("mobilenet_v3_large")
+
+
+def mobilenet_v3_small_with_10_classes() -> nn.Module:
+    """MobileNet-V3 (small) as xMem trained it."""
+    return _torchvision("mobilenet_v3_small")
+
+
+def _torchvision(name: str) -> nn.Module:
+    from torchvision.models import get_model
+
+    model: nn.Module = get_model(name, num_classes=10)
+    return model
