@@ -1,8 +1,8 @@
-"""Models that published figures were measured on, where a name alone does not say them."""
+"""Models that benchmarks measure, where a name alone does not say them."""
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 
 def vit_base_with_100_classes() -> nn.Module:
@@ -40,4 +40,30 @@ def _torchvision(name: str) -> nn.Module:
     from torchvision.models import get_model
 
     model: nn.Module = get_model(name, num_classes=10)
+    return model
+
+
+PLANTED = "features.4"
+"""The block of MobileNet-V2 that `slowed_mobilenet_v2` slows down."""
+
+# Of the block's 56 rows of pixels; with what a call costs in any case this is a tenth of its time.
+_MORE_ROWS = 4
+
+
+def slowed_mobilenet_v2() -> nn.Module:
+    """MobileNet-V2 whose fourth inverted residual does about a tenth more work.
+
+    It computes some rows of its input once more and throws the result away.
+    """
+    from torchvision.models import mobilenet_v2
+    from torchvision.models.mobilenetv2 import InvertedResidual
+
+    class Slowed(InvertedResidual):
+        def forward(self, x: Tensor) -> Tensor:
+            self.conv(x[:, :, :_MORE_ROWS])
+            return super().forward(x)
+
+    model: nn.Module = mobilenet_v2()
+    block = model.get_submodule(PLANTED)
+    block.__class__ = Slowed
     return model

@@ -11,16 +11,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from layerbench.api import estimate_memory, memory, profile, structure, time_layers
-    from layerbench.records import LayerRow, MemoryEstimate, MemoryReport, Profile, Structure
+    from layerbench.api import (
+        compare_live,
+        estimate_memory,
+        memory,
+        profile,
+        structure,
+        time_layers,
+    )
+    from layerbench.comparison import compare
+    from layerbench.records import (
+        Comparison,
+        LayerRow,
+        MemoryEstimate,
+        MemoryReport,
+        Profile,
+        Structure,
+    )
+    from layerbench.store import read
     from layerbench.workload import Plan, Workload
 
 _HOMES = {
+    "compare": "layerbench.comparison",
+    "compare_live": "layerbench.api",
     "estimate_memory": "layerbench.api",
     "memory": "layerbench.api",
     "profile": "layerbench.api",
     "structure": "layerbench.api",
     "time_layers": "layerbench.api",
+    "read": "layerbench.store",
+    "Comparison": "layerbench.records",
     "LayerRow": "layerbench.records",
     "MemoryEstimate": "layerbench.records",
     "MemoryReport": "layerbench.records",
@@ -31,6 +51,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Comparison",
     "LayerRow",
     "MemoryEstimate",
     "MemoryReport",
@@ -39,9 +60,12 @@ __all__ = [
     "Structure",
     "Workload",
     "__version__",
+    "compare",
+    "compare_live",
     "estimate_memory",
     "memory",
     "profile",
+    "read",
     "structure",
     "time_layers",
 ]

@@ -11,17 +11,24 @@ from torch import nn
 from layerbench import devices, runner, zoo
 from layerbench.anatomy import dissect
 from layerbench.assembly import assemble
-from layerbench.defaults import FUNCTION_ITERATIONS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.comparison import THRESHOLD, check_same_input, judge, of_rounds
+from layerbench.defaults import (
+    FUNCTION_ITERATIONS,
+    LIVE_ITERATIONS,
+    MEASURED_ITERATIONS,
+    WARMUP_ITERATIONS,
+)
 from layerbench.devices import Device
 from layerbench.errors import UntrustedError, UsageError
 from layerbench.estimation.fit import with_fit
 from layerbench.estimation.prediction import check_device, predict, refuse_hopeless
 from layerbench.guards import refuse_too_large
+from layerbench.interleaved import Task, measure_pair
 from layerbench.live import LiveLayers, time_layers
 from layerbench.progress import Progress
-from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
+from layerbench.records import Comparison, MemoryEstimate, MemoryReport, Profile, Structure
 from layerbench.records.memory import Optimizer
-from layerbench.replication import measure_in_processes
+from layerbench.replication import Job, measure_in_processes, measure_pair_in_processes
 from layerbench.samples import Run
 from layerbench.tracing import check_optimizer
 from layerbench.units import parse_bytes
@@ -30,10 +37,13 @@ from layerbench.workload import DType, Granularity, MemoryFormat, Mode, Plan, Wo
 from layerbench.zoo import Built
 
 __all__ = [
+    "LiveComparison",
     "LiveLayers",
     "Measurement",
+    "compare_live",
     "estimate_memory",
     "measure",
+    "measure_live",
     "measure_memory",
     "memory",
     "profile",
@@ -295,10 +305,7 @@ def measure(
         )
         runs = [run]
     elif subject is not None:
-        raise UsageError(
-            "a module object cannot be handed to fresh processes: give a spec such as "
-            "'package.module:callable' to measure with processes > 1"
-        )
+        raise UsageError(_NO_HANDING_OVER)
     else:
         name = str(device.torch_device)
         runs = measure_in_processes(workload, plan, name, strict=strict, progress=progress)
@@ -306,6 +313,118 @@ def measure(
     if strict:
         _insist(record)
     return Measurement(record, tuple(runs))
+
+
+@dataclass(frozen=True)
+class LiveComparison:
+    """Two workloads measured in turn: the comparison, and what each side's record would be."""
+
+    comparison: Comparison
+    baseline: Measurement
+    contender: Measurement
+
+
+def compare_live(
+    baseline: str | nn.Module,
+    contender: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    warmup: int = WARMUP_ITERATIONS,
+    iterations: int = LIVE_ITERATIONS,
+    processes: int = 1,
+    threshold: float = THRESHOLD,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Measure two models forward by forward in turn, and compare them.
+
+    Args:
+        baseline, contender: model specs or modules, as in `profile`, on the same input.
+        input, batch, device, threads, warmup: as in `profile`, for both.
+        iterations: measured rounds; each runs both, untouched and instrumented.
+        processes: fresh processes to repeat it in; only for models given by name.
+        threshold: changes up to this are the same (0.05 for 5 %).
+        progress: hears of each step.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    plan = Plan(
+        warmup=_count("warmup", warmup, 0),
+        iterations=_count("iterations", iterations, 1),
+        processes=_count("processes", processes, 1),
+        threads=None if threads is None else _count("threads", threads, 1),
+    )
+    tasks, subjects = [], []
+    for model in (baseline, contender):
+        workload, subject = _what_runs(
+            model,
+            input,
+            batch=batch,
+            device=device,
+            dtype="float32",
+            channels_last=False,
+            mode="eval",
+            seed=0,
+        )
+        where = devices.get(device) if subject is None else devices.of_module(subject.module)
+        tasks.append(Task(workload, plan, where))
+        subjects.append(subject)
+    found = measure_live(
+        (tasks[0], tasks[1]),
+        names=(tasks[0].workload.model, tasks[1].workload.model),
+        subjects=(subjects[0], subjects[1]),
+        threshold=threshold,
+        progress=progress,
+    )
+    return found.comparison
+
+
+def measure_live(
+    tasks: tuple[Task, Task],
+    *,
+    names: tuple[str, str],
+    subjects: tuple[Built | None, Built | None] = (None, None),
+    threshold: float = THRESHOLD,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> LiveComparison:
+    """Measure two workloads in turn, in as many processes as the first one's plan says.
+
+    Raises:
+        ComparisonError: inputs of different shapes.
+        LayerbenchError: as `profile`.
+    """
+    check_same_input(tasks[0].workload, tasks[1].workload, names)
+    processes = tasks[0].plan.processes
+    if processes == 1:
+        pair = measure_pair(tasks, subjects=subjects, strict=strict, progress=progress)
+        pairs = [pair]
+    elif any(subject is not None for subject in subjects):
+        raise UsageError(_NO_HANDING_OVER)
+    else:
+        first, second = (
+            Job(workload=task.workload, plan=task.plan, device=str(task.device.torch_device))
+            for task in tasks
+        )
+        pairs = measure_pair_in_processes(
+            (first, second), processes, strict=strict, progress=progress
+        )
+    before, after = (
+        Measurement(assemble(task.workload, task.plan, runs), tuple(runs))
+        for task, runs in zip(tasks, zip(*pairs, strict=True), strict=True)
+    )
+    evidence = of_rounds(pairs, tasks[0].workload.seed)
+    comparison = judge(before.profile, after.profile, evidence, names=names, threshold=threshold)
+    return LiveComparison(comparison, before, after)
+
+
+_NO_HANDING_OVER = (
+    "a module object cannot be handed to fresh processes: give a spec such as "
+    "'package.module:callable' to measure with processes > 1"
+)
 
 
 def _insist(record: Profile) -> None:

@@ -12,6 +12,7 @@
     ├── NotEnoughMemory             says what was requested and what is free
     ├── OutputError                 a report cannot be written there
     ├── RecordError                 a file that is no (valid) record
+    ├── ComparisonError             two measurements that are not of the same work
     ├── WorkerError                 a measuring process died or gave no result
     └── UntrustedError              ``--strict``: the room or the verdicts say no; exit status 1
 """
@@ -59,6 +60,10 @@ class OutputError(LayerbenchError):
 
 class RecordError(LayerbenchError):
     """A file that should hold a record and does not."""
+
+
+class ComparisonError(LayerbenchError):
+    """Two measurements that are not of the same work."""
 
 
 class WorkerError(LayerbenchError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from layerbench import samples, zoo
+from layerbench import devices, samples, zoo
 from layerbench.clocks import Clock
 from layerbench.defaults import CAP_FACTOR
 from layerbench.devices import Device
-from layerbench.environment import RoomWatch
+from layerbench.environment import Environment, RoomWatch
 from layerbench.errors import ModelRunError, UntrustedError
 from layerbench.guards import (
     garbage_collection_off,
@@ -29,6 +30,7 @@ from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
 from layerbench.instruments.content import ContentObserver
+from layerbench.instruments.fakes import faithful, without_memory
 from layerbench.instruments.functions import FunctionForward, FunctionTimer
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.structure import (
@@ -83,18 +85,63 @@ def measure(
     """
     with threads_set(plan.threads), memory_explained(device):
         room = watch_room(device)
-        _refuse_bad_room(room, strict)
+        refuse_bad_room(room, strict)
         refuse_too_large(workload, device, subject)
         built = subject or on_device(zoo.build(workload), device)
         with (
             mode_set(built.module, workload.mode == "train"),
             gradients_on(workload.mode == "train"),
         ):
-            return _Session(workload, plan, device, built, progress or Silent()).run(room)
+            session = Session(workload, plan, device, built, progress or Silent())
+            with garbage_collection_off():
+                session.rounds.warm_up(plan.warmup)
+                stop = session.rounds.run(plan, workload.seed)
+                for _ in session.function_forwards():
+                    pass
+            return session.result(room.finish(), stop)
 
 
-class _Session:
-    """One measurement of one built model; the steps of `run` are the recipe."""
+def look(workload: Workload, plan: Plan) -> Run:
+    """One round without memory: what the rows are, on any machine; the times mean nothing.
+
+    A model that needs its tensors' values runs for real on the CPU.
+
+    Raises:
+        LayerbenchError: as `measure`.
+    """
+    plan = plan.model_copy(update={"function_iterations": min(plan.function_iterations, 1)})
+    cpu = devices.get("cpu")
+    built = zoo.build_shapes(workload)
+    if faithful(built.module):
+        with suppress(ModelRunError), without_memory(built, "cpu") as stand_in:
+            return _one_round(workload, plan, cpu, stand_in)
+    return _one_round(workload, plan, cpu, zoo.build(workload, load_weights=False))
+
+
+def _one_round(workload: Workload, plan: Plan, device: Device, built: Built) -> Run:
+    training = workload.mode == "train"
+    with mode_set(built.module, training), gradients_on(training):
+        session = Session(workload, plan, device, built, Silent())
+        session.rounds.run_untouched()
+        session.rounds.run_instrumented()
+        for _ in session.function_forwards():
+            pass
+        return session.result(watch_room(device).finish(), "iterations")
+
+
+class Session:
+    """One measurement of one built model; who makes it runs its rounds and then asks for `result`.
+
+    The model must be in the workload's mode, with gradients as they should be, from here on.
+
+    Args:
+        workload, plan, device: as for `measure`.
+        built: the model and its inputs, on the device.
+        progress: hears of each round.
+
+    Raises:
+        ModelRunError: the model does not take the input.
+    """
 
     def __init__(
         self, workload: Workload, plan: Plan, device: Device, built: Built, progress: Progress
@@ -106,40 +153,40 @@ class _Session:
         self.clock: Clock = device.clock()
         self.out_of_memory = device.is_out_of_memory
         self.absent: dict[str, str] = {}
+        model = built.module
+        self._modules = module_facts(model)
+        self._observed, self._content = self._observe(model, self._modules)
+        self._layers = self._layers_to_time(model, self._modules, self._observed)
+        self._call = self._bind(torch.compile(model) if workload.compile else model)
+        self._functions: list[FunctionForward] = []
+        self.rounds = Rounds(self._call, self._layers, self.clock, progress)
 
-    def run(self, room: RoomWatch) -> Run:
-        model = self.built.module
-        modules = module_facts(model)
-        observed, content = self._observe(model, modules)
-        layers = self._layers_to_time(model, modules, observed)
-        call = self._bind(torch.compile(model) if self.workload.compile else model)
-        rounds = _Rounds(call, layers, self.clock, self.progress)
-        with garbage_collection_off():
-            rounds.warm_up(self.plan.warmup)
-            stop = rounds.run(self.plan, self.workload.seed)
-            functions = self._functions(model, modules, layers, call)
-        rows = self._module_rows(observed, layers, rounds, functions)
+    def result(self, environment: Environment, stop: StopReason) -> Run:
+        """What was found: facts and samples."""
+        functions = _alike(self._functions)
+        layers = self._layers
+        rows = self._module_rows(self._observed, layers, self.rounds, functions)
         return Run(
             RunFacts(
-                model_type=modules[0].type,
-                parameters=modules[0].parameters,
+                model_type=self._modules[0].type,
+                parameters=self._modules[0].parameters,
                 modules=rows,
                 functions=function_rows(functions, rows, layers.view) if layers else (),
-                environment=room.finish(),
+                environment=environment,
                 stop=stop,
                 mark_cost_s=mark_cost_s(self.clock),
                 wrapper_cost_s=wrapper_cost_s(self.clock),
                 absent=self.absent,
-                notes=(*content, *rounds.notes(rows)),
+                notes=(*self._content, *self.rounds.notes(rows)),
             ),
-            {**rounds.arrays(), **_function_arrays(functions)},
+            {**self.rounds.arrays(), **_function_arrays(functions)},
         )
 
     def _module_rows(
         self,
         observed: dict[str, CallFacts],
         layers: _Layers | None,
-        rounds: _Rounds,
+        rounds: Rounds,
         functions: list[FunctionForward],
     ) -> tuple[RowFacts, ...]:
         if layers is None:
@@ -192,30 +239,27 @@ class _Session:
             return _Layers.of(model, modules, observed, self.plan, self.clock)
         return None
 
-    def _functions(
-        self,
-        model: nn.Module,
-        modules: Sequence[ModuleFacts],
-        layers: _Layers | None,
-        call: Call,
-    ) -> list[FunctionForward]:
-        if layers is None or self.plan.function_iterations == 0:
-            return []
-        timer = FunctionTimer(model, modules, layers.with_functions, self.clock)
+    def function_forwards(self) -> Iterator[None]:
+        """Run the pass that times functions, one forward at each step."""
+        if self._layers is None or self.plan.function_iterations == 0:
+            return
+        model = self.built.module
+        timer = FunctionTimer(model, self._modules, self._layers.with_functions, self.clock)
+        forwards = []
         try:
-            timer.run(call)  # the first forward under a mode imports and caches
-            forwards = []
+            timer.run(self._call)  # the first forward under a mode imports and caches
             for done in range(self.plan.function_iterations):
                 self.progress.step("functions", done, self.plan.function_iterations)
-                forwards.append(timer.run(call))
+                forwards.append(timer.run(self._call))
+                yield
         except Exception as error:
             if self.out_of_memory(error):
                 raise
             cause = error.__cause__ if isinstance(error, ModelRunError) else error
             reason = first_line(cause or error)
             self.absent["functions"] = f"the forward failed while functions were timed: {reason}"
-            return []
-        return _alike(forwards)
+            return
+        self._functions = forwards
 
 
 @dataclass(frozen=True)
@@ -257,7 +301,7 @@ class _Layers:
 
 
 @dataclass
-class _Rounds:
+class Rounds:
     """Runs the forward untouched and instrumented, in alternating order, and keeps the samples."""
 
     call: Call
@@ -274,6 +318,10 @@ class _Rounds:
         for done in range(rounds):
             self.progress.step("warm-up", done, rounds)
             self._round(done)
+        self.forget()
+
+    def forget(self) -> None:
+        """Throw away the samples so far: they were the warm-up's."""
         self.untouched.clear()
         self.host.clear()
         self.forwards.clear()
@@ -299,19 +347,21 @@ class _Rounds:
         # Alternating order: whatever a forward leaves behind for the next one (caches, clock
         # rates, a garbage heap) meets both kinds alike.
         if number % 2 == 0:
-            self._run_untouched()
-            self._run_instrumented()
+            self.run_untouched()
+            self.run_instrumented()
         else:
-            self._run_instrumented()
-            self._run_untouched()
+            self.run_instrumented()
+            self.run_untouched()
 
-    def _run_untouched(self) -> None:
+    def run_untouched(self) -> None:
+        """One forward with nothing attached."""
         device, host = run_untouched(self.call, self.clock)
         self.untouched.append(device)
         if host is not None:
             self.host.append(host)
 
-    def _run_instrumented(self) -> None:
+    def run_instrumented(self) -> None:
+        """One forward with the layers timed, if they are to be."""
         if self.layers is None:
             return
         forward = self.layers.timer.run(self.call, self.marks)
@@ -343,6 +393,8 @@ class _Rounds:
 
 def _alike(forwards: list[FunctionForward]) -> list[FunctionForward]:
     """The forwards that ran the same functions as the last: work that depends on data varies."""
+    if not forwards:
+        return []
     last = [(fact.module, fact.name) for fact in forwards[-1].facts]
     return [f for f in forwards if [(fact.module, fact.name) for fact in f.facts] == last]
 
@@ -354,6 +406,7 @@ def _function_arrays(forwards: Sequence[FunctionForward]) -> dict[str, Samples]:
     return {samples.FUNCTIONS: times}
 
 
-def _refuse_bad_room(room: RoomWatch, strict: bool) -> None:
+def refuse_bad_room(room: RoomWatch, strict: bool) -> None:
+    """Raise `UntrustedError` where ``strict`` and something is wrong with the room."""
     if strict and room.warnings:
         raise UntrustedError(f"--strict: {' '.join(room.warnings)}")

@@ -169,7 +169,21 @@ def summarize(samples_s: Samples, resampler: Resampler) -> Summary:
         "ci_high": interval[1],
     }
     rounded = {name: round(float(value), DECIMALS) for name, value in figures.items()}
-    return Summary(n=samples_s.size, verdict=verdict, missed=missed, **rounded)
+    return Summary(
+        n=samples_s.size,
+        verdict=verdict,
+        missed=missed,
+        process_medians=_process_medians(samples_s, resampler),
+        **rounded,
+    )
+
+
+def _process_medians(samples_s: Samples, resampler: Resampler) -> tuple[float, ...]:
+    """One for each process; none where there is only one, whose median the summary has."""
+    groups = resampler.groups(samples_s)
+    if len(groups) == 1:
+        return ()
+    return tuple(round(float(np.median(group)), DECIMALS) for group in groups)
 
 
 def judge(

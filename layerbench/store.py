@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from layerbench.errors import OutputError, RecordError
-from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
+from layerbench.records import Comparison, MemoryEstimate, MemoryReport, Profile, Structure
 from layerbench.workload import OWN_WEIGHTS, Frozen, Workload
 
 Record = TypeVar("Record")
@@ -29,6 +29,7 @@ RECORDS: dict[str, type[Frozen]] = {
     "structure": Structure,
     "memory": MemoryReport,
     "memory estimate": MemoryEstimate,
+    "comparison": Comparison,
 }
 
 
@@ -178,7 +179,7 @@ def read_all(places: Iterable[Path]) -> list[tuple[Path, Profile]]:
         if not place.is_dir():
             found.append((place, read(place)))
             continue
-        records = ((path, read_record(path)) for path in place.rglob("*.json"))
+        records = ((path, read_record(path)) for path in _records_in(place))
         found += [(path, record) for path, record in records if isinstance(record, Profile)]
     return _each_once(found)
 
@@ -191,9 +192,14 @@ def read_all_kinds(places: Iterable[Path]) -> list[tuple[Path, Frozen]]:
     """
     found: list[tuple[Path, Frozen]] = []
     for place in places:
-        paths = place.rglob("*.json") if place.is_dir() else [place]
+        paths = _records_in(place) if place.is_dir() else [place]
         found += [(path, read_record(path)) for path in paths]
     return _each_once(found)
+
+
+def _records_in(folder: Path) -> Iterator[Path]:
+    """A record's name holds one dot; exports such as ``X.trace.json`` hold two."""
+    return (path for path in folder.rglob("*.json") if path.name.count(".") == 1)
 
 
 def _each_once(found: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
@@ -281,8 +287,10 @@ def places(profile: Profile, out: Path) -> Places:
     return Places(whole=folder / base, layers=folder / "layers" / base)
 
 
-def place(record: Structure | MemoryReport | MemoryEstimate, out: Path) -> Path:
+def place(record: Structure | MemoryReport | MemoryEstimate | Comparison, out: Path) -> Path:
     """``<out>/<base>``, without the ending of a format: these do not depend on the machine."""
+    if isinstance(record, Comparison):
+        return out / f"comparison_{work_name(record.contender.workload)}"
     parts = [work_name(record.workload)]
     if isinstance(record, MemoryEstimate):
         parts.append(record.device)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from layerbench import zoo
+from layerbench import devices, zoo
 from layerbench.devices import Device
 from layerbench.environment import Environment
 from layerbench.errors import ModelRunError
 from layerbench.guards import memory_explained, on_device, refuse_too_large, watch_room
 from layerbench.instruments.attach import mode_set
+from layerbench.instruments.fakes import faithful, without_memory
 from layerbench.instruments.memory import hold
 from layerbench.instruments.resources import resident_set
 from layerbench.nested import tensors_in
@@ -60,6 +62,33 @@ def weigh(
         built = on_device(_own(workload, subject, training=optimizer is not None), device)
         measured = _measure(workload, built, device, optimizer)
     return _record(workload, optimizer, measured, list(_tensors(built)), room.finish())
+
+
+def weigh_again(record: MemoryReport) -> MemoryReport:
+    """What a report must say of the same workload on any machine; no memory is taken.
+
+    The run is made on tensors that say they are on the report's device. What its machine and
+    process had to do with it is taken over. A model for which such tensors do not suffice runs
+    for real, on that device.
+
+    Raises:
+        LayerbenchError: as `weigh`.
+    """
+    kind = record.environment.device.kind
+    built = zoo.build_shapes(record.workload)
+    if faithful(built.module):
+        tensors = list(_tensors(built))
+        with (
+            suppress(RunFailed),
+            mode_set(built.module, record.workload.mode == "train"),
+            without_memory(built, kind) as stand_in,
+        ):
+            traced = trace_run(stand_in, optimizer=record.optimizer, device=kind)
+            measured = _Measured(traced, record.process, record.allocator)
+            return _record(record.workload, record.optimizer, measured, tensors, record.environment)
+    made = weigh(record.workload, devices.get(kind), optimizer=record.optimizer)
+    machine = ("environment", "process", "allocator")
+    return made.model_copy(update={name: getattr(record, name) for name in machine})
 
 
 def _own(workload: Workload, subject: Built | None, *, training: bool) -> Built:

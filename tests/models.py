@@ -89,6 +89,22 @@ def small() -> Small:
     return Small()
 
 
+class SlowBlock(ResidualBlock):
+    """Computes what its parent does several times over."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            super().forward(x)
+        return super().forward(x)
+
+
+def slow_small() -> Small:
+    """`small` with a second block that takes four times as long."""
+    model = small()
+    model.blocks[1] = SlowBlock()
+    return model
+
+
 def small_with_input() -> tuple[nn.Module, torch.Tensor]:
     """A model that brings its own input."""
     return small(), torch.rand(2, 3, 16, 16)

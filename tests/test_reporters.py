@@ -14,11 +14,32 @@ from layerbench.errors import UsageError
 from layerbench.records import LayerRow, Profile
 from layerbench.reporters import layout
 from layerbench.reporters.result_table import render_table, update_markers
+from tests.sample_comparisons import SAMPLES as COMPARISONS
 from tests.sample_profiles import SAMPLES, in_processes, layered, on_gpu, summary, whole
 
-FORMATS = {"txt": ".txt", "json": ".json", "csv": ".csv", "md": ".md"}
+FORMATS = {
+    "txt": ".txt",
+    "json": ".json",
+    "csv": ".csv",
+    "md": ".md",
+    "html": ".html",
+    "latex": ".tex",
+    "speedscope": ".speedscope.json",
+    "trace": ".trace.json",
+}
+DRAWN = ("speedscope", "trace")  # of layers only
+CASES = [
+    pytest.param(sample, format, id=f"{format}-{name}")
+    for format in FORMATS
+    for name, sample in SAMPLES.items()
+    if format not in DRAWN or sample().layers
+] + [
+    pytest.param(sample, format, id=f"{format}-{name}")
+    for format in ("txt", "json", "csv", "md", "html")
+    for name, sample in COMPARISONS.items()
+]
 each_sample = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-each_format = pytest.mark.parametrize("format", FORMATS)
+each_case = pytest.mark.parametrize(("sample", "format"), CASES)
 
 
 def table_rows(text, first):
@@ -38,23 +59,21 @@ def test_formats_are_found():
 
 @pytest.mark.parametrize("ask", [reporters.suffix, lambda name: reporters.render(name, whole())])
 def test_an_unknown_format_names_the_known_ones(ask):
-    with pytest.raises(UsageError, match=r"'xls': choose from csv, json, md, txt$"):
+    with pytest.raises(UsageError, match=r"'xls': choose from csv, html, json, latex, "):
         ask("xls")
 
 
-@each_sample
-@each_format
+@each_case
 def test_golden(sample, format, golden):
     golden(reporters.render(format, sample()), FORMATS[format])
 
 
-@each_sample
-@each_format
+@each_case
 def test_same_record_same_text(sample, format):
     """Also for a record that was read back from its JSON."""
     record = sample()
     text = reporters.render(format, record)
-    again = Profile.model_validate_json(reporters.render("json", record))
+    again = type(record).model_validate_json(reporters.render("json", record))
     assert reporters.render(format, again) == text
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
@@ -65,10 +84,15 @@ def test_rendering_loads_no_torch_and_depends_on_no_hash_seed():
     code = (
         "import sys; sys.path.insert(0, '.')\n"
         "from tests.sample_profiles import SAMPLES\n"
+        "from tests.sample_comparisons import SAMPLES as COMPARISONS\n"
         "from layerbench import reporters\n"
         "from layerbench.reporters.result_table import render_table\n"
         "records = [sample() for sample in SAMPLES.values()]\n"
-        "text = [reporters.render(f, r) for f in reporters.names() for r in records]\n"
+        "drawn = ('speedscope', 'trace')\n"
+        "text = [reporters.render(f, r) for f in reporters.names() for r in records\n"
+        "        if f not in drawn or r.layers]\n"
+        "plain = ('txt', 'json', 'csv', 'md', 'html')\n"
+        "text += [reporters.render(f, c()) for f in plain for c in COMPARISONS.values()]\n"
         "print(''.join(text) + render_table(records))\n"
         "assert 'torch' not in sys.modules\n"
     )

@@ -47,6 +47,27 @@ def run(verb: str) -> NoReturn:
     _invoke(app)
 
 
+def options_of(verb: str, words: list[str]) -> tuple[dict[str, Any], set[str]]:
+    """Read words as a verb's command line, without running it.
+
+    Returns:
+        the value of every option, and the names of those that were given.
+
+    Raises:
+        click.UsageError: as the verb's own command line would.
+    """
+    file = importlib.import_module(f"{__name__}.{verb}")
+    app = _application()
+    app.command()(file.command)
+    context = typer.main.get_command(app).make_context(verb, words)
+    given = {
+        name
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    return dict(context.params), given
+
+
 def _about() -> None:
     """How long each layer of a PyTorch vision model takes, and whether to trust the number."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,13 +12,14 @@ from layerbench.defaults import CAP_FACTOR, MEASURED_ITERATIONS, WARMUP_ITERATIO
 
 if TYPE_CHECKING:
     from layerbench.api import Measurement
-    from layerbench.workload import Plan
+    from layerbench.workload import Plan, Workload
 
 NAME = "timer"
 
 WORKLOAD = "What runs"
 PLAN = "How it is measured"
 REPORT = "What comes out"
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def command(
@@ -181,19 +183,21 @@ def command(
         store.check_writable(out)
 
     # After the cheap checks: this loads torch.
-    from layerbench import api, devices, zoo
+    from layerbench import api, devices
 
     where = devices.get(device)
-    workload = zoo.resolve(
-        model,
-        input,
-        batch=batch,
-        dtype=_options.one_of("--dtype", dtype, ("float32", "float16", "bfloat16", "float64")),
-        memory_format="channels_last" if channels_last else "contiguous",
-        mode=_options.one_of("--mode", mode, ("eval", "train")),
-        seed=seed,
-        weights=weights,
-        compile=compile,
+    workload = workload_of(
+        {
+            "model": model,
+            "input": input,
+            "batch": batch,
+            "mode": mode,
+            "dtype": dtype,
+            "channels_last": channels_last,
+            "compile": compile,
+            "weights": weights,
+            "seed": seed,
+        }
     )
     with shown(workload.model, quiet) as progress:
         measured = api.measure(workload, plan, where, strict=strict, progress=progress)
@@ -203,6 +207,28 @@ def command(
         return
     for path in write(measured, out, names, keep_samples):
         typer.echo(str(path))
+
+
+def workload_of(given: Mapping[str, Any]) -> Workload:
+    """What the options under `WORKLOAD` say to run; loads torch.
+
+    Raises:
+        UsageError: one of them cannot be meant.
+    """
+    from layerbench import zoo
+    from layerbench.cli import _options
+
+    return zoo.resolve(
+        given["model"],
+        given["input"],
+        batch=given["batch"],
+        dtype=_options.one_of("--dtype", given["dtype"], DTYPES),
+        memory_format="channels_last" if given["channels_last"] else "contiguous",
+        mode=_options.one_of("--mode", given["mode"], ("eval", "train")),
+        seed=given["seed"],
+        weights=given["weights"],
+        compile=given["compile"],
+    )
 
 
 def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bool) -> list[Path]:

@@ -18,10 +18,10 @@ from layerbench.estimation.kernels import chosen_as_on_gpu
 from layerbench.estimation.replay import Replays
 from layerbench.estimation.workspaces import CONTEXT, Workspaces
 from layerbench.guards import input_bytes, memory_explained, refuse_too_large, torch_version
-from layerbench.instruments.attach import mode_set, tensors_replaced
+from layerbench.instruments.attach import mode_set
+from layerbench.instruments.fakes import without_memory
 from layerbench.instruments.memory import hold, peak_bytes
 from layerbench.instruments.structure import first_line
-from layerbench.nested import map_tensors
 from layerbench.records import Interval, MemoryEstimate
 from layerbench.records.memory import Optimizer
 from layerbench.tracing import RunFailed, Traced, trace_run
@@ -113,28 +113,18 @@ def _fake_run(
     workspaces: Workspaces,
     device: str,
 ) -> Traced:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     built = subject or zoo.build_shapes(workload)
-
-    def fake(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
-
     # Meta tensors need no mode: PyTorch's own kernels for them give shapes.
-    fakes: AbstractContextManager[object] = (
-        _Quick()  # type: ignore[no-untyped-call]
-        if device == "meta"
-        else FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
+    mode: AbstractContextManager[object] | None = (
+        _Quick() if device == "meta" else None  # type: ignore[no-untyped-call]
     )
     with (
         mode_set(built.module, workload.mode == "train"),
-        fakes,
-        tensors_replaced(built.module, fake),
+        without_memory(built, device, mode) as stand_in,
         chosen_as_on_gpu(),
     ):
-        args, kwargs = map_tensors((built.args, built.kwargs), fake)
         return trace_run(
-            Built(built.module, args, kwargs),
+            stand_in,
             optimizer=optimizer,
             device=device,
             for_gpu=True,

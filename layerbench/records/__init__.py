@@ -1,9 +1,18 @@
 """The frozen result types. SI units inside: seconds and bytes. No torch.
 
-One file for each kind of record: `timing`, `structure`, `memory`. A value that is not known is
-``None`` and the record says why; it is never 0.
+One file for each kind of record: `timing`, `structure`, `memory`, `comparison`. A value that is not
+known is ``None`` and the record says why; it is never 0.
 """
 
+from layerbench.records.comparison import (
+    CHANGES,
+    Change,
+    ComparedRow,
+    Comparison,
+    Difference,
+    Method,
+    Side,
+)
 from layerbench.records.memory import (
     CATEGORIES,
     PHASES,
@@ -37,10 +46,15 @@ from layerbench.records.timing import (
 
 __all__ = [
     "CATEGORIES",
+    "CHANGES",
     "PHASES",
     "SCHEMA",
     "AllocatorFigures",
     "Category",
+    "Change",
+    "ComparedRow",
+    "Comparison",
+    "Difference",
     "Fit",
     "Interval",
     "Kind",
@@ -48,6 +62,7 @@ __all__ = [
     "MemoryEstimate",
     "MemoryReport",
     "MemoryRow",
+    "Method",
     "Operator",
     "Peak",
     "Phase",
@@ -55,6 +70,7 @@ __all__ = [
     "Profile",
     "Reconciliation",
     "Shape",
+    "Side",
     "StopReason",
     "Structure",
     "StructureRow",

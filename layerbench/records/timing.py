@@ -5,6 +5,7 @@ A value that was not measured is ``None``, and `Profile.absent` says why; it is 
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -25,7 +26,8 @@ class Summary(Frozen):
 
     ``ci_low`` and ``ci_high`` bound the 95 % interval of the median; how it is made
     is said in `layerbench.stats.summarize`. ``missed`` names each criterion that a row
-    which is not ``stable`` failed, with the figure and the limit.
+    which is not ``stable`` failed, with the figure and the limit. ``process_medians`` are those
+    of each fresh process where there are several: what a comparison needs to know.
     """
 
     n: int = Field(ge=1)
@@ -44,6 +46,7 @@ class Summary(Frozen):
     ci_high: float
     verdict: Verdict
     missed: tuple[str, ...] = ()
+    process_medians: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
 
 
 class LayerRow(Frozen):

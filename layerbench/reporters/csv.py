@@ -10,6 +10,8 @@ import csv
 import io
 
 from layerbench.records import (
+    ComparedRow,
+    Comparison,
     LayerRow,
     MemoryEstimate,
     MemoryReport,
@@ -29,6 +31,8 @@ Cells = dict[str, object]
 
 _TIMES = ("inclusive", "self", "host_inclusive", "host_self")
 _UNITLESS = ("n", "verdict", "missed")
+# One column a figure: what each process found is in the record.
+_FIGURES = tuple(name for name in Summary.model_fields if name != "process_medians")
 
 
 def render(record: Frozen) -> str:
@@ -38,7 +42,24 @@ def render(record: Frozen) -> str:
         return _table(_surroundings(record), rows)
     if isinstance(record, (Structure, MemoryReport, MemoryEstimate)):
         return _table(_what_ran(record.workload), [_plain(row) for row in record.rows])
+    if isinstance(record, Comparison):
+        return _table(_both_sides(record), [_fields(row) for row in (record.whole, *record.rows)])
     raise TypeError(f"no CSV for a {type(record).__name__}")
+
+
+def _both_sides(record: Comparison) -> Cells:
+    return {
+        "baseline": record.baseline.name,
+        "contender": record.contender.name,
+        **_what_ran(record.contender.workload),
+        "method": record.method,
+        "threshold": record.threshold,
+        "allowance": record.allowance,
+    }
+
+
+def _fields(row: ComparedRow) -> Cells:
+    return {name: getattr(row, name) for name in type(row).model_fields}
 
 
 def _plain(row: StructureRow | MemoryRow) -> Cells:
@@ -126,7 +147,7 @@ def _times(*summaries: Summary | None) -> Cells:
     """The columns of the four times; all of them empty for one that was not measured."""
     cells: Cells = {}
     for name, summary in zip(_TIMES, summaries, strict=True):
-        for field in Summary.model_fields:
+        for field in _FIGURES:
             unit = "" if field in _UNITLESS else "_s"
             cells[f"{name}_{field}{unit}"] = None if summary is None else _cell(summary, field)
     return cells

@@ -17,7 +17,12 @@ def render(record: Frozen) -> str:
     Raises:
         ValueError: a value is not finite, which JSON cannot say.
     """
-    return _lines(record.model_dump(mode="json", by_alias=True), "") + "\n"
+    return document(record.model_dump(mode="json", by_alias=True))
+
+
+def document(content: Any) -> str:  # noqa: ANN401 - any JSON value
+    """JSON text of plain values, laid out as records are."""
+    return _lines(content, "") + "\n"
 
 
 def _lines(value: Any, indent: str) -> str:  # noqa: ANN401 - any JSON value

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from layerbench import units
 from layerbench.records import (
+    ComparedRow,
+    Comparison,
     LayerRow,
     MemoryEstimate,
     MemoryReport,
@@ -13,7 +15,7 @@ from layerbench.records import (
     Profile,
     Structure,
 )
-from layerbench.reporters import layout
+from layerbench.reporters import changes, layout
 from layerbench.workload import Frozen
 
 NAME = "md"
@@ -30,7 +32,58 @@ def render(record: Frozen) -> str:
         return _memory(record)
     if isinstance(record, MemoryEstimate):
         return _estimate(record)
+    if isinstance(record, Comparison):
+        return _comparison(record)
     raise TypeError(f"no Markdown for a {type(record).__name__}")
+
+
+def _comparison(record: Comparison) -> str:
+    rows = [record.whole, *changes.changed(record)]
+    unchanged = [row for row in changes.blocks(record) if row not in rows]
+    parts = [
+        f"### {changes.title(record)}: {record.whole.verdict}",
+        changes.verdict_sentence(record),
+        *([f"Rows: {changes.counts(record.rows)}."] if record.rows else []),
+        _compared("What changed", rows) if len(rows) > 1 else _compared("Whole", rows),
+        *([_compared("Other blocks", unchanged)] if unchanged else []),
+        *_only_on_one_side(record),
+        *_what_differs(record),
+        *(f"> {note}" for note in record.notes),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _compared(name: str, rows: Sequence[ComparedRow]) -> str:
+    cells = [
+        [
+            row.verdict,
+            f"`{row.path}`" if row.path else "whole model",
+            row.type,
+            *changes.milliseconds(row),
+            changes.ratio(row),
+            changes.interval(row),
+            row.note,
+        ]
+        for row in rows
+    ]
+    header = ["Verdict", name, "Type", "Baseline ms", "Contender ms", "Change", "95 % interval"]
+    return layout.markdown_table([*header, "Note"], cells, "lllrrrrl")
+
+
+def _only_on_one_side(record: Comparison) -> list[str]:
+    sides = (("contender", record.added), ("baseline", record.missing))
+    return [
+        f"Only in the {name}: " + ", ".join(f"`{path}`" for path in paths)
+        for name, paths in sides
+        if paths
+    ]
+
+
+def _what_differs(record: Comparison) -> list[str]:
+    cells = [[d.where, d.what, d.baseline, d.contender] for d in record.differences]
+    if not cells:
+        return []
+    return [layout.markdown_table(["What differs", "", "Baseline", "Contender"], cells, "llll")]
 
 
 def _structure(record: Structure) -> str:

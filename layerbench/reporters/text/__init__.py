@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
-from layerbench.reporters.text import estimate, memory, profile, structure
+from layerbench.records import Comparison, MemoryEstimate, MemoryReport, Profile, Structure
+from layerbench.reporters.text import comparison, estimate, memory, profile, structure
 from layerbench.workload import Frozen
 
 NAME = "txt"
@@ -22,3 +22,4 @@ render.register(Profile, profile.render)
 render.register(Structure, structure.render)
 render.register(MemoryReport, memory.render)
 render.register(MemoryEstimate, estimate.render)
+render.register(Comparison, comparison.render)

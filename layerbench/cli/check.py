@@ -1,0 +1,143 @@
+"""``layerbench check``: does a committed report still hold here?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from layerbench.records import Comparison, Profile
+    from layerbench.workload import Plan
+
+NAME = "check"
+
+MEASURE = "Measuring it again"
+STATIC_PLACES = ("stats", "cpu/stats", "model_structures", "memory_reports")
+
+
+def command(
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="A record to measure again, such as stats/*/layers/X.json; with --static any "
+            f"number of records and folders, {', '.join(STATIC_PLACES)} if none is named.",
+            show_default=False,
+        ),
+    ] = None,
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static",
+            help="Measure nothing: work out shapes, parameters, FLOPs and bytes anew and demand "
+            "that the reports say the same, to the byte.",
+        ),
+    ] = False,
+    threshold: Annotated[
+        str,
+        typer.Option(
+            metavar="PERCENT", help="Changes up to this are the same.", rich_help_panel=MEASURE
+        ),
+    ] = "5%",
+    iterations: Annotated[
+        int | None,
+        typer.Option(help="Measured rounds.", show_default="the record's", rich_help_panel=MEASURE),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="Fresh processes.", show_default="the record's", rich_help_panel=MEASURE),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, ...", show_default="the record's", rich_help_panel=MEASURE),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="As in compare.", rich_help_panel=MEASURE),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="txt, md, csv, json, html; several with commas.",
+            show_default="txt,json with --out, else txt",
+            rich_help_panel=MEASURE,
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=MEASURE)
+    ] = False,
+) -> int:
+    """Run a record's workload and plan again and say what changed; or check what cannot change.
+
+    Exit status 0 where the record holds, 1 where something is SLOWER or a report says something
+    else, 2 where it cannot be checked.
+    """
+    from layerbench import reporters
+    from layerbench.cli import _options
+    from layerbench.cli.compare import say
+    from layerbench.errors import UsageError
+    from layerbench.units import parse_percent
+
+    if static:
+        return _static(records or [Path(name) for name in STATIC_PLACES])
+    if not records or len(records) > 1:
+        raise UsageError("name one record to measure again, or give --static")
+    names = _options.formats(formats, out)
+    for name in names:
+        reporters.suffix(name)
+    share = parse_percent(threshold)
+    record, plan = _what_to_repeat(records[0], iterations, processes)
+    found = _measured_again(records[0], record, plan, device, share, quiet)
+    return say(found, names, out)
+
+
+def _static(places: list[Path]) -> int:
+    """Say what is wrong with each report, or that nothing is."""
+    from layerbench.cli._progress import shown
+    from layerbench.static import complaints
+
+    checked, wrong = 0, 0
+    with shown("check", quiet=False) as progress:
+        for path, complaint in complaints(places, progress):
+            checked += 1
+            if complaint is not None:
+                wrong += 1
+                typer.echo(f"{path}: {complaint}")
+    typer.echo(f"{checked - wrong} of {checked} reports say what comes out here")
+    return 1 if wrong else 0
+
+
+def _what_to_repeat(
+    path: Path, iterations: int | None, processes: int | None
+) -> tuple[Profile, Plan]:
+    from layerbench.cli import _options
+    from layerbench.errors import UsageError
+    from layerbench.store import read
+    from layerbench.workload import OWN_WEIGHTS
+
+    record = read(path)
+    # A spec names a module and a callable with a colon between them; a class name has none.
+    if record.workload.weights == OWN_WEIGHTS and ":" not in record.workload.model:
+        raise UsageError(f"{path} was measured on a module object, which no file can bring back")
+    changed = {"iterations": iterations, "processes": processes}
+    for name, value in changed.items():
+        if value is not None:
+            _options.at_least(f"--{name}", value, 1)
+    update = {name: value for name, value in changed.items() if value is not None}
+    return record, record.plan.model_copy(update=update)
+
+
+def _measured_again(
+    path: Path, record: Profile, plan: Plan, device: str | None, threshold: float, quiet: bool
+) -> Comparison:
+    from layerbench import api, devices
+    from layerbench.cli._progress import shown
+    from layerbench.comparison import compare
+
+    where = devices.get(device or record.environment.device.kind)
+    with shown(record.workload.model, quiet) as progress:
+        made = api.measure(record.workload, plan, where, progress=progress)
+    return compare(record, made.profile, names=(str(path), "now"), threshold=threshold)

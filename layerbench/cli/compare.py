@@ -1,0 +1,195 @@
+"""``layerbench compare``: did any layer get slower, really?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layerbench.defaults import LIVE_ITERATIONS, WARMUP_ITERATIONS
+
+if TYPE_CHECKING:
+    from layerbench.interleaved import Task
+    from layerbench.records import Comparison
+
+NAME = "compare"
+
+LIVE = "Measuring both now"
+REPORT = "What comes out"
+
+
+def command(
+    baseline: Annotated[str, typer.Argument(help="A record, or with --live a model.")],
+    contender: Annotated[str, typer.Argument(help="What is compared with it.")],
+    threshold: Annotated[
+        str, typer.Option(metavar="PERCENT", help="Changes up to this are the same.")
+    ] = "5%",
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Measure both now, in turn: two models in quotes, each with timer's options for "
+            'what runs, such as "resnet50 --channels-last".',
+            rich_help_panel=LIVE,
+        ),
+    ] = False,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            help="Measured rounds; each runs both, untouched and instrumented.",
+            rich_help_panel=LIVE,
+        ),
+    ] = LIVE_ITERATIONS,
+    warmup: Annotated[
+        int, typer.Option(help="Warm-up rounds, not kept.", rich_help_panel=LIVE)
+    ] = WARMUP_ITERATIONS,
+    processes: Annotated[
+        int, typer.Option(help="Repeat in this many fresh processes.", rich_help_panel=LIVE)
+    ] = 1,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse to measure while the machine is busy.", rich_help_panel=LIVE
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=LIVE)
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write DIR/comparison_<model>_<input>.*; without it the report goes to the "
+            "terminal.",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="txt, md, csv, json, html; several with commas.",
+            show_default="txt,json with --out, else txt",
+            rich_help_panel=REPORT,
+        ),
+    ] = None,
+) -> int:
+    """Compare two measurements layer by layer: FASTER, SLOWER, SAME or UNCLEAR.
+
+    Exit status 0 where nothing is SLOWER, 1 where something is, 2 where the two cannot be
+    compared.
+    """
+    from layerbench import reporters
+    from layerbench.cli import _options
+    from layerbench.units import parse_percent
+
+    names = _options.formats(formats, out)
+    for name in names:
+        reporters.suffix(name)
+    share = parse_percent(threshold)
+    if not live:
+        found = _of_files(Path(baseline), Path(contender), share)
+    else:
+        _options.at_least("--iterations", iterations, 1)
+        _options.at_least("--warmup", warmup, 0)
+        _options.at_least("--processes", processes, 1)
+        rounds = {"iterations": iterations, "warmup": warmup, "processes": processes}
+        found = _live((baseline, contender), rounds, share, strict=strict, quiet=quiet)
+    return say(found, names, out)
+
+
+def say(comparison: Comparison, formats: list[str], out: Path | None) -> int:
+    """Print or write a comparison.
+
+    Returns:
+        the exit status: 1 if anything is slower.
+    """
+    from layerbench import reporters, store
+
+    if out is None:
+        for name in formats:
+            typer.echo(reporters.render(name, comparison), nl=False)
+    else:
+        stem = store.place(comparison, out)
+        for name in formats:
+            path = stem.with_suffix(reporters.suffix(name))
+            store.write_text(path, reporters.render(name, comparison))
+            typer.echo(str(path))
+    return 1 if comparison.slower else 0
+
+
+def _of_files(baseline: Path, contender: Path, threshold: float) -> Comparison:
+    from layerbench.comparison import compare
+    from layerbench.store import read
+
+    return compare(
+        read(baseline),
+        read(contender),
+        names=(str(baseline), str(contender)),
+        threshold=threshold,
+    )
+
+
+def _live(
+    specs: tuple[str, str], rounds: dict[str, int], threshold: float, *, strict: bool, quiet: bool
+) -> Comparison:
+    from layerbench import api
+    from layerbench.cli._progress import shown
+
+    first, second = (_task(spec, rounds) for spec in specs)
+    with shown("compare", quiet) as progress:
+        found = api.measure_live(
+            (first, second), names=specs, threshold=threshold, strict=strict, progress=progress
+        )
+    return found.comparison
+
+
+def _task(text: str, rounds: dict[str, int]) -> Task:
+    """What one quoted model with its options stands for."""
+    from layerbench import devices
+    from layerbench.cli import timer
+    from layerbench.interleaved import Task
+    from layerbench.workload import Plan
+
+    given = _parsed(text)
+    plan = Plan(threads=given["threads"], **rounds)
+    return Task(timer.workload_of(given), plan, devices.get(given["device"]))
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The options of ``resnet50 --channels-last`` as ``timer`` reads them."""
+    import shlex
+
+    from layerbench.cli import options_of
+    from layerbench.errors import UsageError
+
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"cannot read {text!r}: {error}") from None
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--model")
+    given, named = options_of("timer", words)
+    for name in named - set(WHAT_RUNS):
+        raise UsageError(
+            f"{text!r}: --{name.replace('_', '-')} is not for one side: only what runs, where and "
+            "on how many threads may differ"
+        )
+    return given
+
+
+WHAT_RUNS = (
+    "model",
+    "input",
+    "batch",
+    "mode",
+    "dtype",
+    "channels_last",
+    "compile",
+    "weights",
+    "seed",
+    "device",
+    "threads",
+)

@@ -1,0 +1,469 @@
+"""Two profiles in, a verdict on every row out. No torch. How and how well: docs/comparing.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from layerbench import ratios, samples
+from layerbench.environment import Environment
+from layerbench.errors import ComparisonError
+from layerbench.ratios import LogRatio
+from layerbench.records import (
+    Change,
+    ComparedRow,
+    Comparison,
+    Difference,
+    LayerRow,
+    Method,
+    Profile,
+    Side,
+    Summary,
+)
+from layerbench.samples import RowFacts, Run
+from layerbench.stats import Resampler, Samples
+from layerbench.workload import Frozen, Workload
+
+THRESHOLD = 0.05
+"""Smaller changes are the same to a reader: two copies of one model differ by up to 2 %."""
+
+DISCOVERY_RATE = 0.05
+"""Of the rows called SLOWER or FASTER, the share that may be so by chance."""
+
+# One process each: nobody knows how far two processes of one model would lie apart. What was
+# measured on a busy two-core machine (docs/comparing.md) is taken: the logarithm of the ratio of
+# two processes' medians is half of the time within 0.11 and 95 % of the time within 0.5, which is
+# about Student's distribution with 3 degrees of freedom and this scale.
+ASSUMED_SCALE = 0.15
+ASSUMED_DF = 3.0
+
+# A machine whose processes differ by so much changes as much from one measurement to the next.
+SESSION_FACTOR = 1.0
+
+# Two copies of one model in one process do not take the same time: their tensors lie elsewhere.
+LAYOUT_SCALE = 0.01
+LAYOUT_DF = 5.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the ratios.
+
+    Attributes:
+        method: how it came about.
+        whole: of the untouched whole model.
+        rows: of the rows that both sides have, by path.
+        allowance: of the logarithm, for what the machine may have changed by between the sides.
+    """
+
+    method: Method
+    whole: LogRatio
+    rows: Mapping[str, LogRatio]
+    allowance: float = 0.0
+
+
+def compare(
+    baseline: Profile,
+    contender: Profile,
+    *,
+    names: tuple[str, str] = ("baseline", "contender"),
+    threshold: float = THRESHOLD,
+) -> Comparison:
+    """Compare two profiles that were measured one after the other.
+
+    Args:
+        baseline, contender: of the same model and input; everything else may differ.
+        names: what to call them, such as their files.
+        threshold: see `Comparison`.
+
+    Raises:
+        ComparisonError: another model or input.
+    """
+    check_comparable(baseline, contender, names)
+    return judge(
+        baseline, contender, of_records(baseline, contender), names=names, threshold=threshold
+    )
+
+
+def check_comparable(baseline: Profile, contender: Profile, names: tuple[str, str]) -> None:
+    """Refuse two measurements that are not of the same work.
+
+    Raises:
+        ComparisonError: says which files, and what each measured.
+    """
+    works = [f"{one.workload.model} on {_shape(one.workload)}" for one in (baseline, contender)]
+    if works[0] != works[1]:
+        raise ComparisonError(
+            f"{names[0]} measured {works[0]} and {names[1]} {works[1]}: only measurements of the "
+            "same model and input can be compared"
+        )
+
+
+def check_same_input(baseline: Workload, contender: Workload, names: tuple[str, str]) -> None:
+    """Refuse to measure two models on different inputs.
+
+    Raises:
+        ComparisonError: with both inputs.
+    """
+    if baseline.shape != contender.shape:
+        raise ComparisonError(
+            f"{names[0]} would run on {_shape(baseline)} and {names[1]} on {_shape(contender)}: "
+            "give both the same --input and --batch"
+        )
+
+
+def _shape(workload: Workload) -> str:
+    return "x".join(map(str, workload.shape))
+
+
+# --- evidence ------------------------------------------------------------------------------
+
+
+def of_records(baseline: Profile, contender: Profile) -> Evidence:
+    """What two records tell: they hold no samples, but the median of each process."""
+    several = min(processes_of(baseline), processes_of(contender)) > 1
+    pairs = _timed_on_both(baseline, contender)
+    rows = {
+        path: ratio
+        for path, (before, after) in pairs.items()
+        if (ratio := _ratio(before, after)) is not None
+    }
+    whole = _ratio(baseline.whole, contender.whole)
+    if whole is None:
+        raise ComparisonError("a whole model that took no time cannot be compared")
+    return Evidence(
+        method="processes" if several else "one process",
+        whole=whole,
+        rows=rows,
+        allowance=session_allowance(baseline, contender) if several else 0.0,
+    )
+
+
+def processes_of(record: Profile) -> int:
+    """Fresh processes that a record was measured in."""
+    return max(1, len(record.process_medians))
+
+
+def session_allowance(baseline: Profile, contender: Profile) -> float:
+    """What the machine may have changed by from one measurement to the other, as a logarithm.
+
+    A machine that gives fresh processes different times also changes between two measurements;
+    the spread of the whole model's process medians, on both sides together, is what is known of
+    it.
+    """
+    groups = [
+        [math.log(median) for median in record.process_medians] for record in (baseline, contender)
+    ]
+    deviations = [value - sum(group) / len(group) for group in groups for value in group]
+    df = sum(len(group) - 1 for group in groups)
+    return SESSION_FACTOR * math.sqrt(sum(value**2 for value in deviations) / df)
+
+
+def _ratio(baseline: Summary, contender: Summary) -> LogRatio | None:
+    """``None`` where a time of 0 leaves no ratio."""
+    before, after = baseline.process_medians, contender.process_medians
+    try:
+        if min(len(before), len(after)) > 1:
+            return ratios.of_groups(before, after)
+        return _of_single_processes(baseline, contender)
+    except ValueError:
+        return None
+
+
+def _of_single_processes(baseline: Summary, contender: Summary) -> LogRatio:
+    """The medians' own intervals, and what processes are assumed to differ by."""
+    before, after = (
+        ratios.of_interval(one.median, one.ci_low, one.ci_high) for one in (baseline, contender)
+    )
+    scale = math.hypot(before.scale, after.scale, ASSUMED_SCALE)
+    return LogRatio(after.centre - before.centre, scale, ASSUMED_DF)
+
+
+def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
+    """What runs that were measured in turn tell (`layerbench.interleaved`).
+
+    Args:
+        pairs: baseline and contender, one pair for each process.
+        seed: of the resampling, where there is one process.
+    """
+    whole = _of_series([_series(pair, samples.UNTOUCHED) for pair in pairs], seed)
+    if whole is None:
+        raise ComparisonError("a whole model that took no time cannot be compared")
+    rows: dict[str, LogRatio] = {}
+    for path, series in _row_series(pairs).items():
+        ratio = _of_series(series, seed)
+        if ratio is not None:
+            rows[path] = ratio
+    return Evidence(
+        method="live, processes" if len(pairs) > 1 else "live, one process", whole=whole, rows=rows
+    )
+
+
+def _row_series(pairs: Sequence[tuple[Run, Run]]) -> dict[str, list[Samples]]:
+    """The rows that both sides have, each with its ratios round by round in every process."""
+    found: dict[str, list[Samples]] = {}
+    for pair in pairs:
+        for name, rows_of in _KINDS.items():
+            before, after = ({row.path: i for i, row in enumerate(rows_of(run))} for run in pair)
+            for path, column in after.items():
+                if path and path in before:
+                    series = _series(pair, name, (before[path], column))
+                    found.setdefault(path, []).append(series)
+    return {path: series for path, series in found.items() if len(series) == len(pairs)}
+
+
+_KINDS: Mapping[str, Callable[[Run], Sequence[RowFacts]]] = {
+    samples.INCLUSIVE: lambda run: run.facts.modules,
+    samples.FUNCTIONS: lambda run: run.facts.functions,
+}
+
+
+def _series(pair: tuple[Run, Run], name: str, columns: tuple[int, int] | None = None) -> Samples:
+    """Contender over baseline, round by round; empty where they cannot be paired."""
+    arrays = [run.arrays.get(name) for run in pair]
+    if any(array is None for array in arrays):
+        return np.empty(0)
+    before, after = (
+        array if columns is None else array[:, columns[side]]
+        for side, array in enumerate(arrays)
+        if array is not None
+    )
+    # Forwards whose work depended on data are left out of a run, and break its pairing.
+    if len(before) != len(after) or not (before.all() and after.all()):
+        return np.empty(0)
+    ratios_: Samples = after / before
+    return ratios_
+
+
+def _of_series(series: Sequence[Samples], seed: int) -> LogRatio | None:
+    """From the ratios of every process; ``None`` if one has none."""
+    if any(one.size == 0 for one in series):
+        return None
+    if len(series) > 1:
+        return ratios.of_processes([float(np.median(one)) for one in series])
+    low, high = Resampler([series[0].size], seed=seed).median_interval(series[0])
+    found = ratios.of_interval(float(np.median(series[0])), low, high)
+    return LogRatio(found.centre, math.hypot(found.scale, LAYOUT_SCALE), LAYOUT_DF)
+
+
+# --- verdicts ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A row of both sides."""
+
+    row: LayerRow
+    before: Summary
+    after: Summary
+    ratio: LogRatio
+    note: str
+
+
+def judge(
+    baseline: Profile,
+    contender: Profile,
+    evidence: Evidence,
+    *,
+    names: tuple[str, str],
+    threshold: float = THRESHOLD,
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Give every row its verdict.
+
+    The whole model is judged alone; blocks together, and all other rows together, each under
+    false-discovery control.
+    """
+    pairs = list(_pairs(baseline, contender, evidence))
+    margin = math.log1p(threshold) + evidence.allowance
+    blocks = [pair for pair in pairs if pair.row.block]
+    others = [pair for pair in pairs if not pair.row.block]
+    verdicts = {
+        **_verdicts(blocks, threshold, evidence.allowance),
+        **_verdicts(others, threshold, evidence.allowance),
+    }
+    before, after = (_paths(record) for record in (baseline, contender))
+    whole = _whole(baseline, contender, evidence, threshold)
+    return Comparison(
+        baseline=_side(baseline, names[0]),
+        contender=_side(contender, names[1]),
+        method=evidence.method,
+        threshold=threshold,
+        allowance=math.expm1(evidence.allowance),
+        whole=whole,
+        rows=tuple(_compared(pair, verdicts[pair.row.path], margin) for pair in pairs),
+        added=tuple(path for path in after if path not in before),
+        missing=tuple(path for path in before if path not in after),
+        differences=tuple(differences(baseline, contender)),
+        notes=(*notes, *_notes(baseline, contender, evidence)),
+    )
+
+
+def _pairs(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterator[_Pair]:
+    timed = _timed_on_both(baseline, contender)
+    before = {row.path: row for row in baseline.layers}
+    for row in contender.layers:
+        if row.path in timed and row.path in evidence.rows:
+            first, second = timed[row.path]
+            note = _row_note(before[row.path], row)
+            yield _Pair(row, first, second, evidence.rows[row.path], note)
+
+
+def _timed_on_both(baseline: Profile, contender: Profile) -> dict[str, tuple[Summary, Summary]]:
+    """Times of the rows below the whole that both sides have, in the contender's order."""
+    before = {row.path: row.inclusive for row in baseline.layers}
+    return {
+        row.path: (earlier, row.inclusive)
+        for row in contender.layers
+        if row.path and row.inclusive and (earlier := before.get(row.path)) is not None
+    }
+
+
+def _paths(record: Profile) -> dict[str, None]:
+    return dict.fromkeys(row.path for row in record.layers if row.path and row.inclusive)
+
+
+def _row_note(before: LayerRow, after: LayerRow) -> str:
+    notes = []
+    if before.type != after.type:
+        notes.append(f"was {before.type}")
+    if before.calls != after.calls:
+        notes.append(f"calls: {before.calls} before, {after.calls} now")
+    return "; ".join(notes)
+
+
+def _verdicts(pairs: Sequence[_Pair], threshold: float, allowance: float) -> dict[str, Change]:
+    """The verdicts of one family of rows, by path."""
+    margin = math.log1p(threshold) + allowance
+    found = ratios.discoveries([pair.ratio.p_beyond(margin) for pair in pairs], DISCOVERY_RATE)
+    return {
+        pair.row.path: _verdict(pair.ratio, changed, threshold, allowance)
+        for pair, changed in zip(pairs, found, strict=True)
+    }
+
+
+def _verdict(ratio: LogRatio, changed: bool, threshold: float, allowance: float) -> Change:
+    if changed:
+        return "SLOWER" if ratio.centre > 0 else "FASTER"
+    low, high = (math.log(bound) for bound in ratio.interval())
+    within = max(-low, high) + allowance <= math.log1p(threshold)
+    return "SAME" if within else "UNCLEAR"
+
+
+def _compared(pair: _Pair, verdict: Change, margin: float) -> ComparedRow:
+    low, high = pair.ratio.interval()
+    row = pair.row
+    return ComparedRow(
+        path=row.path,
+        type=row.type,
+        kind=row.kind,
+        depth=row.depth,
+        block=row.block,
+        position=row.position,
+        baseline_s=pair.before.median,
+        contender_s=pair.after.median,
+        ratio=_rounded(pair.ratio.ratio),
+        ratio_low=_rounded(low),
+        ratio_high=_rounded(high),
+        p=pair.ratio.p_beyond(margin),
+        verdict=verdict,
+        note=pair.note,
+    )
+
+
+def _whole(
+    baseline: Profile, contender: Profile, evidence: Evidence, threshold: float
+) -> ComparedRow:
+    row = LayerRow(path="", type=contender.model_type, kind="module", depth=0, calls=1)
+    pair = _Pair(row, baseline.whole, contender.whole, evidence.whole, "")
+    verdict = _verdicts([pair], threshold, evidence.allowance)[""]
+    return _compared(pair, verdict, math.log1p(threshold) + evidence.allowance)
+
+
+def _rounded(ratio: float) -> float:
+    """Six digits: a ratio is never known better."""
+    return float(f"{ratio:.6g}")
+
+
+# --- what else differs ---------------------------------------------------------------------
+
+
+def _side(record: Profile, name: str) -> Side:
+    return Side(
+        name=name,
+        model_type=record.model_type,
+        workload=record.workload,
+        plan=record.plan,
+        environment=record.environment,
+        processes=processes_of(record),
+    )
+
+
+def differences(baseline: Profile, contender: Profile) -> Iterator[Difference]:
+    """What is not the same in workload, plan and surroundings, in this order."""
+    for where in ("workload", "plan"):
+        yield from _fields(where, getattr(baseline, where), getattr(contender, where))
+    before, after = (_surroundings(record.environment) for record in (baseline, contender))
+    for what in dict.fromkeys([*before, *after]):
+        if before.get(what) != after.get(what):
+            yield _difference("environment", what, before.get(what), after.get(what))
+
+
+def _fields(where: str, before: Frozen, after: Frozen) -> Iterator[Difference]:
+    for name in type(before).model_fields:
+        first, second = getattr(before, name), getattr(after, name)
+        if first != second:
+            yield _difference(where, name, first, second)
+
+
+def _difference(where: str, what: str, before: object, after: object) -> Difference:
+    texts = {"baseline": _text(before), "contender": _text(after)}
+    return Difference.model_validate({"where": where, "what": what, **texts})
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return "-" if value is None else str(value)
+
+
+def _surroundings(environment: Environment) -> dict[str, object]:
+    """What could change a time, and is no measurement itself."""
+    machine, software, device = environment.machine, environment.software, environment.device
+    return {
+        "device": device.name,
+        "memory of the device": device.memory_bytes,
+        **device.details,
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "affinity": None if machine.affinity is None else ",".join(map(str, machine.affinity)),
+        "threads": machine.threads,
+        "interop threads": machine.interop_threads,
+        "governor": machine.governor,
+        "boost": machine.boost,
+        "os": machine.os,
+        "python": software.python,
+        **software.packages,
+        **software.settings,
+        "layerbench": software.layerbench,
+        "commit": f"{software.commit}{' with changes' if software.dirty else ''}",
+    }
+
+
+def _notes(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterator[str]:
+    if evidence.method == "one process":
+        yield (
+            "Measured in one process each: how far two processes of the same model lie apart is "
+            "not known but assumed, so only large changes can be told. Measure with --processes "
+            "5, or both at once with compare --live."
+        )
+    if baseline.environment.device.name != contender.environment.device.name:
+        yield "Different devices: the verdicts are as much about them as about the model."
+    for name, record in (("baseline", baseline), ("contender", contender)):
+        if not record.layers:
+            yield f"The {name} holds no layers: only the whole model is compared."
+        for warning in record.environment.warnings:
+            yield f"When the {name} was measured: {warning}"

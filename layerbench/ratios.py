@@ -1,0 +1,156 @@
+"""Ratios of two measurements: how well each is known, and which of many may be called a change.
+
+Everything is done on logarithms: a ratio of 2 and one of 1/2 are equally far from 1, and times,
+which are positive and skewed, come out nearly symmetric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class LogRatio:
+    """The natural logarithm of a ratio, as a measurement tells it.
+
+    Attributes:
+        centre: the estimate.
+        scale: its standard error.
+        df: degrees of freedom of Student's distribution that the error follows in units of
+            ``scale``; infinite for a normal one.
+    """
+
+    centre: float
+    scale: float
+    df: float
+
+    @property
+    def ratio(self) -> float:
+        """The estimated ratio."""
+        return math.exp(self.centre)
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
+        """Bounds of the ratio."""
+        half = quantile(confidence, self.df) * self.scale
+        return math.exp(self.centre - half), math.exp(self.centre + half)
+
+    def p_beyond(self, margin: float) -> float:
+        """How likely so large a ratio would be if the true one were within the margin.
+
+        The p-value of the composite hypothesis that the logarithm lies in [-margin, margin]
+        (a test for a minimal effect: Murphy & Myors 1999). A margin of 0 gives the usual
+        two-sided p-value.
+        """
+        size = abs(self.centre)
+        if self.scale == 0:
+            return 0.0 if size > margin else 1.0
+        tails = (_upper_tail((size + sign * margin) / self.scale, self.df) for sign in (-1, 1))
+        return min(1.0, sum(tails))
+
+    def wider(self, scale: float) -> LogRatio:
+        """The same with another, independent error added to it."""
+        return LogRatio(self.centre, math.hypot(self.scale, scale), self.df)
+
+
+def of_groups(baseline: Sequence[float], contender: Sequence[float]) -> LogRatio:
+    """The ratio of two groups of times, each time from a process of its own.
+
+    Welch's comparison of the means of logarithms, with the degrees of freedom of Welch and
+    Satterthwaite (Welch 1947): the two groups may be noisy to different degrees.
+
+    Args:
+        baseline, contender: seconds, at least two each.
+
+    Raises:
+        ValueError: fewer than two times in a group, or one that is not positive.
+    """
+    before, after = _logarithms(baseline), _logarithms(contender)
+    first, second = (_variance(group) / len(group) for group in (before, after))
+    centre = _mean(after) - _mean(before)
+    total = first + second
+    if total == 0:
+        return LogRatio(centre, 0.0, math.inf)
+    df = total**2 / (first**2 / (len(before) - 1) + second**2 / (len(after) - 1))
+    return LogRatio(centre, math.sqrt(total), df)
+
+
+def of_processes(ratios: Sequence[float]) -> LogRatio:
+    """The ratio that several processes found, each of which measured both sides.
+
+    Args:
+        ratios: one from each process, at least two.
+
+    Raises:
+        ValueError: fewer than two ratios, or one that is not positive.
+    """
+    logarithms = _logarithms(ratios)
+    scale = math.sqrt(_variance(logarithms) / len(logarithms))
+    return LogRatio(_mean(logarithms), scale, len(logarithms) - 1)
+
+
+def of_interval(ratio: float, low: float, high: float) -> LogRatio:
+    """A ratio of which only a 95 % interval is known; its error is taken for a normal one.
+
+    Raises:
+        ValueError: not three positive numbers.
+    """
+    for value in (ratio, low, high):
+        _check_positive(value)
+    half = math.log(high / low) / 2
+    return LogRatio(math.log(ratio), half / quantile(CONFIDENCE, math.inf), math.inf)
+
+
+def discoveries(p_values: Sequence[float], rate: float) -> list[bool]:
+    """Which hypotheses to reject so that at most a share ``rate`` of the rejected were true.
+
+    Benjamini and Hochberg (1995), which also holds for tests that depend on each other
+    positively, as a layer and the block that contains it do (Benjamini & Yekutieli 2001).
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    last = 0
+    for rank, index in enumerate(order, start=1):
+        if p_values[index] <= rate * rank / len(p_values):
+            last = rank
+    rejected = set(order[:last])
+    return [index in rejected for index in range(len(p_values))]
+
+
+def quantile(confidence: float, df: float) -> float:
+    """What a two-sided interval reaches on each side, in standard errors."""
+    from scipy.special import ndtri, stdtrit
+
+    upper = (1 + confidence) / 2
+    return float(ndtri(upper) if math.isinf(df) else stdtrit(df, upper))
+
+
+def _upper_tail(t: float, df: float) -> float:
+    from scipy.special import ndtr, stdtr
+
+    return float(ndtr(-t) if math.isinf(df) else stdtr(df, -t))
+
+
+def _logarithms(values: Sequence[float]) -> list[float]:
+    if len(values) < 2:
+        raise ValueError(f"one value has no spread: got {len(values)}")
+    for value in values:
+        _check_positive(value)
+    return [math.log(value) for value in values]
+
+
+def _check_positive(value: float) -> None:
+    if not value > 0 or math.isinf(value):
+        raise ValueError(f"a time or ratio must be positive and finite, got {value}")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _variance(values: Sequence[float]) -> float:
+    """With the divisor n - 1."""
+    mean = _mean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)

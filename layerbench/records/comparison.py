@@ -1,0 +1,109 @@
+"""Two measurements of one kind of work side by side, with a verdict on each row."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from layerbench.environment import Environment
+from layerbench.records.timing import Kind
+from layerbench.workload import Frozen, Plan, Workload
+
+Change = Literal["FASTER", "SLOWER", "SAME", "UNCLEAR"]
+CHANGES: tuple[Change, ...] = ("SLOWER", "FASTER", "SAME", "UNCLEAR")
+
+Method = Literal["one process", "processes", "live, one process", "live, processes"]
+
+
+class Side(Frozen):
+    """One of the two.
+
+    Attributes:
+        name: what the user called it: a file, or a model with options.
+        processes: fresh processes that it was measured in.
+    """
+
+    name: str
+    model_type: str
+    workload: Workload
+    plan: Plan
+    environment: Environment
+    processes: int
+
+
+class Difference(Frozen):
+    """Something that is not the same on both sides."""
+
+    where: Literal["workload", "plan", "environment"]
+    what: str
+    baseline: str
+    contender: str
+
+
+class ComparedRow(Frozen):
+    """The whole model, a module or a function on both sides.
+
+    Attributes:
+        path, type, kind, depth, block, position: as in `layerbench.records.LayerRow`; ``type`` is
+            the contender's. The whole model's path is ``""``.
+        baseline_s, contender_s: median inclusive times.
+        ratio: contender over baseline, from the same evidence as its interval, which is not
+            exactly that of the medians above.
+        ratio_low, ratio_high: the 95 % interval of the ratio, of this row alone.
+        p: how likely so large a ratio would be if the true one were no further from 1 than the
+            threshold.
+        verdict: docs/comparing.md says how it comes about.
+        note: such as another number of calls, or another type.
+    """
+
+    path: str
+    type: str
+    kind: Kind
+    depth: int
+    block: bool = False
+    position: int | None = None
+    baseline_s: float
+    contender_s: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    p: float = Field(ge=0, le=1)
+    verdict: Change
+    note: str = ""
+
+
+class Comparison(Frozen):
+    """What changed from one measurement to another.
+
+    Attributes:
+        method: where the spread between processes comes from; the first is the only one in
+            which it is assumed, not measured.
+        threshold: ratios closer to 1 than this are the same to the reader (0.05 for 5 %).
+        allowance: added to the threshold where the two sides were measured one after the other:
+            what the machine itself may have changed by meanwhile.
+        whole: the untouched whole model.
+        rows: modules and functions that were timed on both sides, in the contender's order.
+        added, missing: paths of rows that only the contender, or only the baseline, has.
+        differences: of workload, plan and environment.
+        notes: what the reader should know about this comparison.
+    """
+
+    record: Literal["comparison"] = "comparison"
+    schema_version: Literal[1] = 1
+    baseline: Side
+    contender: Side
+    method: Method
+    threshold: float
+    allowance: float = 0.0
+    whole: ComparedRow
+    rows: tuple[ComparedRow, ...] = ()
+    added: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def slower(self) -> bool:
+        """Whether the whole model or any row is called SLOWER."""
+        return any(row.verdict == "SLOWER" for row in (self.whole, *self.rows))

@@ -1,0 +1,59 @@
+"""One self-contained HTML page: what the Markdown report says, to open from disk or attach."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+from layerbench.records import CHANGES
+from layerbench.reporters import markdown
+from layerbench.workload import Frozen
+
+NAME = "html"
+SUFFIX = ".html"
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+<main>
+{body}</main>
+</body>
+</html>
+"""
+
+_STYLE = """\
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 75rem; padding: 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }
+th, td { border-bottom: 1px solid #8886; padding: .2rem .7rem; white-space: nowrap; }
+td { font-variant-numeric: tabular-nums; }
+code { font-size: .95em; }
+blockquote { border-left: 3px solid #8886; margin: 1rem 0; padding-left: 1rem; }
+.SLOWER { background: #d3302f33; font-weight: bold; }
+.FASTER { background: #1b873f33; font-weight: bold; }
+.UNCLEAR { font-style: italic; }"""
+
+_VERDICT = re.compile(rf"<td([^>]*)>({'|'.join(CHANGES)})</td>")
+
+
+def render(record: Frozen) -> str:
+    """The page; it loads nothing and runs no script, and names in it are text, never markup."""
+    from markdown_it import MarkdownIt
+
+    text = markdown.render(record)
+    # "html": False makes markup in a layer's name visible text.
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    body = re.sub(r"<(/?)h3>", r"<\1h1>", body)
+    title = text.partition("\n")[0].lstrip("# ")
+    return _PAGE.format(
+        title=escape(title), style=_STYLE, body=_VERDICT.sub(r'<td\1 class="\2">\2</td>', body)
+    )

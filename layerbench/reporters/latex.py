@@ -1,0 +1,74 @@
+r"""A LaTeX table of the blocks, for a paper: booktabs, ``\usepackage{booktabs}``."""
+
+from __future__ import annotations
+
+from layerbench import units
+from layerbench.errors import UsageError
+from layerbench.records import Profile
+from layerbench.reporters import layout
+from layerbench.workload import Frozen
+
+NAME = "latex"
+SUFFIX = ".tex"
+
+
+def render(record: Frozen) -> str:
+    """The whole model and its blocks; the environment stands above it as comments.
+
+    Raises:
+        UsageError: no profile.
+    """
+    from tabulate import tabulate
+
+    if not isinstance(record, Profile):
+        raise UsageError("only a profile can be written as a LaTeX table")
+    table = tabulate(
+        [_whole(record), *_blocks(record)],
+        headers=["Block", "Path", "Input", "Parameters", "Mean (ms)", "Std (ms)", "Median (ms)",
+                 "Share"],
+        tablefmt="latex_booktabs",
+        disable_numparse=True,
+        colalign=["left", "left", "left", *["right"] * 5],
+    )  # fmt: skip
+    return "\n".join([*_comments(record), table]) + "\n"
+
+
+def _whole(record: Profile) -> list[str]:
+    whole = record.whole
+    return [
+        record.model_type,
+        "",
+        units.shape(record.workload.shape),
+        units.count(record.parameters),
+        layout.ms(whole, "mean"),
+        layout.ms(whole, "std"),
+        layout.ms(whole, "median"),
+        "",
+    ]
+
+
+def _blocks(record: Profile) -> list[list[str]]:
+    return [
+        [
+            row.type,
+            row.path,
+            layout.first_shape(row),
+            "" if row.parameters is None else units.count(row.parameters),
+            layout.ms(row.inclusive, "mean"),
+            layout.ms(row.inclusive, "std"),
+            layout.ms(row.inclusive, "median"),
+            layout.share(row.inclusive.mean, record) if row.inclusive else "-",
+        ]
+        for row in layout.blocks(record)
+    ]
+
+
+def _comments(record: Profile) -> list[str]:
+    environment = record.environment
+    packages = ", ".join(f"{k} {v}" for k, v in environment.software.packages.items())
+    lines = [
+        f"{layout.model_name(record.workload)} on {record.workload.input}",
+        f"{environment.device.name}, {packages}, layerbench {environment.software.layerbench}",
+        f"{environment.started}: {environment.command}",
+    ]
+    return [f"% {' '.join(line.split())}" for line in lines]

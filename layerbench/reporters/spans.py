@@ -1,0 +1,66 @@
+"""One representative forward of a profile, laid out in time: what traces are drawn from.
+
+A record holds no single forward but each row's distribution. Means add up (the mean of a module
+is the sum of its children's means and its own), so the forward drawn is the one in which every
+row takes its mean, children in order of execution, what a module does itself at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from layerbench.errors import UsageError
+from layerbench.records import LayerRow, Profile
+
+
+@dataclass(frozen=True)
+class Span:
+    """One row's stretch of the forward, in seconds from its start."""
+
+    row: LayerRow
+    start_s: float
+    end_s: float
+
+
+def spans(record: Profile) -> list[Span]:
+    """The spans in order of their start, parents before children; they nest without overlap.
+
+    Raises:
+        UsageError: a record without layers.
+    """
+    if not record.layers or record.layers[0].inclusive is None:
+        raise UsageError(
+            "a trace shows layers and this record holds none: take the one under layers/, or "
+            "measure without --granularity whole"
+        )
+    return list(_laid_out(record.layers, 0, 0.0, record.layers[0].inclusive.mean))
+
+
+def _laid_out(rows: Sequence[LayerRow], index: int, start_s: float, end_s: float) -> Iterator[Span]:
+    yield Span(rows[index], start_s, end_s)
+    at = start_s
+    for child in _children(rows, index):
+        times = rows[child].inclusive
+        if times is not None:
+            # A rounded sum of children may pass its parent's end by a rounding.
+            until = min(at + times.mean, end_s)
+            yield from _laid_out(rows, child, at, until)
+            at = until
+
+
+def _children(rows: Sequence[LayerRow], index: int) -> Iterator[int]:
+    """Rows are in tree order: a row's descendants follow it, one deeper the children."""
+    depth = rows[index].depth
+    for child in range(index + 1, len(rows)):
+        if rows[child].depth <= depth:
+            return
+        if rows[child].depth == depth + 1:
+            yield child
+
+
+def label(row: LayerRow) -> str:
+    """What a viewer shows: the type and where it is."""
+    if row.kind == "function":
+        return f"{row.type}()"
+    return f"{row.type} {row.path}" if row.path else row.type

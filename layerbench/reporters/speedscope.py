@@ -1,0 +1,69 @@
+"""One representative forward for https://www.speedscope.app: an evented profile of its spans."""
+
+from __future__ import annotations
+
+import json
+
+from layerbench.errors import UsageError
+from layerbench.records import Profile
+from layerbench.reporters import layout
+from layerbench.reporters.spans import Span, label, spans
+from layerbench.workload import Frozen
+
+NAME = "speedscope"
+SUFFIX = ".speedscope.json"
+
+_SCHEMA = "https://www.speedscope.app/file-format-schema.json"
+
+
+def render(record: Frozen) -> str:
+    """The profile as JSON; see `layerbench.reporters.spans` for what the forward is.
+
+    Raises:
+        UsageError: no profile, or one without layers.
+    """
+    if not isinstance(record, Profile):
+        raise UsageError("only a profile can be drawn as a flame graph")
+    drawn = spans(record)
+    title = f"{layout.model_name(record.workload)} on {record.workload.input}"
+    content = {
+        "$schema": _SCHEMA,
+        "exporter": f"layerbench {record.environment.software.layerbench}",
+        "name": f"{title}, {record.environment.device.name}",
+        "activeProfileIndex": 0,
+        "shared": {"frames": [{"name": label(span.row)} for span in drawn]},
+        "profiles": [
+            {
+                "type": "evented",
+                "name": title,
+                "unit": "seconds",
+                "startValue": 0.0,
+                "endValue": _rounded(drawn[0].end_s),
+                "events": _events(drawn),
+            }
+        ],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def _events(drawn: list[Span]) -> list[dict[str, object]]:
+    """Opening and closing events in order of time, an inner frame closed before an outer one."""
+    events: list[dict[str, object]] = []
+    open_frames: list[int] = []
+
+    def close(until_depth: int) -> None:
+        while open_frames and drawn[open_frames[-1]].row.depth >= until_depth:
+            frame = open_frames.pop()
+            events.append({"type": "C", "frame": frame, "at": _rounded(drawn[frame].end_s)})
+
+    for frame, span in enumerate(drawn):
+        close(span.row.depth)
+        events.append({"type": "O", "frame": frame, "at": _rounded(span.start_s)})
+        open_frames.append(frame)
+    close(0)
+    return events
+
+
+def _rounded(seconds: float) -> float:
+    """To a tenth of a nanosecond, as the record has it."""
+    return round(seconds, 10)

@@ -1,0 +1,152 @@
+"""The half of a report that no machine can change, and whether a committed one still says it.
+
+Shapes, parameters, FLOPs, bytes and the names of what ran follow from model, input and the
+libraries alone. They are worked out anew on tensors without memory and must be the committed ones
+to the byte; times, and what a process held, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import singledispatch
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from layerbench import reporters, store
+from layerbench.anatomy import dissect
+from layerbench.assembly import assemble
+from layerbench.errors import LayerbenchError
+from layerbench.estimation.prediction import predict
+from layerbench.progress import Progress, Silent
+from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
+from layerbench.reporters.json import document
+from layerbench.runner import look
+from layerbench.weighing import weigh_again
+from layerbench.workload import Frozen
+
+# A profile's plan and surroundings are no result; times are no matter of the workload.
+_MEASURED = {
+    "plan",
+    "environment",
+    "whole",
+    "whole_host",
+    "process_medians",
+    "stop",
+    "reconciliation",
+    "absent",
+    "notes",
+}
+_MEASURED_OF_A_ROW = {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}
+_VERSIONS = {"torch", "layerbench"}
+
+
+def complaints(
+    places: Sequence[Path], progress: Progress | None = None
+) -> Iterator[tuple[Path, str | None]]:
+    """Check every report in files and folders, one after the other.
+
+    Args:
+        places: records, and folders of them.
+        progress: hears of each record.
+
+    Yields:
+        a record's path, and what is wrong with it or with the text beside it, else ``None``.
+
+    Raises:
+        RecordError: a place is not there, or a file is damaged.
+    """
+    listener = progress or Silent()
+    found = store.read_all_kinds(places)
+    for number, (path, record) in enumerate(found):
+        listener.step("reports", number, len(found))
+        try:
+            yield path, _difference(half(record), half(again(record))) or _text_beside(path, record)
+        except LayerbenchError as error:
+            yield path, f"cannot be worked out anew: {error}"
+
+
+@singledispatch
+def half(record: Frozen) -> dict[str, Any]:
+    """What of a record depends on no machine, as plain values."""
+    return record.model_dump(mode="json", by_alias=True)
+
+
+@half.register
+def _(record: Profile) -> dict[str, Any]:
+    rows: dict[str, Any] = {"__all__": _MEASURED_OF_A_ROW}
+    exclude: dict[str, Any] = {**dict.fromkeys(_MEASURED, True), "layers": rows}
+    return record.model_dump(mode="json", by_alias=True, exclude=exclude)
+
+
+@half.register
+def _(record: Structure) -> dict[str, Any]:
+    return record.model_dump(mode="json", by_alias=True, exclude=_VERSIONS)
+
+
+@half.register
+def _(record: MemoryReport) -> dict[str, Any]:
+    return record.model_dump(
+        mode="json", by_alias=True, exclude={"environment", "process", "allocator", "notes"}
+    )
+
+
+@half.register
+def _(record: MemoryEstimate) -> dict[str, Any]:
+    # Whether it fits was asked of one device.
+    return record.model_dump(mode="json", by_alias=True, exclude=_VERSIONS | {"fit"})
+
+
+@singledispatch
+def again(record: Frozen) -> Frozen:
+    """The record made anew without measuring; a kind that is made from others stays as it is."""
+    return record
+
+
+@again.register
+def _(record: Profile) -> Profile:
+    made = assemble(record.workload, record.plan, [look(record.workload, record.plan)])
+    return made if record.layers else made.without_layers()
+
+
+@again.register
+def _(record: Structure) -> Structure:
+    return dissect(record.workload)
+
+
+@again.register
+def _(record: MemoryReport) -> MemoryReport:
+    return weigh_again(record)
+
+
+@again.register
+def _(record: MemoryEstimate) -> MemoryEstimate:
+    return predict(record.workload, optimizer=record.optimizer)
+
+
+def _difference(committed: dict[str, Any], made: dict[str, Any]) -> str | None:
+    """The first line in which two halves differ, in words; ``None`` if they are the same bytes."""
+    pairs = zip_longest(document(committed).splitlines(), document(made).splitlines())
+    for before, after in pairs:
+        if before != after:
+            return f"says {_short(before)}, and it comes out as {_short(after)}"
+    return None
+
+
+def _short(line: str | None) -> str:
+    if line is None:
+        return "nothing more"
+    text = line.strip().rstrip(",")
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _text_beside(path: Path, record: Frozen) -> str | None:
+    """What is wrong with the reports that lie beside a record under its name."""
+    for name in reporters.names():
+        beside = path.with_suffix(reporters.suffix(name))
+        if not beside.is_file():
+            continue
+        written = beside.read_text(encoding="utf-8")
+        if written != reporters.render(name, record):
+            return f"{beside.name} is not what the record renders to"
+    return None

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from layerbench import samples
+from layerbench.comparison import (
+    check_same_input,
+    compare,
+    judge,
+    of_rounds,
+    session_allowance,
+)
+from layerbench.errors import ComparisonError
+from layerbench.samples import RowFacts, Run, RunFacts
+from layerbench.workload import Workload
+from tests.sample_comparisons import in_processes, measured, one_process, one_slower
+from tests.sample_profiles import environment, layered
+
+
+def verdicts(comparison):
+    return {row.path: row.verdict for row in comparison.rows}
+
+
+# --- two records ----------------------------------------------------------------------------
+
+
+def test_a_record_is_the_same_as_itself():
+    found = compare(measured(), measured())
+    assert found.whole.verdict == "SAME"
+    assert set(verdicts(found).values()) == {"SAME"}
+    assert not found.slower
+    assert (found.added, found.missing, found.differences) == ((), (), ())
+
+
+def test_what_changed_is_found_and_nothing_else():
+    found = one_slower()
+    by_path = verdicts(found)
+    assert by_path["features.1"] == "SLOWER"
+    assert by_path["classifier"] == "FASTER"
+    assert {path for path, verdict in by_path.items() if verdict != "SAME"} == {
+        "features.1",
+        "classifier",
+    }
+    row = next(row for row in found.rows if row.path == "features.1")
+    assert row.ratio == pytest.approx(1.3, rel=1e-3)
+    assert row.ratio_low < 1.3 < row.ratio_high
+    assert found.slower
+    assert found.whole.verdict == "SLOWER"
+
+
+def test_rows_of_one_side_and_changed_rows_are_named():
+    found = one_slower()
+    assert found.added == ("features.3.conv",)
+    assert found.missing == ("features.2.conv",)
+    notes = {row.path: row.note for row in found.rows}
+    assert notes["features.0"] == "was Conv2d; calls: 1 before, 2 now"
+    differs = {(d.what, d.baseline, d.contender) for d in found.differences}
+    assert ("torch", "2.8.0", "2.9.0") in differs
+    assert ("torchvision", "0.23.0", "-") in differs
+
+
+def test_a_change_below_the_threshold_is_none_however_sure():
+    quiet = {"spread": 0.0001}
+    found = compare(measured(**quiet), measured({"features.1": 1.02}, whole=1.004, **quiet))
+    assert set(verdicts(found).values()) == {"SAME"}
+    strict = compare(
+        measured(**quiet), measured({"features.1": 1.02}, whole=1.004, **quiet), threshold=0.005
+    )
+    assert verdicts(strict)["features.1"] == "SLOWER"
+
+
+def test_noise_makes_a_change_unclear():
+    noisy = {"spread": 0.1}
+    found = compare(measured(**noisy), measured({"features.1": 1.1}, **noisy))
+    assert set(verdicts(found).values()) == {"UNCLEAR"}
+    assert found.whole.verdict == "UNCLEAR"
+
+
+def test_one_process_each_says_what_it_does_not_know():
+    found = one_process()
+    assert found.method == "one process"
+    assert set(verdicts(found).values()) == {"UNCLEAR"}
+    assert "--processes" in " ".join(found.notes)
+    slow = layered().model_copy(update={"whole": in_processes(40.0)})
+    assert compare(layered(), slow).whole.verdict == "SLOWER"
+
+
+def test_a_machine_whose_processes_differ_also_changes_between_runs():
+    calm, wild = measured(spread=0.001), measured(spread=0.05)
+    assert session_allowance(calm, calm) < 0.01
+    assert session_allowance(wild, wild) > 0.05
+
+
+def test_only_the_whole_can_be_compared_where_there_are_no_layers():
+    found = compare(measured().without_layers(), measured())
+    assert found.rows == ()
+    assert found.whole.verdict == "SAME"
+    assert found.added[0] == "features"
+    assert "the baseline holds no layers" in " ".join(found.notes).lower()
+
+
+def test_rows_that_took_no_time_are_left_out():
+    record = measured()
+    nothing = in_processes(0.0)
+    rows = tuple(
+        row.model_copy(update={"inclusive": nothing}) if row.path == "classifier" else row
+        for row in record.layers
+    )
+    found = compare(record, record.model_copy(update={"layers": rows}))
+    assert "classifier" not in verdicts(found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": "other"}, {"shape": (4, 3, 32, 32), "batch": 4}],
+)
+def test_different_work_is_refused(changes):
+    record = measured()
+    other = record.model_copy(update={"workload": record.workload.model_copy(update=changes)})
+    with pytest.raises(ComparisonError, match=r"a\.json measured tiny on 2x3x32x32 and b\.json"):
+        compare(record, other, names=("a.json", "b.json"))
+
+
+def test_other_precision_is_compared_and_said():
+    record = measured()
+    half = record.model_copy(
+        update={"workload": record.workload.model_copy(update={"dtype": "float16"})}
+    )
+    found = compare(record, half)
+    assert [(d.where, d.what) for d in found.differences] == [("workload", "dtype")]
+
+
+# --- in turn --------------------------------------------------------------------------------
+
+
+def run_of(times: np.ndarray, functions: np.ndarray | None = None) -> Run:
+    """A model with the layers a and b; ``times`` of shape (rounds, 3), root first, in ns."""
+    rows = tuple(
+        RowFacts(
+            path=path, type="Layer", kind="module", depth=min(i, 1), order=i, calls=1, block=i > 0
+        )
+        for i, path in enumerate(("", "a", "b"))
+    )
+    facts = RunFacts(
+        model_type="Tiny",
+        parameters=1,
+        modules=rows,
+        functions=(),
+        environment=environment(),
+        stop="iterations",
+        mark_cost_s=0,
+        wrapper_cost_s=0,
+    )
+    arrays = {
+        samples.UNTOUCHED: times[:, 0],
+        samples.INSTRUMENTED: times[:, 0],
+        samples.INCLUSIVE: times,
+        samples.SELF: times,
+    }
+    return Run(facts, arrays)
+
+
+def drifting_pair(seed: int, factor: float = 1.0) -> tuple[Run, Run]:
+    """Both drift together by half; b of the contender takes ``factor`` times as long."""
+    draw = np.random.default_rng(seed)
+    common = np.linspace(1.0, 1.5, 150) * draw.lognormal(0, 0.05, 150)
+
+    def times(slow: float) -> np.ndarray:
+        a, b = (1e6 * common * draw.lognormal(0, 0.01, 150) * f for f in (1.0, slow))
+        return np.stack([a + b, a, b], axis=1).astype(np.int64)
+
+    return run_of(times(1.0)), run_of(times(factor))
+
+
+def judged(pairs):
+    record = layered()
+    rows = tuple(
+        row.model_copy(update={"path": path, "block": True})
+        for row, path in zip(record.layers[:3], ("", "a", "b"), strict=True)
+    )
+    profile = record.model_copy(update={"layers": rows})
+    return judge(profile, profile, of_rounds(pairs), names=("a", "b"))
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_in_turn_a_common_drift_cancels(processes):
+    same = judged([drifting_pair(seed) for seed in range(processes)])
+    assert (same.whole.verdict, verdicts(same)) == ("SAME", {"a": "SAME", "b": "SAME"})
+    slower = judged([drifting_pair(seed, 1.2) for seed in range(processes)])
+    assert verdicts(slower) == {"a": "SAME", "b": "SLOWER"}
+    assert slower.whole.ratio == pytest.approx(1.1, rel=0.01)
+    assert slower.method == ("live, processes" if processes > 1 else "live, one process")
+
+
+def test_rounds_that_do_not_match_cannot_be_paired():
+    first, _ = drifting_pair(0)
+    short = run_of(first.arrays[samples.INCLUSIVE][:100])
+    with pytest.raises(ComparisonError):
+        of_rounds([(first, short)])
+
+
+def test_in_turn_only_on_the_same_input():
+    def workload(size: int) -> Workload:
+        return Workload(model="m", input="x", shape=(1, 3, size, size), batch=1)
+
+    check_same_input(workload(8), workload(8), ("a", "b"))
+    with pytest.raises(ComparisonError, match="a would run on 1x3x8x8 and b on 1x3x9x9"):
+        check_same_input(workload(8), workload(9), ("a", "b"))
+
+
+def test_the_p_value_is_about_the_margin():
+    found = compare(measured(), measured(whole=1.5))
+    assert found.whole.p < 1e-6
+    assert compare(measured(), measured()).whole.p == pytest.approx(1)

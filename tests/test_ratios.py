@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from layerbench import ratios
+from layerbench.ratios import LogRatio
+
+BEFORE = [1.00, 1.04, 0.97, 1.01, 1.02]
+AFTER = [1.13, 1.09, 1.16, 1.10]
+
+
+def test_two_groups_as_scipy_compares_their_logarithms():
+    found = ratios.of_groups(BEFORE, AFTER)
+    expected = stats.ttest_ind(np.log(AFTER), np.log(BEFORE), equal_var=False)
+    low, high = np.exp(expected.confidence_interval(0.95))
+    assert found.interval() == pytest.approx((low, high))
+    assert found.df == pytest.approx(expected.df)
+    assert found.p_beyond(0) == pytest.approx(expected.pvalue)
+    assert found.ratio == pytest.approx(stats.gmean(AFTER) / stats.gmean(BEFORE))
+
+
+def test_one_group_of_ratios_as_scipy_does():
+    found = ratios.of_processes(AFTER)
+    expected = stats.ttest_1samp(np.log(AFTER), 0)
+    assert found.interval() == pytest.approx(tuple(np.exp(expected.confidence_interval(0.95))))
+    assert found.p_beyond(0) == pytest.approx(expected.pvalue)
+
+
+def test_the_ratio_the_other_way_round_is_the_inverse():
+    there, back = ratios.of_groups(BEFORE, AFTER), ratios.of_groups(AFTER, BEFORE)
+    assert there.ratio * back.ratio == pytest.approx(1)
+    assert there.interval() == pytest.approx(tuple(1 / end for end in reversed(back.interval())))
+    assert there.p_beyond(0.03) == back.p_beyond(0.03)
+
+
+def test_an_interval_comes_back_as_it_was():
+    found = ratios.of_interval(1.2, 1.1, 1.1 * (1.2 / 1.1) ** 2)
+    assert found.interval() == pytest.approx((1.1, 1.1 * (1.2 / 1.1) ** 2))
+
+
+def test_beyond_a_margin():
+    """A centre of 0.1 and a margin of 0.05 leave 2.5 standard errors of 0.02."""
+    found = LogRatio(0.1, 0.02, math.inf)
+    assert found.p_beyond(0.05) == pytest.approx(stats.norm.sf(2.5) + stats.norm.sf(7.5))
+    assert found.p_beyond(0.1) == pytest.approx(0.5, abs=1e-6)
+    assert LogRatio(0.1, 0, math.inf).p_beyond(0.05) == 0
+    assert LogRatio(0.04, 0, math.inf).p_beyond(0.05) == 1
+    slower = LogRatio(0.1, 0.02, 4)
+    assert slower.p_beyond(0.05) > found.p_beyond(0.05)
+
+
+def test_no_spread_at_all():
+    assert ratios.of_groups([1.0, 1.0], [2.0, 2.0]).interval() == pytest.approx((2, 2))
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 0.0], [1.0, -1.0], [1.0, math.inf]])
+def test_values_without_a_logarithm_or_a_spread(values):
+    with pytest.raises(ValueError, match=r"spread|positive"):
+        ratios.of_processes(values)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(0.001, 0.5))
+def test_discoveries_as_scipy_finds_them(p_values, rate):
+    adjusted = stats.false_discovery_control(p_values, method="bh")
+    expected = [bool(p <= rate) for p in adjusted]
+    found = ratios.discoveries(p_values, rate)
+    # The same but for roundings right at the border.
+    sure = [abs(p - rate) > 1e-9 for p in adjusted]
+    assert [f for f, s in zip(found, sure, strict=True) if s] == [
+        e for e, s in zip(expected, sure, strict=True) if s
+    ]
+
+
+def test_discoveries_of_nothing():
+    assert ratios.discoveries([], 0.05) == []
+
+
+def test_few_discoveries_where_nothing_is_there():
+    """Of 400 families of 50 true hypotheses, about 5 % have any discovery."""
+    draw = np.random.default_rng(0)
+    alarms = sum(any(ratios.discoveries(list(draw.random(50)), 0.05)) for _ in range(400))
+    assert 0.02 < alarms / 400 < 0.08

@@ -1,0 +1,81 @@
+"""What no machine can change, worked out anew: of committed reports, and of fresh ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import layerbench
+from layerbench import static, store
+from layerbench.errors import RecordError
+from layerbench.workload import Plan
+from tests.sample_comparisons import one_slower
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("stats", "cpu/stats", "model_structures", "memory_reports")
+REPORTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_committed_report_says_what_comes_out(path):
+    assert list(static.complaints([path])) == [(path, None)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "input"),
+    [
+        ("vit_b_32", "1x3x224x224"),  # attention's fast path, which fake tensors must not change
+        ("swin_t", "1x3x64x64"),
+        ("googlenet", "1x3x96x96"),
+        ("tests.models:small_with_input", None),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "1x3x64x64"),  # looks at values
+    ],
+)
+def test_rows_looked_at_without_memory_are_those_of_a_measurement(spec, input):
+    plan = {"warmup": 0, "iterations": 1, "function_iterations": 1}
+    measured = layerbench.profile(spec, input, device="cpu", threads=1, **plan)
+    assert static.half(static.again(measured)) == static.half(measured)
+    assert any(row.kind == "function" for row in measured.layers)
+
+
+@pytest.mark.parametrize(
+    ("spec", "input", "optimizer"),
+    [
+        ("tests/models.py:small", "2x3x16x16", None),
+        ("tests/models.py:small", "2x3x16x16", "adam"),
+        ("vit_b_32", "1x3x224x224", None),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "1x3x64x64", None),
+    ],
+)
+def test_memory_worked_out_again_is_the_measured_one(spec, input, optimizer):
+    measured = layerbench.memory(spec, input, training=optimizer is not None, optimizer=optimizer)
+    assert static.again(measured) == measured
+
+
+def test_a_prediction_comes_out_again():
+    predicted = layerbench.estimate_memory("resnet18", "2x3x64x64", gpu_memory="8GiB")
+    assert static.half(static.again(predicted)) == static.half(predicted)
+
+
+def test_what_is_left_out_of_a_profile_is_what_was_measured():
+    record = store.read(next(path for path in REPORTS if path.parent.name == "layers"))
+    half = static.half(record)
+    assert half.keys() == {
+        "record", "schema_version", "workload", "model_type", "parameters", "layers"
+    }  # fmt: skip
+    assert half["layers"][0].keys() == {
+        "path", "type", "kind", "depth", "calls", "block", "position", "input_shapes",
+        "output_shapes", "parameters", "note",
+    }  # fmt: skip
+    other = record.model_copy(update={"plan": Plan(iterations=7), "whole": record.layers[1].self_})
+    assert static.half(other) == half
+
+
+def test_a_comparison_has_nothing_to_work_out():
+    assert static.again(one_slower()) == one_slower()
+
+
+def test_a_place_that_is_not_there():
+    with pytest.raises(RecordError, match="there is no record"):
+        list(static.complaints([ROOT / "nowhere.json"]))
