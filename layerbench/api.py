@@ -11,10 +11,9 @@ from torch import nn
 from layerbench import devices, runner, zoo
 from layerbench.anatomy import dissect
 from layerbench.assembly import assemble
-from layerbench.comparison import THRESHOLD, check_same_input, judge, of_rounds
+from layerbench.comparison import THRESHOLD, check_same_input, judge
 from layerbench.defaults import (
     FUNCTION_ITERATIONS,
-    LIVE_ITERATIONS,
     MEASURED_ITERATIONS,
     WARMUP_ITERATIONS,
 )
@@ -25,6 +24,7 @@ from layerbench.estimation.prediction import check_device, predict, refuse_hopel
 from layerbench.guards import refuse_too_large
 from layerbench.interleaved import Task, measure_pair
 from layerbench.live import LiveLayers, time_layers
+from layerbench.pairing import of_rounds
 from layerbench.progress import Progress
 from layerbench.records import Comparison, MemoryEstimate, MemoryReport, Profile, Structure
 from layerbench.records.memory import Optimizer
@@ -333,7 +333,7 @@ def compare_live(
     device: str | None = None,
     threads: int | None = None,
     warmup: int = WARMUP_ITERATIONS,
-    iterations: int = LIVE_ITERATIONS,
+    iterations: int = MEASURED_ITERATIONS,
     processes: int = 1,
     threshold: float = THRESHOLD,
     progress: Progress | None = None,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from layerbench import ratios, samples
+from layerbench import ratios
 from layerbench.environment import Environment
 from layerbench.errors import ComparisonError
 from layerbench.ratios import LogRatio
@@ -23,8 +21,6 @@ from layerbench.records import (
     Side,
     Summary,
 )
-from layerbench.samples import RowFacts, Run
-from layerbench.stats import Resampler, Samples
 from layerbench.workload import Frozen, Workload
 
 THRESHOLD = 0.05
@@ -42,10 +38,6 @@ ASSUMED_DF = 3.0
 
 # A machine whose processes differ by so much changes as much from one measurement to the next.
 SESSION_FACTOR = 1.0
-
-# Two copies of one model in one process do not take the same time: their tensors lie elsewhere.
-LAYOUT_SCALE = 0.01
-LAYOUT_DF = 5.0
 
 
 @dataclass(frozen=True)
@@ -182,73 +174,6 @@ def _of_single_processes(baseline: Summary, contender: Summary) -> LogRatio:
     return LogRatio(after.centre - before.centre, scale, ASSUMED_DF)
 
 
-def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
-    """What runs that were measured in turn tell (`layerbench.interleaved`).
-
-    Args:
-        pairs: baseline and contender, one pair for each process.
-        seed: of the resampling, where there is one process.
-    """
-    whole = _of_series([_series(pair, samples.UNTOUCHED) for pair in pairs], seed)
-    if whole is None:
-        raise ComparisonError("a whole model that took no time cannot be compared")
-    rows: dict[str, LogRatio] = {}
-    for path, series in _row_series(pairs).items():
-        ratio = _of_series(series, seed)
-        if ratio is not None:
-            rows[path] = ratio
-    return Evidence(
-        method="live, processes" if len(pairs) > 1 else "live, one process", whole=whole, rows=rows
-    )
-
-
-def _row_series(pairs: Sequence[tuple[Run, Run]]) -> dict[str, list[Samples]]:
-    """The rows that both sides have, each with its ratios round by round in every process."""
-    found: dict[str, list[Samples]] = {}
-    for pair in pairs:
-        for name, rows_of in _KINDS.items():
-            before, after = ({row.path: i for i, row in enumerate(rows_of(run))} for run in pair)
-            for path, column in after.items():
-                if path and path in before:
-                    series = _series(pair, name, (before[path], column))
-                    found.setdefault(path, []).append(series)
-    return {path: series for path, series in found.items() if len(series) == len(pairs)}
-
-
-_KINDS: Mapping[str, Callable[[Run], Sequence[RowFacts]]] = {
-    samples.INCLUSIVE: lambda run: run.facts.modules,
-    samples.FUNCTIONS: lambda run: run.facts.functions,
-}
-
-
-def _series(pair: tuple[Run, Run], name: str, columns: tuple[int, int] | None = None) -> Samples:
-    """Contender over baseline, round by round; empty where they cannot be paired."""
-    arrays = [run.arrays.get(name) for run in pair]
-    if any(array is None for array in arrays):
-        return np.empty(0)
-    before, after = (
-        array if columns is None else array[:, columns[side]]
-        for side, array in enumerate(arrays)
-        if array is not None
-    )
-    # Forwards whose work depended on data are left out of a run, and break its pairing.
-    if len(before) != len(after) or not (before.all() and after.all()):
-        return np.empty(0)
-    ratios_: Samples = after / before
-    return ratios_
-
-
-def _of_series(series: Sequence[Samples], seed: int) -> LogRatio | None:
-    """From the ratios of every process; ``None`` if one has none."""
-    if any(one.size == 0 for one in series):
-        return None
-    if len(series) > 1:
-        return ratios.of_processes([float(np.median(one)) for one in series])
-    low, high = Resampler([series[0].size], seed=seed).median_interval(series[0])
-    found = ratios.of_interval(float(np.median(series[0])), low, high)
-    return LogRatio(found.centre, math.hypot(found.scale, LAYOUT_SCALE), LAYOUT_DF)
-
-
 # --- verdicts ------------------------------------------------------------------------------
 
 
@@ -278,23 +203,22 @@ def judge(
     false-discovery control.
     """
     pairs = list(_pairs(baseline, contender, evidence))
-    margin = math.log1p(threshold) + evidence.allowance
-    blocks = [pair for pair in pairs if pair.row.block]
-    others = [pair for pair in pairs if not pair.row.block]
-    verdicts = {
-        **_verdicts(blocks, threshold, evidence.allowance),
-        **_verdicts(others, threshold, evidence.allowance),
+    limits = _Limits(math.log1p(threshold), evidence.allowance)
+    judged = {
+        **limits.judged([pair for pair in pairs if pair.row.block]),
+        **limits.judged([pair for pair in pairs if not pair.row.block]),
     }
+    root = LayerRow(path="", type=contender.model_type, kind="module", depth=0, calls=1)
+    whole = _Pair(root, baseline.whole, contender.whole, evidence.whole, "")
     before, after = (_paths(record) for record in (baseline, contender))
-    whole = _whole(baseline, contender, evidence, threshold)
     return Comparison(
         baseline=_side(baseline, names[0]),
         contender=_side(contender, names[1]),
         method=evidence.method,
         threshold=threshold,
         allowance=math.expm1(evidence.allowance),
-        whole=whole,
-        rows=tuple(_compared(pair, verdicts[pair.row.path], margin) for pair in pairs),
+        whole=limits.judged([whole])[""],
+        rows=tuple(judged[pair.row.path] for pair in pairs),
         added=tuple(path for path in after if path not in before),
         missing=tuple(path for path in before if path not in after),
         differences=tuple(differences(baseline, contender)),
@@ -335,52 +259,47 @@ def _row_note(before: LayerRow, after: LayerRow) -> str:
     return "; ".join(notes)
 
 
-def _verdicts(pairs: Sequence[_Pair], threshold: float, allowance: float) -> dict[str, Change]:
-    """The verdicts of one family of rows, by path."""
-    margin = math.log1p(threshold) + allowance
-    found = ratios.discoveries([pair.ratio.p_beyond(margin) for pair in pairs], DISCOVERY_RATE)
-    return {
-        pair.row.path: _verdict(pair.ratio, changed, threshold, allowance)
-        for pair, changed in zip(pairs, found, strict=True)
-    }
+@dataclass(frozen=True)
+class _Limits:
+    """What a change is measured by, as logarithms: see `Comparison`."""
 
+    threshold: float
+    allowance: float
 
-def _verdict(ratio: LogRatio, changed: bool, threshold: float, allowance: float) -> Change:
-    if changed:
-        return "SLOWER" if ratio.centre > 0 else "FASTER"
-    low, high = (math.log(bound) for bound in ratio.interval())
-    within = max(-low, high) + allowance <= math.log1p(threshold)
-    return "SAME" if within else "UNCLEAR"
+    def judged(self, family: Sequence[_Pair]) -> dict[str, ComparedRow]:
+        """Rows that are judged together, by path."""
+        margin = self.threshold + self.allowance
+        p_values = [pair.ratio.p_beyond(margin) for pair in family]
+        found = ratios.discoveries(p_values, DISCOVERY_RATE)
+        return {
+            pair.row.path: self._row(pair, p, changed)
+            for pair, p, changed in zip(family, p_values, found, strict=True)
+        }
 
+    def _row(self, pair: _Pair, p: float, changed: bool) -> ComparedRow:
+        row, (low, high) = pair.row, pair.ratio.interval()
+        return ComparedRow(
+            path=row.path,
+            type=row.type,
+            kind=row.kind,
+            depth=row.depth,
+            block=row.block,
+            position=row.position,
+            baseline_s=pair.before.median,
+            contender_s=pair.after.median,
+            ratio=_rounded(pair.ratio.ratio),
+            ratio_low=_rounded(low),
+            ratio_high=_rounded(high),
+            p=p,
+            verdict=self._verdict(pair.ratio.centre, low, high, changed),
+            note=pair.note,
+        )
 
-def _compared(pair: _Pair, verdict: Change, margin: float) -> ComparedRow:
-    low, high = pair.ratio.interval()
-    row = pair.row
-    return ComparedRow(
-        path=row.path,
-        type=row.type,
-        kind=row.kind,
-        depth=row.depth,
-        block=row.block,
-        position=row.position,
-        baseline_s=pair.before.median,
-        contender_s=pair.after.median,
-        ratio=_rounded(pair.ratio.ratio),
-        ratio_low=_rounded(low),
-        ratio_high=_rounded(high),
-        p=pair.ratio.p_beyond(margin),
-        verdict=verdict,
-        note=pair.note,
-    )
-
-
-def _whole(
-    baseline: Profile, contender: Profile, evidence: Evidence, threshold: float
-) -> ComparedRow:
-    row = LayerRow(path="", type=contender.model_type, kind="module", depth=0, calls=1)
-    pair = _Pair(row, baseline.whole, contender.whole, evidence.whole, "")
-    verdict = _verdicts([pair], threshold, evidence.allowance)[""]
-    return _compared(pair, verdict, math.log1p(threshold) + evidence.allowance)
+    def _verdict(self, centre: float, low: float, high: float, changed: bool) -> Change:
+        if changed:
+            return "SLOWER" if centre > 0 else "FASTER"
+        farthest = max(-math.log(low), math.log(high))
+        return "SAME" if farthest + self.allowance <= self.threshold else "UNCLEAR"
 
 
 def _rounded(ratio: float) -> float:

@@ -10,6 +10,3 @@ FUNCTION_ITERATIONS = 30
 # A run that goes on until its interval is narrow gives up at this multiple of the planned
 # iterations unless the plan names a cap.
 CAP_FACTOR = 10
-# A live comparison's rounds; each runs both models twice. Their ratio is known far better than
-# either time, so half as many do.
-LIVE_ITERATIONS = 150

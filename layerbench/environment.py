@@ -8,7 +8,6 @@ that tests can give them another machine's ``/proc`` and ``/sys``.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import shlex
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import psutil
 from pydantic import Field
 
 from layerbench import __version__
@@ -402,11 +400,13 @@ def read_software(settings: Mapping[str, str]) -> Software:
 
 def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Versions of the installed packages among ``names``."""
+    from importlib import metadata  # not needed by readers of records
+
     versions = {}
     for name in names:
         try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
     return versions
 
@@ -472,6 +472,8 @@ def run_and_read(command: Sequence[str], variables: Mapping[str, str] | None = N
 
 def read_machine(root: Path = ROOT) -> Machine:
     """The host and how busy it is now; what only torch knows is left ``None``."""
+    import psutil  # not needed by readers of records
+
     return Machine(
         cpu=cpu_model(root),
         cores=psutil.cpu_count() or 1,
@@ -487,6 +489,8 @@ def read_machine(root: Path = ROOT) -> Machine:
 
 def cpu_times() -> CpuTimes:
     """Core time used so far, by everyone and by this process."""
+    import psutil  # not needed by readers of records
+
     times = psutil.cpu_times()._asdict()
     # psutil's user and nice hold the guests' time already.
     parts = {name: value for name, value in times.items() if not name.startswith("guest")}
@@ -510,6 +514,8 @@ def affinity() -> tuple[int, ...] | None:
 
 def usable_cores() -> int:
     """How many logical cores this process may use."""
+    import psutil  # not needed by readers of records
+
     cores = affinity()
     return len(cores) if cores else psutil.cpu_count() or 1
 
@@ -592,6 +598,8 @@ def host_memory(root: Path = ROOT) -> tuple[int, int]:
     The machine's, or those of a control group (a container) where that allows less. File
     caches count as free.
     """
+    import psutil  # not needed by readers of records
+
     machine = psutil.virtual_memory()
     total, free = machine.total, machine.available
     for folder in _cgroup_folders("memory", root):

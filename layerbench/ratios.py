@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerbench.student import quantile, upper_tail
+
 CONFIDENCE = 0.95
 
 
@@ -48,19 +50,27 @@ class LogRatio:
         size = abs(self.centre)
         if self.scale == 0:
             return 0.0 if size > margin else 1.0
-        tails = (_upper_tail((size + sign * margin) / self.scale, self.df) for sign in (-1, 1))
+        tails = (upper_tail((size + sign * margin) / self.scale, self.df) for sign in (-1, 1))
         return min(1.0, sum(tails))
 
-    def wider(self, scale: float) -> LogRatio:
-        """The same with another, independent error added to it."""
-        return LogRatio(self.centre, math.hypot(self.scale, scale), self.df)
+    def plus(self, scale: float, df: float) -> LogRatio:
+        """The same with another, independent error added to it.
+
+        The degrees of freedom are those of Satterthwaite (1946).
+        """
+        total = math.hypot(self.scale, scale)
+        if total == 0:
+            return self
+        freedom = self.scale**4 / self.df + scale**4 / df
+        return LogRatio(self.centre, total, total**4 / freedom if freedom else math.inf)
 
 
 def of_groups(baseline: Sequence[float], contender: Sequence[float]) -> LogRatio:
     """The ratio of two groups of times, each time from a process of its own.
 
     Welch's comparison of the means of logarithms, with the degrees of freedom of Welch and
-    Satterthwaite (Welch 1947): the two groups may be noisy to different degrees.
+    Satterthwaite (Welch 1947), rounded down to a tenth: the two groups may be noisy to different
+    degrees.
 
     Args:
         baseline, contender: seconds, at least two each.
@@ -75,7 +85,8 @@ def of_groups(baseline: Sequence[float], contender: Sequence[float]) -> LogRatio
     if total == 0:
         return LogRatio(centre, 0.0, math.inf)
     df = total**2 / (first**2 / (len(before) - 1) + second**2 / (len(after) - 1))
-    return LogRatio(centre, math.sqrt(total), df)
+    # Down to a tenth, so that the rows of a record share a few quantiles.
+    return LogRatio(centre, math.sqrt(total), math.floor(df * 10) / 10)
 
 
 def of_processes(ratios: Sequence[float]) -> LogRatio:
@@ -117,20 +128,6 @@ def discoveries(p_values: Sequence[float], rate: float) -> list[bool]:
             last = rank
     rejected = set(order[:last])
     return [index in rejected for index in range(len(p_values))]
-
-
-def quantile(confidence: float, df: float) -> float:
-    """What a two-sided interval reaches on each side, in standard errors."""
-    from scipy.special import ndtri, stdtrit
-
-    upper = (1 + confidence) / 2
-    return float(ndtri(upper) if math.isinf(df) else stdtrit(df, upper))
-
-
-def _upper_tail(t: float, df: float) -> float:
-    from scipy.special import ndtr, stdtr
-
-    return float(ndtr(-t) if math.isinf(df) else stdtr(df, -t))
 
 
 def _logarithms(values: Sequence[float]) -> list[float]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.records import Summary, Verdict
+from layerbench.student import quantile
 from layerbench.units import percent
 
 Samples = NDArray[np.float64]
@@ -294,10 +295,8 @@ def _resampled_medians(samples: Samples, counts: NDArray[np.unsignedinteger]) ->
 
 def _between(groups: Sequence[Samples]) -> tuple[float, float]:
     """Student's interval of the mean of the processes' medians."""
-    from scipy.special import stdtrit  # loading scipy takes a while; one process needs none of it
-
     medians = np.array([np.median(group) for group in groups])
-    t = float(stdtrit(len(groups) - 1, (1 + CONFIDENCE) / 2))
+    t = quantile(CONFIDENCE, len(groups) - 1)
     centre = float(medians.mean())
     half = t * float(medians.std(ddof=1)) / math.sqrt(len(groups))
     return centre - half, centre + half

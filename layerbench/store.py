@@ -11,15 +11,17 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from layerbench.errors import OutputError, RecordError
 from layerbench.records import Comparison, MemoryEstimate, MemoryReport, Profile, Structure
 from layerbench.workload import OWN_WEIGHTS, Frozen, Workload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Record = TypeVar("Record")
 
@@ -68,6 +70,8 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     Raises:
         OutputError: it cannot be written there.
     """
+    import numpy as np  # readers of records need none
+
     buffer = io.BytesIO()
     # numpy's stub takes the arrays' names for its option allow_pickle
     np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]

@@ -20,7 +20,8 @@ OWN_WEIGHTS = "own"
 class Frozen(BaseModel):
     """Base of all records: immutable, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Built when first used: a reader of one kind of record does not wait for all the others.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Workload(Frozen):

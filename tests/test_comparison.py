@@ -8,10 +8,10 @@ from layerbench.comparison import (
     check_same_input,
     compare,
     judge,
-    of_rounds,
     session_allowance,
 )
 from layerbench.errors import ComparisonError
+from layerbench.pairing import of_rounds
 from layerbench.samples import RowFacts, Run, RunFacts
 from layerbench.workload import Workload
 from tests.sample_comparisons import in_processes, measured, one_process, one_slower

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from layerbench import environment
@@ -142,7 +143,7 @@ def test_idle_waiting_and_stolen_time_is_not_busy(monkeypatch):
     values = {"user": 5.0, "nice": 1.0, "system": 2.0, "idle": 10.0, "iowait": 3.0, "irq": 0.25}
     values |= {"softirq": 0.5, "steal": 4.0, "guest": 5.0, "guest_nice": 1.0}
     times = SimpleNamespace(_asdict=lambda: values)
-    monkeypatch.setattr(environment.psutil, "cpu_times", lambda: times)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: times)
     found = environment.cpu_times()
     assert (found.total, found.busy, found.steal) == (25.75, 8.75, 4.0)
 
@@ -400,7 +401,7 @@ def test_boost(tmp_path, file, text, expected):
 @pytest.fixture
 def big_machine(monkeypatch):
     memory = SimpleNamespace(total=64 * GIB, available=32 * GIB)
-    monkeypatch.setattr(environment.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
 
 
 def test_memory_without_a_control_group(tmp_path, big_machine):

@@ -15,6 +15,7 @@ WITHOUT_TORCH = [
     "layerbench.devices",
     "layerbench.environment",
     "layerbench.errors",
+    "layerbench.pairing",
     "layerbench.ratios",
     "layerbench.records",
     "layerbench.reporters",

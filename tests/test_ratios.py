@@ -18,10 +18,12 @@ AFTER = [1.13, 1.09, 1.16, 1.10]
 def test_two_groups_as_scipy_compares_their_logarithms():
     found = ratios.of_groups(BEFORE, AFTER)
     expected = stats.ttest_ind(np.log(AFTER), np.log(BEFORE), equal_var=False)
-    low, high = np.exp(expected.confidence_interval(0.95))
-    assert found.interval() == pytest.approx((low, high))
-    assert found.df == pytest.approx(expected.df)
-    assert found.p_beyond(0) == pytest.approx(expected.pvalue)
+    assert found.df == math.floor(expected.df * 10) / 10
+    half = stats.t.ppf(0.975, found.df) * found.scale
+    centre = np.mean(np.log(AFTER)) - np.mean(np.log(BEFORE))
+    assert found.interval() == pytest.approx((math.exp(centre - half), math.exp(centre + half)))
+    assert found.scale == pytest.approx(centre / expected.statistic)
+    assert found.p_beyond(0) == pytest.approx(2 * stats.t.sf(expected.statistic, found.df))
     assert found.ratio == pytest.approx(stats.gmean(AFTER) / stats.gmean(BEFORE))
 
 
@@ -53,6 +55,14 @@ def test_beyond_a_margin():
     assert LogRatio(0.04, 0, math.inf).p_beyond(0.05) == 1
     slower = LogRatio(0.1, 0.02, 4)
     assert slower.p_beyond(0.05) > found.p_beyond(0.05)
+
+
+def test_two_errors_add_up():
+    """Of equal size with 4 and 4 degrees of freedom they are one of root 2 with 8."""
+    found = LogRatio(0.1, 0.01, 4).plus(0.01, 4)
+    assert (found.centre, found.scale, found.df) == pytest.approx((0.1, 0.01 * 2**0.5, 8))
+    assert LogRatio(0.1, 0.01, 4).plus(0, 5) == LogRatio(0.1, 0.01, pytest.approx(4))
+    assert LogRatio(0.1, 0.03, math.inf).plus(0.01, 5).df == pytest.approx(500)
 
 
 def test_no_spread_at_all():

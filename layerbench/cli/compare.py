@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerbench.defaults import LIVE_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 
 if TYPE_CHECKING:
     from layerbench.interleaved import Task
@@ -40,7 +40,7 @@ def command(
             help="Measured rounds; each runs both, untouched and instrumented.",
             rich_help_panel=LIVE,
         ),
-    ] = LIVE_ITERATIONS,
+    ] = MEASURED_ITERATIONS,
     warmup: Annotated[
         int, typer.Option(help="Warm-up rounds, not kept.", rich_help_panel=LIVE)
     ] = WARMUP_ITERATIONS,
