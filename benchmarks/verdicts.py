@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,7 @@ def main(
             _print_quiet("live A/A", [_live(WHAT, WHAT) for _ in _counted("live", live)])
         if records:
             _print_quiet("records A/A", list(_record_pairs(records, Path(folder))))
+            _print_spread(sorted(Path(folder).glob("*/*/layers/*.json")))
 
 
 def _counted(name: str, count: int) -> Iterator[int]:
@@ -111,12 +113,35 @@ def _print_quiet(name: str, found: Sequence[Comparison]) -> None:
         f"{name}: {len(found)} comparisons, {len(rows)} rows, called SLOWER or FASTER "
         f"{len(alarms)} ({len(alarms) / len(rows):.2%}), UNCLEAR {unclear:.0%}; the whole "
         f"{', '.join(f'{wholes.count(v)} {v}' for v in sorted(set(wholes)))}; blocks: "
-        f"|change| median {statistics.median(blocks):.1%}, largest {max(blocks):.1%}, "
+        f"|change| median {statistics.median(blocks):.1%}, root of the mean square "
+        f"{math.sqrt(statistics.fmean(b * b for b in blocks)):.2%}, largest {max(blocks):.1%}, "
         f"half-width median {statistics.median(widths):.1%}"
     )
     for row in alarms:
         print(f"  {row.verdict} {row.path} {row.ratio:.3f} [{row.ratio_low:.3f}, "
               f"{row.ratio_high:.3f}]")  # fmt: skip
+
+
+def _print_spread(paths: Sequence[Path]) -> None:
+    """How far two processes of the unchanged model lie apart, from one profile to the next."""
+    from layerbench import store
+
+    profiles = [store.read(path) for path in paths]
+    apart = [
+        abs(math.log(after / before))
+        for one, other in pairwise(profiles)
+        for row, same in zip(one.layers, other.layers, strict=True)
+        if row.path and row.inclusive and same.inclusive
+        for before, after in zip(
+            row.inclusive.process_medians, same.inclusive.process_medians, strict=True
+        )
+    ]
+    half, most, nearly_all = np.percentile(apart, [50, 95, 99])
+    print(
+        f"two processes, {len(apart)} pairs of one row: the logarithm of their ratio is half of "
+        f"the time within {half:.3f}, 95 % of the time within {most:.3f}, 99 % within "
+        f"{nearly_all:.3f}"
+    )
 
 
 def _print_planted(found: Sequence[Comparison]) -> None:

@@ -290,7 +290,7 @@ class _Limits:
             ratio=_rounded(pair.ratio.ratio),
             ratio_low=_rounded(low),
             ratio_high=_rounded(high),
-            p=p,
+            p=_rounded(p),
             verdict=self._verdict(pair.ratio.centre, low, high, changed),
             note=pair.note,
         )
@@ -302,9 +302,9 @@ class _Limits:
         return "SAME" if farthest + self.allowance <= self.threshold else "UNCLEAR"
 
 
-def _rounded(ratio: float) -> float:
-    """Six digits: a ratio is never known better."""
-    return float(f"{ratio:.6g}")
+def _rounded(value: float) -> float:
+    """Six digits: a ratio is never known better, and all machines agree on so many."""
+    return float(f"{value:.6g}")
 
 
 # --- what else differs ---------------------------------------------------------------------

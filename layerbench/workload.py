@@ -21,7 +21,7 @@ class Frozen(BaseModel):
     """Base of all records: immutable, and an unknown field is an error."""
 
     # Built when first used: a reader of one kind of record does not wait for all the others.
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
 
 class Workload(Frozen):

@@ -86,6 +86,12 @@ def damaged(kind: str) -> str:
         content["schema_version"] = 99
     elif kind == "whole.median":
         content["whole"]["median"] = "fast"
+    elif kind == "layers.1.inclusive: Value error, min, p5":
+        content["layers"][1]["inclusive"]["p25"] = 1.0
+    elif kind == "layers.2.self: Value error, the mean":
+        content["layers"][2]["self"]["mean"] = -1.0
+    elif kind == "whole.std":
+        content["whole"]["std"] = float("nan")
     elif kind == "no layerbench record":
         content = {"times": [1, 2, 3]}
     elif kind == "not a profile":
@@ -100,6 +106,9 @@ def damaged(kind: str) -> str:
         "not JSON",
         "schema_version 99",
         "whole.median",
+        "layers.1.inclusive: Value error, min, p5",
+        "layers.2.self: Value error, the mean",
+        "whole.std",
         "no layerbench record",
         "not a profile",
     ],
@@ -133,7 +142,9 @@ def test_different_work_has_status_2(layerbench, saved):
     ("arguments", "says"),
     [
         (("none.json", "none.json"), "there is no record none.json"),
+        (("resnet18", "resnet34"), "there is no record resnet18; to measure two models, add"),
         (("a", "b", "--format", "pdf"), "unknown format 'pdf'"),
+        (("a", "b", "--format", "trace"), "for time profiles only"),
         (("a", "b", "--threshold", "much"), "much"),
         (("--live", "nosuchnet", "resnet18"), "nosuchnet"),
         (("--live", "resnet18 --out x", "resnet18"), "--out is not for one side"),

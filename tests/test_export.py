@@ -93,6 +93,15 @@ def test_only_profiles_are_drawn(format):
         reporters.render(format, structure)
 
 
+def test_what_cannot_be_written_is_said_before_measuring():
+    reporters.check("trace", profile=True)
+    with pytest.raises(UsageError, match="time profiles only"):
+        reporters.check("latex", profile=False)
+    with pytest.raises(UsageError, match="--granularity layers"):
+        reporters.check("speedscope", profile=True, layers=False)
+    reporters.check("latex", profile=True, layers=False)
+
+
 def test_names_are_text_in_html():
     record = layered()
     rows = list(record.layers)

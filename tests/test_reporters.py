@@ -314,17 +314,48 @@ def column(table, name):
     return [row[header.index(name)] for row in rows]
 
 
-def test_result_table_golden(golden):
-    records = [
+def table_records():
+    return [
         variant(model="resnet101", input="pascal", mean=1234.5, parameters=44_549_160),
         variant(model="resnet18", input="pascal", mean=200.0, parameters=11_689_512, threads=2),
         variant(model="resnet18", input="pascal", mean=380.0, parameters=11_689_512),
         variant(model="a|b", device="NVIDIA H100", dtype="float16"),
         in_processes(),
     ]
-    table = render_table(records)
+
+
+def test_result_table_golden(golden):
+    table = render_table(table_records())
     golden(table + "\n", ".md")
-    assert render_table(records[::-1]) == table
+    assert render_table(table_records()[::-1]) == table
+
+
+@pytest.mark.parametrize("format", ["md", "txt", "csv", "html", "latex"])
+@pytest.mark.parametrize("side_by_side", [False, True], ids=["rows", "side-by-side"])
+def test_result_table_in_every_format(format, side_by_side, golden):
+    """Two machines, one of them with two numbers of threads."""
+    records = [
+        *table_records(),
+        variant(model="resnet18", input="pascal", device="NVIDIA H100", mean=2.0,
+                parameters=11_689_512),
+    ]  # fmt: skip
+    table = render_table(records, "model", format=format, side_by_side=side_by_side)
+    golden(table + "\n", f".{format}")
+
+
+def test_of_two_records_with_one_place_the_later_counts():
+    early, late = variant(model="a", mean=1.0), variant(model="a", mean=2.0)
+    started = late.environment.model_copy(update={"started": "2030-01-01T00:00:00Z"})
+    late = late.model_copy(update={"environment": started})
+    for records in ([early, late], [late, early]):
+        assert render_table(records, side_by_side=True).splitlines()[-1].split("|")[4].strip() == (
+            layout.ms(late.whole, "median")
+        )
+
+
+def test_a_table_in_no_known_format():
+    with pytest.raises(UsageError, match="unknown format 'pdf': choose from md, txt, html, latex"):
+        render_table(table_records(), format="pdf")
 
 
 @pytest.mark.parametrize(
@@ -459,7 +490,13 @@ def test_table_renews_a_readme_and_checks_it(stats, table, monkeypatch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--check"], ["stats", "--check"], ["stats", "--readme", "R.md"]],
+    [
+        [],
+        ["--check"],
+        ["stats", "--check"],
+        ["stats", "--readme", "R.md"],
+        ["--side-by-side", "--readme", "R.md"],
+    ],
 )
 def test_table_refuses(arguments, table):
     assert isinstance(table(*arguments).exception, UsageError)

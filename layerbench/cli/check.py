@@ -87,7 +87,7 @@ def command(
         raise UsageError("name one record to measure again, or give --static")
     names = _options.formats(formats, out)
     for name in names:
-        reporters.suffix(name)
+        reporters.check(name, profile=False)
     share = parse_percent(threshold)
     record, plan = _what_to_repeat(records[0], iterations, processes)
     found = _measured_again(records[0], record, plan, device, share, quiet)

@@ -87,7 +87,7 @@ def command(
 
     names = _options.formats(formats, out)
     for name in names:
-        reporters.suffix(name)
+        reporters.check(name, profile=False)
     share = parse_percent(threshold)
     if not live:
         found = _of_files(Path(baseline), Path(contender), share)
@@ -122,8 +122,12 @@ def say(comparison: Comparison, formats: list[str], out: Path | None) -> int:
 
 def _of_files(baseline: Path, contender: Path, threshold: float) -> Comparison:
     from layerbench.comparison import compare
+    from layerbench.errors import UsageError
     from layerbench.store import read
 
+    for path in (baseline, contender):
+        if not path.suffix and not path.exists():
+            raise UsageError(f"there is no record {path}; to measure two models, add --live")
     return compare(
         read(baseline),
         read(contender),

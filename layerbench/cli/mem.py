@@ -136,7 +136,7 @@ def command(
         typer.Option(
             "--format",
             metavar="LIST",
-            help="txt, json, csv, md; several with commas.",
+            help="txt, json, csv, md, html; several with commas.",
             show_default="txt,json with --out, else txt",
             rich_help_panel=REPORT,
         ),
@@ -153,7 +153,7 @@ def command(
 
     names = _options.formats(formats, out)
     for name in names:
-        reporters.suffix(name)  # an unknown format is said before anything runs
+        reporters.check(name, profile=False)  # said before anything runs
     if struct and (train or predict or device or gpu_memory):
         raise UsageError("--struct says nothing of memory: leave the other questions out")
     if optimizer is not None and not train:

@@ -23,6 +23,17 @@ def table(
         str | None,
         typer.Option(help="device (default), model, input, mean, median or parameters."),
     ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option("--format", help="md (default), txt, csv, html or latex."),
+    ] = None,
+    side_by_side: Annotated[
+        bool,
+        typer.Option(
+            "--side-by-side",
+            help="A row for each model and input, a column for each device and number of threads.",
+        ),
+    ] = False,
     readme: Annotated[
         Path | None,
         typer.Option(help="Renew the tables between the markers of this file."),
@@ -32,7 +43,7 @@ def table(
         typer.Option("--check", help="With --readme: change nothing, fail if it is out of date."),
     ] = False,
 ) -> None:
-    """Make one Markdown table out of many whole-model records.
+    """Make one table out of many whole-model records, also of several devices.
 
     Memory reports and structures among them add their columns to the profiles of the same work.
     """
@@ -40,16 +51,19 @@ def table(
     from layerbench.reporters.result_table import SORTS, render_table
 
     if readme is not None:
-        if paths or sort:
+        if paths or sort or format or side_by_side:
             raise UsageError(
-                f"the markers in {readme} say which records to read and how to sort them: "
-                "leave out PATHS and --sort"
+                f"the markers in {readme} say which records to read and how to show them: "
+                "leave out PATHS, --sort, --format and --side-by-side"
             )
         _renew(readme, check)
         return
     if check or not paths:
         raise UsageError("name the records to make a table of, or a document with --readme FILE")
-    typer.echo(render_table(whole_records(paths), sort or SORTS[0]))
+    shown = render_table(
+        whole_records(paths), sort or SORTS[0], format=format or "md", side_by_side=side_by_side
+    )
+    typer.echo(shown)
 
 
 command = table

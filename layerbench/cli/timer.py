@@ -150,7 +150,8 @@ def command(
         typer.Option(
             "--format",
             metavar="LIST",
-            help="txt, json, csv, md; several with commas.",
+            help="txt, json, csv, md, html, latex, trace (Perfetto), speedscope; several with "
+            "commas.",
             show_default="txt,json with --out, else txt",
             rich_help_panel=REPORT,
         ),
@@ -174,11 +175,11 @@ def command(
     from layerbench.errors import UsageError
 
     names = _options.formats(formats, out)
-    for name in names:
-        reporters.suffix(name)  # an unknown format is said before anything is measured
     if keep_samples and out is None:
         raise UsageError("--keep-samples writes beside the record: give --out DIR")
     plan = _plan(warmup, iterations, processes, threads, until, granularity, whole)
+    for name in names:  # said before anything is measured
+        reporters.check(name, profile=True, layers=plan.granularity != "whole" and not compile)
     if out is not None:
         store.check_writable(out)
 
@@ -248,6 +249,8 @@ def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bo
     written = []
     for stem, document in documents:
         for name in formats:
+            if reporters.needs_layers(name) and not document.layers:
+                continue
             path = stem.with_suffix(reporters.suffix(name))
             store.write_text(path, reporters.render(name, document))
             written.append(path)

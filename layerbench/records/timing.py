@@ -6,9 +6,10 @@ A value that was not measured is ``None``, and `Profile.absent` says why; it is 
 from __future__ import annotations
 
 import operator
+from itertools import pairwise
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from layerbench.environment import Environment
 from layerbench.workload import Frozen, Plan, Workload
@@ -19,6 +20,9 @@ StopReason = Literal["iterations", "until", "cap"]
 Shape = tuple[int, ...]
 
 SCHEMA: Literal[1] = 1
+
+# A mean of equal samples, rounded to a tenth of a nanosecond, may come out next to them.
+_ROUNDING = 1e-9
 
 
 class Summary(Frozen):
@@ -32,9 +36,9 @@ class Summary(Frozen):
 
     n: int = Field(ge=1)
     mean: float
-    std: float
+    std: float = Field(ge=0)
     median: float
-    mad: float
+    mad: float = Field(ge=0)
     min: float
     max: float
     p5: float
@@ -47,6 +51,18 @@ class Summary(Frozen):
     verdict: Verdict
     missed: tuple[str, ...] = ()
     process_medians: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Summary:
+        """Figures that a file was edited into are told from those of a distribution."""
+        ordered = (self.min, self.p5, self.p25, self.median, self.p75, self.p95, self.p99, self.max)
+        if any(before > after for before, after in pairwise(ordered)):
+            raise ValueError("min, p5, p25, median, p75, p95, p99 and max are not in this order")
+        if not self.min - _ROUNDING <= self.mean <= self.max + _ROUNDING:
+            raise ValueError("the mean lies outside the samples")
+        if not self.ci_low <= self.median <= self.ci_high:
+            raise ValueError("the median lies outside its own interval")
+        return self
 
 
 class LayerRow(Frozen):

@@ -1,8 +1,9 @@
 """Formats of a record: one module a format, found by being here.
 
 A module with a ``NAME`` is a format; it also has a ``SUFFIX`` and ``render(record) -> str``.
-Rendering reads nothing but the record: no files, no flags, no clock, so that the same record
-always gives the same text.
+A format that is for profiles alone says so with ``PROFILES_ONLY = True``, one that draws layers
+also with ``NEEDS_LAYERS = True``. Rendering reads nothing but the record: no files, no flags, no
+clock, so that the same record always gives the same text.
 """
 
 from __future__ import annotations
@@ -42,11 +43,41 @@ def suffix(format: str) -> str:
     return _find(format).SUFFIX
 
 
+def check(format: str, *, profile: bool, layers: bool = True) -> None:
+    """Find out before a long run whether its record can be written in a format.
+
+    Args:
+        format: its name.
+        profile: whether the record will be a profile.
+        layers: whether it will have layers.
+
+    Raises:
+        UsageError: no such format, or not for such a record.
+    """
+    found = _find(format)
+    if getattr(found, "PROFILES_ONLY", False) and not profile:
+        raise UsageError(f"the format {format} is for time profiles only")
+    if needs_layers(format) and not layers:
+        raise UsageError(
+            f"the format {format} draws layers, and only the whole model would be timed: take "
+            "--granularity layers"
+        )
+
+
+def needs_layers(format: str) -> bool:
+    """Whether a format has nothing to draw without layers.
+
+    Raises:
+        UsageError: no such format.
+    """
+    return bool(getattr(_find(format), "NEEDS_LAYERS", False))
+
+
 def render(format: str, record: Frozen) -> str:
     """The record in this format.
 
     Raises:
-        UsageError: no such format.
+        UsageError: no such format, or not for such a record.
     """
     return _find(format).render(record)
 

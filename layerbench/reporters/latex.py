@@ -10,6 +10,7 @@ from layerbench.workload import Frozen
 
 NAME = "latex"
 SUFFIX = ".tex"
+PROFILES_ONLY = True
 
 
 def render(record: Frozen) -> str:

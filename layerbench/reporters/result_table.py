@@ -4,13 +4,17 @@ A document keeps a table between two comments, of which the first says what it i
 
     <!-- layerbench:table stats cpu/stats --sort mean -->
     <!-- layerbench:end -->
+
+``--side-by-side`` may stand there too.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from layerbench import units
 from layerbench.errors import UsageError
@@ -43,8 +47,18 @@ _OPENING = re.compile(r"<!-- *layerbench:table\b(?P<arguments>[^\n]*?)-->")
 _ENDING = "<!-- layerbench:end -->"
 
 
-def render_table(records: Sequence[Frozen], sort: str = "device") -> str:
-    """A GitHub table with a row for each profile, without a final newline.
+FORMATS = {"md": "github", "txt": "simple", "html": "html", "latex": "latex_booktabs"}
+"""What a table can be made as, with tabulate's name for it; ``csv`` besides."""
+
+
+def render_table(
+    records: Sequence[Frozen],
+    sort: str = "device",
+    *,
+    format: str = "md",
+    side_by_side: bool = False,
+) -> str:
+    """A table with a row for each profile, without a final newline.
 
     Args:
         records: profiles of whole models, in any order. Memory reports and structures among
@@ -53,9 +67,12 @@ def render_table(records: Sequence[Frozen], sort: str = "device") -> str:
             inference, and GFLOPs.
         sort: the first thing to order by, one of `SORTS`; then device, model, input and
             threads, numbers in names by their value (``resnet18`` before ``resnet101``).
+        format: one of `FORMATS`, or ``csv``.
+        side_by_side: a row for each model and input, and a column for each device and number of
+            threads with the median in ms; of two records with one place the later one counts.
 
     Raises:
-        UsageError: no such order, or no profile.
+        UsageError: no such order or format, or no profile.
     """
     if sort not in SORTS:
         raise UsageError(f"cannot sort by {sort!r}: choose from {', '.join(SORTS)}")
@@ -64,9 +81,69 @@ def render_table(records: Sequence[Frozen], sort: str = "device") -> str:
         raise UsageError("no whole-model record to make a table of: run sh stats.sh first")
     more = _Companions(records)
     ordered = sorted(profiles, key=lambda record: _order(record, sort))
+    if side_by_side:
+        return _made(*_side_by_side(ordered), format)
     rows = [[*_row(record), *more.cells(record.workload)] for record in ordered]
-    columns = _COLUMNS | more.columns
-    return layout.markdown_table(list(columns), rows, "".join(columns.values()))
+    return _made(_COLUMNS | more.columns, rows, format)
+
+
+def _made(columns: Mapping[str, str], rows: Sequence[Sequence[str]], format: str) -> str:
+    from tabulate import tabulate
+
+    if format == "md":
+        return layout.markdown_table(list(columns), rows, "".join(columns.values()))
+    if format == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([list(columns), *rows])
+        return text.getvalue().rstrip("\n")
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}: choose from {', '.join([*FORMATS, 'csv'])}")
+    sides = {"l": "left", "r": "right"}
+    return tabulate(
+        rows,
+        headers=list(columns),
+        tablefmt=FORMATS[format],
+        disable_numparse=True,
+        colalign=[sides[letter] for letter in columns.values()],
+    )
+
+
+_MARKS = {"stable": "", "noisy": " ~", "drifting": " >"}
+
+
+def _side_by_side(profiles: Sequence[Profile]) -> tuple[dict[str, str], list[list[str]]]:
+    """Columns, by device and threads, and rows in the order of the profiles."""
+    places = {
+        _place(record): (_natural(record.environment.device.name), layout.threads(record) or 0)
+        for record in profiles
+    }
+    works: dict[tuple[str, str, str], dict[str, Profile]] = {}
+    for record in profiles:
+        place = _place(record)
+        work = (layout.model_name(record.workload), _input(record), units.count(record.parameters))
+        there = works.setdefault(work, {})
+        if place not in there or there[place].environment.started < record.environment.started:
+            there[place] = record
+    columns = {"Model": "l", "Input": "l", "Parameters": "r"}
+    ordered = sorted(places, key=lambda place: places[place])
+    columns |= {f"{place}: median ms": "r" for place in ordered}
+    rows = [
+        [*work, *(_median(there.get(place)) for place in ordered)] for work, there in works.items()
+    ]
+    return columns, rows
+
+
+def _place(record: Profile) -> str:
+    threads = layout.threads(record)
+    device = record.environment.device.name
+    return device if threads is None else f"{device}, {layout.plural(threads, 'thread')}"
+
+
+def _median(record: Profile | None) -> str:
+    """With a mark where the figure is not stable."""
+    if record is None:
+        return "-"
+    return layout.ms(record.whole, "median") + _MARKS[record.whole.verdict]
 
 
 class _Companions:
@@ -124,15 +201,16 @@ def update_markers(text: str, load: Callable[[Sequence[str]], Sequence[Frozen]])
         end = text.find(_ENDING)
         if end < 0 or (following and following.start() < end):
             raise UsageError(f"the marker {opening[0]} has no {_ENDING} after it")
-        paths, sort = _arguments(opening)
-        done += [head, "\n", render_table(load(paths), sort), "\n", _ENDING]
+        paths, sort, side_by_side = _arguments(opening)
+        table = render_table(load(paths), sort, side_by_side=side_by_side)
+        done += [head, "\n", table, "\n", _ENDING]
         text = text[end + len(_ENDING) :]
         opening = _OPENING.search(text)
     return "".join([*done, text])
 
 
-def _arguments(opening: re.Match[str]) -> tuple[list[str], str]:
-    """Paths and order of a marker."""
+def _arguments(opening: re.Match[str]) -> tuple[list[str], str, bool]:
+    """Paths and order of a marker, and whether devices stand side by side."""
     try:
         words = shlex.split(opening["arguments"])
     except ValueError as error:
@@ -142,12 +220,14 @@ def _arguments(opening: re.Match[str]) -> tuple[list[str], str]:
         at = words.index("--sort")
         sort = " ".join(words[at + 1 : at + 2])
         words = words[:at] + words[at + 2 :]
+    side_by_side = "--side-by-side" in words
+    words = [word for word in words if word != "--side-by-side"]
     if not words or any(word.startswith("--") for word in words):
         raise UsageError(
             f"cannot read the marker {opening[0]}: "
-            "write <!-- layerbench:table PATHS [--sort KEY] -->"
+            "write <!-- layerbench:table PATHS [--sort KEY] [--side-by-side] -->"
         )
-    return words, sort
+    return words, sort, side_by_side
 
 
 def _row(record: Profile) -> list[str]:

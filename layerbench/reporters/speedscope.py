@@ -12,6 +12,8 @@ from layerbench.workload import Frozen
 
 NAME = "speedscope"
 SUFFIX = ".speedscope.json"
+PROFILES_ONLY = True
+NEEDS_LAYERS = True
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 

@@ -16,6 +16,8 @@ from layerbench.workload import Frozen
 
 NAME = "trace"
 SUFFIX = ".trace.json"
+PROFILES_ONLY = True
+NEEDS_LAYERS = True
 
 MICROSECOND = 1e-6
 _PROCESS, _THREAD = 1, 1

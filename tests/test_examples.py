@@ -1,0 +1,68 @@
+"""The examples run as they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "examples" / "ci" / "compare.sh"
+MODEL = """
+import torch
+from torch import nn
+
+class Work(nn.Module):
+    def forward(self, x):
+        for _ in range({repeats}):
+            x = torch.sin(x)
+        return x
+
+def build():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), Work(), nn.Conv2d(4, 4, 3))
+"""
+QUICK = ("--warmup", "2", "--processes", "3", "--iterations", "10", "--device", "cpu")
+
+
+@pytest.fixture
+def compare(tmp_path):
+    """``compare(base, head)``: two checkouts whose middle layer works so often, compared."""
+
+    def call(base: int, head: int) -> subprocess.CompletedProcess[str]:
+        for name, repeats in (("base", base), ("head", head)):
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            (folder / "model.py").write_text(MODEL.format(repeats=repeats), encoding="utf-8")
+        given = ("base", "head", "model.py:build", "1x3x64x64", "out", *QUICK, "--threads", "1")
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["sh", str(SCRIPT), *given],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+def test_a_slower_layer_fails_and_the_table_says_which(compare, tmp_path):
+    done = compare(1, 400)
+    assert done.returncode == 1, done.stderr
+    table = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    assert table in done.stdout
+    line = next(line for line in table.splitlines() if "| `1` " in line)
+    assert "SLOWER" in line
+    assert "Work" in line
+
+
+def test_without_arguments_it_says_how(tmp_path):
+    done = subprocess.run(
+        ["sh", str(SCRIPT)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "compare.sh BASE HEAD MODEL INPUT OUT" in done.stderr
