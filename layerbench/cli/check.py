@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from layerbench.cli import _options
+
 if TYPE_CHECKING:
     from layerbench.records import Comparison, Profile
     from layerbench.workload import Plan
@@ -76,7 +78,6 @@ def command(
     else, 2 where it cannot be checked.
     """
     from layerbench import reporters
-    from layerbench.cli import _options
     from layerbench.cli.compare import say
     from layerbench.errors import UsageError
     from layerbench.units import parse_percent
@@ -113,7 +114,6 @@ def _static(places: list[Path]) -> int:
 def _what_to_repeat(
     path: Path, iterations: int | None, processes: int | None
 ) -> tuple[Profile, Plan]:
-    from layerbench.cli import _options
     from layerbench.errors import UsageError
     from layerbench.store import read
     from layerbench.workload import OWN_WEIGHTS

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from layerbench.cli import _options
 from layerbench.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 NAME = "compare"
 
 LIVE = "Measuring both now"
-REPORT = "What comes out"
 
 
 def command(
@@ -62,7 +62,7 @@ def command(
             metavar="DIR",
             help="Write DIR/comparison_<model>_<input>.*; without it the report goes to the "
             "terminal.",
-            rich_help_panel=REPORT,
+            rich_help_panel=_options.REPORT,
         ),
     ] = None,
     formats: Annotated[
@@ -72,7 +72,7 @@ def command(
             metavar="LIST",
             help="txt, md, csv, json, html; several with commas.",
             show_default="txt,json with --out, else txt",
-            rich_help_panel=REPORT,
+            rich_help_panel=_options.REPORT,
         ),
     ] = None,
 ) -> int:
@@ -82,7 +82,6 @@ def command(
     compared.
     """
     from layerbench import reporters
-    from layerbench.cli import _options
     from layerbench.units import parse_percent
 
     names = _options.formats(formats, out)
@@ -153,13 +152,12 @@ def _live(
 def _task(text: str, rounds: dict[str, int]) -> Task:
     """What one quoted model with its options stands for."""
     from layerbench import devices
-    from layerbench.cli import timer
     from layerbench.interleaved import Task
     from layerbench.workload import Plan
 
     given = _parsed(text)
     plan = Plan(threads=given["threads"], **rounds)
-    return Task(timer.workload_of(given), plan, devices.get(given["device"]))
+    return Task(_options.workload_of(given), plan, devices.get(given["device"]))
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from layerbench.cli import _options
+
 if TYPE_CHECKING:
     from layerbench.records import MemoryEstimate, MemoryReport, Structure
     from layerbench.workload import Workload
@@ -15,45 +17,19 @@ if TYPE_CHECKING:
 
 NAME = "mem"
 
-WORKLOAD = "What runs"
 WHAT = "What is asked"
-REPORT = "What comes out"
 
 
 def command(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="SPEC",
-            help="A torchvision model's name, timm:NAME, package.module:callable or "
-            "path/to/file.py:callable.",
-            rich_help_panel=WORKLOAD,
-        ),
-    ] = "mobilenet_v2",
-    input: Annotated[
-        str | None,
-        typer.Option(
-            "--input",
-            "--i",
-            "-i",
-            metavar="NAME|SHAPE",
-            help="cityscapes, pascal, imagenet, coco, cifar100, or a shape: NxCxHxW, or CxHxW "
-            "with --batch. Default: the model family's usual input.",
-            rich_help_panel=WORKLOAD,
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(help="Images per forward.", show_default="1", rich_help_panel=WORKLOAD),
-    ] = None,
+    model: _options.Model = "mobilenet_v2",
+    input: _options.Input = None,
+    batch: _options.Batch = None,
     train: Annotated[
         bool,
         typer.Option(
             "--train",
             help="A training step (forward, backward, optimizer) instead of inference.",
-            rich_help_panel=WORKLOAD,
+            rich_help_panel=_options.WORKLOAD,
         ),
     ] = False,
     optimizer: Annotated[
@@ -61,26 +37,23 @@ def command(
         typer.Option(
             help="sgd, momentum, adam, adamw, rmsprop or adagrad; needs --train.",
             show_default="sgd with --train",
-            rich_help_panel=WORKLOAD,
+            rich_help_panel=_options.WORKLOAD,
         ),
     ] = None,
-    dtype: Annotated[
-        str,
-        typer.Option(help="float32, float16, bfloat16 or float64.", rich_help_panel=WORKLOAD),
-    ] = "float32",
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="NHWC memory format.", rich_help_panel=WORKLOAD)
-    ] = False,
+    dtype: _options.Dtype = "float32",
+    channels_last: _options.ChannelsLast = False,
     weights: Annotated[
         str | None,
         typer.Option(
             help="DEFAULT or a name of the library's weights: the model as they configure it. "
             "Only a measured run loads them.",
             show_default="random ones",
-            rich_help_panel=WORKLOAD,
+            rich_help_panel=_options.WORKLOAD,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and input.", rich_help_panel=WORKLOAD)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of weights and input.", rich_help_panel=_options.WORKLOAD)
+    ] = 0,
     struct: Annotated[
         bool,
         typer.Option(
@@ -120,7 +93,7 @@ def command(
         typer.Option(
             help="Show modules down to this depth; 1 is the model's children.",
             show_default="all",
-            rich_help_panel=REPORT,
+            rich_help_panel=_options.REPORT,
         ),
     ] = None,
     out: Annotated[
@@ -128,7 +101,7 @@ def command(
         typer.Option(
             metavar="DIR",
             help="Write DIR/<model>_<input>.*; without it the report goes to the terminal.",
-            rich_help_panel=REPORT,
+            rich_help_panel=_options.REPORT,
         ),
     ] = None,
     formats: Annotated[
@@ -138,16 +111,13 @@ def command(
             metavar="LIST",
             help="txt, json, csv, md, html; several with commas.",
             show_default="txt,json with --out, else txt",
-            rich_help_panel=REPORT,
+            rich_help_panel=_options.REPORT,
         ),
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=REPORT)
-    ] = False,
+    quiet: _options.Quiet = False,
 ) -> None:
     """Report a model's memory layer by layer, measured or predicted for a GPU, or its structure."""
     from layerbench import reporters, store
-    from layerbench.cli import _options
     from layerbench.errors import UsageError
     from layerbench.units import parse_bytes
 
@@ -165,22 +135,24 @@ def command(
         store.check_writable(out)
 
     # After the cheap checks: this loads torch.
-    from layerbench import zoo
     from layerbench.cli._progress import shown
     from layerbench.tracing import check_optimizer
     from layerbench.views import down_to
 
     chosen = (optimizer or "sgd") if train else None
     check_optimizer(chosen)
-    workload = zoo.resolve(
-        model,
-        input,
-        batch=batch,
-        dtype=_options.one_of("--dtype", dtype, ("float32", "float16", "bfloat16", "float64")),
-        memory_format="channels_last" if channels_last else "contiguous",
-        mode="train" if train else "eval",
-        seed=seed,
-        weights=weights,
+    workload = _options.workload_of(
+        {
+            "model": model,
+            "input": input,
+            "batch": batch,
+            "mode": "train" if train else "eval",
+            "dtype": dtype,
+            "channels_last": channels_last,
+            "compile": False,
+            "weights": weights,
+            "seed": seed,
+        }
     )
     with shown(workload.model, quiet) as progress:
         if struct:

@@ -2,68 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from layerbench.cli import _options
 from layerbench.defaults import CAP_FACTOR, MEASURED_ITERATIONS, WARMUP_ITERATIONS
 
 if TYPE_CHECKING:
     from layerbench.api import Measurement
-    from layerbench.workload import Plan, Workload
+    from layerbench.workload import Plan
 
 NAME = "timer"
 
-WORKLOAD = "What runs"
 PLAN = "How it is measured"
-REPORT = "What comes out"
-DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def command(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="SPEC",
-            help="A torchvision model's name, timm:NAME, package.module:callable or "
-            "path/to/file.py:callable.",
-            rich_help_panel=WORKLOAD,
-        ),
-    ] = "mobilenet_v2",
-    input: Annotated[
-        str | None,
-        typer.Option(
-            "--input",
-            "--i",
-            "-i",
-            metavar="NAME|SHAPE",
-            help="cityscapes, pascal, imagenet, coco, cifar100, or a shape: NxCxHxW, or CxHxW "
-            "with --batch. Default: the model family's usual input.",
-            rich_help_panel=WORKLOAD,
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(help="Images per forward.", show_default="1", rich_help_panel=WORKLOAD),
-    ] = None,
+    model: _options.Model = "mobilenet_v2",
+    input: _options.Input = None,
+    batch: _options.Batch = None,
     mode: Annotated[
-        str, typer.Option(help="eval or train (forward only).", rich_help_panel=WORKLOAD)
+        str, typer.Option(help="eval or train (forward only).", rich_help_panel=_options.WORKLOAD)
     ] = "eval",
-    dtype: Annotated[
-        str,
-        typer.Option(help="float32, float16, bfloat16 or float64.", rich_help_panel=WORKLOAD),
-    ] = "float32",
-    channels_last: Annotated[
-        bool, typer.Option("--channels-last", help="NHWC memory format.", rich_help_panel=WORKLOAD)
-    ] = False,
+    dtype: _options.Dtype = "float32",
+    channels_last: _options.ChannelsLast = False,
     compile: Annotated[
         bool,
         typer.Option(
-            "--compile", help="torch.compile; whole model only.", rich_help_panel=WORKLOAD
+            "--compile", help="torch.compile; whole model only.", rich_help_panel=_options.WORKLOAD
         ),
     ] = False,
     weights: Annotated[
@@ -71,11 +39,12 @@ def command(
         typer.Option(
             help="DEFAULT or a name of torchvision's weights; loaded by torchvision. "
             "Random without it: a backbone takes the same time.",
-            rich_help_panel=WORKLOAD,
+            rich_help_panel=_options.WORKLOAD,
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of weights, input and resampling.", rich_help_panel=WORKLOAD)
+        int,
+        typer.Option(help="Of weights, input and resampling.", rich_help_panel=_options.WORKLOAD),
     ] = 0,
     device: Annotated[
         str | None,
@@ -142,7 +111,7 @@ def command(
             metavar="DIR",
             help="Write DIR/<device>/<model>_<input>.* and DIR/<device>/layers/...; "
             "without it the report goes to the terminal.",
-            rich_help_panel=REPORT,
+            rich_help_panel=_options.REPORT,
         ),
     ] = None,
     formats: Annotated[
@@ -153,7 +122,7 @@ def command(
             help="txt, json, csv, md, html, latex, trace (Perfetto), speedscope; several with "
             "commas.",
             show_default="txt,json with --out, else txt",
-            rich_help_panel=REPORT,
+            rich_help_panel=_options.REPORT,
         ),
     ] = None,
     keep_samples: Annotated[
@@ -161,16 +130,13 @@ def command(
         typer.Option(
             "--keep-samples",
             help="Write every sample beside the record as .npz; needs --out.",
-            rich_help_panel=REPORT,
+            rich_help_panel=_options.REPORT,
         ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=REPORT)
-    ] = False,
+    quiet: _options.Quiet = False,
 ) -> None:
     """Time a model, its blocks and its layers."""
     from layerbench import reporters, store
-    from layerbench.cli import _options
     from layerbench.cli._progress import shown
     from layerbench.errors import UsageError
 
@@ -187,7 +153,7 @@ def command(
     from layerbench import api, devices
 
     where = devices.get(device)
-    workload = workload_of(
+    workload = _options.workload_of(
         {
             "model": model,
             "input": input,
@@ -208,28 +174,6 @@ def command(
         return
     for path in write(measured, out, names, keep_samples):
         typer.echo(str(path))
-
-
-def workload_of(given: Mapping[str, Any]) -> Workload:
-    """What the options under `WORKLOAD` say to run; loads torch.
-
-    Raises:
-        UsageError: one of them cannot be meant.
-    """
-    from layerbench import zoo
-    from layerbench.cli import _options
-
-    return zoo.resolve(
-        given["model"],
-        given["input"],
-        batch=given["batch"],
-        dtype=_options.one_of("--dtype", given["dtype"], DTYPES),
-        memory_format="channels_last" if given["channels_last"] else "contiguous",
-        mode=_options.one_of("--mode", given["mode"], ("eval", "train")),
-        seed=given["seed"],
-        weights=given["weights"],
-        compile=given["compile"],
-    )
 
 
 def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bool) -> list[Path]:
@@ -270,7 +214,6 @@ def _plan(
     granularity: str,
     whole: str | None,
 ) -> Plan:
-    from layerbench.cli import _options
     from layerbench.units import parse_percent
     from layerbench.workload import Plan
 
