@@ -384,5 +384,10 @@ def _notes(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterato
     for name, record in (("baseline", baseline), ("contender", contender)):
         if not record.layers:
             yield f"The {name} holds no layers: only the whole model is compared."
+        if record.whole.missed and "live" not in evidence.method:
+            missed = "; ".join(record.whole.missed)
+            yield f"The {name}'s whole model is {record.whole.verdict}: {missed}."
+        for note in record.notes:
+            yield f"Of the {name}: {note}"
         for warning in record.environment.warnings:
             yield f"When the {name} was measured: {warning}"

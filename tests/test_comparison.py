@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layerbench import samples
+from layerbench import reporters, samples
 from layerbench.comparison import (
     check_same_input,
     compare,
@@ -98,6 +98,26 @@ def test_only_the_whole_can_be_compared_where_there_are_no_layers():
     assert found.whole.verdict == "SAME"
     assert found.added[0] == "features"
     assert "the baseline holds no layers" in " ".join(found.notes).lower()
+
+
+def test_of_many_rows_on_one_side_some_are_named():
+    rows = measured().layers
+    more = tuple(rows[-1].model_copy(update={"path": f"extra.{number}"}) for number in range(30))
+    found = compare(measured(), measured().model_copy(update={"layers": (*rows, *more)}))
+    assert len(found.added) == 30
+    for format in ("txt", "md"):
+        text = reporters.render(format, found)
+        assert "extra.19" in text
+        assert "extra.20" not in text
+        assert "and 10 more" in text
+
+
+def test_what_was_wrong_with_a_side_is_said():
+    noisy = measured()
+    whole = noisy.whole.model_copy(update={"verdict": "noisy", "missed": ("one sample",)})
+    found = compare(measured(), noisy.model_copy(update={"whole": whole, "notes": ("see",)}))
+    assert "The contender's whole model is noisy: one sample." in found.notes
+    assert "Of the contender: see" in found.notes
 
 
 def test_rows_that_took_no_time_are_left_out():

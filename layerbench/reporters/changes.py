@@ -66,6 +66,16 @@ def milliseconds(row: ComparedRow) -> tuple[str, str]:
     return before, units.milliseconds(row.contender_s, half * row.baseline_s)
 
 
+MOST_NAMED = 20
+
+
+def named(paths: Sequence[str], quote: str = "") -> list[str]:
+    """The first paths, each in quotes, and how many more there are."""
+    more = len(paths) - MOST_NAMED
+    shown = [f"{quote}{path}{quote}" for path in paths[:MOST_NAMED]]
+    return [*shown, f"and {more} more"] if more > 0 else shown
+
+
 def verdict_sentence(record: Comparison) -> str:
     """The outcome for the whole model in one sentence."""
     row = record.whole

@@ -73,7 +73,7 @@ def _compared(name: str, rows: Sequence[ComparedRow]) -> str:
 def _only_on_one_side(record: Comparison) -> list[str]:
     sides = (("contender", record.added), ("baseline", record.missing))
     return [
-        f"Only in the {name}: " + ", ".join(f"`{path}`" for path in paths)
+        f"Only in the {name}: " + ", ".join(changes.named(paths, "`"))
         for name, paths in sides
         if paths
     ]

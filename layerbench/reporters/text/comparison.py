@@ -22,8 +22,8 @@ def render(record: Comparison) -> str:
             _changed(record),
             _blocks(record),
             _tree(record),
-            page.listed("Only in the contender", [f"{path}" for path in record.added]),
-            page.listed("Only in the baseline", [f"{path}" for path in record.missing]),
+            page.listed("Only in the contender", changes.named(record.added)),
+            page.listed("Only in the baseline", changes.named(record.missing)),
             _differences(record),
             page.listed("Notes", record.notes),
         ]
