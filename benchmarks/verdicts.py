@@ -6,7 +6,7 @@ MobileNet-V2 at 1x3x224x224, one thread, with the settings that docs/comparing.m
 
 - records: pairs of profiles of the unchanged model, measured one after the other;
 - live: the unchanged model against itself, in turn;
-- planted: the model against one with a block that does about a tenth more work, in turn;
+- planted: the model against one with a block that does a tenth more work, in turn;
 - coverage: how often a 95 % interval holds the truth, by simulation;
 - speed: comparing two records of 500 layers, start of the process included.
 

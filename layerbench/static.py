@@ -105,8 +105,9 @@ def again(record: Frozen) -> Frozen:
 
 @again.register
 def _(record: Profile) -> Profile:
-    made = assemble(record.workload, record.plan, [look(record.workload, record.plan)])
-    return made if record.layers else made.without_layers()
+    granularity = record.plan.granularity if record.layers else "whole"
+    plan = record.plan.model_copy(update={"granularity": granularity})
+    return assemble(record.workload, plan, [look(record.workload, plan)])
 
 
 @again.register

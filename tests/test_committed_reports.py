@@ -1,4 +1,7 @@
-"""The reports in the repository: they read as their records say, and the README shows them."""
+"""The reports in the repository: they lie where they should, and the README shows them.
+
+That they say what comes out today, test_static.py holds.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import layerbench
 from layerbench import reporters, store
 from layerbench.cli.table import whole_records
 from layerbench.records import MemoryReport, Structure
@@ -86,14 +88,10 @@ def test_the_readmes_tables_agree_with_the_records() -> None:
 
 
 @pytest.mark.parametrize("path", STRUCTURES, ids=name_of)
-def test_a_structure_is_the_same_on_every_machine(path: Path) -> None:
+def test_a_structure_lies_where_its_content_says(path: Path) -> None:
     record = store.read_record(path)
     assert isinstance(record, Structure)
     assert store.place(record, path.parent).with_suffix(".json") == path
-    workload = record.workload
-    made = layerbench.structure(workload.model, workload.input)
-    versions = {"torch": record.torch, "layerbench": record.layerbench}
-    assert made.model_copy(update=versions) == record
 
 
 @pytest.mark.parametrize("path", MEMORY_REPORTS, ids=name_of)
@@ -105,13 +103,3 @@ def test_a_memory_report_adds_up_and_was_taken_from_a_commit(path: Path) -> None
     assert record.resident_bytes + record.outside_bytes + held == record.peak.bytes
     assert record.environment.software.dirty is False
     assert not any(str(root) in path.read_text(encoding="utf-8") for root in (ROOT, Path.home()))
-
-
-@pytest.mark.parametrize("name", ["mobilenet_v2_pascal", "resnet18_pascal"])
-def test_a_memory_report_is_the_same_on_every_machine(name: str) -> None:
-    """All but the section that says where it was measured."""
-    record = store.read_record(ROOT / "memory_reports" / f"{name}.json")
-    assert isinstance(record, MemoryReport)
-    made = layerbench.memory(record.workload.model, record.workload.input)
-    machine = {"environment": record.environment, "process": record.process}
-    assert made.model_copy(update=machine) == record
