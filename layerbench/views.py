@@ -9,10 +9,12 @@ from layerbench.records import (
     MemoryEstimate,
     MemoryReport,
     MemoryRow,
+    Profile,
     Structure,
     StructureRow,
     TimelinePoint,
 )
+from layerbench.tree import positions
 
 AnyRecord = TypeVar("AnyRecord", bound=Structure | MemoryReport | MemoryEstimate)
 
@@ -35,6 +37,25 @@ def down_to(record: AnyRecord, depth: int | None) -> AnyRecord:
     if not isinstance(record, Structure):
         update["timeline"] = tuple(_moved(point, home) for point in record.timeline)
     return cast(AnyRecord, record.model_copy(update=update))
+
+
+def finest(record: Profile) -> Profile:
+    """The profile with every layer in its block view: each row that ran and holds no other.
+
+    They do not contain each other, as blocks do not; what is between them is what composite
+    modules do themselves and no function has.
+    """
+    following = [row.depth for row in record.layers[1:]] + [0]
+    shown = [
+        row.inclusive is not None and after <= row.depth
+        for row, after in zip(record.layers, following, strict=True)
+    ]
+    numbers = positions((row.type for row in record.layers), shown)
+    rows = (
+        row.model_copy(update={"block": block, "position": number})
+        for row, block, number in zip(record.layers, shown, numbers, strict=True)
+    )
+    return record.model_copy(update={"layers": tuple(rows)})
 
 
 def _homes(rows: Sequence[StructureRow | MemoryRow], depth: int) -> list[int]:

@@ -12,7 +12,9 @@ import pytest
 
 from layerbench import cli, reporters, store
 from layerbench.errors import UsageError
+from layerbench.reporters import layout
 from layerbench.reporters.spans import spans
+from layerbench.views import finest
 from tests.sample_profiles import layered, on_gpu, whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,6 +136,27 @@ def test_the_verb_prints_or_writes(export, tmp_path):
     status, out, _ = export(str(RECORD), "--format", "trace", "-o", str(target))
     assert (status, out.strip()) == (0, str(target))
     assert json.loads(target.read_text(encoding="utf-8"))["traceEvents"]
+
+
+def test_a_row_for_each_layer_or_block(export):
+    record = store.read(RECORD)
+    leaves = [row for row in finest(record).layers if row.block]
+    assert len(leaves) > 150
+    text = export(str(RECORD), "--format", "md")[1]
+    assert all(f"`{row.path}`" in text for row in leaves)
+    assert "`features.0.0`" not in export(str(RECORD), "--format", "md", "--rows", "blocks")[1]
+    assert export(str(RECORD), "--rows", "some")[0] == 2
+
+
+def test_the_finest_view_leaves_nothing_out_and_counts_nothing_twice():
+    record = store.read(RECORD)
+    finer = finest(record)
+    assert 0 <= layout.between_blocks_s(finer) < 0.1 * layout.base_s(finer)
+    shown = [row.path for row in finer.layers if row.block]
+    assert not any(inner.startswith(f"{outer}.") for outer in shown for inner in shown)
+    unchanged = {"block", "position"}
+    for before, after in zip(record.layers, finer.layers, strict=True):
+        assert before.model_dump(exclude=unchanged) == after.model_dump(exclude=unchanged)
 
 
 def test_the_verb_complains_in_one_line(export, tmp_path):

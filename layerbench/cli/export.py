@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
+from layerbench.cli import _options
+
 NAME = "export"
+
+BY_ROW = ("md", "html", "latex")
 
 
 def command(
@@ -21,6 +25,13 @@ def command(
             "speedscope for www.speedscope.app.",
         ),
     ] = "csv",
+    rows: Annotated[
+        str,
+        typer.Option(
+            "--rows",
+            help="Of md, html and latex: layers, a row for each; or blocks.",
+        ),
+    ] = "layers",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -30,13 +41,19 @@ def command(
 ) -> None:
     """Write a record for spreadsheets, papers and trace viewers.
 
-    A csv row for each layer repeats the environment. trace and speedscope show one representative
+    A csv row for each module repeats the environment. trace and speedscope show one representative
     forward, in which every layer takes its mean time.
     """
     from layerbench import reporters, store
+    from layerbench.records import Profile
+    from layerbench.views import finest
 
     reporters.suffix(format)
-    text = reporters.render(format, store.read_record(record))
+    chosen = _options.one_of("--rows", rows, ("layers", "blocks"))
+    content = store.read_record(record)
+    if isinstance(content, Profile) and chosen == "layers" and format in BY_ROW:
+        content = finest(content)
+    text = reporters.render(format, content)
     if out is None:
         typer.echo(text, nl=False)
         return
