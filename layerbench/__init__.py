@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         estimate_memory,
         memory,
         profile,
+        profile_training,
         structure,
         time_layers,
     )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         MemoryReport,
         Profile,
         Structure,
+        TrainingProfile,
     )
     from layerbench.store import read
     from layerbench.workload import Plan, Workload
@@ -37,6 +39,7 @@ _HOMES = {
     "estimate_memory": "layerbench.api",
     "memory": "layerbench.api",
     "profile": "layerbench.api",
+    "profile_training": "layerbench.api",
     "structure": "layerbench.api",
     "time_layers": "layerbench.api",
     "read": "layerbench.store",
@@ -46,6 +49,7 @@ _HOMES = {
     "MemoryReport": "layerbench.records",
     "Profile": "layerbench.records",
     "Structure": "layerbench.records",
+    "TrainingProfile": "layerbench.records",
     "Plan": "layerbench.workload",
     "Workload": "layerbench.workload",
 }
@@ -58,6 +62,7 @@ __all__ = [
     "Plan",
     "Profile",
     "Structure",
+    "TrainingProfile",
     "Workload",
     "__version__",
     "compare",
@@ -65,6 +70,7 @@ __all__ = [
     "estimate_memory",
     "memory",
     "profile",
+    "profile_training",
     "read",
     "structure",
     "time_layers",

@@ -15,6 +15,8 @@ from layerbench.comparison import THRESHOLD, check_same_input, judge
 from layerbench.defaults import (
     FUNCTION_ITERATIONS,
     MEASURED_ITERATIONS,
+    TRAINING_ITERATIONS,
+    TRAINING_WARMUP,
     WARMUP_ITERATIONS,
 )
 from layerbench.devices import Device
@@ -26,10 +28,18 @@ from layerbench.interleaved import Task, measure_pair
 from layerbench.live import LiveLayers, time_layers
 from layerbench.pairing import of_rounds
 from layerbench.progress import Progress
-from layerbench.records import Comparison, MemoryEstimate, MemoryReport, Profile, Structure
+from layerbench.records import (
+    Comparison,
+    MemoryEstimate,
+    MemoryReport,
+    Profile,
+    Structure,
+    TrainingProfile,
+)
 from layerbench.records.memory import Optimizer
 from layerbench.replication import Job, measure_in_processes, measure_pair_in_processes
 from layerbench.samples import Run
+from layerbench.stepping import profile_step
 from layerbench.tracing import check_optimizer
 from layerbench.units import parse_bytes
 from layerbench.weighing import weigh
@@ -47,6 +57,7 @@ __all__ = [
     "measure_memory",
     "memory",
     "profile",
+    "profile_training",
     "structure",
     "time_layers",
 ]
@@ -313,6 +324,65 @@ def measure(
     if strict:
         _insist(record)
     return Measurement(record, tuple(runs))
+
+
+def profile_training(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    optimizer: Optimizer = "sgd",
+    device: str | None = None,
+    threads: int | None = None,
+    warmup: int = TRAINING_WARMUP,
+    iterations: int = TRAINING_ITERATIONS,
+    dtype: DType = "float32",
+    channels_last: bool = False,
+    seed: int = 0,
+    weights: str | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> TrainingProfile:
+    """Take a training step apart: by phase, and forward and backward by module.
+
+    Args:
+        model, input, batch, device, threads, dtype, channels_last, seed, weights: as in
+            `profile`. A module that is handed over is copied: it stays as it was.
+        optimizer: one of `layerbench.tracing.OPTIMIZERS`.
+        warmup, iterations: rounds of one untouched and one instrumented step.
+        strict: raise `UntrustedError` where the machine is busy.
+        progress: hears of each round.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    plan = Plan(
+        warmup=_count("warmup", warmup, 0),
+        iterations=_count("iterations", iterations, 1),
+        threads=None if threads is None else _count("threads", threads, 1),
+        function_iterations=0,
+    )
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode="train",
+        seed=seed,
+        weights=weights,
+    )
+    where = devices.get(device) if subject is None else devices.of_module(subject.module)
+    return profile_step(
+        workload,
+        plan,
+        where,
+        optimizer=optimizer,
+        subject=subject,
+        progress=progress,
+        strict=strict,
+    )
 
 
 @dataclass(frozen=True)

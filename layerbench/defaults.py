@@ -10,3 +10,7 @@ FUNCTION_ITERATIONS = 30
 # A run that goes on until its interval is narrow gives up at this multiple of the planned
 # iterations unless the plan names a cap.
 CAP_FACTOR = 10
+# A training step takes three to four times as long as a forward, and its phases are longer than
+# layers: fewer rounds tell as much.
+TRAINING_WARMUP = 5
+TRAINING_ITERATIONS = 50

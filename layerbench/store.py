@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from pydantic import ValidationError
 
 from layerbench.errors import OutputError, RecordError
-from layerbench.records import Comparison, MemoryEstimate, MemoryReport, Profile, Structure
-from layerbench.workload import OWN_WEIGHTS, Frozen, Workload
+from layerbench.records import (
+    Comparison,
+    MemoryEstimate,
+    MemoryReport,
+    Profile,
+    Structure,
+    TrainingProfile,
+)
+from layerbench.workload import OWN_WEIGHTS, Frozen, Plan, Workload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +39,7 @@ RECORDS: dict[str, type[Frozen]] = {
     "memory": MemoryReport,
     "memory estimate": MemoryEstimate,
     "comparison": Comparison,
+    "training profile": TrainingProfile,
 }
 
 
@@ -291,8 +299,16 @@ def places(profile: Profile, out: Path) -> Places:
     return Places(whole=folder / base, layers=folder / "layers" / base)
 
 
-def place(record: Structure | MemoryReport | MemoryEstimate | Comparison, out: Path) -> Path:
-    """``<out>/<base>``, without the ending of a format: these do not depend on the machine."""
+def place(
+    record: Structure | MemoryReport | MemoryEstimate | Comparison | TrainingProfile, out: Path
+) -> Path:
+    """``<out>/<base>``, without the ending of a format: these do not depend on the machine.
+
+    A training profile does, and lies in its device's folder.
+    """
+    if isinstance(record, TrainingProfile):
+        name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"
+        return out / record.environment.device.slug / name
     if isinstance(record, Comparison):
         return out / f"comparison_{work_name(record.contender.workload)}"
     parts = [work_name(record.workload)]
@@ -319,11 +335,13 @@ def base_name(profile: Profile) -> str:
     Example:
         ``mobilenet_v2_pascal``, ``resnet50_8x3x224x224_bfloat16_4-threads``
     """
-    threads = profile.plan.threads
-    parts = [work_name(profile.workload)]
-    if threads is not None:
-        parts.append(f"{threads}-thread{'s' if threads > 1 else ''}")
-    return "_".join(parts)
+    return work_name(profile.workload) + _threads(profile.plan)
+
+
+def _threads(plan: Plan) -> str:
+    if plan.threads is None:
+        return ""
+    return f"_{plan.threads}-thread{'s' if plan.threads > 1 else ''}"
 
 
 def model_name(model: str) -> str:

@@ -51,6 +51,19 @@ def check_optimizer(optimizer: str | None) -> None:
         raise UsageError(f"no optimizer {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
 
 
+def make_optimizer(
+    name: str, parameters: list[nn.Parameter], *, foreach: bool | None = None
+) -> torch.optim.Optimizer:
+    """An optimizer with its usual settings and a small learning rate.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        parameters: that it changes.
+        foreach: whether it works on all of them at once; ``None`` leaves it to PyTorch.
+    """
+    return _OPTIMIZERS[name](parameters, lr=LEARNING_RATE, foreach=foreach)
+
+
 @dataclass(frozen=True)
 class Traced:
     """What a traced run showed.
@@ -107,9 +120,8 @@ def trace_run(
             raise RunFailed(
                 "the model has no parameter that requires a gradient: it cannot be trained"
             )
-        make = _OPTIMIZERS[optimizer]
-        foreach = True if for_gpu else None  # None leaves it to PyTorch
-        run.training(make(parameters, lr=LEARNING_RATE, foreach=foreach), stepping, for_gpu)
+        foreach = True if for_gpu else None
+        run.training(make_optimizer(optimizer, parameters, foreach=foreach), stepping, for_gpu)
     return run.traced()
 
 

@@ -43,12 +43,20 @@ from layerbench.records.timing import (
     Summary,
     Verdict,
 )
+from layerbench.records.training import (
+    STEP_PHASES,
+    PhaseRow,
+    StepPhase,
+    TrainingProfile,
+    TrainingRow,
+)
 
 __all__ = [
     "CATEGORIES",
     "CHANGES",
     "PHASES",
     "SCHEMA",
+    "STEP_PHASES",
     "AllocatorFigures",
     "Category",
     "Change",
@@ -66,11 +74,13 @@ __all__ = [
     "Operator",
     "Peak",
     "Phase",
+    "PhaseRow",
     "ProcessMemory",
     "Profile",
     "Reconciliation",
     "Shape",
     "Side",
+    "StepPhase",
     "StopReason",
     "Structure",
     "StructureRow",
@@ -78,6 +88,8 @@ __all__ = [
     "TensorRow",
     "TimelinePoint",
     "Totals",
+    "TrainingProfile",
+    "TrainingRow",
     "Verdict",
     "Workspace",
 ]

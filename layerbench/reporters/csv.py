@@ -20,6 +20,7 @@ from layerbench.records import (
     Structure,
     StructureRow,
     Summary,
+    TrainingProfile,
 )
 from layerbench.reporters import layout
 from layerbench.workload import Frozen, Workload
@@ -42,9 +43,44 @@ def render(record: Frozen) -> str:
         return _table(_surroundings(record), rows)
     if isinstance(record, (Structure, MemoryReport, MemoryEstimate)):
         return _table(_what_ran(record.workload), [_plain(row) for row in record.rows])
+    if isinstance(record, TrainingProfile):
+        return _training(record)
     if isinstance(record, Comparison):
         return _table(_both_sides(record), [_fields(row) for row in (record.whole, *record.rows)])
     raise TypeError(f"no CSV for a {type(record).__name__}")
+
+
+def _training(record: TrainingProfile) -> str:
+    """The step, its phases and every module; the same columns, of which each kind fills some."""
+    software = record.environment.software
+    surroundings = {
+        **_what_ran(record.workload),
+        "optimizer": record.optimizer,
+        "device": record.environment.device.name,
+        "threads": record.environment.machine.threads or record.plan.threads,
+        "torch": software.packages.get("torch"),
+        "commit": software.commit,
+        "started": record.environment.started,
+    }
+    rows = [_training_cells("step", "", record.model_type, {"time": record.step})]
+    rows += [_training_cells("phase", p.name, "", {"time": p.time}) for p in record.phases]
+    rows += [
+        _training_cells("module", row.path, row.type, {n: getattr(row, n) for n in _THERE_AND_BACK})
+        for row in record.rows
+    ]
+    return _table(surroundings, rows)
+
+
+_THERE_AND_BACK = ("forward", "forward_self", "backward", "backward_self")
+
+
+def _training_cells(kind: str, path: str, type: str, times: dict[str, Summary | None]) -> Cells:
+    cells: Cells = {"kind": kind, "path": path, "type": type}
+    for name in ("time", *_THERE_AND_BACK):
+        summary = times.get(name)
+        for figure in ("mean", "std", "median", "p5", "p95"):
+            cells[f"{name}_{figure}_s"] = None if summary is None else getattr(summary, figure)
+    return cells
 
 
 def _both_sides(record: Comparison) -> Cells:

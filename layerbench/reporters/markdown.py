@@ -14,6 +14,7 @@ from layerbench.records import (
     MemoryRow,
     Profile,
     Structure,
+    TrainingProfile,
 )
 from layerbench.reporters import changes, layout
 from layerbench.workload import Frozen
@@ -34,7 +35,38 @@ def render(record: Frozen) -> str:
         return _estimate(record)
     if isinstance(record, Comparison):
         return _comparison(record)
+    if isinstance(record, TrainingProfile):
+        return _training(record)
     raise TypeError(f"no Markdown for a {type(record).__name__}")
+
+
+def _training(record: TrainingProfile) -> str:
+    phases = [
+        [phase.name, layout.ms(phase.time, "mean"), layout.ms(phase.time, "median"),
+         phase.time.verdict]
+        for phase in record.phases
+    ]  # fmt: skip
+    blocks = [
+        [
+            "" if row.position is None else str(row.position),
+            row.type,
+            f"`{row.path}`",
+            layout.ms(row.forward, "median"),
+            layout.ms(row.backward, "median"),
+        ]
+        for row in record.rows
+        if row.block
+    ]
+    names = ["#", "Block", "Path", "Forward ms", "Backward ms"]
+    workload = record.workload
+    parts = [
+        f"### {layout.model_name(workload)} on {workload.input}: a training step with "
+        f"{record.optimizer}, {record.environment.device.name}",
+        f"Median of the step: {layout.ms(record.step, 'median')} ms, {record.step.verdict}.",
+        layout.markdown_table(["Phase", "Mean ms", "Median ms", "Verdict"], phases, "lrrl"),
+        *([layout.markdown_table(names, blocks, "rllrr")] if blocks else []),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _comparison(record: Comparison) -> str:

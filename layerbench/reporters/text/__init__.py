@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from layerbench.records import Comparison, MemoryEstimate, MemoryReport, Profile, Structure
-from layerbench.reporters.text import comparison, estimate, memory, profile, structure
+from layerbench.records import (
+    Comparison,
+    MemoryEstimate,
+    MemoryReport,
+    Profile,
+    Structure,
+    TrainingProfile,
+)
+from layerbench.reporters.text import comparison, estimate, memory, profile, structure, training
 from layerbench.workload import Frozen
 
 NAME = "txt"
@@ -23,3 +30,4 @@ render.register(Structure, structure.render)
 render.register(MemoryReport, memory.render)
 render.register(MemoryEstimate, estimate.render)
 render.register(Comparison, comparison.render)
+render.register(TrainingProfile, training.render)

@@ -1,0 +1,267 @@
+"""Time of a training step: by phase, and forward and backward by module.
+
+Backward hooks of modules raise on in-place layers, so none are used. Every node of the graph gets
+a hook that marks when it begins. Autograd runs the nodes one after the other, so a node's time
+reaches to the beginning of the next, and the times of all nodes add up to the backward. A node
+belongs to the module that was running when the forward made it, told by autograd's own count
+(see `layerbench.instruments.running`); one that accumulates a gradient, to the parameter's owner.
+
+Known limitations: activation checkpointing runs modules again inside the backward, which counts
+as backward of the module that checkpoints; a module that runs outside Python is timed as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import wraps
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
+
+from layerbench.clocks import Clock
+from layerbench.instruments.attach import Forward, attributes_replaced
+from layerbench.instruments.structure import modules_at
+from layerbench.instruments.timing import Folded, fold
+from layerbench.records import STEP_PHASES
+
+Batch = Any
+Node = torch.autograd.graph.Node
+
+
+ROOT = 0
+OUTSIDE = -1
+# A node that accumulates a gradient carries the largest number there is.
+_NO_SEQUENCE = 2**63
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, in pieces that are timed apart.
+
+    Attributes:
+        fetch: gives the next batch, on the host.
+        move: puts it where the model is.
+        forward: gives the model's output for it.
+        loss: makes a scalar of output and batch.
+        update: ``optimizer.step()`` and ``zero_grad()``.
+    """
+
+    fetch: Callable[[], Batch]
+    move: Callable[[Batch], Batch]
+    forward: Callable[[Batch], Any]
+    loss: Callable[[Any, Batch], torch.Tensor]
+    update: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class TimedStep:
+    """One step, integer nanoseconds.
+
+    Attributes:
+        phases_ns: in the order of `STEP_PHASES`; they add up to the step.
+        forward: by module; ``None`` for a step with nothing attached.
+        backward_ns: by module, without those below it; the rest of the backward phase, which
+            belongs to no module (the loss, the engine's start), is ``outside_ns``.
+    """
+
+    phases_ns: tuple[int, ...]
+    forward: Folded | None = None
+    backward_ns: NDArray[np.int64] | None = None
+    outside_ns: int = 0
+
+
+class StepTimer:
+    """Times steps with nothing attached, and steps with the modules timed.
+
+    Args:
+        model: trained by the steps, in train mode.
+        paths: index → path of the modules of the result; ``paths[0]`` must be ``""``.
+        timed_paths: those whose calls can be seen.
+        clock: where marks come from.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        paths: Sequence[str],
+        timed_paths: frozenset[str],
+        clock: Clock,
+    ) -> None:
+        self._clock = clock
+        self._modules = len(paths)
+        self._calls: list[tuple[int, int, int, int, int]] = []
+        self._nodes: list[tuple[int, int]] = []
+        self._marks = 0
+        index_of = {path: index for index, path in enumerate(paths)}
+        self._owner_of_parameter = {
+            id(parameter): index_of[path]
+            for path, module in modules_at(model, frozenset(paths)).items()
+            for parameter in module._parameters.values()
+            if parameter is not None
+        }
+        self._replaced: dict[nn.Module, tuple[str, object]] = {
+            module: ("forward", self._timed(module.forward, index_of[path]))
+            for path, module in modules_at(model, timed_paths - {""}).items()
+        }
+
+    def untouched(self, step: Step) -> TimedStep:
+        """Run a step with marks between its phases and nothing else."""
+        clock = self._clock
+        clock.reserve(2 * len(STEP_PHASES))
+        marks = [mark for mark, _ in self._phases(step)]
+        clock.synchronize()
+        try:
+            return TimedStep(_differences(clock.resolve(marks)))
+        finally:
+            clock.release()
+
+    def instrumented(self, step: Step) -> TimedStep:
+        """Run a step with every module's forward and every node of the backward timed.
+
+        What is attached between forward and backward is part of no phase.
+        """
+        clock = self._clock
+        self._calls.clear()
+        self._nodes.clear()
+        clock.reserve(self._marks)
+        marks: list[int] = []
+        handles = ExitStack()
+        begin = _get_sequence_nr()
+        with handles, ExitStack() as attached:
+            for mark, done in self._phases(step):
+                marks.append(mark)
+                if done == "copy":
+                    attached.enter_context(attributes_replaced(self._replaced))
+                    marks.append(clock.mark())
+                elif done == "loss":
+                    attached.close()
+                    self._hook_nodes(self._loss, begin, handles)
+                    marks.append(clock.mark())
+        clock.synchronize()
+        try:
+            return self._timed_step(marks)
+        finally:
+            self._marks = max(self._marks, 2 * len(self._calls) + len(self._nodes) + 16)
+            clock.release()
+
+    def _phases(self, step: Step) -> Iterator[tuple[int, str]]:
+        """Run the phases, each followed by a mark; the first mark comes before all."""
+        mark = self._clock.mark
+        yield mark(), ""
+        batch = step.fetch()
+        yield mark(), "data"
+        batch = step.move(batch)
+        yield mark(), "copy"
+        output = step.forward(batch)
+        yield mark(), "forward"
+        self._loss = step.loss(output, batch)
+        yield mark(), "loss"
+        self._loss.backward()  # type: ignore[no-untyped-call]
+        yield mark(), "backward"
+        del output
+        step.update()
+        yield mark(), "optimizer"
+
+    def _timed(self, original: Forward, index: int) -> Forward:
+        mark, calls = self._clock.mark, self._calls
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            number = _get_sequence_nr()
+            start = mark()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                calls.append((index, start, mark(), number, _get_sequence_nr()))
+
+        return forward
+
+    # --- the backward ----------------------------------------------------------------------
+
+    def _hook_nodes(self, loss: torch.Tensor, begin: int, handles: ExitStack) -> None:
+        """Let every node of the loss's graph mark when it begins."""
+        end = max((call[4] for call in self._calls), default=begin)
+        owners = self._owners(begin, end)
+        mark, nodes = self._clock.mark, self._nodes
+
+        def hook(owner: int) -> Callable[..., None]:
+            def begins(*_: object) -> None:
+                nodes.append((owner, mark()))
+
+            return begins
+
+        for node in _graph(loss):
+            handle = node.register_prehook(hook(self._owner(node, begin, owners)))
+            handles.callback(handle.remove)
+
+    def _owners(self, begin: int, end: int) -> list[int]:
+        """For each number drawn in the forward, the innermost module then running."""
+        owners = [ROOT] * (end - begin)
+        # Calls are in the order in which they ended: painted backwards, inner ones last.
+        for index, _, _, first, last in reversed(self._calls):
+            owners[first - begin : last - begin] = [index] * (last - first)
+        return owners
+
+    def _owner(self, node: Node, begin: int, owners: Sequence[int]) -> int:
+        number = node._sequence_nr()
+        if number >= _NO_SEQUENCE:
+            return self._owner_of_parameter.get(id(getattr(node, "variable", None)), OUTSIDE)
+        at = number - begin
+        return owners[at] if 0 <= at < len(owners) else OUTSIDE
+
+    # --- adding up -------------------------------------------------------------------------
+
+    def _timed_step(self, marks: Sequence[int]) -> TimedStep:
+        resolve = self._clock.resolve
+        start, data, copy, ready, forward, loss, hooked, backward, end = resolve(marks)
+        phases = (
+            data - start,
+            copy - data,
+            forward - ready,
+            loss - forward,
+            backward - hooked,
+            end - backward,
+        )
+        begins = resolve([mark for _, mark in self._nodes])
+        own = np.zeros(self._modules, dtype=np.int64)
+        outside = (begins[0] if begins else backward) - hooked
+        for (owner, _), at, until in zip(self._nodes, begins, [*begins[1:], backward], strict=True):
+            if owner == OUTSIDE:
+                outside += until - at
+            else:
+                own[owner] += until - at
+        return TimedStep(phases, self._folded(ready, forward), own, outside)
+
+    def _folded(self, start: int, end: int) -> Folded:
+        flat = self._clock.resolve([mark for call in self._calls for mark in call[1:3]])
+        spans = [
+            (call[0], flat[2 * number], flat[2 * number + 1])
+            for number, call in enumerate(self._calls)
+        ]
+        return fold([*spans, (ROOT, start, end)], self._modules)
+
+
+def _graph(loss: torch.Tensor) -> Iterator[Node]:
+    """Every node that the backward of a loss can run, once."""
+    if loss.grad_fn is None:
+        return
+    seen: set[Node] = {loss.grad_fn}
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+
+
+def _differences(positions: Sequence[int]) -> tuple[int, ...]:
+    return tuple(after - before for before, after in pairwise(positions))

@@ -1,0 +1,303 @@
+"""The recipe of a training profile: steps untouched and instrumented, in turn."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from layerbench import zoo
+from layerbench.devices import Device
+from layerbench.environment import Environment
+from layerbench.errors import ModelRunError
+from layerbench.guards import (
+    garbage_collection_off,
+    memory_explained,
+    refuse_too_large,
+    threads_set,
+    watch_room,
+)
+from layerbench.instruments.attach import mode_set
+from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.structure import CallObserver, first_line, module_facts
+from layerbench.instruments.training import Step, StepTimer, TimedStep
+from layerbench.nested import map_tensors
+from layerbench.progress import Progress, Silent
+from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
+from layerbench.records.memory import Optimizer
+from layerbench.runner import refuse_bad_room
+from layerbench.samples import RowFacts
+from layerbench.stats import Resampler, paired_ratio, summarize
+from layerbench.tracing import check_optimizer, loss_of, make_optimizer
+from layerbench.tree import positions, tree_order
+from layerbench.workload import Plan, Workload
+from layerbench.zoo import Built
+
+NANOSECOND = 1e-9
+FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
+Times = NDArray[np.int64]
+
+
+def profile_step(
+    workload: Workload,
+    plan: Plan,
+    device: Device,
+    *,
+    optimizer: Optimizer = "sgd",
+    subject: Built | None = None,
+    progress: Progress | None = None,
+    strict: bool = False,
+) -> TrainingProfile:
+    """Measure training steps of one workload in this process.
+
+    The batch is the workload's input, fetched from memory and copied anew for every step.
+
+    Args:
+        workload: what trains; its mode must be ``train``.
+        plan: warm-up and measured rounds, threads; each round runs an untouched and an
+            instrumented step.
+        device: where it trains.
+        optimizer: one of `layerbench.tracing.OPTIMIZERS`.
+        subject: a model and its inputs that were handed over; a copy is trained.
+        progress: hears of each round.
+        strict: refuse to measure in a room that makes the numbers untrustworthy.
+
+    Raises:
+        ModelRunError: the model does not take the input, or cannot be trained.
+        NotEnoughMemory: with the bytes requested and free.
+        UsageError: no such optimizer.
+        UntrustedError: ``strict``, and something is wrong with the room.
+    """
+    check_optimizer(optimizer)
+    with threads_set(plan.threads), memory_explained(device):
+        room = watch_room(device)
+        refuse_bad_room(room, strict)
+        refuse_too_large(workload, device, subject)
+        built = copy.deepcopy(subject) if subject else zoo.build(workload)
+        built.module.to(device.torch_device)
+        with mode_set(built.module, True), torch.enable_grad():
+            trained = _Trained(workload, built, device, optimizer)
+            rounds = _Rounds(trained, progress or Silent())
+            with garbage_collection_off():
+                rounds.run(plan)
+            return _record(workload, plan, optimizer, trained, rounds, room.finish())
+
+
+class _Trained:
+    """A model with its optimizer, and what one forward showed of it."""
+
+    def __init__(
+        self, workload: Workload, built: Built, device: Device, optimizer: Optimizer
+    ) -> None:
+        self.workload = workload
+        self.model = built.module
+        self._host = (built.args, built.kwargs)
+        self._device = device
+        self.facts = module_facts(self.model)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not parameters:
+            raise ModelRunError(
+                f"{workload.model}: no parameter requires a gradient, so it cannot be trained"
+            )
+        self._optimizer = make_optimizer(optimizer, parameters)
+        self.rows = self._observed()
+        paths = [fact.path for fact in self.facts]
+        reachable = frozenset(fact.path for fact in self.facts if fact.reachable)
+        self.timer = StepTimer(self.model, paths, reachable, device.clock())
+        self.step = Step(
+            fetch=lambda: self._host,
+            move=self._moved,
+            forward=lambda batch: self.model(*batch[0], **batch[1]),
+            loss=lambda output, _: loss_of(output),
+            update=self._update,
+        )
+
+    def _moved(self, batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes
+        return map_tensors(batch, lambda tensor: tensor.to(self._device.torch_device))
+
+    def _update(self) -> None:
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _observed(self) -> tuple[RowFacts, ...]:
+        observer = CallObserver(self.model, self.facts)
+        args, kwargs = self._moved(self._host)
+        try:
+            seen = observer.observe(self.model, args, kwargs)
+        except Exception as error:
+            if self._device.is_out_of_memory(error):
+                raise
+            raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+        return observed_rows(self.model, self.facts, seen)
+
+    def run(self, *, instrumented: bool) -> TimedStep:
+        try:
+            if instrumented:
+                return self.timer.instrumented(self.step)
+            return self.timer.untouched(self.step)
+        except Exception as error:
+            if self._device.is_out_of_memory(error):
+                raise
+            raise ModelRunError(
+                f"{self.workload.model}: the training step failed: {first_line(error)}"
+            ) from error
+
+
+@dataclass
+class _Rounds:
+    """Steps untouched and instrumented, in alternating order."""
+
+    trained: _Trained
+    progress: Progress
+    untouched: list[TimedStep] = field(default_factory=list)
+    instrumented: list[TimedStep] = field(default_factory=list)
+
+    def run(self, plan: Plan) -> None:
+        self._rounds("warm-up", plan.warmup)
+        self.untouched.clear()
+        self.instrumented.clear()
+        self._rounds("measuring", plan.iterations)
+
+    def _rounds(self, name: str, count: int) -> None:
+        for done in range(count):
+            self.progress.step(name, done, count)
+            for instrumented in (False, True) if done % 2 == 0 else (True, False):
+                kept = self.instrumented if instrumented else self.untouched
+                kept.append(self.trained.run(instrumented=instrumented))
+
+
+# --- the record ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _ModuleTimes:
+    """Nanoseconds of the instrumented steps, each of shape (rounds, modules)."""
+
+    forward: Times
+    forward_self: Times
+    backward: Times
+    backward_self: Times
+
+
+def _record(
+    workload: Workload,
+    plan: Plan,
+    optimizer: Optimizer,
+    trained: _Trained,
+    rounds: _Rounds,
+    environment: Environment,
+) -> TrainingProfile:
+    resampler = Resampler([plan.iterations], seed=workload.seed)
+    bare, attached = (_phases(steps) for steps in (rounds.untouched, rounds.instrumented))
+    times = _module_times(rounds.instrumented, [row.path for row in trained.rows])
+    outside = np.array([step.outside_ns for step in rounds.instrumented], dtype=np.int64)
+    overhead, low, high = paired_ratio(
+        attached.sum(axis=1).astype(np.float64), bare.sum(axis=1).astype(np.float64), resampler
+    )
+    backward = int(times.backward_self.sum()) + int(outside.sum())
+    return TrainingProfile(
+        workload=workload,
+        plan=plan,
+        environment=environment,
+        optimizer=optimizer,
+        model_type=trained.facts[0].type,
+        parameters=trained.facts[0].parameters,
+        step=_summary(bare.sum(axis=1), resampler),
+        phases=tuple(
+            PhaseRow(name=name, time=_summary(bare[:, index], resampler))
+            for index, name in enumerate(STEP_PHASES)
+        ),
+        rows=_rows(trained.rows, times, resampler),
+        instrumented_s=_seconds(attached.sum(axis=1)),
+        overhead=overhead,
+        overhead_low=low,
+        overhead_high=high,
+        outside_s=_seconds(outside),
+        forward_sum_ratio=int(times.forward_self.sum()) / int(attached[:, FORWARD].sum()),
+        backward_sum_ratio=backward / int(attached[:, BACKWARD].sum()),
+    )
+
+
+def _phases(steps: Sequence[TimedStep]) -> Times:
+    """Shape (rounds, phases)."""
+    return np.array([step.phases_ns for step in steps], dtype=np.int64)
+
+
+def _module_times(steps: Sequence[TimedStep], paths: Sequence[str]) -> _ModuleTimes:
+    forwards = [step.forward for step in steps if step.forward is not None]
+    own = np.stack([step.backward_ns for step in steps if step.backward_ns is not None])
+    return _ModuleTimes(
+        forward=np.stack([forward.inclusive_ns for forward in forwards]),
+        forward_self=np.stack([forward.self_ns for forward in forwards]),
+        backward=_with_descendants(own, paths),
+        backward_self=own,
+    )
+
+
+def _with_descendants(own: Times, paths: Sequence[str]) -> Times:
+    """For each module, the sum over itself and the modules below it."""
+    column = {path: index for index, path in enumerate(paths)}
+    total = own.copy()
+    for path, index in column.items():
+        above = path
+        while above:
+            above = above.rpartition(".")[0]
+            if above in column:
+                total[:, column[above]] += own[:, index]
+    return total
+
+
+def _rows(
+    facts: Sequence[RowFacts], times: _ModuleTimes, resampler: Resampler
+) -> tuple[TrainingRow, ...]:
+    order = tree_order([row.path for row in facts], [row.order for row in facts])
+    numbers = positions(
+        (facts[i].type for i in order), (facts[i].block and facts[i].calls > 0 for i in order)
+    )
+    return tuple(
+        _row(facts[index], index, number, times, resampler)
+        for index, number in zip(order, numbers, strict=True)
+    )
+
+
+def _row(
+    facts: RowFacts,
+    index: int,
+    position: int | None,
+    times: _ModuleTimes,
+    resampler: Resampler,
+) -> TrainingRow:
+    ran = facts.calls > 0
+
+    def column(array: Times) -> Summary | None:
+        return _summary(array[:, index], resampler) if ran else None
+
+    return TrainingRow(
+        path=facts.path,
+        type=facts.type,
+        depth=facts.depth,
+        calls=facts.calls,
+        block=facts.block,
+        position=position,
+        input_shapes=facts.input_shapes,
+        output_shapes=facts.output_shapes,
+        parameters=facts.parameters,
+        forward=column(times.forward),
+        forward_self=column(times.forward_self),
+        backward=column(times.backward),
+        backward_self=column(times.backward_self),
+        note=facts.note,
+    )
+
+
+def _summary(nanoseconds: Times, resampler: Resampler) -> Summary:
+    return summarize(nanoseconds.astype(np.float64) * NANOSECOND, resampler)
+
+
+def _seconds(nanoseconds: Times) -> float:
+    return round(float(np.median(nanoseconds)) * NANOSECOND, 10)

@@ -1,0 +1,154 @@
+"""Forward and backward by module: known times, in-place layers, everything adds up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from layerbench.clocks import ManualClock, PerfCounter
+from layerbench.instruments.structure import module_facts
+from layerbench.instruments.training import Step, StepTimer
+from layerbench.records import STEP_PHASES
+from tests.models import Small
+
+
+class Passing(torch.autograd.Function):
+    """Lets a known time pass on a manual clock, in the forward and in the backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, clock: ManualClock, there: int, back: int):
+        ctx.clock, ctx.back = clock, back
+        clock.advance(there)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor):
+        ctx.clock.advance(ctx.back)
+        return gradient, None, None, None
+
+
+class Takes(nn.Module):
+    def __init__(self, clock: ManualClock, there: int, back: int) -> None:
+        super().__init__()
+        self.clock, self.there, self.back = clock, there, back
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Passing.apply(x, self.clock, self.there, self.back)
+
+
+def timer_of(model: nn.Module, clock) -> tuple[StepTimer, list[str]]:
+    facts = module_facts(model)
+    paths = [fact.path for fact in facts]
+    reachable = frozenset(fact.path for fact in facts if fact.reachable)
+    return StepTimer(model, paths, reachable, clock), paths
+
+
+def step_of(model: nn.Module, batch: torch.Tensor, clock: ManualClock | None = None) -> Step:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def passes(nanoseconds: int) -> None:
+        if clock is not None:
+            clock.advance(nanoseconds)
+
+    def fetch() -> torch.Tensor:
+        passes(7)
+        return batch
+
+    def move(x: torch.Tensor) -> torch.Tensor:
+        passes(11)
+        return x
+
+    def loss(output: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        passes(13)
+        return output.square().mean()
+
+    def update() -> None:
+        passes(17)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Step(fetch, move, model, loss, update)
+
+
+def test_known_times() -> None:
+    """Three layers, the second in a container, with 10, 20, 30 there and 1, 2, 3 back."""
+    clock = ManualClock()
+    model = nn.Sequential(
+        nn.Linear(4, 4),
+        Takes(clock, 10, 1),
+        nn.Sequential(Takes(clock, 20, 2)),
+        Takes(clock, 30, 3),
+    )
+    timer, paths = timer_of(model, clock)
+    step = step_of(model, torch.rand(2, 4), clock)
+    expected = dict(zip(STEP_PHASES, (7, 11, 60, 13, 6, 17), strict=True))
+    assert dict(zip(STEP_PHASES, timer.untouched(step).phases_ns, strict=True)) == expected
+    for _ in range(2):
+        timed = timer.instrumented(step)
+        assert dict(zip(STEP_PHASES, timed.phases_ns, strict=True)) == expected
+        assert timed.forward is not None
+        assert timed.backward_ns is not None
+        inclusive = dict(zip(paths, timed.forward.inclusive_ns.tolist(), strict=True))
+        assert inclusive == {"": 60, "0": 0, "1": 10, "2": 20, "2.0": 20, "3": 30}
+        back = dict(zip(paths, timed.backward_ns.tolist(), strict=True))
+        assert back == {"": 0, "0": 0, "1": 1, "2": 0, "2.0": 2, "3": 3}
+        assert timed.outside_ns == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Small,
+        lambda: torchvision.models.resnet18(num_classes=4),  # in-place ReLU
+        lambda: torchvision.models.densenet121(num_classes=4),  # concatenations, checkpoint off
+        lambda: torchvision.models.vit_b_32(num_classes=4, image_size=64),
+        lambda: torchvision.models.mobilenet_v3_small(num_classes=4),
+    ],
+    ids=["small", "resnet18", "densenet121", "vit_b_32", "mobilenet_v3_small"],
+)
+def test_everything_adds_up(make) -> None:
+    """Also with in-place layers; the weights come out as without the timer."""
+    torch.manual_seed(0)
+    model, twin = make().train(), make().train()
+    twin.load_state_dict(model.state_dict())
+    batch = torch.rand(2, 3, 64, 64)
+    timer, paths = timer_of(model, PerfCounter())
+    before = {path: dict(module.__dict__) for path, module in model.named_modules()}
+    torch.manual_seed(1)
+    timed = timer.instrumented(step_of(model, batch))
+    torch.manual_seed(1)
+    bare, _ = timer_of(twin, PerfCounter())
+    bare.untouched(step_of(twin, batch))
+
+    phases = dict(zip(STEP_PHASES, timed.phases_ns, strict=True))
+    assert timed.forward is not None
+    assert timed.backward_ns is not None
+    assert int(timed.forward.self_ns.sum()) == phases["forward"]
+    assert int(timed.backward_ns.sum()) + timed.outside_ns == phases["backward"]
+    back = dict(zip(paths, timed.backward_ns.tolist(), strict=True))
+    with_weights = [
+        path
+        for path, module in model.named_modules()
+        if any(p.requires_grad for p in module.parameters(recurse=False)) and "unused" not in path
+    ]
+    assert all(back[path] > 0 for path in with_weights)
+    assert timed.outside_ns < phases["backward"] / 2
+    for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+    after = {path: dict(module.__dict__) for path, module in model.named_modules()}
+    assert {path: a.keys() for path, a in after.items()} == {
+        path: b.keys() for path, b in before.items()
+    }
+
+
+def test_a_step_that_raises_leaves_nothing_behind() -> None:
+    model = Small()
+    timer, _ = timer_of(model, PerfCounter())
+    step = step_of(model, torch.rand(2, 5, 8, 8))
+    with pytest.raises(RuntimeError, match="channels"):
+        timer.instrumented(step)
+    assert all("forward" not in module.__dict__ for module in model.modules())
