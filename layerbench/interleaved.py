@@ -52,6 +52,7 @@ def measure_pair(
     tasks: tuple[Task, Task],
     *,
     subjects: tuple[Built | None, Built | None] = (None, None),
+    contender_first: bool = False,
     progress: Progress | None = None,
     strict: bool = False,
 ) -> tuple[Run, Run]:
@@ -64,6 +65,8 @@ def measure_pair(
     Args:
         tasks: baseline and contender.
         subjects: models and inputs that were handed over; built from the workload if ``None``.
+        contender_first: build the contender first: of two copies of one model a few small layers
+            of the one built later have been seen 10 % faster for the whole of a process.
         progress: hears of each round.
         strict: refuse to measure in a room that makes the numbers untrustworthy.
 
@@ -80,10 +83,9 @@ def measure_pair(
         rooms = [_room(task) for task in tasks]
         for room in rooms:
             refuse_bad_room(room, strict)
-        sides = [
-            stack.enter_context(_side(task, subject, listener))
-            for task, subject in zip(tasks, subjects, strict=True)
-        ]
+        pending = list(zip(tasks, subjects, strict=True))
+        turn = -1 if contender_first else 1
+        sides = [stack.enter_context(_side(*pair, listener)) for pair in pending[::turn]][::turn]
         with garbage_collection_off():
             _run_rounds(sides, tasks[0].plan, tasks[0].workload.seed, listener)
             _run_functions(sides)

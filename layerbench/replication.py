@@ -33,10 +33,15 @@ class Job(Frozen):
 
 
 class Request(Frozen):
-    """What a worker is asked to measure: one job, or two in turn."""
+    """What a worker is asked to measure: one job, or two in turn.
+
+    Attributes:
+        number: of the worker; every second one builds the second job's model first.
+    """
 
     jobs: tuple[Job, ...] = Field(min_length=1, max_length=2)
     strict: bool
+    number: int = 0
 
 
 class Failure(Frozen):
@@ -90,7 +95,8 @@ def _in_workers(
     for number in range(processes):
         listener.step("processes", number, processes)
         with tempfile.TemporaryDirectory(prefix="layerbench-") as folder:
-            found.append(_measure_in_worker(request, Path(folder)))
+            numbered = request.model_copy(update={"number": number})
+            found.append(_measure_in_worker(numbered, Path(folder)))
     return found
 
 
@@ -161,7 +167,9 @@ def _measured(request: Request) -> tuple[Run, ...]:
     if len(tasks) == 1:
         only = tasks[0]
         return (runner.measure(only.workload, only.plan, only.device, strict=request.strict),)
-    return measure_pair((tasks[0], tasks[1]), strict=request.strict)
+    return measure_pair(
+        (tasks[0], tasks[1]), contender_first=request.number % 2 == 1, strict=request.strict
+    )
 
 
 if __name__ == "__main__":
