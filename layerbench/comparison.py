@@ -160,18 +160,22 @@ def _ratio(baseline: Summary, contender: Summary) -> LogRatio | None:
     try:
         if min(len(before), len(after)) > 1:
             return ratios.of_groups(before, after)
-        return _of_single_processes(baseline, contender)
+        first, second = (_alone(one) for one in (baseline, contender))
     except ValueError:
         return None
+    scale = math.hypot(first.scale, second.scale, ASSUMED_SCALE)
+    return LogRatio(second.centre - first.centre, scale, ASSUMED_DF)
 
 
-def _of_single_processes(baseline: Summary, contender: Summary) -> LogRatio:
-    """The medians' own intervals, and what processes are assumed to differ by."""
-    before, after = (
-        ratios.of_interval(one.median, one.ci_low, one.ci_high) for one in (baseline, contender)
-    )
-    scale = math.hypot(before.scale, after.scale, ASSUMED_SCALE)
-    return LogRatio(after.centre - before.centre, scale, ASSUMED_DF)
+def _alone(summary: Summary) -> LogRatio:
+    """The logarithm of one side's time: by its processes, or by its interval where it has one.
+
+    Raises:
+        ValueError: a time that is not positive.
+    """
+    if len(summary.process_medians) > 1:
+        return ratios.of_processes(summary.process_medians)
+    return ratios.of_interval(summary.median, summary.ci_low, summary.ci_high)
 
 
 # --- verdicts ------------------------------------------------------------------------------
@@ -374,11 +378,19 @@ def _surroundings(environment: Environment) -> dict[str, object]:
 
 def _notes(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterator[str]:
     if evidence.method == "one process":
+        alone = [
+            name
+            for name, record in (("baseline", baseline), ("contender", contender))
+            if processes_of(record) == 1
+        ]
         yield (
-            "Measured in one process each: how far two processes of the same model lie apart is "
-            "not known but assumed, so only large changes can be told. Measure with --processes "
-            "5, or both at once with compare --live."
+            f"Measured in one process: the {' and the '.join(alone)}. How far two processes of the "
+            "same model lie apart is therefore not known but assumed, and only large changes can "
+            "be told. Measure both with --processes 5, or in turn with compare --live."
         )
+    left_out = [path for path in _timed_on_both(baseline, contender) if path not in evidence.rows]
+    if left_out:
+        yield f"Without a ratio, as some time is 0: {', '.join(left_out)}."
     if baseline.environment.device.name != contender.environment.device.name:
         yield "Different devices: the verdicts are as much about them as about the model."
     for name, record in (("baseline", baseline), ("contender", contender)):

@@ -78,8 +78,6 @@ def measure_pair(
     """
     listener = progress or Silent()
     with ExitStack() as stack:
-        for task in tasks:
-            stack.enter_context(memory_explained(task.device))
         rooms = [_room(task) for task in tasks]
         for room in rooms:
             refuse_bad_room(room, strict)
@@ -113,7 +111,11 @@ class _Side:
     def turn(self) -> Iterator[None]:
         """Threads and gradients as this workload wants them; the other may want others."""
         training = self.task.workload.mode == "train"
-        with threads_set(self.task.plan.threads), gradients_on(training):
+        with (
+            memory_explained(self.task.device),
+            threads_set(self.task.plan.threads),
+            gradients_on(training),
+        ):
             yield
 
     def run(self, kind: Kind) -> None:
@@ -130,6 +132,7 @@ def _side(task: Task, subject: Built | None, progress: Progress) -> Iterator[_Si
     training = task.workload.mode == "train"
     refuse_too_large(task.workload, task.device, subject)
     with ExitStack() as building:
+        building.enter_context(memory_explained(task.device))
         building.enter_context(threads_set(task.plan.threads))
         built = subject or on_device(zoo.build(task.workload), task.device)
         with mode_set(built.module, training):

@@ -19,6 +19,9 @@ from layerbench.stats import Resampler, Samples
 LAYOUT_SCALE = 0.005
 LAYOUT_DF = 20.0
 
+FEWEST_ROUNDS = 10
+"""Of fewer, the interval is that of all rounds, and says nothing."""
+
 
 def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
     """What runs that were measured in turn tell (`layerbench.interleaved`).
@@ -29,7 +32,10 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
     """
     whole = ratio_of_series([_series(pair, samples.UNTOUCHED) for pair in pairs], seed)
     if whole is None:
-        raise ComparisonError("a whole model that took no time cannot be compared")
+        raise ComparisonError(
+            f"in turn, two models are compared by at least {FEWEST_ROUNDS} rounds, none of which "
+            "took no time"
+        )
     rows: dict[str, LogRatio] = {}
     for path, series in _row_series(pairs).items():
         ratio = ratio_of_series(series, seed)
@@ -84,9 +90,9 @@ def ratio_of_series(series: Sequence[Samples], seed: int) -> LogRatio | None:
         seed: of the resampling, where there is one process.
 
     Returns:
-        ``None`` if a process has no ratios.
+        ``None`` if a process has fewer than `FEWEST_ROUNDS`.
     """
-    if any(one.size == 0 for one in series):
+    if any(one.size < FEWEST_ROUNDS for one in series):
         return None
     if len(series) > 1:
         return ratios.of_processes([float(np.median(one)) for one in series])

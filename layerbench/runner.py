@@ -30,7 +30,7 @@ from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
 from layerbench.instruments.content import ContentObserver
-from layerbench.instruments.fakes import faithful, without_memory
+from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.functions import FunctionForward, FunctionTimer
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.structure import (
@@ -111,8 +111,8 @@ def look(workload: Workload, plan: Plan) -> Run:
     """
     plan = plan.model_copy(update={"function_iterations": min(plan.function_iterations, 1)})
     cpu = devices.get("cpu")
-    built = zoo.build_shapes(workload)
-    if faithful(built.module):
+    built = shapes_of_model(workload)
+    if built is not None:
         with suppress(ModelRunError), without_memory(built, "cpu") as stand_in:
             return _one_round(workload, plan, cpu, stand_in)
     return _one_round(workload, plan, cpu, zoo.build(workload, load_weights=False))

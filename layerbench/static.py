@@ -19,9 +19,17 @@ from layerbench.assembly import assemble
 from layerbench.errors import LayerbenchError
 from layerbench.estimation.prediction import predict
 from layerbench.progress import Progress, Silent
-from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
+from layerbench.records import (
+    MemoryEstimate,
+    MemoryReport,
+    Profile,
+    Structure,
+    TrainingProfile,
+    TrainingRow,
+)
 from layerbench.reporters.json import document
 from layerbench.runner import look
+from layerbench.views import finest
 from layerbench.weighing import weigh_again
 from layerbench.workload import Frozen
 
@@ -38,6 +46,7 @@ _MEASURED = {
     "notes",
 }
 _MEASURED_OF_A_ROW = {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}
+_MEASURED_OF_A_STEP = {"forward", "forward_self", "backward", "backward_self"}
 _VERSIONS = {"torch", "layerbench"}
 
 
@@ -92,6 +101,14 @@ def _(record: MemoryReport) -> dict[str, Any]:
 
 
 @half.register
+def _(record: TrainingProfile) -> dict[str, Any]:
+    kept = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters", "rows"}
+    exclude: dict[str, Any] = dict.fromkeys(set(TrainingProfile.model_fields) - kept, True)
+    exclude["rows"] = {"__all__": _MEASURED_OF_A_STEP}
+    return record.model_dump(mode="json", by_alias=True, exclude=exclude)
+
+
+@half.register
 def _(record: MemoryEstimate) -> dict[str, Any]:
     # Whether it fits was asked of one device.
     return record.model_dump(mode="json", by_alias=True, exclude=_VERSIONS | {"fit"})
@@ -108,6 +125,15 @@ def _(record: Profile) -> Profile:
     granularity = record.plan.granularity if record.layers else "whole"
     plan = record.plan.model_copy(update={"granularity": granularity})
     return assemble(record.workload, plan, [look(record.workload, plan)])
+
+
+@again.register
+def _(record: TrainingProfile) -> TrainingProfile:
+    made = dissect(record.workload)
+    names = set(TrainingRow.model_fields) - _MEASURED_OF_A_STEP
+    rows = (TrainingRow(**{name: getattr(row, name) for name in names}) for row in made.rows)
+    update = {"rows": tuple(rows), "model_type": made.model_type, "parameters": made.parameters}
+    return record.model_copy(update=update)
 
 
 @again.register
@@ -147,7 +173,14 @@ def _text_beside(path: Path, record: Frozen) -> str | None:
         beside = path.with_suffix(reporters.suffix(name))
         if not beside.is_file():
             continue
-        written = beside.read_text(encoding="utf-8")
-        if written != reporters.render(name, record):
+        written = beside.read_text(encoding="utf-8", errors="replace")
+        if written not in _renderings(name, record):
             return f"{beside.name} is not what the record renders to"
     return None
+
+
+def _renderings(name: str, record: Frozen) -> Iterator[str]:
+    """As measuring wrote it; or as ``layerbench export`` does, a row for every layer."""
+    yield reporters.render(name, record)
+    if isinstance(record, Profile):
+        yield reporters.render(name, finest(record))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from layerbench import zoo
 from layerbench.devices import Device
 from layerbench.environment import Environment
-from layerbench.errors import ModelRunError
+from layerbench.errors import ModelRunError, UsageError
 from layerbench.guards import (
     garbage_collection_off,
     memory_explained,
@@ -78,7 +78,7 @@ def profile_step(
         room = watch_room(device)
         refuse_bad_room(room, strict)
         refuse_too_large(workload, device, subject)
-        built = copy.deepcopy(subject) if subject else zoo.build(workload)
+        built = _copied(subject) if subject else zoo.build(workload)
         built.module.to(device.torch_device)
         with mode_set(built.module, True), torch.enable_grad():
             trained = _Trained(workload, built, device, optimizer)
@@ -86,6 +86,15 @@ def profile_step(
             with garbage_collection_off():
                 rounds.run(plan)
             return _record(workload, plan, optimizer, trained, rounds, room.finish())
+
+
+def _copied(subject: Built) -> Built:
+    if any(module._compiled_call_impl is not None for module in subject.module.modules()):
+        raise UsageError(
+            "a model compiled in place cannot be copied, and a step would change it: hand over "
+            "the model before it is compiled"
+        )
+    return copy.deepcopy(subject)
 
 
 class _Trained:
@@ -96,7 +105,7 @@ class _Trained:
     ) -> None:
         self.workload = workload
         self.model = built.module
-        self._host = (built.args, built.kwargs)
+        self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
         self._device = device
         self.facts = module_facts(self.model)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -118,7 +127,7 @@ class _Trained:
         )
 
     def _moved(self, batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes
-        return map_tensors(batch, lambda tensor: tensor.to(self._device.torch_device))
+        return map_tensors(batch, lambda tensor: tensor.to(self._device.torch_device, copy=True))
 
     def _update(self) -> None:
         self._optimizer.step()

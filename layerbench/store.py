@@ -310,7 +310,8 @@ def place(
         name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"
         return out / record.environment.device.slug / name
     if isinstance(record, Comparison):
-        return out / f"comparison_{work_name(record.contender.workload)}"
+        names = [work_name(side.workload) for side in (record.baseline, record.contender)]
+        return out / f"comparison_{'_vs_'.join(dict.fromkeys(names))}"
     parts = [work_name(record.workload)]
     if isinstance(record, MemoryEstimate):
         parts.append(record.device)

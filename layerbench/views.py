@@ -45,6 +45,8 @@ def finest(record: Profile) -> Profile:
     They do not contain each other, as blocks do not; what is between them is what composite
     modules do themselves and no function has.
     """
+    if not record.layers:
+        return record
     following = [row.depth for row in record.layers[1:]] + [0]
     shown = [
         row.inclusive is not None and after <= row.depth

@@ -15,7 +15,7 @@ from layerbench.environment import Environment
 from layerbench.errors import ModelRunError
 from layerbench.guards import memory_explained, on_device, refuse_too_large, watch_room
 from layerbench.instruments.attach import mode_set
-from layerbench.instruments.fakes import faithful, without_memory
+from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.memory import hold
 from layerbench.instruments.resources import resident_set
 from layerbench.nested import tensors_in
@@ -75,8 +75,8 @@ def weigh_again(record: MemoryReport) -> MemoryReport:
         LayerbenchError: as `weigh`.
     """
     kind = record.environment.device.kind
-    built = zoo.build_shapes(record.workload)
-    if faithful(built.module):
+    built = shapes_of_model(record.workload)
+    if built is not None:
         tensors = list(_tensors(built))
         with (
             suppress(RunFailed),

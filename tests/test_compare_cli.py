@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli, reporters, store
+from layerbench.errors import UntrustedError
 from layerbench.records import Comparison, Profile, Structure
 from tests.sample_comparisons import measured
 from tests.sample_profiles import layered
@@ -70,7 +71,7 @@ def test_every_format_and_a_folder(layerbench, saved, tmp_path):
     status, out, _ = layerbench("compare", path, path, "--format", formats, "--out", str(tmp_path))
     assert status == 0
     names = [Path(line).name for line in out.splitlines()]
-    stem = "comparison_tiny_2x3x32x32"
+    stem = "comparison_tiny_2x3x32x32"  # once: both sides ran the same
     assert names == [f"{stem}.{suffix}" for suffix in formats.split(",")]
     assert isinstance(store.read_record(tmp_path / f"{stem}.json"), Comparison)
 
@@ -150,7 +151,9 @@ def test_different_work_has_status_2(layerbench, saved):
         (("--live", "resnet18 --out x", "resnet18"), "--out is not for one side"),
         (("--live", "resnet18 --i 1x3x64x64", "resnet18"), "give both the same --input"),
         (("--live", 'resnet18 "', "resnet18"), "cannot read"),
-        (("--live", "resnet18", "resnet18", "--iterations", "0"), "at least 1"),
+        (("--live", "resnet18", "resnet18", "--iterations", "9"), "at least 10"),
+        (("--live", "resnet18 --threads 0", "resnet18"), "--threads must be at least 1"),
+        (("a.json", "b.json", "--out", "/proc/none"), "cannot write"),
     ],
 )
 def test_what_cannot_be_meant(layerbench, arguments, says):
@@ -199,6 +202,15 @@ def test_live_in_processes_of_their_own(layerbench):
     assert status in (0, 1)
     assert (found.method, found.baseline.processes) == ("live, processes", 2)
     assert [(d.where, d.what) for d in found.differences] == [("workload", "dtype")]
+
+
+def test_a_busy_machine_is_not_taken_for_a_slow_down(layerbench, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise UntrustedError("--strict: the load is 7")
+
+    monkeypatch.setattr("layerbench.interleaved.refuse_bad_room", refuse)
+    status, _, err = layerbench("compare", "--live", SMALL, SMALL, *FEW, "--strict")
+    assert (status, err) == (2, "error: --strict: the load is 7\n")
 
 
 # --- check ----------------------------------------------------------------------------------

@@ -86,6 +86,28 @@ def test_one_process_each_says_what_it_does_not_know():
     assert compare(layered(), slow).whole.verdict == "SLOWER"
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_one_process_against_several(swapped):
+    """However far the several lie apart: their own interval may even hold 0."""
+    several = measured(spread=0.1)
+    wide = several.whole.model_copy(update={"ci_low": -0.01, "ci_high": 0.03})
+    rows = tuple(
+        row.model_copy(
+            update={"inclusive": row.inclusive.model_copy(update={"ci_low": -1.0, "ci_high": 1.0})}
+        )
+        if row.inclusive
+        else row
+        for row in several.layers
+    )
+    several = several.model_copy(update={"whole": wide, "layers": rows})
+    sides = (several, layered()) if swapped else (layered(), several)
+    found = compare(*sides)
+    assert found.method == "one process"
+    assert len(found.rows) == 9
+    name = "contender" if swapped else "baseline"
+    assert any(f"in one process: the {name}. How" in note for note in found.notes)
+
+
 def test_a_machine_whose_processes_differ_also_changes_between_runs():
     calm, wild = measured(spread=0.001), measured(spread=0.05)
     assert session_allowance(calm, calm) < 0.01
@@ -129,6 +151,7 @@ def test_rows_that_took_no_time_are_left_out():
     )
     found = compare(record, record.model_copy(update={"layers": rows}))
     assert "classifier" not in verdicts(found)
+    assert "Without a ratio, as some time is 0: classifier." in found.notes
 
 
 @pytest.mark.parametrize(
@@ -218,6 +241,13 @@ def test_rounds_that_do_not_match_cannot_be_paired():
     short = run_of(first.arrays[samples.INCLUSIVE][:100])
     with pytest.raises(ComparisonError):
         of_rounds([(first, short)])
+
+
+def test_few_rounds_are_no_evidence():
+    first, second = drifting_pair(0, 1.2)
+    few = [run_of(run.arrays[samples.INCLUSIVE][:9]) for run in (first, second)]
+    with pytest.raises(ComparisonError, match="at least 10 rounds"):
+        of_rounds([(few[0], few[1])])
 
 
 def test_in_turn_only_on_the_same_input():

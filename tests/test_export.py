@@ -68,6 +68,21 @@ def test_every_timed_row_has_its_mean():
         assert drawn[path].end_s - drawn[path].start_s == pytest.approx(row.inclusive.mean)
 
 
+def test_what_a_container_holds_that_is_never_called_is_drawn_below_its_parent():
+    """As the layers of an FPN, in a `torch.nn.ModuleList`."""
+    record = layered()
+    rows = tuple(
+        row.model_copy(update={"inclusive": None, "self_": None, "calls": 0})
+        if row.path == "features"
+        else row
+        for row in record.layers
+    )
+    before = {span.row.path: span for span in spans(record)}
+    after = {span.row.path: span for span in spans(record.model_copy(update={"layers": rows}))}
+    assert before.keys() - after.keys() == {"features"}
+    assert all(after[path].start_s == before[path].start_s for path in ("features.0", "features.2"))
+
+
 def test_speedscope_events_are_a_bracket_sequence_in_order_of_time():
     profile = json.loads(reporters.render("speedscope", store.read(RECORD)))["profiles"][0]
     open_frames, at = [], 0.0
@@ -112,6 +127,9 @@ def test_names_are_text_in_html():
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert "default-src 'none'" in page
+    named = record.workload.model_copy(update={"model": "pkg/__init__.py:build"})
+    page = reporters.render("html", record.model_copy(update={"workload": named}))
+    assert "pkg/__init__.py:build" in page
 
 
 @pytest.fixture
@@ -146,6 +164,13 @@ def test_a_row_for_each_layer_or_block(export):
     assert all(f"`{row.path}`" in text for row in leaves)
     assert "`features.0.0`" not in export(str(RECORD), "--format", "md", "--rows", "blocks")[1]
     assert export(str(RECORD), "--rows", "some")[0] == 2
+
+
+def test_a_record_without_layers_is_written_too(export):
+    path = next(iter(sorted((ROOT / "stats").glob("*/mobilenet_v2_pascal*.json"))))
+    status, out, _ = export(str(path), "--format", "md")
+    assert status == 0
+    assert out.startswith("### mobilenet_v2")
 
 
 def test_the_finest_view_leaves_nothing_out_and_counts_nothing_twice():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import layerbench
-from layerbench import static, store
+from layerbench import reporters, static, store
 from layerbench.errors import RecordError
+from layerbench.views import finest
 from layerbench.workload import Plan
 from tests.sample_comparisons import one_slower
 
@@ -56,6 +58,26 @@ def test_memory_worked_out_again_is_the_measured_one(spec, input, optimizer):
 def test_a_prediction_comes_out_again():
     predicted = layerbench.estimate_memory("tests/models.py:small", "2x3x16x16", gpu_memory="2GiB")
     assert static.half(static.again(predicted)) == static.half(predicted)
+
+
+def test_a_training_profile_comes_out_again():
+    plan = {"threads": 1, "warmup": 0, "iterations": 1}
+    measured = layerbench.profile_training("tests/models.py:small", "2x3x16x16", **plan)
+    assert static.half(static.again(measured)) == static.half(measured)
+    edited = measured.model_copy(update={"parameters": 7})
+    assert static.half(static.again(edited)) != static.half(edited)
+
+
+def test_an_export_beside_a_record_is_no_stranger(tmp_path):
+    source = next(path for path in REPORTS if path.parent.name == "layers")
+    shutil.copy(source, tmp_path / "x.json")
+    record = store.read(source)
+    for view in (record, finest(record)):
+        store.write_text(tmp_path / "x.md", reporters.render("md", view))
+        assert list(static.complaints([tmp_path])) == [(tmp_path / "x.json", None)]
+    (tmp_path / "x.md").write_bytes(b"\xff\xfe")
+    ((_, complaint),) = static.complaints([tmp_path])
+    assert complaint == "x.md is not what the record renders to"
 
 
 def test_what_is_left_out_of_a_profile_is_what_was_measured():

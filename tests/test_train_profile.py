@@ -106,6 +106,28 @@ def test_a_model_without_anything_to_train():
         layerbench.profile_training(frozen, torch.rand(1, 3, 8, 8), **QUICK)
 
 
+def test_a_model_compiled_in_place_is_refused():
+    model = Small()
+    model.compile()
+    with pytest.raises(UsageError, match="before it is compiled"):
+        layerbench.profile_training(model, torch.rand(2, 3, 8, 8), **QUICK)
+
+
+def test_an_input_that_is_changed_in_place_comes_fresh_for_every_step():
+    class Doubles(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(float(x.sum()))
+            return self.layer(x.mul_(2))
+
+    seen: list[float] = []
+    layerbench.profile_training(Doubles(), torch.ones(3, 4), **QUICK)
+    assert set(seen) == {12.0}
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [

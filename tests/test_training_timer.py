@@ -99,6 +99,18 @@ def test_known_times() -> None:
         assert timed.outside_ns == 0
 
 
+def test_what_the_model_itself_does_last_is_its_own() -> None:
+    """Also of a model without submodules."""
+    clock = ManualClock()
+    model = Takes(clock, 10, 4)
+    model.weight = nn.Parameter(torch.ones(()))
+    model.forward = lambda x: Takes.forward(model, x * model.weight)
+    timer, _ = timer_of(model, clock)
+    timed = timer.instrumented(step_of(model, torch.rand(2, 4), clock))
+    assert timed.backward_ns is not None
+    assert (timed.backward_ns.tolist(), timed.outside_ns) == ([4], 0)
+
+
 @pytest.mark.parametrize(
     "make",
     [

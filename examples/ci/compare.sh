@@ -32,5 +32,6 @@ record() {
 
 status=0
 python -m layerbench compare "$(record base)" "$(record head)" --format md >"$out/comparison.md" || status=$?
-cat "$out/comparison.md"
+[ -s "$out/comparison.md" ] || rm "$out/comparison.md" # nothing could be compared: the message stands above
+[ ! -f "$out/comparison.md" ] || cat "$out/comparison.md"
 exit "$status"

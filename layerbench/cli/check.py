@@ -77,7 +77,7 @@ def command(
     Exit status 0 where the record holds, 1 where something is SLOWER or a report says something
     else, 2 where it cannot be checked.
     """
-    from layerbench import reporters
+    from layerbench import reporters, store
     from layerbench.cli.compare import say
     from layerbench.errors import UsageError
     from layerbench.units import parse_percent
@@ -90,6 +90,8 @@ def command(
     for name in names:
         reporters.check(name, profile=False)
     share = parse_percent(threshold)
+    if out is not None:
+        store.check_writable(out)
     record, plan = _what_to_repeat(records[0], iterations, processes)
     found = _measured_again(records[0], record, plan, device, share, quiet)
     return say(found, names, out)

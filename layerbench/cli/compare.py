@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 NAME = "compare"
 
+FEWEST_ROUNDS = 10
+
 LIVE = "Measuring both now"
 
 
@@ -60,8 +62,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write DIR/comparison_<model>_<input>.*; without it the report goes to the "
-            "terminal.",
+            help="Write DIR/comparison_<what>.*; without it the report goes to the terminal.",
             rich_help_panel=_options.REPORT,
         ),
     ] = None,
@@ -81,17 +82,19 @@ def command(
     Exit status 0 where nothing is SLOWER, 1 where something is, 2 where the two cannot be
     compared.
     """
-    from layerbench import reporters
+    from layerbench import reporters, store
     from layerbench.units import parse_percent
 
     names = _options.formats(formats, out)
     for name in names:
         reporters.check(name, profile=False)
     share = parse_percent(threshold)
+    if out is not None:
+        store.check_writable(out)
     if not live:
         found = _of_files(Path(baseline), Path(contender), share)
     else:
-        _options.at_least("--iterations", iterations, 1)
+        _options.at_least("--iterations", iterations, FEWEST_ROUNDS)
         _options.at_least("--warmup", warmup, 0)
         _options.at_least("--processes", processes, 1)
         rounds = {"iterations": iterations, "warmup": warmup, "processes": processes}
@@ -140,12 +143,16 @@ def _live(
 ) -> Comparison:
     from layerbench import api
     from layerbench.cli._progress import shown
+    from layerbench.errors import ComparisonError, UntrustedError
 
     first, second = (_task(spec, rounds) for spec in specs)
     with shown("compare", quiet) as progress:
-        found = api.measure_live(
-            (first, second), names=specs, threshold=threshold, strict=strict, progress=progress
-        )
+        try:
+            found = api.measure_live(
+                (first, second), names=specs, threshold=threshold, strict=strict, progress=progress
+            )
+        except UntrustedError as error:  # whose status would say that something is slower
+            raise ComparisonError(str(error)) from error
     return found.comparison
 
 
@@ -156,7 +163,10 @@ def _task(text: str, rounds: dict[str, int]) -> Task:
     from layerbench.workload import Plan
 
     given = _parsed(text)
-    plan = Plan(threads=given["threads"], **rounds)
+    threads = given["threads"]
+    if threads is not None:
+        _options.at_least("--threads", threads, 1)
+    plan = Plan(threads=threads, **rounds)
     return Task(_options.workload_of(given), plan, devices.get(given["device"]))
 
 

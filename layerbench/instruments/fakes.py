@@ -6,21 +6,27 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import nn
 
+from layerbench import zoo
 from layerbench.instruments.attach import tensors_replaced
 from layerbench.instruments.functions import GUARDED
 from layerbench.nested import map_tensors
+from layerbench.workload import Workload
 from layerbench.zoo import Built
 
 
-def faithful(model: nn.Module) -> bool:
-    """Whether fake tensors show what real ones would.
+def shapes_of_model(workload: Workload) -> Built | None:
+    """A model without memory, if fake tensors show of it what real ones would.
 
-    The fused kernel of attention returns no attention weights on real tensors and empty ones on
-    fake tensors.
+    ``None`` where its constructor needs values, and where it holds attention's fused kernel, which
+    returns no attention weights on real tensors and empty ones on fake tensors.
     """
-    return not any(isinstance(module, GUARDED) for module in model.modules())
+    try:
+        built = zoo.build_shapes(workload)
+    except Exception:
+        return None  # a real build says what is wrong, if anything is
+    fused = any(isinstance(module, GUARDED) for module in built.module.modules())
+    return None if fused else built
 
 
 def fake_tensors() -> AbstractContextManager[object]:

@@ -7,7 +7,9 @@ belongs to the module that was running when the forward made it, told by autogra
 (see `layerbench.instruments.running`); one that accumulates a gradient, to the parameter's owner.
 
 Known limitations: activation checkpointing runs modules again inside the backward, which counts
-as backward of the module that checkpoints; a module that runs outside Python is timed as one.
+as backward of the module whose node asked for it (with ``use_reentrant=True`` the one that
+checkpoints, else the first inside it to go backward); a module that runs outside Python is timed
+as one.
 """
 
 from __future__ import annotations
@@ -133,16 +135,18 @@ class StepTimer:
         clock.reserve(self._marks)
         marks: list[int] = []
         handles = ExitStack()
-        begin = _get_sequence_nr()
+        begin = end = _get_sequence_nr()
         with handles, ExitStack() as attached:
             for mark, done in self._phases(step):
                 marks.append(mark)
                 if done == "copy":
                     attached.enter_context(attributes_replaced(self._replaced))
                     marks.append(clock.mark())
+                elif done == "forward":
+                    end = _get_sequence_nr()
                 elif done == "loss":
                     attached.close()
-                    self._hook_nodes(self._loss, begin, handles)
+                    self._hook_nodes(self._loss, begin, end, handles)
                     marks.append(clock.mark())
         clock.synchronize()
         try:
@@ -185,9 +189,11 @@ class StepTimer:
 
     # --- the backward ----------------------------------------------------------------------
 
-    def _hook_nodes(self, loss: torch.Tensor, begin: int, handles: ExitStack) -> None:
-        """Let every node of the loss's graph mark when it begins."""
-        end = max((call[4] for call in self._calls), default=begin)
+    def _hook_nodes(self, loss: torch.Tensor, begin: int, end: int, handles: ExitStack) -> None:
+        """Let every node of the loss's graph mark when it begins.
+
+        The numbers from ``begin`` to ``end`` were drawn in the forward.
+        """
         owners = self._owners(begin, end)
         mark, nodes = self._clock.mark, self._nodes
 

@@ -80,8 +80,9 @@ class Comparison(Frozen):
         method: where the spread between processes comes from; the first is the only one in
             which it is assumed, not measured.
         threshold: ratios closer to 1 than this are the same to the reader (0.05 for 5 %).
-        allowance: added to the threshold where the two sides were measured one after the other:
-            what the machine itself may have changed by meanwhile.
+        allowance: what the machine itself may have changed by between two sides that were measured
+            one after the other: a change must exceed threshold and allowance to be called, and the
+            interval with the allowance lie within the threshold to be the same.
         whole: the untouched whole model.
         rows: modules and functions that were timed on both sides, in the contender's order.
         added, missing: paths of rows that only the contender, or only the baseline, has.

@@ -10,7 +10,7 @@ from layerbench.records import CHANGES, ComparedRow, Comparison
 from layerbench.reporters import layout
 
 METHODS = {
-    "one process": "two records of one process each; how far processes lie apart is assumed",
+    "one process": "two records, one or both of one process; their spread is assumed",
     "processes": "two records of several processes each; how far processes lie apart is measured",
     "live, one process": "both measured in turn, in one process",
     "live, processes": "both measured in turn, in each of several fresh processes",
@@ -81,7 +81,7 @@ def verdict_sentence(record: Comparison) -> str:
     row = record.whole
     before, after = milliseconds(row)
     allowance = (
-        f" and {units.percent(record.allowance, digits=1)} for what the machine may have changed"
+        f", and {units.percent(record.allowance, digits=1)} beyond that may be the machine's"
         if record.allowance
         else ""
     )

@@ -50,8 +50,9 @@ def render(record: Frozen) -> str:
     from markdown_it import MarkdownIt
 
     text = markdown.render(record)
-    # "html": False makes markup in a layer's name visible text.
-    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
+    # "html": False makes markup in a layer's name visible text; __init__ is a name, not bold.
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    body = parser.disable(["emphasis", "link", "image", "autolink", "entity"]).render(text)
     body = re.sub(r"<(/?)h3>", r"<\1h1>", body)
     title = text.partition("\n")[0].lstrip("# ")
     return _PAGE.format(

@@ -2,7 +2,8 @@
 
 A record holds no single forward but each row's distribution. Means add up (the mean of a module
 is the sum of its children's means and its own), so the forward drawn is the one in which every
-row takes its mean, children in order of execution, what a module does itself at its end.
+row takes its mean, children in order of execution, what a module does itself at its end. A module
+that several parents call stands below the first, with all its calls, cut off at that parent's end.
 """
 
 from __future__ import annotations
@@ -42,20 +43,27 @@ def _laid_out(rows: Sequence[LayerRow], index: int, start_s: float, end_s: float
     at = start_s
     for child in _children(rows, index):
         times = rows[child].inclusive
-        if times is not None:
-            # A rounded sum of children may pass its parent's end by a rounding.
-            until = min(at + times.mean, end_s)
-            yield from _laid_out(rows, child, at, until)
-            at = until
+        assert times is not None
+        until = min(at + times.mean, end_s)
+        yield from _laid_out(rows, child, at, until)
+        at = until
 
 
 def _children(rows: Sequence[LayerRow], index: int) -> Iterator[int]:
-    """Rows are in tree order: a row's descendants follow it, one deeper the children."""
-    depth = rows[index].depth
+    """The timed rows below a row with no timed row between.
+
+    Rows are in tree order: a row's descendants follow it. A container that is never called itself
+    (`torch.nn.ModuleList`) has no time, and what it holds is its parent's.
+    """
+    below = None
     for child in range(index + 1, len(rows)):
-        if rows[child].depth <= depth:
+        row = rows[child]
+        if row.depth <= rows[index].depth:
             return
-        if rows[child].depth == depth + 1:
+        if below is not None and row.depth > below:
+            continue
+        below = row.depth if row.inclusive is not None else None
+        if row.inclusive is not None:
             yield child
 
 
