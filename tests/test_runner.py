@@ -305,7 +305,7 @@ def test_a_module_cannot_go_to_other_processes() -> None:
 
 
 def test_strict_refuses_a_verdict_that_is_not_stable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_refuse_bad_room", lambda *_: None)
+    monkeypatch.setattr(runner, "refuse_bad_room", lambda *_: None)
     _, profile = manual_run(Plan(warmup=0, iterations=4, function_iterations=0))
     noisy = profile.model_copy(
         update={
