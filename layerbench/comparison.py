@@ -36,9 +36,6 @@ DISCOVERY_RATE = 0.05
 ASSUMED_SCALE = 0.15
 ASSUMED_DF = 3.0
 
-# A machine whose processes differ by so much changes as much from one measurement to the next.
-SESSION_FACTOR = 1.0
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -151,7 +148,7 @@ def session_allowance(baseline: Profile, contender: Profile) -> float:
     ]
     deviations = [value - sum(group) / len(group) for group in groups for value in group]
     df = sum(len(group) - 1 for group in groups)
-    return SESSION_FACTOR * math.sqrt(sum(value**2 for value in deviations) / df)
+    return math.sqrt(sum(value**2 for value in deviations) / df)
 
 
 def _ratio(baseline: Summary, contender: Summary) -> LogRatio | None:

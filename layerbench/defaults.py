@@ -14,3 +14,5 @@ CAP_FACTOR = 10
 # layers: fewer rounds tell as much.
 TRAINING_WARMUP = 5
 TRAINING_ITERATIONS = 50
+# Of fewer rounds the interval is that of all rounds, and a live comparison says nothing.
+FEWEST_ROUNDS = 10

@@ -8,6 +8,7 @@ import numpy as np
 
 from layerbench import ratios, samples
 from layerbench.comparison import Evidence
+from layerbench.defaults import FEWEST_ROUNDS
 from layerbench.errors import ComparisonError
 from layerbench.ratios import LogRatio
 from layerbench.samples import RowFacts, Run
@@ -18,9 +19,6 @@ from layerbench.stats import Resampler, Samples
 # 20 blocks came out 0.5 to 0.9 % apart, of which the rounds themselves explain 0.7 %.
 LAYOUT_SCALE = 0.005
 LAYOUT_DF = 20.0
-
-FEWEST_ROUNDS = 10
-"""Of fewer, the interval is that of all rounds, and says nothing."""
 
 
 def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerbench.cli import _options
-from layerbench.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.defaults import FEWEST_ROUNDS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
 
 if TYPE_CHECKING:
     from layerbench.interleaved import Task
     from layerbench.records import Comparison
 
 NAME = "compare"
-
-FEWEST_ROUNDS = 10
 
 LIVE = "Measuring both now"
 

@@ -85,6 +85,13 @@ def threads(record: Profile) -> int | None:
     return record.environment.machine.threads or record.plan.threads
 
 
+def place(record: Profile) -> str:
+    """Where it was measured: the device, and the threads where they are known."""
+    number = threads(record)
+    device = record.environment.device.name
+    return device if number is None else f"{device}, {plural(number, 'thread')}"
+
+
 def shapes(row: LayerRow) -> str:
     """The input shapes of a row; empty if no tensor came in."""
     return ", ".join(units.shape(shape) for shape in row.input_shapes)

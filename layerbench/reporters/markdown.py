@@ -189,18 +189,12 @@ def _memory_blocks(rows: Sequence[MemoryRow]) -> list[str]:
 def _profile(record: Profile) -> str:
     workload = record.workload
     parts = [
-        f"### {layout.model_name(workload)} on {workload.input}, {_place(record)}",
+        f"### {layout.model_name(workload)} on {workload.input}, {layout.place(record)}",
         _whole(record),
         *([_blocks(record)] if layout.blocks(record) else []),
         _origin(record),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _place(record: Profile) -> str:
-    threads = layout.threads(record)
-    device = record.environment.device.name
-    return device if threads is None else f"{device}, {layout.plural(threads, 'thread')}"
 
 
 def _whole(record: Profile) -> str:

@@ -114,12 +114,15 @@ _MARKS = {"stable": "", "noisy": " ~", "drifting": " >"}
 def _side_by_side(profiles: Sequence[Profile]) -> tuple[dict[str, str], list[list[str]]]:
     """Columns, by device and threads, and rows in the order of the profiles."""
     places = {
-        _place(record): (_natural(record.environment.device.name), layout.threads(record) or 0)
+        layout.place(record): (
+            _natural(record.environment.device.name),
+            layout.threads(record) or 0,
+        )
         for record in profiles
     }
     works: dict[tuple[str, str, str], dict[str, Profile]] = {}
     for record in profiles:
-        place = _place(record)
+        place = layout.place(record)
         work = (layout.model_name(record.workload), _input(record), units.count(record.parameters))
         there = works.setdefault(work, {})
         if place not in there or there[place].environment.started < record.environment.started:
@@ -131,12 +134,6 @@ def _side_by_side(profiles: Sequence[Profile]) -> tuple[dict[str, str], list[lis
         [*work, *(_median(there.get(place)) for place in ordered)] for work, there in works.items()
     ]
     return columns, rows
-
-
-def _place(record: Profile) -> str:
-    threads = layout.threads(record)
-    device = record.environment.device.name
-    return device if threads is None else f"{device}, {layout.plural(threads, 'thread')}"
 
 
 def _median(record: Profile | None) -> str:
