@@ -24,7 +24,7 @@ step 'ruff check' ruff check
 step 'ruff format' ruff format --check
 step 'mypy --strict' mypy --strict --package layerbench
 step 'import-linter' lint-imports
-step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh .ci/run
+step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh ./*/*/*.sh .ci/run
 step pytest "$PYTHON" -m pytest "$@"
 
 # Nothing follows pytest's own summary unless something failed.

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from layerbench.api import (
         compare_live,
         estimate_memory,
+        estimate_training_time,
         memory,
         profile,
         profile_training,
         structure,
+        sweep,
         time_layers,
+        train,
     )
     from layerbench.comparison import compare
     from layerbench.records import (
@@ -27,8 +30,12 @@ if TYPE_CHECKING:
         MemoryEstimate,
         MemoryReport,
         Profile,
+        Recipe,
         Structure,
+        Sweep,
+        TrainingForecast,
         TrainingProfile,
+        TrainingRun,
     )
     from layerbench.store import read
     from layerbench.workload import Plan, Workload
@@ -37,11 +44,14 @@ _HOMES = {
     "compare": "layerbench.comparison",
     "compare_live": "layerbench.api",
     "estimate_memory": "layerbench.api",
+    "estimate_training_time": "layerbench.api",
     "memory": "layerbench.api",
     "profile": "layerbench.api",
     "profile_training": "layerbench.api",
     "structure": "layerbench.api",
+    "sweep": "layerbench.api",
     "time_layers": "layerbench.api",
+    "train": "layerbench.api",
     "read": "layerbench.store",
     "Comparison": "layerbench.records",
     "LayerRow": "layerbench.records",
@@ -50,6 +60,10 @@ _HOMES = {
     "Profile": "layerbench.records",
     "Structure": "layerbench.records",
     "TrainingProfile": "layerbench.records",
+    "Recipe": "layerbench.records",
+    "Sweep": "layerbench.records",
+    "TrainingForecast": "layerbench.records",
+    "TrainingRun": "layerbench.records",
     "Plan": "layerbench.workload",
     "Workload": "layerbench.workload",
 }
@@ -61,19 +75,26 @@ __all__ = [
     "MemoryReport",
     "Plan",
     "Profile",
+    "Recipe",
     "Structure",
+    "Sweep",
+    "TrainingForecast",
     "TrainingProfile",
+    "TrainingRun",
     "Workload",
     "__version__",
     "compare",
     "compare_live",
     "estimate_memory",
+    "estimate_training_time",
     "memory",
     "profile",
     "profile_training",
     "read",
     "structure",
+    "sweep",
     "time_layers",
+    "train",
 ]
 
 

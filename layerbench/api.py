@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,15 +34,23 @@ from layerbench.records import (
     Comparison,
     MemoryEstimate,
     MemoryReport,
+    Precision,
     Profile,
     Structure,
+    Sweep,
+    TrainingForecast,
     TrainingProfile,
+    Unreadable,
 )
 from layerbench.records.memory import Optimizer
 from layerbench.replication import Job, measure_in_processes, measure_pair_in_processes
 from layerbench.samples import Run
 from layerbench.stepping import profile_step
+from layerbench.sweeping import run_sweep
 from layerbench.tracing import check_optimizer
+from layerbench.training.forecast import Extent, forecast
+from layerbench.training.phases import recipe_for
+from layerbench.training.run import Trained, Where, run_training
 from layerbench.units import parse_bytes
 from layerbench.weighing import weigh
 from layerbench.workload import DType, Granularity, MemoryFormat, Mode, Plan, Workload
@@ -52,6 +62,7 @@ __all__ = [
     "Measurement",
     "compare_live",
     "estimate_memory",
+    "estimate_training_time",
     "measure",
     "measure_live",
     "measure_memory",
@@ -59,7 +70,9 @@ __all__ = [
     "profile",
     "profile_training",
     "structure",
+    "sweep",
     "time_layers",
+    "train",
 ]
 
 
@@ -119,7 +132,7 @@ def profile(
         iterations=_count("iterations", iterations, 1),
         function_iterations=_count("function_iterations", function_iterations, 0),
         processes=_count("processes", processes, 1),
-        threads=None if threads is None else _count("threads", threads, 1),
+        threads=_threads(threads),
         until=until,
         granularity=granularity,
     )
@@ -289,6 +302,193 @@ def estimate_memory(
     return with_fit(estimate, _count("gpu_memory", size, 1), progress=progress)
 
 
+def train(
+    model: str,
+    phase: int = 2,
+    *,
+    data: str | None = None,
+    data_dir: str | Path = "data",
+    download: bool = False,
+    size: tuple[int, int] | None = None,
+    pretrained: bool | None = None,
+    batch: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    warmup_epochs: float | None = None,
+    patience: int | None = None,
+    precision: Precision = "float32",
+    limit: int | None = None,
+    samples: int | None = None,
+    channels_last: bool = False,
+    unreadable: Unreadable = "fatal",
+    seed: int = 0,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int = 0,
+    output_dir: str | Path = "outputs",
+    resume: bool | str | Path = False,
+    checkpoint_minutes: float = 10.0,
+    points: bool = True,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train or fine-tune a classifier, and write what a run writes.
+
+    Args:
+        model: a model spec.
+        phase: 1 trains on ImageNet-1K from scratch, 2 fine-tunes on CIFAR-100; what it decides
+            can be said otherwise by the arguments that follow.
+        data, size, pretrained, batch, epochs, lr, weight_decay, warmup_epochs, patience,
+            precision, limit, samples, channels_last, unreadable, seed: see `Recipe`; ``None``
+            means the phase's usual. A patience of 0 never stops early.
+        device, data_dir, download, workers, threads, output_dir, resume, checkpoint_minutes,
+            points: see `layerbench.training.run.Where`.
+        progress: hears of each step.
+
+    Returns:
+        the record, the folder and the model.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    recipe = recipe_for(
+        model,
+        phase,
+        pretrained=pretrained,
+        size=size,
+        data=data,
+        batch=batch,
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup_epochs=warmup_epochs,
+        patience=patience,
+        precision=precision,
+        limit=limit,
+        samples=samples,
+        channels_last=channels_last,
+        unreadable=unreadable,
+        seed=seed,
+    )
+    where = Where(
+        device=device,
+        data=Path(data_dir),
+        outputs=Path(output_dir),
+        download=download,
+        workers=_count("workers", workers, 0),
+        threads=_threads(threads),
+        resume=Path(resume) if isinstance(resume, str) else resume,
+        checkpoint_minutes=checkpoint_minutes,
+        points=points,
+    )
+    return run_training(recipe, where, progress=progress)
+
+
+def estimate_training_time(
+    model: str,
+    *,
+    data: str = "synthetic",
+    data_dir: str | Path = "data",
+    download: bool = False,
+    size: tuple[int, int] | None = None,
+    batch: int = 8,
+    samples: int | None = None,
+    val_samples: int | None = None,
+    epochs: int = 3,
+    precision: Precision = "float32",
+    channels_last: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int = 0,
+    warmup: int = 5,
+    steps: int = 40,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TrainingForecast:
+    """Measure some steps of a training and say how long all of it will take, with an interval.
+
+    Args:
+        model: a model spec.
+        data, data_dir, download, size, batch, epochs, precision, channels_last, device, threads,
+            workers, seed: as in `train`.
+        samples, val_samples: images an epoch trains on and validates; ``None`` for as many as the
+            data set has. Where only ``samples`` is given, nothing is validated.
+        warmup, steps: steps that do not count, and steps measured.
+        progress: hears of each step.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    if samples is not None:
+        _count("samples", samples, 1)
+        val_samples = val_samples or 0
+    recipe = recipe_for(
+        model,
+        pretrained=False,
+        size=size,
+        data=data,
+        batch=batch,
+        epochs=epochs,
+        precision=precision,
+        channels_last=channels_last,
+        seed=seed,
+    )
+    extent = Extent(samples, val_samples, _count("warmup", warmup, 0), _count("steps", steps, 2))
+    where = Where(
+        device=device,
+        data=Path(data_dir),
+        download=download,
+        workers=_count("workers", workers, 0),
+        threads=_threads(threads),
+    )
+    return forecast(recipe, extent, where, progress=progress)
+
+
+def sweep(
+    models: Sequence[str],
+    *,
+    batches: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    sizes: Sequence[int] | None = None,
+    dtype: DType = "float32",
+    channels_last: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    seconds: float = 20.0,
+    runs: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Latency, memory and FLOPs of models over input sizes and batch sizes.
+
+    Args:
+        models: model specs.
+        batches: images a forward; each climb ends at the first that does not fit.
+        sizes: heights and widths; ``None`` for what each model is meant for.
+        dtype, channels_last, device, threads: as in `profile`.
+        seconds: for each point, about.
+        runs: a folder with finished trainings.
+        progress: hears of each point.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    return run_sweep(
+        models,
+        sorted(_count("batches", batch, 1) for batch in batches),
+        None if sizes is None else [_count("sizes", size, 1) for size in sizes],
+        devices.get(device),
+        dtype=dtype,
+        memory_format="channels_last" if channels_last else "contiguous",
+        threads=_threads(threads),
+        seconds=seconds,
+        runs=None if runs is None else Path(runs),
+        progress=progress,
+    )
+
+
+def _threads(threads: int | None) -> int | None:
+    return None if threads is None else _count("threads", threads, 1)
+
+
 def _optimizer(training: bool, optimizer: Optimizer | None) -> Optimizer | None:
     if optimizer is not None and not training:
         raise UsageError("an optimizer belongs to a training step: pass training=True")
@@ -359,7 +559,7 @@ def profile_training(
     plan = Plan(
         warmup=_count("warmup", warmup, 0),
         iterations=_count("iterations", iterations, 1),
-        threads=None if threads is None else _count("threads", threads, 1),
+        threads=_threads(threads),
         function_iterations=0,
     )
     workload, subject = _what_runs(
@@ -425,7 +625,7 @@ def compare_live(
         warmup=_count("warmup", warmup, 0),
         iterations=_count("iterations", iterations, 1),
         processes=_count("processes", processes, 1),
-        threads=None if threads is None else _count("threads", threads, 1),
+        threads=_threads(threads),
     )
     tasks, subjects = [], []
     for model in (baseline, contender):

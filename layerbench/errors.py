@@ -10,6 +10,8 @@
     │   └── DeviceUnavailable       no such device on this machine
     ├── ModelRunError               the model does not take this input (says where)
     ├── NotEnoughMemory             says what was requested and what is free
+    ├── DataError                   a data set that is not there, or damaged
+    ├── TrainingStopped             a training that cannot go on: a loss that is no number
     ├── OutputError                 a report cannot be written there
     ├── RecordError                 a file that is no (valid) record
     ├── ComparisonError             two measurements that are not of the same work
@@ -52,6 +54,16 @@ class ModelRunError(LayerbenchError):
 
 class NotEnoughMemory(LayerbenchError):
     """The run needs more memory than there is; the message says how much of each."""
+
+
+class DataError(LayerbenchError):
+    """A data set that is not there or damaged; the message says what to put where."""
+
+
+class TrainingStopped(LayerbenchError):
+    """A training that cannot go on; the message says where its last good state lies."""
+
+    exit_status = 1
 
 
 class OutputError(LayerbenchError):

@@ -16,7 +16,7 @@ from typing import Any
 from layerbench import reporters, store
 from layerbench.anatomy import dissect
 from layerbench.assembly import assemble
-from layerbench.errors import LayerbenchError
+from layerbench.errors import DeviceUnavailable, LayerbenchError
 from layerbench.estimation.prediction import predict
 from layerbench.progress import Progress, Silent
 from layerbench.records import (
@@ -29,8 +29,8 @@ from layerbench.records import (
 )
 from layerbench.reporters.json import document
 from layerbench.runner import look
-from layerbench.views import finest
-from layerbench.weighing import weigh_again
+from layerbench.views import finest, with_training_memory
+from layerbench.weighing import weigh_again, weigh_without_memory
 from layerbench.workload import Frozen
 
 # A profile's plan and surroundings are no result; times are no matter of the workload.
@@ -102,7 +102,8 @@ def _(record: MemoryReport) -> dict[str, Any]:
 
 @half.register
 def _(record: TrainingProfile) -> dict[str, Any]:
-    kept = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters", "rows"}
+    kept = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters"}
+    kept |= {"rows", "memory"}
     exclude: dict[str, Any] = dict.fromkeys(set(TrainingProfile.model_fields) - kept, True)
     exclude["rows"] = {"__all__": _MEASURED_OF_A_STEP}
     return record.model_dump(mode="json", by_alias=True, exclude=exclude)
@@ -130,10 +131,20 @@ def _(record: Profile) -> Profile:
 @again.register
 def _(record: TrainingProfile) -> TrainingProfile:
     made = dissect(record.workload)
-    names = set(TrainingRow.model_fields) - _MEASURED_OF_A_STEP
+    names = set(TrainingRow.model_fields) - _MEASURED_OF_A_STEP - {"kept", "live"}
     rows = (TrainingRow(**{name: getattr(row, name) for name in names}) for row in made.rows)
     update = {"rows": tuple(rows), "model_type": made.model_type, "parameters": made.parameters}
-    return record.model_copy(update=update)
+    made_anew = record.model_copy(update=update)
+    if record.memory is None:
+        return made_anew
+    try:
+        report = weigh_without_memory(record.workload, record.optimizer, record.environment)
+    except DeviceUnavailable:
+        # Autograd refuses stand-ins for a GPU's tensors where there is none: memory goes unchecked.
+        held = {row.path: {"kept": row.kept, "live": row.live} for row in record.rows}
+        taken = tuple(row.model_copy(update=held.get(row.path, {})) for row in made_anew.rows)
+        return made_anew.model_copy(update={"rows": taken})
+    return with_training_memory(made_anew, report)
 
 
 @again.register

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from layerbench import zoo
 from layerbench.devices import Device
 from layerbench.environment import Environment
-from layerbench.errors import ModelRunError, UsageError
+from layerbench.errors import LayerbenchError, ModelRunError, UsageError
 from layerbench.guards import (
     garbage_collection_off,
     memory_explained,
@@ -35,6 +36,8 @@ from layerbench.samples import RowFacts
 from layerbench.stats import Resampler, paired_ratio, summarize
 from layerbench.tracing import check_optimizer, loss_of, make_optimizer
 from layerbench.tree import positions, tree_order
+from layerbench.views import with_training_memory
+from layerbench.weighing import weigh, weigh_without_memory
 from layerbench.workload import Plan, Workload
 from layerbench.zoo import Built
 
@@ -85,7 +88,28 @@ def profile_step(
             rounds = _Rounds(trained, progress or Silent())
             with garbage_collection_off():
                 rounds.run(plan)
-            return _record(workload, plan, optimizer, trained, rounds, room.finish())
+        record = _record(workload, plan, optimizer, trained, rounds, room.finish())
+    # What holds the model refers to itself: without a collection its memory would stay taken.
+    del built, trained, rounds
+    gc.collect()
+    return _with_memory(record, device, subject)
+
+
+def _with_memory(record: TrainingProfile, device: Device, subject: Built | None) -> TrainingProfile:
+    """Add what a step's tensors hold, by phase and by module.
+
+    A model given by name is weighed without taking memory; one handed over, in two more steps.
+    """
+    workload, optimizer = record.workload, record.optimizer
+    try:
+        if subject is None:
+            report = weigh_without_memory(workload, optimizer, record.environment)
+        else:
+            report = weigh(workload, device, optimizer=optimizer, subject=subject)
+    except LayerbenchError as error:
+        note = f"memory could not be worked out: {error}"
+        return record.model_copy(update={"notes": (*record.notes, note)})
+    return with_training_memory(record, report)
 
 
 def _copied(subject: Built) -> Built:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -22,7 +22,10 @@ from layerbench.records import (
     MemoryReport,
     Profile,
     Structure,
+    Sweep,
+    TrainingForecast,
     TrainingProfile,
+    TrainingRun,
 )
 from layerbench.workload import OWN_WEIGHTS, Frozen, Plan, Workload
 
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
+# Beside a training run's record lies what was asked of it, under this name.
+RECIPE = "recipe.json"
+
 # A new kind of record is one more line: the value of its field ``record``, and its class.
 RECORDS: dict[str, type[Frozen]] = {
     "profile": Profile,
@@ -40,6 +46,9 @@ RECORDS: dict[str, type[Frozen]] = {
     "memory estimate": MemoryEstimate,
     "comparison": Comparison,
     "training profile": TrainingProfile,
+    "training run": TrainingRun,
+    "training forecast": TrainingForecast,
+    "sweep": Sweep,
 }
 
 
@@ -65,9 +74,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
+    with replaced(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """As `write_bytes`, for what is written piece by piece: the file takes its place at the end.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, data)
+        with _replacing(path) as file:
+            yield file
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -86,12 +107,13 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _replace(path: Path, data: bytes) -> None:
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         # Exclusive, so that nothing else is overwritten; `open`, so that the umask holds.
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -210,8 +232,13 @@ def read_all_kinds(places: Iterable[Path]) -> list[tuple[Path, Frozen]]:
 
 
 def _records_in(folder: Path) -> Iterator[Path]:
-    """A record's name holds one dot; exports such as ``X.trace.json`` hold two."""
-    return (path for path in folder.rglob("*.json") if path.name.count(".") == 1)
+    """A record's name holds one dot; exports such as ``X.trace.json`` hold two.
+
+    What a training run was asked is not a record of what it did.
+    """
+    return (
+        path for path in folder.rglob("*.json") if path.name.count(".") == 1 and path.name != RECIPE
+    )
 
 
 def _each_once(found: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
@@ -300,14 +327,25 @@ def places(profile: Profile, out: Path) -> Places:
 
 
 def place(
-    record: Structure | MemoryReport | MemoryEstimate | Comparison | TrainingProfile, out: Path
+    record: Structure
+    | MemoryReport
+    | MemoryEstimate
+    | Comparison
+    | TrainingProfile
+    | TrainingForecast,
+    out: Path,
 ) -> Path:
     """``<out>/<base>``, without the ending of a format: these do not depend on the machine.
 
-    A training profile does, and lies in its device's folder.
+    A training profile and a forecast do, and lie in their device's folder.
     """
     if isinstance(record, TrainingProfile):
         name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"
+        return out / record.environment.device.slug / name
+    if isinstance(record, TrainingForecast):
+        recipe = record.recipe
+        size = "x".join(map(str, recipe.size))
+        name = f"training-time_{model_name(recipe.model)}_{recipe.data}_{size}_b{recipe.batch}"
         return out / record.environment.device.slug / name
     if isinstance(record, Comparison):
         names = [work_name(side.workload) for side in (record.baseline, record.contender)]

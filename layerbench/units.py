@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from layerbench.errors import UsageError
 
@@ -21,6 +22,9 @@ LEAST_DIGITS = 2
 MOST_DIGITS = 6
 
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+# Shorter times are told in seconds with decimals.
+SHORT_S = 120.0
+_LONG_UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 _BYTE_UNITS = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
 _FLOP_UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
 _COUNT_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
@@ -53,6 +57,22 @@ def seconds(value: float, half_width: float | None = None, unit: str | None = No
 def milliseconds(value: float, half_width: float | None = None) -> str:
     """A time in milliseconds without the unit, for a column that names it: ``0.1234``."""
     return _in_unit(value, half_width, "ms")
+
+
+def duration(value: float) -> str:
+    """A longer time in the two units that matter: ``3 d 04 h``, ``2 h 05 min``, ``95.20 s``.
+
+    Args:
+        value: seconds.
+    """
+    if value < SHORT_S:
+        return seconds(value)
+    for (large, size), (small, part) in pairwise(_LONG_UNITS.items()):
+        # In whole small units, so that 59 min 59.9 s is an hour and not 60 min.
+        units, rest = divmod(round(value / part), round(size / part))
+        if value >= size or (units and rest == 0 and value >= size - part / 2):
+            return f"{units} {large} {rest:02d} {small}"
+    raise AssertionError(value)
 
 
 def per_second(value: float) -> str:

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from layerbench.records import (
+    PHASES,
     MemoryEstimate,
     MemoryReport,
     MemoryRow,
+    Phase,
     Profile,
     Structure,
     StructureRow,
     TimelinePoint,
+    TrainingMemory,
+    TrainingProfile,
 )
-from layerbench.tree import positions
+from layerbench.tree import ancestors, positions
 
 AnyRecord = TypeVar("AnyRecord", bound=Structure | MemoryReport | MemoryEstimate)
 
@@ -37,6 +41,47 @@ def down_to(record: AnyRecord, depth: int | None) -> AnyRecord:
     if not isinstance(record, Structure):
         update["timeline"] = tuple(_moved(point, home) for point in record.timeline)
     return cast(AnyRecord, record.model_copy(update=update))
+
+
+def with_training_memory(record: TrainingProfile, report: MemoryReport) -> TrainingProfile:
+    """The training profile with what a report on the same step says of memory.
+
+    Args:
+        record: rows by module.
+        report: of a training step of the same model.
+    """
+    kept = {row.path: row.kept for row in report.rows}
+    live = live_peaks(report)
+    rows = tuple(
+        row.model_copy(
+            update={
+                "kept": kept.get(row.path),
+                "live": {p: live[row.path, p] for p in PHASES if (row.path, p) in live},
+            }
+        )
+        for row in record.rows
+    )
+    memory = TrainingMemory(
+        resident=report.resident_bytes,
+        peak=report.peak,
+        live={phase: live[None, phase] for phase in PHASES if (None, phase) in live},
+    )
+    return record.model_copy(update={"rows": rows, "memory": memory})
+
+
+def live_peaks(report: MemoryReport) -> dict[tuple[str | None, Phase], int]:
+    """The most bytes alive in a phase while a module, or one below it, ran.
+
+    Under the path ``None``: in the phase, whatever ran.
+    """
+    peaks: dict[tuple[str | None, Phase], int] = {}
+    for point in report.timeline:
+        path = None if point.owner is None else report.rows[point.owner].path
+        places = [None] if path is None else [None, path, *ancestors(path)]
+        for place in places:
+            key = (place, point.phase)
+            peaks[key] = max(peaks.get(key, 0), point.live_max)
+    return peaks
 
 
 def finest(record: Profile) -> Profile:

@@ -67,28 +67,44 @@ def weigh(
 def weigh_again(record: MemoryReport) -> MemoryReport:
     """What a report must say of the same workload on any machine; no memory is taken.
 
-    The run is made on tensors that say they are on the report's device. What its machine and
-    process had to do with it is taken over. A model for which such tensors do not suffice runs
-    for real, on that device.
+    What the report's machine and process had to do with it is taken over.
 
     Raises:
         LayerbenchError: as `weigh`.
     """
-    kind = record.environment.device.kind
-    built = shapes_of_model(record.workload)
+    made = weigh_without_memory(record.workload, record.optimizer, record.environment)
+    machine = ("environment", "process", "allocator")
+    return made.model_copy(update={name: getattr(record, name) for name in machine})
+
+
+def weigh_without_memory(
+    workload: Workload, optimizer: Optimizer | None, environment: Environment
+) -> MemoryReport:
+    """The report of a workload as `weigh` would make it, without taking the memory.
+
+    The run is made on tensors that say they are on the environment's device. A model for which
+    such tensors do not suffice runs for real, on that device.
+
+    Args:
+        workload, optimizer: as for `weigh`.
+        environment: for the record; its device is the one that tensors lie on.
+
+    Raises:
+        LayerbenchError: as `weigh`.
+    """
+    kind = environment.device.kind
+    built = shapes_of_model(workload)
     if built is not None:
         tensors = list(_tensors(built))
         with (
             suppress(RunFailed),
-            mode_set(built.module, record.workload.mode == "train"),
+            mode_set(built.module, workload.mode == "train"),
             without_memory(built, kind) as stand_in,
         ):
-            traced = trace_run(stand_in, optimizer=record.optimizer, device=kind)
-            measured = _Measured(traced, record.process, record.allocator)
-            return _record(record.workload, record.optimizer, measured, tensors, record.environment)
-    made = weigh(record.workload, devices.get(kind), optimizer=record.optimizer)
-    machine = ("environment", "process", "allocator")
-    return made.model_copy(update={name: getattr(record, name) for name in machine})
+            traced = trace_run(stand_in, optimizer=optimizer, device=kind)
+            measured = _Measured(traced, None, None)
+            return _record(workload, optimizer, measured, tensors, environment)
+    return weigh(workload, devices.get(kind), optimizer=optimizer)
 
 
 def _own(workload: Workload, subject: Built | None, *, training: bool) -> Built:

@@ -113,3 +113,26 @@ def small_with_input() -> tuple[nn.Module, torch.Tensor]:
 def no_module() -> int:
     """Not what a model callable should give."""
     return 3
+
+
+def digit_reader(classes: int = 10) -> nn.Module:
+    """A small network without batch statistics or dropout, for images of any size."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.GroupNorm(4, 16),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.GroupNorm(4, 32),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, classes),
+    )
+
+
+def dropping_reader() -> nn.Module:
+    """`digit_reader` with dropout: what a step draws changes the weights."""
+    reader = digit_reader()
+    reader.insert(8, nn.Dropout(0.2))
+    return reader

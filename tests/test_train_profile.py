@@ -12,7 +12,14 @@ from torch import nn
 import layerbench
 from layerbench import cli, reporters, store
 from layerbench.errors import ModelRunError, UsageError
-from layerbench.records import STEP_PHASES, PhaseRow, TrainingProfile, TrainingRow
+from layerbench.records import (
+    STEP_PHASES,
+    Peak,
+    PhaseRow,
+    TrainingMemory,
+    TrainingProfile,
+    TrainingRow,
+)
 from layerbench.workload import Plan
 from tests.models import Small
 from tests.sample_profiles import environment, rows, summary
@@ -54,6 +61,8 @@ def sample() -> TrainingProfile:
                 forward_self=row.self_,
                 backward=twice(row.inclusive),
                 backward_self=twice(row.self_),
+                kept=None if row.inclusive is None else 2**20,
+                live={} if row.inclusive is None else {"forward": 5 * 2**20, "backward": 9 * 2**20},
                 note=row.note,
             )
             for row in rows()
@@ -66,6 +75,17 @@ def sample() -> TrainingProfile:
         outside_s=0.3e-3,
         forward_sum_ratio=1.0,
         backward_sum_ratio=1.0,
+        memory=TrainingMemory(
+            resident=2**20,
+            peak=Peak(
+                bytes=9 * 2**20,
+                owner="features",
+                phase="backward",
+                operator="aten.convolution_backward",
+                by_category={"parameters": 2**20, "activations": 8 * 2**20},
+            ),
+            live={"forward": 5 * 2**20, "loss": 6 * 2**20, "backward": 9 * 2**20},
+        ),
     )
 
 
@@ -98,6 +118,30 @@ def test_a_module_is_copied_and_its_step_adds_up():
         sum(rows[path].backward.mean for path in ("blocks.0", "blocks.1"))
         + rows["blocks"].backward_self.mean
     )
+
+
+def test_memory_by_phase_and_module_is_that_of_the_memory_report(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    spec, shape = "tests/models.py:small", "2x3x16x16"
+    found = layerbench.profile_training(spec, shape, optimizer="adam", device="cpu", **QUICK)
+    report = layerbench.memory(spec, shape, training=True, optimizer="adam")
+    assert found.memory is not None
+    assert found.memory.peak == report.peak
+    assert max(found.memory.live.values()) == report.peak.bytes
+    expected = {row.path: row for row in report.rows}
+    for row in found.rows:
+        theirs = expected[row.path]
+        assert row.kept == theirs.kept
+        if row.live:
+            assert max(row.live.values()) == theirs.live_peak
+    whole = found.rows[0]
+    assert set(whole.live) >= {"forward", "backward"}
+    # A module handed over gives the same bytes, from a real run.
+    torch.manual_seed(0)
+    handed = layerbench.profile_training(
+        Small(), torch.rand(2, 3, 16, 16), optimizer="adam", **QUICK
+    )
+    assert [row.live for row in handed.rows] == [row.live for row in found.rows]
 
 
 def test_a_model_without_anything_to_train():

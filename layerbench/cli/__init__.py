@@ -1,7 +1,8 @@
 """Command lines: one thin file a verb.
 
 A verb's file exposes ``NAME`` and ``command``, a function with typer's annotations, and imports
-nothing but typer before it runs, so that ``--help`` answers at once.
+nothing but typer before it runs, so that ``--help`` answers at once. A name of two words is a verb
+and what it is done to: ``estimate training-time``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import typer
 from layerbench.errors import LayerbenchError
 
 INTERRUPTED = 130
+GROUPS = {"estimate": "Say beforehand what something will take."}
 
 
 def verbs() -> dict[str, ModuleType]:
@@ -34,8 +36,15 @@ def main() -> NoReturn:
     """The command ``layerbench VERB ...``."""
     app = _application()
     app.callback()(_about)
+    groups: dict[str, typer.Typer] = {}
     for name, file in sorted(verbs().items()):
-        app.command(name, help=file.command.__doc__)(file.command)
+        group, _, rest = name.partition(" ")
+        if rest and group not in groups:
+            groups[group] = _application()
+            groups[group].callback()(_about)
+            app.add_typer(groups[group], name=group, help=GROUPS[group])
+        owner = groups[group] if rest else app
+        owner.command(rest or name, help=file.command.__doc__)(file.command)
     _invoke(app)
 
 
@@ -89,7 +98,7 @@ def _invoke(app: typer.Typer) -> NoReturn:
         _complain(f"error: {_one_line(error)}")
         sys.exit(error.exit_status)
     except (KeyboardInterrupt, click.exceptions.Abort, typer.Abort):
-        _complain("interrupted: nothing was written")
+        _complain("interrupted: what was being written is whole or as it was")
         sys.exit(INTERRUPTED)
     except Exception as error:
         # typer brings its own copy of click, so usage errors are known by what they can do.

@@ -11,13 +11,15 @@ import typer
 from layerbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from layerbench.workload import Workload
+    from layerbench.workload import Frozen, Workload
 
 WORKLOAD = "What runs"
 REPORT = "What comes out"
+PLAN = "Where it runs"
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 MODES = ("eval", "train")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 Model = Annotated[
     str,
@@ -55,6 +57,167 @@ ChannelsLast = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=REPORT)
 ]
+
+
+Classifier = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="SPEC",
+        help="vit, deit, swin or resnet (timm's base models), a torchvision model's name, "
+        "timm:NAME, package.module:callable or path/to/file.py:callable.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="cifar100, imagenet (any set with a folder for each class), digits, synthetic.",
+        show_default="phase 1: imagenet, phase 2: cifar100",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        "--data_dir",
+        "--data-dir",
+        metavar="DIR",
+        help="Where data sets lie.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+Download = Annotated[
+    bool,
+    typer.Option(
+        "--download",
+        help="Fetch the data set if it is missing and can be fetched.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        help="Images to make up for synthetic.", show_default="1024", rich_help_panel=WORKLOAD
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|HxW",
+        help="Of the images as the model takes them.",
+        show_default="what the model is meant for",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(
+        "--batch_size",
+        "--batch-size",
+        "--batch",
+        help="Images a step.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda, cuda:1, xpu, mps.",
+        show_default="the accelerator if there is one, else cpu",
+        rich_help_panel=PLAN,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="Intra-op CPU threads.", show_default="PyTorch's choice", rich_help_panel=PLAN
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Processes that load images.", rich_help_panel=PLAN)]
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """``224`` or ``480x640`` as height and width.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) <= 2 and all(part.isdigit() and int(part) > 0 for part in parts):
+        return int(parts[0]), int(parts[-1])
+    raise UsageError(f"--size takes a number such as 224, or HxW such as 480x640, got {text!r}")
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Positive numbers with commas, ascending and each once; ``1,2,4,...,256`` doubles.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    found: list[int] = []
+    for index, part in enumerate(parts):
+        if part == "..." and found and index + 1 < len(parts) and parts[index + 1].isdigit():
+            while found[-1] * 2 < int(parts[index + 1]):
+                found.append(found[-1] * 2)
+        elif part.isdigit() and int(part) > 0:
+            found.append(int(part))
+        else:
+            raise UsageError(f"{option} takes positive numbers with commas, got {text!r}")
+    return sorted(set(found))
+
+
+Formats = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="LIST",
+        help="txt, json, csv, md, html; several with commas.",
+        show_default="txt,json with --out, else txt",
+        rich_help_panel=REPORT,
+    ),
+]
+
+
+def checked_formats(text: str | None, out: Path | None) -> list[str]:
+    """The formats asked for, before a long run: they are known and the folder can be written.
+
+    Raises:
+        UsageError: no such format, or not for such a record.
+        OutputError: nothing can be written there.
+    """
+    from layerbench import reporters, store
+
+    names = formats(text, out)
+    for name in names:
+        reporters.check(name, profile=False)
+    if out is not None:
+        store.check_writable(out)
+    return names
+
+
+def deliver(record: Frozen, names: list[str], path: Path | None) -> None:
+    """Print a record in these formats, or write them beside each other and print where.
+
+    Args:
+        record: of any kind.
+        names: formats.
+        path: without an ending; ``None`` prints the reports themselves.
+    """
+    from layerbench import reporters, store
+
+    for name in names:
+        text = reporters.render(name, record)
+        if path is None:
+            typer.echo(text, nl=False)
+            continue
+        place = path.with_suffix(reporters.suffix(name))
+        store.write_text(place, text)
+        typer.echo(str(place))
 
 
 def workload_of(given: Mapping[str, Any]) -> Workload:

@@ -63,6 +63,8 @@ def shown(title: str, quiet: bool) -> Iterator[Listener]:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         auto_refresh=False,
+        # What goes into a file or a pipe stays there.
+        redirect_stdout=sys.stdout.isatty(),
         transient=True,
     ) as progress:
         yield _Bar(progress, title)

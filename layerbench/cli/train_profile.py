@@ -31,20 +31,8 @@ def command(
     seed: Annotated[
         int, typer.Option(help="Of weights and input.", rich_help_panel=_options.WORKLOAD)
     ] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, xpu, mps.",
-            show_default="the accelerator if there is one, else cpu",
-            rich_help_panel=PLAN,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="Intra-op CPU threads.", show_default="PyTorch's choice", rich_help_panel=PLAN
-        ),
-    ] = None,
+    device: _options.Device = None,
+    threads: _options.Threads = None,
     warmup: Annotated[
         int, typer.Option(help="Warm-up rounds, not kept.", rich_help_panel=PLAN)
     ] = TRAINING_WARMUP,
@@ -70,16 +58,7 @@ def command(
             rich_help_panel=_options.REPORT,
         ),
     ] = None,
-    formats: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help="txt, json, csv, md, html; several with commas.",
-            show_default="txt,json with --out, else txt",
-            rich_help_panel=_options.REPORT,
-        ),
-    ] = None,
+    formats: _options.Formats = None,
     quiet: _options.Quiet = False,
 ) -> None:
     """Take a training step apart: data, copy, forward, loss, backward, optimizer, and every layer.
@@ -87,15 +66,11 @@ def command(
     Forward and backward of every layer, also of in-place ones. The batch is random and is
     copied to the device anew for every step.
     """
-    from layerbench import reporters, store
+    from layerbench import store
 
-    names = _options.formats(formats, out)
-    for name in names:
-        reporters.check(name, profile=False)
+    names = _options.checked_formats(formats, out)
     _options.at_least("--warmup", warmup, 0)
     _options.at_least("--iterations", iterations, 1)
-    if out is not None:
-        store.check_writable(out)
 
     # After the cheap checks: this loads torch.
     from layerbench import api
@@ -117,10 +92,4 @@ def command(
             strict=strict,
             progress=progress,
         )
-    for name in names:
-        if out is None:
-            typer.echo(reporters.render(name, record), nl=False)
-            continue
-        path = store.place(record, out).with_suffix(reporters.suffix(name))
-        store.write_text(path, reporters.render(name, record))
-        typer.echo(str(path))
+    _options.deliver(record, names, None if out is None else store.place(record, out))

@@ -58,6 +58,10 @@ class Cuda(MemoryErrors):
         reserve = cuda.memory_reserved(self.index) - cuda.memory_allocated(self.index)
         return MemoryInfo(total_bytes=total, free_bytes=free + reserve)
 
+    def forget_freed(self) -> None:
+        """Empty the allocator's cache."""
+        cuda.empty_cache()
+
     def begin_peak(self) -> None:
         """Reset the allocator's peaks."""
         cuda.reset_peak_memory_stats(self.index)

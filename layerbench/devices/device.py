@@ -41,6 +41,9 @@ class Device(Protocol):
     def begin_peak(self) -> None:
         """From now on `peak` counts anew."""
 
+    def forget_freed(self) -> None:
+        """Give back to the device what PyTorch's allocator keeps for later."""
+
     def peak(self) -> AllocatorFigures | None:
         """The most that PyTorch's allocator has handed out and reserved since `begin_peak`.
 
@@ -79,6 +82,9 @@ class Uncounted:
 
     def begin_peak(self) -> None:
         """Nothing to begin."""
+
+    def forget_freed(self) -> None:
+        """Nothing is kept that is known of."""
 
     def peak(self) -> AllocatorFigures | None:
         """Not counted."""

@@ -39,6 +39,11 @@ def resident_set() -> Iterator[ResidentSet]:
             result.found = ProcessMemory(before=before, peak=peak)
 
 
+def resident_peak() -> int | None:
+    """Bytes of the process's resident set at its largest; ``None`` where it cannot be read."""
+    return _read("VmHWM")
+
+
 def _peak_is_reset() -> bool:
     try:
         _CLEAR.write_text(_RESET_PEAK)

@@ -53,6 +53,7 @@ class Step:
         forward: gives the model's output for it.
         loss: makes a scalar of output and batch.
         update: ``optimizer.step()`` and ``zero_grad()``.
+        backward: goes backward from the loss.
     """
 
     fetch: Callable[[], Batch]
@@ -60,6 +61,30 @@ class Step:
     forward: Callable[[Batch], Any]
     loss: Callable[[Any, Batch], torch.Tensor]
     update: Callable[[], object]
+    backward: Callable[[torch.Tensor], object] = torch.Tensor.backward
+
+
+def run_phases(step: Step, mark: Callable[[], int]) -> Iterator[tuple[int, str, Any]]:
+    """Run a step phase by phase.
+
+    Gives, after each of `STEP_PHASES`, a mark, the phase's name, and what it made: the batch, the
+    batch on the device, the output, the loss; ``None`` after the last two. A first mark with no
+    name comes before all.
+    """
+    yield mark(), "", None
+    batch = step.fetch()
+    yield mark(), "data", batch
+    batch = step.move(batch)
+    yield mark(), "copy", batch
+    output = step.forward(batch)
+    yield mark(), "forward", output
+    loss = step.loss(output, batch)
+    yield mark(), "loss", loss
+    step.backward(loss)
+    yield mark(), "backward", None
+    del output
+    step.update()
+    yield mark(), "optimizer", None
 
 
 @dataclass(frozen=True)
@@ -117,7 +142,7 @@ class StepTimer:
         """Run a step with marks between its phases and nothing else."""
         clock = self._clock
         clock.reserve(2 * len(STEP_PHASES))
-        marks = [mark for mark, _ in self._phases(step)]
+        marks = [mark for mark, _, _ in run_phases(step, clock.mark)]
         clock.synchronize()
         try:
             return TimedStep(_differences(clock.resolve(marks)))
@@ -137,7 +162,7 @@ class StepTimer:
         handles = ExitStack()
         begin = end = _get_sequence_nr()
         with handles, ExitStack() as attached:
-            for mark, done in self._phases(step):
+            for mark, done, made in run_phases(step, clock.mark):
                 marks.append(mark)
                 if done == "copy":
                     attached.enter_context(attributes_replaced(self._replaced))
@@ -146,7 +171,7 @@ class StepTimer:
                     end = _get_sequence_nr()
                 elif done == "loss":
                     attached.close()
-                    self._hook_nodes(self._loss, begin, end, handles)
+                    self._hook_nodes(made, begin, end, handles)
                     marks.append(clock.mark())
         clock.synchronize()
         try:
@@ -154,24 +179,6 @@ class StepTimer:
         finally:
             self._marks = max(self._marks, 2 * len(self._calls) + len(self._nodes) + 16)
             clock.release()
-
-    def _phases(self, step: Step) -> Iterator[tuple[int, str]]:
-        """Run the phases, each followed by a mark; the first mark comes before all."""
-        mark = self._clock.mark
-        yield mark(), ""
-        batch = step.fetch()
-        yield mark(), "data"
-        batch = step.move(batch)
-        yield mark(), "copy"
-        output = step.forward(batch)
-        yield mark(), "forward"
-        self._loss = step.loss(output, batch)
-        yield mark(), "loss"
-        self._loss.backward()  # type: ignore[no-untyped-call]
-        yield mark(), "backward"
-        del output
-        step.update()
-        yield mark(), "optimizer"
 
     def _timed(self, original: Forward, index: int) -> Forward:
         mark, calls = self._clock.mark, self._calls

@@ -13,6 +13,7 @@ from layerbench.records.comparison import (
     Method,
     Side,
 )
+from layerbench.records.forecast import Seconds, TrainingForecast
 from layerbench.records.memory import (
     CATEGORIES,
     PHASES,
@@ -31,7 +32,18 @@ from layerbench.records.memory import (
     Totals,
     Workspace,
 )
+from layerbench.records.run import (
+    PRECISIONS,
+    EpochRow,
+    Outcome,
+    Precision,
+    RankTimes,
+    Recipe,
+    TrainingRun,
+    Unreadable,
+)
 from layerbench.records.structure import Operator, Structure, StructureRow
+from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
 from layerbench.records.timing import (
     SCHEMA,
     Kind,
@@ -47,6 +59,7 @@ from layerbench.records.training import (
     STEP_PHASES,
     PhaseRow,
     StepPhase,
+    TrainingMemory,
     TrainingProfile,
     TrainingRow,
 )
@@ -55,6 +68,7 @@ __all__ = [
     "CATEGORIES",
     "CHANGES",
     "PHASES",
+    "PRECISIONS",
     "SCHEMA",
     "STEP_PHASES",
     "AllocatorFigures",
@@ -63,6 +77,8 @@ __all__ = [
     "ComparedRow",
     "Comparison",
     "Difference",
+    "EpochRow",
+    "FinishedRun",
     "Fit",
     "Interval",
     "Kind",
@@ -72,12 +88,17 @@ __all__ = [
     "MemoryRow",
     "Method",
     "Operator",
+    "Outcome",
     "Peak",
     "Phase",
     "PhaseRow",
+    "Precision",
     "ProcessMemory",
     "Profile",
+    "RankTimes",
+    "Recipe",
     "Reconciliation",
+    "Seconds",
     "Shape",
     "Side",
     "StepPhase",
@@ -85,11 +106,18 @@ __all__ = [
     "Structure",
     "StructureRow",
     "Summary",
+    "Sweep",
+    "SweepEnd",
+    "SweepPoint",
     "TensorRow",
     "TimelinePoint",
     "Totals",
+    "TrainingForecast",
+    "TrainingMemory",
     "TrainingProfile",
     "TrainingRow",
+    "TrainingRun",
+    "Unreadable",
     "Verdict",
     "Workspace",
 ]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from layerbench.environment import Environment
-from layerbench.records.memory import Optimizer
+from layerbench.records.memory import Optimizer, Peak, Phase
 from layerbench.records.timing import Shape, Summary
 from layerbench.workload import Frozen, Plan, Workload
 
@@ -36,6 +36,9 @@ class TrainingRow(Frozen):
         forward, backward: inclusive: with the modules below it.
         forward_self, backward_self: without them. The backward of a module is that of the nodes
             that its forward put into the graph, and of adding up its parameters' gradients.
+        kept: bytes that it and the modules below it allocated in the forward and that were still
+            alive at its end: saved for the backward, and the output.
+        live: the most bytes of all tensors together while it, or a module below it, ran, by phase.
     """
 
     path: str
@@ -51,7 +54,23 @@ class TrainingRow(Frozen):
     forward_self: Summary | None = None
     backward: Summary | None = None
     backward_self: Summary | None = None
+    kept: int | None = None
+    live: dict[Phase, int] = Field(default_factory=dict)
     note: str = ""
+
+
+class TrainingMemory(Frozen):
+    """Bytes of tensors in a step, from the second one on: the optimizer has its state.
+
+    Attributes:
+        resident: parameters, buffers and input: there all the time.
+        peak: the moment with the most bytes alive.
+        live: the most bytes alive in each phase.
+    """
+
+    resident: int
+    peak: Peak
+    live: dict[Phase, int]
 
 
 class TrainingProfile(Frozen):
@@ -67,6 +86,7 @@ class TrainingProfile(Frozen):
         outside_s: median of the backward's time that belongs to no module: the loss, the engine.
         forward_sum_ratio, backward_sum_ratio: the modules' own times, and ``outside``, over the
             phases of the same steps, summed over all rounds: 1 by construction.
+        memory: of a step; ``None`` where it could not be worked out, which a note says.
         notes: what the reader should know.
     """
 
@@ -88,4 +108,5 @@ class TrainingProfile(Frozen):
     outside_s: float
     forward_sum_ratio: float
     backward_sum_ratio: float
+    memory: TrainingMemory | None = None
     notes: tuple[str, ...] = ()

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
+from functools import singledispatch
 
 from layerbench.records import (
+    PHASES,
+    STEP_PHASES,
     ComparedRow,
     Comparison,
+    EpochRow,
     LayerRow,
     MemoryEstimate,
     MemoryReport,
@@ -20,7 +24,10 @@ from layerbench.records import (
     Structure,
     StructureRow,
     Summary,
+    Sweep,
+    TrainingForecast,
     TrainingProfile,
+    TrainingRun,
 )
 from layerbench.reporters import layout
 from layerbench.workload import Frozen, Workload
@@ -36,18 +43,23 @@ _UNITLESS = ("n", "verdict", "missed")
 _FIGURES = tuple(name for name in Summary.model_fields if name != "process_medians")
 
 
+@singledispatch
 def render(record: Frozen) -> str:
     """Rows in tree order; a profile's first one (``kind`` is ``whole``) is the whole model."""
-    if isinstance(record, Profile):
-        rows = [_whole(record), *(_layer(row) for row in record.layers)]
-        return _table(_surroundings(record), rows)
-    if isinstance(record, (Structure, MemoryReport, MemoryEstimate)):
-        return _table(_what_ran(record.workload), [_plain(row) for row in record.rows])
-    if isinstance(record, TrainingProfile):
-        return _training(record)
-    if isinstance(record, Comparison):
-        return _table(_both_sides(record), [_fields(row) for row in (record.whole, *record.rows)])
     raise TypeError(f"no CSV for a {type(record).__name__}")
+
+
+def _profile(record: Profile) -> str:
+    rows = [_whole(record), *(_layer(row) for row in record.layers)]
+    return _table(_surroundings(record), rows)
+
+
+def _each_row(record: Structure | MemoryReport | MemoryEstimate) -> str:
+    return _table(_what_ran(record.workload), [_plain(row) for row in record.rows])
+
+
+def _comparison(record: Comparison) -> str:
+    return _table(_both_sides(record), [_fields(row) for row in (record.whole, *record.rows)])
 
 
 def _training(record: TrainingProfile) -> str:
@@ -65,10 +77,80 @@ def _training(record: TrainingProfile) -> str:
     rows = [_training_cells("step", "", record.model_type, {"time": record.step})]
     rows += [_training_cells("phase", p.name, "", {"time": p.time}) for p in record.phases]
     rows += [
-        _training_cells("module", row.path, row.type, {n: getattr(row, n) for n in _THERE_AND_BACK})
+        {
+            **_training_cells(
+                "module", row.path, row.type, {n: getattr(row, n) for n in _THERE_AND_BACK}
+            ),
+            "kept_bytes": row.kept,
+            **{f"live_{phase}_bytes": row.live.get(phase) for phase in PHASES},
+        }
         for row in record.rows
     ]
     return _table(surroundings, rows)
+
+
+def _epochs(record: TrainingRun) -> str:
+    """A row an epoch; the header alone before the first."""
+    names = [name for name in EpochRow.model_fields if name != "phases_s"]
+    rows = [
+        {
+            **{name: getattr(row, name) for name in names},
+            **{f"{phase}_s": row.phases_s.get(phase) for phase in STEP_PHASES},
+        }
+        for row in record.epochs
+    ]
+    recipe = record.recipe
+    ran = {"model": recipe.model, "data": recipe.data, "batch": recipe.batch, "ranks": recipe.ranks}
+    columns = [*ran, *names, *(f"{phase}_s" for phase in STEP_PHASES)]
+    return _rows(columns, [{**ran, **row} for row in rows])
+
+
+def _points(record: Sweep) -> str:
+    """A row a point."""
+    rows: list[Cells] = [
+        {
+            "model": point.model,
+            "height": point.size[0],
+            "width": point.size[1],
+            "batch": point.batch,
+            "dtype": record.dtype,
+            "device": record.environment.device.name,
+            "threads": record.environment.machine.threads,
+            "median_s": point.latency.median,
+            "ci_low_s": point.latency.ci_low,
+            "ci_high_s": point.latency.ci_high,
+            "mean_s": point.latency.mean,
+            "std_s": point.latency.std,
+            "verdict": point.latency.verdict,
+            "per_image_s": point.per_image_s,
+            "flops": point.flops,
+            "allocated_bytes": point.allocated,
+            "reserved_bytes": point.reserved,
+            "memory": point.memory,
+        }
+        for point in record.points
+    ]
+    return _table({}, rows) if rows else ""
+
+
+def _forecast(record: TrainingForecast) -> str:
+    """One row, seconds."""
+    recipe = record.recipe
+    cells: Cells = {
+        "model": recipe.model,
+        "data": recipe.data,
+        "batch": recipe.batch,
+        "epochs": recipe.epochs,
+        "samples": record.samples,
+        "steps": record.steps,
+        "device": record.environment.device.name,
+        "threads": record.environment.machine.threads,
+        **{f"{phase.name}_mean_s": phase.time.mean for phase in record.phases},
+        "step_mean_s": record.step.mean,
+    }
+    for name, time in (("epoch", record.epoch), ("total", record.total)):
+        cells |= {f"{name}_s": time.value, f"{name}_low_s": time.low, f"{name}_high_s": time.high}
+    return _table({}, [cells])
 
 
 _THERE_AND_BACK = ("forward", "forward_self", "backward", "backward_self")
@@ -76,6 +158,7 @@ _THERE_AND_BACK = ("forward", "forward_self", "backward", "backward_self")
 
 def _training_cells(kind: str, path: str, type: str, times: dict[str, Summary | None]) -> Cells:
     cells: Cells = {"kind": kind, "path": path, "type": type}
+    cells |= dict.fromkeys(["kept_bytes", *(f"live_{phase}_bytes" for phase in PHASES)])
     for name in ("time", *_THERE_AND_BACK):
         summary = times.get(name)
         for figure in ("mean", "std", "median", "p5", "p95"):
@@ -122,10 +205,14 @@ def _what_ran(workload: Workload) -> Cells:
 
 
 def _table(surroundings: Cells, rows: list[Cells]) -> str:
+    return _rows([*surroundings, *rows[0]], [{**surroundings, **row} for row in rows])
+
+
+def _rows(columns: list[str], rows: list[Cells]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=[*surroundings, *rows[0]], lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**surroundings, **row} for row in rows)
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -197,3 +284,13 @@ def _cell(summary: Summary, field: str) -> object:
 def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:
     """Shapes as the command line reads them: ``1x3x500x334``; several with a blank between."""
     return " ".join("x".join(str(size) for size in shape) for shape in shapes)
+
+
+render.register(Profile, _profile)
+render.register(Comparison, _comparison)
+render.register(TrainingProfile, _training)
+render.register(TrainingRun, _epochs)
+render.register(TrainingForecast, _forecast)
+render.register(Sweep, _points)
+for _kind in (Structure, MemoryReport, MemoryEstimate):
+    render.register(_kind, _each_row)

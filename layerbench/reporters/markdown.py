@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import singledispatch
 
 from layerbench import units
 from layerbench.records import (
@@ -14,30 +15,38 @@ from layerbench.records import (
     MemoryRow,
     Profile,
     Structure,
+    Sweep,
+    TrainingForecast,
     TrainingProfile,
+    TrainingRun,
 )
 from layerbench.reporters import changes, layout
+from layerbench.reporters.documents import document
 from layerbench.workload import Frozen
 
 NAME = "md"
 SUFFIX = ".md"
 
 
+@singledispatch
 def render(record: Frozen) -> str:
     """The figures of the whole and, where the record has layers, the block table."""
-    if isinstance(record, Profile):
-        return _profile(record)
-    if isinstance(record, Structure):
-        return _structure(record)
-    if isinstance(record, MemoryReport):
-        return _memory(record)
-    if isinstance(record, MemoryEstimate):
-        return _estimate(record)
-    if isinstance(record, Comparison):
-        return _comparison(record)
-    if isinstance(record, TrainingProfile):
-        return _training(record)
     raise TypeError(f"no Markdown for a {type(record).__name__}")
+
+
+def _document(record: Frozen) -> str:
+    found = document(record)
+    fields = [f"- {name}: {text}" for name, text in found.fields if text and name != "Command"]
+    parts = [f"### {found.title}", "\n".join(fields)]
+    for table in found.tables:
+        if table.rows:
+            align = table.align.replace(".", "r")
+            parts += [
+                f"{table.title}:",
+                layout.markdown_table(table.header, table.rows, align).rstrip(),
+            ]
+    parts += [f"> {line}" for _, lines in found.lists for line in lines]
+    return "\n\n".join(parts) + "\n"
 
 
 def _training(record: TrainingProfile) -> str:
@@ -251,3 +260,13 @@ def _origin(record: Profile) -> str:
     torch = software.packages.get("torch")
     tools = f"layerbench {software.layerbench}" + (f", torch {torch}" if torch else "")
     return f"{record.environment.started}, {tools}: `{record.environment.command}`"
+
+
+render.register(Profile, _profile)
+render.register(Structure, _structure)
+render.register(MemoryReport, _memory)
+render.register(MemoryEstimate, _estimate)
+render.register(Comparison, _comparison)
+render.register(TrainingProfile, _training)
+for _kind in (TrainingRun, TrainingForecast, Sweep):
+    render.register(_kind, _document)

@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "SHORTHANDS",
     "Built",
     "Family",
     "build",
     "build_shapes",
     "describe",
     "families",
+    "has_weights",
     "inputs_for",
     "model_names",
     "resolve",
@@ -46,6 +48,14 @@ __all__ = [
 ]
 
 _MOST_CLOSE_MATCHES = 3
+
+# One word for a family's usual member.
+SHORTHANDS = {
+    "vit": "timm:vit_base_patch16_224",
+    "deit": "timm:deit_base_patch16_224",
+    "swin": "timm:swin_base_patch4_window7_224",
+    "resnet": "timm:resnet50",
+}
 
 
 @functools.cache
@@ -83,8 +93,8 @@ def resolve(
     returns then says what the input is.
 
     Args:
-        model: a torchvision model, ``timm:NAME``, ``package.module:callable`` or
-            ``path/to/file.py:callable``.
+        model: a torchvision model, ``timm:NAME``, ``package.module:callable``,
+            ``path/to/file.py:callable``, or one of `SHORTHANDS`.
         input: a named input or a shape (see `layerbench.zoo.inputs.parse`); ``None`` for the
             one the model is meant for.
         batch: images per forward; ``None`` for the input's own.
@@ -103,11 +113,8 @@ def resolve(
     """
     inputs.check_batch(batch)
     _check_seed(seed)
-    family = _family_of(model)
-    try:
-        family.check(model, weights)
-    except UnknownModel as error:
-        raise UnknownModel(f"{error}{_close_matches(model)}") from None
+    model = SHORTHANDS.get(model, model)
+    family = _checked_family(model, weights)
     if input is None or (input == inputs.OWN and family.last_resort):
         with seeded_on_cpu(seed):
             spec = family.default_input(model, batch)
@@ -125,6 +132,16 @@ def resolve(
         weights=OWN_WEIGHTS if family.last_resort else weights,
         compile=compile,
     )
+
+
+def has_weights(model: str) -> bool:
+    """Whether the model's library publishes trained weights for it.
+
+    Raises:
+        UnknownModel: no such model.
+    """
+    model = SHORTHANDS.get(model, model)
+    return _checked_family(model, None).has_weights(model)
 
 
 def build(workload: Workload, *, load_weights: bool = True) -> Built:
@@ -191,6 +208,15 @@ def _family_of(model: str) -> Family:
         f"cannot read the model {model!r}: give a torchvision model's name, timm:NAME, "
         "package.module:callable or path/to/file.py:callable"
     )
+
+
+def _checked_family(model: str, weights: str | None) -> Family:
+    family = _family_of(model)
+    try:
+        family.check(model, weights)
+    except UnknownModel as error:
+        raise UnknownModel(f"{error}{_close_matches(model)}") from None
+    return family
 
 
 def _names(family: Family) -> list[str]:

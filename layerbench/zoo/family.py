@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
-from layerbench.errors import UsageError
+from layerbench.errors import ModelRunError, UsageError
 from layerbench.nested import map_tensors
 from layerbench.workload import Workload
 from layerbench.zoo.inputs import InputSpec
@@ -62,6 +62,9 @@ class Family(Protocol):
             UsageError: there are no such weights.
         """
 
+    def has_weights(self, model: str) -> bool:
+        """Whether trained weights are published for a model that `check` found."""
+
     def default_input(self, model: str, batch: int | None) -> InputSpec:
         """The input the model is meant for. Called with the random generator seeded."""
 
@@ -100,6 +103,18 @@ def one_line(error: BaseException) -> str:
     text = str(error).strip()
     first = text.splitlines()[0] if text else ""
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+@contextmanager
+def size_refused(workload: Workload) -> Iterator[None]:
+    """Turn what a constructor raises for an image size that it cannot take into one line."""
+    try:
+        yield
+    except (AssertionError, ValueError, RuntimeError) as error:
+        height, width = workload.shape[-2:]
+        raise ModelRunError(
+            f"{workload.model} cannot be built for images of {height}x{width}: {one_line(error)}"
+        ) from error
 
 
 def random_input(shape: tuple[int, ...], seed: int) -> torch.Tensor:

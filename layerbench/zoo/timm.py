@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
 from layerbench.workload import Workload
 from layerbench.zoo import inputs
-from layerbench.zoo.family import Built, loads_weights, one_line, random_input
+from layerbench.zoo.family import Built, loads_weights, one_line, random_input, size_refused
 from layerbench.zoo.inputs import InputSpec
 
 _PREFIX = "timm:"
@@ -40,6 +42,11 @@ class Timm:
         except RuntimeError as error:
             raise UsageError(f"{model}: {one_line(error)}") from None
 
+    def has_weights(self, model: str) -> bool:
+        """Whether timm's configuration of the model says where its weights are."""
+        config = _timm().get_pretrained_cfg(_timm_name(model, None), allow_unregistered=True)
+        return config is not None and bool(config.has_weights)
+
     def default_input(self, model: str, batch: int | None) -> InputSpec:
         """The input size that timm records for the model."""
         config = _timm().get_pretrained_cfg(_timm_name(model, None))
@@ -53,10 +60,12 @@ class Timm:
         timm = _timm()
         name = _timm_name(workload.model, workload.weights)
         arguments = (random_input(workload.shape, workload.seed),)
+        options = _size_options(name, workload)
         if workload.weights is None or not loads_weights():
-            return Built(timm.create_model(name, pretrained=False), arguments)
+            with size_refused(workload) if options else nullcontext():
+                return Built(timm.create_model(name, pretrained=False, **options), arguments)
         try:
-            return Built(timm.create_model(name, pretrained=True), arguments)
+            return Built(timm.create_model(name, pretrained=True, **options), arguments)
         except Exception as error:
             raise LayerbenchError(
                 f"the weights of {workload.model} could not be loaded ({one_line(error)}); "
@@ -76,6 +85,18 @@ def _timm() -> ModuleType:
         ) from None
     module: ModuleType = timm
     return module
+
+
+def _size_options(name: str, workload: Workload) -> dict[str, Any]:
+    """What a model that is made for one image size needs to take another.
+
+    Its position embeddings have a size; timm interpolates those of weights that it loads.
+    """
+    config = _timm().get_pretrained_cfg(name)
+    size = tuple(workload.shape[-2:])
+    if config is None or not config.fixed_input_size or size == tuple(config.input_size[-2:]):
+        return {}
+    return {"img_size": size}
 
 
 def _timm_name(model: str, weights: str | None) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
 from layerbench.workload import Workload
 from layerbench.zoo import inputs
-from layerbench.zoo.family import Built, loads_weights, one_line, random_input
+from layerbench.zoo.family import Built, loads_weights, one_line, random_input, size_refused
 from layerbench.zoo.inputs import InputSpec
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ class Torchvision:
         if weights is not None:
             _check_weights(model, weights)
 
+    def has_weights(self, model: str) -> bool:
+        """Whether torchvision lists any."""
+        from torchvision.models import get_model_weights
+
+        return len(get_model_weights(model)) > 0
+
     def default_input(self, model: str, batch: int | None) -> InputSpec:
         """By task: torchvision keeps the models of a task in one package."""
         return inputs.parse(_task(model).default_input(model), batch)
@@ -69,7 +75,9 @@ class Torchvision:
     def build(self, workload: Workload) -> Built:
         """Build with torchvision's builder; weights come through torchvision's loader."""
         task = _task(workload.model)
-        module = _build(workload.model, workload.weights)
+        size = _size_options(workload)
+        with size_refused(workload) if size else nullcontext():
+            module = _build(workload.model, workload.weights, size)
         return Built(module, task.arguments(module, workload))
 
 
@@ -91,9 +99,22 @@ def _task(model: str) -> _Task:
     return _CLASSIFICATION
 
 
-def _build(model: str, weights: str | None) -> nn.Module:
+def _size_options(workload: Workload) -> dict[str, Any]:
+    """A vision transformer's position embeddings have the size that it is built for.
+
+    Weights fix that size: their model is left as they need it.
+    """
+    height, width = workload.shape[-2:]
+    made_for = inputs.NAMED["imagenet"][-2:]
+    transformer = _builder(workload.model).__module__ == "torchvision.models.vision_transformer"
+    if not transformer or workload.weights is not None or (height, width) == made_for:
+        return {}
+    return {"image_size": height} if height == width else {}
+
+
+def _build(model: str, weights: str | None, size: dict[str, Any]) -> nn.Module:
     builder = _builder(model)
-    options: dict[str, Any] = {"weights": weights}
+    options: dict[str, Any] = {"weights": weights, **size}
     if weights is None and "weights_backbone" in inspect.signature(builder).parameters:
         # Left out, a detector without weights would still download its backbone's.
         options["weights_backbone"] = None

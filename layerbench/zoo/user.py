@@ -46,6 +46,10 @@ class User:
             raise UsageError(f"{model} brings its own weights: leave the weights option out")
         _find(model)
 
+    def has_weights(self, model: str) -> bool:  # noqa: ARG002 - the user's model has its own
+        """Never: what the callable returns is taken as it is."""
+        return False
+
     def default_input(self, model: str, batch: int | None) -> InputSpec:
         """The shape of the first tensor in the inputs that the callable returns."""
         _, own = _call(model)

@@ -10,9 +10,20 @@ from layerbench.records import (
     MemoryReport,
     Profile,
     Structure,
+    Sweep,
+    TrainingForecast,
     TrainingProfile,
+    TrainingRun,
 )
-from layerbench.reporters.text import comparison, estimate, memory, profile, structure, training
+from layerbench.reporters.text import (
+    comparison,
+    document,
+    estimate,
+    memory,
+    profile,
+    structure,
+    training,
+)
 from layerbench.workload import Frozen
 
 NAME = "txt"
@@ -31,3 +42,5 @@ render.register(MemoryReport, memory.render)
 render.register(MemoryEstimate, estimate.render)
 render.register(Comparison, comparison.render)
 render.register(TrainingProfile, training.render)
+for _kind in (TrainingRun, TrainingForecast, Sweep):
+    render.register(_kind, document.render)

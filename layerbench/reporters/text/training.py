@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records import PhaseRow, Summary, TrainingProfile, TrainingRow
+from layerbench.records import Phase, PhaseRow, Summary, TrainingProfile, TrainingRow
 from layerbench.reporters import layout
+from layerbench.reporters.documents import PHASE_NAMES
 from layerbench.reporters.text import page
 from layerbench.reporters.text.page import Section
-
-PHASE_NAMES = {
-    "data": "wait for data",
-    "copy": "copy to the device",
-    "forward": "forward",
-    "loss": "loss",
-    "backward": "backward",
-    "optimizer": "optimizer",
-}
 
 
 def render(record: TrainingProfile) -> str:
@@ -24,6 +16,7 @@ def render(record: TrainingProfile) -> str:
         [
             _header(record),
             _phases(record),
+            _memory(record),
             _blocks(record),
             _tree(record),
             _reconciliation(record),
@@ -88,6 +81,23 @@ def _phase(phase: PhaseRow, record: TrainingProfile) -> list[str]:
     ]
 
 
+def _memory(record: TrainingProfile) -> Section:
+    memory = record.memory
+    if memory is None:
+        return []
+    peak = memory.peak
+    owner = "outside the model" if peak.owner is None else f"in {peak.owner or 'the model itself'}"
+    phases = ", ".join(f"{name} {units.bytes_(size)}" for name, size in memory.live.items())
+    return [
+        f"Memory of tensors: peak {units.bytes_(peak.bytes)} in the {peak.phase}, {owner}",
+        *page.wrapped(
+            f"parameters, buffers and input {units.bytes_(memory.resident)}, there all the time; "
+            f"most alive in each phase: {phases}",
+            "  ",
+        ),
+    ]
+
+
 def _blocks(record: TrainingProfile) -> Section:
     rows = [row for row in record.rows if row.block]
     if not rows:
@@ -114,12 +124,24 @@ def _tree(record: TrainingProfile) -> Section:
             str(row.calls),
             *_times(row.forward, row.backward),
             *_times(row.forward_self, row.backward_self)[:2],
+            _bytes(row.kept),
+            *(_bytes(row.live.get(phase)) for phase in _LIVE),
             row.note if row.calls else "not called",
         ]
         for row in record.rows
     ]
-    header = ["layer", "calls", "forward ms", "backward ms", "back/forth", "self", "self back", ""]
-    return ["Layers (medians)", *page.table(header, cells, "lr..r..l")]
+    header = [
+        "layer", "calls", "forward ms", "backward ms", "back/forth", "self", "self back",
+        "kept MiB", "live forward", "live backward", "",
+    ]  # fmt: skip
+    return ["Layers (medians; MiB)", *page.table(header, cells, "lr..r.....l")]
+
+
+_LIVE: tuple[Phase, ...] = ("forward", "backward")
+
+
+def _bytes(size: int | None) -> str:
+    return "-" if size is None else units.mebibytes(size, unit=False)
 
 
 def _times(forward: Summary | None, backward: Summary | None) -> list[str]:

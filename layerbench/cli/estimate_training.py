@@ -1,0 +1,118 @@
+"""``layerbench estimate training-time``: how long a training will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerbench.cli import _options
+
+NAME = "estimate training-time"
+
+PLAN = "How it is measured"
+
+
+def command(
+    model: _options.Classifier = "resnet",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="cifar100, imagenet (any set with a folder for each class), digits, synthetic.",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = "synthetic",
+    data_dir: _options.DataDir = Path("data"),
+    download: _options.Download = False,
+    size: _options.Size = None,
+    batch: _options.BatchSize = 8,
+    channels_last: _options.ChannelsLast = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            help="Images an epoch trains on.",
+            show_default="as many as the data set has",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    val_samples: Annotated[
+        int | None,
+        typer.Option(
+            "--val-samples",
+            "--val_samples",
+            help="Images validated after each epoch.",
+            show_default="as many as the data set has; with --samples none",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(rich_help_panel=_options.WORKLOAD, help="Of the training.")
+    ] = 3,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32, or by autocast bfloat16 or float16.", rich_help_panel=_options.WORKLOAD
+        ),
+    ] = "float32",
+    device: _options.Device = None,
+    threads: _options.Threads = None,
+    workers: _options.Workers = 0,
+    warmup: Annotated[int, typer.Option(help="Steps that do not count.", rich_help_panel=PLAN)] = 5,
+    steps: Annotated[int, typer.Option(help="Steps measured.", rich_help_panel=PLAN)] = 40,
+    seed: Annotated[
+        int, typer.Option(help="Of weights, order and images.", rich_help_panel=PLAN)
+    ] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write DIR/<device>/training-time_<model>_<data>_<size>_b<batch>.*; without it "
+            "the report goes to the terminal.",
+            rich_help_panel=_options.REPORT,
+        ),
+    ] = None,
+    formats: _options.Formats = None,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Measure some steps of a training, data loading included, and extrapolate with an interval.
+
+    Forward and backward are measured each. What is assumed is said.
+    """
+    from layerbench import store
+
+    names = _options.checked_formats(formats, out)
+    for option, value, least in (
+        ("--warmup", warmup, 0),
+        ("--steps", steps, 2),
+        ("--workers", workers, 0),
+        ("--val-samples", val_samples or 0, 0),
+    ):
+        _options.at_least(option, value, least)
+
+    # After the cheap checks: this loads torch.
+    from layerbench import api
+    from layerbench.cli._progress import shown
+
+    with shown(model, quiet) as progress:
+        record = api.estimate_training_time(
+            model,
+            data=data,
+            data_dir=data_dir,
+            download=download,
+            size=_options.size_of(size),
+            batch=batch,
+            channels_last=channels_last,
+            samples=samples,
+            val_samples=val_samples,
+            epochs=epochs,
+            precision=_options.one_of("--precision", precision, _options.PRECISIONS),
+            device=device,
+            threads=threads,
+            workers=workers,
+            warmup=warmup,
+            steps=steps,
+            seed=seed,
+            progress=progress,
+        )
+    _options.deliver(record, names, None if out is None else store.place(record, out))

@@ -1,0 +1,84 @@
+"""ImageNet-1K (Russakovsky et al. 2015), and any set that lies alike: a folder for each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerbench.datasets.source import Asked, Splits, Transform
+from layerbench.errors import DataError
+
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
+
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """``<root>/imagenet/train/<class>/*.JPEG`` and ``val`` alike, or the archives of ILSVRC 2012.
+
+    Attributes:
+        folders: tried in this order below the root.
+    """
+
+    name: str = "imagenet"
+    folders: tuple[str, ...] = ("imagenet", "ImageNet", "imagenet-1k", ".")
+
+    def open(self, asked: Asked) -> Splits:
+        """Both halves: random parts of the images to train on, their middle to validate."""
+        from layerbench.datasets._transforms import central_crop, random_crop
+
+        root = self._root(asked.root)
+        train = _half(root, "train", random_crop(asked.size))
+        val = _half(root, "val", central_crop(asked.size))
+        if train.classes != val.classes:
+            raise DataError(_differing(root, train.classes, val.classes))
+        names = (_FileNames(train.samples), _FileNames(val.samples))
+        return Splits(train, val, train.classes, names)
+
+    def _root(self, root: Path) -> Path:
+        for folder in self.folders:
+            place = root / folder
+            if (place / "train").is_dir() or (place / DEVKIT).is_file():
+                return place
+        raise DataError(
+            f"ImageNet is not there: put its images into {root}/imagenet/train/<class>/ and "
+            f"{root}/imagenet/val/<class>/, or the archives {DEVKIT}, ILSVRC2012_img_train.tar and "
+            f"ILSVRC2012_img_val.tar into {root}/imagenet/ (from image-net.org, after "
+            "registration: they cannot be fetched from here)"
+        )
+
+
+SOURCE = ImageNet()
+
+
+def _half(root: Path, split: str, transform: Transform) -> ImageFolder:
+    from torchvision import datasets
+
+    try:
+        if (root / DEVKIT).is_file():
+            # Unpacks the archives the first time.
+            return datasets.ImageNet(root, split=split, transform=transform)
+        return datasets.ImageFolder(root / split, transform=transform)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"cannot read {root / split}: {' '.join(str(error).split())}") from error
+
+
+def _differing(root: Path, train: list[str], val: list[str]) -> str:
+    only = sorted(set(train) ^ set(val))
+    return (
+        f"the classes of {root}/train and {root}/val differ: {', '.join(only[:3])}"
+        f"{' and more' if len(only) > 3 else ''} in one of them only"
+    )
+
+
+@dataclass(frozen=True)
+class _FileNames:
+    """The files of a half; an object, so that processes that load images can be given it."""
+
+    samples: list[tuple[str, int]]
+
+    def __call__(self, index: int) -> str:
+        return self.samples[index][0]

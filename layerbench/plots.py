@@ -1,0 +1,171 @@
+"""Pictures of records, as PNG. Matplotlib is loaded when one is drawn; torch is not.
+
+Known limitation: the bytes depend on matplotlib's version and fonts.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from layerbench import units
+from layerbench.records import EpochRow, FinishedRun, Sweep, SweepPoint, TrainingRun
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIZE = (6.4, 4.0)
+DOTS_PER_INCH = 110
+MEBIBYTE = 2**20
+MILLISECOND = 1e-3
+
+
+def loss(record: TrainingRun) -> bytes:
+    """Loss of training and validation over the epochs."""
+
+    def draw(axes: Axes) -> None:
+        _over_epochs(axes, record.epochs, "training", lambda row: row.train_loss)
+        _over_epochs(axes, record.epochs, "validation", lambda row: row.val_loss)
+        axes.set_ylabel("cross-entropy")
+
+    return _png(draw, _title(record))
+
+
+def accuracy(record: TrainingRun) -> bytes:
+    """Accuracy of training and validation over the epochs; the epoch that was kept is marked."""
+
+    def draw(axes: Axes) -> None:
+        _over_epochs(axes, record.epochs, "training", lambda row: 100 * row.train_accuracy)
+        _over_epochs(axes, record.epochs, "validation", lambda row: 100 * row.val_accuracy)
+        best = record.best
+        if best is not None:
+            label = f"kept: {units.percent(best.val_accuracy, digits=1)}"
+            axes.plot(best.epoch, 100 * best.val_accuracy, "o", color="black", label=label)
+        axes.set_ylabel("accuracy, %")
+
+    return _png(draw, _title(record))
+
+
+def of_sweep(record: Sweep) -> dict[str, bytes]:
+    """All pictures of a sweep, by file name without an ending."""
+    pictures: dict[str, bytes] = {}
+    device = record.environment.device.name
+    if record.points:
+        pictures["latency_vs_batch"] = latency_against_batch(record.points, device)
+        pictures["memory_vs_batch"] = memory_against_batch(record.points, device)
+    if record.runs:
+        pictures["accuracy_vs_gflops"] = accuracy_against_flops(record.runs, "Finished trainings")
+    return pictures
+
+
+def latency_against_batch(points: Sequence[SweepPoint], title: str) -> bytes:
+    """Latency of a forward over the batch size, with its 95 % interval; a line each model, size."""
+
+    def draw(axes: Axes) -> None:
+        for name, line in _lines(points).items():
+            medians = [point.latency.median / MILLISECOND for point in line]
+            below = [(p.latency.median - p.latency.ci_low) / MILLISECOND for p in line]
+            above = [(p.latency.ci_high - p.latency.median) / MILLISECOND for p in line]
+            batches = [point.batch for point in line]
+            axes.errorbar(batches, medians, [below, above], marker="o", capsize=3, label=name)
+        _batch_axis(axes)
+        axes.set_yscale("log")
+        axes.set_ylabel("latency of a forward, ms")
+
+    return _png(draw, title)
+
+
+def memory_against_batch(points: Sequence[SweepPoint], title: str) -> bytes:
+    """Memory at the peak over the batch size: allocated as a line, reserved dashed."""
+
+    def draw(axes: Axes) -> None:
+        for name, line in _lines(points).items():
+            known = [point for point in line if point.allocated is not None]
+            batches = [point.batch for point in known]
+            (drawn,) = axes.plot(
+                batches, [(p.allocated or 0) / MEBIBYTE for p in known], marker="o", label=name
+            )
+            reserved = [p for p in known if p.reserved is not None]
+            axes.plot(
+                [p.batch for p in reserved],
+                [(p.reserved or 0) / MEBIBYTE for p in reserved],
+                linestyle="--",
+                color=drawn.get_color(),
+            )
+        predicted = any(point.memory == "predicted" for point in points)
+        _batch_axis(axes)
+        axes.set_yscale("log")
+        where = "predicted for a GPU" if predicted else "measured"
+        axes.set_ylabel(f"memory at the peak, MiB ({where})")
+        axes.plot([], [], color="grey", label="allocated")
+        axes.plot([], [], color="grey", linestyle="--", label="reserved")
+
+    return _png(draw, title)
+
+
+def accuracy_against_flops(runs: Sequence[FinishedRun], title: str) -> bytes:
+    """The best validation accuracy of finished runs over the FLOPs of one image."""
+
+    def draw(axes: Axes) -> None:
+        for run in runs:
+            gflops = run.flops / 1e9
+            label = f"{run.model}, {run.data} {run.size[0]}x{run.size[1]}"
+            axes.plot(gflops, 100 * run.accuracy, "o", label=label)
+        axes.set_xscale("log")
+        axes.set_xlabel("GFLOPs of one image")
+        axes.set_ylabel("validation accuracy, %")
+
+    return _png(draw, title)
+
+
+# --- drawing -------------------------------------------------------------------------------
+
+
+def _png(draw: Callable[[Axes], None], title: str) -> bytes:
+    # Not pyplot, which keeps every figure and asks for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, dpi=DOTS_PER_INCH, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot()
+    draw(axes)
+    axes.set_title(title, fontsize="medium")
+    axes.grid(visible=True, alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+    buffer = io.BytesIO()
+    # Without the version, which would make equal pictures differ.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _title(record: TrainingRun) -> str:
+    recipe = record.recipe
+    height, width = recipe.size
+    return f"{recipe.model} on {recipe.data}, {height}x{width}, batch {recipe.batch}"
+
+
+def _over_epochs(
+    axes: Axes, rows: Sequence[EpochRow], label: str, value: Callable[[EpochRow], float]
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.plot([row.epoch for row in rows], [value(row) for row in rows], marker=".", label=label)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _lines(points: Sequence[SweepPoint]) -> dict[str, list[SweepPoint]]:
+    lines: dict[str, list[SweepPoint]] = {}
+    for point in points:
+        name = f"{point.model}, {point.size[0]}x{point.size[1]}"
+        lines.setdefault(name, []).append(point)
+    return lines
+
+
+def _batch_axis(axes: Axes) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("images a batch")
+    axes.xaxis.set_major_formatter("{x:.0f}")

@@ -1,0 +1,90 @@
+"""Latency and memory of models over input sizes and batch sizes."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from layerbench.environment import Environment
+from layerbench.records.timing import Summary
+from layerbench.workload import DType, Frozen
+
+
+class SweepPoint(Frozen):
+    """One model at one input size and batch.
+
+    Attributes:
+        size: height and width.
+        latency: one forward of the whole batch.
+        flops: of the batch's forward; a multiply-add is 2. ``None`` where they cannot be counted.
+        allocated, reserved: bytes at the peak, of PyTorch's allocator on a GPU. ``None``
+            where they are not known.
+        memory: whether they were measured on the device, or predicted for a GPU.
+    """
+
+    model: str
+    size: tuple[int, int]
+    batch: int = Field(ge=1)
+    latency: Summary
+    flops: int | None = None
+    allocated: int | None = None
+    reserved: int | None = None
+    memory: Literal["measured", "predicted"] = "measured"
+
+    @property
+    def per_image_s(self) -> float:
+        """The median latency divided by the images of the batch."""
+        return self.latency.median / self.batch
+
+
+class SweepEnd(Frozen):
+    """Where the climb over batch sizes ended early.
+
+    Attributes:
+        batch: the first that was not measured.
+        fits: false where memory was the reason, else it would have taken too long.
+        why: one sentence.
+    """
+
+    model: str
+    size: tuple[int, int]
+    batch: int
+    fits: bool
+    why: str
+
+
+class FinishedRun(Frozen):
+    """A finished training, as a sweep sets it against FLOPs.
+
+    Attributes:
+        flops: of one image's forward.
+        accuracy: the best of the validation.
+    """
+
+    model: str
+    data: str
+    size: tuple[int, int]
+    flops: int
+    parameters: int
+    accuracy: float
+
+
+class Sweep(Frozen):
+    """Points in the order in which they were measured.
+
+    Attributes:
+        dtype, channels_last: of all points.
+        ends: climbs that ended before the last batch size.
+        runs: finished trainings that were found.
+    """
+
+    record: Literal["sweep"] = "sweep"
+    schema_version: Literal[1] = 1
+    dtype: DType = "float32"
+    channels_last: bool = False
+    environment: Environment
+    points: tuple[SweepPoint, ...]
+    ends: tuple[SweepEnd, ...] = ()
+    runs: tuple[FinishedRun, ...] = ()
+    notes: tuple[str, ...] = ()

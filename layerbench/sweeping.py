@@ -1,0 +1,266 @@
+"""The recipe of a sweep: latency and memory over input sizes and batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+import numpy as np
+
+from layerbench import store, zoo
+from layerbench.anatomy import dissect
+from layerbench.devices import Device
+from layerbench.errors import LayerbenchError, NotEnoughMemory
+from layerbench.estimation.prediction import predict, refuse_hopeless
+from layerbench.guards import (
+    memory_explained,
+    on_device,
+    refuse_too_large,
+    threads_set,
+    watch_room,
+)
+from layerbench.progress import Progress, Silent
+from layerbench.records import (
+    AllocatorFigures,
+    FinishedRun,
+    Summary,
+    Sweep,
+    SweepEnd,
+    SweepPoint,
+    TrainingRun,
+)
+from layerbench.runner import measure
+from layerbench.samples import UNTOUCHED, Run
+from layerbench.stats import Resampler, summarize
+from layerbench.workload import DType, MemoryFormat, Plan, Workload
+from layerbench.zoo import Built
+
+NANOSECOND = 1e-9
+# Forwards that are not kept, and the fewest and the most that are.
+WARMUP = 3
+FEWEST, MOST = 5, 50
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One model at one size, over batch sizes.
+
+    Attributes:
+        model: as the points name it.
+        size: height and width.
+        workload: gives, for a batch size, what runs.
+        subject: gives, for a batch size, a model and its inputs that were handed over; ``None``
+            builds the workload.
+    """
+
+    model: str
+    size: tuple[int, int]
+    workload: Callable[[int], Workload]
+    subject: Callable[[int], Built] | None = None
+
+
+def run_sweep(
+    models: Sequence[str],
+    batches: Sequence[int],
+    sizes: Sequence[int] | None,
+    device: Device,
+    *,
+    dtype: DType,
+    memory_format: MemoryFormat,
+    threads: int | None,
+    seconds: float,
+    runs: Path | None = None,
+    progress: Progress | None = None,
+) -> Sweep:
+    """Climb over batch sizes for each model and size.
+
+    Args:
+        models: model specs.
+        batches: ascending.
+        sizes: heights and widths; ``None`` for what each model is meant for.
+        device: where it runs.
+        dtype, memory_format: of all points.
+        threads, seconds, progress: as for `climb`.
+        runs: a folder with finished trainings.
+
+    Raises:
+        LayerbenchError: a model cannot be had, or does not take a size.
+    """
+    sides: Sequence[int | None] = sizes or (None,)
+    climbs = [
+        _climb(model, size, batches[0], dtype, memory_format) for model in models for size in sides
+    ]
+    finished = () if runs is None else tuple(_finished(runs))
+    points: list[SweepPoint] = []
+    ends: list[SweepEnd] = []
+    with threads_set(threads):
+        room = watch_room(device)
+        for what in climbs:
+            found, end = climb(
+                what, batches, device, threads=threads, seconds=seconds, progress=progress
+            )
+            points += found
+            ends += [end] if end else []
+        environment = room.finish()
+    return Sweep(
+        dtype=dtype,
+        channels_last=memory_format == "channels_last",
+        environment=environment,
+        points=tuple(points),
+        ends=tuple(ends),
+        runs=finished,
+    )
+
+
+def _climb(
+    model: str, size: int | None, first: int, dtype: DType, memory_format: MemoryFormat
+) -> Climb:
+    def workload(batch: int) -> Workload:
+        shape = None if size is None else f"3x{size}x{size}"
+        return zoo.resolve(model, shape, batch=batch, dtype=dtype, memory_format=memory_format)
+
+    resolved = workload(first)
+    height, width = resolved.shape[-2:]
+    return Climb(resolved.model, (height, width), workload)
+
+
+def _finished(folder: Path) -> Iterator[FinishedRun]:
+    """The finished trainings in a folder, at any depth."""
+    for _, record in store.read_all_kinds([folder]):
+        if not isinstance(record, TrainingRun) or record.outcome == "running":
+            continue
+        if record.best is not None and record.flops is not None:
+            yield FinishedRun(
+                model=record.recipe.model,
+                data=record.recipe.data,
+                size=record.recipe.size,
+                flops=record.flops,
+                parameters=record.parameters,
+                accuracy=record.best.val_accuracy,
+            )
+
+
+def climb(
+    what: Climb,
+    batches: Sequence[int],
+    device: Device,
+    *,
+    threads: int | None = None,
+    seconds: float,
+    progress: Progress | None = None,
+) -> tuple[list[SweepPoint], SweepEnd | None]:
+    """Measure one batch size after the other, until one does not fit or takes too long.
+
+    Args:
+        what: the model.
+        batches: images a forward, ascending.
+        device: where it runs.
+        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
+        seconds: for each point, about; the climb ends where the fewest forwards would take more.
+        progress: hears of each point.
+
+    Returns:
+        the points, and why there are no more.
+    """
+    points: list[SweepPoint] = []
+    name = f"{what.model} {what.size[0]}x{what.size[1]}"
+    for number, batch in enumerate(batches):
+        (progress or Silent()).step(name, number, len(batches))
+        expected = _expected(points, batch)
+        if expected * (FEWEST + WARMUP) > seconds:
+            why = (
+                f"{FEWEST + WARMUP} forwards would take about "
+                f"{expected * (FEWEST + WARMUP):.0f} s, more than the {seconds:g} s of a point"
+            )
+            return points, _end(what, batch, True, why)
+        try:
+            points.append(_point(what, batch, device, threads, seconds, expected))
+        except NotEnoughMemory as error:
+            return points, _end(what, batch, False, str(error))
+    return points, None
+
+
+def _end(what: Climb, batch: int, fits: bool, why: str) -> SweepEnd:
+    return SweepEnd(model=what.model, size=what.size, batch=batch, fits=fits, why=why)
+
+
+def _expected(points: Sequence[SweepPoint], batch: int) -> float:
+    """Seconds of a forward, as long for an image as at the last point; 0 before the first."""
+    return points[-1].per_image_s * batch if points else 0.0
+
+
+def _point(
+    what: Climb,
+    batch: int,
+    device: Device,
+    threads: int | None,
+    seconds: float,
+    expected: float,
+) -> SweepPoint:
+    workload = what.workload(batch)
+    refuse_too_large(workload, device, None)
+    refuse_hopeless(workload, device, None)
+    with memory_explained(device):
+        device.forget_freed()
+        built = what.subject(batch) if what.subject else on_device(zoo.build(workload), device)
+    device.begin_peak()
+    latency = _latency(workload, built, device, threads, seconds, expected)
+    measured = device.peak()
+    return SweepPoint(
+        model=what.model,
+        size=what.size,
+        batch=batch,
+        latency=latency,
+        flops=flops_of(workload, built),
+        memory="predicted" if measured is None else "measured",
+        **_figures(measured or _predicted(workload, built)),
+    )
+
+
+def _latency(
+    workload: Workload,
+    built: Built,
+    device: Device,
+    threads: int | None,
+    seconds: float,
+    expected: float,
+) -> Summary:
+    def run(warmup: int, iterations: int) -> Run:
+        plan = Plan(
+            warmup=warmup,
+            iterations=iterations,
+            threads=threads,
+            granularity="whole",
+            function_iterations=0,
+        )
+        return measure(workload, plan, device, subject=built)
+
+    if expected == 0:
+        expected = float(run(1, 1).arrays[UNTOUCHED].min()) * NANOSECOND
+    forwards = seconds / expected if expected > 0 else inf
+    iterations = int(min(max(forwards - WARMUP, FEWEST), MOST))
+    times = run(WARMUP, iterations).arrays[UNTOUCHED].astype(np.float64) * NANOSECOND
+    return summarize(times, Resampler([iterations], seed=workload.seed))
+
+
+def flops_of(workload: Workload, built: Built) -> int | None:
+    """FLOPs of one forward, a multiply-add being 2; ``None`` where they cannot be counted."""
+    try:
+        return dissect(workload, built).flops
+    except LayerbenchError:
+        return None
+
+
+def _predicted(workload: Workload, built: Built) -> AllocatorFigures | None:
+    """What a GPU's allocator would say; ``None`` where it cannot be predicted."""
+    try:
+        found = predict(workload, subject=built)
+    except LayerbenchError:
+        return None
+    return AllocatorFigures(allocated=found.peak_bytes, reserved=found.reserved_bytes)
+
+
+def _figures(found: AllocatorFigures | None) -> dict[str, int]:
+    return {} if found is None else found.model_dump()

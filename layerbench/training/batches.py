@@ -1,0 +1,202 @@
+"""Batches of a data set: their order, their augmentation, and images that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from layerbench.datasets import Images
+from layerbench.errors import DataError, LayerbenchError
+from layerbench.training.seeds import mixed
+
+# An epoch and an image's number.
+Key = tuple[int, int]
+
+# Streams of random numbers, so that no two draw the same.
+ORDER, AUGMENTATION, STEP = 1, 2, 3
+
+# What PIL and torchvision raise for files that are cut short, or no images, or far too large.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that came together.
+
+    Attributes:
+        images: float32 ``[N, C, H, W]``; ``None`` where none could be read.
+        labels: int64 ``[N]``.
+        unreadable: names of those that could not be read, each with the reason.
+    """
+
+    images: torch.Tensor | None
+    labels: torch.Tensor
+    unreadable: tuple[str, ...] = ()
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU can copy from by itself."""
+        images = None if self.images is None else self.images.pin_memory()
+        return Batch(images, self.labels.pin_memory(), self.unreadable)
+
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> Batch:
+        """The same on a device."""
+        if self.images is None:
+            return self
+        images = self.images.to(device, non_blocking=True, memory_format=memory_format)
+        return Batch(images, self.labels.to(device, non_blocking=True), self.unreadable)
+
+
+class Samples(Dataset[tuple[torch.Tensor, int] | str]):
+    """Images by epoch and number, each augmented from a seed of its own.
+
+    An image that cannot be read gives a text in its place: which, and why.
+
+    Args:
+        images: of the data set.
+        file: names an image by its number.
+        seed: of the run.
+    """
+
+    def __init__(self, images: Images, file: Callable[[int], str], seed: int) -> None:
+        self._images = images
+        self._file = file
+        self._seed = seed
+
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int] | str:
+        epoch, index = key
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(mixed(self._seed, AUGMENTATION, epoch, index))
+            try:
+                return self._images[index]
+            except UNREADABLE as error:
+                return f"{self._file(index)} ({type(error).__name__}: {_line(error)})"
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """The batches of one process in one epoch; they can begin in the middle.
+
+    The order of the images is drawn anew for each epoch. Each step takes ``ranks * batch`` images
+    in that order, and each process its own stretch of them: all of them together train as one
+    process with the whole batch would. What does not fill a step is left out.
+
+    Args:
+        count: images of the set.
+        batch: images a process and step.
+        seed: of the run.
+        rank, ranks: this process, and how many there are.
+
+    Raises:
+        DataError: there are fewer images than one step takes.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, rank: int = 0, ranks: int = 1) -> None:
+        if count < batch * ranks:
+            each = f" in each of {ranks} processes" if ranks > 1 else ""
+            raise DataError(
+                f"the set has {count} images to train on, fewer than one batch of {batch}{each}: "
+                "take a smaller --batch_size"
+            )
+        self._count, self._batch, self._seed = count, batch, seed
+        self._rank, self._ranks = rank, ranks
+        self._epoch, self._start = 1, 0
+        self._most: int | None = None
+
+    def set(self, epoch: int, start: int = 0, most: int | None = None) -> None:
+        """What the next iteration gives: an epoch, from a step on, up to so many steps of it."""
+        self._epoch, self._start, self._most = epoch, start, most
+
+    @property
+    def steps(self) -> int:
+        """Steps of a whole epoch."""
+        return self._count // (self._batch * self._ranks)
+
+    def __len__(self) -> int:
+        return max(0, min(self.steps, self._most or self.steps) - self._start)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        generator = torch.Generator().manual_seed(mixed(self._seed, ORDER, self._epoch))
+        order = torch.randperm(self._count, generator=generator)
+        whole = self._batch * self._ranks
+        for step in range(self._start, self._start + len(self)):
+            first = step * whole + self._rank * self._batch
+            yield [(self._epoch, int(index)) for index in order[first : first + self._batch]]
+
+
+class EveryImage(Sampler[list[Key]]):
+    """Batches of one process over all images once, in order, to validate on.
+
+    Args:
+        count: images of the set.
+        batch: images a batch.
+        rank, ranks: this process, and how many there are; each takes every so many.
+        most: batches at most.
+    """
+
+    def __init__(
+        self, count: int, batch: int, rank: int = 0, ranks: int = 1, most: int | None = None
+    ) -> None:
+        mine = list(range(rank, count, ranks))
+        self._batches = [
+            [(0, index) for index in mine[first : first + batch]]
+            for first in range(0, len(mine), batch)
+        ][:most]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self._batches)
+
+
+def loader(
+    samples: Samples, batches: Sampler[list[Key]], *, workers: int, pinned: bool
+) -> DataLoader[Batch]:
+    """A loader of `Batch`; its processes stay from epoch to epoch."""
+    return DataLoader(
+        samples,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pinned,
+        persistent_workers=workers > 0,
+    )
+
+
+def collate(items: Sequence[tuple[torch.Tensor, int] | str]) -> Batch:
+    """Put images together that could be read, and the names of the others."""
+    read = [item for item in items if not isinstance(item, str)]
+    failed = tuple(item for item in items if isinstance(item, str))
+    labels = torch.tensor([label for _, label in read], dtype=torch.int64)
+    if not read:
+        return Batch(None, labels, failed)
+    return Batch(torch.stack([image for image, _ in read]), labels, failed)
+
+
+def next_batch(iterator: Iterator[Batch]) -> Batch:
+    """The next batch of a loader.
+
+    Raises:
+        DataError: a process that loads images died.
+    """
+    try:
+        return next(iterator)
+    except LayerbenchError:
+        raise
+    except RuntimeError as error:
+        text = str(error)
+        if "exited unexpectedly" not in text and "is killed by signal" not in text:
+            raise
+        raise DataError(
+            f"a process that loads images ended: {_line(error)}; with --workers 0 images are "
+            "loaded in the training process"
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    lines: list[Any] = str(error).strip().splitlines()
+    return str(lines[0]) if lines else "no reason given"

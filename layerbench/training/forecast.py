@@ -1,0 +1,345 @@
+"""How long a training will take: a few steps of it measured, the rest extrapolated."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from layerbench import devices
+from layerbench.datasets import Images
+from layerbench.devices import Device
+from layerbench.errors import UsageError
+from layerbench.guards import memory_explained, threads_set, watch_room
+from layerbench.progress import Progress, Silent
+from layerbench.records import STEP_PHASES, Recipe, Seconds, Summary, TrainingForecast
+from layerbench.student import quantile
+from layerbench.training import figures
+from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, loader
+from layerbench.training.classifiers import build_classifier
+from layerbench.training.loop import Trainer
+from layerbench.training.ranks import Ranks
+from layerbench.training.run import Where, check, open_data
+
+CONFIDENCE = 0.95
+# Neighbouring steps are alike: so many together count as one observation.
+BLOCK = 5
+# How far a machine's speed moves between the measurement and the training: the standard deviation
+# of the logarithm. Measured by benchmarks/training_estimate.py; see docs/training.md.
+DRIFT = 0.03
+VALIDATED_BATCHES = 10
+DATA = STEP_PHASES.index("data")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much would be trained, and how much of it is measured.
+
+    Attributes:
+        samples, val_samples: images of an epoch; ``None`` for those that the data set has.
+        warmup, steps: steps run without counting, and steps measured.
+    """
+
+    samples: int | None = None
+    val_samples: int | None = None
+    warmup: int = 5
+    steps: int = 40
+
+
+def forecast(
+    recipe: Recipe,
+    extent: Extent,
+    where: Where,
+    *,
+    progress: Progress | None = None,
+) -> TrainingForecast:
+    """Measure some steps of a training and say how long all of it would take.
+
+    What is measured is the loop that trains, on the data set's own batches: forward and backward
+    each, data loading included. Nothing is written.
+
+    Args:
+        recipe: what would be trained.
+        extent: how much of it.
+        where: as for `layerbench.training.run.run_training`; one process.
+        progress: hears of each step.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    device = devices.get(where.device)
+    with threads_set(where.threads), torch.random.fork_rng(devices=[]), memory_explained(device):
+        room = watch_room(device)
+        trial = _Trial(recipe, extent, where, device, progress or Silent())
+        figured = _Figured.of(trial.measured(), extent.warmup)
+        validation = trial.validation_step_s()
+        environment = room.finish()
+    images = trial.images
+    epoch, total = extrapolated(
+        figured, images.steps, images.val_steps * (validation or 0.0), recipe.epochs
+    )
+    return TrainingForecast(
+        recipe=trial.recipe,
+        samples=images.samples,
+        val_samples=images.val_samples,
+        steps=images.steps,
+        val_steps=images.val_steps,
+        warmup=figured.warmup,
+        environment=environment,
+        model_type=type(trial.model).__name__,
+        parameters=sum(parameter.numel() for parameter in trial.model.parameters()),
+        step=figured.step,
+        phases=figures.phase_rows(figured.steps),
+        between_s=figured.between_s,
+        start_s=figured.start_s,
+        validation_step_s=validation,
+        once_s=figured.once_s,
+        epoch=epoch,
+        total=total,
+        assumptions=tuple(_assumptions(trial.recipe, images, where)),
+    )
+
+
+@dataclass(frozen=True)
+class _Images:
+    """How much would be trained."""
+
+    samples: int
+    val_samples: int
+    steps: int
+    val_steps: int
+
+    @classmethod
+    def of(cls, extent: Extent, train: int, val: int, recipe: Recipe) -> _Images:
+        samples = train if extent.samples is None else extent.samples
+        validated = val if extent.val_samples is None else extent.val_samples
+        if samples < recipe.batch:
+            raise UsageError(
+                f"{samples} images are fewer than one batch of {recipe.batch}: raise --samples or "
+                "lower --batch"
+            )
+        return cls(samples, validated, samples // recipe.batch, math.ceil(validated / recipe.batch))
+
+
+# --- measuring -----------------------------------------------------------------------------
+
+
+class _Trial:
+    """The beginning of a training.
+
+    Attributes:
+        recipe: with the model's full name.
+        model: that learns.
+        images: how much would be trained.
+    """
+
+    def __init__(
+        self, recipe: Recipe, extent: Extent, where: Where, device: Device, progress: Progress
+    ) -> None:
+        workload = check(recipe)
+        self.recipe = recipe = recipe.model_copy(update={"model": workload.model})
+        self._splits = open_data(recipe, where)
+        self._workers = where.workers
+        self._pinned = device.kind == "cuda"
+        self._order = EpochBatches(len(self._splits.train), recipe.batch, recipe.seed)
+        self.images = _Images.of(extent, len(self._splits.train), len(self._splits.val), recipe)
+        self.model = build_classifier(workload, len(self._splits.classes)).to(device.torch_device)
+        steps = extent.warmup + extent.steps
+        self._epochs = math.ceil(steps / self._order.steps)
+        self._trainer = Trainer(
+            self.model,
+            recipe.model_copy(update={"epochs": self._epochs}),
+            device,
+            Ranks(),
+            min(steps, self._order.steps),
+            progress,
+        )
+
+    def measured(self) -> _Measured:
+        """Train, over several epochs where the set is small."""
+        started = _Started(self._loader(self._splits.train, 0, self._order))
+        steps: list[tuple[int, ...]] = []
+        firsts: list[int] = []
+        begins = time.perf_counter()
+        for epoch in range(1, self._epochs + 1):
+            firsts.append(len(steps))
+            _, times, _ = self._trainer.train(epoch, self._order, started)
+            steps += times.phases
+        wall = time.perf_counter() - begins
+        inside = sum(map(sum, steps)) * figures.NANOSECOND
+        between = max(0.0, wall - inside - sum(started.seconds))
+        return _Measured(steps, firsts, started.seconds, between)
+
+    def validation_step_s(self) -> float | None:
+        """Seconds of one validation batch; ``None`` where nothing would be validated."""
+        if self.images.val_steps == 0:
+            return None
+        val = self._splits.val
+        few = EveryImage(len(val), self.recipe.batch, most=VALIDATED_BATCHES)
+        begins = time.perf_counter()
+        self._trainer.validate(self._loader(val, 1, few))
+        return (time.perf_counter() - begins) / len(few)
+
+    def _loader(
+        self, images: Images, half: int, batches: EpochBatches | EveryImage
+    ) -> DataLoader[Batch]:
+        samples = Samples(images, self._splits.files[half], self.recipe.seed)
+        return loader(samples, batches, workers=self._workers, pinned=self._pinned)
+
+
+class _Started:
+    """A loader that notes how long it takes to begin."""
+
+    def __init__(self, loader: DataLoader[Batch]) -> None:
+        self._loader = loader
+        self.seconds: list[float] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        begins = time.perf_counter()
+        iterator = iter(self._loader)
+        self.seconds.append(time.perf_counter() - begins)
+        return iterator
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What ran.
+
+    Attributes:
+        steps: nanoseconds by phase.
+        firsts: numbers of the steps that began an epoch.
+        starts_s: seconds that the loader took to begin, for each epoch.
+        between_s: seconds between steps, all together.
+    """
+
+    steps: list[tuple[int, ...]]
+    firsts: list[int]
+    starts_s: list[float]
+    between_s: float
+
+
+# --- extrapolating -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Figured:
+    """What the measurement says of steps to come.
+
+    Attributes:
+        steps: nanoseconds by phase of those that count; the ``warmup`` before them do not.
+        step: their distribution.
+        between_s, start_s, once_s: as in the record.
+    """
+
+    steps: list[tuple[int, ...]]
+    step: Summary
+    warmup: int
+    between_s: float
+    start_s: float
+    once_s: float
+
+    @classmethod
+    def of(cls, measured: _Measured, warmup: int) -> _Figured:
+        """Without the warm-up, and without the waits of an epoch's first batch."""
+        steps, waits = _without_first_waits(measured)
+        counted = steps[warmup:]
+        step = figures.step_summary(counted)
+        if step is None:
+            raise UsageError("no step was measured: take at least 1 besides the warm-up")
+        excess = sum(sum(one) * figures.NANOSECOND - step.mean for one in steps[:warmup])
+        return cls(
+            steps=counted,
+            step=step,
+            warmup=warmup,
+            between_s=measured.between_s / len(steps),
+            start_s=(sum(measured.starts_s) + waits) / len(measured.firsts),
+            once_s=max(0.0, excess),
+        )
+
+
+def _without_first_waits(measured: _Measured) -> tuple[list[tuple[int, ...]], float]:
+    """Steps with a usual wait for data in the first of each epoch; the seconds taken out."""
+    usual = round(float(np.median([step[DATA] for step in measured.steps])))
+    steps = list(measured.steps)
+    taken = 0
+    for first in measured.firsts:
+        wait = max(0, steps[first][DATA] - usual)
+        steps[first] = (*steps[first][:DATA], steps[first][DATA] - wait, *steps[first][DATA + 1 :])
+        taken += wait
+    return steps, taken * figures.NANOSECOND
+
+
+def extrapolated(
+    figured: _Figured, steps: int, validation_s: float, epochs: int
+) -> tuple[Seconds, Seconds]:
+    """An epoch, and all of them with what comes once.
+
+    The interval holds three errors, taken as independent: of the measured mean, from the spread of
+    means over `BLOCK` steps each (batch means: Law & Kelton); of the epochs' own mean, from the
+    same spread; and of the machine's speed, which moves from one minute to the next (`DRIFT`).
+
+    Args:
+        figured: what was measured.
+        steps: of an epoch.
+        validation_s: of an epoch.
+        epochs: of the training.
+    """
+    times = np.array([sum(step) for step in figured.steps]) * figures.NANOSECOND
+    mean = float(times.mean()) + figured.between_s
+    epoch = figured.start_s + steps * mean + validation_s
+    total = figured.once_s + epochs * epoch
+    return (
+        _with_error(epoch, times, steps, mean),
+        _with_error(total, times, steps * epochs, mean),
+    )
+
+
+def _with_error(value: float, times: NDArray[np.float64], steps: int, mean: float) -> Seconds:
+    spread, blocks = _block_spread(times)
+    variance = spread**2 / blocks + spread**2 * BLOCK / max(steps, BLOCK)
+    error = math.hypot(math.sqrt(variance) / mean, DRIFT)
+    half = quantile(CONFIDENCE, max(1, blocks - 1)) * error
+    return Seconds(value=value, low=value * math.exp(-half), high=value * math.exp(half))
+
+
+def _block_spread(times: NDArray[np.float64]) -> tuple[float, int]:
+    """The standard deviation of means over blocks of steps, and how many blocks there are."""
+    blocks = len(times) // BLOCK
+    if blocks < 2:
+        # Of so few steps nothing is known about their likeness: each counts as a block.
+        return (float(times.std(ddof=1)) if len(times) > 1 else float(times.mean())), len(times)
+    means = times[: blocks * BLOCK].reshape(blocks, BLOCK).mean(axis=1)
+    return float(means.std(ddof=1)), blocks
+
+
+def _assumptions(recipe: Recipe, images: _Images, where: Where) -> Iterator[str]:
+    yield (
+        f"All epochs are alike: {images.steps} steps of {recipe.batch} images; "
+        f"{images.samples - images.steps * recipe.batch} left over are not trained on."
+    )
+    yield (
+        f"One process; {where.workers} further ones load images."
+        if where.workers
+        else "One process, which loads its images itself."
+    )
+    if recipe.data == "synthetic":
+        yield (
+            "The images are made up as they are asked for: the wait for data says nothing about a "
+            "loader that reads and augments files (--data names a data set)."
+        )
+    yield (
+        f"{images.val_samples} images are validated after each epoch."
+        if images.val_steps
+        else "Nothing is validated."
+    )
+    yield "Checkpoints, reports and plots are not counted; nor is loading torch."
+    yield (
+        f"The machine is as busy as now: its speed may move by {DRIFT:.0%} (standard deviation), "
+        "and no more."
+    )
