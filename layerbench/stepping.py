@@ -105,7 +105,9 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
         if subject is None:
             report = weigh_without_memory(workload, optimizer, record.environment)
         else:
-            report = weigh(workload, device, optimizer=optimizer, subject=subject)
+            args, kwargs = map_tensors((subject.args, subject.kwargs), lambda t: t.clone())
+            own = Built(subject.module, args, kwargs)
+            report = weigh(workload, device, optimizer=optimizer, subject=own)
     except LayerbenchError as error:
         note = f"memory could not be worked out: {error}"
         return record.model_copy(update={"notes": (*record.notes, note)})

@@ -168,8 +168,11 @@ def test_an_input_that_is_changed_in_place_comes_fresh_for_every_step():
             return self.layer(x.mul_(2))
 
     seen: list[float] = []
-    layerbench.profile_training(Doubles(), torch.ones(3, 4), **QUICK)
-    assert set(seen) == {12.0}
+    given = torch.ones(3, 4)
+    layerbench.profile_training(Doubles(), given, **QUICK)
+    # The last two steps are those that memory is worked out from.
+    assert set(seen[:-2]) == {12.0}
+    assert torch.equal(given, torch.ones(3, 4))
 
 
 @pytest.mark.parametrize(

@@ -592,9 +592,12 @@ class _Run:
             # With weights of its own a model counts as one that cannot be built again.
             workload = self._workload.model_copy(update={"weights": None})
             estimate = predict(workload, optimizer="adamw")
-            # What is free here is free of what the driver takes on a GPU, and has none on a CPU.
-            context = estimate.total_interval.high - estimate.reserved_interval.high
-            batch, _ = largest_batch(estimate, free + context, Silent())
+            # Of what the prediction holds for a GPU, `free` has to take no driver's share; and on
+            # a CPU, which has neither its workspaces nor its blocks, the tensors alone.
+            on_gpu = self._device.kind == "cuda"
+            needed = estimate.reserved_interval.high if on_gpu else estimate.peak_interval.low
+            spare = estimate.total_interval.high - needed
+            batch, _ = largest_batch(estimate, free + spare, Silent())
         except LayerbenchError:
             return f"{text}: {bytes_(free)} are free; take a smaller --batch_size or --size"
         fits = f"about {batch} images would fit" if batch else "not even one image would fit"
