@@ -25,7 +25,8 @@ step 'ruff format' ruff format --check
 step 'mypy --strict' mypy --strict --package layerbench
 step 'import-linter' lint-imports
 step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh ./*/*/*.sh .ci/run
-step pytest "$PYTHON" -m pytest "$@"
+# Beside each other, a process a core, four at most: each loads torch.
+step pytest "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
 
 # Nothing follows pytest's own summary unless something failed.
 [ -z "$failed" ] || printf '== failed:%s\n' "$failed"

@@ -1,10 +1,13 @@
 """How far `layerbench estimate training-time` is from the epoch that then runs.
 
     python -m benchmarks.training_estimate
+    python -m benchmarks.training_estimate --apart
 
 ResNet-18 and MobileNet-V2 on digits (resized to 32x32) and on synthetic 64x64 images, on the CPU:
-each repeat makes the estimate in a fresh process and then trains one epoch in another, validation
-included. An option shortens it; run it on an idle machine.
+an estimate, and right after it an epoch, validation included, several times over. Both run in one
+process, which shows how good the extrapolation is; with ``--apart`` each in a fresh process, as a
+user's would, which shows what processes and moments of this machine differ by besides. Run it on an
+idle machine.
 """
 
 from __future__ import annotations
@@ -24,10 +27,8 @@ from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("resnet18", "mobilenet_v2")
-DATA = {
-    "digits": ("--data", "digits", "--size", "32", "--batch_size", "16"),
-    "synthetic 64x64": ("--data", "synthetic", "--size", "64", "--batch_size", "16"),
-}
+DATA = {"digits": ("digits", 32), "synthetic 64x64": ("synthetic", 64)}
+BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,22 @@ class Trial:
 
 def main(
     repeats: Annotated[int, typer.Option(help="Of each case.")] = 5,
-    threads: Annotated[int, typer.Option(help="Intra-op CPU threads.")] = 2,
+    threads: Annotated[int, typer.Option(help="Intra-op CPU threads.")] = 1,
+    apart: Annotated[bool, typer.Option("--apart", help="Each in a fresh process.")] = False,
 ) -> None:
-    """Print a row for each case, as soon as it is known, and then the table."""
+    """Print each trial as soon as it is known, and then the table."""
     rows = []
     trials: list[Trial] = []
+    measure = _in_two_processes if apart else _in_this_process
     for model in MODELS:
-        for name, options in DATA.items():
+        for name, (data, size) in DATA.items():
             found = []
             for number in range(repeats):
-                found.append(_trial(("--model", model, *options, "--threads", str(threads))))
+                found.append(measure(model, data, size, threads))
                 print(
                     f"  {model}, {name} {number + 1}/{repeats} {time.strftime('%H:%M:%S')}: "
-                    f"{found[-1].estimate:.2f} s for {found[-1].measured:.2f} s",
+                    f"{found[-1].estimate:.2f} s [{found[-1].low:.2f}, {found[-1].high:.2f}] for "
+                    f"{found[-1].measured:.2f} s",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -74,16 +78,35 @@ def main(
     print(tabulate([*rows, ["all", *_figures(trials)]], header, tablefmt="github"))
 
 
-def _trial(options: tuple[str, ...]) -> Trial:
+def _in_this_process(model: str, data: str, size: int, threads: int) -> Trial:
+    import layerbench
+
+    common = {"data": data, "size": (size, size), "batch": BATCH, "device": "cpu"}
+    with tempfile.TemporaryDirectory() as folder:
+        estimate = layerbench.estimate_training_time(model, epochs=1, threads=threads, **common)
+        trained = layerbench.train(
+            model,
+            pretrained=False,
+            epochs=1,
+            threads=threads,
+            points=False,
+            output_dir=folder,
+            **common,
+        )
+    epoch = trained.record.epochs[0]
+    total = estimate.total
+    return Trial(total.value, total.low, total.high, epoch.train_s + epoch.validation_s)
+
+
+def _in_two_processes(model: str, data: str, size: int, threads: int) -> Trial:
+    options = ("--model", model, "--data", data, "--size", str(size), "--batch_size", str(BATCH))
+    options = (*options, "--threads", str(threads), "--epochs", "1")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        _run("-m", "layerbench", "estimate", "training-time", *options, "--epochs", "1",
-             "--out", folder)  # fmt: skip
-        _run("train.py", *options, "--no-pretrained", "--epochs", "1", "--no-points",
-             "--output_dir", folder)  # fmt: skip
+        _run("-m", "layerbench", "estimate", "training-time", *options, "--out", folder)
+        _run("train.py", *options, "--no-pretrained", "--no-points", "--output_dir", folder)
         estimate = _json(next(place.glob("*/training-time_*.json")))
-        run = _json(next(place.glob("*/run.json")))
-    epoch = run["epochs"][0]
+        epoch = _json(next(place.glob("*/run.json")))["epochs"][0]
     total = estimate["total"]
     measured = epoch["train_s"] + epoch["validation_s"]
     return Trial(total["value"], total["low"], total["high"], measured)

@@ -15,41 +15,48 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from layerbench import records
 from layerbench.errors import OutputError, RecordError
-from layerbench.records import (
-    Comparison,
-    MemoryEstimate,
-    MemoryReport,
-    Profile,
-    Structure,
-    Sweep,
-    TrainingForecast,
-    TrainingProfile,
-    TrainingRun,
-)
 from layerbench.workload import OWN_WEIGHTS, Frozen, Plan, Workload
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from layerbench.records import (
+        Comparison,
+        MemoryEstimate,
+        MemoryReport,
+        Profile,
+        Structure,
+        TrainingForecast,
+        TrainingProfile,
+    )
+
 Record = TypeVar("Record")
 
 # Beside a training run's record lies what was asked of it, under this name.
 RECIPE = "recipe.json"
 
-# A new kind of record is one more line: the value of its field ``record``, and its class.
-RECORDS: dict[str, type[Frozen]] = {
-    "profile": Profile,
-    "structure": Structure,
-    "memory": MemoryReport,
-    "memory estimate": MemoryEstimate,
-    "comparison": Comparison,
-    "training profile": TrainingProfile,
-    "training run": TrainingRun,
-    "training forecast": TrainingForecast,
-    "sweep": Sweep,
+# A new kind of record is one more line: the value of its field ``record``, and its class's name in
+# `layerbench.records`.
+RECORDS: dict[str, str] = {
+    "profile": "Profile",
+    "structure": "Structure",
+    "memory": "MemoryReport",
+    "memory estimate": "MemoryEstimate",
+    "comparison": "Comparison",
+    "training profile": "TrainingProfile",
+    "training run": "TrainingRun",
+    "training forecast": "TrainingForecast",
+    "sweep": "Sweep",
 }
+
+
+def record_class(kind: str) -> type[Frozen]:
+    """The class of a kind of record in `RECORDS`."""
+    found: type[Frozen] = getattr(records, RECORDS[kind])
+    return found
 
 
 # --- writing -----------------------------------------------------------------------------
@@ -178,7 +185,7 @@ def read(path: Path) -> Profile:
         RecordError: there is none, or it is damaged; the message names the place.
     """
     record = read_record(path)
-    if not isinstance(record, Profile):
+    if not isinstance(record, records.Profile):
         kind = getattr(record, "record", type(record).__name__)
         raise RecordError(f"{path} holds a {kind} record, not a profile")
     return record
@@ -213,8 +220,10 @@ def read_all(places: Iterable[Path]) -> list[tuple[Path, Profile]]:
         if not place.is_dir():
             found.append((place, read(place)))
             continue
-        records = ((path, read_record(path)) for path in _records_in(place))
-        found += [(path, record) for path, record in records if isinstance(record, Profile)]
+        read_here = ((path, read_record(path)) for path in _records_in(place))
+        found += [
+            (path, record) for path, record in read_here if isinstance(record, records.Profile)
+        ]
     return _each_once(found)
 
 
@@ -279,7 +288,7 @@ def _kind(path: Path, content: Any) -> type[Frozen]:  # noqa: ANN401 - any JSON
             f"{path} holds an unknown kind of record, {name!r}; "
             f"this layerbench reads {', '.join(RECORDS)}"
         )
-    return RECORDS[name]
+    return record_class(name)
 
 
 def _check_version(path: Path, kind: type[Frozen], content: dict[str, Any]) -> None:
@@ -339,23 +348,23 @@ def place(
 
     A training profile and a forecast do, and lie in their device's folder.
     """
-    if isinstance(record, TrainingProfile):
+    if record.record == "training profile":
         name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"
         return out / record.environment.device.slug / name
-    if isinstance(record, TrainingForecast):
+    if record.record == "training forecast":
         recipe = record.recipe
         size = "x".join(map(str, recipe.size))
         name = f"training-time_{model_name(recipe.model)}_{recipe.data}_{size}_b{recipe.batch}"
         return out / record.environment.device.slug / name
-    if isinstance(record, Comparison):
+    if record.record == "comparison":
         names = [work_name(side.workload) for side in (record.baseline, record.contender)]
         return out / f"comparison_{'_vs_'.join(dict.fromkeys(names))}"
     parts = [work_name(record.workload)]
-    if isinstance(record, MemoryEstimate):
+    if record.record == "memory estimate":
         parts.append(record.device)
-    if not isinstance(record, Structure) and record.optimizer is not None:
+    if record.record != "structure" and record.optimizer is not None:
         parts.append(record.optimizer)
-    if isinstance(record, MemoryReport) and record.environment.device.kind != "cpu":
+    if record.record == "memory" and record.environment.device.kind != "cpu":
         parts.append(record.environment.device.slug)
     return out / "_".join(parts)
 

@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from layerbench import store, zoo
 from layerbench.anatomy import dissect
@@ -43,6 +44,10 @@ WARMUP = 3
 FEWEST, MOST = 5, 50
 
 
+# A model and its inputs for a batch size, on the device.
+Subject = Callable[[int], Built]
+
+
 @dataclass(frozen=True)
 class Climb:
     """One model at one size, over batch sizes.
@@ -58,7 +63,7 @@ class Climb:
     model: str
     size: tuple[int, int]
     workload: Callable[[int], Workload]
-    subject: Callable[[int], Built] | None = None
+    subject: Subject | None = None
 
 
 def run_sweep(
@@ -164,6 +169,7 @@ def climb(
     Returns:
         the points, and why there are no more.
     """
+    subject = what.subject or _built_once(what.workload, device)
     points: list[SweepPoint] = []
     name = f"{what.model} {what.size[0]}x{what.size[1]}"
     for number, batch in enumerate(batches):
@@ -176,7 +182,7 @@ def climb(
             )
             return points, _end(what, batch, True, why)
         try:
-            points.append(_point(what, batch, device, threads, seconds, expected))
+            points.append(_point(what, subject, batch, device, threads, seconds, expected))
         except NotEnoughMemory as error:
             return points, _end(what, batch, False, str(error))
     return points, None
@@ -191,8 +197,27 @@ def _expected(points: Sequence[SweepPoint], batch: int) -> float:
     return points[-1].per_image_s * batch if points else 0.0
 
 
+def _built_once(workload: Callable[[int], Workload], device: Device) -> Subject:
+    """One model for all batch sizes, where its input is one tensor; others are built each time."""
+    held: list[Built] = []
+
+    def subject(batch: int) -> Built:
+        wanted = workload(batch)
+        plain = wanted.input != zoo.inputs.OWN and held and not held[0].kwargs
+        if plain and [type(arg) for arg in held[0].args] == [torch.Tensor]:
+            images = zoo.inputs_for(
+                wanted.shape, wanted.dtype, wanted.memory_format, seed=wanted.seed
+            )
+            return Built(held[0].module, (images.to(device.torch_device),))
+        held[:] = [on_device(zoo.build(wanted), device)]
+        return held[0]
+
+    return subject
+
+
 def _point(
     what: Climb,
+    subject: Subject,
     batch: int,
     device: Device,
     threads: int | None,
@@ -204,7 +229,7 @@ def _point(
     refuse_hopeless(workload, device, None)
     with memory_explained(device):
         device.forget_freed()
-        built = what.subject(batch) if what.subject else on_device(zoo.build(workload), device)
+        built = subject(batch)
     device.begin_peak()
     latency = _latency(workload, built, device, threads, seconds, expected)
     measured = device.peak()

@@ -70,6 +70,12 @@ def test_auxiliary_heads_weigh_less():
     assert float(classification_loss((logits, logits), labels)) == pytest.approx(1.4 * math.log(8))
 
 
+@pytest.mark.parametrize("name", zoo.SHORTHANDS)
+def test_one_word_names_are_models(name):
+    built = zoo.build_shapes(zoo.resolve(name))
+    assert built.module(*built.args).shape == (1, 1000)
+
+
 def test_one_word_names():
     assert zoo.resolve("vit").model == "timm:vit_base_patch16_224"
     assert zoo.resolve("resnet").model == "timm:resnet50"

@@ -37,7 +37,8 @@ def command(monkeypatch, capsys):
     return call
 
 
-@pytest.mark.parametrize("model", TIMM)
+# DeiT's base model is a vision transformer of the same size: it is built, and not trained as well.
+@pytest.mark.parametrize("model", [name for name in TIMM if name != "deit"])
 def test_fine_tuning(command, model, tmp_path, monkeypatch):
     write_cifar100(tmp_path / "data", monkeypatch, train=100, test=100)
     command(

@@ -8,6 +8,7 @@ and what it is done to: ``estimate training-time``.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from types import ModuleType
@@ -37,7 +38,7 @@ def main() -> NoReturn:
     app = _application()
     app.callback()(_about)
     groups: dict[str, typer.Typer] = {}
-    for name, file in sorted(verbs().items()):
+    for name, file in sorted(_asked_for(sys.argv[1:]).items()):
         group, _, rest = name.partition(" ")
         if rest and group not in groups:
             groups[group] = _application()
@@ -46,6 +47,17 @@ def main() -> NoReturn:
         owner = groups[group] if rest else app
         owner.command(rest or name, help=file.command.__doc__)(file.command)
     _invoke(app)
+
+
+def _asked_for(words: list[str]) -> dict[str, ModuleType]:
+    """The verb of a command line, if its file is called as the verb is; else all verbs."""
+    stem = words[0].replace("-", "_") if words else ""
+    named = stem.isidentifier() and not stem.startswith("_")
+    if named and importlib.util.find_spec(f"{__name__}.{stem}") is not None:
+        file = importlib.import_module(f"{__name__}.{stem}")
+        if getattr(file, "NAME", None) == words[0]:
+            return {words[0]: file}
+    return verbs()
 
 
 def run(verb: str) -> NoReturn:

@@ -1,68 +1,75 @@
 """The frozen result types. SI units inside: seconds and bytes. No torch.
 
-One file for each kind of record: `timing`, `structure`, `memory`, `comparison`. A value that is not
-known is ``None`` and the record says why; it is never 0.
+One file for each kind of record, loaded when one of its names is first asked for: who compares two
+profiles does not wait for all other kinds. A value that is not known is ``None`` and the record
+says why; it is never 0.
 """
 
-from layerbench.records.comparison import (
-    CHANGES,
-    Change,
-    ComparedRow,
-    Comparison,
-    Difference,
-    Method,
-    Side,
-)
-from layerbench.records.forecast import Seconds, TrainingForecast
-from layerbench.records.memory import (
-    CATEGORIES,
-    PHASES,
-    AllocatorFigures,
-    Category,
-    Fit,
-    Interval,
-    MemoryEstimate,
-    MemoryReport,
-    MemoryRow,
-    Peak,
-    Phase,
-    ProcessMemory,
-    TensorRow,
-    TimelinePoint,
-    Totals,
-    Workspace,
-)
-from layerbench.records.run import (
-    PRECISIONS,
-    EpochRow,
-    Outcome,
-    Precision,
-    RankTimes,
-    Recipe,
-    TrainingRun,
-    Unreadable,
-)
-from layerbench.records.structure import Operator, Structure, StructureRow
-from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
-from layerbench.records.timing import (
-    SCHEMA,
-    Kind,
-    LayerRow,
-    Profile,
-    Reconciliation,
-    Shape,
-    StopReason,
-    Summary,
-    Verdict,
-)
-from layerbench.records.training import (
-    STEP_PHASES,
-    PhaseRow,
-    StepPhase,
-    TrainingMemory,
-    TrainingProfile,
-    TrainingRow,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerbench.records.comparison import (
+        CHANGES,
+        Change,
+        ComparedRow,
+        Comparison,
+        Difference,
+        Method,
+        Side,
+    )
+    from layerbench.records.forecast import Seconds, TrainingForecast
+    from layerbench.records.memory import (
+        CATEGORIES,
+        PHASES,
+        AllocatorFigures,
+        Category,
+        Fit,
+        Interval,
+        MemoryEstimate,
+        MemoryReport,
+        MemoryRow,
+        Peak,
+        Phase,
+        ProcessMemory,
+        TensorRow,
+        TimelinePoint,
+        Totals,
+        Workspace,
+    )
+    from layerbench.records.run import (
+        PRECISIONS,
+        EpochRow,
+        Outcome,
+        Precision,
+        RankTimes,
+        Recipe,
+        TrainingRun,
+        Unreadable,
+    )
+    from layerbench.records.structure import Operator, Structure, StructureRow
+    from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
+    from layerbench.records.timing import (
+        SCHEMA,
+        Kind,
+        LayerRow,
+        Profile,
+        Reconciliation,
+        Shape,
+        StopReason,
+        Summary,
+        Verdict,
+    )
+    from layerbench.records.training import (
+        STEP_PHASES,
+        PhaseRow,
+        StepPhase,
+        TrainingMemory,
+        TrainingProfile,
+        TrainingRow,
+    )
 
 __all__ = [
     "CATEGORIES",
@@ -121,3 +128,90 @@ __all__ = [
     "Verdict",
     "Workspace",
 ]
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "comparison": (
+        "CHANGES",
+        "Change",
+        "ComparedRow",
+        "Comparison",
+        "Difference",
+        "Method",
+        "Side",
+    ),
+    "forecast": (
+        "Seconds",
+        "TrainingForecast",
+    ),
+    "memory": (
+        "CATEGORIES",
+        "PHASES",
+        "AllocatorFigures",
+        "Category",
+        "Fit",
+        "Interval",
+        "MemoryEstimate",
+        "MemoryReport",
+        "MemoryRow",
+        "Peak",
+        "Phase",
+        "ProcessMemory",
+        "TensorRow",
+        "TimelinePoint",
+        "Totals",
+        "Workspace",
+    ),
+    "run": (
+        "PRECISIONS",
+        "EpochRow",
+        "Outcome",
+        "Precision",
+        "RankTimes",
+        "Recipe",
+        "TrainingRun",
+        "Unreadable",
+    ),
+    "structure": (
+        "Operator",
+        "Structure",
+        "StructureRow",
+    ),
+    "sweep": (
+        "FinishedRun",
+        "Sweep",
+        "SweepEnd",
+        "SweepPoint",
+    ),
+    "timing": (
+        "SCHEMA",
+        "Kind",
+        "LayerRow",
+        "Profile",
+        "Reconciliation",
+        "Shape",
+        "StopReason",
+        "Summary",
+        "Verdict",
+    ),
+    "training": (
+        "STEP_PHASES",
+        "PhaseRow",
+        "StepPhase",
+        "TrainingMemory",
+        "TrainingProfile",
+        "TrainingRow",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute may be anything
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

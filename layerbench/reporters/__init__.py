@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -82,7 +83,18 @@ def render(format: str, record: Frozen) -> str:
     return _find(format).render(record)
 
 
+# Where a format's module is not called as the format is.
+_MODULES = {"txt": "text", "md": "markdown"}
+
+
+@functools.cache
 def _find(format: str) -> Reporter:
+    """The format's module, looked for under its name before all others are loaded."""
+    name = f"{__name__}.{_MODULES.get(format, format)}"
+    if format.isidentifier() and importlib.util.find_spec(name) is not None:
+        module = importlib.import_module(name)
+        if getattr(module, "NAME", None) == format:
+            return cast(Reporter, module)
     if format not in _reporters():
         raise UsageError(f"unknown format {format!r}: choose from {', '.join(names())}")
     return _reporters()[format]

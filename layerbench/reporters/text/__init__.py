@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
+import importlib
+from typing import Any
 
-from layerbench.records import (
-    Comparison,
-    MemoryEstimate,
-    MemoryReport,
-    Profile,
-    Structure,
-    Sweep,
-    TrainingForecast,
-    TrainingProfile,
-    TrainingRun,
-)
-from layerbench.reporters.text import (
-    comparison,
-    document,
-    estimate,
-    memory,
-    profile,
-    structure,
-    training,
-)
 from layerbench.workload import Frozen
 
 NAME = "txt"
 SUFFIX = ".txt"
 
+# The module here that has the report of a record, by the value of the record's field ``record``.
+# Loaded when it is needed: a comparison does not wait for all the others.
+_MODULES = {
+    "profile": "profile",
+    "structure": "structure",
+    "memory": "memory",
+    "memory estimate": "estimate",
+    "comparison": "comparison",
+    "training profile": "training",
+    "training run": "document",
+    "training forecast": "document",
+    "sweep": "document",
+}
 
-@singledispatch
+
 def render(record: Frozen) -> str:
     """The whole report of a record of any kind."""
-    raise TypeError(f"no text report for a {type(record).__name__}")
-
-
-render.register(Profile, profile.render)
-render.register(Structure, structure.render)
-render.register(MemoryReport, memory.render)
-render.register(MemoryEstimate, estimate.render)
-render.register(Comparison, comparison.render)
-render.register(TrainingProfile, training.render)
-for _kind in (TrainingRun, TrainingForecast, Sweep):
-    render.register(_kind, document.render)
+    kind = getattr(record, "record", None)
+    if kind not in _MODULES:
+        raise TypeError(f"no text report for a {type(record).__name__}")
+    module: Any = importlib.import_module(f"{__name__}.{_MODULES[kind]}")
+    text: str = module.render(record)
+    return text
