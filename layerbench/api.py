@@ -402,6 +402,7 @@ def estimate_training_time(
     workers: int = 0,
     warmup: int = 5,
     steps: int = 40,
+    seconds: float = 20.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TrainingForecast:
@@ -413,7 +414,8 @@ def estimate_training_time(
             workers, seed: as in `train`.
         samples, val_samples: images an epoch trains on and validates; ``None`` for as many as the
             data set has. Where only ``samples`` is given, nothing is validated.
-        warmup, steps: steps that do not count, and steps measured.
+        warmup, steps: steps that do not count, and the fewest that are measured.
+        seconds: that are measured at least.
         progress: hears of each step.
 
     Raises:
@@ -433,7 +435,9 @@ def estimate_training_time(
         channels_last=channels_last,
         seed=seed,
     )
-    extent = Extent(samples, val_samples, _count("warmup", warmup, 0), _count("steps", steps, 2))
+    extent = Extent(
+        samples, val_samples, _count("warmup", warmup, 0), _count("steps", steps, 2), seconds
+    )
     where = Where(
         device=device,
         data=Path(data_dir),

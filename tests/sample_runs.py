@@ -154,6 +154,6 @@ def forecast() -> TrainingForecast:
         start_s=0.02,
         once_s=0.5,
         epoch=Seconds(value=218.8, low=203.1, high=235.7),
-        total=Seconds(value=656.9, low=609.8, high=7076.4),
+        total=Seconds(value=656.9, low=609.8, high=707.6),
         assumptions=("All epochs are alike.", "Nothing is validated."),
     )

@@ -58,7 +58,7 @@ def test_a_slow_beginning_counts_once():
     assert (epoch.value, total.value) == pytest.approx((0.5, 4 * 0.5 + 0.110))
 
 
-def test_spread_widens_the_interval_and_more_steps_narrow_it():
+def test_spread_widens_the_interval():
     rng = np.random.default_rng(0)
 
     def width(count: int, spread: float) -> float:
@@ -68,29 +68,39 @@ def test_spread_widens_the_interval_and_more_steps_narrow_it():
         return math.log(epoch.high / epoch.low)
 
     assert width(40, 3.0) > width(40, 0.1)
-    assert width(400, 3.0) < width(40, 3.0)
+    # A machine that moves from step to step moves less from stretch to stretch.
+    assert width(40, 3.0) < 2 * 2 * forecast.quantile(0.95, 7) * 0.3
 
 
-def test_the_interval_holds_the_truth_where_its_assumptions_hold():
-    """Steps with a slow wave, a machine that drifts as assumed: at least 92 % are held."""
+def wandering(rng: np.random.Generator, count: int, lasting: float) -> np.ndarray:
+    """Steps of 10 ms of a machine whose speed wanders by 7 %, for about so many steps."""
+    keep = math.exp(-1 / lasting)
+    state, found = rng.normal(), []
+    for _ in range(count):
+        state = keep * state + math.sqrt(1 - keep**2) * rng.normal()
+        found.append(10 * math.exp(0.07 * state + 0.03 * rng.normal()))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("lasting", [2, 20, 60])
+def test_the_interval_holds_the_truth_of_a_machine_that_wanders(lasting):
+    """At least nine in ten, also where it wanders as slowly as the measurement is long."""
     rng = np.random.default_rng(1)
     held = 0
-    for _ in range(400):
-        drift = rng.normal(0, forecast.DRIFT)
-        noise = np.repeat(rng.normal(0, 0.5, 60), forecast.BLOCK)
-        times = 10 + noise + rng.normal(0, 0.5, len(noise))
-        steps = [(0, 0, round(ms * MS), 0, 0, 0) for ms in times[:40]]
+    for _ in range(300):
+        times = wandering(rng, 160, lasting)
+        steps = [(0, 0, round(ms * MS), 0, 0, 0) for ms in times[:60]]
         figured = forecast._Figured.of(forecast._Measured(steps, [0], [0.0], 0.0), warmup=0)
-        epoch, _ = forecast.extrapolated(figured, 260, 0.0, epochs=1)
-        truth = times[40:].sum() / 1e3 * math.exp(drift)
-        held += epoch.low <= truth <= epoch.high
-    assert 0.92 <= held / 400 <= 0.995
+        epoch, _ = forecast.extrapolated(figured, 100, 0.0, epochs=1)
+        held += epoch.low <= times[60:].sum() / 1e3 <= epoch.high
+    assert held / 300 >= 0.9
 
 
 def test_a_forecast_on_digits():
     found = layerbench.estimate_training_time(
-        READER, data="digits", size=(8, 8), batch=32, epochs=2, device="cpu", threads=1, steps=10
-    )
+        READER, data="digits", size=(8, 8), batch=32, epochs=2, device="cpu", threads=1, steps=10,
+        seconds=0,
+    )  # fmt: skip
     assert (found.samples, found.val_samples) == (1438, 359)
     assert (found.steps, found.val_steps) == (44, 12)
     assert (found.warmup, found.step.n) == (5, 10)
@@ -111,7 +121,7 @@ def test_a_forecast_on_digits():
 def test_more_steps_than_the_set_has():
     found = layerbench.estimate_training_time(
         READER, data="digits", size=(8, 8), batch=500, samples=50_000, device="cpu", steps=4,
-        warmup=1,
+        warmup=1, seconds=0,
     )  # fmt: skip
     # Two steps an epoch of the set: three epochs of them.
     assert (found.warmup, found.step.n) == (1, 5)
@@ -139,7 +149,18 @@ def verb(monkeypatch, capsys):
 
 def test_the_verb(verb, tmp_path):
     common = ("--model", READER, "--size", "16", "--device", "cpu", "--threads", "1")
-    common += ("--samples", "50000", "--epochs", "3", "--batch", "8", "--steps", "6")
+    common += (
+        "--samples",
+        "50000",
+        "--epochs",
+        "3",
+        "--batch",
+        "8",
+        "--steps",
+        "6",
+        "--seconds",
+        "0.5",
+    )
     status, out, err = verb(*common)
     assert (status, err) == (0, "")
     assert "How long training tests/models.py:digit_reader on synthetic will take" in out

@@ -59,7 +59,10 @@ def command(
     threads: _options.Threads = None,
     workers: _options.Workers = 0,
     warmup: Annotated[int, typer.Option(help="Steps that do not count.", rich_help_panel=PLAN)] = 5,
-    steps: Annotated[int, typer.Option(help="Steps measured.", rich_help_panel=PLAN)] = 40,
+    steps: Annotated[int, typer.Option(help="Steps measured at least.", rich_help_panel=PLAN)] = 40,
+    seconds: Annotated[
+        float, typer.Option(help="Seconds measured at least.", rich_help_panel=PLAN)
+    ] = 20.0,
     seed: Annotated[
         int, typer.Option(help="Of weights, order and images.", rich_help_panel=PLAN)
     ] = 0,
@@ -112,6 +115,7 @@ def command(
             workers=workers,
             warmup=warmup,
             steps=steps,
+            seconds=seconds,
             seed=seed,
             progress=progress,
         )

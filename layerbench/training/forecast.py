@@ -30,10 +30,11 @@ from layerbench.training.run import Where, check, open_data
 CONFIDENCE = 0.95
 # Neighbouring steps are alike: so many together count as one observation.
 BLOCK = 5
-# How far a machine's speed moves between the measurement and the training: the standard deviation
-# of the logarithm. Measured by benchmarks/training_estimate.py; see docs/training.md.
+# How far a machine's speed moves between the measurement and the training, at least: the standard
+# deviation of the logarithm. Where it moved more while it was measured, it will move so again.
 DRIFT = 0.03
 VALIDATED_BATCHES = 10
+MOST_EPOCHS = 1000
 DATA = STEP_PHASES.index("data")
 
 
@@ -43,13 +44,15 @@ class Extent:
 
     Attributes:
         samples, val_samples: images of an epoch; ``None`` for those that the data set has.
-        warmup, steps: steps run without counting, and steps measured.
+        warmup, steps: steps run without counting, and the fewest that are measured.
+        seconds: that are measured at least; a machine's speed moves within seconds.
     """
 
     samples: int | None = None
     val_samples: int | None = None
     warmup: int = 5
     steps: int = 40
+    seconds: float = 20.0
 
 
 def forecast(
@@ -150,24 +153,26 @@ class _Trial:
         self._order = EpochBatches(len(self._splits.train), recipe.batch, recipe.seed)
         self.images = _Images.of(extent, len(self._splits.train), len(self._splits.val), recipe)
         self.model = build_classifier(workload, len(self._splits.classes)).to(device.torch_device)
-        steps = extent.warmup + extent.steps
-        self._epochs = math.ceil(steps / self._order.steps)
+        self._fewest = extent.warmup + extent.steps
+        self._seconds = extent.seconds
         self._trainer = Trainer(
             self.model,
-            recipe.model_copy(update={"epochs": self._epochs}),
+            recipe.model_copy(update={"epochs": MOST_EPOCHS}),
             device,
             Ranks(),
-            min(steps, self._order.steps),
+            min(self._fewest, self._order.steps),
             progress,
         )
 
     def measured(self) -> _Measured:
-        """Train, over several epochs where the set is small."""
+        """Train, over as many stretches of an epoch as it takes."""
         started = _Started(self._loader(self._splits.train, 0, self._order))
         steps: list[tuple[int, ...]] = []
         firsts: list[int] = []
         begins = time.perf_counter()
-        for epoch in range(1, self._epochs + 1):
+        for epoch in range(1, MOST_EPOCHS + 1):
+            if len(steps) >= self._fewest and time.perf_counter() - begins >= self._seconds:
+                break
             firsts.append(len(steps))
             _, times, _ = self._trainer.train(epoch, self._order, started)
             steps += times.phases
@@ -280,9 +285,10 @@ def extrapolated(
 ) -> tuple[Seconds, Seconds]:
     """An epoch, and all of them with what comes once.
 
-    The interval holds three errors, taken as independent: of the measured mean, from the spread of
-    means over `BLOCK` steps each (batch means: Law & Kelton); of the epochs' own mean, from the
-    same spread; and of the machine's speed, which moves from one minute to the next (`DRIFT`).
+    The interval holds two errors, taken as independent. The machine's speed moves, in seconds and
+    in minutes: what means over `BLOCK` steps each (batch means: Law & Kelton) spread by is how far
+    all of the measurement, being of one moment, may be from another. And from one minute to
+    the next it moves by `DRIFT` besides.
 
     Args:
         figured: what was measured.
@@ -295,15 +301,14 @@ def extrapolated(
     epoch = figured.start_s + steps * mean + validation_s
     total = figured.once_s + epochs * epoch
     return (
-        _with_error(epoch, times, steps, mean),
-        _with_error(total, times, steps * epochs, mean),
+        _with_error(epoch, times, mean),
+        _with_error(total, times, mean),
     )
 
 
-def _with_error(value: float, times: NDArray[np.float64], steps: int, mean: float) -> Seconds:
+def _with_error(value: float, times: NDArray[np.float64], mean: float) -> Seconds:
     spread, blocks = _block_spread(times)
-    variance = spread**2 / blocks + spread**2 * BLOCK / max(steps, BLOCK)
-    error = math.hypot(math.sqrt(variance) / mean, DRIFT)
+    error = math.hypot(spread / mean, DRIFT)
     half = quantile(CONFIDENCE, max(1, blocks - 1)) * error
     return Seconds(value=value, low=value * math.exp(-half), high=value * math.exp(half))
 
@@ -340,6 +345,6 @@ def _assumptions(recipe: Recipe, images: _Images, where: Where) -> Iterator[str]
     )
     yield "Checkpoints, reports and plots are not counted; nor is loading torch."
     yield (
-        f"The machine is as busy as now: its speed may move by {DRIFT:.0%} (standard deviation), "
-        "and no more."
+        f"The machine is as busy as now: its speed moves as it did during the measurement, and by "
+        f"{DRIFT:.0%} besides (standard deviation)."
     )
