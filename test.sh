@@ -25,7 +25,10 @@ step 'ruff format' ruff format --check
 step 'mypy --strict' mypy --strict --package layerbench
 step 'import-linter' lint-imports
 step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh ./*/*/*.sh .ci/run
-# Beside each other, a process a core, four at most: each loads torch.
+# Beside each other, a process a core, four at most: each loads torch. More threads would only wait
+# for each other.
+: "${OMP_NUM_THREADS:=1}"
+export OMP_NUM_THREADS
 step pytest "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
 
 # Nothing follows pytest's own summary unless something failed.

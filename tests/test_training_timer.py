@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from layerbench.clocks import ManualClock, PerfCounter
 from layerbench.instruments.structure import module_facts
-from layerbench.instruments.training import Step, StepTimer
+from layerbench.instruments.training import Step, StepTimer, _as_they_run
 from layerbench.records import STEP_PHASES
 from tests.models import Small
 
@@ -154,6 +155,51 @@ def test_everything_adds_up(make) -> None:
     assert {path: a.keys() for path, a in after.items()} == {
         path: b.keys() for path, b in before.items()
     }
+
+
+class Shares(nn.Module):
+    """One layer called twice, its weight used once more, and branches that meet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.other = nn.Linear(4, 4, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.layer(x)
+        second = self.other(torch.relu(first))
+        view = second[:, :2]
+        view.mul_(2)
+        return self.layer(first + second) @ self.layer.weight
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (Small, (2, 3, 16, 16)),
+        (Shares, (2, 4)),
+        (lambda: torchvision.models.densenet121(num_classes=4), (2, 3, 64, 64)),
+        (lambda: torchvision.models.googlenet(num_classes=4, init_weights=False), (2, 3, 64, 64)),
+        (lambda: torchvision.models.swin_t(num_classes=4), (1, 3, 64, 64)),
+    ],
+    ids=["small", "shares", "densenet121", "googlenet", "swin_t"],
+)
+def test_nodes_run_in_the_order_that_is_expected(make, shape) -> None:
+    output = make().train()(torch.rand(shape))
+    tensors = [output] if isinstance(output, torch.Tensor) else list(output)
+    loss = torch.stack([tensor.square().mean() for tensor in tensors]).sum()
+    ran = []
+    turns = _as_they_run(loss)
+    for node in itertools.chain(*turns):
+        node.register_prehook(lambda _, node=node: ran.append(node))
+    loss.backward()
+    assert len(turns) > 5
+    position = 0
+    for first, *accumulating in turns:
+        assert ran[position] is first
+        position += 1 + len(accumulating)
+        assert set(ran[position - len(accumulating) : position]) == set(accumulating)
+    assert position == len(ran)
 
 
 def test_a_step_that_raises_leaves_nothing_behind() -> None:

@@ -1,10 +1,11 @@
 """Time of a training step: by phase, and forward and backward by module.
 
-Backward hooks of modules raise on in-place layers, so none are used. Every node of the graph gets
-a hook that marks when it begins. Autograd runs the nodes one after the other, so a node's time
-reaches to the beginning of the next, and the times of all nodes add up to the backward. A node
-belongs to the module that was running when the forward made it, told by autograd's own count
-(see `layerbench.instruments.running`); one that accumulates a gradient, to the parameter's owner.
+Backward hooks of modules raise on in-place layers, so none are used. Autograd runs the nodes of
+the graph one after the other, the one made last first, and one that accumulates a gradient as soon
+as it can. A node belongs to the module that was running when the forward made it, told by
+autograd's own count (see `layerbench.instruments.running`); one that accumulates a gradient, to the
+parameter's owner. Where a module's nodes begin, the first one gets a hook that marks it: a module's
+time reaches to where the next one's begins, and all of them add up to the backward.
 
 Known limitations: activation checkpointing runs modules again inside the backward, which counts
 as backward of the module whose node asked for it (with ``use_reentrant=True`` the one that
@@ -197,7 +198,7 @@ class StepTimer:
     # --- the backward ----------------------------------------------------------------------
 
     def _hook_nodes(self, loss: torch.Tensor, begin: int, end: int, handles: ExitStack) -> None:
-        """Let every node of the loss's graph mark when it begins.
+        """Let the first node of each module's mark when it begins, as often as it is its turn.
 
         The numbers from ``begin`` to ``end`` were drawn in the forward.
         """
@@ -210,9 +211,16 @@ class StepTimer:
 
             return begins
 
-        for node in _graph(loss):
-            handle = node.register_prehook(hook(self._owner(node, begin, owners)))
-            handles.callback(handle.remove)
+        before: int | None = None
+        for turn in _as_they_run(loss):
+            owned = [self._owner(node, begin, owners) for node in turn]
+            alike = set(owned) == {owned[0]}
+            for node, owner in zip(turn, owned, strict=True):
+                if owner != before or not alike:
+                    handle = node.register_prehook(hook(owner))
+                    handles.callback(handle.remove)
+                before = owner
+            before = owned[0] if alike else None
 
     def _owners(self, begin: int, end: int) -> list[int]:
         """For each number drawn in the forward, the innermost module then running."""
@@ -274,6 +282,31 @@ def _graph(loss: torch.Tensor) -> Iterator[Node]:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
+
+
+def _as_they_run(loss: torch.Tensor) -> list[list[Node]]:
+    """The nodes in the order in which autograd's engine runs them, turn by turn.
+
+    Of the nodes that are ready it takes the one with the largest number, and one that accumulates a
+    gradient before all others (torch/csrc/autograd/engine.cpp, ``ReadyQueue``). What a node waits
+    for was made after it, so that the numbers fall from one to the next; an accumulating one comes
+    after the last that feeds it. A turn is one node and the accumulating ones after it, these in
+    no certain order.
+    """
+    numbers: dict[Node, int] = {}
+    last_fed: dict[Node, int] = {}
+    for node in _graph(loss):
+        number = numbers[node] = node._sequence_nr()
+        for following, _ in node.next_functions:
+            if following is not None:
+                last_fed[following] = min(last_fed.get(following, _NO_SEQUENCE), number)
+
+    turns: dict[int, list[Node]] = {}
+    for node, number in numbers.items():
+        accumulates = number >= _NO_SEQUENCE
+        turn = turns.setdefault(last_fed.get(node, number) if accumulates else number, [])
+        turn.insert(len(turn) if accumulates else 0, node)
+    return [turns[number] for number in sorted(turns, reverse=True)]
 
 
 def _differences(positions: Sequence[int]) -> tuple[int, ...]:
