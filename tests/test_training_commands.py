@@ -64,15 +64,15 @@ def test_from_scratch(command, tmp_path):
     assert store.read_record(path).recipe.weight_decay == 0.1
 
 
-def test_a_sweep_of_the_four(command, tmp_path):
+def test_a_sweep(command, tmp_path):
     out = command(
-        f"layerbench sweep --models vit,deit,swin,resnet --batches 1 --sizes 160 --seconds 0.1 "
+        f"layerbench sweep --models vit,resnet --batches 1 --sizes 160 --seconds 0.1 "
         f"--out {tmp_path}"
     )
     assert "latency_vs_batch.png" in out
     record = store.read_record(tmp_path / "sweep.json")
     assert isinstance(record, Sweep)
-    models = [zoo.SHORTHANDS[name] for name in TIMM]
+    models = [zoo.SHORTHANDS[name] for name in ("vit", "resnet")]
     assert [point.model for point in record.points] == models
     assert all(point.allocated and point.flops for point in record.points)
 
