@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SIZE = (6.4, 4.0)
 DOTS_PER_INCH = 110
+# A longer legend stands below the picture, where it hides no line.
+MOST_INSIDE = 3
 MEBIBYTE = 2**20
 MILLISECOND = 1e-3
 
@@ -133,7 +135,10 @@ def _png(draw: Callable[[Axes], None], title: str) -> bytes:
     draw(axes)
     axes.set_title(title, fontsize="medium")
     axes.grid(visible=True, alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
+    drawn = axes.get_legend_handles_labels()[0]
+    if len(drawn) > MOST_INSIDE:
+        figure.legend(fontsize="small", loc="outside lower center", ncols=2)
+    elif drawn:
         axes.legend(fontsize="small")
     buffer = io.BytesIO()
     # Without the version, which would make equal pictures differ.

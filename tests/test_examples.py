@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from layerbench import reporters, store
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "ci" / "compare.sh"
 MODEL = """
@@ -66,3 +68,28 @@ def test_without_arguments_it_says_how(tmp_path):
     )
     assert done.returncode == 2
     assert "compare.sh BASE HEAD MODEL INPUT OUT" in done.stderr
+
+
+TRAINED = sorted((ROOT / "examples" / "training").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in TRAINED if p.name != store.RECIPE], ids=lambda path: path.name
+)
+def test_the_reports_of_the_training_example_are_those_of_their_records(path: Path):
+    record = store.read_record(path)
+    texts = {"run.json": {"stats.log": "txt", "metrics.csv": "csv"}}
+    others = {path.with_suffix(f".{name}").name: name for name in ("txt", "csv", "md")}
+    beside = texts.get(path.name, others)
+    found = {name: format for name, format in beside.items() if (path.parent / name).exists()}
+    assert found
+    for name, format in found.items():
+        assert (path.parent / name).read_text() == reporters.render(format, record), name
+
+
+def test_the_training_example_reads_digits():
+    (path,) = (path for path in TRAINED if path.name == "run.json")
+    record = store.read_record(path)
+    assert record.outcome == "finished"
+    assert record.best.val_accuracy > 0.95
+    assert record.environment.software.dirty is False

@@ -30,6 +30,8 @@ from layerbench.training.run import Where, check, open_data
 CONFIDENCE = 0.95
 # Neighbouring steps are alike: so many together count as one observation.
 BLOCK = 5
+# The measurement is divided into about so many blocks where it has more steps than that takes.
+BLOCKS = 10
 # How far a machine's speed moves between the measurement and the training, at least: the standard
 # deviation of the logarithm. Where it moved more while it was measured, it will move so again.
 DRIFT = 0.03
@@ -286,7 +288,7 @@ def extrapolated(
     """An epoch, and all of them with what comes once.
 
     The interval holds two errors, taken as independent. The machine's speed moves, in seconds and
-    in minutes: what means over `BLOCK` steps each (batch means: Law & Kelton) spread by is how far
+    in minutes: what means over blocks of steps (batch means: Law & Kelton) spread by is how far
     all of the measurement, being of one moment, may be from another. And from one minute to
     the next it moves by `DRIFT` besides.
 
@@ -315,11 +317,13 @@ def _with_error(value: float, times: NDArray[np.float64], mean: float) -> Second
 
 def _block_spread(times: NDArray[np.float64]) -> tuple[float, int]:
     """The standard deviation of means over blocks of steps, and how many blocks there are."""
-    blocks = len(times) // BLOCK
+    # Of many short steps a few steps' mean says nothing of the machine, only of themselves.
+    length = max(BLOCK, len(times) // BLOCKS)
+    blocks = len(times) // length
     if blocks < 2:
         # Of so few steps nothing is known about their likeness: each counts as a block.
         return (float(times.std(ddof=1)) if len(times) > 1 else float(times.mean())), len(times)
-    means = times[: blocks * BLOCK].reshape(blocks, BLOCK).mean(axis=1)
+    means = times[: blocks * length].reshape(blocks, length).mean(axis=1)
     return float(means.std(ddof=1)), blocks
 
 
