@@ -64,31 +64,17 @@ def command(
             rich_help_panel=_options.REPORT,
         ),
     ] = None,
-    formats: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help="txt, md, csv, json, html; several with commas.",
-            show_default="txt,json with --out, else txt",
-            rich_help_panel=_options.REPORT,
-        ),
-    ] = None,
+    formats: _options.Formats = None,
 ) -> int:
     """Compare two measurements layer by layer: FASTER, SLOWER, SAME or UNCLEAR.
 
     Exit status 0 where nothing is SLOWER, 1 where something is, 2 where the two cannot be
     compared.
     """
-    from layerbench import reporters, store
     from layerbench.units import parse_percent
 
-    names = _options.formats(formats, out)
-    for name in names:
-        reporters.check(name, profile=False)
     share = parse_percent(threshold)
-    if out is not None:
-        store.check_writable(out)
+    names = _options.checked_formats(formats, out)
     if not live:
         found = _of_files(Path(baseline), Path(contender), share)
     else:
@@ -106,17 +92,9 @@ def say(comparison: Comparison, formats: list[str], out: Path | None) -> int:
     Returns:
         the exit status: 1 if anything is slower.
     """
-    from layerbench import reporters, store
+    from layerbench import store
 
-    if out is None:
-        for name in formats:
-            typer.echo(reporters.render(name, comparison), nl=False)
-    else:
-        stem = store.place(comparison, out)
-        for name in formats:
-            path = stem.with_suffix(reporters.suffix(name))
-            store.write_text(path, reporters.render(name, comparison))
-            typer.echo(str(path))
+    _options.deliver(comparison, formats, None if out is None else store.place(comparison, out))
     return 1 if comparison.slower else 0
 
 

@@ -104,16 +104,7 @@ def command(
             rich_help_panel=_options.REPORT,
         ),
     ] = None,
-    formats: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help="txt, json, csv, md, html; several with commas.",
-            show_default="txt,json with --out, else txt",
-            rich_help_panel=_options.REPORT,
-        ),
-    ] = None,
+    formats: _options.Formats = None,
     quiet: _options.Quiet = False,
 ) -> None:
     """Report a model's memory layer by layer, measured or predicted for a GPU, or its structure."""
