@@ -10,7 +10,7 @@ MobileNet-V2 at 1x3x224x224, one thread, with the settings that docs/comparing.m
 - coverage: how often a 95 % interval holds the truth, by simulation;
 - speed: comparing two records of 500 layers, start of the process included.
 
-An option of 0 leaves a part out. The whole takes about 70 minutes; run it on an idle machine.
+An option of 0 leaves a part out. The whole takes about 80 minutes; run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from layerbench import reporters, store
+from layerbench import reporters, static, store
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "ci" / "compare.sh"
@@ -93,3 +93,8 @@ def test_the_training_example_reads_digits():
     assert record.outcome == "finished"
     assert record.best.val_accuracy > 0.95
     assert record.environment.software.dirty is False
+
+
+def test_what_no_machine_can_change_of_the_profiled_step_is_as_committed():
+    (path,) = (ROOT / "examples" / "training").glob("*/*_train_sgd.json")
+    assert list(static.complaints([path])) == [(path, None)]

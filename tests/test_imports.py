@@ -69,3 +69,10 @@ def test_plain_types_are_had_from_the_package_without_torch(name):
     code = f"import sys, layerbench; layerbench.{name}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_every_record_has_a_home():
+    from layerbench import records
+
+    assert set(records.__all__) == set(records._HOME)
+    assert all(getattr(records, name) is not None for name in records.__all__)
