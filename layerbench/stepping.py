@@ -143,7 +143,7 @@ class _Trained:
         self.rows = self._observed()
         paths = [fact.path for fact in self.facts]
         reachable = frozenset(fact.path for fact in self.facts if fact.reachable)
-        self.timer = StepTimer(self.model, paths, reachable, device.clock())
+        self.timer = StepTimer.of_modules(self.model, paths, reachable, device.clock())
         self.step = Step(
             fetch=lambda: self._host,
             move=self._moved,

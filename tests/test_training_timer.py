@@ -45,7 +45,7 @@ def timer_of(model: nn.Module, clock) -> tuple[StepTimer, list[str]]:
     facts = module_facts(model)
     paths = [fact.path for fact in facts]
     reachable = frozenset(fact.path for fact in facts if fact.reachable)
-    return StepTimer(model, paths, reachable, clock), paths
+    return StepTimer.of_modules(model, paths, reachable, clock), paths
 
 
 def step_of(model: nn.Module, batch: torch.Tensor, clock: ManualClock | None = None) -> Step:

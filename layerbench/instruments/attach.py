@@ -7,7 +7,7 @@ Why not forward hooks: a module with a hook leaves PyTorch's short call path, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -15,20 +15,22 @@ import torch
 from torch import nn
 
 Forward = Callable[..., Any]
+# A module, the name of one of its attributes, and what that is for a while.
+Replacement = tuple[nn.Module, str, object]
 
 _MISSING = object()
 
 
 @contextmanager
-def attributes_replaced(replacements: Mapping[nn.Module, tuple[str, object]]) -> Iterator[None]:
-    """Give each module instance another value of one attribute; on exit each has its own again.
+def attributes_replaced(replacements: Iterable[Replacement]) -> Iterator[None]:
+    """Give module instances other values of attributes; on exit each has its own again.
 
     The instance's ``__dict__`` is written directly: a class that overrides ``__setattr__``
     must not notice, and an earlier instance attribute comes back.
     """
     before: list[tuple[nn.Module, str, object]] = []
     try:
-        for module, (name, value) in replacements.items():
+        for module, name, value in replacements:
             before.append((module, name, module.__dict__.get(name, _MISSING)))
             module.__dict__[name] = value
         yield
@@ -42,7 +44,7 @@ def attributes_replaced(replacements: Mapping[nn.Module, tuple[str, object]]) ->
 
 def forwards_replaced(forwards: Mapping[nn.Module, Forward]) -> AbstractContextManager[None]:
     """Give each module instance another ``forward`` for the duration of a ``with`` block."""
-    return attributes_replaced({module: ("forward", f) for module, f in forwards.items()})
+    return attributes_replaced((module, "forward", f) for module, f in forwards.items())
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def wrapper_cost_s(clock: Clock) -> float:
         clock.reserve(2 * CALLS * (REPEATS + 1))
         bare = _median_s(loop)
         replacement = timed(module.forward, 0, clock.mark, entries)
-        with attributes_replaced({module: (place_to_time(module), replacement)}):
+        with attributes_replaced([(module, place_to_time(module), replacement)]):
             wrapped = _median_s(loop)
         return (wrapped - bare) / CALLS
     finally:

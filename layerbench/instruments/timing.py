@@ -21,7 +21,7 @@ from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from layerbench import samples
 from layerbench.clocks import Clock
-from layerbench.instruments.attach import Forward, attributes_replaced
+from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
 from layerbench.instruments.structure import Call, modules_at
 
 Entry = tuple[int, int, int]
@@ -201,14 +201,12 @@ class LayerTimer:
         self._modules = len(paths)
         self.entries: list[Entry] = []
         index_of = {path: index for index, path in enumerate(paths)}
-        self._replaced: dict[nn.Module, tuple[str, object]] = {}
+        self._replaced: list[Replacement] = []
         for path, module in modules_at(model, timed_paths - {""}).items():
             place = place_to_time(module, path in called_directly) if short_cut else "forward"
             original = module._compiled_call_impl if place == "_compiled_call_impl" else None
-            self._replaced[module] = (
-                place,
-                timed(original or module.forward, index_of[path], clock.mark, self.entries),
-            )
+            forward = timed(original or module.forward, index_of[path], clock.mark, self.entries)
+            self._replaced.append((module, place, forward))
 
     def attached(self) -> AbstractContextManager[None]:
         """Time the modules for the duration of a ``with`` block."""

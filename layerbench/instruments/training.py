@@ -15,7 +15,7 @@ as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import wraps
@@ -29,7 +29,7 @@ from torch import nn
 from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 
 from layerbench.clocks import Clock
-from layerbench.instruments.attach import Forward, attributes_replaced
+from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
 from layerbench.instruments.structure import modules_at
 from layerbench.instruments.timing import Folded, fold
 from layerbench.records import STEP_PHASES
@@ -94,9 +94,9 @@ class TimedStep:
 
     Attributes:
         phases_ns: in the order of `STEP_PHASES`; they add up to the step.
-        forward: by module; ``None`` for a step with nothing attached.
-        backward_ns: by module, without those below it; the rest of the backward phase, which
-            belongs to no module (the loss, the engine's start), is ``outside_ns``.
+        forward: by row; ``None`` for a step with nothing attached.
+        backward_ns: by row, without those inside it; the rest of the backward phase, which
+            belongs to none (the loss, the engine's start), is ``outside_ns``.
     """
 
     phases_ns: tuple[int, ...]
@@ -105,39 +105,84 @@ class TimedStep:
     outside_ns: int = 0
 
 
+@dataclass(frozen=True)
+class Timed:
+    """A function of a model whose runs are timed.
+
+    Attributes:
+        module: the instance that it belongs to.
+        attribute: ``forward``, or a method's name.
+        row: where its time goes; several can share one.
+    """
+
+    module: nn.Module
+    attribute: str
+    row: int
+
+
 class StepTimer:
-    """Times steps with nothing attached, and steps with the modules timed.
+    """Times steps with nothing attached, and steps with parts of the model timed.
 
     Args:
-        model: trained by the steps, in train mode.
-        paths: index → path of the modules of the result; ``paths[0]`` must be ``""``.
-        timed_paths: those whose calls can be seen.
+        timed: what is timed; all else belongs to row 0.
+        owners: the row that the gradients of a parameter, by its ``id``, belong to.
+        rows: how many there are.
         clock: where marks come from.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        paths: Sequence[str],
-        timed_paths: frozenset[str],
-        clock: Clock,
+        self, timed: Iterable[Timed], owners: Mapping[int, int], rows: int, clock: Clock
     ) -> None:
         self._clock = clock
-        self._modules = len(paths)
+        self._rows = rows
         self._calls: list[tuple[int, int, int, int, int]] = []
         self._nodes: list[tuple[int, int]] = []
         self._marks = 0
-        index_of = {path: index for index, path in enumerate(paths)}
-        self._owner_of_parameter = {
-            id(parameter): index_of[path]
+        self._owner_of_parameter = dict(owners)
+        self._replaced: list[Replacement] = [
+            (what.module, what.attribute, self._timed(function, what.row))
+            for what in timed
+            for function in [getattr(what.module, what.attribute)]
+        ]
+
+    @classmethod
+    def of_modules(
+        cls, model: nn.Module, paths: Sequence[str], timed_paths: frozenset[str], clock: Clock
+    ) -> StepTimer:
+        """A row for each module.
+
+        Args:
+            model: trained by the steps, in train mode.
+            paths: row → path of the modules; ``paths[0]`` must be ``""``.
+            timed_paths: those whose calls can be seen.
+            clock: where marks come from.
+        """
+        row_of = {path: row for row, path in enumerate(paths)}
+        owners = {
+            id(parameter): row_of[path]
             for path, module in modules_at(model, frozenset(paths)).items()
             for parameter in module._parameters.values()
             if parameter is not None
         }
-        self._replaced: dict[nn.Module, tuple[str, object]] = {
-            module: ("forward", self._timed(module.forward, index_of[path]))
-            for path, module in modules_at(model, timed_paths - {""}).items()
-        }
+        instances = modules_at(model, timed_paths - {""})
+        timed = [Timed(module, "forward", row_of[path]) for path, module in instances.items()]
+        return cls(timed, owners, len(paths), clock)
+
+    def forward_only(self, call: Callable[[], object]) -> Folded:
+        """Run a forward, such as inference, with the rows timed: nanoseconds by row."""
+        clock = self._clock
+        self._calls.clear()
+        clock.reserve(self._marks)
+        with attributes_replaced(self._replaced):
+            start = clock.mark()
+            call()
+            end = clock.mark()
+        clock.synchronize()
+        try:
+            return self._folded(*clock.resolve([start, end]))
+        finally:
+            self._marks = max(self._marks, 2 * len(self._calls) + 16)
+            clock.release()
 
     def untouched(self, step: Step) -> TimedStep:
         """Run a step with marks between its phases and nothing else."""
@@ -151,7 +196,7 @@ class StepTimer:
             clock.release()
 
     def instrumented(self, step: Step) -> TimedStep:
-        """Run a step with every module's forward and every node of the backward timed.
+        """Run a step with every row's part of the forward and of the backward timed.
 
         What is attached between forward and backward is part of no phase.
         """
@@ -251,7 +296,7 @@ class StepTimer:
             end - backward,
         )
         begins = resolve([mark for _, mark in self._nodes])
-        own = np.zeros(self._modules, dtype=np.int64)
+        own = np.zeros(self._rows, dtype=np.int64)
         outside = (begins[0] if begins else backward) - hooked
         for (owner, _), at, until in zip(self._nodes, begins, [*begins[1:], backward], strict=True):
             if owner == OUTSIDE:
@@ -266,7 +311,7 @@ class StepTimer:
             (call[0], flat[2 * number], flat[2 * number + 1])
             for number, call in enumerate(self._calls)
         ]
-        return fold([*spans, (ROOT, start, end)], self._modules)
+        return fold([*spans, (ROOT, start, end)], self._rows)
 
 
 def _graph(loss: torch.Tensor) -> Iterator[Node]:
