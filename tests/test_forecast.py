@@ -14,7 +14,7 @@ from layerbench import cli
 from layerbench.errors import UsageError
 from layerbench.records import STEP_PHASES, TrainingForecast
 from layerbench.store import read_record
-from layerbench.training import forecast
+from layerbench.training import extrapolation
 
 ROOT = Path(__file__).resolve().parent.parent
 READER = "tests/models.py:digit_reader"
@@ -26,35 +26,35 @@ def _in_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
-def measured(count: int, *, first: int = 0, data: int = 1, rest: int = 9) -> forecast._Measured:
+def measured(count: int, *, first: int = 0, data: int = 1, rest: int = 9) -> extrapolation.Measured:
     """Steps of ``data`` + ``rest`` milliseconds, the first with a longer wait for data."""
     step = (data * MS, 0, rest * MS, 0, 0, 0)
     begins = ((data + first) * MS, *step[1:])
-    return forecast._Measured([begins, *[step] * (count - 1)], [0], [0.5], 0.02 * count)
+    return extrapolation.Measured([begins, *[step] * (count - 1)], [0], [0.5], 0.02 * count)
 
 
 def test_steps_alike_are_multiplied():
-    figured = forecast._Figured.of(measured(45, first=300), warmup=5)
+    figured = extrapolation.Figured.of(measured(45, first=300), warmup=5)
     assert len(figured.steps) == 40
     assert set(map(sum, figured.steps)) == {10 * MS}
     assert figured.between_s == pytest.approx(0.02)
     # The loader's beginning and the long first wait, once an epoch; no step was slower than others.
     assert figured.start_s == pytest.approx(0.5 + 0.3)
     assert figured.once_s == pytest.approx(0)
-    epoch, total = forecast.extrapolated(figured, 100, validation_s=2.0, epochs=3)
+    epoch, total = extrapolation.extrapolated(figured, 100, validation_s=2.0, epochs=3)
     assert epoch.value == pytest.approx(0.8 + 100 * (0.010 + 0.020) + 2.0)
     assert total.value == pytest.approx(3 * epoch.value)
     # Without spread, the machine's drift is all there is.
-    half = forecast.quantile(0.95, 7) * forecast.DRIFT
+    half = extrapolation.quantile(0.95, 7) * extrapolation.DRIFT
     assert epoch.high / epoch.value == pytest.approx(math.exp(half))
     assert epoch.value / epoch.low == pytest.approx(math.exp(half))
 
 
 def test_a_slow_beginning_counts_once():
     steps = [(0, 0, ms * MS, 0, 0, 0) for ms in (110, 20, *[10] * 20)]
-    figured = forecast._Figured.of(forecast._Measured(steps, [0], [0.0], 0.0), warmup=2)
+    figured = extrapolation.Figured.of(extrapolation.Measured(steps, [0], [0.0], 0.0), warmup=2)
     assert figured.once_s == pytest.approx(0.110)
-    epoch, total = forecast.extrapolated(figured, 50, 0.0, epochs=4)
+    epoch, total = extrapolation.extrapolated(figured, 50, 0.0, epochs=4)
     assert (epoch.value, total.value) == pytest.approx((0.5, 4 * 0.5 + 0.110))
 
 
@@ -63,13 +63,13 @@ def test_spread_widens_the_interval():
 
     def width(count: int, spread: float) -> float:
         steps = [(0, 0, round(ms * MS), 0, 0, 0) for ms in rng.normal(10, spread, count)]
-        figured = forecast._Figured.of(forecast._Measured(steps, [0], [0.0], 0.0), warmup=0)
-        epoch, _ = forecast.extrapolated(figured, 1000, 0.0, epochs=1)
+        figured = extrapolation.Figured.of(extrapolation.Measured(steps, [0], [0.0], 0.0), warmup=0)
+        epoch, _ = extrapolation.extrapolated(figured, 1000, 0.0, epochs=1)
         return math.log(epoch.high / epoch.low)
 
     assert width(40, 3.0) > width(40, 0.1)
     # A machine that moves from step to step moves less from stretch to stretch.
-    assert width(40, 3.0) < 2 * 2 * forecast.quantile(0.95, 7) * 0.3
+    assert width(40, 3.0) < 2 * 2 * extrapolation.quantile(0.95, 7) * 0.3
 
 
 def wandering(rng: np.random.Generator, count: int, lasting: float) -> np.ndarray:
@@ -90,8 +90,8 @@ def test_the_interval_holds_the_truth_of_a_machine_that_wanders(lasting):
     for _ in range(300):
         times = wandering(rng, 160, lasting)
         steps = [(0, 0, round(ms * MS), 0, 0, 0) for ms in times[:60]]
-        figured = forecast._Figured.of(forecast._Measured(steps, [0], [0.0], 0.0), warmup=0)
-        epoch, _ = forecast.extrapolated(figured, 100, 0.0, epochs=1)
+        figured = extrapolation.Figured.of(extrapolation.Measured(steps, [0], [0.0], 0.0), warmup=0)
+        epoch, _ = extrapolation.extrapolated(figured, 100, 0.0, epochs=1)
         held += epoch.low <= times[60:].sum() / 1e3 <= epoch.high
     assert held / 300 >= 0.9
 

@@ -127,7 +127,7 @@ def test_augmentation_depends_on_epoch_and_image_alone(workers):
     found = {}
     for number in (1, 2):
         order.set(number)
-        for batch in loader(samples, order, workers=workers, pinned=False):
+        for batch in loader(samples, order, workers=workers, pinned=False, collate=collate):
             for image, label in zip(batch.images, batch.labels, strict=True):
                 found[number, int(label)] = image
     for (number, index), image in found.items():

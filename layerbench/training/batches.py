@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from layerbench.datasets import Images
 from layerbench.errors import DataError, LayerbenchError
 from layerbench.training.seeds import mixed
+
+Thing = TypeVar("Thing")
 
 # An epoch and an image's number.
 Key = tuple[int, int]
@@ -51,7 +52,17 @@ class Batch:
         return Batch(images, self.labels.to(device, non_blocking=True), self.unreadable)
 
 
-class Samples(Dataset[tuple[torch.Tensor, int] | str]):
+class Numbered(Protocol):
+    """Images with what is to be learned of them, by number."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]:
+        """The image, and what is to be learned of it."""
+
+
+class Samples(Dataset[tuple[Any, Any] | str]):
     """Images by epoch and number, each augmented from a seed of its own.
 
     An image that cannot be read gives a text in its place: which, and why.
@@ -62,12 +73,12 @@ class Samples(Dataset[tuple[torch.Tensor, int] | str]):
         seed: of the run.
     """
 
-    def __init__(self, images: Images, file: Callable[[int], str], seed: int) -> None:
+    def __init__(self, images: Numbered, file: Callable[[int], str], seed: int) -> None:
         self._images = images
         self._file = file
         self._seed = seed
 
-    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int] | str:
+    def __getitem__(self, key: Key) -> tuple[Any, Any] | str:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(mixed(self._seed, AUGMENTATION, epoch, index))
@@ -153,20 +164,6 @@ class EveryImage(Sampler[list[Key]]):
         return iter(self._batches)
 
 
-def loader(
-    samples: Samples, batches: Sampler[list[Key]], *, workers: int, pinned: bool
-) -> DataLoader[Batch]:
-    """A loader of `Batch`; its processes stay from epoch to epoch."""
-    return DataLoader(
-        samples,  # type: ignore[arg-type]
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pinned,
-        persistent_workers=workers > 0,
-    )
-
-
 def collate(items: Sequence[tuple[torch.Tensor, int] | str]) -> Batch:
     """Put images together that could be read, and the names of the others."""
     read = [item for item in items if not isinstance(item, str)]
@@ -177,7 +174,37 @@ def collate(items: Sequence[tuple[torch.Tensor, int] | str]) -> Batch:
     return Batch(torch.stack([image for image, _ in read]), labels, failed)
 
 
-def next_batch(iterator: Iterator[Batch]) -> Batch:
+def loader(
+    samples: Dataset[Any],
+    batches: Sampler[list[Key]],
+    *,
+    workers: int,
+    pinned: bool,
+    collate: Callable[[Any], Thing],
+    prefetch_factor: int | None = None,
+) -> DataLoader[Thing]:
+    """A loader of what ``collate`` makes of samples; its processes stay from epoch to epoch.
+
+    Args:
+        samples: by epoch and number.
+        batches: their keys.
+        workers: processes that load; 0 for this one.
+        pinned: in memory that a GPU can copy from by itself.
+        collate: puts samples together.
+        prefetch_factor: batches that each process has ready; ``None`` for PyTorch's choice.
+    """
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pinned,
+        persistent_workers=workers > 0,
+        prefetch_factor=prefetch_factor if workers else None,
+    )
+
+
+def next_batch(iterator: Iterator[Thing]) -> Thing:
     """The next batch of a loader.
 
     Raises:

@@ -7,9 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from layerbench import devices
@@ -18,26 +16,17 @@ from layerbench.devices import Device
 from layerbench.errors import UsageError
 from layerbench.guards import memory_explained, threads_set, watch_room
 from layerbench.progress import Progress, Silent
-from layerbench.records import STEP_PHASES, Recipe, Seconds, Summary, TrainingForecast
-from layerbench.student import quantile
+from layerbench.records import Recipe, TrainingForecast
 from layerbench.training import figures
-from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, loader
+from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.classifiers import build_classifier
+from layerbench.training.extrapolation import DRIFT, Figured, Measured, Started, extrapolated
 from layerbench.training.loop import Trainer
 from layerbench.training.ranks import Ranks
 from layerbench.training.run import Where, check, open_data
 
-CONFIDENCE = 0.95
-# Neighbouring steps are alike: so many together count as one observation.
-BLOCK = 5
-# The measurement is divided into about so many blocks where it has more steps than that takes.
-BLOCKS = 10
-# How far a machine's speed moves between the measurement and the training, at least: the standard
-# deviation of the logarithm. Where it moved more while it was measured, it will move so again.
-DRIFT = 0.03
 VALIDATED_BATCHES = 10
 MOST_EPOCHS = 1000
-DATA = STEP_PHASES.index("data")
 
 
 @dataclass(frozen=True)
@@ -82,7 +71,7 @@ def forecast(
     with threads_set(where.threads), torch.random.fork_rng(devices=[]), memory_explained(device):
         room = watch_room(device)
         trial = _Trial(recipe, extent, where, device, progress or Silent())
-        figured = _Figured.of(trial.measured(), extent.warmup)
+        figured = Figured.of(trial.measured(), extent.warmup)
         validation = trial.validation_step_s()
         environment = room.finish()
     images = trial.images
@@ -166,9 +155,9 @@ class _Trial:
             progress,
         )
 
-    def measured(self) -> _Measured:
+    def measured(self) -> Measured:
         """Train, over as many stretches of an epoch as it takes."""
-        started = _Started(self._loader(self._splits.train, 0, self._order))
+        started = Started(self._loader(self._splits.train, 0, self._order))
         steps: list[tuple[int, ...]] = []
         firsts: list[int] = []
         begins = time.perf_counter()
@@ -181,7 +170,7 @@ class _Trial:
         wall = time.perf_counter() - begins
         inside = sum(map(sum, steps)) * figures.NANOSECOND
         between = max(0.0, wall - inside - sum(started.seconds))
-        return _Measured(steps, firsts, started.seconds, between)
+        return Measured(steps, firsts, started.seconds, between)
 
     def validation_step_s(self) -> float | None:
         """Seconds of one validation batch; ``None`` where nothing would be validated."""
@@ -197,134 +186,7 @@ class _Trial:
         self, images: Images, half: int, batches: EpochBatches | EveryImage
     ) -> DataLoader[Batch]:
         samples = Samples(images, self._splits.files[half], self.recipe.seed)
-        return loader(samples, batches, workers=self._workers, pinned=self._pinned)
-
-
-class _Started:
-    """A loader that notes how long it takes to begin."""
-
-    def __init__(self, loader: DataLoader[Batch]) -> None:
-        self._loader = loader
-        self.seconds: list[float] = []
-
-    def __iter__(self) -> Iterator[Batch]:
-        begins = time.perf_counter()
-        iterator = iter(self._loader)
-        self.seconds.append(time.perf_counter() - begins)
-        return iterator
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What ran.
-
-    Attributes:
-        steps: nanoseconds by phase.
-        firsts: numbers of the steps that began an epoch.
-        starts_s: seconds that the loader took to begin, for each epoch.
-        between_s: seconds between steps, all together.
-    """
-
-    steps: list[tuple[int, ...]]
-    firsts: list[int]
-    starts_s: list[float]
-    between_s: float
-
-
-# --- extrapolating -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Figured:
-    """What the measurement says of steps to come.
-
-    Attributes:
-        steps: nanoseconds by phase of those that count; the ``warmup`` before them do not.
-        step: their distribution.
-        between_s, start_s, once_s: as in the record.
-    """
-
-    steps: list[tuple[int, ...]]
-    step: Summary
-    warmup: int
-    between_s: float
-    start_s: float
-    once_s: float
-
-    @classmethod
-    def of(cls, measured: _Measured, warmup: int) -> _Figured:
-        """Without the warm-up, and without the waits of an epoch's first batch."""
-        steps, waits = _without_first_waits(measured)
-        counted = steps[warmup:]
-        step = figures.step_summary(counted)
-        if step is None:
-            raise UsageError("no step was measured: take at least 1 besides the warm-up")
-        excess = sum(sum(one) * figures.NANOSECOND - step.mean for one in steps[:warmup])
-        return cls(
-            steps=counted,
-            step=step,
-            warmup=warmup,
-            between_s=measured.between_s / len(steps),
-            start_s=(sum(measured.starts_s) + waits) / len(measured.firsts),
-            once_s=max(0.0, excess),
-        )
-
-
-def _without_first_waits(measured: _Measured) -> tuple[list[tuple[int, ...]], float]:
-    """Steps with a usual wait for data in the first of each epoch; the seconds taken out."""
-    usual = round(float(np.median([step[DATA] for step in measured.steps])))
-    steps = list(measured.steps)
-    taken = 0
-    for first in measured.firsts:
-        wait = max(0, steps[first][DATA] - usual)
-        steps[first] = (*steps[first][:DATA], steps[first][DATA] - wait, *steps[first][DATA + 1 :])
-        taken += wait
-    return steps, taken * figures.NANOSECOND
-
-
-def extrapolated(
-    figured: _Figured, steps: int, validation_s: float, epochs: int
-) -> tuple[Seconds, Seconds]:
-    """An epoch, and all of them with what comes once.
-
-    The interval holds two errors, taken as independent. The machine's speed moves, in seconds and
-    in minutes: what means over blocks of steps (batch means: Law & Kelton) spread by is how far
-    all of the measurement, being of one moment, may be from another. And from one minute to
-    the next it moves by `DRIFT` besides.
-
-    Args:
-        figured: what was measured.
-        steps: of an epoch.
-        validation_s: of an epoch.
-        epochs: of the training.
-    """
-    times = np.array([sum(step) for step in figured.steps]) * figures.NANOSECOND
-    mean = float(times.mean()) + figured.between_s
-    epoch = figured.start_s + steps * mean + validation_s
-    total = figured.once_s + epochs * epoch
-    return (
-        _with_error(epoch, times, mean),
-        _with_error(total, times, mean),
-    )
-
-
-def _with_error(value: float, times: NDArray[np.float64], mean: float) -> Seconds:
-    spread, blocks = _block_spread(times)
-    error = math.hypot(spread / mean, DRIFT)
-    half = quantile(CONFIDENCE, max(1, blocks - 1)) * error
-    return Seconds(value=value, low=value * math.exp(-half), high=value * math.exp(half))
-
-
-def _block_spread(times: NDArray[np.float64]) -> tuple[float, int]:
-    """The standard deviation of means over blocks of steps, and how many blocks there are."""
-    # Of many short steps a few steps' mean says nothing of the machine, only of themselves.
-    length = max(BLOCK, len(times) // BLOCKS)
-    blocks = len(times) // length
-    if blocks < 2:
-        # Of so few steps nothing is known about their likeness: each counts as a block.
-        return (float(times.std(ddof=1)) if len(times) > 1 else float(times.mean())), len(times)
-    means = times[: blocks * length].reshape(blocks, length).mean(axis=1)
-    return float(means.std(ddof=1)), blocks
+        return loader(samples, batches, workers=self._workers, pinned=self._pinned, collate=collate)
 
 
 def _assumptions(recipe: Recipe, images: _Images, where: Where) -> Iterator[str]:

@@ -39,7 +39,7 @@ from layerbench.records import (
 )
 from layerbench.sweeping import Climb, climb, flops_of
 from layerbench.training import checkpoints, figures, outputs
-from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, loader
+from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.checkpoints import Checkpoint
 from layerbench.training.classifiers import build_classifier
 from layerbench.training.loop import (
@@ -317,6 +317,7 @@ class _Run:
                 Samples(images, name, recipe.seed),
                 order,
                 workers=self._where.workers,
+                collate=collate,
                 pinned=self._device.kind == "cuda",
             )
             for images, name, order in (
