@@ -1,67 +1,24 @@
-"""Reports on runs, sweeps and forecasts as documents: fields and tables, for text and Markdown."""
+"""Documents of training runs, sweeps and forecasts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import singledispatch
 
 from layerbench import units
-from layerbench.environment import Environment
-from layerbench.records import (
-    PhaseRow,
-    Recipe,
-    Seconds,
-    Summary,
-    Sweep,
-    TrainingForecast,
-    TrainingRun,
-)
+from layerbench.records import Recipe, Sweep, TrainingForecast, TrainingRun
 from layerbench.reporters import layout
+from layerbench.reporters.documents.shared import (
+    PHASE_NAMES,
+    Document,
+    Table,
+    known,
+    memory_cells,
+    percent,
+    phase_table,
+    share,
+    surroundings,
+)
 from layerbench.workload import Frozen
-
-PHASE_NAMES = {
-    "data": "wait for data",
-    "copy": "copy to the device",
-    "forward": "forward",
-    "loss": "loss",
-    "backward": "backward",
-    "optimizer": "optimizer",
-}
-_FIGURES = ("mean", "std", "median", "p5", "p95")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Attributes:
-        title: above it.
-        header, rows: cells.
-        align: a letter a column: ``l`` left, ``r`` right, ``.`` on the decimal point.
-    """
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    align: str
-
-
-@dataclass(frozen=True)
-class Document:
-    """A report before it has a format.
-
-    Attributes:
-        title: of the whole.
-        fields: name and text of each line of the head.
-        tables: in order; one without rows is left out.
-        lists: titled lists of sentences, after the tables.
-    """
-
-    title: str
-    fields: Sequence[tuple[str, str]]
-    tables: Sequence[Table]
-    lists: Sequence[tuple[str, Sequence[str]]] = field(default=())
 
 
 @singledispatch
@@ -93,11 +50,11 @@ def _(record: TrainingRun) -> Document:
             ("Model", _model(record)),
             ("Data", _data(record)),
             ("Recipe", _recipe(recipe)),
-            *_surroundings(record.environment),
+            *surroundings(record.environment),
             ("Resumed", _resumed(record)),
         ],
         tables=[
-            _phases("A step (last epoch, first process)", record.phases, record.step),
+            phase_table("A step (last epoch, first process)", record.phases, record.step),
             _epochs(record),
             _epoch_times(record),
             _ranks(record),
@@ -155,10 +112,10 @@ def _epochs(record: TrainingRun) -> Table:
             str(row.epoch),
             f"{row.lr:.2e}",
             f"{row.train_loss:.4f}",
-            _percent(row.train_accuracy),
+            percent(row.train_accuracy),
             f"{row.val_loss:.4f}",
-            _percent(row.val_accuracy),
-            "-" if row.val_top5 is None else _percent(row.val_top5),
+            percent(row.val_accuracy),
+            "-" if row.val_top5 is None else percent(row.val_top5),
             str(row.unreadable) if row.unreadable else "-",
             "kept" if row.epoch == record.best_epoch else "",
         ]
@@ -217,7 +174,7 @@ def _ranks(record: TrainingRun) -> Table:
             times.device,
             *(layout.ms(times.step, name) for name in ("mean", "median", "p95")),
             layout.ms(times.all_reduce, "mean"),
-            _share(times.all_reduce, times.step),
+            share(times.all_reduce, times.step),
         ]
         for times in record.ranks
     ]
@@ -241,7 +198,7 @@ def _points(record: TrainingRun) -> Table:
             layout.ms(point.latency, "median"),
             units.milliseconds(point.per_image_s),
             point.latency.verdict,
-            *_memory(point.allocated, point.reserved),
+            *memory_cells(point.allocated, point.reserved),
         ]
         for point in record.points
     ]
@@ -270,7 +227,7 @@ def _(record: Sweep) -> Document:
             units.per_second(1 / point.per_image_s) if point.per_image_s else "-",
             point.latency.verdict,
             "-" if point.flops is None else f"{point.flops / 1e9:.2f}",
-            *_memory(point.allocated, point.reserved),
+            *memory_cells(point.allocated, point.reserved),
             point.memory,
         ]
         for point in record.points
@@ -278,7 +235,7 @@ def _(record: Sweep) -> Document:
     header = ["model", "size", "batch", "latency ms", "an image ms", "images/s", "", "GFLOPs"]
     return Document(
         title="Latency and memory against batch size",
-        fields=_surroundings(record.environment),
+        fields=surroundings(record.environment),
         tables=[
             Table("Points", [*header, "allocated", "reserved", ""], rows, "llr...lrrrl"),
             _finished(record),
@@ -306,7 +263,7 @@ def _finished(record: Sweep) -> Table:
             f"{run.size[0]}x{run.size[1]}",
             f"{run.flops / 1e9:.2f}",
             units.count(run.parameters, short=True),
-            _percent(run.accuracy),
+            percent(run.accuracy),
         ]
         for run in record.runs
     ]
@@ -324,17 +281,17 @@ def _(record: TrainingForecast) -> Document:
     return Document(
         title=f"How long training {recipe.model} on {recipe.data} will take",
         fields=[
-            ("Total", f"{_known(record.total)} for {layout.plural(recipe.epochs, 'epoch')}"),
-            ("An epoch", f"{_known(record.epoch)} for {layout.plural(record.steps, 'step')}"),
+            ("Total", f"{known(record.total)} for {layout.plural(recipe.epochs, 'epoch')}"),
+            ("An epoch", f"{known(record.epoch)} for {layout.plural(record.steps, 'step')}"),
             (
                 "Model",
                 f"{recipe.model} ({record.model_type}), {units.count(record.parameters)} "
                 f"parameters, {height}x{width}, batch {recipe.batch}",
             ),
-            *_surroundings(record.environment),
+            *surroundings(record.environment),
         ],
         tables=[
-            _phases(
+            phase_table(
                 f"A step ({record.warmup} warm-up + {record.step.n} measured)",
                 record.phases,
                 record.step,
@@ -346,58 +303,3 @@ def _(record: TrainingForecast) -> Document:
             ("Notes", record.notes),
         ],
     )
-
-
-def _known(time: Seconds) -> str:
-    """A duration with its interval: ``2 h 05 min (95 %: 2 h 01 min to 2 h 10 min)``."""
-    low, high = units.duration(time.low), units.duration(time.high)
-    return f"{units.duration(time.value)} (95 %: {low} to {high})"
-
-
-# --- shared --------------------------------------------------------------------------------
-
-
-def _phases(title: str, phases: Sequence[PhaseRow], step: Summary | None) -> Table:
-    if step is None:
-        return Table(title, [], [], "")
-    rows = [
-        [
-            PHASE_NAMES[phase.name],
-            *(layout.ms(phase.time, name) for name in _FIGURES),
-            _share(phase.time, step),
-            phase.time.verdict,
-        ]
-        for phase in phases
-    ]
-    rows.append(
-        ["the step", *(layout.ms(step, name) for name in _FIGURES), "100.0 %", step.verdict]
-    )
-    header = ["Phase", "mean ms", "std", "median", "p5", "p95", "share", ""]
-    return Table(title, header, rows, "l.....rl")
-
-
-def _share(part: Summary | None, whole: Summary) -> str:
-    if part is None or not whole.mean:
-        return "-"
-    return units.percent(part.mean / whole.mean, digits=1)
-
-
-def _memory(allocated: int | None, reserved: int | None) -> list[str]:
-    return ["-" if size is None else units.bytes_(size) for size in (allocated, reserved)]
-
-
-def _percent(fraction: float) -> str:
-    return units.percent(fraction, digits=2)
-
-
-def _surroundings(environment: Environment) -> list[tuple[str, str]]:
-    software, machine = environment.software, environment.machine
-    threads = machine.threads
-    place = environment.device.name
-    versions = {"python": software.python, **software.packages, "layerbench": software.layerbench}
-    return [
-        ("Device", place if threads is None else f"{place}, {layout.plural(threads, 'thread')}"),
-        ("Software", ", ".join(f"{name} {version}" for name, version in versions.items())),
-        ("Date", f"{environment.started} to {environment.finished}"),
-        ("Command", environment.command),
-    ]
