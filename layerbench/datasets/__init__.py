@@ -1,14 +1,14 @@
-"""Data sets to train on: one file each, found by being here. Importing this loads no torch."""
+"""Data sets to train on: one file each, found by being here. Importing this loads no torch.
+
+Those with boxes, to train detectors, are in `layerbench.datasets.boxed`.
+"""
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
-import pkgutil
 
+from layerbench.datasets._registry import chosen, found
 from layerbench.datasets.source import Asked, Images, Source, Splits
-from layerbench.errors import UsageError
 
 __all__ = ["Asked", "Images", "Source", "Splits", "get", "names"]
 
@@ -24,19 +24,9 @@ def get(name: str) -> Source:
     Raises:
         UsageError: there is none; the message has the names.
     """
-    if name in _sources():
-        return _sources()[name]
-    close = difflib.get_close_matches(name, names(), n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise UsageError(f"no data set {name!r}{hint}: choose from {', '.join(names())}")
+    return chosen(name, _sources(), "data set")
 
 
 @functools.cache
 def _sources() -> dict[str, Source]:
-    modules = (
-        importlib.import_module(f"{__name__}.{found.name}")
-        for found in pkgutil.iter_modules(__path__)
-        if not found.name.startswith("_")  # no data set, and free to load torch
-    )
-    sources: list[Source] = [module.SOURCE for module in modules if hasattr(module, "SOURCE")]
-    return {source.name: source for source in sources}
+    return found(__name__, __path__)

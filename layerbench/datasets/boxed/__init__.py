@@ -1,0 +1,38 @@
+"""Data sets with boxes, to train detectors on: one file each, found by being here.
+
+Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from layerbench.datasets._registry import chosen, found
+from layerbench.datasets.boxed.source import (
+    Asked,
+    BoxedImages,
+    BoxedSource,
+    BoxedSplits,
+    Target,
+)
+
+__all__ = ["Asked", "BoxedImages", "BoxedSource", "BoxedSplits", "Target", "get", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """Every data set with boxes, in alphabetical order."""
+    return tuple(sorted(_sources()))
+
+
+def get(name: str) -> BoxedSource:
+    """The data set with boxes of this name.
+
+    Raises:
+        UsageError: there is none; the message has the names.
+    """
+    return chosen(name, _sources(), "data set with boxes")
+
+
+@functools.cache
+def _sources() -> dict[str, BoxedSource]:
+    return found(__name__, __path__)

@@ -1,0 +1,52 @@
+"""Images made up from a seed, with coloured shapes to be found: a trial without any data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from layerbench.datasets.boxed.source import BACKGROUND, Asked, BoxedSplits
+from layerbench.datasets.source import Numbered
+
+TRAINED, VALIDATED = 256, 64
+# Height and width; about what a photograph of a published set has.
+SIZE = (375, 500)
+# What is kept in memory, encoded, for each half.
+DISTINCT = 64
+COLOURS = {
+    "red": (220, 40, 40),
+    "green": (40, 190, 60),
+    "blue": (50, 70, 220),
+    "yellow": (230, 210, 50),
+}
+SHAPES = ("rectangle", "ellipse")
+# By label.
+CLASSES = (BACKGROUND, *(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES))
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Shapes on a noisy background, as JPEG: a reading costs what decoding a photograph costs.
+
+    An image is drawn and encoded when it is first read, by each process that reads it, and
+    decoded at each reading. At most `DISTINCT` different images are made of each half; further
+    numbers give them again.
+    """
+
+    name: str = "synthetic"
+
+    def open(self, asked: Asked) -> BoxedSplits:
+        """``asked.samples`` images to train on (256 where it says nothing), a quarter besides."""
+        from layerbench.datasets.boxed._synthetic import MadeUp
+
+        trained = asked.samples or TRAINED
+        validated = max(1, trained * VALIDATED // TRAINED)
+        size = asked.size or SIZE
+        train = MadeUp(trained, size, asked.seed, 0, masks=asked.masks, augmented=True)
+        val = MadeUp(validated, size, asked.seed, 1, masks=asked.masks, augmented=False)
+        notes: tuple[str, ...] = ()
+        if trained > DISTINCT:
+            notes = (f"{DISTINCT} different images are made up, and come again by number",)
+        return BoxedSplits(train, val, CLASSES, (Numbered("train"), Numbered("validation")), notes)
+
+
+SOURCE = Synthetic()
