@@ -32,7 +32,7 @@ class UsageError(LayerbenchError):
     """An argument that cannot be meant, such as a non-positive count."""
 
 
-class UnknownModel(UsageError):
+class UnknownModel(UsageError, ValueError):
     """No family of the zoo knows this model name."""
 
 

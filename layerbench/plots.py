@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerbench import units
-from layerbench.records import EpochRow, FinishedRun, Sweep, SweepPoint, TrainingRun
+from layerbench.records import (
+    DetectionRun,
+    EpochRow,
+    FinishedRun,
+    Sweep,
+    SweepPoint,
+    TrainingRun,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,6 +126,36 @@ def accuracy_against_flops(runs: Sequence[FinishedRun], title: str) -> bytes:
         axes.set_ylabel("validation accuracy, %")
 
     return _png(draw, title)
+
+
+def utilization(record: DetectionRun) -> bytes:
+    """How busy CPU and accelerator were while a detector was trained, and the memory it held."""
+    usage = record.usage
+    samples = () if usage is None else usage.samples
+    cores = 1 if usage is None else usage.cores
+
+    def draw(axes: Axes) -> None:
+        at = [sample.at_s for sample in samples]
+        own = [100 * sample.process_cpu / cores for sample in samples]
+        axes.plot(at, own, label=f"CPU, this training, % of {cores} cores")
+        axes.plot(
+            at, [100 * s.system_cpu for s in samples], linewidth=0.8, label="CPU, whole machine, %"
+        )
+        told = [sample for sample in samples if sample.device is not None]
+        if told:
+            busy = [100 * (sample.device or 0) for sample in told]
+            axes.plot([sample.at_s for sample in told], busy, label="accelerator, %")
+        axes.set_ylim(0, 105)
+        axes.set_xlabel("seconds since the first step")
+        axes.set_ylabel("busy, %")
+        memory: Any = axes.twinx()
+        resident = [sample.resident / MEBIBYTE for sample in samples]
+        memory.plot(at, resident, color="grey", linestyle="--")
+        memory.set_ylim(0, None)
+        memory.set_ylabel("resident, MiB")
+        axes.plot([], [], color="grey", linestyle="--", label="resident, MiB (right)")
+
+    return _png(draw, f"{record.recipe.model} on {record.recipe.data}, batch {record.recipe.batch}")
 
 
 # --- drawing -------------------------------------------------------------------------------

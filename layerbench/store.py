@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from layerbench.records import (
         Comparison,
+        DetectionEstimates,
         MemoryEstimate,
         MemoryReport,
         Profile,
@@ -50,6 +51,8 @@ RECORDS: dict[str, str] = {
     "training run": "TrainingRun",
     "training forecast": "TrainingForecast",
     "sweep": "Sweep",
+    "detection estimates": "DetectionEstimates",
+    "detection run": "DetectionRun",
 }
 
 
@@ -341,13 +344,20 @@ def place(
     | MemoryEstimate
     | Comparison
     | TrainingProfile
-    | TrainingForecast,
+    | TrainingForecast
+    | DetectionEstimates,
     out: Path,
 ) -> Path:
     """``<out>/<base>``, without the ending of a format: these do not depend on the machine.
 
-    A training profile and a forecast do, and lie in their device's folder.
+    A training profile, a forecast and estimates do, and lie in their device's folder.
     """
+    if record.record == "detection estimates":
+        models = [row.model for row in record.rows] + [row.model for row in record.failures]
+        what = models[0] if len(models) == 1 else f"{len(models)}-models"
+        size = "x".join(map(str, record.size))
+        name = f"detection_{model_name(what)}_{record.data}_{size}_b{record.batch}"
+        return out / record.environment.device.slug / name
     if record.record == "training profile":
         name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"
         return out / record.environment.device.slug / name

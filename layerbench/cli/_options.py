@@ -20,6 +20,8 @@ PLAN = "Where it runs"
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 MODES = ("eval", "train")
 PRECISIONS = ("float32", "bfloat16", "float16")
+BOXES_FROM = ("trimap", "xml")
+LABELS = ("breed", "species")
 
 Model = Annotated[
     str,
@@ -134,6 +136,29 @@ Threads = Annotated[
     typer.Option(
         help="Intra-op CPU threads.", show_default="PyTorch's choice", rich_help_panel=PLAN
     ),
+]
+BoxedData = Annotated[
+    str,
+    typer.Option(
+        help="pets (Oxford-IIIT Pet), or synthetic: made-up JPEG images with several boxes each.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+BoxesFrom = Annotated[
+    str,
+    typer.Option(
+        help="Of pets: trimap (the whole animal, with its mask), or xml (its head, marked by "
+        "hand).",
+        rich_help_panel=WORKLOAD,
+    ),
+]
+Labels = Annotated[
+    str,
+    typer.Option(help="Of pets: breed (37), or species (2).", rich_help_panel=WORKLOAD),
+]
+Autocast = Annotated[
+    str,
+    typer.Option(help="float32, or by autocast bfloat16 or float16.", rich_help_panel=WORKLOAD),
 ]
 Workers = Annotated[int, typer.Option(help="Processes that load images.", rich_help_panel=PLAN)]
 

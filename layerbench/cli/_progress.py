@@ -11,11 +11,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from layerbench.progress import Progress as Listener
 from layerbench.progress import Silent
@@ -39,7 +42,8 @@ class _Bar:
         """Move the phase's bar."""
         if phase not in self._tasks:
             self._finish_earlier()
-            self._tasks[phase] = self._progress.add_task(f"{self._title}: {phase}", total=total)
+            title = f"{self._title}: {phase}" if self._title else phase
+            self._tasks[phase] = self._progress.add_task(title, total=total)
         self._progress.update(self._tasks[phase], completed=done, total=total)
         if done % max(1, total // DRAWINGS) == 0:
             self._progress.refresh()
@@ -47,6 +51,59 @@ class _Bar:
     def _finish_earlier(self) -> None:
         for task in self._progress.tasks:
             self._progress.update(task.id, completed=task.total)
+
+
+def in_a_line(description: str, done: int, total: int, seconds: float) -> str:
+    """``Epoch 1/1 47/1840 [3%] in 29s (~18:10, 1.6/s)``: what is done, and the time left.
+
+    Args:
+        description: of the work.
+        done, total: steps.
+        seconds: since the first of them began.
+    """
+    rate = done / seconds if seconds > 0 else 0.0
+    left = f"~{_clock((total - done) / rate)}, {rate:.1f}/s" if rate else "~?"
+    share = 100 * done // max(1, total)
+    return f"{description} {done}/{total} [{share}%] in {_short(seconds)} ({left})"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:.0f}s" if seconds < 60 else _clock(seconds)
+
+
+def _clock(seconds: float) -> str:
+    """``18:10``, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Lines(ProgressColumn):
+    """A task as `in_a_line` puts it."""
+
+    def render(self, task: Task) -> Text:
+        return Text(
+            in_a_line(
+                task.description, int(task.completed), int(task.total or 0), task.elapsed or 0.0
+            )
+        )
+
+
+@contextmanager
+def shown_in_lines(quiet: bool) -> Iterator[Listener]:
+    """As `shown`, each phase as a bar with one line of figures."""
+    if quiet or not sys.stderr.isatty():
+        yield Silent()
+        return
+    with Progress(
+        BarColumn(bar_width=20),
+        _Lines(),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        redirect_stdout=sys.stdout.isatty(),
+        transient=True,
+    ) as progress:
+        yield _Bar(progress, "")
 
 
 @contextmanager

@@ -203,12 +203,12 @@ def command(
         checkpoint_minutes=checkpoint_minutes,
         points=points,
     )
-    with shown(recipe.model, quiet) as progress, _told():
+    with shown(recipe.model, quiet) as progress, told():
         run_training(recipe, where, progress=progress)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Let what is logged appear on standard output too; only the first process logs."""
     from layerbench.training.outputs import log
 

@@ -15,6 +15,10 @@ from layerbench.records import (
     STEP_PHASES,
     ComparedRow,
     Comparison,
+    DetectionEpoch,
+    DetectionEstimates,
+    DetectionRun,
+    DetectorMemory,
     EpochRow,
     LayerRow,
     MemoryEstimate,
@@ -151,6 +155,60 @@ def _forecast(record: TrainingForecast) -> str:
     for name, time in (("epoch", record.epoch), ("total", record.total)):
         cells |= {f"{name}_s": time.value, f"{name}_low_s": time.low, f"{name}_high_s": time.high}
     return _table({}, [cells])
+
+
+def _detectors(record: DetectionEstimates) -> str:
+    """A row a detector, seconds and bytes."""
+    asked: Cells = {
+        "batch": record.batch,
+        "epochs": record.epochs,
+        "samples": record.samples,
+        "height": record.size[0],
+        "width": record.size[1],
+        "data": record.data,
+        "device": record.environment.device.name,
+        "threads": record.environment.machine.threads,
+    }
+    memory = DetectorMemory.model_fields
+    rows: list[Cells] = []
+    for row in record.rows:
+        cells: Cells = {
+            "model": row.model,
+            "parameters": row.parameters,
+            **{f"{name}_bytes": row.memory and getattr(row.memory, name) for name in memory},
+            **{f"{phase.name}_mean_s": phase.time.mean for phase in row.phases},
+            "step_mean_s": row.step.mean,
+            "one_image_median_s": row.one_image.median,
+            "one_batch_median_s": row.one_batch.median,
+            "boxes": row.boxes,
+            "proposals": row.inferred.proposals,
+            "detections": row.inferred.detections,
+        }
+        totals = (("epoch", row.epoch), ("training", row.training), ("inference", row.inference))
+        for name, time in totals:
+            cells |= {
+                f"{name}_s": time.value,
+                f"{name}_low_s": time.low,
+                f"{name}_high_s": time.high,
+            }
+        rows.append(cells)
+    return _table(asked, rows) if rows else ""
+
+
+def _detection_epochs(record: DetectionRun) -> str:
+    """A row an epoch."""
+    names = [name for name in DetectionEpoch.model_fields if name not in ("phases_s", "losses")]
+    recipe = record.recipe
+    ran: Cells = {"model": recipe.model, "data": recipe.data, "batch": recipe.batch}
+    rows: list[Cells] = [
+        {
+            **{name: getattr(row, name) for name in names},
+            **row.losses,
+            **{f"{phase}_s": row.phases_s.get(phase) for phase in STEP_PHASES},
+        }
+        for row in record.epochs
+    ]
+    return _table(ran, rows) if rows else ""
 
 
 _THERE_AND_BACK = ("forward", "forward_self", "backward", "backward_self")
@@ -292,5 +350,7 @@ render.register(TrainingProfile, _training)
 render.register(TrainingRun, _epochs)
 render.register(TrainingForecast, _forecast)
 render.register(Sweep, _points)
+render.register(DetectionEstimates, _detectors)
+render.register(DetectionRun, _detection_epochs)
 for _kind in (Structure, MemoryReport, MemoryEstimate):
     render.register(_kind, _each_row)

@@ -9,6 +9,8 @@ from layerbench import units
 from layerbench.records import (
     ComparedRow,
     Comparison,
+    DetectionEstimates,
+    DetectionRun,
     LayerRow,
     MemoryEstimate,
     MemoryReport,
@@ -268,5 +270,5 @@ render.register(MemoryReport, _memory)
 render.register(MemoryEstimate, _estimate)
 render.register(Comparison, _comparison)
 render.register(TrainingProfile, _training)
-for _kind in (TrainingRun, TrainingForecast, Sweep):
+for _kind in (TrainingRun, TrainingForecast, Sweep, DetectionEstimates, DetectionRun):
     render.register(_kind, _document)

@@ -84,6 +84,44 @@ class Torchvision:
 FAMILY = Torchvision()
 
 
+def detectors() -> list[str]:
+    """The names of all detection models that torchvision has registered."""
+    from torchvision.models import detection, list_models
+
+    return list(list_models(module=detection))
+
+
+def build_detector(model: str, classes: int | None, weights: str | None) -> nn.Module:
+    """A detector on the CPU for any number of classes.
+
+    With weights and another number of classes than they were trained for, what the classes do not
+    touch has the weights, and the rest is random: what fine-tuning begins with.
+
+    Args:
+        model: one of `detectors`.
+        classes: with the background; ``None`` for as many as torchvision's.
+        weights: a name among the model's weights, or ``None`` for random ones.
+
+    Raises:
+        LayerbenchError: the weights cannot be loaded.
+    """
+    if classes is None or weights is None:
+        return _build(model, weights, {} if classes is None else {"num_classes": classes})
+    trained = _build(model, weights, {})
+    with _loading_nothing():
+        # As its weights configure it: frozen batch norms, and fewer layers that are trained.
+        module: nn.Module = _builder(model)(
+            weights=None, weights_backbone="DEFAULT", num_classes=classes
+        )
+    own = module.state_dict()
+    given = trained.state_dict().items()
+    fitting = {
+        name: tensor for name, tensor in given if name in own and own[name].shape == tensor.shape
+    }
+    module.load_state_dict(fitting, strict=False)
+    return module
+
+
 def _builder(model: str) -> Callable[..., nn.Module]:
     from torchvision.models import get_model_builder
 
@@ -112,9 +150,9 @@ def _size_options(workload: Workload) -> dict[str, Any]:
     return {"image_size": height} if height == width else {}
 
 
-def _build(model: str, weights: str | None, size: dict[str, Any]) -> nn.Module:
+def _build(model: str, weights: str | None, more: dict[str, Any]) -> nn.Module:
     builder = _builder(model)
-    options: dict[str, Any] = {"weights": weights, **size}
+    options: dict[str, Any] = {"weights": weights, **more}
     if weights is None and "weights_backbone" in inspect.signature(builder).parameters:
         # Left out, a detector without weights would still download its backbone's.
         options["weights_backbone"] = None
@@ -196,7 +234,7 @@ def _target(module: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
     if isinstance(module, MaskRCNN):
         target["masks"] = _masks(boxes, height, width)
     if isinstance(module, KeypointRCNN):
-        target["keypoints"] = _keypoints(boxes)
+        target["keypoints"] = keypoints_in(boxes)
     return target
 
 
@@ -210,7 +248,7 @@ def _masks(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return masks
 
 
-def _keypoints(boxes: torch.Tensor) -> torch.Tensor:
+def keypoints_in(boxes: torch.Tensor) -> torch.Tensor:
     """Visible points along each box's diagonal: ``[boxes, 17, 3]``."""
     import torch
 

@@ -22,6 +22,8 @@ _MODULES = {
     "training run": "document",
     "training forecast": "document",
     "sweep": "document",
+    "detection estimates": "document",
+    "detection run": "document",
 }
 
 

@@ -1,0 +1,257 @@
+"""``layerbench detect`` and ``sh detect.sh``: a detector's training, profiled while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerbench.cli import _options
+
+NAME = "detect"
+
+LEARNING = "How it learns"
+OUTCOME = "What comes out"
+
+
+def command(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Says what the options below do not; one table, [training].",
+            show_default=".config/config.toml, if it is there",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A torchvision detection model.",
+            show_default="fasterrcnn_resnet50_fpn",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "--dataset",
+            help="pets (Oxford-IIIT Pet), or synthetic.",
+            show_default="pets",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data_dir",
+            "--data-dir",
+            metavar="DIR",
+            help="Where data sets lie.",
+            show_default="data",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    download: _options.Download = False,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            help="Of pets: trimap (the whole animal, with its mask), or xml (its head).",
+            show_default="trimap",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Of pets: breed (37), or species (2).",
+            show_default="breed",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    pretrained: Annotated[
+        bool | None,
+        typer.Option(
+            "--pretrained/--no-pretrained",
+            help="Begin with torchvision's weights, fetched if they are not there.",
+            show_default="random weights",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    samples: _options.Samples = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|HxW",
+            help="Of the images of synthetic.",
+            show_default="375x500",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch_size",
+            "--batch-size",
+            "--batch",
+            help="Images a step.",
+            show_default="2",
+            rich_help_panel=_options.WORKLOAD,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs", "--num_epochs", show_default="1", rich_help_panel=LEARNING, help="To train."
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps an epoch at most, for a trial.",
+            show_default="all",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Of SGD with momentum.", show_default="0.005", rich_help_panel=LEARNING),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, or by autocast bfloat16 or float16.",
+            show_default="float32",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    unreadable: Annotated[
+        str | None,
+        typer.Option(
+            help="What an image does that cannot be read: fatal, or skip (named and counted).",
+            show_default="fatal",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Of weights, order and augmentation.", show_default="0", rich_help_panel=LEARNING
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="auto, cpu, cuda, cuda:1, xpu, mps.",
+            show_default="auto",
+            rich_help_panel=_options.PLAN,
+        ),
+    ] = None,
+    threads: _options.Threads = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            "--num_workers",
+            help="Further processes that load images.",
+            show_default="0",
+            rich_help_panel=_options.PLAN,
+        ),
+    ] = None,
+    prefetch_factor: Annotated[
+        int | None,
+        typer.Option(
+            "--prefetch_factor",
+            "--prefetch-factor",
+            help="Batches that each of them has ready.",
+            show_default="2",
+            rich_help_panel=_options.PLAN,
+        ),
+    ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First try numbers of workers and prefetch factors in short measured stretches, "
+            "and go on with the best.",
+            rich_help_panel=_options.PLAN,
+        ),
+    ] = False,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps that count for no figure.", show_default="3", rich_help_panel=OUTCOME
+        ),
+    ] = None,
+    profile_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--profile_steps",
+            "--profile-steps",
+            help="Steps under torch.profiler; they count for no time. 0: none.",
+            show_default="5",
+            rich_help_panel=OUTCOME,
+        ),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output_dir",
+            "--output-dir",
+            metavar="DIR",
+            help="The run is written to DIR/detect_<model>_<data>_<time>/.",
+            show_default="outputs",
+            rich_help_panel=OUTCOME,
+        ),
+    ] = None,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Fine-tune a detector and take its training apart: where does the time go, what is in the way?
+
+    Waiting for data, copying, forward by backbone, RPN and heads, backward, optimizer; operators
+    by part, utilization, memory, and the bottleneck. Report, record, Chrome trace and plot are
+    written.
+    """
+    # Loads no torch: what is wrong with the configuration is said at once.
+    from layerbench.detection.config import settled
+
+    recipe, around = settled(
+        {
+            "model": model,
+            "data": data,
+            "data_dir": data_dir,
+            "download": download or None,
+            "boxes": boxes,
+            "labels": classes,
+            "pretrained": pretrained,
+            "samples": samples,
+            "size": _options.size_of(size),
+            "batch": batch_size,
+            "epochs": epochs,
+            "limit": limit,
+            "lr": lr,
+            "precision": precision,
+            "unreadable": unreadable,
+            "seed": seed,
+            "device": device,
+            "threads": threads,
+            "workers": workers,
+            "prefetch_factor": prefetch_factor,
+            "warmup": warmup,
+            "profile_steps": profile_steps,
+            "output_dir": output_dir,
+        },
+        config,
+    )
+
+    from layerbench.cli._progress import shown_in_lines
+    from layerbench.cli.train import told
+    from layerbench.detection.run import REPORT, run_detection
+
+    with shown_in_lines(quiet) as progress, told():
+        done = run_detection(recipe, around, tuned=tune, progress=progress)
+    typer.echo((done.folder / REPORT).read_text(encoding="utf-8"), nl=False)

@@ -1,0 +1,130 @@
+"""``.config/config.toml``: what `layerbench detect` trains, where it is not said otherwise.
+
+One table, ``[training]``. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from layerbench.errors import UsageError
+from layerbench.records import DetectionRecipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT = Path(".config/config.toml")
+TABLE = "training"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What changes no weight.
+
+    Attributes:
+        device: its name; ``None`` or ``auto`` takes the accelerator if there is one.
+        data_dir: the folder that data sets lie in.
+        output_dir: the folder that runs lie in.
+        download: fetch a data set that is missing.
+        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
+    """
+
+    device: str | None = None
+    data_dir: Path = Path("data")
+    output_dir: Path = Path("outputs")
+    download: bool = False
+    threads: int | None = None
+
+
+# Keys of the file that other tools of this kind use, and the fields that they mean.
+ALIASES = {
+    "num_epochs": "epochs",
+    "batch_size": "batch",
+    "num_workers": "workers",
+    "dataset": "data",
+    "classes": "labels",
+    "steps_to_profile": "profile_steps",
+}
+
+
+def read(path: Path | None) -> dict[str, Any]:
+    """The keys of a configuration, by the names of our fields.
+
+    Args:
+        path: of the file; ``None`` for `DEFAULT`, which need not be there.
+
+    Raises:
+        UsageError: it cannot be read, or has keys that mean nothing.
+    """
+    if path is None and not DEFAULT.is_file():
+        return {}
+    place = path or DEFAULT
+    try:
+        content = tomllib.loads(place.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {place}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{place} is not TOML: {error}") from error
+    unknown = [name for name in content if name != TABLE]
+    if unknown or not isinstance(content.get(TABLE, {}), dict):
+        raise UsageError(f"{place} holds one table, [{TABLE}], not {', '.join(unknown) or TABLE}")
+    return {_field(name, place): value for name, value in content.get(TABLE, {}).items()}
+
+
+def settled(
+    given: Mapping[str, Any], path: Path | None = None
+) -> tuple[DetectionRecipe, Surroundings]:
+    """What is trained and where: a command line's words before the file's before the defaults.
+
+    Args:
+        given: by the names of our fields; ``None`` for what was not said.
+        path: as for `read`.
+
+    Raises:
+        UsageError: the file cannot be read, or a value cannot be meant.
+    """
+    values = read(path) | {name: value for name, value in given.items() if value is not None}
+    around = {field.name for field in fields(Surroundings)}
+    recipe = {name: value for name, value in values.items() if name not in around}
+    try:
+        checked = DetectionRecipe.model_validate(recipe)
+    except ValidationError as error:
+        raise UsageError(_first(error)) from None
+    return checked, _surroundings({name: values[name] for name in values if name in around})
+
+
+def _surroundings(values: dict[str, Any]) -> Surroundings:
+    for name in ("data_dir", "output_dir"):
+        if name in values:
+            values[name] = Path(values[name])
+    threads = values.get("threads")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    return Surroundings(**values)
+
+
+def _field(name: str, place: Path) -> str:
+    found = ALIASES.get(name, name)
+    known = {*DetectionRecipe.model_fields, *(field.name for field in fields(Surroundings))}
+    if found in known:
+        return found
+    close = difflib.get_close_matches(name, [*ALIASES, *known], n=1)
+    hint = f": did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
+    raise UsageError(f"{place} has a key {name!r} in [{TABLE}] that means nothing{hint}")
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    name = ".".join(map(str, found["loc"]))
+    names = [alias for alias, field in ALIASES.items() if field == name]
+    said = f"{name} ({', '.join(names)})" if names else name
+    return f"{said}: {found['msg'].lower()}, got {found.get('input')!r}"

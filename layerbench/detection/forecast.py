@@ -1,0 +1,492 @@
+"""What training and inference with detectors will take, from some measured steps."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from layerbench import devices
+from layerbench.datasets import boxed
+from layerbench.datasets.boxed import Asked, BoxedSplits
+from layerbench.datasets.boxed.synthetic import DISTINCT
+from layerbench.detection import models
+from layerbench.detection.batches import (
+    BoxedBatch,
+    ForModel,
+    Readable,
+    batches,
+    check_trainable,
+    collate,
+)
+from layerbench.detection.content import FoundCount, fitted, measured_points
+from layerbench.detection.loop import Learning, Stepped, Stepper, boxes_in, found_in, part_times
+from layerbench.detection.memory import check_input, detector_memory
+from layerbench.devices import Device
+from layerbench.errors import LayerbenchError, UsageError
+from layerbench.guards import garbage_collection_off, memory_explained, threads_set, watch_room
+from layerbench.instruments.attach import mode_set
+from layerbench.instruments.parts import parts_of
+from layerbench.instruments.training import StepTimer
+from layerbench.progress import Progress, Silent
+from layerbench.records import (
+    BoxesFrom,
+    DetectionEstimates,
+    DetectorEstimate,
+    DetectorFailure,
+    DetectorMemory,
+    Labels,
+    PartRow,
+    Seconds,
+    Summary,
+)
+from layerbench.stats import Resampler, summarize
+from layerbench.training import figures
+from layerbench.training.batches import EpochBatches
+from layerbench.training.extrapolation import DRIFT, Figured, Measured, Started, extrapolated
+
+SAMPLES = 50_000
+MOST_EPOCHS = 1000
+# Forwards that detect: not kept, and the fewest and the most that are.
+WARM_FORWARDS = 1
+FEWEST, MOST = 3, 50
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What is asked about each detector.
+
+    Attributes:
+        batch, epochs, samples: of the training; ``samples`` of ``None`` are as many as the data
+            set has.
+        size: height and width of made-up images.
+        data: a data set with boxes; ``data_dir``: where such lie; ``download``: fetch it.
+        boxes, labels: what of it is learned, where it leaves a choice.
+        learning: how the detector learns.
+        workers, prefetch_factor: of the loader.
+        warmup, steps: training steps that do not count, and the fewest that are measured.
+        seconds: that training is measured at least, and about half as long inference.
+        content: whether inference is measured with several amounts found.
+        memory: whether the tensors of a step are traced.
+        seed: of weights, images and order.
+    """
+
+    batch: int = 8
+    epochs: int = 3
+    samples: int | None = SAMPLES
+    size: tuple[int, int] = (224, 224)
+    data: str = "synthetic"
+    data_dir: Path = Path("data")
+    download: bool = False
+    boxes: BoxesFrom = "trimap"
+    labels: Labels = "breed"
+    learning: Learning = field(default_factory=Learning)
+    workers: int = 0
+    prefetch_factor: int | None = None
+    warmup: int = 2
+    steps: int = 5
+    seconds: float = 10.0
+    content: bool = True
+    memory: bool = True
+    seed: int = 0
+
+
+def estimate_time(
+    device: str | torch.device,
+    batch_size: int,
+    epochs: int,
+    model: str | nn.Module,
+    total_samples: int,
+    input_size: tuple[int, int, int] = (3, 224, 224),
+) -> DetectorEstimate:
+    """How long training and inference with a detector take: ``.training`` and ``.inference``.
+
+    Training steps are measured on made-up JPEG images with several boxes each (and masks or
+    keypoints for detectors that learn from them): loading, forward, backward and optimizer; so is
+    inference, with one image and with a batch. Both totals have a 95 % interval.
+
+    Args:
+        device: where it would run; a model that was handed over is copied there.
+        batch_size: images of a step.
+        epochs: of the training.
+        model: a detector, which stays as it is, or a detector's name.
+        total_samples: images of an epoch.
+        input_size: channels, height and width of the images handed over; detectors resize them.
+
+    Raises:
+        ValueError: torchvision has no such detection model.
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    check_input(batch_size, input_size)
+    _check_counts(epochs, total_samples, batch_size)
+    asking = Asking(batch=batch_size, epochs=epochs, samples=total_samples, size=input_size[1:])
+    there = devices.get(str(device))
+    with memory_explained(there):
+        return _Subject(model, asking, there, Silent()).estimated()
+
+
+def estimate_detectors(
+    names: Sequence[str],
+    asking: Asking,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> DetectionEstimates:
+    """What several detectors take, one after the other; one that fails is named with its reason.
+
+    Args:
+        names: detectors' names; all of them for none.
+        asking: what is asked about each.
+        device: where; ``None`` takes the accelerator if there is one.
+        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
+        progress: hears of each measured step.
+
+    Raises:
+        ValueError: torchvision has no such detection model.
+        DataError: the data are not there.
+        LayerbenchError: a single detector that could not be measured.
+    """
+    wanted = [models.check(name) for name in names] or list(models.names())
+    if asking.samples is not None:
+        _check_counts(asking.epochs, asking.samples, asking.batch)
+    there = devices.get(device)
+    rows: list[DetectorEstimate] = []
+    failures: list[DetectorFailure] = []
+    with threads_set(threads), torch.random.fork_rng(devices=[]):
+        room = watch_room(there)
+        for name in wanted:
+            heard = _Named(progress or Silent(), name)
+            try:
+                with memory_explained(there):
+                    rows.append(_Subject(name, asking, there, heard).estimated())
+            except LayerbenchError as error:
+                if len(wanted) == 1:
+                    raise
+                failures.append(DetectorFailure(model=name, why=str(error)))
+            # A model refers to itself: without a collection its memory would stay taken.
+            gc.collect()
+            there.forget_freed()
+        environment = room.finish()
+    samples = asking.samples or _opened(asking, masks=False).count
+    return DetectionEstimates(
+        batch=asking.batch,
+        epochs=asking.epochs,
+        samples=samples,
+        size=asking.size,
+        data=asking.data,
+        workers=asking.workers,
+        precision=asking.learning.precision,
+        seed=asking.seed,
+        environment=environment,
+        rows=tuple(rows),
+        failures=tuple(failures),
+        assumptions=tuple(_assumptions(asking, samples)),
+    )
+
+
+def _check_counts(epochs: int, samples: int, batch: int) -> None:
+    if epochs < 1:
+        raise UsageError(f"epochs must be at least 1, got {epochs}")
+    if samples < batch:
+        raise UsageError(
+            f"{samples} images are fewer than one batch of {batch}: raise --samples or lower "
+            "--batch"
+        )
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Progress of one detector among several."""
+
+    progress: Progress
+    name: str
+
+    def step(self, phase: str, done: int, total: int) -> None:
+        self.progress.step(f"{self.name}: {phase}", done, total)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A data set with boxes, and how many images it has to train on."""
+
+    splits: BoxedSplits
+    count: int
+
+
+def _opened(asking: Asking, *, masks: bool) -> _Opened:
+    splits = boxed.get(asking.data).open(
+        Asked(
+            root=asking.data_dir,
+            boxes=asking.boxes,
+            classes=asking.labels,
+            masks=masks,
+            download=asking.download,
+            seed=asking.seed,
+            samples=asking.samples,
+            size=asking.size,
+        )
+    )
+    return _Opened(splits, len(splits.train))
+
+
+# --- one detector --------------------------------------------------------------------------
+
+
+class _Subject:
+    """One detector, measured.
+
+    Args:
+        model: a detector, of which a copy is measured, or a detector's name.
+        asking: what is asked about it.
+        device: where.
+        progress: hears of each step.
+    """
+
+    def __init__(
+        self, model: str | nn.Module, asking: Asking, device: Device, progress: Progress
+    ) -> None:
+        self._asking = asking
+        self._device = device
+        self._progress = progress
+        self._name = model if isinstance(model, str) else type(model).__name__
+        self._model = _built(model, asking).to(device.torch_device)
+        masks = models.wants_masks(self._model)
+        opened = _opened(asking, masks=masks)
+        check_trainable(self._model, masks and asking.boxes == "trimap")
+        self._splits = opened.splits
+        self._samples = asking.samples or opened.count
+        self._images = ForModel(opened.splits.train, self._model)
+        self._notes: list[str] = list(opened.splits.notes)
+        if asking.data == "synthetic":
+            # Made and encoded when they are first read, which no real image has to be.
+            for number in range(min(DISTINCT, len(self._images))):
+                self._images[number]
+
+    def estimated(self) -> DetectorEstimate:
+        """All that is asked."""
+        asking = self._asking
+        memory = self._memory() if asking.memory else None
+        trained = self._trained()
+        figured = Figured.of(trained.measured, asking.warmup)
+        steps = self._samples // asking.batch
+        epoch, training = extrapolated(figured, steps, 0.0, asking.epochs)
+        counted = trained.steps[asking.warmup :]
+        parts = part_times(trained.parts, [step.timed for step in counted])
+        inferred = _Inference(self._model, self._batch(), self._device, asking.seconds / 2)
+        with mode_set(self._model, False), torch.inference_mode(), garbage_collection_off():
+            one, batch = inferred.one_image(), inferred.one_batch()
+            found = inferred.found()
+            by_part = inferred.parts()
+            points = inferred.points() if asking.content else []
+        return DetectorEstimate(
+            model=self._name,
+            model_type=type(self._model).__name__,
+            parameters=sum(parameter.numel() for parameter in self._model.parameters()),
+            memory=memory,
+            warmup=figured.warmup,
+            step=figured.step,
+            phases=figures.phase_rows(figured.steps),
+            parts=_with_inference(parts.rows, by_part),
+            parts_ratio=parts.ratio,
+            outside_s=parts.outside_s,
+            between_s=figured.between_s,
+            start_s=figured.start_s,
+            once_s=figured.once_s,
+            epoch=epoch,
+            training=training,
+            inference=_all_images(batch, self._samples / asking.batch),
+            boxes=boxes_in(counted),
+            trained=found_in(counted),
+            inferred=found,
+            one_image=one,
+            one_batch=batch,
+            points=tuple(points),
+            fit=fitted(points),
+            notes=tuple(self._notes),
+        )
+
+    def _memory(self) -> DetectorMemory | None:
+        self._progress.step("memory", 0, 1)
+        try:
+            return detector_memory(
+                self._name, self._model, self._asking.batch, self._asking.size, self._device
+            )
+        except LayerbenchError as error:
+            self._notes.append(f"memory could not be worked out: {error}")
+            return None
+
+    def _trained(self) -> _Trained:
+        asking = self._asking
+        order = EpochBatches(len(self._images), asking.batch, asking.seed)
+        loading = Started(
+            batches(
+                self._images,
+                self._splits.files[0],
+                order,
+                seed=asking.seed,
+                workers=asking.workers,
+                prefetch_factor=asking.prefetch_factor,
+                pinned=self._device.kind == "cuda",
+            )
+        )
+        stepper = Stepper(self._name, self._model, asking.learning, self._device)
+        fewest = asking.warmup + asking.steps
+        steps: list[Stepped] = []
+        firsts: list[int] = []
+        begins = time.perf_counter()
+        with torch.enable_grad(), garbage_collection_off():
+            for epoch in range(1, MOST_EPOCHS + 1):
+                order.set(epoch, 0, min(order.steps, fewest))
+                firsts.append(len(steps))
+                reading = Readable(iter(loading), "fatal")
+                for _ in range(len(order)):
+                    steps.append(stepper.step(reading.next))
+                    self._progress.step("training", len(steps), max(fewest, len(steps)))
+                if len(steps) >= fewest and time.perf_counter() - begins >= asking.seconds:
+                    break
+        wall = time.perf_counter() - begins
+        times = [step.timed.phases_ns for step in steps]
+        inside = sum(map(sum, times)) * figures.NANOSECOND
+        between = max(0.0, wall - inside - sum(loading.seconds))
+        measured = Measured(times, firsts, loading.seconds, between)
+        return _Trained(measured, steps, stepper.parts)
+
+    def _batch(self) -> BoxedBatch:
+        """The images that inference runs on: the first of the set, there already."""
+        count = min(self._asking.batch, len(self._images))
+        return collate([self._images[number] for number in range(count)]).to(
+            self._device.torch_device
+        )
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """The steps that ran, and the names of the detector's parts."""
+
+    measured: Measured
+    steps: list[Stepped]
+    parts: tuple[str, ...]
+
+
+def _built(model: str | nn.Module, asking: Asking) -> nn.Module:
+    if isinstance(model, str):
+        return models.build(models.check(model), seed=asking.seed)
+    return copy.deepcopy(model)
+
+
+class _Inference:
+    """Forwards that detect. Used with the model in eval mode, without gradients.
+
+    Args:
+        model: on the device.
+        batch: images there.
+        device: where.
+        seconds: for all of it, about.
+    """
+
+    def __init__(self, model: nn.Module, batch: BoxedBatch, device: Device, seconds: float) -> None:
+        self._model = model
+        self._images = batch.images
+        self._device = device
+        # One image, a batch, and the points of the content have about as long each.
+        self._seconds = seconds / 3
+
+    def one_image(self) -> Summary:
+        """Latency of a forward with one image."""
+        return self.latency(lambda: self._model(self._images[:1]))
+
+    def one_batch(self) -> Summary:
+        """Of one with a batch."""
+        return self.latency(lambda: self._model(self._images))
+
+    def found(self) -> Any:  # noqa: ANN401 - Found
+        """What the batch holds for this detector."""
+        count = FoundCount(self._model)
+        return count.of(lambda: self._model(self._images), len(self._images))
+
+    def parts(self) -> dict[str, Summary | None]:
+        """Time of each part in forwards with a batch."""
+        found = parts_of(self._model)
+        timer = StepTimer(found.timed, found.owners, len(found.names), self._device.clock())
+        forwards = [timer.forward_only(lambda: self._model(self._images)) for _ in range(FEWEST)]
+        times = np.stack([forward.self_ns for forward in forwards])
+        return {
+            name: figures.summary(times[:, row]) if times[:, row].any() else None
+            for row, name in enumerate(found.names)
+        }
+
+    def points(self) -> list[Any]:
+        """Latency of one image with several amounts found."""
+        return measured_points(self._model, self._images[0], self.latency)
+
+    def latency(self, call: Callable[[], Any]) -> Summary:
+        """The distribution of a call's time, over as many as the seconds allow."""
+        clock = self._device.clock()
+        expected = min(self._timed(clock, call) for _ in range(WARM_FORWARDS + 1))
+        count = int(min(max(self._seconds / max(expected, 1e-9), FEWEST), MOST))
+        times = np.array([self._timed(clock, call) for _ in range(count)])
+        return summarize(times, Resampler([count]))
+
+    @staticmethod
+    def _timed(clock: Any, call: Callable[[], Any]) -> float:  # noqa: ANN401 - a Clock
+        clock.reserve(2)
+        start = clock.mark()
+        call()
+        end = clock.mark()
+        clock.synchronize()
+        try:
+            first, last = clock.resolve([start, end])
+        finally:
+            clock.release()
+        return float((last - first) * figures.NANOSECOND)
+
+
+def _with_inference(
+    rows: Sequence[PartRow], inference: dict[str, Summary | None]
+) -> tuple[PartRow, ...]:
+    return tuple(row.model_copy(update={"inference": inference.get(row.name)}) for row in rows)
+
+
+def _all_images(batch: Summary, count: float) -> Seconds:
+    """As many batches as it takes, with the interval that one batch's times give."""
+    error = max(batch.ci_high / batch.median - 1, 1 - batch.ci_low / batch.median, 2 * DRIFT)
+    value = count * batch.mean
+    return Seconds(value=value, low=value * (1 - min(error, 1.0)), high=value * (1 + error))
+
+
+def _assumptions(asking: Asking, samples: int) -> Iterator[str]:
+    steps = samples // asking.batch
+    yield (
+        f"All epochs are alike: {steps} steps of {asking.batch} images; "
+        f"{samples - steps * asking.batch} left over are not trained on."
+    )
+    yield (
+        f"One process; {asking.workers} further ones load images."
+        if asking.workers
+        else "One process, which loads its images itself."
+    )
+    if asking.data == "synthetic":
+        height, width = asking.size
+        yield (
+            f"The images are made up, {height}x{width}, decoded from JPEG at each reading; each "
+            "has several boxes. Detectors resize them: most to 800 pixels and more."
+        )
+    yield (
+        "The weights are random: what such a detector finds is stated beside the time, and how the "
+        "time depends on it."
+    )
+    yield "Inference is timed on images that lie in memory."
+    yield "Nothing is validated; checkpoints and reports are not counted."
+    yield (
+        f"The machine is as busy as now: its speed moves as it did during the measurement, and by "
+        f"{DRIFT:.0%} besides (standard deviation)."
+    )

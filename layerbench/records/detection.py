@@ -1,0 +1,410 @@
+"""Detectors: what training and inference with them will take, and a training taken apart."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import Field
+
+from layerbench.environment import Environment
+from layerbench.records.forecast import Seconds
+from layerbench.records.run import Precision, Unreadable
+from layerbench.records.timing import Summary
+from layerbench.records.training import PhaseRow
+from layerbench.workload import Frozen
+
+BoxesFrom = Literal["trimap", "xml"]
+Labels = Literal["breed", "species"]
+BottleneckKind = Literal["data", "copy", "launch", "compute"]
+BOTTLENECKS: tuple[BottleneckKind, ...] = get_args(BottleneckKind)
+
+
+class PartRow(Frozen):
+    """One part of a detector (backbone, RPN, heads, ...), without the parts that run inside it.
+
+    Attributes:
+        name: what it is called.
+        forward, backward: in a training step.
+        inference: in a forward that detects.
+        kept: bytes that its forward allocated and that were alive at its end, in training.
+    """
+
+    name: str
+    forward: Summary | None = None
+    backward: Summary | None = None
+    inference: Summary | None = None
+    kept: int | None = None
+
+
+class Found(Frozen):
+    """What a detector looked at and found, images taken together: means for one image.
+
+    Attributes:
+        proposals: regions that the heads looked at; of a detector without a proposal network, the
+            candidate boxes that went into non-maximum suppression.
+        detections: boxes in its output.
+    """
+
+    proposals: float | None = None
+    detections: float | None = None
+
+
+# --- before: an estimate -------------------------------------------------------------------
+
+
+class DetectorMemory(Frozen):
+    """Bytes of tensors in a training step, from the second one on.
+
+    Attributes:
+        parameters, buffers, gradients, optimizer: their tensors.
+        activations: kept from the forward for the backward, with the outputs, when the forward
+            ends.
+        peak: the most alive at once.
+    """
+
+    parameters: int
+    buffers: int
+    gradients: int
+    optimizer: int
+    activations: int
+    peak: int
+
+
+class ContentPoint(Frozen):
+    """One forward's latency where a certain amount was found.
+
+    Attributes:
+        found: for an image.
+        latency: of a forward with one image.
+    """
+
+    found: Found
+    latency: Summary
+
+
+class ContentFit(Frozen):
+    """Latency of one image's forward as a linear function of what is found, by least squares.
+
+    Attributes:
+        base_s: with nothing found.
+        per_proposal_s, per_detection_s: for each; ``None`` where it was not varied.
+        worst: the largest relative error at the points that it was made of.
+    """
+
+    base_s: float
+    per_proposal_s: float | None
+    per_detection_s: float | None
+    worst: float
+
+    def latency_s(self, found: Found) -> float:
+        """Seconds of a forward in which so much is found."""
+        return (
+            self.base_s
+            + (self.per_proposal_s or 0.0) * (found.proposals or 0.0)
+            + (self.per_detection_s or 0.0) * (found.detections or 0.0)
+        )
+
+
+class DetectorEstimate(Frozen):
+    """What one detector takes.
+
+    Attributes:
+        memory: of a training step's tensors; ``None`` where it could not be worked out.
+        warmup: steps that ran before those that count; ``step.n`` were measured.
+        step: a training step, with its ``phases`` and the detector's ``parts``.
+        parts_ratio: the parts' forward and backward, and ``outside_s``, over these two phases.
+        outside_s: of the backward, what belongs to no part: adding the losses, autograd's start.
+        between_s, start_s, once_s: as in `layerbench.records.TrainingForecast`.
+        epoch, training: of the whole training; ``inference``: all its images once, in batches.
+        boxes: of an image to train on, on average.
+        trained: proposals in training; ``inferred``: what inference found.
+        one_image, one_batch: latency of a forward that detects.
+        points, fit: how the latency of one image depends on what is found.
+    """
+
+    model: str
+    model_type: str
+    parameters: int
+    memory: DetectorMemory | None = None
+    warmup: int
+    step: Summary
+    phases: tuple[PhaseRow, ...]
+    parts: tuple[PartRow, ...]
+    parts_ratio: float
+    outside_s: float
+    between_s: float
+    start_s: float
+    once_s: float
+    epoch: Seconds
+    training: Seconds
+    inference: Seconds
+    boxes: float
+    trained: Found
+    inferred: Found
+    one_image: Summary
+    one_batch: Summary
+    points: tuple[ContentPoint, ...] = ()
+    fit: ContentFit | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def forward_s(self) -> float:
+        """Mean seconds of the forward in a training step."""
+        return self._phase("forward")
+
+    @property
+    def backward_s(self) -> float:
+        """Mean seconds of the backward."""
+        return self._phase("backward")
+
+    def _phase(self, name: str) -> float:
+        return next(phase.time.mean for phase in self.phases if phase.name == name)
+
+
+class DetectorFailure(Frozen):
+    """A detector that could not be measured, and why."""
+
+    model: str
+    why: str
+
+
+class DetectionEstimates(Frozen):
+    """What detectors take, one beside the other.
+
+    Attributes:
+        batch, epochs, samples: of the training.
+        size: height and width of the images handed over; each detector resizes them itself.
+        data: what the images are.
+        workers: further processes that load images.
+        rows: detectors in the order asked for; ``failures``: those that could not be measured.
+        assumptions: one sentence each.
+    """
+
+    record: Literal["detection estimates"] = "detection estimates"
+    schema_version: Literal[1] = 1
+    batch: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    size: tuple[int, int]
+    data: str
+    workers: int = Field(ge=0)
+    precision: Precision = "float32"
+    seed: int = 0
+    environment: Environment
+    rows: tuple[DetectorEstimate, ...] = ()
+    failures: tuple[DetectorFailure, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+# --- meanwhile: a profiled training --------------------------------------------------------
+
+
+class DetectionRecipe(Frozen):
+    """What a detector is trained on, how, and what of it is profiled.
+
+    Attributes:
+        model: a torchvision detector's name.
+        data: ``pets`` or ``synthetic``; ``boxes``, ``labels``: what of it is learned.
+        pretrained: begin with published weights.
+        epochs, batch: of the training; ``limit``: steps of an epoch at most.
+        workers: further processes that load images; ``prefetch_factor``: batches that each of
+            them has ready.
+        lr, momentum, weight_decay: of SGD.
+        precision: float32, or by autocast another.
+        warmup: steps that count for no figure.
+        profile_steps: of the first epoch, steps under torch.profiler; they count for no time.
+        samples, size: images to make up, where they are made up.
+        unreadable: what an image does that cannot be read.
+    """
+
+    model: str = "fasterrcnn_resnet50_fpn"
+    data: str = "pets"
+    boxes: BoxesFrom = "trimap"
+    labels: Labels = "breed"
+    pretrained: bool = False
+    epochs: int = Field(default=1, ge=1)
+    batch: int = Field(default=2, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=0, ge=0)
+    prefetch_factor: int = Field(default=2, ge=1)
+    lr: float = Field(default=0.005, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0005, ge=0)
+    precision: Precision = "float32"
+    warmup: int = Field(default=3, ge=0)
+    profile_steps: int = Field(default=5, ge=0)
+    samples: int | None = Field(default=None, ge=1)
+    size: tuple[int, int] | None = None
+    unreadable: Unreadable = "fatal"
+    seed: int = Field(default=0, ge=0)
+
+
+class DetectionEpoch(Frozen):
+    """One epoch.
+
+    Attributes:
+        losses: mean of each of the detector's losses; ``loss`` is their sum.
+        train_s: wall time; ``phases_s``: by phase, all steps together.
+        unreadable: images left out.
+        allocated, reserved: the allocator's peak; ``None`` where it does not count.
+        resident: the process's resident set at its largest so far.
+    """
+
+    epoch: int
+    steps: int
+    images: int
+    loss: float
+    losses: dict[str, float]
+    train_s: float
+    images_per_s: float
+    phases_s: dict[str, float]
+    unreadable: int = 0
+    allocated: int | None = None
+    reserved: int | None = None
+    resident: int | None = None
+
+
+class OperatorRow(Frozen):
+    """An operator in one part of the detector: means for a profiled step.
+
+    Attributes:
+        part: of the detector; ``""`` for what runs outside it.
+        phase: of the step.
+        name: as PyTorch calls it.
+        calls: a step.
+        host_s: time on the CPU, without the operators that it calls.
+        device_s: time of its kernels; ``None`` on the CPU.
+    """
+
+    part: str
+    phase: str
+    name: str
+    calls: float
+    host_s: float
+    device_s: float | None = None
+
+
+class UsageSample(Frozen):
+    """One look at the machine.
+
+    Attributes:
+        at_s: since the first step.
+        process_cpu: the process and those it started, 1 being one core.
+        system_cpu: of all cores, 1 being all of them.
+        resident: bytes of the process's resident set.
+        device: how busy the accelerator was, 0 to 1; ``None`` where it is not told.
+        allocated: bytes that the allocator had handed out; ``None`` on the CPU.
+    """
+
+    at_s: float
+    process_cpu: float
+    system_cpu: float
+    resident: int
+    device: float | None = None
+    allocated: int | None = None
+
+
+class Usage(Frozen):
+    """How busy the machine was.
+
+    Attributes:
+        interval_s: between samples.
+        cores: that the process may run on.
+        samples: at most some hundred, evenly taken.
+        no_device: why nothing is said about an accelerator.
+    """
+
+    interval_s: float
+    cores: int
+    samples: tuple[UsageSample, ...]
+    no_device: str = ""
+
+
+class Bottleneck(Frozen):
+    """What a step waits for most.
+
+    Attributes:
+        kind: ``data``: images are not there yet; ``copy``: they are on their way to the device;
+            ``launch``: Python and PyTorch do not find work fast enough; ``compute``: the work
+            itself.
+        shares: of the step, by kind; they add up to 1.
+        how: where the division between launching and computing comes from.
+        advice: one sentence each.
+    """
+
+    kind: BottleneckKind
+    shares: dict[BottleneckKind, float]
+    how: str
+    advice: tuple[str, ...] = ()
+
+
+class TunePoint(Frozen):
+    """Steps with one setting of the loader.
+
+    Attributes:
+        images_per_s: while they ran; ``waiting``: the share of the time that went into waiting.
+    """
+
+    workers: int
+    prefetch_factor: int
+    step: Summary
+    images_per_s: float
+    waiting: float
+
+
+class Tuning(Frozen):
+    """Settings of the loader tried, and the one to take: the smallest that is as good as the best.
+
+    Attributes:
+        workers, prefetch_factor: to take.
+        within: how near to the best the throughput had to be.
+    """
+
+    points: tuple[TunePoint, ...]
+    workers: int
+    prefetch_factor: int
+    within: float
+
+
+class DetectionRun(Frozen):
+    """A detector's training, taken apart.
+
+    Attributes:
+        recipe: what was trained, and how.
+        images: to train on; ``classes``: names, the background first.
+        step, phases, parts, parts_ratio, outside_s: of the last epoch's steps that count; as in
+            `DetectorEstimate`.
+        measured: how many steps these are.
+        boxes, trained: means for an image.
+        operators: of the profiled steps, the longest of each part and phase first.
+        profiled: how many these were; ``profiled_s``: the mean of such a step, slower for being
+            watched.
+        unreadable: names of images that could not be read, each with the reason.
+    """
+
+    record: Literal["detection run"] = "detection run"
+    schema_version: Literal[1] = 1
+    recipe: DetectionRecipe
+    environment: Environment
+    model_type: str
+    parameters: int
+    images: int
+    classes: tuple[str, ...]
+    epochs: tuple[DetectionEpoch, ...]
+    measured: int
+    step: Summary | None = None
+    phases: tuple[PhaseRow, ...] = ()
+    parts: tuple[PartRow, ...] = ()
+    parts_ratio: float | None = None
+    outside_s: float = 0.0
+    boxes: float | None = None
+    trained: Found = Found()
+    operators: tuple[OperatorRow, ...] = ()
+    profiled: int = 0
+    profiled_s: float | None = None
+    usage: Usage | None = None
+    bottleneck: Bottleneck | None = None
+    tuning: Tuning | None = None
+    unreadable: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
