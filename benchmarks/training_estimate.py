@@ -7,8 +7,9 @@
 ResNet-18 and MobileNet-V2 on digits (resized to 32x32) and on synthetic 64x64 images, on the CPU:
 an estimate and an epoch, validation included, several times over.
 
-``in-turn``: both in one process, ten steps of the one and ten of the other in turn, so that the
-machine's speed moves for both alike: this shows how good the extrapolation is. ``after``: the epoch
+``in-turn``: both in one process, a step of the one and a step of the other in turn, as many as the
+epoch has, so that the machine's speed moves for both alike: this shows how good the extrapolation
+is. ``after``: the epoch
 right after the estimate. ``apart``: each in a fresh process, as a user's would be. The last two
 show what moments and processes of this machine differ by besides. Run it on an idle machine.
 """
@@ -16,21 +17,19 @@ show what moments and processes of this machine differ by besides. Run it on an 
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tabulate import tabulate
+
+from benchmarks.in_turn import HEADER, Trial, figures_of, in_turn
 
 if TYPE_CHECKING:
     from layerbench.records import TrainingForecast, TrainingRun
@@ -39,8 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("resnet18", "mobilenet_v2")
 DATA = {"digits": ("digits", 32), "synthetic 64x64": ("synthetic", 64)}
 BATCH = 16
-# In turn: about as much of its own as an epoch takes, so that both see the same minutes.
-SECONDS = 25.0
+WARMUP = 5
 
 
 class How(str, Enum):
@@ -49,26 +47,6 @@ class How(str, Enum):
     in_turn = "in-turn"
     after = "after"
     apart = "apart"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One estimate and the epoch that followed, seconds."""
-
-    estimate: float
-    low: float
-    high: float
-    measured: float
-
-    @property
-    def error(self) -> float:
-        """Relative to what was measured."""
-        return self.estimate / self.measured - 1
-
-    @property
-    def held(self) -> bool:
-        """Whether the measured epoch lies in the interval."""
-        return self.low <= self.measured <= self.high
 
 
 def main(
@@ -98,10 +76,9 @@ def main(
                     file=sys.stderr,
                     flush=True,
                 )
-            rows.append([f"{model}, {name}", *_figures(found)])
+            rows.append([f"{model}, {name}", *figures_of(found)])
             trials += found
-    header = ["case", "epoch, s", "errors", "median |error|", "interval holds", "its width"]
-    print(tabulate([*rows, ["all", *_figures(trials)]], header, tablefmt="github"))
+    print(tabulate([*rows, ["all", *figures_of(trials)]], HEADER, tablefmt="github"))
 
 
 # --- in one process ------------------------------------------------------------------------
@@ -114,13 +91,8 @@ def _one_after_the_other(model: str, data: str, size: int, threads: int) -> Tria
 
 def _in_turn(model: str, data: str, size: int, threads: int) -> Trial:
     """Both in threads of their own, of which one runs at a time; waits for a turn are taken out."""
-    turns = _Turns()
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        jobs = (
-            pool.submit(turns.taken, side, work, model, data, size, threads)
-            for side, work in enumerate((_estimated, _trained))
-        )
-        estimate, run = (job.result() for job in tuple(jobs))
+    case = (model, data, size, threads)
+    estimate, run, turns = in_turn(partial(_estimated, *case), partial(_trained, *case))
     # What an estimate waits between its steps, it takes for the loop's own.
     stepping, validating = turns.waited[0]
     waited = estimate.steps * stepping.seconds / (estimate.warmup + estimate.step.n)
@@ -136,71 +108,15 @@ def _in_turn(model: str, data: str, size: int, threads: int) -> Trial:
     )
 
 
-@dataclass
-class _Waits:
-    """How often, and how long, a side waited for its turn."""
-
-    times: int = 0
-    seconds: float = 0.0
-
-
-class _Turns:
-    """Lets two threads run in turn: each gives way when it reports progress.
-
-    Attributes:
-        waited: for each side, its waits while it stepped and while it validated.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._ended = [False, False]
-        self.waited = [(_Waits(), _Waits()) for _ in self._ended]
-
-    def taken(self, side: int, work: Callable[..., Any], *given: object) -> Any:
-        """Do a side's work."""
-        try:
-            self._wait(side)
-            return work(*given, progress=_Giving(self, side))
-        finally:
-            with self._changed:
-                self._ended[side] = True
-                self._running = 1 - side
-                self._changed.notify_all()
-
-    def give(self, side: int, doing: str) -> None:
-        """Let the other side run, and wait until it gives back."""
-        begins = time.perf_counter()
-        with self._changed:
-            self._running = 1 - side
-            self._changed.notify_all()
-        self._wait(side)
-        waits = self.waited[side][doing == "validation"]
-        waits.times += 1
-        waits.seconds += time.perf_counter() - begins
-
-    def _wait(self, side: int) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._running == side or self._ended[1 - side])
-
-
-@dataclass(frozen=True)
-class _Giving:
-    """Progress of one side."""
-
-    turns: _Turns
-    side: int
-
-    def step(self, phase: str, _done: int, _total: int, /) -> None:
-        """Give way after it."""
-        self.turns.give(self.side, phase)
-
-
 def _estimated(
     model: str, data: str, size: int, threads: int, progress: Any = None
 ) -> TrainingForecast:
     import layerbench
 
+    # In turn, as many steps as the epoch has, so that both see the same seconds.
+    extent: dict[str, Any] = {}
+    if progress is not None:
+        extent = {"steps": _steps(data, size) - WARMUP, "seconds": 0.0}
     return layerbench.estimate_training_time(
         model,
         epochs=1,
@@ -209,9 +125,18 @@ def _estimated(
         batch=BATCH,
         device="cpu",
         threads=threads,
-        **({"seconds": SECONDS} if progress else {}),
+        warmup=WARMUP,
+        **extent,
         progress=progress,
     )
+
+
+def _steps(data: str, size: int) -> int:
+    """Of an epoch."""
+    from layerbench import datasets
+
+    asked = datasets.Asked(root=ROOT / "data", size=(size, size))
+    return len(datasets.get(data).open(asked).train) // BATCH
 
 
 def _trained(model: str, data: str, size: int, threads: int, progress: Any = None) -> TrainingRun:
@@ -262,18 +187,6 @@ def _run(*arguments: str) -> None:
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _figures(trials: list[Trial]) -> list[str]:
-    errors = [trial.error for trial in trials]
-    widths = [(trial.high - trial.low) / trial.estimate for trial in trials]
-    return [
-        f"{statistics.median(trial.measured for trial in trials):.1f}",
-        f"{min(errors):+.1%} to {max(errors):+.1%}",
-        f"{statistics.median(map(abs, errors)):.1%}",
-        f"{sum(trial.held for trial in trials)} of {len(trials)}",
-        f"{statistics.median(widths):.0%}",
-    ]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from layerbench.datasets.boxed import BoxedImages, Target
 from layerbench.detection import models
-from layerbench.errors import DataError, ModelRunError
+from layerbench.errors import DataError
 from layerbench.nested import map_tensors
 from layerbench.records import Unreadable
 from layerbench.training.batches import EpochBatches, Samples, loader, next_batch
@@ -153,16 +153,3 @@ class Readable:
             self.names += batch.unreadable[: NAMED - len(self.names)]
             if batch.images:
                 return batch
-
-
-def check_trainable(model: nn.Module, masks: bool) -> None:
-    """Refuse a detector that needs what the data do not have.
-
-    Raises:
-        ModelRunError: it learns from masks, and there are none.
-    """
-    if models.wants_masks(model) and not masks:
-        raise ModelRunError(
-            "this detector learns from masks, and boxes of annotation files have none: take "
-            "--boxes trimap"
-        )

@@ -24,7 +24,6 @@ from layerbench.detection.batches import (
     ForModel,
     Readable,
     batches,
-    check_trainable,
     collate,
 )
 from layerbench.detection.content import FoundCount, fitted, measured_points
@@ -176,7 +175,7 @@ def estimate_detectors(
             gc.collect()
             there.forget_freed()
         environment = room.finish()
-    samples = asking.samples or _opened(asking, masks=False).count
+    samples = asking.samples or len(_opened(asking).train)
     return DetectionEstimates(
         batch=asking.batch,
         epochs=asking.epochs,
@@ -214,16 +213,8 @@ class _Named:
         self.progress.step(f"{self.name}: {phase}", done, total)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A data set with boxes, and how many images it has to train on."""
-
-    splits: BoxedSplits
-    count: int
-
-
-def _opened(asking: Asking, *, masks: bool) -> _Opened:
-    splits = boxed.get(asking.data).open(
+def _opened(asking: Asking, *, masks: bool = False) -> BoxedSplits:
+    return boxed.get(asking.data).open(
         Asked(
             root=asking.data_dir,
             boxes=asking.boxes,
@@ -235,7 +226,6 @@ def _opened(asking: Asking, *, masks: bool) -> _Opened:
             size=asking.size,
         )
     )
-    return _Opened(splits, len(splits.train))
 
 
 # --- one detector --------------------------------------------------------------------------
@@ -258,14 +248,14 @@ class _Subject:
         self._device = device
         self._progress = progress
         self._name = model if isinstance(model, str) else type(model).__name__
-        self._model = _built(model, asking).to(device.torch_device)
-        masks = models.wants_masks(self._model)
-        opened = _opened(asking, masks=masks)
-        check_trainable(self._model, masks and asking.boxes == "trimap")
-        self._splits = opened.splits
-        self._samples = asking.samples or opened.count
-        self._images = ForModel(opened.splits.train, self._model)
-        self._notes: list[str] = list(opened.splits.notes)
+        splits = _opened(asking)
+        self._model = _built(model, asking, len(splits.classes)).to(device.torch_device)
+        if models.wants_masks(self._model):
+            splits = _opened(asking, masks=True)
+        self._splits = splits
+        self._samples = asking.samples or len(splits.train)
+        self._images = ForModel(splits.train, self._model)
+        self._notes: list[str] = list(splits.notes)
         if asking.data == "synthetic":
             # Made and encoded when they are first read, which no real image has to be.
             for number in range(min(DISTINCT, len(self._images))):
@@ -377,9 +367,11 @@ class _Trained:
     parts: tuple[str, ...]
 
 
-def _built(model: str | nn.Module, asking: Asking) -> nn.Module:
+def _built(model: str | nn.Module, asking: Asking, classes: int) -> nn.Module:
+    """With torchvision's classes for made-up images, which stand for any."""
     if isinstance(model, str):
-        return models.build(models.check(model), seed=asking.seed)
+        count = None if asking.data == "synthetic" else classes
+        return models.build(models.check(model), classes=count, seed=asking.seed)
     return copy.deepcopy(model)
 
 

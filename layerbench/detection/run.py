@@ -30,7 +30,7 @@ from layerbench import devices, plots, reporters, store
 from layerbench.datasets import boxed
 from layerbench.datasets.boxed import Asked, BoxedSplits
 from layerbench.detection import models
-from layerbench.detection.batches import BoxedBatch, ForModel, Readable, batches, check_trainable
+from layerbench.detection.batches import BoxedBatch, ForModel, Readable, batches
 from layerbench.detection.bottleneck import judge
 from layerbench.detection.config import Surroundings
 from layerbench.detection.loop import Learning, Stepped, Stepper, boxes_in, found_in, part_times
@@ -139,12 +139,14 @@ class _Run:
         self._device = device
         self._progress = progress
         self._room = watch_room(device)
-        self._splits = _open(recipe, around)
-        classes = len(self._splits.classes)
+        splits = _open(recipe, around)
         model = models.build(
-            recipe.model, pretrained=recipe.pretrained, classes=classes, seed=recipe.seed
+            recipe.model,
+            pretrained=recipe.pretrained,
+            classes=len(splits.classes),
+            seed=recipe.seed,
         )
-        check_trainable(model, _has_masks(recipe))
+        self._splits = _open(recipe, around, masks=True) if models.wants_masks(model) else splits
         self._model = model.to(device.torch_device)
         self._images = ForModel(self._splits.train, self._model)
         self._order = EpochBatches(len(self._images), recipe.batch, recipe.seed)
@@ -411,23 +413,19 @@ class _Run:
             log.warning("%d images could not be read and were left out", row.unreadable)
 
 
-def _open(recipe: DetectionRecipe, around: Surroundings) -> BoxedSplits:
+def _open(recipe: DetectionRecipe, around: Surroundings, *, masks: bool = False) -> BoxedSplits:
     return boxed.get(recipe.data).open(
         Asked(
             root=around.data_dir,
             boxes=recipe.boxes,
             classes=recipe.labels,
-            masks=_has_masks(recipe) and "mask" in recipe.model,
+            masks=masks,
             download=around.download,
             seed=recipe.seed,
             samples=recipe.samples,
             size=recipe.size,
         )
     )
-
-
-def _has_masks(recipe: DetectionRecipe) -> bool:
-    return recipe.data != "pets" or recipe.boxes == "trimap"
 
 
 def _learning(recipe: DetectionRecipe) -> Learning:

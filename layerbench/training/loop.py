@@ -24,8 +24,8 @@ from layerbench.training.ranks import AllReduceTimer, Ranks
 from layerbench.training.schedule import factor
 from layerbench.training.seeds import mixed
 
-# Losses are looked at, and marks turned into times, after so many steps: each look waits for
-# the device.
+# Losses are looked at, and marks turned into times, after so many steps, where a look waits for
+# the device or for other processes; else after each.
 LOOK_EVERY = 10
 # Of the names of unreadable images, so many are kept.
 NAMED = 20
@@ -191,7 +191,7 @@ class Trainer:
         start: int = 0,
         sums: Sums | None = None,
         between: Between = lambda _step, _sums, _names: None,
-        look_every: int = LOOK_EVERY,
+        look_every: int | None = None,
     ) -> tuple[Sums, StepTimes, list[str]]:
         """The steps of an epoch.
 
@@ -203,7 +203,7 @@ class Trainer:
             sums: of the steps before it.
             between: called after a look, with the number of steps done, the sums, and the names
                 of unreadable images.
-            look_every: steps between looks.
+            look_every: steps between looks; ``None`` for as many as are worth it.
 
         Returns:
             the epoch's sums, the steps' times, and the names of unreadable images.
@@ -212,6 +212,8 @@ class Trainer:
             TrainingStopped: a loss is no number.
             DataError: an image cannot be read, and the recipe says that this is fatal.
         """
+        alone = self._device.kind == "cpu" and self._ranks.count == 1
+        look_every = look_every or (1 if alone else LOOK_EVERY)
         order.set(epoch, start, self.steps)
         self._wrapped.train()
         looks = _Looks(self, sums or Sums())

@@ -43,7 +43,6 @@ from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples
 from layerbench.training.checkpoints import Checkpoint
 from layerbench.training.classifiers import build_classifier
 from layerbench.training.loop import (
-    LOOK_EVERY,
     NAMED,
     Between,
     StepTimes,
@@ -338,7 +337,7 @@ class _Run:
             start=state.step,
             sums=state.sums,
             between=self._between(state),
-            look_every=1 if self._where.checkpoint_minutes == 0 else LOOK_EVERY,
+            look_every=1 if self._where.checkpoint_minutes == 0 else None,
         )
         trained = time.perf_counter()
         validated = self._trainer.validate(validation)
