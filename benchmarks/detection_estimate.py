@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tabulate import tabulate
 
-from benchmarks.in_turn import HEADER, Trial, figures_of, in_turn
+from benchmarks.in_turn import HEADER, Trial, figures_of, in_turn, on_one_heap
 
 if TYPE_CHECKING:
     from layerbench.records import DetectionRun, DetectorEstimate
@@ -94,7 +94,9 @@ def _estimated(model: str, folder: Path, threads: int, progress: Any = None) -> 
     from layerbench.detection import Asking, estimate_detectors
 
     # In turn, as many steps as the epoch has, so that both see the same minutes.
-    extent: dict[str, Any] = {"steps": IMAGES[model] // BATCH, "seconds": 0.0} if progress else {}
+    extent: dict[str, Any] = {}
+    if progress is not None:
+        extent = {"steps": IMAGES[model] // BATCH - WARMUP, "seconds": 0.0}
     asking = Asking(
         batch=BATCH,
         epochs=1,
@@ -129,4 +131,5 @@ def _trial(estimate: DetectorEstimate, run: DetectionRun) -> Trial:
 
 
 if __name__ == "__main__":
+    on_one_heap()
     typer.run(main)

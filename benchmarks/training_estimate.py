@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tabulate import tabulate
 
-from benchmarks.in_turn import HEADER, Trial, figures_of, in_turn
+from benchmarks.in_turn import HEADER, Trial, figures_of, in_turn, on_one_heap
 
 if TYPE_CHECKING:
     from layerbench.records import TrainingForecast, TrainingRun
@@ -190,4 +190,5 @@ def _json(path: Path) -> Any:
 
 
 if __name__ == "__main__":
+    on_one_heap()
     typer.run(main)

@@ -354,7 +354,7 @@ def place(
     """
     if record.record == "detection estimates":
         models = [row.model for row in record.rows] + [row.model for row in record.failures]
-        what = models[0] if len(models) == 1 else f"{len(models)}-models"
+        what = models[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
         size = "x".join(map(str, record.size))
         name = f"detection_{model_name(what)}_{record.data}_{size}_b{record.batch}"
         return out / record.environment.device.slug / name

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from layerbench import environment
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -34,3 +37,13 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
             assert text == file.read()
 
     return check
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Measure at once: no wait to see whether a loaded machine still is, and short collections."""
+    monkeypatch.setattr(environment, "LOOK_S", 0.01)
+    # What is there already, PyTorch's modules above all, need not be looked through each time.
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -63,12 +63,12 @@ def in_a_line(description: str, done: int, total: int, seconds: float) -> str:
     """
     rate = done / seconds if seconds > 0 else 0.0
     left = f"~{_clock((total - done) / rate)}, {rate:.1f}/s" if rate else "~?"
-    share = 100 * done // max(1, total)
+    share = round(100 * done / max(1, total))
     return f"{description} {done}/{total} [{share}%] in {_short(seconds)} ({left})"
 
 
 def _short(seconds: float) -> str:
-    return f"{seconds:.0f}s" if seconds < 60 else _clock(seconds)
+    return f"{seconds:.0f}s" if round(seconds) < 60 else _clock(seconds)
 
 
 def _clock(seconds: float) -> str:

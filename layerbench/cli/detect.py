@@ -208,6 +208,15 @@ def command(
             rich_help_panel=OUTCOME,
         ),
     ] = None,
+    save_weights: Annotated[
+        bool | None,
+        typer.Option(
+            "--save_weights/--no-save_weights",
+            help="Write the weights at the end.",
+            show_default="they are written",
+            rich_help_panel=OUTCOME,
+        ),
+    ] = None,
     quiet: _options.Quiet = False,
 ) -> None:
     """Fine-tune a detector and take its training apart: where does the time go, what is in the way?
@@ -244,6 +253,7 @@ def command(
             "warmup": warmup,
             "profile_steps": profile_steps,
             "output_dir": output_dir,
+            "save_weights": save_weights,
         },
         config,
     )

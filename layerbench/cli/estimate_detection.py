@@ -92,8 +92,8 @@ def command(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write DIR/<device>/detection_<models>_<data>_b<batch>.*; without it the report "
-            "goes to the terminal.",
+            help="Write DIR/<device>/detection_<models>_<data>_<size>_b<batch>.*; without it the "
+            "report goes to the terminal.",
             rich_help_panel=_options.REPORT,
         ),
     ] = None,
@@ -114,6 +114,7 @@ def command(
         ("--workers", workers, 0),
         ("--batch", batch, 1),
         ("--epochs", epochs, 1),
+        ("--threads", 1 if threads is None else threads, 1),
     ):
         _options.at_least(option, value, least)
     wanted = [name.strip() for name in models.split(",") if name.strip()]

@@ -19,6 +19,7 @@ from layerbench.zoo.torchvision import keypoints_in
 
 # Of the names of unreadable images, so many are kept.
 NAMED = 20
+MADE_UP_KEYPOINTS = "the data have no keypoints: points along each box's diagonal stand for them"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,13 @@ def batches(
     )
 
 
+class NoMoreBatches(Exception):
+    """A loader has no further batch with an image in it.
+
+    Not StopIteration, which a generator on its way turns into another error.
+    """
+
+
 class Readable:
     """The batches of a loader in which there is something to train on.
 
@@ -140,10 +148,13 @@ class Readable:
 
         Raises:
             DataError: an image cannot be read and that is fatal.
-            StopIteration: there is no further batch.
+            NoMoreBatches: there is no further one.
         """
         while True:
-            batch = next_batch(self._iterator)
+            try:
+                batch = next_batch(self._iterator)
+            except StopIteration:
+                raise NoMoreBatches from None
             if batch.unreadable and self._policy == "fatal":
                 raise DataError(
                     f"cannot read {batch.unreadable[0]}; --unreadable skip leaves such images out "

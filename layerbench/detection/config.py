@@ -8,14 +8,14 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from layerbench.errors import UsageError
 from layerbench.records import DetectionRecipe
+from layerbench.workload import Frozen
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,8 +26,7 @@ DEFAULT = Path(".config/config.toml")
 TABLE = "training"
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Frozen):
     """What changes no weight.
 
     Attributes:
@@ -36,13 +35,15 @@ class Surroundings:
         output_dir: the folder that runs lie in.
         download: fetch a data set that is missing.
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
+        save_weights: write the weights at the end.
     """
 
     device: str | None = None
     data_dir: Path = Path("data")
     output_dir: Path = Path("outputs")
     download: bool = False
-    threads: int | None = None
+    threads: int | None = Field(default=None, ge=1)
+    save_weights: bool = True
 
 
 # Keys of the file that other tools of this kind use, and the fields that they mean.
@@ -93,28 +94,20 @@ def settled(
         UsageError: the file cannot be read, or a value cannot be meant.
     """
     values = read(path) | {name: value for name, value in given.items() if value is not None}
-    around = {field.name for field in fields(Surroundings)}
+    around = set(Surroundings.model_fields)
     recipe = {name: value for name, value in values.items() if name not in around}
     try:
-        checked = DetectionRecipe.model_validate(recipe)
+        return (
+            DetectionRecipe.model_validate(recipe),
+            Surroundings.model_validate({name: values[name] for name in values if name in around}),
+        )
     except ValidationError as error:
         raise UsageError(_first(error)) from None
-    return checked, _surroundings({name: values[name] for name in values if name in around})
-
-
-def _surroundings(values: dict[str, Any]) -> Surroundings:
-    for name in ("data_dir", "output_dir"):
-        if name in values:
-            values[name] = Path(values[name])
-    threads = values.get("threads")
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise UsageError(f"threads must be at least 1, got {threads}")
-    return Surroundings(**values)
 
 
 def _field(name: str, place: Path) -> str:
     found = ALIASES.get(name, name)
-    known = {*DetectionRecipe.model_fields, *(field.name for field in fields(Surroundings))}
+    known = {*DetectionRecipe.model_fields, *Surroundings.model_fields}
     if found in known:
         return found
     close = difflib.get_close_matches(name, [*ALIASES, *known], n=1)

@@ -1,8 +1,8 @@
 """How a detector's latency depends on what it finds.
 
 An untrained detector finds next to nothing or as much as it may, and a trained one as much as there
-is: a single latency says little. So the limits on proposals and detections are moved, and a line is
-put through what is measured.
+is: a single latency says little. So limits and score threshold are set for several amounts of
+proposals and detections, and a line is put through what is measured.
 """
 
 from __future__ import annotations
@@ -19,29 +19,46 @@ from torchvision.ops import boxes as box_ops
 
 from layerbench.records import ContentFit, ContentPoint, Found, Summary
 
-# Limits for proposals (of a one-stage detector: candidates a level) and for detections. The last
-# two differ in detections alone.
-LIMITS = ((50, 1), (300, 1), (1000, 1), (1000, 100))
-# No box is left out for its score.
-EVERY_SCORE = -1.0
-
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a detector may find.
+    """How much a detector is to find, for an image.
 
     Attributes:
-        proposals: that are looked at, for an image.
-        detections: in the output, for an image.
+        proposals: that the heads look at; of a one-stage detector, candidates that go into
+            non-maximum suppression.
+        detections: in the output.
     """
 
     proposals: int
     detections: int
 
 
+# The last two differ in detections alone.
+LIMITS = (Limits(50, 1), Limits(300, 1), Limits(1000, 1), Limits(1000, 100))
+# Below the least score that a float32 softmax of a hundred classes gives, every box passes.
+LEAST_SCORE = 1e-12
+# So many times what is wanted is near enough.
+NEAR = 1.5
+# Each halves the span in which the threshold lies, on a logarithmic scale.
+HALVINGS = 24
+
+
+def can_be_limited(model: nn.Module) -> bool:
+    """Whether it is a detector whose limits are known, as torchvision's are."""
+    final = getattr(model, "roi_heads", model)
+    return hasattr(final, "score_thresh") and hasattr(final, "postprocess_detections")
+
+
 @contextmanager
-def limited(model: nn.Module, limits: Limits) -> Iterator[None]:
-    """Let a detector find as much as the limits say, whatever the scores, for a while."""
+def limited(model: nn.Module, limits: Limits, image: torch.Tensor) -> Iterator[None]:
+    """Let a detector find about as much as the limits say, whatever it has learned, for a while.
+
+    Args:
+        model: on its device, in eval mode.
+        limits: what to find.
+        image: float32 ``[3, H, W]`` there, which the score threshold is found with.
+    """
     before: list[tuple[object, str, Any]] = []
 
     def put(owner: object, name: str, value: object) -> None:
@@ -56,14 +73,72 @@ def limited(model: nn.Module, limits: Limits) -> Iterator[None]:
             for stage in ("_pre_nms_top_n", "_post_nms_top_n"):
                 usual = getattr(rpn, stage, {})
                 put(rpn, stage, {**usual, "testing": limits.proposals})
-            put(rpn, "score_thresh", EVERY_SCORE)
-        put(final, "score_thresh", EVERY_SCORE)
         put(final, "detections_per_img", limits.detections)
-        put(final, "topk_candidates", limits.proposals)
+        put(final, "score_thresh", 1.0)
+        wanted = limits.detections if rpn is not None else limits.proposals
+        put(final, "topk_candidates", getattr(final, "topk_candidates", 0))
+        _let_pass(model, final, image, wanted)
         yield
     finally:
         for owner, name, value in reversed(before):
             setattr(owner, name, value)
+
+
+def _let_pass(model: nn.Module, final: Any, image: torch.Tensor, wanted: int) -> None:  # noqa: ANN401
+    """Set the threshold so that about so many boxes go into the last non-maximum suppression.
+
+    The post-processing alone is run again and again, on what one forward gave it. An untrained
+    detector may give all boxes one score: then the candidates that are looked at are limited.
+    """
+    again = _captured(model, final, image)
+
+    def passing() -> int:
+        with _counting_candidates() as counted:
+            again()
+        return sum(counted)
+
+    low, high = LEAST_SCORE, 1.0
+    for _ in range(HALVINGS):
+        final.score_thresh = middle = (low * high) ** 0.5
+        low, high = (middle, high) if passing() >= wanted else (low, middle)
+    final.score_thresh = low
+    while getattr(final, "topk_candidates", 1) > 1 and passing() > NEAR * wanted:
+        final.topk_candidates //= 2
+
+
+def _captured(model: nn.Module, final: Any, image: torch.Tensor) -> Callable[[], Any]:  # noqa: ANN401
+    """The call of the post-processing in a forward, to be made again."""
+    usual = final.postprocess_detections
+    calls: list[tuple[Any, ...]] = []
+
+    def noting(*args: Any) -> Any:  # noqa: ANN401 - stands for the method
+        calls.append(args)
+        return usual(*args)
+
+    final.__dict__["postprocess_detections"] = noting
+    try:
+        model([image])
+    finally:
+        del final.__dict__["postprocess_detections"]
+    return lambda: usual(*calls[0])
+
+
+@contextmanager
+def _counting_candidates() -> Iterator[list[int]]:
+    """Boxes that go into non-maximum suppression, of which every detector has this one."""
+    usual = box_ops.batched_nms
+    counted: list[int] = []
+
+    def counting(boxes: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
+        counted.append(len(boxes))
+        kept: torch.Tensor = usual(boxes, *args, **kwargs)
+        return kept
+
+    box_ops.batched_nms = counting
+    try:
+        yield counted
+    finally:
+        box_ops.batched_nms = usual
 
 
 class FoundCount:
@@ -96,18 +171,9 @@ class FoundCount:
                 handle.remove()
             return
         # A one-stage detector's candidates are seen nowhere but where they are thinned out.
-        usual = box_ops.batched_nms
-
-        def counting(boxes: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
-            self._proposals = (self._proposals or 0) + len(boxes)
-            kept: torch.Tensor = usual(boxes, *args, **kwargs)
-            return kept
-
-        box_ops.batched_nms = counting
-        try:
+        with _counting_candidates() as counted:
             yield
-        finally:
-            box_ops.batched_nms = usual
+        self._proposals = sum(counted)
 
     def _hear(self, module: nn.Module, args: object, output: Any) -> None:  # noqa: ANN401, ARG002
         self._proposals = sum(len(boxes) for boxes in output[0])
@@ -128,8 +194,8 @@ def measured_points(
     count = FoundCount(model)
     forward = lambda: model([image])  # noqa: E731
     points = []
-    for proposals, detections in LIMITS:
-        with limited(model, Limits(proposals, detections)):
+    for limits in LIMITS:
+        with limited(model, limits, image):
             found = count.of(forward, 1)
             points.append(ContentPoint(found=found, latency=latency(forward)))
     return points
@@ -138,9 +204,9 @@ def measured_points(
 def fitted(points: Sequence[ContentPoint]) -> ContentFit | None:
     """Latency as a linear function of proposals and detections, by least squares over medians.
 
-    What the points do not differ in, or what does not lengthen a forward measurably, has no slope
-    that means anything: a negative one is left out and the rest is fitted again. ``None`` for
-    fewer than two points.
+    Relative errors count, so that short latencies are met as well as long ones. What the points do
+    not differ in, or what does not lengthen a forward measurably, has no slope that means anything:
+    a negative one is left out and the rest is fitted again. ``None`` for fewer than two points.
     """
     if len(points) < 2:
         return None
@@ -152,7 +218,7 @@ def fitted(points: Sequence[ContentPoint]) -> ContentFit | None:
     used = [name for name, values in columns.items() if np.ptp(values) > 0]
     while True:
         matrix = np.column_stack([np.ones(len(points)), *(columns[name] for name in used)])
-        solved = np.linalg.lstsq(matrix, medians, rcond=None)[0]
+        solved = np.linalg.lstsq(matrix / medians[:, None], np.ones(len(points)), rcond=None)[0]
         slopes = dict(zip(used, solved[1:], strict=True))
         falling = min(slopes, key=lambda name: slopes[name], default=None)
         if falling is None or slopes[falling] >= 0:

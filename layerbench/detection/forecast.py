@@ -6,31 +6,45 @@ import copy
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from layerbench import devices
+from layerbench.clocks import Clock
 from layerbench.datasets import boxed
-from layerbench.datasets.boxed import Asked, BoxedSplits
+from layerbench.datasets.boxed import Asked, BoxedSplits, Target
 from layerbench.datasets.boxed.synthetic import DISTINCT
 from layerbench.detection import models
 from layerbench.detection.batches import (
+    MADE_UP_KEYPOINTS,
     BoxedBatch,
     ForModel,
+    NoMoreBatches,
     Readable,
     batches,
     collate,
 )
-from layerbench.detection.content import FoundCount, fitted, measured_points
-from layerbench.detection.loop import Learning, Stepped, Stepper, boxes_in, found_in, part_times
+from layerbench.detection.content import LIMITS, FoundCount, can_be_limited, fitted, measured_points
+from layerbench.detection.loop import (
+    Learning,
+    Stepped,
+    Stepper,
+    autocast,
+    boxes_in,
+    explained,
+    found_in,
+    part_times,
+)
 from layerbench.detection.memory import check_input, detector_memory
 from layerbench.devices import Device
-from layerbench.errors import LayerbenchError, UsageError
+from layerbench.errors import DataError, LayerbenchError, UsageError
 from layerbench.guards import garbage_collection_off, memory_explained, threads_set, watch_room
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.parts import parts_of
@@ -38,19 +52,27 @@ from layerbench.instruments.training import StepTimer
 from layerbench.progress import Progress, Silent
 from layerbench.records import (
     BoxesFrom,
+    ContentPoint,
     DetectionEstimates,
     DetectorEstimate,
     DetectorFailure,
     DetectorMemory,
+    Found,
     Labels,
     PartRow,
-    Seconds,
     Summary,
 )
 from layerbench.stats import Resampler, summarize
 from layerbench.training import figures
-from layerbench.training.batches import EpochBatches
-from layerbench.training.extrapolation import DRIFT, Figured, Measured, Started, extrapolated
+from layerbench.training.batches import EpochBatches, Samples
+from layerbench.training.extrapolation import (
+    DRIFT,
+    Figured,
+    Measured,
+    Started,
+    extrapolated,
+    with_error,
+)
 
 SAMPLES = 50_000
 MOST_EPOCHS = 1000
@@ -128,7 +150,7 @@ def estimate_time(
     _check_counts(epochs, total_samples, batch_size)
     asking = Asking(batch=batch_size, epochs=epochs, samples=total_samples, size=input_size[1:])
     there = devices.get(str(device))
-    with memory_explained(there):
+    with memory_explained(there), torch.random.fork_rng(devices=[]):
         return _Subject(model, asking, there, Silent()).estimated()
 
 
@@ -157,6 +179,8 @@ def estimate_detectors(
     wanted = [models.check(name) for name in names] or list(models.names())
     if asking.samples is not None:
         _check_counts(asking.epochs, asking.samples, asking.batch)
+    # What is missing for all of them is said at once.
+    splits = _opened(asking)
     there = devices.get(device)
     rows: list[DetectorEstimate] = []
     failures: list[DetectorFailure] = []
@@ -170,12 +194,13 @@ def estimate_detectors(
             except LayerbenchError as error:
                 if len(wanted) == 1:
                     raise
-                failures.append(DetectorFailure(model=name, why=str(error)))
+                why = str(error).removeprefix(f"{name}: ")
+                failures.append(DetectorFailure(model=name, why=why))
             # A model refers to itself: without a collection its memory would stay taken.
             gc.collect()
             there.forget_freed()
         environment = room.finish()
-    samples = asking.samples or len(_opened(asking).train)
+    samples = asking.samples or len(splits.train)
     return DetectionEstimates(
         batch=asking.batch,
         epochs=asking.epochs,
@@ -256,6 +281,8 @@ class _Subject:
         self._samples = asking.samples or len(splits.train)
         self._images = ForModel(splits.train, self._model)
         self._notes: list[str] = list(splits.notes)
+        if models.wants_keypoints(self._model):
+            self._notes.append(MADE_UP_KEYPOINTS)
         if asking.data == "synthetic":
             # Made and encoded when they are first read, which no real image has to be.
             for number in range(min(DISTINCT, len(self._images))):
@@ -265,18 +292,14 @@ class _Subject:
         """All that is asked."""
         asking = self._asking
         memory = self._memory() if asking.memory else None
+        # Before the training, which changes what is found.
+        inferred = self._inferred()
         trained = self._trained()
         figured = Figured.of(trained.measured, asking.warmup)
         steps = self._samples // asking.batch
         epoch, training = extrapolated(figured, steps, 0.0, asking.epochs)
         counted = trained.steps[asking.warmup :]
         parts = part_times(trained.parts, [step.timed for step in counted])
-        inferred = _Inference(self._model, self._batch(), self._device, asking.seconds / 2)
-        with mode_set(self._model, False), torch.inference_mode(), garbage_collection_off():
-            one, batch = inferred.one_image(), inferred.one_batch()
-            found = inferred.found()
-            by_part = inferred.parts()
-            points = inferred.points() if asking.content else []
         return DetectorEstimate(
             model=self._name,
             model_type=type(self._model).__name__,
@@ -285,7 +308,7 @@ class _Subject:
             warmup=figured.warmup,
             step=figured.step,
             phases=figures.phase_rows(figured.steps),
-            parts=_with_inference(parts.rows, by_part),
+            parts=_with_inference(parts.rows, inferred.parts),
             parts_ratio=parts.ratio,
             outside_s=parts.outside_s,
             between_s=figured.between_s,
@@ -293,23 +316,21 @@ class _Subject:
             once_s=figured.once_s,
             epoch=epoch,
             training=training,
-            inference=_all_images(batch, self._samples / asking.batch),
+            inference=with_error(*inferred.all_images(self._samples / asking.batch)),
             boxes=boxes_in(counted),
             trained=found_in(counted),
-            inferred=found,
-            one_image=one,
-            one_batch=batch,
-            points=tuple(points),
-            fit=fitted(points),
+            inferred=inferred.found,
+            one_image=inferred.one_image,
+            one_batch=inferred.one_batch,
+            points=inferred.points,
+            fit=fitted(inferred.points),
             notes=tuple(self._notes),
         )
 
     def _memory(self) -> DetectorMemory | None:
         self._progress.step("memory", 0, 1)
         try:
-            return detector_memory(
-                self._name, self._model, self._asking.batch, self._asking.size, self._device
-            )
+            return detector_memory(self._name, self._model, self._batch(), self._device)
         except LayerbenchError as error:
             self._notes.append(f"memory could not be worked out: {error}")
             return None
@@ -337,10 +358,15 @@ class _Subject:
             for epoch in range(1, MOST_EPOCHS + 1):
                 order.set(epoch, 0, min(order.steps, fewest))
                 firsts.append(len(steps))
-                reading = Readable(iter(loading), "fatal")
-                for _ in range(len(order)):
-                    steps.append(stepper.step(reading.next))
-                    self._progress.step("training", len(steps), max(fewest, len(steps)))
+                reading = Readable(iter(loading), "skip")
+                with suppress(NoMoreBatches):
+                    for _ in range(len(order)):
+                        steps.append(stepper.step(reading.next))
+                        self._progress.step("training", len(steps), max(fewest, len(steps)))
+                if firsts[-1] == len(steps):
+                    raise DataError(f"no image of {asking.data} can be read")
+                if reading.skipped and epoch == 1:
+                    self._notes.append(f"images that cannot be read are left out: {reading.names}")
                 if len(steps) >= fewest and time.perf_counter() - begins >= asking.seconds:
                     break
         wall = time.perf_counter() - begins
@@ -350,12 +376,36 @@ class _Subject:
         measured = Measured(times, firsts, loading.seconds, between)
         return _Trained(measured, steps, stepper.parts)
 
+    def _inferred(self) -> _Inferred:
+        asking = self._asking
+        self._progress.step("inference", 0, 1)
+        timing = _Inference(self._model, self._batch(), self._device, asking)
+        with (
+            explained(self._name, "inference", self._device),
+            mode_set(self._model, False),
+            torch.inference_mode(),
+            garbage_collection_off(),
+            autocast(asking.learning.precision, self._device),
+        ):
+            return timing.inferred()
+
     def _batch(self) -> BoxedBatch:
-        """The images that inference runs on: the first of the set, there already."""
-        count = min(self._asking.batch, len(self._images))
-        return collate([self._images[number] for number in range(count)]).to(
-            self._device.torch_device
-        )
+        """The images that inference runs on: the first readable ones, on the device already.
+
+        Raises:
+            DataError: there are none.
+        """
+        samples = Samples(self._images, self._splits.files[0], self._asking.seed)
+        read: list[tuple[torch.Tensor, Target]] = []
+        for number in range(len(self._images)):
+            sample = samples[0, number]
+            if not isinstance(sample, str):
+                read.append(sample)
+            if len(read) == self._asking.batch:
+                break
+        if not read:
+            raise DataError(f"no image of {self._asking.data} can be read")
+        return collate(read).to(self._device.torch_device)
 
 
 @dataclass(frozen=True)
@@ -375,6 +425,31 @@ def _built(model: str | nn.Module, asking: Asking, classes: int) -> nn.Module:
     return copy.deepcopy(model)
 
 
+@dataclass(frozen=True)
+class _Inferred:
+    """What forwards that detect showed.
+
+    Attributes:
+        one_image, one_batch: latencies.
+        batch_s: of each forward with a batch.
+        found: in the batch, for an image.
+        parts: time of each part in forwards with a batch.
+        points: latency of one image with several amounts found.
+    """
+
+    one_image: Summary
+    one_batch: Summary
+    batch_s: NDArray[np.float64]
+    found: Found
+    parts: dict[str, Summary | None]
+    points: tuple[ContentPoint, ...]
+
+    def all_images(self, batches: float) -> tuple[float, NDArray[np.float64], float]:
+        """Seconds of so many forwards, the times they are told from, and their mean."""
+        mean = float(self.batch_s.mean())
+        return batches * mean, self.batch_s, mean
+
+
 class _Inference:
     """Forwards that detect. Used with the model in eval mode, without gradients.
 
@@ -382,31 +457,32 @@ class _Inference:
         model: on the device.
         batch: images there.
         device: where.
-        seconds: for all of it, about.
+        asking: for how long, and whether also with several amounts found.
     """
 
-    def __init__(self, model: nn.Module, batch: BoxedBatch, device: Device, seconds: float) -> None:
+    def __init__(self, model: nn.Module, batch: BoxedBatch, device: Device, asking: Asking) -> None:
         self._model = model
         self._images = batch.images
         self._device = device
-        # One image, a batch, and the points of the content have about as long each.
-        self._seconds = seconds / 3
+        self._content = asking.content
+        # One image, a batch, and each of the points of the content have about as long.
+        self._seconds = asking.seconds / 2 / (2 + (len(LIMITS) if asking.content else 0))
 
-    def one_image(self) -> Summary:
-        """Latency of a forward with one image."""
-        return self.latency(lambda: self._model(self._images[:1]))
+    def inferred(self) -> _Inferred:
+        """All of it."""
+        one = self._summary(self._times(lambda: self._model(self._images[:1])))
+        batch_s = self._times(lambda: self._model(self._images))
+        found = FoundCount(self._model).of(lambda: self._model(self._images), len(self._images))
+        points = (
+            measured_points(
+                self._model, self._images[0], lambda call: self._summary(self._times(call))
+            )
+            if self._content and can_be_limited(self._model)
+            else []
+        )
+        return _Inferred(one, self._summary(batch_s), batch_s, found, self._parts(), tuple(points))
 
-    def one_batch(self) -> Summary:
-        """Of one with a batch."""
-        return self.latency(lambda: self._model(self._images))
-
-    def found(self) -> Any:  # noqa: ANN401 - Found
-        """What the batch holds for this detector."""
-        count = FoundCount(self._model)
-        return count.of(lambda: self._model(self._images), len(self._images))
-
-    def parts(self) -> dict[str, Summary | None]:
-        """Time of each part in forwards with a batch."""
+    def _parts(self) -> dict[str, Summary | None]:
         found = parts_of(self._model)
         timer = StepTimer(found.timed, found.owners, len(found.names), self._device.clock())
         forwards = [timer.forward_only(lambda: self._model(self._images)) for _ in range(FEWEST)]
@@ -416,43 +492,35 @@ class _Inference:
             for row, name in enumerate(found.names)
         }
 
-    def points(self) -> list[Any]:
-        """Latency of one image with several amounts found."""
-        return measured_points(self._model, self._images[0], self.latency)
-
-    def latency(self, call: Callable[[], Any]) -> Summary:
-        """The distribution of a call's time, over as many as the seconds allow."""
+    def _times(self, call: Callable[[], Any]) -> NDArray[np.float64]:
+        """Seconds of a call, as often as the time allows."""
         clock = self._device.clock()
-        expected = min(self._timed(clock, call) for _ in range(WARM_FORWARDS + 1))
+        expected = min(_timed(clock, call) for _ in range(WARM_FORWARDS + 1))
         count = int(min(max(self._seconds / max(expected, 1e-9), FEWEST), MOST))
-        times = np.array([self._timed(clock, call) for _ in range(count)])
-        return summarize(times, Resampler([count]))
+        return np.array([_timed(clock, call) for _ in range(count)])
 
     @staticmethod
-    def _timed(clock: Any, call: Callable[[], Any]) -> float:  # noqa: ANN401 - a Clock
-        clock.reserve(2)
-        start = clock.mark()
-        call()
-        end = clock.mark()
-        clock.synchronize()
-        try:
-            first, last = clock.resolve([start, end])
-        finally:
-            clock.release()
-        return float((last - first) * figures.NANOSECOND)
+    def _summary(seconds: NDArray[np.float64]) -> Summary:
+        return summarize(seconds, Resampler([len(seconds)]))
+
+
+def _timed(clock: Clock, call: Callable[[], Any]) -> float:
+    clock.reserve(2)
+    start = clock.mark()
+    call()
+    end = clock.mark()
+    clock.synchronize()
+    try:
+        first, last = clock.resolve([start, end])
+    finally:
+        clock.release()
+    return float((last - first) * figures.NANOSECOND)
 
 
 def _with_inference(
     rows: Sequence[PartRow], inference: dict[str, Summary | None]
 ) -> tuple[PartRow, ...]:
     return tuple(row.model_copy(update={"inference": inference.get(row.name)}) for row in rows)
-
-
-def _all_images(batch: Summary, count: float) -> Seconds:
-    """As many batches as it takes, with the interval that one batch's times give."""
-    error = max(batch.ci_high / batch.median - 1, 1 - batch.ci_low / batch.median, 2 * DRIFT)
-    value = count * batch.mean
-    return Seconds(value=value, low=value * (1 - min(error, 1.0)), high=value * (1 + error))
 
 
 def _assumptions(asking: Asking, samples: int) -> Iterator[str]:
@@ -477,6 +545,8 @@ def _assumptions(asking: Asking, samples: int) -> Iterator[str]:
         "time depends on it."
     )
     yield "Inference is timed on images that lie in memory."
+    if asking.memory and asking.learning.precision != "float32":
+        yield "Memory is that of a float32 step."
     yield "Nothing is validated; checkpoints and reports are not counted."
     yield (
         f"The machine is as busy as now: its speed moves as it did during the measurement, and by "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from layerbench.detection.batches import BoxedBatch
+from layerbench.detection.batches import BoxedBatch, NoMoreBatches
 from layerbench.devices import Device
 from layerbench.errors import LayerbenchError, ModelRunError, TrainingStopped
 from layerbench.instruments.parts import parts_of
@@ -99,7 +99,7 @@ class Stepper:
         """One step on the batch that ``fetch`` gives.
 
         Raises:
-            StopIteration: ``fetch`` has no further batch.
+            NoMoreBatches: ``fetch`` has none.
             TrainingStopped: a loss is no number; the weights did not move.
             ModelRunError: the detector does not take the batch.
             LayerbenchError: what ``fetch`` raises.
@@ -123,7 +123,7 @@ class Stepper:
             return kept.batch
 
         def forward(batch: BoxedBatch) -> Any:  # noqa: ANN401 - losses by name
-            with self._autocast():
+            with autocast(self._learning.precision, self._device):
                 return self.model(batch.images, batch.targets)
 
         def loss(output: dict[str, torch.Tensor], _: BoxedBatch) -> torch.Tensor:
@@ -149,30 +149,38 @@ class Stepper:
                 f"training stops; {REMEDY}"
             )
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._learning.precision == "float32":
-            return nullcontext()
-        dtype = getattr(torch, self._learning.precision)
-        return torch.autocast(self._device.torch_device.type, dtype=dtype)
-
     def _update(self) -> None:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
 
-    @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explained(self) -> AbstractContextManager[None]:
         """Turn what the detector raises into one line that says what failed."""
-        try:
-            yield
-        except (LayerbenchError, StopIteration):
+        return explained(self._name, "the training step", self._device)
+
+
+@contextmanager
+def explained(name: str, what: str, device: Device) -> Iterator[None]:
+    """Turn what a detector raises into one line that says what failed.
+
+    Raises:
+        ModelRunError: the detector raised anything but that memory ran out.
+    """
+    try:
+        yield
+    except (LayerbenchError, NoMoreBatches):
+        raise
+    except Exception as error:
+        if device.is_out_of_memory(error):
             raise
-        except Exception as error:
-            if self._device.is_out_of_memory(error):
-                raise
-            raise ModelRunError(
-                f"{self._name}: the training step failed: {first_line(error)}"
-            ) from error
+        raise ModelRunError(f"{name}: {what} failed: {first_line(error)}") from error
+
+
+def autocast(precision: Precision, device: Device) -> AbstractContextManager[object]:
+    """What a forward of this precision runs in."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.torch_device.type, dtype=getattr(torch, precision))
 
 
 @dataclass

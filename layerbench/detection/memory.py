@@ -76,7 +76,8 @@ def get_model_memory_usage(
     name = model if isinstance(model, str) else type(model).__name__
     module = models.build(models.check(model)) if isinstance(model, str) else model
     device = devices.of_module(module)
-    step = detector_memory(name, module, batch_size, input_size[1:], device)
+    images = made_up(module, batch_size, input_size[1:]).to(device.torch_device)
+    step = detector_memory(name, module, images, device)
     busy = psutil.cpu_percent(interval=MOMENT_S)
     ram = psutil.virtual_memory()
     there = device.memory()
@@ -120,25 +121,24 @@ def made_up(model: nn.Module, batch: int, size: tuple[int, int], seed: int = 0) 
 
 
 def detector_memory(
-    name: str, model: nn.Module, batch: int, size: tuple[int, int], device: Device
+    name: str, model: nn.Module, images: BoxedBatch, device: Device
 ) -> DetectorMemory:
     """Bytes of tensors in a training step with SGD with momentum.
 
     Args:
         name: as the report calls the detector.
         model: stays as it is; a copy is trained.
-        batch: made-up images of the step.
-        size: height and width of each.
+        images: of the step, on the device.
         device: where the model is.
 
     Raises:
         LayerbenchError: the step cannot be run.
     """
-    images = made_up(model, batch, size)
+    batch = len(images.images)
     workload = Workload(
         model=name,
-        input="made-up images with boxes",
-        shape=(batch, 3, *size),
+        input="images with boxes",
+        shape=(batch, *images.images[0].shape),
         batch=batch,
         dtype="float32",
         memory_format="contiguous",

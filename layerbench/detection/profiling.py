@@ -25,6 +25,7 @@ from typing import Any
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
+from layerbench import store
 from layerbench.detection.batches import BoxedBatch
 from layerbench.detection.loop import Kept, Stepper
 from layerbench.devices import Device
@@ -36,6 +37,8 @@ from layerbench.records import STEP_PHASES, OperatorRow
 
 PHASE, PART = "layerbench phase: ", "layerbench part: "
 BACKWARD_NODE = "autograd::engine::evaluate_function"
+# Ranges that PyTorch itself puts around the optimizer and the loader.
+RANGES = ("Optimizer.", "enumerate(DataLoader)")
 MICROSECOND = 1e-6
 # Phases in which work is done; in the others it is waited for.
 WORKING = ("forward", "loss", "backward", "optimizer")
@@ -53,7 +56,8 @@ class Profiled:
         kept: bytes, by part, that its forward allocated and left behind, on average.
         busy: of the working phases, the share in which an operator (on an accelerator: a kernel)
             ran; ``None`` for no steps.
-        kernels_s: on an accelerator, the mean time of a step's kernels.
+        kernels_s: on an accelerator, the mean time of a step's kernels in these phases; ``None``
+            where the profiler sees none.
     """
 
     steps: int
@@ -70,7 +74,7 @@ def profile_steps(
     steps: int,
     device: Device,
     trace: Path,
-    stepped: Callable[[], None] = lambda: None,
+    stepped: Callable[[int], None] = lambda _images: None,
 ) -> Profiled:
     """Run steps under the profiler and write their trace.
 
@@ -82,7 +86,7 @@ def profile_steps(
         steps: at least 1.
         device: where it runs.
         trace: a Chrome trace, compressed if it ends in ``.gz``.
-        stepped: called after each step.
+        stepped: called after each step with the images that it learned from.
 
     Raises:
         OutputError: the trace cannot be written.
@@ -91,25 +95,26 @@ def profile_steps(
     # Else its library writes lines of its own to stderr, also where nothing is wrong.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activities = [ProfilerActivity.CPU]
-    if device.kind == "cuda":
-        activities.append(ProfilerActivity.CUDA)
+    kind = device.kind.upper()
+    if kind != "CPU" and hasattr(ProfilerActivity, kind):
+        activities.append(getattr(ProfilerActivity, kind))
     with profile(
         activities=activities,
         schedule=schedule(wait=0, warmup=1, active=steps, repeat=1),
         profile_memory=True,
-        acc_events=True,
     ) as profiler:
         for _ in range(1 + steps):
-            watched_step(stepper, fetch)
+            images = watched_step(stepper, fetch)
             profiler.step()
-            stepped()
+            stepped(images)
     _write_trace(profiler, trace)
     return summarized(list(profiler.events()), steps, on_cpu=device.kind == "cpu")
 
 
-def watched_step(stepper: Stepper, fetch: Callable[[], BoxedBatch]) -> None:
-    """A step with a range around each phase and each part."""
-    pieces = stepper.pieces(fetch, Kept())
+def watched_step(stepper: Stepper, fetch: Callable[[], BoxedBatch]) -> int:
+    """A step with a range around each phase and each part; gives the images it learned from."""
+    kept = Kept()
+    pieces = stepper.pieces(fetch, kept)
     ranged = replace(
         pieces,
         **{name: _in_range(PHASE + phase, getattr(pieces, name)) for name, phase in _PIECES},
@@ -117,6 +122,7 @@ def watched_step(stepper: Stepper, fetch: Callable[[], BoxedBatch]) -> None:
     with stepper.explained(), attributes_replaced(_ranges(stepper)):
         for _ in run_phases(ranged, lambda: 0):
             pass
+    return len(kept.batch.images)
 
 
 _PIECES = tuple(
@@ -146,16 +152,18 @@ def _in_range(name: str, function: Forward) -> Forward:
 
 
 def _write_trace(profiler: Any, path: Path) -> None:  # noqa: ANN401 - torch's profile
-    temporary = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    plain = path.with_name(f".{secrets.token_hex(4)}.json")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(temporary))
-        os.replace(temporary, path)
+        profiler.export_chrome_trace(str(plain))
+        data = plain.read_bytes()
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            plain.unlink(missing_ok=True)
+    # A fixed time in the archive's head: equal traces are equal files.
+    store.write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def read_trace(path: Path) -> bytes:
@@ -193,24 +201,28 @@ def summarized(events: Sequence[Any], steps: int, *, on_cpu: bool) -> Profiled:
     places = _places(hosted, phases)
     sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for event in hosted:
-        if event.name.startswith((PHASE, PART, "ProfilerStep")) or event.id not in places:
+        if event.name.startswith((PHASE, PART, "ProfilerStep")) or id(event) not in places:
             continue
-        place = places[event.id]
+        place = places[id(event)]
         entry = sums[place.part, place.phase, event.name]
         entry[0] += 1
         entry[1] += event.self_cpu_time_total * MICROSECOND
         entry[2] += event.self_device_time_total * MICROSECOND
     working = sum(e.time_range.elapsed_us() for e in phases if _named(e) in WORKING) * MICROSECOND
-    host = sum(entry[1] for (_, phase, _), entry in sums.items() if phase in WORKING)
-    kernels = sum(entry[2] for entry in sums.values())
-    busy = (host if on_cpu else kernels) / working if working else None
+    worked = [(name, entry) for (_, phase, name), entry in sums.items() if phase in WORKING]
+    # What the optimizer's and the loader's own ranges hold besides operators is Python.
+    host = sum(entry[1] for name, entry in worked if not name.startswith(RANGES))
+    # Where the profiler knows no kernels of this kind of device, nothing is known of them.
+    kernels = sum(entry[2] for _, entry in worked) or None
+    did = host if on_cpu else kernels
+    busy = did / working if working and did is not None else None
     return Profiled(
         steps=steps,
         step_s=sum(event.time_range.elapsed_us() for event in phases) * MICROSECOND / steps,
         operators=_rows(sums, steps, on_cpu),
         kept=_kept(hosted, steps, on_cpu),
         busy=None if busy is None else min(1.0, busy),
-        kernels_s=None if on_cpu else kernels / steps,
+        kernels_s=None if on_cpu or kernels is None else kernels / steps,
     )
 
 
@@ -219,7 +231,10 @@ def _named(event: Any) -> str:  # noqa: ANN401 - torch's FunctionEvent
 
 
 def _places(hosted: Sequence[Any], phases: Sequence[Any]) -> dict[int, _Place]:
-    """The place of each event in a phase, by the event's number."""
+    """The place of each event in a phase, by the object's identity.
+
+    Not by its number: those of operators and those of an accelerator's driver overlap.
+    """
     starts = [event.time_range.start for event in phases]
     places: dict[int, _Place] = {}
     part_of_number: dict[int, str] = {}
@@ -234,7 +249,7 @@ def _places(hosted: Sequence[Any], phases: Sequence[Any]) -> dict[int, _Place]:
             part = _enclosing(event, phase)
             if phase == "forward" and event.sequence_nr >= 0:
                 part_of_number[event.sequence_nr] = part
-        places[event.id] = _Place(phase, part)
+        places[id(event)] = _Place(phase, part)
     return places
 
 
@@ -263,12 +278,14 @@ def _backward_part(
     last_in_thread: dict[int, str],
 ) -> str:
     if event.name.startswith(BACKWARD_NODE):
-        before = last_in_thread.get(event.thread, "")
+        # Without a number it accumulates a gradient, of what ran before it; with one that no
+        # part's forward drew, it belongs to none.
+        before = last_in_thread.get(event.thread, "") if event.sequence_nr < 0 else ""
         part = part_of_number.get(event.sequence_nr, before)
         last_in_thread[event.thread] = part
         return part
     around = event.cpu_parent
-    return places[around.id].part if around is not None and around.id in places else ""
+    return places[id(around)].part if around is not None and id(around) in places else ""
 
 
 def _rows(

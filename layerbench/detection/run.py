@@ -16,9 +16,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,14 +30,21 @@ from layerbench import devices, plots, reporters, store
 from layerbench.datasets import boxed
 from layerbench.datasets.boxed import Asked, BoxedSplits
 from layerbench.detection import models
-from layerbench.detection.batches import BoxedBatch, ForModel, Readable, batches
+from layerbench.detection.batches import (
+    MADE_UP_KEYPOINTS,
+    BoxedBatch,
+    ForModel,
+    NoMoreBatches,
+    Readable,
+    batches,
+)
 from layerbench.detection.bottleneck import judge
 from layerbench.detection.config import Surroundings
 from layerbench.detection.loop import Learning, Stepped, Stepper, boxes_in, found_in, part_times
-from layerbench.detection.profiling import Profiled, profile_steps
+from layerbench.detection.profiling import WORKING, Profiled, profile_steps
 from layerbench.detection.tuning import Setting, settings, tune
 from layerbench.devices import Device
-from layerbench.environment import utc_now
+from layerbench.environment import usable_cores, utc_now
 from layerbench.errors import DataError, DeviceUnavailable, OutputError
 from layerbench.guards import garbage_collection_off, memory_explained, threads_set, watch_room
 from layerbench.instruments.resources import resident_peak
@@ -49,16 +56,19 @@ from layerbench.records import (
     DetectionRecipe,
     DetectionRun,
     PartRow,
+    PhaseRow,
     Tuning,
     Usage,
 )
 from layerbench.training import figures, outputs
-from layerbench.training.batches import EpochBatches
+from layerbench.training.batches import STEP, EpochBatches
 from layerbench.training.outputs import log
+from layerbench.training.seeds import mixed
 
 RECORD, REPORT, TRACE = "detection.json", "report.txt", "trace.json.gz"
 # Steps with each setting of the loader: not counted, and counted.
 TUNE_WARMUP, TUNE_STEPS = 4, 8
+NOTHING_READ = "no image of a whole epoch could be read"
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,7 @@ class _Epoch:
 
     steps: list[Stepped] = field(default_factory=list)
     watched: int = 0
+    watched_images: int = 0
 
 
 class _Run:
@@ -153,6 +164,7 @@ class _Run:
         self._stepper = Stepper(recipe.model, self._model, _learning(recipe), device)
         # What can go wrong before has: from here on the run leaves something behind.
         self.folder = _new_folder(recipe, around.output_dir)
+        self._save_weights = around.save_weights
         self._profiled: Profiled | None = None
         self._cannot_profile = False
         self._unreadable: list[str] = []
@@ -169,7 +181,6 @@ class _Run:
         rows: list[DetectionEpoch] = []
         last = _Epoch()
         loading = self._loader(setting)
-        self._device.begin_peak()
         with torch.enable_grad(), garbage_collection_off(), UsageSampler(self._device) as sampler:
             for epoch in range(1, recipe.epochs + 1):
                 # Loading processes stay: the loader is made once.
@@ -196,14 +207,13 @@ class _Run:
 
     def _tuning(self) -> Tuning:
         recipe = self._recipe
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
         def run(setting: Setting, goes_on: Callable[[Stepped], bool]) -> None:
             with torch.enable_grad(), garbage_collection_off():
                 self._tried(setting, goes_on)
 
         tuning = tune(
-            settings(cores, recipe.workers, recipe.prefetch_factor),
+            settings(usable_cores(), recipe.workers, recipe.prefetch_factor),
             run,
             warmup=TUNE_WARMUP,
             steps=TUNE_STEPS,
@@ -220,13 +230,15 @@ class _Run:
         while True:
             self._order.set(0, 0, None)
             reading = Readable(iter(loading), self._recipe.unreadable)
-            for _ in range(len(self._order)):
-                try:
+            ran = False
+            with suppress(NoMoreBatches):
+                for _ in range(len(self._order)):
                     stepped = self._stepper.step(reading.next)
-                except StopIteration:
-                    break
-                if not goes_on(stepped):
-                    return
+                    ran = True
+                    if not goes_on(stepped):
+                        return
+            if not ran:
+                raise DataError(NOTHING_READ)
 
     # --- an epoch ----------------------------------------------------------------------------
 
@@ -235,41 +247,47 @@ class _Run:
         self._order.set(epoch, 0, recipe.limit)
         total = len(self._order)
         done = _Epoch()
+        self._device.begin_peak()
         begins = time.perf_counter()
         reading = Readable(iter(loading), recipe.unreadable)
         while len(done.steps) + done.watched < total:
             if epoch == 1 and self._due(len(done.steps), total):
                 self._profile(reading, done, total)
                 continue
-            torch.manual_seed(recipe.seed + len(done.steps))
+            torch.manual_seed(mixed(recipe.seed, STEP, epoch, len(done.steps)))
             try:
                 done.steps.append(self._stepper.step(reading.next))
-            except StopIteration:
+            except NoMoreBatches:
                 break
             self._tell(epoch, done, total)
         took = time.perf_counter() - begins
         if not done.steps:
-            raise DataError("no image of this epoch could be read")
+            raise DataError(NOTHING_READ)
         self._unreadable += reading.names[: max(0, 20 - len(self._unreadable))]
         row = self._row(epoch, done, took, reading.skipped)
         self._log_epoch(row)
         return row, done
 
     def _due(self, steps: int, total: int) -> bool:
-        """Whether it is time for the profiled steps: after the warm-up, once, if they fit in."""
-        recipe = self._recipe
-        room = total - 1 - recipe.profile_steps
+        """Whether the epoch's last steps have come, which are profiled, if others went before.
+
+        Last, because the loader goes on while the profile is worked out: what came after would
+        find its images ready.
+        """
+        watched = self._recipe.profile_steps
         return (
             self._profiled is None
             and not self._cannot_profile
-            and recipe.profile_steps > 0
-            and room > 0
-            and steps == min(recipe.warmup, room - 1)
+            and watched > 0
+            and steps > 0
+            # The profiler throws one step away.
+            and steps == total - watched - 1
         )
 
     def _profile(self, reading: Readable, done: _Epoch, total: int) -> None:
-        def stepped() -> None:
+        def stepped(images: int) -> None:
             done.watched += 1
+            done.watched_images += images
             self._tell(1, done, total)
 
         try:
@@ -281,7 +299,7 @@ class _Run:
                 self.folder / TRACE,
                 stepped,
             )
-        except StopIteration:
+        except NoMoreBatches:
             # Batches of which no image could be read: the epoch is shorter than it seemed.
             self._cannot_profile = True
 
@@ -301,7 +319,7 @@ class _Run:
         return DetectionEpoch(
             epoch=epoch,
             steps=len(steps) + done.watched,
-            images=images + done.watched * self._recipe.batch,
+            images=images + done.watched_images,
             loss=sum(losses.values()),
             losses=losses,
             train_s=took,
@@ -349,25 +367,39 @@ class _Run:
             usage=usage,
             bottleneck=judge(
                 {phase.name: phase.time.mean for phase in phases},
-                self._busy(sum(map(sum, times)) * figures.NANOSECOND / len(times)),
+                self._busy(phases),
                 on_cpu=self._device.kind == "cpu",
                 workers=recipe.workers,
                 prefetch_factor=recipe.prefetch_factor,
             ),
             tuning=tuning,
             unreadable=tuple(self._unreadable),
-            notes=tuple(self._notes()),
+            notes=tuple(self._notes(rows, last, tuning)),
         )
 
-    def _busy(self, step_s: float) -> float | None:
-        """On an accelerator the kernels' time is of profiled steps, the step's of others."""
+    def _busy(self, phases: Sequence[PhaseRow]) -> float | None:
+        """On an accelerator the kernels' time is of profiled steps, the phases' of others."""
         profiled = self._profiled
-        if profiled is None or profiled.kernels_s is None or step_s <= 0:
+        working = sum(phase.time.mean for phase in phases if phase.name in WORKING)
+        if profiled is None or profiled.kernels_s is None or working <= 0:
             return None if profiled is None else profiled.busy
-        return min(1.0, profiled.kernels_s / step_s)
+        return min(1.0, profiled.kernels_s / working)
 
-    def _notes(self) -> Iterator[str]:
+    def _notes(
+        self, rows: list[DetectionEpoch], last: _Epoch, tuning: Tuning | None
+    ) -> Iterator[str]:
         yield from self._splits.notes
+        if models.wants_keypoints(self._model):
+            yield MADE_UP_KEYPOINTS
+        if tuning is not None:
+            yield "the steps that tried the loader's settings trained the weights before epoch 1"
+        if len(rows) == 1 and len(last.steps) <= self._recipe.warmup:
+            yield "the epoch is shorter than the warm-up: its steps count all the same"
+        if self._profiled is not None:
+            yield (
+                "epoch 1 took longer by what working out the profile took; images/s is of its "
+                "other steps"
+            )
         if self._recipe.profile_steps and self._profiled is None:
             yield (
                 "no step was profiled: an epoch is too short for "
@@ -377,7 +409,8 @@ class _Run:
     def _write(self, record: DetectionRun) -> None:
         """Reports, weights and pictures, each whole or as it was; the record last."""
         folder = self.folder
-        outputs.write_weights(self._model, folder)
+        if self._save_weights:
+            outputs.write_weights(self._model, folder)
         store.write_text(folder / REPORT, reporters.render("txt", record))
         store.write_text(folder / "metrics.csv", reporters.render("csv", record))
         if record.usage is not None and record.usage.samples:

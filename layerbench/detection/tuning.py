@@ -11,7 +11,7 @@ from layerbench.progress import Progress
 from layerbench.records import STEP_PHASES, TunePoint, Tuning
 from layerbench.training import figures
 
-# The smallest setting that is so near to the best is taken: a process more costs memory.
+# The smallest setting whose throughput is so near to the best is taken: a process costs memory.
 WITHIN = 0.03
 PREFETCH = (2, 4)
 DATA = STEP_PHASES.index("data")
@@ -60,13 +60,15 @@ def tune(
         run: trains with a setting, calling after each step what says whether to go on.
         warmup: steps with each setting that do not count; the batches fetched ahead at the
             beginning are used up in them.
-        steps: with each setting that do; at least 2.
+        steps: with each setting that do, at least; rounded up to whole rounds of the processes.
         progress: hears of each setting.
     """
     points = []
     for number, setting in enumerate(tried):
         progress.step("tuning the loader", number, len(tried))
-        points.append(_point(setting, run, warmup, steps))
+        # Processes take turns: only in whole rounds does each have its share of the waiting.
+        rounds = -(-steps // max(1, setting.workers))
+        points.append(_point(setting, run, warmup, rounds * max(1, setting.workers)))
     progress.step("tuning the loader", len(tried), len(tried))
     return chosen(points)
 
@@ -103,14 +105,16 @@ def _point(
 
 
 def chosen(points: Sequence[TunePoint], within: float = WITHIN) -> Tuning:
-    """The first point whose median step is about as short as the shortest.
+    """The first point with about the throughput of the best.
+
+    Not by the median step: of steps that wait for several processes in turn only some do.
 
     Args:
         points: the cheapest setting first.
-        within: how much longer it may be.
+        within: how much less it may be.
     """
-    best = min(point.step.median for point in points)
-    take = next(point for point in points if point.step.median <= best * (1 + within))
+    best = max(point.images_per_s for point in points)
+    take = next(point for point in points if point.images_per_s >= best * (1 - within))
     return Tuning(
         points=tuple(points),
         workers=take.workers,

@@ -7,7 +7,6 @@ nothing that can be seen.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from types import TracebackType
@@ -16,6 +15,7 @@ import psutil
 import torch
 
 from layerbench.devices import Device
+from layerbench.environment import usable_cores
 from layerbench.records import Usage, UsageSample
 
 # A record holds at most so many looks.
@@ -37,14 +37,12 @@ class UsageSampler:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="layerbench usage", daemon=True)
         self._process = psutil.Process()
-        self._cores = _cores()
+        self._cores = usable_cores()
         self._no_device = "" if device.kind == "cpu" else _why_untold(device)
 
     def __enter__(self) -> UsageSampler:
         self._begins = self._before = time.perf_counter()
         self._spent = self._cpu_seconds()
-        # The first call has nothing to compare with.
-        psutil.cpu_percent()
         self._thread.start()
         return self
 
@@ -68,9 +66,12 @@ class UsageSampler:
         )
 
     def _look_on(self) -> None:
+        # The first call has nothing to compare with; psutil remembers by thread.
+        psutil.cpu_percent()
         while not self._stopped.wait(self._interval_s):
-            # A process that ends while it is looked at is no reason to stop looking.
-            with contextlib.suppress(psutil.Error, OSError):
+            # A process that ends while it is looked at, or a driver that is busy, is no reason to
+            # stop looking.
+            with contextlib.suppress(Exception):
                 self._samples.append(self._look())
 
     def _look(self) -> UsageSample:
@@ -115,10 +116,3 @@ def _why_untold(device: Device) -> str:
     except Exception as error:
         return f"how busy the GPU is, is not told ({error}): pip install nvidia-ml-py"
     return ""
-
-
-def _cores() -> int:
-    """That this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

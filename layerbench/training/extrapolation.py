@@ -129,12 +129,19 @@ def extrapolated(
     epoch = figured.start_s + steps * mean + validation_s
     total = figured.once_s + epochs * epoch
     return (
-        _with_error(epoch, times, mean),
-        _with_error(total, times, mean),
+        with_error(epoch, times, mean),
+        with_error(total, times, mean),
     )
 
 
-def _with_error(value: float, times: NDArray[np.float64], mean: float) -> Seconds:
+def with_error(value: float, times: NDArray[np.float64], mean: float) -> Seconds:
+    """A duration with the bounds that its measurement allows; see `extrapolated`.
+
+    Args:
+        value: seconds, proportional to ``mean``.
+        times: seconds, that the mean is of, in the order in which they were measured.
+        mean: of them, and of what goes with each.
+    """
     spread, blocks = _block_spread(times)
     error = math.hypot(spread / mean, DRIFT)
     half = quantile(CONFIDENCE, max(1, blocks - 1)) * error

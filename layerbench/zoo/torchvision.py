@@ -108,11 +108,9 @@ def build_detector(model: str, classes: int | None, weights: str | None) -> nn.M
     if classes is None or weights is None:
         return _build(model, weights, {} if classes is None else {"num_classes": classes})
     trained = _build(model, weights, {})
-    with _loading_nothing():
-        # As its weights configure it: frozen batch norms, and fewer layers that are trained.
-        module: nn.Module = _builder(model)(
-            weights=None, weights_backbone="DEFAULT", num_classes=classes
-        )
+    # As its weights configure it: frozen batch norms and their eps, fewer layers that are trained.
+    with _loading_nothing(), _any_number_of_classes(model):
+        module: nn.Module = _builder(model)(weights=weights, num_classes=classes)
     own = module.state_dict()
     given = trained.state_dict().items()
     fitting = {
@@ -173,6 +171,28 @@ def _build(model: str, weights: str | None, more: dict[str, Any]) -> nn.Module:
                 f"the weights {weights!r} of {model} could not be loaded ({one_line(error)}); "
                 "check the network, or leave the weights out for random ones"
             ) from error
+
+
+@contextmanager
+def _any_number_of_classes(model: str) -> Iterator[None]:
+    """Let a builder take weights together with another number of classes than theirs.
+
+    Builders refuse it by calling `torchvision.models._utils._ovewrite_value_param`, each module by
+    its own name for it.
+    """
+    names = inspect.unwrap(_builder(model)).__globals__
+    refuse = names["_ovewrite_value_param"]
+
+    def choose(param: str, actual: Any, expected: Any) -> Any:  # noqa: ANN401 - any option
+        if param == "num_classes" and actual is not None:
+            return actual
+        return refuse(param, actual, expected)
+
+    names["_ovewrite_value_param"] = choose
+    try:
+        yield
+    finally:
+        names["_ovewrite_value_param"] = refuse
 
 
 @contextmanager

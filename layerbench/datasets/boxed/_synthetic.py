@@ -99,7 +99,7 @@ def _drawn(size: tuple[int, int], rng: np.random.Generator) -> _Encoded:
     belongs = np.zeros(size, np.uint8)
     boxes: list[Box] = []
     labels: list[int] = []
-    wanted = rng.integers(1, MOST_SHAPES + 1)
+    wanted = rng.integers(2, MOST_SHAPES + 1)
     for _ in range(TRIES):
         if len(boxes) == wanted:
             break

@@ -56,13 +56,15 @@ def document(record: Frozen) -> Document:
 @document.register
 def _(record: DetectionEstimates) -> Document:
     height, width = record.size
+    made_up = record.data == "synthetic"
+    images = f"made up, {height}x{width} as handed over" if made_up else record.data
     alone = len(record.rows) == 1
     return Document(
         title=f"Detection: what {layout.plural(record.epochs, 'epoch')} of "
         f"{units.count(record.samples)} images will take",
         fields=[
             ("Training", f"batch {record.batch}, {record.precision}, SGD with momentum"),
-            ("Images", f"{record.data}, {height}x{width} as handed over"),
+            ("Images", images),
             *surroundings(record.environment),
         ],
         tables=[

@@ -1,0 +1,437 @@
+"""What training and inference will take: durations, memory, and what a latency depends on."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import boxes as box_ops
+
+import layerbench
+from layerbench import cli, detection, store
+from layerbench.detection import content, forecast, models
+from layerbench.detection.content import FoundCount, Limits, fitted, limited, measured_points
+from layerbench.errors import UsageError
+from layerbench.records import (
+    STEP_PHASES,
+    ContentFit,
+    ContentPoint,
+    DetectionEstimates,
+    Found,
+)
+from tests.sample_profiles import summary
+from tests.small_data import pets
+from tests.small_detectors import (
+    built_small,
+    fingerprint,
+    masked,
+    one_stage,
+    two_stage,
+    with_keypoints,
+)
+
+pytestmark = pytest.mark.usefixtures("no_pauses")
+
+ROOT = Path(__file__).resolve().parent.parent
+INPUT = (3, 40, 56)
+LITE = "ssdlite320_mobilenet_v3_large"
+QUICK = ["--device", "cpu", "--threads", 1, "--size", "40x56"]
+QUICK += ["--warmup", 0, "--steps", 2, "--seconds", 0]
+KINDS = [two_stage, one_stage, masked, with_keypoints]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """As few steps and forwards as make a figure."""
+    few = functools.partial(forecast.Asking, warmup=1, steps=3, seconds=0)
+    monkeypatch.setattr(forecast, "Asking", few)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Small detectors by the names of large ones."""
+    monkeypatch.setattr(models, "build_detector", built_small)
+
+
+# --- how long ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_durations_of_a_detector_that_was_handed_over(make, quick):
+    """Also with two classes, where the made-up images have eight and the background."""
+    model = make(2)
+    model.eval()
+    model.backbone.train()
+    before = fingerprint(model)
+    found = detection.estimate_time("cpu", 2, 3, model, 51, INPUT)
+    assert fingerprint(model) == before
+    assert found.model == found.model_type == type(model).__name__
+    assert (found.warmup, found.step.n) == (1, 3)
+    phases = {phase.name: phase.time.mean for phase in found.phases}
+    assert list(phases) == list(STEP_PHASES)
+    assert sum(phases.values()) == pytest.approx(found.step.mean, rel=1e-6)
+    assert (found.forward_s, found.backward_s) == (phases["forward"], phases["backward"])
+    epoch = found.start_s + 25 * (found.step.mean + found.between_s)
+    assert found.epoch.value == pytest.approx(epoch, rel=1e-6)
+    assert found.training.value == pytest.approx(3 * epoch + found.once_s, rel=1e-6)
+    # All images once, also those that fill no batch.
+    assert found.inference.value == pytest.approx(51 / 2 * found.one_batch.mean, rel=1e-6)
+    for time in (found.epoch, found.training, found.inference):
+        assert 0 < time.low < time.value < time.high
+    assert found.parts_ratio == pytest.approx(1, abs=0.02)
+    assert found.one_image.n >= 3
+    assert found.memory is not None
+    assert found.memory.parameters == 4 * found.parameters
+    assert found.fit is not None
+    assert len(found.points) == len(content.LIMITS)
+
+
+def test_the_callers_random_numbers_are_left_alone(quick):
+    model = two_stage()
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    detection.estimate_time("cpu", 2, 1, model, 8, INPUT)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_name_in_place_of_a_model(quick, small):
+    found = detection.estimate_time("cpu", 2, 1, "retinanet_resnet50_fpn", 8, INPUT)
+    assert (found.model, found.model_type) == ("retinanet_resnet50_fpn", "RetinaNet")
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"batch_size": 0}, "the batch must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"total_samples": 3}, "3 images are fewer than one batch of 4"),
+        ({"input_size": (1, 32, 32)}, r"such as \(3, 224, 224\), got \(1, 32, 32\)"),
+        ({"input_size": (3, 32, 0)}, r"such as \(3, 224, 224\), got \(3, 32, 0\)"),
+        ({"input_size": (3, 32)}, r"such as \(3, 224, 224\), got \(3, 32\)"),
+        ({"device": "cuda:99"}, "--device cpu always works"),
+    ],
+)
+def test_what_cannot_be_meant(changed, says):
+    given = {
+        "device": "cpu",
+        "batch_size": 4,
+        "epochs": 1,
+        "model": two_stage(),
+        "total_samples": 8,
+        "input_size": INPUT,
+    }
+    with pytest.raises(UsageError, match=says):
+        detection.estimate_time(**{**given, **changed})
+
+
+# --- memory --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_memory_of_parameters_and_activations(make):
+    model = make(3)
+    model.eval()
+    before = fingerprint(model)
+    one, four = (detection.get_model_memory_usage(batch, model, INPUT) for batch in (1, 4))
+    assert fingerprint(model) == before
+    count = sum(parameter.numel() for parameter in model.parameters())
+    for found, batch in ((one, 1), (four, 4)):
+        assert found.parameters == 4 * count
+        assert found.total == found.parameters + found.activations
+        assert (found.batch, found.input_size) == (batch, INPUT)
+        assert found.model_type == type(model).__name__
+        training = found.training
+        assert training.parameters == training.gradients == training.optimizer == 4 * count
+        least = training.parameters + training.optimizer + training.activations
+        assert training.peak >= least
+    assert four.activations > 2 * one.activations > 0
+    assert one.device.kind == "cpu"
+    assert 0 < one.device_free <= one.device_bytes
+    assert 0 <= one.cpu_percent <= 100
+    assert 0 < one.ram_percent < 100
+    assert one.ram_bytes > one.parameters
+
+
+def test_frozen_parameters_have_no_gradient():
+    model = two_stage()
+    model.backbone.requires_grad_(False)
+    found = detection.get_model_memory_usage(1, model, INPUT)
+    frozen = sum(parameter.numel() for parameter in model.backbone.parameters())
+    assert found.training.gradients == found.parameters - 4 * frozen
+
+
+def test_memory_by_name():
+    found = detection.get_model_memory_usage(2, LITE, (3, 64, 64))
+    # torchvision's published count for 91 classes.
+    assert found.parameters == 4 * 3_440_060
+    assert found.activations > found.parameters
+
+
+def test_what_memory_cannot_be_asked_for():
+    with pytest.raises(UsageError, match="the batch must be at least 1"):
+        detection.get_model_memory_usage(0, two_stage())
+    with pytest.raises(UsageError, match="channels, height and width"):
+        detection.get_model_memory_usage(1, two_stage(), (3, -1, 32))
+
+
+# --- what a latency depends on -------------------------------------------------------------
+
+
+def point(proposals: float | None, detections: float | None, seconds: float) -> ContentPoint:
+    found = Found(proposals=proposals, detections=detections)
+    return ContentPoint(found=found, latency=summary(1e3 * seconds, spread=0))
+
+
+def planted(per_proposal: float, per_detection: float) -> list[ContentPoint]:
+    places = [(50, 1), (300, 1), (1000, 1), (1000, 100), (700, 40)]
+    return [point(p, d, 0.5 + per_proposal * p + per_detection * d) for p, d in places]
+
+
+def test_slopes_are_recovered():
+    fit = fitted(planted(2e-4, 3e-3))
+    assert fit is not None
+    assert fit.base_s == pytest.approx(0.5, rel=1e-6)
+    assert fit.per_proposal_s == pytest.approx(2e-4, rel=1e-6)
+    assert fit.per_detection_s == pytest.approx(3e-3, rel=1e-6)
+    assert fit.worst == pytest.approx(0, abs=1e-7)
+    # At a place that is none of the points.
+    there = Found(proposals=500, detections=10)
+    assert fit.latency_s(there) == pytest.approx(0.5 + 0.1 + 0.03, rel=1e-6)
+
+
+def test_a_negative_slope_is_left_out_and_the_rest_fitted_again():
+    found = planted(2e-4, -1e-3)
+    fit = fitted(found)
+    assert fit is not None
+    assert fit.per_detection_s is None
+    # The line through all of them by proposals alone.
+    slope, base = np.polyfit(
+        [p.found.proposals for p in found], [p.latency.median for p in found], 1
+    )
+    assert fit.per_proposal_s == pytest.approx(slope, rel=1e-6)
+    assert fit.base_s == pytest.approx(base, rel=1e-6)
+    assert fit.worst > 0.01
+
+
+def test_nothing_that_lengthens_a_forward():
+    fit = fitted(planted(-1e-4, -1e-3))
+    assert fit is not None
+    assert (fit.per_proposal_s, fit.per_detection_s) == (None, None)
+    assert fit.base_s == pytest.approx(np.mean([p.latency.median for p in planted(-1e-4, -1e-3)]))
+
+
+def test_what_was_not_varied_has_no_slope():
+    fit = fitted([point(None, 1, 0.2), point(None, 11, 0.3)])
+    assert fit is not None
+    assert fit.per_proposal_s is None
+    assert fit.per_detection_s == pytest.approx(0.01)
+    assert fit.latency_s(Found(detections=21)) == pytest.approx(0.4)
+    assert fitted([point(10, 1, 0.2)]) is None
+    assert fitted([]) is None
+
+
+def test_of_slopes_left_out_the_rest_counts():
+    fit = ContentFit(base_s=0.1, per_proposal_s=None, per_detection_s=0.01, worst=0)
+    assert fit.latency_s(Found(proposals=1000, detections=None)) == 0.1
+
+
+@pytest.mark.parametrize("make", [two_stage, one_stage])
+def test_limits_are_put_back(make):
+    model = make().eval()
+    before = fingerprint(model)
+    with limited(model, Limits(7, 3)):
+        inside = fingerprint(model)
+        if make is two_stage:
+            assert model.rpn.post_nms_top_n() == model.rpn.pre_nms_top_n() == 7
+            assert model.rpn._post_nms_top_n["training"] == 2000
+            assert model.roi_heads.detections_per_img == 3
+        else:
+            assert (model.topk_candidates, model.detections_per_img) == (7, 3)
+    assert inside != before
+    assert fingerprint(model) == before
+    with pytest.raises(KeyboardInterrupt), limited(model, Limits(7, 3)):
+        raise KeyboardInterrupt
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("make", [two_stage, one_stage])
+def test_what_may_be_found_is_counted(make):
+    model = make().eval()
+    images = [torch.rand(3, 64, 80), torch.rand(3, 80, 64)]
+    count = FoundCount(model)
+    found = {}
+    with torch.inference_mode():
+        for proposals, detections in ((4, 1), (20, 1), (20, 6)):
+            with limited(model, Limits(proposals, detections)):
+                found[proposals, detections] = count.of(lambda: model(images), len(images))
+    assert found[4, 1].proposals < found[20, 1].proposals == found[20, 6].proposals
+    assert (found[4, 1].detections, found[20, 1].detections) == (1, 1)
+    assert 1 < found[20, 6].detections <= 6
+    if make is one_stage:
+        # One level of the pyramid: as many candidates as may be.
+        assert (found[4, 1].proposals, found[20, 1].proposals) == (4, 20)
+
+
+@pytest.mark.parametrize("make", [two_stage, one_stage])
+def test_counting_leaves_nothing_behind_when_the_forward_raises(make):
+    model = make().eval()
+    before, usual = fingerprint(model), box_ops.batched_nms
+
+    def fails():
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        FoundCount(model).of(fails, 1)
+    assert box_ops.batched_nms is usual
+    assert fingerprint(model) == before
+
+
+def test_points_under_all_limits():
+    model = two_stage().eval()
+    calls = []
+
+    def latency(forward):
+        calls.append(len(forward()[0]["boxes"]))
+        return summary(float(len(calls)))
+
+    with torch.inference_mode():
+        points = measured_points(model, torch.rand(3, 64, 96), latency)
+    assert [p.latency for p in points] == [summary(float(number)) for number in (1, 2, 3, 4)]
+    assert calls == [p.found.detections for p in points]
+    assert calls[:3] == [1, 1, 1]
+    assert calls[3] > 1
+    proposals = [p.found.proposals for p in points]
+    assert proposals[0] < proposals[1] <= proposals[2] == proposals[3]
+
+
+# --- several of them, and the verb ---------------------------------------------------------
+
+
+def asked(**changes: object) -> forecast.Asking:
+    given = {"batch": 2, "samples": 8, "size": (40, 56), "warmup": 0, "steps": 2, "seconds": 0.0}
+    return forecast.Asking(**{**given, "content": False, "memory": False, **changes})
+
+
+def test_one_that_fails_is_named_and_the_others_are_measured(small, monkeypatch):
+    def broken(model, classes, weights):
+        made = built_small(model, classes, weights)
+        if model.startswith("mask"):
+            made.roi_heads.mask_head = None
+            made.backbone.out_channels = 5
+            made.rpn.head.conv = torch.nn.Conv2d(5, 8, 1)
+        return made
+
+    monkeypatch.setattr(models, "build_detector", broken)
+    names = ["retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn"]
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    found = detection.estimate_detectors(names, asked(), device="cpu", threads=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert [row.model for row in found.rows] == [names[0], names[2]]
+    (failure,) = found.failures
+    assert failure.model == names[1]
+    assert "the training step failed" in failure.why
+    assert "\n" not in failure.why
+    assert found.environment.machine.threads == 1
+    assert any(line.startswith("All epochs are alike: 4 steps of 2") for line in found.assumptions)
+    with pytest.raises(layerbench.errors.ModelRunError, match="the training step failed"):
+        detection.estimate_detectors(names[1:2], asked(), device="cpu")
+
+
+def test_all_of_them_are_measured_where_none_is_named(small, monkeypatch):
+    four = ("retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn")
+    monkeypatch.setattr(models, "names", lambda: four)
+    found = detection.estimate_detectors([], asked(), device="cpu")
+    assert tuple(row.model for row in found.rows) == four
+
+
+@pytest.fixture
+def verb(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+
+    def call(*arguments: object):
+        command = ["layerbench", "estimate", "detection", *map(str, arguments), "--quiet"]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        shown = capsys.readouterr()
+        return left.value.code, shown.out, shown.err
+
+    return call
+
+
+def test_the_verb(verb, small, tmp_path):
+    names = "fasterrcnn_resnet50_fpn, retinanet_resnet50_fpn"
+    status, out, err = verb("--models", names, "--batch", 2, "--samples", 50, *QUICK)
+    assert (status, err) == (0, "")
+    assert "Detection: what 3 epochs of 50 images will take" in out
+    for column in ("weights MiB", "activations MiB", "forward", "backward", "training", "1 image"):
+        assert column in out
+    for part in ("backbone", "RPN", "heads", "anchors", "losses", "post-processing"):
+        assert part in out
+    status, out, _ = verb(
+        "--models", "maskrcnn_resnet50_fpn", "--batch", 2, "--samples", 8, "--no-content",
+        "--no-memory", *QUICK, "--out", tmp_path, "--format", "json,csv",
+    )  # fmt: skip
+    assert status == 0
+    (path,) = tmp_path.glob("*/detection_maskrcnn_resnet50_fpn_synthetic_40x56_b2.json")
+    record = store.read_record(path)
+    assert isinstance(record, DetectionEstimates)
+    (row,) = record.rows
+    assert (row.memory, row.points, row.fit) == (None, (), None)
+    assert path.with_suffix(".csv").is_file()
+
+
+def test_the_verb_on_pets(verb, small, tmp_path):
+    pets(tmp_path / "data")
+    status, out, err = verb(
+        "--models", "maskrcnn_resnet50_fpn", "--data", "pets", "--data_dir", tmp_path / "data",
+        "--classes", "species", "--batch", 2, "--no-content", "--no-memory", *QUICK,
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    # As many as the set has.
+    assert "Detection: what 3 epochs of 6 images will take" in out
+    assert "The images are made up" not in out
+
+
+@pytest.mark.parametrize("samples", [(), ("--samples", 8)], ids=["all", "some"])
+@pytest.mark.parametrize("models", [LITE, f"{LITE},retinanet_resnet50_fpn"], ids=["one", "two"])
+def test_pets_that_are_not_there(verb, small, models, samples, tmp_path):
+    status, out, err = verb(
+        "--models", models, "--data", "pets", "--data_dir", tmp_path, "--batch", 2, *QUICK, *samples
+    )
+    assert (status, out) == (2, "")
+    assert "must hold the folders images and annotations" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--steps", "1"), "--steps must be at least 2"),
+        (("--warmup", "-1"), "--warmup must be at least 0"),
+        (("--batch", "0"), "--batch must be at least 1"),
+        (("--epochs", "0"), "--epochs must be at least 1"),
+        (("--workers", "-1"), "--workers must be at least 0"),
+        (("--samples", "4"), "4 images are fewer than one batch of 8"),
+        (("--samples", "0"), "0 images are fewer than one batch of 8"),
+        (("--models", " , "), "--models takes all, or names with commas"),
+        (("--models", "fasterrcnn_resnet50_fnp"), "did you mean fasterrcnn_resnet50_fpn"),
+        (("--data", "mnist"), "no data set with boxes 'mnist'"),
+        (("--boxes", "mask"), "--boxes takes trimap, xml, got 'mask'"),
+        (("--classes", "dogs"), "--classes takes breed, species, got 'dogs'"),
+        (("--precision", "int8"), "--precision takes float32, bfloat16, float16, got 'int8'"),
+        (("--size", "0"), "--size takes a number"),
+        (("--format", "trace"), "time profiles only"),
+        (("--device", "cuda:99"), "--device cpu always works"),
+    ],
+)
+def test_what_the_verb_does_not_take(verb, arguments, says):
+    status, out, err = verb(*arguments)
+    assert (status, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1

@@ -1,0 +1,92 @@
+"""How busy the machine is while something runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from layerbench import devices
+from layerbench.instruments import usage
+from layerbench.instruments.usage import UsageSampler
+
+
+def sampling() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "layerbench usage"]
+
+
+def busy(seconds: float) -> None:
+    ends = time.perf_counter() + seconds
+    while time.perf_counter() < ends:
+        sum(range(1000))
+
+
+def test_a_busy_loop_is_seen():
+    with UsageSampler(devices.get("cpu"), interval_s=0.3) as sampler:
+        assert len(sampling()) == 1
+        busy(1.5)
+    found = sampler.usage()
+    assert sampling() == []
+    assert found.samples
+    assert max(sample.process_cpu for sample in found.samples) > 0.3
+    times = [sample.at_s for sample in found.samples]
+    assert times == sorted(times)
+    assert 0 < times[0] < times[-1]
+    for sample in found.samples:
+        assert 0 <= sample.process_cpu <= found.cores
+        assert 0 <= sample.system_cpu <= 1
+        assert sample.resident > 2**20
+        assert (sample.device, sample.allocated) == (None, None)
+    assert (found.interval_s, found.no_device) == (0.3, "")
+
+
+def test_sleep_is_not_busy():
+    with UsageSampler(devices.get("cpu"), interval_s=0.05) as sampler:
+        time.sleep(0.3)
+    samples = sampler.usage().samples
+    assert sum(sample.process_cpu for sample in samples) < 0.9 * len(samples)
+
+
+def test_looking_ends_when_the_body_raises():
+    def broken():
+        assert len(sampling()) == 1
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"), UsageSampler(devices.get("cpu")):
+        broken()
+    assert sampling() == []
+
+
+def test_a_block_too_short_for_a_look():
+    with UsageSampler(devices.get("cpu"), interval_s=60) as sampler:
+        pass
+    assert sampler.usage().samples == ()
+    assert sampler.usage().interval_s == 60
+
+
+def test_many_looks_are_thinned_out_evenly(monkeypatch):
+    monkeypatch.setattr(usage, "MOST_KEPT", 4)
+    sampler = UsageSampler(devices.get("cpu"), interval_s=0.25)
+    with sampler:
+        sampler._samples = looks = [sampler._look() for _ in range(10)]
+    found = sampler.usage()
+    assert found.samples == tuple(looks[::3])
+    assert found.interval_s == pytest.approx(0.75)
+
+
+def test_a_look_that_fails_is_left_out_and_the_others_go_on(monkeypatch):
+    sampler = UsageSampler(devices.get("cpu"), interval_s=0.02)
+    look, calls = sampler._look, []
+
+    def sometimes():
+        calls.append(1)
+        if len(calls) % 2:
+            raise OSError("gone")
+        return look()
+
+    monkeypatch.setattr(sampler, "_look", sometimes)
+    with sampler:
+        while len(calls) < 4:
+            time.sleep(0.01)
+    assert 2 <= len(sampler.usage().samples) <= len(calls) // 2 + 1
