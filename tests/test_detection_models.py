@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.ops import FrozenBatchNorm2d
@@ -22,8 +23,6 @@ from layerbench.detection.memory import made_up
 from layerbench.errors import DeviceUnavailable, LayerbenchError, UnknownModel
 from layerbench.instruments.parts import ITSELF, POSTPROCESSING
 from layerbench.progress import Silent
-from layerbench.records import Summary
-from layerbench.stats import Resampler, summarize
 from layerbench.zoo.family import weights_left_out
 from layerbench.zoo.torchvision import build_detector
 from tests.small_detectors import masked, one_stage, two_stage, with_keypoints
@@ -184,9 +183,9 @@ def small(name: str) -> nn.Module:
     return model
 
 
-def once(inference: forecast._Inference, call: Callable[[], object]) -> Summary:
+def once(inference: forecast._Inference, call: Callable[[], object]) -> NDArray[np.float64]:
     """Instead of several forwards; the whole of it is tested with smaller detectors."""
-    return summarize(np.array([inference._timed(PerfCounter(), call)]), Resampler([1]))
+    return np.array([forecast._timed(PerfCounter(), call)])
 
 
 @every_detector
@@ -200,7 +199,7 @@ def test_a_step_and_a_forward_of_every_detector(name, monkeypatch):
 
     monkeypatch.setattr(forecast, "Stepper", Heard)
     monkeypatch.setattr(forecast, "FEWEST", 1)
-    monkeypatch.setattr(forecast._Inference, "latency", once)
+    monkeypatch.setattr(forecast._Inference, "_times", once)
     # SSD's VGG takes long and has no batch norm, which wants two values.
     batch = 1 if name == "ssd300_vgg16" else 2
     asking = Asking(

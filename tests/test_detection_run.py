@@ -15,9 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from layerbench import cli, store
+from layerbench import cli, devices, store
 from layerbench.detection import models, run
 from layerbench.detection.profiling import PART, PHASE, read_trace
+from layerbench.devices.cpu import CpuType
 from layerbench.records import BOTTLENECKS, STEP_PHASES, DetectionRun
 from tests.small_data import cut_short, pet_name, pets
 from tests.small_detectors import built_small
@@ -134,20 +135,6 @@ def test_the_script_from_another_folder(tmp_path):
     assert "roi_heads.box_predictor.cls_score.weight" in moved
 
 
-def test_the_committed_configuration_asks_for_a_gpu_and_says_what_to_write(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "layerbench", "detect", "--config", str(CONFIG),
-         "--output_dir", str(tmp_path / "out"), "--data_dir", str(tmp_path)],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: no device 'cuda:0' on this machine, which has cpu")
-    assert "--device cpu" in line
-    assert "--device auto" in line
-    assert list(tmp_path.iterdir()) == []
-
-
 # --- on small detectors --------------------------------------------------------------------
 
 
@@ -157,9 +144,9 @@ def detect(monkeypatch, capsys, tmp_path, no_pauses):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(models, "build_detector", built_small)
 
-    def call(*words: object):
-        fixed = ["--device", "cpu", "--threads", 1, "--quiet"]
-        line = ["layerbench", "detect", *words, *fixed]
+    def call(*words: object, device: str | None = "cpu"):
+        there = [] if device is None else ["--device", device]
+        line = ["layerbench", "detect", *words, *there, "--threads", 1, "--quiet"]
         monkeypatch.setattr(sys, "argv", [str(word) for word in line])
         with pytest.raises(SystemExit) as left:
             cli.main()
@@ -167,6 +154,22 @@ def detect(monkeypatch, capsys, tmp_path, no_pauses):
         return left.value.code, shown.out, shown.err
 
     return call
+
+
+def test_the_committed_configuration_asks_for_a_gpu_and_says_what_to_write(
+    detect, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(devices, "device_types", lambda: [CpuType()])
+    pets(tmp_path / "data")
+    said = refused(detect("--config", CONFIG, device=None))
+    assert said.startswith("error: no device 'cuda:0' on this machine, which has cpu")
+    assert "--device cpu" in said
+    assert "--device auto" in said
+    assert not (tmp_path / "outputs").exists()
+    # And with the second of these words it runs.
+    assert detect("--config", CONFIG, "--num_workers", 0, device="auto")[0] == 0
+    record, _ = only_record(tmp_path / "outputs")
+    assert record.environment.device.kind == "cpu"
 
 
 def refused(outcome: tuple[object, str, str], status: int = 2) -> str:
@@ -285,15 +288,14 @@ def test_tuning_from_the_command_line(detect, tmp_path, monkeypatch):
 # --- what is wrong with the data -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_image_that_cannot_be_read_is_fatal_unless_it_is_left_out(detect, tmp_path, workers):
+def test_an_image_that_cannot_be_read_is_fatal_unless_it_is_left_out(detect, tmp_path):
     pets(tmp_path / "data", corrupt=1)
-    words = ("--num_workers", workers, "--profile_steps", 0)
-    said = refused(detect(*words))
+    said = refused(detect("--profile_steps", 0))
     assert f"{pet_name(1)}.jpg (OSError: " in said
     assert "--unreadable skip" in said
     below = tmp_path / "again"
-    status, out, err = detect(*words, "--unreadable", "skip", "--epochs", 2, "--output_dir", below)
+    words = ("--unreadable", "skip", "--epochs", 2, "--num_workers", 1, "--profile_steps", 0)
+    status, out, err = detect(*words, "--output_dir", below)
     assert (status, err) == (0, "")
     record, _ = only_record(below)
     assert [(epoch.images, epoch.unreadable) for epoch in record.epochs] == [(5, 1), (5, 1)]

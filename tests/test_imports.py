@@ -10,9 +10,15 @@ import pytest
 WITHOUT_TORCH = [
     "layerbench",
     "layerbench.assembly",
+    "layerbench.cli.detect",
+    "layerbench.cli.estimate_detection",
     "layerbench.clocks",
     "layerbench.comparison",
     "layerbench.datasets",
+    "layerbench.datasets.boxed",
+    "layerbench.detection",
+    "layerbench.detection.bottleneck",
+    "layerbench.detection.config",
     "layerbench.devices",
     "layerbench.environment",
     "layerbench.errors",
@@ -69,6 +75,34 @@ def test_plain_types_are_had_from_the_package_without_torch(name):
     code = f"import sys, layerbench; layerbench.{name}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+COMMAND = """
+import sys
+from layerbench import cli
+try:
+    cli.main()
+except SystemExit as left:
+    print(left.code, *sorted({"torch", "torchvision"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "shows", "last"),
+    [
+        ("detect --help", "--prefetch_factor", "0"),
+        ("estimate detection --help", "--models", "0"),
+        ("estimate --help", "detection", "0"),
+        # Nor does what is wrong with a configuration.
+        ("detect --config nowhere.toml", "", "2"),
+    ],
+)
+def test_help_and_complaints_load_no_torch(words, shows, last):
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *words.split()], capture_output=True, text=True, check=True
+    )
+    assert shows in done.stdout
+    assert done.stdout.splitlines()[-1] == last
 
 
 def test_every_record_has_a_home():

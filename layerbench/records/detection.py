@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from layerbench.records.timing import Summary
 from layerbench.records.training import PhaseRow
 from layerbench.workload import Frozen
 
+# Of an image, in pixels.
+Side = Annotated[int, Field(ge=1)]
 BoxesFrom = Literal["trimap", "xml"]
 Labels = Literal["breed", "species"]
 BottleneckKind = Literal["data", "copy", "launch", "compute"]
@@ -235,7 +237,7 @@ class DetectionRecipe(Frozen):
     warmup: int = Field(default=3, ge=0)
     profile_steps: int = Field(default=5, ge=0)
     samples: int | None = Field(default=None, ge=1)
-    size: tuple[int, int] | None = None
+    size: tuple[Side, Side] | None = None
     unreadable: Unreadable = "fatal"
     seed: int = Field(default=0, ge=0)
 
