@@ -78,7 +78,13 @@ def read(path: Path | None) -> dict[str, Any]:
     unknown = [name for name in content if name != TABLE]
     if unknown or not isinstance(content.get(TABLE, {}), dict):
         raise UsageError(f"{place} holds one table, [{TABLE}], not {', '.join(unknown) or TABLE}")
-    return {_field(name, place): value for name, value in content.get(TABLE, {}).items()}
+    values: dict[str, Any] = {}
+    for name, value in content.get(TABLE, {}).items():
+        field = _field(name, place)
+        if field in values:
+            raise UsageError(f"{place} says {field} twice: the second time as {name}")
+        values[field] = value
+    return values
 
 
 def settled(

@@ -105,16 +105,21 @@ def _point(
 
 
 def chosen(points: Sequence[TunePoint], within: float = WITHIN) -> Tuning:
-    """The first point with about the throughput of the best.
+    """The first point that waits for next to nothing, or has about the throughput of the best.
 
-    Not by the median step: of steps that wait for several processes in turn only some do.
+    Where nothing is waited for, a higher throughput elsewhere is the machine's doing and not the
+    loader's. Not by the median step: of steps that wait for several processes in turn only some do.
 
     Args:
         points: the cheapest setting first.
-        within: how much less it may be.
+        within: how much may be waited, and how much less the throughput may be.
     """
     best = max(point.images_per_s for point in points)
-    take = next(point for point in points if point.images_per_s >= best * (1 - within))
+    take = next(
+        point
+        for point in points
+        if point.waiting <= within or point.images_per_s >= best * (1 - within)
+    )
     return Tuning(
         points=tuple(points),
         workers=take.workers,

@@ -54,6 +54,10 @@ class UsageSampler:
     ) -> None:
         self._stopped.set()
         self._thread.join()
+        if not self._samples:
+            # Shorter than the time between looks: one look is better than none.
+            with contextlib.suppress(Exception):
+                self._samples.append(self._look())
 
     def usage(self) -> Usage:
         """What was seen, thinned out evenly."""

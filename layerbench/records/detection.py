@@ -356,11 +356,12 @@ class TunePoint(Frozen):
 
 
 class Tuning(Frozen):
-    """Settings of the loader tried, and the one to take: the smallest that is as good as the best.
+    """Settings of the loader tried, and the one to take: the smallest that is good enough.
 
     Attributes:
         workers, prefetch_factor: to take.
-        within: how near to the best the throughput had to be.
+        within: what share of the time it may wait, or how much less than the best throughput it
+            may have.
     """
 
     points: tuple[TunePoint, ...]

@@ -47,7 +47,9 @@ def _document(record: Frozen) -> str:
                 f"{table.title}:",
                 layout.markdown_table(table.header, table.rows, align).rstrip(),
             ]
-    parts += [f"> {line}" for _, lines in found.lists for line in lines]
+    for title, lines in found.lists:
+        if lines:
+            parts.append("\n".join([f"{title}:", "", *(f"- {line}" for line in lines)]))
     return "\n\n".join(parts) + "\n"
 
 

@@ -217,7 +217,7 @@ def _notes(record: DetectionEstimates) -> list[str]:
             "the parts' forward and backward, and what belongs to none, add up to these phases "
             f"within {units.percent(worst, digits=2)}"
         )
-    if any(row.points for row in record.rows):
+    if any(row.trained.proposals is None for row in record.rows):
         notes.append(
             "proposals of a detector without a proposal network are the candidates that go into "
             "non-maximum suppression"
@@ -265,7 +265,8 @@ def _bottleneck(found: Bottleneck | None) -> str:
     if found is None:
         return ""
     part = units.percent(found.shares[found.kind], digits=0)
-    return f"the bottleneck is {BOTTLENECK_NAMES[found.kind]}: {part} of a step"
+    name = BOTTLENECK_NAMES[found.kind].partition(":")[0]
+    return f"the bottleneck is {name}: {part} of a step"
 
 
 def _data(record: DetectionRun) -> str:
@@ -278,7 +279,8 @@ def _data(record: DetectionRun) -> str:
 def _recipe(record: DetectionRun) -> str:
     recipe = record.recipe
     loading = (
-        f"{recipe.workers} further processes load, each {recipe.prefetch_factor} batches ahead"
+        f"{layout.plural(recipe.workers, 'process')} more for loading, prefetch factor "
+        f"{recipe.prefetch_factor}"
         if recipe.workers
         else "images are loaded in the training process"
     )
@@ -420,8 +422,10 @@ def _tuning(tuning: Tuning | None) -> Table:
         for point in tuning.points
     ]
     header = ["workers", "prefetch factor", "step ms", "images/s", "waiting for data", ""]
+    near = units.percent(tuning.within)
     title = (
-        f"Settings of the loader (the smallest within {units.percent(tuning.within)} of the best)"
+        f"Settings of the loader (the smallest that waits at most {near} of the time, or is within "
+        f"{near} of the best)"
     )
     return Table(title, header, rows, "rr.rrl")
 
