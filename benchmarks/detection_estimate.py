@@ -45,13 +45,14 @@ def main(
     repeats: Annotated[int, typer.Option(help="Of each detector.")] = 5,
     threads: Annotated[int, typer.Option(help="Intra-op CPU threads.")] = 1,
     how: Annotated[How, typer.Option(help="When the epoch runs.")] = How.in_turn,
+    models: Annotated[str, typer.Option(help="With commas.")] = ",".join(MODELS),
 ) -> None:
     """Print each trial as soon as it is known, and then the table."""
     from tests.small_data import pets
 
     rows = []
     measure = _in_turn if how is How.in_turn else _one_after_the_other
-    for model in MODELS:
+    for model in models.split(","):
         found: list[Trial] = []
         with tempfile.TemporaryDirectory() as folder:
             pets(Path(folder), train=IMAGES[model], test=1)

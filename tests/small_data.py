@@ -99,7 +99,9 @@ def pet_name(number: int) -> str:
 def pet_box(number: int) -> tuple[int, int, int, int]:
     """Left, upper, right and lower edge of the animal that `pets` draws; the left half is head."""
     width, height = PET_SIZES[number % len(PET_SIZES)]
-    return 4 + number, 7, width // 2 + number, height - 5
+    # Each stands a pixel further to the right than the one before, as long as there is room.
+    along = number % (width // 2 - 4)
+    return 4 + along, 7, width // 2 + along, height - 5
 
 
 def pets(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from layerbench import reporters, static, store
+from layerbench import detection, reporters, static, store
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "ci" / "compare.sh"
@@ -71,14 +73,20 @@ def test_without_arguments_it_says_how(tmp_path):
 
 
 TRAINED = sorted((ROOT / "examples" / "training").rglob("*.json"))
+DETECTED = sorted((ROOT / "examples" / "detection").rglob("*.json"))
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in TRAINED if p.name != store.RECIPE], ids=lambda path: path.name
+    "path",
+    [p for p in (*TRAINED, *DETECTED) if p.name != store.RECIPE],
+    ids=lambda path: path.name,
 )
-def test_the_reports_of_the_training_example_are_those_of_their_records(path: Path):
+def test_the_reports_of_the_examples_are_those_of_their_records(path: Path):
     record = store.read_record(path)
-    texts = {"run.json": {"stats.log": "txt", "metrics.csv": "csv"}}
+    texts = {
+        "run.json": {"stats.log": "txt", "metrics.csv": "csv"},
+        "detection.json": {"report.txt": "txt", "metrics.csv": "csv"},
+    }
     others = {path.with_suffix(f".{name}").name: name for name in ("txt", "csv", "md")}
     beside = texts.get(path.name, others)
     found = {name: format for name, format in beside.items() if (path.parent / name).exists()}
@@ -98,3 +106,29 @@ def test_the_training_example_reads_digits():
 def test_what_no_machine_can_change_of_the_profiled_step_is_as_committed():
     (path,) = (ROOT / "examples" / "training").glob("*/*_train_sgd.json")
     assert list(static.complaints([path])) == [(path, None)]
+
+
+def test_the_detection_example_measured_every_detector():
+    (path,) = (ROOT / "examples" / "detection").glob("*/detection_*.json")
+    record = store.read_record(path)
+    assert [row.model for row in record.rows] == list(detection.names())
+    assert record.failures == ()
+    assert record.environment.software.dirty is False
+    for row in record.rows:
+        assert row.parts_ratio == pytest.approx(1, abs=0.02), row.model
+        assert row.memory is not None, row.model
+        assert row.forward_s > 0, row.model
+        assert row.backward_s > 0, row.model
+        assert row.inferred.detections is not None, row.model
+
+
+def test_the_detection_example_is_taken_apart():
+    (path,) = (path for path in DETECTED if path.name == "detection.json")
+    record = store.read_record(path)
+    assert record.parts_ratio == pytest.approx(1, abs=0.02)
+    assert {part.name for part in record.parts} >= {"transform", "backbone", "RPN", "heads"}
+    assert record.bottleneck is not None
+    assert record.tuning is not None
+    trace = json.loads(gzip.decompress((path.parent / "trace.json.gz").read_bytes()))
+    names = {event.get("name") for event in trace["traceEvents"]}
+    assert {"layerbench part: backbone", "layerbench phase: backward"} <= names

@@ -7,7 +7,7 @@ CDPATH='' cd -- "$(dirname -- "$0")/../.."
 
 out=examples/detection
 
-"$PYTHON" -m layerbench estimate detection --models all --batch 1 --epochs 3 --samples 50000 --seconds 5 \
+"$PYTHON" -m layerbench estimate detection --models all --batch 2 --epochs 3 --samples 50000 --warmup 1 --steps 3 --seconds 0 \
     --device cpu --out "$out" --format txt,json,md,csv
 "$PYTHON" -m layerbench detect --model fasterrcnn_mobilenet_v3_large_320_fpn --data synthetic --samples 60 \
     --device cpu --tune --profile_steps 2 --no-save_weights --output_dir "$out/outputs" "$@"
