@@ -125,7 +125,7 @@ def command(
 
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import shown
-    from layerbench.detection.forecast import SAMPLES, Asking, estimate_detectors
+    from layerbench.detection.forecast import SAMPLES, STILL, Asking, estimate_detectors
     from layerbench.detection.loop import Learning
 
     asking = Asking(
@@ -138,7 +138,9 @@ def command(
         download=download,
         boxes=_options.one_of("--boxes", boxes, _options.BOXES_FROM),
         labels=_options.one_of("--classes", classes, _options.LABELS),
-        learning=Learning(precision=_options.one_of("--precision", precision, _options.PRECISIONS)),
+        learning=Learning(
+            lr=STILL, precision=_options.one_of("--precision", precision, _options.PRECISIONS)
+        ),
         workers=workers,
         warmup=warmup,
         steps=steps,

@@ -75,6 +75,9 @@ from layerbench.training.extrapolation import (
 )
 
 SAMPLES = 50_000
+# So small that the weights stay as they are: with random ones and without batch norms (SSD300) the
+# usual rate drives the losses out of all numbers within a few steps, and no rate changes the time.
+STILL = 1e-9
 MOST_EPOCHS = 1000
 # Forwards that detect: not kept, and the fewest and the most that are.
 WARM_FORWARDS = 1
@@ -109,7 +112,7 @@ class Asking:
     download: bool = False
     boxes: BoxesFrom = "trimap"
     labels: Labels = "breed"
-    learning: Learning = field(default_factory=Learning)
+    learning: Learning = field(default_factory=lambda: Learning(lr=STILL))
     workers: int = 0
     prefetch_factor: int | None = None
     warmup: int = 2
