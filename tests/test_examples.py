@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from layerbench import reporters, static, store
+from layerbench import detection, reporters, static, store
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "ci" / "compare.sh"
@@ -106,6 +106,20 @@ def test_the_training_example_reads_digits():
 def test_what_no_machine_can_change_of_the_profiled_step_is_as_committed():
     (path,) = (ROOT / "examples" / "training").glob("*/*_train_sgd.json")
     assert list(static.complaints([path])) == [(path, None)]
+
+
+def test_the_detection_example_measured_every_detector():
+    (path,) = (ROOT / "examples" / "detection").glob("*/detection_*.json")
+    record = store.read_record(path)
+    assert [row.model for row in record.rows] == list(detection.names())
+    assert record.failures == ()
+    assert record.environment.software.dirty is False
+    for row in record.rows:
+        assert row.parts_ratio == pytest.approx(1, abs=0.02), row.model
+        assert row.memory is not None, row.model
+        assert row.forward_s > 0, row.model
+        assert row.backward_s > 0, row.model
+        assert row.inferred.detections is not None, row.model
 
 
 def test_the_detection_example_is_taken_apart():
