@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,3 +113,9 @@ def fingerprint(model: nn.Module) -> dict[str, Any]:
     for name, parameter in model.named_parameters():
         found[f"{name}.grad"] = parameter.grad
     return found
+
+
+def read_trace(path: Path) -> bytes:
+    """The JSON of a trace, compressed or not."""
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data

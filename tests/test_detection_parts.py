@@ -16,7 +16,7 @@ from layerbench.detection import profiling
 from layerbench.detection.batches import NoMoreBatches, Readable
 from layerbench.detection.loop import Learning, Stepper, boxes_in, found_in, part_times
 from layerbench.detection.memory import made_up
-from layerbench.detection.profiling import PART, PHASE, profile_steps, read_trace, summarized
+from layerbench.detection.profiling import PART, PHASE, profile_steps, summarized
 from layerbench.errors import ModelRunError, OutputError, TrainingStopped
 from layerbench.instruments.parts import ITSELF, POSTPROCESSING, parts_of
 from layerbench.instruments.training import StepTimer
@@ -27,6 +27,7 @@ from tests.test_training_timer import Passing, Takes, step_of
 
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
 SIZE = (40, 56)
+from tests.small_detectors import read_trace
 
 
 class Transform(Takes):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from layerbench import cli, devices, store
 from layerbench.detection import models, run
-from layerbench.detection.profiling import PART, PHASE, read_trace
+from layerbench.detection.profiling import PART, PHASE
 from layerbench.devices.cpu import CpuType
 from layerbench.instruments.usage import UsageSampler
 from layerbench.records import BOTTLENECKS, STEP_PHASES, DetectionRun
@@ -44,6 +44,7 @@ KINDS = {
     "masks": "maskrcnn_resnet50_fpn",
     "keypoints": "keypointrcnn_resnet50_fpn",
 }
+from tests.small_detectors import read_trace
 
 
 def only_record(below: Path) -> tuple[DetectionRun, Path]:

@@ -11,8 +11,8 @@ from layerbench.records import BOTTLENECKS, Bottleneck, BottleneckKind
 
 # A share from which on advice is given about it even where it is not the largest.
 WORTH_A_WORD = 0.1
-# A loader's cost that could be had by other processes.
-WAITING_PHASES = {"data": "data", "copy": "copy"}
+# Phases in which no work is done.
+WAITING_PHASES = ("data", "copy")
 
 
 def judge(

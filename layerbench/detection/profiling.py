@@ -166,16 +166,6 @@ def _write_trace(profiler: Any, path: Path) -> None:  # noqa: ANN401 - torch's p
     store.write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def read_trace(path: Path) -> bytes:
-    """The trace's JSON.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    data = path.read_bytes()
-    return gzip.decompress(data) if path.suffix == ".gz" else data
-
-
 # --- adding up -----------------------------------------------------------------------------
 
 
