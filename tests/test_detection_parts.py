@@ -22,12 +22,18 @@ from layerbench.instruments.parts import ITSELF, POSTPROCESSING, parts_of
 from layerbench.instruments.training import StepTimer
 from layerbench.records import STEP_PHASES
 from tests.models import Small
-from tests.small_detectors import fingerprint, masked, one_stage, two_stage, with_keypoints
+from tests.small_detectors import (
+    fingerprint,
+    masked,
+    one_stage,
+    read_trace,
+    two_stage,
+    with_keypoints,
+)
 from tests.test_training_timer import Passing, Takes, step_of
 
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
 SIZE = (40, 56)
-from tests.small_detectors import read_trace
 
 
 class Transform(Takes):

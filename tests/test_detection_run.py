@@ -23,7 +23,7 @@ from layerbench.devices.cpu import CpuType
 from layerbench.instruments.usage import UsageSampler
 from layerbench.records import BOTTLENECKS, STEP_PHASES, DetectionRun
 from tests.small_data import cut_short, pet_name, pets
-from tests.small_detectors import built_small
+from tests.small_detectors import built_small, read_trace
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / ".config" / "config.toml"
@@ -44,7 +44,6 @@ KINDS = {
     "masks": "maskrcnn_resnet50_fpn",
     "keypoints": "keypointrcnn_resnet50_fpn",
 }
-from tests.small_detectors import read_trace
 
 
 def only_record(below: Path) -> tuple[DetectionRun, Path]:
