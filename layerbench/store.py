@@ -357,6 +357,8 @@ def place(
         what = models[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
         size = "x".join(map(str, record.size))
         name = f"detection_{model_name(what)}_{record.data}_{size}_b{record.batch}"
+        if record.min_size is not None:
+            name += f"_min{record.min_size}"
         return out / record.environment.device.slug / name
     if record.record == "training profile":
         name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"

@@ -94,9 +94,12 @@ SMALL_DETECTORS = {
 }
 
 
-def built_small(model: str, classes: int | None, weights: str | None) -> nn.Module:
+def built_small(
+    model: str, classes: int | None, weights: str | None, min_size: int | None = None
+) -> nn.Module:
     """Stands for `layerbench.zoo.torchvision.build_detector`."""
     assert weights is None
+    assert min_size is None
     return SMALL_DETECTORS[model](4 if classes is None else classes)
 
 

@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import boxes as box_ops
 
 import layerbench
-from layerbench import cli, detection, store
+from layerbench import cli, detection, devices, store
 from layerbench.detection import content, forecast, models
 from layerbench.detection.content import (
     FoundCount,
@@ -23,6 +23,7 @@ from layerbench.detection.content import (
     measured_points,
 )
 from layerbench.errors import UsageError
+from layerbench.progress import Silent
 from layerbench.records import (
     STEP_PHASES,
     ContentFit,
@@ -40,8 +41,6 @@ from tests.small_detectors import (
     two_stage,
     with_keypoints,
 )
-
-pytestmark = pytest.mark.usefixtures("no_pauses")
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUT = (3, 40, 56)
@@ -366,9 +365,38 @@ def asked(**changes: object) -> forecast.Asking:
     return forecast.Asking(**{**given, "content": False, "memory": False, **changes})
 
 
+def test_few_steps_do_where_each_takes_long(monkeypatch):
+    monkeypatch.setattr(forecast, "SLOW_S", 0.0)
+    asking = asked(warmup=2, steps=9)
+    found = forecast._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
+    assert (found.warmup, found.step.n) == (1, 2)
+    assert (found.one_image.n, found.one_batch.n) == (2, 2)
+    assert {row.inference.n for row in found.parts if row.inference} == {2}
+    # What was asked for at least in time is still given.
+    asking = asked(warmup=2, steps=3, seconds=0.3)
+    longer = forecast._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
+    assert longer.step.n * longer.step.mean > 0.1
+
+
+def test_a_chosen_size_for_all(verb, tmp_path):
+    status, _, err = verb(
+        "--models", f"fasterrcnn_mobilenet_v3_large_320_fpn,{LITE}", "--batch", 1, "--no-content",
+        "--no-memory", *QUICK, "--min_size", 48, "--out", tmp_path, "--format", "json,txt",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    (path,) = tmp_path.glob("*/detection_*_40x56_b1_min48.json")
+    record = store.read_record(path)
+    assert (record.min_size, len(record.rows)) == (48, 1)
+    (failure,) = record.failures
+    assert (failure.model, "takes images of one size" in failure.why) == (LITE, True)
+    assert "to 48 pixels at the shorter side" in " ".join(
+        path.with_suffix(".txt").read_text().split()
+    )
+
+
 def test_one_that_fails_is_named_and_the_others_are_measured(small, monkeypatch):
-    def broken(model, classes, weights):
-        made = built_small(model, classes, weights)
+    def broken(model, classes, weights, min_size):
+        made = built_small(model, classes, weights, min_size)
         if model.startswith("mask"):
             made.roi_heads.mask_head = None
             made.backbone.out_channels = 5

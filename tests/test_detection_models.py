@@ -20,14 +20,12 @@ from layerbench.detection.batches import ForModel
 from layerbench.detection.forecast import Asking
 from layerbench.detection.loop import Stepped, Stepper
 from layerbench.detection.memory import made_up
-from layerbench.errors import DeviceUnavailable, LayerbenchError, UnknownModel
+from layerbench.errors import DeviceUnavailable, LayerbenchError, UnknownModel, UsageError
 from layerbench.instruments.parts import ITSELF, POSTPROCESSING
 from layerbench.progress import Silent
 from layerbench.zoo.family import weights_left_out
 from layerbench.zoo.torchvision import build_detector
 from tests.small_detectors import masked, one_stage, two_stage, with_keypoints
-
-pytestmark = pytest.mark.usefixtures("no_pauses")
 
 LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
 LITE = "ssdlite320_mobilenet_v3_large"
@@ -321,3 +319,13 @@ def test_weights_that_cannot_be_fetched(monkeypatch):
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
     with pytest.raises(LayerbenchError, match="check the network"):
         detection.get_model(LITE)
+
+
+# --- the size that images are resized to ---------------------------------------------------
+
+
+def test_a_chosen_shorter_side():
+    images, _ = models.build(LIGHT, min_size=48).transform([torch.rand(3, 60, 90)])
+    assert images.image_sizes == [(48, 72)]
+    with pytest.raises(UsageError, match="ssd300_vgg16 takes images of one size"):
+        models.build("ssd300_vgg16", min_size=48)

@@ -3,6 +3,9 @@
 A verb's file exposes ``NAME`` and ``command``, a function with typer's annotations, and imports
 nothing but typer before it runs, so that ``--help`` answers at once. A name of two words is a verb
 and what it is done to: ``estimate training-time``.
+
+What a command line does not say is read from the environment: ``--seconds`` of ``sweep`` from
+``LAYERBENCH_SWEEP_SECONDS``.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ import typer
 from layerbench.errors import LayerbenchError
 
 INTERRUPTED = 130
+# Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
+ENVIRONMENT = "LAYERBENCH"
 GROUPS = {"estimate": "Say beforehand what something will take."}
 
 
@@ -35,13 +40,13 @@ def verbs() -> dict[str, ModuleType]:
 
 def main() -> NoReturn:
     """The command ``layerbench VERB ...``."""
-    app = _application()
+    app = _application(ENVIRONMENT)
     app.callback()(_about)
     groups: dict[str, typer.Typer] = {}
     for name, file in sorted(_asked_for(sys.argv[1:]).items()):
         group, _, rest = name.partition(" ")
         if rest and group not in groups:
-            groups[group] = _application()
+            groups[group] = _application(f"{ENVIRONMENT}_{group.upper()}")
             groups[group].callback()(_about)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         owner = groups[group] if rest else app
@@ -63,7 +68,7 @@ def _asked_for(words: list[str]) -> dict[str, ModuleType]:
 def run(verb: str) -> NoReturn:
     """One verb as a script of its own: ``python timer.py ...``."""
     file = importlib.import_module(f"{__name__}.{verb}")
-    app = _application()
+    app = _application(f"{ENVIRONMENT}_{verb.upper()}")
     app.command(help=file.command.__doc__)(file.command)
     _invoke(app)
 
@@ -90,22 +95,39 @@ def options_of(verb: str, words: list[str]) -> tuple[dict[str, Any], set[str]]:
 
 
 def _about() -> None:
-    """How long each layer of a PyTorch vision model takes, and whether to trust the number."""
+    """How long each layer of a PyTorch vision model takes, and whether to trust the number.
+
+    Options not given are read from the environment: LAYERBENCH_SWEEP_SECONDS for sweep's --seconds.
+    """
 
 
-def _application() -> typer.Typer:
+def _application(environment: str | None = None) -> typer.Typer:
+    """With options from the variables that begin like this; ``None`` reads none."""
+    settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+    if environment is not None:
+        settings["auto_envvar_prefix"] = environment
     return typer.Typer(
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=settings,
     )
+
+
+def _variables_unsaid(command: Any) -> None:  # noqa: ANN401 - typer's own copy of click
+    """Keep each option's variable out of its help, where it would only repeat the name."""
+    for option in command.params:
+        option.show_envvar = False
+    for further in getattr(command, "commands", {}).values():
+        _variables_unsaid(further)
 
 
 def _invoke(app: typer.Typer) -> NoReturn:
     """Run and leave with the status that the outcome deserves; never with a traceback of ours."""
+    command: Any = typer.main.get_command(app)
+    _variables_unsaid(command)
     try:
-        status: Any = app(standalone_mode=False)
+        status: Any = command(standalone_mode=False)
     except LayerbenchError as error:
         _complain(f"error: {_one_line(error)}")
         sys.exit(error.exit_status)

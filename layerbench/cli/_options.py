@@ -160,6 +160,16 @@ Autocast = Annotated[
     str,
     typer.Option(help="float32, or by autocast bfloat16 or float16.", rich_help_panel=WORKLOAD),
 ]
+MinSize = Annotated[
+    int | None,
+    typer.Option(
+        "--min_size",
+        "--min-size",
+        help="The shorter side that a detector resizes its images to.",
+        show_default="its own, 800 for most",
+        rich_help_panel=WORKLOAD,
+    ),
+]
 Workers = Annotated[int, typer.Option(help="Processes that load images.", rich_help_panel=PLAN)]
 
 

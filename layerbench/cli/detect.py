@@ -82,6 +82,7 @@ def command(
             rich_help_panel=_options.WORKLOAD,
         ),
     ] = None,
+    min_size: _options.MinSize = None,
     samples: _options.Samples = None,
     size: Annotated[
         str | None,
@@ -237,6 +238,7 @@ def command(
             "boxes": boxes,
             "labels": classes,
             "pretrained": pretrained,
+            "min_size": min_size,
             "samples": samples,
             "size": _options.size_of(size),
             "batch": batch_size,

@@ -47,6 +47,7 @@ def command(
             rich_help_panel=_options.WORKLOAD,
         ),
     ] = "224",
+    min_size: _options.MinSize = None,
     data: _options.BoxedData = "synthetic",
     data_dir: _options.DataDir = Path("data"),
     download: _options.Download = False,
@@ -57,10 +58,18 @@ def command(
     threads: _options.Threads = None,
     workers: _options.Workers = 0,
     warmup: Annotated[
-        int, typer.Option(help="Training steps that do not count.", rich_help_panel=PLAN)
+        int,
+        typer.Option(
+            help="Training steps that do not count; one where a step takes over 20 s.",
+            rich_help_panel=PLAN,
+        ),
     ] = 2,
     steps: Annotated[
-        int, typer.Option(help="Training steps measured at least.", rich_help_panel=PLAN)
+        int,
+        typer.Option(
+            help="Training steps measured at least; two where a step takes over 20 s.",
+            rich_help_panel=PLAN,
+        ),
     ] = 5,
     seconds: Annotated[
         float,
@@ -115,6 +124,7 @@ def command(
         ("--batch", batch, 1),
         ("--epochs", epochs, 1),
         ("--threads", 1 if threads is None else threads, 1),
+        ("--min_size", 1 if min_size is None else min_size, 1),
     ):
         _options.at_least(option, value, least)
     wanted = [name.strip() for name in models.split(",") if name.strip()]
@@ -133,6 +143,7 @@ def command(
         epochs=epochs,
         samples=SAMPLES if samples is None and data == "synthetic" else samples,
         size=height_width,
+        min_size=min_size,
         data=data,
         data_dir=data_dir,
         download=download,

@@ -79,9 +79,12 @@ SAMPLES = 50_000
 # usual rate drives the losses out of all numbers within a few steps, and no rate changes the time.
 STILL = 1e-9
 MOST_EPOCHS = 1000
-# Forwards that detect: not kept, and the fewest and the most that are.
-WARM_FORWARDS = 1
+# Where a step or a forward takes so many seconds, few of them have to do.
+SLOW_S = 20.0
+SLOW_WARMUP, SLOW_STEPS = 1, 2
+# Forwards that detect: the fewest and the most that are kept.
 FEWEST, MOST = 3, 50
+SLOW_FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,13 @@ class Asking:
         batch, epochs, samples: of the training; ``samples`` of ``None`` are as many as the data
             set has.
         size: height and width of made-up images.
+        min_size: the shorter side that detectors resize images to; ``None`` for their own.
         data: a data set with boxes; ``data_dir``: where such lie; ``download``: fetch it.
         boxes, labels: what of it is learned, where it leaves a choice.
         learning: how the detector learns.
         workers, prefetch_factor: of the loader.
-        warmup, steps: training steps that do not count, and the fewest that are measured.
+        warmup, steps: training steps that do not count, and the fewest that are measured; one and
+            two where a step takes longer than `SLOW_S`.
         seconds: that training is measured at least, and about half as long inference.
         content: whether inference is measured with several amounts found.
         memory: whether the tensors of a step are traced.
@@ -107,6 +112,7 @@ class Asking:
     epochs: int = 3
     samples: int | None = SAMPLES
     size: tuple[int, int] = (224, 224)
+    min_size: int | None = None
     data: str = "synthetic"
     data_dir: Path = Path("data")
     download: bool = False
@@ -209,6 +215,7 @@ def estimate_detectors(
         epochs=asking.epochs,
         samples=samples,
         size=asking.size,
+        min_size=asking.min_size,
         data=asking.data,
         workers=asking.workers,
         precision=asking.learning.precision,
@@ -298,10 +305,10 @@ class _Subject:
         # Before the training, which changes what is found.
         inferred = self._inferred()
         trained = self._trained()
-        figured = Figured.of(trained.measured, asking.warmup)
+        figured = Figured.of(trained.measured, trained.warmup)
         steps = self._samples // asking.batch
         epoch, training = extrapolated(figured, steps, 0.0, asking.epochs)
-        counted = trained.steps[asking.warmup :]
+        counted = trained.steps[trained.warmup :]
         parts = part_times(trained.parts, [step.timed for step in counted])
         return DetectorEstimate(
             model=self._name,
@@ -353,10 +360,14 @@ class _Subject:
             )
         )
         stepper = Stepper(self._name, self._model, asking.learning, self._device)
-        fewest = asking.warmup + asking.steps
+        warmup, fewest = asking.warmup, asking.warmup + asking.steps
         steps: list[Stepped] = []
         firsts: list[int] = []
         begins = time.perf_counter()
+
+        def enough() -> bool:
+            return len(steps) >= fewest and time.perf_counter() - begins >= asking.seconds
+
         with torch.enable_grad(), garbage_collection_off():
             for epoch in range(1, MOST_EPOCHS + 1):
                 order.set(epoch, 0, min(order.steps, fewest))
@@ -365,19 +376,24 @@ class _Subject:
                 with suppress(NoMoreBatches):
                     for _ in range(len(order)):
                         steps.append(stepper.step(reading.next))
+                        if len(steps) == 1 and _seconds(steps[0]) > SLOW_S:
+                            warmup = min(SLOW_WARMUP, asking.warmup)
+                            fewest = warmup + SLOW_STEPS
                         self._progress.step("training", len(steps), max(fewest, len(steps)))
+                        if fewest < len(order) and enough():
+                            break
                 if firsts[-1] == len(steps):
                     raise DataError(f"no image of {asking.data} can be read")
                 if reading.skipped and epoch == 1:
                     self._notes.append(f"images that cannot be read are left out: {reading.names}")
-                if len(steps) >= fewest and time.perf_counter() - begins >= asking.seconds:
+                if enough():
                     break
         wall = time.perf_counter() - begins
         times = [step.timed.phases_ns for step in steps]
         inside = sum(map(sum, times)) * figures.NANOSECOND
         between = max(0.0, wall - inside - sum(loading.seconds))
         measured = Measured(times, firsts, loading.seconds, between)
-        return _Trained(measured, steps, stepper.parts)
+        return _Trained(measured, steps, warmup, stepper.parts)
 
     def _inferred(self) -> _Inferred:
         asking = self._asking
@@ -413,18 +429,25 @@ class _Subject:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The steps that ran, and the names of the detector's parts."""
+    """The steps that ran, how many of them do not count, and the names of the detector's parts."""
 
     measured: Measured
     steps: list[Stepped]
+    warmup: int
     parts: tuple[str, ...]
+
+
+def _seconds(step: Stepped) -> float:
+    return sum(step.timed.phases_ns) * figures.NANOSECOND
 
 
 def _built(model: str | nn.Module, asking: Asking, classes: int) -> nn.Module:
     """With torchvision's classes for made-up images, which stand for any."""
     if isinstance(model, str):
         count = None if asking.data == "synthetic" else classes
-        return models.build(models.check(model), classes=count, seed=asking.seed)
+        return models.build(
+            models.check(model), classes=count, min_size=asking.min_size, seed=asking.seed
+        )
     return copy.deepcopy(model)
 
 
@@ -475,6 +498,7 @@ class _Inference:
         """All of it."""
         one = self._summary(self._times(lambda: self._model(self._images[:1])))
         batch_s = self._times(lambda: self._model(self._images))
+        parts = self._parts(min(FEWEST, len(batch_s)))
         found = FoundCount(self._model).of(lambda: self._model(self._images), len(self._images))
         points = (
             measured_points(
@@ -483,12 +507,12 @@ class _Inference:
             if self._content and can_be_limited(self._model)
             else []
         )
-        return _Inferred(one, self._summary(batch_s), batch_s, found, self._parts(), tuple(points))
+        return _Inferred(one, self._summary(batch_s), batch_s, found, parts, tuple(points))
 
-    def _parts(self) -> dict[str, Summary | None]:
+    def _parts(self, count: int) -> dict[str, Summary | None]:
         found = parts_of(self._model)
         timer = StepTimer(found.timed, found.owners, len(found.names), self._device.clock())
-        forwards = [timer.forward_only(lambda: self._model(self._images)) for _ in range(FEWEST)]
+        forwards = [timer.forward_only(lambda: self._model(self._images)) for _ in range(count)]
         times = np.stack([forward.self_ns for forward in forwards])
         return {
             name: figures.summary(times[:, row]) if times[:, row].any() else None
@@ -498,7 +522,10 @@ class _Inference:
     def _times(self, call: Callable[[], Any]) -> NDArray[np.float64]:
         """Seconds of a call, as often as the time allows."""
         clock = self._device.clock()
-        expected = min(_timed(clock, call) for _ in range(WARM_FORWARDS + 1))
+        first = _timed(clock, call)
+        if first > SLOW_S:
+            return np.array([_timed(clock, call) for _ in range(SLOW_FEWEST)])
+        expected = min(first, _timed(clock, call))
         count = int(min(max(self._seconds / max(expected, 1e-9), FEWEST), MOST))
         return np.array([_timed(clock, call) for _ in range(count)])
 
@@ -539,9 +566,14 @@ def _assumptions(asking: Asking, samples: int) -> Iterator[str]:
     )
     if asking.data == "synthetic":
         height, width = asking.size
+        resized = (
+            "most to 800 pixels and more"
+            if asking.min_size is None
+            else f"to {asking.min_size} pixels at the shorter side"
+        )
         yield (
             f"The images are made up, {height}x{width}, decoded from JPEG at each reading; each "
-            "has several boxes. Detectors resize them: most to 800 pixels and more."
+            f"has several boxes. Detectors resize them: {resized}."
         )
     yield (
         "The weights are random: what such a detector finds is stated beside the time, and how the "

@@ -57,7 +57,12 @@ def get_device() -> torch.device:
 
 
 def build(
-    name: str, *, pretrained: bool = False, classes: int | None = None, seed: int = 0
+    name: str,
+    *,
+    pretrained: bool = False,
+    classes: int | None = None,
+    min_size: int | None = None,
+    seed: int = 0,
 ) -> nn.Module:
     """A detector on the CPU.
 
@@ -65,13 +70,15 @@ def build(
         name: one of `names`.
         pretrained: see `layerbench.zoo.torchvision.build_detector`.
         classes: with the background; ``None`` for as many as torchvision's.
+        min_size: see `layerbench.zoo.torchvision.build_detector`.
         seed: of what is random.
 
     Raises:
         LayerbenchError: the weights cannot be loaded.
+        UsageError: the detector's size cannot be chosen.
     """
     with seeded_on_cpu(seed):
-        return build_detector(name, classes, "DEFAULT" if pretrained else None)
+        return build_detector(name, classes, "DEFAULT" if pretrained else None, min_size)
 
 
 def class_count(model: nn.Module) -> int | None:

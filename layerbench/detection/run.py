@@ -155,6 +155,7 @@ class _Run:
             recipe.model,
             pretrained=recipe.pretrained,
             classes=len(splits.classes),
+            min_size=recipe.min_size,
             seed=recipe.seed,
         )
         self._splits = _open(recipe, around, masks=True) if models.wants_masks(model) else splits

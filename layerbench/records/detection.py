@@ -176,6 +176,7 @@ class DetectionEstimates(Frozen):
     Attributes:
         batch, epochs, samples: of the training.
         size: height and width of the images handed over; each detector resizes them itself.
+        min_size: the shorter side that they resize them to; ``None`` for each detector's own.
         data: what the images are.
         workers: further processes that load images.
         rows: detectors in the order asked for; ``failures``: those that could not be measured.
@@ -188,6 +189,7 @@ class DetectionEstimates(Frozen):
     epochs: int = Field(ge=1)
     samples: int = Field(ge=1)
     size: tuple[int, int]
+    min_size: Side | None = None
     data: str
     workers: int = Field(ge=0)
     precision: Precision = "float32"
@@ -209,6 +211,7 @@ class DetectionRecipe(Frozen):
         model: a torchvision detector's name.
         data: ``pets`` or ``synthetic``; ``boxes``, ``labels``: what of it is learned.
         pretrained: begin with published weights.
+        min_size: the shorter side that the detector resizes images to; ``None`` for its own.
         epochs, batch: of the training; ``limit``: steps of an epoch at most.
         workers: further processes that load images; ``prefetch_factor``: batches that each of
             them has ready.
@@ -225,6 +228,7 @@ class DetectionRecipe(Frozen):
     boxes: BoxesFrom = "trimap"
     labels: Labels = "breed"
     pretrained: bool = False
+    min_size: Side | None = None
     epochs: int = Field(default=1, ge=1)
     batch: int = Field(default=2, ge=1)
     limit: int | None = Field(default=None, ge=1)

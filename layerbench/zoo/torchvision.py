@@ -91,7 +91,9 @@ def detectors() -> list[str]:
     return list(list_models(module=detection))
 
 
-def build_detector(model: str, classes: int | None, weights: str | None) -> nn.Module:
+def build_detector(
+    model: str, classes: int | None, weights: str | None, min_size: int | None = None
+) -> nn.Module:
     """A detector on the CPU for any number of classes.
 
     With weights and another number of classes than they were trained for, what the classes do not
@@ -101,16 +103,20 @@ def build_detector(model: str, classes: int | None, weights: str | None) -> nn.M
         model: one of `detectors`.
         classes: with the background; ``None`` for as many as torchvision's.
         weights: a name among the model's weights, or ``None`` for random ones.
+        min_size: the shorter side in pixels that images are resized to; ``None`` for the
+            detector's own.
 
     Raises:
         LayerbenchError: the weights cannot be loaded.
+        UsageError: the detector takes images of one size only, and ``min_size`` is given.
     """
+    size = _shorter_side(model, min_size)
     if classes is None or weights is None:
-        return _build(model, weights, {} if classes is None else {"num_classes": classes})
-    trained = _build(model, weights, {})
+        return _build(model, weights, size | ({} if classes is None else {"num_classes": classes}))
+    trained = _build(model, weights, size)
     # As its weights configure it: frozen batch norms and their eps, fewer layers that are trained.
     with _loading_nothing(), _any_number_of_classes(model):
-        module: nn.Module = _builder(model)(weights=weights, num_classes=classes)
+        module: nn.Module = _builder(model)(weights=weights, num_classes=classes, **size)
     own = module.state_dict()
     given = trained.state_dict().items()
     fitting = {
@@ -118,6 +124,15 @@ def build_detector(model: str, classes: int | None, weights: str | None) -> nn.M
     }
     module.load_state_dict(fitting, strict=False)
     return module
+
+
+def _shorter_side(model: str, min_size: int | None) -> dict[str, Any]:
+    if min_size is None:
+        return {}
+    if model.startswith("ssd"):
+        # Its default boxes and last convolutions are made for that size.
+        raise UsageError(f"{model} takes images of one size: leave --min_size out")
+    return {"min_size": min_size}
 
 
 def _builder(model: str) -> Callable[..., nn.Module]:

@@ -291,6 +291,9 @@ def _recipe(record: DetectionRun) -> str:
         f"{recipe.weight_decay:g}",
         recipe.precision,
         "published weights" if recipe.pretrained else "random weights",
+        f"images resized to {recipe.min_size} pixels at the shorter side"
+        if recipe.min_size
+        else "",
         loading,
         f"at most {recipe.limit} steps an epoch" if recipe.limit else "",
         f"seed {recipe.seed}",
