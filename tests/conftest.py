@@ -39,8 +39,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     return check
 
 
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Measure at once: no wait to see whether a loaded machine still is, and short collections."""
     monkeypatch.setattr(environment, "LOOK_S", 0.01)
     # What is there already, PyTorch's modules above all, need not be looked through each time.

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
 from torchvision.datasets import CIFAR100, OxfordIIITPet
 
 CIFAR_CLASSES = 100
@@ -206,3 +208,20 @@ def _pet_xml(
 def cut_short(path: Path) -> None:
     """Leave the first half of a file."""
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def publish_on_hub(folder: Path, repository: str, model: nn.Module) -> None:
+    """Put weights where the Hugging Face hub's client keeps what it has fetched.
+
+    Args:
+        folder: the client's cache, ``HF_HUB_CACHE``.
+        repository: such as ``timm/resnet50.a1_in1k``.
+        model: whose weights.
+    """
+    revision = "0" * 40
+    top = folder / f"models--{repository.replace('/', '--')}"
+    (top / "refs").mkdir(parents=True)
+    (top / "refs" / "main").write_text(revision)
+    snapshot = top / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    save_file(model.state_dict(), snapshot / "model.safetensors")

@@ -70,10 +70,20 @@ def test_auxiliary_heads_weigh_less():
     assert float(classification_loss((logits, logits), labels)) == pytest.approx(1.4 * math.log(8))
 
 
+# timm's published counts.
+SHORTHANDS = {
+    "vit": 86_567_656,
+    "deit": 86_567_656,
+    "swin": 87_768_224,
+    "resnet": 25_557_032,
+}
+
+
 @pytest.mark.parametrize("name", zoo.SHORTHANDS)
 def test_one_word_names_are_models(name):
     built = zoo.build_shapes(zoo.resolve(name))
     assert built.module(*built.args).shape == (1, 1000)
+    assert sum(parameter.numel() for parameter in built.module.parameters()) == SHORTHANDS[name]
 
 
 def test_one_word_names():

@@ -193,7 +193,7 @@ class Planted:
 
 
 @pytest.fixture
-def plant(monkeypatch, tmp_path, no_pauses):
+def plant(monkeypatch, tmp_path):
     """``plant(seconds, ...)``: a run on images that take so long."""
     monkeypatch.setattr(models, "build_detector", built_small)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)

@@ -142,7 +142,7 @@ def test_the_script_from_another_folder(tmp_path):
 
 
 @pytest.fixture
-def detect(monkeypatch, capsys, tmp_path, no_pauses):
+def detect(monkeypatch, capsys, tmp_path):
     """``detect(*words)`` on small detectors: exit status, what was printed, what was complained."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(models, "build_detector", built_small)

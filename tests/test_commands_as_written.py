@@ -1,0 +1,297 @@
+"""The commands of README's sections on training and detection, word for word, on small data.
+
+The data lie where the commands look, in ``./data``. What a command leaves open is said by the
+environment, which is how its work is kept small: fewer steps, smaller images. Where that does not
+do, smaller models stand in: for the four models of the sweep, and for the twelve detectors of
+``--models all``, which would take a minute and more than an hour.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import timm
+import torch
+
+from layerbench import cli, store, zoo
+from layerbench.detection import models
+from layerbench.records import (
+    DetectionEstimates,
+    DetectionRun,
+    Sweep,
+    TrainingForecast,
+    TrainingProfile,
+    TrainingRun,
+)
+from tests.small_data import pets, publish_on_hub, write_cifar100, write_image_folder
+from tests.small_detectors import masked, one_stage, two_stage, with_keypoints
+
+ROOT = Path(__file__).resolve().parent.parent
+# What a command finds in the folder that it is started in.
+NEEDED = ("train.py", "detect.sh", "setup.sh", ".config", "layerbench")
+RESNET = "python train.py --model resnet --phase 2 --download"
+VIT = "python train.py --model vit --phase 1 --batch_size 128 --lr 0.001 --epochs 50"
+PAIR = "torchrun --nproc-per-node 2 train.py --model resnet --phase 2"
+TRAINING_TIME = (
+    "python -m layerbench estimate training-time --model resnet50 --samples 50000 --epochs 3 "
+    "--batch 8"
+)
+SWEEP = (
+    "python -m layerbench sweep --models vit,deit,swin,resnet --batches 1,2,4,...,256 "
+    "--sizes 160,224,288 --out sweeps"
+)
+TRAIN_PROFILE = (
+    "python -m layerbench train-profile --model resnet50 --input 8x3x224x224 --optimizer sgd"
+)
+DETECTORS = (
+    "python -m layerbench estimate detection --models all --batch 8 --epochs 3 --samples 50000"
+)
+DETECT = "python -m layerbench detect --device cpu --limit 50"
+DETECT_SCRIPT = "sh detect.sh --device auto --download --tune"
+# Its class, and a number of parameters that no smaller model of the family has.
+REAL = {
+    "vit": ("VisionTransformer", 85_000_000),
+    "swin": ("SwinTransformer", 85_000_000),
+    "resnet": ("ResNet", 23_500_000),
+}
+# Of the same families as what they stand for in a sweep.
+SMALLER = {
+    "vit": "timm:test_vit",
+    "deit": "timm:deit_tiny_patch16_224",
+    "swin": "timm:swin_tiny_patch4_window7_224",
+    "resnet": "timm:test_resnet",
+}
+
+
+def commands(heading: str) -> list[str]:
+    """Those of one of README's sections, without their comments."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = re.split(r"^## ", text.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+    block = section.partition("```sh\n")[2].partition("```")[0]
+    return [shlex.join(shlex.split(line, comments=True)) for line in block.splitlines()]
+
+
+def test_these_are_all():
+    """A line that README gains must be run here too."""
+    training = [RESNET, VIT, PAIR, TRAINING_TIME, SWEEP, TRAIN_PROFILE]
+    assert commands("Training") == training
+    assert commands("Detection") == [DETECTORS, DETECT, DETECT_SCRIPT]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder like a clone of the project, on a machine without a GPU or a network."""
+    for name in NEEDED:
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return tmp_path
+
+
+@pytest.fixture
+def published(here, monkeypatch):
+    """ResNet-50's weights, as if timm had fetched them before."""
+    model = timm.create_model("resnet50")
+    publish_on_hub(here / "hub", model.pretrained_cfg["hf_hub_id"], model)
+    # For this process, whose client read its environment when it was imported, and for others.
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(here / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(here / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return model
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """``told("train", limit=1)``: say to a verb what its command line leaves open."""
+
+    def tell(verb: str, **options: object) -> None:
+        for name, value in options.items():
+            monkeypatch.setenv(f"LAYERBENCH_{verb}_{name}".upper(), str(value))
+
+    return tell
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys):
+    """``typed(line)``: run a command line in this process; what it printed."""
+
+    def run(line: str) -> str:
+        words = shlex.split(line)[1:]
+        script = words[0] == "train.py"
+        monkeypatch.setattr(sys, "argv", words if script else ["layerbench", *words[2:]])
+        with pytest.raises(SystemExit) as left:
+            cli.run("train") if script else cli.main()
+        shown = capsys.readouterr()
+        assert left.value.code == 0, shown.err
+        return shown.out
+
+    return run
+
+
+def started(line: str) -> str:
+    """Run a command line as a shell does, in processes of its own; what it printed."""
+    kept = {name: value for name, value in os.environ.items() if name != "CDPATH"}
+    scripts = sysconfig.get_path("scripts")
+    environment = {
+        **kept,
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "LAYERBENCH_PYTHON": sys.executable,
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        ["sh", "-c", line], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def only_record(pattern: str) -> object:
+    (path,) = Path().glob(pattern)
+    return store.read_record(path)
+
+
+# --- training ------------------------------------------------------------------------------
+
+
+def trained(model: str, phase: int) -> TrainingRun:
+    """What the only run has recorded, of the real model."""
+    record = only_record("outputs/*/run.json")
+    assert isinstance(record, TrainingRun)
+    assert (record.recipe.model, record.recipe.phase) == (zoo.SHORTHANDS[model], phase)
+    kind, parameters = REAL[model]
+    assert record.model_type == kind
+    assert parameters < record.parameters < 1.1 * parameters
+    assert record.outcome != "running"
+    return record
+
+
+def test_fine_tuning_on_cifar_100(here, told, typed, monkeypatch, published):
+    write_cifar100(here / "data", monkeypatch, train=4, test=2)
+    told("train", epochs=1, batch_size=2, limit=1, lr=1e-9, size=64)
+    typed(RESNET)
+    assert trained("resnet", 2).recipe.data == "cifar100"
+    (folder,) = Path("outputs").iterdir()
+    assert (folder / "memory_vs_batch.png").is_file()
+    # It began with the published weights: at this rate it has not gone far from them.
+    found = torch.load(folder / "model.pth", weights_only=True)["conv1.weight"]
+    torch.testing.assert_close(found, published.conv1.weight.detach(), rtol=0, atol=1e-6)
+
+
+def test_another_model_on_cifar_100(here, told, typed, monkeypatch):
+    write_cifar100(here / "data", monkeypatch, train=4, test=2)
+    told("train", epochs=1, batch_size=2, size=32, points=False, pretrained=False)
+    typed(RESNET.replace("resnet", "swin") + " --lr 0.001 --device cpu --output_dir outputs")
+    assert trained("swin", 2).epochs[0].steps == 2
+
+
+def test_imagenet_from_scratch(here, told, typed):
+    write_image_folder(here / "data", classes=2, train=64, val=1)
+    # Fifty epochs are its most: it stops where the accuracy does not get better.
+    told("train", size=16, patience=1, points=False)
+    typed(VIT)
+    record = trained("vit", 1)
+    recipe = record.recipe
+    assert (recipe.epochs, recipe.batch, recipe.lr, recipe.weight_decay) == (50, 128, 0.001, 0.1)
+    assert record.outcome == "stopped early"
+    assert all(epoch.steps == 1 for epoch in record.epochs)
+
+
+@pytest.mark.usefixtures("here", "published")
+def test_two_processes(told):
+    told("train", data="digits", size=32, epochs=1, batch_size=4, limit=1, points=False, threads=1)
+    assert "finished" in started(PAIR)
+    assert [times.rank for times in trained("resnet", 2).ranks] == [0, 1]
+
+
+@pytest.mark.usefixtures("here")
+def test_how_long_it_will_take(told, typed):
+    told("estimate_training_time", size=32, warmup=1, steps=3, seconds=0, out="told")
+    typed(TRAINING_TIME)
+    record = only_record("told/*/training-time_resnet50_synthetic_32x32_b8.json")
+    assert isinstance(record, TrainingForecast)
+    assert (record.steps, record.recipe.epochs) == (6250, 3)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_sweep(told, typed, monkeypatch):
+    monkeypatch.setattr(zoo, "SHORTHANDS", SMALLER)
+    told("sweep", seconds=0.01)
+    assert "latency_vs_batch.png" in typed(SWEEP)
+    record = store.read_record(Path("sweeps/sweep.json"))
+    assert isinstance(record, Sweep)
+    climbs = {(model, (side, side)) for model in SMALLER.values() for side in (160, 224, 288)}
+    assert {(point.model, point.size) for point in record.points} == climbs
+    assert {(end.model, end.size) for end in record.ends} == climbs
+    assert all(point.allocated and point.flops for point in record.points)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_step_taken_apart(told, typed):
+    told("train_profile", warmup=0, iterations=1, out="told")
+    typed(TRAIN_PROFILE)
+    record = only_record("told/*/resnet50_8x3x224x224_train_sgd.json")
+    assert isinstance(record, TrainingProfile)
+    assert record.memory is not None
+    assert all(row.backward is not None for row in record.rows if row.calls)
+
+
+# --- detection -----------------------------------------------------------------------------
+
+
+def stand_in(model: str, classes: int | None, *_: object) -> object:
+    """A small detector of the same kind."""
+    makers = {"fasterrcnn": two_stage, "maskrcnn": masked, "keypointrcnn": with_keypoints}
+    return makers.get(model.partition("_")[0], one_stage)(4 if classes is None else classes)
+
+
+@pytest.mark.usefixtures("here")
+def test_every_detector(told, typed, monkeypatch):
+    monkeypatch.setattr(models, "build_detector", stand_in)
+    told("estimate_detection", warmup=0, steps=2, seconds=0, size=32, content=False, out="told")
+    typed(DETECTORS)
+    record = only_record("told/*/detection_*_b8.json")
+    assert isinstance(record, DetectionEstimates)
+    assert (record.batch, record.epochs, record.samples) == (8, 3, 50_000)
+    assert tuple(row.model for row in record.rows) == models.names()
+    assert record.failures == ()
+
+
+def detected() -> DetectionRun:
+    record = only_record("outputs/detect_*/detection.json")
+    assert isinstance(record, DetectionRun)
+    assert (record.recipe.model, record.model_type) == ("fasterrcnn_resnet50_fpn", "FasterRCNN")
+    assert (record.recipe.data, record.recipe.batch) == ("pets", 2)
+    return record
+
+
+def test_a_detectors_training(here, told, typed):
+    pets(here / "data")
+    told("detect", min_size=64, workers=0)
+    assert "the bottleneck is" in typed(DETECT)
+    record = detected()
+    assert record.recipe.limit == 50
+    assert record.epochs[0].steps == 3
+
+
+def test_a_detectors_training_by_the_script(here, told):
+    pets(here / "data", train=24)
+    told("detect", min_size=64, workers=0, limit=3)
+    # A machine with one core, so that few numbers of processes are tried.
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert "the bottleneck is" in started(DETECT_SCRIPT)
+    finally:
+        os.sched_setaffinity(0, cores)
+    tuning = detected().tuning
+    assert tuning is not None
+    assert len(tuning.points) > 1
