@@ -15,6 +15,7 @@
     ├── OutputError                 a report cannot be written there
     ├── RecordError                 a file that is no (valid) record
     ├── ComparisonError             two measurements that are not of the same work
+    ├── ServiceError                the estimation service cannot be reached
     ├── WorkerError                 a measuring process died or gave no result
     └── UntrustedError              ``--strict``: the room or the verdicts say no; exit status 1
 """
@@ -76,6 +77,10 @@ class RecordError(LayerbenchError):
 
 class ComparisonError(LayerbenchError):
     """Two measurements that are not of the same work."""
+
+
+class ServiceError(LayerbenchError):
+    """The estimation service cannot be reached; the message says how to start one."""
 
 
 class WorkerError(LayerbenchError):

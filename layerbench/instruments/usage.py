@@ -28,11 +28,14 @@ class UsageSampler:
     Args:
         device: what the work runs on.
         interval_s: between looks.
+        children: whether the processes that this one started count too; to find them, all
+            processes of the machine are looked at.
     """
 
-    def __init__(self, device: Device, interval_s: float = 0.5) -> None:
+    def __init__(self, device: Device, interval_s: float = 0.5, *, children: bool = True) -> None:
         self._device = device
         self._interval_s = interval_s
+        self._children = children
         self._samples: list[UsageSample] = []
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="layerbench usage", daemon=True)
@@ -95,7 +98,8 @@ class UsageSampler:
     def _cpu_seconds(self) -> float:
         """Of this process and those that it started, as far as they are there."""
         total = 0.0
-        for process in (self._process, *self._process.children(recursive=True)):
+        started = self._process.children(recursive=True) if self._children else ()
+        for process in (self._process, *started):
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 total += times.user + times.system

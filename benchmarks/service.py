@@ -1,0 +1,260 @@
+"""What the estimation service bears: python -m benchmarks.service [stored|queue|sampling|intervals].
+
+stored     latency of stored answers at a fixed rate of requests, while a measurement runs. Each is
+           due at a moment of its own, and its latency counts from then: one that waits for another
+           counts its wait. The requests come from another process of the same machine.
+queue      100 identical questions at once, and 500 different ones, on a measuring process that
+           measures nothing: what becomes of each.
+sampling   a training step with looks at the hardware ten times a second, against one without, in
+           stretches of half a second in turn.
+intervals  the same question measured again and again: how often a figure lies in the interval of
+           the one before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import torch
+from tabulate import tabulate
+from torchvision.models import resnet18
+
+from layerbench import devices
+from layerbench.instruments.usage import UsageSampler
+from tests.service_process import server
+
+REAL = "layerbench.service.child"
+RESOURCE = "/api/v1/estimate-resource"
+QUESTION = {
+    "task_type": "classification",
+    "architecture": "resnet18",
+    "batch_size": 2,
+    "image_size": [64, 64],
+}
+ASYNC = {"Prefer": "respond-async"}
+CONNECTIONS = 16
+# Of the comparison of stretches.
+RESAMPLES = 2000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", choices=[*BENCHMARKS, []], default=[*BENCHMARKS])
+    parser.add_argument("--seconds", type=float, default=30.0, help="of requests, of stretches")
+    parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
+    parser.add_argument("--repeats", type=int, default=10, help="of a measurement")
+    given = parser.parse_args()
+    for what in given.what:
+        BENCHMARKS[what](given)
+
+
+def print_table(rows: list[list[Any]], columns: list[str]) -> None:
+    print(tabulate(rows, columns, disable_numparse=True), end="\n\n", flush=True)
+
+
+# --- stored answers ------------------------------------------------------------------------
+
+
+def stored(given: argparse.Namespace) -> None:
+    rows = []
+    for measuring in (False, True):
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = str(given.seconds * 2)
+            with server(
+                Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS="0.5"
+            ) as (_, url):
+                httpx.post(url + RESOURCE, json=QUESTION, timeout=300).raise_for_status()
+            with server(
+                Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS=seconds
+            ) as (_, url):
+                if measuring:
+                    begin_measuring(url)
+                latencies = asyncio.run(answered_at(url, given.rate, given.seconds))
+                still = httpx.get(url + "/metrics").text
+                assert ("layerbench_jobs_running 1.0" in still) == measuring
+        figures = np.percentile(latencies, [50, 90, 99, 99.9]) * 1e3
+        rows.append(
+            [
+                "a measurement" if measuring else "nothing",
+                len(latencies),
+                *(f"{figure:.1f}" for figure in (*figures, max(latencies) * 1e3)),
+            ]
+        )
+    print(f"Stored answers, {given.rate:g} a second; latency in ms")
+    print_table(rows, ["meanwhile", "answers", "median", "p90", "p99", "p99.9", "most"])
+
+
+def begin_measuring(url: str) -> None:
+    """A training step on all cores, for longer than the requests take."""
+    big = {**QUESTION, "architecture": "resnet50", "batch_size": 4, "image_size": [224, 224]}
+    where = httpx.post(url + RESOURCE, json=big, headers=ASYNC).headers["Location"]
+    while httpx.get(url + where).json()["state"] != "running":
+        time.sleep(0.1)
+    # Until torch is loaded and steps are run.
+    time.sleep(15)
+
+
+async def answered_at(url: str, rate: float, seconds: float) -> list[float]:
+    """Seconds from the moment that each request was due to the end of its answer."""
+    parts = urlsplit(url)
+    body = json.dumps(QUESTION).encode()
+    request = (
+        f"POST {RESOURCE} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    due: asyncio.Queue[float | None] = asyncio.Queue()
+    found: list[float] = []
+    workers = [
+        asyncio.create_task(
+            _connection(str(parts.hostname), int(parts.port or 0), request, due, found)
+        )
+        for _ in range(CONNECTIONS)
+    ]
+    begins = time.perf_counter()
+    for number in range(int(rate * seconds)):
+        moment = begins + number / rate
+        await asyncio.sleep(max(0.0, moment - time.perf_counter()))
+        due.put_nowait(moment)
+    for _ in workers:
+        due.put_nowait(None)
+    await asyncio.gather(*workers)
+    return found
+
+
+async def _connection(
+    host: str, port: int, request: bytes, due: asyncio.Queue[float | None], found: list[float]
+) -> None:
+    reader, writer = await asyncio.open_connection(host, port)
+    while (moment := await due.get()) is not None:
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert head.startswith("http/1.1 200"), head
+        await reader.readexactly(int(head.partition("content-length: ")[2].split("\r\n")[0]))
+        found.append(time.perf_counter() - moment)
+    writer.close()
+
+
+# --- the queue -----------------------------------------------------------------------------
+
+
+def queue(given: argparse.Namespace) -> None:
+    quick = {**QUESTION, "architecture": "slow"}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as (_, url):
+        httpx.get(f"{url}/api/v1/models", timeout=60)
+        for name, asked in (
+            ("100 identical", [quick] * 100),
+            ("500 different", [{**quick, "architecture": f"quick{n}"} for n in range(500)]),
+        ):
+            answers = asyncio.run(posted(url, asked))
+            refused = [answer for answer in answers if answer.status_code == 429]
+            assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
+            jobs = {answer.json()["about"]["job"] for answer in answers if answer.is_success}
+            statuses = Counter(answer.status_code for answer in answers)
+            rows.append([name, statuses[200], len(jobs - {None}), len(refused),
+                         len(asked) - statuses[200] - len(refused)])  # fmt: skip
+    print("Questions at once")
+    print_table(rows, ["questions", "answered", "measurements", "refused with 429", "neither"])
+
+
+async def posted(url: str, asked: list[dict[str, Any]]) -> list[httpx.Response]:
+    limits = httpx.Limits(max_connections=len(asked))
+    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+        return await asyncio.gather(*(client.post(RESOURCE, json=body) for body in asked))
+
+
+# --- looks at the hardware -----------------------------------------------------------------
+
+
+def sampling(given: argparse.Namespace) -> None:
+    torch.manual_seed(0)
+    device = devices.get("cpu")
+    model = resnet18()
+    images = torch.randn(2, 3, 64, 64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+
+    def step() -> None:
+        model(images).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    stretch(step)
+    pairs = []
+    for _ in range(int(given.seconds * 2)):
+        times = {}
+        for looked_at in random.sample([False, True], 2):
+            if looked_at:
+                with UsageSampler(device, 0.1, children=False):
+                    times[looked_at] = stretch(step)
+            else:
+                times[looked_at] = stretch(step)
+        pairs.append(times[True] / times[False])
+    middles = [statistics.median(random.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES)]
+    low, high = np.percentile(middles, [2.5, 97.5])
+    print("A training step with looks ten times a second, against one without")
+    print_table(
+        [[len(pairs), f"{statistics.median(pairs):.4f}", f"{low:.4f} to {high:.4f}"]],
+        ["pairs of stretches", "median ratio", "95 % interval"],
+    )
+
+
+def stretch(step: Callable[[], None], seconds: float = 0.5) -> float:
+    """The mean seconds of a step, over half a second."""
+    begins = time.perf_counter()
+    count = 0
+    while time.perf_counter() - begins < seconds:
+        step()
+        count += 1
+    return (time.perf_counter() - begins) / count
+
+
+# --- intervals -----------------------------------------------------------------------------
+
+
+def intervals(given: argparse.Namespace) -> None:
+    held: Counter[str] = Counter()
+    of: Counter[str] = Counter()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        server(Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS="3") as (_, url),
+    ):
+        for application in ("training", "inference"):
+            route = (
+                "estimate-training-time"
+                if application == "training"
+                else ("estimate-inference-time")
+            )
+            found = [
+                httpx.post(f"{url}/api/v1/{route}?refresh=true", json=QUESTION, timeout=300).json()
+                for _ in range(given.repeats)
+            ]
+            for before, after in pairwise(found):
+                for name, (low, high) in before["about"]["interval"].items():
+                    value = after.get(name, after.get("parts", {}).get(name))
+                    of[name] += 1
+                    held[name] += low <= value <= high
+    print("A figure measured again, in the interval of the one before")
+    print_table([[name, f"{held[name]} of {count}"] for name, count in of.items()],
+                ["figure", "held"])  # fmt: skip
+
+
+BENCHMARKS = {"stored": stored, "queue": queue, "sampling": sampling, "intervals": intervals}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""``layerbench client``: a table of questions for the estimation service, and what came back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerbench.cli import _options
+
+NAME = "client"
+
+
+def command(
+    test_cases: Annotated[
+        Path,
+        typer.Option(
+            "--test-cases",
+            "--test_cases",
+            metavar="FILE",
+            help="CSV: a column for each field of a question, image_size as 256x256; `route` is "
+            "estimate-resource, estimate-training-time or estimate-inference-time.",
+        ),
+    ],
+    url: Annotated[str, typer.Option(help="Of the service.")] = "http://127.0.0.1:8000",
+    timeout: Annotated[
+        float, typer.Option(help="Seconds for each answer, its measurement included.")
+    ] = 900.0,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Measure again, whatever is stored.")
+    ] = False,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Ask the estimation service each question of a table.
+
+    Prints, beside each, what came back and how long it took. Exit status 1 if a question was not
+    answered. LAYERBENCH_SERVE_API_KEY holds the service's key, if it takes one.
+    """
+    from layerbench.cli._progress import shown
+    from layerbench.service.client import asked, read_cases, table
+
+    cases = read_cases(test_cases)
+    with shown("client", quiet) as progress:
+        found = asked(cases, url, timeout=timeout, refresh=refresh, progress=progress)
+    typer.echo(table(found))
+    if any(not outcome.answered for outcome in found):
+        raise typer.Exit(1)

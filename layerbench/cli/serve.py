@@ -1,0 +1,93 @@
+"""``layerbench serve``: the estimation service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerbench.errors import UsageError
+
+NAME = "serve"
+
+LISTENING = "Where it listens"
+MEASURING = "How it measures"
+LIMITS = "What it bears"
+
+
+def command(
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Any but a loopback address takes an API key.", rich_help_panel=LISTENING
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.", rich_help_panel=LISTENING)] = 8000,
+    database: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="Jobs and results; made if missing.", rich_help_panel=MEASURING
+        ),
+    ] = Path("layerbench.db"),
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="cpu, cuda, cuda:1, xpu, mps.",
+            show_default="the accelerator if there is one, else cpu",
+            rich_help_panel=MEASURING,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(help="That a measurement takes at least.", rich_help_panel=MEASURING),
+    ] = 3.0,
+    deadline: Annotated[
+        float,
+        typer.Option(help="Seconds after which a measurement is ended.", rich_help_panel=LIMITS),
+    ] = 900.0,
+    queue: Annotated[
+        int,
+        typer.Option(help="Measurements that may wait.", rich_help_panel=LIMITS),
+    ] = 32,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="That a measuring process may take, such as 8GiB.",
+            show_default="no limit",
+            rich_help_panel=LIMITS,
+        ),
+    ] = None,
+) -> None:
+    """Answer over HTTP what a model will need before it runs.
+
+    LAYERBENCH_SERVE_API_KEY holds the key that requests must carry in X-API-Key.
+    """
+    import uvicorn
+    from pydantic import ValidationError
+
+    from layerbench.service.app import create_app
+    from layerbench.service.settings import Settings
+    from layerbench.units import parse_bytes
+
+    try:
+        settings = Settings(
+            host=host,
+            port=port,
+            database=database,
+            device=device,
+            seconds=seconds,
+            deadline=deadline,
+            queue=queue,
+            memory=None if memory is None else parse_bytes(memory),
+        )
+        app = create_app(settings)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise UsageError(f"{found['loc'][0]}: {found['msg']}, got {found['input']!r}") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    typer.echo(f"http://{host}:{port}/docs", err=True)
+    # What there is to say about requests, `gate` says.
+    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)

@@ -1,0 +1,1 @@
+"""The estimation service: what a model will need, asked over HTTP before it runs."""

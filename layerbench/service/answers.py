@@ -1,0 +1,274 @@
+"""What the routes answer, made from what a measurement found. Loads no torch."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from layerbench.service.database import Job, Result, State
+from layerbench.service.found import Found, Known
+from layerbench.service.questions import Question
+
+# Peaks of one run: how far another run's would be is not known, so they have no interval.
+MEASURED = ("Peak RAM Memory", "Peak CPU Utilization", "RAM before training")
+UNITS = {"time": "seconds", "memory": "bytes", "utilization": "share, 0 to 1"}
+
+
+class Answer(BaseModel):
+    """Base: keys with spaces are aliases, and answers are written with them."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Parameters(Answer):
+    """Whether the architecture has as many parameters as the asker believes."""
+
+    asked: int | None
+    found: int
+    matches: bool | None
+
+
+class About(Answer):
+    """How the figures came about.
+
+    Attributes:
+        units: of each kind of figure.
+        method: of each figure: measured, replayed or analytic.
+        interval: the 95 % bounds of each figure that has some.
+        stored: whether it was measured for an earlier request.
+        measured_at: UTC.
+        job: that measured it, if this request waited for it.
+        steps: measured.
+        content: of a detector, proposals and detections for an image.
+        environment: the device, the machine, versions.
+    """
+
+    units: dict[str, str] = Field(default_factory=lambda: dict(UNITS))
+    method: dict[str, str]
+    interval: dict[str, tuple[float, float]]
+    stored: bool
+    measured_at: str
+    job: str | None = None
+    steps: int
+    parameters: Parameters
+    content: dict[str, float] = Field(default_factory=dict)
+    environment: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+class BatchTime(Answer):
+    """Seconds of a step's forward and backward; ``None`` where none was run."""
+
+    forward_pass: float | None
+    backward_pass: float | None
+
+
+class ResourceAnswer(Answer):
+    """What a job needs of the hardware."""
+
+    gpu_memory: float | None = Field(serialization_alias="Peak GPU Memory")
+    gpu_utilization: float | None = Field(serialization_alias="Peak GPU Utilization")
+    ram: float = Field(serialization_alias="Peak RAM Memory")
+    cpu: float = Field(serialization_alias="Peak CPU Utilization")
+    batch_time: BatchTime = Field(serialization_alias="Batch Time")
+    ram_before: float = Field(serialization_alias="RAM before training")
+    vram_before: float | None = Field(serialization_alias="VRAM before training")
+    about: About
+
+
+class TrainingParts(Answer):
+    """What a training's time was made of."""
+
+    forward_pass: float
+    backward_pass: float
+    batches: int
+    epochs: int
+
+
+class TrainingTimeAnswer(Answer):
+    """(forward + backward) x batches x epochs."""
+
+    total: float = Field(serialization_alias="Total Training Time")
+    parts: TrainingParts
+    about: About
+
+
+class InferenceTimeAnswer(Answer):
+    """Seconds of a forward with one image, and with a batch."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_extra={
+            "properties": {
+                "1-Image Inference Time": {"type": "number"},
+                "about": {"$ref": "#/components/schemas/About"},
+            },
+            "patternProperties": {"^Batch of [0-9]+ Inference Time$": {"type": "number"}},
+            "required": ["1-Image Inference Time", "about"],
+        },
+    )
+
+
+class Problem(Answer):
+    """Why there is no answer, in one line."""
+
+    detail: str
+
+
+class JobAnswer(Answer):
+    """How far a job is: ``queued``, ``running``, or how it ended and why."""
+
+    id: str
+    state: State
+    reason: str
+    question: Question
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+
+
+class StoredResult(Answer):
+    """One of the results that are stored: what was asked, and all that was found."""
+
+    key: str
+    question: Question
+    found: Found
+    measured_at: str
+
+
+class Status(Answer):
+    """Of the service."""
+
+    status: Literal["live", "ready"]
+
+
+def resource(result: Result, question: Question, job: str | None) -> dict[str, Any]:
+    """Of ``estimate-resource``."""
+    found = Found.model_validate(result.found)
+    figures = {"Peak GPU Memory": found.gpu_memory_peak}
+    if question.application_type == "training":
+        figures |= {"forward_pass": found.forward, "backward_pass": found.backward}
+        times = BatchTime(forward_pass=_value(found.forward), backward_pass=_value(found.backward))
+    else:
+        figures |= {"forward_pass": found.batch}
+        times = BatchTime(forward_pass=_value(found.batch), backward_pass=None)
+    answer = ResourceAnswer(
+        gpu_memory=_value(found.gpu_memory_peak),
+        gpu_utilization=found.gpu_peak,
+        ram=found.ram_peak,
+        cpu=found.cpu_peak,
+        batch_time=times,
+        ram_before=found.ram_before,
+        vram_before=found.vram_before,
+        about=_about(result, found, question, figures, job, MEASURED),
+    )
+    return answer.model_dump(mode="json", by_alias=True)
+
+
+def training_time(result: Result, question: Question, job: str | None) -> dict[str, Any]:
+    """Of ``estimate-training-time``."""
+    found = Found.model_validate(result.found)
+    assert found.forward is not None
+    assert found.backward is not None
+    batches = math.ceil(question.dataset_size / question.batch_size)
+    steps = batches * question.epochs
+    total = Known(
+        value=steps * (found.forward.value + found.backward.value),
+        low=steps * (found.forward.low + found.backward.low),
+        high=steps * (found.forward.high + found.backward.high),
+    )
+    figures: dict[str, Known | None] = {
+        "Total Training Time": total,
+        "forward_pass": found.forward,
+        "backward_pass": found.backward,
+    }
+    answer = TrainingTimeAnswer(
+        total=total.value,
+        parts=TrainingParts(
+            forward_pass=found.forward.value,
+            backward_pass=found.backward.value,
+            batches=batches,
+            epochs=question.epochs,
+        ),
+        about=_about(result, found, question, figures, job),
+    )
+    return answer.model_dump(mode="json", by_alias=True)
+
+
+def inference_time(result: Result, question: Question, job: str | None) -> dict[str, Any]:
+    """Of ``estimate-inference-time``."""
+    found = Found.model_validate(result.found)
+    one, batch = "1-Image Inference Time", f"Batch of {question.batch_size} Inference Time"
+    figures = {one: found.one_image, batch: found.batch}
+    about = _about(result, found, question, figures, job)
+    return {
+        one: _value(found.one_image),
+        batch: _value(found.batch),
+        "about": about.model_dump(mode="json"),
+    }
+
+
+def job_answer(job: Job) -> JobAnswer:
+    """Of ``jobs/{id}``."""
+    return JobAnswer(
+        id=job.id,
+        state=job.state,
+        reason=job.reason,
+        question=Question.model_validate(job.question),
+        created_at=_moment(job.created_at),
+        started_at=None if job.started_at is None else _moment(job.started_at),
+        ended_at=None if job.ended_at is None else _moment(job.ended_at),
+    )
+
+
+def stored(result: Result) -> StoredResult:
+    """Of ``results``."""
+    return StoredResult(
+        key=result.key,
+        question=Question.model_validate(result.question),
+        found=Found.model_validate(result.found),
+        measured_at=_moment(result.measured_at),
+    )
+
+
+def _about(
+    result: Result,
+    found: Found,
+    question: Question,
+    figures: dict[str, Known | None],
+    job: str | None,
+    measured: tuple[str, ...] = (),
+) -> About:
+    known = {name: figure for name, figure in figures.items() if figure is not None}
+    return About(
+        method={
+            **{name: figure.method for name, figure in known.items()},
+            **dict.fromkeys(measured, "measured"),
+        },
+        interval={name: (figure.low, figure.high) for name, figure in known.items()},
+        stored=job is None,
+        measured_at=_moment(result.measured_at),
+        job=job,
+        steps=found.steps,
+        parameters=Parameters(
+            asked=question.parameters,
+            found=found.parameters,
+            matches=(
+                None if question.parameters is None else question.parameters == found.parameters
+            ),
+        ),
+        content=found.content,
+        environment=found.environment.model_dump(mode="json"),
+        notes=found.notes,
+    )
+
+
+def _value(figure: Known | None) -> float | None:
+    return None if figure is None else figure.value
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

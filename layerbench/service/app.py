@@ -1,0 +1,398 @@
+"""The HTTP application: ``uvicorn layerbench.service.app:app``. Loads no torch.
+
+Routes check what is asked, ask `layerbench.service.jobs`, and put what was found into words; they
+measure nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from filelock import FileLock, Timeout
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from layerbench import __version__
+from layerbench.service import answers
+from layerbench.service.answers import (
+    JobAnswer,
+    Problem,
+    ResourceAnswer,
+    Status,
+    StoredResult,
+    TrainingTimeAnswer,
+)
+from layerbench.service.catalog import Catalog
+from layerbench.service.database import OPEN, Database, Job, Result
+from layerbench.service.gate import Gate, configure_log
+from layerbench.service.jobs import Jobs, QueueFull
+from layerbench.service.metrics import Metrics
+from layerbench.service.questions import Question
+from layerbench.service.settings import KEY_VARIABLE, Settings
+
+View = Callable[[Result, Question, str | None], dict[str, Any]]
+
+# How many answers made from stored results are kept as they were sent.
+KEPT = 1024
+RETRY_S = 5
+FAILURES = {"refused": 422, "died": 502, "deadline": 504, "store": 503}
+ENDED_OTHERWISE = 409
+
+DESCRIPTION = """How much memory a vision model needs and how long it takes, **measured** on this
+machine in a process of its own, once for each question, and remembered.
+
+The same question asked again, also with other `dataset_size` and `epochs`, is answered from the
+store; `refresh=true` measures again. `Prefer: respond-async` gives a job to ask for in place of a
+wait."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application of some settings; of those of the surroundings if none are given.
+
+    Raises:
+        ValueError: it would listen to other machines without an API key.
+    """
+    settings = settings or Settings()
+    if not settings.loopback and settings.api_key is None:
+        raise ValueError(
+            f"{settings.host} can be reached from other machines, which takes an API key: set "
+            f"{KEY_VARIABLE}"
+        )
+    configure_log()
+    app = FastAPI(
+        title="layerbench",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=_life,
+        # What every route may answer, in the words of `Problem`.
+        responses={status: PROBLEMS[status] for status in (401, 403)},
+    )
+    app.state.settings, app.state.metrics = settings, Metrics()
+    for router in (api, health, observed):
+        app.include_router(router)
+    app.add_middleware(Gate, settings=settings, metrics=app.state.metrics)
+    app.add_exception_handler(RequestValidationError, _cannot_be_meant)
+    app.add_exception_handler(sqlite3.Error, _no_store)
+    return app
+
+
+@asynccontextmanager
+async def _life(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    with _only_server(settings):
+        database = Database(settings.database)
+        jobs, catalog = Jobs(settings, database, app.state.metrics), Catalog(settings, database)
+        app.state.database, app.state.jobs, app.state.catalog = database, jobs, catalog
+        try:
+            await jobs.begin()
+            catalog.begin()
+            yield
+        finally:
+            await catalog.stop()
+            await jobs.stop()
+            database.close()
+
+
+def _only_server(settings: Settings) -> FileLock:
+    """Of its store: a second one would take the first one's jobs for interrupted."""
+    settings.database.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.database.with_name(f"{settings.database.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RuntimeError(
+            f"another server works with {settings.database}: take another --database, and one "
+            "worker"
+        ) from None
+    # Entering counts once more.
+    lock.release()
+    return lock
+
+
+# --- what goes wrong -------------------------------------------------------------------------
+
+
+def _problem(status: int, detail: str, **headers: str) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers)
+
+
+def _cannot_be_meant(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()[0]
+    where = ".".join(str(part) for part in found["loc"] if part != "body")
+    return _problem(422, f"{where}: {found['msg']}" if where else str(found["msg"]))
+
+
+def _no_store(_: Request, error: Exception) -> Response:
+    return _problem(
+        503, f"the store cannot be read or written: {error}", **{"Retry-After": str(RETRY_S)}
+    )
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: PROBLEMS[status] for status in statuses}
+
+
+def _said(description: str, **headers: str) -> dict[str, Any]:
+    said = {
+        name.replace("_", "-"): {"description": text, "schema": {"type": "string"}}
+        for name, text in headers.items()
+    }
+    return {"model": Problem, "description": description, "headers": said}
+
+
+PROBLEMS: dict[int, dict[str, Any]] = {
+    400: _said("The body is no JSON in UTF-8."),
+    401: _said("No API key in X-API-Key, or a wrong one."),
+    403: _said("Asked from another machine, and there is no API key; or under a foreign Host."),
+    404: _said("There is no such job."),
+    409: _said("The job was cancelled or interrupted."),
+    411: _said("No Content-Length."),
+    413: _said("The body is too long."),
+    422: _said("The question cannot be meant, or cannot be measured."),
+    429: _said("The queue is full.", Retry_After="Seconds until it is worth asking again."),
+    502: _said("The measuring process died."),
+    503: _said("The service cannot do that now."),
+    504: _said("The measurement took longer than it may."),
+}
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": JobAnswer,
+        "description": "A job, to be asked for at Location.",
+        "headers": {
+            "Location": {"description": "Of the job.", "schema": {"type": "string"}},
+            "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}},
+        },
+        "links": {
+            "job": {"operationId": "get_job", "parameters": {"id": "$response.body#/id"}},
+            "cancel": {"operationId": "cancel_job", "parameters": {"id": "$response.body#/id"}},
+        },
+    }
+}
+ASKED = {**ACCEPTED, **_problems(400, 409, 411, 413, 422, 429, 502, 503, 504)}
+
+
+# --- questions -------------------------------------------------------------------------------
+
+
+def _state(name: str) -> Callable[[Request], Any]:
+    def found(request: Request) -> Any:  # noqa: ANN401 - whatever is kept under the name
+        return getattr(request.app.state, name)
+
+    return found
+
+
+SettingsOf = Annotated[Settings, Depends(_state("settings"))]
+JobsOf = Annotated[Jobs, Depends(_state("jobs"))]
+CatalogOf = Annotated[Catalog, Depends(_state("catalog"))]
+DatabaseOf = Annotated[Database, Depends(_state("database"))]
+MetricsOf = Annotated[Metrics, Depends(_state("metrics"))]
+Refresh = Annotated[bool, Query(description="Measure again, whatever is stored.")]
+Prefer = Annotated[
+    str | None, Header(description="respond-async: a job at once, in place of a wait.")
+]
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=["0" * 32])]
+
+api = APIRouter(prefix="/api/v1")
+
+
+class _Asking:
+    """What the three routes that take a question do with it."""
+
+    def __init__(
+        self,
+        settings: SettingsOf,
+        jobs: JobsOf,
+        catalog: CatalogOf,
+        database: DatabaseOf,
+        refresh: Refresh = False,
+        prefer: Prefer = None,
+    ) -> None:
+        self._settings = settings
+        self._jobs = jobs
+        self._catalog = catalog
+        self._database = database
+        self._refresh = refresh
+        self._wait_s = 0.0 if "respond-async" in (prefer or "") else settings.wait_s
+
+    async def answered(self, question: Question, view: View) -> Response:
+        """From the store, or from a measurement that is waited for; or a job."""
+        if not self._refresh and (stored := self._jobs.stored(question)):
+            return _rendered(view, stored, question, None)
+        complaint = await self._complaint(question)
+        if complaint is not None:
+            return complaint
+        try:
+            job = self._jobs.ask(question)
+        except QueueFull as error:
+            return _problem(429, str(error), **{"Retry-After": str(error.retry_after_s)})
+        if not self._wait_s:
+            return self._accepted(job)
+        return self._outcome(await self._jobs.wait(job.id, self._wait_s), question, view)
+
+    def _outcome(self, job: Job | None, question: Question, view: View) -> Response:
+        assert job is not None
+        if job.state in OPEN:
+            return self._accepted(job)
+        if job.state == "done" and (found := self._database.result(job.key)):
+            return _rendered(view, found, question, job.id)
+        kind, _, reason = job.reason.partition(": ")
+        return _problem(FAILURES.get(kind, ENDED_OTHERWISE), reason or job.reason)
+
+    async def _complaint(self, question: Question) -> Response | None:
+        most = self._settings.most_pixels
+        if question.pixels > most:
+            return _problem(
+                422, f"batch times height times width may be {most}, not {question.pixels}"
+            )
+        if await self._catalog.names() is None:
+            return _problem(503, "the architectures cannot be listed", **_RETRY)
+        wrong = self._catalog.complaint(question)
+        return None if wrong is None else _problem(422, wrong)
+
+    def _accepted(self, job: Job) -> Response:
+        where = {
+            "Location": f"/api/v1/jobs/{job.id}",
+            "Retry-After": str(self._jobs.wait_s),
+        }
+        return JSONResponse(answers.job_answer(job).model_dump(mode="json"), 202, where)
+
+
+_RETRY = {"Retry-After": str(RETRY_S)}
+Asking = Annotated[_Asking, Depends()]
+
+
+def _rendered(view: View, result: Result, question: Question, job: str | None) -> Response:
+    return Response(_body(view, _Hashed(result), question, job), media_type="application/json")
+
+
+class _Hashed:
+    """A result known by its key and its moment, which nothing stored under a key shares."""
+
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self._known_by = (result.key, result.measured_at)
+
+    def __hash__(self) -> int:
+        return hash(self._known_by)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Hashed) and other._known_by == self._known_by
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _body(view: View, hashed: _Hashed, question: Question, job: str | None) -> bytes:
+    return json.dumps(view(hashed.result, question, job)).encode()
+
+
+@api.post(
+    "/estimate-resource", response_model=ResourceAnswer, responses=ASKED,
+    operation_id="estimate_resource",
+)  # fmt: skip
+async def estimate_resource(question: Question, asking: Asking) -> Response:
+    """Memory and utilization at their peaks, and the time of a step or a forward."""
+    return await asking.answered(question, answers.resource)
+
+
+@api.post(
+    "/estimate-training-time", response_model=TrainingTimeAnswer, responses=ASKED,
+    operation_id="estimate_training_time",
+)  # fmt: skip
+async def estimate_training_time(question: Question, asking: Asking) -> Response:
+    """(Forward + backward) x batches x epochs, whatever `application_type` says."""
+    training = question.model_copy(update={"application_type": "training"})
+    return await asking.answered(training, answers.training_time)
+
+
+@api.post(
+    "/estimate-inference-time", response_model=answers.InferenceTimeAnswer, responses=ASKED,
+    operation_id="estimate_inference_time",
+)  # fmt: skip
+async def estimate_inference_time(question: Question, asking: Asking) -> Response:
+    """The time of one image and of a batch, whatever `application_type` says."""
+    inference = question.model_copy(update={"application_type": "inference"})
+    return await asking.answered(inference, answers.inference_time)
+
+
+# --- jobs, results, models -------------------------------------------------------------------
+
+
+@api.get("/jobs/{id}", responses=_problems(404, 422, 503), operation_id="get_job")
+async def get_job(id: JobId, jobs: JobsOf) -> JobAnswer:
+    """How far a job is."""
+    return answers.job_answer(_there(jobs.job(id)))
+
+
+@api.delete("/jobs/{id}", responses=_problems(404, 422, 503), operation_id="cancel_job")
+async def cancel_job(id: JobId, jobs: JobsOf) -> JobAnswer:
+    """End a job; one that has ended stays as it is."""
+    return answers.job_answer(_there(await jobs.cancel(id)))
+
+
+def _there(job: Job | None) -> Job:
+    if job is None:
+        raise HTTPException(404, "there is no such job")
+    return job
+
+
+@api.get("/results", responses=_problems(422, 503), operation_id="results")
+async def results(
+    database: DatabaseOf,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+) -> list[StoredResult]:
+    """What is stored, the newest first."""
+    return [answers.stored(result) for result in database.results(limit, offset)]
+
+
+@api.get("/models", responses=_problems(503), operation_id="models")
+async def models(catalog: CatalogOf) -> dict[str, list[str]]:
+    """Architectures by task."""
+    names = await catalog.names()
+    if names is None:
+        raise HTTPException(503, "the architectures cannot be listed", _RETRY)
+    return names
+
+
+# --- health and metrics ----------------------------------------------------------------------
+
+health = APIRouter(prefix="/health")
+observed = APIRouter()
+
+
+@health.get("/live", operation_id="live")
+async def live() -> Status:
+    """Whether the server answers."""
+    return Status(status="live")
+
+
+@health.get("/ready", responses=_problems(503), operation_id="ready")
+async def ready(jobs: JobsOf, database: DatabaseOf) -> Status:
+    """Whether it could measure now."""
+    if not jobs.alive:
+        raise HTTPException(503, "the measurement that runs cannot be ended: restart the service")
+    if not database.writable():
+        raise HTTPException(503, "the store cannot be written")
+    return Status(status="ready")
+
+
+@observed.get("/metrics", operation_id="metrics", response_class=Response, responses={
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
+})  # fmt: skip
+async def metrics(found: MetricsOf) -> Response:
+    """Counters in Prometheus's text format."""
+    return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute
+    """``app`` is made when it is asked for: who only imports this file needs no settings."""
+    if name == "app":
+        return create_app()
+    raise AttributeError(name)

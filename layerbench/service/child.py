@@ -1,0 +1,94 @@
+"""A process that makes one measurement and ends: ``python -m layerbench.service.child``.
+
+One JSON object comes in on standard input, one goes out on standard output. Whatever else is
+printed goes to standard error. It ends when the server does: standard input is held open by the
+server, and its end is the child's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ORPHANED = 3
+
+Work = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def main(measured: Work | None = None, listed: Work | None = None) -> None:
+    """Read what is asked, work, answer.
+
+    Args:
+        measured: does the work of a measurement.
+        listed: lists architectures by task.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    # Libraries print what they like, but not into the answer.
+    os.dup2(2, 1)
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    _limit_memory(asked.get("memory_bytes"))
+    if asked["what"] == "models":
+        answer = _explained(listed or _listed, asked)
+    else:
+        answer = _alone(measured or _measured, asked)
+    json.dump(answer, answers)
+    answers.flush()
+
+
+def _end_with_the_server() -> None:
+    sys.stdin.read()
+    os._exit(ORPHANED)
+
+
+def _limit_memory(size: int | None) -> None:
+    """What the process may allocate: an allocation beyond it fails, and is told as such.
+
+    Not the address space, of which CUDA and libraries reserve far more than they use.
+    """
+    if size is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def _alone(work: Work, asked: dict[str, Any]) -> dict[str, Any]:
+    """Work while no other process of this machine measures on the device."""
+    from filelock import FileLock
+
+    # Held by this process: the kernel releases it when the process dies, however it dies.
+    with FileLock(Path(asked["lock"]), mode=0o666):
+        return _explained(work, asked)
+
+
+def _explained(work: Work, asked: dict[str, Any]) -> dict[str, Any]:
+    from layerbench.errors import LayerbenchError
+
+    try:
+        return {"found": work(asked)}
+    except LayerbenchError as error:
+        return {"error": " ".join(str(error).split())}
+    except MemoryError:
+        return {"error": "not enough memory: take a smaller input or batch"}
+
+
+def _measured(asked: dict[str, Any]) -> dict[str, Any]:
+    from layerbench.service.measuring import measure
+    from layerbench.service.questions import Question
+
+    question = Question.model_validate(asked["question"])
+    return measure(question, asked["device"], asked["seconds"]).model_dump(mode="json")
+
+
+def _listed(_asked: dict[str, Any]) -> dict[str, Any]:
+    from layerbench.service.listing import models
+
+    return {task: list(names) for task, names in models().items()}
+
+
+if __name__ == "__main__":
+    main()

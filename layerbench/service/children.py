@@ -1,0 +1,154 @@
+"""Measuring processes as the server sees them: begun, watched, ended, and what their end means.
+
+Loads no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# So long a process has to end by itself once it is asked to.
+GRACE_S = 3.0
+MOST_ANSWER = 8 * 2**20
+TAIL = 2000
+
+Failure = Literal["refused", "died", "deadline"]
+
+
+class ChildFailed(Exception):
+    """A measurement gave no result.
+
+    Args:
+        kind: ``refused`` (the question cannot be measured), ``died``, or ``deadline``.
+        reason: one line.
+    """
+
+    def __init__(self, kind: Failure, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Child:
+    """One measuring process and those that it starts: a process group of its own."""
+
+    process: asyncio.subprocess.Process
+
+    @classmethod
+    async def begun(cls, module: str, asked: Mapping[str, Any]) -> Child:
+        """Start a process and ask it.
+
+        Raises:
+            ChildFailed: none can be started.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                module,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,
+                limit=MOST_ANSWER,
+            )
+        except OSError as error:
+            raise ChildFailed("died", f"no process could be started: {error}") from error
+        assert process.stdin is not None
+        # It may be dead already; what it then answers says so.
+        with contextlib.suppress(ConnectionError):
+            process.stdin.write(json.dumps(asked).encode() + b"\n")
+            await process.stdin.drain()
+        return cls(process)
+
+    async def answer(self, deadline_s: float) -> dict[str, Any]:
+        """What it answers; its group is gone afterwards, whatever happened.
+
+        Raises:
+            ChildFailed: it gave no result.
+        """
+        try:
+            out, err, status = await asyncio.wait_for(self._ended(), deadline_s)
+        except asyncio.TimeoutError:
+            raise ChildFailed(
+                "deadline",
+                f"the measurement took longer than {deadline_s:g} s, waiting for the device "
+                "included",
+            ) from None
+        finally:
+            # Also where the one who waits is cancelled: the group must not outlive this.
+            await asyncio.shield(self.end())
+        return _read(out, err, status)
+
+    async def end(self) -> None:
+        """Ask the group to end, and kill what does not."""
+        if self.process.returncode is None and self._signal(signal.SIGTERM):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.process.wait(), GRACE_S)
+        self._signal(signal.SIGKILL)
+        await self.process.wait()
+
+    def _signal(self, number: signal.Signals) -> bool:
+        """Whether there was anybody to hear it."""
+        try:
+            os.killpg(self.process.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return False
+        return True
+
+    async def _ended(self) -> tuple[bytes, bytes, int]:
+        out, err = self.process.stdout, self.process.stderr
+        assert out is not None
+        assert err is not None
+        said, complained = await asyncio.gather(_read_most(out), _tail(err))
+        return said, complained, await self.process.wait()
+
+
+async def _read_most(stream: asyncio.StreamReader) -> bytes:
+    """What a stream says, up to `MOST_ANSWER`; all of it is read, so that nobody waits to write."""
+    kept = b""
+    while chunk := await stream.read(65536):
+        kept = (kept + chunk)[:MOST_ANSWER]
+    return kept
+
+
+async def _tail(stream: asyncio.StreamReader) -> bytes:
+    """The last of what a stream says."""
+    kept = b""
+    while chunk := await stream.read(65536):
+        kept = (kept + chunk)[-TAIL:]
+    return kept
+
+
+def _read(out: bytes, err: bytes, status: int) -> dict[str, Any]:
+    try:
+        answer = json.loads(out)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or not {"error", "found"} & answer.keys():
+        raise ChildFailed("died", _why(status, err))
+    if "error" in answer:
+        raise ChildFailed("refused", str(answer["error"]))
+    return dict(answer["found"])
+
+
+def _why(status: int, err: bytes) -> str:
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        hint = " (out of memory, perhaps)" if -status == signal.SIGKILL else ""
+        return f"the measuring process was ended by {name}{hint}"
+    last = err.decode(errors="replace").strip().splitlines()
+    said = f": {last[-1][:200]}" if last and status else ""
+    return f"the measuring process ended with status {status} and no answer{said}"

@@ -1,0 +1,80 @@
+"""What a measurement found: the numbers behind every answer. Loads no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from layerbench.environment import Environment
+from layerbench.workload import Frozen
+
+Method = Literal["measured", "replayed", "analytic"]
+Stage = Literal["before", "forward", "backward", "optimizer", "inference"]
+
+
+class Known(Frozen):
+    """A figure, how it came about, and the bounds that it is expected to lie between (95 %)."""
+
+    value: float
+    low: float
+    high: float
+    method: Method = "measured"
+
+
+class Look(Frozen):
+    """One look at the hardware.
+
+    Attributes:
+        stage: what had just been done; with looks at fixed intervals, ``None``.
+        at_s: since the first.
+        cpu: share of all cores in use since the look before, 0 to 1.
+        ram: bytes of the process's resident set.
+        gpu: share of time in which the GPU worked, 0 to 1; ``None`` where it is not told.
+        vram: bytes that the allocator holds; ``None`` without a GPU.
+    """
+
+    stage: Stage | None
+    at_s: float
+    cpu: float
+    ram: int
+    gpu: float | None = None
+    vram: int | None = None
+
+
+class Found(Frozen):
+    """One measurement.
+
+    Attributes:
+        parameters: of the model as built.
+        steps: measured, besides the warm-up; of inference, forwards.
+        forward, backward, optimizer: seconds of a training step; ``None`` for inference.
+        one_image, batch: seconds of forwards that infer; ``None`` for training.
+        ram_before, vram_before: bytes, before the first step, with the model loaded.
+        ram_peak, cpu_peak: of the looks.
+        gpu_memory_peak: bytes: the allocator's on a GPU, else predicted for one.
+        gpu_peak: of the looks; ``None`` without a GPU that tells.
+        looks: all of them.
+        content: of a detector, proposals and detections for an image.
+        began_at, ended_at: of holding the device, seconds since 1970.
+    """
+
+    parameters: int
+    steps: int
+    forward: Known | None = None
+    backward: Known | None = None
+    optimizer: Known | None = None
+    one_image: Known | None = None
+    batch: Known | None = None
+    ram_before: int
+    vram_before: int | None = None
+    ram_peak: int
+    cpu_peak: float
+    gpu_memory_peak: Known | None = None
+    gpu_peak: float | None = None
+    looks: tuple[Look, ...] = ()
+    content: dict[str, float] = Field(default_factory=dict)
+    began_at: float
+    ended_at: float
+    environment: Environment
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,261 @@
+"""The queue: one measurement at a time, each question measured once, and none lost.
+
+Loads no torch. All of it runs on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import sqlite3
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from layerbench import __version__
+from layerbench.service.children import Child, ChildFailed
+from layerbench.service.database import Database, Job, Result, State
+from layerbench.service.metrics import Metrics
+from layerbench.service.questions import Question
+from layerbench.service.settings import Settings
+
+log = structlog.get_logger("layerbench.service")
+
+# A measurement counts as so long before any has ended, and this much of the latest goes in.
+FIRST_GUESS_S = 30.0
+LATEST = 0.3
+# A measurement that has not ended so long after its deadline never will.
+WEDGED_S = 30.0
+PACKAGES = ("torch", "torchvision", "timm")
+# What a result depends on.
+MEASURED = (
+    "task_type",
+    "architecture",
+    "batch_size",
+    "image_size",
+    "application_type",
+    "threading",
+)
+
+
+class QueueFull(Exception):
+    """No further job can wait; ``retry_after_s`` says when to come again."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"the queue is full: come again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+@dataclass
+class _Open:
+    """A job that waits or runs; ``ended`` tells those who wait for it."""
+
+    job: Job
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Jobs:
+    """All measurements of one server.
+
+    Args:
+        settings: of the server.
+        database: where jobs and results lie.
+        metrics: that are counted.
+    """
+
+    def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
+        self._settings = settings
+        self._database = database
+        self._metrics = metrics
+        self._waiting: deque[_Open] = deque()
+        self._running: _Open | None = None
+        self._began = 0.0
+        self._child: Child | None = None
+        self._by_key: dict[str, _Open] = {}
+        self._by_id: dict[str, _Open] = {}
+        # Ends that the store could not be told.
+        self._unwritten: dict[str, Job] = {}
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._usual_s = FIRST_GUESS_S
+        self._versions = versions()
+
+    async def begin(self) -> None:
+        """Take over from a server before, and work from now on."""
+        lost = self._database.interrupt_open("the server ended while the job waited or ran")
+        if lost:
+            log.warning("jobs interrupted", count=lost)
+        self._task = asyncio.create_task(self._work())
+
+    async def stop(self) -> None:
+        """End what runs; what is open becomes ``interrupted``."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._child is not None:
+            await self._child.end()
+        for entry in list(self._by_id.values()):
+            self._close(entry, "interrupted", "the server was stopped")
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are being worked on, and the one that runs can still end."""
+        if self._task is None or self._task.done():
+            return False
+        late = time.monotonic() - self._began - self._settings.deadline
+        return self._running is None or late < WEDGED_S
+
+    def key(self, question: Question) -> str:
+        """What a question's result is stored under: all that the result depends on."""
+        content = {
+            **question.model_dump(mode="json", include=set(MEASURED)),
+            "device": self._settings.device or "auto",
+            "versions": self._versions,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def stored(self, question: Question) -> Result | None:
+        """What was measured for such a question before."""
+        return self._database.result(self.key(question))
+
+    def ask(self, question: Question) -> Job:
+        """A job that measures a question: the one that does already, or a new one.
+
+        Raises:
+            QueueFull: there is no room for a new one.
+            sqlite3.Error: the store cannot be written.
+        """
+        key = self.key(question)
+        if key in self._by_key:
+            return self._by_key[key].job
+        if len(self._waiting) >= self._settings.queue:
+            raise QueueFull(self.wait_s)
+        entry = _Open(self._database.add(key, question.model_dump(mode="json")))
+        self._by_key[key] = self._by_id[entry.job.id] = entry
+        self._waiting.append(entry)
+        self._metrics.queued.set(len(self._waiting))
+        self._arrived.set()
+        return entry.job
+
+    @property
+    def wait_s(self) -> int:
+        """Seconds until a job that is asked for now is likely to have ended."""
+        ahead = len(self._waiting) + (self._running is not None)
+        return max(1, round(self._usual_s * max(1, ahead)))
+
+    async def wait(self, id: str, seconds: float) -> Job | None:
+        """The job once it has ended, or as it is after so long."""
+        entry = self._by_id.get(id)
+        if entry is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(entry.ended.wait(), seconds)
+        return self.job(id)
+
+    def job(self, id: str) -> Job | None:
+        """The job of a number."""
+        return self._unwritten.get(id) or self._database.job(id)
+
+    async def cancel(self, id: str) -> Job | None:
+        """End a job that waits or runs; one that has ended stays as it is."""
+        entry = self._by_id.get(id)
+        if entry is not None:
+            self._close(entry, "cancelled", "cancelled on request")
+            if entry is self._running and self._child is not None:
+                await self._child.end()
+        return self.job(id)
+
+    # --- working ---------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            entry = self._waiting.popleft()
+            self._metrics.queued.set(len(self._waiting))
+            if not entry.ended.is_set():
+                await self._run(entry)
+
+    async def _run(self, entry: _Open) -> None:
+        self._running, self._began = entry, time.monotonic()
+        self._metrics.running.set(1)
+        try:
+            await self._measure(entry)
+        except Exception as error:
+            # Whatever it is, the next job shall run.
+            log.exception("measuring failed", job=entry.job.id)
+            self._close(entry, "failed", f"died: {error}")
+        self._running = self._child = None
+        self._metrics.running.set(0)
+        took = time.monotonic() - self._began
+        self._metrics.seconds.observe(took)
+        self._usual_s += LATEST * (took - self._usual_s)
+
+    async def _measure(self, entry: _Open) -> None:
+        job, settings = entry.job, self._settings
+        log.info("measuring", job=job.id, question=job.question)
+        try:
+            self._database.start(job.id)
+            self._child = await Child.begun(settings.child, self._asked(job))
+            if entry.ended.is_set():
+                # Cancelled while it was being started.
+                await self._child.end()
+                return
+            found = await self._child.answer(settings.deadline)
+            if not entry.ended.is_set() and self._database.finish(job.id, found):
+                self._close(entry, "done", "")
+        except ChildFailed as error:
+            self._close(entry, "failed", f"{error.kind}: {error.reason}")
+        except sqlite3.Error as error:
+            self._close(entry, "failed", f"store: it cannot be written: {error}")
+
+    def _asked(self, job: Job) -> dict[str, Any]:
+        settings = self._settings
+        device = (settings.device or "auto").replace(":", "-")
+        folder = settings.locks or Path(tempfile.gettempdir())
+        return {
+            "what": "measurement",
+            "question": job.question,
+            "device": settings.device,
+            "seconds": settings.seconds,
+            "memory_bytes": settings.memory,
+            "lock": str(folder / f"layerbench-{device}.lock"),
+        }
+
+    def _close(self, entry: _Open, state: State, reason: str) -> None:
+        """The end of a job, once: in the store, in the counters, and for those who wait."""
+        if entry.ended.is_set():
+            return
+        job = entry.job
+        if state != "done":
+            try:
+                self._database.end(job.id, state, reason)
+            except sqlite3.Error:
+                # Those who ask are told all the same; the next server finds it open.
+                self._unwritten[job.id] = replace(
+                    job, state=state, reason=reason, ended_at=time.time()
+                )
+        self._by_key.pop(job.key, None)
+        self._by_id.pop(job.id, None)
+        self._metrics.jobs.labels(state=state).inc()
+        log.info("ended", job=job.id, state=state, reason=reason)
+        entry.ended.set()
+
+
+def versions() -> Mapping[str, str]:
+    """Of the software that a result depends on."""
+    found = {"layerbench": __version__}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

@@ -1,0 +1,63 @@
+"""What the service is told by its surroundings: ``LAYERBENCH_SERVE_*``, or the command line.
+
+Loads no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from layerbench.units import parse_bytes
+
+# Also as text, such as 8GiB.
+Memory = Annotated[
+    int, BeforeValidator(lambda given: parse_bytes(given) if isinstance(given, str) else given)
+]
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+KEY_VARIABLE = "LAYERBENCH_SERVE_API_KEY"
+
+
+class Settings(BaseSettings):
+    """How the service runs.
+
+    Attributes:
+        host, port: it listens there; any but a loopback address demands an ``api_key``.
+        api_key: that requests must carry in ``X-API-Key``.
+        database: where jobs and results lie.
+        locks: the folder of the lock files, one for each device.
+        device: that is measured on; ``None`` takes the accelerator if there is one.
+        queue: jobs that may wait, besides the one that runs.
+        deadline: seconds of a measurement; then its processes are ended.
+        memory: bytes that a measuring process may take; ``None`` for no limit.
+        most_pixels: batch times height times width, of a request.
+        most_body: bytes of a request.
+        wait_s: so long a request waits for its answer before it is told to come back.
+        seconds: that a measurement takes at least.
+        child: the module that measures, run as a process.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LAYERBENCH_SERVE_", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_key: SecretStr | None = None
+    database: Path = Path("layerbench.db")
+    locks: Path | None = None
+    device: str | None = None
+    queue: int = Field(default=32, ge=1)
+    deadline: float = Field(default=900.0, gt=0)
+    memory: Memory | None = Field(default=None, ge=2**28)
+    most_pixels: int = Field(default=64 * 1024 * 1024, ge=1)
+    most_body: int = Field(default=16 * 1024, ge=1)
+    wait_s: float = Field(default=600.0, gt=0)
+    seconds: float = Field(default=3.0, ge=0)
+    child: str = "layerbench.service.child"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in LOOPBACK
