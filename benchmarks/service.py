@@ -1,4 +1,4 @@
-"""What the estimation service bears: python -m benchmarks.service [stored|queue|sampling|intervals].
+"""What the estimation service bears: stored, queue, sampling, intervals.
 
 stored     latency of stored answers at a fixed rate of requests, while a measurement runs. Each is
            due at a moment of its own, and its latency counts from then: one that waits for another

@@ -195,8 +195,10 @@ def test_a_service_mounts_below_the_working_directory(service: dict[str, Any]) -
     targets = {Path(volume["target"]) for volume in service["volumes"]}
     assert {target.parent for target in targets} == {Path(folders[-1])}
     words = service["command"]
-    for option in ("--data_dir", "--output_dir"):
-        assert Path(folders[-1]) / words[words.index(option) + 1] in targets
+    paths = {"detect": ("--data_dir", "--output_dir"), "serve": ("--database",)}[words[0]]
+    for option in paths:
+        path = Path(folders[-1]) / words[words.index(option) + 1]
+        assert targets & {path, path.parent}
 
 
 @service
@@ -208,11 +210,15 @@ def test_a_service_says_what_the_command_line_understands(service: dict[str, Any
         assert not word.startswith("--") or word in done.stdout
 
 
-def test_only_the_gpu_service_asks_for_a_device() -> None:
-    assert "deploy" not in SERVICES["cpu"]
-    (device,) = SERVICES["gpu"]["deploy"]["resources"]["reservations"]["devices"]
-    assert device == {"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}
-    for name, chosen in (("cpu", "cpu"), ("gpu", "cuda:0")):
+def test_only_the_gpu_services_ask_for_a_device() -> None:
+    for with_gpu in ("gpu", "service-gpu"):
+        (device,) = SERVICES[with_gpu]["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}
+    chosen = {"cpu": "cpu", "gpu": "cuda:0", "service": "cpu", "service-gpu": "cuda:0"}
+    assert chosen.keys() == SERVICES.keys()
+    for name, kind in chosen.items():
+        assert ("deploy" in SERVICES[name]) == (kind != "cpu")
         words = SERVICES[name]["command"]
-        assert words[words.index("--device") + 1] == chosen
+        told = SERVICES[name].get("environment", {}).get("LAYERBENCH_SERVE_DEVICE")
+        assert (told or words[words.index("--device") + 1]) == kind
         assert SERVICES[name]["profiles"] == [name]

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from ruamel.yaml import YAML
 from starlette.testclient import TestClient
 
 from layerbench import cli
@@ -377,6 +378,12 @@ def test_every_route_takes_the_key(serving):
 def test_other_machines_need_a_key(serving, monkeypatch, capsys):
     with pytest.raises(ValueError, match="set LAYERBENCH_SERVE_API_KEY"):
         create_app(Settings(host="0.0.0.0"))
+    # An empty key is none, as compose files give it.
+    monkeypatch.setenv("LAYERBENCH_SERVE_API_KEY", "")
+    with pytest.raises(ValueError, match="set LAYERBENCH_SERVE_API_KEY"):
+        create_app(Settings(host="0.0.0.0"))
+    with pytest.raises(ValueError, match="at least 1"):
+        Settings(host="0.0.0.0", api_key="")
     monkeypatch.setattr(sys, "argv", ["layerbench", "serve", "--host", "0.0.0.0"])
     with pytest.raises(SystemExit) as left:
         cli.main()
@@ -569,6 +576,19 @@ def test_a_second_server_on_the_same_store(tmp_path):
         )  # fmt: skip
     assert done.returncode != 0
     assert "another server works with" in done.stderr
+
+
+def test_the_containers_health_check_asks_it(tmp_path):
+    compose = YAML(typ="safe").load(ROOT / "compose.yaml")
+    _, _, flag, code = compose["services"]["service"]["healthcheck"]["test"]
+    with server(tmp_path, LAYERBENCH_SERVE_API_KEY="secret") as (_, url):
+        code = code.replace("http://127.0.0.1:8000", url)
+        for key, status in (("secret", 0), ("wrong", 1)):
+            environment = {**os.environ, "LAYERBENCH_SERVE_API_KEY": key}
+            done = subprocess.run(
+                [sys.executable, flag, code], env=environment, capture_output=True, check=False
+            )
+            assert done.returncode == status
 
 
 def test_uvicorn_starts_it_too(tmp_path, monkeypatch):

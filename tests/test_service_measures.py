@@ -64,6 +64,13 @@ def test_detectors_are_trained_and_used():
     assert Found.model_validate(found.model_dump(mode="json")) == found
 
 
+def test_few_runs_do_where_each_takes_long(monkeypatch):
+    monkeypatch.setattr(measuring, "SLOW_S", 0.0)
+    assert measuring.measure(asked("resnet18"), "cpu", 0.0).steps == measuring.SLOW_FEWEST
+    inference = asked("resnet18", application_type="inference")
+    assert measuring.measure(inference, "cpu", 0.0).steps == measuring.SLOW_FEWEST
+
+
 def test_what_a_model_raises_is_one_line(monkeypatch):
     class Broken(nn.Module):
         def forward(self):

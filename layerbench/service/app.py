@@ -11,6 +11,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Path, Query, Request
@@ -182,6 +183,12 @@ ASKED = {**ACCEPTED, **_problems(400, 409, 411, 413, 422, 429, 502, 503, 504)}
 # --- questions -------------------------------------------------------------------------------
 
 
+def _example(operation: str) -> dict[int | str, dict[str, Any]]:
+    """A real answer, as examples/service/service.sh got it."""
+    text = resources.files("layerbench.service").joinpath(f"examples/{operation}.json").read_text()
+    return {200: {"content": {"application/json": {"example": json.loads(text)}}}}
+
+
 def _state(name: str) -> Callable[[Request], Any]:
     def found(request: Request) -> Any:  # noqa: ANN401 - whatever is kept under the name
         return getattr(request.app.state, name)
@@ -293,8 +300,8 @@ def _body(view: View, hashed: _Hashed, question: Question, job: str | None) -> b
 
 
 @api.post(
-    "/estimate-resource", response_model=ResourceAnswer, responses=ASKED,
-    operation_id="estimate_resource",
+    "/estimate-resource", response_model=ResourceAnswer,
+    responses={**ASKED, **_example("estimate-resource")}, operation_id="estimate_resource",
 )  # fmt: skip
 async def estimate_resource(question: Question, asking: Asking) -> Response:
     """Memory and utilization at their peaks, and the time of a step or a forward."""
@@ -302,7 +309,8 @@ async def estimate_resource(question: Question, asking: Asking) -> Response:
 
 
 @api.post(
-    "/estimate-training-time", response_model=TrainingTimeAnswer, responses=ASKED,
+    "/estimate-training-time", response_model=TrainingTimeAnswer,
+    responses={**ASKED, **_example("estimate-training-time")},
     operation_id="estimate_training_time",
 )  # fmt: skip
 async def estimate_training_time(question: Question, asking: Asking) -> Response:
@@ -312,7 +320,8 @@ async def estimate_training_time(question: Question, asking: Asking) -> Response
 
 
 @api.post(
-    "/estimate-inference-time", response_model=answers.InferenceTimeAnswer, responses=ASKED,
+    "/estimate-inference-time", response_model=answers.InferenceTimeAnswer,
+    responses={**ASKED, **_example("estimate-inference-time")},
     operation_id="estimate_inference_time",
 )  # fmt: skip
 async def estimate_inference_time(question: Question, asking: Asking) -> Response:

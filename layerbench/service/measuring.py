@@ -37,6 +37,9 @@ from layerbench.zoo import Built
 
 NANOSECOND = 1e-9
 WARMUP = 2
+# Where one run takes so many seconds, one warms up and this many are measured.
+SLOW_S = 5.0
+SLOW_FEWEST = 2
 FEWEST, MOST = 5, 300
 # Steps that are looked at phase by phase, and not timed.
 LOOKED_AT = 2
@@ -171,14 +174,15 @@ def _trained(
     with mode_set(subject.model, True), torch.enable_grad(), garbage_collection_off():
         looks.take("before")
         with _explained(subject):
-            for _ in range(WARMUP):
-                timed_step()
+            slow = _warmed(timed_step)
             if not question.threading:
-                for _ in range(LOOKED_AT):
+                for _ in range(1 if slow else LOOKED_AT):
                     for _, done, _ in run_phases(step, lambda: 0):
                         if done in STAGES:
                             looks.take(STAGES[done])
-            steps = looks.while_running(question.threading, lambda: _often(timed_step, seconds))
+            steps = looks.while_running(
+                question.threading, lambda: _often(timed_step, seconds, slow)
+            )
     times: NDArray[np.float64] = np.stack(steps).astype(np.float64) * NANOSECOND
     return {
         "steps": len(steps),
@@ -207,17 +211,17 @@ def _inferred(
     with mode_set(subject.model, False), torch.inference_mode(), garbage_collection_off():
         looks.take("before")
         with _explained(subject):
-            for _ in range(WARMUP):
-                timed_forward(subject.args)
-                timed_forward(one)
+            _warmed(lambda: timed_forward(one))
+            slow = _warmed(lambda: timed_forward(subject.args))
             if not question.threading:
-                for _ in range(LOOKED_AT):
+                for _ in range(1 if slow else LOOKED_AT):
                     timed_forward(subject.args)
                     looks.take("inference")
             batches = looks.while_running(
-                question.threading, lambda: _often(lambda: timed_forward(subject.args), seconds / 2)
+                question.threading,
+                lambda: _often(lambda: timed_forward(subject.args), seconds / 2, slow),
             )
-            ones = _often(lambda: timed_forward(one), seconds / 2)
+            ones = _often(lambda: timed_forward(one), seconds / 2, slow)
             content = _content(subject, question)
     return {
         "steps": len(batches),
@@ -238,11 +242,22 @@ def _content(subject: _Subject, question: Question) -> dict[str, float]:
 # --- shared --------------------------------------------------------------------------------
 
 
-def _often(run: Callable[[], NDArray[np.int64]], seconds: float) -> list[NDArray[np.int64]]:
+def _warmed(run: Callable[[], NDArray[np.int64]]) -> bool:
+    """Run what does not count; gives whether it takes so long that few runs have to do."""
+    slow = bool(run().sum() * NANOSECOND > SLOW_S)
+    for _ in range(0 if slow else WARMUP - 1):
+        run()
+    return slow
+
+
+def _often(
+    run: Callable[[], NDArray[np.int64]], seconds: float, slow: bool
+) -> list[NDArray[np.int64]]:
     """Run at least `FEWEST` times, and for so long, but at most `MOST` times."""
     begins = time.perf_counter()
+    fewest = SLOW_FEWEST if slow else FEWEST
     found: list[NDArray[np.int64]] = []
-    while len(found) < FEWEST or (time.perf_counter() - begins < seconds and len(found) < MOST):
+    while len(found) < fewest or (time.perf_counter() - begins < seconds and len(found) < MOST):
         found.append(run())
     return found
 

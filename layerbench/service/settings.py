@@ -40,11 +40,13 @@ class Settings(BaseSettings):
         child: the module that measures, run as a process.
     """
 
-    model_config = SettingsConfigDict(env_prefix="LAYERBENCH_SERVE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="LAYERBENCH_SERVE_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    api_key: SecretStr | None = None
+    api_key: SecretStr | None = Field(default=None, min_length=1)
     database: Path = Path("layerbench.db")
     locks: Path | None = None
     device: str | None = None

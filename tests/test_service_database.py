@@ -1,0 +1,103 @@
+"""The states that a job goes through, against a model of them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from layerbench.service.database import OPEN, STATES, Database
+
+KEYS = st.sampled_from("abc")
+ENDS = st.sampled_from([state for state in STATES if state not in (*OPEN, "done")])
+
+
+class Jobs(RuleBasedStateMachine):
+    """Any order of calls, also of ones that come too late, and servers that begin anew."""
+
+    jobs = Bundle("jobs")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.database = Database(Path(self.folder.name) / "service.db")
+        # What should be: of each job its key and state; of each key its latest result.
+        self.states: dict[str, list[str]] = {}
+        self.results: dict[str, int] = {}
+        self.count = 0
+
+    @rule(target=jobs, key=KEYS)
+    def add(self, key):
+        job = self.database.add(key, {"question": key})
+        self.states[job.id] = [key, "queued"]
+        return job.id
+
+    @rule(id=jobs)
+    def start(self, id):
+        assert self.database.start(id) == (self.states[id][1] == "queued")
+        if self.states[id][1] == "queued":
+            self.states[id][1] = "running"
+
+    @rule(id=jobs)
+    def finish(self, id):
+        self.count += 1
+        key, state = self.states[id]
+        assert self.database.finish(id, {"number": self.count}) == (state == "running")
+        if state == "running":
+            self.states[id][1] = "done"
+            self.results[key] = self.count
+
+    @rule(id=jobs, state=ENDS)
+    def end(self, id, state):
+        is_open = self.states[id][1] in OPEN
+        assert self.database.end(id, state, "why") == is_open
+        if is_open:
+            self.states[id][1] = state
+
+    @rule()
+    def begin_anew(self):
+        self.database.close()
+        self.database = Database(Path(self.folder.name) / "service.db")
+        found = [id for id, (_, state) in self.states.items() if state in OPEN]
+        assert self.database.interrupt_open("why") == len(found)
+        for id in found:
+            self.states[id][1] = "interrupted"
+
+    @invariant()
+    def is_as_it_should_be(self):
+        for id, (key, state) in self.states.items():
+            job = self.database.job(id)
+            assert (job.key, job.state) == (key, state)
+            assert (job.ended_at is None) == (state in OPEN)
+        for key in "abc":
+            result = self.database.result(key)
+            number = None if result is None else result.found["number"]
+            assert number == self.results.get(key)
+        for state in STATES:
+            told = sum(state == found for _, found in self.states.values())
+            assert self.database.count(state) == told
+
+    def teardown(self):
+        self.database.close()
+        self.folder.cleanup()
+
+
+TestJobs = Jobs.TestCase
+TestJobs.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+
+
+def test_the_newest_result_comes_first(tmp_path):
+    database = Database(tmp_path / "deep" / "service.db")
+    for key in ("a", "b", "c"):
+        id = database.add(key, {}).id
+        database.start(id)
+        database.finish(id, {"of": key})
+    assert [result.key for result in database.results(2)] == ["c", "b"]
+    assert [result.key for result in database.results(2, offset=2)] == ["a"]
+    assert database.writable()
+    database.keep_models("1", {"x": ["y"]})
+    database.keep_models("2", {"x": ["z"]})
+    assert (database.models("1"), database.models("2")) == (None, {"x": ["z"]})
