@@ -20,19 +20,15 @@ from layerbench.service.found import Found, Known
 from tests.sample_profiles import environment
 
 DIFFERENT = 600
-WORKS = ("quick", "hang", "stubborn", "segv", "kill", "exit", "memory", "refuse", "chatty")
+WORKS = ("quick", "hang", "stubborn", "segv", "kill", "exit", "memory", "refuse", "chatty", "brief")
 NAMES = [*WORKS, *(f"quick{number}" for number in range(DIFFERENT)), "slow"]
 # Every measurement leaves a line here: its process.
 STARTED = "LAYERBENCH_TEST_STARTED"
 
 
 def listed(_asked: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "classification": NAMES,
-        "detection": ["detector"],
-        "instance": [],
-        "segmentation": [],
-    }
+    models = {"classification": NAMES, "detection": ["detector"], "instance": []}
+    return {"device": "cpu", "models": {**models, "segmentation": []}}
 
 
 def measured(asked: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +61,8 @@ def _behave(work: str) -> None:
         time.sleep(1000)
     elif work == "slow":
         time.sleep(0.5)
+    elif work == "brief":
+        time.sleep(0.1)
     elif work == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         # A process of its own that does not end by itself either.

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -225,13 +227,15 @@ def test_a_measurement_that_fails_says_why_and_the_next_succeeds(
     serving, started, monkeypatch, work, status, says
 ):
     monkeypatch.setattr("layerbench.service.children.GRACE_S", 0.2)
-    with serving(deadline=1.0, memory=2**30) as client:
+    deadline = 1.0 if status == 504 else 60.0
+    with serving(deadline=deadline, memory=2**30) as client:
         answer = client.post(RESOURCE, json=question(work))
         assert (answer.status_code, says in answer.json()["detail"]) == (status, True)
-        assert client.post(RESOURCE, json=question("chatty")).status_code == 200
+        if status != 504:
+            assert client.post(RESOURCE, json=question("chatty")).status_code == 200
         metrics = client.get("/metrics").text
         assert 'layerbench_jobs_total{state="failed"} 1.0' in metrics
-        assert 'layerbench_jobs_total{state="done"} 1.0' in metrics
+        assert (status == 504) != ('layerbench_jobs_total{state="done"} 1.0' in metrics)
     pid = int(started()[0].split()[1])
     # Nor anything that it started.
     until(lambda: not [p for p in psutil.process_iter() if of_group(p, pid)])
@@ -248,7 +252,9 @@ def test_a_module_that_is_not_there(serving):
     with serving(child="tests.no_such_module") as client:
         answer = client.post(RESOURCE, json=question())
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-        assert client.get("/api/v1/models").status_code == 503
+        answer = client.get("/api/v1/models")
+        assert answer.status_code == 503
+        assert "No module named tests.no_such_module" in answer.json()["detail"]
         assert client.get("/health/live").status_code == 200
 
 
@@ -272,9 +278,11 @@ def test_one_measurement_at_a_time_also_of_two_servers(serving, tmp_path):
         with ThreadPoolExecutor(2) as pool:
             sides = [
                 pool.submit(
-                    posted, client, [question(f"quick{n}") for n in range(first, first + 6)]
+                    posted,
+                    client,
+                    [question("brief", batch_size=n) for n in range(first, first + 10)],
                 )
-                for client, first in ((one, 0), (other, 10))
+                for client, first in ((one, 1), (other, 11))
             ]
             for side in sides:
                 assert {answer.status_code for answer in side.result()} == {200}
@@ -282,7 +290,8 @@ def test_one_measurement_at_a_time_also_of_two_servers(serving, tmp_path):
             result["found"] for client in (one, other) for result in client.get(RESULTS).json()
         ]
     spans = sorted((result["began_at"], result["ended_at"]) for result in found)
-    assert len(spans) == 12
+    assert len(spans) == 20
+    assert all(ended - began >= 0.1 for began, ended in spans)
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
 
@@ -341,6 +350,27 @@ def test_cancelling_what_runs_and_what_waits(client, started):
     assert client.delete(f"/api/v1/jobs/{done}").json()["state"] == "done"
     assert client.delete(f"/api/v1/jobs/{'0' * 32}").status_code == 404
     assert 'layerbench_jobs_total{state="cancelled"} 2.0' in client.get("/metrics").text
+
+
+def test_what_is_cancelled_makes_room(serving, started):
+    with serving(queue=2) as client:
+        running = client.post(RESOURCE, json=question("hang"), headers=ASYNC).json()
+        until(started)
+
+        def ask(number: int) -> httpx.Response:
+            return client.post(RESOURCE, json=question(batch_size=number), headers=ASYNC)
+
+        waiting = [ask(1), ask(2)]
+        assert ask(3).status_code == 429
+        assert "layerbench_jobs_queued 2.0" in client.get("/metrics").text
+        for answer in waiting:
+            client.delete(f"/api/v1/jobs/{answer.json()['id']}")
+        assert "layerbench_jobs_queued 0.0" in client.get("/metrics").text
+        assert ask(3).status_code == 202
+        # Who joins a job that runs is told that it does.
+        joined = client.post(RESOURCE, json=question("hang"), headers=ASYNC).json()
+        assert (joined["id"], joined["state"]) == (running["id"], "running")
+        client.delete(f"/api/v1/jobs/{running['id']}")
 
 
 def test_who_waits_for_a_job_that_is_cancelled_is_told(client, started):
@@ -421,7 +451,15 @@ def test_a_request_has_a_number_in_answer_and_log(capsys, client):
     text = client.get("/metrics").text
     counted = f'layerbench_requests_total{{method="POST",route="{RESOURCE}",status="200"}} 1.0'
     assert counted in text
-    assert 'layerbench_requests_total{method="any",route="unmatched",status="404"} 1.0' in text
+    assert 'layerbench_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
+
+
+def test_made_up_methods_are_counted_as_one(client):
+    for number in range(3):
+        assert client.request(f"MADE{number}", "/health/live").status_code == 405
+    text = client.get("/metrics").text
+    assert 'layerbench_requests_total{method="other",route="/health/live",status="405"} 3.0' in text
+    assert "MADE" not in text
 
 
 def test_a_measurement_that_cannot_be_ended(serving, monkeypatch):
@@ -462,6 +500,22 @@ def test_a_full_disk(serving, tmp_path):
     stored = Database(tmp_path / "service.db")
     assert all(result.found["ram_peak"] == 200 for result in stored.results(100))
     assert stored.count("queued", "running") == 0
+
+
+def test_a_store_that_another_program_holds(client, tmp_path):
+    client.get("/api/v1/models")
+    other = sqlite3.connect(tmp_path / "service.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    answer = client.post(RESOURCE, json=question())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert client.get("/health/ready").status_code == 503
+    other.execute("ROLLBACK")
+    assert client.post(RESOURCE, json=question()).status_code == 200
+    # What another version left in another form is not shown, and not misread.
+    other.execute("UPDATE results SET found = json_remove(found, '$.steps')")
+    other.execute("UPDATE jobs SET question = json_set(question, '$.colour', 'blue')")
+    other.close()
+    assert client.get(RESULTS).json() == []
 
 
 KILLED = """
@@ -557,7 +611,48 @@ def test_a_server_that_is_ended_while_it_measures(tmp_path, started, ending):
         assert httpx.post(url + RESOURCE, json=question(), timeout=30).status_code == 200
 
 
-def test_a_log_that_nobody_reads_any_more(serving, monkeypatch, tmp_path):
+def test_a_server_is_ended_while_somebody_waits_for_an_answer(tmp_path, started):
+    with server(tmp_path) as (process, url), ThreadPoolExecutor(1) as pool:
+        pool.submit(httpx.post, url + RESOURCE, json=question("hang"), timeout=60)
+        until(started)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
+    assert Database(tmp_path / "service.db").count("interrupted") == 1
+
+
+def test_bodies_of_two_lengths(tmp_path):
+    """Servers believe the chunks, which say nothing about how many there will be."""
+    with server(tmp_path) as (process, _):
+        connection = socket.create_connection(("127.0.0.1", ports(process)[0]), timeout=10)
+        connection.sendall(
+            f"POST {RESOURCE} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".encode()
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 4")
+        connection.close()
+
+
+def test_a_log_that_nobody_reads(tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "layerbench", "serve", "--port", "0",
+            "--database", str(tmp_path / "service.db"),
+        ],
+        env={**os.environ, "LAYERBENCH_SERVE_CHILD": "tests.service_child"},
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        until(lambda: ports(process))
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports(process)[0]}") as client:
+            # More than a pipe holds.
+            for _ in range(700):
+                assert client.get("/health/live", timeout=5).status_code == 200
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_log_that_cannot_be_written(serving, monkeypatch, tmp_path):
     with serving() as client:
         log = (tmp_path / "log").open("w")
         monkeypatch.setattr(sys, "stderr", log)

@@ -32,6 +32,7 @@ def tried(examples: int, **changes: int) -> settings:
         deadline=None,
         phases=phases,
         database=None,
+        derandomize=True,
         **changes,
     )
 

@@ -98,6 +98,16 @@ def test_the_newest_result_comes_first(tmp_path):
     assert [result.key for result in database.results(2)] == ["c", "b"]
     assert [result.key for result in database.results(2, offset=2)] == ["a"]
     assert database.writable()
-    database.keep_models("1", {"x": ["y"]})
-    database.keep_models("2", {"x": ["z"]})
-    assert (database.models("1"), database.models("2")) == (None, {"x": ["z"]})
+
+
+def test_jobs_that_ended_long_ago_are_forgotten_and_results_are_not(tmp_path, monkeypatch):
+    database = Database(tmp_path / "service.db")
+    ids = [database.add(key, {}).id for key in ("a", "b", "c")]
+    for id in ids[:2]:
+        database.start(id)
+    database.finish(ids[0], {})
+    assert database.forget_old() == 0
+    monkeypatch.setattr("layerbench.service.database.KEPT_S", -1.0)
+    assert database.forget_old() == 1
+    assert [database.job(id) is None for id in ids] == [True, False, False]
+    assert database.result("a") is not None

@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 
 from layerbench import cli, zoo
-from layerbench.errors import ModelRunError, NotEnoughMemory
+from layerbench.errors import ModelRunError, NotEnoughMemory, UsageError
 from layerbench.service import listing, measuring
 from layerbench.service.found import Found
 from layerbench.service.questions import EXAMPLE, Question
@@ -84,6 +84,19 @@ def test_what_a_model_raises_is_one_line(monkeypatch):
 def test_a_batch_beyond_all_memory_is_refused_at_once():
     with pytest.raises(NotEnoughMemory):
         measuring.measure(asked("vgg16", batch_size=65536, image_size=[1024, 1024]), "cpu", 0.0)
+
+
+def test_the_device_has_one_name_however_it_is_asked_for():
+    assert listing.device("cpu") == listing.device("CPU")
+    assert listing.device("cpu").startswith("cpu ")
+
+
+def test_without_timm_there_are_torchvisions(monkeypatch):
+    def not_installed():
+        raise UsageError("timm is not installed")
+
+    monkeypatch.setattr(listing.timm.FAMILY.__class__, "names", lambda _: not_installed())
+    assert "resnet18" in listing.models()["classification"]
 
 
 def test_every_architecture_is_one_of_a_task():

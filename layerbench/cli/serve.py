@@ -11,6 +11,9 @@ from layerbench.errors import UsageError
 
 NAME = "serve"
 
+# For requests under way when the server is asked to end.
+PATIENCE_S = 5
+
 LISTENING = "Where it listens"
 MEASURING = "How it measures"
 LIMITS = "What it bears"
@@ -40,7 +43,9 @@ def command(
     ] = None,
     seconds: Annotated[
         float,
-        typer.Option(help="That a measurement takes at least.", rich_help_panel=MEASURING),
+        typer.Option(
+            help="That are measured, about; longer for slow models.", rich_help_panel=MEASURING
+        ),
     ] = 3.0,
     deadline: Annotated[
         float,
@@ -55,7 +60,7 @@ def command(
         typer.Option(
             metavar="SIZE",
             help="That a measuring process may take, such as 8GiB.",
-            show_default="no limit",
+            show_default="80 % of the host's",
             rich_help_panel=LIMITS,
         ),
     ] = None,
@@ -88,6 +93,12 @@ def command(
         raise UsageError(f"{found['loc'][0]}: {found['msg']}, got {found['input']!r}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    typer.echo(f"http://{host}:{port}/docs", err=True)
-    # What there is to say about requests, `gate` says.
-    uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+    # What there is to say about requests, `gate` says. Who still waits for an answer at the end is
+    # not waited for: a measurement may take minutes.
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        timeout_graceful_shutdown=PATIENCE_S,
+    )

@@ -91,7 +91,7 @@ class UsageSampler:
             process_cpu=cores,
             system_cpu=psutil.cpu_percent() / 100,
             resident=self._process.memory_info().rss,
-            device=self._device_busy(),
+            device=None if self._no_device else device_busy(self._device),
             allocated=self._allocated(),
         )
 
@@ -105,15 +105,20 @@ class UsageSampler:
                 total += times.user + times.system
         return total
 
-    def _device_busy(self) -> float | None:
-        if self._device.kind != "cuda" or self._no_device:
-            return None
-        return torch.cuda.utilization(self._device.torch_device) / 100
-
     def _allocated(self) -> int | None:
         if self._device.kind != "cuda":
             return None
         return torch.cuda.memory_allocated(self._device.torch_device)
+
+
+def device_busy(device: Device) -> float | None:
+    """Share of time in which a device worked, 0 to 1, of late; ``None`` where it is not told."""
+    if device.kind != "cuda":
+        return None
+    try:
+        return torch.cuda.utilization(device.torch_device) / 100
+    except Exception:
+        return None
 
 
 def _why_untold(device: Device) -> str:

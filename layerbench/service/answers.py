@@ -6,7 +6,7 @@ import math
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from layerbench.service.database import Job, Result, State
 from layerbench.service.found import Found, Known
@@ -124,7 +124,8 @@ class JobAnswer(Answer):
     id: str
     state: State
     reason: str
-    question: Question
+    # As it was asked, perhaps of another version of this program.
+    question: dict[str, Any]
     created_at: str
     started_at: str | None
     ended_at: str | None
@@ -155,6 +156,8 @@ def resource(result: Result, question: Question, job: str | None) -> dict[str, A
     else:
         figures |= {"forward_pass": found.batch}
         times = BatchTime(forward_pass=_value(found.batch), backward_pass=None)
+    told = {"Peak GPU Utilization": found.gpu_peak, "VRAM before training": found.vram_before}
+    measured = (*MEASURED, *(name for name, value in told.items() if value is not None))
     answer = ResourceAnswer(
         gpu_memory=_value(found.gpu_memory_peak),
         gpu_utilization=found.gpu_peak,
@@ -163,7 +166,7 @@ def resource(result: Result, question: Question, job: str | None) -> dict[str, A
         batch_time=times,
         ram_before=found.ram_before,
         vram_before=found.vram_before,
-        about=_about(result, found, question, figures, job, MEASURED),
+        about=_about(result, found, question, figures, job, measured),
     )
     return answer.model_dump(mode="json", by_alias=True)
 
@@ -175,11 +178,7 @@ def training_time(result: Result, question: Question, job: str | None) -> dict[s
     assert found.backward is not None
     batches = math.ceil(question.dataset_size / question.batch_size)
     steps = batches * question.epochs
-    total = Known(
-        value=steps * (found.forward.value + found.backward.value),
-        low=steps * (found.forward.low + found.backward.low),
-        high=steps * (found.forward.high + found.backward.high),
-    )
+    total = _sum(steps, found.forward, found.backward)
     figures: dict[str, Known | None] = {
         "Total Training Time": total,
         "forward_pass": found.forward,
@@ -217,21 +216,24 @@ def job_answer(job: Job) -> JobAnswer:
         id=job.id,
         state=job.state,
         reason=job.reason,
-        question=Question.model_validate(job.question),
+        question=job.question,
         created_at=_moment(job.created_at),
         started_at=None if job.started_at is None else _moment(job.started_at),
         ended_at=None if job.ended_at is None else _moment(job.ended_at),
     )
 
 
-def stored(result: Result) -> StoredResult:
-    """Of ``results``."""
-    return StoredResult(
-        key=result.key,
-        question=Question.model_validate(result.question),
-        found=Found.model_validate(result.found),
-        measured_at=_moment(result.measured_at),
-    )
+def stored(result: Result) -> StoredResult | None:
+    """Of ``results``; ``None`` for one that another version of this program stored in its form."""
+    try:
+        return StoredResult(
+            key=result.key,
+            question=Question.model_validate(result.question),
+            found=Found.model_validate(result.found),
+            measured_at=_moment(result.measured_at),
+        )
+    except ValidationError:
+        return None
 
 
 def _about(
@@ -248,7 +250,11 @@ def _about(
             **{name: figure.method for name, figure in known.items()},
             **dict.fromkeys(measured, "measured"),
         },
-        interval={name: (figure.low, figure.high) for name, figure in known.items()},
+        interval={
+            name: (figure.low, figure.high)
+            for name, figure in known.items()
+            if figure.low is not None and figure.high is not None
+        },
         stored=job is None,
         measured_at=_moment(result.measured_at),
         job=job,
@@ -263,6 +269,18 @@ def _about(
         content=found.content,
         environment=found.environment.model_dump(mode="json"),
         notes=found.notes,
+    )
+
+
+def _sum(times: int, *figures: Known) -> Known:
+    """So many times all of them, with bounds where all have some."""
+    low = [figure.low for figure in figures if figure.low is not None]
+    high = [figure.high for figure in figures if figure.high is not None]
+    bounded = len(low) == len(high) == len(figures)
+    return Known(
+        value=times * sum(figure.value for figure in figures),
+        low=times * sum(low) if bounded else None,
+        high=times * sum(high) if bounded else None,
     )
 
 

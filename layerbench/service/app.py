@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Annotated, Any
@@ -30,9 +30,9 @@ from layerbench.service.answers import (
     StoredResult,
     TrainingTimeAnswer,
 )
-from layerbench.service.catalog import Catalog
+from layerbench.service.catalog import Catalog, Unlisted
 from layerbench.service.database import OPEN, Database, Job, Result
-from layerbench.service.gate import Gate, configure_log
+from layerbench.service.gate import Gate, configure_log, drain_log
 from layerbench.service.jobs import Jobs, QueueFull
 from layerbench.service.metrics import Metrics
 from layerbench.service.questions import Question
@@ -73,7 +73,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_life,
         # What every route may answer, in the words of `Problem`.
-        responses={status: PROBLEMS[status] for status in (401, 403)},
+        responses={status: PROBLEMS[status] for status in (401, 403, 411, 413)},
     )
     app.state.settings, app.state.metrics = settings, Metrics()
     for router in (api, health, observed):
@@ -89,7 +89,8 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     with _only_server(settings):
         database = Database(settings.database)
-        jobs, catalog = Jobs(settings, database, app.state.metrics), Catalog(settings, database)
+        catalog = Catalog(settings)
+        jobs = Jobs(settings, database, catalog, app.state.metrics)
         app.state.database, app.state.jobs, app.state.catalog = database, jobs, catalog
         try:
             await jobs.begin()
@@ -99,6 +100,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
             await catalog.stop()
             await jobs.stop()
             database.close()
+            drain_log()
 
 
 def _only_server(settings: Settings) -> FileLock:
@@ -177,7 +179,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-ASKED = {**ACCEPTED, **_problems(400, 409, 411, 413, 422, 429, 502, 503, 504)}
+ASKED = {**ACCEPTED, **_problems(400, 409, 422, 429, 502, 503, 504)}
 
 
 # --- questions -------------------------------------------------------------------------------
@@ -189,8 +191,9 @@ def _example(operation: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {"application/json": {"example": json.loads(text)}}}}
 
 
-def _state(name: str) -> Callable[[Request], Any]:
-    def found(request: Request) -> Any:  # noqa: ANN401 - whatever is kept under the name
+def _state(name: str) -> Callable[[Request], Awaitable[Any]]:
+    # Not `def`: FastAPI would take a thread for each, which costs more than all else in a request.
+    async def found(request: Request) -> Any:  # noqa: ANN401 - whatever is kept under the name
         return getattr(request.app.state, name)
 
     return found
@@ -215,25 +218,29 @@ class _Asking:
 
     def __init__(
         self,
-        settings: SettingsOf,
-        jobs: JobsOf,
-        catalog: CatalogOf,
-        database: DatabaseOf,
-        refresh: Refresh = False,
-        prefer: Prefer = None,
+        settings: Settings,
+        jobs: Jobs,
+        catalog: Catalog,
+        database: Database,
+        refresh: bool,
+        wait_s: float,
     ) -> None:
         self._settings = settings
         self._jobs = jobs
         self._catalog = catalog
         self._database = database
         self._refresh = refresh
-        self._wait_s = 0.0 if "respond-async" in (prefer or "") else settings.wait_s
+        self._wait_s = wait_s
 
     async def answered(self, question: Question, view: View) -> Response:
         """From the store, or from a measurement that is waited for; or a job."""
+        try:
+            await self._catalog.known()
+        except Unlisted as error:
+            return _problem(503, str(error), **_RETRY)
         if not self._refresh and (stored := self._jobs.stored(question)):
             return _rendered(view, stored, question, None)
-        complaint = await self._complaint(question)
+        complaint = self._complaint(question)
         if complaint is not None:
             return complaint
         try:
@@ -241,7 +248,7 @@ class _Asking:
         except QueueFull as error:
             return _problem(429, str(error), **{"Retry-After": str(error.retry_after_s)})
         if not self._wait_s:
-            return self._accepted(job)
+            return self._accepted(self._jobs.job(job.id) or job)
         return self._outcome(await self._jobs.wait(job.id, self._wait_s), question, view)
 
     def _outcome(self, job: Job | None, question: Question, view: View) -> Response:
@@ -253,14 +260,12 @@ class _Asking:
         kind, _, reason = job.reason.partition(": ")
         return _problem(FAILURES.get(kind, ENDED_OTHERWISE), reason or job.reason)
 
-    async def _complaint(self, question: Question) -> Response | None:
+    def _complaint(self, question: Question) -> Response | None:
         most = self._settings.most_pixels
         if question.pixels > most:
             return _problem(
                 422, f"batch times height times width may be {most}, not {question.pixels}"
             )
-        if await self._catalog.names() is None:
-            return _problem(503, "the architectures cannot be listed", **_RETRY)
         wrong = self._catalog.complaint(question)
         return None if wrong is None else _problem(422, wrong)
 
@@ -273,7 +278,21 @@ class _Asking:
 
 
 _RETRY = {"Retry-After": str(RETRY_S)}
-Asking = Annotated[_Asking, Depends()]
+
+
+async def _asking(
+    settings: SettingsOf,
+    jobs: JobsOf,
+    catalog: CatalogOf,
+    database: DatabaseOf,
+    refresh: Refresh = False,
+    prefer: Prefer = None,
+) -> _Asking:
+    wait_s = 0.0 if "respond-async" in (prefer or "") else settings.wait_s
+    return _Asking(settings, jobs, catalog, database, refresh, wait_s)
+
+
+Asking = Annotated[_Asking, Depends(_asking)]
 
 
 def _rendered(view: View, result: Result, question: Question, job: str | None) -> Response:
@@ -358,16 +377,18 @@ async def results(
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> list[StoredResult]:
     """What is stored, the newest first."""
-    return [answers.stored(result) for result in database.results(limit, offset)]
+    found = (answers.stored(result) for result in database.results(limit, offset))
+    return [result for result in found if result is not None]
 
 
 @api.get("/models", responses=_problems(503), operation_id="models")
 async def models(catalog: CatalogOf) -> dict[str, list[str]]:
     """Architectures by task."""
-    names = await catalog.names()
-    if names is None:
-        raise HTTPException(503, "the architectures cannot be listed", _RETRY)
-    return names
+    try:
+        await catalog.known()
+    except Unlisted as error:
+        raise HTTPException(503, str(error), _RETRY) from None
+    return catalog.names
 
 
 # --- health and metrics ----------------------------------------------------------------------

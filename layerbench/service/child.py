@@ -7,9 +7,12 @@ server, and its end is the child's.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -17,6 +20,10 @@ from pathlib import Path
 from typing import Any
 
 ORPHANED = 3
+# Of prctl(2).
+PARENT_DEATH_SIGNAL = 1
+# Of 1000.
+OOM_SCORE = 500
 
 Work = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -26,12 +33,13 @@ def main(measured: Work | None = None, listed: Work | None = None) -> None:
 
     Args:
         measured: does the work of a measurement.
-        listed: lists architectures by task.
+        listed: says what the device is, and lists architectures by task.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     # Libraries print what they like, but not into the answer.
     os.dup2(2, 1)
     asked = json.loads(sys.stdin.readline())
+    _end_first()
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     _limit_memory(asked.get("memory_bytes"))
     if asked["what"] == "models":
@@ -40,6 +48,16 @@ def main(measured: Work | None = None, listed: Work | None = None) -> None:
         answer = _alone(measured or _measured, asked)
     json.dump(answer, answers)
     answers.flush()
+
+
+def _end_first() -> None:
+    """Be what Linux ends: with the server, and where memory runs out before the server."""
+    if sys.platform != "linux":
+        return
+    # Also where native code keeps the interpreter from seeing that standard input has ended.
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def _end_with_the_server() -> None:
@@ -84,10 +102,10 @@ def _measured(asked: dict[str, Any]) -> dict[str, Any]:
     return measure(question, asked["device"], asked["seconds"]).model_dump(mode="json")
 
 
-def _listed(_asked: dict[str, Any]) -> dict[str, Any]:
-    from layerbench.service.listing import models
+def _listed(asked: dict[str, Any]) -> dict[str, Any]:
+    from layerbench.service.listing import device, models
 
-    return {task: list(names) for task, names in models().items()}
+    return {"device": device(asked["device"]), "models": models()}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ ROUTES = ("estimate-resource", "estimate-training-time", "estimate-inference-tim
 ROUTE = "route"
 NUMBERS = ("parameters", "dataset_size", "batch_size", "epochs")
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-OK = 200
+OK, ACCEPTED = 200, 202
+LOOK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,14 @@ def asked(
 
 def _asked(client: httpx.Client, case: Case, refresh: bool) -> Outcome:
     begins = time.perf_counter()
+    ends = begins + float(client.timeout.read or 0)
     try:
-        answer = client.post(
-            f"/api/v1/{case.route}", json=case.question, params={"refresh": refresh}
-        )
+        route = f"/api/v1/{case.route}"
+        answer = client.post(route, json=case.question, params={"refresh": refresh})
+        while answer.status_code == ACCEPTED:
+            # The service gave up waiting, and its measurement goes on.
+            _until_ended(client, answer.headers["Location"], ends)
+            answer = client.post(route, json=case.question)
         body = answer.json()
     except httpx.TimeoutException as error:
         raise ServiceError(
@@ -124,6 +129,13 @@ def _asked(client: httpx.Client, case: Case, refresh: bool) -> Outcome:
             "or give its --url"
         ) from error
     return Outcome(case, answer.status_code, body, time.perf_counter() - begins)
+
+
+def _until_ended(client: httpx.Client, job: str, ends: float) -> None:
+    while client.get(job).raise_for_status().json()["state"] in ("queued", "running"):
+        if time.perf_counter() > ends:
+            raise httpx.ReadTimeout("the measurement still runs")
+        time.sleep(LOOK_S)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

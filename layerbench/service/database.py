@@ -30,12 +30,12 @@ CREATE TABLE IF NOT EXISTS jobs (
     reason TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, started_at REAL, ended_at REAL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS tries (id INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS models (versions TEXT PRIMARY KEY, names TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
-CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created_at);
 """
-# How long a change waits for another process that writes.
-BUSY_S = 10.0
+# How long a change waits for another process that writes; all requests wait with it.
+BUSY_S = 0.2
+# Jobs that ended longer ago are forgotten.
+KEPT_S = 30 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,13 @@ class Database:
                 (time.time(), reason),
             ).rowcount
 
+    def forget_old(self) -> int:
+        """Remove jobs that ended long ago; gives how many there were. Results stay."""
+        with self._change() as connection:
+            return connection.execute(
+                "DELETE FROM jobs WHERE ended_at < ?", (time.time() - KEPT_S,)
+            ).rowcount
+
     def add(self, key: str, question: dict[str, Any]) -> Job:
         """A new job, queued."""
         job = Job(uuid.uuid4().hex, key, question, "queued", "", time.time(), None, None)
@@ -178,23 +185,6 @@ class Database:
             "SELECT * FROM results ORDER BY measured_at DESC, key LIMIT ? OFFSET ?", (limit, offset)
         )
         return [_result(row) for row in rows]
-
-    # --- architectures ---------------------------------------------------------------------
-
-    def models(self, versions: str) -> dict[str, list[str]] | None:
-        """Names by task of some software, if they were listed before."""
-        row = self._connection.execute(
-            "SELECT names FROM models WHERE versions = ?", (versions,)
-        ).fetchone()
-        return None if row is None else dict(json.loads(row["names"]))
-
-    def keep_models(self, versions: str, names: dict[str, list[str]]) -> None:
-        """Remember the names of some software, and only of it."""
-        with self._change() as connection:
-            connection.execute("DELETE FROM models")
-            connection.execute(
-                "INSERT INTO models (versions, names) VALUES (?, ?)", (versions, json.dumps(names))
-            )
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

@@ -14,11 +14,14 @@ Stage = Literal["before", "forward", "backward", "optimizer", "inference"]
 
 
 class Known(Frozen):
-    """A figure, how it came about, and the bounds that it is expected to lie between (95 %)."""
+    """A figure, how it came about, and the bounds that it is expected to lie between (95 %).
+
+    A peak of one run has no bounds: how far another run's would be is not known.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
     method: Method = "measured"
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import hmac
 import logging
+import queue
 import sys
+import threading
 import time
 import uuid
 from ipaddress import ip_address
@@ -24,7 +26,10 @@ from layerbench.service.settings import KEY_VARIABLE, LOOPBACK, Settings
 log = structlog.get_logger("layerbench.service")
 
 MOST_NUMBER = 64
+MOST_LINES = 10_000
+DRAIN_STEP_S = 0.01
 BODY = ("POST", "PUT", "PATCH")
+METHODS = ("DELETE", "GET", "HEAD", "POST")
 UNMATCHED = "unmatched"
 
 
@@ -70,7 +75,7 @@ class Gate:
         method = scope["method"]
         route = getattr(scope.get("route"), "path", UNMATCHED)
         # A client may make up methods; each would be counted for ever.
-        known = method if route != UNMATCHED else "any"
+        known = method if method in METHODS else "other"
         self._metrics.requests.labels(route, known, status).inc()
         self._metrics.request_s.labels(route).observe(took)
         log.info("request", method=method, route=route, status=status, seconds=round(took, 6))
@@ -81,17 +86,19 @@ class Gate:
             if not _from_here(scope, headers):
                 return _said(403, f"only this machine is answered: {KEY_VARIABLE} is not set")
         elif not hmac.compare_digest(
-            headers.get("x-api-key", "").encode(), key.get_secret_value().encode()
+            headers.get("x-api-key", "").encode("latin-1"), key.get_secret_value().encode()
         ):
             return _said(401, "send the API key as X-API-Key")
         return self._too_long(scope, headers)
 
     def _too_long(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         length = headers.get("content-length")
+        # Of both headers, servers believe the one that says nothing about the length.
+        if "transfer-encoding" in headers or (length is None and scope["method"] in BODY):
+            return _said(411, "say how long the body is: Content-Length")
         if length is None:
-            if scope["method"] in BODY or "transfer-encoding" in headers:
-                return _said(411, "say how long the body is: Content-Length")
-        elif not length.isdecimal() or int(length) > self._settings.most_body:
+            return None
+        if not length.isdecimal() or int(length) > self._settings.most_body:
             return _said(413, f"the body may have {self._settings.most_body} bytes")
         return None
 
@@ -147,15 +154,44 @@ def configure_log() -> None:
 
 
 class _StandardError:
-    """Where lines go. One that cannot be written is lost: nobody shall wait or fail for it."""
+    """Where lines go, written by a thread of their own.
+
+    Nobody waits for one that is not read, nor fails for one that cannot be written: it is lost.
+    """
+
+    _lines: queue.Queue[str] = queue.Queue(maxsize=MOST_LINES)
+    _writer: threading.Thread | None = None
 
     def __init__(self, *_: object) -> None:
-        pass
+        cls = _StandardError
+        if cls._writer is None:
+            cls._writer = threading.Thread(target=cls._write, name="layerbench log", daemon=True)
+            cls._writer.start()
 
     def info(self, line: str) -> None:
-        """Write a line."""
-        # A pipe whose reader is gone, a full disk, a closed file.
-        with contextlib.suppress(OSError, ValueError):
-            print(line, file=sys.stderr, flush=True)
+        """Leave a line to be written."""
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(line)
 
     warning = error = exception = info
+
+    @classmethod
+    def _write(cls) -> None:
+        while True:
+            line = cls._lines.get()
+            # A pipe whose reader is gone, a full disk, a closed file.
+            with contextlib.suppress(OSError, ValueError):
+                print(line, file=sys.stderr, flush=True)
+            cls._lines.task_done()
+
+    @classmethod
+    def drain(cls, seconds: float) -> None:
+        """Give the last lines a moment."""
+        ends = time.monotonic() + seconds
+        while cls._lines.unfinished_tasks and time.monotonic() < ends:
+            time.sleep(DRAIN_STEP_S)
+
+
+def drain_log(seconds: float = 1.0) -> None:
+    """Let what is still to be said be written, for so long at most."""
+    _StandardError.drain(seconds)

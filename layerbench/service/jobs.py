@@ -19,11 +19,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
 import structlog
 
 from layerbench import __version__
+from layerbench.service.catalog import Catalog
 from layerbench.service.children import Child, ChildFailed
 from layerbench.service.database import Database, Job, Result, State
+from layerbench.service.found import Found
 from layerbench.service.metrics import Metrics
 from layerbench.service.questions import Question
 from layerbench.service.settings import Settings
@@ -35,6 +38,8 @@ FIRST_GUESS_S = 30.0
 LATEST = 0.3
 # A measurement that has not ended so long after its deadline never will.
 WEDGED_S = 30.0
+# Of the host's memory, for a measuring process.
+HOST_SHARE = 0.8
 PACKAGES = ("torch", "torchvision", "timm")
 # What a result depends on.
 MEASURED = (
@@ -69,11 +74,15 @@ class Jobs:
     Args:
         settings: of the server.
         database: where jobs and results lie.
+        catalog: that knows the device.
         metrics: that are counted.
     """
 
-    def __init__(self, settings: Settings, database: Database, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, catalog: Catalog, metrics: Metrics
+    ) -> None:
         self._settings = settings
+        self._catalog = catalog
         self._database = database
         self._metrics = metrics
         self._waiting: deque[_Open] = deque()
@@ -87,6 +96,7 @@ class Jobs:
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._usual_s = FIRST_GUESS_S
+        self._stopping = False
         self._versions = versions()
 
     async def begin(self) -> None:
@@ -94,10 +104,13 @@ class Jobs:
         lost = self._database.interrupt_open("the server ended while the job waited or ran")
         if lost:
             log.warning("jobs interrupted", count=lost)
+        self._database.forget_old()
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
         """End what runs; what is open becomes ``interrupted``."""
+        # A cancellation that comes together with a result can be lost on its way.
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -116,10 +129,13 @@ class Jobs:
         return self._running is None or late < WEDGED_S
 
     def key(self, question: Question) -> str:
-        """What a question's result is stored under: all that the result depends on."""
+        """What a question's result is stored under: all that the result depends on.
+
+        The catalog has to know the device.
+        """
         content = {
             **question.model_dump(mode="json", include=set(MEASURED)),
-            "device": self._settings.device or "auto",
+            "device": self._catalog.device,
             "versions": self._versions,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -170,6 +186,9 @@ class Jobs:
         entry = self._by_id.get(id)
         if entry is not None:
             self._close(entry, "cancelled", "cancelled on request")
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+                self._metrics.queued.set(len(self._waiting))
             if entry is self._running and self._child is not None:
                 await self._child.end()
         return self.job(id)
@@ -177,7 +196,7 @@ class Jobs:
     # --- working ---------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        while True:
+        while not self._stopping:
             while not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -221,14 +240,15 @@ class Jobs:
 
     def _asked(self, job: Job) -> dict[str, Any]:
         settings = self._settings
-        device = (settings.device or "auto").replace(":", "-")
+        # The place alone: what stands there is measured by one at a time.
+        device = self._catalog.device.partition(" ")[0].replace(":", "-")
         folder = settings.locks or Path(tempfile.gettempdir())
         return {
             "what": "measurement",
             "question": job.question,
             "device": settings.device,
             "seconds": settings.seconds,
-            "memory_bytes": settings.memory,
+            "memory_bytes": settings.memory or int(HOST_SHARE * psutil.virtual_memory().total),
             "lock": str(folder / f"layerbench-{device}.lock"),
         }
 
@@ -254,7 +274,9 @@ class Jobs:
 
 def versions() -> Mapping[str, str]:
     """Of the software that a result depends on."""
-    found = {"layerbench": __version__}
+    # What is stored in another form is not found, rather than misread.
+    form = json.dumps(Found.model_json_schema(), sort_keys=True)
+    found = {"layerbench": __version__, "form": hashlib.sha256(form.encode()).hexdigest()[:8]}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from layerbench import devices
 from layerbench.detection import models as detectors
+from layerbench.errors import LayerbenchError
 from layerbench.service.questions import TaskType
 from layerbench.zoo import timm, torchvision
 
 # Packages of torchvision whose models are for neither of the tasks.
 ELSE = ("video", "optical_flow", "quantization")
+
+
+def device(name: str | None) -> str:
+    """What a device is called whichever way it was asked for: its place, and what it is.
+
+    Raises:
+        DeviceUnavailable: there is none of that name.
+    """
+    found = devices.get(name)
+    return f"{found.torch_device} {found.describe().slug}"
 
 
 def models() -> dict[TaskType, list[str]]:
@@ -21,9 +33,14 @@ def models() -> dict[TaskType, list[str]]:
     classifiers = (
         set(torchvision.FAMILY.names()) - segmenters - others - set(list_models(module=detection))
     )
+    try:
+        more = timm.FAMILY.names()
+    except LayerbenchError:
+        # It is not installed.
+        more = []
     return {
         "detection": list(detectors.names()),
         "instance": [name for name in detectors.names() if name.startswith("maskrcnn")],
         "segmentation": sorted(segmenters),
-        "classification": sorted(classifiers) + sorted(timm.FAMILY.names()),
+        "classification": sorted(classifiers) + sorted(more),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,9 +26,9 @@ from layerbench.instruments.attach import mode_set
 from layerbench.instruments.resources import resident_peak
 from layerbench.instruments.structure import first_line
 from layerbench.instruments.training import Step, run_phases
-from layerbench.instruments.usage import UsageSampler
+from layerbench.instruments.usage import UsageSampler, device_busy
 from layerbench.nested import map_tensors
-from layerbench.records import STEP_PHASES, Usage
+from layerbench.records import STEP_PHASES, AllocatorFigures, Usage
 from layerbench.service.found import Found, Known, Look, Stage
 from layerbench.service.questions import Question
 from layerbench.tracing import loss_of, make_optimizer
@@ -57,7 +58,7 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Foun
     Args:
         question: what is asked.
         device_name: where; ``None`` takes the accelerator if there is one.
-        seconds: that are measured at least, besides the warm-up.
+        seconds: that are measured, about, besides the warm-up.
 
     Raises:
         LayerbenchError: with one line that says what to do.
@@ -77,25 +78,32 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Foun
             else _inferred(subject, looks, question, seconds)
         )
         environment = room.finish()
+    ram_peak = max(resident_peak() or 0, *(look.ram for look in looks.all))
     peak = device.peak()
+    parameters = sum(p.numel() for p in subject.model.parameters())
+    # A prediction may have to run the model once more, in the same memory.
+    del subject
+    gc.collect()
+    on_gpu, notes = _predicted(workload, training) if peak is None else (_peak(peak), ())
     return Found(
-        parameters=sum(p.numel() for p in subject.model.parameters()),
+        parameters=parameters,
         ram_before=looks.all[0].ram,
         vram_before=looks.all[0].vram,
-        ram_peak=max(resident_peak() or 0, *(look.ram for look in looks.all)),
+        ram_peak=ram_peak,
         cpu_peak=max(look.cpu for look in looks.all),
         gpu_peak=_most(look.gpu for look in looks.all),
-        gpu_memory_peak=(
-            _predicted(workload, training)
-            if peak is None
-            else Known(value=peak.reserved, low=peak.allocated, high=peak.reserved)
-        ),
+        gpu_memory_peak=on_gpu,
         looks=tuple(looks.all),
         began_at=began_at,
         ended_at=time.time(),
         environment=environment,
+        notes=notes,
         **found,
     )
+
+
+def _peak(measured: AllocatorFigures) -> Known:
+    return Known(value=measured.reserved)
 
 
 def workload_of(question: Question) -> Workload:
@@ -121,7 +129,10 @@ class _Subject:
         self.model: nn.Module = built.module
         self.device = device
         self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
-        self.args, self.kwargs = built.args, built.kwargs
+        # A training moves a batch there for each step, and holds no other.
+        self.args, self.kwargs = (
+            ((), {}) if workload.mode == "train" else (built.args, built.kwargs)
+        )
         self.clock = device.clock()
 
     def step(self) -> Step:
@@ -268,18 +279,19 @@ def _known(times: NDArray[np.float64]) -> Known:
     return Known(value=mean, low=bounds.low, high=bounds.high)
 
 
-def _predicted(workload: Workload, training: bool) -> Known | None:
-    """What a GPU would have to hold; ``None`` where it cannot be predicted."""
+def _predicted(workload: Workload, training: bool) -> tuple[Known | None, tuple[str, ...]]:
+    """What a GPU would have to hold, or why that cannot be told."""
     try:
         found = predict(workload, optimizer="momentum" if training else None)
-    except LayerbenchError:
-        return None
-    return Known(
+    except LayerbenchError as error:
+        return None, (f"GPU memory cannot be predicted: {error}",)
+    known = Known(
         value=found.reserved_bytes,
         low=found.reserved_interval.low,
         high=found.reserved_interval.high,
         method="replayed" if found.how == "replayed" else "analytic",
     )
+    return known, found.notes
 
 
 def _most(values: Iterable[float | None]) -> float | None:
@@ -324,6 +336,7 @@ class _Looks:
                 at_s=now - self._begins,
                 cpu=min(1.0, max(0.0, busy)),
                 ram=self._process.memory_info().rss,
+                gpu=device_busy(self._device),
                 vram=None if peak is None else peak.reserved,
             )
         )
@@ -352,5 +365,5 @@ class _Looks:
             )
 
     def _cpu_seconds(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        # Not psutil's, which counts in hundredths of a second.
+        return time.process_time()

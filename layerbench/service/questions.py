@@ -14,6 +14,10 @@ Side = Annotated[int, Field(ge=1, le=8192)]
 # A torchvision name, or a name of timm's: no path, no colon but timm's own.
 NAME = r"^(timm:)?[A-Za-z0-9_.\-]{1,120}$"
 
+# What torchvision's detectors resize images to: a shorter side, and at most so long a longer one.
+RESIZED = ("detection", "instance")
+SHORT, LONG = 800, 1333
+
 EXAMPLE: JsonDict = {
     "task_type": "detection",
     "architecture": "fasterrcnn_resnet50_fpn",
@@ -59,5 +63,9 @@ class Question(BaseModel):
 
     @property
     def pixels(self) -> int:
-        """Of a whole batch."""
-        return self.batch_size * self.image_size[0] * self.image_size[1]
+        """Of a whole batch, as the model works on them: detectors resize images."""
+        short, long = sorted(self.image_size)
+        if self.task_type in RESIZED:
+            scale = min(SHORT / short, LONG / long)
+            short, long = round(short * scale), round(long * scale)
+        return self.batch_size * short * long

@@ -32,11 +32,11 @@ class Settings(BaseSettings):
         device: that is measured on; ``None`` takes the accelerator if there is one.
         queue: jobs that may wait, besides the one that runs.
         deadline: seconds of a measurement; then its processes are ended.
-        memory: bytes that a measuring process may take; ``None`` for no limit.
+        memory: bytes that a measuring process may take; ``None`` for 80 % of the host's.
         most_pixels: batch times height times width, of a request.
         most_body: bytes of a request.
         wait_s: so long a request waits for its answer before it is told to come back.
-        seconds: that a measurement takes at least.
+        seconds: that are measured, about, if a step or forward does not take longer.
         child: the module that measures, run as a process.
     """
 
