@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,6 +48,8 @@ ASYNC = {"Prefer": "respond-async"}
 CONNECTIONS = 16
 # Of the comparison of stretches.
 RESAMPLES = 2000
+LOOKED_AT = "with looks"
+WAYS = ["without", "without, once more", LOOKED_AT]
 
 
 def main() -> None:
@@ -83,6 +84,8 @@ def stored(given: argparse.Namespace) -> None:
             with server(
                 Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS=seconds
             ) as (_, url):
+                # Until a measuring process has told what there is.
+                httpx.get(url + "/api/v1/models", timeout=300).raise_for_status()
                 if measuring:
                     begin_measuring(url)
                 latencies = asyncio.run(answered_at(url, given.rate, given.seconds))
@@ -195,23 +198,28 @@ def sampling(given: argparse.Namespace) -> None:
         optimizer.zero_grad()
 
     stretch(step)
-    pairs = []
-    for _ in range(int(given.seconds * 2)):
+    rounds = []
+    for _ in range(int(given.seconds / 1.5)):
         times = {}
-        for looked_at in random.sample([False, True], 2):
-            if looked_at:
+        for way in random.sample(WAYS, len(WAYS)):
+            if way == LOOKED_AT:
                 with UsageSampler(device, 0.1, children=False):
-                    times[looked_at] = stretch(step)
+                    times[way] = stretch(step)
             else:
-                times[looked_at] = stretch(step)
-        pairs.append(times[True] / times[False])
-    middles = [statistics.median(random.choices(pairs, k=len(pairs))) for _ in range(RESAMPLES)]
-    low, high = np.percentile(middles, [2.5, 97.5])
+                times[way] = stretch(step)
+        rounds.append(times)
     print("A training step with looks ten times a second, against one without")
     print_table(
-        [[len(pairs), f"{statistics.median(pairs):.4f}", f"{low:.4f} to {high:.4f}"]],
-        ["pairs of stretches", "median ratio", "95 % interval"],
+        [[way, len(rounds), *against_the_first(rounds, way)] for way in WAYS[1:]],
+        ["way", "rounds", "median ratio", "95 % interval"],
     )
+
+
+def against_the_first(rounds: list[dict[str, float]], way: str) -> list[str]:
+    ratios = [times[way] / times[WAYS[0]] for times in rounds]
+    middles = [statistics.median(random.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES)]
+    low, high = np.percentile(middles, [2.5, 97.5])
+    return [f"{statistics.median(ratios):.4f}", f"{low:.4f} to {high:.4f}"]
 
 
 def stretch(step: Callable[[], None], seconds: float = 0.5) -> float:
@@ -228,30 +236,34 @@ def stretch(step: Callable[[], None], seconds: float = 0.5) -> float:
 
 
 def intervals(given: argparse.Namespace) -> None:
-    held: Counter[str] = Counter()
-    of: Counter[str] = Counter()
+    rows = []
     with (
         tempfile.TemporaryDirectory() as folder,
         server(Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS="3") as (_, url),
     ):
-        for application in ("training", "inference"):
-            route = (
-                "estimate-training-time"
-                if application == "training"
-                else ("estimate-inference-time")
-            )
+        for route in ("estimate-training-time", "estimate-inference-time"):
+            where = f"{url}/api/v1/{route}?refresh=true"
             found = [
-                httpx.post(f"{url}/api/v1/{route}?refresh=true", json=QUESTION, timeout=300).json()
-                for _ in range(given.repeats)
+                httpx.post(where, json=QUESTION, timeout=300).json() for _ in range(given.repeats)
             ]
-            for before, after in pairwise(found):
-                for name, (low, high) in before["about"]["interval"].items():
-                    value = after.get(name, after.get("parts", {}).get(name))
-                    of[name] += 1
-                    held[name] += low <= value <= high
-    print("A figure measured again, in the interval of the one before")
-    print_table([[name, f"{held[name]} of {count}"] for name, count in of.items()],
-                ["figure", "held"])  # fmt: skip
+            for name in found[0]["about"]["interval"]:
+                rows.append([name, *told_again(found, name)])
+    print(
+        "A figure measured again in a process of its own: is it in the interval of the one before?"
+    )
+    print_table(rows, ["figure", "held", "spread from process to process", "half an interval"])
+
+
+def told_again(found: list[dict[str, Any]], name: str) -> list[str]:
+    values = [answer.get(name, answer.get("parts", {}).get(name)) for answer in found]
+    bounds = [answer["about"]["interval"][name] for answer in found]
+    held = sum(low <= value <= high for (low, high), value in zip(bounds, values[1:], strict=False))
+    widths = [(high - low) / 2 / value for (low, high), value in zip(bounds, values, strict=True)]
+    return [
+        f"{held} of {len(values) - 1}",
+        f"{np.log(values).std(ddof=1):.1%}",
+        f"{statistics.median(widths):.1%}",
+    ]
 
 
 BENCHMARKS = {"stored": stored, "queue": queue, "sampling": sampling, "intervals": intervals}

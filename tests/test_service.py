@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 from starlette.testclient import TestClient
 
@@ -371,6 +372,29 @@ def test_what_is_cancelled_makes_room(serving, started):
         joined = client.post(RESOURCE, json=question("hang"), headers=ASYNC).json()
         assert (joined["id"], joined["state"]) == (running["id"], "running")
         client.delete(f"/api/v1/jobs/{running['id']}")
+
+
+def test_a_process_that_is_killed_while_it_waits_for_the_device(client, tmp_path, started):
+    client.get("/api/v1/models")
+    with FileLock(tmp_path / "layerbench-cpu.lock"):
+        job = client.post(RESOURCE, json=question(), headers=ASYNC).json()["id"]
+        until(lambda: client.app.state.jobs._child is not None)
+        time.sleep(0.5)
+        assert started() == []
+        client.app.state.jobs._child.process.kill()
+        assert "SIGKILL" in ended(client, job)["reason"]
+    assert client.post(RESOURCE, json=question()).status_code == 200
+
+
+def test_cancelling_what_is_just_being_started(client, started):
+    client.get("/api/v1/models")
+    for number in range(1, 6):
+        job = client.post(RESOURCE, json=question("hang", batch_size=number), headers=ASYNC)
+        time.sleep(0.01 * number)
+        assert client.delete(f"/api/v1/jobs/{job.json()['id']}").json()["state"] == "cancelled"
+    assert client.post(RESOURCE, json=question()).status_code == 200
+    pids = [int(line.split()[1]) for line in started()[:-1]]
+    until(lambda: not any(map(alive, pids)))
 
 
 def test_who_waits_for_a_job_that_is_cancelled_is_told(client, started):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
+from jsonschema import Draft202012Validator
 from schemathesis.specs.openapi.checks import (
     negative_data_rejection,
     positive_data_acceptance,
     use_after_free,
 )
 
+from layerbench.service.questions import EXAMPLE
 from tests.service_process import server
 
+ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = 15
 # What the document cannot say makes a question unanswerable too: unknown names, too many pixels.
 # And a job that was cancelled is still told.
@@ -53,6 +58,22 @@ def test_no_undocumented_answer(schema):
         # Of what takes nothing, nothing can be wrong.
         with suppress(Unsatisfiable):
             check(operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE))
+
+
+def test_the_answers_shown_are_answers(schema):
+    """Real ones, as examples/service/service.sh got them: to the question shown."""
+    document = schema.raw_schema
+    for path in ("estimate-resource", "estimate-training-time", "estimate-inference-time"):
+        operation = document["paths"][f"/api/v1/{path}"]["post"]
+        shown = operation["responses"]["200"]["content"]["application/json"]
+        definition = {**shown["schema"], "components": document["components"]}
+        Draft202012Validator(definition).validate(shown["example"])
+        about = shown["example"]["about"]
+        assert about["parameters"]["asked"] == EXAMPLE["parameters"]
+        assert about["parameters"]["found"] > EXAMPLE["parameters"]
+        assert about["environment"]["device"]["slug"]
+    question = json.loads((ROOT / "examples" / "service" / "question.json").read_text())
+    assert question == EXAMPLE
 
 
 def check(cases):

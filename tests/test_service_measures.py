@@ -53,6 +53,20 @@ def test_a_training_step(threading):
     assert found.ended_at > found.began_at
 
 
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [("timm:test_resnet", "classification"), ("lraspp_mobilenet_v3_large", "segmentation")],
+)
+def test_models_of_other_kinds(architecture, task):
+    assert architecture in listing.models()[task]
+    found = measuring.measure(asked(architecture, task), "cpu", 0.0)
+    assert found.backward.value > 0
+    inference = asked(architecture, task, application_type="inference", threading=True)
+    found = measuring.measure(inference, "cpu", 0.0)
+    assert 0 < found.one_image.value < found.batch.value * 2
+    assert found.content == {}
+
+
 def test_detectors_are_trained_and_used():
     small = {"batch_size": 1, "image_size": [32, 32]}
     found = measuring.measure(asked(DETECTOR, "detection", **small), "cpu", 0.0)

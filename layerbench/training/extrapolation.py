@@ -142,14 +142,18 @@ def with_error(value: float, times: NDArray[np.float64], mean: float) -> Seconds
         times: seconds, that the mean is of, in the order in which they were measured.
         mean: of them, and of what goes with each.
     """
-    spread, blocks = _block_spread(times)
+    spread, blocks = block_spread(times)
     error = math.hypot(spread / mean, DRIFT)
     half = quantile(CONFIDENCE, max(1, blocks - 1)) * error
     return Seconds(value=value, low=value * math.exp(-half), high=value * math.exp(half))
 
 
-def _block_spread(times: NDArray[np.float64]) -> tuple[float, int]:
-    """The standard deviation of means over blocks of steps, and how many blocks there are."""
+def block_spread(times: NDArray[np.float64]) -> tuple[float, int]:
+    """The standard deviation of means over blocks of steps, and how many blocks there are.
+
+    Args:
+        times: of steps, in the order in which they were measured.
+    """
     # Of many short steps a few steps' mean says nothing of the machine, only of themselves.
     length = max(BLOCK, len(times) // BLOCKS)
     blocks = len(times) // length
