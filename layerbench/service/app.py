@@ -43,6 +43,7 @@ View = Callable[[Result, Question, str | None], dict[str, Any]]
 # How many answers made from stored results are kept as they were sent.
 KEPT = 1024
 RETRY_S = 5
+ROUTES = ("estimate-resource", "estimate-training-time", "estimate-inference-time")
 FAILURES = {"refused": 422, "died": 502, "deadline": 504, "store": 503}
 ENDED_OTHERWISE = 409
 
@@ -67,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             f"{KEY_VARIABLE}"
         )
     configure_log()
-    app = FastAPI(
+    app = _Service(
         title="layerbench",
         version=__version__,
         description=DESCRIPTION,
@@ -185,10 +186,23 @@ ASKED = {**ACCEPTED, **_problems(400, 409, 422, 429, 502, 503, 504)}
 # --- questions -------------------------------------------------------------------------------
 
 
-def _example(operation: str) -> dict[int | str, dict[str, Any]]:
+def _example(route: str) -> dict[str, Any]:
     """A real answer, as examples/service/service.sh got it."""
-    text = resources.files("layerbench.service").joinpath(f"examples/{operation}.json").read_text()
-    return {200: {"content": {"application/json": {"example": json.loads(text)}}}}
+    place = resources.files("layerbench.service").joinpath(f"examples/{route}.json")
+    example: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    return example
+
+
+class _Service(FastAPI):
+    """With real answers in its document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document; FastAPI itself leaves null out of examples."""
+        document = super().openapi()
+        for route in ROUTES:
+            answer = document["paths"][f"{api.prefix}/{route}"]["post"]["responses"]["200"]
+            answer["content"]["application/json"]["example"] = _example(route)
+        return document
 
 
 def _state(name: str) -> Callable[[Request], Awaitable[Any]]:
@@ -320,7 +334,7 @@ def _body(view: View, hashed: _Hashed, question: Question, job: str | None) -> b
 
 @api.post(
     "/estimate-resource", response_model=ResourceAnswer,
-    responses={**ASKED, **_example("estimate-resource")}, operation_id="estimate_resource",
+    responses=ASKED, operation_id="estimate_resource",
 )  # fmt: skip
 async def estimate_resource(question: Question, asking: Asking) -> Response:
     """Memory and utilization at their peaks, and the time of a step or a forward."""
@@ -329,7 +343,7 @@ async def estimate_resource(question: Question, asking: Asking) -> Response:
 
 @api.post(
     "/estimate-training-time", response_model=TrainingTimeAnswer,
-    responses={**ASKED, **_example("estimate-training-time")},
+    responses=ASKED,
     operation_id="estimate_training_time",
 )  # fmt: skip
 async def estimate_training_time(question: Question, asking: Asking) -> Response:
@@ -340,7 +354,7 @@ async def estimate_training_time(question: Question, asking: Asking) -> Response
 
 @api.post(
     "/estimate-inference-time", response_model=answers.InferenceTimeAnswer,
-    responses={**ASKED, **_example("estimate-inference-time")},
+    responses=ASKED,
     operation_id="estimate_inference_time",
 )  # fmt: skip
 async def estimate_inference_time(question: Question, asking: Asking) -> Response:
