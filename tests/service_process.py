@@ -24,7 +24,9 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 @contextmanager
-def server(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Popen, str]]:
+def server(
+    tmp_path: Path, lines: list[str] | None = None, **variables: str
+) -> Iterator[tuple[subprocess.Popen, str]]:
     """``layerbench serve`` in a process of its own, and its address."""
     process = subprocess.Popen(
         [
@@ -41,7 +43,7 @@ def server(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Popen,
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
-    lines: list[str] = []
+    lines = [] if lines is None else lines
     reading = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
     reading.start()
     try:
@@ -51,6 +53,7 @@ def server(tmp_path: Path, **variables: str) -> Iterator[tuple[subprocess.Popen,
     finally:
         process.kill()
         process.wait()
+        reading.join(timeout=5)
 
 
 def ports(process: subprocess.Popen) -> list[int]:

@@ -284,7 +284,7 @@ def test_a_detectors_training(here, told, typed):
 
 def test_a_detectors_training_by_the_script(here, told):
     pets(here / "data", train=24)
-    told("detect", min_size=64, workers=0, limit=3)
+    told("detect", min_size=32, workers=0, limit=3, warmup=0, profile_steps=1)
     # A machine with one core, so that few numbers of processes are tried.
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})

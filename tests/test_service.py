@@ -118,7 +118,13 @@ def test_what_a_job_needs(client):
     assert body["RAM before training"] == 100
     about = body["about"]
     assert about["interval"]["forward_pass"] == [0.4, 0.6]
-    assert about["method"]["Peak RAM Memory"] == "measured"
+    # Every figure that there is says how it was had, and what may be found in its place.
+    given = {name for name in KEYS - {"Batch Time"} if body[name] is not None}
+    told = {*given, "forward_pass", "backward_pass"}
+    assert about["interval"].keys() == about["method"].keys() == told
+    assert set(about["method"].values()) == {"measured"}
+    low, high = about["interval"]["Peak RAM Memory"]
+    assert low < body["Peak RAM Memory"] < high
     assert about["parameters"] == {"asked": 10, "found": 10, "matches": True}
     assert about["environment"]["device"]["kind"] == "cpu"
     assert set(about["units"]) == {"time", "memory", "utilization"}
@@ -636,12 +642,18 @@ def test_a_server_that_is_ended_while_it_measures(tmp_path, started, ending):
 
 
 def test_a_server_is_ended_while_somebody_waits_for_an_answer(tmp_path, started):
-    with server(tmp_path) as (process, url), ThreadPoolExecutor(1) as pool:
+    lines: list[str] = []
+    with server(tmp_path, lines=lines) as (process, url), ThreadPoolExecutor(1) as pool:
         pool.submit(httpx.post, url + RESOURCE, json=question("hang"), timeout=60)
         until(started)
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=20)
     assert Database(tmp_path / "service.db").count("interrupted") == 1
+    # What it says of itself is JSON, a line each; what it does not expect, uvicorn says.
+    said = [json.loads(line) for line in lines if line.startswith("{")]
+    assert said[0]["event"] == "listening"
+    assert said[0]["documentation"] == f"{url}/docs"
+    assert said[-1]["state"] == "interrupted"
 
 
 def test_bodies_of_two_lengths(tmp_path):

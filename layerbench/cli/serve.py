@@ -13,6 +13,8 @@ NAME = "serve"
 
 # For requests under way when the server is asked to end.
 PATIENCE_S = 5
+# uvicorn's own exit status for that.
+NOT_STARTED = 3
 
 LISTENING = "Where it listens"
 MEASURING = "How it measures"
@@ -73,6 +75,7 @@ def command(
     from pydantic import ValidationError
 
     from layerbench.service.app import create_app
+    from layerbench.service.listening import serve
     from layerbench.service.settings import Settings
     from layerbench.units import parse_bytes
 
@@ -93,12 +96,15 @@ def command(
         raise UsageError(f"{found['loc'][0]}: {found['msg']}, got {found['input']!r}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    # What there is to say about requests, `gate` says. Who still waits for an answer at the end is
-    # not waited for: a measurement may take minutes.
-    uvicorn.run(
+    # What there is to say, our own log says. Who still waits for an answer at the end is not waited
+    # for: a measurement may take minutes.
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=PATIENCE_S,
     )
+    if not serve(config):
+        raise typer.Exit(NOT_STARTED)

@@ -12,8 +12,15 @@ from layerbench.service.database import Job, Result, State
 from layerbench.service.found import Found, Known
 from layerbench.service.questions import Question
 
-# Peaks of one run: how far another run's would be is not known, so they have no interval.
-MEASURED = ("Peak RAM Memory", "Peak CPU Utilization", "RAM before training")
+# How far figures of one process are from those of another: standard deviations of the logarithm, as
+# `benchmarks/service.py intervals` finds them; of a GPU's none has been measured.
+SPREADS = {
+    "Peak RAM Memory": 0.02,
+    "RAM before training": 0.02,
+    "Peak CPU Utilization": 0.10,
+}
+# The normal distribution's 97.5th percentile.
+NORMAL = 1.96
 UNITS = {"time": "seconds", "memory": "bytes", "utilization": "share, 0 to 1"}
 
 
@@ -157,7 +164,13 @@ def resource(result: Result, question: Question, job: str | None) -> dict[str, A
         figures |= {"forward_pass": found.batch}
         times = BatchTime(forward_pass=_value(found.batch), backward_pass=None)
     told = {"Peak GPU Utilization": found.gpu_peak, "VRAM before training": found.vram_before}
-    measured = (*MEASURED, *(name for name, value in told.items() if value is not None))
+    measured = tuple(name for name, value in told.items() if value is not None)
+    peaks = {
+        "Peak RAM Memory": found.ram_peak,
+        "RAM before training": found.ram_before,
+        "Peak CPU Utilization": found.cpu_peak,
+    }
+    figures |= {name: _of_one_process(name, value) for name, value in peaks.items()}
     answer = ResourceAnswer(
         gpu_memory=_value(found.gpu_memory_peak),
         gpu_utilization=found.gpu_peak,
@@ -270,6 +283,13 @@ def _about(
         environment=found.environment.model_dump(mode="json"),
         notes=found.notes,
     )
+
+
+def _of_one_process(name: str, value: float) -> Known:
+    """With what another process may find in its place; of a share, one at most."""
+    factor = math.exp(NORMAL * math.sqrt(2) * SPREADS[name])
+    most = 1.0 if "Utilization" in name else math.inf
+    return Known(value=value, low=value / factor, high=min(most, value * factor))
 
 
 def _sum(times: int, *figures: Known) -> Known:
