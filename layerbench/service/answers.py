@@ -11,16 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from layerbench.service.database import Job, Result, State
 from layerbench.service.found import Found, Known
 from layerbench.service.questions import Question
+from layerbench.service.spread import Kind, between
 
-# How far figures of one process are from those of another: standard deviations of the logarithm, as
-# `benchmarks/service.py intervals` finds them; of a GPU's none has been measured.
-SPREADS = {
-    "Peak RAM Memory": 0.02,
-    "RAM before training": 0.02,
-    "Peak CPU Utilization": 0.10,
-}
-# The normal distribution's 97.5th percentile.
-NORMAL = 1.96
 UNITS = {"time": "seconds", "memory": "bytes", "utilization": "share, 0 to 1"}
 
 
@@ -165,12 +157,11 @@ def resource(result: Result, question: Question, job: str | None) -> dict[str, A
         times = BatchTime(forward_pass=_value(found.batch), backward_pass=None)
     told = {"Peak GPU Utilization": found.gpu_peak, "VRAM before training": found.vram_before}
     measured = tuple(name for name, value in told.items() if value is not None)
-    peaks = {
-        "Peak RAM Memory": found.ram_peak,
-        "RAM before training": found.ram_before,
-        "Peak CPU Utilization": found.cpu_peak,
+    figures |= {
+        "Peak RAM Memory": _of_one_process(found.ram_peak, "ram"),
+        "RAM before training": _of_one_process(found.ram_before, "ram"),
+        "Peak CPU Utilization": _of_one_process(found.cpu_peak, "cpu", most=1.0),
     }
-    figures |= {name: _of_one_process(name, value) for name, value in peaks.items()}
     answer = ResourceAnswer(
         gpu_memory=_value(found.gpu_memory_peak),
         gpu_utilization=found.gpu_peak,
@@ -285,10 +276,9 @@ def _about(
     )
 
 
-def _of_one_process(name: str, value: float) -> Known:
-    """With what another process may find in its place; of a share, one at most."""
-    factor = math.exp(NORMAL * math.sqrt(2) * SPREADS[name])
-    most = 1.0 if "Utilization" in name else math.inf
+def _of_one_process(value: float, kind: Kind, most: float = math.inf) -> Known:
+    """With what another process may find in its place, up to the most that there is."""
+    factor = math.exp(between(kind))
     return Known(value=value, low=value / factor, high=min(most, value * factor))
 
 

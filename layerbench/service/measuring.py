@@ -32,6 +32,7 @@ from layerbench.nested import map_tensors
 from layerbench.records import STEP_PHASES, AllocatorFigures, Usage
 from layerbench.service.found import Found, Known, Look, Stage
 from layerbench.service.questions import Question
+from layerbench.service.spread import between
 from layerbench.student import quantile
 from layerbench.tracing import loss_of, make_optimizer
 from layerbench.training.extrapolation import CONFIDENCE, block_spread
@@ -46,10 +47,6 @@ SLOW_FEWEST = 2
 FEWEST, MOST = 5, 300
 # Steps that are looked at phase by phase, and not timed.
 LOOKED_AT = 2
-# How far means of one process are from those of another: the standard deviation of the logarithm,
-# as `benchmarks/service.py intervals` finds it; and the normal distribution's 97.5th percentile.
-PROCESSES = 0.10
-NORMAL = 1.96
 # Between looks of a thread.
 INTERVAL_S = 0.1
 FORWARD, BACKWARD, OPTIMIZER = (
@@ -284,9 +281,7 @@ def _known(times: NDArray[np.float64]) -> Known:
     mean = float(times.mean())
     spread, blocks = block_spread(times)
     within = quantile(CONFIDENCE, max(1, blocks - 1)) * spread / mean
-    # This process is as far from the usual as the other may be.
-    between = NORMAL * math.sqrt(2) * PROCESSES
-    half = math.hypot(within, between)
+    half = math.hypot(within, between("time"))
     return Known(value=mean, low=mean * math.exp(-half), high=mean * math.exp(half))
 
 
