@@ -103,6 +103,7 @@ def profile(
     mode: Mode = "eval",
     seed: int = 0,
     weights: str | None = None,
+    ceilings: bool = False,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Profile:
@@ -118,6 +119,7 @@ def profile(
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         warmup, iterations, function_iterations, processes, until, granularity: see `Plan`.
         dtype, channels_last, compile, mode, seed, weights: see `Workload`.
+        ceilings: measure the device's own afterwards, for a roofline (`Profile.ceilings`).
         strict: raise `UntrustedError` where the room or the whole model's verdict says no.
         progress: hears of each step.
 
@@ -149,7 +151,15 @@ def profile(
         weights=weights,
     )
     where = devices.get(device) if subject is None else devices.of_module(subject.module)
-    measured = measure(workload, plan, where, subject=subject, strict=strict, progress=progress)
+    measured = measure(
+        workload,
+        plan,
+        where,
+        subject=subject,
+        ceilings=ceilings,
+        strict=strict,
+        progress=progress,
+    )
     return measured.profile
 
 
@@ -506,10 +516,15 @@ def measure(
     device: Device,
     *,
     subject: Built | None = None,
+    ceilings: bool = False,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Measurement:
     """Measure a workload by a plan and make its record; the samples come with it.
+
+    Args:
+        workload, plan, device, subject, strict, progress: as for `layerbench.runner.measure`.
+        ceilings: measure the device's own too, once, after all rounds of all processes.
 
     Raises:
         LayerbenchError: as `profile`.
@@ -527,6 +542,9 @@ def measure(
     record = assemble(workload, plan, runs)
     if strict:
         _insist(record)
+    if ceilings:
+        found = runner.ceilings(workload, plan, device)
+        record = record.model_copy(update={"ceilings": found})
     return Measurement(record, tuple(runs))
 
 

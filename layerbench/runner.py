@@ -29,6 +29,7 @@ from layerbench.guards import (
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
+from layerbench.instruments.ceilings import measure_ceilings
 from layerbench.instruments.content import ContentObserver
 from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.functions import FunctionForward, FunctionTimer
@@ -49,7 +50,7 @@ from layerbench.instruments.timing import (
     typical_calls,
 )
 from layerbench.progress import Progress, Silent
-from layerbench.records import StopReason
+from layerbench.records import Ceilings, StopReason
 from layerbench.samples import RowFacts, Run, RunFacts, Samples
 from layerbench.stats import Resampler, relative_half_width
 from layerbench.workload import Plan, Workload
@@ -67,6 +68,7 @@ def measure(
     subject: Built | None = None,
     progress: Progress | None = None,
     strict: bool = False,
+    begun: Callable[[Session], object] | None = None,
 ) -> Run:
     """Measure one workload in this process.
 
@@ -77,6 +79,7 @@ def measure(
         subject: the model and its inputs, already on the device; built from the workload if None.
         progress: hears of each round.
         strict: refuse to measure in a room that makes the numbers untrustworthy.
+        begun: is handed the session before its first round, to read what it has so far.
 
     Raises:
         ModelRunError: the model does not take the input.
@@ -93,12 +96,24 @@ def measure(
             gradients_on(workload.mode == "train"),
         ):
             session = Session(workload, plan, device, built, progress or Silent())
+            if begun is not None:
+                begun(session)
             with garbage_collection_off():
                 session.rounds.warm_up(plan.warmup)
                 stop = session.rounds.run(plan, workload.seed)
                 for _ in session.function_forwards():
                     pass
             return session.result(room.finish(), stop)
+
+
+def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
+    """What the device reaches at best in the workload's number format, on the plan's threads.
+
+    Raises:
+        NotEnoughMemory: no room for a matrix or a buffer.
+    """
+    with threads_set(plan.threads), memory_explained(device), garbage_collection_off():
+        return measure_ceilings(device, workload.dtype)
 
 
 def look(workload: Workload, plan: Plan) -> Run:

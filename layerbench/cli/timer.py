@@ -96,6 +96,14 @@ def command(
             rich_help_panel=PLAN,
         ),
     ] = None,
+    ceilings: Annotated[
+        bool,
+        typer.Option(
+            "--ceilings",
+            help="Measure afterwards what the device reaches at best, for plot --kind roofline.",
+            rich_help_panel=PLAN,
+        ),
+    ] = False,
     strict: Annotated[
         bool,
         typer.Option(
@@ -167,7 +175,9 @@ def command(
         }
     )
     with shown(workload.model, quiet) as progress:
-        measured = api.measure(workload, plan, where, strict=strict, progress=progress)
+        measured = api.measure(
+            workload, plan, where, ceilings=ceilings, strict=strict, progress=progress
+        )
     if out is None:
         for name in names:
             typer.echo(reporters.render(name, measured.profile), nl=False)

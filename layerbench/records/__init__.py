@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerbench.records.bundle import Bundle
     from layerbench.records.comparison import (
         CHANGES,
         Change,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from layerbench.records.forecast import Seconds, TrainingForecast
     from layerbench.records.memory import (
         CATEGORIES,
+        OUTSIDE_ROW,
         PHASES,
         AllocatorFigures,
         Category,
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
     from layerbench.records.timing import (
         SCHEMA,
+        Ceilings,
         Kind,
         LayerRow,
         Profile,
@@ -98,6 +101,7 @@ __all__ = [
     "BOTTLENECKS",
     "CATEGORIES",
     "CHANGES",
+    "OUTSIDE_ROW",
     "PHASES",
     "PRECISIONS",
     "SCHEMA",
@@ -106,7 +110,9 @@ __all__ = [
     "Bottleneck",
     "BottleneckKind",
     "BoxesFrom",
+    "Bundle",
     "Category",
+    "Ceilings",
     "Change",
     "ComparedRow",
     "Comparison",
@@ -174,6 +180,7 @@ __all__ = [
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
+    "bundle": ("Bundle",),
     "comparison": (
         "CHANGES",
         "Change",
@@ -212,6 +219,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "memory": (
         "CATEGORIES",
+        "OUTSIDE_ROW",
         "PHASES",
         "AllocatorFigures",
         "Category",
@@ -251,6 +259,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "timing": (
         "SCHEMA",
+        "Ceilings",
         "Kind",
         "LayerRow",
         "Profile",

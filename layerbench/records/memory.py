@@ -6,6 +6,7 @@ allocator that hands out multiples of 512 bytes, as CUDA's caching allocator doe
 
 from __future__ import annotations
 
+import operator
 from typing import Literal, get_args
 
 from pydantic import Field
@@ -106,6 +107,10 @@ class Peak(Frozen):
     by_category: dict[Category, int]
 
 
+OUTSIDE_ROW: Literal[-1] = -1
+"""In place of a row's index: what no module allocated."""
+
+
 class TimelinePoint(Frozen):
     """A stretch of the run in which one module was running.
 
@@ -113,12 +118,17 @@ class TimelinePoint(Frozen):
         owner: index into ``rows``; ``None`` outside the model.
         phase: what was going on.
         live_max: the most bytes alive during the stretch; ``live_end``: at its end.
+        changes: pairs of an index into ``rows`` (`OUTSIDE_ROW` for none) and by how many bytes
+            what that module allocated has grown or shrunk. Those of all points up to one add up to
+            what is alive at its end, by the module that allocated it. Records of before the field
+            have none.
     """
 
     owner: int | None
     phase: Phase
     live_max: int
     live_end: int
+    changes: tuple[tuple[int, int], ...] = Field(default=(), exclude_if=operator.not_)
 
 
 class ProcessMemory(Frozen):

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from layerbench.environment import Environment
-from layerbench.workload import Frozen, Plan, Workload
+from layerbench.workload import DType, Frozen, Plan, Workload
 
 Verdict = Literal["stable", "noisy", "drifting"]
 Kind = Literal["module", "function"]
@@ -137,6 +137,31 @@ class Reconciliation(Frozen):
     timed_calls: int
 
 
+class Ceilings(Frozen):
+    """What the device reached at best with nothing but arithmetic, or nothing but copying, to do.
+
+    The two roofs of a roofline (`layerbench.roofline`). Found by measuring, not read off a data
+    sheet: each is the best of several repetitions.
+
+    Attributes:
+        flops_per_s: FLOPs a second in products of square matrices; a multiply-add is two.
+        bytes_per_s: bytes read and written a second in a copy within the device's memory.
+        dtype: of the matrices' and the buffer's elements.
+        threads: PyTorch's intra-op threads; ``None`` on an accelerator, which they do not concern.
+        how: how they were measured, in one sentence.
+    """
+
+    flops_per_s: float = Field(gt=0)
+    bytes_per_s: float = Field(gt=0)
+    dtype: DType
+    threads: int | None = Field(default=None, ge=1)
+    how: str
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Profile(Frozen):
     """One profile: a model timed whole and by layer.
 
@@ -146,6 +171,7 @@ class Profile(Frozen):
         layers: rows in tree order, children in order of execution; empty in a whole-model record.
         process_medians: the whole's median in each fresh process; one without ``--processes``.
         stop: why measuring ended: the planned iterations, the interval asked for, or the cap.
+        ceilings: the device's own, measured after the rounds; ``None`` where nobody asked.
         absent: what was not measured, and why.
         notes: what the reader should know about this profile.
     """
@@ -163,6 +189,8 @@ class Profile(Frozen):
     stop: StopReason = "iterations"
     layers: tuple[LayerRow, ...] = ()
     reconciliation: Reconciliation | None = None
+    # Left out of the JSON where it is None, as in the records from before it could be measured.
+    ceilings: Ceilings | None = Field(default=None, exclude_if=_is_none)
     absent: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -1,7 +1,4 @@
-"""Pictures of records, as PNG. Matplotlib is loaded when one is drawn; torch is not.
-
-Known limitation: the bytes depend on matplotlib's version and fonts.
-"""
+"""What a training run or a sweep leaves behind, as PNG."""
 
 from __future__ import annotations
 

@@ -1,0 +1,292 @@
+"""``layerbench plot``: a picture of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeGuard
+
+import typer
+
+from layerbench.cli import _options
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from layerbench.plots import Metric
+    from layerbench.plots.canvas import Drawn
+    from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
+    from layerbench.workload import Frozen
+
+NAME = "plot"
+
+KINDS = ("icicle", "bars", "roofline", "memory")
+ROWS = (
+    "a profile (timer.py), a training profile (layerbench train-profile), a structure "
+    "(mem.py --struct) or a memory record (mem.py)"
+)
+# What each kind is drawn of, and the command that makes it.
+NEEDS = {
+    "icicle": ROWS,
+    "bars": ROWS,
+    "roofline": "a profile of layers (timer.py --ceilings)",
+    "memory": "a memory report (mem.py) or estimate (mem.py --predict)",
+}
+# Of each option that only some kinds have.
+TAKES = {
+    "metric": ("icicle", "bars"),
+    "top": ("bars", "roofline"),
+    "depth": ("icicle",),
+}
+READ = "What is drawn"
+
+
+def command(
+    records: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RECORD...",
+            help="One picture each; for a roofline, also the structures of the same work.",
+        ),
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            metavar="NAME",
+            help="icicle: the tree, each layer as wide as its part. bars: the rows that take the "
+            "most. roofline: FLOPs a second over FLOPs a byte. memory: live bytes in a run.",
+            rich_help_panel=READ,
+        ),
+    ] = "icicle",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of icicle and bars: time, self, flops, parameters or memory.",
+            show_default="time or self, or what the record has",
+            rich_help_panel=READ,
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            help="Rows of bars; layers that a roofline names.",
+            show_default="20, and 8",
+            rich_help_panel=READ,
+        ),
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            help="Levels of an icicle below the model.", show_default="all", rich_help_panel=READ
+        ),
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Where to write it, .png or .svg; several times for both.",
+            show_default="<record>.<kind>.png in this folder",
+            rich_help_panel=_options.REPORT,
+        ),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help="png, svg, or both with a comma; instead of -o.",
+            show_default="png",
+            rich_help_panel=_options.REPORT,
+        ),
+    ] = None,
+) -> None:
+    """Draw a record: layers as an icicle, bars or a roofline, or memory over a run; PNG or SVG."""
+    from layerbench import plots, store
+
+    chosen = _options.one_of("--kind", kind, KINDS)
+    options = {"metric": metric, "top": top, "depth": depth}
+    _check_options(chosen, options)
+    wanted = None if metric is None else _options.one_of("--metric", metric, plots.METRICS)
+    read = [(path, store.read_record(path)) for path in records]
+    if chosen == "roofline":
+        drawn = _profiles(read)
+        structures = [(path, record) for path, record in read if _is_structure(record)]
+    else:
+        drawn, structures = read, []
+    places = [_places(path, chosen, out, formats, len(drawn)) for path, _ in drawn]
+    _check_apart([place for found in places for place in found])
+    for (path, record), found in zip(drawn, places, strict=True):
+        if chosen == "roofline":
+            figure = _roofline(path, record, structures, top)
+        else:
+            figure = _figure(path, record, chosen, wanted, top, depth)
+        for place in found:
+            store.write_bytes(place, plots.encoded(figure, place.suffix[1:].lower()))
+            typer.echo(str(place))
+
+
+def _check_options(kind: str, options: dict[str, str | int | None]) -> None:
+    from layerbench.errors import UsageError
+
+    for name, value in options.items():
+        if value is None:
+            continue
+        if kind not in TAKES[name]:
+            raise UsageError(f"--{name} is for {' and '.join(TAKES[name])}, not for {kind}")
+        if isinstance(value, int):
+            _options.at_least(f"--{name}", value, 0 if kind == "roofline" else 1)
+
+
+# --- where it goes ---------------------------------------------------------------------------
+
+
+def _places(
+    path: Path, kind: str, out: list[Path] | None, formats: str | None, pictures: int
+) -> list[Path]:
+    """The files that one record's picture is written to."""
+    from layerbench.errors import UsageError
+    from layerbench.plots import ENDINGS
+
+    if out and formats is not None:
+        raise UsageError("the ending of -o says the format: leave out --format")
+    if out and pictures > 1:
+        raise UsageError(f"-o is for one picture, and these are {pictures}: leave it out")
+    if out:
+        for place in out:
+            if place.suffix[1:].lower() not in ENDINGS:
+                raise UsageError(f"-o takes a file ending in .png or .svg, got {place}")
+        return list(dict.fromkeys(out))
+    names = ENDINGS[:1] if formats is None else _options.formats(formats, None)
+    return [
+        Path(f"{path.stem}.{kind}.{_options.one_of('--format', name, ENDINGS)}")
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _check_apart(places: list[Path]) -> None:
+    from layerbench.errors import UsageError
+
+    for place in places:
+        if places.count(place) > 1:
+            raise UsageError(
+                f"two of the records would be drawn to {place}: draw one after the other, with -o"
+            )
+
+
+# --- what is drawn ---------------------------------------------------------------------------
+
+
+def _figure(
+    path: Path, record: Frozen, kind: str, metric: Metric | None, top: int | None, depth: int | None
+) -> Figure:
+    from layerbench import plots
+
+    if kind == "memory":
+        if not _is_memory(record):
+            raise _wrong(path, record, kind)
+        return plots.memory(record)
+    if not _has_rows(record):
+        raise _wrong(path, record, kind)
+    if kind == "icicle":
+        return plots.icicle(record, metric, depth)
+    return plots.bars(record, metric, **({} if top is None else {"top": top}))
+
+
+def _roofline(
+    path: Path,
+    profile: Frozen,
+    structures: Sequence[tuple[Path, Frozen]],
+    top: int | None,
+) -> Figure:
+    from layerbench import plots
+
+    if not _is_profile(profile):
+        raise _wrong(path, profile, "roofline")
+    found = _structure_for(path, profile, structures)
+    return plots.roofline(profile, found, **({} if top is None else {"top": top}))
+
+
+def _profiles(read: Sequence[tuple[Path, Frozen]]) -> list[tuple[Path, Frozen]]:
+    """What of the records a roofline is drawn of: all but the structures.
+
+    Raises:
+        UsageError: nothing.
+    """
+    found = [(path, record) for path, record in read if not _is_structure(record)]
+    if not found:
+        raise _wrong(*read[0], "roofline")
+    return found
+
+
+def _structure_for(path: Path, profile: Profile, given: Sequence[tuple[Path, Frozen]]) -> Structure:
+    """The structure of the profile's work among those given, else worked out anew.
+
+    Raises:
+        UsageError: no layers were timed, or the model cannot be built here.
+        ComparisonError: those given are of other work.
+    """
+    from layerbench.errors import ComparisonError, UsageError
+    from layerbench.roofline import check_same_work
+
+    if not profile.layers:
+        raise UsageError(f"{path} holds no layers, the whole model only: take layers/{path.name}")
+    refused: ComparisonError | None = None
+    for _, structure in given:
+        assert _is_structure(structure)
+        try:
+            check_same_work(profile.workload, structure.workload)
+        except ComparisonError as error:
+            refused = error
+            continue
+        return structure
+    if refused is not None:
+        raise refused
+    return _dissected(profile)
+
+
+def _dissected(profile: Profile) -> Structure:
+    from layerbench.errors import LayerbenchError, UsageError
+    from layerbench.workload import OWN_WEIGHTS
+
+    workload = profile.workload
+    advice = "add its structure record, as mem.py --struct or layerbench.structure makes it"
+    # A spec names a module and a callable with a colon between them; a class name has none.
+    if workload.weights == OWN_WEIGHTS and ":" not in workload.model:
+        raise UsageError(f"{workload.model} was handed over and cannot be built here: {advice}")
+    from layerbench import zoo  # loads torch
+    from layerbench.anatomy import dissect
+
+    try:
+        zoo.has_weights(workload.model)  # says which names are close to one that is not there
+        return dissect(workload)
+    except LayerbenchError as error:
+        raise UsageError(f"{workload.model} cannot be built here ({error}): {advice}") from error
+
+
+def _wrong(path: Path, record: Frozen, kind: str) -> Exception:
+    from layerbench.errors import UsageError
+
+    holds = getattr(record, "record", type(record).__name__)
+    return UsageError(f"{path} holds a {holds} record: --kind {kind} needs {NEEDS[kind]}")
+
+
+def _is_profile(record: Frozen) -> TypeGuard[Profile]:
+    return getattr(record, "record", "") == "profile"
+
+
+def _is_structure(record: Frozen) -> TypeGuard[Structure]:
+    return getattr(record, "record", "") == "structure"
+
+
+def _is_memory(record: Frozen) -> TypeGuard[MemoryReport | MemoryEstimate]:
+    return getattr(record, "record", "") in ("memory", "memory estimate")
+
+
+def _has_rows(record: Frozen) -> TypeGuard[Drawn]:
+    from layerbench.plots.quantities import HAS
+
+    return getattr(record, "record", "") in HAS

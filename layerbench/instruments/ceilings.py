@@ -1,0 +1,155 @@
+"""What a device reaches at best: the two roofs of a roofline.
+
+The model is that of S. Williams, A. Waterman, D. Patterson, "Roofline: An Insightful Visual
+Performance Model for Multicore Architectures", Communications of the ACM 52(4), 2009: no kernel
+does more FLOPs a second than the arithmetic units, and none more than its FLOPs a byte times the
+memory's bandwidth. Both are measured here, since data sheets tell what no program reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from layerbench.clocks import Clock
+from layerbench.devices import Device
+from layerbench.records import Ceilings
+from layerbench.workload import DType
+
+# A call shorter than this is launched, and its threads are woken, for a good part of its time.
+LEAST_CALL_S = 0.01
+SMALLEST_SIDE = 256
+# Three such matrices of 8-byte numbers are 6 GiB; larger products are no faster.
+LARGEST_SIDE = 16384
+# Tiles of matrix units divide it, so that none is half empty.
+SIDE_STEP = 64
+GROWTH = 4
+
+# Several times the last-level cache of what is common; a copy touches two of them.
+BUFFER_BYTES = 256 * 2**20
+# Of the free memory, for each of the two buffers.
+MEMORY_SHARE = 8
+
+# For each of the two: half of it is half a second in all, about.
+BUDGET_S = 0.2
+FEWEST_REPEATS = 5
+MOST_REPEATS = 100
+
+
+def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
+    """Measure a device's highest arithmetic rate and memory bandwidth; takes about half a second.
+
+    Arithmetic: ``torch.mm`` of two square matrices, 2 n^3 FLOPs, as large as it takes for one call
+    to last 10 ms. Bandwidth: a copy of a buffer far larger than the last-level cache; the bytes
+    read and the bytes written count. The fastest repetition counts: whatever disturbs one only
+    makes it slower.
+
+    Limits: a layer whose tensors stay in a cache may lie above the bandwidth's roof, and on a
+    machine with a last-level cache of some hundred MiB so may the copy. What a cache reads in
+    before it writes is not counted. float32 convolutions on an NVIDIA GPU use TF32 unless told
+    otherwise, products of matrices do not: such a layer may lie above the arithmetic roof.
+
+    Args:
+        device: is measured on the threads that PyTorch has now.
+        dtype: number format of matrices and buffer.
+
+    Raises:
+        RuntimeError: out of memory (`layerbench.guards.memory_explained` makes a line of it).
+    """
+    with torch.inference_mode():
+        side, product_s, products = _fastest_product(device, dtype)
+        size, copy_s, copies = _fastest_copy(device, dtype)
+    on_cpu = device.kind == "cpu"
+    return Ceilings(
+        flops_per_s=2 * side**3 / product_s,
+        bytes_per_s=2 * size / copy_s,
+        dtype=dtype,
+        threads=torch.get_num_threads() if on_cpu else None,
+        how=(
+            f"FLOPs: fastest of {products} products of {side} x {side} matrices by torch.mm; "
+            f"bytes: fastest of {copies} copies of a buffer of {size / 2**20:.0f} MiB, read and "
+            "written bytes counted"
+        ),
+    )
+
+
+def _fastest_product(device: Device, dtype: DType) -> tuple[int, float, int]:
+    """The matrices' side, the seconds of the fastest product, and how many there were."""
+    clock = device.clock()
+    side = SMALLEST_SIDE
+    while True:
+        multiply = _product(device, dtype, side)
+        multiply()  # the first call chooses a kernel and makes its workspace
+        took_s = fastest_s(multiply, clock, budget_s=0, fewest=2)[0]
+        if took_s >= LEAST_CALL_S or side >= LARGEST_SIDE:
+            break
+        side = _larger(side, took_s)
+    return side, *fastest_s(multiply, clock)
+
+
+def _product(device: Device, dtype: DType, side: int) -> Callable[[], object]:
+    where, number = device.torch_device, getattr(torch, dtype)
+    # A generator of its own leaves the user's random state alone. Not ones: a GPU that multiplies
+    # equal numbers draws less power, and runs faster than any model lets it.
+    draw = torch.Generator(where).manual_seed(0)
+    left, right = (
+        torch.rand((side, side), generator=draw, device=where, dtype=number) for _ in range(2)
+    )
+    out = torch.empty_like(left)
+    return lambda: torch.mm(left, right, out=out)
+
+
+def _larger(side: int, took_s: float) -> int:
+    """The side of which a product lasts long enough, as its time grows with the third power."""
+    factor = (LEAST_CALL_S / took_s) ** (1 / 3) * 1.05 if took_s > 0 else GROWTH
+    wanted = math.ceil(side * min(factor, GROWTH) / SIDE_STEP) * SIDE_STEP
+    return min(wanted, LARGEST_SIDE)
+
+
+def _fastest_copy(device: Device, dtype: DType) -> tuple[int, float, int]:
+    """The buffer's bytes, the seconds of the fastest copy, and how many there were."""
+    number = getattr(torch, dtype)
+    room = min(BUFFER_BYTES, device.memory().free_bytes // MEMORY_SHARE)
+    elements = max(1, room // number.itemsize)
+    source = torch.ones(elements, device=device.torch_device, dtype=number)
+    target = torch.empty_like(source)
+
+    def copy() -> object:
+        return target.copy_(source)
+
+    copy()  # the first one is given the pages it writes
+    return elements * number.itemsize, *fastest_s(copy, device.clock())
+
+
+def fastest_s(
+    work: Callable[[], object],
+    clock: Clock,
+    *,
+    budget_s: float = BUDGET_S,
+    fewest: int = FEWEST_REPEATS,
+) -> tuple[float, int]:
+    """The shortest time of some work, in seconds, and how often it ran.
+
+    Args:
+        work: puts something into the device's queue, or does it.
+        clock: the device's.
+        budget_s: it is repeated until so much time has gone, but `MOST_REPEATS` times at most.
+        fewest: it runs at least so often.
+    """
+    times: list[int] = []
+    clock.reserve(2)
+    try:
+        while len(times) < fewest or (sum(times) < budget_s * 1e9 and len(times) < MOST_REPEATS):
+            marks = [clock.mark()]
+            work()
+            marks.append(clock.mark())
+            clock.synchronize()
+            start, end = clock.resolve(marks)
+            times.append(end - start)
+            clock.release()
+    finally:
+        clock.synchronize()
+        clock.release()
+    return min(times) * 1e-9, len(times)

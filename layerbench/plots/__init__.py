@@ -1,0 +1,44 @@
+"""Pictures of records. Matplotlib is loaded when one is drawn; torch is not.
+
+`trainings` draws what a training run or a sweep leaves behind, as PNG. `icicle`, `bars`,
+`roofline` and `memory` draw a record for ``layerbench plot``: each gives a figure, and `encoded`
+makes PNG or SVG of it.
+
+Known limitation: the bytes depend on matplotlib's version and fonts.
+"""
+
+from __future__ import annotations
+
+from layerbench.plots.barcharts import bars
+from layerbench.plots.canvas import ENDINGS, encoded
+from layerbench.plots.icicles import icicle
+from layerbench.plots.quantities import METRICS, Metric
+from layerbench.plots.roofs import roofline
+from layerbench.plots.timeline import memory
+from layerbench.plots.trainings import (
+    accuracy,
+    accuracy_against_flops,
+    latency_against_batch,
+    loss,
+    memory_against_batch,
+    of_sweep,
+    utilization,
+)
+
+__all__ = [
+    "ENDINGS",
+    "METRICS",
+    "Metric",
+    "accuracy",
+    "accuracy_against_flops",
+    "bars",
+    "encoded",
+    "icicle",
+    "latency_against_batch",
+    "loss",
+    "memory",
+    "memory_against_batch",
+    "of_sweep",
+    "roofline",
+    "utilization",
+]

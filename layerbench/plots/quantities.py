@@ -1,0 +1,243 @@
+"""What of a record is drawn: for every row a figure of its own and one with all below it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from layerbench import units
+from layerbench.errors import UsageError
+from layerbench.plots.canvas import Drawn
+from layerbench.records import (
+    MemoryEstimate,
+    MemoryReport,
+    Profile,
+    Structure,
+    TrainingProfile,
+)
+from layerbench.tree import with_ancestors
+
+Metric = Literal["time", "self", "flops", "parameters", "memory"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+# Of each kind of record, the metrics it has.
+HAS: dict[str, tuple[Metric, ...]] = {
+    "profile": ("time", "self"),
+    "training profile": ("time", "self"),
+    "structure": ("flops", "parameters"),
+    "memory": ("memory",),
+    "memory estimate": ("memory",),
+}
+MAKERS: dict[Metric, str] = {
+    "time": "a profile of layers, as timer.py writes it to layers/",
+    "self": "a profile of layers, as timer.py writes it to layers/",
+    "flops": "a structure, as mem.py --struct writes it",
+    "parameters": "a structure, as mem.py --struct writes it",
+    "memory": "a memory record, as mem.py writes it",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row; figures in the unit of its `Quantity`.
+
+    Attributes:
+        path, type: of the row.
+        total: with all below it: the width in an icicle.
+        own: of the row itself: the length of a bar.
+        share: ``own`` as a part of the whole, as reports state it.
+        low, high: the 95 % interval of ``own``; ``None`` where there is none.
+        function: whether it is a function, and so a part of its module's own figure.
+    """
+
+    path: str
+    type: str
+    total: float
+    own: float
+    share: float
+    low: float | None = None
+    high: float | None = None
+    function: bool = False
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A metric of a record.
+
+    Attributes:
+        total, own: what `Cell.total` and `Cell.own` are, in words.
+        text: a figure with its unit.
+        unit: of an axis, and ``scale``: what is one of it.
+        cells: in tree order, the model first; rows that did not run are not among them.
+        note: what the whole is not, in one sentence, or nothing.
+        by_own: whether an icicle is coloured by `Cell.share`, else by the share of ``total``.
+    """
+
+    total: str
+    own: str
+    text: Callable[[float], str]
+    unit: str
+    scale: float
+    cells: tuple[Cell, ...]
+    note: str = ""
+    by_own: bool = False
+
+
+def quantity(record: Drawn, metric: Metric | None, usual: Metric | None = None) -> Quantity:
+    """A record's figures by one of its metrics.
+
+    Args:
+        record: of a kind in `HAS`.
+        metric: ``None`` for the usual one, where the record has it, else for its first.
+        usual: of the picture.
+
+    Raises:
+        UsageError: the record does not have it, or no rows at all; says which record does.
+    """
+    having = HAS[record.record]
+    chosen = metric or (usual if usual in having else having[0])
+    if chosen not in having:
+        raise UsageError(
+            f"a {record.record} record has {' and '.join(having)}, not {chosen}: take "
+            f"{MAKERS[chosen]}"
+        )
+    found = _MAKE[record.record](record, chosen)
+    if not found.cells or not found.cells[0].total:
+        raise UsageError(f"the record has no {chosen} of layers: take {MAKERS[chosen]}")
+    return found
+
+
+def _of_profile(record: Profile, metric: Metric) -> Quantity:
+    inclusive = metric == "time"
+    own = {row.path: row.self_.mean for row in record.layers if row.kind == "module" and row.self_}
+    sums = with_ancestors(own)
+    cells = []
+    whole: float | None = None
+    for row in record.layers:
+        shown = row.inclusive if inclusive else row.self_
+        if shown is None or row.inclusive is None:
+            continue
+        whole = whole or row.inclusive.mean
+        function = row.kind == "function"
+        cells.append(
+            Cell(
+                path=row.path,
+                type=row.type,
+                total=shown.mean if inclusive or function else sums[row.path],
+                own=shown.median,
+                share=shown.mean / whole if whole else 0.0,
+                low=shown.ci_low,
+                high=shown.ci_high,
+                function=function,
+            )
+        )
+    return _times(cells, "time", inclusive)
+
+
+def _times(cells: list[Cell], what: str, inclusive: bool) -> Quantity:
+    kind = "inclusive" if inclusive else "self"
+    return Quantity(
+        total=f"mean inclusive {what}" if inclusive else f"mean self {what}, summed",
+        own=f"median {kind} {what}",
+        text=units.seconds,
+        unit="ms",
+        scale=1e-3,
+        cells=tuple(cells),
+        by_own=not inclusive,
+    )
+
+
+def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
+    inclusive = metric == "time"
+    totals: dict[str, float] = {}
+    owns: dict[str, float] = {}
+    for row in record.rows:
+        # A row without a backward put nothing into the graph.
+        both, own = (row.forward, row.backward), (row.forward_self, row.backward_self)
+        if any(both) and any(own):
+            totals[row.path] = sum(time.mean for time in both if time)
+            owns[row.path] = sum(time.mean for time in own if time)
+    sums = totals if inclusive else with_ancestors(owns)
+    whole = totals.get("", 0.0)
+    cells = []
+    for row in record.rows:
+        if row.path in totals:
+            shown = (totals if inclusive else owns)[row.path]
+            cells.append(Cell(row.path, row.type, sums[row.path], shown, shown / (whole or 1)))
+    found = _times(cells, "time of forward and backward", inclusive)
+    kind = "inclusive" if inclusive else "self"
+    return replace(found, own=f"mean {kind} time of forward and backward")
+
+
+def _of_structure(record: Structure, metric: Metric) -> Quantity:
+    if metric == "flops":
+        whole = record.flops
+        cells = [
+            Cell(row.path, row.type, row.flops, row.self_flops or 0, (row.self_flops or 0) / whole)
+            for row in record.rows
+            if row.flops
+        ]
+        return Quantity(
+            "FLOPs", "own FLOPs", _flops, "GFLOPs", 1e9, tuple(cells), _uncounted(record)
+        )
+    cells = [
+        Cell(
+            row.path,
+            row.type,
+            row.parameters,
+            row.own_parameters,
+            row.own_parameters / record.parameters,
+        )
+        for row in record.rows
+        if row.parameters
+    ]
+    return Quantity("parameters", "own parameters", _count, "million parameters", 1e6, tuple(cells))
+
+
+def _uncounted(record: Structure) -> str:
+    if not record.uncounted:
+        return ""
+    return f"without {', '.join(operator.name for operator in record.uncounted)}: no formula"
+
+
+def _of_memory(record: MemoryReport | MemoryEstimate, _: Metric) -> Quantity:
+    own = {row.path: row.self_at_peak for row in record.rows if row.self_at_peak is not None}
+    sums = with_ancestors(own)
+    peak = record.peak.bytes if isinstance(record, MemoryReport) else record.peak_bytes
+    cells = [
+        Cell(row.path, row.type, sums[row.path], own.get(row.path, 0), own.get(row.path, 0) / peak)
+        for row in record.rows
+        if sums.get(row.path)
+    ]
+    layers = sums.get("", 0)
+    note = (
+        f"layers hold {units.mebibytes(layers)} of the {units.mebibytes(peak)} at the peak; "
+        "parameters, buffers, inputs and the like hold the rest"
+    )
+    return Quantity(
+        total="bytes held at the peak",
+        own="own bytes held at the peak",
+        text=units.bytes_,
+        unit="MiB",
+        scale=2.0**20,
+        cells=tuple(cells),
+        note=note,
+    )
+
+
+def _flops(value: float) -> str:
+    return units.flops(round(value))
+
+
+def _count(value: float) -> str:
+    return units.count(round(value), short=True)
+
+
+_MAKE: dict[str, Callable[..., Quantity]] = {
+    "profile": _of_profile,
+    "training profile": _of_training,
+    "structure": _of_structure,
+    "memory": _of_memory,
+    "memory estimate": _of_memory,
+}
