@@ -47,6 +47,7 @@ _MEASURED = {
 }
 _MEASURED_OF_A_ROW = {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}
 _MEASURED_OF_A_STEP = {"forward", "forward_self", "backward", "backward_self"}
+_MEASURED_OF_MEMORY = ("environment", "process", "allocator", "notes")
 _VERSIONS = {"torch", "layerbench"}
 
 
@@ -95,9 +96,10 @@ def _(record: Structure) -> dict[str, Any]:
 
 @half.register
 def _(record: MemoryReport) -> dict[str, Any]:
-    return record.model_dump(
-        mode="json", by_alias=True, exclude={"environment", "process", "allocator", "notes"}
-    )
+    exclude: dict[str, Any] = dict.fromkeys(_MEASURED_OF_MEMORY, True)
+    # Records of before have none.
+    exclude["timeline"] = {"__all__": {"changes"}}
+    return record.model_dump(mode="json", by_alias=True, exclude=exclude)
 
 
 @half.register

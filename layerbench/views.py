@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar, cast
 
 from layerbench.records import (
+    OUTSIDE_ROW,
     PHASES,
     MemoryEstimate,
     MemoryReport,
@@ -133,6 +135,9 @@ def _fold(
 
 
 def _moved(point: TimelinePoint, home: Sequence[int]) -> TimelinePoint:
-    if point.owner is None:
-        return point
-    return point.model_copy(update={"owner": home[point.owner]})
+    sums: Counter[int] = Counter()
+    for row, change in point.changes:
+        sums[row if row == OUTSIDE_ROW else home[row]] += change
+    changes = tuple((row, change) for row, change in sorted(sums.items()) if change)
+    owner = None if point.owner is None else home[point.owner]
+    return point.model_copy(update={"owner": owner, "changes": changes})

@@ -6,10 +6,15 @@ import gc
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from layerbench import environment
+from tests.browsing import Watched, launched
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -47,3 +52,26 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+# --- a browser -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The machine's own Chromium, for the tests of one file."""
+    # Ended with the file: while it is there, nothing else in this process can have an event loop.
+    with launched() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page of its own; an error on it, or a request that leaves the machine, fails the test."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, accept_downloads=True)
+    context.set_default_timeout(10_000)
+    made = context.new_page()
+    made.watched = Watched(made)
+    yield made
+    context.close()
+    made.watched.check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def assert_adds_up(record: MemoryReport) -> None:
     assert sum(record.peak.by_category.values()) == record.peak.bytes
     assert max(point.live_max for point in record.timeline) == record.peak.bytes
     assert max(row.live_peak or 0 for row in record.rows) <= record.peak.bytes
+    alive: Counter[int] = Counter()
+    for point in record.timeline:
+        alive.update(dict(point.changes))
+        assert sum(alive.values()) == point.live_end
+        assert min(alive.values()) >= 0
 
 
 def test_a_chain_of_linear_layers_by_hand():

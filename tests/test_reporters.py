@@ -11,6 +11,7 @@ import pytest
 
 from layerbench import reporters
 from layerbench.errors import UsageError
+from layerbench.page.document import bundled, of
 from layerbench.records import LayerRow, Profile
 from layerbench.reporters import layout
 from layerbench.reporters.result_table import render_table, update_markers
@@ -65,7 +66,12 @@ def test_an_unknown_format_names_the_known_ones(ask):
 
 @each_case
 def test_golden(sample, format, golden):
-    golden(reporters.render(format, sample()), FORMATS[format])
+    if format == "html":
+        # What the page is told; what it makes of it is looked at in a browser (test_page.py).
+        told = of(bundled(sample())).model_dump_json(indent=1)
+        golden(f"{told}\n", ".page.json")
+    else:
+        golden(reporters.render(format, sample()), FORMATS[format])
 
 
 @each_case

@@ -12,6 +12,7 @@ from torch import nn
 import layerbench
 from layerbench import cli, reporters, store
 from layerbench.errors import ModelRunError, UsageError
+from layerbench.page.document import bundled, of
 from layerbench.records import (
     STEP_PHASES,
     Peak,
@@ -89,9 +90,13 @@ def sample() -> TrainingProfile:
     )
 
 
-@pytest.mark.parametrize("format", ["txt", "md", "csv", "json", "html"])
+@pytest.mark.parametrize("format", ["txt", "md", "csv", "json"])
 def test_golden_training(format, golden):
     golden(reporters.render(format, sample()), reporters.suffix(format))
+
+
+def test_what_the_page_is_told(golden):
+    golden(f"{of(bundled(sample())).model_dump_json(indent=1)}\n", ".page.json")
 
 
 def test_the_record_reads_back(tmp_path):

@@ -9,11 +9,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from layerbench.instruments.storages import Allocation, Step, Trace
 from layerbench.instruments.structure import CallFacts
-from layerbench.records import CATEGORIES, Category, MemoryRow, Peak, Phase, TimelinePoint
+from layerbench.records import (
+    CATEGORIES,
+    OUTSIDE_ROW,
+    Category,
+    MemoryRow,
+    Peak,
+    Phase,
+    TimelinePoint,
+)
 from layerbench.samples import RowFacts
 from layerbench.tree import ancestors, positions, tree_order, with_ancestors
 
@@ -107,6 +115,7 @@ class _Stretch:
     begin: int
     live_max: int = 0
     live_end: int = 0
+    changes: Counter[str | None] = field(default_factory=Counter)
 
 
 class _Curve:
@@ -131,13 +140,13 @@ class _Curve:
 
     def _run(self) -> None:
         live, at = 0, 0
-        changes = self._changes()
-        for moment, change in changes:
+        for moment, change, owner in self._changes():
             while at + 1 < len(self.stretches) and self.stretches[at + 1].begin <= moment:
                 at += 1
                 self.stretches[at].live_max = self.stretches[at].live_end = live
             live += change
             stretch = self.stretches[at]
+            stretch.changes[owner] += change
             # What earlier iterations reached is not this one's.
             stretch.live_max = max(stretch.live_max, live) if moment >= self.begin else live
             stretch.live_end = live
@@ -148,13 +157,13 @@ class _Curve:
         if self.peak_bytes < 0:
             self.peak_bytes = live
 
-    def _changes(self) -> list[tuple[int, int]]:
+    def _changes(self) -> list[tuple[int, int, str | None]]:
         changes = []
         for allocation, size in zip(self._trace.allocations, self._sizes, strict=True):
-            changes.append((allocation.born, size))
+            changes.append((allocation.born, size, allocation.owner))
             if allocation.died is not None:
-                changes.append((allocation.died, -size))
-        return sorted(changes)
+                changes.append((allocation.died, -size, allocation.owner))
+        return sorted(changes, key=lambda change: change[:2])
 
     def alive_at(self, moment: int) -> list[int]:
         """Indices of the allocations alive after the event at this moment."""
@@ -189,6 +198,7 @@ class _Curve:
                 phase=stretch.phase,
                 live_max=stretch.live_max,
                 live_end=stretch.live_end,
+                changes=_by_row(stretch.changes, index),
             )
             for stretch in self.stretches
         )
@@ -201,6 +211,15 @@ class _Curve:
                 for path in (stretch.owner, *ancestors(stretch.owner)):
                     peaks[path] = max(peaks.get(path, 0), stretch.live_max)
         return peaks
+
+
+def _by_row(
+    changes: Mapping[str | None, int], index: Mapping[str, int]
+) -> tuple[tuple[int, int], ...]:
+    sums: Counter[int] = Counter()
+    for owner, change in changes.items():
+        sums[OUTSIDE_ROW if owner is None else index.get(owner, OUTSIDE_ROW)] += change
+    return tuple((row, change) for row, change in sorted(sums.items()) if change)
 
 
 class _Rows:

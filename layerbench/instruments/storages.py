@@ -8,6 +8,7 @@ What a kernel takes and gives back inside one operator is not a tensor and is no
 
 from __future__ import annotations
 
+import importlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -120,6 +121,9 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device: str | None = None,
         workspace: WorkspaceRule | None = None,
     ) -> None:
+        # The first operator under a dispatch mode loads it otherwise, and meanwhile the frames of
+        # that import keep tensors alive that are gone in every later run.
+        importlib.import_module("torch._dynamo")
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.phase: Phase = "load"

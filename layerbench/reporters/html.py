@@ -1,11 +1,16 @@
-"""One self-contained HTML page: what the Markdown report says, to open from disk or attach."""
+"""One self-contained HTML page, to open from disk or attach.
+
+Records with rows of layers are shown by the page of `layerbench.page`: tree, icicle, details,
+search. Of the others it says what the Markdown report says.
+"""
 
 from __future__ import annotations
 
 import re
 from html import escape
 
-from layerbench.records import CHANGES
+from layerbench.page.assets import report
+from layerbench.page.document import bundled, of
 from layerbench.reporters import markdown
 from layerbench.workload import Frozen
 
@@ -37,16 +42,17 @@ table { border-collapse: collapse; display: block; overflow-x: auto; margin: 1re
 th, td { border-bottom: 1px solid #8886; padding: .2rem .7rem; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; }
 code { font-size: .95em; }
-blockquote { border-left: 3px solid #8886; margin: 1rem 0; padding-left: 1rem; }
-.SLOWER { background: #d3302f33; font-weight: bold; }
-.FASTER { background: #1b873f33; font-weight: bold; }
-.UNCLEAR { font-style: italic; }"""
-
-_VERDICT = re.compile(rf"<td([^>]*)>({'|'.join(CHANGES)})</td>")
+blockquote { border-left: 3px solid #8886; margin: 1rem 0; padding-left: 1rem; }"""
 
 
 def render(record: Frozen) -> str:
-    """The page; it loads nothing and runs no script, and names in it are text, never markup."""
+    """The page; it loads nothing from anywhere, and names in it are text, never markup."""
+    bundle = bundled(record)
+    return _text_page(record) if bundle is None else report(of(bundle))
+
+
+def _text_page(record: Frozen) -> str:
+    """Without any script."""
     from markdown_it import MarkdownIt
 
     text = markdown.render(record)
@@ -55,6 +61,4 @@ def render(record: Frozen) -> str:
     body = parser.disable(["emphasis", "link", "image", "autolink", "entity"]).render(text)
     body = re.sub(r"<(/?)h3>", r"<\1h1>", body)
     title = text.partition("\n")[0].lstrip("# ")
-    return _PAGE.format(
-        title=escape(title), style=_STYLE, body=_VERDICT.sub(r'<td\1 class="\2">\2</td>', body)
-    )
+    return _PAGE.format(title=escape(title), style=_STYLE, body=body)

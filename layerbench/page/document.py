@@ -1,0 +1,46 @@
+"""From records to what the page is told. Sums, orders and joins happen here, not in the page."""
+
+from __future__ import annotations
+
+from layerbench.page.course import changed, timeline
+from layerbench.page.form import Document
+from layerbench.page.headings import environment, facts, notes, source, subtitle, title
+from layerbench.page.metrics import metrics_of
+from layerbench.page.roof import roofline
+from layerbench.page.rows import columns, rows_of
+from layerbench.page.spreads import folds_of, spreads_of
+from layerbench.records import Bundle
+from layerbench.records.bundle import place_of
+from layerbench.workload import Frozen
+
+__all__ = ["Document", "bundled", "of"]
+
+
+def bundled(record: Frozen) -> Bundle | None:
+    """A record of its own as a bundle; ``None`` for a kind that has no rows of layers."""
+    if isinstance(record, Bundle):
+        return record
+    place = place_of(record)
+    return None if place is None else Bundle.model_validate({place: record})
+
+
+def of(bundle: Bundle) -> Document:
+    """All that a page shows of these records."""
+    rows = rows_of(bundle)
+    metrics = metrics_of(bundle, rows)
+    known = environment(bundle)
+    return Document(
+        title=title(bundle),
+        subtitle=subtitle(bundle),
+        facts=tuple(facts(bundle)),
+        source=tuple(source(bundle)),
+        notes=tuple(notes(bundle)),
+        warnings=known.warnings if known else (),
+        rows=columns(rows),
+        metrics=metrics,
+        spreads=tuple(spreads_of(bundle, rows)),
+        folds=tuple(folds_of(rows, metrics)),
+        changed=changed(bundle, rows),
+        timeline=timeline(bundle, rows),
+        roofline=roofline(bundle, {row.path: index for index, row in enumerate(rows)}),
+    )

@@ -1,0 +1,11 @@
+// A report in one file: the document lies in the page.
+
+import { the } from 'layerbench/dom';
+import { Viewer } from 'layerbench/viewer';
+
+const doc = JSON.parse(the('#document').textContent ?? '');
+document.title = `${doc.title}: layerbench`;
+the('.keys').addEventListener('click', () => /** @type {HTMLDialogElement} */ (the('.help')).showModal());
+new Viewer(the('main'), doc, () => {});
+// For who waits until there is something to see.
+document.documentElement.dataset.ready = String(Math.round(performance.now()));
