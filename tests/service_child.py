@@ -1,11 +1,13 @@
 """Stands for `layerbench.service.child`: the same process around a work that tests choose.
 
-What it does is told by the architecture's name; how long, by the number after a dash.
+What it does is told by the architecture's name. A profile of ``told`` does what a test writes into
+a named pipe, line by line.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -15,27 +17,91 @@ from pathlib import Path
 from typing import Any
 
 from layerbench.errors import UsageError
+from layerbench.records import Structure, StructureRow
 from layerbench.service import child
 from layerbench.service.found import Found, Known
-from tests.sample_profiles import environment
+from layerbench.workload import Workload
+from tests.sample_profiles import environment, layered
 
 DIFFERENT = 600
 WORKS = ("quick", "hang", "stubborn", "segv", "kill", "exit", "memory", "refuse", "chatty", "brief")
-NAMES = [*WORKS, *(f"quick{number}" for number in range(DIFFERENT)), "slow"]
+NAMES = [*WORKS, *(f"quick{number}" for number in range(DIFFERENT)), "slow", "told"]
 # Every measurement leaves a line here: its process.
 STARTED = "LAYERBENCH_TEST_STARTED"
+# As every structure.
+DRAWN = "LAYERBENCH_TEST_DRAWN"
+# A named pipe: what a profile of ``told`` says, a JSON event a line, until it is closed.
+SCRIPT = "LAYERBENCH_TEST_SCRIPT"
 
 
 def listed(_asked: dict[str, Any]) -> dict[str, Any]:
     models = {"classification": NAMES, "detection": ["detector"], "instance": []}
-    return {"device": "cpu", "models": {**models, "segmentation": []}}
+    return {
+        "device": "cpu",
+        "models": {**models, "segmentation": []},
+        "shorthands": {"fast": "quick"},
+    }
+
+
+def structure(model: str) -> Structure:
+    """A model of one layer."""
+    workload = Workload(model=model, input="2x3x32x32", shape=(2, 3, 32, 32), batch=2)
+    fields = {"calls": 1, "parameters": 10, "trainable": 10, "own_parameters": 10, "buffers": 0}
+    rows = [
+        StructureRow.model_validate({"path": path, "type": kind, "depth": depth, **fields})
+        for path, kind, depth in (("", "TinyNet", 0), ("classifier", "Linear", 1))
+    ]
+    return Structure(
+        workload=workload,
+        how="meta",
+        torch="2.8.0",
+        layerbench="0.1.0",
+        model_type="TinyNet",
+        parameters=10,
+        trainable=10,
+        parameter_bytes=40,
+        buffers=0,
+        buffer_bytes=0,
+        flops=20,
+        rows=tuple(rows),
+    )
+
+
+def drawn(asked: dict[str, Any]) -> dict[str, Any]:
+    name = asked["question"]["architecture"]
+    _note(DRAWN, name)
+    if name == "brief":
+        print("not an answer")
+    _behave(name.rstrip("0123456789"))
+    return structure(name).model_dump(mode="json")
+
+
+def profiled(asked: dict[str, Any], offer: child.Offer) -> dict[str, Any]:
+    name = asked["question"]["architecture"]
+    _note(STARTED, name)
+    if name == "told":
+        with Path(os.environ[SCRIPT]).open() as script:
+            for line in script:
+                while not offer(json.loads(line)):
+                    time.sleep(0.001)
+    else:
+        _behave(name.rstrip("0123456789"))
+    return {
+        "profile": layered().model_dump(mode="json", by_alias=True),
+        "structure": structure(name).model_dump(mode="json"),
+        "memory": None,
+    }
+
+
+def _note(variable: str, name: str) -> None:
+    if variable in os.environ:
+        with Path(os.environ[variable]).open("a") as file:
+            file.write(f"{name} {os.getpid()}\n")
 
 
 def measured(asked: dict[str, Any]) -> dict[str, Any]:
     name = asked["question"]["architecture"]
-    if STARTED in os.environ:
-        with Path(os.environ[STARTED]).open("a") as file:
-            file.write(f"{name} {os.getpid()}\n")
+    _note(STARTED, name)
     began_at = time.time()
     _behave(name.rstrip("0123456789"))
     training = asked["question"]["application_type"] == "training"
@@ -86,4 +152,4 @@ def _behave(work: str) -> None:
 
 
 if __name__ == "__main__":
-    child.main(measured, listed)
+    child.main(measured, listed, profiled, drawn)

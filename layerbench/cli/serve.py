@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -71,25 +72,40 @@ def command(
 
     LAYERBENCH_SERVE_API_KEY holds the key that requests must carry in X-API-Key.
     """
+    from layerbench.units import parse_bytes
+
+    serve_app(
+        host=host,
+        port=port,
+        database=database,
+        device=device,
+        seconds=seconds,
+        deadline=deadline,
+        queue=queue,
+        memory=None if memory is None else parse_bytes(memory),
+    )
+
+
+def serve_app(told: Callable[[str], object] | None = None, **given: Any) -> None:  # noqa: ANN401
+    """Serve with these settings until asked to end.
+
+    Args:
+        told: hears the address once it is listened at.
+        given: fields of `layerbench.service.settings.Settings`.
+
+    Raises:
+        UsageError: the settings cannot be meant.
+        typer.Exit: it could not begin.
+    """
     import uvicorn
     from pydantic import ValidationError
 
     from layerbench.service.app import create_app
     from layerbench.service.listening import serve
     from layerbench.service.settings import Settings
-    from layerbench.units import parse_bytes
 
     try:
-        settings = Settings(
-            host=host,
-            port=port,
-            database=database,
-            device=device,
-            seconds=seconds,
-            deadline=deadline,
-            queue=queue,
-            memory=None if memory is None else parse_bytes(memory),
-        )
+        settings = Settings(**given)
         app = create_app(settings)
     except ValidationError as error:
         found = error.errors()[0]
@@ -100,11 +116,11 @@ def command(
     # for: a measurement may take minutes.
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
+        host=settings.host,
+        port=settings.port,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=PATIENCE_S,
     )
-    if not serve(config):
+    if not (serve(config) if told is None else serve(config, told)):
         raise typer.Exit(NOT_STARTED)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from filelock import FileLock, Timeout
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -24,12 +24,12 @@ from layerbench import __version__
 from layerbench.service import answers
 from layerbench.service.answers import (
     JobAnswer,
-    Problem,
     ResourceAnswer,
     Status,
     StoredResult,
     TrainingTimeAnswer,
 )
+from layerbench.service.architect import Architect
 from layerbench.service.catalog import Catalog, Unlisted
 from layerbench.service.database import OPEN, Database, Job, Result
 from layerbench.service.gate import Gate, configure_log, drain_log
@@ -37,15 +37,35 @@ from layerbench.service.jobs import Jobs, QueueFull
 from layerbench.service.metrics import Metrics
 from layerbench.service.questions import Question
 from layerbench.service.settings import KEY_VARIABLE, Settings
+from layerbench.service.shelf import Shelf
+from layerbench.service.viewer import Documents, page, viewer
+from layerbench.service.wiring import (
+    ASKED,
+    ENDED_OTHERWISE,
+    FAILURES,
+    PREFIX,
+    PROBLEMS,
+    RETRY,
+    CatalogOf,
+    DatabaseOf,
+    JobId,
+    JobsOf,
+    MetricsOf,
+    Refresh,
+    SettingsOf,
+    accepted,
+    problem,
+    problems,
+    queue_full,
+    there,
+    too_many_pixels,
+)
 
 View = Callable[[Result, Question, str | None], dict[str, Any]]
 
 # How many answers made from stored results are kept as they were sent.
 KEPT = 1024
-RETRY_S = 5
 ROUTES = ("estimate-resource", "estimate-training-time", "estimate-inference-time")
-FAILURES = {"refused": 422, "died": 502, "deadline": 504, "store": 503}
-ENDED_OTHERWISE = 409
 
 DESCRIPTION = """How much memory a vision model needs and how long it takes, **measured** on this
 machine in a process of its own, once for each question, and remembered.
@@ -77,7 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses={status: PROBLEMS[status] for status in (401, 403, 411, 413)},
     )
     app.state.settings, app.state.metrics = settings, Metrics()
-    for router in (api, health, observed):
+    for router in (api, viewer, health, observed, page):
         app.include_router(router)
     app.add_middleware(Gate, settings=settings, metrics=app.state.metrics)
     app.add_exception_handler(RequestValidationError, _cannot_be_meant)
@@ -90,15 +110,19 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     with _only_server(settings):
         database = Database(settings.database)
-        catalog = Catalog(settings)
+        architect = Architect(settings)
+        catalog = Catalog(architect)
         jobs = Jobs(settings, database, catalog, app.state.metrics)
         app.state.database, app.state.jobs, app.state.catalog = database, jobs, catalog
+        app.state.architect, app.state.documents = architect, Documents()
+        app.state.shelf = Shelf(settings.records)
         try:
             await jobs.begin()
             catalog.begin()
             yield
         finally:
             await catalog.stop()
+            await architect.stop()
             await jobs.stop()
             database.close()
             drain_log()
@@ -123,64 +147,15 @@ def _only_server(settings: Settings) -> FileLock:
 # --- what goes wrong -------------------------------------------------------------------------
 
 
-def _problem(status: int, detail: str, **headers: str) -> JSONResponse:
-    return JSONResponse({"detail": detail}, status, headers)
-
-
 def _cannot_be_meant(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()[0]
     where = ".".join(str(part) for part in found["loc"] if part != "body")
-    return _problem(422, f"{where}: {found['msg']}" if where else str(found["msg"]))
+    return problem(422, f"{where}: {found['msg']}" if where else str(found["msg"]))
 
 
 def _no_store(_: Request, error: Exception) -> Response:
-    return _problem(
-        503, f"the store cannot be read or written: {error}", **{"Retry-After": str(RETRY_S)}
-    )
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: PROBLEMS[status] for status in statuses}
-
-
-def _said(description: str, **headers: str) -> dict[str, Any]:
-    said = {
-        name.replace("_", "-"): {"description": text, "schema": {"type": "string"}}
-        for name, text in headers.items()
-    }
-    return {"model": Problem, "description": description, "headers": said}
-
-
-PROBLEMS: dict[int, dict[str, Any]] = {
-    400: _said("The body is no JSON in UTF-8."),
-    401: _said("No API key in X-API-Key, or a wrong one."),
-    403: _said("Asked from another machine, and there is no API key; or under a foreign Host."),
-    404: _said("There is no such job."),
-    409: _said("The job was cancelled or interrupted."),
-    411: _said("No Content-Length."),
-    413: _said("The body is too long."),
-    422: _said("The question cannot be meant, or cannot be measured."),
-    429: _said("The queue is full.", Retry_After="Seconds until it is worth asking again."),
-    502: _said("The measuring process died."),
-    503: _said("The service cannot do that now."),
-    504: _said("The measurement took longer than it may."),
-}
-ACCEPTED: dict[int | str, dict[str, Any]] = {
-    202: {
-        "model": JobAnswer,
-        "description": "A job, to be asked for at Location.",
-        "headers": {
-            "Location": {"description": "Of the job.", "schema": {"type": "string"}},
-            "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}},
-        },
-        "links": {
-            "job": {"operationId": "get_job", "parameters": {"id": "$response.body#/id"}},
-            "cancel": {"operationId": "cancel_job", "parameters": {"id": "$response.body#/id"}},
-        },
-    }
-}
-ASKED = {**ACCEPTED, **_problems(400, 409, 422, 429, 502, 503, 504)}
+    return problem(503, f"the store cannot be read or written: {error}", **RETRY)
 
 
 # --- questions -------------------------------------------------------------------------------
@@ -205,26 +180,10 @@ class _Service(FastAPI):
         return document
 
 
-def _state(name: str) -> Callable[[Request], Awaitable[Any]]:
-    # Not `def`: FastAPI would take a thread for each, which costs more than all else in a request.
-    async def found(request: Request) -> Any:  # noqa: ANN401 - whatever is kept under the name
-        return getattr(request.app.state, name)
-
-    return found
-
-
-SettingsOf = Annotated[Settings, Depends(_state("settings"))]
-JobsOf = Annotated[Jobs, Depends(_state("jobs"))]
-CatalogOf = Annotated[Catalog, Depends(_state("catalog"))]
-DatabaseOf = Annotated[Database, Depends(_state("database"))]
-MetricsOf = Annotated[Metrics, Depends(_state("metrics"))]
-Refresh = Annotated[bool, Query(description="Measure again, whatever is stored.")]
 Prefer = Annotated[
     str | None, Header(description="respond-async: a job at once, in place of a wait.")
 ]
-JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=["0" * 32])]
-
-api = APIRouter(prefix="/api/v1")
+api = APIRouter(prefix=PREFIX)
 
 
 class _Asking:
@@ -251,7 +210,7 @@ class _Asking:
         try:
             await self._catalog.known()
         except Unlisted as error:
-            return _problem(503, str(error), **_RETRY)
+            return problem(503, str(error), **RETRY)
         if not self._refresh and (stored := self._jobs.stored(question)):
             return _rendered(view, stored, question, None)
         complaint = self._complaint(question)
@@ -260,38 +219,26 @@ class _Asking:
         try:
             job = self._jobs.ask(question)
         except QueueFull as error:
-            return _problem(429, str(error), **{"Retry-After": str(error.retry_after_s)})
+            return queue_full(error)
         if not self._wait_s:
-            return self._accepted(self._jobs.job(job.id) or job)
+            return accepted(self._jobs.job(job.id) or job, self._jobs)
         return self._outcome(await self._jobs.wait(job.id, self._wait_s), question, view)
 
     def _outcome(self, job: Job | None, question: Question, view: View) -> Response:
         assert job is not None
         if job.state in OPEN:
-            return self._accepted(job)
+            return accepted(job, self._jobs)
         if job.state == "done" and (found := self._database.result(job.key)):
             return _rendered(view, found, question, job.id)
         kind, _, reason = job.reason.partition(": ")
-        return _problem(FAILURES.get(kind, ENDED_OTHERWISE), reason or job.reason)
+        return problem(FAILURES.get(kind, ENDED_OTHERWISE), reason or job.reason)
 
     def _complaint(self, question: Question) -> Response | None:
-        most = self._settings.most_pixels
-        if question.pixels > most:
-            return _problem(
-                422, f"batch times height times width may be {most}, not {question.pixels}"
-            )
+        many = too_many_pixels(question.pixels, self._settings)
+        if many is not None:
+            return many
         wrong = self._catalog.complaint(question)
-        return None if wrong is None else _problem(422, wrong)
-
-    def _accepted(self, job: Job) -> Response:
-        where = {
-            "Location": f"/api/v1/jobs/{job.id}",
-            "Retry-After": str(self._jobs.wait_s),
-        }
-        return JSONResponse(answers.job_answer(job).model_dump(mode="json"), 202, where)
-
-
-_RETRY = {"Retry-After": str(RETRY_S)}
+        return None if wrong is None else problem(422, wrong)
 
 
 async def _asking(
@@ -366,25 +313,19 @@ async def estimate_inference_time(question: Question, asking: Asking) -> Respons
 # --- jobs, results, models -------------------------------------------------------------------
 
 
-@api.get("/jobs/{id}", responses=_problems(404, 422, 503), operation_id="get_job")
+@api.get("/jobs/{id}", responses=problems(404, 422, 503), operation_id="get_job")
 async def get_job(id: JobId, jobs: JobsOf) -> JobAnswer:
     """How far a job is."""
-    return answers.job_answer(_there(jobs.job(id)))
+    return answers.job_answer(there(jobs.job(id)))
 
 
-@api.delete("/jobs/{id}", responses=_problems(404, 422, 503), operation_id="cancel_job")
+@api.delete("/jobs/{id}", responses=problems(404, 422, 503), operation_id="cancel_job")
 async def cancel_job(id: JobId, jobs: JobsOf) -> JobAnswer:
     """End a job; one that has ended stays as it is."""
-    return answers.job_answer(_there(await jobs.cancel(id)))
+    return answers.job_answer(there(await jobs.cancel(id)))
 
 
-def _there(job: Job | None) -> Job:
-    if job is None:
-        raise HTTPException(404, "there is no such job")
-    return job
-
-
-@api.get("/results", responses=_problems(422, 503), operation_id="results")
+@api.get("/results", responses=problems(422, 503), operation_id="results")
 async def results(
     database: DatabaseOf,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
@@ -395,13 +336,13 @@ async def results(
     return [result for result in found if result is not None]
 
 
-@api.get("/models", responses=_problems(503), operation_id="models")
+@api.get("/models", responses=problems(503), operation_id="models")
 async def models(catalog: CatalogOf) -> dict[str, list[str]]:
     """Architectures by task."""
     try:
         await catalog.known()
     except Unlisted as error:
-        raise HTTPException(503, str(error), _RETRY) from None
+        raise HTTPException(503, str(error), RETRY) from None
     return catalog.names
 
 
@@ -417,7 +358,7 @@ async def live() -> Status:
     return Status(status="live")
 
 
-@health.get("/ready", responses=_problems(503), operation_id="ready")
+@health.get("/ready", responses=problems(503), operation_id="ready")
 async def ready(jobs: JobsOf, database: DatabaseOf) -> Status:
     """Whether it could measure now."""
     if not jobs.alive:

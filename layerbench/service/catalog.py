@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+from collections.abc import Sequence
 
 import structlog
 
-from layerbench.service.children import Child, ChildFailed
-from layerbench.service.questions import Question
-from layerbench.service.settings import Settings
+from layerbench.service.architect import Architect
+from layerbench.service.children import ChildFailed
+from layerbench.service.questions import RESIZED, Question
 
 log = structlog.get_logger("layerbench.service")
 
-LISTING_S = 300.0
 MOST_CLOSE_MATCHES = 3
 
 Names = dict[str, list[str]]
@@ -31,13 +31,14 @@ class Catalog:
     """The known architectures by task, and the device.
 
     Args:
-        settings: of the server.
+        architect: the process that tells them.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, architect: Architect) -> None:
+        self._architect = architect
         self._names: Names | None = None
         self._sets: dict[str, frozenset[str]] = {}
+        self._shorthands: dict[str, str] = {}
         self._device = ""
         self._why = ""
         self._task: asyncio.Task[None] | None = None
@@ -87,19 +88,36 @@ class Catalog:
         others = [other for other, names in self._sets.items() if name in names]
         if others:
             return f"{name} is no architecture for {task}, but for {' and '.join(others)}"
-        close = difflib.get_close_matches(name, self.names[task], n=MOST_CLOSE_MATCHES)
-        hint = f"did you mean {', '.join(close)}?" if close else "GET /api/v1/models lists all"
-        return f"no architecture {name!r} for {task}: {hint}"
+        return f"no architecture {name!r} for {task}: {_hint(name, self.names[task])}"
+
+    def spelled_out(self, name: str) -> str:
+        """The architecture that a shorthand stands for; any other name as it is."""
+        return self._shorthands.get(name, name)
+
+    def unknown(self, name: str) -> str | None:
+        """What is wrong with an architecture for whatever task, once names are `known`."""
+        if any(name in names for names in self._sets.values()):
+            return None
+        every = [*self._shorthands, *(name for names in self.names.values() for name in names)]
+        return f"no architecture {name!r}: {_hint(name, every)}"
+
+    def resizes(self, name: str) -> bool:
+        """Whether a model resizes the images that it is given."""
+        return any(name in self._sets.get(task, ()) for task in RESIZED)
 
     async def _list(self) -> None:
-        asked = {"what": "models", "device": self._settings.device}
         try:
-            child = await Child.begun(self._settings.child, asked)
-            found = await child.answer(LISTING_S)
+            found = await self._architect.listed()
         except ChildFailed as error:
             self._why = f"architectures and device cannot be told: {error.reason}"
             log.error("no list", reason=error.reason)
             return
         self._device = found["device"]
         self._sets = {task: frozenset(names) for task, names in found["models"].items()}
+        self._shorthands = found.get("shorthands", {})
         self._names = found["models"]
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=MOST_CLOSE_MATCHES)
+    return f"did you mean {', '.join(close)}?" if close else "GET /api/v1/models lists all"

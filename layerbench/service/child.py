@@ -1,8 +1,12 @@
 """A process that makes one measurement and ends: ``python -m layerbench.service.child``.
 
-One JSON object comes in on standard input, one goes out on standard output. Whatever else is
-printed goes to standard error. It ends when the server does: standard input is held open by the
-server, and its end is the child's.
+One JSON object comes in on standard input, one goes out on standard output: what was ``found``, or
+the ``error``. A profile's is preceded by lines with an ``event`` each. Whatever else is printed
+goes to standard error. It ends when the server does: standard input is held open by the server, and
+its end is the child's.
+
+One process stays, after it has told device and architectures: it works out structures, a line with
+a question coming in for each.
 """
 
 from __future__ import annotations
@@ -19,35 +23,63 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from layerbench.service.saying import Lines
+
 ORPHANED = 3
 # Of prctl(2).
 PARENT_DEATH_SIGNAL = 1
 # Of 1000.
 OOM_SCORE = 500
 
+# So much less pressing than a measurement, which it must not disturb.
+NICE = 5
+# Dissected before anybody asks: the first model of a process takes a second longer than others.
+WARMING = {"architecture": "resnet18", "batch_size": 1, "image_size": [32, 32]}
+
 Work = Callable[[dict[str, Any]], dict[str, Any]]
+Offer = Callable[[dict[str, Any]], bool]
+ToldWork = Callable[[dict[str, Any], Offer], dict[str, Any]]
 
 
-def main(measured: Work | None = None, listed: Work | None = None) -> None:
+def main(
+    measured: Work | None = None,
+    listed: Work | None = None,
+    profiled: ToldWork | None = None,
+    drawn: Work | None = None,
+) -> None:
     """Read what is asked, work, answer.
 
     Args:
         measured: does the work of a measurement.
         listed: says what the device is, and lists architectures by task.
+        profiled: does the work of a profile, and offers events meanwhile.
+        drawn: works a structure out.
     """
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    lines = Lines(os.dup(1))
     # Libraries print what they like, but not into the answer.
     os.dup2(2, 1)
     asked = json.loads(sys.stdin.readline())
     _end_first()
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
     _limit_memory(asked.get("memory_bytes"))
     if asked["what"] == "models":
-        answer = _explained(listed or _listed, asked)
+        lines.say(_explained(listed or _listed, asked))
+        _draw(drawn or _drawn, lines)
+        return
+    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    if asked["what"] == "profile":
+        work = profiled or _profiled
+        answer = _alone(lambda asked: work(asked, lines.offer), asked)
     else:
         answer = _alone(measured or _measured, asked)
-    json.dump(answer, answers)
-    answers.flush()
+    lines.say(answer)
+
+
+def _draw(work: Work, lines: Lines) -> None:
+    """Answer questions about structures, one after the other, for as long as the server asks."""
+    os.nice(NICE)
+    _explained(work, {"question": WARMING})
+    for line in sys.stdin:
+        lines.say(_explained(work, json.loads(line)))
 
 
 def _end_first() -> None:
@@ -102,10 +134,33 @@ def _measured(asked: dict[str, Any]) -> dict[str, Any]:
     return measure(question, asked["device"], asked["seconds"]).model_dump(mode="json")
 
 
+def _profiled(asked: dict[str, Any], offer: Offer) -> dict[str, Any]:
+    from layerbench.service.profiling import profile
+    from layerbench.service.questions import ProfileQuestion
+
+    return profile(ProfileQuestion.model_validate(asked["question"]), asked["device"], offer)
+
+
+def _drawn(asked: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    # A model for which shapes do not suffice runs for real, perhaps beside a measurement.
+    torch.set_num_threads(1)
+    from layerbench.service.profiling import structure
+    from layerbench.service.questions import ViewQuestion
+
+    return structure(ViewQuestion.model_validate(asked["question"]))
+
+
 def _listed(asked: dict[str, Any]) -> dict[str, Any]:
     from layerbench.service.listing import device, models
+    from layerbench.zoo import SHORTHANDS
 
-    return {"device": device(asked["device"]), "models": models()}
+    return {
+        "device": device(asked["device"]),
+        "models": models(),
+        "shorthands": SHORTHANDS,
+    }
 
 
 if __name__ == "__main__":

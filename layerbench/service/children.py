@@ -11,16 +11,22 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 # So long a process has to end by itself once it is asked to.
 GRACE_S = 3.0
-MOST_ANSWER = 8 * 2**20
+# A profile with the structure and the memory of a model with thousands of layers fits into it.
+MOST_ANSWER = 64 * 2**20
+CHUNK = 65536
 TAIL = 2000
+# As `layerbench.service.saying` begins the line of an event.
+EVENT = b'{"event": '
 
 Failure = Literal["refused", "died", "deadline"]
+Heard = Callable[[dict[str, Any]], object]
+"""Takes an event."""
 
 
 class ChildFailed(Exception):
@@ -37,14 +43,24 @@ class ChildFailed(Exception):
         self.reason = reason
 
 
+def _ignored(_: dict[str, Any]) -> None:
+    """What nobody wants to hear."""
+
+
 @dataclass(frozen=True)
 class Child:
-    """One measuring process and those that it starts: a process group of its own."""
+    """One measuring process and those that it starts: a process group of its own.
+
+    Attributes:
+        process: the one that was started.
+        heard: is told each event on the way to the answer.
+    """
 
     process: asyncio.subprocess.Process
+    heard: Heard = _ignored
 
     @classmethod
-    async def begun(cls, module: str, asked: Mapping[str, Any]) -> Child:
+    async def begun(cls, module: str, asked: Mapping[str, Any], heard: Heard = _ignored) -> Child:
         """Start a process and ask it.
 
         Raises:
@@ -63,12 +79,17 @@ class Child:
             )
         except OSError as error:
             raise ChildFailed("died", f"no process could be started: {error}") from error
-        assert process.stdin is not None
+        child = cls(process, heard)
+        await child.ask(asked)
+        return child
+
+    async def ask(self, asked: Mapping[str, Any]) -> None:
+        """Send it a line."""
+        assert self.process.stdin is not None
         # It may be dead already; what it then answers says so.
         with contextlib.suppress(ConnectionError):
-            process.stdin.write(json.dumps(asked).encode() + b"\n")
-            await process.stdin.drain()
-        return cls(process)
+            self.process.stdin.write(json.dumps(asked).encode() + b"\n")
+            await self.process.stdin.drain()
 
     async def answer(self, deadline_s: float) -> dict[str, Any]:
         """What it answers; its group is gone afterwards, whatever happened.
@@ -87,7 +108,8 @@ class Child:
         finally:
             # Also where the one who waits is cancelled: the group must not outlive this.
             await asyncio.shield(self.end())
-        return _read(out, err, status)
+        # Megabytes of it: meanwhile others are answered.
+        return await asyncio.to_thread(read_answer, out, err, status)
 
     async def end(self) -> None:
         """Ask the group to end, and kill what does not."""
@@ -109,27 +131,57 @@ class Child:
         out, err = self.process.stdout, self.process.stderr
         assert out is not None
         assert err is not None
-        said, complained = await asyncio.gather(_read_most(out), _tail(err))
+        said, complained = await asyncio.gather(_read_most(out, self.heard), tail(err))
         return said, complained, await self.process.wait()
 
 
-async def _read_most(stream: asyncio.StreamReader) -> bytes:
-    """What a stream says, up to `MOST_ANSWER`; all of it is read, so that nobody waits to write."""
-    kept = b""
-    while chunk := await stream.read(65536):
-        kept = (kept + chunk)[:MOST_ANSWER]
-    return kept
+async def _read_most(stream: asyncio.StreamReader, heard: Heard) -> bytes:
+    """What a stream says besides events, up to `MOST_ANSWER`.
+
+    All of it is read, so that nobody waits to write.
+    """
+    kept, line = bytearray(), bytearray()
+    while chunk := await stream.read(CHUNK):
+        *whole, rest = chunk.split(b"\n")
+        for end in whole:
+            line += end
+            kept += _without_event(line, heard)[: MOST_ANSWER - len(kept)]
+            line.clear()
+        line += rest[: MOST_ANSWER - len(line)]
+    return bytes(kept + line)[:MOST_ANSWER]
 
 
-async def _tail(stream: asyncio.StreamReader) -> bytes:
+def _without_event(line: bytearray, heard: Heard) -> bytes:
+    """A line, or nothing if it was an event that somebody has heard now."""
+    if not line.startswith(EVENT):
+        return bytes(line) + b"\n"
+    try:
+        event = json.loads(line)["event"]
+    except ValueError:
+        return bytes(line) + b"\n"
+    if isinstance(event, dict):
+        heard(event)
+    return b""
+
+
+async def tail(stream: asyncio.StreamReader) -> bytes:
     """The last of what a stream says."""
     kept = b""
-    while chunk := await stream.read(65536):
+    while chunk := await stream.read(CHUNK):
         kept = (kept + chunk)[-TAIL:]
     return kept
 
 
-def _read(out: bytes, err: bytes, status: int) -> dict[str, Any]:
+def read_answer(out: bytes, err: bytes, status: int) -> dict[str, Any]:
+    """What a process found.
+
+    Args:
+        out, err: what it said, and how its complaints end.
+        status: that it ended with.
+
+    Raises:
+        ChildFailed: it said why it found nothing, or said nothing that can be read.
+    """
     try:
         answer = json.loads(out)
     except ValueError:

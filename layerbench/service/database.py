@@ -180,9 +180,11 @@ class Database:
         return None if row is None else _result(row)
 
     def results(self, limit: int, offset: int = 0) -> list[Result]:
-        """Results, the newest first."""
+        """Results, the newest first; without profiles, of which each may have megabytes."""
         rows = self._connection.execute(
-            "SELECT * FROM results ORDER BY measured_at DESC, key LIMIT ? OFFSET ?", (limit, offset)
+            "SELECT * FROM results WHERE json_type(question, '$.iterations') IS NULL "
+            "ORDER BY measured_at DESC, key LIMIT ? OFFSET ?",
+            (limit, offset),
         )
         return [_result(row) for row in rows]
 

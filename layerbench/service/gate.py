@@ -30,6 +30,9 @@ MOST_LINES = 10_000
 DRAIN_STEP_S = 0.01
 BODY = ("POST", "PUT", "PATCH")
 METHODS = ("DELETE", "GET", "HEAD", "POST")
+# What a browser asks for before it can send a key: the page, which holds no figures.
+PAGE, FILES = "/", "/static/"
+READING = ("GET", "HEAD")
 UNMATCHED = "unmatched"
 
 
@@ -85,7 +88,7 @@ class Gate:
         if key is None:
             if not _from_here(scope, headers):
                 return _said(403, f"only this machine is answered: {KEY_VARIABLE} is not set")
-        elif not hmac.compare_digest(
+        elif not _of_page(scope) and not hmac.compare_digest(
             headers.get("x-api-key", "").encode("latin-1"), key.get_secret_value().encode()
         ):
             return _said(401, "send the API key as X-API-Key")
@@ -101,6 +104,12 @@ class Gate:
         if not length.isdecimal() or int(length) > self._settings.most_body:
             return _said(413, f"the body may have {self._settings.most_body} bytes")
         return None
+
+
+def _of_page(scope: Scope) -> bool:
+    """Whether a request is for the page, or for one of its files."""
+    path = scope["path"]
+    return scope["method"] in READING and (path == PAGE or path.startswith(FILES))
 
 
 def _number(headers: Headers) -> str:

@@ -13,22 +13,25 @@ import sqlite3
 import tempfile
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
 import structlog
+from pydantic import BaseModel
 
 from layerbench import __version__
+from layerbench.records import MemoryReport, Profile, Structure
 from layerbench.service.catalog import Catalog
 from layerbench.service.children import Child, ChildFailed
 from layerbench.service.database import Database, Job, Result, State
 from layerbench.service.found import Found
 from layerbench.service.metrics import Metrics
-from layerbench.service.questions import Question
+from layerbench.service.news import STATE, Listener, News
+from layerbench.service.questions import ProfileQuestion, Question
 from layerbench.service.settings import Settings
 
 log = structlog.get_logger("layerbench.service")
@@ -38,18 +41,14 @@ FIRST_GUESS_S = 30.0
 LATEST = 0.3
 # A measurement that has not ended so long after its deadline never will.
 WEDGED_S = 30.0
-# Of the host's memory, for a measuring process.
-HOST_SHARE = 0.8
 PACKAGES = ("torch", "torchvision", "timm")
-# What a result depends on.
-MEASURED = (
-    "task_type",
-    "architecture",
-    "batch_size",
-    "image_size",
-    "application_type",
-    "threading",
-)
+# What is found for each kind of question.
+FOUND: dict[str, tuple[type[BaseModel], ...]] = {
+    Question.what: (Found,),
+    ProfileQuestion.what: (Profile, Structure, MemoryReport),
+}
+
+Asked = Question | ProfileQuestion
 
 
 class QueueFull(Exception):
@@ -62,10 +61,21 @@ class QueueFull(Exception):
 
 @dataclass
 class _Open:
-    """A job that waits or runs; ``ended`` tells those who wait for it."""
+    """A job that waits or runs, and of what kind it is.
+
+    ``ended`` tells those who wait for it, ``news`` those who listen.
+    """
 
     job: Job
+    what: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    news: News = field(default_factory=News)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Pass on what the measuring process tells."""
+        if not self.ended.is_set():
+            said = {name: value for name, value in event.items() if name != "kind"}
+            self.news.tell(str(event.get("kind")), said)
 
 
 class Jobs:
@@ -97,7 +107,7 @@ class Jobs:
         self._task: asyncio.Task[None] | None = None
         self._usual_s = FIRST_GUESS_S
         self._stopping = False
-        self._versions = versions()
+        self._versions = {what: versions(*found) for what, found in FOUND.items()}
 
     async def begin(self) -> None:
         """Take over from a server before, and work from now on."""
@@ -128,23 +138,23 @@ class Jobs:
         late = time.monotonic() - self._began - self._settings.deadline
         return self._running is None or late < WEDGED_S
 
-    def key(self, question: Question) -> str:
+    def key(self, question: Asked) -> str:
         """What a question's result is stored under: all that the result depends on.
 
         The catalog has to know the device.
         """
         content = {
-            **question.model_dump(mode="json", include=set(MEASURED)),
+            **question.depends_on(),
             "device": self._catalog.device,
-            "versions": self._versions,
+            "versions": self._versions[question.what],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def stored(self, question: Question) -> Result | None:
+    def stored(self, question: Asked) -> Result | None:
         """What was measured for such a question before."""
         return self._database.result(self.key(question))
 
-    def ask(self, question: Question) -> Job:
+    def ask(self, question: Asked) -> Job:
         """A job that measures a question: the one that does already, or a new one.
 
         Raises:
@@ -156,10 +166,11 @@ class Jobs:
             return self._by_key[key].job
         if len(self._waiting) >= self._settings.queue:
             raise QueueFull(self.wait_s)
-        entry = _Open(self._database.add(key, question.model_dump(mode="json")))
-        self._by_key[key] = self._by_id[entry.job.id] = entry
+        job = self._database.add(key, question.model_dump(mode="json"))
+        entry = _Open(job, question.what)
+        self._by_key[key] = self._by_id[job.id] = entry
         self._waiting.append(entry)
-        self._metrics.queued.set(len(self._waiting))
+        self._queue_changed()
         self._arrived.set()
         return entry.job
 
@@ -181,6 +192,16 @@ class Jobs:
         """The job of a number."""
         return self._unwritten.get(id) or self._database.job(id)
 
+    @contextmanager
+    def listened(self, id: str) -> Iterator[Listener | None]:
+        """Somebody who listens to an open job; ``None`` for one that has ended, or never was."""
+        entry = self._by_id.get(id)
+        if entry is None:
+            yield None
+            return
+        with entry.news.listened() as listener:
+            yield listener
+
     async def cancel(self, id: str) -> Job | None:
         """End a job that waits or runs; one that has ended stays as it is."""
         entry = self._by_id.get(id)
@@ -188,7 +209,7 @@ class Jobs:
             self._close(entry, "cancelled", "cancelled on request")
             if entry in self._waiting:
                 self._waiting.remove(entry)
-                self._metrics.queued.set(len(self._waiting))
+                self._queue_changed()
             if entry is self._running and self._child is not None:
                 await self._child.end()
         return self.job(id)
@@ -201,13 +222,13 @@ class Jobs:
                 self._arrived.clear()
                 await self._arrived.wait()
             entry = self._waiting.popleft()
-            self._metrics.queued.set(len(self._waiting))
             if not entry.ended.is_set():
                 await self._run(entry)
 
     async def _run(self, entry: _Open) -> None:
         self._running, self._began = entry, time.monotonic()
         self._metrics.running.set(1)
+        self._queue_changed()
         try:
             await self._measure(entry)
         except Exception as error:
@@ -225,7 +246,8 @@ class Jobs:
         log.info("measuring", job=job.id, question=job.question)
         try:
             self._database.start(job.id)
-            self._child = await Child.begun(settings.child, self._asked(job))
+            entry.news.tell(STATE, state_of("running"))
+            self._child = await Child.begun(settings.child, self._asked(entry), entry.hear)
             if entry.ended.is_set():
                 # Cancelled while it was being started.
                 await self._child.end()
@@ -238,17 +260,17 @@ class Jobs:
         except sqlite3.Error as error:
             self._close(entry, "failed", f"store: it cannot be written: {error}")
 
-    def _asked(self, job: Job) -> dict[str, Any]:
+    def _asked(self, entry: _Open) -> dict[str, Any]:
         settings = self._settings
         # The place alone: what stands there is measured by one at a time.
         device = self._catalog.device.partition(" ")[0].replace(":", "-")
         folder = settings.locks or Path(tempfile.gettempdir())
         return {
-            "what": "measurement",
-            "question": job.question,
+            "what": entry.what,
+            "question": entry.job.question,
             "device": settings.device,
             "seconds": settings.seconds,
-            "memory_bytes": settings.memory or int(HOST_SHARE * psutil.virtual_memory().total),
+            "memory_bytes": settings.memory_bytes,
             "lock": str(folder / f"layerbench-{device}.lock"),
         }
 
@@ -270,14 +292,27 @@ class Jobs:
         self._metrics.jobs.labels(state=state).inc()
         log.info("ended", job=job.id, state=state, reason=reason)
         entry.ended.set()
+        entry.news.tell(STATE, state_of(state, reason))
+
+    def _queue_changed(self) -> None:
+        """Count those who wait, and tell each how many come first."""
+        self._metrics.queued.set(len(self._waiting))
+        first = int(self._running is not None)
+        for ahead, entry in enumerate(self._waiting, start=first):
+            entry.news.tell(STATE, state_of("queued", ahead=ahead))
 
 
-def versions() -> Mapping[str, str]:
-    """Of the software that a result depends on."""
+def state_of(state: State, reason: str = "", ahead: int = 0) -> dict[str, Any]:
+    """News of a job: its state, why it ended so, and how many jobs come before it."""
+    return {"state": state, "reason": reason, "ahead": ahead}
+
+
+def versions(*found: type[BaseModel]) -> Mapping[str, str]:
+    """Of the software that a result depends on, and of the form in which it is found."""
     # What is stored in another form is not found, rather than misread.
-    form = json.dumps(Found.model_json_schema(), sort_keys=True)
-    found = {"layerbench": __version__, "form": hashlib.sha256(form.encode()).hexdigest()[:8]}
+    form = "".join(json.dumps(kind.model_json_schema(), sort_keys=True) for kind in found)
+    said = {"layerbench": __version__, "form": hashlib.sha256(form.encode()).hexdigest()[:8]}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            said[name] = metadata.version(name)
+    return said

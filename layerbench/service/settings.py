@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,6 +20,8 @@ Memory = Annotated[
 ]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY_VARIABLE = "LAYERBENCH_SERVE_API_KEY"
+# Of the host's memory, for a measuring process.
+HOST_SHARE = 0.8
 
 
 class Settings(BaseSettings):
@@ -38,6 +41,8 @@ class Settings(BaseSettings):
         wait_s: so long a request waits for its answer before it is told to come back.
         seconds: that are measured, about, if a step or forward does not take longer.
         child: the module that measures, run as a process.
+        specs: models of one's own that may be looked at, besides the known ones: places of code.
+        records: files, and folders of files, that may be looked at.
     """
 
     model_config = SettingsConfigDict(
@@ -58,8 +63,15 @@ class Settings(BaseSettings):
     wait_s: float = Field(default=600.0, gt=0)
     seconds: float = Field(default=3.0, ge=0)
     child: str = "layerbench.service.child"
+    specs: tuple[str, ...] = ()
+    records: tuple[Path, ...] = ()
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return self.host in LOOPBACK
+
+    @property
+    def memory_bytes(self) -> int:
+        """That a measuring process may take."""
+        return self.memory or int(HOST_SHARE * psutil.virtual_memory().total)
