@@ -289,3 +289,32 @@ SAMPLES = {
     "on_gpu": on_gpu,
     "in_processes": in_processes,
 }
+
+
+def deep(stages: int = 100, blocks: int = 9, layers: int = 10) -> Profile:
+    """A profile with a row for each layer of a large model."""
+    rows: list[LayerRow] = []
+
+    def add(path: str, type: str, ms: float, own: float) -> None:
+        fields = {
+            "path": path,
+            "type": type,
+            "kind": "module",
+            "depth": path.count(".") + 1 if path else 0,
+            "calls": 1,
+            "inclusive": summary(ms),
+            "self_": summary(own),
+            "parameters": 10,
+        }
+        rows.append(LayerRow.model_validate(fields))
+
+    leaf = 0.01
+    block = leaf * layers + 0.01
+    add("", "Large", stages * (blocks * block + 0.01) + 1, 1)
+    for stage in range(stages):
+        add(f"s{stage}", f"Stage{stage % 2}", blocks * block + 0.01, 0.01)
+        for number in range(blocks):
+            add(f"s{stage}.b{number}", "Block", block, 0.01)
+            for layer in range(layers):
+                add(f"s{stage}.b{number}.conv{layer}", f"Conv{layer % 3}d", leaf, leaf)
+    return layered().model_copy(update={"layers": tuple(rows)})

@@ -15,9 +15,9 @@ from layerbench.comparison import compare
 from layerbench.page import assets
 from layerbench.page.document import bundled, of
 from layerbench.page.spreads import FIELDS
-from layerbench.records import Bundle, LayerRow
+from layerbench.records import Bundle
 from tests.sample_comparisons import measured, one_slower
-from tests.sample_profiles import layered, summary
+from tests.sample_profiles import deep, layered, summary
 
 MOST_ROWS = 200
 CELLS = "[role=treegrid] .body [role=row]"
@@ -55,35 +55,6 @@ def cell(page, name: str, column: str) -> str:
     """What stands in a row under a column's name."""
     heads = page.locator("[role=columnheader]").all_inner_texts()
     return row(page, name).locator("[role=gridcell]").nth(heads.index(column)).inner_text()
-
-
-def deep(stages: int = 100, blocks: int = 9, layers: int = 10):
-    """A profile with a row for each layer of a large model."""
-    rows: list[LayerRow] = []
-
-    def add(path: str, type: str, ms: float, own: float) -> None:
-        fields = {
-            "path": path,
-            "type": type,
-            "kind": "module",
-            "depth": path.count(".") + 1 if path else 0,
-            "calls": 1,
-            "inclusive": summary(ms),
-            "self_": summary(own),
-            "parameters": 10,
-        }
-        rows.append(LayerRow.model_validate(fields))
-
-    leaf = 0.01
-    block = leaf * layers + 0.01
-    add("", "Large", stages * (blocks * block + 0.01) + 1, 1)
-    for stage in range(stages):
-        add(f"s{stage}", f"Stage{stage % 2}", blocks * block + 0.01, 0.01)
-        for number in range(blocks):
-            add(f"s{stage}.b{number}", "Block", block, 0.01)
-            for layer in range(layers):
-                add(f"s{stage}.b{number}.conv{layer}", f"Conv{layer % 3}d", leaf, leaf)
-    return layered().model_copy(update={"layers": tuple(rows)})
 
 
 # --- from disk -----------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def report(document: Document) -> str:
         "<title>layerbench</title>\n",
         f"<style>\n{_style()}</style>\n",
         _import_map(imports),
-        "</head>\n<body>\n<main>\n",
+        "</head>\n<body>\n<main class=\"viewer\">\n",
         _NO_SCRIPT,
         _read(f"{_FOLDER}/viewer.html"),
         "</main>\n",
@@ -104,18 +104,19 @@ def live_page() -> tuple[bytes, str]:
     return page.encode(), policy
 
 
-@functools.cache
 def static(name: str) -> tuple[bytes, str] | None:
     """A file under ``/static/`` with its media type; ``None`` if there is none of that name."""
-    if name == "page.css":
-        return _style().encode(), _TYPES[".css"]
-    known = {f"layerbench/{module}.js": module for module in (*_MODULES, *_LIVE_ONLY)}
-    if name in known:
-        return _module(known[name]).encode(), _TYPES[".js"]
-    vendored = name.removesuffix(".js")
-    if vendored in _VENDORED and name.endswith(".js"):
-        return _vendored(vendored).encode(), _TYPES[".js"]
-    return None
+    return _files().get(name)
+
+
+@functools.cache
+def _files() -> dict[str, tuple[bytes, str]]:
+    texts = {f"layerbench/{name}.js": _module(name) for name in (*_MODULES, *_LIVE_ONLY)}
+    texts |= {f"{name}.js": _vendored(name) for name in _VENDORED}
+    texts["page.css"] = _style()
+    return {
+        name: (text.encode(), _TYPES[name[name.rindex(".") :]]) for name, text in texts.items()
+    }
 
 
 def _read(name: str) -> str:

@@ -13,6 +13,8 @@ from layerbench.records import Bundle, Summary
 
 # So many siblings of one type are shown as one.
 FEWEST_FOLDED = 3
+# Whose type says nothing of what is in them: the stages of a network are no repeats.
+CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 # Of a summary, in the order in which the page gets them.
 FIELDS = (
     *("n", "mean", "std", "median", "min", "p5", "p25", "p75", "p95", "max"),
@@ -61,7 +63,9 @@ def folds_of(rows: Sequence[PageRow], metrics: Sequence[Metric]) -> Iterator[Fol
             siblings, key=lambda index: (rows[index].type, rows[index].kind)
         ):
             members = tuple(group)
-            if above < 0 or kind != "module" or len(members) < FEWEST_FOLDED:
+            if above < 0 or kind != "module" or type_ in CONTAINERS:
+                continue
+            if len(members) < FEWEST_FOLDED:
                 continue
             yield Fold(
                 parent=above,

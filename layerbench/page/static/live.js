@@ -93,11 +93,11 @@ async function events(answer, heard) {
 
 /** @param {Doc} doc */
 function show(doc) {
-  the('main').hidden = false;
+  the('.viewer').hidden = false;
   the('.records').hidden = true;
   document.title = `${doc.title}: layerbench`;
   if (viewer) viewer.setDoc(doc);
-  else viewer = new Viewer(the('main'), doc, () => {});
+  else viewer = new Viewer(the('.viewer'), doc, () => {});
   document.documentElement.dataset.shown = doc.title;
 }
 
@@ -111,9 +111,12 @@ function address(some) {
   history.replaceState(null, '', `#${given}`);
 }
 
-/** @param {() => Promise<void>} work */
-async function trying(work) {
-  problem('');
+/**
+ * @param {() => Promise<void>} work
+ * @param {boolean} [anew] whether what was said before no longer holds
+ */
+async function trying(work, anew = true) {
+  if (anew) problem('');
   try {
     await work();
   } catch (error) {
@@ -290,7 +293,7 @@ async function begin() {
   measureButton.addEventListener('click', () => measure(true));
   cancelButton.addEventListener('click', () => job && trying(async () => void (await ask(`/jobs/${job}`, { method: 'DELETE' }))));
   the('.keys').addEventListener('click', () => /** @type {HTMLDialogElement} */ (the('.help')).showModal());
-  trying(names);
+  trying(names, false);
   const [height, wide] = (given.get('size') ?? '').split('x');
   field('height').value = height ?? '';
   field('wide').value = wide ?? '';
@@ -304,8 +307,11 @@ async function begin() {
     if (running) await trying(() => follow(running));
   }
   await trying(async () => {
-    if ((await records()) && !viewer) the('.records').hidden = false;
-  });
+    const some = await records();
+    if (viewer) return;
+    the('.records').hidden = !some;
+    if (!the('.problem').textContent) status('choose a model, or type its name');
+  }, false);
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 

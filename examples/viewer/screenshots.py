@@ -1,0 +1,86 @@
+"""Pictures of the report, and of the live viewer while it measures: ``screenshots.py FOLDER``."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+SIZE = {"width": 1360, "height": 800}
+MODEL, ROUNDS = "resnet50", "100"
+MINUTES_MS = 10 * 60 * 1000
+
+
+def main(folder: Path) -> None:
+    """Both pictures."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport=SIZE)
+        report(page, folder)
+        with viewer() as address:
+            live(page, address, folder)
+        browser.close()
+
+
+def chromium() -> str:
+    """The browser's path."""
+    found = os.environ.get("LAYERBENCH_CHROMIUM") or shutil.which("chromium-headless-shell")
+    if not found:
+        sys.exit("no browser: apt-get install chromium-headless-shell")
+    return found
+
+
+def report(page: Page, folder: Path) -> None:
+    """A row chosen, all layers open."""
+    page.goto(f"{(folder / 'report.html').resolve().as_uri()}#depth=3&row=features.2.conv")
+    page.wait_for_selector("html[data-ready]")
+    page.screenshot(path=folder / "report.png")
+
+
+@contextmanager
+def viewer() -> Iterator[str]:
+    """The address of a viewer of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["view", "--port", "0", "--database", f"{folder}/view.db", "--no-open"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "layerbench", *command],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                found = re.search(r"http://[\d.]+:\d+/", line)
+                if found:
+                    yield found[0]
+                    break
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def live(page: Page, address: str, folder: Path) -> None:
+    """While it is measured: rows filled in, the running one marked."""
+    page.goto(f"{address}#depth=2&fold=0")
+    page.wait_for_selector("html[data-ready]", timeout=MINUTES_MS)
+    page.get_by_label("Model").fill(MODEL)
+    page.get_by_label("Rounds").fill(ROUNDS)
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_selector("html[data-shown]", timeout=MINUTES_MS)
+    page.get_by_role("button", name="Measure").click()
+    page.get_by_text(re.compile(r"measuring [3-9]\d of")).wait_for(timeout=MINUTES_MS)
+    page.locator(".row.running").wait_for(timeout=MINUTES_MS)
+    page.screenshot(path=folder / "live.png")
+    page.get_by_role("button", name="Cancel").click()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
