@@ -16,12 +16,15 @@ from layerbench.devices import Device
 from layerbench.errors import LayerbenchError, NotEnoughMemory
 from layerbench.estimation.prediction import predict, refuse_hopeless
 from layerbench.guards import (
+    garbage_collection_off,
+    gradients_on,
     memory_explained,
     on_device,
     refuse_too_large,
     threads_set,
     watch_room,
 )
+from layerbench.instruments.attach import mode_set
 from layerbench.progress import Progress, Silent
 from layerbench.records import (
     AllocatorFigures,
@@ -32,8 +35,7 @@ from layerbench.records import (
     SweepPoint,
     TrainingRun,
 )
-from layerbench.runner import measure
-from layerbench.samples import UNTOUCHED, Run
+from layerbench.runner import Session
 from layerbench.stats import Resampler, summarize
 from layerbench.workload import DType, MemoryFormat, Plan, Workload
 from layerbench.zoo import Built
@@ -42,6 +44,8 @@ NANOSECOND = 1e-9
 # Forwards that are not kept, and the fewest and the most that are.
 WARMUP = 3
 FEWEST, MOST = 5, 50
+# Where one alone takes longer than a point may, one less warms up and so many are kept.
+SLOW_FEWEST = 3
 
 
 # A model and its inputs for a batch size, on the device.
@@ -182,7 +186,7 @@ def climb(
             )
             return points, _end(what, batch, True, why)
         try:
-            points.append(_point(what, subject, batch, device, threads, seconds, expected))
+            points.append(_point(what, subject, batch, device, threads, seconds))
         except NotEnoughMemory as error:
             return points, _end(what, batch, False, str(error))
     return points, None
@@ -222,7 +226,6 @@ def _point(
     device: Device,
     threads: int | None,
     seconds: float,
-    expected: float,
 ) -> SweepPoint:
     workload = what.workload(batch)
     refuse_too_large(workload, device, None)
@@ -231,7 +234,7 @@ def _point(
         device.forget_freed()
         built = subject(batch)
     device.begin_peak()
-    latency = _latency(workload, built, device, threads, seconds, expected)
+    latency = _latency(workload, built, device, threads, seconds)
     measured = device.peak()
     return SweepPoint(
         model=what.model,
@@ -250,23 +253,30 @@ def _latency(
     device: Device,
     threads: int | None,
     seconds: float,
-    expected: float,
 ) -> Summary:
-    def run(warmup: int, iterations: int) -> Run:
-        plan = Plan(
-            warmup=warmup,
-            iterations=iterations,
-            threads=threads,
-            granularity="whole",
-            function_iterations=0,
-        )
-        return measure(workload, plan, device, subject=built)
-
-    if expected == 0:
-        expected = float(run(1, 1).arrays[UNTOUCHED].min()) * NANOSECOND
-    forwards = seconds / expected if expected > 0 else inf
-    iterations = int(min(max(forwards - WARMUP, FEWEST), MOST))
-    times = run(WARMUP, iterations).arrays[UNTOUCHED].astype(np.float64) * NANOSECOND
+    """Of one session, whose first forwards say how many further ones the time allows."""
+    plan = Plan(granularity="whole", function_iterations=0, threads=threads)
+    with (
+        threads_set(threads),
+        memory_explained(device),
+        mode_set(built.module, False),
+        gradients_on(False),
+    ):
+        # Looks at shapes in a forward, the first of the warm-up.
+        rounds = Session(workload, plan, device, built, Silent()).rounds
+        with garbage_collection_off():
+            rounds.run_untouched()
+            slow = rounds.untouched[0] * NANOSECOND > seconds
+            if not slow:
+                rounds.run_untouched()
+            expected = min(rounds.untouched) * NANOSECOND
+            rounds.forget()
+            forwards = seconds / expected if expected > 0 else inf
+            fewest = SLOW_FEWEST if slow else FEWEST
+            iterations = int(min(max(forwards - WARMUP, fewest), MOST))
+            for _ in range(iterations):
+                rounds.run_untouched()
+    times = np.array(rounds.untouched, dtype=np.float64) * NANOSECOND
     return summarize(times, Resampler([iterations], seed=workload.seed))
 
 

@@ -1,8 +1,8 @@
 """The commands of README's sections on training and detection, word for word, on small data.
 
 The data lie where the commands look, in ``./data``. What a command leaves open is said by the
-environment, which is how its work is kept small: fewer steps, smaller images. Only `stand_in`
-stands for something: for the twelve detectors of ``--models all`` at a batch of 8.
+environment, which is how its work is kept small: fewer steps, smaller images. Nothing stands for
+anything: the models are those that the commands name.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ import timm
 import torch
 
 from layerbench import cli, store, zoo
-from layerbench.detection import models
+from layerbench.detection import forecast, models
+from layerbench.detection.loop import Stepper
+from layerbench.instruments.parts import ITSELF, POSTPROCESSING
 from layerbench.records import (
     DetectionEstimates,
     DetectionRun,
+    DetectorEstimate,
     Sweep,
     TrainingForecast,
     TrainingProfile,
     TrainingRun,
 )
+from layerbench.zoo.family import weights_left_out
+from layerbench.zoo.torchvision import build_detector
 from tests.small_data import pets, publish_on_hub, write_cifar100, write_image_folder
-from tests.small_detectors import masked, one_stage, two_stage, with_keypoints
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a command finds in the folder that it is started in.
@@ -55,6 +59,7 @@ DETECTORS = (
 )
 DETECT = "python -m layerbench detect --device cpu --limit 50"
 DETECT_SCRIPT = "sh detect.sh --device auto --download --tune"
+LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
 # Its class, and a number of parameters that no smaller model of the family has.
 REAL = {
     "vit": ("VisionTransformer", 85_000_000),
@@ -240,28 +245,85 @@ def test_a_step_taken_apart(told, typed):
 # --- detection -----------------------------------------------------------------------------
 
 
-def stand_in(model: str, classes: int | None, *_: object) -> object:
-    """A small detector of the same kind."""
-    makers = {"fasterrcnn": two_stage, "maskrcnn": masked, "keypointrcnn": with_keypoints}
-    return makers.get(model.partition("_")[0], one_stage)(4 if classes is None else classes)
+TWO_STAGE = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+# Without what the heads of the others need.
+LOSSES = {
+    "fcos": {"classification", "bbox_regression", "bbox_ctrness"},
+    "keypointrcnn": TWO_STAGE | {"loss_keypoint"},
+    "maskrcnn": TWO_STAGE | {"loss_mask"},
+    "fasterrcnn": TWO_STAGE,
+}
+ONE_STAGE = {"classification", "bbox_regression"}
 
 
+@pytest.fixture
+def learned(monkeypatch):
+    """The names of the losses of every step that a detector was trained with, by its name."""
+    heard: dict[str, list[set[str]]] = {}
+
+    class Heard(Stepper):
+        def __init__(self, name, *others):
+            super().__init__(name, *others)
+            self._heard = heard.setdefault(name, [])
+
+        def step(self, fetch):
+            stepped = super().step(fetch)
+            self._heard.append(set(stepped.losses))
+            return stepped
+
+    monkeypatch.setattr(forecast, "Stepper", Heard)
+    return heard
+
+
+# Minutes, most of them SSD's, which takes images of its own size only, and the keypoints'.
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("here")
-def test_every_detector(told, typed, monkeypatch):
-    monkeypatch.setattr(models, "build_detector", stand_in)
-    told("estimate_detection", warmup=0, steps=2, seconds=0, size=32, content=False, out="told")
+def test_every_detector(told, typed, learned):
+    told("estimate_detection", min_size=32, size=32, warmup=0, steps=2, seconds=0)
+    told("estimate_detection", content=False, memory=False, out="told")
     typed(DETECTORS)
-    record = only_record("told/*/detection_*_b8.json")
+    record = only_record("told/*/detection_*_b8_min32.json")
     assert isinstance(record, DetectionEstimates)
     assert (record.batch, record.epochs, record.samples) == (8, 3, 50_000)
     assert tuple(row.model for row in record.rows) == models.names()
     assert record.failures == ()
+    for row in record.rows:
+        check_detector(row, learned[row.model])
 
 
-def detected() -> DetectionRun:
+def check_detector(row: DetectorEstimate, losses: list[set[str]]) -> None:
+    """A step and a forward of it gave all that they should."""
+    name = row.model
+    expected = LOSSES.get(name.partition("_")[0], ONE_STAGE)
+    assert losses == [expected, expected], name
+    assert row.step.n == 2
+    two = expected >= TWO_STAGE
+    names = [ITSELF, "transform", "backbone"]
+    names += ["RPN", "heads"] if two else ["anchors", "heads", "losses"]
+    parts = {part.name: part for part in row.parts}
+    assert set(parts) == {*names, POSTPROCESSING}, name
+    assert all(parts[part].forward is not None for part in names), name
+    backward = ("backbone", "heads", "RPN") if two else ("backbone", "heads")
+    assert all(parts[part].backward is not None for part in backward), name
+    assert parts[POSTPROCESSING].backward is None
+    # No loss is made in inference.
+    assert {part for part, found in parts.items() if found.inference is None} <= {"losses"}, name
+    assert row.parts_ratio == pytest.approx(1, abs=0.02), name
+    with torch.device("meta"), weights_left_out():
+        real = build_detector(name, None, None)
+    assert row.model_type == type(real).__name__
+    assert row.parameters == sum(parameter.numel() for parameter in real.parameters()), name
+    assert row.boxes >= 1
+    assert row.inferred.proposals is not None
+    assert (row.trained.proposals is not None) == two, name
+    fixed = "it takes images of one size, whatever --min_size says" in row.notes
+    assert fixed == name.startswith("ssd"), name
+
+
+def detected(model: str = "fasterrcnn_resnet50_fpn") -> DetectionRun:
     record = only_record("outputs/detect_*/detection.json")
     assert isinstance(record, DetectionRun)
-    assert (record.recipe.model, record.model_type) == ("fasterrcnn_resnet50_fpn", "FasterRCNN")
+    assert (record.recipe.model, record.model_type) == (model, "FasterRCNN")
     assert (record.recipe.data, record.recipe.batch) == ("pets", 2)
     return record
 
@@ -277,7 +339,8 @@ def test_a_detectors_training(here, told, typed):
 
 def test_a_detectors_training_by_the_script(here, told):
     pets(here / "data", train=24)
-    told("detect", min_size=32, workers=0, limit=3, warmup=0, profile_steps=1)
+    # The loader is tuned over many steps, in which the lightest detector has less to do.
+    told("detect", min_size=32, workers=0, limit=3, warmup=0, profile_steps=1, model=LIGHT)
     # A machine with one core, so that few numbers of processes are tried.
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
@@ -285,6 +348,6 @@ def test_a_detectors_training_by_the_script(here, told):
         assert "the bottleneck is" in started(DETECT_SCRIPT)
     finally:
         os.sched_setaffinity(0, cores)
-    tuning = detected().tuning
+    tuning = detected(LIGHT).tuning
     assert tuning is not None
     assert len(tuning.points) > 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from layerbench import datasets
-from layerbench.datasets import Asked
+from layerbench.datasets import Asked, digits
 from layerbench.errors import DataError, UsageError
 from tests.small_data import cut_short, write_cifar100, write_image_folder
 
@@ -74,6 +78,23 @@ def test_a_class_without_images(tmp_path):
     (top / "train" / "empty").mkdir()
     with pytest.raises(DataError, match=r"cannot read .*train: .*empty"):
         datasets.get("imagenet").open(Asked(tmp_path, (32, 32)))
+
+
+def test_digits_are_those_that_scikit_learn_gives(monkeypatch):
+    from sklearn.datasets import load_digits
+
+    read = digits._rows()
+    images, labels = load_digits(return_X_y=True)
+    assert (read == np.column_stack([images, labels])).all()
+    # A version that keeps them elsewhere is asked itself.
+    monkeypatch.setattr(digits, "FILE", Path("elsewhere"))
+    assert (digits._rows() == read).all()
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="pip install scikit-learn"):
+        datasets.get("digits").open(Asked(root=None, size=(8, 8)))  # type: ignore[arg-type]
 
 
 def test_digits_are_split_by_the_seed():

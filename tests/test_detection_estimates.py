@@ -367,6 +367,7 @@ def asked(**changes: object) -> forecast.Asking:
 
 def test_few_steps_do_where_each_takes_long(monkeypatch):
     monkeypatch.setattr(forecast, "SLOW_S", 0.0)
+    monkeypatch.setattr(forecast, "SLOW_FORWARD_S", 0.0)
     asking = asked(warmup=2, steps=9)
     found = forecast._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
     assert (found.warmup, found.step.n) == (1, 2)
@@ -380,15 +381,18 @@ def test_few_steps_do_where_each_takes_long(monkeypatch):
 
 def test_a_chosen_size_for_all(verb, tmp_path):
     status, _, err = verb(
-        "--models", f"fasterrcnn_mobilenet_v3_large_320_fpn,{LITE}", "--batch", 1, "--no-content",
+        "--models", f"fasterrcnn_mobilenet_v3_large_320_fpn,{LITE}", "--batch", 2, "--no-content",
         "--no-memory", *QUICK, "--min_size", 48, "--out", tmp_path, "--format", "json,txt",
     )  # fmt: skip
     assert (status, err) == (0, "")
-    (path,) = tmp_path.glob("*/detection_*_40x56_b1_min48.json")
+    (path,) = tmp_path.glob("*/detection_*_40x56_b2_min48.json")
     record = store.read_record(path)
-    assert (record.min_size, len(record.rows)) == (48, 1)
-    (failure,) = record.failures
-    assert (failure.model, "takes images of one size" in failure.why) == (LITE, True)
+    assert (record.min_size, record.failures) == (48, ())
+    chosen, fixed = record.rows
+    assert [row.model for row in record.rows] == ["fasterrcnn_mobilenet_v3_large_320_fpn", LITE]
+    note = "it takes images of one size, whatever --min_size says"
+    assert note in fixed.notes
+    assert note not in chosen.notes
     assert "to 48 pixels at the shorter side" in " ".join(
         path.with_suffix(".txt").read_text().split()
     )

@@ -55,7 +55,7 @@ def compare(tmp_path):
 
 
 def test_a_slower_layer_fails_and_the_table_says_which(compare, tmp_path):
-    done = compare(1, 1500)
+    done = compare(1, 300)
     assert done.returncode == 1, done.stderr
     table = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
     assert table in done.stdout

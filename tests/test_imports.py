@@ -54,8 +54,9 @@ def test_readers_of_records_load_no_torch():
     assert loaded_by(*WITHOUT_TORCH) == []
 
 
-def test_torch_is_noticed_where_it_is_loaded():
-    assert "torch" in loaded_by("layerbench.devices.cpu")
+def test_torch_is_noticed_where_it_is_loaded_and_nothing_heavy_with_it():
+    """Each process that measures loads these: torchvision would take it as long as torch does."""
+    assert loaded_by("layerbench.api", "layerbench.replication") == ["torch"]
 
 
 def test_every_reporter_loads_no_torch():

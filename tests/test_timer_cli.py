@@ -1,4 +1,8 @@
-"""The command line as a user meets it: real processes, real files, real signals."""
+"""The command line as a user meets it: files, statuses, and, where they matter, processes, signals.
+
+Starting a process takes longer than what it does here: what a process of its own does not change is
+asked in this one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +34,22 @@ def timer(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """``here(*arguments)``: the same in this process; what it printed."""
+
+    def call(*arguments: str) -> str:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [TIMER[1], *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.run("timer")
+        shown = capsys.readouterr()
+        assert left.value.code == 0, shown.err
+        return shown.out
+
+    return call
+
+
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
@@ -40,8 +61,10 @@ def test_without_out_the_report_goes_to_the_terminal() -> None:
     assert done.stderr == ""  # no progress bar where there is no terminal
 
 
-def test_out_holds_a_whole_and_a_layers_report_in_each_format(tmp_path: Path) -> None:
-    done = timer(*QUICK, "--out", str(tmp_path), "--format", "txt,json,csv", "--keep-samples")
+def test_out_holds_a_whole_and_a_layers_report_in_each_format(
+    here: Callable[..., str], tmp_path: Path
+) -> None:
+    out = here(*QUICK, "--out", str(tmp_path), "--format", "txt,json,csv", "--keep-samples")
     device = next(tmp_path.iterdir()).name
     base = "tests-models-small_2x3x16x16_1-thread"
     written = files(tmp_path)
@@ -49,7 +72,7 @@ def test_out_holds_a_whole_and_a_layers_report_in_each_format(tmp_path: Path) ->
         *(f"{base}.{suffix}" for suffix in ("txt", "json", "csv")),
         *(f"layers/{base}.{suffix}" for suffix in ("txt", "json", "csv", "npz")),
     }
-    assert [Path(line).name for line in done.stdout.splitlines()]
+    assert [Path(line).name for line in out.splitlines()]
     whole = store.read(tmp_path / device / f"{base}.json")
     layers = store.read(tmp_path / device / "layers" / f"{base}.json")
     assert whole.layers == ()
@@ -58,14 +81,14 @@ def test_out_holds_a_whole_and_a_layers_report_in_each_format(tmp_path: Path) ->
     assert whole.reconciliation == layers.reconciliation
 
 
-def test_the_studys_short_flags() -> None:
-    assert "Blocks" not in timer(*QUICK, "--w", "True").stdout
-    assert "Blocks" in timer(*QUICK, "--w", "False").stdout
+def test_the_studys_short_flags(here: Callable[..., str]) -> None:
+    assert "Blocks" not in here(*QUICK, "--w", "True")
+    assert "Blocks" in here(*QUICK, "--w", "False")
 
 
-def test_a_model_that_brings_its_inputs() -> None:
+def test_a_model_that_brings_its_inputs(here: Callable[..., str]) -> None:
     arguments = ["--model", "tests.models:small_with_input", *QUICK[4:]]
-    assert "[2, 3, 16, 16]" in timer(*arguments).stdout
+    assert "[2, 3, 16, 16]" in here(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +192,10 @@ def signalled_while_measuring(out: Path, signal_number: int) -> int:
 @pytest.mark.parametrize(
     ("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_a_run_cut_short_changes_nothing(signal_number: int, status: int, tmp_path: Path) -> None:
-    timer(*QUICK, "--out", str(tmp_path))
+def test_a_run_cut_short_changes_nothing(
+    here: Callable[..., str], signal_number: int, status: int, tmp_path: Path
+) -> None:
+    here(*QUICK, "--out", str(tmp_path))
     before = contents(tmp_path)
     assert before
     assert signalled_while_measuring(tmp_path, signal_number) == status
@@ -196,8 +221,8 @@ def test_strict_says_why_and_writes_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
-def test_the_record_says_what_ran(tmp_path: Path) -> None:
-    timer(*QUICK, "--dtype", "bfloat16", "--channels-last", "--seed", "3", "--out", str(tmp_path))
+def test_the_record_says_what_ran(here: Callable[..., str], tmp_path: Path) -> None:
+    here(*QUICK, "--dtype", "bfloat16", "--channels-last", "--seed", "3", "--out", str(tmp_path))
     (record,) = (p for p in tmp_path.rglob("*.json") if p.parent.name != "layers")
     content = json.loads(record.read_text())
     assert content["workload"]["dtype"] == "bfloat16"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import os
 import re
 import shutil
@@ -186,6 +187,21 @@ def test_early_stopping(tmp_path):
     assert (len(trained.record.epochs), trained.record.best_epoch) == (3, 1)
 
 
+def test_plots_are_drawn_after_the_first_epoch_and_at_the_end_of_a_short_run(tmp_path, monkeypatch):
+    written, calls = outputs.write_reports, []
+
+    def noting(record, folder, *, pictures=True):
+        calls.append((record.outcome, len(record.epochs), pictures))
+        written(record, folder, pictures=pictures)
+
+    monkeypatch.setattr(outputs, "write_reports", noting)
+    for every, second in ((math.inf, False), (0.0, True)):
+        monkeypatch.setattr("layerbench.training.run.DRAWN_EVERY_S", every)
+        layerbench.train(READER, **QUICK, batch=500, epochs=2, output_dir=tmp_path / str(every))
+        assert calls == [("running", 1, True), ("running", 2, second), ("finished", 2, True)]
+        calls.clear()
+
+
 # --- taken up again ------------------------------------------------------------------------
 
 ONCE = (
@@ -199,12 +215,12 @@ ONCE = (
 def uninterrupted(tmp_path_factory) -> Path:
     """The folder of a run that nobody disturbed."""
     below = tmp_path_factory.mktemp("uninterrupted")
-    subprocess.run(
-        [sys.executable, "train.py", *ONCE, "--output_dir", str(below)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(ROOT)
+        patched.setattr(sys, "argv", ["train.py", *ONCE, "--output_dir", str(below)])
+        with pytest.raises(SystemExit) as left:
+            cli.run("train")
+    assert left.value.code == 0
     (folder,) = below.iterdir()
     return folder
 

@@ -155,6 +155,17 @@ def test_rows_fill_in_while_it_runs_and_the_running_one_is_marked(told, script):
     assert told.get_by_role("button", name="Measure").is_visible()
 
 
+def test_a_closed_row_is_marked_for_what_runs_in_it(told, script):
+    told.get_by_label("Open to depth").select_option("1")
+    row(told, "TinyNet").locator(".twisty").click()
+    measure(told)
+    with script.running():
+        script.say("running", path="classifier")
+        told.locator(".row.running").wait_for()
+        assert names(told) == ["TinyNet"]
+    told.wait_for_selector("html[data-job=done]")
+
+
 def test_it_can_be_cancelled(told, script):
     measure(told)
     with script.running():

@@ -7,7 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +73,19 @@ from layerbench.training.extrapolation import (
     extrapolated,
     with_error,
 )
+from layerbench.zoo.torchvision import of_one_size
 
 SAMPLES = 50_000
 # So small that the weights stay as they are: with random ones and without batch norms (SSD300) the
 # usual rate drives the losses out of all numbers within a few steps, and no rate changes the time.
 STILL = 1e-9
 MOST_EPOCHS = 1000
-# Where a step or a forward takes so many seconds, few of them have to do.
+# Where a step takes so many seconds, few of them have to do.
 SLOW_S = 20.0
 SLOW_WARMUP, SLOW_STEPS = 1, 2
-# Forwards that detect: the fewest and the most that are kept.
+# Forwards that detect: the fewest and the most that are kept; fewer where one takes so long.
 FEWEST, MOST = 3, 50
+SLOW_FORWARD_S = 5.0
 SLOW_FEWEST = 2
 
 
@@ -95,7 +97,8 @@ class Asking:
         batch, epochs, samples: of the training; ``samples`` of ``None`` are as many as the data
             set has.
         size: height and width of made-up images.
-        min_size: the shorter side that detectors resize images to; ``None`` for their own.
+        min_size: the shorter side that detectors resize images to; ``None`` for their own, which
+            those that take images of one size keep.
         data: a data set with boxes; ``data_dir``: where such lie; ``download``: fetch it.
         boxes, labels: what of it is learned, where it leaves a choice.
         learning: how the detector learns.
@@ -284,13 +287,16 @@ class _Subject:
         self._progress = progress
         self._name = model if isinstance(model, str) else type(model).__name__
         splits = _opened(asking)
+        self._notes: list[str] = list(splits.notes)
+        if isinstance(model, str) and asking.min_size is not None and of_one_size(model):
+            asking = replace(asking, min_size=None)
+            self._notes.append("it takes images of one size, whatever --min_size says")
         self._model = _built(model, asking, len(splits.classes)).to(device.torch_device)
         if models.wants_masks(self._model):
             splits = _opened(asking, masks=True)
         self._splits = splits
         self._samples = asking.samples or len(splits.train)
         self._images = ForModel(splits.train, self._model)
-        self._notes: list[str] = list(splits.notes)
         if models.wants_keypoints(self._model):
             self._notes.append(MADE_UP_KEYPOINTS)
         if asking.data == "synthetic":
@@ -497,9 +503,11 @@ class _Inference:
     def inferred(self) -> _Inferred:
         """All of it."""
         one = self._summary(self._times(lambda: self._model(self._images[:1])))
-        batch_s = self._times(lambda: self._model(self._images))
+        found: list[Found] = []
+        batch_s = self._times(
+            lambda: self._model(self._images), lambda: found.append(self._found())
+        )
         parts = self._parts(min(FEWEST, len(batch_s)))
-        found = FoundCount(self._model).of(lambda: self._model(self._images), len(self._images))
         points = (
             measured_points(
                 self._model, self._images[0], lambda call: self._summary(self._times(call))
@@ -507,7 +515,11 @@ class _Inference:
             if self._content and can_be_limited(self._model)
             else []
         )
-        return _Inferred(one, self._summary(batch_s), batch_s, found, parts, tuple(points))
+        return _Inferred(one, self._summary(batch_s), batch_s, found[0], parts, tuple(points))
+
+    def _found(self) -> Found:
+        """What a forward with the batch finds, for an image."""
+        return FoundCount(self._model).of(lambda: self._model(self._images), len(self._images))
 
     def _parts(self, count: int) -> dict[str, Summary | None]:
         found = parts_of(self._model)
@@ -519,11 +531,18 @@ class _Inference:
             for row, name in enumerate(found.names)
         }
 
-    def _times(self, call: Callable[[], Any]) -> NDArray[np.float64]:
-        """Seconds of a call, as often as the time allows."""
+    def _times(
+        self, call: Callable[[], Any], at_first: Callable[[], Any] | None = None
+    ) -> NDArray[np.float64]:
+        """Seconds of a call, as often as the time allows.
+
+        Args:
+            call: what is timed.
+            at_first: the same with something besides, for the first time, which is not kept.
+        """
         clock = self._device.clock()
-        first = _timed(clock, call)
-        if first > SLOW_S:
+        first = _timed(clock, at_first or call)
+        if first > SLOW_FORWARD_S:
             return np.array([_timed(clock, call) for _ in range(SLOW_FEWEST)])
         expected = min(first, _timed(clock, call))
         count = int(min(max(self._seconds / max(expected, 1e-9), FEWEST), MOST))

@@ -5,22 +5,24 @@ A report on a detector states both beside the time; a backbone has neither, and 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from layerbench.instruments.attach import Forward
+
+PROPOSING = "torchvision.models.detection.rpn"
 
 
 class ContentObserver:
     """Counts the proposals and detections of one forward, per image."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._networks = [m for m in model.modules() if isinstance(m, RegionProposalNetwork)]
+        self._networks = list(_proposal_networks(model))
         self._proposals: list[int] = []
         self._detections: list[int] = []
 
@@ -58,6 +60,13 @@ class ContentObserver:
         if not counts:
             return []
         return [f"the time depends on what is found; {'; '.join(counts)}"]
+
+
+def _proposal_networks(model: nn.Module) -> Iterator[nn.Module]:
+    """Those of torchvision, which is loaded where there are any: loading it takes a second."""
+    if PROPOSING in sys.modules:
+        network = sys.modules[PROPOSING].RegionProposalNetwork
+        yield from (module for module in model.modules() if isinstance(module, network))
 
 
 def _boxes(output: object) -> Iterator[torch.Tensor]:

@@ -70,7 +70,7 @@ def report(document: Document) -> str:
         "<title>layerbench</title>\n",
         f"<style>\n{_style()}</style>\n",
         _import_map(imports),
-        "</head>\n<body>\n<main class=\"viewer\">\n",
+        '</head>\n<body>\n<main class="viewer">\n',
         _NO_SCRIPT,
         _read(f"{_FOLDER}/viewer.html"),
         "</main>\n",
@@ -114,9 +114,7 @@ def _files() -> dict[str, tuple[bytes, str]]:
     texts = {f"layerbench/{name}.js": _module(name) for name in (*_MODULES, *_LIVE_ONLY)}
     texts |= {f"{name}.js": _vendored(name) for name in _VENDORED}
     texts["page.css"] = _style()
-    return {
-        name: (text.encode(), _TYPES[name[name.rindex(".") :]]) for name, text in texts.items()
-    }
+    return {name: (text.encode(), _TYPES[name[name.rindex(".") :]]) for name, text in texts.items()}
 
 
 def _read(name: str) -> str:

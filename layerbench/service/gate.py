@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import http
 import logging
 import queue
 import sys
@@ -81,7 +82,9 @@ class Gate:
         known = method if method in METHODS else "other"
         self._metrics.requests.labels(route, known, status).inc()
         self._metrics.request_s.labels(route).observe(took)
-        log.info("request", method=method, route=route, status=status, seconds=round(took, 6))
+        # One page is some twenty files, of which nobody wants to read unless one fails.
+        if status != http.HTTPStatus.OK or not _of_page(scope):
+            log.info("request", method=method, route=route, status=status, seconds=round(took, 6))
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         key = self._settings.api_key

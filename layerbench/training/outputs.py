@@ -114,18 +114,18 @@ def clear_away(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_reports(record: TrainingRun, folder: Path) -> None:
-    """Record, table, text and pictures, each whole or as it was.
+def write_reports(record: TrainingRun, folder: Path, *, pictures: bool = True) -> None:
+    """Record, table, text and, if wanted, pictures, each whole or as it was.
 
     Raises:
         OutputError: they cannot be written.
     """
     store.write_text(folder / "stats.log", reporters.render("txt", record))
     store.write_text(folder / "metrics.csv", reporters.render("csv", record))
-    if record.epochs:
+    if pictures and record.epochs:
         store.write_bytes(folder / "loss.png", plots.loss(record))
         store.write_bytes(folder / "accuracy.png", plots.accuracy(record))
-    if record.points:
+    if pictures and record.points:
         title = f"{record.recipe.model}, inference"
         store.write_bytes(
             folder / "latency_vs_batch.png", plots.latency_against_batch(record.points, title)

@@ -57,6 +57,7 @@ from layerbench.workload import Workload
 from layerbench.zoo import Built
 
 MINUTE = 60.0
+DRAWN_EVERY_S = 10.0
 # About so long each point of the trained model's latency takes.
 POINT_SECONDS = 5.0
 FEW_CLASSES = 6
@@ -227,6 +228,7 @@ class _Run:
         self._trainer = Trainer(self._model, recipe, self._device, ranks, steps, progress)
         self._last_checkpoint = time.monotonic()
         self._times = StepTimes()
+        self._drawn = -math.inf
 
     # --- before the first step -------------------------------------------------------------
 
@@ -457,7 +459,11 @@ class _Run:
             return
         if figures.best_epoch(state.rows) == row.epoch:
             outputs.write_weights(self._model, self.folder)
-        outputs.write_reports(self._record(state, "running", ranks), self.folder)
+        # Drawing takes longer than a short epoch; after the last one all is drawn again.
+        due = time.monotonic() - self._drawn >= DRAWN_EVERY_S
+        outputs.write_reports(self._record(state, "running", ranks), self.folder, pictures=due)
+        if due:
+            self._drawn = time.monotonic()
 
     def _log_epoch(self, row: EpochRow) -> None:
         log.info(

@@ -129,10 +129,14 @@ def build_detector(
 def _shorter_side(model: str, min_size: int | None) -> dict[str, Any]:
     if min_size is None:
         return {}
-    if model.startswith("ssd"):
-        # Its default boxes and last convolutions are made for that size.
+    if of_one_size(model):
         raise UsageError(f"{model} takes images of one size: leave --min_size out")
     return {"min_size": min_size}
+
+
+def of_one_size(detector: str) -> bool:
+    """Whether a detector's default boxes and last convolutions are made for one size of images."""
+    return detector.startswith("ssd")
 
 
 def _builder(model: str) -> Callable[..., nn.Module]:

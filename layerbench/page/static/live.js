@@ -15,6 +15,8 @@ const USUAL = ['vit', 'deit', 'swin', 'resnet'];
 /** @type {string | null} */ let job = null;
 // Only the latest choice is shown, whatever is answered first.
 let turn = 0;
+/** What is being asked for. */
+let pending = '';
 
 const form = /** @type {HTMLFormElement} */ (the('.choose'));
 /** @param {string} name */
@@ -138,10 +140,12 @@ function question() {
 }
 
 async function structure() {
-  const mine = (turn += 1);
-  await stopListening();
   const wanted = question();
-  if (!wanted.architecture) return;
+  // To leave the field and to press the button may be one and the same wish.
+  if (!wanted.architecture || pending === JSON.stringify(wanted)) return;
+  pending = JSON.stringify(wanted);
+  const mine = (turn += 1);
+  stopListening();
   status(`working out the structure of ${wanted.architecture}…`);
   measureButton.disabled = true;
   await trying(async () => {
@@ -153,6 +157,7 @@ async function structure() {
     measureButton.disabled = false;
     status(`${doc.rows.path.length} rows`);
   });
+  if (mine === turn) pending = '';
 }
 
 // --- measuring -----------------------------------------------------------------------------
@@ -218,7 +223,7 @@ function heard(name, data) {
   else if (name === 'rows') viewer?.times(data.rows, `so far: median of ${data.rounds} forwards`);
 }
 
-async function stopListening() {
+function stopListening() {
   listening?.abort();
   listening = null;
   job = null;

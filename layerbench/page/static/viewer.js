@@ -26,6 +26,7 @@ export class Viewer {
     this.changed = changed;
     this.state = states.read(new URLSearchParams(location.hash.slice(1)));
     this.running = -1;
+    this.marked = -1;
     this.own = new AbortController();
     this.controls();
     this.setDoc(doc);
@@ -191,7 +192,7 @@ export class Viewer {
         named: (node) => this.named(node),
         inner: (node) => this.inner(node),
         open: (node) => Boolean(this.state.query) || /** @type {Set<number>} */ (this.open).has(node),
-        running: (node) => node === this.running,
+        running: (node) => node === this.marked,
       },
       {
         select: (node) => this.select(node, false),
@@ -392,6 +393,7 @@ export class Viewer {
   refresh() {
     const { state, table, tree, open } = this;
     if (!table || !tree || !open) return;
+    this.markRow();
     const seen = tree.seen({ open, folding: state.folding, query: state.query, sort: state.sort, up: state.up, flat: state.flat }, (node) => this.key(node));
     table.sorted(state.sort || 'name', state.sort ? state.up : true);
     table.show(seen.nodes, seen.levels);
@@ -594,7 +596,18 @@ export class Viewer {
       this.icicle.running = node;
       this.icicle.draw();
     }
+    this.markRow();
     this.table?.refresh();
+  }
+
+  /** The row that runs, or the closed one that it is in. */
+  markRow() {
+    const { state, tree, running } = this;
+    this.marked = running;
+    if (running < 0 || !tree || state.flat || state.query) return;
+    for (const above of tree.above(running, state.folding)) {
+      if (!this.open?.has(above)) this.marked = above;
+    }
   }
 
   /**
