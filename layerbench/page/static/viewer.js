@@ -316,7 +316,7 @@ export class Viewer {
     const doc = /** @type {Doc} */ (this.doc);
     const heat = this.heatKey();
     /** @type {import('layerbench/table').Column[]} */
-    const columns = [{ key: 'name', label: 'Layer', title: 'In order of execution', width: 'minmax(var(--name, 14rem), 1fr)', left: true, text: () => '' }];
+    const columns = [{ key: 'name', label: 'Layer', title: 'In order of execution', width: 'minmax(var(--name, 17rem), 1fr)', left: true, text: () => '' }];
     if (doc.changed) columns.push(...this.changedColumns(doc.changed));
     for (const [key, { label, unit }] of this.figures()) {
       if (key === 'before' || key === 'after') continue;
@@ -636,6 +636,7 @@ export class Viewer {
       metric.area[row] = Math.max(0, own);
     }
     this.set({});
+    this.showDetails(Math.max(0, this.selected ?? 0));
   }
 
   // --- keys ----------------------------------------------------------------------------
