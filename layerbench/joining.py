@@ -26,12 +26,17 @@ def joined(records: Sequence[tuple[str, Frozen]], threshold: float = THRESHOLD) 
     if len(profiles) > 2:
         raise ComparisonError("at most two profiles can be compared in one report")
     kept: dict[str, tuple[str, Frozen]] = {}
+    others = [(name, record) for name, record in records if not isinstance(record, Profile)]
     # Of two profiles the latter is shown, with the former beside it.
-    for name, record in [pair for pair in records if pair not in profiles[:-1]]:
+    for name, record in [*others, *profiles[-1:]]:
         _keep(kept, name, record)
     _check_same_work([*kept.values()])
     found = {place: record for place, (_, record) in kept.items()}
     if len(profiles) > 1:
+        if "comparison" in kept:
+            raise ComparisonError(
+                f"{kept['comparison'][0]} is a comparison already: leave it or one profile out"
+            )
         (first, baseline), (second, contender) = profiles
         found["baseline"] = baseline
         found["comparison"] = compare(

@@ -19,9 +19,9 @@ from layerbench.page import assets
 from layerbench.page.document import bundled, of
 from layerbench.records import Bundle
 from tests.browsing import REQUIRED, full_bundle
-from tests.sample_comparisons import measured, one_slower
+from tests.sample_comparisons import in_processes, measured, one_slower
 from tests.sample_detection import begun
-from tests.sample_profiles import layered, whole
+from tests.sample_profiles import deep, layered, summary, whole
 from tests.sample_structures import structure
 
 PAGE = Path(assets.__file__).parent
@@ -155,6 +155,62 @@ def test_a_row_that_only_the_baseline_has_stands_below_its_parent():
         assert path.startswith(document.rows.path[before[-1]])
 
 
+def test_a_comparison_alone_has_containers_that_never_run_and_added_rows():
+    comparison = one_slower()
+    rows = [row for row in comparison.rows if row.path != "features"]
+    document = of(Bundle(comparison=comparison.model_copy(update={"rows": tuple(rows)})))
+    paths = list(document.rows.path)
+    assert document.rows.depth[paths.index("features")] == 1
+    assert paths.index("features") < paths.index("features.1") < paths.index("classifier")
+    for path in comparison.added:
+        assert document.changed.verdict[paths.index(path)] == "added"
+
+
+def test_functions_that_take_longer_than_their_module_fit_into_it():
+    record = layered()
+    rows = [
+        row.model_copy(update={"inclusive": summary(50.0)}) if row.kind == "function" else row
+        for row in record.layers
+    ]
+    document = of(Bundle(profile=record.model_copy(update={"layers": tuple(rows)})))
+    whole = record.layers[0].inclusive.mean
+    assert sum(metric(document, "time").area) == pytest.approx(whole, rel=1e-4)
+
+
+def test_folded_rows_have_self_figures_and_verdicts():
+    (fold,) = of(full_bundle()).folds
+    assert fold.stats["own time"][0] > 0
+    names = [row.path for row in deep(1, 3, 1).layers]
+    before, after = (
+        deep(1, 3, 1).model_copy(
+            update={
+                "layers": tuple(
+                    row.model_copy(
+                        update={
+                            "inclusive": in_processes(row.inclusive.mean * 1e3 * factor),
+                        }
+                    )
+                    for row in deep(1, 3, 1).layers
+                ),
+            }
+        )
+        for factor in (1.0, 1.5)
+    )
+    assert "s0.b0" in names
+    document = of(joined([("a", before), ("b", after)]))
+    verdicts = [fold.verdicts for fold in document.folds if fold.type == "Block"]
+    assert verdicts
+    assert sum(verdicts[0].values()) == 3
+
+
+def test_what_differs_between_joined_records_is_said():
+    bundle = full_bundle()
+    other = bundle.structure.workload.model_copy(update={"dtype": "bfloat16"})
+    structure_of = bundle.structure.model_copy(update={"workload": other})
+    document = of(bundle.model_copy(update={"structure": structure_of}))
+    assert "the structure is of another dtype: bfloat16, not float32" in document.notes
+
+
 # --- joining and the command ---------------------------------------------------------------
 
 
@@ -163,6 +219,7 @@ def test_two_profiles_are_compared_and_a_structure_is_joined():
     bundle = joined([("a", before), ("b", after)])
     assert (bundle.profile, bundle.baseline) == (after, before)
     assert bundle.comparison.contender.name == "b"
+    assert joined([("a", before), ("a", before)]).comparison is not None
     alone = joined([("a", before)])
     assert (alone.profile, alone.comparison) == (before, None)
 
@@ -171,11 +228,12 @@ def test_two_profiles_are_compared_and_a_structure_is_joined():
     ("records", "why"),
     [
         ([measured()] * 3, "at most two profiles"),
+        ([measured(), measured(), one_slower()], "is a comparison already"),
         ([structure(), structure()], "r0 and r1 are both structure records"),
         ([begun()], "has no rows of layers"),
         ([measured(), full_bundle().structure], "a report is of one model and input"),
     ],
-    ids=["three", "twice", "no rows", "another model"],
+    ids=["three", "both", "twice", "no rows", "another model"],
 )
 def test_what_cannot_be_joined(records, why):
     with pytest.raises(ComparisonError, match=why):

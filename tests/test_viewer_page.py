@@ -140,7 +140,8 @@ def test_rows_fill_in_while_it_runs_and_the_running_one_is_marked(told, script):
         assert told.locator(".row.running").count() == 1
         assert cell(told, "classifier", "Time") == "400.0 ms"
         assert cell(told, "TinyNet", "Time") == "-"
-        assert told.locator(".status").inner_text() == "measuring 3 of 300"
+        assert told.locator(".count").inner_text() == "3 of 300"
+        assert told.locator(".status").inner_text() == "measuring"
         assert told.locator("progress").get_attribute("value") == "3"
         script.say("running", path=None)
         script.say("rows", rounds=9, final=False, rows=[["", 0.6, 0.2], ["classifier", 0.41, 0.41]])
@@ -170,7 +171,7 @@ def test_it_can_be_cancelled(told, script):
     measure(told)
     with script.running():
         script.say("progress", phase="measuring", done=1, total=300)
-        told.get_by_text("measuring 1 of 300").wait_for()
+        told.get_by_text("1 of 300").wait_for()
         told.get_by_role("button", name="Cancel").click()
         told.wait_for_selector("html[data-job=cancelled]")
     assert told.locator(".status").inner_text() == "cancelled"
@@ -191,6 +192,49 @@ def test_a_page_that_is_opened_again_follows_the_same_measurement(told, script):
         told.get_by_text("125.0 ms").first.wait_for()
     told.wait_for_selector("html[data-job=done]")
     assert "features" in names(told)
+
+
+def test_another_model_ends_the_measurement_of_the_one_before(told, script):
+    measure(told)
+    with script.running():
+        script.say("rows", rounds=2, final=False, rows=[["classifier", 0.125, 0.125]])
+        told.get_by_text("125.0 ms").first.wait_for()
+        # A name that there is not ends nothing.
+        told.watched.expected.append(FAILED)
+        told.get_by_label("Model").fill("tolld")
+        told.get_by_role("button", name="Show").click()
+        told.get_by_role("alert").filter(has_text="did you mean").wait_for()
+        assert told.get_by_role("button", name="Cancel").is_visible()
+        told.get_by_label("Model").fill("quick")
+        told.get_by_role("button", name="Show").click()
+        told.locator(".title", has_text="quick").wait_for()
+        told.get_by_role("button", name="Measure").wait_for()
+    assert "job=" not in told.url
+
+
+def test_what_is_measured_is_what_the_form_says(told, script):
+    told.get_by_label("Batch").fill("4")
+    measure(told)
+    with script.running():
+        script.say("progress", phase="measuring", done=1, total=300)
+        told.get_by_text("1 of 300").wait_for()
+        assert "batch=4" in told.url
+    told.wait_for_selector("html[data-job=done]")
+
+
+def test_a_measurement_that_is_cancelled_leaves_what_was_there(told, script):
+    measure(told)
+    with script.running():
+        pass
+    told.wait_for_selector("html[data-job=done]")
+    told.get_by_text("9.99 ms").first.wait_for()
+    measure(told)
+    with script.running():
+        script.say("rows", rounds=2, final=False, rows=[["", 0.125, 0.125]])
+        told.get_by_text("125.0 ms").first.wait_for()
+        told.get_by_role("button", name="Cancel").click()
+        told.get_by_text("9.99 ms").first.wait_for()
+    assert told.locator(".status").inner_text() == "cancelled"
 
 
 def test_what_went_wrong_is_told(opened):
@@ -229,6 +273,11 @@ def test_two_records_side_by_side(opened):
     page.keyboard.press("e")
     assert cell(page, "1", "Verdict") == "SLOWER"
     assert row(page, "0").count() == 1
+    # And back to the list.
+    page.get_by_role("button", name="Records").click()
+    assert page.locator(".records").is_visible()
+    page.get_by_role("button", name="before.json").click()
+    page.wait_for_function("() => !location.hash.includes('baseline')")
     assert page.locator(CELLS).count() > 5
 
 

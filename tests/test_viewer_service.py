@@ -694,7 +694,7 @@ def test_a_real_profile():
     question = ProfileQuestion(architecture="resnet18", image_size=(32, 32), warmup=1, iterations=3)
     found = profiling.profile(question, "cpu", heard)
     assert found["profile"]["environment"]["command"] == (
-        "timer.py --model resnet18 --batch 1 --input 3x32x32 --warmup 1 --iterations 3"
+        "timer.py --model resnet18 --batch 1 --input 3x32x32 --warmup 1 --iterations 3 --ceilings"
     )
     assert found["profile"]["workload"] == found["structure"]["workload"]
     assert found["memory"]["peak"]["bytes"] > 4 * 11_689_512

@@ -76,7 +76,7 @@ def live(page: Page, address: str, folder: Path) -> None:
     page.get_by_role("button", name="Show").click()
     page.wait_for_selector("html[data-shown]", timeout=MINUTES_MS)
     page.get_by_role("button", name="Measure").click()
-    page.get_by_text(re.compile(r"measuring [2-9]\d of")).wait_for(timeout=MINUTES_MS)
+    page.get_by_text(re.compile(r"^[2-9]\d of 100")).wait_for(timeout=MINUTES_MS)
     page.locator(".row.running").wait_for(timeout=MINUTES_MS)
     page.screenshot(path=folder / "live.png")
     page.get_by_role("button", name="Cancel").click()

@@ -45,6 +45,7 @@ def changed(bundle: Bundle, rows: Sequence[PageRow]) -> Changed | None:
             else ""
             for row, known in zip(rows, compared, strict=True)
         ),
+        notes={index: known.note for index, known in enumerate(compared) if known and known.note},
         differences=tuple(
             (f"{differs.where}: {differs.what}", differs.baseline, differs.contender)
             for differs in found.differences

@@ -29,6 +29,7 @@ def of(bundle: Bundle) -> Document:
     rows = rows_of(bundle)
     metrics = metrics_of(bundle, rows)
     known = environment(bundle)
+    compared = changed(bundle, rows)
     return Document(
         title=title(bundle),
         subtitle=subtitle(bundle),
@@ -39,8 +40,8 @@ def of(bundle: Bundle) -> Document:
         rows=columns(rows),
         metrics=metrics,
         spreads=tuple(spreads_of(bundle, rows)),
-        folds=tuple(folds_of(rows, metrics)),
-        changed=changed(bundle, rows),
+        folds=tuple(folds_of(rows, metrics, compared)),
+        changed=compared,
         timeline=timeline(bundle, rows),
         roofline=roofline(bundle, {row.path: index for index, row in enumerate(rows)}),
     )

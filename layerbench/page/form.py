@@ -90,14 +90,16 @@ class Fold(Part):
         parent: the row above.
         members: their numbers.
         type: that they share.
-        stats: for each metric the total (``None`` where it does not add up), least, median and
-            most of those that have a value.
+        stats: for each metric, and for ``own`` and each that has self figures, the total (``None``
+            where it does not add up), least, median and most of those that have a value.
+        verdicts: how many of them a comparison calls what.
     """
 
     parent: int
     members: tuple[int, ...]
     type: str
     stats: dict[str, Stats]
+    verdicts: dict[str, int] = {}
 
 
 class Changed(Part):
@@ -109,6 +111,7 @@ class Changed(Part):
         threshold: changes up to this are the same.
         before, ratio, low, high: of each row; ``after`` is the contender's.
         verdict: SLOWER, FASTER, SAME, UNCLEAR, ``added``, ``missing`` or empty.
+        notes: by row, such as another number of calls.
         differences: of workload, plan and environment, as what, before, after.
     """
 
@@ -122,6 +125,7 @@ class Changed(Part):
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
     verdict: tuple[str, ...]
+    notes: dict[int, str]
     differences: tuple[tuple[str, str, str], ...]
 
 

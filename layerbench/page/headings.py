@@ -138,6 +138,7 @@ def notes(bundle: Bundle) -> Iterator[str]:
     """What the records say that a reader should know, each once."""
     known: Mapping[str, str] = bundle.profile.absent if bundle.profile else {}
     yield from (f"{what} not measured: {why}" for what, why in known.items())
+    yield from _unlike(bundle)
     seen: set[str] = set()
     for record in (
         bundle.profile,
@@ -150,3 +151,22 @@ def notes(bundle: Bundle) -> Iterator[str]:
             if note not in seen:
                 seen.add(note)
                 yield note
+
+
+def _unlike(bundle: Bundle) -> Iterator[str]:
+    """What is not the same in all records, though model and input are."""
+    first = bundle.any_with_rows()
+    for record in (bundle.training, bundle.structure, bundle.memory):
+        if first is None or record is None or record is first:
+            continue
+        kind, ours = record.record, record.workload
+        for what in ("dtype", "mode", "memory_format", "compile", "weights"):
+            if getattr(ours, what) != getattr(first.workload, what):
+                yield (
+                    f"the {kind} is of another {what.replace('_', ' ')}: {getattr(ours, what)}, "
+                    f"not {getattr(first.workload, what)}"
+                )
+        room = getattr(record, "environment", None)
+        known = environment(bundle)
+        if room is not None and known is not None and room.device != known.device:
+            yield f"the {kind} is from another device: {room.device.name}"

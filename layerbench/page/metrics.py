@@ -69,11 +69,19 @@ def _time(rows: Sequence[PageRow], profile: Profile) -> Metric:
     number = profile.whole.n
     own = _mean(rows, lambda row: row.time.self_ if row.time else None)
     above = parents(rows)
+    functions: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
-        # What a module's own functions account for is shown as theirs.
         if row.kind == "function" and row.time and row.time.inclusive:
             own[index] = row.time.inclusive.mean
-            own[above[index]] = max(0.0, own[above[index]] - row.time.inclusive.mean)
+            functions.setdefault(above[index], []).append(index)
+    for module, found in functions.items():
+        # What a module's own functions account for is shown as theirs, as far as it is there:
+        # they were timed in forwards of their own.
+        taken = sum(own[index] for index in found)
+        fitting = min(1.0, own[module] / taken) if taken else 1.0
+        for index in found:
+            own[index] *= fitting
+        own[module] = max(0.0, own[module] - taken)
     return Metric(
         key="time",
         label="Time",

@@ -17,7 +17,7 @@ from layerbench.records import (
     StructureRow,
     TrainingRow,
 )
-from layerbench.tree import parent
+from layerbench.tree import ancestors, parent
 
 _Basis = LayerRow | StructureRow | MemoryRow | TrainingRow | ComparedRow
 
@@ -62,7 +62,7 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
     ]
     if not rows or rows[0].path:
         rows.insert(0, PageRow(path="", type=_model_type(bundle), depth=0))
-    return _with_missing([_with_shapes(row) for row in rows], bundle)
+    return _with_others([_with_shapes(row) for row in rows], bundle)
 
 
 def _model_type(bundle: Bundle) -> str:
@@ -99,34 +99,62 @@ def _with_shapes(row: PageRow) -> PageRow:
     )
 
 
-def _with_missing(rows: list[PageRow], bundle: Bundle) -> list[PageRow]:
-    """With the rows that only the baseline has, each at the end of what is below its parent."""
+def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
+    """With the rows that a comparison tells of and no row stands for.
+
+    Those are rows of the baseline only, and where there is no profile also rows of the contender
+    only, and containers that were timed on neither side. Each stands at the end of what is below
+    its parent.
+    """
     if bundle.comparison is None:
-        return rows
+        return list(rows)
+    there = {row.path for row in rows}
     before = {row.path: row for row in bundle.baseline.layers} if bundle.baseline else {}
-    for path in bundle.comparison.missing:
-        there = {row.path: index for index, row in enumerate(rows)}
+    below: dict[str, list[PageRow]] = {}
+
+    def add(path: str, kind: Literal["module", "missing"]) -> None:
         if path in there:
-            continue
-        above = path
-        while above and above not in there:
-            above = parent(above)
-        start = there.get(above, 0)
-        end = start + 1
-        while end < len(rows) and rows[end].depth > rows[start].depth:
-            end += 1
+            return
+        there.add(path)
+        above = parent(path)
+        add(above, "module")
         known = before.get(path)
-        rows.insert(
-            end,
-            PageRow(
-                path=path,
-                type=known.type if known else "",
-                depth=rows[start].depth + 1,
-                kind="missing",
-                calls=0,
-            ),
+        row = PageRow(
+            path=path, type=known.type if known else "", depth=_depth(path), kind=kind, calls=0
         )
-    return rows
+        below.setdefault(above, []).append(row)
+
+    for row in rows:
+        add(parent(row.path), "module")
+    for path in bundle.comparison.added:
+        add(path, "module")
+    for path in bundle.comparison.missing:
+        add(path, "missing")
+    return _in_tree_order([*rows, *(row for found in below.values() for row in found)])
+
+
+def _depth(path: str) -> int:
+    return path.count(".") + 1 if path else 0
+
+
+def _in_tree_order(rows: Sequence[PageRow]) -> list[PageRow]:
+    """Parents before their children, siblings as they, or what is below them, come."""
+    first: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        for path in (row.path, *ancestors(row.path)):
+            first.setdefault(path, index)
+    children: dict[str, list[PageRow]] = {}
+    for row in rows[1:]:
+        children.setdefault(parent(row.path), []).append(row)
+    for siblings in children.values():
+        siblings.sort(key=lambda row: first[row.path])
+    ordered: list[PageRow] = []
+    waiting = [rows[0]]
+    while waiting:
+        row = waiting.pop()
+        ordered.append(row)
+        waiting += reversed(children.get(row.path, []))
+    return ordered
 
 
 def columns(rows: Sequence[PageRow]) -> Rows:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from layerbench.page.form import Fold, Metric, Spread, Stats
+from layerbench.page.form import Changed, Fold, Metric, Spread, Stats
 from layerbench.page.metrics import rounded
 from layerbench.page.rows import PageRow, parents
 from layerbench.records import Bundle, Summary
@@ -53,7 +54,9 @@ def spreads_of(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Spread]:
             )
 
 
-def folds_of(rows: Sequence[PageRow], metrics: Sequence[Metric]) -> Iterator[Fold]:
+def folds_of(
+    rows: Sequence[PageRow], metrics: Sequence[Metric], changed: Changed | None
+) -> Iterator[Fold]:
     """Siblings of one type that follow each other, at least `FEWEST_FOLDED`."""
     children: dict[int, list[int]] = {}
     for index, above in enumerate(parents(rows)):
@@ -71,15 +74,17 @@ def folds_of(rows: Sequence[PageRow], metrics: Sequence[Metric]) -> Iterator[Fol
                 parent=above,
                 members=members,
                 type=type_,
-                stats={
-                    metric.key: found for metric in metrics if (found := _stats(metric, members))
-                },
+                stats=dict(_stats_of(metrics, members)),
+                verdicts=Counter(
+                    verdict for index in members if changed and (verdict := changed.verdict[index])
+                ),
             )
 
 
-def _stats(metric: Metric, members: Sequence[int]) -> Stats | None:
-    known = [value for index in members if (value := metric.values[index]) is not None]
-    if not known:
-        return None
-    total = rounded(sum(known)) if metric.area else None
-    return total, min(known), rounded(statistics.median(known)), max(known)
+def _stats_of(metrics: Sequence[Metric], members: Sequence[int]) -> Iterator[tuple[str, Stats]]:
+    for metric in metrics:
+        for key, values in ((metric.key, metric.values), (f"own {metric.key}", metric.own)):
+            known = [value for index in members if values and (value := values[index]) is not None]
+            if known:
+                total = rounded(sum(known)) if metric.area else None
+                yield key, (total, min(known), rounded(statistics.median(known)), max(known))

@@ -15,7 +15,7 @@ from layerbench.errors import LayerbenchError
 from layerbench.estimation.prediction import refuse_hopeless
 from layerbench.guards import memory_explained, on_device, refuse_too_large
 from layerbench.instruments.structure import first_line
-from layerbench.records import MemoryReport, Profile, Structure
+from layerbench.records import Ceilings, MemoryReport, Profile, Structure
 from layerbench.service.questions import ProfileQuestion, ViewQuestion
 from layerbench.watching import Offer, Watch
 from layerbench.weighing import weigh
@@ -56,13 +56,13 @@ def profile(question: ProfileQuestion, device_name: str | None, offer: Offer) ->
         )
         watch.step("memory", 0, 1)
         timed = assemble(workload, plan, [run])
-        ceilings = runner.ceilings(workload, plan, device)
+        ceilings, told = _ceilings(workload, plan, device)
         memory, notes = _memory(workload, device, built)
         watch.step("memory", 1, 1)
     found: Profile = timed.model_copy(
         update={
             "ceilings": ceilings,
-            "notes": (*timed.notes, *notes),
+            "notes": (*timed.notes, *told, *notes),
             "environment": timed.environment.model_copy(update={"command": _command(question)}),
         }
     )
@@ -91,6 +91,7 @@ def _command(question: ProfileQuestion) -> str:
     if size is not None:
         words.append(f"--input 3x{size[0]}x{size[1]}")
     words.append(f"--warmup {question.warmup} --iterations {question.iterations}")
+    words.append("--ceilings")
     return " ".join(words)
 
 
@@ -100,6 +101,16 @@ def _built(workload: Workload, device: Device) -> Built:
         refuse_too_large(workload, device, None)
         refuse_hopeless(workload, device, None)
         return on_device(zoo.build(workload), device)
+
+
+def _ceilings(
+    workload: Workload, plan: Plan, device: Device
+) -> tuple[Ceilings | None, tuple[str, ...]]:
+    """What the device can do, or why that is not told: the times are worth more than this."""
+    try:
+        return runner.ceilings(workload, plan, device), ()
+    except (LayerbenchError, RuntimeError, MemoryError) as error:
+        return None, (f"no ceilings: {first_line(error)}",)
 
 
 def _memory(

@@ -47,6 +47,8 @@ from layerbench.service.wiring import (
 
 # How many documents are kept as they were sent.
 KEPT = 64
+# Bytes of them all: a model of ten thousand rows takes some megabytes.
+MOST_KEPT = 64 * 2**20
 HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"
 STREAM = "text/event-stream"
@@ -77,6 +79,7 @@ class Documents:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[object, bytes] = OrderedDict()
+        self._bytes = 0
 
     def get(self, key: object) -> bytes | None:
         """One that is kept."""
@@ -87,9 +90,10 @@ class Documents:
 
     def keep(self, key: object, found: bytes) -> None:
         """Keep one, in place of the one that nobody has asked for longest."""
+        self._bytes += len(found) - len(self._kept.get(key, b""))
         self._kept[key] = found
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        while len(self._kept) > KEPT or (self._bytes > MOST_KEPT and len(self._kept) > 1):
+            self._bytes -= len(self._kept.popitem(last=False)[1])
 
     async def made(self, key: object, make: Callable[[], bytes]) -> bytes:
         """One that is kept, or else made now, in a thread."""

@@ -18,12 +18,16 @@ export function details(box, doc, node, tree) {
 /** @param {Doc} doc @param {Fold} fold */
 function ofFold(doc, fold) {
   const rows = doc.metrics
-    .filter((metric) => fold.stats[metric.key])
-    .map((metric) => {
-      const cells = fold.stats[metric.key].map((value) =>
-        h('td', {}, value === null ? '-' : units.text(value, metric.unit)),
+    .flatMap((metric) => [
+      { key: metric.key, label: metric.label, unit: metric.unit },
+      { key: `own ${metric.key}`, label: `Self ${metric.label === 'FLOPs' ? metric.label : metric.label.toLowerCase()}`, unit: metric.unit },
+    ])
+    .filter(({ key }) => fold.stats[key])
+    .map(({ key, label, unit }) => {
+      const cells = fold.stats[key].map((value) =>
+        h('td', {}, value === null ? '-' : units.text(value, unit)),
       );
-      return h('tr', {}, h('th', { scope: 'row' }, metric.label), ...cells);
+      return h('tr', {}, h('th', { scope: 'row' }, label), ...cells);
     });
   const head = h('tr', {}, ...['Figure', 'Total', 'Least', 'Median', 'Most'].map((name) => h('th', { scope: 'col' }, name)));
   return [
@@ -88,7 +92,8 @@ function compared(doc, row) {
       : `: ${units.ratio(ratio)} times ${changed.baseline}, 95 % interval ` +
         `${units.ratio(changed.low[row] ?? NaN)} to ${units.ratio(changed.high[row] ?? NaN)}; ` +
         `${units.seconds(changed.before[row] ?? NaN)} before, ${units.seconds(changed.after[row] ?? NaN)} now`;
-  return [h('p', {}, verdict, words)];
+  const note = changed.notes[row];
+  return [h('p', {}, verdict, words), ...(note ? [h('p', {}, note)] : [])];
 }
 
 /** @param {Spread} spread @param {number} row */

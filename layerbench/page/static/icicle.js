@@ -70,17 +70,22 @@ export class Icicle {
     this.blocks.clear();
     root.eachBefore((block) => this.blocks.set(block.data, block));
     this.whole = root.value ?? 0;
-    if (!this.blocks.has(this.top)) this.top = 0;
+    // What is nothing by this figure cannot be zoomed to.
+    if (!this.blocks.get(this.top)?.value) this.top = 0;
     this.draw();
     this.describe();
   }
 
-  /** @param {number} node */
+  /**
+   * @param {number} node
+   * @returns {boolean} whether there is anything to see of it
+   */
   zoomTo(node) {
-    if (!this.blocks.has(node) || !this.blocks.get(node)?.value) return;
+    if (!this.blocks.get(node)?.value) return false;
     this.top = node;
     this.draw();
     this.describe();
+    return true;
   }
 
   draw() {

@@ -17,6 +17,8 @@ const USUAL = ['vit', 'deit', 'swin', 'resnet'];
 let turn = 0;
 /** What is being asked for. */
 let pending = '';
+/** What the address asks for, as it was last followed. */
+let wished = '';
 
 const form = /** @type {HTMLFormElement} */ (the('.choose'));
 /** @param {string} name */
@@ -27,7 +29,7 @@ const bar = /** @type {HTMLProgressElement} */ (the('.choose progress'));
 
 /** @param {string} text */
 const status = (text) => {
-  the('.status').textContent = text;
+  if (the('.status').textContent !== text) the('.status').textContent = text;
 };
 /** @param {string} text */
 const problem = (text) => {
@@ -111,6 +113,7 @@ function address(some) {
     else given.delete(name);
   }
   history.replaceState(null, '', `#${given}`);
+  wished = JSON.stringify(['record', 'baseline', 'model', 'size', 'batch'].map((name) => given.get(name)));
 }
 
 /**
@@ -130,7 +133,7 @@ async function trying(work, anew = true) {
 
 /** @returns {Question} */
 function question() {
-  const height = Number(field('height').value);
+  const height = Number(field('height').value) || Number(field('wide').value);
   const wide = Number(field('wide').value) || height;
   return {
     architecture: field('model').value.trim(),
@@ -139,64 +142,128 @@ function question() {
   };
 }
 
+/** Whatever was begun before is no longer waited for; says whether that goes for the caller too. */
+function anew() {
+  const mine = (turn += 1);
+  return () => mine !== turn;
+}
+
 async function structure() {
   const wanted = question();
   // To leave the field and to press the button may be one and the same wish.
   if (!wanted.architecture || pending === JSON.stringify(wanted)) return;
   pending = JSON.stringify(wanted);
-  const mine = (turn += 1);
-  stopListening();
+  const stale = anew();
   status(`working out the structure of ${wanted.architecture}…`);
   measureButton.disabled = true;
   await trying(async () => {
     const doc = await (await post('/structures', wanted)).json();
-    if (mine !== turn) return;
+    if (stale()) return;
+    await leave();
     asked = wanted;
     address({ model: wanted.architecture, batch: String(wanted.batch_size), size: wanted.image_size?.join('x') ?? null, record: null, baseline: null, job: null });
     show(doc);
-    measureButton.disabled = false;
     status(`${doc.rows.path.length} rows`);
   });
-  if (mine === turn) pending = '';
+  if (stale()) return;
+  pending = '';
+  measureButton.disabled = !asked;
 }
 
 // --- measuring -----------------------------------------------------------------------------
 
-/** @param {boolean} refresh */
-async function measure(refresh) {
-  if (!asked) return;
+async function measure() {
+  if (!form.reportValidity()) return;
+  // What the form says now, not what it said when the tree was asked for.
+  if (JSON.stringify(question()) !== JSON.stringify(asked)) await structure();
+  if (!asked || JSON.stringify(question()) !== JSON.stringify(asked)) return;
+  const stale = anew();
   const body = { ...asked, iterations: Number(field('rounds').value) || 300 };
+  measureButton.disabled = true;
   await trying(async () => {
-    const answer = await post(`/profiles?refresh=${refresh}`, body);
-    const found = await answer.json();
-    if (answer.status === 202) await follow(found.id);
-    else show(found);
+    const found = await (await post('/profiles?refresh=true', body)).json();
+    if (stale()) await ask(`/jobs/${found.id}`, { method: 'DELETE' });
+    else await follow(found.id, stale);
   });
+  measureButton.disabled = !asked;
 }
 
-/** @param {string} id */
-async function follow(id) {
+/**
+ * Show what a measurement says, to its end.
+ * @param {string} id
+ * @param {() => boolean} stale whether something else is looked at by now
+ */
+async function follow(id, stale) {
   job = id;
   address({ job: id });
   measuring(true);
-  listening = new AbortController();
+  const mine = (listening = new AbortController());
+  /** @type {Doc | null} */ let before = null;
   let ended = { state: '', reason: '' };
   try {
-    const answer = await ask(`/jobs/${id}/events`, { signal: listening.signal });
-    await events(answer, (name, data) => {
-      if (name === 'state') ended = data;
-      heard(name, data);
-    });
+    for (let pause = 1; OPEN.includes(ended.state); pause = Math.min(2 * pause, MOST_PAUSE_S)) {
+      try {
+        const answer = await ask(`/jobs/${id}/events`, { signal: mine.signal });
+        await events(answer, (name, data) => {
+          if (stale()) return;
+          if (name === 'state') ended = data;
+          // To go back to if this comes to nothing.
+          if (name === 'rows' && viewer?.doc) before = before ?? structuredClone(viewer.doc);
+          heard(name, data);
+          pause = 1;
+        });
+      } catch (error) {
+        if (mine.signal.aborted || !(error instanceof TypeError)) throw error;
+      }
+      // All that is known is told again to who listens anew.
+      if (OPEN.includes(ended.state)) await later(pause, mine.signal);
+    }
+    if (stale()) return;
+    if (ended.state === 'done') {
+      const doc = await (await ask(`/jobs/${id}/document`)).json();
+      if (stale()) return;
+      show(doc);
+      status('measured');
+    } else {
+      if (before) show(before);
+      if (ended.state === 'cancelled') status('cancelled');
+      else problem(ended.reason || `the job is ${ended.state}`);
+    }
+    document.documentElement.dataset.job = ended.state;
   } finally {
-    measuring(false);
-    viewer?.mark(null);
+    if (job === id) {
+      job = null;
+      measuring(false);
+      viewer?.mark(null);
+    }
   }
-  if (ended.state === 'done') {
-    show(await (await ask(`/jobs/${id}/document`)).json());
-    status('measured');
-  } else if (ended.state === 'cancelled') status('cancelled');
-  else problem(ended.reason || `the job is ${ended.state}`);
-  document.documentElement.dataset.job = ended.state;
+}
+
+// Before anything is known, while it waits, and while it runs.
+const OPEN = ['', 'queued', 'running'];
+const MOST_PAUSE_S = 10;
+
+/**
+ * @param {number} seconds
+ * @param {AbortSignal} signal
+ * @returns {Promise<void>}
+ */
+function later(seconds, signal) {
+  return new Promise((done, failed) => {
+    setTimeout(done, seconds * 1000);
+    signal.addEventListener('abort', () => failed(new DOMException('no longer waited for', 'AbortError')));
+  });
+}
+
+/** What is measured for nobody any more is not measured. */
+async function leave() {
+  const id = job;
+  if (!id) return;
+  job = null;
+  listening?.abort();
+  measuring(false);
+  viewer?.mark(null);
+  await ask(`/jobs/${id}`, { method: 'DELETE' });
 }
 
 /** @param {boolean} on */
@@ -218,15 +285,11 @@ function heard(name, data) {
   } else if (name === 'progress') {
     bar.max = data.total || 1;
     bar.value = data.done;
-    status(`${data.phase} ${data.done} of ${data.total}`);
+    the('.count').textContent = `${data.done} of ${data.total}`;
+    // Said aloud, so only the phase.
+    status(data.phase);
   } else if (name === 'running') viewer?.mark(data.path ?? null);
   else if (name === 'rows') viewer?.times(data.rows, `so far: median of ${data.rounds} forwards`);
-}
-
-function stopListening() {
-  listening?.abort();
-  listening = null;
-  job = null;
 }
 
 // --- records -------------------------------------------------------------------------------
@@ -263,18 +326,29 @@ async function records() {
 
 /** @param {string} id */
 function openRecord(id) {
-  return trying(async () => {
-    show(await (await ask(`/records/${id}/document`)).json());
-    address({ record: id, baseline: null, model: null, size: null, batch: null, job: null });
-    measureButton.disabled = true;
-  });
+  return openStored(`/records/${id}/document`, { record: id, baseline: null });
 }
 
 /** @param {string} baseline @param {string} contender */
 function openComparison(baseline, contender) {
+  const path = `/comparison?baseline=${baseline}&contender=${contender}`;
+  return openStored(path, { record: contender, baseline });
+}
+
+/**
+ * @param {string} path
+ * @param {Record<string, string | null>} at
+ */
+function openStored(path, at) {
+  const stale = anew();
   return trying(async () => {
-    show(await (await ask(`/comparison?baseline=${baseline}&contender=${contender}`)).json());
-    address({ record: contender, baseline, model: null, size: null, batch: null, job: null });
+    const doc = await (await ask(path)).json();
+    if (stale()) return;
+    await leave();
+    asked = null;
+    address({ ...at, model: null, size: null, batch: null, job: null });
+    show(doc);
+    status('');
     measureButton.disabled = true;
   });
 }
@@ -288,36 +362,55 @@ async function names() {
 }
 
 async function begin() {
-  const given = new URLSearchParams(location.hash.slice(1));
   form.addEventListener('submit', (event) => {
     event.preventDefault();
     structure();
   });
   // Choosing one from the list is enough.
   field('model').addEventListener('change', () => structure());
-  measureButton.addEventListener('click', () => measure(true));
+  measureButton.addEventListener('click', () => measure());
   cancelButton.addEventListener('click', () => job && trying(async () => void (await ask(`/jobs/${job}`, { method: 'DELETE' }))));
   the('.keys').addEventListener('click', () => /** @type {HTMLDialogElement} */ (the('.help')).showModal());
+  the('[name=records]').addEventListener('click', () => {
+    the('.records').hidden = false;
+    the('.viewer').hidden = true;
+  });
+  window.addEventListener('hashchange', () => wish());
   trying(names, false);
-  const [height, wide] = (given.get('size') ?? '').split('x');
-  field('height').value = height ?? '';
-  field('wide').value = wide ?? '';
-  field('batch').value = given.get('batch') ?? '1';
-  const [record, baseline, model, running] = ['record', 'baseline', 'model', 'job'].map((name) => given.get(name));
-  if (record && baseline) await openComparison(baseline, record);
-  else if (record) await openRecord(record);
-  else if (model) {
-    field('model').value = model;
-    await structure();
-    if (running) await trying(() => follow(running));
-  }
+  await wish();
   await trying(async () => {
+    status(the('.status').textContent || 'reading records…');
     const some = await records();
+    the('[name=records]').hidden = !some;
+    if (the('.status').textContent === 'reading records…') status('');
     if (viewer) return;
     the('.records').hidden = !some;
     if (!the('.problem').textContent) status('choose a model, or type its name');
   }, false);
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}
+
+/** What the address asks for. */
+async function wish() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const [record, baseline, model, running] = ['record', 'baseline', 'model', 'job'].map((name) => given.get(name));
+  const what = JSON.stringify([record, baseline, model, given.get('size'), given.get('batch')]);
+  if (viewer && what === wished) {
+    viewer.reread();
+    return;
+  }
+  if (record && baseline) await openComparison(baseline, record);
+  else if (record) await openRecord(record);
+  else if (model) {
+    const [height, wide] = (given.get('size') ?? '').split('x');
+    field('height').value = height ?? '';
+    field('wide').value = wide ?? '';
+    field('batch').value = given.get('batch') ?? '1';
+    field('model').value = model;
+    await structure();
+    const shown = turn;
+    if (running && asked?.architecture === model) await trying(() => follow(running, () => turn !== shown));
+  }
 }
 
 begin();

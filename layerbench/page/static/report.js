@@ -6,6 +6,7 @@ import { Viewer } from 'layerbench/viewer';
 const doc = JSON.parse(the('#document').textContent ?? '');
 document.title = `${doc.title}: layerbench`;
 the('.keys').addEventListener('click', () => /** @type {HTMLDialogElement} */ (the('.help')).showModal());
-new Viewer(the('.viewer'), doc, () => {});
+const viewer = new Viewer(the('.viewer'), doc, () => {});
+window.addEventListener('hashchange', () => viewer.reread());
 // For who waits until there is something to see.
 document.documentElement.dataset.ready = String(Math.round(performance.now()));

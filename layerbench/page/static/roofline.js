@@ -6,7 +6,8 @@ import * as units from 'layerbench/units';
 const MARGIN = { left: 62, right: 22, top: 24, bottom: 40 };
 const HEIGHT = 320;
 const NEAR_PX = 12;
-const COLOURS = { compute: '#b45309', memory: '#1d4ed8', none: '#4b5563' };
+// Seen on light and on dark.
+const COLOURS = { compute: '#d97706', memory: '#3b82f6', none: '#7c8796' };
 
 /** @typedef {Roofline['points'][number]} Point */
 
@@ -108,10 +109,10 @@ export class RooflineView {
     const ink = getComputedStyle(this.box).color;
     this.axes(pen, width, x, y, ink);
     this.ceilings(pen, x, y, ink);
-    const longest = Math.max(...this.points.map((point) => this.time(point)), 1e-12);
+    const longest = this.points.reduce((most, point) => Math.max(most, this.time(point)), 1e-12);
     for (const point of this.points) {
       const r = 2 + 9 * Math.sqrt(this.time(point) / longest);
-      pen.fillStyle = `${COLOURS[point.bound === 'compute' || point.bound === 'memory' ? point.bound : 'none']}99`;
+      pen.fillStyle = `${COLOURS[point.bound === 'compute' || point.bound === 'memory' ? point.bound : 'none']}bb`;
       pen.beginPath();
       if (point.bound === 'memory') pen.rect(x.at(point.intensity) - r, y.at(point.rate) - r, 2 * r, 2 * r);
       else pen.arc(x.at(point.intensity), y.at(point.rate), r, 0, 7);
@@ -193,8 +194,10 @@ export class RooflineView {
  * @returns {LogScale}
  */
 function logScale(values, from, to) {
-  const low = 10 ** Math.floor(Math.log10(Math.min(...values) * 0.9));
-  const high = 10 ** Math.ceil(Math.log10(Math.max(...values) * 1.1));
+  const least = values.reduce((a, b) => Math.min(a, b), Infinity);
+  const most = values.reduce((a, b) => Math.max(a, b), 0);
+  const low = 10 ** Math.floor(Math.log10(least * 0.9));
+  const high = 10 ** Math.ceil(Math.log10(most * 1.1));
   const span = Math.log(high / low) || 1;
   const ticks = [];
   for (let tick = low; tick <= high * 1.01; tick *= 10) ticks.push(Number(tick.toPrecision(1)));

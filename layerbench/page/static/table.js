@@ -26,6 +26,7 @@ const MOST_ROWS = 150;
  * @property {(node: number) => {name: string, type: string, kind: string, note: string}} named
  * @property {(node: number) => boolean} inner whether it has children
  * @property {(node: number) => boolean} open
+ * @property {() => boolean} closes whether rows can be closed now
  * @property {(node: number) => boolean} running
  */
 
@@ -65,6 +66,8 @@ export class Table {
     const { signal } = this.ended;
     box.addEventListener('scroll', () => this.draw(), { passive: true, signal });
     this.body.addEventListener('click', (event) => this.clicked(event), { signal });
+    // However the focus came there.
+    this.body.addEventListener('focusin', (event) => this.focused(event), { signal });
     this.body.addEventListener('keydown', (event) => this.pressed(event), { signal });
     this.watch = new ResizeObserver(() => this.draw());
     this.watch.observe(box);
@@ -127,6 +130,17 @@ export class Table {
     this.refresh();
   }
 
+  /**
+   * Some rows anew, if they are in sight.
+   * @param {number[]} nodes
+   */
+  renew(nodes) {
+    for (const node of nodes) {
+      const element = this.live.get(node);
+      if (element) this.fill(element, node);
+    }
+  }
+
   /** Everything in sight anew. */
   refresh() {
     this.fresh = true;
@@ -135,6 +149,8 @@ export class Table {
   }
 
   draw() {
+    // A row that is taken off the page, or used for another, would take the focus with it.
+    const focused = this.body.contains(document.activeElement);
     const top = Math.max(0, this.box.scrollTop - this.head.offsetHeight);
     const first = Math.max(0, Math.floor(top / HEIGHT) - OVERSCAN);
     const number = Math.min(MOST_ROWS, Math.ceil(this.box.clientHeight / HEIGHT) + 2 * OVERSCAN);
@@ -165,6 +181,30 @@ export class Table {
     }
     for (const element of this.spare) element.remove();
     this.spare = [];
+    this.inOrder(wanted);
+    const here = this.live.get(this.nodes[this.active]);
+    if (focused && here && document.activeElement !== here) here.focus({ preventScroll: true });
+  }
+
+  /**
+   * Elements in the order of their rows, for who reads them one after the other.
+   * @param {number[]} wanted
+   */
+  inOrder(wanted) {
+    const focused = document.activeElement;
+    const elements = wanted
+      .sort((a, b) => a - b)
+      .map((at) => /** @type {HTMLElement} */ (this.live.get(this.nodes[at])));
+    const middle = elements.findIndex((element) => element === focused);
+    // The one with the focus stays where it is: moved, it would lose it.
+    if (middle >= 0) {
+      for (let at = middle - 1; at >= 0; at -= 1) {
+        if (elements[at].nextSibling !== elements[at + 1]) elements[at + 1].before(elements[at]);
+      }
+    }
+    for (let at = Math.max(1, middle + 1); at < elements.length; at += 1) {
+      if (elements[at - 1].nextSibling !== elements[at]) elements[at - 1].after(elements[at]);
+    }
   }
 
   rowElement() {
@@ -205,8 +245,6 @@ export class Table {
     if (source.inner(node)) element.setAttribute('aria-expanded', String(source.open(node)));
     else element.removeAttribute('aria-expanded');
     element.className = `row ${kind}${source.running(node) ? ' running' : ''}`;
-    if (source.running(node)) element.setAttribute('aria-busy', 'true');
-    else element.removeAttribute('aria-busy');
     this.columns.forEach((column, index) => {
       const cell = /** @type {HTMLElement} */ (element.children[index]);
       if (index === 0) {
@@ -261,6 +299,14 @@ export class Table {
   rowOf(event) {
     const target = /** @type {Element} */ (event.target).closest('[data-at]');
     return target instanceof HTMLElement ? Number(target.dataset.at) : -1;
+  }
+
+  /** @param {Event} event */
+  focused(event) {
+    const at = this.rowOf(event);
+    if (at < 0 || at === this.active) return;
+    this.active = at;
+    for (const [node, element] of this.live) element.tabIndex = node === this.nodes[at] ? 0 : -1;
   }
 
   /** @param {MouseEvent} event */
@@ -318,10 +364,11 @@ export class Table {
 
   /** @param {number} at @param {number} node */
   outward(at, node) {
-    if (this.source.inner(node) && this.source.open(node)) {
+    if (this.source.inner(node) && this.source.open(node) && this.source.closes()) {
       this.told.toggle(node, false);
       return;
     }
+    if (this.levels[at] === 1) return;
     let above = at;
     while (above > 0 && this.levels[above] >= this.levels[at]) above -= 1;
     this.walk(above);

@@ -26,7 +26,7 @@ export class TimelineView {
     this.slider.addEventListener('input', () => this.show(Number(this.slider.value)));
     this.watch = new ResizeObserver(() => this.plot.setSize({ width: Math.max(120, box.clientWidth), height: HEIGHT }));
     this.watch.observe(box);
-    this.show(this.line.most.indexOf(Math.max(...this.line.most)));
+    this.show(this.line.most.indexOf(this.line.most.reduce((a, b) => Math.max(a, b), 0)));
   }
 
   remove() {
@@ -55,8 +55,8 @@ export class TimelineView {
       ],
       series: [
         { label: 'stretch', value: (/** @type {any} */ _, /** @type {number | null} */ at) => (at === null ? '' : this.named(at)) },
-        { label: 'at most', stroke: '#c13f24', width: 1.5, value: (/** @type {any} */ _, /** @type {number | null} */ v) => text(v) },
-        { label: 'at its end', stroke: '#1d4ed8', dash: [5, 4], value: (/** @type {any} */ _, /** @type {number | null} */ v) => text(v) },
+        { label: 'at most', stroke: '#e0603f', width: 1.5, value: (/** @type {any} */ _, /** @type {number | null} */ v) => text(v) },
+        { label: 'at its end', stroke: '#3b82f6', dash: [5, 4], value: (/** @type {any} */ _, /** @type {number | null} */ v) => text(v) },
       ],
     };
   }

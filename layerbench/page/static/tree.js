@@ -52,6 +52,8 @@ export class Tree {
       }
       this.foldedKids.set(fold.parent, kids);
     }
+    /** @type {{query: string, exact: number[], near: Set<number>} | undefined} */
+    this.last = undefined;
     this.words = path.map((name, row) => `${name} ${doc.rows.type[row]}`.toLowerCase());
   }
 
@@ -151,8 +153,19 @@ export class Tree {
     return { nodes, levels: nodes.map(() => 1), matches: nodes.length };
   }
 
+  /**
+   * Whether a search shows something below a row.
+   * @param {string} query
+   * @param {number} row
+   */
+  leads(query, row) {
+    const { near } = this.matching(query.trim().toLowerCase());
+    return this.children[row].some((child) => near.has(child));
+  }
+
   /** @param {string} query */
   matching(query) {
+    if (this.last?.query === query) return this.last;
     /** @type {number[]} */ const exact = [];
     /** @type {Set<number>} */ const near = new Set();
     for (let row = 0; row < this.size; row += 1) {
@@ -160,7 +173,8 @@ export class Tree {
       exact.push(row);
       for (let at = row; at >= 0 && !near.has(at); at = this.parent[at]) near.add(at);
     }
-    return { exact, near };
+    this.last = { query, exact, near };
+    return this.last;
   }
 }
 

@@ -55,6 +55,7 @@ interface Fold {
   members: number[];
   type: string;
   stats: Record<string, [number | null, number, number, number]>;
+  verdicts: Record<string, number>;
 }
 
 interface Changed {
@@ -68,6 +69,7 @@ interface Changed {
   low: (number | null)[];
   high: (number | null)[];
   verdict: string[];
+  notes: Record<string, string>;
   differences: [string, string, string][];
 }
 

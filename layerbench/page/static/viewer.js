@@ -14,6 +14,9 @@ import * as units from 'layerbench/units';
 
 const MARKS = /** @type {Record<string, string>} */ ({ noisy: '~ noisy', drifting: '> drifting' });
 const OWN = 'own ';
+// The model itself, whose path is empty, in the address.
+const ROOT = '.';
+const REMEMBERED_MS = 200;
 
 export class Viewer {
   /**
@@ -107,7 +110,8 @@ export class Viewer {
 
   /** @param {string} key */
   sortable(key) {
-    return this.figures().has(key) || ['type', 'calls', 'ratio', 'changed', 'verdict'].includes(key);
+    const others = ['calls', 'inputs', 'outputs', 'ratio', 'changed', 'verdict'];
+    return this.figures().has(key) || others.includes(key);
   }
 
   heatKey() {
@@ -119,16 +123,16 @@ export class Viewer {
   }
 
   controls() {
-    const { root, state } = this;
+    const { root } = this;
     const { signal } = this.own;
     /** @param {string} selector @param {string} type @param {(target: any) => void} action */
     const on = (selector, type, action) => {
       the(selector, root).addEventListener(type, (event) => action(event.target), { signal });
     };
     const search = /** @type {HTMLInputElement} */ (the('.search', root));
-    search.value = state.query;
+    search.value = this.state.query;
     on('.search', 'input', (target) => {
-      state.query = target.value;
+      this.state.query = target.value;
       this.refresh();
       this.remember();
     });
@@ -137,24 +141,33 @@ export class Viewer {
     on('.width', 'change', (target) => this.set({ width: target.value }));
     for (const name of /** @type {const} */ (['folding', 'flat', 'log'])) {
       const box = /** @type {HTMLInputElement} */ (the(`.${name}`, root));
-      box.checked = state[name];
+      box.checked = this.state[name];
       on(`.${name}`, 'change', (target) => {
-        if (name === 'flat' && target.checked && !state.sort) this.sortBy(this.heatKey());
+        if (name === 'flat' && target.checked && !this.state.sort) this.sortBy(this.heatKey());
         if (name === 'folding') this.refold(target.checked);
         this.set({ [name]: target.checked });
       });
     }
     document.addEventListener('keydown', (event) => this.pressed(event), { signal });
+    window.addEventListener('pagehide', () => this.address(), { signal });
   }
 
   /** @param {Partial<states.State>} some */
   set(some) {
     Object.assign(this.state, some);
     this.heatLegend();
-    this.table?.setColumns(this.columns());
+    this.recolumn();
     this.layout();
     this.refresh();
     this.remember();
+  }
+
+  /** New columns, if they are others: the focus may be in one. */
+  recolumn() {
+    const columns = this.columns();
+    const known = this.table?.columns.map((column) => column.key).join();
+    if (columns.map((column) => column.key).join() === known && this.table) this.table.columns = columns;
+    else this.table?.setColumns(columns);
   }
 
   choices() {
@@ -167,7 +180,8 @@ export class Viewer {
     width.replaceChildren(...widths.map((metric) => h('option', { value: metric.key }, metric.label)));
     width.value = this.widthKey();
     const depth = /** @type {HTMLSelectElement} */ (the('.depth', this.root));
-    const deepest = Math.max(...doc.rows.depth, 1);
+    const deepest = doc.rows.depth.reduce((a, b) => Math.max(a, b), 1);
+    if (!(Number(this.state.depth) <= deepest)) this.state.depth = 'all';
     const levels = Array.from({ length: deepest }, (_, level) => h('option', { value: String(level + 1) }, String(level + 1)));
     depth.replaceChildren(...levels, h('option', { value: 'all' }, 'all'));
     depth.value = this.state.depth;
@@ -191,6 +205,7 @@ export class Viewer {
       {
         named: (node) => this.named(node),
         inner: (node) => this.inner(node),
+        closes: () => !this.state.query,
         open: (node) => Boolean(this.state.query) || /** @type {Set<number>} */ (this.open).has(node),
         running: (node) => node === this.marked,
       },
@@ -220,6 +235,7 @@ export class Viewer {
     const metric = this.metric(this.widthKey());
     the('.icicle', this.root).hidden = !metric?.area.length;
     if (metric) this.icicle.layout(metric.label);
+    this.state.zoom = this.icicle.top ? this.nameOf(this.icicle.top) : '';
     this.crumbs();
   }
 
@@ -249,7 +265,9 @@ export class Viewer {
   /** @param {number} node */
   inner(node) {
     const tree = /** @type {Tree} */ (this.tree);
-    return !this.state.flat && tree.kids(node, this.state.folding && !this.state.query).length > 0;
+    const { flat, folding, query } = this.state;
+    if (flat) return false;
+    return query.trim() ? tree.leads(query, node) : tree.kids(node, folding).length > 0;
   }
 
   /** @param {string} key @param {number} node @returns {number | null} */
@@ -369,11 +387,31 @@ export class Viewer {
       return value == null ? '' : text(value);
     };
     return [
-      { key: 'changed', label: 'Verdict', width: '6.5rem', left: true, text: (node) => changed.verdict[node] ?? '', mark: (node) => changed.verdict[node] ?? '' },
+      { key: 'changed', label: 'Verdict', width: '6.5rem', left: true, text: (node) => this.verdictsOf(changed, node), mark: (node) => changed.verdict[node] ?? '' },
       { key: 'ratio', label: 'Ratio', title: 'Now over before', width: '5rem', text: shown(changed.ratio, units.ratio) },
-      { key: 'before', label: 'Before', title: changed.baseline, width: '6rem', wide: true, text: shown(changed.before, (value) => units.seconds(value)), },
-      { key: 'after', label: 'Now', title: changed.contender, width: '6rem', text: shown(changed.after, (value) => units.seconds(value)), colour: (node) => (this.heatKey() === 'after' ? this.colour(node) : ''), },
+      { key: 'before', label: 'Before', title: changed.baseline, width: '6rem', wide: true, text: shown(changed.before, (value) => units.seconds(value)), ...this.heated('before', changed.before) },
+      { key: 'after', label: 'Now', title: changed.contender, width: '6rem', text: shown(changed.after, (value) => units.seconds(value)), ...this.heated('after', changed.after) },
     ];
+  }
+
+  /**
+   * Bar and colour of a column, while the heat is by it.
+   * @param {string} key
+   * @param {(number | null)[]} values
+   */
+  heated(key, values) {
+    const here = () => this.heatKey() === key;
+    return {
+      bar: (/** @type {number} */ node) => (here() ? this.heat?.place(values[node] ?? 0) ?? 0 : null),
+      colour: (/** @type {number} */ node) => (here() ? this.colour(node) : ''),
+    };
+  }
+
+  /** @param {Changed} changed @param {number} node */
+  verdictsOf(changed, node) {
+    const fold = this.tree?.fold(node);
+    if (!fold) return changed.verdict[node] ?? '';
+    return Object.entries(fold.verdicts).map(([verdict, count]) => `${count} ${verdict}`).join(', ');
   }
 
   // --- acting --------------------------------------------------------------------------
@@ -382,6 +420,12 @@ export class Viewer {
   key(node) {
     const { sort } = this.state;
     const { changed, rows, spreads } = /** @type {Doc} */ (this.doc);
+    const fold = this.tree?.fold(node);
+    if (fold && (sort === 'ratio' || sort === 'changed')) {
+      // By the one that counts most.
+      const all = fold.members.map((row) => (sort === 'ratio' ? changed?.ratio[row] : changed?.verdict[row]));
+      return all.reduce((most, one) => (one != null && (most == null || one > most) ? one : most), null) ?? null;
+    }
     if (sort === 'ratio') return changed?.ratio[node] ?? null;
     if (sort === 'changed') return changed?.verdict[node] || null;
     if (sort === 'before' || sort === 'after') return changed?.[sort][node] ?? null;
@@ -398,7 +442,9 @@ export class Viewer {
     table.sorted(state.sort || 'name', state.sort ? state.up : true);
     table.show(seen.nodes, seen.levels);
     const found = state.query ? `${units.count(seen.matches)} of ${units.count(tree.size)} rows match` : `${units.count(tree.size)} rows`;
-    the('.found', this.root).textContent = found;
+    const told = the('.found', this.root);
+    // Said aloud each time that it is written.
+    if (told.textContent !== found) told.textContent = found;
   }
 
   /** @param {string} key */
@@ -425,6 +471,7 @@ export class Viewer {
    */
   nodeOf(name) {
     const tree = /** @type {Tree} */ (this.tree);
+    if (name === ROOT) return 0;
     const row = tree.at.get(name.replace(/\*$/, '')) ?? -1;
     return name.endsWith('*') ? tree.foldOf.get(row) ?? -1 : row;
   }
@@ -433,21 +480,26 @@ export class Viewer {
   nameOf(node) {
     const { path } = /** @type {Doc} */ (this.doc).rows;
     const fold = this.tree?.fold(node);
-    return fold ? `${path[fold.members[0]]}*` : path[node];
+    return fold ? `${path[fold.members[0]]}*` : path[node] || ROOT;
   }
 
   /** @param {number} node @param {boolean} open */
   toggle(node, open) {
     if (this.state.query || this.open?.has(node) === open) return;
+    this.flipNoted(node);
+    this.refresh();
+    this.table?.reveal(node, this.table.body.contains(document.activeElement));
+    this.remember();
+  }
+
+  /** @param {number} node */
+  flipNoted(node) {
     this.flip(node);
     const name = this.nameOf(node);
     const { flipped } = this.state;
     const at = flipped.indexOf(name);
     if (at >= 0) flipped.splice(at, 1);
     else flipped.push(name);
-    this.refresh();
-    this.table?.reveal(node, this.table.body.contains(document.activeElement));
-    this.remember();
   }
 
   /** @param {number} node */
@@ -456,8 +508,12 @@ export class Viewer {
     const above = tree.above(node, this.state.folding)[0];
     if (above === undefined) return;
     for (const sibling of tree.kids(above, this.state.folding)) {
-      if (tree.kids(sibling, this.state.folding).length) this.toggle(sibling, true);
+      const inner = tree.kids(sibling, this.state.folding).length > 0;
+      if (inner && !this.open?.has(sibling)) this.flipNoted(sibling);
     }
+    this.refresh();
+    this.table?.reveal(node, true);
+    this.remember();
   }
 
   /** @param {string} depth */
@@ -482,7 +538,9 @@ export class Viewer {
     this.state.selected = tree.fold(node) ? '' : this.nameOf(node);
     if (reveal) {
       if (!this.state.query && !this.state.flat) {
-        for (const above of tree.above(node, this.state.folding)) this.open?.add(above);
+        for (const above of tree.above(node, this.state.folding)) {
+          if (!this.open?.has(above)) this.flipNoted(above);
+        }
         this.refresh();
       }
       this.table?.reveal(node, false);
@@ -505,8 +563,7 @@ export class Viewer {
 
   /** @param {number} node */
   zoom(node) {
-    if (!this.icicle || this.tree?.fold(node)) return;
-    this.icicle.zoomTo(node);
+    if (!this.icicle || this.tree?.fold(node) || !this.icicle.zoomTo(node)) return;
     this.state.zoom = node ? this.nameOf(node) : '';
     this.crumbs();
     this.remember();
@@ -523,7 +580,9 @@ export class Viewer {
       button.addEventListener('click', () => this.zoom(node));
       return h('li', {}, button);
     });
-    the('.crumbs ol', this.root).replaceChildren(...items);
+    const zoom = h('button', { type: 'button' }, 'Zoom to the row');
+    zoom.addEventListener('click', () => this.zoom(Math.max(0, this.selected ?? 0)));
+    the('.crumbs ol', this.root).replaceChildren(...items, h('li', { class: 'apart' }, zoom));
   }
 
   // --- tabs ----------------------------------------------------------------------------
@@ -596,8 +655,9 @@ export class Viewer {
       this.icicle.running = node;
       this.icicle.draw();
     }
+    const before = this.marked;
     this.markRow();
-    this.table?.refresh();
+    this.table?.renew([before, this.marked]);
   }
 
   /** The row that runs, or the closed one that it is in. */
@@ -635,6 +695,10 @@ export class Viewer {
       metric.own[row] = own;
       metric.area[row] = Math.max(0, own);
     }
+    for (const fold of doc.folds) {
+      summed(fold, 'time', metric.values);
+      summed(fold, `${OWN}time`, metric.own);
+    }
     this.set({});
     this.showDetails(Math.max(0, this.selected ?? 0));
   }
@@ -645,7 +709,11 @@ export class Viewer {
   pressed(event) {
     const target = /** @type {HTMLElement} */ (event.target);
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (target.matches('input, select, textarea') && event.key !== 'Escape') return;
+    if (/** @type {HTMLDialogElement} */ (the('.help', this.root)).open) return;
+    const typing = target.matches('input:not([type=checkbox], [type=range]), select, textarea');
+    if (typing && event.key !== 'Escape') return;
+    const off = /** @type {HTMLInputElement} */ (the('.single', this.root));
+    if (!off.checked && event.key.length === 1) return;
     const selected = Math.max(0, this.selected ?? 0);
     /** @type {Record<string, () => void>} */
     const keys = {
@@ -676,13 +744,48 @@ export class Viewer {
     this.remember();
   }
 
+  /** Soon: browsers bear only so many changes of the address. */
   remember() {
+    window.clearTimeout(this.soon);
+    this.soon = window.setTimeout(() => this.address(), REMEMBERED_MS);
+    this.changed();
+  }
+
+  address() {
+    window.clearTimeout(this.soon);
     const given = new URLSearchParams(location.hash.slice(1));
     states.write(this.state, given);
     const hash = given.toString();
     if (hash !== location.hash.slice(1)) history.replaceState(null, '', hash ? `#${hash}` : location.pathname + location.search);
-    this.changed();
   }
+
+  /** What the address says now, which somebody has changed. */
+  reread() {
+    this.state = states.read(new URLSearchParams(location.hash.slice(1)));
+    const search = /** @type {HTMLInputElement} */ (the('.search', this.root));
+    search.value = this.state.query;
+    for (const name of /** @type {const} */ (['folding', 'flat', 'log'])) {
+      /** @type {HTMLInputElement} */ (the(`.${name}`, this.root)).checked = this.state[name];
+    }
+    if (this.doc) this.setDoc(this.doc);
+  }
+}
+
+/**
+ * Figures of a fold that come in while it is measured; those of a record are Python's.
+ * @param {Fold} fold
+ * @param {string} key
+ * @param {(number | null)[]} values
+ */
+function summed(fold, key, values) {
+  const known = fold.members.flatMap((row) => values[row] ?? []).sort((a, b) => a - b);
+  if (!known.length) {
+    delete fold.stats[key];
+    return;
+  }
+  const middle = (known[(known.length - 1) >> 1] + known[known.length >> 1]) / 2;
+  const total = known.reduce((sum, one) => sum + one, 0);
+  fold.stats[key] = [total, known[0], middle, known[known.length - 1]];
 }
 
 /** @param {string} path */
