@@ -56,12 +56,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", choices=[*BENCHMARKS, []], default=[*BENCHMARKS])
+    parser.add_argument("what", nargs="*", choices=[*BENCHMARKS, []], default=[])
     parser.add_argument("--seconds", type=float, default=30.0, help="of requests, of stretches")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
     parser.add_argument("--repeats", type=int, default=10, help="of a measurement")
     given = parser.parse_args()
-    for what in given.what:
+    for what in given.what or BENCHMARKS:
         BENCHMARKS[what](given)
 
 

@@ -47,7 +47,6 @@ _MEASURED = {
 }
 _MEASURED_OF_A_ROW = {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}
 _MEASURED_OF_A_STEP = {"forward", "forward_self", "backward", "backward_self"}
-_MEASURED_OF_MEMORY = ("environment", "process", "allocator", "notes")
 _VERSIONS = {"torch", "layerbench"}
 
 
@@ -96,10 +95,9 @@ def _(record: Structure) -> dict[str, Any]:
 
 @half.register
 def _(record: MemoryReport) -> dict[str, Any]:
-    exclude: dict[str, Any] = dict.fromkeys(_MEASURED_OF_MEMORY, True)
-    # Records of before have none.
-    exclude["timeline"] = {"__all__": {"changes"}}
-    return record.model_dump(mode="json", by_alias=True, exclude=exclude)
+    return record.model_dump(
+        mode="json", by_alias=True, exclude={"environment", "process", "allocator", "notes"}
+    )
 
 
 @half.register
