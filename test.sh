@@ -22,7 +22,11 @@ step() {
 
 step 'ruff check' ruff check
 step 'ruff format' ruff format --check
-step 'mypy --strict' mypy --strict --package layerbench
+# While the others run; what it says comes at the end.
+types=$(mktemp)
+trap 'rm -f "$types"' EXIT
+mypy --strict --package layerbench >"$types" 2>&1 &
+checking=$!
 step 'import-linter' lint-imports
 step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh ./*/*/*.sh .ci/run
 # Beside each other, a process a core, four at most: each loads torch. More threads would only wait
@@ -30,6 +34,12 @@ step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh ./*/*/*.sh .ci/r
 : "${OMP_NUM_THREADS:=1}"
 export OMP_NUM_THREADS
 step pytest "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
+
+if ! wait "$checking"; then
+    printf '== mypy --strict\n'
+    cat "$types"
+    failed="$failed${failed:+,} mypy --strict"
+fi
 
 # Nothing follows pytest's own summary unless something failed.
 [ -z "$failed" ] || printf '== failed:%s\n' "$failed"

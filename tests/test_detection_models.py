@@ -181,9 +181,13 @@ def small(name: str) -> nn.Module:
     return model
 
 
-def once(inference: forecast._Inference, call: Callable[[], object]) -> NDArray[np.float64]:
+def once(
+    inference: forecast._Inference,
+    call: Callable[[], object],
+    at_first: Callable[[], object] | None = None,
+) -> NDArray[np.float64]:
     """Instead of several forwards; the whole of it is tested with smaller detectors."""
-    return np.array([forecast._timed(PerfCounter(), call)])
+    return np.array([forecast._timed(PerfCounter(), at_first or call)])
 
 
 @every_detector
