@@ -300,8 +300,7 @@ def test_a_key_is_asked_for_once(page, tmp_path):
     assert set(asked) == {"This service wants an API key:"}
 
 
-@pytest.mark.parametrize("at", ["", "model=told"], ids=["records", "model"])
-@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize(("at", "width"), [("", 390), ("model=told", 1400)])
 def test_everybody_can_use_it(opened, at, width):
     from axe_playwright_python.sync_playwright import Axe
 
