@@ -29,12 +29,11 @@ mypy --strict --package layerbench >"$types" 2>&1 &
 checking=$!
 step 'import-linter' lint-imports
 step 'shellcheck' shellcheck --external-sources ./*.sh ./*/*.sh ./*/*/*.sh .ci/run
-# Beside each other, four at most: each loads torch. One more than there are cores, as some tests
-# wait for processes of their own. More threads would only wait for each other.
-processes=$("$PYTHON" -c 'import os; print(min(4, 1 + len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 4)')
+# Beside each other, a process a core, four at most: each loads torch. More threads would only wait
+# for each other.
 : "${OMP_NUM_THREADS:=1}"
 export OMP_NUM_THREADS
-step pytest "$PYTHON" -m pytest --numprocesses "$processes" --dist worksteal "$@"
+step pytest "$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal "$@"
 
 if ! wait "$checking"; then
     printf '== mypy --strict\n'
