@@ -21,29 +21,33 @@ LISTENING = "Where it listens"
 MEASURING = "How it measures"
 LIMITS = "What it bears"
 
+# `view` has them too: it is the same server.
+Host = Annotated[
+    str,
+    typer.Option(help="Any but a loopback address takes an API key.", rich_help_panel=LISTENING),
+]
+Port = Annotated[int, typer.Option(help="0: any free one.", rich_help_panel=LISTENING)]
+Database = Annotated[
+    Path,
+    typer.Option(
+        metavar="FILE", help="Jobs and results; made if missing.", rich_help_panel=MEASURING
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda, cuda:1, xpu, mps.",
+        show_default="the accelerator if there is one, else cpu",
+        rich_help_panel=MEASURING,
+    ),
+]
+
 
 def command(
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Any but a loopback address takes an API key.", rich_help_panel=LISTENING
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.", rich_help_panel=LISTENING)] = 8000,
-    database: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help="Jobs and results; made if missing.", rich_help_panel=MEASURING
-        ),
-    ] = Path("layerbench.db"),
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, xpu, mps.",
-            show_default="the accelerator if there is one, else cpu",
-            rich_help_panel=MEASURING,
-        ),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    database: Database = Path("layerbench.db"),
+    device: Device = None,
     seconds: Annotated[
         float,
         typer.Option(

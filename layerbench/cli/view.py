@@ -11,12 +11,11 @@ from urllib.parse import quote
 
 import typer
 
+from layerbench.cli.serve import LISTENING, Database, Device, Host, Port, serve_app
 from layerbench.errors import UsageError
 
 NAME = "view"
 
-LISTENING = "Where it listens"
-MEASURING = "How it measures"
 # Without one of them a browser on Linux is one in the terminal.
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
@@ -34,37 +33,18 @@ def command(
             "path/to/file.py:callable.",
         ),
     ] = None,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Any but a loopback address takes an API key.", rich_help_panel=LISTENING
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.", rich_help_panel=LISTENING)] = 5000,
+    host: Host = "127.0.0.1",
+    port: Port = 5000,
     open: Annotated[
         bool, typer.Option(help="Open the page in a browser.", rich_help_panel=LISTENING)
     ] = True,
-    database: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help="Jobs and results; made if missing.", rich_help_panel=MEASURING
-        ),
-    ] = Path("layerbench.db"),
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, xpu, mps.",
-            show_default="the accelerator if there is one, else cpu",
-            rich_help_panel=MEASURING,
-        ),
-    ] = None,
+    database: Database = Path("layerbench.db"),
+    device: Device = None,
 ) -> None:
     """Show models layer by layer in a browser, measure them, and look at records.
 
     LAYERBENCH_SERVE_API_KEY holds the key that requests must carry in X-API-Key.
     """
-    from layerbench.cli.serve import serve_app
-
     places = tuple(records or ())
     for place in places:
         if not place.exists():
