@@ -154,7 +154,7 @@ setup_install() {
     if [ -f pyproject.toml ]; then
         # So that `layerbench` is a command there, and benchmarks run as files.
         "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --no-deps --editable . >&2 ||
+            --no-deps --no-build-isolation --editable . >&2 ||
             setup_fail "installing layerbench itself failed (see above); run this again to repeat it"
     fi
     setup_checksum >"$setup_stamp"

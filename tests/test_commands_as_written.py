@@ -2,8 +2,8 @@
 
 The data lie where the commands look, in ``./data``. What a command leaves open is said by the
 environment, which is how its work is kept small: fewer steps, smaller images. The models are those
-that the commands name, but for the twelve detectors of ``--models all`` at a batch of 8: four
-minutes of a core, spent where `REAL_DETECTORS` is set; elsewhere `stand_in` stands for them.
+that the commands name, with all their layers; the twelve detectors look at fewer regions of each
+image (`with_less_to_do`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import huggingface_hub
 import pytest
 import timm
 import torch
+from torch import nn
+from torchvision.models.detection.ssd import SSD
 
 from layerbench import cli, store, zoo
 from layerbench.detection import forecast, models
@@ -37,7 +39,6 @@ from layerbench.records import (
 from layerbench.zoo.family import weights_left_out
 from layerbench.zoo.torchvision import build_detector
 from tests.small_data import pets, publish_on_hub, write_cifar100, write_image_folder
-from tests.small_detectors import masked, one_stage, two_stage, with_keypoints
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a command finds in the folder that it is started in.
@@ -62,7 +63,6 @@ DETECTORS = (
 DETECT = "python -m layerbench detect --device cpu --limit 50"
 DETECT_SCRIPT = "sh detect.sh --device auto --download --tune"
 LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
-REAL_DETECTORS = "LAYERBENCH_REAL_DETECTORS"
 # Its class, and a number of parameters that no smaller model of the family has.
 REAL = {
     "vit": ("VisionTransformer", 85_000_000),
@@ -278,19 +278,31 @@ def learned(monkeypatch):
     return heard
 
 
-def stand_in(model: str, classes: int | None, *_: object) -> object:
-    """A small detector of the same kind."""
-    makers = {"fasterrcnn": two_stage, "maskrcnn": masked, "keypointrcnn": with_keypoints}
-    return makers.get(model.partition("_")[0], one_stage)(4 if classes is None else classes)
+REGIONS, DETECTIONS = 8, 2
+# With less, SSD's last convolution has no input left.
+LEAST_FOR_SSD = 272
 
 
-# Most of its minutes are SSD's, which takes images of its own size only, and the keypoints'.
-@pytest.mark.timeout(1200)
+def with_less_to_do(*wanted: object) -> nn.Module:
+    """torchvision's detector, which looks at few regions of an image, and SSD at smaller images.
+
+    Of 512 regions and 100 objects an image, and of 300 pixels, come most of the minutes that all
+    of them take.
+    """
+    model = build_detector(*wanted)
+    if hasattr(model, "rpn"):
+        model.roi_heads.fg_bg_sampler.batch_size_per_image = REGIONS
+        model.roi_heads.detections_per_img = DETECTIONS
+    elif isinstance(model, SSD) and model.transform.fixed_size == (300, 300):
+        model.transform.fixed_size = (LEAST_FOR_SSD, LEAST_FOR_SSD)
+    return model
+
+
 @pytest.mark.usefixtures("here")
 def test_every_detector(told, typed, learned, monkeypatch):
-    real = bool(os.environ.get(REAL_DETECTORS))
-    if not real:
-        monkeypatch.setattr(models, "build_detector", stand_in)
+    monkeypatch.setattr(models, "build_detector", with_less_to_do)
+    # Each forward is run as few times as one that takes long.
+    monkeypatch.setattr(forecast, "SLOW_FORWARD_S", 0.0)
     told("estimate_detection", min_size=32, size=32, warmup=0, steps=2, seconds=0)
     told("estimate_detection", content=False, memory=False, out="told")
     typed(DETECTORS)
@@ -299,7 +311,7 @@ def test_every_detector(told, typed, learned, monkeypatch):
     assert (record.batch, record.epochs, record.samples) == (8, 3, 50_000)
     assert tuple(row.model for row in record.rows) == models.names()
     assert record.failures == ()
-    for row in record.rows if real else ():
+    for row in record.rows:
         check_detector(row, learned[row.model])
 
 
@@ -327,6 +339,8 @@ def check_detector(row: DetectorEstimate, losses: list[set[str]]) -> None:
     assert row.parameters == sum(parameter.numel() for parameter in real.parameters()), name
     assert row.boxes >= 1
     assert row.inferred.proposals is not None
+    assert not two or row.inferred.detections <= DETECTIONS
+    assert not two or row.trained.proposals <= REGIONS
     assert (row.trained.proposals is not None) == two, name
     fixed = "it takes images of one size, whatever --min_size says" in row.notes
     assert fixed == name.startswith("ssd"), name

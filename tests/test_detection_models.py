@@ -1,28 +1,24 @@
-"""Detectors by name, their classes and weights, and each measured in a step and a forward."""
+"""Detectors by name, their classes and weights.
+
+A step and a forward of each is measured in ``test_commands_as_written.py``.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import WeightsEnum
 from torchvision.ops import FrozenBatchNorm2d
 
-from layerbench import detection, devices
-from layerbench.clocks import PerfCounter
-from layerbench.detection import forecast, models
+from layerbench import detection
+from layerbench.detection import models
 from layerbench.detection.batches import ForModel
 from layerbench.detection.forecast import Asking
-from layerbench.detection.loop import Stepped, Stepper
 from layerbench.detection.memory import made_up
 from layerbench.errors import DeviceUnavailable, LayerbenchError, UnknownModel, UsageError
-from layerbench.instruments.parts import ITSELF, POSTPROCESSING
-from layerbench.progress import Silent
 from layerbench.zoo.family import weights_left_out
 from layerbench.zoo.torchvision import build_detector
 from tests.small_detectors import masked, one_stage, two_stage, with_keypoints
@@ -150,94 +146,6 @@ def test_keypoints_lie_on_the_diagonal_of_each_box_also_of_none():
         assert all(torch.equal(found[:, 0], expected.float()) for found in points)
         assert all(torch.equal(found[:, 1], expected.float() + 10) for found in points)
         assert bool((points[..., 2] == 1).all())
-
-
-# --- all of them, in a step and a forward --------------------------------------------------
-
-TWO_STAGE = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
-# Without what the heads of the others need.
-LOSSES = {
-    "fcos": {"classification", "bbox_regression", "bbox_ctrness"},
-    "keypointrcnn": TWO_STAGE | {"loss_keypoint"},
-    "maskrcnn": TWO_STAGE | {"loss_mask"},
-    "fasterrcnn": TWO_STAGE,
-}
-ONE_STAGE = {"classification", "bbox_regression"}
-
-
-def small(name: str) -> nn.Module:
-    """The detector by its name, for images as small as it takes, with few regions to look at."""
-    model = models.build(name)
-    transform = model.transform
-    if transform.fixed_size is None:
-        transform.min_size, transform.max_size = (64,), 96
-    elif name == "ssd300_vgg16":
-        transform.fixed_size = (272, 272)
-    if hasattr(model, "rpn"):
-        for limits in (model.rpn._pre_nms_top_n, model.rpn._post_nms_top_n):
-            limits.update(training=20, testing=20)
-        model.roi_heads.fg_bg_sampler.batch_size_per_image = 4
-        model.roi_heads.detections_per_img = 2
-    return model
-
-
-def once(
-    inference: forecast._Inference,
-    call: Callable[[], object],
-    at_first: Callable[[], object] | None = None,
-) -> NDArray[np.float64]:
-    """Instead of several forwards; the whole of it is tested with smaller detectors."""
-    return np.array([forecast._timed(PerfCounter(), at_first or call)])
-
-
-@every_detector
-def test_a_step_and_a_forward_of_every_detector(name, monkeypatch):
-    heard: list[Stepped] = []
-
-    class Heard(Stepper):
-        def step(self, fetch):
-            heard.append(super().step(fetch))
-            return heard[-1]
-
-    monkeypatch.setattr(forecast, "Stepper", Heard)
-    monkeypatch.setattr(forecast, "FEWEST", 1)
-    monkeypatch.setattr(forecast._Inference, "_times", once)
-    # SSD's VGG takes long and has no batch norm, which wants two values.
-    batch = 1 if name == "ssd300_vgg16" else 2
-    asking = Asking(
-        batch=batch, samples=2 * batch, size=(64, 64), warmup=0, steps=1, seconds=0,
-        content=False, memory=False,
-    )  # fmt: skip
-    model = small(name)
-    assert models.class_count(model) == (2 if name.startswith("keypoint") else 91)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    subject = forecast._Subject(model, asking, devices.get("cpu"), Silent())
-    found = subject.estimated()
-
-    losses = LOSSES.get(name.partition("_")[0], ONE_STAGE)
-    assert all(set(step.losses) == losses for step in heard)
-    two = losses >= TWO_STAGE
-    names = [ITSELF, "transform", "backbone"]
-    names += ["RPN", "heads"] if two else ["anchors", "heads", "losses"]
-    parts = {part.name: part for part in found.parts}
-    assert set(parts) == {*names, POSTPROCESSING}
-    trained = [part for part in parts if part != POSTPROCESSING]
-    assert all(parts[part].forward is not None for part in trained)
-    assert all(
-        parts[part].backward is not None for part in trained if part in ("backbone", "heads")
-    )
-    assert not two or parts["RPN"].backward is not None
-    assert parts[POSTPROCESSING].backward is None
-    # No loss is made in inference.
-    assert {part for part, row in parts.items() if row.inference is None} <= {"losses"}
-    assert found.parts_ratio == pytest.approx(1, abs=0.02)
-    assert found.model_type == type(model).__name__
-    assert found.parameters == parameters
-    assert found.step.n == len(heard)
-    assert found.boxes >= 1
-    assert found.inferred.detections is not None
-    assert found.inferred.proposals is not None
-    assert (found.trained.proposals is not None) == two
 
 
 # --- weights -------------------------------------------------------------------------------

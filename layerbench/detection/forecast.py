@@ -497,6 +497,7 @@ class _Inference:
         self._images = batch.images
         self._device = device
         self._content = asking.content
+        self._parts = parts_of(model)
         # One image, a batch, and each of the points of the content have about as long.
         self._seconds = asking.seconds / 2 / (2 + (len(LIMITS) if asking.content else 0))
 
@@ -504,10 +505,9 @@ class _Inference:
         """All of it."""
         one = self._summary(self._times(lambda: self._model(self._images[:1])))
         found: list[Found] = []
-        batch_s = self._times(
-            lambda: self._model(self._images), lambda: found.append(self._found())
-        )
-        parts = self._parts(min(FEWEST, len(batch_s)))
+        # What is found is counted in the forward that is not kept.
+        first = _timed(self._device.clock(), lambda: found.append(self._found()))
+        batch_s, taken = self._batches(first)
         points = (
             measured_points(
                 self._model, self._images[0], lambda call: self._summary(self._times(call))
@@ -515,33 +515,53 @@ class _Inference:
             if self._content and can_be_limited(self._model)
             else []
         )
+        parts = self._by_part(taken)
         return _Inferred(one, self._summary(batch_s), batch_s, found[0], parts, tuple(points))
 
     def _found(self) -> Found:
         """What a forward with the batch finds, for an image."""
-        return FoundCount(self._model).of(lambda: self._model(self._images), len(self._images))
+        return FoundCount(self._model).of(self._whole_batch, len(self._images))
 
-    def _parts(self, count: int) -> dict[str, Summary | None]:
-        found = parts_of(self._model)
-        timer = StepTimer(found.timed, found.owners, len(found.names), self._device.clock())
-        forwards = [timer.forward_only(lambda: self._model(self._images)) for _ in range(count)]
-        times = np.stack([forward.self_ns for forward in forwards])
-        return {
-            name: figures.summary(times[:, row]) if times[:, row].any() else None
-            for row, name in enumerate(found.names)
-        }
+    def _whole_batch(self) -> Any:  # noqa: ANN401 - what the detector found
+        return self._model(self._images)
 
-    def _times(
-        self, call: Callable[[], Any], at_first: Callable[[], Any] | None = None
-    ) -> NDArray[np.float64]:
-        """Seconds of a call, as often as the time allows.
+    def _batches(self, first: float) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Seconds of forwards with the batch; nanoseconds of forwards by part.
 
         Args:
-            call: what is timed.
-            at_first: the same with something besides, for the first time, which is not kept.
+            first: seconds of a first one.
+
+        Returns:
+            ``[forwards]`` and ``[forwards, parts]``, which are other forwards than those, except
+            where one is slow: beside it the dozen marks that the parts need are nothing.
         """
+        timer = StepTimer(
+            self._parts.timed, self._parts.owners, len(self._parts.names), self._device.clock()
+        )
+
+        def taken_apart(count: int) -> NDArray[np.int64]:
+            forwards = [timer.forward_only(self._whole_batch) for _ in range(count)]
+            return np.stack([forward.self_ns for forward in forwards])
+
+        if first > SLOW_FORWARD_S:
+            taken = taken_apart(SLOW_FEWEST)
+            return taken.sum(axis=1) * figures.NANOSECOND, taken
+        whole = self._after(first, self._whole_batch)
+        return whole, taken_apart(min(FEWEST, len(whole)))
+
+    def _by_part(self, taken: NDArray[np.int64]) -> dict[str, Summary | None]:
+        return {
+            name: figures.summary(taken[:, row]) if taken[:, row].any() else None
+            for row, name in enumerate(self._parts.names)
+        }
+
+    def _times(self, call: Callable[[], Any]) -> NDArray[np.float64]:
+        """Seconds of a call, as often as the time allows; a first one is not kept."""
+        return self._after(_timed(self._device.clock(), call), call)
+
+    def _after(self, first: float, call: Callable[[], Any]) -> NDArray[np.float64]:
+        """Seconds of a call that took so long at first, as often as the time allows."""
         clock = self._device.clock()
-        first = _timed(clock, at_first or call)
         if first > SLOW_FORWARD_S:
             return np.array([_timed(clock, call) for _ in range(SLOW_FEWEST)])
         expected = min(first, _timed(clock, call))
