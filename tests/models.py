@@ -105,6 +105,15 @@ def slow_small() -> Small:
     return model
 
 
+def small_attention() -> nn.Module:
+    """torchvision's vision transformer with its fused attention, as small as it can be."""
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(
+        image_size=32, patch_size=16, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32
+    )
+
+
 def small_with_input() -> tuple[nn.Module, torch.Tensor]:
     """A model that brings its own input."""
     return small(), torch.rand(2, 3, 16, 16)

@@ -579,8 +579,9 @@ def test_a_detector_trains_on_them(tmp_path):
     assert functional.get_size(images[0]) != functional.get_size(images[1])
     torch.manual_seed(0)
     model = fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None, num_classes=len(splits.classes)
-    ).train()
+        weights=None, weights_backbone=None, num_classes=len(splits.classes), min_size=96,
+        box_batch_size_per_image=16,
+    ).train()  # fmt: skip
     optimizer = torch.optim.SGD(model.parameters(), lr=0.001)
     before = model.roi_heads.box_predictor.cls_score.weight.detach().clone()
     losses = model(list(images), list(targets))

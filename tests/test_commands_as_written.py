@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torchvision.models.detection.ssd import SSD
 
-from layerbench import cli, store, zoo
+from layerbench import cli, store, sweeping, zoo
 from layerbench.detection import forecast, models
 from layerbench.detection.loop import Stepper
 from layerbench.instruments.parts import ITSELF, POSTPROCESSING
@@ -222,8 +222,9 @@ def test_how_long_it_will_take(told, typed):
 
 
 @pytest.mark.usefixtures("here")
-def test_a_sweep(told, typed):
+def test_a_sweep(told, typed, monkeypatch):
     told("sweep", seconds=0.01)
+    monkeypatch.setattr(sweeping, "SLOW_FEWEST", 1)
     assert "latency_vs_batch.png" in typed(SWEEP)
     record = store.read_record(Path("sweeps/sweep.json"))
     assert isinstance(record, Sweep)

@@ -6,6 +6,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -171,9 +172,18 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 }
 
 
+@cache
+def pictured(name: str, ending: str) -> bytes:
+    return plots.encoded(FIGURES[name](), ending)
+
+
 def texts(figure: Figure) -> list[str]:
     """All that is written in a picture, read out of its SVG."""
-    tree = ET.fromstring(plots.encoded(figure, "svg"))
+    return written_in(plots.encoded(figure, "svg"))
+
+
+def written_in(svg: bytes) -> list[str]:
+    tree = ET.fromstring(svg)
     return [
         "".join(found.itertext()).strip() for found in tree.iter() if found.tag.endswith("text")
     ]
@@ -181,7 +191,7 @@ def texts(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_pictures_are_png_and_svg_and_the_same_twice(name: str) -> None:
-    png, svg = (plots.encoded(FIGURES[name](), ending) for ending in plots.ENDINGS)
+    png, svg = (pictured(name, ending) for ending in plots.ENDINGS)
     assert png == plots.encoded(FIGURES[name](), "png")
     assert svg == plots.encoded(FIGURES[name](), "svg")
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
@@ -193,7 +203,7 @@ def test_pictures_are_png_and_svg_and_the_same_twice(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_title_says_model_input_and_where(name: str) -> None:
-    written = " ".join(texts(FIGURES[name]()))
+    written = " ".join(written_in(pictured(name, "svg")))
     assert "tiny, 2x3x32x32" in written
     places = {"estimate": "predicted for cuda", "flops": "the same on every", "parameters": "the s"}
     wanted = next((text for word, text in places.items() if word in name), "AMD EPYC, 1 thread")

@@ -67,7 +67,8 @@ def test_models_of_other_kinds(architecture, task):
     assert found.content == {}
 
 
-def test_detectors_are_trained_and_used():
+def test_detectors_are_trained_and_used(monkeypatch):
+    monkeypatch.setattr(measuring, "SLOW_S", 0.0)
     small = {"batch_size": 1, "image_size": [32, 32]}
     found = measuring.measure(asked(DETECTOR, "detection", **small), "cpu", 0.0)
     assert found.backward is not None

@@ -50,6 +50,25 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return call
 
 
+@pytest.fixture
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """``refused(status, *arguments)``: it ends with that status; what it said on stderr."""
+
+    def call(status: int, *arguments: str) -> str:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [TIMER[1], *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.run("timer")
+        shown = capsys.readouterr()
+        assert left.value.code == status
+        assert shown.out == ""
+        return shown.err
+
+    return call
+
+
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
@@ -113,22 +132,12 @@ def test_a_model_that_brings_its_inputs(here: Callable[..., str]) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
-    arguments: list[str],
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    refused: Callable[..., str], arguments: list[str], says: str, tmp_path: Path
 ) -> None:
     out = [] if "--out" in arguments or "--keep-samples" in arguments else ["--out", str(tmp_path)]
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["timer.py", *QUICK, *out, *arguments])
-    with pytest.raises(SystemExit) as left:
-        cli.run("timer")
-    shown = capsys.readouterr()
-    assert left.value.code == 2
-    assert says in shown.err
-    assert len(shown.err.strip().splitlines()) == 1
-    assert shown.out == ""
+    said = refused(2, *QUICK, *out, *arguments)
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
     assert files(tmp_path) == set()
 
 
@@ -212,12 +221,11 @@ def test_quiet_shows_no_bar_on_a_terminal() -> None:
     os.close(follower)
 
 
-def test_strict_says_why_and_writes_nothing(tmp_path: Path) -> None:
+def test_strict_says_why_and_writes_nothing(refused: Callable[..., str], tmp_path: Path) -> None:
     # More threads than any machine's cores is a fault of the room that a test can arrange.
-    done = timer(*QUICK, "--threads", "4096", "--strict", "--out", str(tmp_path), check=False)
-    assert done.returncode == 1
-    assert "--strict" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    said = refused(1, *QUICK, "--threads", "4096", "--strict", "--out", str(tmp_path))
+    assert "--strict" in said
+    assert len(said.strip().splitlines()) == 1
     assert files(tmp_path) == set()
 
 

@@ -143,13 +143,15 @@ def write_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         OutputError: they cannot be written.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     checkpoints.save(folder / "model.pth", tensors)
     # That format takes no memory that two names share: each gets its own.
     apart = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-    store.write_bytes(folder / "model.safetensors", save(apart))
+    with store.replaced(folder / "model.safetensors") as file:
+        # By its name: `save` would hold all of it a second time.
+        save_file(apart, file.name)
 
 
 @contextmanager
