@@ -148,6 +148,9 @@ setup_install() {
         "$setup_base" -m venv "$setup_venv" || setup_fail "$setup_base could not make .venv"
     fi
     setup_say "installing requirements.txt into .venv, once: some minutes, and up to several GB of disk"
+    # The pip that a Python brings with it may resolve half as fast as a newer one.
+    "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip >&2 ||
+        setup_say "pip could not be upgraded; going on with the one that is there"
     "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check \
         -r "$setup_requirements" >&2 ||
         setup_fail "the installation failed (see above); run this again to repeat it"

@@ -63,6 +63,8 @@ DETECTORS = (
 DETECT = "python -m layerbench detect --device cpu --limit 50"
 DETECT_SCRIPT = "sh detect.sh --device auto --download --tune"
 LIGHT = "fasterrcnn_mobilenet_v3_large_320_fpn"
+# Half the seconds of convolutions and matrix products, where the processor has instructions for it.
+FASTEST = "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
 # Its class, and a number of parameters that no smaller model of the family has.
 REAL = {
     "vit": ("VisionTransformer", 85_000_000),
@@ -223,7 +225,7 @@ def test_how_long_it_will_take(told, typed):
 
 @pytest.mark.usefixtures("here")
 def test_a_sweep(told, typed, monkeypatch):
-    told("sweep", seconds=0.01)
+    told("sweep", seconds=0.01, dtype=FASTEST)
     monkeypatch.setattr(sweeping, "SLOW_FEWEST", 1)
     assert "latency_vs_batch.png" in typed(SWEEP)
     record = store.read_record(Path("sweeps/sweep.json"))
@@ -305,7 +307,7 @@ def test_every_detector(told, typed, learned, monkeypatch):
     # Each forward is run as few times as one that takes long.
     monkeypatch.setattr(forecast, "SLOW_FORWARD_S", 0.0)
     told("estimate_detection", min_size=32, size=32, warmup=0, steps=2, seconds=0)
-    told("estimate_detection", content=False, memory=False, out="told")
+    told("estimate_detection", content=False, memory=False, out="told", precision=FASTEST)
     typed(DETECTORS)
     record = only_record("told/*/detection_*_b8_min32.json")
     assert isinstance(record, DetectionEstimates)

@@ -379,7 +379,8 @@ def test_few_steps_do_where_each_takes_long(monkeypatch):
     assert longer.step.n * longer.step.mean > 0.1
 
 
-def test_a_chosen_size_for_all(verb, tmp_path):
+def test_a_chosen_size_for_all(verb, tmp_path, monkeypatch):
+    monkeypatch.setattr(forecast, "SLOW_FORWARD_S", 0.0)
     status, _, err = verb(
         "--models", f"fasterrcnn_mobilenet_v3_large_320_fpn,{LITE}", "--batch", 2, "--no-content",
         "--no-memory", *QUICK, "--min_size", 48, "--out", tmp_path, "--format", "json,txt",

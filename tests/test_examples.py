@@ -28,7 +28,7 @@ class Work(nn.Module):
 def build():
     return nn.Sequential(nn.Conv2d(3, 4, 3), Work(), nn.Conv2d(4, 4, 3))
 """
-QUICK = ("--warmup", "2", "--processes", "2", "--iterations", "10", "--device", "cpu")
+QUICK = ("--warmup", "2", "--processes", "3", "--iterations", "10", "--device", "cpu")
 
 
 @pytest.fixture

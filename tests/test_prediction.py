@@ -70,8 +70,15 @@ def test_fake_and_real_tensors_tell_the_same_story():
     assert predicted.peak_owner == measured.peak.owner
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "vit_b_32", "swin_t"])
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        ("resnet18", "float32"),
+        ("mobilenet_v3_small", "float16"),
+        ("vit_b_32", "float32"),
+        ("swin_t", "float16"),
+    ],
+)
 def test_fake_cpu_tensors_stand_in_for_fake_cuda_tensors(model, dtype, monkeypatch):
     """What training is predicted with gives the same inference, but for a few small statistics."""
     estimates = []

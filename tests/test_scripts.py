@@ -155,6 +155,7 @@ case $* in
     *'version_info < (3, 10)'*) exit "${{TOO_OLD:-0}}" ;;
     --version) echo Python 3.8.1 ;;
     '-m venv '*) echo venv >>'{self.log}' && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    *' --upgrade pip') exit "${{NO_NEWER_PIP:-0}}" ;;
     '-m pip install '*) echo pip >>'{self.log}' && exit "${{PIP_FAILS:-0}}" ;;
     *) exec '{sys.executable}' "$@" ;;
 esac
@@ -266,6 +267,14 @@ def test_requirements_are_installed_once_and_again_when_they_change(sandbox: San
     sandbox.requirements.write_text("toy==1.1\n")
     assert sandbox.source().stdout == first.stdout
     assert sandbox.calls() == ["pip"]
+
+
+def test_without_a_newer_pip_the_one_that_is_there_installs(sandbox: Sandbox) -> None:
+    sandbox.requirements.write_text("toy==1.0\n")
+    done = sandbox.source(NO_NEWER_PIP="1")
+    assert done.stdout == f"{sandbox.venv}/bin/python\n"
+    assert "pip could not be upgraded; going on" in done.stderr
+    assert sandbox.calls() == ["venv", "pip"]
 
 
 def test_an_installation_that_did_not_end_is_done_again_from_scratch(sandbox: Sandbox) -> None:

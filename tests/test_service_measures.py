@@ -130,7 +130,7 @@ def test_every_architecture_is_one_of_a_task():
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_the_real_process(tmp_path, monkeypatch, capsys):
     limits = {"LAYERBENCH_SERVE_CHILD": REAL, "LAYERBENCH_SERVE_SECONDS": "0.1"}
-    with server(tmp_path, **limits, LAYERBENCH_SERVE_MEMORY="3GiB") as (process, url):
+    with server(tmp_path, **limits, LAYERBENCH_SERVE_MEMORY="2GiB") as (process, url):
         small = asked("resnet18").model_dump(mode="json")
         answer = httpx.post(url + RESOURCE, json=small, timeout=120)
         assert answer.status_code == 200
