@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -470,6 +470,7 @@ def sweep(
     seconds: float = 20.0,
     runs: str | Path | None = None,
     progress: Progress | None = None,
+    so_far: Callable[[Sweep], None] | None = None,
 ) -> Sweep:
     """Latency, memory and FLOPs of models over input sizes and batch sizes.
 
@@ -481,6 +482,8 @@ def sweep(
         seconds: for each point, about.
         runs: a folder with finished trainings.
         progress: hears of each point.
+        so_far: gets the record after each model and size but the last, its notes say what is to
+            come: an hour's work need not be lost.
 
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
@@ -496,6 +499,7 @@ def sweep(
         seconds=seconds,
         runs=None if runs is None else Path(runs),
         progress=progress,
+        so_far=so_far,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from layerbench import store, zoo
 from layerbench.anatomy import dissect
 from layerbench.devices import Device
+from layerbench.environment import Environment
 from layerbench.errors import LayerbenchError, NotEnoughMemory
 from layerbench.estimation.prediction import predict, refuse_hopeless
 from layerbench.guards import (
@@ -69,6 +70,11 @@ class Climb:
     workload: Callable[[int], Workload]
     subject: Subject | None = None
 
+    @property
+    def name(self) -> str:
+        """Of model and size, for people."""
+        return f"{self.model} {self.size[0]}x{self.size[1]}"
+
 
 def run_sweep(
     models: Sequence[str],
@@ -82,6 +88,7 @@ def run_sweep(
     seconds: float,
     runs: Path | None = None,
     progress: Progress | None = None,
+    so_far: Callable[[Sweep], None] | None = None,
 ) -> Sweep:
     """Climb over batch sizes for each model and size.
 
@@ -93,6 +100,8 @@ def run_sweep(
         dtype, memory_format: of all points.
         threads, seconds, progress: as for `climb`.
         runs: a folder with finished trainings.
+        so_far: gets the record after each model and size but the last; a note says what is to
+            come.
 
     Raises:
         LayerbenchError: a model cannot be had, or does not take a size.
@@ -104,23 +113,29 @@ def run_sweep(
     finished = () if runs is None else tuple(_finished(runs))
     points: list[SweepPoint] = []
     ends: list[SweepEnd] = []
+
+    def record(environment: Environment, to_come: Sequence[Climb] = ()) -> Sweep:
+        return Sweep(
+            dtype=dtype,
+            channels_last=memory_format == "channels_last",
+            environment=environment,
+            points=tuple(points),
+            ends=tuple(ends),
+            runs=finished,
+            notes=tuple(f"{what.name}: not measured yet when this was written" for what in to_come),
+        )
+
     with threads_set(threads):
         room = watch_room(device)
-        for what in climbs:
+        for number, what in enumerate(climbs, start=1):
             found, end = climb(
                 what, batches, device, threads=threads, seconds=seconds, progress=progress
             )
             points += found
             ends += [end] if end else []
-        environment = room.finish()
-    return Sweep(
-        dtype=dtype,
-        channels_last=memory_format == "channels_last",
-        environment=environment,
-        points=tuple(points),
-        ends=tuple(ends),
-        runs=finished,
-    )
+            if so_far is not None and number < len(climbs):
+                so_far(record(room.finish(), climbs[number:]))
+        return record(room.finish())
 
 
 def _climb(
@@ -175,9 +190,8 @@ def climb(
     """
     subject = what.subject or _built_once(what.workload, device)
     points: list[SweepPoint] = []
-    name = f"{what.model} {what.size[0]}x{what.size[1]}"
     for number, batch in enumerate(batches):
-        (progress or Silent()).step(name, number, len(batches))
+        (progress or Silent()).step(what.name, number, len(batches))
         expected = _expected(points, batch)
         if expected * (FEWEST + WARMUP) > seconds:
             why = (

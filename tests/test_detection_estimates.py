@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchvision.ops import boxes as box_ops
 
 import layerbench
@@ -22,7 +23,7 @@ from layerbench.detection.content import (
     limited,
     measured_points,
 )
-from layerbench.errors import UsageError
+from layerbench.errors import LayerbenchError, OutputError, UsageError
 from layerbench.progress import Silent
 from layerbench.records import (
     STEP_PHASES,
@@ -520,3 +521,71 @@ def test_what_the_verb_does_not_take(verb, arguments, says):
     assert (status, out) == (2, "")
     assert says in err
     assert len(err.splitlines()) == 1
+
+
+def test_what_is_ended_early_has_what_was_measured(verb, small, tmp_path, monkeypatch):
+    names = ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"]
+
+    def ended(name: str, *others: object) -> nn.Module:
+        if name == names[2]:
+            raise KeyboardInterrupt
+        return built_small(name, *others)
+
+    monkeypatch.setattr(models, "build_detector", ended)
+    status, out, _ = verb(
+        "--models", ",".join(names), "--batch", 2, *QUICK, "--no-memory", "--no-content",
+        "--out", tmp_path, "--format", "json,txt",
+    )  # fmt: skip
+    assert (status, out) == (130, "")
+    (path,) = tmp_path.rglob("*.json")
+    record = store.read_record(path)
+    assert [row.model for row in record.rows] == names[:2]
+    assert [(row.model, row.why) for row in record.failures] == [(names[2], forecast.TO_COME)]
+    assert f"{names[2]}: {forecast.TO_COME}" in path.with_suffix(".txt").read_text()
+
+
+def test_no_part_is_left_under_another_name(verb, small, tmp_path, monkeypatch):
+    """A record is named after the first detector that was measured, which is not yet known."""
+    names = ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"]
+    seen = []
+
+    def broken(name: str, *others: object) -> nn.Module:
+        if name == names[0]:
+            raise LayerbenchError("it cannot be built")
+        seen.extend(path.name for path in tmp_path.rglob("*.json"))
+        return built_small(name, *others)
+
+    monkeypatch.setattr(models, "build_detector", broken)
+    status, out, _ = verb(
+        "--models", ",".join(names), "--batch", 2, *QUICK, "--no-memory", "--no-content",
+        "--out", tmp_path, "--format", "json",
+    )  # fmt: skip
+    assert status == 0
+    assert [name.partition("_synthetic")[0] for name in seen] == [
+        f"detection_{names[0]}-and-1-more"
+    ]
+    (path,) = tmp_path.rglob("*.json")
+    assert out == f"{path}\n"
+    assert path.name.startswith(f"detection_{names[1]}-and-1-more")
+
+
+def test_what_cannot_be_kept_meanwhile_costs_no_measurement(verb, small, tmp_path, monkeypatch):
+    names = "fasterrcnn_resnet50_fpn,retinanet_resnet50_fpn"
+    full = iter([True])
+    usual = store.write_text
+
+    def write(path: Path, text: str) -> None:
+        if next(full, False):
+            raise OutputError(f"cannot write {path}: No space left on device")
+        usual(path, text)
+
+    monkeypatch.setattr(store, "write_text", write)
+    status, out, err = verb(
+        "--models", names, "--batch", 2, *QUICK, "--no-memory", "--no-content",
+        "--out", tmp_path, "--format", "json",
+    )  # fmt: skip
+    assert status == 0
+    assert err.startswith("what was measured so far is not kept: cannot write")
+    (path,) = tmp_path.rglob("*.json")
+    assert out == f"{path}\n"
+    assert store.read_record(path).failures == ()

@@ -141,3 +141,26 @@ def test_numbers_double_over_an_ellipsis():
     for text in ("", "1,,2", "...,4", "1,...", "-1", "1.5"):
         with pytest.raises(UsageError, match="--x takes positive numbers"):
             numbers("--x", text)
+
+
+def test_a_sweep_that_is_ended_early_has_what_was_measured(monkeypatch, tmp_path, capsys):
+    usual = sweeping.climb
+
+    def ended(what, *others, **options):
+        if what.size == (16, 16):
+            raise KeyboardInterrupt
+        return usual(what, *others, **options)
+
+    monkeypatch.setattr(sweeping, "climb", ended)
+    words = f"--models {READER} --batches 1,2 --sizes 8,16 --seconds 0.05 --device cpu --quiet"
+    monkeypatch.setattr(
+        sys, "argv", ["layerbench", "sweep", *words.split(), "--out", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert (left.value.code, capsys.readouterr().out) == (130, "")
+    record = read_record(tmp_path / "sweep.json")
+    assert [(point.size[0], point.batch) for point in record.points] == [(8, 1), (8, 2)]
+    (note,) = record.notes
+    assert note == f"{READER} 16x16: not measured yet when this was written"
+    assert note in (tmp_path / "sweep.txt").read_text()

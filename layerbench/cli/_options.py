@@ -235,24 +235,49 @@ def checked_formats(text: str | None, out: Path | None) -> list[str]:
     return names
 
 
-def deliver(record: Frozen, names: list[str], path: Path | None) -> None:
+def deliver(record: Frozen, names: list[str], path: Path | None) -> list[Path]:
     """Print a record in these formats, or write them beside each other and print where.
 
     Args:
         record: of any kind.
         names: formats.
         path: without an ending; ``None`` prints the reports themselves.
+
+    Returns:
+        where they were written.
+    """
+    if path is not None:
+        places = written(record, names, path)
+        for place in places:
+            typer.echo(str(place))
+        return places
+    from layerbench import reporters
+
+    for name in names:
+        typer.echo(reporters.render(name, record), nl=False)
+    return []
+
+
+def written(record: Frozen, names: list[str], path: Path) -> list[Path]:
+    """Write a record in these formats beside each other.
+
+    Args:
+        record: of any kind.
+        names: formats.
+        path: without an ending.
+
+    Returns:
+        where.
+
+    Raises:
+        OutputError: one of them cannot be written.
     """
     from layerbench import reporters, store
 
-    for name in names:
-        text = reporters.render(name, record)
-        if path is None:
-            typer.echo(text, nl=False)
-            continue
-        place = path.with_suffix(reporters.suffix(name))
-        store.write_text(place, text)
-        typer.echo(str(place))
+    places = [path.with_suffix(reporters.suffix(name)) for name in names]
+    for place, name in zip(places, names, strict=True):
+        store.write_text(place, reporters.render(name, record))
+    return places
 
 
 def workload_of(given: Mapping[str, Any]) -> Workload:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.cli._kept import Kept
 from layerbench.errors import UsageError
 
 NAME = "estimate detection"
@@ -112,7 +113,8 @@ def command(
     """Memory, forward, backward, training time and inference time of torchvision's detectors.
 
     One table for all of them. Training and inference are measured and extrapolated with an
-    interval; proposals and detections are stated, and the time as a function of them.
+    interval; proposals and detections are stated, and the time as a function of them. The reports
+    of --out are written after each detector: what is ended early has those that were measured.
     """
     from layerbench import store
 
@@ -137,6 +139,7 @@ def command(
     from layerbench.cli._progress import shown
     from layerbench.detection.forecast import SAMPLES, STILL, Asking, estimate_detectors
     from layerbench.detection.loop import Learning
+    from layerbench.records import DetectionEstimates
 
     asking = Asking(
         batch=batch,
@@ -160,6 +163,9 @@ def command(
         memory=memory,
         seed=seed,
     )
+    kept = Kept[DetectionEstimates](
+        names, None if out is None else lambda record: store.place(record, out)
+    )
     with shown("estimate", quiet) as progress:
         record = estimate_detectors(
             [] if wanted == ["all"] else wanted,
@@ -167,5 +173,6 @@ def command(
             device=device,
             threads=threads,
             progress=progress,
+            so_far=kept.so_far,
         )
-    _options.deliver(record, names, None if out is None else store.place(record, out))
+    kept.deliver(record)

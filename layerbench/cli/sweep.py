@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.cli._kept import Kept
 from layerbench.errors import UsageError
 
 NAME = "sweep"
@@ -83,7 +84,8 @@ def command(
 ) -> None:
     """Forward latency, memory and FLOPs over models, input sizes and batch sizes.
 
-    Climbs until a batch does not fit, or takes too long, and says so.
+    Climbs until a batch does not fit, or takes too long, and says so. The reports of --out are
+    written after each model and size: a sweep that is ended early has what was measured.
     """
     from layerbench import store
 
@@ -100,7 +102,9 @@ def command(
     # After the cheap checks: this loads torch.
     from layerbench import api
     from layerbench.cli._progress import shown
+    from layerbench.records import Sweep
 
+    kept = Kept[Sweep](names, None if out is None else lambda _: out / "sweep")
     with shown("sweep", quiet) as progress:
         record = api.sweep(
             specs,
@@ -113,8 +117,9 @@ def command(
             seconds=seconds,
             runs=runs,
             progress=progress,
+            so_far=kept.so_far,
         )
-    _options.deliver(record, names, None if out is None else out / "sweep")
+    kept.deliver(record)
     if out is not None:
         from layerbench import plots
 

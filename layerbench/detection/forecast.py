@@ -44,6 +44,7 @@ from layerbench.detection.loop import (
 )
 from layerbench.detection.memory import check_input, detector_memory
 from layerbench.devices import Device
+from layerbench.environment import Environment
 from layerbench.errors import DataError, LayerbenchError, UsageError
 from layerbench.guards import garbage_collection_off, memory_explained, threads_set, watch_room
 from layerbench.instruments.attach import mode_set
@@ -83,6 +84,8 @@ MOST_EPOCHS = 1000
 # Where a step takes so many seconds, few of them have to do.
 SLOW_S = 20.0
 SLOW_WARMUP, SLOW_STEPS = 1, 2
+# Why a detector is missing in a record that was written while others were measured.
+TO_COME = "not measured yet when this was written"
 # Forwards that detect: the fewest and the most that are kept; fewer where one takes so long.
 FEWEST, MOST = 3, 50
 SLOW_FORWARD_S = 5.0
@@ -173,6 +176,7 @@ def estimate_detectors(
     device: str | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
+    so_far: Callable[[DetectionEstimates], None] | None = None,
 ) -> DetectionEstimates:
     """What several detectors take, one after the other; one that fails is named with its reason.
 
@@ -182,6 +186,8 @@ def estimate_detectors(
         device: where; ``None`` takes the accelerator if there is one.
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         progress: hears of each measured step.
+        so_far: gets the record after each detector but the last; those to come are among its
+            ``failures``.
 
     Raises:
         ValueError: torchvision has no such detection model.
@@ -196,9 +202,14 @@ def estimate_detectors(
     there = devices.get(device)
     rows: list[DetectorEstimate] = []
     failures: list[DetectorFailure] = []
+
+    def record(environment: Environment, *to_come: str) -> DetectionEstimates:
+        missing = [DetectorFailure(model=name, why=TO_COME) for name in to_come]
+        return _record(asking, len(splits.train), environment, rows, [*failures, *missing])
+
     with threads_set(threads), torch.random.fork_rng(devices=[]):
         room = watch_room(there)
-        for name in wanted:
+        for number, name in enumerate(wanted, start=1):
             heard = _Named(progress or Silent(), name)
             try:
                 with memory_explained(there):
@@ -211,8 +222,20 @@ def estimate_detectors(
             # A model refers to itself: without a collection its memory would stay taken.
             gc.collect()
             there.forget_freed()
-        environment = room.finish()
-    samples = asking.samples or len(splits.train)
+            if so_far is not None and number < len(wanted):
+                so_far(record(room.finish(), *wanted[number:]))
+        return record(room.finish())
+
+
+def _record(
+    asking: Asking,
+    images: int,
+    environment: Environment,
+    rows: Sequence[DetectorEstimate],
+    failures: Sequence[DetectorFailure],
+) -> DetectionEstimates:
+    """What was found, with what was asked; ``images``: of the data set."""
+    samples = asking.samples or images
     return DetectionEstimates(
         batch=asking.batch,
         epochs=asking.epochs,
@@ -533,7 +556,7 @@ class _Inference:
 
         Returns:
             ``[forwards]`` and ``[forwards, parts]``, which are other forwards than those, except
-            where one is slow: beside it the dozen marks that the parts need are nothing.
+            where one is slow: beside it the few marks that the parts need are nothing.
         """
         timer = StepTimer(
             self._parts.timed, self._parts.owners, len(self._parts.names), self._device.clock()
