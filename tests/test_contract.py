@@ -30,7 +30,7 @@ SPECS = [
     ("regnet_y_400mf", "1x3x64x64"),
     ("convnext_tiny", "1x3x64x64"),
     ("googlenet", "1x3x64x64"),
-    ("vgg11", "1x3x64x64"),
+    ("squeezenet1_0", "1x3x64x64"),
     ("vit_b_32", "1x3x224x224"),
     ("swin_t", "1x3x64x64"),
     ("maxvit_t", "1x3x224x224"),

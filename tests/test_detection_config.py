@@ -126,7 +126,7 @@ def test_options_reach_the_run(monkeypatch, capsys):
     heard = []
 
     def stop(recipe, around, **more):
-        heard.append((recipe, around, more["tuned"]))
+        heard.append((recipe, around, (more["tuned"], more["tune_steps"])))
         raise UsageError("stopped here")
 
     monkeypatch.setattr(running, "run_detection", stop)
@@ -135,7 +135,7 @@ def test_options_reach_the_run(monkeypatch, capsys):
         "--download --boxes xml --classes species --pretrained --samples 30 --size 20x30 "
         "--batch_size 5 --num_epochs 3 --limit 9 --lr 0.1 --precision bfloat16 --unreadable skip "
         "--seed 6 --device cpu --threads 2 --num_workers 1 --prefetch_factor 4 --tune --warmup 1 "
-        "--profile_steps 2 --output_dir here --no-save_weights --quiet"
+        "--tune_steps 7 --profile_steps 2 --output_dir here --no-save_weights --quiet"
     )
     written(ASKED)
     monkeypatch.setattr(sys, "argv", ["layerbench", *words.split()])
@@ -143,7 +143,7 @@ def test_options_reach_the_run(monkeypatch, capsys):
         cli.main()
     assert "stopped here" in capsys.readouterr().err
     ((recipe, around, tuned),) = heard
-    assert tuned
+    assert tuned == (True, 7)
     assert recipe == DetectionRecipe(
         model="ssd300_vgg16", data="synthetic", boxes="xml", labels="species", pretrained=True,
         samples=30, size=(20, 30), batch=5, epochs=3, limit=9, lr=0.1, precision="bfloat16",

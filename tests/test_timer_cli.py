@@ -141,13 +141,6 @@ def test_bad_input_is_one_line_and_status_2(
     assert files(tmp_path) == set()
 
 
-def test_bad_input_in_a_process_of_its_own() -> None:
-    done = timer(*QUICK, "--i", "2x5x16x16", check=False)
-    assert done.returncode == 2
-    assert "Conv2d at stem, given [2, 5, 16, 16]" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
 def test_an_unknown_option_is_status_2_without_a_traceback() -> None:
     done = timer("--modle", "resnet50", check=False)
     assert done.returncode == 2

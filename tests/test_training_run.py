@@ -243,20 +243,15 @@ def killed(below: Path, checkpoints: int) -> int:
     return process.wait()
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(uninterrupted, tmp_path):
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(uninterrupted, train, tmp_path):
     # In the middle of the first epoch, then again further on.
     assert [killed(tmp_path, count) for count in (3, 12)] == [-signal.SIGKILL] * 2
     (folder,) = tmp_path.iterdir()
     before = {path.name for path in folder.iterdir()}
     assert "run.json" in before  # the first epoch had ended when it was killed again
-    done = subprocess.run(
-        [sys.executable, "train.py", *ONCE, "--resume", "--output_dir", str(tmp_path)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "resuming after epoch" in done.stdout
+    status, said, _ = train(*ONCE, "--resume", "--output_dir", tmp_path)
+    assert status == 0
+    assert "resuming after epoch" in said
     assert_equal(last_weights(folder), last_weights(uninterrupted))
     assert_equal(weights(folder), weights(uninterrupted))
     mine, theirs = (store.read_record(place / "run.json") for place in (folder, uninterrupted))

@@ -182,6 +182,15 @@ def command(
             rich_help_panel=_options.PLAN,
         ),
     ] = False,
+    tune_steps: Annotated[
+        int,
+        typer.Option(
+            "--tune_steps",
+            "--tune-steps",
+            help="Steps measured with each setting of --tune, at least.",
+            rich_help_panel=_options.PLAN,
+        ),
+    ] = 8,
     warmup: Annotated[
         int | None,
         typer.Option(
@@ -226,6 +235,7 @@ def command(
     by part, utilization, memory, and the bottleneck. Report, record, Chrome trace and plot are
     written.
     """
+    _options.at_least("--tune_steps", tune_steps, 1)
     # Loads no torch: what is wrong with the configuration is said at once.
     from layerbench.detection.config import settled
 
@@ -265,5 +275,5 @@ def command(
     from layerbench.detection.run import REPORT, run_detection
 
     with shown_in_lines(quiet) as progress, told():
-        done = run_detection(recipe, around, tuned=tune, progress=progress)
+        done = run_detection(recipe, around, tuned=tune, tune_steps=tune_steps, progress=progress)
     typer.echo((done.folder / REPORT).read_text(encoding="utf-8"), nl=False)

@@ -66,7 +66,7 @@ from layerbench.training.outputs import log
 from layerbench.training.seeds import mixed
 
 RECORD, REPORT, TRACE = "detection.json", "report.txt", "trace.json.gz"
-# Steps with each setting of the loader: not counted, and counted.
+# Steps with each setting of the loader: not counted, and counted at least.
 TUNE_WARMUP, TUNE_STEPS = 4, 8
 NOTHING_READ = "no image of a whole epoch could be read"
 
@@ -91,6 +91,7 @@ def run_detection(
     around: Surroundings,
     *,
     tuned: bool = False,
+    tune_steps: int = TUNE_STEPS,
     progress: Progress | None = None,
 ) -> Detected:
     """Fine-tune a detector, profile it, and write everything that a run writes.
@@ -99,6 +100,7 @@ def run_detection(
         recipe: what is trained, and what of it is profiled.
         around: where it happens.
         tuned: try settings of the loader first, and go on with the best.
+        tune_steps: measured with each of them, at least.
         progress: hears of each step.
 
     Raises:
@@ -118,7 +120,7 @@ def run_detection(
     ):
         run = _Run(recipe, around, device, progress or Silent())
         with outputs.logged(run.folder):
-            return run.run(tuned)
+            return run.run(tune_steps if tuned else None)
 
 
 def _device(name: str | None) -> Device:
@@ -170,11 +172,11 @@ class _Run:
         self._cannot_profile = False
         self._unreadable: list[str] = []
 
-    def run(self, tuned: bool) -> Detected:
+    def run(self, tune_steps: int | None) -> Detected:
         """Train all epochs and write the reports."""
         recipe = self._recipe
         self._log_start()
-        tuning = self._tuning() if tuned else None
+        tuning = None if tune_steps is None else self._tuning(tune_steps)
         setting = Setting(recipe.workers, recipe.prefetch_factor)
         if tuning is not None:
             setting = Setting(tuning.workers, tuning.prefetch_factor)
@@ -206,7 +208,7 @@ class _Run:
 
     # --- before the first epoch --------------------------------------------------------------
 
-    def _tuning(self) -> Tuning:
+    def _tuning(self, steps: int) -> Tuning:
         recipe = self._recipe
 
         def run(setting: Setting, goes_on: Callable[[Stepped], bool]) -> None:
@@ -217,7 +219,7 @@ class _Run:
             settings(usable_cores(), recipe.workers, recipe.prefetch_factor),
             run,
             warmup=TUNE_WARMUP,
-            steps=TUNE_STEPS,
+            steps=steps,
             progress=self._progress,
         )
         log.info(
