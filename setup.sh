@@ -131,6 +131,24 @@ setup_take_lock() {
     done
 }
 
+# setup_unpack: install what requirements.txt comes to, by two processes beside each other: pip
+# unpacks one file after the other, and there are gigabytes of them. Does nothing where pip or xargs
+# are too old for it: the installation that follows does all then.
+setup_unpack() {
+    setup_resolved=$setup_venv/layerbench-resolved.json
+    xargs -P 2 true </dev/null 2>/dev/null || return 0
+    "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run \
+        --report "$setup_resolved" -r "$setup_requirements" >/dev/null 2>&1 || return 0
+    "$setup_venv/bin/python" - "$setup_resolved" <<'PYTHON' >"$setup_resolved.txt"
+import json, sys
+
+for found in json.load(open(sys.argv[1], encoding="utf-8"))["install"]:
+    print("{name}=={version}".format(**found["metadata"]))
+PYTHON
+    xargs -P 2 -n 24 "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --no-deps <"$setup_resolved.txt" >&2
+}
+
 # setup_install: make .venv and fill it, unless another run just did. A failure leaves the lock, so that the next run starts afresh.
 setup_install() {
     setup_take_lock
@@ -151,8 +169,10 @@ setup_install() {
     # The pip that a Python brings with it may resolve half as fast as a newer one.
     "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip >&2 ||
         setup_say "pip could not be upgraded; going on with the one that is there"
-    "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -r "$setup_requirements" >&2 ||
+    {
+        setup_unpack && "$setup_venv/bin/python" -m pip install --quiet \
+            --disable-pip-version-check -r "$setup_requirements" >&2
+    } ||
         setup_fail "the installation failed (see above); run this again to repeat it"
     if [ -f pyproject.toml ]; then
         # So that `layerbench` is a command there, and benchmarks run as files.

@@ -155,6 +155,15 @@ case $* in
     *'version_info < (3, 10)'*) exit "${{TOO_OLD:-0}}" ;;
     --version) echo Python 3.8.1 ;;
     '-m venv '*) echo venv >>'{self.log}' && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    *--dry-run*)
+        [ -n "${{RESOLVED:-}}" ] || exit 1
+        for word; do
+            [ "${{before:-}}" != --report ] || echo "$RESOLVED" >"$word"
+            before=$word
+        done ;;
+    *--no-deps*)
+        all=$*
+        echo unpack "${{all##*--no-deps }}" >>'{self.log}' && exit "${{UNPACK_FAILS:-0}}" ;;
     *' --upgrade pip') exit "${{NO_NEWER_PIP:-0}}" ;;
     '-m pip install '*) echo pip >>'{self.log}' && exit "${{PIP_FAILS:-0}}" ;;
     *) exec '{sys.executable}' "$@" ;;
@@ -267,6 +276,30 @@ def test_requirements_are_installed_once_and_again_when_they_change(sandbox: San
     sandbox.requirements.write_text("toy==1.1\n")
     assert sandbox.source().stdout == first.stdout
     assert sandbox.calls() == ["pip"]
+
+
+RESOLVED = """{"install": [
+    {"metadata": {"name": "toy", "version": "1.0"}},
+    {"metadata": {"name": "what-toy-needs", "version": "3.1+cpu"}}
+]}"""
+
+
+def test_what_pip_resolved_is_unpacked_by_processes_of_their_own(sandbox: Sandbox) -> None:
+    sandbox.requirements.write_text("toy==1.0\n")
+    done = sandbox.source(RESOLVED=RESOLVED)
+    assert done.stdout == f"{sandbox.venv}/bin/python\n"
+    # Afterwards pip looks whether anything is missing.
+    assert sandbox.calls() == ["venv", "unpack", "toy==1.0", "what-toy-needs==3.1+cpu", "pip"]
+
+
+def test_what_could_not_be_unpacked_is_installed_from_scratch(sandbox: Sandbox) -> None:
+    sandbox.requirements.write_text("toy==1.0\n")
+    failed = sandbox.source(RESOLVED=RESOLVED, UNPACK_FAILS="1")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "the installation failed (see above); run this again" in failed.stderr
+    assert "pip" not in sandbox.calls()
+    assert sandbox.source(RESOLVED=RESOLVED).returncode == 0
+    assert sandbox.calls()[0] == "venv"
 
 
 def test_without_a_newer_pip_the_one_that_is_there_installs(sandbox: Sandbox) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import layerbench
 from layerbench import cli, store
@@ -200,6 +201,27 @@ def test_plots_are_drawn_after_the_first_epoch_and_at_the_end_of_a_short_run(tmp
         layerbench.train(READER, **QUICK, batch=500, epochs=2, output_dir=tmp_path / str(every))
         assert calls == [("running", 1, True), ("running", 2, second), ("finished", 2, True)]
         calls.clear()
+
+
+def test_weights_that_find_no_room_leave_the_old_ones(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    model = nn.Linear(256, 256)
+    outputs.write_weights(model, tmp_path)
+    before = load_file(tmp_path / "model.safetensors")
+    # The other format, which is written first, would complain too.
+    monkeypatch.setattr(outputs.checkpoints, "save", lambda *_: None)
+    nn.init.zeros_(model.weight)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(
+            OutputError, match=r"cannot write .*model\.safetensors: .*(too large|27)"
+        ):
+            outputs.write_weights(model, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_equal(load_file(tmp_path / "model.safetensors"), before)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.pth", "model.safetensors"}
 
 
 # --- taken up again ------------------------------------------------------------------------

@@ -143,15 +143,20 @@ def write_weights(model: nn.Module, folder: Path) -> None:
     Raises:
         OutputError: they cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     checkpoints.save(folder / "model.pth", tensors)
     # That format takes no memory that two names share: each gets its own.
     apart = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-    with store.replaced(folder / "model.safetensors") as file:
-        # By its name: `save` would hold all of it a second time.
-        save_file(apart, file.name)
+    path = folder / "model.safetensors"
+    try:
+        with store.replaced(path) as file:
+            # By its name: `save` would hold all of it a second time.
+            save_file(apart, file.name)
+    except SafetensorError as error:  # as it says that the disk is full
+        raise OutputError(f"cannot write {path}: {error}") from error
 
 
 @contextmanager
