@@ -8,7 +8,7 @@ to the byte; times, and what a process held, are left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache, singledispatch
+from functools import singledispatch
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,9 @@ from layerbench.records import (
 )
 from layerbench.reporters.json import document
 from layerbench.runner import look
-from layerbench.samples import Run
 from layerbench.views import finest, with_training_memory
 from layerbench.weighing import weigh_again, weigh_without_memory
-from layerbench.workload import Frozen, Plan, Workload
+from layerbench.workload import Frozen
 
 # A profile's plan and surroundings are no result; times are no matter of the workload.
 _MEASURED = {
@@ -126,15 +125,7 @@ def again(record: Frozen) -> Frozen:
 def _(record: Profile) -> Profile:
     granularity = record.plan.granularity if record.layers else "whole"
     plan = record.plan.model_copy(update={"granularity": granularity})
-    return assemble(record.workload, plan, [_looked(record.workload, plan)])
-
-
-def _looked(workload: Workload, plan: Plan) -> Run:
-    """What runs is no matter of the threads: reports of a model side by side share a look."""
-    return _looked_once(workload, plan.model_copy(update={"threads": None}))
-
-
-_looked_once = lru_cache(maxsize=1)(look)
+    return assemble(record.workload, plan, [look(record.workload, plan)])
 
 
 @again.register
