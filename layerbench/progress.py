@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+# What a record says of work that was still to come when it was written.
+TO_COME = "not measured yet when this was written"
+
 
 class Progress(Protocol):
     """Hears of each step of a measurement."""

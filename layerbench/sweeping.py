@@ -26,7 +26,7 @@ from layerbench.guards import (
     watch_room,
 )
 from layerbench.instruments.attach import mode_set
-from layerbench.progress import Progress, Silent
+from layerbench.progress import TO_COME, Progress, Silent
 from layerbench.records import (
     AllocatorFigures,
     FinishedRun,
@@ -122,7 +122,7 @@ def run_sweep(
             points=tuple(points),
             ends=tuple(ends),
             runs=finished,
-            notes=tuple(f"{what.name}: not measured yet when this was written" for what in to_come),
+            notes=tuple(f"{what.name}: {TO_COME}" for what in to_come),
         )
 
     with threads_set(threads):

@@ -373,7 +373,10 @@ def test_few_steps_do_where_each_takes_long(monkeypatch):
     found = forecast._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
     assert (found.warmup, found.step.n) == (1, 2)
     assert (found.one_image.n, found.one_batch.n) == (2, 2)
-    assert {row.inference.n for row in found.parts if row.inference} == {2}
+    inferred = [row.inference for row in found.parts if row.inference]
+    assert {part.n for part in inferred} == {2}
+    # They are of the very forwards that were timed as a whole.
+    assert sum(part.mean for part in inferred) == pytest.approx(found.one_batch.mean, rel=1e-9)
     # What was asked for at least in time is still given.
     asking = asked(warmup=2, steps=3, seconds=0.3)
     longer = forecast._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
@@ -523,7 +526,15 @@ def test_what_the_verb_does_not_take(verb, arguments, says):
     assert len(err.splitlines()) == 1
 
 
-def test_what_is_ended_early_has_what_was_measured(verb, small, tmp_path, monkeypatch):
+@pytest.fixture
+def several(verb, small, tmp_path):
+    """``several(names)``: those, as little as they can be measured, written as JSON and text."""
+    few = ("--batch", 2, *QUICK, "--no-memory", "--no-content")
+    kept = ("--out", tmp_path, "--format", "json,txt")
+    return lambda names: verb("--models", ",".join(names), *few, *kept)
+
+
+def test_what_is_ended_early_has_what_was_measured(several, tmp_path, monkeypatch):
     names = ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"]
 
     def ended(name: str, *others: object) -> nn.Module:
@@ -532,10 +543,7 @@ def test_what_is_ended_early_has_what_was_measured(verb, small, tmp_path, monkey
         return built_small(name, *others)
 
     monkeypatch.setattr(models, "build_detector", ended)
-    status, out, _ = verb(
-        "--models", ",".join(names), "--batch", 2, *QUICK, "--no-memory", "--no-content",
-        "--out", tmp_path, "--format", "json,txt",
-    )  # fmt: skip
+    status, out, _ = several(names)
     assert (status, out) == (130, "")
     (path,) = tmp_path.rglob("*.json")
     record = store.read_record(path)
@@ -544,7 +552,7 @@ def test_what_is_ended_early_has_what_was_measured(verb, small, tmp_path, monkey
     assert f"{names[2]}: {forecast.TO_COME}" in path.with_suffix(".txt").read_text()
 
 
-def test_no_part_is_left_under_another_name(verb, small, tmp_path, monkeypatch):
+def test_no_part_is_left_under_another_name(several, tmp_path, monkeypatch):
     """A record is named after the first detector that was measured, which is not yet known."""
     names = ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"]
     seen = []
@@ -556,21 +564,18 @@ def test_no_part_is_left_under_another_name(verb, small, tmp_path, monkeypatch):
         return built_small(name, *others)
 
     monkeypatch.setattr(models, "build_detector", broken)
-    status, out, _ = verb(
-        "--models", ",".join(names), "--batch", 2, *QUICK, "--no-memory", "--no-content",
-        "--out", tmp_path, "--format", "json",
-    )  # fmt: skip
+    status, out, _ = several(names)
     assert status == 0
     assert [name.partition("_synthetic")[0] for name in seen] == [
         f"detection_{names[0]}-and-1-more"
     ]
     (path,) = tmp_path.rglob("*.json")
-    assert out == f"{path}\n"
+    assert out.splitlines() == [str(path), str(path.with_suffix(".txt"))]
     assert path.name.startswith(f"detection_{names[1]}-and-1-more")
 
 
-def test_what_cannot_be_kept_meanwhile_costs_no_measurement(verb, small, tmp_path, monkeypatch):
-    names = "fasterrcnn_resnet50_fpn,retinanet_resnet50_fpn"
+def test_what_cannot_be_kept_meanwhile_costs_no_measurement(several, tmp_path, monkeypatch):
+    names = ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"]
     full = iter([True])
     usual = store.write_text
 
@@ -580,12 +585,9 @@ def test_what_cannot_be_kept_meanwhile_costs_no_measurement(verb, small, tmp_pat
         usual(path, text)
 
     monkeypatch.setattr(store, "write_text", write)
-    status, out, err = verb(
-        "--models", names, "--batch", 2, *QUICK, "--no-memory", "--no-content",
-        "--out", tmp_path, "--format", "json",
-    )  # fmt: skip
+    status, out, err = several(names)
     assert status == 0
     assert err.startswith("what was measured so far is not kept: cannot write")
     (path,) = tmp_path.rglob("*.json")
-    assert out == f"{path}\n"
+    assert out.splitlines() == [str(path), str(path.with_suffix(".txt"))]
     assert store.read_record(path).failures == ()

@@ -50,7 +50,7 @@ from layerbench.guards import garbage_collection_off, memory_explained, threads_
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.parts import parts_of
 from layerbench.instruments.training import StepTimer
-from layerbench.progress import Progress, Silent
+from layerbench.progress import TO_COME, Progress, Silent
 from layerbench.records import (
     BoxesFrom,
     ContentPoint,
@@ -84,8 +84,6 @@ MOST_EPOCHS = 1000
 # Where a step takes so many seconds, few of them have to do.
 SLOW_S = 20.0
 SLOW_WARMUP, SLOW_STEPS = 1, 2
-# Why a detector is missing in a record that was written while others were measured.
-TO_COME = "not measured yet when this was written"
 # Forwards that detect: the fewest and the most that are kept; fewer where one takes so long.
 FEWEST, MOST = 3, 50
 SLOW_FORWARD_S = 5.0
