@@ -26,6 +26,7 @@ from layerbench.instruments.structure import (
     module_facts,
     named_instances,
 )
+from layerbench.modules import buffers, own_parameters, parameters
 from layerbench.nested import map_tensors
 from layerbench.records import Operator, Structure, StructureRow
 from layerbench.samples import RowFacts
@@ -99,14 +100,13 @@ class _Holdings:
 
     @classmethod
     def of(cls, module: nn.Module) -> _Holdings:
-        parameters, buffers = list(module.parameters()), list(module.buffers())
-        own = (parameter for parameter in module._parameters.values() if parameter is not None)
+        inside, kept = list(parameters(module)), list(buffers(module))
         return cls(
-            trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            own_parameters=sum(parameter.numel() for parameter in own),
-            parameter_bytes=sum(parameter.nbytes for parameter in parameters),
-            buffers=sum(buffer.numel() for buffer in buffers),
-            buffer_bytes=sum(buffer.nbytes for buffer in buffers),
+            trainable=sum(p.numel() for p in inside if p.requires_grad),
+            own_parameters=sum(parameter.numel() for parameter in own_parameters(module)),
+            parameter_bytes=sum(parameter.nbytes for parameter in inside),
+            buffers=sum(buffer.numel() for buffer in kept),
+            buffer_bytes=sum(buffer.nbytes for buffer in kept),
         )
 
 

@@ -28,6 +28,7 @@ from layerbench.estimation.prediction import check_device, predict, refuse_hopel
 from layerbench.guards import refuse_too_large
 from layerbench.interleaved import Task, measure_pair
 from layerbench.live import LiveLayers, time_layers
+from layerbench.modules import buffers, parameters
 from layerbench.pairing import of_rounds
 from layerbench.progress import Progress
 from layerbench.records import (
@@ -784,7 +785,7 @@ def _hand_over(
     memory_format: MemoryFormat,
 ) -> Built:
     """A user's module with inputs on its own device, which may be ``meta``."""
-    tensors = (*model.parameters(), *model.buffers())
+    tensors = (*parameters(model), *buffers(model))
     where = tensors[0].device if tensors else torch.device("cpu")
     if device is not None and devices.get(device).torch_device.type != where.type:
         raise UsageError(

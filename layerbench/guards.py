@@ -13,6 +13,7 @@ from layerbench import devices, environment
 from layerbench.devices import Device
 from layerbench.environment import RoomWatch
 from layerbench.errors import LayerbenchError, NotEnoughMemory
+from layerbench.modules import moved
 from layerbench.nested import map_tensors
 from layerbench.units import bytes_
 from layerbench.workload import Workload
@@ -23,7 +24,7 @@ def on_device(built: Built, device: Device) -> Built:
     """Move the model and its inputs."""
     target = device.torch_device
     args, kwargs = map_tensors((built.args, built.kwargs), lambda tensor: tensor.to(target))
-    return Built(built.module.to(target), args, kwargs)
+    return Built(moved(built.module, target), args, kwargs)
 
 
 @contextmanager

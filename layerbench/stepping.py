@@ -27,6 +27,7 @@ from layerbench.instruments.attach import mode_set
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.structure import CallObserver, first_line, module_facts
 from layerbench.instruments.training import Step, StepTimer, TimedStep
+from layerbench.modules import copied, modules, moved, parameters
 from layerbench.nested import map_tensors
 from layerbench.progress import Progress, Silent
 from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
@@ -82,7 +83,7 @@ def profile_step(
         refuse_bad_room(room, strict)
         refuse_too_large(workload, device, subject)
         built = _copied(subject) if subject else zoo.build(workload)
-        built.module.to(device.torch_device)
+        moved(built.module, device.torch_device)
         with mode_set(built.module, True), torch.enable_grad():
             trained = _Trained(workload, built, device, optimizer)
             rounds = _Rounds(trained, progress or Silent())
@@ -115,12 +116,13 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
 
 
 def _copied(subject: Built) -> Built:
-    if any(module._compiled_call_impl is not None for module in subject.module.modules()):
+    if any(module._compiled_call_impl is not None for module in modules(subject.module)):
         raise UsageError(
             "a model compiled in place cannot be copied, and a step would change it: hand over "
             "the model before it is compiled"
         )
-    return copy.deepcopy(subject)
+    args, kwargs = copy.deepcopy((subject.args, subject.kwargs))
+    return Built(copied(subject.module), args, kwargs)
 
 
 class _Trained:
@@ -134,12 +136,12 @@ class _Trained:
         self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
         self._device = device
         self.facts = module_facts(self.model)
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        if not parameters:
+        trained = [p for p in parameters(self.model) if p.requires_grad]
+        if not trained:
             raise ModelRunError(
                 f"{workload.model}: no parameter requires a gradient, so it cannot be trained"
             )
-        self._optimizer = make_optimizer(optimizer, parameters)
+        self._optimizer = make_optimizer(optimizer, trained)
         self.rows = self._observed()
         paths = [fact.path for fact in self.facts]
         reachable = frozenset(fact.path for fact in self.facts if fact.reachable)

@@ -28,6 +28,7 @@ from layerbench.instruments.storages import (
     WorkspaceRule,
 )
 from layerbench.instruments.structure import CallFacts, CallObserver, module_facts
+from layerbench.modules import parameters, submodules_first
 from layerbench.nested import tensors_in
 from layerbench.samples import RowFacts
 from layerbench.zoo import Built
@@ -115,13 +116,13 @@ def trace_run(
     if optimizer is None:
         run.inference()
     else:
-        parameters = [p for p in built.module.parameters() if p.requires_grad]
-        if not parameters:
+        trained = [p for p in parameters(built.module) if p.requires_grad]
+        if not trained:
             raise RunFailed(
                 "the model has no parameter that requires a gradient: it cannot be trained"
             )
         foreach = True if for_gpu else None
-        run.training(make_optimizer(optimizer, parameters, foreach=foreach), stepping, for_gpu)
+        run.training(make_optimizer(optimizer, trained, foreach=foreach), stepping, for_gpu)
     return run.traced()
 
 
@@ -204,7 +205,7 @@ class _Run:
         return outputs.pop()
 
     def _note_gradients(self) -> None:
-        for parameter in self._model.parameters():
+        for parameter in parameters(self._model):
             if parameter.grad is not None:
                 self._tracker.add(parameter.grad, "gradients")
 
@@ -244,8 +245,7 @@ def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:
 
 def _in_order_of_moving(model: nn.Module, table: str) -> Iterator[torch.Tensor]:
     """As `torch.nn.Module.to` goes through them: submodules first."""
-    for child in model.children():
-        yield from _in_order_of_moving(child, table)
-    for tensor in getattr(model, table).values():
-        if tensor is not None:
-            yield tensor
+    for module in submodules_first(model):
+        for _, tensor in getattr(module, table).items():
+            if tensor is not None:
+                yield tensor

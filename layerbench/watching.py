@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.instruments.timing import Folded, fold
+from layerbench.modules import named_modules
 from layerbench.runner import Rounds, Session
 
 Event = dict[str, Any]
@@ -104,7 +105,7 @@ class Watch:
     def begun(self, session: Session) -> None:
         """Know the session whose rounds are about to run."""
         model = session.built.module
-        self._paths = {id(module): path for path, module in model.named_modules()}
+        self._paths = {id(module): path for path, module in named_modules(model)}
         self._rows_due = time.monotonic() + self._rows_s
         self._session = session
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from layerbench.instruments.attach import mode_set
 from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.memory import hold
 from layerbench.instruments.resources import resident_set
+from layerbench.modules import copied, named_buffers, named_parameters
 from layerbench.nested import tensors_in
 from layerbench.records import (
     AllocatorFigures,
@@ -112,7 +112,7 @@ def _own(workload: Workload, subject: Built | None, *, training: bool) -> Built:
     if subject is None:
         return zoo.build(workload)
     if training:
-        return Built(copy.deepcopy(subject.module), subject.args, subject.kwargs)
+        return Built(copied(subject.module), subject.args, subject.kwargs)
     return subject
 
 
@@ -170,9 +170,9 @@ def _record(
 def _tensors(built: Built) -> Iterator[tuple[TensorRow, int]]:
     """Each tensor that is there before the run, with its storage's identity."""
     model = built.module
-    for name, parameter in model.named_parameters(remove_duplicate=False):
+    for name, parameter in named_parameters(model, remove_duplicate=False):
         yield _tensor(name, "parameter", parameter)
-    for name, buffer in model.named_buffers(remove_duplicate=False):
+    for name, buffer in named_buffers(model, remove_duplicate=False):
         yield _tensor(name, "buffer", buffer)
     given = list(tensors_in((built.args, built.kwargs)))
     for number, tensor in enumerate(given, start=1):

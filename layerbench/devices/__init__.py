@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from layerbench.devices.device import Device, DeviceType, MemoryInfo
 from layerbench.errors import DeviceUnavailable
+from layerbench.modules import buffers, parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,7 +69,7 @@ def get(name: str | None = None) -> Device:
 
 def of_module(module: nn.Module) -> Device:
     """The device of a module's first parameter or buffer; the CPU for a module without any."""
-    tensors = (*module.parameters(), *module.buffers())
+    tensors = (*parameters(module), *buffers(module))
     return get(str(tensors[0].device) if tensors else "cpu")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -22,6 +21,7 @@ from layerbench.instruments.attach import mode_set
 from layerbench.instruments.fakes import without_memory
 from layerbench.instruments.memory import hold, peak_bytes
 from layerbench.instruments.structure import first_line
+from layerbench.modules import copied
 from layerbench.records import Interval, MemoryEstimate
 from layerbench.records.memory import Optimizer
 from layerbench.tracing import RunFailed, Traced, trace_run
@@ -155,7 +155,7 @@ def _real_run(
         refuse_too_large(workload, cpu, subject)
         built = subject or zoo.build(workload, load_weights=False)
         if subject is not None and optimizer is not None:
-            built = Built(copy.deepcopy(subject.module), subject.args, subject.kwargs)
+            built = Built(copied(subject.module), subject.args, subject.kwargs)
         try:
             with mode_set(built.module, workload.mode == "train"):
                 return trace_run(

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerbench.modules import buffers, modules, set_mode, submodules_first
+
 Forward = Callable[..., Any]
 # A module, the name of one of its attributes, and what that is for a while.
 Replacement = tuple[nn.Module, str, object]
@@ -55,15 +57,21 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
     root's, so the modes are kept one by one. In training mode the buffers are kept too:
     BatchNorm moves its running statistics at every forward.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()] if training else []
+    # A frozen scripted module has no mode.
+    modes: list[tuple[nn.Module, Any]] = [
+        (module, getattr(module, "training", _MISSING)) for module in modules(model)
+    ]
+    kept = [(buffer, buffer.detach().clone()) for buffer in buffers(model)] if training else []
     try:
-        model.train(training)
+        set_mode(model, training)
         yield
     finally:
         for module, mode in modes:
-            module.training = mode
-        for buffer, earlier in buffers:
+            if mode is _MISSING:
+                module.__dict__.pop("training", None)
+            else:
+                module.training = mode
+        for buffer, earlier in kept:
             buffer.data.copy_(earlier)
 
 
@@ -92,7 +100,7 @@ def tensors_replaced(
         return stand_ins[id(tensor)]
 
     try:
-        for module in _submodules_first(model):
+        for module in submodules_first(model):
             tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
             for table in tables:
                 for name, tensor in list(table.items()):
@@ -103,15 +111,3 @@ def tensors_replaced(
     finally:
         for table, name, tensor in before:
             table[name] = tensor
-
-
-def _submodules_first(model: nn.Module) -> list[nn.Module]:
-    ordered: dict[nn.Module, None] = {}
-
-    def visit(module: nn.Module) -> None:
-        for child in module.children():
-            visit(child)
-        ordered.setdefault(module)
-
-    visit(model)
-    return list(ordered)

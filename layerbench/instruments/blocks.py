@@ -5,12 +5,17 @@ The rule in plain words, and what it gives for each family, stands in docs/block
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from layerbench.modules import children, modules, named_children, submodules_first
 
 # AlexNet's five convolutions are a network, a detector's tower of four is one part of it.
 OPEN_FROM_LAYERS = 5
@@ -76,14 +81,14 @@ def find_blocks(model: nn.Module) -> BlockView:
     def visit(module: nn.Module, path: str, *, is_open: bool, alone: bool) -> None:
         if not is_open:
             blocks.append(path)
-            seen.update(module.modules())
+            seen.update(modules(module))
             return
         seen.add(module)
         opened.append(path)
-        children = list(module.named_children())
+        inside = list(named_children(module))
         # A wrapper around the whole network must not make the view a single row.
-        alone = alone and len(children) == 1
-        for name, child in children:
+        alone = alone and len(inside) == 1
+        for name, child in inside:
             if child not in seen:
                 open_child = tree.opens(child) or (alone and tree.can_open(child))
                 child_path = f"{path}.{name}" if path else name
@@ -98,8 +103,7 @@ class _Tree:
 
     def __init__(self, model: nn.Module) -> None:
         self._root = model
-        self._layers: dict[nn.Module, int] = {}
-        self._count_layers(model)
+        self._layers = self._count_layers(model)
         self._unit_types = self._find_unit_types()
         self._with_unit: dict[nn.Module, bool] = {}
 
@@ -115,15 +119,20 @@ class _Tree:
         )
 
     def can_open(self, module: nn.Module) -> bool:
-        """Whether there is anything to show inside, and the author does not call it a block."""
-        return _has_children(module) and not _is_named_block(module)
+        """Whether there is anything to show inside, and the author does not call it a block.
+
+        A layer with weights is one, also where it has submodules: those that make its weight
+        (`torch.nn.utils.parametrize`), or add to it. The inside of a scripted module is not seen.
+        """
+        is_whole = isinstance(module, (*_LAYERS_WITH_WEIGHTS, torch.jit.ScriptModule))
+        return _has_children(module) and not is_whole and not _is_named_block(module)
 
     def _holds_unit(self, module: nn.Module) -> bool:
         """Whether a unit lies in ``module``, and not inside a named block there."""
         if module not in self._with_unit:
             self._with_unit[module] = any(
                 self._is_unit(child) or (self.can_open(child) and self._holds_unit(child))
-                for child in module.children()
+                for child in children(module)
             )
         return self._with_unit[module]
 
@@ -133,21 +142,19 @@ class _Tree:
             return True
         return any(
             self.can_open(child) and not self._is_unit(child) and self._holds_long_chain(child)
-            for child in module.children()
+            for child in children(module)
         )
 
     def _is_unit(self, module: nn.Module) -> bool:
         return type(module) in self._unit_types
 
-    def _count_layers(self, module: nn.Module) -> int:
-        """Layers with weights in ``module``, itself included; attention counts as one layer."""
-        if module not in self._layers:
-            self._layers[module] = (
-                1
-                if _has_weights(module)
-                else sum(self._count_layers(child) for child in module.children())
-            )
-        return self._layers[module]
+    def _count_layers(self, model: nn.Module) -> dict[nn.Module, int]:
+        """Layers with weights in each module, itself included; attention counts as one layer."""
+        layers: dict[nn.Module, int] = {}
+        for module in submodules_first(model):
+            inner = sum(layers.get(child, 0) for child in children(module))
+            layers[module] = 1 if _has_weights(module) else inner
+        return layers
 
     def _find_unit_types(self) -> frozenset[type[nn.Module]]:
         """Classes whose instances are the units that the network repeats."""
@@ -158,16 +165,16 @@ class _Tree:
         while pending:
             parent = pending.pop()
             in_chain = parent is self._root or isinstance(parent, _CHAINS)
-            children = [child for child in parent.children() if _has_children(child)]
-            alike = Counter(type(child) for child in children if _runs_itself(child))
+            composites = [child for child in children(parent) if _has_children(child)]
+            alike = Counter(type(child) for child in composites if _runs_itself(child))
             for kind, count in alike.items():
                 if in_chain or count > 1:
                     in_line[kind] += count
                 if in_chain and count > 1:
                     neighbours.add(kind)
-            for child in children:
+            for child in composites:
                 layers[type(child)] = max(layers[type(child)], self._layers[child])
-            pending.extend(child for child in children if not _is_named_block(child))
+            pending.extend(child for child in composites if self.can_open(child))
         named = {kind for kind, count in in_line.items() if count > 1 and _names_block(kind)}
         large = {kind for kind in neighbours if layers[kind] >= LARGE_UNIT_LAYERS}
         small = {kind for kind in named | neighbours if layers[kind] >= UNIT_LAYERS}
@@ -175,25 +182,31 @@ class _Tree:
 
     def _types_inside(self, kinds: set[type[nn.Module]]) -> set[type[nn.Module]]:
         """The classes of all modules that lie in an instance of one of ``kinds``."""
-        outer = (module for module in self._root.modules() if type(module) in kinds)
-        return {type(inner) for module in outer for inner in module.modules() if inner != module}
+        outer = (module for module in modules(self._root) if type(module) in kinds)
+        return {type(inner) for module in outer for inner in modules(module) if inner != module}
 
 
 def _has_children(module: nn.Module) -> bool:
-    return next(module.children(), None) is not None
+    return next(children(module), None) is not None
 
 
 def _has_weights(module: nn.Module) -> bool:
     """Convolution, linear, attention, recurrent; or the user's own layer with a weight matrix."""
     if isinstance(module, _LAYERS_WITH_WEIGHTS):
         return True
-    weight = module._parameters.get("weight")
-    return weight is not None and weight.dim() >= 2 and not _has_children(module)
+    # A scripted module's table of tensors has no ``get``.
+    weight = dict(module._parameters.items()).get("weight")
+    return weight is not None and _dimensions(weight) >= 2 and not _has_children(module)
+
+
+def _dimensions(tensor: torch.Tensor) -> int:
+    """0 for the parameter of a lazy module that has not run yet: it has no shape."""
+    return 0 if is_lazy(tensor) else tensor.dim()
 
 
 def _runs_itself(module: nn.Module) -> bool:
     """Whether it has a forward of its own, over children that are more than one layer's parts."""
-    own = type(module).forward not in (nn.Sequential.forward, nn.Module.forward)
+    own = _forward_of(module) not in (nn.Sequential.forward, nn.Module.forward)
     return own and not _has_weights(module)
 
 
@@ -203,7 +216,12 @@ def _is_chain_of_one(module: nn.Module) -> bool:
 
 def _never_runs(module: nn.Module) -> bool:
     """Whether it is a container without a forward: a row for it would always be empty."""
-    return type(module).forward is nn.Module.forward
+    return _forward_of(module) is nn.Module.forward
+
+
+def _forward_of(module: nn.Module) -> object:
+    """Its class's forward as it stands there; a traced module's answers to no class."""
+    return inspect.getattr_static(type(module), "forward")
 
 
 def _names_block(kind: type[nn.Module]) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from layerbench.instruments.attach import Forward
+from layerbench.modules import modules
 
 PROPOSING = "torchvision.models.detection.rpn"
 
@@ -66,7 +67,7 @@ def _proposal_networks(model: nn.Module) -> Iterator[nn.Module]:
     """Those of torchvision, which is loaded where there are any: loading it takes a second."""
     if PROPOSING in sys.modules:
         network = sys.modules[PROPOSING].RegionProposalNetwork
-        yield from (module for module in model.modules() if isinstance(module, network))
+        yield from (module for module in modules(model) if isinstance(module, network))
 
 
 def _boxes(output: object) -> Iterator[torch.Tensor]:

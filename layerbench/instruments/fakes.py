@@ -10,6 +10,7 @@ import torch
 from layerbench import zoo
 from layerbench.instruments.attach import tensors_replaced
 from layerbench.instruments.functions import GUARDED
+from layerbench.modules import modules
 from layerbench.nested import map_tensors
 from layerbench.workload import Workload
 from layerbench.zoo import Built
@@ -25,7 +26,7 @@ def shapes_of_model(workload: Workload) -> Built | None:
         built = zoo.build_shapes(workload)
     except Exception:
         return None  # a real build says what is wrong, if anything is
-    fused = any(isinstance(module, GUARDED) for module in built.module.modules())
+    fused = any(isinstance(module, GUARDED) for module in modules(built.module))
     return None if fused else built
 
 

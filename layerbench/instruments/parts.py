@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from layerbench.instruments.training import Timed
+from layerbench.modules import children, named_children, parameters
 
 ITSELF = "the detector itself"
 POSTPROCESSING = "post-processing"
@@ -53,15 +54,13 @@ class Parts:
 
 def parts_of(model: nn.Module) -> Parts:
     """The parts of a model: torchvision's detectors, or any model by its children."""
-    named = [
-        (child, "forward", _CHILDREN.get(name, name)) for name, child in model.named_children()
-    ]
+    named = [(child, "forward", _CHILDREN.get(name, name)) for name, child in named_children(model)]
     named += list(_methods(model))
     names = list(dict.fromkeys([ITSELF, *(part for _, _, part in named)]))
     timed = tuple(Timed(module, name, names.index(part)) for module, name, part in named)
-    owners = {id(parameter): 0 for parameter in model.parameters()}
-    for child, _, part in named[: len(list(model.children()))]:
-        owners |= {id(parameter): names.index(part) for parameter in child.parameters()}
+    owners = {id(parameter): 0 for parameter in parameters(model)}
+    for child, _, part in named[: len(list(children(model)))]:
+        owners |= {id(parameter): names.index(part) for parameter in parameters(child)}
     return Parts(tuple(names), timed, owners)
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 
+from layerbench.modules import named_modules, own_parameters
+
 OUTSIDE = None
 """What `RunningModule.path` says outside the model: in the loss, in the optimizer."""
 
@@ -43,9 +45,8 @@ class RunningModule:
         self._paths: list[str | None] = []
         self._of_parameter = {
             id(parameter): path
-            for path, module in model.named_modules()
-            for parameter in module._parameters.values()
-            if parameter is not None
+            for path, module in named_modules(model)
+            for parameter in own_parameters(module)
         }
 
     @property

@@ -12,6 +12,7 @@ from torch import nn
 
 from layerbench.instruments.attach import Forward, forwards_replaced
 from layerbench.instruments.running import RunningModule
+from layerbench.modules import children, modules, named_modules, parameters
 from layerbench.nested import tensors_in
 from layerbench.records import Shape
 from layerbench.workload import Frozen
@@ -57,13 +58,13 @@ class CallFacts(Frozen):
 
 def named_instances(model: nn.Module) -> dict[str, nn.Module]:
     """Every module instance once, by its first name, in tree order; ``""`` is the model."""
-    return dict(model.named_modules())
+    return dict(named_modules(model))
 
 
 def module_facts(model: nn.Module) -> tuple[ModuleFacts, ...]:
     """The static facts of every module, in the order of `named_instances`."""
     names: dict[int, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in named_modules(model, remove_duplicate=False):
         names.setdefault(id(module), []).append(path)
     hidden = _hidden(model)
     return tuple(
@@ -72,8 +73,8 @@ def module_facts(model: nn.Module) -> tuple[ModuleFacts, ...]:
             type=type_name(module),
             depth=depth_of(path),
             aliases=tuple(names[id(module)][1:]),
-            parameters=sum(parameter.numel() for parameter in module.parameters()),
-            composite=any(True for _ in module.children()),
+            parameters=sum(parameter.numel() for parameter in parameters(module)),
+            composite=any(True for _ in children(module)),
             reachable=id(module) not in hidden,
         )
         for path, module in named_instances(model).items()
@@ -96,9 +97,9 @@ def _hidden(model: nn.Module) -> set[int]:
     """Modules below a scripted or compiled module: they are not called through Python."""
     return {
         id(inner)
-        for outer in model.modules()
+        for outer in modules(model)
         if isinstance(outer, torch.jit.ScriptModule) or _is_compiled(outer)
-        for inner in outer.modules()
+        for inner in modules(outer)
         if inner is not outer
     }
 

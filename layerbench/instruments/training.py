@@ -32,6 +32,7 @@ from layerbench.clocks import Clock
 from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
 from layerbench.instruments.structure import modules_at
 from layerbench.instruments.timing import Folded, fold
+from layerbench.modules import own_parameters
 from layerbench.records import STEP_PHASES
 
 Batch = Any
@@ -161,8 +162,7 @@ class StepTimer:
         owners = {
             id(parameter): row_of[path]
             for path, module in modules_at(model, frozenset(paths)).items()
-            for parameter in module._parameters.values()
-            if parameter is not None
+            for parameter in own_parameters(module)
         }
         instances = modules_at(model, timed_paths - {""})
         timed = [Timed(module, "forward", row_of[path]) for path, module in instances.items()]

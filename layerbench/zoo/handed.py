@@ -6,6 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from layerbench.errors import BadInput
+from layerbench.modules import parameters
 from layerbench.nested import tensors_in
 from layerbench.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo import inputs
@@ -103,7 +104,7 @@ def _shape(built: Built) -> tuple[int, ...]:
 
 def _dtype(module: nn.Module, *values: object) -> str:
     """The module's dtype; of its inputs where it has no floating parameter."""
-    for tensor in chain(module.parameters(), tensors_in(values)):
+    for tensor in chain(parameters(module), tensors_in(values)):
         if tensor.is_floating_point():
             return str(tensor.dtype).removeprefix("torch.")
     return "float32"

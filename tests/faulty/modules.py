@@ -1,0 +1,165 @@
+"""Modules whose inside or attributes are not those of a plain one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
+
+from tests.faulty import Case
+
+Built = tuple[nn.Module, tuple[Any, ...]]
+
+
+def case(name: str, parameters: int | None, flops: int | None, *, trains: bool = True) -> Any:
+    """A decorator: the function that follows builds a `Case` of this name."""
+
+    def add(build: Callable[[], Built]) -> Callable[[], Built]:
+        CASES.append(Case(name, build, parameters, flops, trains))
+        return build
+
+    return add
+
+
+CASES: list[Case] = []
+
+
+@case("weight norm on a convolution", 116, 7776)
+def _() -> Built:
+    return nn.Sequential(weight_norm(nn.Conv2d(3, 4, 3)), nn.ReLU()), (torch.rand(1, 3, 8, 8),)
+
+
+@case("spectral norm on a linear layer in a block", 2 * 20, 2 * 64 + 2 * 4 * 4 + 2 * 4)
+def _() -> Built:
+    """In each forward the largest singular value is a product of vector, matrix and vector."""
+    block = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), spectral_norm(nn.Linear(4, 4)))
+    return block.eval(), (torch.rand(2, 4),)
+
+
+@case("orthogonal recurrent weights", 2 * (4 * 4) + 2 * 4, None)
+def _() -> Built:
+    return orthogonal(nn.RNN(4, 4), "weight_hh_l0"), (torch.rand(3, 2, 4),)
+
+
+class _Adapted(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(8, 8)
+        down, up = nn.Linear(8, 2, bias=False), nn.Linear(2, 8, bias=False)
+        self.adapters = nn.ModuleDict({"default": nn.Sequential(down, up)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + self.adapters["default"](x)
+
+
+@case("linear layers with adapters in them", 2 * (72 + 32), 2 * (2 * 2 * 64 + 2 * 2 * 32))
+def _() -> Built:
+    return nn.Sequential(_Adapted(), nn.ReLU(), _Adapted()), (torch.rand(2, 8),)
+
+
+def _scripted(module: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.script(module)
+
+
+def _traced(module: nn.Module, *args: Any) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(module, args)
+
+
+@case("a scripted layer", 20, 64)
+def _() -> Built:
+    return nn.Sequential(_scripted(nn.Linear(4, 4)), nn.ReLU()), (torch.rand(2, 4),)
+
+
+@case("scripted as a whole", 28, 64)
+def _() -> Built:
+    return _scripted(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))), (torch.rand(2, 4),)
+
+
+@case("a traced part with a normalization", 28, 64)
+def _() -> Built:
+    part = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    return nn.Sequential(_traced(part.eval(), torch.rand(2, 4)), nn.ReLU()), (torch.rand(2, 4),)
+
+
+@case("a scripted layer that shares its weight with another", 24, 128)
+def _() -> Built:
+    scripted, other = _scripted(nn.Linear(4, 4)), nn.Linear(4, 4)
+    other.weight = scripted.weight
+    return nn.Sequential(scripted, other), (torch.rand(2, 4),)
+
+
+@case("a frozen part, which has no mode and no parameters", 20, 128)
+def _() -> Built:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        part = torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(4, 4)).eval()))
+    return nn.Sequential(part, nn.Linear(4, 4)), (torch.rand(2, 4),)
+
+
+class _Hiding(nn.Module):
+    """Its attributes have the names of nn.Module's methods."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.real, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+        for name in names:
+            setattr(self, name, [self.real])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.real(x))
+
+
+@case("attributes named modules, children, parameters and buffers", 28, 64)
+def _() -> Built:
+    return _Hiding(("modules", "children", "parameters", "buffers")), (torch.rand(2, 4),)
+
+
+@case("attributes named as all methods that walk or change a module", 28, 64)
+def _() -> Built:
+    walking = ("named_modules", "named_children", "named_parameters", "named_buffers", "apply")
+    changing = ("train", "eval", "to", "float", "type", "zero_grad", "state_dict", "compile")
+    return nn.Sequential(_Hiding((*walking, *changing))), (torch.rand(2, 4),)
+
+
+class _Listed(nn.Module):
+    """A class attribute and a property hide methods."""
+
+    children = ("a", "b")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real = nn.Linear(4, 4)
+
+    @property
+    def modules(self) -> list[str]:
+        return ["real"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.real(x)
+
+
+@case("a class attribute named children, a property named modules", 20, 64)
+def _() -> Built:
+    return _Listed(), (torch.rand(2, 4),)
+
+
+class _Cyclic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(4, 4)
+        self.part.owner = self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(x)
+
+
+@case("a layer that has the whole model as a submodule", 20, 64)
+def _() -> Built:
+    return _Cyclic(), (torch.rand(2, 4),)
