@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record")
 
+AnyPath = str | os.PathLike[str]
+"""What a caller may name a file or a folder with."""
+
 # Beside a training run's record lies what was asked of it, under this name.
 RECIPE = "recipe.json"
 
@@ -65,7 +68,7 @@ def record_class(kind: str) -> type[Frozen]:
 # --- writing -----------------------------------------------------------------------------
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Write a report whole, or leave the old one as it was; UTF-8, lines end in a line feed.
 
     Raises:
@@ -74,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: AnyPath, data: bytes) -> None:
     """Write a file whole, or leave the old one as it was.
 
     The data go to a temporary file beside it, to the disk, and under the final name in one
@@ -89,12 +92,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
+def replaced(path: AnyPath) -> Iterator[BinaryIO]:
     """As `write_bytes`, for what is written piece by piece: the file takes its place at the end.
 
     Raises:
         OutputError: it cannot be written.
     """
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path) as file:
@@ -103,7 +107,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         raise _cannot_write(path, error) from error
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+def write_arrays(path: AnyPath, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     """Write arrays as one compressed ``.npz``, whole or not at all.
 
     Raises:
@@ -133,7 +137,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def check_writable(directory: Path) -> None:
+def check_writable(directory: AnyPath) -> None:
     """Find out before a long run whether reports can be written below a folder.
 
     Makes the folder and a file in it, and takes away again what was not there before.
@@ -141,6 +145,7 @@ def check_writable(directory: Path) -> None:
     Raises:
         OutputError: nothing can be written there.
     """
+    directory = Path(directory)
     made: list[Path] = []
     try:
         for folder in _missing(directory):
@@ -181,7 +186,7 @@ def _cannot_write(path: Path, error: OSError) -> OutputError:
 # --- reading -----------------------------------------------------------------------------
 
 
-def read(path: Path) -> Profile:
+def read(path: AnyPath) -> Profile:
     """Read and validate a profile.
 
     Raises:
@@ -194,12 +199,13 @@ def read(path: Path) -> Profile:
     return record
 
 
-def read_record(path: Path) -> Frozen:
+def read_record(path: AnyPath) -> Frozen:
     """Read and validate a record of any kind in `RECORDS`.
 
     Raises:
         RecordError: there is none, or it is damaged; the message names the place.
     """
+    path = Path(path)
     content = _json(path, _file_text(path))
     kind = _kind(path, content)
     _check_version(path, kind, content)
@@ -209,7 +215,7 @@ def read_record(path: Path) -> Frozen:
         raise RecordError(f"{path} is no valid record: {_first_problem(error)}") from error
 
 
-def read_all(places: Iterable[Path]) -> list[tuple[Path, Profile]]:
+def read_all(places: Iterable[AnyPath]) -> list[tuple[Path, Profile]]:
     """All profiles in files and in folders, at any depth, sorted by path, each once.
 
     In a folder, records of other kinds are passed over; a damaged one is an error.
@@ -219,7 +225,7 @@ def read_all(places: Iterable[Path]) -> list[tuple[Path, Profile]]:
             profile.
     """
     found: list[tuple[Path, Profile]] = []
-    for place in places:
+    for place in map(Path, places):
         if not place.is_dir():
             found.append((place, read(place)))
             continue
@@ -230,14 +236,14 @@ def read_all(places: Iterable[Path]) -> list[tuple[Path, Profile]]:
     return _each_once(found)
 
 
-def read_all_kinds(places: Iterable[Path]) -> list[tuple[Path, Frozen]]:
+def read_all_kinds(places: Iterable[AnyPath]) -> list[tuple[Path, Frozen]]:
     """All records of any kind in files and in folders, as `read_all`.
 
     Raises:
         RecordError: a place is not there, or a file is damaged.
     """
     found: list[tuple[Path, Frozen]] = []
-    for place in places:
+    for place in map(Path, places):
         paths = _records_in(place) if place.is_dir() else [place]
         found += [(path, read_record(path)) for path in paths]
     return _each_once(found)
@@ -331,9 +337,9 @@ class Places:
     layers: Path
 
 
-def places(profile: Profile, out: Path) -> Places:
+def places(profile: Profile, out: AnyPath) -> Places:
     """``<out>/<device>/<base>`` for the whole model and ``<out>/<device>/layers/<base>``."""
-    folder = out / profile.environment.device.slug
+    folder = Path(out) / profile.environment.device.slug
     base = base_name(profile)
     return Places(whole=folder / base, layers=folder / "layers" / base)
 
@@ -346,12 +352,13 @@ def place(
     | TrainingProfile
     | TrainingForecast
     | DetectionEstimates,
-    out: Path,
+    out: AnyPath,
 ) -> Path:
     """``<out>/<base>``, without the ending of a format: these do not depend on the machine.
 
     A training profile, a forecast and estimates do, and lie in their device's folder.
     """
+    out = Path(out)
     if record.record == "detection estimates":
         models = [row.model for row in record.rows] + [row.model for row in record.failures]
         what = models[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")

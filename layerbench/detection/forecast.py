@@ -118,7 +118,7 @@ class Asking:
     size: tuple[int, int] = (224, 224)
     min_size: int | None = None
     data: str = "synthetic"
-    data_dir: Path = Path("data")
+    data_dir: str | Path = "data"
     download: bool = False
     boxes: BoxesFrom = "trimap"
     labels: Labels = "breed"
@@ -275,7 +275,7 @@ class _Named:
 def _opened(asking: Asking, *, masks: bool = False) -> BoxedSplits:
     return boxed.get(asking.data).open(
         Asked(
-            root=asking.data_dir,
+            root=Path(asking.data_dir),
             boxes=asking.boxes,
             classes=asking.labels,
             masks=masks,
