@@ -32,6 +32,38 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
         yield value.tensors  # type: ignore[attr-defined]
 
 
+def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """A tensor's shape; of a nested tensor, whose rows differ in length, as if it were padded.
+
+    Empty where a tensor cannot say: a shape is looked at while somebody's model runs, and never a
+    reason for it to fail.
+    """
+    try:
+        return _padded_shape(tensor) if tensor.is_nested else tuple(int(n) for n in tensor.shape)
+    except Exception:
+        return ()
+
+
+def _padded_shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    import torch
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    # Asking takes operators; whoever watches the model's own must not see them.
+    with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
+        sizes = [tuple(part.shape) for part in tensor.unbind()]
+    return (len(sizes), *(max(lengths) for lengths in zip(*sizes, strict=True)))
+
+
+def bytes_of(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor's elements; those of a sparse tensor's parts, 0 where it cannot say."""
+    try:
+        if tensor.is_sparse:
+            return tensor._indices().nbytes + tensor._values().nbytes
+        return tensor.nbytes
+    except Exception:
+        return 0
+
+
 def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:  # noqa: ANN401
     """The same nesting of lists, tuples and dicts with each tensor changed, the rest as it was."""
     import torch

@@ -13,7 +13,7 @@ from torch import nn
 from layerbench.instruments.attach import Forward, forwards_replaced
 from layerbench.instruments.running import RunningModule
 from layerbench.modules import children, modules, named_modules, parameters
-from layerbench.nested import tensors_in
+from layerbench.nested import bytes_of, shape_of, tensors_in
 from layerbench.records import Shape
 from layerbench.workload import Frozen
 
@@ -111,7 +111,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 def shapes_of(values: object) -> tuple[Shape, ...]:
     """Shapes of the tensors in ``values``."""
-    return tuple(tuple(tensor.shape) for tensor in tensors_in(values))
+    return tuple(shape_of(tensor) for tensor in tensors_in(values))
 
 
 class CallObserver:
@@ -177,7 +177,7 @@ class CallObserver:
                 calls=0,
                 input_shapes=came_in,
                 output_shapes=shapes_of((output,)),
-                output_bytes=sum(tensor.nbytes for tensor in tensors_in((output,))),
+                output_bytes=sum(bytes_of(tensor) for tensor in tensors_in((output,))),
             )
         self._calls[fact.path] = earlier.model_copy(
             update={"calls": earlier.calls + 1, "direct": earlier.direct or direct}
