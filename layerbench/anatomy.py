@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,21 +16,20 @@ from layerbench.errors import LayerbenchError, ModelRunError
 from layerbench.guards import torch_version
 from layerbench.instruments.attach import mode_set, tensors_replaced
 from layerbench.instruments.flops import FlopCounter
+from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.structure import (
-    CallFacts,
     CallObserver,
     ModuleFacts,
+    Seen,
     first_line,
     module_facts,
-    named_instances,
 )
-from layerbench.modules import buffers, own_parameters, parameters
-from layerbench.nested import map_tensors
+from layerbench.nested import bytes_of, map_tensors
 from layerbench.records import Operator, Structure, StructureRow
 from layerbench.samples import RowFacts
-from layerbench.tree import positions, tree_order, with_ancestors
+from layerbench.tree import positions, tree_order
 from layerbench.workload import Workload
 from layerbench.zoo import Built
 
@@ -83,7 +82,7 @@ class _Seen:
 
     modules: tuple[ModuleFacts, ...]
     rows: tuple[RowFacts, ...]
-    calls: Mapping[str, CallFacts]
+    calls: Seen
     holdings: Mapping[str, _Holdings]
     counter: FlopCounter
 
@@ -99,15 +98,18 @@ class _Holdings:
     buffer_bytes: int
 
     @classmethod
-    def of(cls, module: nn.Module) -> _Holdings:
-        inside, kept = list(parameters(module)), list(buffers(module))
-        return cls(
-            trainable=sum(p.numel() for p in inside if p.requires_grad),
-            own_parameters=sum(parameter.numel() for parameter in own_parameters(module)),
-            parameter_bytes=sum(parameter.nbytes for parameter in inside),
-            buffers=sum(buffer.numel() for buffer in kept),
-            buffer_bytes=sum(buffer.nbytes for buffer in kept),
+    def of_all(cls, model: nn.Module) -> dict[str, _Holdings]:
+        """By path of each module."""
+        parameters, buffers = Holdings(model, "_parameters"), Holdings(model, "_buffers")
+        columns = zip(
+            parameters.sums(lambda tensor: tensor.numel() if tensor.requires_grad else 0),
+            parameters.own(torch.Tensor.numel),
+            parameters.sums(bytes_of),
+            buffers.sums(torch.Tensor.numel),
+            buffers.sums(bytes_of),
+            strict=True,
         )
+        return {path: cls(*row) for path, row in zip(parameters.paths, columns, strict=True)}
 
 
 def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Seen:
@@ -133,7 +135,7 @@ def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Se
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
-    holdings = {path: _Holdings.of(module) for path, module in named_instances(model).items()}
+    holdings = _Holdings.of_all(model)
     rows = observed_rows(model, modules, calls)
     return _Seen(modules, rows, calls, holdings, counter)
 
@@ -162,13 +164,21 @@ def _record(
 
 
 def _rows(seen: _Seen) -> tuple[StructureRow, ...]:
-    own = {path or "": flops for path, flops in seen.counter.flops.items()}
-    inclusive = with_ancestors(own)
+    tree = seen.calls.calls
+    by_call: Counter[int] = Counter()
+    own: Counter[str] = Counter()
+    for place, flops in seen.counter.flops.items():
+        call = tree.home("") if place is None else place
+        by_call[call] += flops
+        own[tree.paths[call]] += flops
+    inclusive = tree.sums(by_call)
+    uncounted = _uncounted_by_path(seen.counter)
     order = tree_order([row.path for row in seen.rows], [row.order for row in seen.rows])
     rows = [seen.rows[index] for index in order]
     numbers = positions((row.type for row in rows), (row.block and row.calls > 0 for row in rows))
     return tuple(
-        _row(row, number, seen, own, inclusive) for row, number in zip(rows, numbers, strict=True)
+        _row(row, number, seen, own, inclusive, uncounted.get(row.path, ()))
+        for row, number in zip(rows, numbers, strict=True)
     )
 
 
@@ -178,6 +188,7 @@ def _row(
     seen: _Seen,
     own: Mapping[str, int],
     inclusive: Mapping[str, int],
+    uncounted: Iterable[str],
 ) -> StructureRow:
     ran = row.path in seen.calls
     holdings = seen.holdings[row.path]
@@ -199,13 +210,18 @@ def _row(
         flops=inclusive.get(row.path, 0) if known else None,
         self_flops=own.get(row.path, 0) if known else None,
         output_bytes=seen.calls[row.path].output_bytes if ran else None,
-        uncounted=_uncounted_by(seen.counter, row.path),
+        uncounted=tuple(uncounted),
         note=row.note,
     )
 
 
-def _uncounted_by(counter: FlopCounter, path: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for name, at in counter.uncounted if at == path))
+def _uncounted_by_path(counter: FlopCounter) -> dict[str, dict[str, None]]:
+    """Names of operators that each module ran itself."""
+    names: dict[str, dict[str, None]] = {}
+    for name, path in counter.uncounted:
+        if path is not None:
+            names.setdefault(path, {})[name] = None
+    return names
 
 
 def _uncounted(counter: FlopCounter) -> tuple[Operator, ...]:

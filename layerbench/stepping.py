@@ -231,7 +231,7 @@ def _record(
 ) -> TrainingProfile:
     resampler = Resampler([plan.iterations], seed=workload.seed)
     bare, attached = (_phases(steps) for steps in (rounds.untouched, rounds.instrumented))
-    times = _module_times(rounds.instrumented, [row.path for row in trained.rows])
+    times = _module_times(rounds.instrumented)
     outside = np.array([step.outside_ns for step in rounds.instrumented], dtype=np.int64)
     overhead, low, high = paired_ratio(
         attached.sum(axis=1).astype(np.float64), bare.sum(axis=1).astype(np.float64), resampler
@@ -265,28 +265,16 @@ def _phases(steps: Sequence[TimedStep]) -> Times:
     return np.array([step.phases_ns for step in steps], dtype=np.int64)
 
 
-def _module_times(steps: Sequence[TimedStep], paths: Sequence[str]) -> _ModuleTimes:
+def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
     forwards = [step.forward for step in steps if step.forward is not None]
-    own = np.stack([step.backward_ns for step in steps if step.backward_ns is not None])
+    backwards = [step.backward_inclusive_ns for step in steps]
+    own = [step.backward_ns for step in steps]
     return _ModuleTimes(
         forward=np.stack([forward.inclusive_ns for forward in forwards]),
         forward_self=np.stack([forward.self_ns for forward in forwards]),
-        backward=_with_descendants(own, paths),
-        backward_self=own,
+        backward=np.stack([backward for backward in backwards if backward is not None]),
+        backward_self=np.stack([backward for backward in own if backward is not None]),
     )
-
-
-def _with_descendants(own: Times, paths: Sequence[str]) -> Times:
-    """For each module, the sum over itself and the modules below it."""
-    column = {path: index for index, path in enumerate(paths)}
-    total = own.copy()
-    for path, index in column.items():
-        above = path
-        while above:
-            above = above.rpartition(".")[0]
-            if above in column:
-                total[:, column[above]] += own[:, index]
-    return total
 
 
 def _rows(

@@ -24,6 +24,9 @@ def ancestors(path: str) -> Iterator[str]:
 def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
     """Depth first; among siblings those that ran in order of their first call, then the others.
 
+    What is never called itself, such as a `torch.nn.ModuleList`, runs when the first module in it
+    does.
+
     Args:
         paths: of the rows; the first is the model's, ``""``.
         orders: of each row's first call, ``None`` if it did not run.
@@ -35,8 +38,9 @@ def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
     for index, path in enumerate(paths):
         if path:
             children.setdefault(parent(path), []).append(index)
+    first = _first_calls(paths, orders)
     for siblings in children.values():
-        siblings.sort(key=lambda i: (orders[i] is None, orders[i] or 0, i))
+        siblings.sort(key=lambda i: (first[i] is None, first[i] or 0, i))
     ordered: list[int] = []
     waiting = [0]
     while waiting:
@@ -44,6 +48,19 @@ def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
         ordered.append(index)
         waiting.extend(reversed(children.get(paths[index], [])))
     return ordered
+
+
+def _first_calls(paths: Sequence[str], orders: Sequence[int | None]) -> list[int | None]:
+    """Of each row the first call of itself, or else of what is below it."""
+    first = list(orders)
+    index_of = {path: index for index, path in enumerate(paths)}
+    for index in sorted(range(len(paths)), key=lambda i: paths[i].count("."), reverse=True):
+        above = index_of.get(parent(paths[index]), index) if paths[index] else index
+        at = first[index]
+        if orders[above] is None and at is not None:
+            known = first[above]
+            first[above] = at if known is None else min(known, at)
+    return first
 
 
 def positions(types: Iterable[str], numbered: Iterable[bool]) -> list[int | None]:

@@ -79,7 +79,8 @@ def live_peaks(report: MemoryReport) -> dict[tuple[str | None, Phase], int]:
     peaks: dict[tuple[str | None, Phase], int] = {}
     for point in report.timeline:
         path = None if point.owner is None else report.rows[point.owner].path
-        places = [None] if path is None else [None, path, *ancestors(path)]
+        around = [report.rows[row].path for row in point.within] or ancestors(path or "")
+        places = [None] if path is None else [None, path, *around]
         for place in places:
             key = (place, point.phase)
             peaks[key] = max(peaks.get(key, 0), point.live_max)
@@ -140,4 +141,5 @@ def _moved(point: TimelinePoint, home: Sequence[int]) -> TimelinePoint:
         sums[row if row == OUTSIDE_ROW else home[row]] += change
     changes = tuple((row, change) for row, change in sorted(sums.items()) if change)
     owner = None if point.owner is None else home[point.owner]
-    return point.model_copy(update={"owner": owner, "changes": changes})
+    within = tuple(dict.fromkeys(home[row] for row in point.within if home[row] != owner))
+    return point.model_copy(update={"owner": owner, "changes": changes, "within": within})

@@ -8,14 +8,17 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from layerbench.instruments.calls import NOWHERE, CallTree
+from layerbench.instruments.structure import Seen
 from layerbench.modules import children, modules, named_children, submodules_first
+from layerbench.tree import ancestors, parent
 
 # AlexNet's five convolutions are a network, a detector's tower of four is one part of it.
 OPEN_FROM_LAYERS = 5
@@ -39,31 +42,82 @@ class BlockView:
         blocks: the modules that are rows of the view.
         opened: the modules shown through what is in them instead; the root ``""`` always is.
             The functions an opened module runs itself belong to the view too.
+        inside: modules that run within the calls of blocks they do not lie in, with these blocks:
+            neither they nor their functions are rows of the view.
     """
 
     blocks: frozenset[str]
     opened: frozenset[str]
+    inside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def seen_running(self, ran: Collection[str]) -> BlockView:
-        """The view after a forward showed which modules run.
+        """The view after a forward showed which modules run, and in whose calls."""
+        view = self._without_empty_rows(ran)
+        return view._without_overlap(ran.calls) if isinstance(ran, Seen) else view
 
-        A block that is never called itself, though modules in it are (RAFT's correlation block
-        is run through other methods), would be an empty row that hides them: it is opened.
+    def _without_empty_rows(self, ran: Collection[str]) -> BlockView:
+        """Blocks that are never called themselves, though modules in them are, opened.
+
+        RAFT's correlation block is run through other methods: it would be an empty row that hides
+        them.
         """
+        children = _children_with_what_ran(ran)
         blocks, opened = set(self.blocks), set(self.opened)
         pending = sorted(blocks)
         while pending:
             path = pending.pop()
-            inner = [other for other in ran if other.startswith(f"{path}.")]
-            if path in ran or not inner:
+            if path in ran or path not in children:
                 continue
             blocks.remove(path)
             opened.add(path)
-            depth = len(path.split(".")) + 1
-            children = sorted({".".join(other.split(".")[:depth]) for other in inner})
-            blocks.update(children)
-            pending.extend(children)
+            blocks.update(children[path])
+            pending.extend(children[path])
         return BlockView(frozenset(blocks), frozenset(opened))
+
+    def _without_overlap(self, calls: CallTree) -> BlockView:
+        """Without the modules that run within the call of a block.
+
+        That time is the outer block's; a block that also runs elsewhere would count some of it
+        twice.
+        """
+        blocks = set(self.blocks)
+        inside: dict[str, tuple[str, ...]] = {}
+        while True:
+            outer = _outer_blocks(calls, blocks, self.opened - inside.keys())
+            if not outer:
+                return BlockView(frozenset(blocks), self.opened, inside)
+            # What is inside a block that is inside another may come to stand by itself.
+            sure = {path for path, around in outer.items() if not around.keys() <= outer.keys()}
+            for path in sure or {next(reversed(outer))}:
+                inside[path] = tuple(outer[path])
+            blocks -= inside.keys()
+
+
+def _children_with_what_ran(ran: Collection[str]) -> dict[str, list[str]]:
+    """For each module its children that ran, or in which something did."""
+    children: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    for path in ran:
+        for inner in (path, *ancestors(path)):
+            if not inner or inner in seen:
+                break
+            seen.add(inner)
+            children.setdefault(parent(inner), []).append(inner)
+    return children
+
+
+def _outer_blocks(
+    calls: CallTree, blocks: Collection[str], opened: Collection[str]
+) -> dict[str, dict[str, None]]:
+    """For each block, or opened module, that runs in a block's call: the outermost such blocks."""
+    outermost: list[str | None] = []
+    found: dict[str, dict[str, None]] = {}
+    for path, above in zip(calls.paths, calls.parents, strict=True):
+        around = outermost[above] if above != NOWHERE else None
+        if around is not None and around != path and path and (path in blocks or path in opened):
+            found.setdefault(path, {})[around] = None
+        outermost.append(path if around is None and path in blocks else around)
+    return found
 
 
 def find_blocks(model: nn.Module) -> BlockView:

@@ -28,7 +28,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts while it is entered.
 
     Attributes:
-        flops: by path of the module running, ``None`` outside all.
+        flops: by the call running, a node of ``running.calls``; ``None`` outside all.
         uncounted: calls by (operator, path) of what has no formula and is not free by convention.
 
     Known limitations: what a scripted module fuses is not seen. Attention counts all scores,
@@ -37,7 +37,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, running: RunningModule) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.flops: Counter[str | None] = Counter()
+        self.flops: Counter[int | None] = Counter()
         self.uncounted: Counter[tuple[str, str | None]] = Counter()
         self._running = running
 
@@ -59,7 +59,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return output
         output = func(*args, **given)
         if formula is not None:
-            self.flops[self._running.path()] += formula(args, given, output)
+            self.flops[self._running.place()] += formula(args, given, output)
         elif not _free(func):
             self.uncounted[operator_name(func), self._running.path()] += 1
         return output

@@ -23,7 +23,7 @@ from layerbench.records import (
     TimelinePoint,
 )
 from layerbench.samples import RowFacts
-from layerbench.tree import ancestors, positions, tree_order, with_ancestors
+from layerbench.tree import ancestors, positions, tree_order
 
 ITERATION = "iteration"
 FORWARD = "forward"
@@ -78,7 +78,7 @@ def hold(
     curve = _Curve(trace, sizes)
     at_peak = curve.alive_at(curve.peak_moment)
     resident = sum(sizes[i] for i in at_peak if trace.allocations[i].category in RESIDENT)
-    own_at_peak = _by_owner(trace, sizes, (i for i in at_peak if not _resident(trace, i)))
+    own_at_peak = _by_place(trace, sizes, (i for i in at_peak if not _resident(trace, i)))
     rows = _Rows(trace, sizes, curve, own_at_peak).of(modules, calls)
     index = {row.path: number for number, row in enumerate(rows)}
     return Holding(
@@ -99,18 +99,26 @@ def _resident(trace: Trace, index: int) -> bool:
     return trace.allocations[index].category in RESIDENT
 
 
-def _by_owner(trace: Trace, sizes: Sequence[int], which: Iterator[int]) -> dict[str | None, int]:
-    sums: Counter[str | None] = Counter()
+def _by_place(trace: Trace, sizes: Sequence[int], which: Iterator[int]) -> dict[int | None, int]:
+    sums: Counter[int | None] = Counter()
     for index in which:
-        sums[trace.allocations[index].owner] += sizes[index]
+        sums[_place(trace, trace.allocations[index])] += sizes[index]
     return dict(sums)
+
+
+def _place(trace: Trace, what: Allocation | Step) -> int | None:
+    """The call that it belongs to; the owner's first where that is not known."""
+    if what.owner is None:
+        return None
+    return trace.calls.home(what.owner) if what.place is None else what.place
 
 
 @dataclass
 class _Stretch:
-    """Consecutive operators of one module in one phase."""
+    """Consecutive operators of one call in one phase."""
 
     owner: str | None
+    place: int | None
     phase: Phase
     begin: int
     live_max: int = 0
@@ -131,11 +139,11 @@ class _Curve:
         self._run()
 
     def _make_stretches(self) -> list[_Stretch]:
-        stretches = [_Stretch(None, "load", 0)]
+        stretches = [_Stretch(None, None, "load", 0)]
         for step in self._trace.steps:
-            last = stretches[-1]
-            if step.begin >= self.begin and (step.owner, step.phase) != (last.owner, last.phase):
-                stretches.append(_Stretch(step.owner, step.phase, step.begin))
+            last, place = stretches[-1], _place(self._trace, step)
+            if step.begin >= self.begin and (place, step.phase) != (last.place, last.phase):
+                stretches.append(_Stretch(step.owner, place, step.phase, step.begin))
         return stretches
 
     def _run(self) -> None:
@@ -192,6 +200,12 @@ class _Curve:
         return steps[at] if at >= 0 and steps[at].begin >= self.begin else None
 
     def timeline(self, index: Mapping[str, int]) -> tuple[TimelinePoint, ...]:
+        running = self._trace.calls.running()
+        around = {
+            place: _rows_around(running[place], index)
+            for place in {stretch.place for stretch in self.stretches}
+            if place is not None
+        }
         return tuple(
             TimelinePoint(
                 owner=None if stretch.owner is None else index.get(stretch.owner),
@@ -199,18 +213,26 @@ class _Curve:
                 live_max=stretch.live_max,
                 live_end=stretch.live_end,
                 changes=_by_row(stretch.changes, index),
+                within=() if stretch.place is None else around[stretch.place],
             )
             for stretch in self.stretches
         )
 
     def live_peaks(self) -> dict[str, int]:
-        """For each module the most bytes alive while it or a module below it ran."""
-        peaks: dict[str, int] = {}
+        """For each module the most bytes alive while one of its calls ran."""
+        peaks: dict[int, int] = {}
         for stretch in self.stretches:
-            if stretch.owner is not None:
-                for path in (stretch.owner, *ancestors(stretch.owner)):
-                    peaks[path] = max(peaks.get(path, 0), stretch.live_max)
-        return peaks
+            if stretch.place is not None:
+                peaks[stretch.place] = max(peaks.get(stretch.place, 0), stretch.live_max)
+        return self._trace.calls.maxima(peaks)
+
+
+def _rows_around(running: Sequence[str], index: Mapping[str, int]) -> tuple[int, ...]:
+    """The rows of the modules running around the first, where these are not those above it."""
+    owner, *around = running
+    if set(around) == set(ancestors(owner)):
+        return ()
+    return tuple(index[path] for path in around if path in index)
 
 
 def _by_row(
@@ -230,25 +252,34 @@ class _Rows:
         trace: Trace,
         sizes: Sequence[int],
         curve: _Curve,
-        at_peak: Mapping[str | None, int],
+        at_peak: Mapping[int | None, int],
     ) -> None:
         began = trace.marks.get(FORWARD, curve.begin)
         ended = trace.marks.get(FORWARD_END, trace.marks.get("end", 0))
-        own: Counter[str] = Counter()
-        kept: Counter[str] = Counter()
+        own: Counter[int] = Counter()
+        kept: Counter[int] = Counter()
         for allocation, size in zip(trace.allocations, sizes, strict=True):
-            if allocation.owner is None or allocation.born < curve.begin:
+            place = _place(trace, allocation)
+            if place is None or allocation.born < curve.begin:
                 continue
-            own[allocation.owner] += size
+            own[place] += size
             survived = allocation.died is None or allocation.died > ended
             # A library's workspace is kept too, but it is no activation.
             if began <= allocation.born <= ended and survived and allocation.low is None:
-                kept[allocation.owner] += size
-        self._own, self._all = dict(own), with_ancestors(dict(own))
-        self._kept, self._all_kept = dict(kept), with_ancestors(dict(kept))
+                kept[place] += size
+        self._calls = trace.calls
+        self._own, self._all = self._of_itself(own), trace.calls.sums(own)
+        self._kept, self._all_kept = self._of_itself(kept), trace.calls.sums(kept)
         self._live = curve.live_peaks()
-        self._at_peak = {path: size for path, size in at_peak.items() if path is not None}
-        self._all_at_peak = with_ancestors(self._at_peak)
+        held = {place: size for place, size in at_peak.items() if place is not None}
+        self._at_peak, self._all_at_peak = self._of_itself(held), trace.calls.sums(held)
+
+    def _of_itself(self, by_place: Mapping[int, int]) -> Counter[str]:
+        """By path what ran in the module and in none that it called."""
+        sums: Counter[str] = Counter()
+        for place, size in by_place.items():
+            sums[self._calls.paths[place]] += size
+        return sums
 
     def of(
         self, modules: Sequence[RowFacts], calls: Mapping[str, CallFacts]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import nn
 
+from layerbench import units
 from layerbench.instruments.blocks import BlockView, find_blocks
+from layerbench.instruments.calls import CallTree
 from layerbench.instruments.functions import FunctionFacts, FunctionForward
-from layerbench.instruments.structure import CallFacts, ModuleFacts
+from layerbench.instruments.structure import CallFacts, ModuleFacts, Seen
 from layerbench.samples import RowFacts
+
+# Of the names, or callers, of a module, a remark says so many.
+NAMED = 5
 
 
 def module_rows(
@@ -30,8 +35,9 @@ def module_rows(
             it holds the functions too.
     """
     order = functions[0].module_order if functions else {p: c.order for p, c in seen.items()}
+    remarks = _Remarks(seen, view)
     return tuple(
-        _module_row(fact, seen.get(fact.path), count, fact.path in view.blocks, order)
+        _module_row(fact, seen.get(fact.path), count, fact.path in view.blocks, order, remarks)
         for fact, count in zip(modules, calls, strict=True)
     )
 
@@ -46,7 +52,12 @@ def observed_rows(
 
 
 def _module_row(
-    fact: ModuleFacts, seen: CallFacts | None, calls: int, block: bool, order: Mapping[str, int]
+    fact: ModuleFacts,
+    seen: CallFacts | None,
+    calls: int,
+    block: bool,
+    order: Mapping[str, int],
+    remarks: _Remarks,
 ) -> RowFacts:
     return RowFacts(
         path=fact.path,
@@ -59,17 +70,44 @@ def _module_row(
         input_shapes=seen.input_shapes if seen else (),
         output_shapes=seen.output_shapes if seen else (),
         parameters=fact.parameters,
-        note=_note(fact),
+        note=remarks.on(fact),
     )
 
 
-def _note(fact: ModuleFacts) -> str:
-    notes = []
-    if fact.aliases:
-        notes.append(f"also {', '.join(fact.aliases)}")
-    if not fact.reachable:
-        notes.append("inside a scripted or compiled module, which runs outside Python")
-    return "; ".join(notes)
+class _Remarks:
+    """What a reader should know of a module that its figures do not say."""
+
+    def __init__(self, seen: Mapping[str, CallFacts], view: BlockView) -> None:
+        calls = seen.calls if isinstance(seen, Seen) else CallTree()
+        self._names = calls.names
+        self._callers = calls.callers()
+        self._inside = view.inside
+
+    def on(self, fact: ModuleFacts) -> str:
+        return "; ".join(self._all(fact))
+
+    def _all(self, fact: ModuleFacts) -> Iterator[str]:
+        if fact.aliases:
+            yield f"also {_listed(fact.aliases)}"
+        if fact.path in self._inside:
+            yield f"runs inside {_listed(self._inside[fact.path])}, so it is no block"
+        elif elsewhere := self._called_from_elsewhere(fact.path):
+            yield f"called by {_listed(elsewhere)}"
+        if fact.shared and not fact.aliases:
+            yield f"{units.count(fact.shared)} of its parameters are other modules' too"
+        if not fact.reachable:
+            yield "inside a scripted or compiled module, which runs outside Python"
+
+    def _called_from_elsewhere(self, path: str) -> list[str]:
+        """The modules that called it without holding it, by any of its names."""
+        callers = self._callers.get(path, {})
+        return [caller for caller in callers if self._names.below(path, caller) is None]
+
+
+def _listed(paths: Sequence[str]) -> str:
+    """The first few, and how many there are besides: a layer can be shared by thousands."""
+    more = len(paths) - NAMED
+    return ", ".join(paths[:NAMED]) + (f" and {units.count(more)} more" if more > 0 else "")
 
 
 def function_rows(
@@ -79,9 +117,10 @@ def function_rows(
     if not functions:
         return ()
     by_path = {row.path: row for row in modules}
+    # What an opened module does itself stands between its blocks, so it is a row there too.
+    between = view.opened - view.inside.keys()
     return tuple(
-        # What an opened module does itself stands between its blocks, so it is a row there too.
-        _function_row(fact, by_path[fact.module], fact.module in view.opened)
+        _function_row(fact, by_path[fact.module], fact.module in between)
         for fact in functions[0].facts
     )
 

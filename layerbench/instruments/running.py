@@ -16,17 +16,19 @@ import torch
 from torch import nn
 from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 
+from layerbench.instruments.calls import NOWHERE, CallTree, Names
 from layerbench.modules import named_modules, own_parameters
+from layerbench.tree import parent
 
 OUTSIDE = None
-"""What `RunningModule.path` says outside the model: in the loss, in the optimizer."""
+"""What `RunningModule` says outside the model: in the loss, in the optimizer."""
 
 # A node that accumulates a gradient carries the largest number there is.
 _NO_SEQUENCE = 2**63
 
 
 class RunningModule:
-    """Answers one question: which module runs now?
+    """Answers one question: which module runs now, and called by whom?
 
     `entered` and `left` are called around every module's forward by whoever sees the calls
     (`layerbench.instruments.structure.CallObserver`).
@@ -34,29 +36,29 @@ class RunningModule:
     Args:
         model: whose parameters' owners are to be known in the backward.
 
+    Attributes:
+        calls: the calls so far; `place` gives its nodes.
+
     Known limitations: nodes that a custom `torch.autograd.Function` makes in the backward, and
     activation checkpointing, which runs modules again inside the backward: those calls are seen
     as forward calls of the modules, which is what they are.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._stack: list[str] = []
+        self.calls = CallTree(Names(named_modules(model, remove_duplicate=False)))
+        self._stack: list[int] = []
         self._numbers: list[int] = []
-        self._paths: list[str | None] = []
+        self._places: list[int | None] = []
         self._of_parameter = {
             id(parameter): path
             for path, module in named_modules(model)
             for parameter in own_parameters(module)
         }
 
-    @property
-    def stack(self) -> tuple[str, ...]:
-        """Paths of the modules whose forward is running, outermost first."""
-        return tuple(self._stack)
-
     def entered(self, path: str) -> None:
         """A module's forward begins."""
-        self._stack.append(path)
+        around = self._stack[-1] if self._stack else self._around(path)
+        self._stack.append(self.calls.call(around, path))
         self._note()
 
     def left(self) -> None:
@@ -76,28 +78,45 @@ class RunningModule:
     def forget(self) -> None:
         """Forget the nodes of an earlier graph."""
         self._numbers.clear()
-        self._paths.clear()
+        self._places.clear()
 
     def path(self) -> str | None:
         """The innermost module running, or whose backward is running; ``None`` outside all."""
+        place = self.place()
+        return OUTSIDE if place is None else self.calls.paths[place]
+
+    def place(self) -> int | None:
+        """As `path`, its node in `calls`."""
         if self._stack:
             return self._stack[-1]
         node = torch._C._current_autograd_node()
         return OUTSIDE if node is None else self._of_node(node)
 
+    def _around(self, path: str) -> int:
+        """Where a call belongs that no call is around: the model's, or one in the backward.
+
+        Activation checkpointing runs a module again when a node asks for what it made: within the
+        calls that node was made in, as far as the module lies below them.
+        """
+        if not path:
+            return NOWHERE
+        asking = self.place()
+        around = NOWHERE if asking is None else self.calls.around(asking, path)
+        return self.calls.home(parent(path)) if around == NOWHERE else around
+
     def _note(self) -> None:
         number = _get_sequence_nr()
-        path = self._stack[-1] if self._stack else OUTSIDE
+        place = self._stack[-1] if self._stack else OUTSIDE
         if self._numbers and self._numbers[-1] == number:
-            self._paths[-1] = path
+            self._places[-1] = place
         else:
             self._numbers.append(number)
-            self._paths.append(path)
+            self._places.append(place)
 
-    def _of_node(self, node: torch.autograd.graph.Node) -> str | None:
+    def _of_node(self, node: torch.autograd.graph.Node) -> int | None:
         number = node._sequence_nr()
         if number >= _NO_SEQUENCE:
-            variable = getattr(node, "variable", None)
-            return self._of_parameter.get(id(variable), OUTSIDE)
+            owner = self._of_parameter.get(id(getattr(node, "variable", None)))
+            return OUTSIDE if owner is None else self.calls.home(owner)
         at = bisect_right(self._numbers, number) - 1
-        return self._paths[at] if at >= 0 else OUTSIDE
+        return self._places[at] if at >= 0 else OUTSIDE

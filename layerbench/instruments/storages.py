@@ -19,6 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from layerbench.instruments.calls import CallTree
 from layerbench.instruments.running import OUTSIDE, RunningModule
 from layerbench.records import Category, Phase
 
@@ -36,6 +37,8 @@ class Allocation:
             cannot know.
         born, died: moments on one count of events; ``None`` while it lives.
         low, high: bounds of ``bytes`` where they are not known but estimated.
+        place: the call of the owner that ran, a node of `Trace.calls`; ``None`` where that is not
+            known.
     """
 
     bytes: int
@@ -47,6 +50,7 @@ class Allocation:
     died: int | None = None
     low: int | None = None
     high: int | None = None
+    place: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Step:
     """One operator.
 
     Attributes:
-        owner, phase, operator: as in `Allocation`.
+        owner, phase, operator, place: as in `Allocation`.
         begin, end: moments: events between them are the operator's own.
     """
 
@@ -63,6 +67,7 @@ class Step:
     operator: str
     begin: int
     end: int
+    place: int | None = None
 
 
 @dataclass
@@ -73,11 +78,13 @@ class Trace:
         allocations: of all storages seen, in order of birth.
         steps: the operators, in order.
         marks: moments that the run named, such as the end of the forward.
+        calls: in which the operators ran.
     """
 
     allocations: list[Allocation] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     marks: dict[str, int] = field(default_factory=dict)
+    calls: CallTree = field(default_factory=CallTree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # that import keep tensors alive that are gone in every later run.
         importlib.import_module("torch._dynamo")
         super().__init__()  # type: ignore[no-untyped-call]
-        self.trace = Trace()
+        self.trace = Trace(calls=running.calls)
         self.phase: Phase = "load"
         self._running = running
         self._device = device
@@ -146,17 +153,17 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # Fake tensors ask for their device as an operator, more often than all others.
             return _device(args[0])
         given = kwargs or {}
-        owner, phase = self._running.path(), self.phase
+        place, phase = self._running.place(), self.phase
         begin = self._tick()
         output = func(*args, **given)
         name = str(func.overloadpacket._qualified_op_name).replace("::", ".")
         for leaf in tree_leaves(output):
             if isinstance(leaf, torch.Tensor):
-                self._see(leaf, owner, phase, name, "activations")
+                self._see(leaf, place, phase, name, "activations")
         if self._workspace is not None:
             for taken in self._workspace(func, args, given, output):
-                self._take(taken, owner, phase, name)
-        self.trace.steps.append(Step(owner, phase, name, begin, self._now))
+                self._take(taken, place, phase, name)
+        self.trace.steps.append(Step(self._owner(place), phase, name, begin, self._now, place))
         return output
 
     def add(self, tensor: torch.Tensor, category: Category) -> None:
@@ -206,7 +213,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _see(
         self,
         tensor: torch.Tensor,
-        owner: str | None,
+        place: int | None,
         phase: Phase,
         operator: str,
         category: Category,
@@ -223,28 +230,35 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return
             # Resized in place, as an ``out=`` variant does: the old memory is given back.
             entry[1].died = self._tick()
-        allocation = Allocation(size, owner, phase, operator, category, self._tick())
+        allocation = Allocation(
+            size, self._owner(place), phase, operator, category, self._tick(), place=place
+        )
         self.trace.allocations.append(allocation)
         self._alive[key] = (weakref.ref(storage, _Ending(self, key, allocation)), allocation)
 
-    def _take(self, taken: Taken, owner: str | None, phase: Phase, operator: str) -> None:
+    def _take(self, taken: Taken, place: int | None, phase: Phase, operator: str) -> None:
         if taken.lasting in self._lasting:
             return
+        place = OUTSIDE if taken.lasting else place
         allocation = Allocation(
             taken.bytes,
-            OUTSIDE if taken.lasting else owner,
+            self._owner(place),
             phase,
             operator,
             "workspace",
             self._tick(),
             low=taken.low,
             high=taken.high,
+            place=place,
         )
         self.trace.allocations.append(allocation)
         if taken.lasting:
             self._lasting[taken.lasting] = allocation
         else:
             allocation.died = self._tick()
+
+    def _owner(self, place: int | None) -> str | None:
+        return OUTSIDE if place is None else self.trace.calls.paths[place]
 
     def _ended(self, key: int, allocation: Allocation) -> None:
         if allocation.died is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from torch import nn
 
 from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.instruments.calls import CallTree
+from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.running import RunningModule
-from layerbench.modules import children, modules, named_modules, parameters
+from layerbench.modules import children, modules, named_modules
 from layerbench.nested import bytes_of, shape_of, tensors_in
 from layerbench.records import Shape
 from layerbench.workload import Frozen
@@ -25,6 +28,7 @@ class ModuleFacts(Frozen):
         path: qualified name, ``""`` for the model itself.
         aliases: other names of the same instance.
         parameters: elements of the parameters in it and below, shared ones counted once.
+        shared: those of them that also lie in modules outside it.
         composite: whether it has submodules.
         reachable: whether its calls can be seen; the inside of a scripted or compiled module runs
             outside Python.
@@ -35,11 +39,13 @@ class ModuleFacts(Frozen):
     depth: int
     aliases: tuple[str, ...]
     parameters: int
+    shared: int
     composite: bool
     reachable: bool
 
 
-class CallFacts(Frozen):
+@dataclass(slots=True)
+class CallFacts:
     """What one forward showed of a module: its calls and the shapes of the first one.
 
     Attributes:
@@ -56,6 +62,18 @@ class CallFacts(Frozen):
     direct: bool = False
 
 
+class Seen(dict[str, CallFacts]):
+    """What one forward showed: facts by path, of the modules that ran.
+
+    Attributes:
+        calls: which calls were made within which.
+    """
+
+    def __init__(self, calls: CallTree | None = None) -> None:
+        super().__init__()
+        self.calls = calls or CallTree()
+
+
 def named_instances(model: nn.Module) -> dict[str, nn.Module]:
     """Every module instance once, by its first name, in tree order; ``""`` is the model."""
     return dict(named_modules(model))
@@ -67,17 +85,21 @@ def module_facts(model: nn.Module) -> tuple[ModuleFacts, ...]:
     for path, module in named_modules(model, remove_duplicate=False):
         names.setdefault(id(module), []).append(path)
     hidden = _hidden(model)
+    held = Holdings(model, "_parameters")
+    elements = held.sums(torch.Tensor.numel)
+    shared = held.shared(torch.Tensor.numel)
     return tuple(
         ModuleFacts(
             path=path,
             type=type_name(module),
             depth=depth_of(path),
             aliases=tuple(names[id(module)][1:]),
-            parameters=sum(parameter.numel() for parameter in parameters(module)),
+            parameters=elements[number],
+            shared=shared[number],
             composite=any(True for _ in children(module)),
             reachable=id(module) not in hidden,
         )
-        for path, module in named_instances(model).items()
+        for number, (path, module) in enumerate(named_instances(model).items())
     )
 
 
@@ -133,7 +155,7 @@ class CallObserver:
         running: RunningModule | None = None,
     ) -> None:
         self._running = running or RunningModule(model)
-        self._calls: dict[str, CallFacts] = {}
+        self._seen = Seen(self._running.calls)
         self._order = 0
         self._failure: tuple[str, str, tuple[Shape, ...]] | None = None
         instances = named_instances(model)
@@ -170,23 +192,22 @@ class CallObserver:
             raise
         finally:
             self._running.left()
-        earlier = self._calls.get(fact.path)
-        if earlier is None:
-            earlier = CallFacts(
+        known = self._seen.get(fact.path)
+        # The first call of a module that calls itself is the last to end.
+        if known is None or order < known.order:
+            known = self._seen[fact.path] = CallFacts(
                 order=order,
-                calls=0,
+                calls=known.calls if known else 0,
                 input_shapes=came_in,
                 output_shapes=shapes_of((output,)),
                 output_bytes=sum(bytes_of(tensor) for tensor in tensors_in((output,))),
+                direct=known.direct if known else False,
             )
-        self._calls[fact.path] = earlier.model_copy(
-            update={"calls": earlier.calls + 1, "direct": earlier.direct or direct}
-        )
+        known.calls += 1
+        known.direct = known.direct or direct
         return output
 
-    def observe(
-        self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, CallFacts]:
+    def observe(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Seen:
         """Run the whole model's forward once.
 
         Args:
@@ -196,10 +217,10 @@ class CallObserver:
             facts by path; a module that did not run has no entry. Whatever the model raises
             passes through, and `explain` then says where.
         """
-        self._calls, self._order, self._failure = {}, 0, None
+        self._seen, self._order, self._failure = Seen(self._running.calls), 0, None
         with forwards_replaced(self._wrapped):
             self._observe(forward, self._root, args, kwargs)
-        return self._calls
+        return self._seen
 
     def explain(self, error: Exception) -> str:
         """One line that says in which module ``error`` arose and what had come in."""

@@ -15,6 +15,7 @@ as one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from layerbench.instruments.structure import modules_at
 from layerbench.instruments.timing import Folded, fold
 from layerbench.modules import own_parameters
 from layerbench.records import STEP_PHASES
+from layerbench.tree import parent
 
 Batch = Any
 Node = torch.autograd.graph.Node
@@ -96,14 +98,16 @@ class TimedStep:
     Attributes:
         phases_ns: in the order of `STEP_PHASES`; they add up to the step.
         forward: by row; ``None`` for a step with nothing attached.
-        backward_ns: by row, without those inside it; the rest of the backward phase, which
+        backward_ns: by row, without what it called; the rest of the backward phase, which
             belongs to none (the loss, the engine's start), is ``outside_ns``.
+        backward_inclusive_ns: by row, with what it called.
     """
 
     phases_ns: tuple[int, ...]
     forward: Folded | None = None
     backward_ns: NDArray[np.int64] | None = None
     outside_ns: int = 0
+    backward_inclusive_ns: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,17 +133,25 @@ class StepTimer:
         owners: the row that the gradients of a parameter, by its ``id``, belong to.
         rows: how many there are.
         clock: where marks come from.
+        above: of each row the one that holds it, where rows lie in each other.
     """
 
     def __init__(
-        self, timed: Iterable[Timed], owners: Mapping[int, int], rows: int, clock: Clock
+        self,
+        timed: Iterable[Timed],
+        owners: Mapping[int, int],
+        rows: int,
+        clock: Clock,
+        above: Mapping[int, int] | None = None,
     ) -> None:
         self._clock = clock
         self._rows = rows
+        self._above = above or {}
         self._calls: list[tuple[int, int, int, int, int]] = []
         self._nodes: list[tuple[int, int]] = []
         self._marks = 0
         self._owner_of_parameter = dict(owners)
+        self._places = _Places((), {}, 0, 0)
         self._replaced: list[Replacement] = [
             (what.module, what.attribute, self._timed(function, what.row))
             for what in timed
@@ -166,7 +178,8 @@ class StepTimer:
         }
         instances = modules_at(model, timed_paths - {""})
         timed = [Timed(module, "forward", row_of[path]) for path, module in instances.items()]
-        return cls(timed, owners, len(paths), clock)
+        above = {row: row_of[parent(path)] for path, row in row_of.items() if path}
+        return cls(timed, owners, len(paths), clock, above)
 
     def forward_only(self, call: Callable[[], object]) -> Folded:
         """Run a forward, such as inference, with the rows timed: nanoseconds by row."""
@@ -247,40 +260,32 @@ class StepTimer:
 
         The numbers from ``begin`` to ``end`` were drawn in the forward.
         """
-        owners = self._owners(begin, end)
+        self._places = places = _Places(self._calls, self._above, begin, end)
         mark, nodes = self._clock.mark, self._nodes
 
-        def hook(owner: int) -> Callable[..., None]:
+        def hook(place: int) -> Callable[..., None]:
             def begins(*_: object) -> None:
-                nodes.append((owner, mark()))
+                nodes.append((place, mark()))
 
             return begins
 
         before: int | None = None
         for turn in _as_they_run(loss):
-            owned = [self._owner(node, begin, owners) for node in turn]
-            alike = set(owned) == {owned[0]}
-            for node, owner in zip(turn, owned, strict=True):
-                if owner != before or not alike:
-                    handle = node.register_prehook(hook(owner))
+            placed = [self._place(node, places) for node in turn]
+            alike = set(placed) == {placed[0]}
+            for node, place in zip(turn, placed, strict=True):
+                if place != before or not alike:
+                    handle = node.register_prehook(hook(place))
                     handles.callback(handle.remove)
-                before = owner
-            before = owned[0] if alike else None
+                before = place
+            before = placed[0] if alike else None
 
-    def _owners(self, begin: int, end: int) -> list[int]:
-        """For each number drawn in the forward, the innermost module then running."""
-        owners = [ROOT] * (end - begin)
-        # Calls are in the order in which they ended: painted backwards, inner ones last.
-        for index, _, _, first, last in reversed(self._calls):
-            owners[first - begin : last - begin] = [index] * (last - first)
-        return owners
-
-    def _owner(self, node: Node, begin: int, owners: Sequence[int]) -> int:
+    def _place(self, node: Node, places: _Places) -> int:
         number = node._sequence_nr()
-        if number >= _NO_SEQUENCE:
-            return self._owner_of_parameter.get(id(getattr(node, "variable", None)), OUTSIDE)
-        at = number - begin
-        return owners[at] if 0 <= at < len(owners) else OUTSIDE
+        if number < _NO_SEQUENCE:
+            return places.of_number(number)
+        row = self._owner_of_parameter.get(id(getattr(node, "variable", None)))
+        return OUTSIDE if row is None else places.home(row)
 
     # --- adding up -------------------------------------------------------------------------
 
@@ -296,14 +301,13 @@ class StepTimer:
             end - backward,
         )
         begins = resolve([mark for _, mark in self._nodes])
-        own = np.zeros(self._rows, dtype=np.int64)
         outside = (begins[0] if begins else backward) - hooked
-        for (owner, _), at, until in zip(self._nodes, begins, [*begins[1:], backward], strict=True):
-            if owner == OUTSIDE:
-                outside += until - at
-            else:
-                own[owner] += until - at
-        return TimedStep(phases, self._folded(ready, forward), own, outside)
+        spent: Counter[int] = Counter()
+        for (place, _), at, until in zip(self._nodes, begins, [*begins[1:], backward], strict=True):
+            spent[place] += until - at
+        outside += spent.pop(OUTSIDE, 0)
+        own, inclusive = self._places.added_up(spent, self._rows)
+        return TimedStep(phases, self._folded(ready, forward), own, outside, inclusive)
 
     def _folded(self, start: int, end: int) -> Folded:
         flat = self._clock.resolve([mark for call in self._calls for mark in call[1:3]])
@@ -312,6 +316,81 @@ class StepTimer:
             for number, call in enumerate(self._calls)
         ]
         return fold([*spans, (ROOT, start, end)], self._rows)
+
+
+class _Places:
+    """Where in a forward a node of its graph was made: in which call, and in which around that.
+
+    Place 0 is the model's own; place k + 1 the call k; those of rows that no call is of follow.
+
+    Args:
+        calls: of the forward, in the order in which they ended: row, marks at start and end, and
+            the numbers that autograd had come to there.
+        above: of each row the one that holds it.
+        begin, end: the numbers of the whole forward.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[tuple[int, int, int, int, int]],
+        above: Mapping[int, int],
+        begin: int,
+        end: int,
+    ) -> None:
+        self._rows = [ROOT, *(call[0] for call in calls)]
+        self._around = [OUTSIDE, *self._callers(calls)]
+        self._above = above
+        self._begin = begin
+        self._of_number = [0] * (end - begin)
+        # Painted backwards, so that inner calls come last.
+        for place in range(len(calls), 0, -1):
+            first, last = calls[place - 1][3:]
+            self._of_number[first - begin : last - begin] = [place] * (last - first)
+        self._home = {ROOT: 0}
+        for place in sorted(range(1, len(calls) + 1), key=lambda place: calls[place - 1][1]):
+            self._home.setdefault(self._rows[place], place)
+
+    @staticmethod
+    def _callers(calls: Sequence[tuple[int, int, int, int, int]]) -> list[int]:
+        """Of each call the place around it. One that made no node may be told a wrong one."""
+        around = [0] * len(calls)
+        unclaimed: list[int] = []
+        for number, call in enumerate(calls):
+            while unclaimed and calls[unclaimed[-1]][3] >= call[3]:
+                around[unclaimed.pop()] = number + 1
+            unclaimed.append(number)
+        return around
+
+    def of_number(self, number: int) -> int:
+        """The innermost call that was running when the node of this number was made."""
+        at = number - self._begin
+        return self._of_number[at] if 0 <= at < len(self._of_number) else OUTSIDE
+
+    def home(self, row: int) -> int:
+        """The row's first call; of one that was never called, a place in that of the row above."""
+        if row not in self._home:
+            self._rows.append(row)
+            self._around.append(self.home(self._above[row]) if row in self._above else 0)
+            self._home[row] = len(self._rows) - 1
+        return self._home[row]
+
+    def added_up(
+        self, spent: Mapping[int, int], rows: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """By row what was spent in its calls: in them alone, and with the calls in them."""
+        own, inclusive = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+        for place, value in spent.items():
+            own[self._rows[place]] += value
+            for row in self._running(place):
+                inclusive[row] += value
+        return own, inclusive
+
+    def _running(self, place: int) -> Iterable[int]:
+        found: dict[int, None] = {}
+        while place != OUTSIDE:
+            found[self._rows[place]] = None
+            place = self._around[place]
+        return found
 
 
 def _graph(loss: torch.Tensor) -> Iterator[Node]:

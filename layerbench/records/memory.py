@@ -122,6 +122,8 @@ class TimelinePoint(Frozen):
             what that module allocated has grown or shrunk. Those of all points up to one add up to
             what is alive at its end, by the module that allocated it. Records of before the field
             have none.
+        within: indices of the rows in whose calls the owner ran, where these are not just the rows
+            above it: it was called from elsewhere.
     """
 
     owner: int | None
@@ -129,6 +131,7 @@ class TimelinePoint(Frozen):
     live_max: int
     live_end: int
     changes: tuple[tuple[int, int], ...] = Field(default=(), exclude_if=operator.not_)
+    within: tuple[int, ...] = Field(default=(), exclude_if=operator.not_)
 
 
 class ProcessMemory(Frozen):
