@@ -1,79 +1,206 @@
-"""Tensors in nested values: what models take and return comes in lists, tuples and dicts.
+"""Tensors in nested values: what models take and return comes in containers and objects.
 
 torch is loaded when a value is looked into, so that whoever only parses inputs needs none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+import types
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     import torch
 
+# An object that holds others that hold others may lead to everything there is.
+_OBJECTS_DEEP = 4
+_NESTED_DEEP = 64
+_PLAIN = (str, bytes, bytearray, int, float, complex, bool, type(None), range, slice)
+_CLOSED = (
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.GeneratorType,
+    types.CoroutineType,
+)
+
+_CLOSED_PLACES = {"builtins", "numpy"}
+
+Change = Callable[["torch.Tensor"], "torch.Tensor"]
+
 
 def tensors_in(value: object) -> Iterator[torch.Tensor]:
-    """The tensors in nested lists, tuples, sets and mappings, in order.
+    """The tensors in nested lists, tuples, sets, mappings and objects, in order.
 
-    torchvision's ImageList, which its detectors hand from module to module, counts as the
-    tensor it holds.
+    Of an object (a dataclass, a distribution, torchvision's ImageList) its attributes are looked
+    into, unless it is a module: a model's tensors are no part of what passes through it.
     """
     import torch
 
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, (list, tuple, set)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(getattr(value, "tensors", None), torch.Tensor):
-        yield value.tensors  # type: ignore[attr-defined]
+    elif not isinstance(value, _PLAIN):
+        yield from _tensors_inside(value, [], objects=0)
 
 
-def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
-    """A tensor's shape; of a nested tensor, whose rows differ in length, as if it were padded.
-
-    Empty where a tensor cannot say: a shape is looked at while somebody's model runs, and never a
-    reason for it to fail.
-    """
-    try:
-        return _padded_shape(tensor) if tensor.is_nested else tuple(int(n) for n in tensor.shape)
-    except Exception:
-        return ()
-
-
-def _padded_shape(tensor: torch.Tensor) -> tuple[int, ...]:
-    import torch
-    from torch.utils._python_dispatch import _disable_current_modes
-
-    # Asking takes operators; whoever watches the model's own must not see them.
-    with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
-        sizes = [tuple(part.shape) for part in tensor.unbind()]
-    return (len(sizes), *(max(lengths) for lengths in zip(*sizes, strict=True)))
-
-
-def bytes_of(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor's elements; those of a sparse tensor's parts, 0 where it cannot say."""
-    try:
-        if tensor.is_sparse:
-            return tensor._indices().nbytes + tensor._values().nbytes
-        return tensor.nbytes
-    except Exception:
-        return 0
-
-
-def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:  # noqa: ANN401
-    """The same nesting of lists, tuples and dicts with each tensor changed, the rest as it was."""
+def _tensors_inside(value: object, above: list[object], *, objects: int) -> Iterator[torch.Tensor]:
     import torch
 
     if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(item, change) for item in value))
-    if type(value) in (list, tuple):
-        return type(value)(map_tensors(item, change) for item in value)
-    return value
+        yield value
+        return
+    if isinstance(value, _PLAIN) or len(above) > _NESTED_DEEP:
+        return
+    parts: Any
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, (list, tuple, set, frozenset, deque)):
+        parts = value
+    elif objects < _OBJECTS_DEEP and _is_open(value):
+        objects += 1
+        parts = _attributes(value).values()
+    else:
+        return
+    if any(value is one for one in above):
+        return
+    above.append(value)
+    for part in parts:
+        if not isinstance(part, _PLAIN):
+            yield from _tensors_inside(part, above, objects=objects)
+    above.pop()
+
+
+def _is_open(value: object) -> bool:
+    """Whether an object holds values as a container does: none of the language's, no module."""
+    import torch
+
+    kind = type(value)
+    has_attributes = kind.__dictoffset__ != 0 or bool(_slots(kind))
+    closed = isinstance(value, (*_CLOSED, torch.nn.Module)) or kind.__module__ in _CLOSED_PLACES
+    return has_attributes and not closed
+
+
+_found_slots: WeakKeyDictionary[type, dict[str, types.MemberDescriptorType]] = WeakKeyDictionary()
+
+
+def _slots(kind: type) -> dict[str, types.MemberDescriptorType]:
+    """The attributes that instances keep in slots, the base classes' first."""
+    if kind not in _found_slots:
+        _found_slots[kind] = _find_slots(kind)
+    return _found_slots[kind]
+
+
+def _find_slots(kind: type) -> dict[str, types.MemberDescriptorType]:
+    return {
+        name: member
+        for base in reversed(kind.__mro__)
+        for name, member in vars(base).items()
+        if isinstance(member, types.MemberDescriptorType)
+        and name not in ("__dict__", "__weakref__")
+    }
+
+
+def _attributes(value: object) -> dict[str, object]:
+    """An object's own attributes that have a value now: those in slots, and those in its dict."""
+    found: dict[str, object] = {}
+    for name, member in _slots(type(value)).items():
+        with suppress(AttributeError):
+            found[name] = member.__get__(value)
+    held = getattr(value, "__dict__", None)
+    if isinstance(held, dict):
+        found.update((name, item) for name, item in held.items() if isinstance(name, str))
+    return found
+
+
+def map_tensors(value: Any, change: Change) -> Any:  # noqa: ANN401 - any nesting
+    """The same nesting with each tensor changed, the rest as it was.
+
+    Containers and objects keep their type; one without a tensor in it is passed on itself. A
+    tensor that comes several times is changed once.
+    """
+    return _Mapping(change).of(value)
+
+
+class _Mapping:
+    """One walk through a value."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+        # What was changed, with what became of it; the key is an identity, so both are held.
+        self._done: dict[int, tuple[object, Any]] = {}
+
+    def of(self, value: Any) -> Any:  # noqa: ANN401 - any nesting
+        if isinstance(value, _PLAIN):
+            return value
+        known = self._done.get(id(value))
+        if known is not None:
+            return known[1]
+        if next(tensors_in(value), None) is None:
+            return value
+        made = self._made(value)
+        self._done[id(value)] = (value, made)
+        return made
+
+    def _made(self, value: Any) -> Any:  # noqa: ANN401 - any nesting
+        import torch
+        from torch.nn.utils.rnn import PackedSequence
+
+        if isinstance(value, torch.Tensor):
+            return self._change(value)
+        kinds: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+            (PackedSequence, self._packed),
+            (tuple, lambda v: _like_tuple(v, [self.of(item) for item in v])),
+            (Mapping, self._mapping),
+            (list, self._list),
+            ((set, frozenset), lambda v: type(v)(self.of(item) for item in v)),
+            (deque, lambda v: type(v)((self.of(item) for item in v), v.maxlen)),
+        )
+        return next((make for kind, make in kinds if isinstance(value, kind)), self._object)(value)
+
+    def _packed(self, value: Any) -> Any:  # noqa: ANN401 - a PackedSequence
+        """Its batch sizes are numbers for the host, and stay there."""
+        data, sizes, sorted_indices, unsorted_indices = value
+        made = (self.of(data), sizes, self.of(sorted_indices), self.of(unsorted_indices))
+        return tuple.__new__(type(value), made)
+
+    def _list(self, value: list[Any]) -> list[Any]:
+        made = [] if type(value) is list else copy.copy(value)
+        self._done[id(value)] = (value, made)
+        made[:] = [self.of(item) for item in value]
+        return made
+
+    def _mapping(self, value: Mapping[Any, Any]) -> Any:  # noqa: ANN401 - of the same type
+        if isinstance(value, types.MappingProxyType):
+            return types.MappingProxyType({key: self.of(item) for key, item in value.items()})
+        if not isinstance(value, MutableMapping):
+            # It cannot be written: what it holds lies in its attributes.
+            return self._object(value)
+        made = {} if type(value) is dict else copy.copy(value)
+        self._done[id(value)] = (value, made)
+        for key, item in value.items():
+            made[key] = self.of(item)
+        return made
+
+    def _object(self, value: Any) -> Any:  # noqa: ANN401 - of the same type
+        # A copy, as a constructor may compute; written past a frozen dataclass's refusal.
+        made = copy.copy(value)
+        self._done[id(value)] = (value, made)
+        for name, item in _attributes(value).items():
+            object.__setattr__(made, name, self.of(item))
+        return made
+
+
+def _like_tuple(value: tuple[Any, ...], items: list[Any]) -> Any:  # noqa: ANN401 - of the same type
+    if hasattr(value, "_make"):
+        return value._make(items)
+    if type(value) is tuple or hasattr(value, "n_sequence_fields"):
+        return type(value)(items)
+    made = tuple.__new__(type(value), items)
+    getattr(made, "__dict__", {}).update(getattr(value, "__dict__", {}))
+    return made

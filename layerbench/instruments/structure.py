@@ -16,8 +16,9 @@ from layerbench.instruments.calls import CallTree
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.running import RunningModule
 from layerbench.modules import children, modules, named_modules
-from layerbench.nested import bytes_of, shape_of, tensors_in
+from layerbench.nested import tensors_in
 from layerbench.records import Shape
+from layerbench.tensors import bytes_of, shape_of
 from layerbench.workload import Frozen
 
 

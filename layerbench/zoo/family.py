@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 
 from layerbench.errors import ModelRunError, UsageError
-from layerbench.nested import map_tensors
+from layerbench.nested import map_tensors, tensors_in
 from layerbench.workload import Workload
 from layerbench.zoo.inputs import InputSpec
 
@@ -172,10 +172,14 @@ def convert_value(
 
 
 def call_arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
-    """What to call a module with: a tuple holds the arguments, a dict the keyword arguments."""
+    """What to call a module with: a tuple holds the arguments, a dict the keyword arguments.
+
+    A tuple with names, such as a packed sequence, is one argument.
+    """
     if isinstance(given, dict):
         return (), dict(given)
-    return (given if isinstance(given, tuple) else (given,)), {}
+    several = isinstance(given, tuple) and not hasattr(given, "_fields")
+    return (given if several else (given,)), {}
 
 
 def first_shape(value: object) -> tuple[int, ...] | None:
@@ -186,15 +190,17 @@ def first_shape(value: object) -> tuple[int, ...] | None:
     """
     import torch
 
+    from layerbench.tensors import shape_of
+
     if isinstance(value, torch.Tensor):
-        return tuple(value.shape) if value.dim() > 0 and value.shape[0] > 0 else None
+        shape = shape_of(value)
+        return shape if shape and shape[0] > 0 else None
     if isinstance(value, dict):
         return first_shape(tuple(value.values()))
     if isinstance(value, list) and _are_images(value):
         return (len(value), *value[0].shape)
-    if not isinstance(value, (list, tuple)):
-        return None
-    found = (first_shape(item) for item in value)
+    items = value if isinstance(value, (list, tuple)) else tensors_in(value)
+    found = (first_shape(item) for item in items)
     return next((shape for shape in found if shape is not None), None)
 
 
