@@ -26,9 +26,10 @@ from layerbench.instruments.structure import (
     first_line,
     module_facts,
 )
-from layerbench.nested import bytes_of, map_tensors
+from layerbench.nested import map_tensors
 from layerbench.records import Operator, Structure, StructureRow
 from layerbench.samples import RowFacts
+from layerbench.tensors import bytes_of
 from layerbench.tree import positions, tree_order
 from layerbench.workload import Workload
 from layerbench.zoo import Built
