@@ -58,8 +58,8 @@ def watch_room(device: Device) -> RoomWatch:
 
 
 def input_bytes(workload: Workload) -> int:
-    """Bytes of the workload's (first) input tensor."""
-    item = torch.finfo(getattr(torch, workload.dtype)).bits // 8
+    """Bytes of the workload's (first) input tensor, at least."""
+    item: int = min(getattr(torch, name).itemsize for name in workload.formats)
     return int(np.prod(workload.shape, dtype=object)) * item
 
 

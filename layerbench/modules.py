@@ -165,6 +165,11 @@ def set_mode(model: nn.Module, training: bool) -> None:
     would; so too where that cannot go through the tree: an attribute hides a method, or a module
     lies in itself.
     """
+    from torch import nn
+
+    if not training and type(model).eval is not nn.Module.eval and not _hides_a_method(model):
+        type(model).eval(model)
+        return
     if _any_has_own_train(model) and not any(map(_hides_a_method, modules(model))):
         with suppress(RecursionError):
             type(model).train(model, training)
@@ -188,10 +193,19 @@ def _hides_a_method(module: nn.Module) -> bool:
 
 
 def moved(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with its tensors on a device; nothing is done where they lie there already."""
+    """The model with its tensors on a device; nothing is done where they lie there already.
+
+    A class that has a ``to`` of its own may move more than parameters and buffers. What it
+    returns is not looked at.
+    """
+    from torch import nn
+
     tensors = [*parameters(model), *buffers(model)]
     if any(not _lies_on(tensor, device) for tensor in tensors):
-        apply_to_tensors(model, lambda tensor: tensor.to(device))
+        if callable(type(model).to) and type(model).to is not nn.Module.to:
+            model.to(device)
+        else:
+            apply_to_tensors(model, lambda tensor: tensor.to(device))
     return model
 
 

@@ -17,11 +17,12 @@ from typing import Literal
 from layerbench.errors import ComparisonError
 from layerbench.records import Ceilings, LayerRow, Profile, Structure, StructureRow
 from layerbench.tree import parent
-from layerbench.workload import DType, Workload
+from layerbench.workload import Workload
 
 Bound = Literal["compute", "memory"]
 
-BYTES: dict[DType, int] = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+BYTES: dict[str, int] = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+BYTES |= {"complex32": 4, "complex64": 8, "complex128": 16}
 
 # What decides which work a forward is. The seed and the weights' values do not.
 SAME = ("model", "shape", "batch", "dtype")
@@ -79,7 +80,7 @@ def points(profile: Profile, structure: Structure) -> tuple[Point, ...]:
     """
     check_same_work(profile.workload, structure.workload)
     timed = {row.path: row for row in profile.layers if row.kind == "module"}
-    size = BYTES[profile.workload.dtype]
+    size = BYTES.get(profile.workload.formats[0], BYTES["float32"])
     found = (
         _point(row, timed[row.path], size, profile.ceilings)
         for row in _leaves(structure)

@@ -53,7 +53,7 @@ from layerbench.progress import Progress, Silent
 from layerbench.records import Ceilings, StopReason
 from layerbench.samples import RowFacts, Run, RunFacts, Samples
 from layerbench.stats import Resampler, relative_half_width
-from layerbench.workload import Plan, Workload
+from layerbench.workload import Plan, Workload, real_format
 from layerbench.zoo import Built
 
 # A run that goes on until its interval is narrow looks again after this many rounds.
@@ -113,7 +113,7 @@ def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
         NotEnoughMemory: no room for a matrix or a buffer.
     """
     with threads_set(plan.threads), memory_explained(device), garbage_collection_off():
-        return measure_ceilings(device, workload.dtype)
+        return measure_ceilings(device, real_format(workload))
 
 
 def look(workload: Workload, plan: Plan) -> Run:

@@ -38,7 +38,7 @@ from layerbench.records import (
 )
 from layerbench.runner import Session
 from layerbench.stats import Resampler, summarize
-from layerbench.workload import DType, MemoryFormat, Plan, Workload
+from layerbench.workload import JOINED, DType, MemoryFormat, Plan, Workload, named_format
 from layerbench.zoo import Built
 
 NANOSECOND = 1e-9
@@ -63,12 +63,14 @@ class Climb:
         workload: gives, for a batch size, what runs.
         subject: gives, for a batch size, a model and its inputs that were handed over; ``None``
             builds the workload.
+        formats: number formats of model and input.
     """
 
     model: str
     size: tuple[int, int]
     workload: Callable[[int], Workload]
     subject: Subject | None = None
+    formats: tuple[str, ...] = ("float32",)
 
     @property
     def name(self) -> str:
@@ -82,7 +84,7 @@ def run_sweep(
     sizes: Sequence[int] | None,
     device: Device,
     *,
-    dtype: DType,
+    dtype: DType | None,
     memory_format: MemoryFormat,
     threads: int | None,
     seconds: float,
@@ -97,7 +99,8 @@ def run_sweep(
         batches: ascending.
         sizes: heights and widths; ``None`` for what each model is meant for.
         device: where it runs.
-        dtype, memory_format: of all points.
+        dtype, memory_format: of all points; without a dtype, float32 and the formats that models
+            of the user's have.
         threads, seconds, progress: as for `climb`.
         runs: a folder with finished trainings.
         so_far: gets the record after each model and size but the last; a note says what is to
@@ -116,7 +119,7 @@ def run_sweep(
 
     def record(environment: Environment, to_come: Sequence[Climb] = ()) -> Sweep:
         return Sweep(
-            dtype=dtype,
+            dtype=JOINED.join(dict.fromkeys(name for what in climbs for name in what.formats)),
             channels_last=memory_format == "channels_last",
             environment=environment,
             points=tuple(points),
@@ -139,15 +142,23 @@ def run_sweep(
 
 
 def _climb(
-    model: str, size: int | None, first: int, dtype: DType, memory_format: MemoryFormat
+    model: str, size: int | None, first: int, dtype: DType | None, memory_format: MemoryFormat
 ) -> Climb:
-    def workload(batch: int) -> Workload:
-        shape = None if size is None else f"3x{size}x{size}"
+    shape = None if size is None else f"3x{size}x{size}"
+
+    def resolved(batch: int, dtype: DType | None) -> Workload:
         return zoo.resolve(model, shape, batch=batch, dtype=dtype, memory_format=memory_format)
 
-    resolved = workload(first)
-    height, width = resolved.shape[-2:]
-    return Climb(resolved.model, (height, width), workload)
+    smallest = resolved(first, dtype)
+    height, width = smallest.shape[-2:]
+    # The first look has shown a model's own format.
+    known = dtype or named_format(smallest.dtype)
+    return Climb(
+        smallest.model,
+        (height, width),
+        lambda batch: resolved(batch, known),
+        formats=smallest.formats,
+    )
 
 
 def _finished(folder: Path) -> Iterator[FinishedRun]:
@@ -226,7 +237,7 @@ def _built_once(workload: Callable[[int], Workload], device: Device) -> Subject:
             images = zoo.inputs_for(
                 wanted.shape, wanted.dtype, wanted.memory_format, seed=wanted.seed
             )
-            return Built(held[0].module, (images.to(device.torch_device),))
+            return Built(held[0].module, (images.to(held[0].args[0]),))
         held[:] = [on_device(zoo.build(wanted), device)]
         return held[0]
 

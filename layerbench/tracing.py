@@ -233,6 +233,8 @@ def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model ret
 
 
 def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:
+    if tensor.is_complex():
+        return torch.view_as_real(tensor).square().mean()
     if tensor.dim() == 0:
         return tensor
     if tensor.dim() == 2 or (named and tensor.dim() > 2):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,10 @@ from layerbench.defaults import FUNCTION_ITERATIONS, MEASURED_ITERATIONS, WARMUP
 Mode = Literal["eval", "train"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 DType = Literal["float32", "float16", "bfloat16", "float64"]
+JOINED = "+"
+_FORMAT = r"(bfloat|complex|float)[0-9]{1,3}(_[a-z0-9_]{1,20})?"
+NumberFormats = Annotated[str, Field(pattern=rf"^{_FORMAT}(\+{_FORMAT}){{0,7}}$")]
+"""One of PyTorch's names, or several joined where a model has them: ``bfloat16+float32``."""
 Granularity = Literal["whole", "blocks", "layers"]
 
 
@@ -33,6 +37,9 @@ class Workload(Frozen):
         input: the input as named by the user: ``pascal`` or a shape such as ``8x3x224x224``.
         shape: the resolved shape of the (first) input tensor, batch first.
         batch: the first entry of ``shape``: images per forward.
+        dtype: of floating parameters and inputs, which are converted to it. Of a model of the
+            user's that nobody asked to convert, the formats it has; the one that most of its
+            parameters have comes first.
         weights: ``None`` for random ones, `OWN_WEIGHTS` for those that the user's own model came
             with, else the name that the model's library has for them.
     """
@@ -41,12 +48,29 @@ class Workload(Frozen):
     input: str
     shape: tuple[int, ...]
     batch: int = Field(ge=1)
-    dtype: DType = "float32"
+    dtype: NumberFormats = "float32"
     memory_format: MemoryFormat = "contiguous"
     mode: Mode = "eval"
     seed: int = 0
     weights: str | None = None
     compile: bool = False
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The number formats one by one."""
+        return tuple(self.dtype.split(JOINED))
+
+
+def named_format(dtype: str) -> DType | None:
+    """The format that a model can be converted to; ``None`` for those that it keeps."""
+    return next((name for name in get_args(DType) if name == dtype), None)
+
+
+def real_format(workload: Workload) -> DType:
+    """The format that most of a workload's arithmetic is in; of a complex one its parts'."""
+    first = workload.formats[0]
+    parts = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
+    return named_format(parts.get(first, first)) or "float32"
 
 
 class Plan(Frozen):

@@ -51,7 +51,13 @@ Batch = Annotated[
     typer.Option(help="Images per forward.", show_default="1", rich_help_panel=WORKLOAD),
 ]
 Dtype = Annotated[
-    str, typer.Option(help="float32, float16, bfloat16 or float64.", rich_help_panel=WORKLOAD)
+    str | None,
+    typer.Option(
+        help="float32, float16, bfloat16 or float64: what floating weights and inputs are "
+        "converted to.",
+        show_default="float32; for package.module:callable and file.py:callable what the model has",
+        rich_help_panel=WORKLOAD,
+    ),
 ]
 ChannelsLast = Annotated[
     bool, typer.Option("--channels-last", help="NHWC memory format.", rich_help_panel=WORKLOAD)
@@ -295,7 +301,7 @@ def workload_of(given: Mapping[str, Any]) -> Workload:
         given["model"],
         given["input"],
         batch=given["batch"],
-        dtype=one_of("--dtype", given["dtype"], DTYPES),
+        dtype=dtype_of(given["dtype"]),
         memory_format="channels_last" if given["channels_last"] else "contiguous",
         mode=one_of("--mode", given["mode"], MODES),
         seed=given["seed"],
@@ -322,6 +328,11 @@ def one_of(option: str, value: str, known: tuple[str, ...]) -> Any:  # noqa: ANN
     if value not in known:
         raise UsageError(f"{option} takes {', '.join(known)}, got {value!r}")
     return value
+
+
+def dtype_of(value: str | None) -> Any:  # noqa: ANN401 - a Literal
+    """The number format asked for, or a `UsageError`; ``None`` leaves it to the model."""
+    return None if value is None else one_of("--dtype", value, DTYPES)
 
 
 def truth(option: str, value: str) -> bool:

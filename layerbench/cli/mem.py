@@ -40,7 +40,7 @@ def command(
             rich_help_panel=_options.WORKLOAD,
         ),
     ] = None,
-    dtype: _options.Dtype = "float32",
+    dtype: _options.Dtype = None,
     channels_last: _options.ChannelsLast = False,
     weights: Annotated[
         str | None,

@@ -26,7 +26,7 @@ def command(
     mode: Annotated[
         str, typer.Option(help="eval or train (forward only).", rich_help_panel=_options.WORKLOAD)
     ] = "eval",
-    dtype: _options.Dtype = "float32",
+    dtype: _options.Dtype = None,
     channels_last: _options.ChannelsLast = False,
     compile: Annotated[
         bool,

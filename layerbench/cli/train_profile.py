@@ -26,7 +26,7 @@ def command(
             rich_help_panel=_options.WORKLOAD,
         ),
     ] = "sgd",
-    dtype: _options.Dtype = "float32",
+    dtype: _options.Dtype = None,
     channels_last: _options.ChannelsLast = False,
     seed: Annotated[
         int, typer.Option(help="Of weights and input.", rich_help_panel=_options.WORKLOAD)
@@ -86,7 +86,7 @@ def command(
             threads=None if threads is None else _options.at_least("--threads", threads, 1),
             warmup=warmup,
             iterations=iterations,
-            dtype=_options.one_of("--dtype", dtype, _options.DTYPES),
+            dtype=_options.dtype_of(dtype),
             channels_last=channels_last,
             seed=seed,
             strict=strict,

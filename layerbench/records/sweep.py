@@ -8,7 +8,7 @@ from pydantic import Field
 
 from layerbench.environment import Environment
 from layerbench.records.timing import Summary
-from layerbench.workload import DType, Frozen
+from layerbench.workload import Frozen, NumberFormats
 
 
 class SweepPoint(Frozen):
@@ -74,14 +74,14 @@ class Sweep(Frozen):
     """Points in the order in which they were measured.
 
     Attributes:
-        dtype, channels_last: of all points.
+        dtype, channels_last: of all points; several formats where models have their own.
         ends: climbs that ended before the last batch size.
         runs: finished trainings that were found.
     """
 
     record: Literal["sweep"] = "sweep"
     schema_version: Literal[1] = 1
-    dtype: DType = "float32"
+    dtype: NumberFormats = "float32"
     channels_last: bool = False
     environment: Environment
     points: tuple[SweepPoint, ...]

@@ -145,6 +145,7 @@ def check(recipe: Recipe) -> Workload:
         recipe.model,
         f"3x{height}x{width}",
         batch=recipe.batch,
+        dtype="float32",
         memory_format="channels_last" if recipe.channels_last else "contiguous",
         mode="train",
         seed=recipe.seed,

@@ -12,22 +12,21 @@ import functools
 import importlib
 import pkgutil
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
-from layerbench.workload import OWN_WEIGHTS, Workload
+from layerbench.workload import OWN_WEIGHTS, DType, Workload, named_format
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
     Built,
     Family,
     checked_workload,
-    convert_module,
-    convert_value,
     random_input,
     seeded_on_cpu,
     weights_left_out,
 )
 from layerbench.zoo.handed import describe, with_inputs
+from layerbench.zoo.user import own_input
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +79,7 @@ def resolve(
     input: str | None = None,
     *,
     batch: int | None = None,
-    dtype: str = "float32",
+    dtype: str | None = None,
     memory_format: str = "contiguous",
     mode: str = "eval",
     seed: int = 0,
@@ -89,8 +88,8 @@ def resolve(
 ) -> Workload:
     """Check a model spec and an input spec, and say exactly what is to run.
 
-    The model is not built, except the user's own where no input is named: what the callable
-    returns then says what the input is.
+    The model is not built, except the user's own where no input or no dtype is named: what the
+    callable returns then says what they are. It is built without memory if that suffices.
 
     Args:
         model: a torchvision model, ``timm:NAME``, ``package.module:callable``,
@@ -98,7 +97,8 @@ def resolve(
         input: a named input or a shape (see `layerbench.zoo.inputs.parse`); ``None`` for the
             one the model is meant for.
         batch: images per forward; ``None`` for the input's own.
-        dtype: of the floating parameters and inputs.
+        dtype: of the floating parameters and inputs, which are converted to it; ``None`` for
+            float32, and for the formats that a user's model has.
         memory_format: of the 4-D (and 5-D) parameters and inputs.
         mode: ``eval`` or ``train``.
         seed: of the weights and the inputs.
@@ -115,17 +115,26 @@ def resolve(
     _check_seed(seed)
     model = SHORTHANDS.get(model, model)
     family = _checked_family(model, weights)
-    if input is None or (input == inputs.OWN and family.last_resort):
+    if dtype is not None and named_format(dtype) is None:
+        raise UsageError(f"dtype takes {', '.join(get_args(DType))}, not {dtype!r}")
+    usual = input is None or (input == inputs.OWN and family.last_resort)
+    brought = None
+    if usual or dtype is None:
+        with seeded_on_cpu(seed):
+            brought = family.brought(model)
+    if input is not None and not usual:
+        spec = inputs.parse(input, batch)
+    elif brought is not None:
+        spec = own_input(model, brought, batch)
+    else:
         with seeded_on_cpu(seed):
             spec = family.default_input(model, batch)
-    else:
-        spec = inputs.parse(input, batch)
     return checked_workload(
         model=model,
         input=spec.name,
         shape=spec.shape,
         batch=spec.shape[0],
-        dtype=dtype,
+        dtype=dtype or _own_formats(brought, with_inputs=usual),
         memory_format=memory_format,
         mode=mode,
         seed=seed,
@@ -156,15 +165,11 @@ def build(workload: Workload, *, load_weights: bool = True) -> Built:
     Raises:
         LayerbenchError: the weights cannot be loaded, or the user's callable failed.
     """
+    from layerbench.zoo._formats import converted
+
     loading = nullcontext() if load_weights else weights_left_out()
     with seeded_on_cpu(workload.seed), loading:
-        built = _family_of(workload.model).build(workload)
-        module = convert_module(built.module, workload)
-    return Built(
-        module,
-        convert_value(built.args, workload.dtype, workload.memory_format),
-        convert_value(built.kwargs, workload.dtype, workload.memory_format),
-    )
+        return converted(_family_of(workload.model).build(workload), workload)
 
 
 def build_shapes(workload: Workload) -> Built:
@@ -173,20 +178,14 @@ def build_shapes(workload: Workload) -> Built:
     Weights are not loaded; the model is as they configure it.
 
     Raises:
-        LayerbenchError: the user's callable failed.
+        LayerbenchError: the weights or the size cannot be had.
         Exception: whatever a constructor raises that cannot do without its weights' values.
     """
-    from layerbench.zoo._shapes import no_memory
+    from layerbench.zoo._formats import converted
 
-    with seeded_on_cpu(workload.seed), no_memory(), weights_left_out():
-        built = _family_of(workload.model).build(workload)
-    module = convert_module(built.module, workload, "meta")
-    format_, dtype = workload.memory_format, workload.dtype
-    return Built(
-        module,
-        convert_value(built.args, dtype, format_, "meta"),
-        convert_value(built.kwargs, dtype, format_, "meta"),
-    )
+    with seeded_on_cpu(workload.seed), weights_left_out():
+        built = _family_of(workload.model).build_shapes(workload)
+        return converted(built, workload, "meta")
 
 
 def inputs_for(
@@ -196,6 +195,8 @@ def inputs_for(
     seed: int = 0,
 ) -> torch.Tensor:
     """A seeded random input in [0, 1) on the CPU, for a module handed over in Python."""
+    from layerbench.zoo._formats import convert_value
+
     tensor: torch.Tensor = convert_value(random_input(shape, seed), dtype, memory_format)
     return tensor
 
@@ -217,6 +218,15 @@ def _checked_family(model: str, weights: str | None) -> Family:
     except UnknownModel as error:
         raise UnknownModel(f"{error}{_close_matches(model)}") from None
     return family
+
+
+def _own_formats(brought: Built | None, *, with_inputs: bool) -> str:
+    """The number formats of what a user's callable returned; float32 for all other models."""
+    from layerbench.zoo._formats import number_formats
+
+    if brought is None:
+        return "float32"
+    return number_formats(brought.module, (brought.args, brought.kwargs) if with_inputs else ())
 
 
 def _names(family: Family) -> list[str]:

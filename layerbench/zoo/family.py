@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 
 from layerbench.errors import ModelRunError, UsageError
-from layerbench.nested import map_tensors, tensors_in
+from layerbench.nested import tensors_in
 from layerbench.workload import Workload
 from layerbench.zoo.inputs import InputSpec
 
@@ -68,8 +69,18 @@ class Family(Protocol):
     def default_input(self, model: str, batch: int | None) -> InputSpec:
         """The input the model is meant for. Called with the random generator seeded."""
 
+    def brought(self, model: str) -> Built | None:
+        """What comes with inputs and number formats of its own, to be looked at.
+
+        ``None`` for models that are made in float32 for any input. Called with the random
+        generator seeded.
+
+        Raises:
+            LayerbenchError: a user's callable failed.
+        """
+
     def build(self, workload: Workload) -> Built:
-        """Build in float32 and on the CPU, with random inputs of ``workload.shape``.
+        """Build on the CPU, with random inputs of ``workload.shape``.
 
         Called with the random generator seeded; `layerbench.zoo.build` sets the dtype, the
         memory format and the mode afterwards. Where `loads_weights` says no, the model
@@ -77,6 +88,14 @@ class Family(Protocol):
 
         Raises:
             LayerbenchError: the weights cannot be loaded, or a user's callable failed.
+        """
+
+    def build_shapes(self, workload: Workload) -> Built:
+        """As `build`, without memory for weights and inputs.
+
+        Raises:
+            LayerbenchError: such a model cannot be.
+            Exception: what a constructor raises that cannot do without values.
         """
 
 
@@ -127,48 +146,24 @@ def random_input(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 @contextmanager
 def seeded_on_cpu(seed: int) -> Iterator[None]:
-    """Build on the CPU from ``seed``; the caller's generator and default device come back."""
+    """Build on the CPU from ``seed``; the caller's generators and default device come back.
+
+    PyTorch's, Python's and NumPy's: a model may draw its widths, too.
+    """
+    import numpy as np
     import torch
 
+    python, numbers = random.getstate(), np.random.get_state()
     # torch.manual_seed would also seed the accelerators, whose generators are not forked here.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        yield
-
-
-def convert_module(module: nn.Module, workload: Workload, device: str = "cpu") -> nn.Module:
-    """Set device, dtype (floating parameters and buffers), memory format and mode, in place."""
-    import torch
-
-    module.to(device=device, dtype=getattr(torch, workload.dtype))
-    if workload.memory_format == "channels_last":
-        # Module.to(memory_format=...) refuses a model that has 5-D weights.
-        for tensor in [*module.parameters(), *module.buffers()]:
-            tensor.data = _channels_last(tensor.data)
-    return module.train(workload.mode == "train")
-
-
-def convert_value(
-    value: Any,  # noqa: ANN401 - any nesting
-    dtype: str,
-    memory_format: str,
-    device: str = "cpu",
-) -> Any:  # noqa: ANN401 - any nesting
-    """The tensors in ``value`` (nested lists, tuples, dicts) on the device in dtype and format.
-
-    Integer tensors keep their type, tensors of other than 4 or 5 dimensions their strides,
-    and what is no tensor is passed on.
-    """
-    import torch
-
-    floating = getattr(torch, dtype)
-
-    def convert(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.to(device)
-        tensor = tensor.to(floating) if tensor.is_floating_point() else tensor
-        return _channels_last(tensor) if memory_format == "channels_last" else tensor
-
-    return map_tensors(value, convert)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numbers)
 
 
 def call_arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
@@ -223,11 +218,3 @@ def checked_workload(**fields: object) -> Workload:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{first['loc'][0]} {first['input']!r}: {first['msg']}") from None
-
-
-def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    wanted = formats.get(tensor.dim())
-    return tensor if wanted is None else tensor.contiguous(memory_format=wanted)

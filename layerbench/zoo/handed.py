@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from layerbench.errors import BadInput
-from layerbench.modules import parameters
-from layerbench.nested import tensors_in
 from layerbench.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
     Built,
     call_arguments,
     checked_workload,
-    convert_value,
     first_shape,
     random_input,
 )
@@ -49,6 +45,8 @@ def with_inputs(
         BadInput: nothing was given, it cannot be read, or its batch is not ``batch``.
         UsageError: ``batch`` is not positive.
     """
+    from layerbench.zoo._formats import convert_value, input_format, number_formats
+
     if given is None:
         raise BadInput(
             "a module object needs an input: give a shape such as '1x3x224x224', a name "
@@ -56,7 +54,8 @@ def with_inputs(
         )
     if isinstance(given, str):
         shape = inputs.parse(given, batch).shape
-        value = convert_value(random_input(shape, seed), _dtype(module), memory_format)
+        value = random_input(shape, seed).to(input_format(module))
+        value = convert_value(value, number_formats(module, ()), memory_format)
         return Built(module, (value.to(device),))
     inputs.check_batch(batch)
     args, kwargs = call_arguments(given)
@@ -80,13 +79,15 @@ def describe(
         BadInput: the inputs hold no tensor with a batch dimension.
         UsageError: a dtype, mode or memory format that a workload cannot have.
     """
+    from layerbench.zoo._formats import number_formats
+
     shape = _shape(built)
     return checked_workload(
         model=type(built.module).__name__,
         input="x".join(map(str, shape)),
         shape=shape,
         batch=shape[0],
-        dtype=_dtype(built.module, built.args, built.kwargs),
+        dtype=number_formats(built.module, (built.args, built.kwargs)),
         memory_format=memory_format,
         mode=mode,
         seed=seed,
@@ -100,11 +101,3 @@ def _shape(built: Built) -> tuple[int, ...]:
     if shape is None:
         raise BadInput("the inputs hold no tensor with a batch dimension")
     return shape
-
-
-def _dtype(module: nn.Module, *values: object) -> str:
-    """The module's dtype; of its inputs where it has no floating parameter."""
-    for tensor in chain(parameters(module), tensors_in(values)):
-        if tensor.is_floating_point():
-            return str(tensor.dtype).removeprefix("torch.")
-    return "float32"

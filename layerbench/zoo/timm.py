@@ -55,6 +55,9 @@ class Timm:
         name = "imagenet" if size == imagenet[1:] else "x".join(map(str, size))
         return inputs.parse(name, batch)
 
+    def brought(self, model: str) -> None:
+        """Nothing: every model is built in float32, for inputs that are made."""
+
     def build(self, workload: Workload) -> Built:
         """Build with ``timm.create_model``; any weights come through timm's loader."""
         timm = _timm()
@@ -71,6 +74,13 @@ class Timm:
                 f"the weights of {workload.model} could not be loaded ({one_line(error)}); "
                 "check the network, or leave the weights out for random ones"
             ) from error
+
+    def build_shapes(self, workload: Workload) -> Built:
+        """As `build`, with the tensors of weights and inputs on the meta device."""
+        from layerbench.zoo._shapes import no_memory
+
+        with no_memory():
+            return self.build(workload)
 
 
 FAMILY = Timm()

@@ -72,6 +72,9 @@ class Torchvision:
         """By task: torchvision keeps the models of a task in one package."""
         return inputs.parse(_task(model).default_input(model), batch)
 
+    def brought(self, model: str) -> None:
+        """Nothing: every model is built in float32, for inputs that are made."""
+
     def build(self, workload: Workload) -> Built:
         """Build with torchvision's builder; weights come through torchvision's loader."""
         task = _task(workload.model)
@@ -79,6 +82,13 @@ class Torchvision:
         with size_refused(workload) if size else nullcontext():
             module = _build(workload.model, workload.weights, size)
         return Built(module, task.arguments(module, workload))
+
+    def build_shapes(self, workload: Workload) -> Built:
+        """As `build`, with the tensors of weights and inputs on the meta device."""
+        from layerbench.zoo._shapes import no_memory
+
+        with no_memory():
+            return self.build(workload)
 
 
 FAMILY = Torchvision()

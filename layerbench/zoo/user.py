@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import copy
 import difflib
-import hashlib
-import importlib
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layerbench.errors import BadInput, ModelImportError, UsageError
 from layerbench.workload import Workload
 from layerbench.zoo import inputs
-from layerbench.zoo.family import Built, call_arguments, first_shape, one_line, random_input
+from layerbench.zoo._importing import Scope, forget, scope_of
+from layerbench.zoo.family import (
+    Built,
+    call_arguments,
+    first_shape,
+    one_line,
+    random_input,
+    seeded_on_cpu,
+)
 from layerbench.zoo.inputs import InputSpec
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -52,49 +53,77 @@ class User:
 
     def default_input(self, model: str, batch: int | None) -> InputSpec:
         """The shape of the first tensor in the inputs that the callable returns."""
-        _, own = _call(model)
-        if own is None:
-            raise BadInput(
-                f"{model} returned a module without inputs: name an input, "
-                "such as --input 1x3x224x224, or return (module, inputs)"
-            )
-        shape = first_shape(own)
-        if shape is None:
-            raise BadInput(f"{model} returned inputs without a tensor that has a batch dimension")
-        if batch is not None and shape[0] != batch:
-            raise BadInput(
-                f"{model} returned inputs with a batch of {shape[0]}, and the batch asked for "
-                f"is {batch}: leave --batch out, or name an input"
-            )
-        return InputSpec(inputs.OWN, shape)
+        return own_input(model, self.brought(model), batch)
+
+    def brought(self, model: str) -> Built:
+        """What the callable returns, without memory if it can do without values.
+
+        Without inputs there are no arguments.
+        """
+        try:
+            return _called_without_memory(model)
+        except Exception:
+            return _called(model)  # says what is wrong, if anything is
 
     def build(self, workload: Workload) -> Built:
         """Call the callable; its own inputs are used where the workload says so."""
-        module, own = _call(workload.model)
+        built = _called(workload.model)
         if workload.input != inputs.OWN:
-            return Built(module, (random_input(workload.shape, workload.seed),))
-        return Built(module, *call_arguments(own))
+            return Built(built.module, (random_input(workload.shape, workload.seed),))
+        return built
+
+    def build_shapes(self, workload: Workload) -> Built:
+        """As `build`, with the tensors of weights and inputs on the meta device."""
+        from layerbench.zoo._shapes import no_memory
+
+        built = _called_without_memory(workload.model)
+        if workload.input == inputs.OWN:
+            return built
+        with no_memory():
+            return Built(built.module, (random_input(workload.shape, workload.seed),))
+
+
+def own_input(model: str, brought: Built, batch: int | None) -> InputSpec:
+    """The shape of the inputs that a user's callable returned.
+
+    Raises:
+        BadInput: there are none, none has a batch, or another one than is asked for.
+    """
+    if not brought.args and not brought.kwargs:
+        raise BadInput(
+            f"{model} returned a module without inputs: name an input, "
+            "such as --input 1x3x224x224, or return (module, inputs)"
+        )
+    shape = first_shape((brought.args, brought.kwargs))
+    if shape is None:
+        raise BadInput(f"{model} returned inputs without a tensor that has a batch dimension")
+    if batch is not None and shape[0] != batch:
+        raise BadInput(
+            f"{model} returned inputs with a batch of {shape[0]}, and the batch asked for "
+            f"is {batch}: leave --batch out, or name an input"
+        )
+    return InputSpec(inputs.OWN, shape)
 
 
 FAMILY = User()
 
 
-def _call(model: str) -> tuple[nn.Module, Any]:
-    """The module and the inputs the callable returned, ``None`` without inputs."""
+def _called(model: str) -> Built:
+    """What the callable returned; without inputs there are no arguments."""
     from torch import nn
 
     target = _find(model)
     if isinstance(target, nn.Module):
         # The file's own instance must not change: it may be asked for again.
-        return copy.deepcopy(target), None
-    with _importable(model):
+        return Built(copy.deepcopy(target), ())
+    with _at_home(model):
         try:
             result = target()
         except (Exception, SystemExit) as error:
             raise ModelImportError(
                 f"calling {model} without arguments failed: {one_line(error)}"
             ) from error
-    own = None
+    own: Any = ()
     if isinstance(result, tuple) and len(result) == 2:
         result, own = result
     if not isinstance(result, nn.Module):
@@ -102,7 +131,27 @@ def _call(model: str) -> tuple[nn.Module, Any]:
             f"{model} returned {_described(result)}; it must return a torch.nn.Module "
             "or (module, inputs)"
         )
-    return result, own
+    return Built(result, *call_arguments(own))
+
+
+def _called_without_memory(model: str) -> Built:
+    """What the callable returned, without memory for large tensors.
+
+    Raises:
+        Exception: what the callable raised, which may be that it needs values.
+    """
+    from layerbench.zoo._shapes import no_memory
+
+    _find(model)  # the file itself runs as always
+    try:
+        with no_memory():
+            return _called(model)
+    except ModelImportError as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, Exception) else error from None
+    finally:
+        # The file may keep what it made, a table of positions for instance.
+        forget(model.rpartition(":")[0])
 
 
 def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
@@ -113,11 +162,12 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
             f"cannot read the model {model!r}: give package.module:callable "
             "or path/to/file.py:callable"
         )
-    with _importable(model):
+    # What is drawn while a file is imported is alike each time, and no build sees whether it was.
+    with seeded_on_cpu(0), _at_home(model) as scope:
         try:
-            found: Any = _import_file(Path(place)) if place.endswith(".py") else _import(place)
+            found: Any = scope.module(place)
         except FileNotFoundError as error:
-            if place.endswith(".py") and not Path(place).is_file():
+            if place.endswith(".py") and not Path(place).expanduser().is_file():
                 raise ModelImportError(f"cannot import {model}: no file {place}") from None
             raise ModelImportError(f"cannot import {model}: {one_line(error)}") from error
         except (Exception, SystemExit) as error:
@@ -133,44 +183,26 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
     return found
 
 
-def _import(place: str) -> ModuleType:
-    importlib.invalidate_caches()
-    return importlib.import_module(place)
-
-
-def _import_file(path: Path) -> ModuleType:
-    """Import a file once; once more after it has changed."""
-    path = path.expanduser().resolve()
-    stamp = f"{path}:{path.stat().st_mtime_ns}"
-    name = f"{path.stem}_{hashlib.sha256(stamp.encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path.name} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Classes of the file look themselves up by their module's name, dataclasses for one.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
 @contextmanager
-def _importable(model: str) -> Iterator[None]:
-    """Import from the working directory, and for a file from its folder, as Python would."""
+def _at_home(model: str) -> Iterator[Scope]:
+    """Run the user's code as Python would: with its folders to import from, and no arguments.
+
+    The file's folder comes first, then the working directory. What the code itself adds to the path
+    stays there: an import inside ``forward`` may need it.
+    """
     place = model.rpartition(":")[0]
-    before = list(sys.path)
-    if place.endswith(".py"):
-        sys.path.insert(0, str(Path(place).expanduser().resolve().parent))
-    sys.path.insert(0, str(Path.cwd()))
+    scope = scope_of(place)
+    folders, arguments = [str(root) for root in scope.roots], sys.argv
+    sys.path[:0] = folders
+    sys.argv = [place]
     try:
-        yield
+        with scope.offered():
+            yield scope
     finally:
-        sys.path[:] = before
+        sys.argv = arguments
+        for folder in folders:
+            if folder in sys.path:
+                sys.path.remove(folder)
 
 
 def _described(value: object) -> str:
