@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from layerbench import ratios
+from layerbench.bounds import MOST_NAME, MOST_TEXT
 from layerbench.environment import Environment
 from layerbench.errors import ComparisonError
 from layerbench.ratios import LogRatio
@@ -143,9 +144,10 @@ def session_allowance(baseline: Profile, contender: Profile) -> float:
     the spread of the whole model's process medians, on both sides together, is what is known of
     it.
     """
-    groups = [
-        [math.log(median) for median in record.process_medians] for record in (baseline, contender)
-    ]
+    records = (baseline, contender)
+    if any(median <= 0 for record in records for median in record.process_medians):
+        raise ComparisonError("a whole model that took no time in a process cannot be compared")
+    groups = [[math.log(median) for median in record.process_medians] for record in records]
     deviations = [value - sum(group) / len(group) for group in groups for value in group]
     df = sum(len(group) - 1 for group in groups)
     return math.sqrt(sum(value**2 for value in deviations) / df)
@@ -223,7 +225,7 @@ def judge(
         added=tuple(path for path in after if path not in before),
         missing=tuple(path for path in before if path not in after),
         differences=tuple(differences(baseline, contender)),
-        notes=(*notes, *_notes(baseline, contender, evidence)),
+        notes=tuple(note[:MOST_TEXT] for note in (*notes, *_notes(baseline, contender, evidence))),
     )
 
 
@@ -313,7 +315,7 @@ def _rounded(value: float) -> float:
 
 def _side(record: Profile, name: str) -> Side:
     return Side(
-        name=name,
+        name=name[:MOST_NAME],
         model_type=record.model_type,
         workload=record.workload,
         plan=record.plan,
@@ -340,7 +342,7 @@ def _fields(where: str, before: Frozen, after: Frozen) -> Iterator[Difference]:
 
 
 def _difference(where: str, what: str, before: object, after: object) -> Difference:
-    texts = {"baseline": _text(before), "contender": _text(after)}
+    texts = {"baseline": _text(before)[:MOST_TEXT], "contender": _text(after)[:MOST_TEXT]}
     return Difference.model_validate({"where": where, "what": what, **texts})
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from pydantic import Field
 
 from layerbench import __version__
+from layerbench.bounds import Count, Figure, Name, Text
 from layerbench.workload import Frozen
 
 ROOT = Path("/")
@@ -71,11 +72,11 @@ class DeviceInfo(Frozen):
         details: anything else worth recording, as text (driver, clocks, compute capability, ...).
     """
 
-    kind: str
-    name: str
-    slug: str
-    memory_bytes: int | None = None
-    details: dict[str, str] = Field(default_factory=dict)
+    kind: Name
+    name: Name
+    slug: Name
+    memory_bytes: Count | None = None
+    details: dict[Name, Text] = Field(default_factory=dict)
 
 
 class Machine(Frozen):
@@ -94,20 +95,20 @@ class Machine(Frozen):
         other_processes_on_device: processes besides this one that use the accelerator.
     """
 
-    cpu: str
-    cores: int
-    affinity: tuple[int, ...] | None = None
-    threads: int | None = None
-    interop_threads: int | None = None
-    governor: str | None = None
+    cpu: Text
+    cores: Count
+    affinity: tuple[Count, ...] | None = None
+    threads: Count | None = None
+    interop_threads: Count | None = None
+    governor: Text | None = None
     boost: bool | None = None
-    memory_bytes: int | None = None
-    load_before: float | None = None
-    load_after: float | None = None
-    steal_fraction: float | None = None
-    other_work_fraction: float | None = None
-    other_processes_on_device: int | None = None
-    os: str = ""
+    memory_bytes: Count | None = None
+    load_before: Figure | None = None
+    load_after: Figure | None = None
+    steal_fraction: Figure | None = None
+    other_work_fraction: Figure | None = None
+    other_processes_on_device: Count | None = None
+    os: Text = ""
     hypervisor: bool | None = None
 
 
@@ -122,11 +123,11 @@ class Software(Frozen):
         dirty: whether tracked files other than reports and documents differ from the commit.
     """
 
-    layerbench: str
-    python: str
-    packages: dict[str, str]
-    settings: dict[str, str] = Field(default_factory=dict)
-    commit: str | None = None
+    layerbench: Name
+    python: Name
+    packages: dict[Name, Text]
+    settings: dict[Name, Text] = Field(default_factory=dict)
+    commit: Name | None = None
     dirty: bool | None = None
 
 
@@ -142,10 +143,10 @@ class Environment(Frozen):
     device: DeviceInfo
     machine: Machine
     software: Software
-    command: str
-    started: str
-    finished: str
-    warnings: tuple[str, ...] = ()
+    command: Text
+    started: Name
+    finished: Name
+    warnings: tuple[Text, ...] = ()
 
 
 # --- the watch ---------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from layerbench.student import quantile, upper_tail
 
 CONFIDENCE = 0.95
+# The logarithm of a ratio that nobody tells from a greater one: 1e100, nearly.
+LARGEST = 230.0
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,12 @@ class LogRatio:
     @property
     def ratio(self) -> float:
         """The estimated ratio."""
-        return math.exp(self.centre)
+        return _exponential(self.centre)
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Bounds of the ratio."""
         half = quantile(confidence, self.df) * self.scale
-        return math.exp(self.centre - half), math.exp(self.centre + half)
+        return _exponential(self.centre - half), _exponential(self.centre + half)
 
     def p_beyond(self, margin: float) -> float:
         """How likely so large a ratio would be if the true one were within the margin.
@@ -128,6 +130,11 @@ def discoveries(p_values: Sequence[float], rate: float) -> list[bool]:
             last = rank
     rejected = set(order[:last])
     return [index in rejected for index in range(len(p_values))]
+
+
+def _exponential(logarithm: float) -> float:
+    """Never 0 and never infinite: a spread may be known so badly that its interval is."""
+    return math.exp(min(max(logarithm, -LARGEST), LARGEST))
 
 
 def _logarithms(values: Sequence[float]) -> list[float]:

@@ -140,7 +140,7 @@ def _point(
 ) -> Point | None:
     time_s = None if timed.self_ is None else timed.self_.median
     moved = bytes_least(row, size)
-    if not (row.calls == timed.calls and row.flops and moved and time_s):
+    if not (row.calls == timed.calls and row.flops and moved and time_s and time_s > 0):
         return None
     point = Point(row.path, row.type, row.flops, moved, time_s)
     if ceilings is None:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from layerbench import records
 from layerbench.errors import OutputError, RecordError
+from layerbench.units import bytes_
+from layerbench.visible import one_line
 from layerbench.workload import OWN_WEIGHTS, Frozen, Plan, Workload
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ AnyPath = str | os.PathLike[str]
 
 # Beside a training run's record lies what was asked of it, under this name.
 RECIPE = "recipe.json"
+
+MOST_BYTES = 256 * 2**20
+"""Of a record's file: a row with all its times takes 2 to 3 KB, so some 100,000 rows."""
+
+# Characters of a damaged record that a message repeats.
+MOST_SAID = 200
 
 # A new kind of record is one more line: the value of its field ``record``, and its class's name in
 # `layerbench.records`.
@@ -206,11 +214,12 @@ def read_record(path: AnyPath) -> Frozen:
         RecordError: there is none, or it is damaged; the message names the place.
     """
     path = Path(path)
-    content = _json(path, _file_text(path))
-    kind = _kind(path, content)
-    _check_version(path, kind, content)
+    data = _file_content(path)
+    head = _head(path, data)
+    kind = _kind(path, head.record)
+    _check_version(path, kind, head.schema_version)
     try:
-        return kind.model_validate(content)
+        return kind.model_validate_json(data)
     except ValidationError as error:
         raise RecordError(f"{path} is no valid record: {_first_problem(error)}") from error
 
@@ -255,7 +264,9 @@ def _records_in(folder: Path) -> Iterator[Path]:
     What a training run was asked is not a record of what it did.
     """
     return (
-        path for path in folder.rglob("*.json") if path.name.count(".") == 1 and path.name != RECIPE
+        path
+        for path in folder.rglob("*.json")
+        if path.name.count(".") == 1 and path.name != RECIPE and path.is_file()
     )
 
 
@@ -265,60 +276,82 @@ def _each_once(found: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
     return list(reversed(by_file.values()))
 
 
-def _file_text(path: Path) -> str:
+def _file_content(path: Path) -> bytes:
+    """What a file holds, `MOST_BYTES` at most."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise RecordError(f"there is no record {path}") from None
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path} is not JSON: byte {error.start} is not UTF-8 text") from error
+    except ValueError as error:  # a name with a NUL
+        raise RecordError(f"cannot read {path}: {error}") from error
+    if len(data) > MOST_BYTES:
+        raise RecordError(f"{path} is larger than a record may be, {bytes_(MOST_BYTES)}")
+    return data
 
 
-def _json(path: Path, text: str) -> Any:  # noqa: ANN401 - that is what JSON is
+class _Head(BaseModel):
+    """What says how the rest of a record is to be read."""
+
+    record: Any = None
+    schema_version: Any = None
+
+
+def _head(path: Path, data: bytes) -> _Head:
     try:
-        return json.loads(text)
+        return _Head.model_validate_json(data)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        if problem["type"] != "json_invalid":
+            raise RecordError(f"{path} is JSON, but no layerbench record") from None
+        raise RecordError(f"{path} {_wrong_json(data, problem['msg'])}") from error
+
+
+def _wrong_json(data: bytes, message: str) -> str:
+    """In the words of Python's reader, which says where; but for what it would accept."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"is not JSON: byte {error.start} is not UTF-8 text"
+    try:
+        json.loads(text)
     except json.JSONDecodeError as error:
         ends_early = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
         what = "is cut short" if ends_early else "is not JSON"
-        where = f"line {error.lineno} column {error.colno}"
-        raise RecordError(f"{path} {what}: {error.msg} at {where}") from error
+        return f"{what}: {error.msg} at line {error.lineno} column {error.colno}"
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is not JSON that can be read: {_one_line(error)}") from error
+        message = str(error)
+    return f"is not JSON that can be read: {one_line(message, MOST_SAID)}"
 
 
-def _kind(path: Path, content: Any) -> type[Frozen]:  # noqa: ANN401 - any JSON
-    name = content.get("record") if isinstance(content, dict) else None
+def _kind(path: Path, name: object) -> type[Frozen]:
     if not isinstance(name, str):
         raise RecordError(f"{path} is JSON, but no layerbench record")
     if name not in RECORDS:
         raise RecordError(
-            f"{path} holds an unknown kind of record, {name!r}; "
+            f"{path} holds an unknown kind of record, {one_line(repr(name), MOST_SAID)}; "
             f"this layerbench reads {', '.join(RECORDS)}"
         )
     return record_class(name)
 
 
-def _check_version(path: Path, kind: type[Frozen], content: dict[str, Any]) -> None:
+def _check_version(path: Path, kind: type[Frozen], version: object) -> None:
     readable = get_args(kind.model_fields["schema_version"].annotation)
-    version = content.get("schema_version")
     if version not in readable:
         raise RecordError(
-            f"{path} has schema_version {version!r}; this layerbench reads "
-            f"{', '.join(map(str, readable))}: measure again, or use the version that wrote it"
+            f"{path} has schema_version {one_line(repr(version), MOST_SAID)}; this layerbench "
+            f"reads {', '.join(map(str, readable))}: measure again, or use the version that wrote "
+            "it"
         )
 
 
 def _first_problem(error: ValidationError) -> str:
     first, *others = error.errors(include_url=False)
-    place = ".".join(map(str, first["loc"])) or "the record"
+    place = one_line(".".join(map(str, first["loc"])), MOST_SAID) or "the record"
     more = f" (and {len(others)} more)" if others else ""
-    return f"{place}: {_one_line(first['msg'])}{more}"
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+    return f"{place}: {one_line(first['msg'].removeprefix('Value error, '), MOST_SAID)}{more}"
 
 
 # --- where a record lies -----------------------------------------------------------------
@@ -361,7 +394,7 @@ def place(
     out = Path(out)
     if record.record == "detection estimates":
         models = [row.model for row in record.rows] + [row.model for row in record.failures]
-        what = models[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
+        what = (models or ["none"])[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
         size = "x".join(map(str, record.size))
         name = f"detection_{model_name(what)}_{record.data}_{size}_b{record.batch}"
         if record.min_size is not None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from layerbench.bounds import Count, Name, Positive, Seed, Shape
 from layerbench.defaults import FUNCTION_ITERATIONS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
 
 Mode = Literal["eval", "train"]
@@ -44,15 +45,15 @@ class Workload(Frozen):
             with, else the name that the model's library has for them.
     """
 
-    model: str
-    input: str
-    shape: tuple[int, ...]
-    batch: int = Field(ge=1)
+    model: Name
+    input: Name
+    shape: Shape
+    batch: Positive
     dtype: NumberFormats = "float32"
     memory_format: MemoryFormat = "contiguous"
     mode: Mode = "eval"
-    seed: int = 0
-    weights: str | None = None
+    seed: Seed = 0
+    weights: Name | None = None
     compile: bool = False
 
     @property
@@ -88,11 +89,11 @@ class Plan(Frozen):
         max_iterations: the cap of a run that goes on ``until``.
     """
 
-    warmup: int = Field(default=WARMUP_ITERATIONS, ge=0)
-    iterations: int = Field(default=MEASURED_ITERATIONS, ge=1)
-    processes: int = Field(default=1, ge=1)
-    threads: int | None = Field(default=None, ge=1)
+    warmup: Count = WARMUP_ITERATIONS
+    iterations: Positive = MEASURED_ITERATIONS
+    processes: Positive = 1
+    threads: Positive | None = None
     granularity: Granularity = "layers"
-    function_iterations: int = Field(default=FUNCTION_ITERATIONS, ge=0)
+    function_iterations: Count = FUNCTION_ITERATIONS
     until: float | None = Field(default=None, gt=0, lt=1)
-    max_iterations: int | None = Field(default=None, ge=1)
+    max_iterations: Positive | None = None

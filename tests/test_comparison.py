@@ -219,7 +219,7 @@ def drifting_pair(seed: int, factor: float = 1.0) -> tuple[Run, Run]:
 def judged(pairs):
     record = layered()
     rows = tuple(
-        row.model_copy(update={"path": path, "block": True})
+        row.model_copy(update={"path": path, "depth": len(path), "block": True})
         for row, path in zip(record.layers[:3], ("", "a", "b"), strict=True)
     )
     profile = record.model_copy(update={"layers": rows})

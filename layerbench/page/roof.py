@@ -32,7 +32,9 @@ def roofline(bundle: Bundle, numbers: Mapping[str, int]) -> Roofline | None:
         how=f"{ceilings.how} {bytes_are}"
         if ceilings
         else f"{bytes_are} No ceilings were measured (timer --ceilings).",
-        points=tuple(_point(point, numbers[point.path]) for point in found if point.time_s),
+        points=tuple(
+            _point(point, numbers[point.path]) for point in found if point.path in numbers
+        ),
     )
 
 

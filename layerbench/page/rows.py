@@ -113,16 +113,14 @@ def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
     below: dict[str, list[PageRow]] = {}
 
     def add(path: str, kind: Literal["module", "missing"]) -> None:
-        if path in there:
-            return
-        there.add(path)
-        above = parent(path)
-        add(above, "module")
-        known = before.get(path)
-        row = PageRow(
-            path=path, type=known.type if known else "", depth=_depth(path), kind=kind, calls=0
-        )
-        below.setdefault(above, []).append(row)
+        while path not in there:
+            there.add(path)
+            known = before.get(path)
+            row = PageRow(
+                path=path, type=known.type if known else "", depth=_depth(path), kind=kind, calls=0
+            )
+            path, kind = parent(path), "module"
+            below.setdefault(path, []).append(row)
 
     for row in rows:
         add(parent(row.path), "module")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 TOP = 20
 WIDTH_INCHES = 11.0
 BAR_INCHES = 0.25
+# A picture of more would be higher than a picture can be.
+MOST_BARS = 400
 MARGIN_INCHES = 1.6
 LONGEST_LABEL = 60
 # To the right of the longest bar, for what stands at its end.
@@ -35,7 +37,7 @@ def bars(record: Drawn, metric: Metric | None = None, top: int = TOP) -> Figure:
         record: with rows.
         metric: the length: self time (the usual one), inclusive time, own FLOPs, own parameters,
             bytes it allocated that are held at the peak.
-        top: how many.
+        top: how many, `MOST_BARS` at most.
 
     Raises:
         UsageError: the record has no such metric.
@@ -45,7 +47,7 @@ def bars(record: Drawn, metric: Metric | None = None, top: int = TOP) -> Figure:
     rows = [cell for cell in shown.cells if cell.own > 0 and (cell.path or metric != "time")]
     if not rows:
         raise UsageError(f"no row has {shown.own} to draw a bar of")
-    most = sorted(rows, key=lambda cell: -cell.own)[:top]
+    most = sorted(rows, key=lambda cell: -cell.own)[: min(top, MOST_BARS)]
     figure, axes = canvas.blank(WIDTH_INCHES, MARGIN_INCHES + BAR_INCHES * len(most))
     for place, cell in enumerate(most):
         _bar(axes, place, cell, shown)

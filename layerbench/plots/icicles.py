@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LEAST_WIDTH = 0.003
 WIDTH_INCHES = 12.0
 LEVEL_INCHES = 0.46
+# A picture of more would be higher than a picture can be.
+MOST_LEVELS = 150
 MARGIN_INCHES = 1.7
 LABEL_SIZE = 7.0
 LINE_HEIGHT = 1.25
@@ -76,7 +78,7 @@ def _children(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     known = {cell.path for cell in cells}
     below: dict[str, list[Cell]] = {}
     for cell in cells:
-        if cell.path and cell.total:
+        if cell.path and cell.total > 0:
             # A module that is never called itself has no cell, and may hold others that have.
             above = next((path for path in ancestors(cell.path) if path in known), "")
             below.setdefault(above, []).append(cell)
@@ -117,13 +119,14 @@ def icicle(record: Drawn, metric: Metric | None = None, depth: int | None = None
         record: with rows: a profile, training profile, structure, memory report or estimate.
         metric: what the width is: inclusive time (the usual one), self time summed over the tree
             (then the colour is each row's own share), FLOPs, parameters, memory at the peak.
-        depth: levels below the model to draw; ``None`` for all.
+        depth: levels below the model to draw; ``None`` for all, up to `MOST_LEVELS`.
 
     Raises:
         UsageError: the record has no such metric.
     """
     shown = quantity(record, metric, "time")
-    found = boxes(shown.cells, depth)
+    deepest = MOST_LEVELS - 1 if depth is None else min(depth, MOST_LEVELS - 1)
+    found = boxes(shown.cells, deepest)
     levels = 1 + max(box.level for box in found)
     figure, axes = canvas.blank(WIDTH_INCHES, MARGIN_INCHES + LEVEL_INCHES * levels)
     colour = _colouring(figure, axes, shown)

@@ -103,7 +103,7 @@ def quantity(record: Drawn, metric: Metric | None, usual: Metric | None = None) 
             f"{MAKERS[chosen]}"
         )
     found = _MAKE[record.record](record, chosen)
-    if not found.cells or not found.cells[0].total:
+    if not found.cells or found.cells[0].total <= 0:
         raise UsageError(f"the record has no {chosen} of layers: take {MAKERS[chosen]}")
     return found
 
@@ -172,7 +172,7 @@ def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
 
 def _of_structure(record: Structure, metric: Metric) -> Quantity:
     if metric == "flops":
-        whole = record.flops
+        whole = record.flops or 1
         cells = [
             Cell(row.path, row.type, row.flops, row.self_flops or 0, (row.self_flops or 0) / whole)
             for row in record.rows
@@ -187,7 +187,7 @@ def _of_structure(record: Structure, metric: Metric) -> Quantity:
             row.type,
             row.parameters,
             row.own_parameters,
-            row.own_parameters / record.parameters,
+            row.own_parameters / (record.parameters or 1),
         )
         for row in record.rows
         if row.parameters
@@ -206,7 +206,13 @@ def _of_memory(record: MemoryReport | MemoryEstimate, _: Metric) -> Quantity:
     sums = with_ancestors(own)
     peak = record.peak.bytes if isinstance(record, MemoryReport) else record.peak_bytes
     cells = [
-        Cell(row.path, row.type, sums[row.path], own.get(row.path, 0), own.get(row.path, 0) / peak)
+        Cell(
+            row.path,
+            row.type,
+            sums[row.path],
+            own.get(row.path, 0),
+            own.get(row.path, 0) / (peak or 1),
+        )
         for row in record.rows
         if sums.get(row.path)
     ]

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerbench.bounds import Shape
     from layerbench.records.bundle import Bundle
     from layerbench.records.comparison import (
         CHANGES,
@@ -83,7 +84,6 @@ if TYPE_CHECKING:
         LayerRow,
         Profile,
         Reconciliation,
-        Shape,
         StopReason,
         Summary,
         Verdict,

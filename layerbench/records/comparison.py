@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from layerbench.bounds import (
+    Amount,
+    Count,
+    Name,
+    Path,
+    Ratio,
+    Text,
+    Time,
+    check_absent,
+    check_distinct,
+    check_ordered,
+    check_tree,
+)
 from layerbench.environment import Environment
 from layerbench.records.timing import Kind
 from layerbench.workload import Frozen, Plan, Workload
@@ -24,21 +37,21 @@ class Side(Frozen):
         processes: fresh processes that it was measured in.
     """
 
-    name: str
-    model_type: str
+    name: Name
+    model_type: Name
     workload: Workload
     plan: Plan
     environment: Environment
-    processes: int
+    processes: Count
 
 
 class Difference(Frozen):
     """Something that is not the same on both sides."""
 
     where: Literal["workload", "plan", "environment"]
-    what: str
-    baseline: str
-    contender: str
+    what: Name
+    baseline: Text
+    contender: Text
 
 
 class ComparedRow(Frozen):
@@ -57,20 +70,25 @@ class ComparedRow(Frozen):
         note: such as another number of calls, or another type.
     """
 
-    path: str
-    type: str
+    path: Path
+    type: Name
     kind: Kind
-    depth: int
+    depth: Count
     block: bool = False
-    position: int | None = None
-    baseline_s: float
-    contender_s: float
-    ratio: float
-    ratio_low: float
-    ratio_high: float
+    position: Count | None = None
+    baseline_s: Time
+    contender_s: Time
+    ratio: Ratio
+    ratio_low: Ratio
+    ratio_high: Ratio
     p: float = Field(ge=0, le=1)
     verdict: Change
-    note: str = ""
+    note: Text = ""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ComparedRow:
+        check_ordered("the ratio", self.ratio_low, self.ratio_high)
+        return self
 
 
 class Comparison(Frozen):
@@ -95,14 +113,25 @@ class Comparison(Frozen):
     baseline: Side
     contender: Side
     method: Method
-    threshold: float
-    allowance: float = 0.0
+    threshold: Amount
+    allowance: Amount = 0.0
     whole: ComparedRow
     rows: tuple[ComparedRow, ...] = ()
-    added: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    added: tuple[Path, ...] = ()
+    missing: tuple[Path, ...] = ()
     differences: tuple[Difference, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Comparison:
+        if self.whole.path or self.whole.depth:
+            raise ValueError("the whole model's own path is not empty")
+        paths = [row.path for row in self.rows]
+        check_tree(paths, [row.depth for row in self.rows], rooted=False)
+        everywhere = [*paths, *self.added, *self.missing]
+        check_distinct("the row", everywhere)
+        check_absent(set(everywhere), everywhere)
+        return self
 
     @property
     def slower(self) -> bool:

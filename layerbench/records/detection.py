@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from layerbench.bounds import (
+    MOST_FIGURE,
+    MOST_SEED,
+    Amount,
+    Count,
+    Figure,
+    Name,
+    Positive,
+    Seed,
+    SignedTime,
+    Text,
+    Time,
+    check_distinct,
+)
 from layerbench.environment import Environment
 from layerbench.records.forecast import Seconds
 from layerbench.records.run import Precision, Unreadable
@@ -14,7 +28,7 @@ from layerbench.records.training import PhaseRow
 from layerbench.workload import Frozen
 
 # Of an image, in pixels.
-Side = Annotated[int, Field(ge=1)]
+Side = Positive
 BoxesFrom = Literal["trimap", "xml"]
 Labels = Literal["breed", "species"]
 BottleneckKind = Literal["data", "copy", "launch", "compute"]
@@ -31,11 +45,11 @@ class PartRow(Frozen):
         kept: bytes that its forward allocated and that were alive at its end, in training.
     """
 
-    name: str
+    name: Name
     forward: Summary | None = None
     backward: Summary | None = None
     inference: Summary | None = None
-    kept: int | None = None
+    kept: Count | None = None
 
 
 class Found(Frozen):
@@ -47,8 +61,8 @@ class Found(Frozen):
         detections: boxes in its output.
     """
 
-    proposals: float | None = None
-    detections: float | None = None
+    proposals: Amount | None = None
+    detections: Amount | None = None
 
 
 # --- before: an estimate -------------------------------------------------------------------
@@ -64,12 +78,12 @@ class DetectorMemory(Frozen):
         peak: the most alive at once.
     """
 
-    parameters: int
-    buffers: int
-    gradients: int
-    optimizer: int
-    activations: int
-    peak: int
+    parameters: Count
+    buffers: Count
+    gradients: Count
+    optimizer: Count
+    activations: Count
+    peak: Count
 
 
 class ContentPoint(Frozen):
@@ -93,10 +107,10 @@ class ContentFit(Frozen):
         worst: the largest relative error at the points that it was made of.
     """
 
-    base_s: float
-    per_proposal_s: float | None
-    per_detection_s: float | None
-    worst: float
+    base_s: SignedTime
+    per_proposal_s: SignedTime | None
+    per_detection_s: SignedTime | None
+    worst: Figure
 
     def latency_s(self, found: Found) -> float:
         """Seconds of a forward in which so much is found."""
@@ -124,30 +138,38 @@ class DetectorEstimate(Frozen):
         points, fit: how the latency of one image depends on what is found.
     """
 
-    model: str
-    model_type: str
-    parameters: int
+    model: Name
+    model_type: Name
+    parameters: Count
     memory: DetectorMemory | None = None
-    warmup: int
+    warmup: Count
     step: Summary
     phases: tuple[PhaseRow, ...]
     parts: tuple[PartRow, ...]
-    parts_ratio: float
-    outside_s: float
-    between_s: float
-    start_s: float
-    once_s: float
+    parts_ratio: Figure
+    outside_s: SignedTime
+    between_s: SignedTime
+    start_s: SignedTime
+    once_s: SignedTime
     epoch: Seconds
     training: Seconds
     inference: Seconds
-    boxes: float
+    boxes: Amount
     trained: Found
     inferred: Found
     one_image: Summary
     one_batch: Summary
     points: tuple[ContentPoint, ...] = ()
     fit: ContentFit | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DetectorEstimate:
+        names = [phase.name for phase in self.phases]
+        check_distinct("the phase", names)
+        if not {"forward", "backward"} <= set(names):
+            raise ValueError("the phases lack the forward or the backward")
+        return self
 
     @property
     def forward_s(self) -> float:
@@ -166,8 +188,8 @@ class DetectorEstimate(Frozen):
 class DetectorFailure(Frozen):
     """A detector that could not be measured, and why."""
 
-    model: str
-    why: str
+    model: Name
+    why: Text
 
 
 class DetectionEstimates(Frozen):
@@ -185,20 +207,20 @@ class DetectionEstimates(Frozen):
 
     record: Literal["detection estimates"] = "detection estimates"
     schema_version: Literal[1] = 1
-    batch: int = Field(ge=1)
-    epochs: int = Field(ge=1)
-    samples: int = Field(ge=1)
-    size: tuple[int, int]
+    batch: Positive
+    epochs: Positive
+    samples: Positive
+    size: tuple[Count, Count]
     min_size: Side | None = None
-    data: str
-    workers: int = Field(ge=0)
+    data: Name
+    workers: Count
     precision: Precision = "float32"
-    seed: int = 0
+    seed: Seed = 0
     environment: Environment
     rows: tuple[DetectorEstimate, ...] = ()
     failures: tuple[DetectorFailure, ...] = ()
-    assumptions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    assumptions: tuple[Text, ...] = ()
+    notes: tuple[Text, ...] = ()
 
 
 # --- meanwhile: a profiled training --------------------------------------------------------
@@ -223,27 +245,27 @@ class DetectionRecipe(Frozen):
         unreadable: what an image does that cannot be read.
     """
 
-    model: str = "fasterrcnn_resnet50_fpn"
-    data: str = "pets"
+    model: Name = "fasterrcnn_resnet50_fpn"
+    data: Name = "pets"
     boxes: BoxesFrom = "trimap"
     labels: Labels = "breed"
     pretrained: bool = False
     min_size: Side | None = None
-    epochs: int = Field(default=1, ge=1)
-    batch: int = Field(default=2, ge=1)
-    limit: int | None = Field(default=None, ge=1)
-    workers: int = Field(default=0, ge=0)
-    prefetch_factor: int = Field(default=2, ge=1)
-    lr: float = Field(default=0.005, gt=0)
+    epochs: Positive = 1
+    batch: Positive = 2
+    limit: Positive | None = None
+    workers: Count = 0
+    prefetch_factor: Positive = 2
+    lr: Annotated[float, Field(gt=0, le=MOST_FIGURE)] = 0.005
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0005, ge=0)
+    weight_decay: Amount = 0.0005
     precision: Precision = "float32"
-    warmup: int = Field(default=3, ge=0)
-    profile_steps: int = Field(default=5, ge=0)
-    samples: int | None = Field(default=None, ge=1)
+    warmup: Count = 3
+    profile_steps: Count = 5
+    samples: Positive | None = None
     size: tuple[Side, Side] | None = None
     unreadable: Unreadable = "fatal"
-    seed: int = Field(default=0, ge=0)
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
 
 
 class DetectionEpoch(Frozen):
@@ -257,18 +279,18 @@ class DetectionEpoch(Frozen):
         resident: the process's resident set at its largest so far.
     """
 
-    epoch: int
-    steps: int
-    images: int
-    loss: float
-    losses: dict[str, float]
-    train_s: float
-    images_per_s: float
-    phases_s: dict[str, float]
-    unreadable: int = 0
-    allocated: int | None = None
-    reserved: int | None = None
-    resident: int | None = None
+    epoch: Count
+    steps: Count
+    images: Count
+    loss: Figure
+    losses: dict[Name, Figure]
+    train_s: Time
+    images_per_s: Figure
+    phases_s: dict[Name, Time]
+    unreadable: Count = 0
+    allocated: Count | None = None
+    reserved: Count | None = None
+    resident: Count | None = None
 
 
 class OperatorRow(Frozen):
@@ -283,12 +305,12 @@ class OperatorRow(Frozen):
         device_s: time of its kernels; ``None`` on the CPU.
     """
 
-    part: str
-    phase: str
-    name: str
-    calls: float
-    host_s: float
-    device_s: float | None = None
+    part: Name
+    phase: Name
+    name: Name
+    calls: Amount
+    host_s: SignedTime
+    device_s: SignedTime | None = None
 
 
 class UsageSample(Frozen):
@@ -303,12 +325,12 @@ class UsageSample(Frozen):
         allocated: bytes that the allocator had handed out; ``None`` on the CPU.
     """
 
-    at_s: float
-    process_cpu: float
-    system_cpu: float
-    resident: int
-    device: float | None = None
-    allocated: int | None = None
+    at_s: SignedTime
+    process_cpu: Figure
+    system_cpu: Figure
+    resident: Count
+    device: Figure | None = None
+    allocated: Count | None = None
 
 
 class Usage(Frozen):
@@ -321,10 +343,10 @@ class Usage(Frozen):
         no_device: why nothing is said about an accelerator.
     """
 
-    interval_s: float
-    cores: int
+    interval_s: Time
+    cores: Positive
     samples: tuple[UsageSample, ...]
-    no_device: str = ""
+    no_device: Text = ""
 
 
 class Bottleneck(Frozen):
@@ -340,9 +362,15 @@ class Bottleneck(Frozen):
     """
 
     kind: BottleneckKind
-    shares: dict[BottleneckKind, float]
-    how: str
-    advice: tuple[str, ...] = ()
+    shares: dict[BottleneckKind, Figure]
+    how: Text
+    advice: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Bottleneck:
+        if self.kind not in self.shares:
+            raise ValueError(f"the shares lack that of the bottleneck, {self.kind}")
+        return self
 
 
 class TunePoint(Frozen):
@@ -352,11 +380,11 @@ class TunePoint(Frozen):
         images_per_s: while they ran; ``waiting``: the share of the time that went into waiting.
     """
 
-    workers: int
-    prefetch_factor: int
+    workers: Count
+    prefetch_factor: Count
     step: Summary
-    images_per_s: float
-    waiting: float
+    images_per_s: Figure
+    waiting: Figure
 
 
 class Tuning(Frozen):
@@ -369,9 +397,9 @@ class Tuning(Frozen):
     """
 
     points: tuple[TunePoint, ...]
-    workers: int
-    prefetch_factor: int
-    within: float
+    workers: Count
+    prefetch_factor: Count
+    within: Figure
 
 
 class DetectionRun(Frozen):
@@ -394,24 +422,29 @@ class DetectionRun(Frozen):
     schema_version: Literal[1] = 1
     recipe: DetectionRecipe
     environment: Environment
-    model_type: str
-    parameters: int
-    images: int
-    classes: tuple[str, ...]
+    model_type: Name
+    parameters: Count
+    images: Count
+    classes: tuple[Name, ...]
     epochs: tuple[DetectionEpoch, ...]
-    measured: int
+    measured: Count
     step: Summary | None = None
     phases: tuple[PhaseRow, ...] = ()
     parts: tuple[PartRow, ...] = ()
-    parts_ratio: float | None = None
-    outside_s: float = 0.0
-    boxes: float | None = None
+    parts_ratio: Figure | None = None
+    outside_s: SignedTime = 0.0
+    boxes: Amount | None = None
     trained: Found = Found()
     operators: tuple[OperatorRow, ...] = ()
-    profiled: int = 0
-    profiled_s: float | None = None
+    profiled: Count = 0
+    profiled_s: Time | None = None
     usage: Usage | None = None
     bottleneck: Bottleneck | None = None
     tuning: Tuning | None = None
-    unreadable: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    unreadable: tuple[Text, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DetectionRun:
+        check_distinct("the phase", [phase.name for phase in self.phases])
+        return self

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import model_validator
 
+from layerbench.bounds import (
+    Count,
+    Name,
+    Positive,
+    SignedTime,
+    Text,
+    Time,
+    check_distinct,
+    check_ordered,
+)
 from layerbench.environment import Environment
 from layerbench.records.run import Recipe
 from layerbench.records.timing import Summary
@@ -16,9 +26,14 @@ from layerbench.workload import Frozen
 class Seconds(Frozen):
     """A time with the bounds that it is expected to lie between (95 %)."""
 
-    value: float = Field(ge=0)
-    low: float = Field(ge=0)
-    high: float
+    value: Time
+    low: Time
+    high: Time
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Seconds:
+        check_ordered("a duration", self.low, self.high)
+        return self
 
 
 class TrainingForecast(Frozen):
@@ -43,21 +58,26 @@ class TrainingForecast(Frozen):
     record: Literal["training forecast"] = "training forecast"
     schema_version: Literal[1] = 1
     recipe: Recipe
-    samples: int = Field(ge=1)
-    val_samples: int = Field(ge=0)
-    steps: int = Field(ge=1)
-    val_steps: int = Field(ge=0)
-    warmup: int
+    samples: Positive
+    val_samples: Count
+    steps: Positive
+    val_steps: Count
+    warmup: Count
     environment: Environment
-    model_type: str
-    parameters: int
+    model_type: Name
+    parameters: Count
     step: Summary
     phases: tuple[PhaseRow, ...]
-    between_s: float
-    start_s: float
-    validation_step_s: float | None = None
-    once_s: float
+    between_s: SignedTime
+    start_s: SignedTime
+    validation_step_s: SignedTime | None = None
+    once_s: SignedTime
     epoch: Seconds
     total: Seconds
-    assumptions: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    assumptions: tuple[Text, ...]
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingForecast:
+        check_distinct("the phase", [phase.name for phase in self.phases])
+        return self

@@ -7,12 +7,23 @@ allocator that hands out multiples of 512 bytes, as CUDA's caching allocator doe
 from __future__ import annotations
 
 import operator
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from layerbench.bounds import (
+    MOST_INTEGER,
+    Count,
+    Integer,
+    Name,
+    Path,
+    Shape,
+    Text,
+    check_ordered,
+    check_tree,
+)
 from layerbench.environment import Environment
-from layerbench.records.timing import Shape
 from layerbench.workload import Frozen, Workload
 
 Category = Literal[
@@ -35,23 +46,23 @@ Optimizer = Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "adagrad"]
 class TensorRow(Frozen):
     """One tensor that is there before the model runs."""
 
-    name: str
+    name: Path
     role: Literal["parameter", "buffer", "input"]
     shape: Shape
-    dtype: str
-    elements: int = Field(ge=0)
-    bytes: int = Field(ge=0)
-    block_bytes: int = Field(ge=0)
-    note: str = ""
+    dtype: Name
+    elements: Count
+    bytes: Count
+    block_bytes: Count
+    note: Text = ""
 
 
 class Totals(Frozen):
     """Sums over tensors, a storage that several share counted once."""
 
-    tensors: int
-    elements: int
-    bytes: int
-    block_bytes: int
+    tensors: Count
+    elements: Count
+    bytes: Count
+    block_bytes: Count
 
 
 class MemoryRow(Frozen):
@@ -71,21 +82,21 @@ class MemoryRow(Frozen):
             See `MemoryReport.outside_bytes` for what they add up to.
     """
 
-    path: str
-    type: str
-    depth: int = Field(ge=0)
-    calls: int = Field(ge=0)
+    path: Path
+    type: Name
+    depth: Count
+    calls: Count
     block: bool = False
-    position: int | None = None
+    position: Count | None = None
     output_shapes: tuple[Shape, ...] = ()
-    parameters: int = Field(ge=0)
-    allocated: int | None = None
-    self_allocated: int | None = None
-    kept: int | None = None
-    self_kept: int | None = None
-    live_peak: int | None = None
-    at_peak: int | None = None
-    self_at_peak: int | None = None
+    parameters: Count
+    allocated: Count | None = None
+    self_allocated: Count | None = None
+    kept: Count | None = None
+    self_kept: Count | None = None
+    live_peak: Count | None = None
+    at_peak: Count | None = None
+    self_at_peak: Count | None = None
 
 
 class Peak(Frozen):
@@ -100,15 +111,17 @@ class Peak(Frozen):
         by_category: bytes alive then; adds up to ``bytes``.
     """
 
-    bytes: int
-    owner: str | None
+    bytes: Count
+    owner: Path | None
     phase: Phase
-    operator: str
-    by_category: dict[Category, int]
+    operator: Name
+    by_category: dict[Category, Count]
 
 
 OUTSIDE_ROW: Literal[-1] = -1
 """In place of a row's index: what no module allocated."""
+
+_RowIndex = Annotated[int, Field(ge=OUTSIDE_ROW, le=MOST_INTEGER)]
 
 
 class TimelinePoint(Frozen):
@@ -126,26 +139,40 @@ class TimelinePoint(Frozen):
             above it: it was called from elsewhere.
     """
 
-    owner: int | None
+    owner: Count | None
     phase: Phase
-    live_max: int
-    live_end: int
-    changes: tuple[tuple[int, int], ...] = Field(default=(), exclude_if=operator.not_)
-    within: tuple[int, ...] = Field(default=(), exclude_if=operator.not_)
+    live_max: Count
+    live_end: Count
+    changes: tuple[tuple[_RowIndex, Integer], ...] = Field(default=(), exclude_if=operator.not_)
+    within: tuple[Count, ...] = Field(default=(), exclude_if=operator.not_)
+
+
+def _check_rows(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint]) -> None:
+    """Refuse rows that are no tree, and a timeline that tells of rows that are not there.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    check_tree([row.path for row in rows], [row.depth for row in rows])
+    for number, point in enumerate(timeline):
+        named = [*(row for row, _ in point.changes), *point.within]
+        named += [] if point.owner is None else [point.owner]
+        if max(named, default=OUTSIDE_ROW) >= len(rows):
+            raise ValueError(f"stretch {number} of the timeline tells of a row that is not there")
 
 
 class ProcessMemory(Frozen):
     """The process's resident set, in bytes, as the operating system counts it."""
 
-    before: int
-    peak: int
+    before: Count
+    peak: Count
 
 
 class AllocatorFigures(Frozen):
     """What the device's allocator said at its peak, in bytes."""
 
-    allocated: int
-    reserved: int
+    allocated: Count
+    reserved: Count
 
 
 class MemoryReport(Frozen):
@@ -173,27 +200,37 @@ class MemoryReport(Frozen):
     training: bool
     optimizer: Optimizer | None
     environment: Environment
-    model_type: str
+    model_type: Name
     tensors: tuple[TensorRow, ...]
     parameters: Totals
     buffers: Totals
     inputs: Totals
     total: Totals
-    resident_bytes: int
-    outside_bytes: int
+    resident_bytes: Count
+    outside_bytes: Integer
     peak: Peak
     rows: tuple[MemoryRow, ...]
     timeline: tuple[TimelinePoint, ...]
     process: ProcessMemory | None = None
     allocator: AllocatorFigures | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MemoryReport:
+        _check_rows(self.rows, self.timeline)
+        return self
 
 
 class Interval(Frozen):
     """Bounds in bytes that the figure is expected to lie between."""
 
-    low: int
-    high: int
+    low: Count
+    high: Count
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Interval:
+        check_ordered("the interval", self.low, self.high)
+        return self
 
 
 class Workspace(Frozen):
@@ -206,12 +243,17 @@ class Workspace(Frozen):
         why: where the figure comes from.
     """
 
-    name: str
-    bytes: int
-    low: int
-    high: int
+    name: Name
+    bytes: Count
+    low: Count
+    high: Count
     inside: bool
-    why: str
+    why: Text
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Workspace:
+        check_ordered(self.name[:80], self.low, self.high)
+        return self
 
 
 class Fit(Frozen):
@@ -226,10 +268,10 @@ class Fit(Frozen):
         largest_batch_peak: its upper bound, context included.
     """
 
-    memory_bytes: int
+    memory_bytes: Count
     fits: Literal["yes", "no", "unclear"]
-    largest_batch: int | None
-    largest_batch_peak: int | None
+    largest_batch: Count | None
+    largest_batch_peak: Count | None
 
 
 class MemoryEstimate(Frozen):
@@ -252,25 +294,30 @@ class MemoryEstimate(Frozen):
     record: Literal["memory estimate"] = "memory estimate"
     schema_version: Literal[1] = 1
     workload: Workload
-    device: str
+    device: Name
     how: Literal["fake", "replayed"]
     training: bool
     optimizer: Optimizer | None
-    torch: str
-    layerbench: str
-    model_type: str
-    peak_bytes: int
+    torch: Name
+    layerbench: Name
+    model_type: Name
+    peak_bytes: Count
     peak_interval: Interval
-    reserved_bytes: int
+    reserved_bytes: Count
     reserved_interval: Interval
-    total_bytes: int
+    total_bytes: Count
     total_interval: Interval
-    peak_owner: str | None
+    peak_owner: Path | None
     peak_phase: Phase
-    peak_operator: str
-    by_category: dict[Category, int]
+    peak_operator: Name
+    by_category: dict[Category, Count]
     rows: tuple[MemoryRow, ...]
     timeline: tuple[TimelinePoint, ...]
     workspaces: tuple[Workspace, ...]
     fit: Fit | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MemoryEstimate:
+        _check_rows(self.rows, self.timeline)
+        return self

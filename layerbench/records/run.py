@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from layerbench.bounds import (
+    MOST_FIGURE,
+    MOST_SEED,
+    Amount,
+    Count,
+    Figure,
+    Name,
+    Positive,
+    Text,
+    Time,
+    check_distinct,
+)
 from layerbench.environment import Environment
 from layerbench.records.sweep import SweepPoint
 from layerbench.records.timing import Summary
@@ -42,24 +54,24 @@ class Recipe(Frozen):
         unreadable: what an image that cannot be read does.
     """
 
-    model: str
-    data: str
+    model: Name
+    data: Name
     phase: Literal[1, 2] | None = None
-    weights: str | None = None
-    size: tuple[int, int]
-    batch: int = Field(ge=1)
-    ranks: int = Field(default=1, ge=1)
-    epochs: int = Field(ge=1)
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    warmup_epochs: float = Field(ge=0)
+    weights: Name | None = None
+    size: tuple[Count, Count]
+    batch: Positive
+    ranks: Positive = 1
+    epochs: Positive
+    lr: Annotated[float, Field(gt=0, le=MOST_FIGURE)]
+    weight_decay: Amount
+    warmup_epochs: Amount
     precision: Precision = "float32"
-    patience: int | None = Field(default=None, ge=1)
-    limit: int | None = Field(default=None, ge=1)
-    samples: int | None = Field(default=None, ge=1)
+    patience: Positive | None = None
+    limit: Positive | None = None
+    samples: Positive | None = None
     channels_last: bool = False
     unreadable: Unreadable = "fatal"
-    seed: int = Field(default=0, ge=0)
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
 
 
 class EpochRow(Frozen):
@@ -82,22 +94,22 @@ class EpochRow(Frozen):
         resident: bytes of the first process's resident set at its largest so far.
     """
 
-    epoch: int = Field(ge=1)
-    steps: int
-    lr: float
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_top5: float | None = None
-    train_s: float
-    validation_s: float
-    images_per_s: float
-    phases_s: dict[StepPhase, float]
-    unreadable: int = 0
-    allocated: int | None = None
-    reserved: int | None = None
-    resident: int | None = None
+    epoch: Positive
+    steps: Count
+    lr: Figure
+    train_loss: Figure
+    train_accuracy: Figure
+    val_loss: Figure
+    val_accuracy: Figure
+    val_top5: Figure | None = None
+    train_s: Time
+    validation_s: Time
+    images_per_s: Figure
+    phases_s: dict[StepPhase, Time]
+    unreadable: Count = 0
+    allocated: Count | None = None
+    reserved: Count | None = None
+    resident: Count | None = None
 
 
 class RankTimes(Frozen):
@@ -110,9 +122,9 @@ class RankTimes(Frozen):
             which partly overlaps the backward; ``None`` for a process alone.
     """
 
-    rank: int = Field(ge=0)
-    machine: int = Field(ge=0)
-    device: str
+    rank: Count
+    machine: Count
+    device: Name
     step: Summary
     all_reduce: Summary | None = None
 
@@ -139,21 +151,26 @@ class TrainingRun(Frozen):
     recipe: Recipe
     outcome: Outcome
     environment: Environment
-    model_type: str
-    parameters: int
-    flops: int | None = None
-    classes: int
-    train_images: int
-    val_images: int
+    model_type: Name
+    parameters: Count
+    flops: Count | None = None
+    classes: Count
+    train_images: Count
+    val_images: Count
     epochs: tuple[EpochRow, ...]
-    best_epoch: int | None = None
-    resumed_after: tuple[int, ...] = ()
+    best_epoch: Count | None = None
+    resumed_after: tuple[Count, ...] = ()
     step: Summary | None = None
     phases: tuple[PhaseRow, ...] = ()
     ranks: tuple[RankTimes, ...] = ()
     points: tuple[SweepPoint, ...] = ()
-    unreadable: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    unreadable: tuple[Text, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingRun:
+        check_distinct("the phase", [phase.name for phase in self.phases])
+        return self
 
     @property
     def best(self) -> EpochRow | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import model_validator
 
-from layerbench.records.timing import Shape
+from layerbench.bounds import Count, Name, Path, Positive, Shape, Text, check_tree
 from layerbench.workload import Frozen, Workload
 
 
@@ -19,9 +19,9 @@ class Operator(Frozen):
         paths: the modules that ran it.
     """
 
-    name: str
-    calls: int = Field(ge=1)
-    paths: tuple[str, ...]
+    name: Name
+    calls: Positive
+    paths: tuple[Path, ...]
 
 
 class StructureRow(Frozen):
@@ -42,23 +42,23 @@ class StructureRow(Frozen):
         note: what a reader should know, such as other names it goes by.
     """
 
-    path: str
-    type: str
-    depth: int = Field(ge=0)
-    calls: int = Field(ge=0)
+    path: Path
+    type: Name
+    depth: Count
+    calls: Count
     block: bool = False
-    position: int | None = None
+    position: Count | None = None
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
-    parameters: int = Field(ge=0)
-    trainable: int = Field(ge=0)
-    own_parameters: int = Field(ge=0)
-    buffers: int = Field(ge=0)
-    flops: int | None = None
-    self_flops: int | None = None
-    output_bytes: int | None = None
-    uncounted: tuple[str, ...] = ()
-    note: str = ""
+    parameters: Count
+    trainable: Count
+    own_parameters: Count
+    buffers: Count
+    flops: Count | None = None
+    self_flops: Count | None = None
+    output_bytes: Count | None = None
+    uncounted: tuple[Name, ...] = ()
+    note: Text = ""
 
 
 class Structure(Frozen):
@@ -79,18 +79,23 @@ class Structure(Frozen):
     schema_version: Literal[1] = 1
     workload: Workload
     how: Literal["meta", "cpu"]
-    torch: str
-    layerbench: str
-    model_type: str
-    parameters: int
-    trainable: int
-    parameter_bytes: int
-    buffers: int
-    buffer_bytes: int
-    flops: int
+    torch: Name
+    layerbench: Name
+    model_type: Name
+    parameters: Count
+    trainable: Count
+    parameter_bytes: Count
+    buffers: Count
+    buffer_bytes: Count
+    flops: Count
     rows: tuple[StructureRow, ...]
     uncounted: tuple[Operator, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Structure:
+        check_tree([row.path for row in self.rows], [row.depth for row in self.rows])
+        return self
 
     @property
     def macs(self) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-
+from layerbench.bounds import Count, Figure, Name, Positive, Text
 from layerbench.environment import Environment
 from layerbench.records.timing import Summary
 from layerbench.workload import Frozen, NumberFormats
@@ -23,13 +22,13 @@ class SweepPoint(Frozen):
         memory: whether they were measured on the device, or predicted for a GPU.
     """
 
-    model: str
-    size: tuple[int, int]
-    batch: int = Field(ge=1)
+    model: Name
+    size: tuple[Count, Count]
+    batch: Positive
     latency: Summary
-    flops: int | None = None
-    allocated: int | None = None
-    reserved: int | None = None
+    flops: Count | None = None
+    allocated: Count | None = None
+    reserved: Count | None = None
     memory: Literal["measured", "predicted"] = "measured"
 
     @property
@@ -47,11 +46,11 @@ class SweepEnd(Frozen):
         why: one sentence.
     """
 
-    model: str
-    size: tuple[int, int]
-    batch: int
+    model: Name
+    size: tuple[Count, Count]
+    batch: Count
     fits: bool
-    why: str
+    why: Text
 
 
 class FinishedRun(Frozen):
@@ -62,12 +61,12 @@ class FinishedRun(Frozen):
         accuracy: the best of the validation.
     """
 
-    model: str
-    data: str
-    size: tuple[int, int]
-    flops: int
-    parameters: int
-    accuracy: float
+    model: Name
+    data: Name
+    size: tuple[Count, Count]
+    flops: Count
+    parameters: Count
+    accuracy: Figure
 
 
 class Sweep(Frozen):
@@ -87,4 +86,4 @@ class Sweep(Frozen):
     points: tuple[SweepPoint, ...]
     ends: tuple[SweepEnd, ...] = ()
     runs: tuple[FinishedRun, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()

@@ -6,18 +6,32 @@ A value that was not measured is ``None``, and `Profile.absent` says why; it is 
 from __future__ import annotations
 
 import operator
-from itertools import pairwise
 from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from layerbench.bounds import (
+    LEAST_SECONDS,
+    Amount,
+    Count,
+    Figure,
+    Name,
+    Path,
+    Positive,
+    Ratio,
+    Shape,
+    SignedTime,
+    Text,
+    Time,
+    check_ordered,
+    check_tree,
+)
 from layerbench.environment import Environment
 from layerbench.workload import DType, Frozen, Plan, Workload
 
 Verdict = Literal["stable", "noisy", "drifting"]
 Kind = Literal["module", "function"]
 StopReason = Literal["iterations", "until", "cap"]
-Shape = tuple[int, ...]
 
 SCHEMA: Literal[1] = 1
 
@@ -34,34 +48,37 @@ class Summary(Frozen):
     of each fresh process where there are several: what a comparison needs to know.
     """
 
-    n: int = Field(ge=1)
-    mean: float
-    std: float = Field(ge=0)
-    median: float
-    mad: float = Field(ge=0)
-    min: float
-    max: float
-    p5: float
-    p25: float
-    p75: float
-    p95: float
-    p99: float
-    ci_low: float
-    ci_high: float
+    n: Positive
+    mean: SignedTime
+    std: Time
+    median: SignedTime
+    mad: Time
+    min: SignedTime
+    max: SignedTime
+    p5: SignedTime
+    p25: SignedTime
+    p75: SignedTime
+    p95: SignedTime
+    p99: SignedTime
+    ci_low: SignedTime
+    ci_high: SignedTime
     verdict: Verdict
-    missed: tuple[str, ...] = ()
-    process_medians: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
+    missed: tuple[Text, ...] = ()
+    process_medians: tuple[SignedTime, ...] = Field(default=(), exclude_if=operator.not_)
 
     @model_validator(mode="after")
     def _in_order(self) -> Summary:
         """Figures that a file was edited into are told from those of a distribution."""
-        ordered = (self.min, self.p5, self.p25, self.median, self.p75, self.p95, self.p99, self.max)
-        if any(before > after for before, after in pairwise(ordered)):
+        low, middle, high = self.p5, self.median, self.p95
+        if not (self.min <= low <= self.p25 <= middle <= self.p75 <= high <= self.p99 <= self.max):
             raise ValueError("min, p5, p25, median, p75, p95, p99 and max are not in this order")
         if not self.min - _ROUNDING <= self.mean <= self.max + _ROUNDING:
             raise ValueError("the mean lies outside the samples")
         if not self.ci_low <= self.median <= self.ci_high:
             raise ValueError("the median lies outside its own interval")
+        for time in (self.min, self.p5, self.median, self.mean, self.ci_low, *self.process_medians):
+            if 0 < time < LEAST_SECONDS:
+                raise ValueError("a time is shorter than a picosecond and not 0")
         return self
 
 
@@ -89,22 +106,22 @@ class LayerRow(Frozen):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    path: str
-    type: str
+    path: Path
+    type: Name
     kind: Kind
-    depth: int = Field(ge=0)
-    calls: int = Field(ge=0)
+    depth: Count
+    calls: Count
     block: bool = False
-    position: int | None = None
+    position: Count | None = None
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
-    parameters: int | None = None
+    parameters: Count | None = None
     inclusive: Summary | None = None
     self_: Summary | None = Field(default=None, alias="self")
     host_inclusive: Summary | None = None
     host_self: Summary | None = None
-    scaled: float | None = None
-    note: str = ""
+    scaled: Amount | None = None
+    note: Text = ""
 
 
 class Reconciliation(Frozen):
@@ -124,17 +141,22 @@ class Reconciliation(Frozen):
         timed_calls: module calls timed in one forward.
     """
 
-    untouched_s: float
-    instrumented_s: float
-    overhead: float
-    overhead_low: float
-    overhead_high: float
-    self_sum_ratio: float
-    layers_sum_s: float
-    layers_gap: float
-    mark_cost_s: float
-    wrapper_cost_s: float
-    timed_calls: int
+    untouched_s: Time
+    instrumented_s: Time
+    overhead: Figure
+    overhead_low: Figure
+    overhead_high: Figure
+    self_sum_ratio: Figure
+    layers_sum_s: Time
+    layers_gap: Figure
+    mark_cost_s: Time
+    wrapper_cost_s: SignedTime
+    timed_calls: Count
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Reconciliation:
+        check_ordered("the overhead", self.overhead_low, self.overhead_high)
+        return self
 
 
 class Ceilings(Frozen):
@@ -151,11 +173,11 @@ class Ceilings(Frozen):
         how: how they were measured, in one sentence.
     """
 
-    flops_per_s: float = Field(gt=0)
-    bytes_per_s: float = Field(gt=0)
+    flops_per_s: Ratio
+    bytes_per_s: Ratio
     dtype: DType
-    threads: int | None = Field(default=None, ge=1)
-    how: str
+    threads: Positive | None = None
+    how: Text
 
 
 def _is_none(value: object) -> bool:
@@ -181,18 +203,26 @@ class Profile(Frozen):
     workload: Workload
     plan: Plan
     environment: Environment
-    model_type: str
-    parameters: int
+    model_type: Name
+    parameters: Count
     whole: Summary
     whole_host: Summary | None = None
-    process_medians: tuple[float, ...] = ()
+    process_medians: tuple[Time, ...] = ()
     stop: StopReason = "iterations"
     layers: tuple[LayerRow, ...] = ()
     reconciliation: Reconciliation | None = None
     # Left out of the JSON where it is None, as in the records from before it could be measured.
     ceilings: Ceilings | None = Field(default=None, exclude_if=_is_none)
-    absent: dict[str, str] = Field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    absent: dict[Name, Text] = Field(default_factory=dict)
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Profile:
+        check_tree([row.path for row in self.layers], [row.depth for row in self.layers])
+        for time in self.process_medians:
+            if 0 < time < LEAST_SECONDS:
+                raise ValueError("a process's median is shorter than a picosecond and not 0")
+        return self
 
     def without_layers(self) -> Profile:
         """The whole-model record of the same measurement."""

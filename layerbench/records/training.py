@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from layerbench.bounds import (
+    Count,
+    Figure,
+    Name,
+    Path,
+    Shape,
+    SignedTime,
+    Text,
+    Time,
+    check_distinct,
+    check_ordered,
+    check_tree,
+)
 from layerbench.environment import Environment
 from layerbench.records.memory import Optimizer, Peak, Phase
-from layerbench.records.timing import Shape, Summary
+from layerbench.records.timing import Summary
 from layerbench.workload import Frozen, Plan, Workload
 
 StepPhase = Literal["data", "copy", "forward", "loss", "backward", "optimizer"]
@@ -41,22 +54,22 @@ class TrainingRow(Frozen):
         live: the most bytes of all tensors together while it, or a module below it, ran, by phase.
     """
 
-    path: str
-    type: str
-    depth: int = Field(ge=0)
-    calls: int = Field(ge=0)
+    path: Path
+    type: Name
+    depth: Count
+    calls: Count
     block: bool = False
-    position: int | None = None
+    position: Count | None = None
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
-    parameters: int | None = None
+    parameters: Count | None = None
     forward: Summary | None = None
     forward_self: Summary | None = None
     backward: Summary | None = None
     backward_self: Summary | None = None
-    kept: int | None = None
-    live: dict[Phase, int] = Field(default_factory=dict)
-    note: str = ""
+    kept: Count | None = None
+    live: dict[Phase, Count] = Field(default_factory=dict)
+    note: Text = ""
 
 
 class TrainingMemory(Frozen):
@@ -68,9 +81,9 @@ class TrainingMemory(Frozen):
         live: the most bytes alive in each phase.
     """
 
-    resident: int
+    resident: Count
     peak: Peak
-    live: dict[Phase, int]
+    live: dict[Phase, Count]
 
 
 class TrainingProfile(Frozen):
@@ -96,17 +109,24 @@ class TrainingProfile(Frozen):
     plan: Plan
     environment: Environment
     optimizer: Optimizer
-    model_type: str
-    parameters: int
+    model_type: Name
+    parameters: Count
     step: Summary
     phases: tuple[PhaseRow, ...]
     rows: tuple[TrainingRow, ...]
-    instrumented_s: float
-    overhead: float
-    overhead_low: float
-    overhead_high: float
-    outside_s: float
-    forward_sum_ratio: float
-    backward_sum_ratio: float
+    instrumented_s: Time
+    overhead: Figure
+    overhead_low: Figure
+    overhead_high: Figure
+    outside_s: SignedTime
+    forward_sum_ratio: Figure
+    backward_sum_ratio: Figure
     memory: TrainingMemory | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingProfile:
+        check_tree([row.path for row in self.rows], [row.depth for row in self.rows])
+        check_distinct("the phase", [phase.name for phase in self.phases])
+        check_ordered("the overhead", self.overhead_low, self.overhead_high)
+        return self

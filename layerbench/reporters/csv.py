@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from functools import singledispatch
 
 from layerbench.records import (
@@ -263,15 +264,32 @@ def _what_ran(workload: Workload) -> Cells:
 
 
 def _table(surroundings: Cells, rows: list[Cells]) -> str:
-    return _rows([*surroundings, *rows[0]], [{**surroundings, **row} for row in rows])
+    """The columns are those of all rows: detectors may have other phases, epochs other losses."""
+    columns = dict.fromkeys(name for row in (surroundings, *rows) for name in row)
+    return _rows([*columns], [{**surroundings, **row} for row in rows])
 
 
 def _rows(columns: list[str], rows: list[Cells]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer.writerow({name: inert(name) for name in columns})
+    writer.writerows({name: inert(cell) for name, cell in row.items()} for row in rows)
     return text.getvalue()
+
+
+# A spreadsheet would compute what begins like this.
+_FORMULA = re.compile(r"[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-](\d+(\.\d*)?|\.\d+)?(e[+-]?\d+)?( %)?", re.ASCII | re.IGNORECASE)
+
+
+def inert(cell: object) -> object:
+    """A cell as a spreadsheet shows it: text that begins like a formula has a quote before it.
+
+    Numbers, also those with a sign that stand here as text, and a dash alone stay what they are.
+    """
+    if not isinstance(cell, str) or not _FORMULA.match(cell) or _NUMBER.fullmatch(cell):
+        return cell
+    return f"'{cell}"
 
 
 def _surroundings(record: Profile) -> Cells:

@@ -12,6 +12,7 @@ from html import escape
 from layerbench.page.assets import report
 from layerbench.page.document import bundled, of
 from layerbench.reporters import markdown
+from layerbench.visible import shown
 from layerbench.workload import Frozen
 
 NAME = "html"
@@ -55,7 +56,7 @@ def _text_page(record: Frozen) -> str:
     """Without any script."""
     from markdown_it import MarkdownIt
 
-    text = markdown.render(record)
+    text = markdown.composed(shown(record))
     # "html": False makes markup in a layer's name visible text; __init__ is a name, not bold.
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     body = parser.disable(["emphasis", "link", "image", "autolink", "entity"]).render(text)

@@ -6,6 +6,7 @@ from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.records import Profile
 from layerbench.reporters import layout
+from layerbench.visible import shown
 from layerbench.workload import Frozen
 
 NAME = "latex"
@@ -19,18 +20,12 @@ def render(record: Frozen) -> str:
     Raises:
         UsageError: no profile.
     """
-    from tabulate import tabulate
-
     if not isinstance(record, Profile):
         raise UsageError("only a profile can be written as a LaTeX table")
-    table = tabulate(
-        [_whole(record), *_blocks(record)],
-        headers=["Block", "Path", "Input", "Parameters", "Mean (ms)", "Std (ms)", "Median (ms)",
-                 "Share"],
-        tablefmt="latex_booktabs",
-        disable_numparse=True,
-        colalign=["left", "left", "left", *["right"] * 5],
-    )  # fmt: skip
+    record = shown(record)
+    header = ["Block", "Path", "Input", "Parameters", "Mean (ms)", "Std (ms)", "Median (ms)"]
+    rows = [_whole(record), *_blocks(record)]
+    table = layout.tabulated([*header, "Share"], rows, "lll" + "r" * 5, "latex_booktabs")
     return "\n".join([*_comments(record), table]) + "\n"
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from layerbench import units
 from layerbench.records import LayerRow, Profile, Shape, Summary
+from layerbench.visible import visible
 from layerbench.workload import OWN_WEIGHTS, Workload
+
+# Cells are not padded to the width of one that is wider than this.
+WIDEST = 400
 
 
 def blocks(record: Profile) -> list[LayerRow]:
@@ -150,16 +155,40 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: 
         rows: cells; a ``|`` in them does not end the cell.
         align: one letter a column, ``l`` or ``r``.
     """
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return tabulated(header, cells, align, "github")
+
+
+def tabulated(header: Sequence[str], rows: Sequence[Sequence[str]], align: str, format: str) -> str:
+    """A table in one of tabulate's formats.
+
+    Columns are padded to one width, unless a cell is wider than `WIDEST`.
+
+    Args:
+        header: column names.
+        rows: cells.
+        align: one letter a column, ``l`` or ``r``.
+        format: its name.
+    """
     from tabulate import tabulate
 
     sides = {"l": "left", "r": "right"}
-    return tabulate(
-        [[cell.replace("|", "\\|") for cell in row] for row in rows],
-        headers=list(header),
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=[sides[letter] for letter in align] if rows else None,
-    )
+    ragged = any(len(cell) > WIDEST for row in rows for cell in row)
+    padding: dict[str, Any] = {"colalign": [sides[letter] for letter in align] if rows else None}
+    if ragged:
+        padding = {"stralign": None, "numalign": None}
+    return tabulate(rows, headers=list(header), tablefmt=format, disable_numparse=True, **padding)
+
+
+def markdown(text: str) -> str:
+    r"""Anybody's text for Markdown: it neither ends a code span nor begins markup or a link.
+
+    Example:
+        >>> print(markdown("a`b <img>"))
+        a\x60b \x3cimg>
+    """
+    text = visible(text)
+    return text.replace("`", r"\x60").replace("<", r"\x3c").replace("](", r"]\(")
 
 
 def why_untimed(row: LayerRow) -> str:

@@ -24,15 +24,24 @@ from layerbench.records import (
 )
 from layerbench.reporters import changes, layout
 from layerbench.reporters.documents import document
+from layerbench.visible import shown
 from layerbench.workload import Frozen
 
 NAME = "md"
 SUFFIX = ".md"
 
 
-@singledispatch
 def render(record: Frozen) -> str:
-    """The figures of the whole and, where the record has layers, the block table."""
+    """The figures of the whole and, where the record has layers, the block table.
+
+    Text of the record can neither begin a table's next cell nor markup.
+    """
+    return composed(shown(record, layout.markdown))
+
+
+@singledispatch
+def composed(record: Frozen) -> str:
+    """As `render`, with the record's text as it is."""
     raise TypeError(f"no Markdown for a {type(record).__name__}")
 
 
@@ -266,11 +275,11 @@ def _origin(record: Profile) -> str:
     return f"{record.environment.started}, {tools}: `{record.environment.command}`"
 
 
-render.register(Profile, _profile)
-render.register(Structure, _structure)
-render.register(MemoryReport, _memory)
-render.register(MemoryEstimate, _estimate)
-render.register(Comparison, _comparison)
-render.register(TrainingProfile, _training)
+composed.register(Profile, _profile)
+composed.register(Structure, _structure)
+composed.register(MemoryReport, _memory)
+composed.register(MemoryEstimate, _estimate)
+composed.register(Comparison, _comparison)
+composed.register(TrainingProfile, _training)
 for _kind in (TrainingRun, TrainingForecast, Sweep, DetectionEstimates, DetectionRun):
-    render.register(_kind, _document)
+    composed.register(_kind, _document)

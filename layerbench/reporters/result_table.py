@@ -20,6 +20,8 @@ from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.records import MemoryReport, Profile, Structure
 from layerbench.reporters import layout
+from layerbench.reporters.csv import inert
+from layerbench.visible import shown
 from layerbench.workload import Frozen, Workload
 
 SORTS = ("device", "model", "input", "mean", "median", "parameters")
@@ -76,6 +78,7 @@ def render_table(
     """
     if sort not in SORTS:
         raise UsageError(f"cannot sort by {sort!r}: choose from {', '.join(SORTS)}")
+    records = [shown(record) for record in records]
     profiles = [record for record in records if isinstance(record, Profile)]
     if not profiles:
         raise UsageError("no whole-model record to make a table of: run sh stats.sh first")
@@ -88,24 +91,17 @@ def render_table(
 
 
 def _made(columns: Mapping[str, str], rows: Sequence[Sequence[str]], format: str) -> str:
-    from tabulate import tabulate
-
     if format == "md":
+        rows = [[layout.markdown(cell) for cell in row] for row in rows]
         return layout.markdown_table(list(columns), rows, "".join(columns.values()))
     if format == "csv":
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([list(columns), *rows])
+        cells = [[inert(cell) for cell in row] for row in (list(columns), *rows)]
+        csv.writer(text, lineterminator="\n").writerows(cells)
         return text.getvalue().rstrip("\n")
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}: choose from {', '.join([*FORMATS, 'csv'])}")
-    sides = {"l": "left", "r": "right"}
-    return tabulate(
-        rows,
-        headers=list(columns),
-        tablefmt=FORMATS[format],
-        disable_numparse=True,
-        colalign=[sides[letter] for letter in columns.values()],
-    )
+    return layout.tabulated(list(columns), rows, "".join(columns.values()), FORMATS[format])
 
 
 _MARKS = {"stable": "", "noisy": " ~", "drifting": " >"}

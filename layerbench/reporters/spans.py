@@ -35,18 +35,23 @@ def spans(record: Profile) -> list[Span]:
             "a trace shows layers and this record holds none: take the one under layers/, or "
             "measure without --granularity whole"
         )
-    return list(_laid_out(record.layers, 0, 0.0, record.layers[0].inclusive.mean))
+    return list(_laid_out(record.layers, record.layers[0].inclusive.mean))
 
 
-def _laid_out(rows: Sequence[LayerRow], index: int, start_s: float, end_s: float) -> Iterator[Span]:
-    yield Span(rows[index], start_s, end_s)
-    at = start_s
-    for child in _children(rows, index):
-        times = rows[child].inclusive
-        assert times is not None
-        until = min(at + times.mean, end_s)
-        yield from _laid_out(rows, child, at, until)
-        at = until
+def _laid_out(rows: Sequence[LayerRow], whole_s: float) -> Iterator[Span]:
+    waiting = [(0, 0.0, whole_s)]
+    while waiting:
+        index, start_s, end_s = waiting.pop()
+        yield Span(rows[index], start_s, end_s)
+        at = start_s
+        below = []
+        for child in _children(rows, index):
+            times = rows[child].inclusive
+            assert times is not None
+            until = min(at + times.mean, end_s)
+            below.append((child, at, until))
+            at = until
+        waiting += reversed(below)
 
 
 def _children(rows: Sequence[LayerRow], index: int) -> Iterator[int]:

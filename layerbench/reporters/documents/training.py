@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 from layerbench import units
-from layerbench.records import Recipe, Sweep, TrainingForecast, TrainingRun
+from layerbench.records import Recipe, StepPhase, Sweep, TrainingForecast, TrainingRun
 from layerbench.reporters import layout
 from layerbench.reporters.documents.shared import (
     PHASE_NAMES,
@@ -135,6 +135,7 @@ def _epochs(record: TrainingRun) -> Table:
 
 
 def _epoch_times(record: TrainingRun) -> Table:
+    names = _phase_names(record)
     rows = [
         [
             str(row.epoch),
@@ -142,16 +143,14 @@ def _epoch_times(record: TrainingRun) -> Table:
             f"{row.train_s:.2f}",
             f"{row.validation_s:.2f}",
             units.per_second(row.images_per_s),
-            *(f"{seconds:.2f}" for seconds in row.phases_s.values()),
+            *(_in_seconds(row.phases_s.get(name)) for name in names),
             "-" if row.allocated is None else units.bytes_(row.allocated),
             "-" if row.reserved is None else units.bytes_(row.reserved),
             "-" if row.resident is None else units.bytes_(row.resident),
         ]
         for row in record.epochs
     ]
-    phases = [
-        PHASE_NAMES[name].removesuffix(" to the device") + " s" for name in _phase_names(record)
-    ]
+    phases = [PHASE_NAMES[name].removesuffix(" to the device") + " s" for name in names]
     return Table(
         "Epochs: what they took",
         ["epoch", "steps", "training s", "validation s", "images/s", *phases,
@@ -161,8 +160,13 @@ def _epoch_times(record: TrainingRun) -> Table:
     )  # fmt: skip
 
 
-def _phase_names(record: TrainingRun) -> list[str]:
-    return list(record.epochs[0].phases_s) if record.epochs else []
+def _phase_names(record: TrainingRun) -> list[StepPhase]:
+    """Those that any epoch has, in the order in which they come."""
+    return list(dict.fromkeys(name for row in record.epochs for name in row.phases_s))
+
+
+def _in_seconds(time: float | None) -> str:
+    return "-" if time is None else f"{time:.2f}"
 
 
 def _ranks(record: TrainingRun) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from layerbench.visible import shown
 from layerbench.workload import Frozen
 
 NAME = "txt"
@@ -33,5 +34,5 @@ def render(record: Frozen) -> str:
     if kind not in _MODULES:
         raise TypeError(f"no text report for a {type(record).__name__}")
     module: Any = importlib.import_module(f"{__name__}.{_MODULES[kind]}")
-    text: str = module.render(record)
+    text: str = module.render(shown(record))
     return text

@@ -123,9 +123,9 @@ def blocks(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint], trainin
     shown = [row for row in rows if row.block]
     if not shown:
         return []
-    top = max(point.live_max for point in timeline)
+    top = max((point.live_max for point in timeline), default=0)
     # What is there all the time would make all bars alike.
-    base = timeline[0].live_max
+    base = timeline[0].live_max if timeline else 0
     cells = [
         [
             "" if row.position is None else str(row.position),

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 WIDTH = 118
+# A cell wider than this makes no room for itself in the other rows: it moves its own row only.
+WIDEST = 400
 
 Section = list[str]
 
@@ -58,7 +60,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> S
         rows: cells, as many in each row as there are names.
         align: a letter a column: ``l`` left, ``r`` right, ``.`` on the decimal point.
     """
-    columns = list(zip(*rows, strict=True))
+    columns = list(zip(*rows, strict=True)) or [()] * len(header)
     aligned = [
         _column(name, cells, side) for name, cells, side in zip(header, columns, align, strict=True)
     ]
@@ -74,7 +76,7 @@ def _column(name: str, cells: Sequence[str], side: str) -> list[str]:
     """The name, a rule and the cells, all of one width."""
     if side == ".":
         cells = _on_point(cells)
-    width = max(len(text) for text in (name, *cells))
+    width = max(len(text) for text in (name, *cells) if len(text) <= WIDEST)
     pad = str.ljust if side == "l" else str.rjust
     # A column of marks or remarks that are all empty takes no room.
     return [pad(name, width), ("-" if name else " ") * width, *(pad(text, width) for text in cells)]
@@ -82,8 +84,9 @@ def _column(name: str, cells: Sequence[str], side: str) -> list[str]:
 
 def _on_point(cells: Sequence[str]) -> list[str]:
     """Cells padded on the right so that their decimal points stand below each other."""
-    after = [len(text) - _point(text) for text in cells]
-    return [text + " " * (max(after) - own) for text, own in zip(cells, after, strict=True)]
+    after = [min(len(text) - _point(text), WIDEST) for text in cells]
+    most = max(after, default=0)
+    return [text + " " * (most - own) for text, own in zip(cells, after, strict=True)]
 
 
 def _point(text: str) -> int:
@@ -100,6 +103,6 @@ def branch(kind: str, path: str, depth: int) -> str:
 
 def bar(value: float, whole: float, width: int) -> str:
     """A bar of at most ``width`` characters, to an eighth of one."""
-    eighths = round(8 * width * value / whole) if whole else 0
+    eighths = round(8 * width * min(max(value / whole, 0), 1)) if whole else 0
     full, rest = divmod(eighths, 8)
     return "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
