@@ -20,7 +20,7 @@ LEAST_WIDTH = 0.003
 WIDTH_INCHES = 12.0
 LEVEL_INCHES = 0.46
 # A picture of more would be higher than a picture can be.
-MOST_LEVELS = 150
+MOST_LEVELS = 60
 MARGIN_INCHES = 1.7
 LABEL_SIZE = 7.0
 LINE_HEIGHT = 1.25
