@@ -1,8 +1,10 @@
-"""What the estimation service bears: stored, queue, sampling, intervals.
+"""What the estimation service bears: stored, slow, queue, sampling, intervals.
 
 stored     latency of stored answers at a fixed rate of requests, while a measurement runs. Each is
            due at a moment of its own, and its latency counts from then: one that waits for another
            counts its wait. The requests come from another process of the same machine.
+slow       latency of stored answers at 50 a second beside 2,000 connections that send slowly or
+           nothing, from a third process, and what the log grows by; also with 1,024 descriptors.
 queue      100 identical questions at once, and 500 different ones, on a measuring process that
            measures nothing: what becomes of each.
 sampling   a training step with looks at the hardware ten times a second, against one without, in
@@ -18,6 +20,8 @@ import asyncio
 import json
 import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -46,6 +50,8 @@ QUESTION = {
 }
 ASYNC = {"Prefer": "respond-async"}
 CONNECTIONS = 16
+# Connections that send slowly, and stored answers a second beside them.
+SLOW, SLOW_RATE = 2000, 50
 # Of the comparison of stretches.
 RESAMPLES = 2000
 LOOKED_AT = "with looks"
@@ -113,10 +119,12 @@ def begin_measuring(url: str) -> None:
     time.sleep(15)
 
 
-async def answered_at(url: str, rate: float, seconds: float) -> list[float]:
+async def answered_at(
+    url: str, rate: float, seconds: float, asked: dict[str, Any] = QUESTION
+) -> list[float]:
     """Seconds from the moment that each request was due to the end of its answer."""
     parts = urlsplit(url)
-    body = json.dumps(QUESTION).encode()
+    body = json.dumps(asked).encode()
     request = (
         f"POST {RESOURCE} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
@@ -151,6 +159,44 @@ async def _connection(
         await reader.readexactly(int(head.partition("content-length: ")[2].split("\r\n")[0]))
         found.append(time.perf_counter() - moment)
     writer.close()
+
+
+# --- slow connections ----------------------------------------------------------------------
+
+
+def slow(given: argparse.Namespace) -> None:
+    rows = []
+    for descriptors in (None, 1024):
+        lines: list[str] = []
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            server(Path(folder), lines, descriptors) as (_, url),
+        ):
+            asked = {**QUESTION, "architecture": "quick"}
+            httpx.post(url + RESOURCE, json=asked, timeout=300).raise_for_status()
+            others = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.slow_clients", str(urlsplit(url).port),
+                 str(SLOW), str(given.seconds + 2)],
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            # Until most of them are there.
+            time.sleep(2)
+            latencies = asyncio.run(answered_at(url, SLOW_RATE, given.seconds, asked))
+            said, _ = others.communicate(timeout=60)
+        figures = np.percentile(latencies, [50, 99]) * 1e3
+        rows.append(
+            [
+                descriptors or "as many as it takes",
+                len(latencies),
+                *(f"{figure:.1f}" for figure in (*figures, max(latencies) * 1e3)),
+                f"{sum(map(len, lines)) / 1e3:.0f} kB",
+                said.strip(),
+            ]
+        )
+    print(f"Stored answers, {SLOW_RATE} a second, beside {SLOW} slow connections; latency in ms")
+    print_table(
+        rows, ["descriptors", "answers", "median", "p99", "most", "log", "slow connections"]
+    )
 
 
 # --- the queue -----------------------------------------------------------------------------
@@ -273,7 +319,13 @@ def told_again(found: list[dict[str, Any]], name: str) -> list[str]:
     ]
 
 
-BENCHMARKS = {"stored": stored, "queue": queue, "sampling": sampling, "intervals": intervals}
+BENCHMARKS = {
+    "stored": stored,
+    "slow": slow,
+    "queue": queue,
+    "sampling": sampling,
+    "intervals": intervals,
+}
 
 if __name__ == "__main__":
     main()

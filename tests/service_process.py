@@ -25,11 +25,17 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 @contextmanager
 def server(
-    tmp_path: Path, lines: list[str] | None = None, **variables: str
+    tmp_path: Path,
+    lines: list[str] | None = None,
+    descriptors: int | None = None,
+    **variables: str,
 ) -> Iterator[tuple[subprocess.Popen, str]]:
-    """``layerbench serve`` in a process of its own, and its address."""
+    """``layerbench serve`` in a process of its own, with so many descriptors, and its address."""
+
+    few = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', ""]
     process = subprocess.Popen(
         [
+            *few,
             sys.executable, "-m", "layerbench", "serve", "--port", "0",
             "--database", str(tmp_path / "service.db"),
         ],

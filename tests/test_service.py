@@ -493,7 +493,7 @@ def test_made_up_methods_are_counted_as_one(client):
 
 
 def test_a_measurement_that_cannot_be_ended(serving, monkeypatch):
-    async def never(self, deadline):
+    async def never(self, *limits):
         await jobs_module.asyncio.Event().wait()
 
     monkeypatch.setattr(jobs_module, "WEDGED_S", 0.1)

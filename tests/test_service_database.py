@@ -97,7 +97,7 @@ def test_the_newest_result_comes_first(tmp_path):
         database.finish(id, {"of": key})
     assert [result.key for result in database.results(2)] == ["c", "b"]
     assert [result.key for result in database.results(2, offset=2)] == ["a"]
-    assert database.writable()
+    assert database.complaint() is None
 
 
 def test_jobs_that_ended_long_ago_are_forgotten_and_results_are_not(tmp_path, monkeypatch):

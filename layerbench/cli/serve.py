@@ -12,8 +12,6 @@ from layerbench.errors import UsageError
 
 NAME = "serve"
 
-# For requests under way when the server is asked to end.
-PATIENCE_S = 5
 # uvicorn's own exit status for that.
 NOT_STARTED = 3
 
@@ -101,30 +99,31 @@ def serve_app(told: Callable[[str], object] | None = None, **given: Any) -> None
         UsageError: the settings cannot be meant.
         typer.Exit: it could not begin.
     """
-    import uvicorn
     from pydantic import ValidationError
 
-    from layerbench.service.app import create_app
-    from layerbench.service.listening import serve
     from layerbench.service.settings import Settings
 
     try:
         settings = Settings(**given)
-        app = create_app(settings)
     except ValidationError as error:
         found = error.errors()[0]
         raise UsageError(f"{found['loc'][0]}: {found['msg']}, got {found['input']!r}") from None
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    # What there is to say, our own log says. Who still waits for an answer at the end is not waited
-    # for: a measurement may take minutes.
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=PATIENCE_S,
-    )
-    if not (serve(config) if told is None else serve(config, told)):
+    _serve(settings, told)
+
+
+def _serve(settings: Any, told: Callable[[str], object] | None) -> None:  # noqa: ANN401 - Settings
+    from layerbench.service.app import create_app
+    from layerbench.service.listening import Running
+    from layerbench.service.opening import opened
+
+    running = Running(settings, told)
+    with opened(settings.database) as database:
+        try:
+            app = create_app(settings, database, running.refuse)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        began = running.serve(app)
+    if running.refused is not None:
+        raise UsageError(running.refused)
+    if not began:
         raise typer.Exit(NOT_STARTED)

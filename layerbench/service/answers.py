@@ -139,6 +139,31 @@ class StoredResult(Answer):
     measured_at: str
 
 
+class RecordAnswer(Answer):
+    """A record that may be looked at.
+
+    Attributes:
+        id: its number.
+        path: of its file, from the folder that was named on.
+        kind: what it records; ``None`` where it cannot be read.
+        model, input: what ran.
+        device: that it was measured on; ``None`` for what is no measurement.
+        measured_at: when that began.
+        layers: rows.
+        problem: why it cannot be read.
+    """
+
+    id: str
+    path: str
+    kind: str | None = None
+    model: str | None = None
+    input: str | None = None
+    device: str | None = None
+    measured_at: str | None = None
+    layers: int = 0
+    problem: str | None = None
+
+
 class Status(Answer):
     """Of the service."""
 

@@ -6,19 +6,22 @@ measure nothing.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
+import os
+import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from filelock import FileLock, Timeout
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.routing import Route
 
 from layerbench import __version__
 from layerbench.service import answers
@@ -32,13 +35,17 @@ from layerbench.service.answers import (
 from layerbench.service.architect import Architect
 from layerbench.service.catalog import Catalog, Unlisted
 from layerbench.service.database import OPEN, Database, Job, Result
-from layerbench.service.gate import Gate, configure_log, drain_log
+from layerbench.service.documents import Documents
+from layerbench.service.gate import Gate
+from layerbench.service.health import Health
 from layerbench.service.jobs import Jobs, QueueFull
+from layerbench.service.log import configure_log, drain_log
 from layerbench.service.metrics import Metrics
+from layerbench.service.opening import opened
 from layerbench.service.questions import Question
+from layerbench.service.reading import Records
 from layerbench.service.settings import KEY_VARIABLE, Settings
-from layerbench.service.shelf import Shelf
-from layerbench.service.viewer import Documents, page, viewer
+from layerbench.service.viewer import page, viewer
 from layerbench.service.wiring import (
     ASKED,
     ENDED_OTHERWISE,
@@ -48,6 +55,7 @@ from layerbench.service.wiring import (
     RETRY,
     CatalogOf,
     DatabaseOf,
+    HealthOf,
     JobId,
     JobsOf,
     MetricsOf,
@@ -75,8 +83,17 @@ store; `refresh=true` measures again. `Prefer: respond-async` gives a job to ask
 wait."""
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    database: Database | None = None,
+    refused: Callable[[str], object] | None = None,
+) -> FastAPI:
     """The application of some settings; of those of the surroundings if none are given.
+
+    Args:
+        settings: of the server.
+        database: its store; opened for as long as it runs if none is given.
+        refused: hears why nothing can be measured with these settings, if that turns out.
 
     Raises:
         ValueError: it would listen to other machines without an API key.
@@ -97,51 +114,61 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses={status: PROBLEMS[status] for status in (401, 403, 411, 413)},
     )
     app.state.settings, app.state.metrics = settings, Metrics()
-    for router in (api, viewer, health, observed, page):
+    app.state.given, app.state.refused = database, refused
+    for router in (api, viewer, healthy, observed, page):
         app.include_router(router)
     app.add_middleware(Gate, settings=settings, metrics=app.state.metrics)
     app.add_exception_handler(RequestValidationError, _cannot_be_meant)
     app.add_exception_handler(sqlite3.Error, _no_store)
+    app.add_exception_handler(405, _not_that_method)
     return app
 
 
 @asynccontextmanager
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    with _only_server(settings):
-        database = Database(settings.database)
+    given: Database | None = app.state.given
+    # Whoever made the application may hold the store already.
+    held = opened(settings.database) if given is None else nullcontext(given)
+    with held as database:
         architect = Architect(settings)
-        catalog = Catalog(architect)
+        catalog = Catalog(architect, app.state.refused)
         jobs = Jobs(settings, database, catalog, app.state.metrics)
         app.state.database, app.state.jobs, app.state.catalog = database, jobs, catalog
         app.state.architect, app.state.documents = architect, Documents()
-        app.state.shelf = Shelf(settings.records)
-        try:
-            await jobs.begin()
-            catalog.begin()
-            yield
-        finally:
-            await catalog.stop()
-            await architect.stop()
-            await jobs.stop()
-            database.close()
-            drain_log()
+        app.state.records = Records(settings)
+        app.state.health = Health(jobs, database, catalog)
+        with _hanging_up_ends():
+            try:
+                await jobs.begin()
+                catalog.begin()
+                yield
+            finally:
+                await catalog.stop()
+                await architect.stop()
+                await app.state.records.stop()
+                await jobs.stop()
+                # Whoever opened it may be ended by a signal before closing it.
+                database.close()
+                drain_log()
 
 
-def _only_server(settings: Settings) -> FileLock:
-    """Of its store: a second one would take the first one's jobs for interrupted."""
-    settings.database.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.database.with_name(f"{settings.database.name}.lock"), timeout=0)
+@contextmanager
+def _hanging_up_ends() -> Iterator[None]:
+    """Let SIGHUP end the server as SIGTERM does, unless it is ignored, as under nohup."""
+    loop = asyncio.get_running_loop()
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     try:
-        lock.acquire()
-    except Timeout:
-        raise RuntimeError(
-            f"another server works with {settings.database}: take another --database, and one "
-            "worker"
-        ) from None
-    # Entering counts once more.
-    lock.release()
-    return lock
+        if not ignored:
+            loop.add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
+    except (RuntimeError, ValueError):
+        # Not the main thread, whose signals are another's.
+        ignored = True
+    try:
+        yield
+    finally:
+        if not ignored:
+            loop.remove_signal_handler(signal.SIGHUP)
 
 
 # --- what goes wrong -------------------------------------------------------------------------
@@ -156,6 +183,18 @@ def _cannot_be_meant(_: Request, error: Exception) -> Response:
 
 def _no_store(_: Request, error: Exception) -> Response:
     return problem(503, f"the store cannot be read or written: {error}", **RETRY)
+
+
+async def _not_that_method(request: Request, _: Exception) -> Response:
+    """Starlette names the methods of one route, where one address may have several."""
+    fit = [one for one in request.app.routes if isinstance(one, Route)]
+    found = {
+        method
+        for route in fit
+        if route.path_regex.match(request.url.path)
+        for method in route.methods or ()
+    }
+    return problem(405, "no such method here", Allow=", ".join(sorted(found)))
 
 
 # --- questions -------------------------------------------------------------------------------
@@ -212,7 +251,9 @@ class _Asking:
         except Unlisted as error:
             return problem(503, str(error), **RETRY)
         if not self._refresh and (stored := self._jobs.stored(question)):
-            return _rendered(view, stored, question, None)
+            # What is stored in a damaged form is measured anew.
+            with suppress(ValueError, RecursionError):
+                return _rendered(view, stored, question, None)
         complaint = self._complaint(question)
         if complaint is not None:
             return complaint
@@ -276,7 +317,7 @@ class _Hashed:
 
 @functools.lru_cache(maxsize=KEPT)
 def _body(view: View, hashed: _Hashed, question: Question, job: str | None) -> bytes:
-    return json.dumps(view(hashed.result, question, job)).encode()
+    return json.dumps(view(hashed.result, question, job), allow_nan=False).encode()
 
 
 @api.post(
@@ -348,23 +389,22 @@ async def models(catalog: CatalogOf) -> dict[str, list[str]]:
 
 # --- health and metrics ----------------------------------------------------------------------
 
-health = APIRouter(prefix="/health")
+healthy = APIRouter(prefix="/health")
 observed = APIRouter()
 
 
-@health.get("/live", operation_id="live")
+@healthy.get("/live", operation_id="live")
 async def live() -> Status:
     """Whether the server answers."""
     return Status(status="live")
 
 
-@health.get("/ready", responses=problems(503), operation_id="ready")
-async def ready(jobs: JobsOf, database: DatabaseOf) -> Status:
+@healthy.get("/ready", responses=problems(503), operation_id="ready")
+async def ready(health: HealthOf) -> Status:
     """Whether it could measure now."""
-    if not jobs.alive:
-        raise HTTPException(503, "the measurement that runs cannot be ended: restart the service")
-    if not database.writable():
-        raise HTTPException(503, "the store cannot be written")
+    wrong = await health.complaint()
+    if wrong is not None:
+        raise HTTPException(503, wrong)
     return Status(status="ready")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -32,10 +32,14 @@ class Catalog:
 
     Args:
         architect: the process that tells them.
+        refused: hears why the device cannot be had, if the process says so.
     """
 
-    def __init__(self, architect: Architect) -> None:
+    def __init__(
+        self, architect: Architect, refused: Callable[[str], object] | None = None
+    ) -> None:
         self._architect = architect
+        self._refused = refused
         self._names: Names | None = None
         self._sets: dict[str, frozenset[str]] = {}
         self._shorthands: dict[str, str] = {}
@@ -68,6 +72,12 @@ class Catalog:
             await asyncio.shield(self._task)
         if self._names is None:
             raise Unlisted(self._why)
+
+    @property
+    def complaint_of_all(self) -> str | None:
+        """Why nothing at all can be asked about; ``None`` also while it is being told."""
+        waits = self._task is None or not self._task.done()
+        return None if waits or self._names is not None else self._why
 
     @property
     def names(self) -> Names:
@@ -111,6 +121,8 @@ class Catalog:
         except ChildFailed as error:
             self._why = f"architectures and device cannot be told: {error.reason}"
             log.error("no list", reason=error.reason)
+            if error.kind == "refused" and self._refused is not None:
+                self._refused(error.reason)
             return
         self._device = found["device"]
         self._sets = {task: frozenset(names) for task, names in found["models"].items()}

@@ -11,28 +11,20 @@ a question coming in for each.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
-import resource
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from layerbench.service.confining import NICE, end_first, limit_memory
+from layerbench.service.news import PROGRESS, WAITING
 from layerbench.service.saying import Lines
 
 ORPHANED = 3
-# Of prctl(2).
-PARENT_DEATH_SIGNAL = 1
-# Of 1000.
-OOM_SCORE = 500
 
-# So much less pressing than a measurement, which it must not disturb.
-NICE = 5
 # Dissected before anybody asks: the first model of a process takes a second longer than others.
 WARMING = {"architecture": "resnet18", "batch_size": 1, "image_size": [32, 32]}
 
@@ -59,8 +51,8 @@ def main(
     # Libraries print what they like, but not into the answer.
     os.dup2(2, 1)
     asked = json.loads(sys.stdin.readline())
-    _end_first()
-    _limit_memory(asked.get("memory_bytes"))
+    end_first()
+    limit_memory(asked.get("memory_bytes"))
     if asked["what"] == "models":
         lines.say(_explained(listed or _listed, asked))
         _draw(drawn or _drawn, lines)
@@ -68,9 +60,9 @@ def main(
     threading.Thread(target=_end_with_the_server, daemon=True).start()
     if asked["what"] == "profile":
         work = profiled or _profiled
-        answer = _alone(lambda asked: work(asked, lines.offer), asked)
+        answer = _alone(lambda asked: work(asked, lines.offer), asked, lines.offer)
     else:
-        answer = _alone(measured or _measured, asked)
+        answer = _alone(measured or _measured, asked, lines.offer)
     lines.say(answer)
 
 
@@ -82,37 +74,34 @@ def _draw(work: Work, lines: Lines) -> None:
         lines.say(_explained(work, json.loads(line)))
 
 
-def _end_first() -> None:
-    """Be what Linux ends: with the server, and where memory runs out before the server."""
-    if sys.platform != "linux":
-        return
-    # Also where native code keeps the interpreter from seeing that standard input has ended.
-    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-
-
 def _end_with_the_server() -> None:
     sys.stdin.read()
     os._exit(ORPHANED)
 
 
-def _limit_memory(size: int | None) -> None:
-    """What the process may allocate: an allocation beyond it fails, and is told as such.
-
-    Not the address space, of which CUDA and libraries reserve far more than they use.
-    """
-    if size is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-
-
-def _alone(work: Work, asked: dict[str, Any]) -> dict[str, Any]:
+def _alone(work: Work, asked: dict[str, Any], offer: Offer) -> dict[str, Any]:
     """Work while no other process of this machine measures on the device."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
-    # Held by this process: the kernel releases it when the process dies, however it dies.
-    with FileLock(Path(asked["lock"]), mode=0o666):
+    # Held by this process: the kernel releases it when the process dies, however it dies. Whoever
+    # measures on the machine has to be able to open it.
+    lock = FileLock(Path(asked["lock"]), mode=0o666)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            offer(_phase(WAITING))
+            lock.acquire()
+            offer(_phase("building"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return {"error": f"the lock of the device cannot be taken, {asked['lock']}: {reason}"}
+    with lock:
         return _explained(work, asked)
+
+
+def _phase(name: str) -> dict[str, Any]:
+    return {"kind": PROGRESS, "phase": name, "done": 0, "total": 1}
 
 
 def _explained(work: Work, asked: dict[str, Any]) -> dict[str, Any]:

@@ -9,14 +9,22 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from layerbench.units import bytes_
 
 # So long a process has to end by itself once it is asked to.
 GRACE_S = 3.0
+# Between looks at how much memory it holds.
+LOOK_S = 0.5
+HELD = re.compile(r"^Rss(?:Anon|Shmem):\s+(\d+)", re.MULTILINE)
+TOO_MUCH = "not enough memory: it held more than {}, shared memory included; take a smaller input"
 # A profile with the structure and the memory of a model with thousands of layers fits into it.
 MOST_ANSWER = 64 * 2**20
 CHUNK = 65536
@@ -41,6 +49,22 @@ class ChildFailed(Exception):
         super().__init__(reason)
         self.kind = kind
         self.reason = reason
+
+
+def held_bytes(pid: int) -> int:
+    """Of a process and those below it: resident memory that is no file's; 0 where none is told.
+
+    Read from Linux's /proc: `RssAnon` and `RssShmem`. Memory that is shared counts once for each
+    process that has touched it.
+    """
+    here = Path(f"/proc/{pid}")
+    try:
+        status = (here / "status").read_text()
+        lists = [(task / "children").read_text() for task in (here / "task").iterdir()]
+    except OSError:
+        return 0
+    held = sum(int(size) * 1024 for size in HELD.findall(status))
+    return held + sum(held_bytes(int(other)) for listed in lists for other in listed.split())
 
 
 def _ignored(_: dict[str, Any]) -> None:
@@ -91,12 +115,18 @@ class Child:
             self.process.stdin.write(json.dumps(asked).encode() + b"\n")
             await self.process.stdin.drain()
 
-    async def answer(self, deadline_s: float) -> dict[str, Any]:
+    async def answer(self, deadline_s: float, memory_bytes: int | None = None) -> dict[str, Any]:
         """What it answers; its group is gone afterwards, whatever happened.
+
+        Args:
+            deadline_s: it is ended after so long.
+            memory_bytes: it is ended where its processes hold more, shared memory included.
 
         Raises:
             ChildFailed: it gave no result.
         """
+        too_much = asyncio.Event()
+        watching = asyncio.create_task(self.watch(memory_bytes, too_much))
         try:
             out, err, status = await asyncio.wait_for(self._ended(), deadline_s)
         except asyncio.TimeoutError:
@@ -108,6 +138,9 @@ class Child:
         finally:
             # Also where the one who waits is cancelled: the group must not outlive this.
             await asyncio.shield(self.end())
+            watching.cancel()
+        if too_much.is_set():
+            raise ChildFailed("refused", TOO_MUCH.format(bytes_(memory_bytes or 0)))
         # Megabytes of it: meanwhile others are answered.
         return await asyncio.to_thread(read_answer, out, err, status)
 
@@ -118,6 +151,18 @@ class Child:
                 await asyncio.wait_for(self.process.wait(), GRACE_S)
         self._signal(signal.SIGKILL)
         await self.process.wait()
+
+    async def watch(self, most: int | None, too_much: asyncio.Event) -> None:
+        """End it where it holds more than so many bytes.
+
+        The limit that a process has of its own leaves out memory that is shared.
+        """
+        while most is not None:
+            await asyncio.sleep(LOOK_S)
+            if held_bytes(self.process.pid) > most:
+                too_much.set()
+                await self.end()
+                return
 
     def _signal(self, number: signal.Signals) -> bool:
         """Whether there was anybody to hear it."""

@@ -7,13 +7,16 @@ end.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -82,25 +85,62 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        # A result that was told to somebody stays told, also when the machine loses power.
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.executescript(_SCHEMA)
+        self._path = path
+        self._connection = _connected(path)
+        try:
+            _whole(self._connection)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            # A result that was told to somebody stays told, also when the machine loses power.
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.executescript(_SCHEMA)
+            self._files = self._seen()
+            self._try()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         """Give the file back."""
         self._connection.close()
 
-    def writable(self) -> bool:
-        """Whether a change can be made now: one is."""
+    def complaint(self) -> str | None:
+        """Why no change can be made now; ``None`` where one can be: one is."""
         try:
-            with self._change() as connection:
-                connection.execute("INSERT OR REPLACE INTO tries VALUES (1, ?)", (time.time(),))
-        except sqlite3.Error:
-            return False
-        return True
+            self._try()
+        except sqlite3.Error as error:
+            return f"the store cannot be written: {error}"
+        return None
+
+    def damage(self) -> str | None:
+        """What is wrong with a page of the file, read whole; for a thread of its own."""
+        try:
+            with contextlib.closing(_connected(self._path)) as connection:
+                _whole(connection)
+        except sqlite3.OperationalError:
+            # Held by another program, or no longer there: `complaint` says that.
+            return None
+        except sqlite3.Error as error:
+            return f"the store is damaged: {error}"
+        return None
+
+    def _try(self) -> None:
+        with self._change() as connection:
+            connection.execute("INSERT OR REPLACE INTO tries VALUES (1, ?)", (time.time(),))
+
+    def _seen(self) -> tuple[tuple[int, int], ...]:
+        """Which files its names stand for: SQLite goes on with those that it opened."""
+        found = (os.stat(f"{self._path}{ending}") for ending in ("", "-wal"))
+        return tuple((one.st_dev, one.st_ino) for one in found)
+
+    def _refuse_if_gone(self) -> None:
+        try:
+            there = self._seen() == self._files
+        except OSError:
+            there = False
+        if not there:
+            raise sqlite3.OperationalError(
+                "its file was removed or replaced while the service ran: restart the service"
+            )
 
     # --- jobs ------------------------------------------------------------------------------
 
@@ -175,22 +215,26 @@ class Database:
     # --- results ---------------------------------------------------------------------------
 
     def result(self, key: str) -> Result | None:
-        """What is stored under a key."""
+        """What is stored under a key; ``None`` also where the row cannot be read."""
         row = self._connection.execute("SELECT * FROM results WHERE key = ?", (key,)).fetchone()
         return None if row is None else _result(row)
 
     def results(self, limit: int, offset: int = 0) -> list[Result]:
         """Results, the newest first; without profiles, of which each may have megabytes."""
         rows = self._connection.execute(
-            "SELECT * FROM results WHERE json_type(question, '$.iterations') IS NULL "
+            # Not AND: SQLite may look into what is no JSON all the same.
+            "SELECT * FROM results WHERE CASE WHEN json_valid(question) "
+            "THEN json_type(question, '$.iterations') IS NULL ELSE 0 END "
             "ORDER BY measured_at DESC, key LIMIT ? OFFSET ?",
             (limit, offset),
         )
-        return [_result(row) for row in rows]
+        found = (_result(row) for row in rows)
+        return [result for result in found if result is not None]
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it or nothing."""
+        self._refuse_if_gone()
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield self._connection
@@ -202,10 +246,55 @@ class Database:
             raise
 
 
-def _job(row: sqlite3.Row) -> Job:
-    return Job(**{**dict(row), "question": json.loads(row["question"])})
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    # What was damaged is no text, perhaps; whoever reads it finds that it is no JSON either.
+    connection.text_factory = lambda text: text.decode(errors="replace")
+    return connection
 
 
-def _result(row: sqlite3.Row) -> Result:
-    fields = {name: json.loads(row[name]) for name in ("question", "found")}
-    return Result(**{**dict(row), **fields})
+def _whole(connection: sqlite3.Connection) -> None:
+    """Read every page.
+
+    Raises:
+        sqlite3.DatabaseError: one is damaged, or the file is no database.
+    """
+    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if said != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(said).split()))
+
+
+def _job(row: sqlite3.Row) -> Job | None:
+    """``None`` for one that is damaged."""
+    question = _object(row["question"])
+    moments = [row[name] for name in ("created_at", "started_at", "ended_at")]
+    if row["state"] not in STATES or not all(map(_is_moment, moments)):
+        return None
+    return Job(**{**dict(row), "question": question or {}})
+
+
+def _result(row: sqlite3.Row) -> Result | None:
+    """``None`` for one that is damaged."""
+    question, found = _object(row["question"]), _object(row["found"])
+    if question is None or found is None or not _is_moment(row["measured_at"]):
+        return None
+    return Result(**{**dict(row), "question": question, "found": found})
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_moment(seconds: float | None) -> bool:
+    """Whether it is a date that can be written."""
+    try:
+        if seconds is not None:
+            datetime.fromtimestamp(seconds, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return False
+    return True

@@ -5,13 +5,10 @@ Loads no torch.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import hmac
 import http
-import logging
-import queue
-import sys
-import threading
+import re
 import time
 import uuid
 from ipaddress import ip_address
@@ -27,14 +24,15 @@ from layerbench.service.settings import KEY_VARIABLE, LOOPBACK, Settings
 log = structlog.get_logger("layerbench.service")
 
 MOST_NUMBER = 64
-MOST_LINES = 10_000
-DRAIN_STEP_S = 0.01
+RETRY_S = 5
 BODY = ("POST", "PUT", "PATCH")
 METHODS = ("DELETE", "GET", "HEAD", "POST")
 # What a browser asks for before it can send a key: the page, which holds no figures.
 PAGE, FILES = "/", "/static/"
 READING = ("GET", "HEAD")
 UNMATCHED = "unmatched"
+# A name or an address, and nothing after the port.
+HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
 
 class Gate:
@@ -59,30 +57,45 @@ class Gate:
         begins = time.perf_counter()
         headers = Headers(scope=scope)
         number = _number(headers)
-        status = 500
+        status, begun, gone = 500, False, False
+
+        async def heard() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = not begun and message["type"] == "http.disconnect"
+            return message
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
                 MutableHeaders(scope=message)["X-Request-ID"] = number
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request=number):
             try:
                 refused = self._refusal(scope, headers)
-                await (refused or self._app)(scope, receive, noted)
+                await (refused or self._app)(scope, heard, noted)
+            except asyncio.CancelledError:
+                # The server ends, and waits for nobody any more.
+                if begun:
+                    await send({"type": "http.response.body", "body": b""})
+                else:
+                    await _unavailable("the server is ending: ask again")(scope, receive, noted)
             finally:
-                self._note(scope, status, time.perf_counter() - begins)
+                self._note(scope, status, time.perf_counter() - begins, gone)
 
-    def _note(self, scope: Scope, status: int, took: float) -> None:
+    def _note(self, scope: Scope, status: int, took: float, gone: bool) -> None:
         method = scope["method"]
         route = getattr(scope.get("route"), "path", UNMATCHED)
         # A client may make up methods; each would be counted for ever.
         known = method if method in METHODS else "other"
         self._metrics.requests.labels(route, known, status).inc()
         self._metrics.request_s.labels(route).observe(took)
-        # One page is some twenty files, of which nobody wants to read unless one fails.
+        # Who left before anything could be answered is counted, and not worth a line. One page is
+        # some twenty files, of which nobody wants to read unless one fails.
+        if gone:
+            return
         if status != http.HTTPStatus.OK or not _of_page(scope):
             log.info("request", method=method, route=route, status=status, seconds=round(took, 6))
 
@@ -131,10 +144,9 @@ def _from_here(scope: Scope, headers: Headers) -> bool:
 
 
 def _host(header: str) -> str:
-    """Without the port: ``[::1]:8000`` and ``localhost:8000`` have one."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
+    """Without the port: ``[::1]:8000`` and ``localhost:8000`` have one; empty where it is none."""
+    found = HOST.fullmatch(header)
+    return "" if found is None else found["six"] or found["name"]
 
 
 def _loopback(host: str) -> bool:
@@ -150,60 +162,5 @@ def _said(status: int, detail: str) -> ASGIApp:
     return JSONResponse({"detail": detail}, status)
 
 
-def configure_log() -> None:
-    """One JSON object a line, to standard error."""
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=_StandardError,
-    )
-
-
-class _StandardError:
-    """Where lines go, written by a thread of their own.
-
-    Nobody waits for one that is not read, nor fails for one that cannot be written: it is lost.
-    """
-
-    _lines: queue.Queue[str] = queue.Queue(maxsize=MOST_LINES)
-    _writer: threading.Thread | None = None
-
-    def __init__(self, *_: object) -> None:
-        cls = _StandardError
-        if cls._writer is None:
-            cls._writer = threading.Thread(target=cls._write, name="layerbench log", daemon=True)
-            cls._writer.start()
-
-    def info(self, line: str) -> None:
-        """Leave a line to be written."""
-        with contextlib.suppress(queue.Full):
-            self._lines.put_nowait(line)
-
-    warning = error = exception = info
-
-    @classmethod
-    def _write(cls) -> None:
-        while True:
-            line = cls._lines.get()
-            # A pipe whose reader is gone, a full disk, a closed file.
-            with contextlib.suppress(OSError, ValueError):
-                print(line, file=sys.stderr, flush=True)
-            cls._lines.task_done()
-
-    @classmethod
-    def drain(cls, seconds: float) -> None:
-        """Give the last lines a moment."""
-        ends = time.monotonic() + seconds
-        while cls._lines.unfinished_tasks and time.monotonic() < ends:
-            time.sleep(DRAIN_STEP_S)
-
-
-def drain_log(seconds: float = 1.0) -> None:
-    """Let what is still to be said be written, for so long at most."""
-    _StandardError.drain(seconds)
+def _unavailable(detail: str) -> ASGIApp:
+    return JSONResponse({"detail": detail}, 503, {"Retry-After": str(RETRY_S)})

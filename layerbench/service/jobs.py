@@ -12,7 +12,7 @@ import json
 import sqlite3
 import tempfile
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,16 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from layerbench import __version__
 from layerbench.records import MemoryReport, Profile, Structure
 from layerbench.service.catalog import Catalog
 from layerbench.service.children import Child, ChildFailed
+from layerbench.service.connections import limit_of
 from layerbench.service.database import Database, Job, Result, State
+from layerbench.service.documents import read_profile
 from layerbench.service.found import Found
 from layerbench.service.metrics import Metrics
-from layerbench.service.news import STATE, Listener, News
+from layerbench.service.news import PROGRESS, STATE, WAITING, Listener, News
 from layerbench.service.questions import ProfileQuestion, Question
 from layerbench.service.settings import Settings
 
@@ -41,6 +43,13 @@ FIRST_GUESS_S = 30.0
 LATEST = 0.3
 # A measurement that has not ended so long after its deadline never will.
 WEDGED_S = 30.0
+# Who waits longer than this for the device is told of by `ready`.
+HELD_S = 60.0
+# Of the connections, those whose requests may wait for a job; the others are for who does not.
+WAITING_SHARE = 0.75
+# How many ends are remembered that the store could not be told.
+MOST_UNWRITTEN = 1000
+LOST = "the job is no longer there as it was: another program changed the store"
 PACKAGES = ("torch", "torchvision", "timm")
 # What is found for each kind of question.
 FOUND: dict[str, tuple[type[BaseModel], ...]] = {
@@ -63,19 +72,35 @@ class QueueFull(Exception):
 class _Open:
     """A job that waits or runs, and of what kind it is.
 
-    ``ended`` tells those who wait for it, ``news`` those who listen.
+    ``ended`` tells those who wait for it, ``news`` those who listen; ``waits_since`` when it began
+    to wait for the device.
     """
 
     job: Job
     what: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     news: News = field(default_factory=News)
+    waits_since: float | None = None
 
     def hear(self, event: dict[str, Any]) -> None:
         """Pass on what the measuring process tells."""
+        if event.get("kind") == PROGRESS:
+            waits = event.get("phase") == WAITING
+            self.waits_since = time.monotonic() if waits else None
         if not self.ended.is_set():
             said = {name: value for name, value in event.items() if name != "kind"}
             self.news.tell(str(event.get("kind")), said)
+
+    @property
+    def waits_s(self) -> float:
+        """Seconds that another process has held the device."""
+        return 0.0 if self.waits_since is None else time.monotonic() - self.waits_since
+
+    def held_up(self, error: ChildFailed) -> str:
+        """Why it took too long, if the device was not its."""
+        if error.kind != "deadline" or self.waits_since is None:
+            return ""
+        return f"; another process held the device for {self.waits_s:.0f} s of it"
 
 
 class Jobs:
@@ -102,7 +127,9 @@ class Jobs:
         self._by_key: dict[str, _Open] = {}
         self._by_id: dict[str, _Open] = {}
         # Ends that the store could not be told.
-        self._unwritten: dict[str, Job] = {}
+        self._unwritten: OrderedDict[str, Job] = OrderedDict()
+        self._most_waiting = int(WAITING_SHARE * limit_of(settings))
+        self._those_who_wait = 0
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._usual_s = FIRST_GUESS_S
@@ -137,6 +164,23 @@ class Jobs:
             return False
         late = time.monotonic() - self._began - self._settings.deadline
         return self._running is None or late < WEDGED_S
+
+    @property
+    def complaint(self) -> str | None:
+        """Why nothing could be measured now, if so."""
+        if not self.alive:
+            return "the measurement that runs cannot be ended: restart the service"
+        if self._running is not None and self._running.waits_s > HELD_S:
+            return (
+                f"another process has held the device for {self._running.waits_s:.0f} s, by the "
+                f"lock {self._lock()}"
+            )
+        return None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being measured."""
+        return self._running is None
 
     def key(self, question: Asked) -> str:
         """What a question's result is stored under: all that the result depends on.
@@ -181,12 +225,28 @@ class Jobs:
         return max(1, round(self._usual_s * max(1, ahead)))
 
     async def wait(self, id: str, seconds: float) -> Job | None:
-        """The job once it has ended, or as it is after so long."""
+        """The job once it has ended, or as it is after so long.
+
+        As it is now where so many wait already that no connection would be left for others.
+        """
         entry = self._by_id.get(id)
-        if entry is not None:
-            with contextlib.suppress(asyncio.TimeoutError):
+        if entry is not None and not self.crowded:
+            with contextlib.suppress(asyncio.TimeoutError), self._one_more_waits():
                 await asyncio.wait_for(entry.ended.wait(), seconds)
         return self.job(id)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether nobody else may wait for a job, or listen to one."""
+        return self._those_who_wait >= self._most_waiting
+
+    @contextmanager
+    def _one_more_waits(self) -> Iterator[None]:
+        self._those_who_wait += 1
+        try:
+            yield
+        finally:
+            self._those_who_wait -= 1
 
     def job(self, id: str) -> Job | None:
         """The job of a number."""
@@ -199,7 +259,7 @@ class Jobs:
         if entry is None:
             yield None
             return
-        with entry.news.listened() as listener:
+        with self._one_more_waits(), entry.news.listened() as listener:
             yield listener
 
     async def cancel(self, id: str) -> Job | None:
@@ -245,34 +305,43 @@ class Jobs:
         job, settings = entry.job, self._settings
         log.info("measuring", job=job.id, question=job.question)
         try:
-            self._database.start(job.id)
+            if not self._database.start(job.id):
+                self._close(entry, "failed", f"store: {LOST}")
+                return
             entry.news.tell(STATE, state_of("running"))
             self._child = await Child.begun(settings.child, self._asked(entry), entry.hear)
             if entry.ended.is_set():
                 # Cancelled while it was being started.
                 await self._child.end()
                 return
-            found = await self._child.answer(settings.deadline)
-            if not entry.ended.is_set() and self._database.finish(job.id, found):
+            found = await self._child.answer(settings.deadline, settings.memory_bytes)
+            await asyncio.to_thread(check_form, entry.what, found)
+            if entry.ended.is_set():
+                return
+            if self._database.finish(job.id, found):
                 self._close(entry, "done", "")
+            else:
+                self._close(entry, "failed", f"store: {LOST}")
         except ChildFailed as error:
-            self._close(entry, "failed", f"{error.kind}: {error.reason}")
+            self._close(entry, "failed", f"{error.kind}: {error.reason}{entry.held_up(error)}")
         except sqlite3.Error as error:
             self._close(entry, "failed", f"store: it cannot be written: {error}")
 
     def _asked(self, entry: _Open) -> dict[str, Any]:
         settings = self._settings
-        # The place alone: what stands there is measured by one at a time.
-        device = self._catalog.device.partition(" ")[0].replace(":", "-")
-        folder = settings.locks or Path(tempfile.gettempdir())
         return {
             "what": entry.what,
             "question": entry.job.question,
             "device": settings.device,
             "seconds": settings.seconds,
             "memory_bytes": settings.memory_bytes,
-            "lock": str(folder / f"layerbench-{device}.lock"),
+            "lock": str(self._lock()),
         }
+
+    def _lock(self) -> Path:
+        # The place alone: what stands there is measured by one at a time.
+        device = self._catalog.device.partition(" ")[0].replace(":", "-")
+        return (self._settings.locks or Path(tempfile.gettempdir())) / f"layerbench-{device}.lock"
 
     def _close(self, entry: _Open, state: State, reason: str) -> None:
         """The end of a job, once: in the store, in the counters, and for those who wait."""
@@ -281,12 +350,16 @@ class Jobs:
         job = entry.job
         if state != "done":
             try:
-                self._database.end(job.id, state, reason)
+                written = self._database.end(job.id, state, reason)
             except sqlite3.Error:
+                written = False
+            if not written:
                 # Those who ask are told all the same; the next server finds it open.
                 self._unwritten[job.id] = replace(
                     job, state=state, reason=reason, ended_at=time.time()
                 )
+                while len(self._unwritten) > MOST_UNWRITTEN:
+                    self._unwritten.popitem(last=False)
         self._by_key.pop(job.key, None)
         self._by_id.pop(job.id, None)
         self._metrics.jobs.labels(state=state).inc()
@@ -305,6 +378,26 @@ class Jobs:
 def state_of(state: State, reason: str = "", ahead: int = 0) -> dict[str, Any]:
     """News of a job: its state, why it ended so, and how many jobs come before it."""
     return {"state": state, "reason": reason, "ahead": ahead}
+
+
+def check_form(what: str, found: dict[str, Any]) -> None:
+    """Look whether what a process found can be read again.
+
+    Raises:
+        ChildFailed: it cannot.
+    """
+    try:
+        if what == Question.what:
+            Found.model_validate(found)
+            # NaN and infinity are no JSON: nobody could read the answer.
+            json.dumps(found, allow_nan=False)
+        else:
+            read_profile(found)
+    except (ValidationError, KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ChildFailed("died", f"the measuring process found what is no result: {reason}") from (
+            error
+        )
 
 
 def versions(*found: type[BaseModel]) -> Mapping[str, str]:

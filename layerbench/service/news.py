@@ -18,7 +18,9 @@ Said = tuple[str, dict[str, Any]]
 
 # In which order they are told.
 KINDS = ("state", "progress", "running", "rows")
-STATE, ROWS = "state", "rows"
+STATE, PROGRESS, ROWS = "state", "progress", "rows"
+# The phase of a measurement that another process keeps from the device.
+WAITING = "waiting for the device"
 
 
 class Listener:

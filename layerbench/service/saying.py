@@ -32,14 +32,14 @@ class Lines:
         self._written()
         return True
 
-    def say(self, answer: dict[str, Any]) -> None:
-        """Write an answer, however long that takes.
+    def say(self, answer: dict[str, Any], rest: bytes = b"") -> None:
+        """Write an answer, and bytes after its line, however long that takes.
 
         Raises:
             OSError: nobody reads.
         """
         os.set_blocking(self._descriptor, True)
-        self._left += _line(answer)
+        self._left += _line(answer) + rest
         self._written()
 
     def _written(self) -> bool:

@@ -18,10 +18,15 @@ from layerbench.units import parse_bytes
 Memory = Annotated[
     int, BeforeValidator(lambda given: parse_bytes(given) if isinstance(given, str) else given)
 ]
+# NaN and infinity are numbers to Python, and no durations; 30 days are longer than anybody waits.
+Seconds = Annotated[float, Field(allow_inf_nan=False, le=30 * 86400)]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY_VARIABLE = "LAYERBENCH_SERVE_API_KEY"
 # Of the host's memory, for a measuring process.
 HOST_SHARE = 0.8
+# Of that, beside it, for the process that works out structures; and what it needs to begin.
+STRUCTURE_SHARE = 0.2
+STRUCTURE_FEWEST = 2 * 2**30
 
 
 class Settings(BaseSettings):
@@ -38,11 +43,16 @@ class Settings(BaseSettings):
         memory: bytes that a measuring process may take; ``None`` for 80 % of the host's.
         most_pixels: batch times height times width, of a request.
         most_body: bytes of a request.
+        connections: that may be open at once, as far as the process's descriptors reach.
+        request_s: seconds in which a request has to be there, head and body.
+        reading_s: seconds after which an answer that nobody reads is given up.
         wait_s: so long a request waits for its answer before it is told to come back.
         seconds: that are measured, about, if a step or forward does not take longer.
         child: the module that measures, run as a process.
         specs: models of one's own that may be looked at, besides the known ones: places of code.
         records: files, and folders of files, that may be looked at.
+        most_record: bytes of a record's file.
+        records_memory: bytes that the process which reads records may take.
     """
 
     model_config = SettingsConfigDict(
@@ -56,15 +66,20 @@ class Settings(BaseSettings):
     locks: Path | None = None
     device: str | None = None
     queue: int = Field(default=32, ge=1)
-    deadline: float = Field(default=900.0, gt=0)
+    deadline: Seconds = Field(default=900.0, gt=0)
     memory: Memory | None = Field(default=None, ge=2**28)
     most_pixels: int = Field(default=64 * 1024 * 1024, ge=1)
     most_body: int = Field(default=16 * 1024, ge=1)
-    wait_s: float = Field(default=600.0, gt=0)
-    seconds: float = Field(default=3.0, ge=0)
+    connections: int = Field(default=2048, ge=16)
+    request_s: Seconds = Field(default=10.0, gt=0)
+    reading_s: Seconds = Field(default=30.0, gt=0)
+    wait_s: Seconds = Field(default=600.0, gt=0)
+    seconds: Seconds = Field(default=3.0, ge=0)
     child: str = "layerbench.service.child"
     specs: tuple[str, ...] = ()
     records: tuple[Path, ...] = ()
+    most_record: Memory = Field(default=32 * 2**20, ge=1)
+    records_memory: Memory = Field(default=2**30, ge=2**27)
 
     @property
     def loopback(self) -> bool:
@@ -75,3 +90,9 @@ class Settings(BaseSettings):
     def memory_bytes(self) -> int:
         """That a measuring process may take."""
         return self.memory or int(HOST_SHARE * psutil.virtual_memory().total)
+
+    @property
+    def structure_bytes(self) -> int:
+        """That the process which works out structures may take, beside one that measures."""
+        share = int(STRUCTURE_SHARE * self.memory_bytes)
+        return min(self.memory_bytes, max(STRUCTURE_FEWEST, share))

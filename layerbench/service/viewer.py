@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from layerbench.errors import ComparisonError, RecordError
+from layerbench.errors import RecordError
 from layerbench.page import assets
+from layerbench.service.answers import RecordAnswer
 from layerbench.service.architect import Architect
 from layerbench.service.catalog import Catalog, Unlisted
 from layerbench.service.children import ChildFailed
 from layerbench.service.database import Job
-from layerbench.service.documents import of_profile, of_structure
+from layerbench.service.documents import Documents, of_profile, of_structure
 from layerbench.service.jobs import Jobs, QueueFull, state_of
 from layerbench.service.news import STATE, Listener, Said, is_end
 from layerbench.service.questions import ProfileQuestion, ViewQuestion
+from layerbench.service.reading import Crowded, Unknown
 from layerbench.service.settings import Settings
-from layerbench.service.shelf import ID_DIGITS, RecordAnswer, Unknown
 from layerbench.service.wiring import (
     ACCEPTED,
     FAILURES,
@@ -34,9 +34,9 @@ from layerbench.service.wiring import (
     DatabaseOf,
     JobId,
     JobsOf,
+    RecordsOf,
     Refresh,
     SettingsOf,
-    ShelfOf,
     accepted,
     problem,
     problems,
@@ -45,15 +45,13 @@ from layerbench.service.wiring import (
     too_many_pixels,
 )
 
-# How many documents are kept as they were sent.
-KEPT = 64
-# Bytes of them all: a model of ten thousand rows takes some megabytes.
-MOST_KEPT = 64 * 2**20
 HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"
 STREAM = "text/event-stream"
 JSON = "application/json"
+CROWDED = "too many wait for records: come again later"
 
+ID_DIGITS = 16
 RecordId = Annotated[str, Query(pattern=f"^[0-9a-f]{{{ID_DIGITS}}}$", examples=["0" * ID_DIGITS])]
 RecordPath = Annotated[str, Path(pattern=f"^[0-9a-f]{{{ID_DIGITS}}}$", examples=["0" * ID_DIGITS])]
 DOCUMENT: dict[int | str, dict[str, Any]] = {
@@ -72,36 +70,6 @@ NEWS: dict[int | str, dict[str, Any]] = {
 
 viewer = APIRouter(prefix=PREFIX)
 page = APIRouter(include_in_schema=False)
-
-
-class Documents:
-    """The documents that were asked for last, as they were sent."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[object, bytes] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, key: object) -> bytes | None:
-        """One that is kept."""
-        if key not in self._kept:
-            return None
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-    def keep(self, key: object, found: bytes) -> None:
-        """Keep one, in place of the one that nobody has asked for longest."""
-        self._bytes += len(found) - len(self._kept.get(key, b""))
-        self._kept[key] = found
-        while len(self._kept) > KEPT or (self._bytes > MOST_KEPT and len(self._kept) > 1):
-            self._bytes -= len(self._kept.popitem(last=False)[1])
-
-    async def made(self, key: object, make: Callable[[], bytes]) -> bytes:
-        """One that is kept, or else made now, in a thread."""
-        found = self.get(key)
-        if found is None:
-            found = await asyncio.to_thread(make)
-            self.keep(key, found)
-        return found
 
 
 async def _documents(request: Request) -> Documents:
@@ -282,36 +250,43 @@ def _event(said: Said) -> bytes:
 
 
 @viewer.get("/records", responses=problems(503), operation_id="records")
-async def records(shelf: ShelfOf) -> list[RecordAnswer]:
+async def records(found: RecordsOf) -> list[RecordAnswer]:
     """The records that the server was started with."""
-    return await asyncio.to_thread(shelf.entries)
+    try:
+        return await found.entries()
+    except Crowded:
+        raise HTTPException(503, CROWDED, RETRY) from None
+    except ChildFailed as error:
+        raise HTTPException(503, f"records cannot be listed: {error.reason}", RETRY) from None
 
 
 @viewer.get(
     "/records/{id}/document", response_class=Response, operation_id="record_document",
-    responses={**DOCUMENT, **problems(404, 422)},
+    responses={**DOCUMENT, **problems(404, 422, 503)},
 )  # fmt: skip
-async def record_document(id: RecordPath, shelf: ShelfOf) -> Response:
+async def record_document(id: RecordPath, found: RecordsOf) -> Response:
     """A record."""
-    return await _of_shelf(lambda: shelf.document(id))
+    return await _of_records(found.document(id))
 
 
 @viewer.get(
     "/comparison", response_class=Response, operation_id="comparison",
-    responses={**DOCUMENT, **problems(404, 422)},
+    responses={**DOCUMENT, **problems(404, 422, 503)},
 )  # fmt: skip
-async def comparison(baseline: RecordId, contender: RecordId, shelf: ShelfOf) -> Response:
+async def comparison(baseline: RecordId, contender: RecordId, found: RecordsOf) -> Response:
     """Two profiles of the same model and input, compared layer by layer."""
-    return await _of_shelf(lambda: shelf.comparison(baseline, contender))
+    return await _of_records(found.comparison(baseline, contender))
 
 
-async def _of_shelf(make: Callable[[], bytes]) -> Response:
+async def _of_records(made: Awaitable[bytes]) -> Response:
     try:
-        return _sent(await asyncio.to_thread(make))
+        return _sent(await made)
     except Unknown:
         return problem(404, "there is no such record")
-    except (RecordError, ComparisonError) as error:
+    except RecordError as error:
         return problem(422, str(error))
+    except Crowded:
+        return problem(503, CROWDED, **RETRY)
 
 
 # --- the page --------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from layerbench.service.answers import JobAnswer, Problem
 from layerbench.service.architect import Architect
 from layerbench.service.catalog import Catalog
 from layerbench.service.database import Database, Job
+from layerbench.service.health import Health
 from layerbench.service.jobs import Jobs, QueueFull
 from layerbench.service.metrics import Metrics
+from layerbench.service.reading import Records
 from layerbench.service.settings import Settings
-from layerbench.service.shelf import Shelf
 
 PREFIX = "/api/v1"
 RETRY_S = 5
@@ -27,7 +28,9 @@ ENDED_OTHERWISE = 409
 
 def problem(status: int, detail: str, **headers: str) -> JSONResponse:
     """Why there is no answer."""
-    return JSONResponse({"detail": detail}, status, headers)
+    # What names a file may hold bytes that are no text.
+    said = detail.encode(errors="backslashreplace").decode()
+    return JSONResponse({"detail": said}, status, headers)
 
 
 def queue_full(error: QueueFull) -> JSONResponse:
@@ -124,6 +127,7 @@ CatalogOf = Annotated[Catalog, Depends(_state("catalog"))]
 DatabaseOf = Annotated[Database, Depends(_state("database"))]
 MetricsOf = Annotated[Metrics, Depends(_state("metrics"))]
 ArchitectOf = Annotated[Architect, Depends(_state("architect"))]
-ShelfOf = Annotated[Shelf, Depends(_state("shelf"))]
+RecordsOf = Annotated[Records, Depends(_state("records"))]
+HealthOf = Annotated[Health, Depends(_state("health"))]
 Refresh = Annotated[bool, Query(description="Measure again, whatever is stored.")]
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=["0" * 32])]
