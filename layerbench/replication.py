@@ -19,6 +19,7 @@ from layerbench import devices, errors, runner
 from layerbench.environment import command_line
 from layerbench.errors import LayerbenchError, WorkerError
 from layerbench.interleaved import Task, measure_pair
+from layerbench.origins import explained
 from layerbench.progress import Progress, Silent
 from layerbench.samples import Run
 from layerbench.workload import Frozen, Plan, Workload
@@ -153,7 +154,7 @@ def _work(folder: Path) -> None:
     try:
         runs = _measured(request)
     except LayerbenchError as error:
-        failure = Failure(kind=type(error).__name__, message=str(error))
+        failure = Failure(kind=type(error).__name__, message=explained(error))
         (folder / "error.json").write_text(failure.model_dump_json(), encoding="utf-8")
         return
     for number, run in enumerate(runs):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +55,91 @@ def test_help_does_not_repeat_each_name(monkeypatch, capsys):
         with pytest.raises(SystemExit):
             cli.main()
         assert "LAYERBENCH_" not in capsys.readouterr().out
+
+
+# --- a user's own code ----------------------------------------------------------------------------
+
+SOURCES = Path(__file__).parent / "faulty" / "sources.py"
+
+
+def line_of(text: str) -> int:
+    lines = SOURCES.read_text(encoding="utf-8").splitlines()
+    return next(number for number, line in enumerate(lines, start=1) if text in line)
+
+
+@pytest.fixture
+def called(monkeypatch, capfd):
+    """``called(words)``: status, standard output and standard error of a verb in this process."""
+
+    def call(words: str) -> tuple[object, str, str]:
+        program, *rest = words.split()
+        monkeypatch.setattr(sys, "argv", [program, *rest])
+        with pytest.raises(SystemExit) as left:
+            cli.main() if program == "layerbench" else cli.run(program.removesuffix(".py"))
+        return left.value.code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mem.py --format json",
+        "mem.py --struct --format json",
+        "mem.py --train --format json",
+        "mem.py --device cuda --format json",
+        "timer.py --iterations 1 --warmup 0 --format json",
+        "layerbench train-profile --iterations 1 --warmup 0 --format json",
+    ],
+)
+def test_what_a_model_prints_is_kept_out_of_the_report(called, words):
+    status, out, err = called(f"{words} --model {SOURCES}:talks")
+    assert status == 0
+    assert json.loads(out)["workload"]["batch"] == 1
+    ways = ("the constructor", "Python", "its number", "a C library", "the first stream")
+    assert [way for way in ways if f"by {way}\n" not in err] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("mem.py --model {}:mismatch", "at fault"),
+        ("mem.py --struct --model {}:mismatch", "at fault"),
+        ("mem.py --train --model {}:mismatch", "at fault"),
+        ("timer.py --model {}:mismatch", "at fault"),
+        ("layerbench train-profile --model {}:mismatch", "at fault"),
+        ("layerbench compare --live {0}:mismatch {0}:mismatch", "at fault"),
+        ("mem.py --model {}:raises", "line that raises"),
+        ("timer.py --model {}:leaves", "line that leaves"),
+        ("mem.py --struct --model {}:leaves", "line that leaves"),
+    ],
+)
+def test_an_error_names_the_users_line(called, words, place):
+    status, out, err = called(words.format(SOURCES))
+    said = err.splitlines()[-1]
+    assert (status, out) == (2, "")
+    assert said.startswith("error: ")
+    assert f"sources.py:{line_of(place)} in" in said
+    assert "Traceback" not in err
+
+
+def test_traceback_shows_all(called, monkeypatch):
+    status, _, err = called(f"mem.py --model {SOURCES}:mismatch --traceback")
+    assert (status, "Traceback" in err) == (2, True)
+    monkeypatch.setenv("LAYERBENCH_TRACEBACK", "1")
+    assert "Traceback" in called(f"layerbench mem --model {SOURCES}:mismatch")[2]
+
+
+def test_what_nobody_expected_is_one_line_too(called, monkeypatch):
+    monkeypatch.setattr(
+        "layerbench.anatomy.observed_rows", lambda *_: (_ for _ in ()).throw(KeyError("rows"))
+    )
+    status, _, err = called("mem.py --struct --model mobilenet_v2")
+    assert status == 2
+    assert "Traceback" not in err
+    assert "error: KeyError: 'rows'" in err
+
+
+@pytest.mark.parametrize("verb", ["compare", "mem", "view", "estimate training-time"])
+def test_every_verb_has_the_option(called, verb):
+    assert "--traceback" in called(f"layerbench {verb} --help")[1]

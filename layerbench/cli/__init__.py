@@ -5,24 +5,25 @@ nothing but typer before it runs, so that ``--help`` answers at once. A name of 
 and what it is done to: ``estimate training-time``.
 
 What a command line does not say is read from the environment: ``--seconds`` of ``sweep`` from
-``LAYERBENCH_SWEEP_SECONDS``.
+``LAYERBENCH_SWEEP_SECONDS``. Every verb has ``--traceback`` besides, or ``LAYERBENCH_TRACEBACK``.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import pkgutil
 import sys
+from collections.abc import Callable
+from functools import wraps
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 
-from layerbench.errors import LayerbenchError
+from layerbench.cli import _endings
 
-INTERRUPTED = 130
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
 ENVIRONMENT = "LAYERBENCH"
 GROUPS = {"estimate": "Say beforehand what something will take."}
@@ -50,7 +51,7 @@ def main() -> NoReturn:
             groups[group].callback()(_about)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         owner = groups[group] if rest else app
-        owner.command(rest or name, help=file.command.__doc__)(file.command)
+        owner.command(rest or name, help=file.command.__doc__)(_with_traceback(file.command))
     _invoke(app)
 
 
@@ -69,7 +70,7 @@ def run(verb: str) -> NoReturn:
     """One verb as a script of its own: ``python timer.py ...``."""
     file = importlib.import_module(f"{__name__}.{verb}")
     app = _application(f"{ENVIRONMENT}_{verb.upper()}")
-    app.command(help=file.command.__doc__)(file.command)
+    app.command(help=file.command.__doc__)(_with_traceback(file.command))
     _invoke(app)
 
 
@@ -92,6 +93,31 @@ def options_of(verb: str, words: list[str]) -> tuple[dict[str, Any], set[str]]:
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
     return dict(context.params), given
+
+
+def _with_traceback(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb with one more option, which says how its errors are told."""
+
+    @wraps(command)
+    def verb(*, traceback: bool, **given: Any) -> Any:  # noqa: ANN401 - what the verb returns
+        _endings.tracebacks_wanted(traceback)
+        return command(**given)
+
+    option = typer.Option(
+        "--traceback",
+        envvar=f"{ENVIRONMENT}_TRACEBACK",
+        help="Show where an error arose, call by call.",
+    )
+    shown = inspect.Parameter(
+        "traceback",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, option],
+    )
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [*signature.parameters.values(), shown]
+    vars(verb)["__signature__"] = signature.replace(parameters=parameters)
+    return verb
 
 
 def _about() -> None:
@@ -128,26 +154,7 @@ def _invoke(app: typer.Typer) -> NoReturn:
     _variables_unsaid(command)
     try:
         status: Any = command(standalone_mode=False)
-    except LayerbenchError as error:
-        _complain(f"error: {_one_line(error)}")
-        sys.exit(error.exit_status)
-    except (KeyboardInterrupt, click.exceptions.Abort, typer.Abort):
-        _complain("interrupted: what was being written is whole or as it was")
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        # typer brings its own copy of click, so usage errors are known by what they can do.
-        show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
-        if code is None:
-            raise
-        if show is not None:
-            show()
-        sys.exit(code)
+        sys.stdout.flush()
+    except BaseException as error:
+        sys.exit(_endings.end(error))
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _complain(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -296,18 +296,19 @@ def workload_of(given: Mapping[str, Any]) -> Workload:
         UsageError: one of them cannot be meant.
     """
     from layerbench import zoo
+    from layerbench.cli._streams import model_output_aside
 
-    return zoo.resolve(
-        given["model"],
-        given["input"],
-        batch=given["batch"],
-        dtype=dtype_of(given["dtype"]),
-        memory_format="channels_last" if given["channels_last"] else "contiguous",
-        mode=one_of("--mode", given["mode"], MODES),
-        seed=given["seed"],
-        weights=given["weights"],
-        compile=given["compile"],
-    )
+    settings = {
+        "batch": given["batch"],
+        "dtype": dtype_of(given["dtype"]),
+        "memory_format": "channels_last" if given["channels_last"] else "contiguous",
+        "mode": one_of("--mode", given["mode"], MODES),
+        "seed": given["seed"],
+        "weights": given["weights"],
+        "compile": given["compile"],
+    }
+    with model_output_aside():
+        return zoo.resolve(given["model"], given["input"], **settings)
 
 
 def formats(text: str | None, out: Path | None) -> list[str]:

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from layerbench.cli._streams import model_output_aside
 from layerbench.progress import Progress as Listener
 from layerbench.progress import Silent
 
@@ -108,7 +109,18 @@ def shown_in_lines(quiet: bool) -> Iterator[Listener]:
 
 @contextmanager
 def shown(title: str, quiet: bool) -> Iterator[Listener]:
-    """Show progress while the block runs; nothing with ``quiet`` or where no terminal listens."""
+    """Show progress while the block runs; nothing with ``quiet`` or where no terminal listens.
+
+    What a model prints meanwhile goes to standard error. What the block itself has to say on
+    standard output it says afterwards.
+    """
+    with model_output_aside(), beside_report(title, quiet) as progress:
+        yield progress
+
+
+@contextmanager
+def beside_report(title: str, quiet: bool) -> Iterator[Listener]:
+    """As `shown`, for a block that writes its report to standard output line by line."""
     if quiet or not sys.stderr.isatty():
         yield Silent()
         return

@@ -99,11 +99,11 @@ def command(
 
 def _static(places: list[Path]) -> int:
     """Say what is wrong with each report, or that nothing is."""
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import beside_report
     from layerbench.static import complaints
 
     checked, wrong = 0, 0
-    with shown("check", quiet=False) as progress:
+    with beside_report("check", quiet=False) as progress:
         for path, complaint in complaints(places, progress):
             checked += 1
             if complaint is not None:

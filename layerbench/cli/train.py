@@ -169,7 +169,7 @@ def command(
         raise UsageError("--checkpoint_minutes must not be negative")
 
     # After the cheap checks: this loads torch.
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import beside_report
     from layerbench.training.phases import recipe_for
     from layerbench.training.run import Where, run_training
 
@@ -203,7 +203,7 @@ def command(
         checkpoint_minutes=checkpoint_minutes,
         points=points,
     )
-    with shown(recipe.model, quiet) as progress, told():
+    with beside_report(recipe.model, quiet) as progress, told():
         run_training(recipe, where, progress=progress)
 
 

@@ -1,0 +1,73 @@
+"""How a command ends that raised: one line for whoever ran it, and a status."""
+
+from __future__ import annotations
+
+import io
+import sys
+import traceback
+from contextvars import ContextVar
+from typing import Any
+
+import click
+import typer
+
+from layerbench.errors import LayerbenchError
+from layerbench.origins import explained, innermost, origin
+
+INTERRUPTED = 130
+FAILED = 2
+
+_wanted: ContextVar[bool] = ContextVar("whether tracebacks are shown", default=False)
+
+
+def tracebacks_wanted(wanted: bool) -> None:
+    """Say whether `end` shows the calls that led to an error."""
+    _wanted.set(wanted)
+
+
+def end(error: BaseException) -> Any:  # noqa: ANN401 - whatever `sys.exit` takes
+    """Tell of an error on standard error.
+
+    Returns:
+        the status to leave with.
+    """
+    if isinstance(error, (KeyboardInterrupt, click.exceptions.Abort, typer.Abort)):
+        _complain("interrupted: what was being written is whole or as it was")
+        return INTERRUPTED
+    # typer brings its own copy of click, so usage errors are known by what they can do.
+    show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
+    if code is not None:
+        if show is not None:
+            show()
+        return code
+    if isinstance(error, SystemExit) and origin(error) is None:
+        return error.code
+    if isinstance(error, OSError):
+        sys.stdout = io.StringIO()  # perhaps nothing can be written there: do not try again
+    if _wanted.get():
+        traceback.print_exception(error)
+    _complain(f"error: {_told(error)}")
+    return error.exit_status if isinstance(error, LayerbenchError) else FAILED
+
+
+def _told(error: BaseException) -> str:
+    text = explained(error)
+    if isinstance(error, LayerbenchError):
+        more = origin(error) is not None
+    else:
+        more = True
+        text = _unexpected(error, text)
+    return f"{text}; --traceback shows all" if more and not _wanted.get() else text
+
+
+def _unexpected(error: BaseException, text: str) -> str:
+    """What no part of layerbench has made a message of."""
+    if isinstance(error, SystemExit):
+        return f"the model's code called sys.exit({error.code!r}) ({origin(error)})"
+    kind = type(error).__name__
+    said = text if text.startswith(kind) else f"{kind}: {text}"
+    return said if origin(error) else f"{said} (in {innermost(error.__traceback__)})"
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr)
