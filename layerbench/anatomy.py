@@ -17,6 +17,7 @@ from layerbench.guards import torch_version
 from layerbench.instruments.attach import mode_set, tensors_replaced
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
+from layerbench.instruments.preserve import preserved, preserved_from_stand_ins
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.structure import (
@@ -60,19 +61,27 @@ def dissect(workload: Workload, subject: Built | None = None) -> Structure:
 
 def _on_meta(workload: Workload, subject: Built | None) -> Structure:
     if subject is None:
-        seen = observe(workload, zoo.build_shapes(workload), propagate=True)
+        built = zoo.build_shapes(workload)
+        with preserved_from_stand_ins(built, handed_over=False):
+            seen = observe(workload, built, propagate=True)
     else:
         to_meta: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor.to("meta")  # noqa: E731
         args, kwargs = map_tensors((subject.args, subject.kwargs), to_meta)
-        with tensors_replaced(subject.module, to_meta):
+        with (
+            preserved_from_stand_ins(subject, handed_over=True),
+            tensors_replaced(subject.module, to_meta),
+        ):
             built = Built(subject.module, args, kwargs)
             seen = observe(workload, built, propagate=True)
     return _record(workload, seen, "meta", ())
 
 
 def _for_real(workload: Workload, subject: Built | None, reason: str) -> Structure:
-    built = subject or zoo.build(workload, load_weights=False)
-    seen = observe(workload, built)
+    if subject is None:
+        seen = observe(workload, zoo.build(workload, load_weights=False))
+    else:
+        with preserved(subject) as built:
+            seen = observe(workload, built)
     note = f"ran for real on the CPU, as shapes alone do not suffice: {reason}"
     return _record(workload, seen, "cpu", (note,))
 

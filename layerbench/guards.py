@@ -117,6 +117,15 @@ def garbage_collection_off() -> Iterator[None]:
 
 @contextmanager
 def gradients_on(on: bool) -> Iterator[None]:
-    """Let the forward build its graph, or run it in inference mode."""
-    with torch.enable_grad() if on else torch.inference_mode():
-        yield
+    """Let the forward build its graph, or not.
+
+    Without: `torch.no_grad`. A tensor that a model keeps from inference mode can take no part in
+    a backward, ever, and a model that takes gradients in its forward does not run there
+    (docs/decisions/0017).
+    """
+    if on:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    else:
+        with torch.no_grad():
+            yield

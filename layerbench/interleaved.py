@@ -13,21 +13,19 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
-from layerbench import zoo
 from layerbench.devices import Device
 from layerbench.environment import RoomWatch
 from layerbench.guards import (
     garbage_collection_off,
     gradients_on,
     memory_explained,
-    on_device,
     refuse_too_large,
     threads_set,
     watch_room,
 )
 from layerbench.instruments.attach import mode_set
 from layerbench.progress import Progress, Silent
-from layerbench.runner import Session, refuse_bad_room
+from layerbench.runner import Session, preserved_or_built, refuse_bad_room
 from layerbench.samples import Run
 from layerbench.workload import Plan, Workload
 from layerbench.zoo import Built
@@ -134,8 +132,8 @@ def _side(task: Task, subject: Built | None, progress: Progress) -> Iterator[_Si
     with ExitStack() as building:
         building.enter_context(memory_explained(task.device))
         building.enter_context(threads_set(task.plan.threads))
-        built = subject or on_device(zoo.build(task.workload), task.device)
-        with mode_set(built.module, training):
+        preparing = preserved_or_built(task.workload, task.device, subject)
+        with preparing as built, mode_set(built.module, training):
             with gradients_on(training):
                 session = Session(task.workload, task.plan, task.device, built, progress)
             building.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,11 @@ from layerbench.instruments.ceilings import measure_ceilings
 from layerbench.instruments.content import ContentObserver
 from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.functions import FunctionForward, FunctionTimer
+from layerbench.instruments.preserve import (
+    FreshInputs,
+    preserved,
+    preserved_from_stand_ins,
+)
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.structure import (
     Call,
@@ -90,8 +95,8 @@ def measure(
         room = watch_room(device)
         refuse_bad_room(room, strict)
         refuse_too_large(workload, device, subject)
-        built = subject or on_device(zoo.build(workload), device)
         with (
+            preserved_or_built(workload, device, subject) as built,
             mode_set(built.module, workload.mode == "train"),
             gradients_on(workload.mode == "train"),
         ):
@@ -104,6 +109,18 @@ def measure(
                 for _ in session.function_forwards():
                     pass
             return session.result(room.finish(), stop)
+
+
+@contextmanager
+def preserved_or_built(
+    workload: Workload, device: Device, subject: Built | None
+) -> Iterator[Built]:
+    """What was handed over, to come back as it was; else the workload's model, on the device."""
+    if subject is None:
+        yield on_device(zoo.build(workload), device)
+        return
+    with preserved(subject) as built:
+        yield built
 
 
 def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
@@ -128,7 +145,11 @@ def look(workload: Workload, plan: Plan) -> Run:
     cpu = devices.get("cpu")
     built = shapes_of_model(workload)
     if built is not None:
-        with suppress(ModelRunError), without_memory(built, "cpu") as stand_in:
+        with (
+            suppress(ModelRunError),
+            preserved_from_stand_ins(built, handed_over=False),
+            without_memory(built, "cpu") as stand_in,
+        ):
             return _one_round(workload, plan, cpu, stand_in)
     return _one_round(workload, plan, cpu, zoo.build(workload, load_weights=False))
 
@@ -169,12 +190,14 @@ class Session:
         self.out_of_memory = device.is_out_of_memory
         self.absent: dict[str, str] = {}
         model = built.module
+        inputs = FreshInputs(built)
         self._modules = module_facts(model)
         self._observed, self._content = self._observe(model, self._modules)
         self._layers = self._layers_to_time(model, self._modules, self._observed)
         self._call = self._bind(torch.compile(model) if workload.compile else model)
         self._functions: list[FunctionForward] = []
-        self.rounds = Rounds(self._call, self._layers, self.clock, progress)
+        self._renew_inputs = inputs.renew
+        self.rounds = Rounds(self._call, self._layers, self.clock, progress, inputs.renew)
 
     def result(self, environment: Environment, stop: StopReason) -> Run:
         """What was found: facts and samples."""
@@ -262,9 +285,11 @@ class Session:
         timer = FunctionTimer(model, self._modules, self._layers.with_functions, self.clock)
         forwards = []
         try:
+            self._renew_inputs()
             timer.run(self._call)  # the first forward under a mode imports and caches
             for done in range(self.plan.function_iterations):
                 self.progress.step("functions", done, self.plan.function_iterations)
+                self._renew_inputs()
                 forwards.append(timer.run(self._call))
                 yield
         except Exception as error:
@@ -323,6 +348,7 @@ class Rounds:
     layers: _Layers | None
     clock: Clock
     progress: Progress
+    renew_inputs: Callable[[], object] = lambda: None
     untouched: list[int] = field(default_factory=list)
     host: list[int] = field(default_factory=list)
     forwards: list[TimedForward] = field(default_factory=list)
@@ -370,6 +396,7 @@ class Rounds:
 
     def run_untouched(self) -> None:
         """One forward with nothing attached."""
+        self.renew_inputs()
         device, host = run_untouched(self.call, self.clock)
         self.untouched.append(device)
         if host is not None:
@@ -379,6 +406,7 @@ class Rounds:
         """One forward with the layers timed, if they are to be."""
         if self.layers is None:
             return
+        self.renew_inputs()
         forward = self.layers.timer.run(self.call, self.marks)
         self.marks = max(self.marks, 2 * int(forward.device.calls.sum()))
         self.forwards.append(forward)

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from layerbench import zoo
 from layerbench.devices import Device
 from layerbench.environment import Environment
-from layerbench.errors import LayerbenchError, ModelRunError, UsageError
+from layerbench.errors import LayerbenchError, ModelRunError
 from layerbench.guards import (
     garbage_collection_off,
+    gradients_on,
     memory_explained,
     refuse_too_large,
     threads_set,
     watch_room,
 )
 from layerbench.instruments.attach import mode_set
+from layerbench.instruments.preserve import preserved
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.structure import CallObserver, first_line, module_facts
 from layerbench.instruments.training import Step, StepTimer, TimedStep
-from layerbench.modules import copied, modules, moved, parameters
+from layerbench.modules import moved, parameters
 from layerbench.nested import map_tensors
 from layerbench.progress import Progress, Silent
 from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
@@ -67,7 +68,7 @@ def profile_step(
             instrumented step.
         device: where it trains.
         optimizer: one of `layerbench.tracing.OPTIMIZERS`.
-        subject: a model and its inputs that were handed over; a copy is trained.
+        subject: a model and its inputs that were handed over; they come back as they were.
         progress: hears of each round.
         strict: refuse to measure in a room that makes the numbers untrustworthy.
 
@@ -82,16 +83,21 @@ def profile_step(
         room = watch_room(device)
         refuse_bad_room(room, strict)
         refuse_too_large(workload, device, subject)
-        built = _copied(subject) if subject else zoo.build(workload)
-        moved(built.module, device.torch_device)
-        with mode_set(built.module, True), torch.enable_grad():
+        with ExitStack() as stack:
+            if subject is None:
+                built = zoo.build(workload)
+                moved(built.module, device.torch_device)
+            else:
+                built = stack.enter_context(preserved(subject))
+            stack.enter_context(mode_set(built.module, True))
+            stack.enter_context(gradients_on(True))
             trained = _Trained(workload, built, device, optimizer)
             rounds = _Rounds(trained, progress or Silent())
             with garbage_collection_off():
                 rounds.run(plan)
         record = _record(workload, plan, optimizer, trained, rounds, room.finish())
     # What holds the model refers to itself: without a collection its memory would stay taken.
-    del built, trained, rounds
+    del built, trained, rounds, stack
     gc.collect()
     return _with_memory(record, device, subject)
 
@@ -106,23 +112,11 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
         if subject is None:
             report = weigh_without_memory(workload, optimizer, record.environment)
         else:
-            args, kwargs = map_tensors((subject.args, subject.kwargs), lambda t: t.clone())
-            own = Built(subject.module, args, kwargs)
-            report = weigh(workload, device, optimizer=optimizer, subject=own)
+            report = weigh(workload, device, optimizer=optimizer, subject=subject)
     except LayerbenchError as error:
         note = f"memory could not be worked out: {error}"
         return record.model_copy(update={"notes": (*record.notes, note)})
     return with_training_memory(record, report)
-
-
-def _copied(subject: Built) -> Built:
-    if any(module._compiled_call_impl is not None for module in modules(subject.module)):
-        raise UsageError(
-            "a model compiled in place cannot be copied, and a step would change it: hand over "
-            "the model before it is compiled"
-        )
-    args, kwargs = copy.deepcopy((subject.args, subject.kwargs))
-    return Built(copied(subject.module), args, kwargs)
 
 
 class _Trained:

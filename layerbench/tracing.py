@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from layerbench.errors import UsageError
-from layerbench.guards import garbage_collection_off
+from layerbench.guards import garbage_collection_off, gradients_on
 from layerbench.instruments.memory import FORWARD, FORWARD_END, ITERATION
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
@@ -92,6 +92,7 @@ def trace_run(
     for_gpu: bool = False,
     workspace: WorkspaceRule | None = None,
     stepping: Callable[[], AbstractContextManager[object]] = nullcontext,
+    renew_inputs: Callable[[], object] = lambda: None,
 ) -> Traced:
     """Run the model where its tensors are, and trace it.
 
@@ -107,11 +108,12 @@ def trace_run(
             as PyTorch does there, and its step counts lie on the host.
         workspace: what kernels take inside operators.
         stepping: entered around each step of the optimizer.
+        renew_inputs: called between two steps.
 
     Raises:
         RunFailed: whatever the model raised, with a line that says where.
     """
-    run = _Run(built, device, workspace)
+    run = _Run(built, device, workspace, renew_inputs)
     run.load()
     if optimizer is None:
         run.inference()
@@ -131,8 +133,15 @@ class RunFailed(Exception):
 
 
 class _Run:
-    def __init__(self, built: Built, device: str | None, workspace: WorkspaceRule | None) -> None:
+    def __init__(
+        self,
+        built: Built,
+        device: str | None,
+        workspace: WorkspaceRule | None,
+        renew_inputs: Callable[[], object],
+    ) -> None:
         self._built = built
+        self._renew_inputs = renew_inputs
         self._model = built.module
         self._facts = module_facts(self._model)
         self._running = RunningModule(self._model)
@@ -152,7 +161,7 @@ class _Run:
 
     def inference(self) -> None:
         """One forward without gradients; the output is dropped."""
-        with garbage_collection_off(), torch.no_grad(), self._tracker:
+        with garbage_collection_off(), gradients_on(False), self._tracker:
             self._tracker.mark(ITERATION)
             self._forward()
 
@@ -168,8 +177,10 @@ class _Run:
         take their names.
         """
         output = loss = None
-        with garbage_collection_off(), torch.enable_grad(), self._tracker:
-            for _ in range(2):
+        with garbage_collection_off(), gradients_on(True), self._tracker:
+            for step in range(2):
+                if step:
+                    self._renew_inputs()
                 self._tracker.mark(ITERATION)
                 self._running.forget()
                 optimizer.zero_grad(set_to_none=True)

@@ -16,8 +16,9 @@ from layerbench.guards import memory_explained, on_device, refuse_too_large, wat
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.memory import hold
+from layerbench.instruments.preserve import FreshInputs, preserved, preserved_from_stand_ins
 from layerbench.instruments.resources import resident_set
-from layerbench.modules import copied, named_buffers, named_parameters
+from layerbench.modules import named_buffers, named_parameters
 from layerbench.nested import tensors_in
 from layerbench.records import (
     AllocatorFigures,
@@ -59,8 +60,12 @@ def weigh(
     with memory_explained(device):
         room = watch_room(device)
         refuse_too_large(workload, device, subject)
-        built = on_device(_own(workload, subject, training=optimizer is not None), device)
-        measured = _measure(workload, built, device, optimizer)
+        if subject is None:
+            built = on_device(zoo.build(workload), device)
+            measured = _measure(workload, built, device, optimizer)
+        else:
+            with preserved(subject) as built:
+                measured = _measure(workload, built, device, optimizer)
     return _record(workload, optimizer, measured, list(_tensors(built)), room.finish())
 
 
@@ -98,6 +103,7 @@ def weigh_without_memory(
         tensors = list(_tensors(built))
         with (
             suppress(RunFailed),
+            preserved_from_stand_ins(built, handed_over=False),
             mode_set(built.module, workload.mode == "train"),
             without_memory(built, kind) as stand_in,
         ):
@@ -105,15 +111,6 @@ def weigh_without_memory(
             measured = _Measured(traced, None, None)
             return _record(workload, optimizer, measured, tensors, environment)
     return weigh(workload, devices.get(kind), optimizer=optimizer)
-
-
-def _own(workload: Workload, subject: Built | None, *, training: bool) -> Built:
-    """A model that may be changed: a training step moves weights."""
-    if subject is None:
-        return zoo.build(workload)
-    if training:
-        return Built(copied(subject.module), subject.args, subject.kwargs)
-    return subject
 
 
 @dataclass(frozen=True)
@@ -124,10 +121,16 @@ class _Measured:
 
 
 def _measure(workload: Workload, built: Built, device: Device, optimizer: str | None) -> _Measured:
+    inputs = FreshInputs(built)
     device.begin_peak()
     try:
         with resident_set() as process, mode_set(built.module, workload.mode == "train"):
-            traced = trace_run(built, optimizer=optimizer, device=device.torch_device.type)
+            traced = trace_run(
+                built,
+                optimizer=optimizer,
+                device=device.torch_device.type,
+                renew_inputs=inputs.renew,
+            )
     except RunFailed as error:
         cause = error.__cause__
         if cause is not None and device.is_out_of_memory(cause):

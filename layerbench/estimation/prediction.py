@@ -20,8 +20,8 @@ from layerbench.guards import input_bytes, memory_explained, refuse_too_large, t
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.fakes import without_memory
 from layerbench.instruments.memory import hold, peak_bytes
+from layerbench.instruments.preserve import FreshInputs, preserved, preserved_from_stand_ins
 from layerbench.instruments.structure import first_line
-from layerbench.modules import copied
 from layerbench.records import Interval, MemoryEstimate
 from layerbench.records.memory import Optimizer
 from layerbench.tracing import RunFailed, Traced, trace_run
@@ -119,6 +119,7 @@ def _fake_run(
         _Quick() if device == "meta" else None  # type: ignore[no-untyped-call]
     )
     with (
+        preserved_from_stand_ins(built, handed_over=subject is not None),
         mode_set(built.module, workload.mode == "train"),
         without_memory(built, device, mode) as stand_in,
         chosen_as_on_gpu(),
@@ -130,6 +131,7 @@ def _fake_run(
             for_gpu=True,
             workspace=workspaces,
             stepping=_OptimizerStep,
+            renew_inputs=FreshInputs(stand_in).renew,
         )
 
 
@@ -153,20 +155,28 @@ def _real_run(
     cpu = devices.get("cpu")
     with memory_explained(cpu):
         refuse_too_large(workload, cpu, subject)
-        built = subject or zoo.build(workload, load_weights=False)
-        if subject is not None and optimizer is not None:
-            built = Built(copied(subject.module), subject.args, subject.kwargs)
         try:
-            with mode_set(built.module, workload.mode == "train"):
-                return trace_run(
-                    built,
-                    optimizer=optimizer,
-                    device="cpu",
-                    for_gpu=True,
-                    workspace=workspaces,
-                )
+            if subject is None:
+                built = zoo.build(workload, load_weights=False)
+                return _trace_for_real(workload, optimizer, built, workspaces)
+            with preserved(subject) as built:
+                return _trace_for_real(workload, optimizer, built, workspaces)
         except RunFailed as error:
             raise ModelRunError(f"{workload.model}: {error}") from error
+
+
+def _trace_for_real(
+    workload: Workload, optimizer: str | None, built: Built, workspaces: Workspaces
+) -> Traced:
+    with mode_set(built.module, workload.mode == "train"):
+        return trace_run(
+            built,
+            optimizer=optimizer,
+            device="cpu",
+            for_gpu=True,
+            workspace=workspaces,
+            renew_inputs=FreshInputs(built).renew,
+        )
 
 
 class _Quick(TorchDispatchMode):  # type: ignore[no-untyped-call]

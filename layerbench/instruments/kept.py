@@ -1,0 +1,281 @@
+"""What `layerbench.instruments.python_state` keeps of one holder of objects, by kind.
+
+Base classes' own methods are called, as a class that overrides them must not notice.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import Callable, Iterable
+from operator import is_
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from layerbench.instruments.code_names import MISSING
+
+_OF_EVERY_CLASS = ("__dict__", "__weakref__")
+
+
+class Kept:
+    """A holder and what it held."""
+
+    __slots__ = ("earlier", "holder")
+
+    def __init__(self, holder: Any, earlier: Any) -> None:  # noqa: ANN401 - as the kind has it
+        self.holder = holder
+        self.earlier = earlier
+
+    def restore(self) -> bool:
+        """Put back what was held; gives whether that was necessary."""
+        raise NotImplementedError
+
+    def new(self) -> list[Any]:
+        """The objects in the holder that were not in it."""
+        return []
+
+
+class KeptMapping(Kept):
+    """A dict. ``earlier`` has its keys and its values."""
+
+    __slots__ = ("base",)
+
+    def __init__(self, base: Any, mapping: dict[Any, Any]) -> None:  # noqa: ANN401 - its type
+        super().__init__(mapping, (tuple(base.keys(mapping)), tuple(base.values(mapping))))
+        self.base = base
+
+    def restore(self) -> bool:
+        """As `Kept.restore`; also the order of the keys."""
+        base, mapping = self.base, self.holder
+        keys, values = self.earlier
+        if (
+            len(mapping) == len(keys)
+            and all(map(is_, base.keys(mapping), keys))
+            and all(map(is_, base.values(mapping), values))
+        ):
+            return False
+        base.clear(mapping)
+        for key, value in zip(keys, values, strict=True):
+            base.__setitem__(mapping, key, value)
+        return True
+
+    def new(self) -> list[Any]:
+        """As `Kept.new`."""
+        return _not_among(self.base.values(self.holder), self.earlier[1])
+
+
+class KeptItems(Kept):
+    """A list, deque or set."""
+
+    __slots__ = ()
+
+    def __init__(self, holder: Any) -> None:  # noqa: ANN401 - one of several
+        super().__init__(holder, tuple(self._items(holder)))
+
+    @staticmethod
+    def _items(holder: Any) -> Iterable[Any]:  # noqa: ANN401
+        base: Any = next(kind for kind in (list, deque, set) if isinstance(holder, kind))
+        items: Iterable[Any] = base.__iter__(holder)
+        return items
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        holder, earlier = self.holder, self.earlier
+        if len(holder) == len(earlier) and all(map(is_, self._items(holder), earlier)):
+            return False
+        if isinstance(holder, list):
+            list.__setitem__(holder, slice(None), earlier)
+        elif isinstance(holder, deque):
+            deque.clear(holder)
+            deque.extend(holder, earlier)
+        else:
+            set.clear(holder)
+            set.update(holder, earlier)
+        return True
+
+    def new(self) -> list[Any]:
+        """As `Kept.new`."""
+        return _not_among(self._items(self.holder), self.earlier)
+
+
+class KeptArray(Kept):
+    """A numpy array."""
+
+    __slots__ = ()
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        array, earlier = self.holder, self.earlier
+        if array.shape != earlier.shape:
+            array.resize(earlier.shape, refcheck=False)
+        elif array.dtype == object:
+            if all(map(is_, array.flat, earlier.flat)):
+                return False
+        elif array.tobytes() == earlier.tobytes():
+            return False
+        np.copyto(array, earlier)
+        return True
+
+
+class KeptBytes(Kept):
+    """A bytearray or an ``array.array``."""
+
+    __slots__ = ()
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        if self.holder == self.earlier:
+            return False
+        self.holder[:] = self.earlier
+        return True
+
+
+class KeptClass(Kept):
+    """The class of a module; a lazy one becomes another as it runs."""
+
+    __slots__ = ()
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        if type(self.holder) is self.earlier:
+            return False
+        nn.Module.__setattr__(self.holder, "__class__", self.earlier)
+        return True
+
+
+class KeptSlot(Kept):
+    """What an object holds in one of its class's ``__slots__``."""
+
+    __slots__ = ("slot",)
+
+    def __init__(self, slot: types.MemberDescriptorType, owner: object) -> None:
+        self.slot = slot
+        super().__init__(owner, self._now(owner))
+
+    def _now(self, owner: object) -> Any:  # noqa: ANN401 - whatever stands there
+        try:
+            return self.slot.__get__(owner, type(owner))
+        except AttributeError:
+            return MISSING
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        if self._now(self.holder) is self.earlier:
+            return False
+        if self.earlier is MISSING:
+            self.slot.__delete__(self.holder)
+        else:
+            self.slot.__set__(self.holder, self.earlier)
+        return True
+
+    def new(self) -> list[Any]:
+        """As `Kept.new`."""
+        return _not_among((self._now(self.holder),), (self.earlier,))
+
+
+class KeptCell(Kept):
+    """A variable that a function closes over."""
+
+    __slots__ = ()
+
+    def __init__(self, cell: types.CellType) -> None:
+        super().__init__(cell, self._now(cell))
+
+    @staticmethod
+    def _now(cell: types.CellType) -> Any:  # noqa: ANN401 - whatever stands there
+        try:
+            return cell.cell_contents
+        except ValueError:
+            return MISSING
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        if self._now(self.holder) is self.earlier:
+            return False
+        if self.earlier is MISSING:
+            del self.holder.cell_contents
+        else:
+            self.holder.cell_contents = self.earlier
+        return True
+
+    def new(self) -> list[Any]:
+        """As `Kept.new`."""
+        return _not_among((self._now(self.holder),), (self.earlier,))
+
+
+class KeptGlobal(Kept):
+    """A global; ``earlier`` is `MISSING` of one that code may make."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, space: dict[str, Any], name: str) -> None:
+        super().__init__(space, space.get(name, MISSING))
+        self.name = name
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        if self.holder.get(self.name, MISSING) is self.earlier:
+            return False
+        if self.earlier is MISSING:
+            del self.holder[self.name]
+        else:
+            self.holder[self.name] = self.earlier
+        return True
+
+    def new(self) -> list[Any]:
+        """As `Kept.new`."""
+        return _not_among((self.holder.get(self.name, MISSING),), (self.earlier,))
+
+
+class KeptClassAttributes(Kept):
+    """Attributes of a class."""
+
+    __slots__ = ()
+
+    def __init__(self, kind: type) -> None:
+        super().__init__(kind, self._now(kind))
+
+    @staticmethod
+    def _now(kind: type) -> dict[str, Any]:
+        return {name: value for name, value in vars(kind).items() if name not in _OF_EVERY_CLASS}
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        now = self._now(self.holder)
+        changed = [name for name, value in self.earlier.items() if now.get(name) is not value]
+        added = [name for name in now if name not in self.earlier]
+        for name in changed:
+            type.__setattr__(self.holder, name, self.earlier[name])
+        for name in added:
+            type.__delattr__(self.holder, name)
+        return bool(changed or added)
+
+    def new(self) -> list[Any]:
+        """As `Kept.new`."""
+        return _not_among(self._now(self.holder).values(), self.earlier.values())
+
+
+class KeptDraws(Kept):
+    """A generator of random numbers.
+
+    Args:
+        state: of the generator now.
+        put_back: takes that state.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, state: object, put_back: Callable[[Any], object]) -> None:
+        super().__init__(put_back, state)
+
+    def restore(self) -> bool:
+        """Put the state back; to compare costs more, so that nothing counts as changed."""
+        self.holder(self.earlier)
+        return False
+
+
+def _not_among(now: Iterable[Any], earlier: Iterable[Any]) -> list[Any]:
+    known = {*map(id, earlier)}
+    return [value for value in now if id(value) not in known]

@@ -1,0 +1,142 @@
+"""Whatever a run does to a model and its inputs, they come back as they were.
+
+A forward may keep what it computed (a cache, a table of positions, the last activation), count its
+calls, change its input, or write its weights. All of it is noted before a run, and put back in
+place after it, also after one that raised: attributes and containers, modes, hooks, tensors'
+contents, gradients of parameters and inputs, and the generators of random numbers
+(docs/decisions/0017).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from layerbench import devices
+from layerbench.instruments.python_state import PythonState
+from layerbench.instruments.random_state import RandomState
+from layerbench.instruments.stray_tensors import StrayTensors
+from layerbench.instruments.tensor_state import TensorState
+from layerbench.nested import map_tensors, tensors_in
+from layerbench.units import bytes_
+from layerbench.zoo import Built
+
+
+@contextmanager
+def preserved(built: Built) -> Iterator[Built]:
+    """Leave a model that was handed over, and its inputs, as they are now.
+
+    To be entered before anything is attached, and left after it was taken off.
+
+    Args:
+        built: the user's.
+
+    Yields:
+        the same model, with inputs that are cut off from the user's own graph.
+
+    Warns:
+        UserWarning: before the run, if something cannot be put back.
+    """
+    state = PythonState((built.module, built.args, built.kwargs))
+    room = devices.get("cpu").memory().free_bytes // 2
+    tensors = TensorState([*state.tensors, *state.table_tensors], room=room)
+    _say_what_stays_changed(built, state, tensors)
+    with _put_back_after(state, tensors):
+        yield _cut_off(built)
+
+
+@contextmanager
+def preserved_from_stand_ins(built: Built, *, handed_over: bool) -> Iterator[Built]:
+    """Leave a model as it is now, when tensors without memory stand in for its own.
+
+    Its parameters and buffers are out of reach then, so that no copy of them is taken. What other
+    holders have of the stand-ins is taken away from them.
+
+    Args:
+        built: the model and its inputs.
+        handed_over: whether it is the user's; else it lives for this run alone, and what matters
+            is what its code keeps elsewhere.
+
+    Warns:
+        UserWarning: a tensor without memory is held where it cannot be taken away.
+    """
+    state = PythonState((built.module, built.args, built.kwargs))
+    tensors = TensorState(state.tensors if handed_over else (), bare=state.table_tensors)
+    strays = StrayTensors()
+    try:
+        with _put_back_after(state, tensors):
+            yield built
+    finally:
+        del state, tensors
+        holders = strays.remove()
+        if holders:
+            warnings.warn(
+                f"{type(built.module).__name__}: a tensor without contents stays in "
+                f"{', '.join(holders)}: make the model anew before it runs again",
+                stacklevel=2,
+            )
+
+
+@contextmanager
+def _put_back_after(state: PythonState, tensors: TensorState) -> Iterator[None]:
+    draws = RandomState()
+    try:
+        yield
+    finally:
+        # Containers first: then each tensor is again where its flags and contents belong.
+        state.restore()
+        tensors.restore()
+        draws.restore()
+
+
+def _say_what_stays_changed(built: Built, state: PythonState, tensors: TensorState) -> None:
+    name = type(built.module).__name__
+    if state.unkept:
+        warnings.warn(
+            f"{name} keeps what cannot be put back after a run: {', '.join(state.unkept)}",
+            stacklevel=2,
+        )
+    if tensors.without_room:
+        warnings.warn(
+            f"{name}: there is no room to keep {bytes_(tensors.without_room)} of its tensors: "
+            "what the run writes into them stays",
+            stacklevel=2,
+        )
+
+
+def _cut_off(built: Built) -> Built:
+    """Inputs that no backward leads out of, and that autograd may work on."""
+    given = list(tensors_in((built.args, built.kwargs)))
+    if all(tensor.is_leaf and not tensor.is_inference() for tensor in given):
+        return built
+
+    def own(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_inference() and not torch.is_inference_mode_enabled():
+            return tensor.clone().requires_grad_(tensor.requires_grad)
+        return tensor if tensor.is_leaf else tensor.detach().requires_grad_()
+
+    args, kwargs = map_tensors((built.args, built.kwargs), own)
+    return Built(built.module, args, kwargs)
+
+
+class FreshInputs:
+    """Gives every forward the inputs as they first were, where forwards change them.
+
+    Args:
+        built: whose inputs may be emptied or written by a forward.
+    """
+
+    def __init__(self, built: Built) -> None:
+        self._state = PythonState((built.args, built.kwargs), code=False)
+        room = devices.get("cpu").memory().free_bytes // 2
+        self._tensors = TensorState(self._state.tensors, room=room)
+        self._needed = True
+
+    def renew(self) -> None:
+        """Put back what the forward before has changed; the first call decides whether any does."""
+        if self._needed:
+            python, tensors = self._state.restore(), self._tensors.restore()
+            self._needed = python or tensors

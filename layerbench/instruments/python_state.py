@@ -1,0 +1,391 @@
+"""What plain Python objects hold: noted before a run, put back in place after it.
+
+From a model everything is followed that a forward may write: attributes, lists, dicts, sets,
+deques, slots, arrays, what hooks and functions close over, attributes of the model's classes, and
+the globals that its code names. Objects keep their identity: the same list has its earlier content.
+Of what lies outside, in closures and globals, only that is put back which has got new tensors: a
+list in which somebody notes how often a model ran is no state of it. Tensors are only gathered
+here; `layerbench.instruments.tensor_state` keeps them.
+
+Known limitations: what compiled code holds inside (locks, open files, connections) is passed
+over; a generator cannot be put back, and `PythonState.unkept` names it.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import copy
+import functools
+import gc
+import itertools
+import random
+import threading
+import types
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from layerbench.instruments.code_names import globals_named, is_users, package_of
+from layerbench.instruments.kept import (
+    Kept,
+    KeptArray,
+    KeptBytes,
+    KeptCell,
+    KeptClass,
+    KeptClassAttributes,
+    KeptDraws,
+    KeptGlobal,
+    KeptItems,
+    KeptMapping,
+    KeptSlot,
+)
+from layerbench.nested import tensors_in
+
+# What holds nothing that a forward could change.
+_ATOMS: frozenset[type] = frozenset(
+    {
+        *(int, float, complex, bool, str, bytes, type(None), type(...), range, slice, object),
+        *(torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format),
+        *(types.ModuleType, types.BuiltinFunctionType, types.FrameType, types.CodeType),
+        *(types.TracebackType, types.MethodWrapperType, types.WrapperDescriptorType),
+        *(types.MethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
+    }
+)
+# A copy of an iterator stands in its place during the run.
+_ITERATORS: tuple[type, ...] = (
+    *(type(iter([])), type(iter(())), type(iter({})), type(iter(set())), type(iter(""))),
+    type(iter(range(0))),
+    *(itertools.count, itertools.cycle, itertools.repeat, itertools.chain),
+    *(enumerate, zip, map, filter, reversed),
+)
+_SIMPLE_ITERATORS = frozenset({itertools.count, itertools.repeat, *_ITERATORS[:6]})
+_DRAWN = frozenset({*_ITERATORS, types.GeneratorType, types.AsyncGeneratorType})
+# Instances of the standard library's classes are passed over, but for these.
+_PLAIN = (
+    *(types.SimpleNamespace, threading.local, functools.partial, weakref.WeakValueDictionary),
+    *(collections.UserDict, collections.UserList, collections.ChainMap, weakref.WeakKeyDictionary),
+    *(weakref.WeakSet, random.Random),
+)
+# Engines with a life of their own: what they learn in a run is no state of the model.
+_ENGINES = ("torch._dynamo", "torch._inductor", "torch.fx", "torch._C", "torch.jit")
+_BARE_MAPPINGS = (dict, OrderedDict)
+_HEAP_TYPE = 1 << 9  # of a class's flags: made by a class statement, or as if by one
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Let the garbage collector rest."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class PythonState:
+    """What is reachable from some roots, and a way back to it.
+
+    Args:
+        roots: models, arguments, any objects.
+        code: whether classes and functions are followed to what they close over and name.
+
+    Attributes:
+        tensors: those reached through attributes and containers.
+        table_tensors: those in the modules' own tables: parameters and buffers.
+        unkept: says what cannot be put back.
+    """
+
+    def __init__(self, roots: Iterable[object], *, code: bool = True) -> None:
+        self.tensors: list[torch.Tensor] = []
+        self.table_tensors: list[torch.Tensor] = []
+        self.unkept: list[str] = []
+        self._code = code
+        self._kept: list[Kept] = []
+        self._kept_outside: list[Kept] = []
+        self._seen: dict[object, object] = {}
+        self._in_table: set[int] = set()
+        self._tables: set[int] = set()
+        self._followed: dict[type, bool] = {}
+        self._slots: dict[type, list[Any]] = {}
+        self._pending: list[object] = []
+        self._outside: list[object] = []
+        self._is_outside = False
+        self._push(roots)
+        # Nothing here is garbage, and there is much of it: a collection would look at all of it.
+        with no_collection():
+            self._visit_all()
+            self._is_outside = True
+            self._pending, self._outside = self._outside, []
+            self._visit_all()
+
+    def restore(self) -> bool:
+        """Put back what differs; gives whether anything did."""
+        changed = False
+        known = {*map(id, self.tensors), *map(id, self.table_tensors)}
+        for kept in self._kept:
+            changed = kept.restore() or changed
+        for kept in self._kept_outside:
+            if any(id(tensor) not in known for tensor in tensors_in(kept.new())):
+                changed = kept.restore() or changed
+        return changed
+
+    def _visit_all(self) -> None:
+        while self._pending:
+            self._visit(self._pending.pop())
+
+    def _push(self, values: Iterable[object]) -> None:
+        self._pending += [value for value in values if type(value) not in _ATOMS]
+
+    def _keep(self, kept: Kept) -> None:
+        (self._kept_outside if self._is_outside else self._kept).append(kept)
+
+    def _push_outside(self, values: Iterable[object]) -> None:
+        waiting = self._pending if self._is_outside else self._outside
+        waiting += [value for value in values if type(value) not in _ATOMS]
+
+    def _visit(self, value: Any) -> None:  # noqa: ANN401 - anything
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        kind = type(value)
+        if kind in _BARE_MAPPINGS:
+            self._mapping(value)
+            return
+        if issubclass(kind, dict):
+            self._mapping(value)
+        elif issubclass(kind, torch.Tensor):
+            self.tensors.append(value)
+            self._of_tensor(value)
+            return
+        elif issubclass(kind, nn.Module):
+            self._module(value)
+            return
+        elif issubclass(kind, (list, deque, set, bytearray, array.array, np.ndarray)):
+            self._container(value)
+        elif issubclass(kind, (tuple, frozenset)):
+            self._push(value)
+        elif self._is_code(value):
+            return
+        else:
+            self._draws(value)
+        self._object(value)
+
+    # --- containers ------------------------------------------------------------------------
+
+    def _mapping(self, mapping: dict[Any, Any]) -> None:
+        base = OrderedDict if isinstance(mapping, OrderedDict) else dict
+        kept = KeptMapping(base, mapping)
+        self._keep(kept)
+        keys, values = kept.earlier
+        if id(mapping) in self._tables:
+            for tensor in values:
+                if isinstance(tensor, torch.Tensor):
+                    self._table_tensor(tensor)
+            return
+        if not values:
+            return
+        self._push(values)
+        if {*map(type, keys)} != {str}:
+            self._push(keys)
+        if not _DRAWN.isdisjoint(map(type, values)):
+            for key, value in zip(keys, values, strict=True):
+                if type(value) in _DRAWN:
+                    self._iterator(mapping, key, value)
+
+    def _container(self, container: Any) -> None:  # noqa: ANN401 - one of several
+        if isinstance(container, np.ndarray):
+            if container.flags.writeable:
+                self._keep(KeptArray(container, container.copy()))
+            if container.dtype == object:
+                self._push(container.ravel().tolist())
+            return
+        if isinstance(container, (bytearray, array.array)):
+            self._keep(KeptBytes(container, container[:]))
+            return
+        kept = KeptItems(container)
+        self._keep(kept)
+        self._push(kept.earlier)
+        if isinstance(container, list) and not _DRAWN.isdisjoint(map(type, kept.earlier)):
+            for index, value in enumerate(kept.earlier):
+                if type(value) in _DRAWN:
+                    self._iterator(container, index, value)
+
+    def _iterator(self, container: Any, place: Any, value: Any) -> None:  # noqa: ANN401
+        if type(value) in _SIMPLE_ITERATORS:
+            container[place] = copy.copy(value)
+            return
+        try:
+            container[place] = copy.deepcopy(value)
+        except Exception:
+            self.unkept.append(f"{type(value).__name__} {place!r}")
+
+    # --- objects ---------------------------------------------------------------------------
+
+    def _module(self, module: nn.Module) -> None:
+        self._keep(KeptClass(module, type(module)))
+        attributes = module.__dict__
+        for name in ("_parameters", "_buffers"):
+            self._tables.add(id(attributes.get(name)))
+        if isinstance(module, torch.jit.ScriptModule):
+            for tensor in (*module.parameters(), *module.buffers()):
+                self._table_tensor(tensor)
+        self._pending.append(attributes)
+        self._class(type(module))
+
+    def _table_tensor(self, tensor: torch.Tensor) -> None:
+        if id(tensor) not in self._in_table:
+            self._in_table.add(id(tensor))
+            self.table_tensors.append(tensor)
+            self._of_tensor(tensor)
+
+    def _of_tensor(self, tensor: torch.Tensor) -> None:
+        with torch._C.DisableTorchFunctionSubclass():
+            if tensor.__dict__:
+                self._pending.append(tensor.__dict__)
+            for hooks in (tensor._backward_hooks, tensor._post_accumulate_grad_hooks):
+                if hooks:
+                    self._pending.append(hooks)
+
+    def _object(self, value: Any) -> None:  # noqa: ANN401 - any instance
+        kind = type(value)
+        if not self._is_followed(kind):
+            return
+        attributes = _attributes_of(value)
+        if attributes:
+            self._pending.append(attributes)
+        elif attributes is not None:
+            self._keep(KeptMapping(dict, attributes))
+        for slot in self._slots_of(kind):
+            kept = KeptSlot(slot, value)
+            self._keep(kept)
+            self._push((kept.earlier,))
+        self._class(kind)
+
+    def _is_followed(self, kind: type) -> bool:
+        known = self._followed.get(kind)
+        if known is None:
+            known = self._followed[kind] = _is_followed(kind)
+        return known
+
+    def _slots_of(self, kind: type) -> list[Any]:
+        slots = self._slots.get(kind)
+        if slots is None:
+            slots = self._slots[kind] = [
+                member
+                for above in kind.__mro__
+                if above.__flags__ & _HEAP_TYPE
+                for member in vars(above).values()
+                if type(member) is types.MemberDescriptorType
+            ]
+        return slots
+
+    def _draws(self, value: Any) -> None:  # noqa: ANN401 - any object
+        """Generators of random numbers that an object holds for itself."""
+        if isinstance(value, random.Random):
+            self._keep(KeptDraws(value.getstate(), value.setstate))
+        elif isinstance(value, np.random.RandomState):
+            self._keep(KeptDraws(value.get_state(), value.set_state))
+        elif isinstance(value, np.random.Generator):
+            bits = value.bit_generator
+            put_back = functools.partial(setattr, bits, "state")
+            self._keep(KeptDraws(copy.deepcopy(bits.state), put_back))
+        elif isinstance(value, torch.Generator):
+            self._keep(KeptDraws(value.get_state(), value.set_state))
+        elif isinstance(value, weakref.ref):
+            self._push((value(),))
+
+    # --- code ------------------------------------------------------------------------------
+
+    def _is_code(self, value: Any) -> bool:  # noqa: ANN401 - any object
+        """Follow functions, classes and cells; gives whether ``value`` is one."""
+        if isinstance(value, types.FunctionType):
+            self._function(value)
+        elif isinstance(value, types.MethodType):
+            self._push((value.__self__, value.__func__))
+        elif isinstance(value, types.CellType):
+            kept = KeptCell(value)
+            self._keep(kept)
+            self._push((kept.earlier,))
+        elif isinstance(value, type):
+            self._class(value)
+        elif isinstance(value, functools.partial):
+            self._push((value.func, value.args, value.keywords))
+            return False
+        elif isinstance(value, property):
+            self._push((value.fget, value.fset))
+        elif isinstance(value, (staticmethod, classmethod)):
+            self._push((value.__func__,))
+        elif isinstance(value, functools._lru_cache_wrapper):
+            self._push((value.__wrapped__,))
+        else:
+            return False
+        return True
+
+    def _function(self, function: types.FunctionType) -> None:
+        if not self._code or not is_users(function.__module__):
+            return
+        self._push_outside(function.__closure__ or ())
+        self._push((function.__defaults__, function.__kwdefaults__, function.__dict__ or None))
+        package = package_of(function.__module__)
+        for space, name, value in globals_named(function):
+            key = id(space), name
+            if key in self._seen:
+                continue
+            self._seen[key] = space
+            self._keep(KeptGlobal(space, name))
+            if _followed_as_global(value, package):
+                self._push((value,))
+
+    def _class(self, kind: type) -> None:
+        if not self._code:
+            return
+        for above in kind.__mro__:
+            key = -id(above)  # an instance's visit must not hide its class's
+            if key in self._seen or not is_users(above.__module__):
+                continue
+            self._seen[key] = above
+            kept = KeptClassAttributes(above)
+            self._keep(kept)
+            self._push(kept.earlier.values())
+
+
+def _is_followed(kind: type) -> bool:
+    """Whether an instance's attributes are state of the model."""
+    if not kind.__flags__ & _HEAP_TYPE:
+        return issubclass(kind, _PLAIN)
+    module = kind.__module__
+    if is_users(module):
+        return True
+    if package_of(module) == "torch":
+        return not module.startswith(_ENGINES)
+    return issubclass(kind, (*_PLAIN, dict, list, tuple, deque, set))
+
+
+def _followed_as_global(value: object, package: str) -> bool:
+    """Whether a global is state of the code that names it; a library's own objects are not."""
+    kind = type(value)
+    if isinstance(value, (types.FunctionType, type)):
+        return is_users(value.__module__)
+    plain = (dict, list, set, deque, tuple, np.ndarray, torch.Tensor, nn.Module, types.CellType)
+    more = (*_PLAIN, torch.Generator, np.random.Generator, functools._lru_cache_wrapper)
+    return isinstance(value, (*plain, *more)) or package_of(kind.__module__) == package
+
+
+def _attributes_of(value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any instance
+    try:
+        if isinstance(value, threading.local):
+            found: Any = value.__dict__
+        else:
+            found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return found if isinstance(found, dict) else None

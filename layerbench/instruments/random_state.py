@@ -1,0 +1,57 @@
+"""Generators of random numbers that a whole process shares, put back after a run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class RandomState:
+    """The state of Python's, numpy's and torch's generators, of the CPU and of accelerators.
+
+    An accelerator that nothing has touched yet is left alone: to ask would start it.
+    """
+
+    def __init__(self) -> None:
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()
+        self._cpu = torch.default_generator.get_state()
+        self._accelerators = _accelerators_states()
+
+    def restore(self) -> bool:
+        """Put back what was drawn from; gives whether anything was."""
+        drawn = self.drawn()
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.default_generator.set_state(self._cpu)
+        for put_back, states in self._accelerators:
+            put_back(states)
+        return drawn
+
+    def drawn(self) -> bool:
+        """Whether somebody has drawn from the host's generators since."""
+        return (
+            random.getstate() != self._python
+            or not torch.equal(torch.default_generator.get_state(), self._cpu)
+            or not _alike(np.random.get_state(), self._numpy)
+        )
+
+
+def _alike(now: Any, earlier: Any) -> bool:  # noqa: ANN401 - numpy's state: a tuple
+    return all(np.array_equal(one, other) for one, other in zip(now, earlier, strict=True))
+
+
+_States = list[torch.Tensor]
+
+
+def _accelerators_states() -> list[tuple[Callable[[_States], object], _States]]:
+    modules = [getattr(torch, name, None) for name in ("cuda", "xpu")]
+    return [
+        (module.set_rng_state_all, module.get_rng_state_all())
+        for module in modules
+        if module is not None and module.is_initialized()
+    ]

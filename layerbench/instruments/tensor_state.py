@@ -1,0 +1,235 @@
+"""What tensors hold and how they stand: noted before a run, put back in place after it.
+
+Contents are kept by storage, so that views of one storage are one; on the host, so that a
+device's memory stays as it is. A storage is written again only where it differs: it may be a
+file's, and then it cannot be written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+_Copy = bytes | torch.UntypedStorage | None
+
+# Up to this many bytes a copy through Python is faster than one through PyTorch.
+_SMALL = 1 << 16
+
+
+class TensorState:
+    """Tensors with their flags, gradients and hooks; of some also the contents.
+
+    Gradients are taken off while the state is kept: what the run adds up goes into new ones.
+
+    Args:
+        tensors: whose contents are kept too.
+        bare: others, whose contents cannot be reached by the run.
+        room: bytes that may be taken for contents; the largest go without where it does not do.
+
+    Attributes:
+        without_room: bytes of contents that were not kept.
+    """
+
+    def __init__(
+        self,
+        tensors: Iterable[torch.Tensor],
+        bare: Iterable[torch.Tensor] = (),
+        *,
+        room: int | None = None,
+    ) -> None:
+        self.without_room = 0
+        self._standings: dict[int, _Standing] = {}
+        storages: dict[int, torch.UntypedStorage] = {}
+        with torch._C.DisableTorchFunctionSubclass(), _disable_current_modes():
+            for tensor in tensors:
+                self._standings[id(tensor)] = _Standing.of(tensor)
+                for storage in _storages_of(tensor):
+                    storages[storage._cdata] = storage
+            for tensor in bare:
+                if id(tensor) not in self._standings:
+                    self._standings[id(tensor)] = _Standing.of(tensor)
+            self._contents = self._copied(storages.values(), room)
+
+    def _copied(
+        self, storages: Iterable[torch.UntypedStorage], room: int | None
+    ) -> list[tuple[torch.UntypedStorage, _Copy]]:
+        kept: list[tuple[torch.UntypedStorage, _Copy]] = []
+        left = room
+        for storage in sorted(storages, key=torch.UntypedStorage.nbytes):
+            size = storage.nbytes()
+            if left is not None and size > left:
+                self.without_room += size
+                continue
+            if left is not None:
+                left -= size
+            kept.append((storage, _copy(storage)))
+        return kept
+
+    def restore(self) -> bool:
+        """Put back what differs; gives whether anything did, gradients aside."""
+        with (
+            torch._C.DisableTorchFunctionSubclass(),
+            _disable_current_modes(),
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):
+            changed = [standing.restore() for standing in self._standings.values()]
+            changed += [_put_back(storage, copy) for storage, copy in self._contents]
+            for standing in self._standings.values():
+                standing.restore_version()
+        return any(changed)
+
+
+@dataclass(slots=True)
+class _Standing:
+    """How one tensor stands: where its data is, what autograd knows of it."""
+
+    tensor: torch.Tensor
+    kind: type
+    data: torch.Tensor
+    requires_grad: bool
+    leaf: bool
+    grad: torch.Tensor | None
+    hooks: Any
+    after_hooks: Any
+    version: int | None
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> _Standing:
+        leaf = tensor.is_leaf
+        grad = tensor.grad if leaf else None
+        standing = cls(
+            tensor=tensor,
+            kind=type(tensor),
+            data=tensor.detach(),
+            requires_grad=tensor.requires_grad,
+            leaf=leaf,
+            grad=grad,
+            hooks=tensor._backward_hooks,
+            after_hooks=tensor._post_accumulate_grad_hooks if leaf else None,
+            version=None if tensor.is_inference() else tensor._version,
+        )
+        if grad is not None:
+            tensor.grad = None
+        return standing
+
+    def restore(self) -> bool:
+        tensor = self.tensor
+        changed = False
+        if type(tensor) is not self.kind:
+            tensor.__class__ = self.kind  # a lazy module's parameter
+            changed = True
+        if self.leaf and tensor.grad_fn is not None:
+            tensor.detach_()
+            changed = True
+        if not _same_place(tensor, self.data):
+            tensor.data = self.data
+            changed = True
+        if self.leaf:
+            if tensor.requires_grad != self.requires_grad:
+                tensor.requires_grad_(self.requires_grad)
+                changed = True
+            if tensor.grad is not self.grad:
+                tensor.grad = self.grad
+            if tensor._post_accumulate_grad_hooks is not self.after_hooks:
+                tensor._post_accumulate_grad_hooks = self.after_hooks
+        if tensor._backward_hooks is not self.hooks:
+            tensor._backward_hooks = self.hooks
+        return changed
+
+    def restore_version(self) -> None:
+        # What others have kept for their own backward still counts as unchanged.
+        if self.version is not None and self.tensor._version != self.version:
+            torch._C._autograd._unsafe_set_version_counter((self.tensor,), (self.version,))
+
+
+def _same_place(tensor: torch.Tensor, data: torch.Tensor) -> bool:
+    if tensor.layout != data.layout or tensor.shape != data.shape or tensor.dtype != data.dtype:
+        return False
+    if tensor.device != data.device:
+        return False
+    if tensor.layout is torch.strided and (
+        tensor.stride() != data.stride() or tensor.storage_offset() != data.storage_offset()
+    ):
+        return False
+    return [*map(_identity, _storages_of(tensor))] == [*map(_identity, _storages_of(data))]
+
+
+def _identity(storage: torch.UntypedStorage) -> int:
+    return int(storage._cdata)
+
+
+_SPARSE: dict[torch.layout, tuple[str, ...]] = {
+    torch.sparse_coo: ("_indices", "_values"),
+    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
+    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
+}
+
+
+def _storages_of(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
+    """Those that hold a tensor's contents; none for one without memory, or of a library's own."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:
+        parts = [getattr(tensor, name) for name in flatten()[0]]
+        return [storage for part in parts for storage in _storages_of(part)]
+    if tensor.is_meta:
+        return []
+    if tensor.layout is torch.strided:
+        return [tensor.untyped_storage()]
+    parts = [getattr(tensor, name)() for name in _SPARSE.get(tensor.layout, ())]
+    return [part.untyped_storage() for part in parts]
+
+
+# --- contents ------------------------------------------------------------------------------
+
+
+def _copy(storage: torch.UntypedStorage) -> _Copy:
+    """The contents on the host; ``None`` where there is no memory behind it."""
+    size = storage.nbytes()
+    if storage.device.type == "meta" or size == 0:
+        return None
+    if storage.device.type != "cpu":
+        return _on_host(storage)
+    if not storage.data_ptr():
+        return None
+    if size <= _SMALL:
+        return ctypes.string_at(storage.data_ptr(), size)
+    return _new(size).copy_(storage, False)
+
+
+def _put_back(storage: torch.UntypedStorage, copy: _Copy) -> bool:
+    if copy is None:
+        return False
+    size = len(copy) if isinstance(copy, bytes) else copy.nbytes()
+    if storage.nbytes() != size:
+        storage.resize_(size)
+    if isinstance(copy, bytes):
+        if ctypes.string_at(storage.data_ptr(), size) == copy:
+            return False
+        ctypes.memmove(storage.data_ptr(), copy, size)
+        return True
+    if torch.equal(_bytes(_on_host(storage)), _bytes(copy)):
+        return False
+    storage.copy_(copy, False)
+    return True
+
+
+def _on_host(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    if storage.device.type == "cpu":
+        return storage
+    return _new(storage.nbytes()).copy_(storage, False)
+
+
+def _new(size: int) -> torch.UntypedStorage:
+    return torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
+
+
+def _bytes(storage: torch.UntypedStorage) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
