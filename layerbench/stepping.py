@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from layerbench import zoo
 from layerbench.devices import Device
 from layerbench.environment import Environment
-from layerbench.errors import LayerbenchError, ModelRunError
+from layerbench.errors import LayerbenchError, ModelRunError, UsageError
 from layerbench.guards import (
     garbage_collection_off,
     gradients_on,
@@ -28,7 +28,7 @@ from layerbench.instruments.preserve import preserved
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.structure import CallObserver, first_line, module_facts
 from layerbench.instruments.training import Step, StepTimer, TimedStep
-from layerbench.modules import moved, parameters
+from layerbench.modules import modules, moved, parameters
 from layerbench.nested import map_tensors
 from layerbench.progress import Progress, Silent
 from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
@@ -88,6 +88,7 @@ def profile_step(
                 built = zoo.build(workload)
                 moved(built.module, device.torch_device)
             else:
+                _refuse_compiled(subject)
                 built = stack.enter_context(preserved(subject))
             stack.enter_context(mode_set(built.module, True))
             stack.enter_context(gradients_on(True))
@@ -117,6 +118,14 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
         note = f"memory could not be worked out: {error}"
         return record.model_copy(update={"notes": (*record.notes, note)})
     return with_training_memory(record, report)
+
+
+def _refuse_compiled(subject: Built) -> None:
+    if any(module._compiled_call_impl is not None for module in modules(subject.module)):
+        raise UsageError(
+            "a step of a model compiled in place runs as one, so that nothing can be said of its "
+            "modules: hand over the model before it is compiled"
+        )
 
 
 class _Trained:
