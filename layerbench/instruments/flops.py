@@ -3,7 +3,7 @@
 The convention is the one of papers and of torchvision's published figures: matrix products,
 convolutions and attention count, a multiply-add as two. Element-wise functions, normalization,
 pooling, softmax, interpolation and moving data do not. The formulas are those of
-`torch.utils.flop_counter`; what it lacks is added here.
+`torch.utils.flop_counter`, and those in `layerbench.instruments.formulas`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
-from math import prod
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_flop_count
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
+from layerbench.instruments.formulas import HIGHER_ORDER, OWN
 from layerbench.instruments.running import RunningModule
 
-Formula = Callable[[Sequence[Any], Any], int]
-"""FLOPs from an operator's positional arguments and its output."""
+Counted = Callable[[Sequence[Any], dict[str, Any], Any], int]
+"""FLOPs from an operator's positional and keyword arguments and its output."""
 
 
 class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -34,6 +36,8 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Known limitations: what a scripted module fuses is not seen. Attention counts all scores,
     also those that a mask hides.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self, running: RunningModule) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -50,7 +54,9 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:  # noqa: ANN401 - whatever the operator returns
         del types
         given = kwargs or {}
-        formula = _formula(func)
+        if isinstance(func, HigherOrderOperator):
+            return self._run_higher_order(func, args, given)
+        formula = formula_of(func)
         if formula is None and not _free(func):
             # An operator made of others: those are seen instead.
             with self:
@@ -59,10 +65,43 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return output
         output = func(*args, **given)
         if formula is not None:
-            self.flops[self._running.place()] += formula(args, given, output)
-        elif not _free(func):
+            self._count(operator_name(func), formula, args, given, output)
+        elif not _free(func) and _computes(func, output):
             self.uncounted[operator_name(func), self._running.path()] += 1
         return output
+
+    def _run_higher_order(
+        self, func: HigherOrderOperator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - whatever it returns
+        """One that has a formula is counted by it, else what its functions run is seen."""
+        name = str(func._name)
+        own = HIGHER_ORDER.get(name)
+        if own is not None:
+            output = func(*args, **kwargs)
+            self._count(name, lambda a, _, out: own(a, out), args, kwargs, output)
+            return output
+        inside = functions_run(func)
+        if inside is None:
+            self.uncounted[name, self._running.path()] += 1
+            return func(*args, **kwargs)
+        with self:
+            return inside(*args, **kwargs)
+
+    def _count(
+        self,
+        name: str,
+        formula: Counted,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        output: object,
+    ) -> None:
+        """Add an operator's FLOPs; one whose formula does not fit how it was called is listed."""
+        try:
+            flops = formula(args, kwargs, output)
+        except Exception:
+            self.uncounted[name, self._running.path()] += 1
+        else:
+            self.flops[self._running.place()] += flops
 
 
 def operator_name(func: Any) -> str:  # noqa: ANN401 - an OpOverload
@@ -70,9 +109,12 @@ def operator_name(func: Any) -> str:  # noqa: ANN401 - an OpOverload
     return str(func.overloadpacket._qualified_op_name).replace("::", ".")
 
 
-@cache
-def _formula(func: Any) -> Callable[..., int] | None:  # noqa: ANN401 - an OpOverload
-    own = _OWN.get(operator_name(func))
+def formula_of(func: Any) -> Counted | None:  # noqa: ANN401 - an OpOverload
+    """FLOPs of an operator from its arguments, keyword arguments and output; ``None`` without.
+
+    Also one that the user has registered with `torch.utils.flop_counter`.
+    """
+    own = OWN.get(operator_name(func))
     if own is not None:
         return lambda args, _kwargs, output: own(args, output)
     listed = flop_registry.get(func.overloadpacket)
@@ -81,83 +123,56 @@ def _formula(func: Any) -> Callable[..., int] | None:  # noqa: ANN401 - an OpOve
     return lambda args, kwargs, output: int(listed(*args, **kwargs, out_val=output))
 
 
+def functions_run(func: HigherOrderOperator) -> Callable[..., Any] | None:
+    """What runs a higher-order operator's functions one operator after the other, if known."""
+    for key in (torch._C.DispatchKey.CompositeExplicitAutograd, torch._C.DispatchKey.CPU):
+        if key in func.py_kernels:
+            return func.py_kernels[key]
+    return None
+
+
 @cache
 def _free(func: Any) -> bool:  # noqa: ANN401 - an OpOverload
     """Whether an operator does no product that the convention counts."""
-    if torch.Tag.pointwise in func.tags or getattr(func, "is_view", False):
+    if _is_elementwise_or_view(func):
         return True
     namespace, _, name = operator_name(func).partition(".")
     # Not all in-place and out variants carry their operator's tags.
     plain = name.removesuffix("_")
-    return plain in _FREE.get(namespace, ()) or (
-        namespace == "aten" and plain.startswith(_FREE_BEGINNINGS)
+    names = (plain, plain.removesuffix("_backward"))
+    if namespace in _FREE_NAMESPACES or any(one in _FREE.get(namespace, ()) for one in names):
+        return True
+    if namespace == "quantized":
+        return not plain.startswith(("conv", "linear", "matmul", "quantized_"))
+    return namespace == "aten" and (
+        plain.startswith(_FREE_BEGINNINGS) or _is_variant_of_free(func, plain)
     )
 
 
-# --- formulas that torch.utils.flop_counter lacks -----------------------------------------
+def _is_elementwise_or_view(func: Any) -> bool:  # noqa: ANN401 - an OpOverload
+    return torch.Tag.pointwise in func.tags or bool(getattr(func, "is_view", False))
 
 
-def _deform_conv2d(args: Sequence[Any], output: torch.Tensor) -> int:
-    """That of the convolution; finding the bilinear samples is interpolation, which is free."""
-    return conv_flop_count(list(args[0].shape), list(args[1].shape), list(output.shape))
+def _is_variant_of_free(func: Any, plain: str) -> bool:  # noqa: ANN401 - an OpOverload
+    """Whether the operator that this one is an in-place variant of is element-wise or a view."""
+    packet = getattr(torch.ops.aten, plain, None)
+    if packet is None or packet is func.overloadpacket:
+        return False
+    return any(_is_elementwise_or_view(getattr(packet, name)) for name in packet.overloads())
 
 
-def _mv(args: Sequence[Any], _: object) -> int:
-    matrix = next(arg for arg in args if arg.dim() == 2)
-    return 2 * int(matrix.numel())
+def _computes(func: Any, output: object) -> bool:  # noqa: ANN401 - an OpOverload
+    """Whether an operator gives or changes floating-point numbers: else it does no FLOPs."""
+    floating = any(
+        isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+        for leaf in tree_leaves(output)
+    )
+    return floating or func._schema.is_mutable or _is_quantized(output)
 
 
-def _dot(args: Sequence[Any], _: object) -> int:
-    return 2 * int(args[0].numel())
+def _is_quantized(output: object) -> bool:
+    return any(isinstance(leaf, torch.Tensor) and leaf.is_quantized for leaf in tree_leaves(output))
 
-
-def _linear(args: Sequence[Any], output: torch.Tensor) -> int:
-    return 2 * int(output.numel()) * int(args[0].shape[-1])
-
-
-def _addbmm(args: Sequence[Any], _: object) -> int:
-    batch, rows, inner = args[1].shape
-    return 2 * int(batch * rows * inner * args[2].shape[-1])
-
-
-def _sdpa(args: Sequence[Any], _: object) -> int:
-    query, key, value = (arg.shape for arg in args[:3])
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-
-def _attention_layer(batch: int, queries: int, keys: int, width: int) -> int:
-    """In and out projection and the two products with the scores."""
-    projections = 2 * batch * width * width * (2 * queries + 2 * keys)
-    return projections + 4 * batch * queries * keys * width
-
-
-def _native_multi_head_attention(args: Sequence[Any], _: object) -> int:
-    batch, queries, width = args[0].shape
-    return _attention_layer(batch, queries, args[1].shape[1], width)
-
-
-def _transformer_encoder_layer(args: Sequence[Any], _: object) -> int:
-    batch, length, width = args[0].shape
-    hidden = args[14].shape[0]  # ffn_weight_1
-    feed_forward: int = 4 * batch * length * width * hidden
-    return _attention_layer(batch, length, length, width) + feed_forward
-
-
-_OWN: dict[str, Formula] = {
-    "torchvision.deform_conv2d": _deform_conv2d,
-    "aten.mv": _mv,
-    "aten.addmv": _mv,
-    "aten.dot": _dot,
-    "aten.vdot": _dot,
-    "aten.linear": _linear,
-    "aten.mkldnn_linear": _linear,
-    "aten._addmm_activation": lambda args, output: 2 * prod(args[1].shape) * output.shape[-1],
-    "aten.addbmm": _addbmm,
-    "aten._scaled_dot_product_flash_attention_for_cpu": _sdpa,
-    "aten._scaled_dot_product_fused_attention_overrideable": _sdpa,
-    "aten._native_multi_head_attention": _native_multi_head_attention,
-    "aten._transformer_encoder_layer_fwd": _transformer_encoder_layer,
-}
 
 # --- what the convention does not count ---------------------------------------------------
 
@@ -167,60 +182,99 @@ _FREE_BEGINNINGS = (
     "_fused_adam",
     "_fused_sgd",
     "_native_batch_norm",
+    "_scatter",
+    "_sparse_coo_tensor",
+    "_sparse_compressed_tensor",
+    "_sparse_log_softmax",
+    "_sparse_softmax",
+    "_sparse_sum",
+    "_thnn_",
+    "_to_sparse",
     "_upsample",
     "_unsafe_",
     "adaptive_",
     "avg_pool",
     "batch_norm",
+    "binary_cross_entropy",
     "cudnn_batch_norm",
     "embedding",
     "empty",
+    "fake_quantize",
     "fill",
     "fractional_max_pool",
     "full",
     "grid_sampler",
+    "huber_loss",
     "index",
+    "l1_loss",
     "max_pool",
     "max_unpool",
+    "mkldnn_adaptive_avg_pool",
+    "mkldnn_max_pool",
+    "mkldnn_reorder",
+    "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
     "native_batch_norm",
     "native_dropout",
     "native_group_norm",
     "native_layer_norm",
     "new_",
     "ones",
+    "quantize_per",
+    "quantized_batch_norm",
+    "quantized_max_pool",
     "rand",
     "reflection_pad",
     "replication_pad",
     "scatter",
+    "segment_reduce",
     "select",
     "slice",
+    "smooth_l1_loss",
+    "soft_margin_loss",
+    "sparse_resize",
     "unique",
     "upsample_",
     "zero",
 )
 _FREE_IN_ATEN = """
-_assert_async _assert_scalar _conj _fused_dropout _fused_moving_avg_obs_fq_helper
-_fused_rms_norm _local_scalar_dense _log_softmax _log_softmax_backward_data _reshape_alias
-_safe_softmax _softmax _softmax_backward_data _to_copy _unique2 _unsafe_view
-_weight_norm_interface alias all amax amin aminmax any arange argmax argmin argsort
-as_strided bernoulli bincount bucketize cat channel_shuffle clone col2im constant_pad_nd
-copy count_nonzero cummax cumprod cumsum dequantize detach diagonal_copy equal expand_copy
-eye flip floor_divide fold frobenius_norm gather glu hardswish histc im2col is_nonzero
-is_pinned is_same_size item kthvalue lift lift_fresh lift_fresh_copy linalg_vector_norm
-linspace log_softmax logcumsumexp logspace logsumexp masked_fill masked_scatter
-masked_select max mean median min mode multinomial nansum narrow_copy nll_loss2d_backward
-nll_loss2d_forward nll_loss_backward nll_loss_forward nonzero nonzero_static norm normal
-permute_copy pixel_shuffle pixel_unshuffle polar prod put q_per_channel_scales
+_assert_async _assert_scalar _assert_tensor_metadata _coalesce _coalesced _conj
+_convert_indices_from_coo_to_csr _convert_indices_from_csr_to_coo
+_cudnn_init_dropout_state _embedding_bag _empty_affine_quantized
+_empty_per_channel_affine_quantized _fused_dropout _fused_moving_avg_obs_fq_helper
+_fused_rms_norm _indices _jagged_to_padded_dense_forward _local_scalar_dense _log_softmax
+_log_softmax_backward_data _make_per_channel_quantized_tensor
+_make_per_tensor_quantized_tensor _mkldnn_reshape _mkldnn_transpose _nested_from_padded
+_nested_from_padded_and_nested_example _nested_get_values _nested_tensor_from_mask
+_nested_tensor_from_tensor_list _nested_tensor_size _nested_tensor_softmax_with_shape
+_nested_tensor_storage_offsets _nested_view_from_buffer _nested_view_from_buffer_copy
+_pack_padded_sequence _pad_packed_sequence _padded_dense_to_jagged_forward _reshape_alias
+_safe_softmax _sample_dirichlet _softmax _softmax_backward_data _sparse_mask_projection
+_standard_gamma _to_copy _to_cpu _to_dense _transform_bias_rescale_qkv _unique2
+_unsafe_view _weight_norm_interface alias all amax amin aminmax any arange argmax argmin
+argsort as_strided bernoulli bincount binomial block_diag bucketize cat cauchy
+ccol_indices channel_shuffle choose_qparams choose_qparams_optimized clone coalesce col2im
+col_indices concat constant_pad_nd copy copy_sparse_to_sparse count_nonzero crow_indices
+cummax cumprod cumsum dequantize detach diag_embed diagonal_copy diagonal_scatter equal
+expand_copy exponential eye flip floor_divide fold frobenius_norm gather geometric glu
+hardswish histc im2col indices int_repr is_nonzero is_pinned is_same_size item kthvalue
+lift lift_fresh lift_fresh_copy linalg_cross linalg_vector_norm linspace log_normal
+log_softmax logcumsumexp logspace logsumexp masked_fill masked_scatter masked_select max
+mean median min mode multinomial nansum narrow_copy nll_loss2d_backward nll_loss2d_forward
+nll_loss_backward nll_loss_forward nonzero nonzero_static norm normal permute_copy
+pixel_shuffle pixel_unshuffle poisson polar prod put q_per_channel_scales
 quantize_per_tensor random renorm repeat repeat_interleave resize resize_as rms_norm roll
-rot90 rrelu_with_noise scalar_tensor searchsorted set softmax sort split_copy
-split_with_sizes_copy stack std std_mean sum sym_numel sym_size sym_storage_offset
-sym_stride t_copy take to topk trace tril tril_indices triu triu_indices unfold_copy uniform
-unsafe_split unsqueeze_copy var var_mean view_copy where
+rot90 row_indices rrelu_with_noise scalar_tensor searchsorted set softmax sort sparse_mask
+split_copy split_with_sizes_copy stack std std_mean sum swapaxes sym_constrain_range
+sym_constrain_range_for_size sym_numel sym_size sym_storage_offset sym_stride t_copy take
+to to_dense to_mkldnn to_padded_tensor to_sparse topk trace transpose_copy tril
+tril_indices triu triu_indices unfold_copy uniform unsafe_split unsqueeze_copy values var
+var_mean view_copy where
 """.split()  # noqa: SIM905 - a name a line would bury what matters
+_FREE_NAMESPACES = frozenset({"prim", "profiler", "rngprims"})
 _FREE = {
-    "prim": frozenset({"device"}),
     "prims": frozenset({"convert_element_type", "iota"}),
     "torchvision": frozenset({"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}),
-    "quantized": frozenset({"add", "add_relu", "cat", "mul"}),
     "aten": frozenset(_FREE_IN_ATEN),
 }
