@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,7 @@ from layerbench import zoo
 from layerbench.errors import LayerbenchError, ModelRunError
 from layerbench.guards import torch_version
 from layerbench.instruments.attach import mode_set, tensors_replaced
+from layerbench.instruments.fakes import check_shapes_suffice
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.preserve import preserved, preserved_from_stand_ins
@@ -65,6 +67,7 @@ def _on_meta(workload: Workload, subject: Built | None) -> Structure:
         with preserved_from_stand_ins(built, handed_over=False):
             seen = observe(workload, built, propagate=True)
     else:
+        check_shapes_suffice(subject)
         to_meta: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor.to("meta")  # noqa: E731
         args, kwargs = map_tensors((subject.args, subject.kwargs), to_meta)
         with (
@@ -139,7 +142,7 @@ def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Se
     observer = CallObserver(model, modules, running)
     counter = FlopCounter(running)
     try:
-        with mode_set(model, workload.mode == "train"), torch.no_grad(), counter:
+        with mode_set(model, workload.mode == "train"), torch.no_grad(), _unfused(), counter:
             calls = observer.observe(model, built.args, built.kwargs)
     except Exception as error:
         if propagate:
@@ -148,6 +151,20 @@ def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Se
     holdings = _Holdings.of_all(model)
     rows = observed_rows(model, modules, calls)
     return _Seen(modules, rows, calls, holdings, counter)
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Let an encoder run its layers one by one, as it must on the meta device: FLOPs are the same.
+
+    Its fused path drops what a padding mask hides, so that they would depend on how it ran.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _record(

@@ -66,7 +66,7 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that hold its numbers: itself, or indices and values, or what it wraps."""
-    if tensor.layout is torch.strided and type(tensor) in (torch.Tensor, torch.nn.Parameter):
+    if tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor):
         return [tensor]
     try:
         with _unseen():

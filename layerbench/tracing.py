@@ -28,9 +28,11 @@ from layerbench.instruments.storages import (
     WorkspaceRule,
 )
 from layerbench.instruments.structure import CallFacts, CallObserver, module_facts
+from layerbench.instruments.tensors_held import packed_weights
 from layerbench.modules import parameters, submodules_first
 from layerbench.nested import tensors_in
 from layerbench.samples import RowFacts
+from layerbench.tensors import bytes_of
 from layerbench.zoo import Built
 
 LEARNING_RATE = 1e-3
@@ -153,6 +155,8 @@ class _Run:
         """Note what is there before anything runs, in the order in which it is moved there."""
         for parameter in _in_order_of_moving(self._model, "_parameters"):
             self._tracker.add(parameter, "parameters")
+        for _, weight in packed_weights(self._model):
+            self._tracker.add_packed(bytes_of(weight), "parameters")
         for buffer in _in_order_of_moving(self._model, "_buffers"):
             self._tracker.add(buffer, "buffers")
         for tensor in tensors_in((self._built.args, self._built.kwargs)):

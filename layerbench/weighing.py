@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-
-import torch
 
 from layerbench import devices, zoo
 from layerbench.devices import Device
@@ -18,22 +15,16 @@ from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.memory import hold
 from layerbench.instruments.preserve import FreshInputs, preserved, preserved_from_stand_ins
 from layerbench.instruments.resources import resident_set
-from layerbench.modules import named_buffers, named_parameters
-from layerbench.nested import tensors_in
+from layerbench.instruments.tensors_held import HeldTensor, held_tensors, totals
 from layerbench.records import (
     AllocatorFigures,
     MemoryReport,
     ProcessMemory,
-    TensorRow,
-    Totals,
 )
 from layerbench.records.memory import Optimizer
 from layerbench.tracing import RunFailed, Traced, check_optimizer, trace_run
 from layerbench.workload import Workload
 from layerbench.zoo import Built
-
-BLOCK = 512
-"""CUDA's caching allocator hands out multiples of this many bytes."""
 
 
 def weigh(
@@ -66,7 +57,7 @@ def weigh(
         else:
             with preserved(subject) as built:
                 measured = _measure(workload, built, device, optimizer)
-    return _record(workload, optimizer, measured, list(_tensors(built)), room.finish())
+    return _record(workload, optimizer, measured, held_tensors(built), room.finish())
 
 
 def weigh_again(record: MemoryReport) -> MemoryReport:
@@ -100,7 +91,7 @@ def weigh_without_memory(
     kind = environment.device.kind
     built = shapes_of_model(workload)
     if built is not None:
-        tensors = list(_tensors(built))
+        tensors = held_tensors(built)
         with (
             suppress(RunFailed),
             preserved_from_stand_ins(built, handed_over=False),
@@ -143,7 +134,7 @@ def _record(
     workload: Workload,
     optimizer: Optimizer | None,
     measured: _Measured,
-    tensors: list[tuple[TensorRow, int]],
+    tensors: list[HeldTensor],
     environment: Environment,
 ) -> MemoryReport:
     traced = measured.traced
@@ -155,11 +146,11 @@ def _record(
         optimizer=optimizer,
         environment=environment,
         model_type=traced.model_type,
-        tensors=tuple(row for row, _ in tensors),
-        parameters=_totals(tensors, "parameter"),
-        buffers=_totals(tensors, "buffer"),
-        inputs=_totals(tensors, "input"),
-        total=_totals(tensors, "parameter", "buffer", "input"),
+        tensors=tuple(held.row for held in tensors),
+        parameters=totals(tensors, "parameter"),
+        buffers=totals(tensors, "buffer"),
+        inputs=totals(tensors, "input"),
+        total=totals(tensors, "parameter", "buffer", "input"),
         resident_bytes=holding.resident_bytes,
         outside_bytes=holding.outside_bytes,
         peak=holding.peak,
@@ -167,47 +158,4 @@ def _record(
         timeline=holding.timeline,
         process=measured.process,
         allocator=measured.allocator,
-    )
-
-
-def _tensors(built: Built) -> Iterator[tuple[TensorRow, int]]:
-    """Each tensor that is there before the run, with its storage's identity."""
-    model = built.module
-    for name, parameter in named_parameters(model, remove_duplicate=False):
-        yield _tensor(name, "parameter", parameter)
-    for name, buffer in named_buffers(model, remove_duplicate=False):
-        yield _tensor(name, "buffer", buffer)
-    given = list(tensors_in((built.args, built.kwargs)))
-    for number, tensor in enumerate(given, start=1):
-        yield _tensor("input" if len(given) == 1 else f"input {number}", "input", tensor)
-
-
-def _tensor(name: str, role: str, tensor: torch.Tensor) -> tuple[TensorRow, int]:
-    storage = tensor.untyped_storage()
-    row = TensorRow.model_validate(
-        {
-            "name": name,
-            "role": role,
-            "shape": tuple(tensor.shape),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
-            "elements": tensor.numel(),
-            "bytes": storage.nbytes(),
-            "block_bytes": _blocks(storage.nbytes()),
-        }
-    )
-    return row, storage._cdata
-
-
-def _blocks(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
-
-
-def _totals(tensors: Iterable[tuple[TensorRow, int]], *roles: str) -> Totals:
-    by_storage = {storage: row for row, storage in tensors if row.role in roles}
-    rows = list(by_storage.values())
-    return Totals(
-        tensors=len(rows),
-        elements=sum(row.elements for row in rows),
-        bytes=sum(row.bytes for row in rows),
-        block_bytes=sum(row.block_bytes for row in rows),
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
 import layerbench
-from tests.faulty import Case, modules
+from tests.faulty import Case, modules, operators
 from tests.faulty import cases as all_cases
 
-CASES = [*modules.CASES]
+CASES = [*modules.CASES, *operators.CASES]
 TRAINING = [case for case in CASES if case.trains]
 
 
@@ -45,6 +47,62 @@ def test_training_is_taken_apart_and_weighed(case: Case):
 def test_a_prediction_holds_what_the_model_has(case: Case):
     model, args = case.build()
     assert layerbench.estimate_memory(model, args).peak_bytes > 0
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.flops is not None], ids=_named)
+def test_only_what_computes_and_has_no_formula_is_listed(case: Case):
+    assert layerbench.structure(*case.build()).uncounted == ()
+
+
+def test_a_sparse_buffer_has_the_bytes_of_its_indices_and_values():
+    model, args = operators.CASES[0].build()
+    assert layerbench.structure(model, args).buffer_bytes == 80
+    report = layerbench.memory(model, args)
+    assert report.buffers.bytes == 80
+    # Weights, buffer, input; the linear layer's output, zeros to add to, and the sum.
+    assert report.peak.bytes == 60 + 80 + 64 + 3 * 48
+
+
+def test_parameters_that_share_a_storage_have_their_own_bytes_and_are_summed_once():
+    case = next(case for case in CASES if case.name == "parameters that are views")
+    report = layerbench.memory(*case.build())
+    rows = [row.bytes for row in report.tensors if row.role == "parameter"]
+    assert rows == [256, 32]
+    assert (report.parameters.tensors, report.parameters.elements) == (2, 72)
+    assert (report.parameters.bytes, report.parameters.block_bytes) == (288, 512)
+
+
+def test_a_tied_weight_and_its_transpose_are_summed_once():
+    weight = torch.rand(4, 8)
+    model = nn.Module()
+    model.weight = nn.Parameter(weight)
+    model.transposed = nn.Parameter(weight.t())
+    model.forward = lambda x: x @ model.weight @ model.transposed
+    report = layerbench.memory(model, torch.rand(2, 4))
+    assert (report.parameters.bytes, report.parameters.elements) == (128, 32)
+
+
+def test_the_same_input_twice_is_one_in_a_prediction_too():
+    class Adds(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    x = torch.rand(16, 64)
+    for inputs in ((x, x), (x, x.t().t())):
+        for found in (layerbench.estimate_memory, layerbench.memory):
+            made = found(Adds(), inputs)
+            held = (
+                made.by_category if found is layerbench.estimate_memory else made.peak.by_category
+            )
+            assert held["input"] == 4096
+
+
+def test_packed_weights_are_in_the_totals():
+    case = next(case for case in CASES if case.name == "linear layers quantized")
+    report = layerbench.memory(*case.build())
+    # The weight takes a byte for each element, its bias and scales more.
+    assert report.total.bytes >= 4 * 5 + 2 * 4 * 4
+    assert report.resident_bytes >= report.parameters.bytes > 0
 
 
 def test_every_case_has_a_name_of_its_own():

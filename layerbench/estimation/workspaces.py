@@ -15,6 +15,7 @@ import torch
 
 from layerbench.instruments.storages import Taken
 from layerbench.records import Workspace
+from layerbench.tensors import shape_of
 
 MIB = 2**20
 
@@ -256,7 +257,7 @@ def _inside_attention_backward(args: Sequence[Any]) -> Taken:
 def _inside_encoder_layer(args: Sequence[Any]) -> Taken:
     """Attention's, or the hidden layer with its activation, whichever is more; and two norms."""
     source, hidden = args[0], args[14].shape[0]
-    batch, length, width = source.shape
+    batch, length, width = shape_of(source)
     one = batch * length * width * source.element_size()
     inner = batch * length * hidden * source.element_size()
     most = max(5 * one, 2 * one + 2 * inner)

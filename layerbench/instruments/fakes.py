@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -10,8 +11,9 @@ import torch
 from layerbench import zoo
 from layerbench.instruments.attach import tensors_replaced
 from layerbench.instruments.functions import GUARDED
-from layerbench.modules import modules
-from layerbench.nested import map_tensors
+from layerbench.modules import buffers, modules, parameters
+from layerbench.nested import map_tensors, tensors_in
+from layerbench.tensors import is_plain, storage_of
 from layerbench.workload import Workload
 from layerbench.zoo import Built
 
@@ -27,7 +29,7 @@ def shapes_of_model(workload: Workload) -> Built | None:
     except Exception:
         return None  # a real build says what is wrong, if anything is
     fused = any(isinstance(module, GUARDED) for module in modules(built.module))
-    return None if fused else built
+    return None if fused or _why_shapes_do_not_suffice(built) else built
 
 
 def fake_tensors() -> AbstractContextManager[object]:
@@ -48,10 +50,61 @@ def without_memory(
         device: such as ``cpu``, ``cuda`` or ``meta``.
         mode: stays on for the block; `fake_tensors` if ``None``.
     """
+    check_shapes_suffice(built)
+    with mode or fake_tensors():
+        fakes = _Fakes(built, device)
+        with tensors_replaced(built.module, fakes.of):
+            args, kwargs = map_tensors((built.args, built.kwargs), fakes.of)
+            yield Built(built.module, args, kwargs)
 
-    def fake(tensor: torch.Tensor) -> torch.Tensor:
-        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
-    with mode or fake_tensors(), tensors_replaced(built.module, fake):
-        args, kwargs = map_tensors((built.args, built.kwargs), fake)
-        yield Built(built.module, args, kwargs)
+class _Fakes:
+    """Tensors without memory; those whose models share a storage share one, too."""
+
+    def __init__(self, built: Built, device: str) -> None:
+        self._device = device
+        self._storages: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+        self._sharing = Counter(
+            storage._cdata
+            for tensor in _all_tensors(built)
+            if (storage := storage_of(tensor)) is not None
+        )
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What stands in for a tensor."""
+        storage, kind, where = storage_of(tensor), tensor.dtype, self._device
+        if storage is None or self._sharing[storage._cdata] < 2:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=kind, device=where)
+        key = (storage._cdata, kind)
+        if key not in self._storages:
+            elements = storage.nbytes() // tensor.element_size()
+            self._storages[key] = torch.empty(elements, dtype=kind, device=where)
+        return self._storages[key].as_strided(
+            tensor.shape, tensor.stride(), tensor.storage_offset()
+        )
+
+
+class ShapesDoNotSuffice(Exception):
+    """A model has what tensors without memory cannot stand in for."""
+
+
+def check_shapes_suffice(built: Built) -> None:
+    """Raise `ShapesDoNotSuffice` for a model that has to run on its own tensors."""
+    reason = _why_shapes_do_not_suffice(built)
+    if reason is not None:
+        raise ShapesDoNotSuffice(reason)
+
+
+def _why_shapes_do_not_suffice(built: Built) -> str | None:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules(built.module)):
+        # Its interpreter would compile itself anew for what it saw first.
+        return "a part of it is scripted or traced"
+    if not all(is_plain(tensor) for tensor in _all_tensors(built)):
+        return "a tensor of it is sparse, nested or quantized"
+    return None
+
+
+def _all_tensors(built: Built) -> Iterator[torch.Tensor]:
+    yield from parameters(built.module)
+    yield from buffers(built.module)
+    yield from {id(tensor): tensor for tensor in tensors_in((built.args, built.kwargs))}.values()

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from layerbench.instruments.formulas import HIGHER_ORDER, OWN
+from layerbench.instruments.operators import functions_run, operator_name
 from layerbench.instruments.running import RunningModule
 
 Counted = Callable[[Sequence[Any], dict[str, Any], Any], int]
@@ -74,7 +75,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: HigherOrderOperator, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - whatever it returns
         """One that has a formula is counted by it, else what its functions run is seen."""
-        name = str(func._name)
+        name = operator_name(func)
         own = HIGHER_ORDER.get(name)
         if own is not None:
             output = func(*args, **kwargs)
@@ -104,11 +105,6 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops[self._running.place()] += flops
 
 
-def operator_name(func: Any) -> str:  # noqa: ANN401 - an OpOverload
-    """``aten.convolution``: the operator without its overload."""
-    return str(func.overloadpacket._qualified_op_name).replace("::", ".")
-
-
 def formula_of(func: Any) -> Counted | None:  # noqa: ANN401 - an OpOverload
     """FLOPs of an operator from its arguments, keyword arguments and output; ``None`` without.
 
@@ -121,14 +117,6 @@ def formula_of(func: Any) -> Counted | None:  # noqa: ANN401 - an OpOverload
     if listed is None:
         return None
     return lambda args, kwargs, output: int(listed(*args, **kwargs, out_val=output))
-
-
-def functions_run(func: HigherOrderOperator) -> Callable[..., Any] | None:
-    """What runs a higher-order operator's functions one operator after the other, if known."""
-    for key in (torch._C.DispatchKey.CompositeExplicitAutograd, torch._C.DispatchKey.CPU):
-        if key in func.py_kernels:
-            return func.py_kernels[key]
-    return None
 
 
 @cache

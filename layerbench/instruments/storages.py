@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from layerbench.instruments.calls import CallTree
+from layerbench.instruments.operators import functions_run, operator_name
 from layerbench.instruments.running import OUTSIDE, RunningModule
 from layerbench.records import Category, Phase
+from layerbench.tensors import bytes_of, parts_of, storage_of
 
 
 @dataclass(slots=True)
@@ -122,6 +125,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     dispatcher.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(
         self,
         running: RunningModule,
@@ -137,7 +142,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._running = running
         self._device = device
         self._workspace = workspace
-        self._alive: dict[int, tuple[weakref.ref[torch.UntypedStorage], Allocation]] = {}
+        self._alive: dict[int, tuple[weakref.ref[_Holder], Allocation]] = {}
         self._lasting: dict[str, Allocation] = {}
         self._now = 0
 
@@ -153,12 +158,17 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             # Fake tensors ask for their device as an operator, more often than all others.
             return _device(args[0])
         given = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            inside = functions_run(func)
+            if inside is not None:
+                with self:
+                    return inside(*args, **given)
         place, phase = self._running.place(), self.phase
         begin = self._tick()
         output = func(*args, **given)
-        name = str(func.overloadpacket._qualified_op_name).replace("::", ".")
+        name = operator_name(func)
         for leaf in tree_leaves(output):
-            if isinstance(leaf, torch.Tensor):
+            if isinstance(leaf, torch.Tensor) and not _is_view_without_storage(func, leaf):
                 self._see(leaf, place, phase, name, "activations")
         if self._workspace is not None:
             for taken in self._workspace(func, args, given, output):
@@ -168,17 +178,25 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def add(self, tensor: torch.Tensor, category: Category) -> None:
         """Note a tensor that is there already, or say what one is for."""
-        known = self._known(tensor)
-        if known is not None:
-            known.category = category
-        else:
-            self._see(tensor, OUTSIDE, self.phase, "", category)
+        for part in parts_of(tensor):
+            known = self._known(part)
+            if known is not None:
+                known.category = category
+            else:
+                self._see_part(part, OUTSIDE, self.phase, "", category)
+
+    def add_packed(self, size: int, category: Category) -> None:
+        """Note memory that a library holds for as long as the model is there."""
+        self.trace.allocations.append(
+            Allocation(size, None, self.phase, "", category, self._tick(), place=OUTSIDE)
+        )
 
     def leave_out(self, tensor: torch.Tensor) -> None:
         """Count a tensor as nothing: it would lie elsewhere."""
-        known = self._known(tensor)
-        if known is not None:
-            known.bytes = 0
+        for part in parts_of(tensor):
+            known = self._known(part)
+            if known is not None:
+                known.bytes = 0
 
     def mark(self, name: str) -> None:
         """Name this moment."""
@@ -205,10 +223,10 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             allocation.born = self.trace.marks.get(LOADED, 0)
         return self.trace
 
-    def _known(self, tensor: torch.Tensor) -> Allocation | None:
-        storage = _storage(tensor)
-        entry = None if storage is None else self._alive.get(storage._cdata)
-        return entry[1] if entry is not None and entry[0]() is storage else None
+    def _known(self, part: torch.Tensor) -> Allocation | None:
+        key, holder, _ = _memory(part)
+        entry = self._alive.get(key)
+        return entry[1] if entry is not None and entry[0]() is holder else None
 
     def _see(
         self,
@@ -218,14 +236,22 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operator: str,
         category: Category,
     ) -> None:
+        for part in parts_of(tensor):
+            self._see_part(part, place, phase, operator, category)
+
+    def _see_part(
+        self,
+        tensor: torch.Tensor,
+        place: int | None,
+        phase: Phase,
+        operator: str,
+        category: Category,
+    ) -> None:
         if self._device is not None and _device(tensor).type != self._device:
             return
-        storage = _storage(tensor)
-        if storage is None:
-            return
-        key, size = storage._cdata, storage.nbytes()
+        key, holder, size = _memory(tensor)
         entry = self._alive.get(key)
-        if entry is not None and entry[0]() is storage:
+        if entry is not None and entry[0]() is holder:
             if entry[1].bytes == size:
                 return
             # Resized in place, as an ``out=`` variant does: the old memory is given back.
@@ -234,7 +260,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             size, self._owner(place), phase, operator, category, self._tick(), place=place
         )
         self.trace.allocations.append(allocation)
-        self._alive[key] = (weakref.ref(storage, _Ending(self, key, allocation)), allocation)
+        self._alive[key] = (weakref.ref(holder, _Ending(self, key, allocation)), allocation)
 
     def _take(self, taken: Taken, place: int | None, phase: Phase, operator: str) -> None:
         if taken.lasting in self._lasting:
@@ -297,9 +323,20 @@ def _device(tensor: torch.Tensor) -> torch.device:
     return tensor.device if fake is None else fake
 
 
-def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
-    """The tensor's storage; ``None`` for tensors without one (sparse, quantized packs, mkldnn)."""
-    try:
-        return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
-        return None
+_Holder = torch.UntypedStorage | torch.Tensor
+"""What lives as long as the memory."""
+
+
+def _memory(tensor: torch.Tensor) -> tuple[int, _Holder, int]:
+    """What identifies a tensor's memory, what lives as long as it, and its bytes.
+
+    That is the storage; a tensor without one (mkldnn) stands for itself.
+    """
+    storage = storage_of(tensor)
+    if storage is None:
+        return id(tensor), tensor, bytes_of(tensor)
+    return storage._cdata, storage, storage.nbytes()
+
+
+def _is_view_without_storage(func: Any, tensor: torch.Tensor) -> bool:  # noqa: ANN401
+    return bool(getattr(func, "is_view", False)) and storage_of(tensor) is None

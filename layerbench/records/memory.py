@@ -44,7 +44,13 @@ Optimizer = Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "adagrad"]
 
 
 class TensorRow(Frozen):
-    """One tensor that is there before the model runs."""
+    """One tensor that is there before the model runs.
+
+    Attributes:
+        bytes: of its elements; of a sparse tensor, those of indices and values.
+        block_bytes: of the storages that it lies in.
+        note: what kind of tensor it is, where it is no plain one.
+    """
 
     name: Path
     role: Literal["parameter", "buffer", "input"]
@@ -57,7 +63,7 @@ class TensorRow(Frozen):
 
 
 class Totals(Frozen):
-    """Sums over tensors, a storage that several share counted once."""
+    """Sums over tensors, what several share counted once."""
 
     tensors: Count
     elements: Count

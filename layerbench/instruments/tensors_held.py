@@ -1,0 +1,151 @@
+"""The tensors that a model and its inputs hold before anything runs: their rows, and their sums.
+
+Several tensors may share a storage: a row has the bytes of its own elements, and a sum counts what
+is distinct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from layerbench.modules import join, named_buffers, named_modules, named_parameters
+from layerbench.nested import tensors_in
+from layerbench.records import TensorRow, Totals
+from layerbench.tensors import bytes_of, parts_of, shape_of, storage_of
+from layerbench.zoo import Built
+
+BLOCK = 512
+"""CUDA's caching allocator hands out multiples of this many bytes."""
+
+Role = Literal["parameter", "buffer", "input"]
+PACKED = "packed by a library"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A tensor's place in a storage, from its first byte to its last."""
+
+    storage: int
+    begin: int
+    end: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class HeldTensor:
+    """A tensor's row, and what tells whether it is another's, or shares memory with it."""
+
+    row: TensorRow
+    identity: tuple[object, ...]
+    pieces: tuple[_Piece, ...]
+
+
+def held_tensors(built: Built) -> list[HeldTensor]:
+    """A row for each parameter and buffer by every name it has, and for each input."""
+    model = built.module
+    held = [_held(*named, "parameter") for named in named_parameters(model, remove_duplicate=False)]
+    held += [_held(*named, "parameter", PACKED) for named in packed_weights(model)]
+    held += [_held(*named, "buffer") for named in named_buffers(model, remove_duplicate=False)]
+    given = list(tensors_in((built.args, built.kwargs)))
+    names = ["input"] if len(given) == 1 else [f"input {n}" for n in range(1, len(given) + 1)]
+    return held + [_held(*named, "input") for named in zip(names, given, strict=True)]
+
+
+def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights that a library has packed into an object of its own, as a quantized layer's.
+
+    They are neither parameters nor buffers. Given as they come out of the object: copies.
+    """
+    seen: set[int] = set()
+    for path, module in named_modules(model):
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name, value in vars(module).items():
+            if isinstance(value, torch.ScriptObject) and id(value) not in seen:
+                seen.add(id(value))
+                yield from _unpacked(join(path, name), value)
+
+
+def _unpacked(name: str, packed: torch.ScriptObject) -> Iterator[tuple[str, torch.Tensor]]:
+    try:
+        inside = list(tensors_in(packed.__getstate__()))
+    except Exception:
+        return
+    for number, tensor in enumerate(inside):
+        yield (name if len(inside) == 1 else f"{name}.{number}"), tensor
+
+
+def _held(name: str, tensor: torch.Tensor, role: Role, note: str = "") -> HeldTensor:
+    pieces = tuple(_piece(part) for part in parts_of(tensor))
+    row = TensorRow(
+        name=name,
+        role=role,
+        shape=shape_of(tensor),
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        elements=tensor.numel(),
+        bytes=bytes_of(tensor),
+        block_bytes=sum(piece.blocks for piece in pieces),
+        note=note or _kind(tensor),
+    )
+    identity = (*((piece.storage, piece.begin) for piece in pieces), row.shape, _strides(tensor))
+    return HeldTensor(row, identity, pieces)
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    """What kind of tensor it is, where it is no plain one."""
+    if tensor.is_nested:
+        return "nested"
+    return "" if tensor.layout is torch.strided else str(tensor.layout).removeprefix("torch.")
+
+
+def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tensor.stride() if tensor.layout is torch.strided and not tensor.is_nested else ()
+
+
+def _piece(tensor: torch.Tensor) -> _Piece:
+    storage, size = storage_of(tensor), bytes_of(tensor)
+    if storage is None:
+        return _Piece(id(tensor), 0, size, _blocks(size))
+    if tensor.is_nested:
+        return _Piece(storage._cdata, 0, size, _blocks(storage.nbytes()))
+    item = tensor.element_size()
+    last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = int(tensor.storage_offset()) * item
+    end = begin + (last + 1) * item if tensor.numel() else begin
+    return _Piece(storage._cdata, begin, end, _blocks(storage.nbytes()))
+
+
+def _blocks(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def totals(held: Iterable[HeldTensor], *roles: Role) -> Totals:
+    """Sums over the tensors of some roles, what several share counted once."""
+    distinct = {one.identity: one for one in held if one.row.role in roles}
+    pieces = {piece for one in distinct.values() for piece in one.pieces}
+    elements = sum(one.row.elements for one in distinct.values())
+    own = sum(one.row.bytes for one in distinct.values())
+    covered = sum(end - begin for begin, end in _union(pieces))
+    return Totals(
+        tensors=len(distinct),
+        # Views of the same bytes have the same elements.
+        elements=elements * covered // own if covered < own else elements,
+        bytes=min(own, covered),
+        block_bytes=sum({piece.storage: piece.blocks for piece in pieces}.values()),
+    )
+
+
+def _union(pieces: Iterable[_Piece]) -> Iterator[tuple[int, int]]:
+    """The stretches of bytes that pieces cover; those of different storages stay apart."""
+    storage, begin, end = None, 0, 0
+    for piece in sorted(pieces, key=lambda piece: (piece.storage, piece.begin)):
+        if piece.storage != storage or piece.begin > end:
+            yield begin, end
+            storage, begin, end = piece.storage, piece.begin, piece.end
+        end = max(end, piece.end)
+    yield begin, end

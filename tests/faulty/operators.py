@@ -1,0 +1,130 @@
+"""Operators and tensors of kinds that are easily forgotten: sparse, packed, recurrent, fused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from tests.faulty import Case
+
+Built = tuple[nn.Module, tuple[Any, ...]]
+
+
+class _Adjacency(nn.Module):
+    """A graph layer: a sparse matrix of 4 stored elements, kept as a buffer."""
+
+    def __init__(self, layout: torch.layout) -> None:
+        super().__init__()
+        self.lin = nn.Linear(4, 3)
+        self.register_buffer("a", torch.eye(4).to_sparse(layout=layout))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sparse.mm(self.a, self.lin(x))
+
+
+def _adjacency(layout: torch.layout) -> Built:
+    return _Adjacency(layout), (torch.rand(4, 4),)
+
+
+class _Sees(nn.Module):
+    """Looks at a value first, so that shapes alone do not suffice."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | None:
+        if float(x.sum()) < 0:
+            return None
+        output = self.inner(x)
+        return output[0] if isinstance(output, tuple) else output
+
+
+class _Packs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(4, 3, bidirectional=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rnn(pack_padded_sequence(x, [5, 3]))[0].data
+
+
+def _encoder() -> Built:
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    padding = torch.zeros(2, 6, dtype=torch.bool)
+    padding[1, 4:] = True
+    return nn.TransformerEncoder(layer, 1).eval(), (torch.rand(2, 6, 16), None, padding)
+
+
+class _Views(nn.Module):
+    """Weight and bias are parts of one flat tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        flat = torch.rand(72)
+        self.weight = nn.Parameter(flat[:64].view(8, 8))
+        self.bias = nn.Parameter(flat[64:])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
+class _Grouped(nn.Module):
+    """Eight heads of the query share two of key and value."""
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, k, enable_gqa=True)
+
+
+def _quantized(module: nn.Module, kind: type[nn.Module], *args: Any) -> Built:
+    return torch.ao.quantization.quantize_dynamic(nn.Sequential(module), {kind}), args
+
+
+_LSTM_TOKEN = 2 * 4 * 6 * (8 + 6)
+_GRU_TOKEN = 2 * 2 * 3 * 3 * (4 + 3)
+_ENCODER = 4 * 2 * 12 * 16 * 16 + 4 * 2 * 6 * 6 * 16 + 4 * 12 * 16 * 32
+
+CASES = [
+    Case("a sparse buffer", lambda: _adjacency(torch.sparse_coo), 15, 2 * 48 + 2 * 4 * 3),
+    Case("a buffer of compressed rows", lambda: _adjacency(torch.sparse_csr), 15, 2 * 48 + 24),
+    Case("an encoder with a padding mask", _encoder, 2224, _ENCODER),
+    Case("an lstm", lambda: (nn.LSTM(8, 6), (torch.rand(5, 3, 8),)), 384, 15 * _LSTM_TOKEN),
+    Case(
+        "an lstm after a look at a value",
+        lambda: (_Sees(nn.LSTM(8, 6)), (torch.rand(5, 3, 8),)),
+        384,
+        15 * _LSTM_TOKEN,
+    ),
+    Case("a packed sequence", lambda: (_Packs(), (torch.rand(5, 2, 4),)), 162, 8 * _GRU_TOKEN),
+    Case("parameters that are views", lambda: (_Views(), (torch.rand(4, 8),)), 72, 512),
+    Case(
+        "attention with grouped queries",
+        lambda: (_Grouped(), (torch.rand(1, 8, 5, 4), torch.rand(1, 2, 7, 4))),
+        0,
+        4 * 8 * 5 * 7 * 4,
+        trains=False,
+    ),
+    Case(
+        "a bilinear layer",
+        lambda: (nn.Bilinear(4, 3, 2), (torch.rand(5, 4), torch.rand(5, 3))),
+        26,
+        2 * 5 * 2 * 4 * 3 + 2 * 5 * 2 * 3,
+    ),
+    Case(
+        "linear layers quantized",
+        lambda: _quantized(nn.Linear(4, 5), nn.Linear, torch.rand(2, 4)),
+        0,
+        80,
+        trains=False,
+    ),
+    Case(
+        "an lstm quantized",
+        lambda: _quantized(nn.LSTM(8, 6), nn.LSTM, torch.rand(5, 3, 8)),
+        0,
+        15 * _LSTM_TOKEN,
+        trains=False,
+    ),
+]  # fmt: skip
