@@ -8,7 +8,6 @@ a model may be nested deeper than Python's stack.
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -218,42 +217,3 @@ def apply_to_tensors(model: nn.Module, change: Callable[[torch.Tensor], torch.Te
     """As ``model._apply(change)``, which `torch.nn.Module.to` is made of."""
     for module in submodules_first(model):
         type(module)._apply(module, change, recurse=False)  # type: ignore[no-untyped-call]
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """A copy of the model, with parameters that an optimizer takes.
-
-    Those of a scripted or traced module come out of `copy.deepcopy` as results of a computation;
-    without gradients they come out as leaves, and what was lost is put back.
-
-    Raises:
-        Exception: whatever `copy.deepcopy` raises for what cannot be copied.
-    """
-    import torch
-
-    originals = list(modules(model))
-    if not any(isinstance(module, torch.jit.ScriptModule) for module in originals):
-        return copy.deepcopy(model)
-    with torch.no_grad():
-        twin = copy.deepcopy(model)
-    pairs = list(zip(originals, modules(twin), strict=True))
-    # What scripted modules share with others must be one tensor in the copy, too.
-    twins: dict[int, torch.Tensor] = {}
-    for scripted in (False, True):
-        for original, module in pairs:
-            if isinstance(original, torch.jit.ScriptModule) is scripted:
-                _tie(original, module, twins)
-    return twin
-
-
-def _tie(original: nn.Module, twin: nn.Module, twins: dict[int, torch.Tensor]) -> None:
-    for table in ("_parameters", "_buffers"):
-        theirs = getattr(twin, table)
-        for name, tensor in getattr(original, table).items():
-            if tensor is None:
-                continue
-            known = twins.setdefault(id(tensor), theirs[name])
-            if known is not theirs[name]:
-                theirs[name] = known
-            elif tensor.is_leaf:
-                known.requires_grad_(tensor.requires_grad)
