@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
+import mmap
 import os
 import signal
 import subprocess
@@ -16,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from layerbench.errors import UsageError
+from layerbench.errors import DeviceUnavailable, UsageError
 from layerbench.records import Structure, StructureRow
 from layerbench.service import child
 from layerbench.service.found import Found, Known
@@ -24,7 +26,10 @@ from layerbench.workload import Workload
 from tests.sample_profiles import environment, layered
 
 DIFFERENT = 600
-WORKS = ("quick", "hang", "stubborn", "segv", "kill", "exit", "memory", "refuse", "chatty", "brief")
+WORKS = (
+    "quick", "hang", "stubborn", "segv", "kill", "exit", "memory", "refuse", "chatty", "brief",
+    "shared", "malformed", "infinite", "unsteady",
+)  # fmt: skip
 NAMES = [*WORKS, *(f"quick{number}" for number in range(DIFFERENT)), "slow", "told"]
 # Every measurement leaves a line here: its process.
 STARTED = "LAYERBENCH_TEST_STARTED"
@@ -34,7 +39,9 @@ DRAWN = "LAYERBENCH_TEST_DRAWN"
 SCRIPT = "LAYERBENCH_TEST_SCRIPT"
 
 
-def listed(_asked: dict[str, Any]) -> dict[str, Any]:
+def listed(asked: dict[str, Any]) -> dict[str, Any]:
+    if asked["device"] == "evil":
+        raise DeviceUnavailable("no device 'evil' on this machine")
     models = {"classification": NAMES, "detection": ["detector"], "instance": []}
     return {
         "device": "cpu",
@@ -106,6 +113,12 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
     _behave(name.rstrip("0123456789"))
     training = asked["question"]["application_type"] == "training"
     time_of = Known(value=0.5, low=0.4, high=0.6)
+    if name == "malformed":
+        return {"parameters": "many"}
+    if name == "infinite":
+        return {"forward": {"value": math.inf}}
+    if name == "unsteady":
+        time_of = Known(value=0.5, low=4.5e-05, high=426.0)
     return Found(
         parameters=10,
         steps=5,
@@ -144,6 +157,11 @@ def _behave(work: str) -> None:
         os._exit(0)
     elif work == "memory":
         bytearray(4 * 2**30)
+    elif work == "shared":
+        shared = mmap.mmap(-1, 400 * 2**20)
+        for page in range(0, len(shared), mmap.PAGESIZE):
+            shared[page] = 1
+        time.sleep(1000)
     elif work == "refuse":
         raise UsageError("this model\ntakes no such image")
     elif work == "chatty":

@@ -225,7 +225,10 @@ def test_long_bodies_and_bodies_of_unknown_length(client):
         ("kill", 502, "ended by SIGKILL"),
         ("exit", 502, "ended with status 0 and no answer"),
         ("memory", 422, "not enough memory"),
+        ("shared", 422, "shared memory included"),
         ("refuse", 422, "this model takes no such image"),
+        ("malformed", 502, "found what is no result"),
+        ("infinite", 502, "found what is no result"),
         ("hang", 504, "took longer than 1 s"),
         ("stubborn", 504, "took longer than 1 s"),
     ],
@@ -234,8 +237,10 @@ def test_a_measurement_that_fails_says_why_and_the_next_succeeds(
     serving, started, monkeypatch, work, status, says
 ):
     monkeypatch.setattr("layerbench.service.children.GRACE_S", 0.2)
+    monkeypatch.setattr("layerbench.service.children.LOOK_S", 0.1)
     deadline = 1.0 if status == 504 else 60.0
-    with serving(deadline=deadline, memory=2**30) as client:
+    memory = 300 * 2**20 if work == "shared" else 2**30
+    with serving(deadline=deadline, memory=memory) as client:
         answer = client.post(RESOURCE, json=question(work))
         assert (answer.status_code, says in answer.json()["detail"]) == (status, True)
         if status != 504:
@@ -548,6 +553,80 @@ def test_a_store_that_another_program_holds(client, tmp_path):
     assert client.get(RESULTS).json() == []
 
 
+def test_a_job_that_another_program_changes_ends_for_those_who_wait(client, started, tmp_path):
+    client.get("/api/v1/models")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.post, RESOURCE, json=question("slow"))
+        until(started)
+        # As a second server does that takes it for one of a server before.
+        other = Database(tmp_path / "service.db")
+        assert other.interrupt_open("the server ended") == 1
+        other.close()
+        answer = waiting.result(timeout=20)
+    assert answer.status_code == 503
+    assert "another program changed the store" in answer.json()["detail"]
+    assert client.post(RESOURCE, json=question("slow")).status_code == 200
+
+
+def test_a_result_that_is_damaged_is_measured_anew(client, started, tmp_path):
+    other = sqlite3.connect(tmp_path / "service.db", isolation_level=None)
+    for number, change in enumerate(("'{'", "'[]'", "json_set(found, '$.forward.value', 9e999)")):
+        client.post(RESOURCE, json=question())
+        client.post(RESOURCE, json=question("quick1"))
+        other.execute(f"UPDATE results SET found = {change} WHERE question LIKE '%\"quick\"%'")
+        listed = client.get(RESULTS)
+        assert (listed.status_code, len(listed.json())) == (200, 1)
+        answer = client.post(RESOURCE, json=question())
+        assert (answer.status_code, answer.json()["about"]["stored"]) == (200, False)
+        assert len(started()) == 3 + number
+    other.close()
+
+
+def test_a_store_that_is_removed(client, tmp_path):
+    assert client.post(RESOURCE, json=question()).status_code == 200
+    (tmp_path / "service.db").unlink()
+    answer = client.get("/health/ready")
+    assert (answer.status_code, "removed or replaced" in answer.json()["detail"]) == (503, True)
+    # What is known is answered, and nothing is measured that would be lost.
+    assert client.post(RESOURCE, json=question()).status_code == 200
+    assert client.post(RESOURCE, json=question("quick1")).status_code == 503
+    assert client.get("/health/live").status_code == 200
+
+
+def test_a_device_that_another_process_holds(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs_module, "HELD_S", 0.1)
+    client.get("/api/v1/models")
+    with FileLock(tmp_path / "layerbench-cpu.lock"):
+        job = client.post(RESOURCE, json=question(), headers=ASYNC).json()["id"]
+        until(lambda: client.get("/health/ready").status_code == 503)
+        assert "layerbench-cpu.lock" in client.get("/health/ready").json()["detail"]
+    assert ended(client, job)["state"] == "done"
+    assert client.get("/health/ready").status_code == 200
+
+
+def test_a_deadline_says_that_another_process_held_the_device(serving, tmp_path):
+    with serving(deadline=2.0) as client, FileLock(tmp_path / "layerbench-cpu.lock"):
+        detail = client.post(RESOURCE, json=question()).json()["detail"]
+    assert re.search("longer than 2 s.*another process held the device for [12] s of it", detail)
+
+
+def test_a_lock_that_cannot_be_taken(serving, tmp_path):
+    (tmp_path / "layerbench-cpu.lock").mkdir()
+    with serving() as client:
+        answer = client.post(RESOURCE, json=question())
+    assert (answer.status_code, "cannot be taken" in answer.json()["detail"]) == (422, True)
+
+
+def test_where_all_connections_wait_a_job_is_given(serving, started, monkeypatch):
+    monkeypatch.setattr(jobs_module, "WAITING_SHARE", 0.0)
+    with serving() as client:
+        answer = client.post(RESOURCE, json=question("slow"))
+        assert answer.status_code == 202
+        news = client.get(f"/api/v1/jobs/{answer.json()['id']}/events")
+        assert (news.status_code, news.headers["Retry-After"]) == (503, "5")
+        assert ended(client, answer.json()["id"])["state"] == "done"
+
+
 KILLED = """
 import os, signal, sqlite3, sys
 from pathlib import Path
@@ -639,21 +718,6 @@ def test_a_server_that_is_ended_while_it_measures(tmp_path, started, ending):
             assert "the server" in job["reason"]
         # The device is free again.
         assert httpx.post(url + RESOURCE, json=question(), timeout=30).status_code == 200
-
-
-def test_a_server_is_ended_while_somebody_waits_for_an_answer(tmp_path, started):
-    lines: list[str] = []
-    with server(tmp_path, lines=lines) as (process, url), ThreadPoolExecutor(1) as pool:
-        pool.submit(httpx.post, url + RESOURCE, json=question("hang"), timeout=60)
-        until(started)
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
-    assert Database(tmp_path / "service.db").count("interrupted") == 1
-    # What it says of itself is JSON, a line each; what it does not expect, uvicorn says.
-    said = [json.loads(line) for line in lines if line.startswith("{")]
-    assert said[0]["event"] == "listening"
-    assert said[0]["documentation"] == f"{url}/docs"
-    assert said[-1]["state"] == "interrupted"
 
 
 def test_bodies_of_two_lengths(tmp_path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from layerbench.cli import _endings
+from layerbench.errors import UsageError
 
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
 ENVIRONMENT = "LAYERBENCH"
@@ -51,7 +53,7 @@ def main() -> NoReturn:
             groups[group].callback()(_about)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         owner = groups[group] if rest else app
-        owner.command(rest or name, help=file.command.__doc__)(_with_traceback(file.command))
+        owner.command(rest or name, help=file.command.__doc__)(_offered(file))
     _invoke(app)
 
 
@@ -70,7 +72,7 @@ def run(verb: str) -> NoReturn:
     """One verb as a script of its own: ``python timer.py ...``."""
     file = importlib.import_module(f"{__name__}.{verb}")
     app = _application(f"{ENVIRONMENT}_{verb.upper()}")
-    app.command(help=file.command.__doc__)(_with_traceback(file.command))
+    app.command(help=file.command.__doc__)(_offered(file))
     _invoke(app)
 
 
@@ -93,6 +95,11 @@ def options_of(verb: str, words: list[str]) -> tuple[dict[str, Any], set[str]]:
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
     return dict(context.params), given
+
+
+def _offered(file: ModuleType) -> Callable[..., Any]:
+    """A verb as the command line runs it."""
+    return _with_traceback(_with_amounts(file.command))
 
 
 def _with_traceback(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,6 +153,20 @@ def _variables_unsaid(command: Any) -> None:  # noqa: ANN401 - typer's own copy 
         option.show_envvar = False
     for further in getattr(command, "commands", {}).values():
         _variables_unsaid(further)
+
+
+def _with_amounts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse what Python takes for a number, and what is no amount of anything: nan, inf, -1."""
+
+    @wraps(command)
+    def checked(**given: Any) -> Any:  # noqa: ANN401 - a verb's options, and what it returns
+        for name, value in given.items():
+            if isinstance(value, float) and not 0 <= value < math.inf:
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} takes a number from 0 on, not {value:g}")
+        return command(**given)
+
+    return checked
 
 
 def _invoke(app: typer.Typer) -> NoReturn:

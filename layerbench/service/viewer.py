@@ -215,6 +215,8 @@ def _what(job: Job) -> str | None:
 async def job_events(id: JobId, jobs: JobsOf) -> Response:
     """What happens to a job, as it happens: first what is known, then what is new."""
     there(jobs.job(id))
+    if jobs.crowded:
+        return problem(503, "too many listen already: come again later", **RETRY)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(_told(id, jobs), media_type=STREAM, headers=headers)
 
