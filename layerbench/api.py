@@ -692,6 +692,7 @@ def measure_live(
 
     Raises:
         ComparisonError: inputs of different shapes.
+        UntrustedError: ``strict``, and the machine was too busy to tell.
         LayerbenchError: as `profile`.
     """
     check_same_input(tasks[0].workload, tasks[1].workload, names)
@@ -715,6 +716,8 @@ def measure_live(
     )
     evidence = of_rounds(pairs, tasks[0].workload.seed)
     comparison = judge(before.profile, after.profile, evidence, names=names, threshold=threshold)
+    if strict and comparison.void:
+        raise UntrustedError(f"--strict: {comparison.void}")
     return LiveComparison(comparison, before, after)
 
 

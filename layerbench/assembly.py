@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from layerbench import samples
+from layerbench import contention, samples
+from layerbench.contention import Waits
 from layerbench.environment import Environment
 from layerbench.records import LayerRow, Profile, Reconciliation, StopReason, Summary
 from layerbench.samples import Arrays, RowFacts, Run, Samples
@@ -37,7 +38,9 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         environment=_environment(runs),
         model_type=facts.model_type,
         parameters=facts.parameters,
-        whole=_summary(_pooled(arrays, samples.UNTOUCHED), resampler),
+        whole=believed(
+            _summary(_pooled(arrays, samples.UNTOUCHED), resampler), samples.waits_of(arrays)
+        ),
         whole_host=None if host is None else _summary(host, resampler),
         process_medians=tuple(_seconds(median) for median in medians),
         stop=_stop(runs),
@@ -46,6 +49,15 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         absent=facts.absent,
         notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
     )
+
+
+def believed(summary: Summary, waits: Waits | None) -> Summary:
+    """The whole's summary, which is not stable where most rounds waited for a core."""
+    missed = contention.missed(waits)
+    if not missed:
+        return summary
+    verdict = "noisy" if summary.verdict == "stable" else summary.verdict
+    return summary.model_copy(update={"verdict": verdict, "missed": (*summary.missed, missed)})
 
 
 def _functions_of(runs: Sequence[Run]) -> Sequence[RowFacts]:
@@ -232,9 +244,10 @@ def _environment(runs: Sequence[Run]) -> Environment:
         }
     )
     warnings = dict.fromkeys(warning for e in all_of_them for warning in e.warnings)
-    return first.model_copy(
+    together = first.model_copy(
         update={"finished": last.finished, "machine": machine, "warnings": tuple(warnings)}
     )
+    return together.with_waits(samples.waits_of([run.arrays for run in runs]))
 
 
 def _worst(fractions: Iterable[float | None]) -> float | None:

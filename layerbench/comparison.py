@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from layerbench import ratios
+from layerbench import contention, ratios
 from layerbench.bounds import MOST_NAME, MOST_TEXT
 from layerbench.environment import Environment
 from layerbench.errors import ComparisonError
@@ -27,8 +27,11 @@ from layerbench.workload import Frozen, Workload
 THRESHOLD = 0.05
 """Smaller changes are the same to a reader: two copies of one model differ by up to 2 %."""
 
-DISCOVERY_RATE = 0.05
-"""Of the rows called SLOWER or FASTER, the share that may be so by chance."""
+ALARM_RATE = 0.01
+"""Of the comparisons of a thing with itself, the share in which any row may be called by chance."""
+
+# What of it the whole, the blocks and all other rows may take. Fewer rows need less.
+WHOLE_SHARE, BLOCKS_SHARE, ROWS_SHARE = 0.4, 0.3, 0.3
 
 # One process each: nobody knows how far two processes of one model would lie apart. What was
 # measured on a busy two-core machine (docs/comparing.md) is taken: the logarithm of the ratio of
@@ -36,6 +39,29 @@ DISCOVERY_RATE = 0.05
 # about Student's distribution with 3 degrees of freedom and this scale.
 ASSUMED_SCALE = 0.15
 ASSUMED_DF = 3.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of one row, times and ratio by the same estimator.
+
+    Attributes:
+        ratio: contender over baseline.
+        level_s: the geometric mean of both sides' times.
+    """
+
+    ratio: LogRatio
+    level_s: float
+
+    @property
+    def baseline_s(self) -> float:
+        """The baseline's time."""
+        return self.level_s * math.exp(-self.ratio.centre / 2)
+
+    @property
+    def contender_s(self) -> float:
+        """The contender's time: the ratio times the baseline's."""
+        return self.level_s * math.exp(self.ratio.centre / 2)
 
 
 @dataclass(frozen=True)
@@ -47,12 +73,14 @@ class Evidence:
         whole: of the untouched whole model.
         rows: of the rows that both sides have, by path.
         allowance: of the logarithm, for what the machine may have changed by between the sides.
+        void: why nothing can be told, in one or two sentences; empty where it can.
     """
 
     method: Method
-    whole: LogRatio
-    rows: Mapping[str, LogRatio]
+    whole: Estimate
+    rows: Mapping[str, Estimate]
     allowance: float = 0.0
+    void: str = ""
 
 
 def compare(
@@ -117,11 +145,11 @@ def of_records(baseline: Profile, contender: Profile) -> Evidence:
     several = min(processes_of(baseline), processes_of(contender)) > 1
     pairs = _timed_on_both(baseline, contender)
     rows = {
-        path: ratio
+        path: estimate
         for path, (before, after) in pairs.items()
-        if (ratio := _ratio(before, after)) is not None
+        if (estimate := _estimate(before, after)) is not None
     }
-    whole = _ratio(baseline.whole, contender.whole)
+    whole = _estimate(baseline.whole, contender.whole)
     if whole is None:
         raise ComparisonError("a whole model that took no time cannot be compared")
     return Evidence(
@@ -129,7 +157,21 @@ def of_records(baseline: Profile, contender: Profile) -> Evidence:
         whole=whole,
         rows=rows,
         allowance=session_allowance(baseline, contender) if several else 0.0,
+        void=_too_busy(baseline, contender),
     )
+
+
+def _too_busy(baseline: Profile, contender: Profile) -> str:
+    """Why a side's times mean nothing; empty where both sides' do."""
+    for name, record in (("baseline", baseline), ("contender", contender)):
+        machine = record.environment.machine
+        reason = machine.too_busy
+        if machine.waits is None and record.environment.device.kind == "cpu":
+            threads = machine.threads or record.plan.threads
+            reason = contention.crowded(machine.other_work_fraction, threads, machine.cores)
+        if reason:
+            return f"Of the {name}: {reason}"
+    return ""
 
 
 def processes_of(record: Profile) -> int:
@@ -153,17 +195,19 @@ def session_allowance(baseline: Profile, contender: Profile) -> float:
     return math.sqrt(sum(value**2 for value in deviations) / df)
 
 
-def _ratio(baseline: Summary, contender: Summary) -> LogRatio | None:
+def _estimate(baseline: Summary, contender: Summary) -> Estimate | None:
     """``None`` where a time of 0 leaves no ratio."""
     before, after = baseline.process_medians, contender.process_medians
     try:
-        if min(len(before), len(after)) > 1:
-            return ratios.of_groups(before, after)
         first, second = (_alone(one) for one in (baseline, contender))
+        if min(len(before), len(after)) > 1:
+            ratio = ratios.of_groups(before, after)
+        else:
+            scale = math.hypot(first.scale, second.scale, ASSUMED_SCALE)
+            ratio = LogRatio(second.centre - first.centre, scale, ASSUMED_DF)
     except ValueError:
         return None
-    scale = math.hypot(first.scale, second.scale, ASSUMED_SCALE)
-    return LogRatio(second.centre - first.centre, scale, ASSUMED_DF)
+    return Estimate(ratio, math.exp((first.centre + second.centre) / 2))
 
 
 def _alone(summary: Summary) -> LogRatio:
@@ -185,9 +229,7 @@ class _Pair:
     """A row of both sides."""
 
     row: LayerRow
-    before: Summary
-    after: Summary
-    ratio: LogRatio
+    known: Estimate
     note: str
 
 
@@ -202,17 +244,17 @@ def judge(
 ) -> Comparison:
     """Give every row its verdict.
 
-    The whole model is judged alone; blocks together, and all other rows together, each under
-    false-discovery control.
+    The whole model is judged alone; blocks together, and all other rows together. With probability
+    1 - `ALARM_RATE` no row is called whose true change is none, or within the threshold.
     """
     pairs = list(_pairs(baseline, contender, evidence))
-    limits = _Limits(math.log1p(threshold), evidence.allowance)
+    limits = _Limits(math.log1p(threshold), evidence.allowance, bool(evidence.void))
     judged = {
-        **limits.judged([pair for pair in pairs if pair.row.block]),
-        **limits.judged([pair for pair in pairs if not pair.row.block]),
+        **limits.judged([pair for pair in pairs if pair.row.block], BLOCKS_SHARE),
+        **limits.judged([pair for pair in pairs if not pair.row.block], ROWS_SHARE),
     }
     root = LayerRow(path="", type=contender.model_type, kind="module", depth=0, calls=1)
-    whole = _Pair(root, baseline.whole, contender.whole, evidence.whole, "")
+    whole = _Pair(root, evidence.whole, "")
     before, after = (_paths(record) for record in (baseline, contender))
     return Comparison(
         baseline=_side(baseline, names[0]),
@@ -220,7 +262,9 @@ def judge(
         method=evidence.method,
         threshold=threshold,
         allowance=math.expm1(evidence.allowance),
-        whole=limits.judged([whole])[""],
+        alarm_rate=ALARM_RATE,
+        void=evidence.void,
+        whole=limits.judged([whole], WHOLE_SHARE)[""],
         rows=tuple(judged[pair.row.path] for pair in pairs),
         added=tuple(path for path in after if path not in before),
         missing=tuple(path for path in before if path not in after),
@@ -234,9 +278,7 @@ def _pairs(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterato
     before = {row.path: row for row in baseline.layers}
     for row in contender.layers:
         if row.path in timed and row.path in evidence.rows:
-            first, second = timed[row.path]
-            note = _row_note(before[row.path], row)
-            yield _Pair(row, first, second, evidence.rows[row.path], note)
+            yield _Pair(row, evidence.rows[row.path], _row_note(before[row.path], row))
 
 
 def _timed_on_both(baseline: Profile, contender: Profile) -> dict[str, tuple[Summary, Summary]]:
@@ -268,19 +310,21 @@ class _Limits:
 
     threshold: float
     allowance: float
+    void: bool
 
-    def judged(self, family: Sequence[_Pair]) -> dict[str, ComparedRow]:
-        """Rows that are judged together, by path."""
+    def judged(self, family: Sequence[_Pair], share: float) -> dict[str, ComparedRow]:
+        """Rows that are judged together, by path, with their share of the alarm rate."""
         margin = self.threshold + self.allowance
-        p_values = [pair.ratio.p_beyond(margin) for pair in family]
-        found = ratios.discoveries(p_values, DISCOVERY_RATE)
+        p_values = [pair.known.ratio.p_beyond(margin) for pair in family]
+        found = ratios.rejected(p_values, share * ALARM_RATE)
         return {
             pair.row.path: self._row(pair, p, changed)
             for pair, p, changed in zip(family, p_values, found, strict=True)
         }
 
     def _row(self, pair: _Pair, p: float, changed: bool) -> ComparedRow:
-        row, (low, high) = pair.row, pair.ratio.interval()
+        row, known = pair.row, pair.known
+        low, high = known.ratio.interval()
         return ComparedRow(
             path=row.path,
             type=row.type,
@@ -288,17 +332,19 @@ class _Limits:
             depth=row.depth,
             block=row.block,
             position=row.position,
-            baseline_s=pair.before.median,
-            contender_s=pair.after.median,
-            ratio=_rounded(pair.ratio.ratio),
+            baseline_s=_rounded(known.baseline_s),
+            contender_s=_rounded(known.contender_s),
+            ratio=_rounded(known.ratio.ratio),
             ratio_low=_rounded(low),
             ratio_high=_rounded(high),
             p=_rounded(p),
-            verdict=self._verdict(pair.ratio.centre, low, high, changed),
+            verdict=self._verdict(known.ratio.centre, low, high, changed),
             note=pair.note,
         )
 
     def _verdict(self, centre: float, low: float, high: float, changed: bool) -> Change:
+        if self.void:
+            return "UNCLEAR"
         if changed:
             return "SLOWER" if centre > 0 else "FASTER"
         farthest = max(-math.log(low), math.log(high))

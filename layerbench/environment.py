@@ -21,8 +21,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from layerbench import __version__
+from layerbench import __version__, contention
 from layerbench.bounds import Count, Figure, Name, Text
+from layerbench.contention import Waits
 from layerbench.workload import Frozen
 
 ROOT = Path("/")
@@ -93,6 +94,7 @@ class Machine(Frozen):
         other_work_fraction: of all cores' time, what other processes used during the run; as
             long as it has not ended, during a moment before it, looked at under a high load only.
         other_processes_on_device: processes besides this one that use the accelerator.
+        waits: how much the measured forwards waited for a core.
     """
 
     cpu: Text
@@ -110,6 +112,13 @@ class Machine(Frozen):
     other_processes_on_device: Count | None = None
     os: Text = ""
     hypervisor: bool | None = None
+    # Left out of the JSON where it is None, as in the records from before it was measured.
+    waits: Waits | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @property
+    def too_busy(self) -> str:
+        """Why times measured here mean nothing, in one or two sentences; empty where they do."""
+        return contention.too_busy(self.waits, self.threads)
 
 
 class Software(Frozen):
@@ -147,6 +156,13 @@ class Environment(Frozen):
     started: Name
     finished: Name
     warnings: tuple[Text, ...] = ()
+
+    def with_waits(self, waits: Waits | None) -> Environment:
+        """The same with what the measured forwards waited for a core, and a warning of it."""
+        machine = self.machine.model_copy(update={"waits": waits})
+        warning = contention.warning(waits, machine.threads)
+        warnings = (warning, *self.warnings) if warning else self.warnings
+        return self.model_copy(update={"machine": machine, "warnings": warnings})
 
 
 # --- the watch ---------------------------------------------------------------------------

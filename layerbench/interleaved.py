@@ -10,9 +10,13 @@ import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Literal
 
+import numpy as np
+import torch
+
+from layerbench import samples
+from layerbench.defaults import FEWEST_ROUNDS
 from layerbench.devices import Device
 from layerbench.environment import RoomWatch
 from layerbench.guards import (
@@ -24,6 +28,7 @@ from layerbench.guards import (
     watch_room,
 )
 from layerbench.instruments.attach import mode_set
+from layerbench.instruments.placement import brought_back, can_move, move
 from layerbench.progress import Progress, Silent
 from layerbench.runner import Session, preserved_or_built, refuse_bad_room
 from layerbench.samples import Run
@@ -31,6 +36,11 @@ from layerbench.workload import Plan, Workload
 from layerbench.zoo import Built
 
 Kind = Literal["untouched", "instrumented"]
+
+# After so many rounds, and forwards of the functions' pass, the weights move to another place: the
+# more places the better is known what they do, and each costs two forwards of both models.
+ROUNDS_IN_A_PLACE = 25
+FUNCTION_FORWARDS_IN_A_PLACE = 3
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,8 @@ def measure_pair(
 
     Each round runs both untouched and both instrumented. Which kind comes first alternates; which
     workload comes first is drawn by the first one's seed, so that no rhythm of the machine can
-    favour one.
+    favour one. The weights of both move in memory every `ROUNDS_IN_A_PLACE` rounds, so that no
+    place can; those of a model that was handed over are brought back.
 
     Args:
         tasks: baseline and contender.
@@ -82,14 +93,33 @@ def measure_pair(
         pending = list(zip(tasks, subjects, strict=True))
         turn = -1 if contender_first else 1
         sides = [stack.enter_context(_side(*pair, listener)) for pair in pending[::turn]][::turn]
+        movable = all(map(_is_movable, sides))
+        for side, subject in zip(sides, subjects, strict=True):
+            if movable and subject is not None:
+                stack.enter_context(brought_back(side.session.built.module))
         with garbage_collection_off():
-            _run_rounds(sides, tasks[0].plan, tasks[0].workload.seed, listener)
-            _run_functions(sides)
+            places = _run_rounds(sides, tasks[0].plan, tasks[0].workload.seed, movable, listener)
+            places |= _run_functions(sides, movable)
         first, second = (
-            side.session.result(room.finish(), "iterations")
+            _placed(side.session.result(room.finish(), "iterations"), places)
             for side, room in zip(sides, rooms, strict=True)
         )
     return first, second
+
+
+def _is_movable(side: _Side) -> bool:
+    # What a compiler made of the model may have the addresses in it.
+    return not side.task.workload.compile and can_move(side.session.built.module)
+
+
+def _placed(run: Run, places: dict[str, list[int]]) -> Run:
+    """The run with the place of the weights in each forward, where it has as many of the kind."""
+    arrays = {
+        samples.PLACEMENT + kind: np.array(numbers, dtype=np.int64)
+        for kind, numbers in places.items()
+        if kind in run.arrays and len(run.arrays[kind]) == len(numbers)
+    }
+    return Run(run.facts, {**run.arrays, **arrays})
 
 
 def _room(task: Task) -> RoomWatch:
@@ -140,35 +170,87 @@ def _side(task: Task, subject: Built | None, progress: Progress) -> Iterator[_Si
             yield _Side(task, session)
 
 
-def _run_rounds(sides: list[_Side], plan: Plan, seed: int, progress: Progress) -> None:
+def _run_rounds(
+    sides: list[_Side], plan: Plan, seed: int, movable: bool, progress: Progress
+) -> dict[str, list[int]]:
+    """Run all rounds; where the weights lay in each, by the kind of forward."""
     draw = random.Random(seed)
     for done in range(plan.warmup):
         progress.step("warm-up", done, plan.warmup)
         _round(sides, done, draw)
     for side in sides:
         side.session.rounds.forget()
+    places: list[int] = []
+    place = 0
     for done in range(plan.iterations):
         progress.step("measuring", done, plan.iterations)
+        if movable and is_time_to_move(done, plan.iterations):
+            place += 1
+            _move(sides, place)
         _round(sides, done, draw)
+        places.append(place)
+    return {samples.UNTOUCHED: places, samples.INSTRUMENTED: places}
+
+
+def is_time_to_move(done: int, rounds: int) -> bool:
+    """Whether the weights move before the next round, ``done`` of so many rounds being over."""
+    # A place of a few rounds only would tell nothing.
+    return done > 0 and done % ROUNDS_IN_A_PLACE == 0 and rounds - done >= FEWEST_ROUNDS
+
+
+def _move(sides: list[_Side], number: int) -> None:
+    """Give both models' weights another place, and run both once: what was moved is in no cache.
+
+    Which moves first alternates: the second may get what the first has left.
+    """
+    with torch.no_grad():
+        for side in sides if number % 2 else reversed(sides):
+            move(side.session.built.module)
+    for side in sides:
+        with side.turn():
+            side.session.rounds.renew_inputs()
+            side.session.rounds.call()
+
+
+def round_order(number: int, draw: random.Random) -> Iterator[tuple[Kind, int]]:
+    """The four forwards of a round: which kind, and of which of the two.
+
+    Args:
+        number: of the round; the kinds take turns at being first.
+        draw: says which of the two is first.
+    """
+    kinds: tuple[Kind, ...] = ("untouched", "instrumented")
+    for kind in kinds if number % 2 == 0 else reversed(kinds):
+        for side in draw.sample((0, 1), 2):
+            yield kind, side
 
 
 def _round(sides: list[_Side], number: int, draw: random.Random) -> None:
-    kinds: tuple[Kind, ...] = ("untouched", "instrumented")
-    for kind in kinds if number % 2 == 0 else reversed(kinds):
-        for side in draw.sample(sides, len(sides)):
-            side.run(kind)
+    for kind, side in round_order(number, draw):
+        sides[side].run(kind)
 
 
-def _run_functions(sides: list[_Side]) -> None:
-    """The pass that times functions, in turn too."""
+def _run_functions(sides: list[_Side], movable: bool) -> dict[str, list[int]]:
+    """The pass that times functions: in turn, too, each first in every second round."""
+    forwards = [_function_forwards(side) for side in sides]
+    places: list[int] = []
+    done, place = 0, 0
+    while True:
+        ran = [next(one, False) for one in (forwards if done % 2 == 0 else reversed(forwards))]
+        if not any(ran):
+            return {samples.FUNCTIONS: places}
+        places.append(place)
+        done += 1
+        if movable and all(ran) and done % FUNCTION_FORWARDS_IN_A_PLACE == 0:
+            place += 1
+            _move(sides, place)
 
-    def in_turn(side: _Side) -> Iterator[None]:
-        forwards = side.session.function_forwards()
-        while True:
-            with side.turn():
-                if next(forwards, forwards) is forwards:
-                    return
-            yield
 
-    for _ in zip_longest(*map(in_turn, sides)):
-        pass
+def _function_forwards(side: _Side) -> Iterator[bool]:
+    """``True`` after each forward, run on the threads and with the gradients of this side."""
+    forwards = side.session.function_forwards()
+    while True:
+        with side.turn():
+            if next(forwards, forwards) is forwards:
+                return
+        yield True

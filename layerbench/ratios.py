@@ -15,6 +15,8 @@ from layerbench.student import quantile, upper_tail
 CONFIDENCE = 0.95
 # The logarithm of a ratio that nobody tells from a greater one: 1e100, nearly.
 LARGEST = 230.0
+# The errors that processes state are worth so many further processes.
+STATED_DF = 4.0
 
 
 @dataclass(frozen=True)
@@ -117,19 +119,38 @@ def of_interval(ratio: float, low: float, high: float) -> LogRatio:
     return LogRatio(math.log(ratio), half / quantile(CONFIDENCE, math.inf), math.inf)
 
 
-def discoveries(p_values: Sequence[float], rate: float) -> list[bool]:
-    """Which hypotheses to reject so that at most a share ``rate`` of the rejected were true.
+def of_estimates(estimates: Sequence[LogRatio]) -> LogRatio:
+    """The ratio from those that several processes found, each with its own error.
 
-    Benjamini and Hochberg (1995), which also holds for tests that depend on each other
-    positively, as a layer and the block that contains it do (Benjamini & Yekutieli 2001).
+    The variance between processes is that which is seen, moderated by the errors that they state
+    (Smyth 2004): of a few processes it is known badly.
+
+    Args:
+        estimates: at least one; a single one is given back.
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    count = len(estimates)
+    centre = _mean([one.centre for one in estimates])
+    stated = _mean([one.scale**2 for one in estimates])
+    seen = math.fsum((one.centre - centre) ** 2 for one in estimates)
+    df = STATED_DF + count - 1
+    return LogRatio(centre, math.sqrt((STATED_DF * stated + seen) / df / count), df)
+
+
+def rejected(p_values: Sequence[float], rate: float) -> list[bool]:
+    """Which hypotheses to reject so that any true one is among them with probability ``rate``.
+
+    Holm (1979); holds however the tests depend on each other, as those of a layer and of the block
+    that contains it do.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    last = 0
-    for rank, index in enumerate(order, start=1):
-        if p_values[index] <= rate * rank / len(p_values):
-            last = rank
-    rejected = set(order[:last])
-    return [index in rejected for index in range(len(p_values))]
+    among = [False] * len(p_values)
+    for rank, index in enumerate(order):
+        if p_values[index] > rate / (len(p_values) - rank):
+            break
+        among[index] = True
+    return among
 
 
 def _exponential(logarithm: float) -> float:

@@ -54,6 +54,7 @@ from layerbench.instruments.timing import (
     run_untouched,
     typical_calls,
 )
+from layerbench.instruments.waiting import wait_arrays, wait_meter
 from layerbench.progress import Progress, Silent
 from layerbench.records import Ceilings, StopReason
 from layerbench.samples import RowFacts, Run, RunFacts, Samples
@@ -290,7 +291,9 @@ class Session:
             for done in range(self.plan.function_iterations):
                 self.progress.step("functions", done, self.plan.function_iterations)
                 self._renew_inputs()
+                self.rounds.meter.begin()
                 forwards.append(timer.run(self._call))
+                self.rounds.note_wait(samples.FUNCTIONS)
                 yield
         except Exception as error:
             if self.out_of_memory(error):
@@ -353,6 +356,10 @@ class Rounds:
     host: list[int] = field(default_factory=list)
     forwards: list[TimedForward] = field(default_factory=list)
     marks: int = 0
+    waits: dict[str, list[int | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.meter = wait_meter(self.clock)
 
     def warm_up(self, rounds: int) -> None:
         """Run rounds that are not kept, on the very model that will be measured."""
@@ -366,6 +373,7 @@ class Rounds:
         self.untouched.clear()
         self.host.clear()
         self.forwards.clear()
+        self.waits.clear()
 
     def run(self, plan: Plan, seed: int) -> StopReason:
         """Run the planned rounds, and more if the plan asks for a narrow interval."""
@@ -397,7 +405,9 @@ class Rounds:
     def run_untouched(self) -> None:
         """One forward with nothing attached."""
         self.renew_inputs()
+        self.meter.begin()
         device, host = run_untouched(self.call, self.clock)
+        self.note_wait(samples.UNTOUCHED)
         self.untouched.append(device)
         if host is not None:
             self.host.append(host)
@@ -407,9 +417,15 @@ class Rounds:
         if self.layers is None:
             return
         self.renew_inputs()
+        self.meter.begin()
         forward = self.layers.timer.run(self.call, self.marks)
+        self.note_wait(samples.INSTRUMENTED)
         self.marks = max(self.marks, 2 * int(forward.device.calls.sum()))
         self.forwards.append(forward)
+
+    def note_wait(self, kind: str) -> None:
+        """Keep what the forward just run waited for a core."""
+        self.waits.setdefault(kind, []).append(self.meter.end())
 
     def _half_width(self, seed: int) -> float:
         times = np.array(self.untouched, dtype=np.float64)
@@ -431,7 +447,7 @@ class Rounds:
         arrays = {samples.UNTOUCHED: np.array(self.untouched, dtype=np.int64)}
         if self.host:
             arrays[samples.HOST + samples.UNTOUCHED] = np.array(self.host, dtype=np.int64)
-        return {**arrays, **arrays_of(self.forwards)}
+        return {**arrays, **arrays_of(self.forwards), **wait_arrays(self.waits)}
 
 
 def _alike(forwards: list[FunctionForward]) -> list[FunctionForward]:

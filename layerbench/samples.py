@@ -5,7 +5,7 @@ A run travels between processes as one JSON file and one ``.npz``; no torch is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from layerbench.contention import Waits
 from layerbench.environment import Environment
 from layerbench.records import Kind, Shape, StopReason
 from layerbench.workload import Frozen
@@ -26,6 +27,8 @@ INCLUSIVE = "inclusive"
 SELF = "self"
 HOST = "host_"
 FUNCTIONS = "functions"
+WAITED = "waited_"
+PLACEMENT = "placement_"
 
 
 class RowFacts(Frozen):
@@ -79,6 +82,11 @@ class Run:
         shape (function iterations, functions): from the pass of its own.
     ``host_untouched``, ``host_inclusive``, ``host_self``
         the same on the host's clock, where the device has its own.
+    ``waited_untouched``, ``waited_instrumented``, ``waited_functions``
+        what the process's threads waited for a core in each of these forwards; 0 for next to
+        nothing. Missing where the system does not say.
+    ``placement_untouched``, ``placement_instrumented``, ``placement_functions``
+        of a live comparison: the number of the place in memory that the weights then had.
     """
 
     facts: RunFacts
@@ -96,3 +104,17 @@ class Run:
         facts = RunFacts.model_validate_json((folder / "facts.json").read_text(encoding="utf-8"))
         with np.load(folder / "arrays.npz") as arrays:
             return cls(facts, {name: arrays[name] for name in arrays.files})
+
+
+def waits_of(arrays: Sequence[Arrays]) -> Waits | None:
+    """How much the untouched forwards of all processes waited; ``None`` where nothing says."""
+    name = WAITED + UNTOUCHED
+    if not arrays or any(name not in run or not len(run[name]) for run in arrays):
+        return None
+    waited = np.concatenate([run[name] for run in arrays])
+    times = np.concatenate([run[UNTOUCHED] for run in arrays])
+    share = int(waited.sum()) / max(1, int(times.sum()))
+    return Waits(
+        rounds=round(int(np.count_nonzero(waited)) / len(waited), 4),
+        time=round(min(1.0, share), 4),
+    )

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench import zoo
+from layerbench.assembly import believed
 from layerbench.devices import Device
 from layerbench.environment import Environment
-from layerbench.errors import LayerbenchError, ModelRunError, UsageError
+from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError, UsageError
 from layerbench.guards import (
     garbage_collection_off,
     gradients_on,
@@ -28,13 +29,14 @@ from layerbench.instruments.preserve import preserved
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.structure import CallObserver, first_line, module_facts
 from layerbench.instruments.training import Step, StepTimer, TimedStep
+from layerbench.instruments.waiting import wait_arrays, wait_meter
 from layerbench.modules import modules, moved, parameters
 from layerbench.nested import map_tensors
 from layerbench.progress import Progress, Silent
 from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
 from layerbench.records.memory import Optimizer
 from layerbench.runner import refuse_bad_room
-from layerbench.samples import RowFacts
+from layerbench.samples import UNTOUCHED, RowFacts, waits_of
 from layerbench.stats import Resampler, paired_ratio, summarize
 from layerbench.tracing import check_optimizer, loss_of, make_optimizer
 from layerbench.tree import positions, tree_order
@@ -97,6 +99,8 @@ def profile_step(
             with garbage_collection_off():
                 rounds.run(plan)
         record = _record(workload, plan, optimizer, trained, rounds, room.finish())
+        if strict and record.environment.machine.too_busy:
+            raise UntrustedError(f"--strict: {record.environment.machine.too_busy}")
     # What holds the model refers to itself: without a collection its memory would stay taken.
     del built, trained, rounds, stack
     gc.collect()
@@ -148,7 +152,8 @@ class _Trained:
         self.rows = self._observed()
         paths = [fact.path for fact in self.facts]
         reachable = frozenset(fact.path for fact in self.facts if fact.reachable)
-        self.timer = StepTimer.of_modules(self.model, paths, reachable, device.clock())
+        self.clock = device.clock()
+        self.timer = StepTimer.of_modules(self.model, paths, reachable, self.clock)
         self.step = Step(
             fetch=lambda: self._host,
             move=self._moved,
@@ -196,19 +201,29 @@ class _Rounds:
     progress: Progress
     untouched: list[TimedStep] = field(default_factory=list)
     instrumented: list[TimedStep] = field(default_factory=list)
+    waits: list[int | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._meter = wait_meter(self.trained.clock)
 
     def run(self, plan: Plan) -> None:
         self._rounds("warm-up", plan.warmup)
         self.untouched.clear()
         self.instrumented.clear()
+        self.waits.clear()
         self._rounds("measuring", plan.iterations)
 
     def _rounds(self, name: str, count: int) -> None:
         for done in range(count):
             self.progress.step(name, done, count)
             for instrumented in (False, True) if done % 2 == 0 else (True, False):
-                kept = self.instrumented if instrumented else self.untouched
-                kept.append(self.trained.run(instrumented=instrumented))
+                self._meter.begin()
+                step = self.trained.run(instrumented=instrumented)
+                if instrumented:
+                    self.instrumented.append(step)
+                else:
+                    self.waits.append(self._meter.end())
+                    self.untouched.append(step)
 
 
 # --- the record ----------------------------------------------------------------------------
@@ -240,14 +255,16 @@ def _record(
         attached.sum(axis=1).astype(np.float64), bare.sum(axis=1).astype(np.float64), resampler
     )
     backward = int(times.backward_self.sum()) + int(outside.sum())
+    whole = bare.sum(axis=1)
+    waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: rounds.waits})}])
     return TrainingProfile(
         workload=workload,
         plan=plan,
-        environment=environment,
+        environment=environment.with_waits(waits),
         optimizer=optimizer,
         model_type=trained.facts[0].type,
         parameters=trained.facts[0].parameters,
-        step=_summary(bare.sum(axis=1), resampler),
+        step=believed(_summary(whole, resampler), waits),
         phases=tuple(
             PhaseRow(name=name, time=_summary(bare[:, index], resampler))
             for index, name in enumerate(STEP_PHASES)

@@ -12,6 +12,7 @@ import pytest
 
 from layerbench import cli, reporters, store
 from layerbench.errors import UntrustedError
+from layerbench.instruments.waiting import Unknown
 from layerbench.records import Comparison, Profile, Structure
 from tests.sample_comparisons import measured
 from tests.sample_profiles import layered
@@ -178,11 +179,17 @@ def test_two_records_are_compared_without_torch(saved):
 # --- in turn --------------------------------------------------------------------------------
 
 
-def test_live_finds_a_planted_slow_down(layerbench):
+@pytest.fixture
+def nothing_waits(monkeypatch):
+    """As on a machine whose cores are free."""
+    monkeypatch.setattr("layerbench.runner.wait_meter", lambda _: Unknown())
+
+
+def test_live_finds_a_planted_slow_down(layerbench, nothing_waits):
     """The same model, and one whose second block computes three times as much."""
-    status, out, _ = layerbench(
-        "compare", "--live", SMALL, SMALL.replace(":small", ":slow_small"), *FEW, "--format", "json"
-    )
+    slow = SMALL.replace(":small", ":slow_small")
+    rounds = ("--iterations", "75", "--warmup", "1", "--quiet")
+    status, out, _ = layerbench("compare", "--live", SMALL, slow, *rounds, "--format", "json")
     found = Comparison.model_validate_json(out)
     assert status == 1
     rows = {row.path: row for row in found.rows}

@@ -200,6 +200,8 @@ def run_of(times: np.ndarray, functions: np.ndarray | None = None) -> Run:
         samples.INSTRUMENTED: times[:, 0],
         samples.INCLUSIVE: times,
         samples.SELF: times,
+        samples.PLACEMENT + samples.UNTOUCHED: np.arange(len(times)) // 25,
+        samples.PLACEMENT + samples.INSTRUMENTED: np.arange(len(times)) // 25,
     }
     return Run(facts, arrays)
 

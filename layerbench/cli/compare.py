@@ -50,7 +50,9 @@ def command(
     strict: Annotated[
         bool,
         typer.Option(
-            "--strict", help="Refuse to measure while the machine is busy.", rich_help_panel=LIVE
+            "--strict",
+            help="Status 2 where the machine was too busy to tell; with --live, refuse to measure "
+            "while it is busy.",
         ),
     ] = False,
     quiet: Annotated[
@@ -69,14 +71,15 @@ def command(
     """Compare two measurements layer by layer: FASTER, SLOWER, SAME or UNCLEAR.
 
     Exit status 0 where nothing is SLOWER, 1 where something is, 2 where the two cannot be
-    compared.
+    compared. Of comparisons of a model with itself at most 1 % end with 1. A machine that was too
+    busy leaves all UNCLEAR, with 0; with --strict, 2.
     """
     from layerbench.units import parse_percent
 
     share = parse_percent(threshold)
     names = _options.checked_formats(formats, out)
     if not live:
-        found = _of_files(Path(baseline), Path(contender), share)
+        found = _of_files(Path(baseline), Path(contender), share, strict=strict)
     else:
         _options.at_least("--iterations", iterations, FEWEST_ROUNDS)
         _options.at_least("--warmup", warmup, 0)
@@ -98,20 +101,25 @@ def say(comparison: Comparison, formats: list[str], out: Path | None) -> int:
     return 1 if comparison.slower else 0
 
 
-def _of_files(baseline: Path, contender: Path, threshold: float) -> Comparison:
+def _of_files(
+    baseline: Path, contender: Path, threshold: float, *, strict: bool = False
+) -> Comparison:
     from layerbench.comparison import compare
-    from layerbench.errors import UsageError
+    from layerbench.errors import ComparisonError, UsageError
     from layerbench.store import read
 
     for path in (baseline, contender):
         if not path.suffix and not path.exists():
             raise UsageError(f"there is no record {path}; to measure two models, add --live")
-    return compare(
+    found = compare(
         read(baseline),
         read(contender),
         names=(str(baseline), str(contender)),
         threshold=threshold,
     )
+    if strict and found.void:
+        raise ComparisonError(f"--strict: {found.void}")
+    return found
 
 
 def _live(

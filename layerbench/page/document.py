@@ -28,7 +28,6 @@ def of(bundle: Bundle) -> Document:
     """All that a page shows of these records."""
     rows = rows_of(bundle)
     metrics = metrics_of(bundle, rows)
-    known = environment(bundle)
     compared = changed(bundle, rows)
     return Document(
         title=title(bundle),
@@ -36,7 +35,7 @@ def of(bundle: Bundle) -> Document:
         facts=tuple(facts(bundle)),
         source=tuple(source(bundle)),
         notes=tuple(notes(bundle)),
-        warnings=known.warnings if known else (),
+        warnings=_warnings(bundle),
         rows=columns(rows),
         metrics=metrics,
         spreads=tuple(spreads_of(bundle, rows)),
@@ -45,3 +44,10 @@ def of(bundle: Bundle) -> Document:
         timeline=timeline(bundle, rows),
         roofline=roofline(bundle, {row.path: index for index, row in enumerate(rows)}),
     )
+
+
+def _warnings(bundle: Bundle) -> tuple[str, ...]:
+    """What makes the figures less believable; first why a comparison tells nothing."""
+    known, compared = environment(bundle), bundle.comparison
+    void = (compared.void,) if compared and compared.void else ()
+    return (*void, *(known.warnings if known else ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -60,9 +61,8 @@ class ComparedRow(Frozen):
     Attributes:
         path, type, kind, depth, block, position: as in `layerbench.records.LayerRow`; ``type`` is
             the contender's. The whole model's path is ``""``.
-        baseline_s, contender_s: median inclusive times.
-        ratio: contender over baseline, from the same evidence as its interval, which is not
-            exactly that of the medians above.
+        baseline_s, contender_s: inclusive times by the estimator of the ratio, which is theirs.
+        ratio: contender over baseline.
         ratio_low, ratio_high: the 95 % interval of the ratio, of this row alone.
         p: how likely so large a ratio would be if the true one were no further from 1 than the
             threshold.
@@ -101,6 +101,10 @@ class Comparison(Frozen):
         allowance: what the machine itself may have changed by between two sides that were measured
             one after the other: a change must exceed threshold and allowance to be called, and the
             interval with the allowance lie within the threshold to be the same.
+        alarm_rate: of the comparisons of a thing with itself, the share in which any row may be
+            called SLOWER or FASTER by chance; 0 in records from before it was stated.
+        void: why nothing can be told and every verdict is UNCLEAR, in one or two sentences; empty
+            where something can.
         whole: the untouched whole model.
         rows: modules and functions that were timed on both sides, in the contender's order.
         added, missing: paths of rows that only the contender, or only the baseline, has.
@@ -115,6 +119,8 @@ class Comparison(Frozen):
     method: Method
     threshold: Amount
     allowance: Amount = 0.0
+    alarm_rate: float = Field(default=0.0, ge=0, le=1, exclude_if=operator.not_)
+    void: Text = Field(default="", exclude_if=operator.not_)
     whole: ComparedRow
     rows: tuple[ComparedRow, ...] = ()
     added: tuple[Path, ...] = ()

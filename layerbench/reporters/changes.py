@@ -16,9 +16,33 @@ METHODS = {
     "live, processes": "both measured in turn, in each of several fresh processes",
 }
 
+_BY_PROCESSES = "times are geometric means of the processes' medians, and their ratio the change"
+_IN_TURN = "the change is the median round's, and the times are the median round's, apart by it"
+_TIMES = {
+    "one process": "times are medians, and their ratio the change",
+    "processes": _BY_PROCESSES,
+    "live, one process": _IN_TURN,
+    "live, processes": _IN_TURN,
+}
+
 
 def title(record: Comparison) -> str:
-    """The work, once if both sides name it alike."""
+    """The work, and the answer: ``resnet50 on pascal: SAME, +0.1 %; of the rows 1 SLOWER``."""
+    return f"{work(record)}: {answer(record)}"
+
+
+def answer(record: Comparison) -> str:
+    """The outcome in a few words."""
+    if record.void:
+        return "UNCLEAR, the machine was too busy"
+    called = Counter(row.verdict for row in record.rows)
+    rows = ", ".join(f"{called[name]} {name}" for name in ("SLOWER", "FASTER") if called[name])
+    more = f"; of the rows {rows}" if rows else ""
+    return f"{record.whole.verdict}, {ratio(record.whole)}{more}"
+
+
+def work(record: Comparison) -> str:
+    """What ran, once if both sides name it alike."""
     before, after = (
         f"{layout.model_name(side.workload)} on {side.workload.input}"
         for side in (record.baseline, record.contender)
@@ -59,11 +83,22 @@ def percent(value: float) -> str:
     return f"{(value - 1) * 100:+.1f} %"
 
 
+# Digits of a time, as shares of it that its last digit may be: three show a change of a per cent,
+# and more than five say nothing beside a change that is printed to a tenth of a per cent.
+_COARSEST, _FINEST = 5e-3, 5e-4
+
+
 def milliseconds(row: ComparedRow) -> tuple[str, str]:
-    """Both medians, to the digits that the ratio's interval leaves."""
-    half = (row.ratio_high - row.ratio_low) / 2
-    before = units.milliseconds(row.baseline_s, half * row.baseline_s)
-    return before, units.milliseconds(row.contender_s, half * row.baseline_s)
+    """Both times, to the digits that show the change, or that the ratio's interval leaves.
+
+    They are by the change's own estimator: their ratio is the ratio printed, but for rounding.
+    """
+    known = row.baseline_s * (row.ratio_high - row.ratio_low) / 2
+    least, apart = min(row.baseline_s, row.contender_s), abs(row.contender_s - row.baseline_s)
+    # A change that is printed as none needs no digits to be seen.
+    shown = min(known, apart) if apart > _FINEST * least else known
+    last = min(max(shown, _FINEST * least), _COARSEST * least)
+    return units.milliseconds(row.baseline_s, last), units.milliseconds(row.contender_s, last)
 
 
 MOST_NAMED = 20
@@ -90,3 +125,14 @@ def verdict_sentence(record: Comparison) -> str:
         f"{interval(row)} (95 % interval); changes up to "
         f"{units.percent(record.threshold, digits=1)}{allowance} count as none."
     )
+
+
+def method(record: Comparison) -> str:
+    """How it was measured, what the times are, and how often chance calls a row."""
+    rate = (
+        f"; of comparisons of a model with itself at most {units.percent(record.alarm_rate)} call "
+        "any row SLOWER or FASTER"
+        if record.alarm_rate
+        else ""
+    )
+    return f"{METHODS[record.method]}; {_TIMES[record.method]}{rate}"

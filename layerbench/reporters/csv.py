@@ -233,6 +233,8 @@ def _both_sides(record: Comparison) -> Cells:
         "method": record.method,
         "threshold": record.threshold,
         "allowance": record.allowance,
+        "alarm_rate": record.alarm_rate,
+        "void": record.void,
     }
 
 

@@ -66,5 +66,6 @@ def _comments(record: Profile) -> list[str]:
         f"{layout.model_name(record.workload)} on {record.workload.input}",
         f"{environment.device.name}, {packages}, layerbench {environment.software.layerbench}",
         f"{environment.started}: {environment.command}",
+        *([busy] if (busy := environment.machine.too_busy) else []),
     ]
     return [f"% {' '.join(line.split())}" for line in lines]

@@ -84,6 +84,7 @@ def _training(record: TrainingProfile) -> str:
     parts = [
         f"### {layout.model_name(workload)} on {workload.input}: a training step with "
         f"{record.optimizer}, {record.environment.device.name}",
+        *_void(record),
         f"Median of the step: {layout.ms(record.step, 'median')} ms, {record.step.verdict}.",
         layout.markdown_table(["Phase", "Mean ms", "Median ms", "Verdict"], phases, "lrrl"),
         *([layout.markdown_table(names, blocks, "rllrr")] if blocks else []),
@@ -95,12 +96,14 @@ def _comparison(record: Comparison) -> str:
     rows = [record.whole, *changes.changed(record)]
     unchanged = [row for row in changes.blocks(record) if row not in rows]
     parts = [
-        f"### {changes.title(record)}: {record.whole.verdict}",
+        f"### {changes.title(record)}",
+        *([f"**{record.void}**"] if record.void else []),
         changes.verdict_sentence(record),
         *([f"Rows: {changes.counts(record.rows)}."] if record.rows else []),
         _compared("What changed", rows) if len(rows) > 1 else _compared("Whole", rows),
         *([_compared("Other blocks", unchanged)] if unchanged else []),
         *_only_on_one_side(record),
+        f"Method: {changes.method(record)}.",
         *_what_differs(record),
         *(f"> {note}" for note in record.notes),
     ]
@@ -212,11 +215,18 @@ def _profile(record: Profile) -> str:
     workload = record.workload
     parts = [
         f"### {layout.model_name(workload)} on {workload.input}, {layout.place(record)}",
+        *_void(record),
         _whole(record),
         *([_blocks(record)] if layout.blocks(record) else []),
         _origin(record),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _void(record: Profile | TrainingProfile) -> list[str]:
+    """Why the figures mean nothing, if so."""
+    reason = record.environment.machine.too_busy
+    return [f"**{reason}**"] if reason else []
 
 
 def _whole(record: Profile) -> str:

@@ -17,8 +17,8 @@ def render(record: Comparison) -> str:
     """The whole report."""
     return page.joined(
         [
-            _header(record),
             _outcome(record),
+            _header(record),
             _changed(record),
             _blocks(record),
             _tree(record),
@@ -30,11 +30,20 @@ def render(record: Comparison) -> str:
     )
 
 
+def _outcome(record: Comparison) -> Section:
+    lines = page.titled(changes.title(record))
+    if record.void:
+        lines += page.wrap(record.void, page.WIDTH)
+    lines += page.wrap(changes.verdict_sentence(record), page.WIDTH)
+    if record.rows:
+        lines += [f"Rows: {changes.counts(record.rows)}"]
+    return lines
+
+
 def _header(record: Comparison) -> Section:
-    lines = page.titled(f"{changes.title(record)}: comparison")
-    lines += page.field("Baseline", _side(record.baseline))
+    lines = page.field("Baseline", _side(record.baseline))
     lines += page.field("Contender", _side(record.contender))
-    return lines + page.field("Method", changes.METHODS[record.method])
+    return lines + page.field("Method", changes.method(record))
 
 
 def _side(side: Side) -> str:
@@ -49,13 +58,6 @@ def _side(side: Side) -> str:
         environment.started,
     ]
     return ", ".join(parts)
-
-
-def _outcome(record: Comparison) -> Section:
-    lines = page.wrap(changes.verdict_sentence(record), page.WIDTH)
-    if record.rows:
-        lines += [f"Rows: {changes.counts(record.rows)}"]
-    return lines
 
 
 def _changed(record: Comparison) -> Section:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from layerbench.environment import Environment
+
 WIDTH = 118
 # A cell wider than this makes no room for itself in the other rows: it moves its own row only.
 WIDEST = 400
@@ -20,6 +22,12 @@ def joined(sections: Iterable[Section]) -> str:
 def titled(title: str) -> Section:
     """A title and its rule."""
     return [title, "=" * len(title)]
+
+
+def void(environment: Environment) -> Section:
+    """Why the figures mean nothing, as the first lines after the title; none where they do."""
+    reason = environment.machine.too_busy
+    return wrap(reason, WIDTH) if reason else []
 
 
 def listed(title: str, lines: Iterable[str]) -> Section:

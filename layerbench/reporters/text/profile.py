@@ -36,6 +36,7 @@ def _header(record: Profile) -> Section:
     workload, environment = record.workload, record.environment
     title = f"{layout.model_name(workload)} on {workload.input}"
     lines = page.titled(title)
+    lines += page.void(environment)
     lines += page.field(
         "Model",
         f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "

@@ -34,6 +34,7 @@ def _header(record: TrainingProfile) -> Section:
     versions = {"python": software.python, **software.packages, "layerbench": software.layerbench}
     return [
         *page.titled(f"{layout.model_name(workload)} on {workload.input}: a training step"),
+        *page.void(environment),
         *page.field(
             "Model",
             f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters",
