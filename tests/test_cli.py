@@ -30,7 +30,11 @@ def complaint(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "variable", "says"),
     [
-        ("layerbench sweep", "LAYERBENCH_SWEEP_SECONDS", "--seconds must be positive, got -1"),
+        (
+            "layerbench sweep",
+            "LAYERBENCH_SWEEP_SECONDS",
+            "--seconds must be a number from 0 on, got -1",
+        ),
         (
             "layerbench estimate training-time",
             "LAYERBENCH_ESTIMATE_TRAINING_TIME_WORKERS",

@@ -125,7 +125,7 @@ def test_amounts_that_are_none(capsys, monkeypatch, words, value):
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == 2
-    assert "takes a number from 0 on" in capsys.readouterr().err
+    assert "must be a number from 0 on" in capsys.readouterr().err
 
 
 def test_settings_of_the_surroundings_too(monkeypatch):

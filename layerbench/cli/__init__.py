@@ -163,7 +163,7 @@ def _with_amounts(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, value in given.items():
             if isinstance(value, float) and not 0 <= value < math.inf:
                 option = name.replace("_", "-")
-                raise UsageError(f"--{option} takes a number from 0 on, not {value:g}")
+                raise UsageError(f"--{option} must be a number from 0 on, got {value:g}")
         return command(**given)
 
     return checked
