@@ -12,6 +12,7 @@ from operator import is_
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from layerbench.instruments.code_names import MISSING
@@ -143,6 +144,30 @@ class KeptClass(Kept):
             return False
         nn.Module.__setattr__(self.holder, "__class__", self.earlier)
         return True
+
+
+class KeptScripted(Kept):
+    """What a scripted module holds where its compiled code finds it, by name.
+
+    Containers come out of there as copies.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, compiled: Any) -> None:  # noqa: ANN401 - its type is private to torch
+        kind = torch._C.ConcreteModuleType.from_jit_type(compiled._type())
+        names = kind.get_attributes()
+        super().__init__(compiled, {name: compiled.getattr(name) for name in names})
+
+    def restore(self) -> bool:
+        """As `Kept.restore`; tensors are told apart by identity, all else by what it says."""
+        changed = False
+        for name, value in self.earlier.items():
+            now = self.holder.getattr(name)
+            if now is not value and (isinstance(value, torch.Tensor) or repr(now) != repr(value)):
+                self.holder.setattr(name, value)
+                changed = True
+        return changed
 
 
 class KeptSlot(Kept):

@@ -20,6 +20,7 @@ from layerbench.instruments.python_state import PythonState
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.stray_tensors import StrayTensors
 from layerbench.instruments.tensor_state import TensorState
+from layerbench.modules import buffers, parameters
 from layerbench.nested import map_tensors, tensors_in
 from layerbench.units import bytes_
 from layerbench.zoo import Built
@@ -64,7 +65,10 @@ def preserved_from_stand_ins(built: Built, *, handed_over: bool) -> Iterator[Bui
         UserWarning: a tensor without memory is held where it cannot be taken away.
     """
     state = PythonState((built.module, built.args, built.kwargs))
-    tensors = TensorState(state.tensors if handed_over else (), bare=state.table_tensors)
+    replaced = {id(tensor) for tensor in (*parameters(built.module), *buffers(built.module))}
+    others = [tensor for tensor in state.table_tensors if id(tensor) not in replaced]
+    within_reach = [*state.tensors, *others] if handed_over else []
+    tensors = TensorState(within_reach, bare=state.table_tensors)
     strays = StrayTensors()
     try:
         with _put_back_after(state, tensors):

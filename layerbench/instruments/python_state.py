@@ -44,8 +44,10 @@ from layerbench.instruments.kept import (
     KeptGlobal,
     KeptItems,
     KeptMapping,
+    KeptScripted,
     KeptSlot,
 )
+from layerbench.modules import own_buffers, own_parameters
 from layerbench.nested import tensors_in
 
 # What holds nothing that a forward could change.
@@ -236,8 +238,12 @@ class PythonState:
         for name in ("_parameters", "_buffers"):
             self._tables.add(id(attributes.get(name)))
         if isinstance(module, torch.jit.ScriptModule):
-            for tensor in (*module.parameters(), *module.buffers()):
+            for tensor in (*own_parameters(module), *own_buffers(module)):
                 self._table_tensor(tensor)
+            if "_c" in attributes:
+                kept = KeptScripted(attributes["_c"])
+                self._keep(kept)
+                self._push(kept.earlier.values())
         self._pending.append(attributes)
         self._class(type(module))
 

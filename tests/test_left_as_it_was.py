@@ -1,0 +1,87 @@
+"""After any call, also one that raised, a model and its inputs are as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import layerbench
+from layerbench.errors import LayerbenchError
+from layerbench.modules import parameters
+from layerbench.nested import tensors_in
+from tests.faulty import Case, cases
+from tests.fingerprint import draws, fingerprint, saving
+
+Call = Callable[[nn.Module, tuple[Any, ...]], object]
+
+FEW = {"warmup": 1, "iterations": 2}
+CALLS: dict[str, Call] = {
+    "structure": layerbench.structure,
+    "memory": layerbench.memory,
+    "memory of training": lambda m, x: layerbench.memory(m, x, training=True),
+    "estimate_memory": layerbench.estimate_memory,
+    "estimate_memory of training": lambda m, x: layerbench.estimate_memory(m, x, training=True),
+    "profile": lambda m, x: layerbench.profile(m, x, function_iterations=1, **FEW),
+    "profile_training": lambda m, x: layerbench.profile_training(m, x, **FEW),
+    "compare_live": lambda m, x: layerbench.compare_live(m, m, x, warmup=0, iterations=10),
+}
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+def test_every_call_leaves_a_model_as_it_was(case: Case) -> None:
+    torch.manual_seed(0)
+    model, inputs = case.build()
+    before, could_be_saved = fingerprint(model, inputs), saving(model)
+    for name, call in CALLS.items():
+        drawn = draws()
+        said = run(call, model, inputs)
+        after = fingerprint(model, inputs)
+        assert differences(before, after) == {}, (name, said)
+        assert draws() == drawn, name
+    assert saving(model) == could_be_saved
+    check_next_steps(case, model, inputs)
+
+
+def run(call: Call, model: nn.Module, inputs: tuple[Any, ...]) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            call(model, inputs)
+        except LayerbenchError as error:
+            return str(error)
+    return ""
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    places = before.keys() | after.keys()
+    found = {place: (before.get(place, "absent"), after.get(place, "absent")) for place in places}
+    return {place: (one, other) for place, (one, other) in found.items() if one != other}
+
+
+def check_next_steps(case: Case, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """A forward and a backward go as those of a twin that was never measured."""
+    torch.manual_seed(0)
+    twin, its_inputs = case.build()
+    assert outcome(model, inputs) == outcome(twin, its_inputs)
+
+
+def outcome(model: nn.Module, inputs: tuple[Any, ...]) -> list[Any]:
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    try:
+        output = list(tensors_in(model(*inputs)))
+        trained = [one for one in output if one.requires_grad]
+        if trained:
+            sum(one.float().square().sum() for one in trained).backward()
+    except Exception as error:
+        return [repr(error)]
+    gradients = [parameter.grad for parameter in parameters(model)]
+    return [None if one is None else one.detach().tolist() for one in (*output, *gradients)]
