@@ -156,7 +156,7 @@ class KeptScripted(Kept):
 
     def __init__(self, compiled: Any) -> None:  # noqa: ANN401 - its type is private to torch
         kind = torch._C.ConcreteModuleType.from_jit_type(compiled._type())
-        names = kind.get_attributes()
+        names = kind.get_attributes()  # type: ignore[attr-defined]
         super().__init__(compiled, {name: compiled.getattr(name) for name in names})
 
     def restore(self) -> bool:

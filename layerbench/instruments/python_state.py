@@ -47,7 +47,7 @@ from layerbench.instruments.kept import (
     KeptScripted,
     KeptSlot,
 )
-from layerbench.modules import own_buffers, own_parameters
+from layerbench.modules import children, own_buffers, own_parameters
 from layerbench.nested import tensors_in
 
 # What holds nothing that a forward could change.
@@ -240,6 +240,7 @@ class PythonState:
         if isinstance(module, torch.jit.ScriptModule):
             for tensor in (*own_parameters(module), *own_buffers(module)):
                 self._table_tensor(tensor)
+            self._push(children(module))
             if "_c" in attributes:
                 kept = KeptScripted(attributes["_c"])
                 self._keep(kept)
