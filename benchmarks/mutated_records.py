@@ -19,6 +19,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def main() -> None:
     slowest, most = (0.0, ""), 0
     for first in range(given.first, given.first + given.cases, PER_PROCESS):
         last = min(first + PER_PROCESS, given.first + given.cases)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            counts, slow, size = pool.apply(some, (first, last, vars(given)))
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            counts, slow, size = pool.submit(some, first, last, vars(given)).result()
         total += counts
         slowest, most = max(slowest, slow), max(most, size)
         print(

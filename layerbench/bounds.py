@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from math import prod
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from layerbench.visible import encodable
 
 MOST_INTEGER = 2**63 - 1
 """As PyTorch counts elements and bytes: in 64 bits."""
@@ -36,9 +38,17 @@ SignedTime = Annotated[float, Field(ge=-MOST_SECONDS, le=MOST_SECONDS)]
 Figure = Annotated[float, Field(ge=-MOST_FIGURE, le=MOST_FIGURE)]
 Amount = Annotated[float, Field(ge=0, le=MOST_FIGURE)]
 Ratio = Annotated[float, Field(ge=LEAST_RATIO, le=MOST_FIGURE)]
-Name = Annotated[str, Field(max_length=MOST_NAME)]
-Path = Annotated[str, Field(max_length=MOST_PATH)]
-Text = Annotated[str, Field(max_length=MOST_TEXT)]
+
+
+def _encodable(text: object) -> object:
+    """Half of a surrogate pair in a file's name or a module's fits into no file."""
+    return encodable(text) if isinstance(text, str) else text
+
+
+_Written = BeforeValidator(_encodable)
+Name = Annotated[str, Field(max_length=MOST_NAME), _Written]
+Path = Annotated[str, Field(max_length=MOST_PATH), _Written]
+Text = Annotated[str, Field(max_length=MOST_TEXT), _Written]
 
 
 def _countable(shape: tuple[int, ...]) -> tuple[int, ...]:

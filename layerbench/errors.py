@@ -22,11 +22,17 @@
 
 from __future__ import annotations
 
+from layerbench.visible import visible
+
 
 class LayerbenchError(Exception):
     """Base of all errors a user can act on. ``str(error)`` is one line."""
 
     exit_status: int = 2
+
+    def __str__(self) -> str:
+        """On one line that a terminal shows as it is, whatever names stand in it."""
+        return visible(super().__str__())
 
 
 class UsageError(LayerbenchError):

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from layerbench.visible import encodable
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -84,7 +86,8 @@ def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def join(path: str, name: str) -> str:
-    """The path of what is called ``name`` in the module at ``path``."""
+    """The path of what is called ``name`` in the module at ``path``, as a file can hold it."""
+    name = encodable(name)
     return f"{path}.{name}" if path else name
 
 

@@ -35,9 +35,12 @@ def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
         the rows' indices in tree order.
     """
     children: dict[str, list[int]] = {}
+    known = set(paths)
     for index, path in enumerate(paths):
         if path:
-            children.setdefault(parent(path), []).append(index)
+            # A module may have a dot in its own name: then what is before it names no row.
+            above = next(one for one in ancestors(path) if not one or one in known)
+            children.setdefault(above, []).append(index)
     first = _first_calls(paths, orders)
     for siblings in children.values():
         siblings.sort(key=lambda i: (first[i] is None, first[i] or 0, i))

@@ -10,8 +10,6 @@ import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
-
 Part = TypeVar("Part")
 
 # What no text is in, and most of a record is.
@@ -43,7 +41,7 @@ def one_line(text: object, most: int | None = None) -> str:
 
 def encodable(text: str) -> str:
     r"""The text as it can be written as UTF-8: half of a surrogate pair becomes ``\udc80``."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shown(part: Part, written: Callable[[str], str] = visible) -> Part:
@@ -79,9 +77,10 @@ class _Shown:
         if kind is dict:
             entries = {self.part(name): self.part(value) for name, value in part.items()}
             return part if entries == part else entries
-        if isinstance(part, BaseModel):
+        copied = getattr(part, "model_copy", None)
+        if copied is not None:
             fields = part.__dict__
             every = {name: self.part(value) for name, value in fields.items()}
             changed = {name: new for name, new in every.items() if new is not fields[name]}
-            return part.model_copy(update=changed) if changed else part
+            return copied(update=changed) if changed else part
         return part

@@ -377,4 +377,4 @@ def read_all(place: Path, other: Any, pictures: tuple[str, ...] = ()) -> Iterato
 def check(message: str) -> None:
     """An error is one line that a terminal shows as it is."""
     assert message.isprintable(), message
-    assert len(message) < 2_000, len(message)
+    assert len(message) < 10_000, len(message)

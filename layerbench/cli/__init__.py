@@ -23,7 +23,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from layerbench.cli import _endings
+from layerbench.cli import _endings, _output
 from layerbench.errors import UsageError
 
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
@@ -173,6 +173,7 @@ def _invoke(app: typer.Typer) -> NoReturn:
     """Run and leave with the status that the outcome deserves; never with a traceback of ours."""
     command: Any = typer.main.get_command(app)
     _variables_unsaid(command)
+    _output.every_letter_written()
     try:
         status: Any = command(standalone_mode=False)
         sys.stdout.flush()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 import traceback
 from contextvars import ContextVar
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import click
 import typer
 
+from layerbench.cli._output import complain, lost
 from layerbench.errors import LayerbenchError
 from layerbench.origins import explained, innermost, origin
 
@@ -32,7 +31,7 @@ def end(error: BaseException) -> Any:  # noqa: ANN401 - whatever `sys.exit` take
         the status to leave with.
     """
     if isinstance(error, (KeyboardInterrupt, click.exceptions.Abort, typer.Abort)):
-        _complain("interrupted: what was being written is whole or as it was")
+        complain("interrupted: what was being written is whole or as it was")
         return INTERRUPTED
     # typer brings its own copy of click, so usage errors are known by what they can do.
     show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
@@ -42,11 +41,12 @@ def end(error: BaseException) -> Any:  # noqa: ANN401 - whatever `sys.exit` take
         return code
     if isinstance(error, SystemExit) and origin(error) is None:
         return error.code
-    if isinstance(error, OSError):
-        sys.stdout = io.StringIO()  # perhaps nothing can be written there: do not try again
+    status = lost(error)
+    if status is not None:
+        return status
     if _wanted.get():
         traceback.print_exception(error)
-    _complain(f"error: {_told(error)}")
+    complain(f"error: {_told(error)}")
     return error.exit_status if isinstance(error, LayerbenchError) else FAILED
 
 
@@ -67,7 +67,3 @@ def _unexpected(error: BaseException, text: str) -> str:
     kind = type(error).__name__
     said = text if text.startswith(kind) else f"{kind}: {text}"
     return said if origin(error) else f"{said} (in {innermost(error.__traceback__)})"
-
-
-def _complain(text: str) -> None:
-    print(text, file=sys.stderr)

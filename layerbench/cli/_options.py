@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -260,8 +261,17 @@ def deliver(record: Frozen, names: list[str], path: Path | None) -> list[Path]:
     from layerbench import reporters
 
     for name in names:
-        typer.echo(reporters.render(name, record), nl=False)
+        say(reporters.render(name, record))
     return []
+
+
+def say(text: str) -> None:
+    """Print a report; to a terminal no character that it would obey, into a pipe all as it is."""
+    from layerbench.visible import visible
+
+    if sys.stdout.isatty():
+        text = "\n".join(map(visible, text.split("\n")))
+    typer.echo(text, nl=False)
 
 
 def written(record: Frozen, names: list[str], path: Path) -> list[Path]:

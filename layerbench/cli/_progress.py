@@ -23,6 +23,7 @@ from rich.text import Text
 from layerbench.cli._streams import model_output_aside
 from layerbench.progress import Progress as Listener
 from layerbench.progress import Silent
+from layerbench.visible import visible
 
 DRAWINGS = 100
 
@@ -43,7 +44,7 @@ class _Bar:
         """Move the phase's bar."""
         if phase not in self._tasks:
             self._finish_earlier()
-            title = f"{self._title}: {phase}" if self._title else phase
+            title = visible(f"{self._title}: {phase}" if self._title else phase)
             self._tasks[phase] = self._progress.add_task(title, total=total)
         self._progress.update(self._tasks[phase], completed=done, total=total)
         if done % max(1, total // DRAWINGS) == 0:
@@ -125,7 +126,7 @@ def beside_report(title: str, quiet: bool) -> Iterator[Listener]:
         yield Silent()
         return
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

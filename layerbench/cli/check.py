@@ -101,6 +101,7 @@ def _static(places: list[Path]) -> int:
     """Say what is wrong with each report, or that nothing is."""
     from layerbench.cli._progress import beside_report
     from layerbench.static import complaints
+    from layerbench.visible import visible
 
     checked, wrong = 0, 0
     with beside_report("check", quiet=False) as progress:
@@ -108,7 +109,7 @@ def _static(places: list[Path]) -> int:
             checked += 1
             if complaint is not None:
                 wrong += 1
-                typer.echo(f"{path}: {complaint}")
+                typer.echo(visible(f"{path}: {complaint}"))
     typer.echo(f"{checked - wrong} of {checked} reports say what comes out here")
     return 1 if wrong else 0
 

@@ -55,7 +55,7 @@ def command(
         content = finest(content)
     text = reporters.render(format, content)
     if out is None:
-        typer.echo(text, nl=False)
+        _options.say(text)
         return
     store.write_text(out, text)
     typer.echo(str(out))

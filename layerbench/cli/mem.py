@@ -154,7 +154,7 @@ def command(
             record = _measured(workload, chosen, device)
     if out is None:
         for name in names:
-            typer.echo(reporters.render(name, down_to(record, depth)), nl=False)
+            _options.say(reporters.render(name, down_to(record, depth)))
         return
     for name in names:
         # JSON is there to compute with, so it is whole.

@@ -180,7 +180,7 @@ def command(
         )
     if out is None:
         for name in names:
-            typer.echo(reporters.render(name, measured.profile), nl=False)
+            _options.say(reporters.render(name, measured.profile))
         return
     for path in write(measured, out, names, keep_samples):
         typer.echo(str(path))

@@ -210,11 +210,11 @@ def command(
 @contextmanager
 def told() -> Iterator[None]:
     """Let what is logged appear on standard output too; only the first process logs."""
-    from layerbench.training.outputs import log
+    from layerbench.training.outputs import PlainFormatter, log
 
     # Made while a bar may be shown: the bar then makes room for each line.
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(PlainFormatter("%(message)s"))
     log.addHandler(handler)
     try:
         yield

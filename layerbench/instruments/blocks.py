@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from layerbench.instruments.calls import NOWHERE, CallTree
 from layerbench.instruments.structure import Seen
-from layerbench.modules import children, modules, named_children, submodules_first
+from layerbench.modules import children, join, modules, named_children, submodules_first
 from layerbench.tree import ancestors, parent
 
 # AlexNet's five convolutions are a network, a detector's tower of four is one part of it.
@@ -145,7 +145,7 @@ def find_blocks(model: nn.Module) -> BlockView:
         for name, child in inside:
             if child not in seen:
                 open_child = tree.opens(child) or (alone and tree.can_open(child))
-                child_path = f"{path}.{name}" if path else name
+                child_path = join(path, name)
                 visit(child, child_path, is_open=open_child, alone=alone)
 
     visit(model, "", is_open=True, alone=True)

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from layerbench.modules import join
+
 Table = Literal["_parameters", "_buffers"]
 Size = Callable[[torch.Tensor], int]
 
@@ -58,7 +60,7 @@ class Holdings:
             self._depth.append(self._depth[above] + 1 if above >= 0 else 0)
             self._modules.append(module)
             waiting.extend(
-                (f"{path}.{name}" if path else name, child, number)
+                (join(path, name), child, number)
                 for name, child in reversed(list(module._modules.items()))
                 if child is not None
             )

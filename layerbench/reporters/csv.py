@@ -7,8 +7,8 @@ reports can be put into one table. Times are seconds; an empty cell was not meas
 from __future__ import annotations
 
 import csv
-import io
 import re
+from collections.abc import Iterable, Sequence
 from functools import singledispatch
 
 from layerbench.records import (
@@ -272,11 +272,23 @@ def _table(surroundings: Cells, rows: list[Cells]) -> str:
 
 
 def _rows(columns: list[str], rows: list[Cells]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-    writer.writerow({name: inert(name) for name in columns})
-    writer.writerows({name: inert(cell) for name, cell in row.items()} for row in rows)
-    return text.getvalue()
+    return written([columns, *([row.get(name) for name in columns] for row in rows)])
+
+
+def written(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as text: none of their cells is a formula or ends the line that it stands in."""
+    lines = _Lines()
+    # Cells with any of these two characters are quoted.
+    writer = csv.writer(lines, lineterminator="\r\n")
+    writer.writerows([inert(cell) for cell in row] for row in rows)
+    return "".join(lines)
+
+
+class _Lines(list[str]):
+    """Takes what a writer writes, line by line."""
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n") + "\n")
 
 
 # A spreadsheet would compute what begins like this.

@@ -10,8 +10,6 @@ A document keeps a table between two comments, of which the first says what it i
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +18,7 @@ from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.records import MemoryReport, Profile, Structure
 from layerbench.reporters import layout
-from layerbench.reporters.csv import inert
+from layerbench.reporters.csv import written
 from layerbench.visible import shown
 from layerbench.workload import Frozen, Workload
 
@@ -95,10 +93,7 @@ def _made(columns: Mapping[str, str], rows: Sequence[Sequence[str]], format: str
         rows = [[layout.markdown(cell) for cell in row] for row in rows]
         return layout.markdown_table(list(columns), rows, "".join(columns.values()))
     if format == "csv":
-        text = io.StringIO()
-        cells = [[inert(cell) for cell in row] for row in (list(columns), *rows)]
-        csv.writer(text, lineterminator="\n").writerows(cells)
-        return text.getvalue().rstrip("\n")
+        return written([list(columns), *rows]).removesuffix("\n")
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}: choose from {', '.join([*FORMATS, 'csv'])}")
     return layout.tabulated(list(columns), rows, "".join(columns.values()), FORMATS[format])

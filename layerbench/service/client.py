@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tabulate import tabulate
 
 from layerbench import units
+from layerbench.bounds import Amount
 from layerbench.errors import DataError, ServiceError, UsageError
 from layerbench.progress import Progress
 from layerbench.service.settings import KEY_VARIABLE
+from layerbench.visible import one_line
 
 ROUTES = ("estimate-resource", "estimate-training-time", "estimate-inference-time")
 ROUTE = "route"
@@ -24,6 +29,10 @@ NUMBERS = ("parameters", "dataset_size", "batch_size", "epochs")
 TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 OK, ACCEPTED = 200, 202
 LOOK_S = 1.0
+MOST_BYTES = 4 * 2**20
+"""Of an answer; one of the service's has some thousand."""
+# Characters of what a server says that are repeated.
+MOST_SAID = 300
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,7 @@ def read_cases(path: Path) -> list[Case]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if not rows:
         raise DataError(f"{path} has no questions: a line with names of columns, then one each")
@@ -86,7 +95,7 @@ def _value(name: str, cell: str, where: str) -> Any:  # noqa: ANN401 - a field o
         if name == "threading":
             return TRUTHS[cell.lower()]
     except (ValueError, KeyError):
-        raise UsageError(f"{where}: {name} cannot be {cell!r}") from None
+        raise UsageError(f"{where}: {name} cannot be {one_line(repr(cell), MOST_SAID)}") from None
     return cell
 
 
@@ -96,12 +105,20 @@ def asked(
     """What a service says to each question.
 
     Raises:
-        ServiceError: it cannot be reached, or answers too late.
+        ServiceError: it cannot be reached, answers too late, or answers as no such service does.
+        UsageError: no such address, or no such timeout.
     """
+    if not 0 < timeout < math.inf:
+        raise UsageError(f"--timeout takes seconds above 0, got {timeout}")
     key = os.environ.get(KEY_VARIABLE)
-    headers = {} if key is None else {"X-API-Key": key}
+    # Compressed, a small answer could be of any size.
+    headers = {"Accept-Encoding": "identity"} | ({} if key is None else {"X-API-Key": key})
     found = []
-    with httpx.Client(base_url=url, timeout=timeout, headers=headers, trust_env=False) as client:
+    try:
+        client = httpx.Client(base_url=url, timeout=timeout, headers=headers, trust_env=False)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise UsageError(f"--url {one_line(url, MOST_SAID)} is no address: {error}") from error
+    with client:
         for number, case in enumerate(cases):
             progress.step(str(case.question.get("architecture", case.route)), number, len(cases))
             found.append(_asked(client, case, refresh))
@@ -112,30 +129,127 @@ def _asked(client: httpx.Client, case: Case, refresh: bool) -> Outcome:
     begins = time.perf_counter()
     ends = begins + float(client.timeout.read or 0)
     try:
-        route = f"/api/v1/{case.route}"
-        answer = client.post(route, json=case.question, params={"refresh": refresh})
-        while answer.status_code == ACCEPTED:
-            # The service gave up waiting, and its measurement goes on.
-            _until_ended(client, answer.headers["Location"], ends)
-            answer = client.post(route, json=case.question)
-        body = answer.json()
+        status, body = _answer(client, case, refresh, ends)
     except httpx.TimeoutException as error:
         raise ServiceError(
-            f"no answer from {client.base_url} in time: raise --timeout ({error})"
+            f"no answer from {client.base_url} in time: raise --timeout "
+            f"({one_line(error, MOST_SAID)})"
         ) from error
-    except (httpx.HTTPError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise ServiceError(
-            f"no service answers at {client.base_url} ({error}): start one with layerbench serve, "
-            "or give its --url"
+            f"no service answers at {client.base_url} ({one_line(error, MOST_SAID)}): start one "
+            "with layerbench serve, or give its --url"
         ) from error
-    return Outcome(case, answer.status_code, body, time.perf_counter() - begins)
+    return Outcome(case, status, body, time.perf_counter() - begins)
+
+
+def _answer(
+    client: httpx.Client, case: Case, refresh: bool, ends: float
+) -> tuple[int, dict[str, Any]]:
+    """The status and the body that an answer has in the end.
+
+    Raises:
+        httpx.HTTPError, ValueError: there is none, or not such a one.
+    """
+    route = f"/api/v1/{case.route}"
+    more: dict[str, Any] = {"json": case.question, "params": {"refresh": refresh}}
+    answer = _sent(client, "POST", route, ends, more)
+    while answer.status == ACCEPTED:
+        # The service gave up waiting, and its measurement goes on.
+        _until_ended(client, answer.location, ends)
+        answer = _sent(client, "POST", route, ends, {"json": case.question})
+    body = _object(answer.body)
+    return answer.status, _told(body) if answer.status == OK else body
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What came back, as it is."""
+
+    status: int
+    location: str
+    body: bytes
+
+
+def _sent(
+    client: httpx.Client, method: str, place: str, ends: float, more: dict[str, Any]
+) -> _Sent:
+    """Send a request and read what comes back, as long as it may take and be.
+
+    Raises:
+        httpx.HTTPError: nothing came, or too late.
+        ValueError: it is too long.
+    """
+    with client.stream(method, place, **more) as answer:
+        body = b""
+        for part in answer.iter_bytes():
+            body += part
+            if len(body) > MOST_BYTES:
+                raise ValueError(f"an answer longer than {units.bytes_(MOST_BYTES)}")
+            _check_time(ends)
+        return _Sent(answer.status_code, answer.headers.get("Location", ""), body)
+
+
+def _check_time(ends: float) -> None:
+    if time.perf_counter() > ends:
+        raise httpx.ReadTimeout("the measurement still runs")
 
 
 def _until_ended(client: httpx.Client, job: str, ends: float) -> None:
-    while client.get(job).raise_for_status().json()["state"] in ("queued", "running"):
-        if time.perf_counter() > ends:
-            raise httpx.ReadTimeout("the measurement still runs")
+    # A key goes to no other place than the one that the user named.
+    if not job.startswith("/") or job.startswith("//"):
+        raise ValueError(f"it names no job to wait for: {job!r}")
+    while _state(_sent(client, "GET", job, ends, {})) in ("queued", "running"):
+        _check_time(ends)
         time.sleep(LOOK_S)
+    _check_time(ends)
+
+
+def _state(answer: _Sent) -> object:
+    if answer.status != OK:
+        raise ValueError(f"it says {answer.status} of the job that it began")
+    return _object(answer.body).get("state")
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("its answer is nested too deep") from error
+    if not isinstance(found, dict):
+        raise ValueError("its answer is no JSON object")
+    return found
+
+
+_Quantity = Amount | None
+_Label = Annotated[str, Field(max_length=MOST_SAID)]
+
+
+class _About(BaseModel):
+    """Of all that is said, whether it was measured before."""
+
+    stored: bool
+
+
+class _Told(BaseModel):
+    """An answer: figures, some of them below a name; and how they came about."""
+
+    model_config = ConfigDict(extra="allow")
+    # What else is there is a figure.
+    __pydantic_extra__: dict[_Label, _Quantity | dict[_Label, _Quantity]]
+
+    about: _About
+
+
+def _told(body: dict[str, Any]) -> dict[str, Any]:
+    """The figures, and ``about``."""
+    try:
+        found = _Told.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"its answer is none: {place}: {first['msg']}") from None
+    return {**(found.__pydantic_extra__ or {}), "about": {"stored": found.about.stored}}
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -147,8 +261,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
 
 def _asked_for(case: Case) -> Iterator[str]:
     question = case.question
-    yield str(question.get("architecture", ""))
-    yield str(question.get("application_type", "training"))
+    yield one_line(question.get("architecture", ""))
+    yield one_line(question.get("application_type", "training"))
     yield str(question.get("batch_size", ""))
     yield "x".join(map(str, question.get("image_size", ())))
 
@@ -159,7 +273,8 @@ def _said(outcome: Outcome) -> Iterator[str]:
         yield "\n".join(_lines(told))
         yield "store" if outcome.body["about"]["stored"] else "measurement"
     else:
-        yield f"{outcome.status}: {outcome.body.get('detail', outcome.body)}"
+        said = outcome.body.get("detail", outcome.body)
+        yield f"{outcome.status}: {one_line(said, MOST_SAID)}"
         yield ""
     yield units.duration(outcome.seconds)
 
@@ -167,9 +282,11 @@ def _said(outcome: Outcome) -> Iterator[str]:
 def _lines(told: dict[str, Any]) -> Iterator[str]:
     for name, value in told.items():
         if isinstance(value, dict):
-            yield from (f"{inner} {_quantity(inner, found)}" for inner, found in value.items())
+            yield from (
+                f"{one_line(inner)} {_quantity(inner, found)}" for inner, found in value.items()
+            )
         else:
-            yield f"{name} {_quantity(name, value)}"
+            yield f"{one_line(name)} {_quantity(name, value)}"
 
 
 def _quantity(name: str, value: float | None) -> str:

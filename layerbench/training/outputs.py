@@ -27,6 +27,7 @@ from layerbench import plots, reporters, store
 from layerbench.errors import OutputError, RecordError, UsageError
 from layerbench.records import Recipe, TrainingRun
 from layerbench.training import checkpoints
+from layerbench.visible import visible
 
 RECIPE = store.RECIPE
 CHECKPOINT = "checkpoint.pth"
@@ -159,6 +160,13 @@ def write_weights(model: nn.Module, folder: Path) -> None:
         raise OutputError(f"cannot write {path}: {error}") from error
 
 
+class PlainFormatter(logging.Formatter):
+    """A line a message, whatever stands in the names of files and models."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: D102 - logging's name
+        return visible(str(super().formatMessage(record)))
+
+
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """Write what is logged into the run's ``train.log`` too."""
@@ -166,7 +174,7 @@ def logged(folder: Path) -> Iterator[None]:
         handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {folder / 'train.log'}: {error.strerror}") from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     level = log.level
     log.setLevel(logging.INFO)
