@@ -13,7 +13,7 @@ from layerbench.contention import Waits
 from layerbench.environment import Environment
 from layerbench.records import LayerRow, Profile, Reconciliation, StopReason, Summary
 from layerbench.samples import Arrays, RowFacts, Run, Samples
-from layerbench.stats import Resampler, paired_ratio, summarize
+from layerbench.stats import Resampler, paired_ratio, summarize, summarize_rows
 from layerbench.tree import positions, tree_order
 from layerbench.workload import Plan, Workload
 
@@ -83,16 +83,10 @@ def layer_rows(
     own = _pooled(arrays, samples.SELF)
     if inclusive is None or own is None:
         return ()
-    resampler = _resampler(arrays, samples.INCLUSIVE, seed)
-    times = _ModuleTimes(
-        inclusive,
-        own,
-        _pooled(arrays, samples.HOST + samples.INCLUSIVE),
-        _pooled(arrays, samples.HOST + samples.SELF),
-    )
+    times = _ModuleTimes.of(modules, inclusive, own, arrays, seed)
     room = {row.path: own[:, index] for index, row in enumerate(modules)}
     rows = [
-        *(_module_row(index, row, times, resampler) for index, row in enumerate(modules)),
+        *(_module_row(index, row, times) for index, row in enumerate(modules)),
         *_function_rows(functions, room, arrays, seed),
     ]
     return _with_positions(_in_tree_order(rows, [*modules, *functions]))
@@ -104,12 +98,43 @@ def _resampler(arrays: Sequence[Arrays], name: str, seed: int) -> Resampler:
 
 @dataclass(frozen=True)
 class _ModuleTimes:
-    """Pooled samples of all modules, each of shape (rounds, modules)."""
+    """Summaries of all modules, by the index of those that ran."""
 
-    inclusive: Samples
-    own: Samples
-    host_inclusive: Samples | None
-    host_own: Samples | None
+    inclusive: Mapping[int, Summary]
+    own: Mapping[int, Summary]
+    host_inclusive: Mapping[int, Summary]
+    host_own: Mapping[int, Summary]
+
+    @classmethod
+    def of(
+        cls,
+        modules: Sequence[RowFacts],
+        inclusive: Samples,
+        own: Samples,
+        arrays: Sequence[Arrays],
+        seed: int,
+    ) -> _ModuleTimes:
+        resampler = _resampler(arrays, samples.INCLUSIVE, seed)
+        ran = [index for index, row in enumerate(modules) if row.calls]
+        whole = _summaries(inclusive, ran, resampler)
+        # A module that calls none has one time, and one summary.
+        calling = (inclusive != own).any(axis=0)
+        apart = _summaries(own, [index for index in ran if calling[index]], resampler)
+        hosts = (
+            _summaries(_pooled(arrays, samples.HOST + name), ran, resampler)
+            for name in (samples.INCLUSIVE, samples.SELF)
+        )
+        return cls(whole, {**whole, **apart}, *hosts)
+
+
+def _summaries(
+    nanoseconds: Samples | None, columns: Sequence[int], resampler: Resampler
+) -> dict[int, Summary]:
+    """Of an array of shape (rounds, columns), those columns; none where it was not measured."""
+    if nanoseconds is None or not columns:
+        return {}
+    seconds = nanoseconds.T[list(columns)].astype(np.float64) * NANOSECOND
+    return dict(zip(columns, summarize_rows(seconds, resampler), strict=True))
 
 
 def _pooled(arrays: Sequence[Arrays], name: str) -> Samples | None:
@@ -124,22 +149,14 @@ def _summary(nanoseconds: NDArray[np.generic] | None, resampler: Resampler) -> S
     return summarize(np.asarray(nanoseconds, dtype=np.float64) * NANOSECOND, resampler)
 
 
-def _module_row(index: int, facts: RowFacts, times: _ModuleTimes, resampler: Resampler) -> LayerRow:
-    if facts.calls == 0:
-        return _row(facts)
-    inclusive = _summary(times.inclusive[:, index], resampler)
-    alone = np.array_equal(times.inclusive[:, index], times.own[:, index])
+def _module_row(index: int, facts: RowFacts, times: _ModuleTimes) -> LayerRow:
     return _row(
         facts,
-        inclusive=inclusive,
-        self_=inclusive if alone else _summary(times.own[:, index], resampler),
-        host_inclusive=_column(times.host_inclusive, index, resampler),
-        host_self=_column(times.host_own, index, resampler),
+        inclusive=times.inclusive.get(index),
+        self_=times.own.get(index),
+        host_inclusive=times.host_inclusive.get(index),
+        host_self=times.host_own.get(index),
     )
-
-
-def _column(array: Samples | None, index: int, resampler: Resampler) -> Summary | None:
-    return None if array is None else _summary(array[:, index], resampler)
 
 
 def _row(facts: RowFacts, **times: Summary | float | None) -> LayerRow:
@@ -163,13 +180,19 @@ def _function_rows(
     if times is None:
         return []
     resampler = _resampler(arrays, samples.FUNCTIONS, seed)
-    rows = []
+    of_module: dict[str, list[int]] = {}
     for index, facts in enumerate(functions):
-        together = [i for i, other in enumerate(functions) if other.module == facts.module]
-        factor = _room(times[:, together], own[facts.module or ""])
-        summary = _summary(times[:, index] * factor, resampler)
-        rows.append(_row(facts, inclusive=summary, self_=summary, scaled=round(factor, 4)))
-    return rows
+        of_module.setdefault(facts.module or "", []).append(index)
+    factors = np.ones(len(functions))
+    for path, together in of_module.items():
+        factors[together] = _room(times[:, together], own[path])
+    scaled = (times * factors).T * NANOSECOND
+    return [
+        _row(facts, inclusive=summary, self_=summary, scaled=round(factor, 4))
+        for facts, summary, factor in zip(
+            functions, summarize_rows(scaled, resampler), factors.tolist(), strict=True
+        )
+    ]
 
 
 def _room(functions: Samples, own: Samples) -> float:

@@ -21,8 +21,11 @@ from layerbench.student import quantile
 from layerbench.units import percent
 
 Samples = NDArray[np.float64]
+Rows = NDArray[np.float64]
+"""Samples of many rows of one measurement, shape (rows, n): a row's are beside one another."""
 
 CONFIDENCE = 0.95
+_ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 # 1000 resamples place each end of a 95 % interval by 25 resamples beyond it: steady to a
 # few per cent of its width, and under 2 ms a row.
 RESAMPLES = 1000
@@ -44,6 +47,10 @@ HALF_WIDTH_LIMIT_PROCESSES = 0.05
 DRIFT_LIMIT = 0.05
 # Thirds of fewer than 3 samples have no median to speak of.
 DRIFT_SAMPLES = 9
+# Rows that are resampled at a time, so that their running counts stay in a core's cache.
+CHUNK = 64
+# And so many whose resamples are held at once: 25 MB.
+MOST_ROWS = 1024
 # Record times to 0.1 ns: finer than any clock here, and JSON stays short.
 DECIMALS = 10
 
@@ -72,15 +79,15 @@ class Resampler:
         self._seed = seed
         self._plans: dict[int, NDArray[np.unsignedinteger]] = {}
 
-    def groups(self, samples: Samples) -> list[Samples]:
-        """The samples of each process.
+    def groups(self, rows: Rows) -> list[Rows]:
+        """The samples of each process, along the last axis.
 
         Raises:
             ValueError: the number of samples is not the plan's.
         """
-        if samples.shape != (self.n,):
-            raise ValueError(f"the plan is for {self.n} samples, got shape {samples.shape}")
-        return np.split(samples, self._bounds)
+        if rows.shape[-1:] != (self.n,):
+            raise ValueError(f"the plan is for {self.n} samples, got shape {rows.shape}")
+        return np.split(rows, self._bounds, axis=-1)
 
     def median_interval(self, samples: Samples) -> tuple[float, float]:
         """A 95 % interval of the median, which it always contains.
@@ -94,11 +101,19 @@ class Resampler:
 
         Args:
             samples: seconds (or a ratio), shape ``(n,)``, process after process.
+
+        Raises:
+            ValueError: the number of samples is not the plan's.
         """
-        groups = self.groups(samples)
-        low, high = self._within(samples) if len(groups) == 1 else _between(groups)
-        median = float(np.median(samples))
-        return min(low, median), max(high, median)
+        low, high = self.median_intervals(_one_row(samples))
+        return float(low[0]), float(high[0])
+
+    def median_intervals(self, rows: Rows) -> tuple[Samples, Samples]:
+        """As `median_interval`, the lower and the upper ends of many rows, shape (rows,) each."""
+        groups = self.groups(rows)
+        low, high = self._within(rows) if len(groups) == 1 else _between(groups)
+        medians = np.median(rows, axis=1)
+        return np.minimum(low, medians), np.maximum(high, medians)
 
     def drift(self, samples: Samples) -> float:
         """Relative change of the median from the first third of a run to its last third.
@@ -107,31 +122,45 @@ class Resampler:
         intervals of the two thirds explain (they overlap) counts as 0, as does a run of
         fewer than 9 samples: otherwise mere noise would be called drift.
         """
-        groups = self.groups(samples)
-        if abs(_median([_raw_drift(group) for group in groups])) <= DRIFT_LIMIT:
-            return 0.0
-        return _median([self._explained_drift(group) for group in groups])
+        return float(self.drifts(_one_row(samples))[0])
 
-    def _explained_drift(self, group: Samples) -> float:
+    def drifts(self, rows: Rows) -> Samples:
+        """As `drift`, of many rows, shape (rows,)."""
+        groups = self.groups(rows)
+        drifts: Samples = np.median([_raw_drifts(group) for group in groups], axis=0)
+        doubtful = np.abs(drifts) > DRIFT_LIMIT
+        drifts[~doubtful] = 0.0
+        if doubtful.any():
+            explained = [self._explained_drifts(group[doubtful]) for group in groups]
+            drifts[doubtful] = np.median(explained, axis=0)
+        return drifts
+
+    def _explained_drifts(self, rows: Rows) -> Samples:
         """The change within one process, or 0 where the thirds' intervals overlap."""
-        if group.size < DRIFT_SAMPLES:
-            return 0.0
-        first, last = _thirds(group)
+        if rows.shape[1] < DRIFT_SAMPLES:
+            return np.zeros(len(rows))
+        first, last = _thirds(rows)
         first_low, first_high = self._within(first)
         last_low, last_high = self._within(last)
-        apart = last_low > first_high or first_low > last_high
-        return _raw_drift(group) if apart else 0.0
+        apart = (last_low > first_high) | (first_low > last_high)
+        return np.where(apart, _raw_drifts(rows), 0.0)
 
-    def _within(self, samples: Samples) -> tuple[float, float]:
-        """Interval from the samples of one process."""
-        ascending = np.sort(samples)
-        outside = _sign_test_rank(samples.size)
-        low, high = ascending[outside], ascending[-1 - outside]
+    def _within(self, rows: Rows) -> tuple[Samples, Samples]:
+        """Intervals from the samples of one process."""
+        n = rows.shape[1]
+        ascending = np.sort(rows, axis=1)
+        outside = _sign_test_rank(n)
+        low, high = ascending[:, outside], ascending[:, -1 - outside]
         if outside > 0:  # otherwise these are all samples, and nothing is wider
-            medians = _resampled_medians(samples, self._plan(samples.size))
-            ends = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-            low, high = min(low, ends[0]), max(high, ends[1])
-        return float(low), float(high)
+            ends = np.concatenate(
+                [
+                    np.quantile(_resampled_medians(part, self._plan(n)), _ENDS, axis=1)
+                    for part in np.split(rows, range(MOST_ROWS, len(rows), MOST_ROWS))
+                ],
+                axis=1,
+            )
+            low, high = np.minimum(low, ends[0]), np.maximum(high, ends[1])
+        return low, high
 
     def _plan(self, n: int) -> NDArray[np.unsignedinteger]:
         """The resamples for ``n`` samples, made once; see `_block_counts`."""
@@ -151,66 +180,95 @@ def summarize(samples_s: Samples, resampler: Resampler) -> Summary:
         samples_s: seconds, shape ``(n,)``, process after process.
         resampler: the resampling plan of this measurement.
     """
-    interval = resampler.median_interval(samples_s)
-    p5, p25, median, p75, p95, p99 = np.percentile(samples_s, [5, 25, 50, 75, 95, 99])
-    verdict, missed = judge(samples_s, resampler, interval)
+    return summarize_rows(_one_row(samples_s), resampler)[0]
+
+
+def summarize_rows(rows_s: Rows, resampler: Resampler) -> list[Summary]:
+    """As `summarize`, of many rows at once: a model can have tens of thousands.
+
+    Args:
+        rows_s: seconds, shape ``(rows, n)``.
+        resampler: the resampling plan of this measurement.
+    """
+    # In memory row by row: sums come out as they do for a row alone.
+    rows = np.ascontiguousarray(rows_s)
+    if not len(rows):
+        return []
+    low, high = resampler.median_intervals(rows)
+    p5, p25, median, p75, p95, p99 = np.percentile(rows, [5, 25, 50, 75, 95, 99], axis=1)
     figures = {
-        "mean": samples_s.mean(),
-        "std": samples_s.std(ddof=1) if samples_s.size > 1 else 0.0,
+        "mean": rows.mean(axis=1),
+        "std": rows.std(axis=1, ddof=1) if resampler.n > 1 else np.zeros(len(rows)),
         "median": median,
-        "mad": np.median(np.abs(samples_s - median)),
-        "min": samples_s.min(),
-        "max": samples_s.max(),
+        "mad": np.median(np.abs(rows - median[:, None]), axis=1),
+        "min": rows.min(axis=1),
+        "max": rows.max(axis=1),
         "p5": p5,
         "p25": p25,
         "p75": p75,
         "p95": p95,
         "p99": p99,
-        "ci_low": interval[0],
-        "ci_high": interval[1],
+        "ci_low": low,
+        "ci_high": high,
     }
-    rounded = {name: round(float(value), DECIMALS) for name, value in figures.items()}
-    return Summary(
-        n=samples_s.size,
-        verdict=verdict,
-        missed=missed,
-        process_medians=_process_medians(samples_s, resampler),
-        **rounded,
-    )
+    judged = _judged(resampler, resampler.drifts(rows), p25, median, p75, (high - low) / 2)
+    medians = _process_medians(rows, resampler)
+    columns = [column.tolist() for column in figures.values()]
+    return [
+        Summary(
+            n=resampler.n,
+            verdict=verdict,
+            missed=missed,
+            process_medians=processes,
+            **{name: round(value, DECIMALS) for name, value in zip(figures, values, strict=True)},
+        )
+        for (verdict, missed), processes, values in zip(
+            judged, medians, zip(*columns, strict=True), strict=True
+        )
+    ]
 
 
-def _process_medians(samples_s: Samples, resampler: Resampler) -> tuple[float, ...]:
+def _process_medians(rows: Rows, resampler: Resampler) -> list[tuple[float, ...]]:
     """One for each process; none where there is only one, whose median the summary has."""
-    groups = resampler.groups(samples_s)
+    groups = resampler.groups(rows)
     if len(groups) == 1:
-        return ()
-    return tuple(round(float(np.median(group)), DECIMALS) for group in groups)
+        return [()] * len(rows)
+    medians = np.stack([np.median(group, axis=1) for group in groups], axis=1)
+    return [tuple(round(value, DECIMALS) for value in row) for row in medians.tolist()]
 
 
-def judge(
-    samples: Samples, resampler: Resampler, interval: tuple[float, float]
-) -> tuple[Verdict, tuple[str, ...]]:
-    """The verdict on a row, and each criterion it missed with its figure and limit.
+def _judged(
+    resampler: Resampler,
+    drifts: Samples,
+    p25: Samples,
+    median: Samples,
+    p75: Samples,
+    half_width: Samples,
+) -> list[tuple[Verdict, tuple[str, ...]]]:
+    """The verdict on each row, and each criterion it missed with its figure and limit.
 
     ``drifting``: the last third's median differs from the first third's by more than 5 %, and
     by more than the noise explains. ``noisy``: the middle half of the samples, or the interval
     of the median, is too wide for the median to be believed; or there is one sample only.
     A row that drifts also spreads, so drift, which names the cause, comes first.
     """
-    if samples.size == 1:
-        return "noisy", ("one sample",)
-    p25, median, p75 = np.percentile(samples, [25, 50, 75])
+    if resampler.n == 1:
+        return [("noisy", ("one sample",))] * len(drifts)
     several = len(resampler.group_sizes) > 1
-    drift = resampler.drift(samples)
-    drifted = _missed("upward drift" if drift > 0 else "downward drift", drift, DRIFT_LIMIT)
-    spread = _missed("relative IQR", _relative(p75 - p25, median), RELATIVE_IQR_LIMIT) + _missed(
-        "interval half-width",
-        _relative((interval[1] - interval[0]) / 2, median),
-        HALF_WIDTH_LIMIT_PROCESSES if several else HALF_WIDTH_LIMIT,
-    )
-    if drifted:
-        return "drifting", drifted + spread
-    return ("noisy", spread) if spread else ("stable", ())
+    limit = HALF_WIDTH_LIMIT_PROCESSES if several else HALF_WIDTH_LIMIT
+    judged: list[tuple[Verdict, tuple[str, ...]]] = []
+    for drift, spread, middle, half in zip(
+        drifts.tolist(), (p75 - p25).tolist(), median.tolist(), half_width.tolist(), strict=True
+    ):
+        drifted = _missed("upward drift" if drift > 0 else "downward drift", drift, DRIFT_LIMIT)
+        wide = _missed("relative IQR", _relative(spread, middle), RELATIVE_IQR_LIMIT) + _missed(
+            "interval half-width", _relative(half, middle), limit
+        )
+        if drifted:
+            judged.append(("drifting", drifted + wide))
+        else:
+            judged.append(("noisy", wide) if wide else ("stable", ()))
+    return judged
 
 
 def paired_ratio(
@@ -277,47 +335,103 @@ def _block_counts(n: int, rng: np.random.Generator) -> NDArray[np.unsignedintege
     return counts.astype(np.uint16 if n < 2**16 else np.uint32)
 
 
-def _resampled_medians(samples: Samples, counts: NDArray[np.unsignedinteger]) -> Samples:
-    """The median of each resample, shape ``(RESAMPLES,)``.
+def _resampled_medians(rows: Rows, counts: NDArray[np.unsignedinteger]) -> Rows:
+    """The median of each resample, shape (rows, `RESAMPLES`).
 
     With the samples in ascending order, a resample's k-th smallest is where its running count
-    reaches k. This needs no resample to be laid out or sorted, and is several times faster.
+    reaches k. This needs no resample to be laid out or sorted. Medians of resamples lie close to
+    the median: counting begins a few standard deviations of its rank below (those of independent
+    samples), and ends where all resamples have come to theirs; a row where that was too late
+    begins at its smallest sample.
     """
-    n = samples.size
-    order = np.argsort(samples)
-    ascending = samples[order]
-    running = np.cumsum(counts[order], axis=0, dtype=counts.dtype)
-    lower = np.count_nonzero(running < (n + 1) // 2, axis=0)
-    upper = lower if n % 2 else np.count_nonzero(running < n // 2 + 1, axis=0)
-    medians: Samples = (ascending[lower] + ascending[upper]) / 2
+    n = rows.shape[1]
+    order = np.argsort(rows, axis=1)
+    ascending = np.take_along_axis(rows, order, axis=1)
+    start = max(0, n // 2 - round(3 * math.sqrt(n)))
+    lower, upper = np.empty((2, len(rows), RESAMPLES), dtype=np.intp)
+    # Small whole numbers, which single precision holds exactly.
+    as_floats = counts.astype(np.float32)
+    for begin in range(0, len(rows), CHUNK):
+        part = order[begin : begin + CHUNK]
+        before = _counts_before(part, start, as_floats)
+        late = (before >= (n + 1) // 2).any(axis=1)
+        for chosen, at, reached in ((~late, start, before[~late]), (late, 0, None)):
+            if chosen.any():
+                where = begin + np.flatnonzero(chosen)
+                lower[where], upper[where] = _median_ranks(part[chosen], counts, at, reached)
+    row = np.arange(len(rows))[:, None]
+    medians: Rows = (ascending[row, lower] + ascending[row, upper]) / 2
     return medians
 
 
-def _between(groups: Sequence[Samples]) -> tuple[float, float]:
+def _counts_before(
+    order: NDArray[np.intp], start: int, counts: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """How many of each resample are among the ``start`` smallest, shape (rows, `RESAMPLES`)."""
+    chosen = np.zeros(order.shape, dtype=np.float32)
+    np.put_along_axis(chosen, order[:, :start], 1.0, axis=1)
+    reached: NDArray[np.float32] = chosen @ counts
+    return reached
+
+
+def _median_ranks(
+    order: NDArray[np.intp],
+    counts: NDArray[np.unsignedinteger],
+    start: int,
+    reached: NDArray[np.float32] | None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The ranks of each resample's two middle samples; of an odd number they are the same.
+
+    Args:
+        order: of each row's samples, ascending, shape (rows, n).
+        counts: how often each sample is in each resample, shape (n, `RESAMPLES`).
+        start: the rank that counting begins at.
+        reached: the running counts there; ``None`` at rank 0.
+    """
+    n = order.shape[1]
+    first, second = (n + 1) // 2, n // 2 + 1
+    running = np.zeros((len(order), counts.shape[1]), dtype=counts.dtype)
+    if reached is not None:
+        running[:] = reached
+    lower = np.full(running.shape, start, dtype=np.intp)
+    upper = lower if n % 2 else lower.copy()
+    for rank in range(start, n):
+        running += counts[order[:, rank]]
+        lower += running < first
+        if upper is not lower:
+            upper += running < second
+        if (rank - start) % 8 == 7 and running.min() >= second:
+            break
+    return lower, upper
+
+
+def _between(groups: Sequence[Rows]) -> tuple[Samples, Samples]:
     """Student's interval of the mean of the processes' medians."""
-    medians = np.array([np.median(group) for group in groups])
+    medians = np.stack([np.median(group, axis=1) for group in groups], axis=1)
     t = quantile(CONFIDENCE, len(groups) - 1)
-    centre = float(medians.mean())
-    half = t * float(medians.std(ddof=1)) / math.sqrt(len(groups))
+    centre = medians.mean(axis=1)
+    half = t * medians.std(axis=1, ddof=1) / math.sqrt(len(groups))
     return centre - half, centre + half
 
 
-def _raw_drift(group: Samples) -> float:
+def _raw_drifts(rows: Rows) -> Samples:
     """Relative change from the first third's median to the last third's."""
-    if group.size < DRIFT_SAMPLES:
-        return 0.0
-    first, last = (float(np.median(third)) for third in _thirds(group))
-    return _relative(last - first, first)
+    if rows.shape[1] < DRIFT_SAMPLES:
+        return np.zeros(len(rows))
+    first, last = (np.median(third, axis=1) for third in _thirds(rows))
+    pairs = zip((last - first).tolist(), first.tolist(), strict=True)
+    return np.array([_relative(change, before) for change, before in pairs])
 
 
-def _thirds(group: Samples) -> tuple[Samples, Samples]:
+def _thirds(rows: Rows) -> tuple[Rows, Rows]:
     """The first and the last third of a run."""
-    third = group.size // 3
-    return group[:third], group[-third:]
+    third = rows.shape[1] // 3
+    return rows[:, :third], rows[:, -third:]
 
 
-def _median(values: Sequence[float]) -> float:
-    return float(np.median(values))
+def _one_row(samples: Samples) -> Rows:
+    """One row's samples as many rows'."""
+    return np.ascontiguousarray(samples)[None]
 
 
 def _relative(part: float, whole: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +37,7 @@ from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, 
 from layerbench.records.memory import Optimizer
 from layerbench.runner import refuse_bad_room
 from layerbench.samples import UNTOUCHED, RowFacts, waits_of
-from layerbench.stats import Resampler, paired_ratio, summarize
+from layerbench.stats import Resampler, paired_ratio, summarize, summarize_rows
 from layerbench.tracing import check_optimizer, loss_of, make_optimizer
 from layerbench.tree import positions, tree_order
 from layerbench.views import with_training_memory
@@ -304,24 +304,18 @@ def _rows(
     numbers = positions(
         (facts[i].type for i in order), (facts[i].block and facts[i].calls > 0 for i in order)
     )
+    ran = [index for index, row in enumerate(facts) if row.calls]
+    columns = {
+        name: _summaries(getattr(times, name), ran, resampler)
+        for name in ("forward", "forward_self", "backward", "backward_self")
+    }
     return tuple(
-        _row(facts[index], index, number, times, resampler)
+        _row(facts[index], number, {name: found.get(index) for name, found in columns.items()})
         for index, number in zip(order, numbers, strict=True)
     )
 
 
-def _row(
-    facts: RowFacts,
-    index: int,
-    position: int | None,
-    times: _ModuleTimes,
-    resampler: Resampler,
-) -> TrainingRow:
-    ran = facts.calls > 0
-
-    def column(array: Times) -> Summary | None:
-        return _summary(array[:, index], resampler) if ran else None
-
+def _row(facts: RowFacts, position: int | None, times: Mapping[str, Summary | None]) -> TrainingRow:
     return TrainingRow(
         path=facts.path,
         type=facts.type,
@@ -332,12 +326,18 @@ def _row(
         input_shapes=facts.input_shapes,
         output_shapes=facts.output_shapes,
         parameters=facts.parameters,
-        forward=column(times.forward),
-        forward_self=column(times.forward_self),
-        backward=column(times.backward),
-        backward_self=column(times.backward_self),
+        forward=times["forward"],
+        forward_self=times["forward_self"],
+        backward=times["backward"],
+        backward_self=times["backward_self"],
         note=facts.note,
     )
+
+
+def _summaries(times: Times, columns: Sequence[int], resampler: Resampler) -> dict[int, Summary]:
+    """Of an array of shape (rounds, modules), those columns."""
+    seconds = times.T[list(columns)].astype(np.float64) * NANOSECOND
+    return dict(zip(columns, summarize_rows(seconds, resampler), strict=True))
 
 
 def _summary(nanoseconds: Times, resampler: Resampler) -> Summary:

@@ -14,6 +14,7 @@ from layerbench.stats import (
     paired_ratio,
     relative_half_width,
     summarize,
+    summarize_rows,
 )
 
 TRIALS = 400
@@ -119,13 +120,28 @@ def test_the_bootstrap_median_is_the_median_of_the_resample():
     from layerbench.stats import _block_counts, _resampled_medians
 
     rng = np.random.default_rng(0)
-    for n in (9, 10, 31, 64):
-        samples = rng.standard_normal(n)
-        samples[3] = samples[5]  # a tie
+    for n in (9, 10, 31, 64, 150):
+        noise = rng.standard_normal((70, n))
+        noise[:, 3] = noise[:, 5]  # a tie
+        drifting = np.linspace(1, 9, n)[None]  # a resample's median can be any sample
+        rows = np.concatenate([noise, drifting])
         counts = _block_counts(n, rng)
         assert (counts.sum(axis=0) == n).all()
-        expected = [np.median(np.repeat(samples, column)) for column in counts.T]
-        assert _resampled_medians(samples, counts) == pytest.approx(expected)
+        medians = _resampled_medians(rows, counts)
+        for row in (0, 69, 70):
+            expected = [np.median(np.repeat(rows[row], column)) for column in counts.T]
+            assert medians[row] == pytest.approx(expected)
+
+
+def test_rows_together_have_the_summaries_that_each_has_alone():
+    rng = np.random.default_rng(0)
+    for sizes in ([1], [3], [10], [40], [12, 15, 9]):
+        resampler = Resampler(sizes, seed=2)
+        rows = np.abs(rng.standard_normal((9, sum(sizes)))) * 1e-3
+        rows[1] = 0.0
+        rows[2] = np.linspace(1e-3, 2e-3, sum(sizes))
+        assert summarize_rows(rows, resampler) == [summarize(row, resampler) for row in rows]
+    assert summarize_rows(np.empty((0, 3)), Resampler([3])) == []
 
 
 def test_blocks_are_circular():

@@ -72,6 +72,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> S
     aligned = [
         _column(name, cells, side) for name, cells, side in zip(header, columns, align, strict=True)
     ]
+    if align[-1] == "l":
+        # Nothing follows it: one long remark must not make every line as long.
+        aligned[-1] = [*aligned[-1][:2], *columns[-1]]
     # An unnamed column belongs to the one before it: one blank between them instead of two.
     joints = ["", *("  " if name else " " for name in header[1:])]
     return [
