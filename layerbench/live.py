@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from itertools import pairwise
+from threading import get_ident
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 from torch.utils.hooks import RemovableHandle
 
 from layerbench import devices, samples
 from layerbench.assembly import layer_rows
 from layerbench.clocks import Clock
-from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.instruments.attach import Forward, attributes_replaced, usual_place
 from layerbench.instruments.blocks import find_blocks
+from layerbench.instruments.compiled import COMPILED, any_compiled, inside_compiled, is_compiled
 from layerbench.instruments.functions import FunctionForward, FunctionTimer
+from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import function_rows, module_rows
-from layerbench.instruments.structure import CallFacts, CallObserver, module_facts
+from layerbench.instruments.structure import (
+    CallFacts,
+    CallObserver,
+    first_line,
+    module_facts,
+    named_instances,
+)
 from layerbench.instruments.timing import (
     ROOT,
     LayerTimer,
     Spans,
     arrays_of,
     fold_spans,
+    notes_on_threads,
     spans_of,
     typical_calls,
 )
@@ -46,21 +58,24 @@ class LiveLayers:
 
     Attributes:
         forwards: forwards of the model that ended without an error.
+        absent: what has no times, and why: ``layers``, ``functions``.
     """
 
     def __init__(self, model: nn.Module, clock: Clock) -> None:
         self.forwards = 0
+        self.absent: dict[str, str] = {}
         self._model = model
         self._clock = clock
         self._mark = clock.mark
         self._facts = module_facts(model)
+        self._modules = named_instances(model)
+        self._view = find_blocks(model)
         self._with_functions = frozenset(f.path for f in self._facts if f.composite) | {""}
-        self._functions = FunctionTimer(model, self._facts, self._with_functions, clock)
-        self._original: Forward = model.forward
         self._timer = self._new_timer(short_cut=False)
         self._timing = ExitStack()
         self._handles = RemovableHandle.next_id
         self._inside = False
+        self._attached = False
         self._ends: list[int] = []  # where each pending forward's entries end
         self._first: Spans | None = None
         self._kept: list[Spans] = []
@@ -68,6 +83,13 @@ class LiveLayers:
         self._stride = 1
         self._function_forwards: list[FunctionForward] = []
         self._seen: dict[str, CallFacts] = {}
+        self._note_compiled()
+
+    def _note_compiled(self) -> None:
+        if is_compiled(self._model):
+            self.absent["layers"] = self.absent["functions"] = COMPILED
+        elif any_compiled(self._model):
+            self.absent["functions in compiled parts"] = COMPILED
 
     def _new_timer(self, short_cut: bool) -> LayerTimer:
         return LayerTimer(
@@ -79,15 +101,44 @@ class LiveLayers:
             if short_cut
             else frozenset(),
             short_cut=short_cut,
+            open_to_user=True,
         )
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Time the model for the duration of a ``with`` block."""
-        with forwards_replaced({self._model: self._root_forward()}), self._timing:
+        place = usual_place(self._model)
+        root = (self._model, place, self._root_forward(getattr(self._model, place)))
+        with (
+            attributes_replaced([root], open_to_user=True),
+            compilation_told(self._compiled_meanwhile),
+            self._timing,
+        ):
             if self._first is not None:
                 self._attach()
-            yield
+            self._attached = True
+            try:
+                yield
+            finally:
+                self._attached = False
+
+    def _compiled_meanwhile(self, module: nn.Module) -> None:
+        """Out of the way of what the loop's owner compiles: it would be compiled again later."""
+        if module is self._model:
+            self._attached = False
+            self.absent["later forwards"] = "the model was compiled while it was timed"
+        self._timing.close()
+        self._handles = -1
+
+    def _look_again_at_what_is_compiled(self) -> None:
+        hidden = inside_compiled(self._model)
+        self._facts = tuple(
+            fact.model_copy(update={"reachable": False})
+            if id(self._modules.get(fact.path)) in hidden
+            else fact
+            for fact in self._facts
+        )
+        self._note_compiled()
 
     def _attach(self) -> None:
         self._timing.enter_context(self._timer.attached())
@@ -95,17 +146,20 @@ class LiveLayers:
     def _renew_timer(self) -> None:
         """Look again which modules have hooks; the model must be without instruments."""
         self._drain()
+        if self._handles < 0:
+            self._look_again_at_what_is_compiled()
         self._handles = RemovableHandle.next_id
         self._timer = self._new_timer(short_cut=True)
 
-    def _root_forward(self) -> Forward:
-        @wraps(self._original)
+    def _root_forward(self, original: Forward) -> Forward:
+        @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
-            if self._inside:  # a model that calls itself: the outer call counts
-                return self._original(*args, **kwargs)
+            # Of a model that calls itself the outer call counts; what traces it must not see us.
+            if is_dynamo_compiling() or self._inside or not self._attached or _is_traced():
+                return original(*args, **kwargs)
             self._inside = True
             try:
-                output = self._forward(args, kwargs)
+                output = self._forward(original, args, kwargs)
             finally:
                 self._inside = False
             self.forwards += 1
@@ -113,31 +167,35 @@ class LiveLayers:
 
         return forward
 
-    def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _forward(self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         number = self.forwards
-        if number == 0:
-            output = self._first_forward(args, kwargs)
+        if self._first is None:
+            output = self._first_forward(original, args, kwargs)
             self._renew_timer()
             self._attach()
             return output
-        if number >= 2 and number & (number - 1) == 0:
-            return self._function_forward(args, kwargs)
         if RemovableHandle.next_id != self._handles:  # somebody has registered a hook
             self._timing.close()
             self._renew_timer()
             self._attach()
-        return self._timed_forward(self._original, args, kwargs)
+        if number >= 2 and number & (number - 1) == 0 and "functions" not in self.absent:
+            return self._function_forward(original, args, kwargs)
+        return self._timed_forward(original, args, kwargs)
 
     def _timed_forward(
         self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401
+        thread = self._timer.recording.thread
+        thread.add(get_ident())
         start = self._mark()
         try:
             output = forward(*args, **kwargs)
         except BaseException:
             del self._timer.entries[self._pending() :]  # half a forward is no sample
             raise
-        end = self._mark()
+        finally:
+            end = self._mark()
+            thread.clear()
         entries = self._timer.entries
         entries.append((ROOT, start, end))
         self._ends.append(len(entries))
@@ -149,15 +207,15 @@ class LiveLayers:
         """How much of the timer's entries belongs to forwards that have ended."""
         return self._ends[-1] if self._ends else 0
 
-    def _first_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _first_forward(
+        self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
         # Each instrument wraps what is on the modules when it is made, so these three nest.
         observer = CallObserver(self._model, self._facts)
         outputs: list[Any] = []
 
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            functions = FunctionTimer(self._model, self._facts, self._with_functions, self._clock)
-            call = lambda: outputs.append(self._original(*args, **kwargs))  # noqa: E731
-            self._function_forwards = [functions.run(call, release=False)]
+            self._look_at_functions(lambda: outputs.append(original(*args, **kwargs)), outputs)
             return outputs[0]
 
         def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -171,19 +229,52 @@ class LiveLayers:
         self._drained = 0
         return output
 
-    def _function_forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _function_forward(
+        self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
         self._drain()
         self._timing.close()
         outputs: list[Any] = []
         try:
-            sampled = self._functions.run(lambda: outputs.append(self._original(*args, **kwargs)))
+            self._look_at_functions(lambda: outputs.append(original(*args, **kwargs)), outputs)
         finally:
             self._attach()
+        return outputs[0]
+
+    def _look_at_functions(self, call: Callable[[], None], outputs: list[Any]) -> None:
+        """Run a forward, with its functions timed where that can be.
+
+        What is raised after the forward has given its output is a fault of ours, and the loop's
+        owner must not meet it.
+        """
+        if "functions" in self.absent:
+            call()
+            return
+        timer = FunctionTimer(self._model, self._facts, self._with_functions, self._clock)
+        try:
+            sampled = timer.run(call, release=self._first is not None)
+        except Exception as error:
+            if not outputs:
+                raise
+            self._leave_functions(f"a look at the functions failed: {first_line(error)}")
+            return
+        if sampled.unseen:
+            self._leave_functions(sampled.unseen)
+        elif self._first is None:
+            self._function_forwards = [sampled]
+        else:
+            self._keep_functions(sampled)
+
+    def _leave_functions(self, why: str) -> None:
+        self.absent["functions"] = why
+        self._function_forwards.clear()
+
+    def _keep_functions(self, sampled: FunctionForward) -> None:
+        """Those of the first forward were taken cold; work that depends on data varies."""
         if sampled.facts == self._function_forwards[0].facts:
             if self.forwards == 2:
-                self._function_forwards.clear()  # the first forward's were taken cold
+                self._function_forwards.clear()
             self._function_forwards.append(sampled)
-        return outputs[0]
 
     def _drain(self) -> None:
         """Turn the pending marks into positions, and give the marks back."""
@@ -214,19 +305,33 @@ class LiveLayers:
         kept = self._kept or [self._first]
         timed = [fold_spans(spans, len(self._facts)) for spans in kept]
         functions = self._function_forwards
-        view = find_blocks(self._model).seen_running(self._seen)
+        view = self._view.seen_running(self._seen)
         modules = module_rows(self._facts, self._seen, typical_calls(timed), view, functions)
         arrays = arrays_of(timed)
         arrays[samples.FUNCTIONS] = np.array([f.times_ns for f in functions], dtype=np.int64)
         return layer_rows(modules, function_rows(functions, modules, view), [arrays])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the rows must know."""
+        paths = [fact.path for fact in self._facts]
+        return notes_on_threads(paths, self._timer.recording)
+
+
+def _is_traced() -> bool:
+    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
 
 
 @contextmanager
 def time_layers(model: nn.Module, clock: Clock | None = None) -> Iterator[LiveLayers]:
     """Time every layer of ``model`` while the caller's own loop runs it.
 
+    What is compiled is timed as one, and nothing is compiled again. A copy of the model that is
+    made meanwhile, or a file it is saved to, has nothing of this in it.
+
     Args:
-        model: any module; left as it was when the block ends, also by an exception.
+        model: any module; left as it was when the block ends, also by an exception. What the
+            caller sets on it meanwhile stays.
         clock: the clock of the device that the model's parameters are on, unless given.
 
     Yields:

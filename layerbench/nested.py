@@ -49,6 +49,14 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
         yield from _tensors_inside(value, [], objects=0)
 
 
+def has_tensor(value: object) -> bool:
+    """Whether there is a tensor in it; no where a container of the user's own cannot be read."""
+    try:
+        return next(tensors_in(value), None) is not None
+    except Exception:
+        return False
+
+
 def _tensors_inside(value: object, above: list[object], *, objects: int) -> Iterator[torch.Tensor]:
     import torch
 

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerbench.instruments.compiled import is_compiled
+from layerbench.instruments.overlay import STATE, Overlay
+from layerbench.instruments.stack import deeper_stack
 from layerbench.modules import buffers, modules, set_mode, submodules_first
 
 Forward = Callable[..., Any]
@@ -23,30 +26,62 @@ Replacement = tuple[nn.Module, str, object]
 _MISSING = object()
 
 
-@contextmanager
-def attributes_replaced(replacements: Iterable[Replacement]) -> Iterator[None]:
-    """Give module instances other values of attributes; on exit each has its own again.
+class Attachment:
+    """Gives module instances other values of attributes, as often as it is asked to.
 
-    The instance's ``__dict__`` is written directly: a class that overrides ``__setattr__``
-    must not notice, and an earlier instance attribute comes back.
+    Args:
+        replacements: what is replaced, by what.
+        open_to_user: whether a user's own code runs meanwhile, outside the model's forward.
     """
-    before: list[tuple[nn.Module, str, object]] = []
-    try:
+
+    def __init__(self, replacements: Iterable[Replacement], *, open_to_user: bool = False) -> None:
+        self._open = open_to_user
+        values: dict[int, tuple[nn.Module, dict[str, object]]] = {}
         for module, name, value in replacements:
-            before.append((module, name, module.__dict__.get(name, _MISSING)))
-            module.__dict__[name] = value
-        yield
-    finally:
-        for module, name, earlier in reversed(before):
-            if earlier is _MISSING:
-                module.__dict__.pop(name, None)
-            else:
-                module.__dict__[name] = earlier
+            values.setdefault(id(module), (module, {}))[1][name] = value
+        self._parts: list[tuple[nn.Module, Mapping[str, object], Overlay]] = [
+            (module, replaced, Overlay(module, open_to_user=open_to_user))
+            for module, replaced in values.values()
+        ]
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Attach for the duration of a ``with`` block; on exit each has its own again.
+
+        Python's stack is deeper meanwhile, as what is attached takes a part of it.
+        """
+        covered: list[tuple[Overlay, Mapping[str, object]]] = []
+        with deeper_stack():
+            try:
+                for module, values, own in self._parts:
+                    overlay = Overlay.of(module) if STATE in module.__dict__ else own
+                    covered.append((overlay, values))
+                    overlay.cover(values)
+                yield
+            finally:
+                for overlay, values in reversed(covered):
+                    overlay.uncover(values)
+
+
+def attributes_replaced(
+    replacements: Iterable[Replacement], *, open_to_user: bool = False
+) -> AbstractContextManager[None]:
+    """Give module instances other values of attributes; on exit each has its own again."""
+    return Attachment(replacements, open_to_user=open_to_user).attached()
 
 
 def forwards_replaced(forwards: Mapping[nn.Module, Forward]) -> AbstractContextManager[None]:
     """Give each module instance another ``forward`` for the duration of a ``with`` block."""
     return attributes_replaced((module, "forward", f) for module, f in forwards.items())
+
+
+def usual_place(module: nn.Module) -> str:
+    """The attribute whose replacement sees a module's calls, whatever hooks it has.
+
+    ``forward``; of a module compiled in place its compiled call, as ``forward`` is inside it.
+    """
+    compiled = module._compiled_call_impl is not None and is_compiled(module)
+    return "_compiled_call_impl" if compiled else "forward"
 
 
 @contextmanager

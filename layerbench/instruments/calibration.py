@@ -10,7 +10,7 @@ from torch import nn
 
 from layerbench.clocks import Clock
 from layerbench.instruments.attach import attributes_replaced
-from layerbench.instruments.timing import Entry, place_to_time, timed
+from layerbench.instruments.timing import Recording, place_to_time, replacement
 
 CALLS = 500
 REPEATS = 9
@@ -48,7 +48,7 @@ def wrapper_cost_s(clock: Clock) -> float:
     what takes the place of PyTorch's own call saves a frame.
     """
     module = _Nothing()
-    entries: list[Entry] = []
+    recording = Recording()
 
     def loop() -> None:
         for _ in range(CALLS):
@@ -57,8 +57,8 @@ def wrapper_cost_s(clock: Clock) -> float:
     try:
         clock.reserve(2 * CALLS * (REPEATS + 1))
         bare = _median_s(loop)
-        replacement = timed(module.forward, 0, clock.mark, entries)
-        with attributes_replaced([(module, place_to_time(module), replacement)]):
+        timing = replacement(module, place_to_time(module), 0, clock.mark, recording)
+        with attributes_replaced([timing]), recording.on():
             wrapped = _median_s(loop)
         return (wrapped - bare) / CALLS
     finally:

@@ -8,25 +8,29 @@ presence would switch a fused path off, a dispatch mode names the operators inst
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import wraps
+from threading import get_ident
 from typing import Any
 
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerbench.clocks import Clock
-from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
+from layerbench.instruments.compiled import is_compiled
+from layerbench.instruments.modes import ModeSwitch
 from layerbench.instruments.structure import (
     Call,
     ModuleFacts,
     modules_at,
     shapes_of,
 )
-from layerbench.nested import tensors_in
+from layerbench.nested import has_tensor
 from layerbench.records import Shape
 from layerbench.workload import Frozen
 
@@ -59,11 +63,13 @@ class FunctionForward:
         facts: a row for each (module, name), in order of first call.
         times_ns: nanoseconds, in the order of ``facts``.
         module_order: first call of each module that ran, on one count with the functions'.
+        unseen: why functions were not seen up to the end; empty where they were.
     """
 
     facts: tuple[FunctionFacts, ...]
     times_ns: tuple[int, ...]
     module_order: dict[str, int]
+    unseen: str = ""
 
 
 @dataclass
@@ -119,51 +125,43 @@ class FunctionTimer:
         self._running: list[str] = []
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._module_order: dict[str, int] = {}
-        self._mode = _FunctionMode(self)
-        self._operators = _OperatorMode(self)
-        self._inside_guarded = False
-        self._root_is_guarded = isinstance(model, GUARDED)
+        self._modes = ModeSwitch(_FunctionMode(self), _OperatorMode(self))
+        self._thread = get_ident()
+        self._around_root = self._modes_around(model)
         reachable = [fact.path for fact in facts if fact.reachable and fact.path]
-        self._wrapped = {
-            module: self._followed(module, path)
-            for path, module in modules_at(model, reachable).items()
-        }
+        self._attachment = Attachment(
+            self._followed(module, path) for path, module in modules_at(model, reachable).items()
+        )
 
-    def _followed(self, module: nn.Module, path: str) -> Forward:
-        original = module.forward
-        guarded = isinstance(module, GUARDED)
+    def _modes_around(self, module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+        """What is to be on while the module runs."""
+        if is_compiled(module):
+            return self._modes.off
+        return self._modes.operators if isinstance(module, GUARDED) else nullcontext
+
+    def _followed(self, module: nn.Module, path: str) -> Replacement:
+        place = usual_place(module)
+        original: Forward = getattr(module, place)
+        around = self._modes_around(module)
 
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if is_dynamo_compiling() or get_ident() != self._thread:
+                return original(*args, **kwargs)
             self._module_order.setdefault(path, self._next_order())
             self._running.append(path)
             try:
-                if not guarded:
+                if around is nullcontext:
                     return original(*args, **kwargs)
-                with self._operators_named():
+                with around():
                     return original(*args, **kwargs)
             finally:
                 self._running.pop()
 
-        return forward
+        return module, place, forward
 
     def _next_order(self) -> int:
         return len(self._module_order) + len(self._tallies)
-
-    @contextmanager
-    def _operators_named(self) -> Iterator[None]:
-        """Inside a guarded module: the function mode off, the dispatch mode on."""
-        if self._inside_guarded:
-            yield
-            return
-        self._inside_guarded = True
-        self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]
-        try:
-            with self._operators:
-                yield
-        finally:
-            self._mode.__enter__()  # type: ignore[no-untyped-call]
-            self._inside_guarded = False
 
     def timed_function(
         self,
@@ -181,7 +179,7 @@ class FunctionTimer:
         output = function(*args, **kwargs)
         end = self._mark()
         # Questions (size, dim, is_cuda) are asked through the same door; they give no tensor.
-        if name == "setitem" or next(tensors_in(output), None) is not None:
+        if name == "setitem" or has_tensor(output):
             tally = self._tallies.get((module, name))
             if tally is None:
                 tally = self._tallies[module, name] = _Tally(
@@ -202,12 +200,9 @@ class FunctionTimer:
         self._tallies.clear()
         self._module_order = {"": 0}
         self._running = [""]
-        with forwards_replaced(self._wrapped), self._mode:
-            if self._root_is_guarded:
-                with self._operators_named():
-                    call()
-            else:
-                call()
+        self._thread = get_ident()
+        with self._attachment.attached(), self._modes.on(), self._around_root():
+            call()
         self._clock.synchronize()
         try:
             return self._result()
@@ -230,6 +225,7 @@ class FunctionTimer:
             ),
             times_ns=tuple(self._total_ns(tally.spans) for tally in self._tallies.values()),
             module_order=dict(self._module_order),
+            unseen=self._modes.unseen,
         )
 
     def _total_ns(self, spans: list[tuple[int, int]]) -> int:

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 
-from layerbench.instruments.attach import Forward, forwards_replaced
+from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
 from layerbench.instruments.calls import CallTree
+from layerbench.instruments.compiled import inside_compiled
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.running import RunningModule
 from layerbench.modules import children, modules, named_modules
@@ -118,23 +120,29 @@ def type_name(module: nn.Module) -> str:
 
 def _hidden(model: nn.Module) -> set[int]:
     """Modules below a scripted or compiled module: they are not called through Python."""
-    return {
+    scripted = {
         id(inner)
         for outer in modules(model)
-        if isinstance(outer, torch.jit.ScriptModule) or _is_compiled(outer)
+        if isinstance(outer, torch.jit.ScriptModule)
         for inner in modules(outer)
         if inner is not outer
     }
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    """Whether it is what `torch.compile` gives, or was compiled in place."""
-    return type(module).__name__ == "OptimizedModule" or module._compiled_call_impl is not None
+    return scripted | inside_compiled(model)
 
 
 def shapes_of(values: object) -> tuple[Shape, ...]:
     """Shapes of the tensors in ``values``."""
-    return tuple(shape_of(tensor) for tensor in tensors_in(values))
+    try:
+        return tuple(shape_of(tensor) for tensor in tensors_in(values))
+    except Exception:  # a container of the user's own that cannot be read twice
+        return ()
+
+
+def _bytes_in(values: object) -> int:
+    try:
+        return sum(bytes_of(tensor) for tensor in tensors_in(values))
+    except Exception:
+        return 0
 
 
 class CallObserver:
@@ -160,19 +168,24 @@ class CallObserver:
         self._order = 0
         self._failure: tuple[str, str, tuple[Shape, ...]] | None = None
         instances = named_instances(model)
-        self._wrapped = {
-            instances[fact.path]: self._observed(instances[fact.path].forward, fact)
+        self._attachment = Attachment(
+            self._observed(instances[fact.path], fact)
             for fact in facts
             if fact.path and fact.reachable
-        }
+        )
         self._root = facts[0]
 
-    def _observed(self, original: Forward, fact: ModuleFacts) -> Forward:
+    def _observed(self, module: nn.Module, fact: ModuleFacts) -> Replacement:
+        place = usual_place(module)
+        original: Forward = getattr(module, place)
+
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if is_dynamo_compiling():
+                return original(*args, **kwargs)
             return self._observe(original, fact, args, kwargs, _called_directly())
 
-        return forward
+        return module, place, forward
 
     def _observe(
         self,
@@ -201,7 +214,7 @@ class CallObserver:
                 calls=known.calls if known else 0,
                 input_shapes=came_in,
                 output_shapes=shapes_of((output,)),
-                output_bytes=sum(bytes_of(tensor) for tensor in tensors_in((output,))),
+                output_bytes=_bytes_in((output,)),
                 direct=known.direct if known else False,
             )
         known.calls += 1
@@ -219,7 +232,7 @@ class CallObserver:
             passes through, and `explain` then says where.
         """
         self._seen, self._order, self._failure = Seen(self._running.calls), 0, None
-        with forwards_replaced(self._wrapped):
+        with self._attachment.attached():
             self._observe(forward, self._root, args, kwargs)
         return self._seen
 
@@ -231,12 +244,16 @@ class CallObserver:
         return f"the forward failed in {where}, given {shapes}: {first_line(error)}"
 
 
+# What runs a module's forward where the module itself is called.
+_CALLS = (nn.Module._call_impl.__code__, nn.Module._wrapped_call_impl.__code__)
+
+
 def _called_directly() -> bool:
     """Whether the wrapped forward above was called by name; our own frames do not count."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith("layerbench."):
         frame = frame.f_back
-    return frame is None or frame.f_code is not nn.Module._call_impl.__code__
+    return frame is None or frame.f_code not in _CALLS
 
 
 def first_line(error: BaseException) -> str:

@@ -1,27 +1,29 @@
 """Time per module: inclusive and self, from marks at entry and exit of each ``forward``.
 
-Known limitations: a scripted or compiled module is timed as one, its inside runs outside Python; a
-module called from several threads at once (`torch.nn.DataParallel`) is not supported; a copy of
-the model made while it is timed runs the original's layers.
+Known limitations: a scripted or compiled module is timed as one, its inside runs outside Python;
+calls in other threads than the one that runs the model (threads that a forward starts,
+`torch.nn.DataParallel`) are not timed: their time is part of whoever waits for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from itertools import chain
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from layerbench import samples
 from layerbench.clocks import Clock
-from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
+from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
 from layerbench.instruments.structure import Call, modules_at
 
 Entry = tuple[int, int, int]
@@ -124,17 +126,46 @@ def fold(spans: Iterable[Sequence[int]], modules: int) -> Folded:
     )
 
 
-def timed(original: Forward, index: int, mark: Callable[[], int], entries: list[Entry]) -> Forward:
+class Recording:
+    """Where timed calls are noted, and whether they are.
+
+    Attributes:
+        entries: of the calls so far, in the order in which they ended.
+        thread: holds the identity of the thread whose calls are noted; empty, none are.
+        elsewhere: indices of modules called by other threads meanwhile: their spans would not nest.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.thread: set[int] = set()
+        self.elsewhere: set[int] = set()
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Note the calls of this thread for the duration of a ``with`` block."""
+        self.thread.add(get_ident())
+        try:
+            yield
+        finally:
+            self.thread.clear()
+
+
+def timed(original: Forward, index: int, mark: Callable[[], int], recording: Recording) -> Forward:
     """A forward that marks its entry and exit, also when it raises, and changes nothing else.
 
     Written for cold caches: between two calls a convolution has swept them, so what counts is how
     little memory and code a call touches. A tuple appended by method costs half of what three
     appends to an ``array`` cost there, though those look cheaper in a tight loop
-    (docs/decisions/0007).
+    (docs/decisions/0007). Where Dynamo traces it, it is the original.
     """
+    entries, thread = recording.entries, recording.thread
 
     @wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+        if is_dynamo_compiling() or get_ident() not in thread:
+            if thread:
+                recording.elsewhere.add(index)
+            return original(*args, **kwargs)
         start = mark()
         try:
             return original(*args, **kwargs)
@@ -142,6 +173,39 @@ def timed(original: Forward, index: int, mark: Callable[[], int], entries: list[
             entries.append((index, start, mark()))
 
     return forward
+
+
+def timed_call(
+    module: nn.Module, index: int, mark: Callable[[], int], recording: Recording
+) -> Forward:
+    """As `timed`, in the place of the module's ``_call_impl``.
+
+    A module that has come to have hooks or another ``forward`` is called as PyTorch calls it.
+    """
+    entries, thread = recording.entries, recording.thread
+    attributes = module.__dict__
+    beneath: Forward | None = attributes.get("_call_impl")
+    given = attributes.get("forward")
+    original = beneath or module.forward
+    on_entry, on_exit, on_grad, on_grad_entry = (getattr(module, name) for name in _HOOKS)
+    as_pytorch = beneath or partial(type(module)._call_impl, module)
+
+    @wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+        if is_dynamo_compiling() or get_ident() not in thread:
+            if thread:
+                recording.elsewhere.add(index)
+            return as_pytorch(*args, **kwargs)
+        changed = on_entry or on_exit or on_grad or on_grad_entry
+        start = mark()
+        try:
+            if changed or attributes.get("forward") is not given:
+                return as_pytorch(*args, **kwargs)
+            return original(*args, **kwargs)
+        finally:
+            entries.append((index, start, mark()))
+
+    return call
 
 
 # What nn.Module's call asks before it takes its short path to forward.
@@ -158,8 +222,8 @@ def place_to_time(module: nn.Module, called_directly: bool = False) -> str:
     ``forward`` where there are hooks, or where somebody calls ``module.forward(...)`` by name. A
     module compiled in place is timed around its compiled call. (docs/decisions/0007)
     """
-    if module._compiled_call_impl is not None:
-        return "_compiled_call_impl"
+    if usual_place(module) != "forward":
+        return usual_place(module)
     cls = type(module)
     usual = cls.__call__ is nn.Module.__call__ and cls._call_impl is nn.Module._call_impl
     everywhere = has_any_global_hook()  # type: ignore[no-untyped-call]
@@ -167,6 +231,20 @@ def place_to_time(module: nn.Module, called_directly: bool = False) -> str:
     if called_directly or hooked or not usual or not _HAS_SHORT_CUT:
         return "forward"
     return "_call_impl"
+
+
+def replacement(
+    module: nn.Module, place: str, index: int, mark: Callable[[], int], recording: Recording
+) -> Replacement:
+    """What times a module, for `layerbench.instruments.attach`.
+
+    Args:
+        module, index, mark, recording: as for `timed`.
+        place: an attribute of the module: ``_call_impl``, ``forward`` or ``_compiled_call_impl``.
+    """
+    if place == "_call_impl":
+        return module, place, timed_call(module, index, mark, recording)
+    return module, place, timed(getattr(module, place), index, mark, recording)
 
 
 class LayerTimer:
@@ -183,8 +261,10 @@ class LayerTimer:
         called_directly: paths of modules whose ``forward`` is called by name.
         short_cut: whether `place_to_time` decides; else ``forward`` is replaced, so that another
             instrument made while this one is attached sees it.
+        open_to_user: whether a user's own code runs while it is attached.
 
     Attributes:
+        recording: what the timed calls are noted in; whoever attaches the timer turns it on.
         entries: of the calls so far; whoever runs the model adds the root's and clears it.
     """
 
@@ -196,21 +276,30 @@ class LayerTimer:
         clock: Clock,
         called_directly: frozenset[str] = frozenset(),
         short_cut: bool = True,
+        open_to_user: bool = False,
     ) -> None:
         self._clock = clock
         self._modules = len(paths)
-        self.entries: list[Entry] = []
+        self.recording = Recording()
+        self.entries = self.recording.entries
         index_of = {path: index for index, path in enumerate(paths)}
-        self._replaced: list[Replacement] = []
-        for path, module in modules_at(model, timed_paths - {""}).items():
-            place = place_to_time(module, path in called_directly) if short_cut else "forward"
-            original = module._compiled_call_impl if place == "_compiled_call_impl" else None
-            forward = timed(original or module.forward, index_of[path], clock.mark, self.entries)
-            self._replaced.append((module, place, forward))
+        replaced = [
+            replacement(
+                module,
+                place_to_time(module, path in called_directly)
+                if short_cut
+                else usual_place(module),
+                index_of[path],
+                clock.mark,
+                self.recording,
+            )
+            for path, module in modules_at(model, timed_paths - {""}).items()
+        ]
+        self._attachment = Attachment(replaced, open_to_user=open_to_user)
 
     def attached(self) -> AbstractContextManager[None]:
-        """Time the modules for the duration of a ``with`` block."""
-        return attributes_replaced(self._replaced)
+        """Time the modules for the duration of a ``with`` block, while `recording` is on."""
+        return self._attachment.attached()
 
     def run(self, call: Call, marks: int) -> TimedForward:
         """Run one instrumented forward of at most about ``marks`` marks and add it up."""
@@ -218,7 +307,7 @@ class LayerTimer:
         mark = clock.mark
         clock.reserve(marks)
         self.entries.clear()
-        with self.attached():
+        with self.attached(), self.recording.on():
             start = mark()
             call()
             end = mark()
@@ -228,6 +317,12 @@ class LayerTimer:
             return fold_spans(spans_of(self.entries, clock), self._modules)
         finally:
             clock.release()
+
+
+def notes_on_threads(paths: Sequence[str], recording: Recording) -> tuple[str, ...]:
+    """One sentence where modules were called in other threads, which are not timed."""
+    names = ", ".join(paths[index] for index in sorted(recording.elsewhere))
+    return (f"called in other threads, whose work is not timed: {names}",) if names else ()
 
 
 def arrays_of(forwards: Sequence[TimedForward]) -> dict[str, samples.Samples]:

@@ -1,0 +1,139 @@
+"""Which parts of a model run compiled by `torch.compile`, and how to run them as Python.
+
+Dynamo compiles again where it sees that a module's ``forward`` was replaced or a mode is on. So
+instruments stay outside what is compiled, or the whole model runs as Python for a while.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench.modules import modules
+
+COMPILED = "what is compiled by torch.compile runs as one, outside Python"
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calling the module runs compiled code: it was compiled, in place or by a wrapper.
+
+    Not while `compilation_off`, or where the user has set that stance.
+    """
+    if _runs_as_python():
+        return False
+    wrapped = type(module).__name__ == "OptimizedModule"
+    return wrapped or module._compiled_call_impl is not None or _is_compiled(module.forward)
+
+
+def inside_compiled(model: nn.Module) -> set[int]:
+    """Identities of the modules that compiled code runs, which Python does not call."""
+    hidden: set[int] = set()
+    if _runs_as_python():
+        return hidden
+    of_class: dict[type, bool] = {}
+    for module in modules(model):
+        kind = type(module)
+        if kind not in of_class:
+            of_class[kind] = any(map(_is_compiled, _methods(kind)))
+        if of_class[kind] or is_compiled(module):
+            hidden.update(id(inner) for inner in modules(module) if inner is not module)
+        for name, value in list(module.__dict__.items()):
+            if name != "_compiled_call_impl" and _is_compiled(value):
+                hidden.update(_reached_by(value))
+    return hidden
+
+
+def any_compiled(model: nn.Module) -> bool:
+    """Whether any part of the model is compiled, as far as its modules show."""
+    return bool(inside_compiled(model)) or any(map(is_compiled, modules(model)))
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The model beneath `torch.compile`'s wrapper; any other model itself."""
+    while type(model).__name__ == "OptimizedModule":
+        model = model._modules["_orig_mod"]  # type: ignore[assignment]
+    return model
+
+
+def compilation_off() -> AbstractContextManager[object]:
+    """Run everything as Python for the duration of a ``with`` block; nothing compiled is lost."""
+    if _dynamo() is None:
+        return nullcontext()
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+@contextmanager
+def entry_noticed(entered: Callable[[], None]) -> Iterator[None]:
+    """Call ``entered`` before compiled code runs in this thread, while a ``with`` block runs.
+
+    Operators that take functions, such as ``torch.cond`` and ``flex_attention``, compile inside.
+    """
+    thread = threading.get_ident()
+
+    def noticing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noticed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
+            if threading.get_ident() == thread:
+                entered()
+            return function(*args, **kwargs)
+
+        return noticed
+
+    dynamo = _dynamo()
+    places: list[tuple[Any, str]] = [(torch, "compile")]
+    if dynamo is not None and hasattr(dynamo.eval_frame, "set_eval_frame"):
+        places.append((dynamo.eval_frame, "set_eval_frame"))
+    before = [(place, name, getattr(place, name)) for place, name in places]
+    for place, name, function in before:
+        setattr(place, name, noticing(function))
+    try:
+        yield
+    finally:
+        for place, name, function in before:
+            setattr(place, name, function)
+
+
+def _dynamo() -> Any:  # noqa: ANN401 - the module, which takes a second to load
+    """Where it is not loaded, nothing has been compiled."""
+    return sys.modules.get("torch._dynamo")
+
+
+def _runs_as_python() -> bool:
+    dynamo = _dynamo()
+    stance = getattr(getattr(dynamo, "eval_frame", None), "_stance", None)
+    return getattr(stance, "stance", "default") == "force_eager"
+
+
+def _is_compiled(value: object) -> bool:
+    """Whether it is a function that `torch.compile` made, or a method of a class made so."""
+    if not isinstance(value, (FunctionType, MethodType)):
+        return False
+    made_by_dynamo = getattr(value, "_torchdynamo_orig_callable", None) is not None
+    return made_by_dynamo and not getattr(value, "_torchdynamo_disable", False)
+
+
+def _methods(kind: type) -> Iterator[object]:
+    for base in kind.__mro__:
+        if base is nn.Module:
+            return
+        yield from vars(base).values()
+
+
+def _reached_by(function: Any) -> Iterator[int]:  # noqa: ANN401 - a function of Dynamo's
+    """Identities of the modules that a compiled function calls, as far as it tells."""
+    called = function._torchdynamo_orig_callable
+    owner = getattr(called, "__self__", None)
+    if isinstance(owner, nn.Module):
+        itself = owner if getattr(called, "__name__", "") == "forward" else None
+        yield from (id(inner) for inner in modules(owner) if inner is not itself)
+    for cell in getattr(called, "__closure__", None) or ():
+        captured = cell.cell_contents
+        if isinstance(captured, nn.Module):
+            yield from map(id, modules(captured))

@@ -1,0 +1,108 @@
+"""Two modes that see what a model computes, of which at most one is on.
+
+Modes lie on stacks that the model's own code uses, too. What Dynamo has compiled it compiles again
+under another mode, or it fails; so ours go out of the way of what is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import overrides
+from torch.overrides import TorchFunctionMode
+from torch.utils import _python_dispatch as dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layerbench.instruments.compiled import entry_noticed
+
+
+class ModeSwitch:
+    """Keeps a function mode on while a forward runs, or a dispatch mode in its place.
+
+    Args:
+        functions: sees functions by the names that their author wrote.
+        operators: sees operators.
+
+    Attributes:
+        unseen: why the function mode went off for good before the forward's end; empty if it
+            did not.
+    """
+
+    def __init__(self, functions: TorchFunctionMode, operators: TorchDispatchMode) -> None:
+        self._functions = functions
+        self._operators = operators
+        self._operators_on = False
+        self.unseen = ""
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """The function mode on for the duration of a ``with`` block."""
+        self.unseen = ""
+        self._put_on()
+        try:
+            with entry_noticed(self._compiled_code_begins):
+                yield
+        finally:
+            self._take_off()
+
+    @contextmanager
+    def operators(self) -> Iterator[None]:
+        """The dispatch mode on instead, unless a mode of the model's own lies over ours."""
+        if self._operators_on or not self._is_on_top():
+            yield
+            return
+        self._take_off()
+        self._operators.__enter__()  # type: ignore[no-untyped-call]
+        self._operators_on = True
+        try:
+            yield
+        finally:
+            self._leave_operators()
+            if not self.unseen:
+                self._put_on()
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Neither on: what runs in the ``with`` block is compiled."""
+        if not self._is_on_top():
+            self._compiled_code_begins()
+            yield
+            return
+        self._take_off()
+        try:
+            yield
+        finally:
+            self._put_on()
+
+    def _compiled_code_begins(self) -> None:
+        if self._operators_on:
+            if dispatch._get_current_dispatch_mode() is not self._operators:
+                return
+            self._leave_operators()
+        elif not self._take_off():
+            return
+        self.unseen = "the forward runs code that torch.compile makes as it goes"
+
+    def _leave_operators(self) -> None:
+        if self._operators_on:
+            self._operators_on = False
+            self._operators.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _is_on_top(self) -> bool:
+        return overrides._get_current_function_mode() is self._functions  # type: ignore[no-untyped-call]
+
+    def _put_on(self) -> None:
+        overrides._push_mode(self._functions)  # type: ignore[no-untyped-call]
+
+    def _take_off(self) -> bool:
+        """Take the function mode off, whatever lies over it; whether it was on."""
+        stack = overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+        if not any(mode is self._functions for mode in stack):
+            return False
+        over = []
+        while (mode := overrides._pop_mode()) is not self._functions:  # type: ignore[no-untyped-call]
+            over.append(mode)
+        for mode in reversed(over):
+            overrides._push_mode(mode)  # type: ignore[no-untyped-call]
+        return True
