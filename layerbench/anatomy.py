@@ -16,6 +16,7 @@ from layerbench import zoo
 from layerbench.errors import LayerbenchError, ModelRunError
 from layerbench.guards import torch_version
 from layerbench.instruments.attach import mode_set, tensors_replaced
+from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.fakes import check_shapes_suffice
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
@@ -98,6 +99,7 @@ class _Seen:
     calls: Seen
     holdings: Mapping[str, _Holdings]
     counter: FlopCounter
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,14 @@ def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Se
     Raises:
         ModelRunError: the model raised, with the module and what came in.
     """
-    model = built.module
+    notes = notes_on_compiled(built.module)
+    with compilation_off():
+        return _observe(workload, original(built.module), built, propagate, notes)
+
+
+def _observe(
+    workload: Workload, model: nn.Module, built: Built, propagate: bool, notes: tuple[str, ...]
+) -> _Seen:
     modules = module_facts(model)
     running = RunningModule(model)
     observer = CallObserver(model, modules, running)
@@ -150,7 +159,7 @@ def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Se
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
     holdings = _Holdings.of_all(model)
     rows = observed_rows(model, modules, calls)
-    return _Seen(modules, rows, calls, holdings, counter)
+    return _Seen(modules, rows, calls, holdings, counter, notes)
 
 
 @contextmanager
@@ -186,7 +195,7 @@ def _record(
         flops=sum(seen.counter.flops.values()),
         rows=_rows(seen),
         uncounted=_uncounted(seen.counter),
-        notes=notes,
+        notes=(*seen.notes, *notes),
     )
 
 

@@ -29,7 +29,7 @@ from layerbench.instruments.structure import (
     CallObserver,
     first_line,
     module_facts,
-    named_instances,
+    without_reach,
 )
 from layerbench.instruments.timing import (
     ROOT,
@@ -68,7 +68,6 @@ class LiveLayers:
         self._clock = clock
         self._mark = clock.mark
         self._facts = module_facts(model)
-        self._modules = named_instances(model)
         self._view = find_blocks(model)
         self._with_functions = frozenset(f.path for f in self._facts if f.composite) | {""}
         self._timer = self._new_timer(short_cut=False)
@@ -130,15 +129,10 @@ class LiveLayers:
         self._timing.close()
         self._handles = -1
 
-    def _look_again_at_what_is_compiled(self) -> None:
-        hidden = inside_compiled(self._model)
-        self._facts = tuple(
-            fact.model_copy(update={"reachable": False})
-            if id(self._modules.get(fact.path)) in hidden
-            else fact
-            for fact in self._facts
-        )
-        self._note_compiled()
+    def _leave_out(self, compiled: set[int]) -> None:
+        self._facts = without_reach(self._facts, self._model, compiled)
+        if compiled:
+            self.absent.setdefault("functions in compiled parts", COMPILED)
 
     def _attach(self) -> None:
         self._timing.enter_context(self._timer.attached())
@@ -147,7 +141,7 @@ class LiveLayers:
         """Look again which modules have hooks; the model must be without instruments."""
         self._drain()
         if self._handles < 0:
-            self._look_again_at_what_is_compiled()
+            self._leave_out(inside_compiled(self._model))
         self._handles = RemovableHandle.next_id
         self._timer = self._new_timer(short_cut=True)
 
@@ -227,6 +221,7 @@ class LiveLayers:
         self._drain()
         self._first = self._kept.pop()
         self._drained = 0
+        self._leave_out(observer.compiled)
         return output
 
     def _function_forward(

@@ -30,6 +30,7 @@ from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
 from layerbench.instruments.ceilings import measure_ceilings
+from layerbench.instruments.compiled import COMPILED, any_compiled, is_compiled
 from layerbench.instruments.content import ContentObserver
 from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.functions import FunctionForward, FunctionTimer
@@ -46,11 +47,13 @@ from layerbench.instruments.structure import (
     ModuleFacts,
     first_line,
     module_facts,
+    without_reach,
 )
 from layerbench.instruments.timing import (
     LayerTimer,
     TimedForward,
     arrays_of,
+    notes_on_threads,
     run_untouched,
     typical_calls,
 )
@@ -193,7 +196,7 @@ class Session:
         model = built.module
         inputs = FreshInputs(built)
         self._modules = module_facts(model)
-        self._observed, self._content = self._observe(model, self._modules)
+        self._observed, self._content = self._observe(model)
         self._layers = self._layers_to_time(model, self._modules, self._observed)
         self._call = self._bind(torch.compile(model) if workload.compile else model)
         self._functions: list[FunctionForward] = []
@@ -249,11 +252,9 @@ class Session:
 
         return call
 
-    def _observe(
-        self, model: nn.Module, modules: Sequence[ModuleFacts]
-    ) -> tuple[dict[str, CallFacts], list[str]]:
+    def _observe(self, model: nn.Module) -> tuple[dict[str, CallFacts], list[str]]:
         """One forward that shows calls and shapes, and what the time of a detector depends on."""
-        observer = CallObserver(model, modules)
+        observer = CallObserver(model, self._modules)
         content = ContentObserver(model)
         try:
             with content.attached():
@@ -262,6 +263,7 @@ class Session:
             if self.out_of_memory(error):
                 raise
             raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+        self._modules = without_reach(self._modules, model, observer.compiled)
         return seen, content.notes()
 
     def _layers_to_time(
@@ -274,7 +276,11 @@ class Session:
             self.absent["layers"] = "torch.compile fuses layers, so only the whole model is timed"
         elif self.plan.granularity == "whole":
             self.absent["layers"] = "the plan's granularity is whole"
+        elif is_compiled(model):
+            self.absent["layers"] = f"{COMPILED}, so only the whole model is timed"
         else:
+            if any_compiled(model):
+                self.absent["functions in compiled parts"] = COMPILED
             return _Layers.of(model, modules, observed, self.plan, self.clock)
         return None
 
@@ -294,6 +300,9 @@ class Session:
                 self.rounds.meter.begin()
                 forwards.append(timer.run(self._call))
                 self.rounds.note_wait(samples.FUNCTIONS)
+                if forwards[-1].unseen:
+                    self.absent["functions"] = forwards[-1].unseen
+                    return
                 yield
         except Exception as error:
             if self.out_of_memory(error):
@@ -432,9 +441,14 @@ class Rounds:
         return relative_half_width(times, Resampler([len(times)], seed=seed))
 
     def notes(self, rows: Sequence[RowFacts]) -> list[str]:
-        """What varied from forward to forward."""
-        if not self.forwards:
+        """What varied from forward to forward, and what could not be timed."""
+        if self.layers is None or not self.forwards:
             return []
+        paths = [fact.path for fact in self.layers.modules]
+        threads = notes_on_threads(paths, self.layers.timer.recording)
+        return [*threads, *self._note_on_calls(rows)]
+
+    def _note_on_calls(self, rows: Sequence[RowFacts]) -> list[str]:
         calls = np.stack([forward.device.calls for forward in self.forwards])
         varied = (calls != calls[0]).any(axis=0)
         names = [row.path for row, differs in zip(rows, varied, strict=True) if differs]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from layerbench.errors import UsageError
 from layerbench.guards import garbage_collection_off, gradients_on
+from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.memory import FORWARD, FORWARD_END, ITERATION
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
@@ -74,11 +75,13 @@ class Traced:
     Attributes:
         trace: every storage's life.
         modules: facts of the modules' rows; ``calls`` of those that ran.
+        notes: what the reader should know.
     """
 
     trace: Trace
     modules: tuple[RowFacts, ...]
     calls: Mapping[str, CallFacts]
+    notes: tuple[str, ...] = ()
 
     @property
     def model_type(self) -> str:
@@ -115,12 +118,24 @@ def trace_run(
     Raises:
         RunFailed: whatever the model raised, with a line that says where.
     """
-    run = _Run(built, device, workspace, renew_inputs)
+    notes = notes_on_compiled(built.module)
+    with compilation_off():
+        run = _Run(built, device, workspace, renew_inputs)
+        traced = _trace_run(run, optimizer, for_gpu, stepping)
+    return replace(traced, notes=notes)
+
+
+def _trace_run(
+    run: _Run,
+    optimizer: str | None,
+    for_gpu: bool,
+    stepping: Callable[[], AbstractContextManager[object]],
+) -> Traced:
     run.load()
     if optimizer is None:
         run.inference()
     else:
-        trained = [p for p in parameters(built.module) if p.requires_grad]
+        trained = [p for p in parameters(run.model) if p.requires_grad]
         if not trained:
             raise RunFailed(
                 "the model has no parameter that requires a gradient: it cannot be trained"
@@ -135,6 +150,8 @@ class RunFailed(Exception):
 
 
 class _Run:
+    """One run, whose model is the user's own beneath what compiles it."""
+
     def __init__(
         self,
         built: Built,
@@ -144,20 +161,20 @@ class _Run:
     ) -> None:
         self._built = built
         self._renew_inputs = renew_inputs
-        self._model = built.module
-        self._facts = module_facts(self._model)
-        self._running = RunningModule(self._model)
-        self._observer = CallObserver(self._model, self._facts, self._running)
+        self.model = original(built.module)
+        self._facts = module_facts(self.model)
+        self._running = RunningModule(self.model)
+        self._observer = CallObserver(self.model, self._facts, self._running)
         self._tracker = StorageTracker(self._running, device, workspace)
         self._calls: dict[str, CallFacts] = {}
 
     def load(self) -> None:
         """Note what is there before anything runs, in the order in which it is moved there."""
-        for parameter in _in_order_of_moving(self._model, "_parameters"):
+        for parameter in _in_order_of_moving(self.model, "_parameters"):
             self._tracker.add(parameter, "parameters")
-        for _, weight in packed_weights(self._model):
+        for _, weight in packed_weights(self.model):
             self._tracker.add_packed(bytes_of(weight), "parameters")
-        for buffer in _in_order_of_moving(self._model, "_buffers"):
+        for buffer in _in_order_of_moving(self.model, "_buffers"):
             self._tracker.add(buffer, "buffers")
         for tensor in tensors_in((self._built.args, self._built.kwargs)):
             self._tracker.add(tensor, "input")
@@ -200,7 +217,7 @@ class _Run:
                 self._note_state(optimizer, scalars_elsewhere=for_gpu)
 
     def traced(self) -> Traced:
-        rows = observed_rows(self._model, self._facts, self._calls)
+        rows = observed_rows(self.model, self._facts, self._calls)
         return Traced(self._tracker.finish(), rows, self._calls)
 
     def _forward(self) -> Any:  # noqa: ANN401 - whatever the model returns
@@ -208,7 +225,7 @@ class _Run:
         outputs: list[Any] = []
 
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
-            outputs.append(self._model(*args, **kwargs))
+            outputs.append(self.model(*args, **kwargs))
             return outputs[0]
 
         try:
@@ -220,7 +237,7 @@ class _Run:
         return outputs.pop()
 
     def _note_gradients(self) -> None:
-        for parameter in parameters(self._model):
+        for parameter in parameters(self.model):
             if parameter.grad is not None:
                 self._tracker.add(parameter.grad, "gradients")
 

@@ -158,4 +158,5 @@ def _record(
         timeline=holding.timeline,
         process=measured.process,
         allocator=measured.allocator,
+        notes=traced.notes,
     )

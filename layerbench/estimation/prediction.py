@@ -356,7 +356,7 @@ def _record(
             "rows": figure.rows,
             "timeline": figure.timeline,
             "workspaces": workspaces.terms(),
-            "notes": tuple(notes),
+            "notes": (*traced.notes, *notes),
         }
     )
 

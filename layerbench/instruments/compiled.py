@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import FunctionType, MethodType
+from types import CellType, FrameType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 from layerbench.modules import modules
 
 COMPILED = "what is compiled by torch.compile runs as one, outside Python"
+LOOKED_THROUGH = "what is compiled by torch.compile ran as plain Python here, layer by layer"
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -46,13 +47,18 @@ def inside_compiled(model: nn.Module) -> set[int]:
             hidden.update(id(inner) for inner in modules(module) if inner is not module)
         for name, value in list(module.__dict__.items()):
             if name != "_compiled_call_impl" and _is_compiled(value):
-                hidden.update(_reached_by(value))
+                hidden.update(map(id, _called_by(value._torchdynamo_orig_callable)))
     return hidden
 
 
 def any_compiled(model: nn.Module) -> bool:
     """Whether any part of the model is compiled, as far as its modules show."""
     return bool(inside_compiled(model)) or any(map(is_compiled, modules(model)))
+
+
+def notes_on_compiled(model: nn.Module) -> tuple[str, ...]:
+    """One sentence where `compilation_off` makes a difference to the model."""
+    return (LOOKED_THROUGH,) if any_compiled(model) else ()
 
 
 def original(model: nn.Module) -> nn.Module:
@@ -70,9 +76,13 @@ def compilation_off() -> AbstractContextManager[object]:
     return stance
 
 
+Entered = Callable[[list[nn.Module]], None]
+"""Hears that compiled code begins, and which modules it was given, with all that are in them."""
+
+
 @contextmanager
-def entry_noticed(entered: Callable[[], None]) -> Iterator[None]:
-    """Call ``entered`` before compiled code runs in this thread, while a ``with`` block runs.
+def entry_noticed(entered: Entered) -> Iterator[None]:
+    """Say so before compiled code runs in this thread, while a ``with`` block runs.
 
     Operators that take functions, such as ``torch.cond`` and ``flex_attention``, compile inside.
     """
@@ -80,8 +90,8 @@ def entry_noticed(entered: Callable[[], None]) -> Iterator[None]:
 
     def noticing(function: Callable[..., Any]) -> Callable[..., Any]:
         def noticed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
-            if threading.get_ident() == thread:
-                entered()
+            if threading.get_ident() == thread and not _runs_as_python():
+                entered(_given_to(sys._getframe(1)))
             return function(*args, **kwargs)
 
         return noticed
@@ -98,6 +108,27 @@ def entry_noticed(entered: Callable[[], None]) -> Iterator[None]:
     finally:
         for place, name, function in before:
             setattr(place, name, function)
+
+
+def _given_to(frame: FrameType) -> list[nn.Module]:
+    """The modules that Dynamo's wrapper, whose frame this is, hands to what it compiled."""
+    if frame.f_code.co_name != "compile_wrapper":
+        return []
+    there = frame.f_locals
+    function, args, kwargs = (there.get(name) for name in ("fn", "args", "kwargs"))
+    given = [*(args or ()), *(kwargs or {}).values()]
+    reached = [inner for one in given if isinstance(one, nn.Module) for inner in modules(one)]
+    if given and _is_method_of(function, given[0]):
+        reached = [module for module in reached if module is not given[0]]
+    return [*reached, *_called_by(function)]
+
+
+def _is_method_of(function: Any, owner: object) -> bool:  # noqa: ANN401 - any function
+    name = getattr(function, "__name__", "")
+    return any(
+        getattr(vars(base).get(name), "_torchdynamo_orig_callable", None) is function
+        for base in type(owner).__mro__
+    )
 
 
 def _dynamo() -> Any:  # noqa: ANN401 - the module, which takes a second to load
@@ -126,14 +157,20 @@ def _methods(kind: type) -> Iterator[object]:
         yield from vars(base).values()
 
 
-def _reached_by(function: Any) -> Iterator[int]:  # noqa: ANN401 - a function of Dynamo's
-    """Identities of the modules that a compiled function calls, as far as it tells."""
-    called = function._torchdynamo_orig_callable
-    owner = getattr(called, "__self__", None)
+def _called_by(function: Any) -> Iterator[nn.Module]:  # noqa: ANN401 - any function
+    """The modules that a function calls, as far as it tells."""
+    owner = getattr(function, "__self__", None)
     if isinstance(owner, nn.Module):
-        itself = owner if getattr(called, "__name__", "") == "forward" else None
-        yield from (id(inner) for inner in modules(owner) if inner is not itself)
-    for cell in getattr(called, "__closure__", None) or ():
-        captured = cell.cell_contents
+        itself = owner if getattr(function, "__name__", "") == "forward" else None
+        yield from (inner for inner in modules(owner) if inner is not itself)
+    for cell in getattr(function, "__closure__", None) or ():
+        captured = _content(cell)
         if isinstance(captured, nn.Module):
-            yield from map(id, modules(captured))
+            yield from modules(captured)
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a variable that has no value yet
+        return None

@@ -75,7 +75,7 @@ class ModeSwitch:
         finally:
             self._put_on()
 
-    def _compiled_code_begins(self) -> None:
+    def _compiled_code_begins(self, _: object = None) -> None:
         if self._operators_on:
             if dispatch._get_current_dispatch_mode() is not self._operators:
                 return

@@ -107,6 +107,17 @@ class Overlay:
             if is_on_top:
                 _write(attributes, name, now)
 
+    @staticmethod
+    def give_up(module: nn.Module) -> None:
+        """Take away whatever of ours lies over a module; those who put it there need not know."""
+        there = module.__dict__.get(STATE)
+        overlay = there.overlay() if isinstance(there, _Beneath) else None
+        if overlay is None:
+            return
+        for name, over in overlay._over.items():
+            if module.__dict__.get(name, _MISSING) is over[-1]:
+                _write(module.__dict__, name, overlay._beneath[name])
+
     @contextmanager
     def lifted(self) -> Iterator[None]:
         """The module as its user made it, for the duration of a ``with`` block."""

@@ -14,8 +14,9 @@ from torch.compiler import is_dynamo_compiling
 
 from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
 from layerbench.instruments.calls import CallTree
-from layerbench.instruments.compiled import inside_compiled
+from layerbench.instruments.compiled import entry_noticed, inside_compiled
 from layerbench.instruments.holdings import Holdings
+from layerbench.instruments.overlay import Overlay
 from layerbench.instruments.running import RunningModule
 from layerbench.modules import children, modules, named_modules
 from layerbench.nested import tensors_in
@@ -106,6 +107,19 @@ def module_facts(model: nn.Module) -> tuple[ModuleFacts, ...]:
     )
 
 
+def without_reach(
+    facts: tuple[ModuleFacts, ...], model: nn.Module, hidden: set[int]
+) -> tuple[ModuleFacts, ...]:
+    """The facts, where modules of these identities were found to run outside Python."""
+    if not hidden:
+        return facts
+    there = named_instances(model)
+    return tuple(
+        fact.model_copy(update={"reachable": False}) if id(there.get(fact.path)) in hidden else fact
+        for fact in facts
+    )
+
+
 def depth_of(path: str) -> int:
     """0 for the model itself, 1 for its children."""
     return path.count(".") + 1 if path else 0
@@ -155,6 +169,9 @@ class CallObserver:
         model: what will run.
         facts: of its modules; those that are not reachable are not observed.
         running: told of each call's beginning and end.
+
+    Attributes:
+        compiled: identities of the modules that were found to run inside compiled code.
     """
 
     def __init__(
@@ -174,6 +191,13 @@ class CallObserver:
             if fact.path and fact.reachable
         )
         self._root = facts[0]
+        self.compiled: set[int] = set()
+
+    def _compiled_code_begins(self, reached: list[nn.Module]) -> None:
+        """It would be compiled again with something of ours on its modules."""
+        self.compiled.update(map(id, reached))
+        for module in reached:
+            Overlay.give_up(module)
 
     def _observed(self, module: nn.Module, fact: ModuleFacts) -> Replacement:
         place = usual_place(module)
@@ -232,7 +256,7 @@ class CallObserver:
             passes through, and `explain` then says where.
         """
         self._seen, self._order, self._failure = Seen(self._running.calls), 0, None
-        with self._attachment.attached():
+        with self._attachment.attached(), entry_noticed(self._compiled_code_begins):
             self._observe(forward, self._root, args, kwargs)
         return self._seen
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from layerbench.instruments.compiled import original
 from layerbench.modules import join, named_buffers, named_modules, named_parameters
 from layerbench.nested import tensors_in
 from layerbench.records import TensorRow, Totals
@@ -47,7 +48,7 @@ class HeldTensor:
 
 def held_tensors(built: Built) -> list[HeldTensor]:
     """A row for each parameter and buffer by every name it has, and for each input."""
-    model = built.module
+    model = original(built.module)
     held = [_held(*named, "parameter") for named in named_parameters(model, remove_duplicate=False)]
     held += [_held(*named, "parameter", PACKED) for named in packed_weights(model)]
     held += [_held(*named, "buffer") for named in named_buffers(model, remove_duplicate=False)]

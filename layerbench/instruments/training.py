@@ -369,8 +369,10 @@ class _Places:
     def home(self, row: int) -> int:
         """The row's first call; of one that was never called, a place in that of the row above."""
         if row not in self._home:
+            # First, as it may append rows itself.
+            around = self.home(self._above[row]) if row in self._above else 0
             self._rows.append(row)
-            self._around.append(self.home(self._above[row]) if row in self._above else 0)
+            self._around.append(around)
             self._home[row] = len(self._rows) - 1
         return self._home[row]
 

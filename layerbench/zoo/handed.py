@@ -83,7 +83,7 @@ def describe(
 
     shape = _shape(built)
     return checked_workload(
-        model=type(built.module).__name__,
+        model=_class_name(built.module),
         input="x".join(map(str, shape)),
         shape=shape,
         batch=shape[0],
@@ -94,6 +94,13 @@ def describe(
         weights=OWN_WEIGHTS,
         compile=compile,
     )
+
+
+def _class_name(module: nn.Module) -> str:
+    """Of the user's own class, where `torch.compile` has put one of its own around it."""
+    while type(module).__name__ == "OptimizedModule":
+        module = module._modules["_orig_mod"]  # type: ignore[assignment]
+    return type(module).__name__
 
 
 def _shape(built: Built) -> tuple[int, ...]:
