@@ -25,13 +25,15 @@ from ruamel.yaml import YAML
 from starlette.testclient import TestClient
 
 from layerbench import cli
+from layerbench.contention import Waits
 from layerbench.service import jobs as jobs_module
 from layerbench.service.app import create_app
-from layerbench.service.children import Child
+from layerbench.service.children import Child, ChildFailed
 from layerbench.service.database import Database
 from layerbench.service.questions import EXAMPLE
 from layerbench.service.settings import Settings
 from tests import service_child
+from tests.sample_profiles import layered
 from tests.service_process import ports, server, until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -580,6 +582,39 @@ def test_a_result_that_is_damaged_is_measured_anew(client, started, tmp_path):
         assert (answer.status_code, answer.json()["about"]["stored"]) == (200, False)
         assert len(started()) == 3 + number
     other.close()
+
+
+def test_a_result_that_says_little_is_told_and_measured_anew(client, started):
+    for count in (1, 2):
+        about = client.post(RESOURCE, json=question("unsteady")).json()["about"]
+        assert about["unsteady"].startswith("the time of forward is uncertain, 45.00 µs to 426.0 s")
+        assert about["stored"] is False
+        assert len(started()) == count
+    assert client.post(RESOURCE, json=question()).json()["about"]["unsteady"] == ""
+    marks = {
+        result["question"]["architecture"]: result["found"]["unsteady"] != ""
+        for result in client.get(RESULTS).json()
+    }
+    assert marks == {"quick": False, "unsteady": True}
+
+
+def test_a_profile_of_a_machine_that_was_too_busy_is_measured_anew():
+    profile = layered()
+    busy = profile.environment.machine.model_copy(update={"waits": Waits(rounds=0.9, time=0.5)})
+    environment = profile.environment.model_copy(update={"machine": busy})
+    found = {
+        "profile": profile.model_copy(update={"environment": environment}).model_dump(
+            mode="json", by_alias=True
+        ),
+        "structure": service_child.structure("tiny").model_dump(mode="json"),
+        "memory": None,
+    }
+    assert "too busy" in jobs_module.checked("profile", found)
+    found["profile"] = profile.model_dump(mode="json", by_alias=True)
+    assert jobs_module.checked("profile", found) == ""
+    for damage in ({"structure": None}, {"memory": {}}, {"profile": []}):
+        with pytest.raises(ChildFailed, match="what is no result"):
+            jobs_module.checked("profile", {**found, **damage})
 
 
 def test_a_store_that_is_removed(client, tmp_path):

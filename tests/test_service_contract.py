@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,8 +17,12 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
     use_after_free,
 )
+from starlette.testclient import TestClient
 
+from layerbench.service import reference
+from layerbench.service.app import create_app
 from layerbench.service.questions import EXAMPLE
+from layerbench.service.settings import Settings
 from tests.service_process import server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,6 +30,20 @@ EXAMPLES = 15
 # What the document cannot say makes a question unanswerable too: unknown names, too many pixels.
 # And a job that was cancelled is still told.
 EXCLUDED = [positive_data_acceptance, use_after_free]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    """Of an application that measures nothing: what is asked of it is refused before."""
+    settings = Settings(
+        database=tmp_path_factory.mktemp("contract") / "service.db", child="tests.service_child"
+    )
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as found,
+    ):
+        patched.setenv("PYTHONPATH", str(ROOT))
+        yield found
 
 
 def tried(examples: int, **changes: int) -> settings:
@@ -58,6 +77,84 @@ def test_no_undocumented_answer(schema):
         # Of what takes nothing, nothing can be wrong.
         with suppress(Unsatisfiable):
             check(operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE))
+
+
+def test_every_method_of_an_address_is_named(client):
+    address = f"/api/v1/jobs/{'0' * 32}"
+    for method in ("OPTIONS", "PUT", "MADE-UP"):
+        answer = client.request(method, address)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET")
+    assert client.options("/api/v1/estimate-resource").headers["Allow"] == "POST"
+    assert client.post("/health/live", content=b"").headers["Allow"] == "GET"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"threading": 0}, {"threading": "true"}, {"threading": None}, {"threading": []},
+        {"batch_size": "1"}, {"batch_size": True}, {"batch_size": 1.0}, {"batch_size": [1]},
+        {"epochs": True}, {"epochs": "3"}, {"dataset_size": 1e3}, {"parameters": "10"},
+        {"parameters": False}, {"image_size": ["8", "8"]}, {"image_size": [True, True]},
+        {"image_size": "88"}, {"image_size": {"8": 1, "9": 2}}, {"image_size": [8.0, 8.0]},
+        {"architecture": 1}, {"architecture": ["quick"]}, {"task_type": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_of_another_kind_are_refused(client, changed):
+    asked = {**EXAMPLE, "task_type": "classification", "architecture": "quick", **changed}
+    answers = [client.post("/api/v1/estimate-resource", json=asked)]
+    viewed = {"architecture": "quick", "batch_size": 1, "image_size": [8, 8]}
+    looked = {name: value for name, value in changed.items() if name in viewed}
+    if looked:
+        answers.append(client.post("/api/v1/structures", json={**viewed, **looked}))
+    for name, value in changed.items():
+        if isinstance(value, (str, bool, float)) and name in ("batch_size", "epochs"):
+            rounds = {**viewed, "warmup": value}
+            answers.append(client.post("/api/v1/profiles", json=rounds))
+    for answer in answers:
+        assert answer.status_code == 422
+        assert next(iter(changed)) in answer.json()["detail"] or "warmup" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("localhost:80", 200), ("127.0.0.1:8000", 200), ("[::1]", 200),
+        ("[::1]:8000", 200), ("127.0.0.2", 200),
+        ("localhost:80@evil.com", 403), ("127.0.0.1:evil.com", 403), ("[::1]evil.com", 403),
+        ("[::1]:80.evil.com", 403), ("localhost:", 403), ("localhost:123456", 403), ("", 403),
+        ("localhost, evil.com", 403), ("localhost evil.com", 403), ("localhost/evil.com", 403),
+        ("[localhost]", 403), ("::1", 403), ("evil.com:80", 403), ("localhost.evil.com", 403),
+        ("localhost:80:80", 403), ("user@localhost", 403), ("2130706433", 403), ("[::1", 403),
+    ],
+)  # fmt: skip
+def test_under_which_name_it_is_asked(client, host, status):
+    assert client.get("/health/live", headers={"Host": host}).status_code == status
+
+
+def test_the_documentation_is_all_its_own(client):
+    answer = client.get("/docs")
+    assert answer.status_code == 200
+    policy = answer.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "frame-ancestors 'none'" in policy
+    assert "<script" not in answer.text
+    assert set(re.findall(r"https?://[^/\s\"]+", answer.text)) == {"http://127.0.0.1:8000"}
+    for path, methods in client.app.openapi()["paths"].items():
+        for method in methods:
+            assert f"<code>{method.upper()} {path}</code>" in answer.text
+    assert client.get("/redoc").status_code == 404
+
+
+def test_the_documentation_takes_words_as_words():
+    document = {
+        "info": {"title": "<b>", "version": "&", "description": "<script>alert(1)</script>"},
+        "paths": {
+            "/<i>": {"get": {"operationId": '"><img>', "responses": {"200": {"description": "<"}}}}
+        },
+    }
+    made = reference.page(document)
+    assert not re.findall("<(?:script|b|i|img)>", made)
 
 
 def test_the_answers_shown_are_answers(schema):

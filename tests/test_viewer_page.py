@@ -257,9 +257,32 @@ def test_records_are_listed_and_opened(opened):
     page.wait_for_selector("html[data-shown]")
     assert page.locator(".title").inner_text() == HOSTILE
     assert page.locator("img").count() == 0
+    assert page.locator(".status").inner_text().startswith("a stored record, measured 2025-03-01")
     page.reload()
     page.wait_for_selector("html[data-shown]")
     assert page.locator(".title").inner_text() == HOSTILE
+
+
+@pytest.mark.parametrize("at", ["record=../../x", "record=a%2F..%2Fb&baseline=..", "record=%00"])
+def test_what_is_no_records_number_is_not_asked_for(opened, at):
+    page = opened()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.evaluate(f"location.hash = '{at}'")
+    page.wait_for_function("() => document.querySelector('span.problem').textContent !== ''")
+    assert page.locator("span.problem").inner_text() == "there is no such record"
+    assert requests == []
+
+
+def test_the_documentation_needs_no_network(page, served):
+    page.goto(f"{served[0]}/docs")
+    assert page.locator("h1").inner_text().startswith("layerbench ")
+    assert page.locator("h2").count() >= 15
+    assert "estimate-resource" in page.locator("h2").all_inner_texts()[0]
+    # The style is there: its policy lets it in.
+    assert page.evaluate("getComputedStyle(document.querySelector('table')).borderCollapse") == (
+        "collapse"
+    )
 
 
 def test_two_records_side_by_side(opened):

@@ -43,6 +43,7 @@ class About(Answer):
         steps: measured.
         content: of a detector, proposals and detections for an image.
         environment: the device, the machine, versions.
+        unsteady: why the figures are not kept for the next one who asks; empty where they are.
     """
 
     units: dict[str, str] = Field(default_factory=lambda: dict(UNITS))
@@ -56,6 +57,7 @@ class About(Answer):
     content: dict[str, float] = Field(default_factory=dict)
     environment: dict[str, Any]
     notes: tuple[str, ...] = ()
+    unsteady: str = ""
 
 
 class BatchTime(Answer):
@@ -298,6 +300,7 @@ def _about(
         content=found.content,
         environment=found.environment.model_dump(mode="json"),
         notes=found.notes,
+        unsteady=found.unsteady,
     )
 
 

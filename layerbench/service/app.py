@@ -24,7 +24,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import Route
 
 from layerbench import __version__
-from layerbench.service import answers
+from layerbench.service import answers, reference
 from layerbench.service.answers import (
     JobAnswer,
     ResourceAnswer,
@@ -45,7 +45,7 @@ from layerbench.service.opening import opened
 from layerbench.service.questions import Question
 from layerbench.service.reading import Records
 from layerbench.service.settings import KEY_VARIABLE, Settings
-from layerbench.service.viewer import page, viewer
+from layerbench.service.viewer import SAFE, page, viewer
 from layerbench.service.wiring import (
     ASKED,
     ENDED_OTHERWISE,
@@ -110,12 +110,15 @@ def create_app(
         version=__version__,
         description=DESCRIPTION,
         lifespan=_life,
+        # The documentation is a page of our own, which loads nothing from other machines.
+        docs_url=None,
+        redoc_url=None,
         # What every route may answer, in the words of `Problem`.
         responses={status: PROBLEMS[status] for status in (401, 403, 411, 413)},
     )
     app.state.settings, app.state.metrics = settings, Metrics()
     app.state.given, app.state.refused = database, refused
-    for router in (api, viewer, healthy, observed, page):
+    for router in _routers():
         app.include_router(router)
     app.add_middleware(Gate, settings=settings, metrics=app.state.metrics)
     app.add_exception_handler(RequestValidationError, _cannot_be_meant)
@@ -185,13 +188,17 @@ def _no_store(_: Request, error: Exception) -> Response:
     return problem(503, f"the store cannot be read or written: {error}", **RETRY)
 
 
+def _routers() -> tuple[APIRouter, ...]:
+    return api, viewer, healthy, observed, page
+
+
 async def _not_that_method(request: Request, _: Exception) -> Response:
     """Starlette names the methods of one route, where one address may have several."""
-    fit = [one for one in request.app.routes if isinstance(one, Route)]
     found = {
         method
-        for route in fit
-        if route.path_regex.match(request.url.path)
+        for router in _routers()
+        for route in router.routes
+        if isinstance(route, Route) and route.path_regex.match(request.scope["path"])
         for method in route.methods or ()
     }
     return problem(405, "no such method here", Allow=", ".join(sorted(found)))
@@ -406,6 +413,18 @@ async def ready(health: HealthOf) -> Status:
     if wrong is not None:
         raise HTTPException(503, wrong)
     return Status(status="ready")
+
+
+@observed.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """The documentation."""
+    text, headers = _reference(request.app), {**SAFE, "Content-Security-Policy": reference.POLICY}
+    return Response(text, media_type="text/html; charset=utf-8", headers=headers)
+
+
+@functools.lru_cache(maxsize=1)
+def _reference(app: FastAPI) -> bytes:
+    return reference.page(app.openapi()).encode()
 
 
 @observed.get("/metrics", operation_id="metrics", response_class=Response, responses={

@@ -6,8 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from layerbench import units
 from layerbench.environment import Environment
 from layerbench.workload import Frozen
+
+# From this on between the bounds of a time, it is not kept as an answer.
+WIDEST = 10.0
+TIMES = ("forward", "backward", "batch", "one_image")
 
 Method = Literal["measured", "replayed", "analytic"]
 Stage = Literal["before", "forward", "backward", "optimizer", "inference"]
@@ -60,6 +65,7 @@ class Found(Frozen):
         looks: all of them.
         content: of a detector, proposals and detections for an image.
         began_at, ended_at: of holding the device, seconds since 1970.
+        unsteady: why this is no answer to the next one who asks; empty where it is one.
     """
 
     parameters: int
@@ -81,3 +87,23 @@ class Found(Frozen):
     ended_at: float
     environment: Environment
     notes: tuple[str, ...] = ()
+    unsteady: str = ""
+
+
+def unsteadiness(found: Found) -> str:
+    """Why figures are told once and measured anew for the next one who asks; empty if they are not.
+
+    A time whose 95 % interval spans more than tenfold says next to nothing: something else used the
+    machine. Kept, it would be everybody's answer for good.
+    """
+    for name in TIMES:
+        time: Known | None = getattr(found, name)
+        if time is None or time.low is None or time.high is None:
+            continue
+        if time.high > WIDEST * time.low:
+            low, high = (units.seconds(bound) for bound in (time.low, time.high))
+            return (
+                f"the time of {name.replace('_', ' ')} is uncertain, {low} to {high}: the machine "
+                "was busy; close other programs and ask again, it will be measured anew"
+            )
+    return found.environment.machine.too_busy

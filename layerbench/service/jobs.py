@@ -30,7 +30,7 @@ from layerbench.service.children import Child, ChildFailed
 from layerbench.service.connections import limit_of
 from layerbench.service.database import Database, Job, Result, State
 from layerbench.service.documents import read_profile
-from layerbench.service.found import Found
+from layerbench.service.found import Found, unsteadiness
 from layerbench.service.metrics import Metrics
 from layerbench.service.news import PROGRESS, STATE, WAITING, Listener, News
 from layerbench.service.questions import ProfileQuestion, Question
@@ -49,6 +49,8 @@ HELD_S = 60.0
 WAITING_SHARE = 0.75
 # How many ends are remembered that the store could not be told.
 MOST_UNWRITTEN = 1000
+# In what is stored: why it is no answer to the next one who asks.
+UNSTEADY = "unsteady"
 LOST = "the job is no longer there as it was: another program changed the store"
 PACKAGES = ("torch", "torchvision", "timm")
 # What is found for each kind of question.
@@ -195,8 +197,9 @@ class Jobs:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def stored(self, question: Asked) -> Result | None:
-        """What was measured for such a question before."""
-        return self._database.result(self.key(question))
+        """What was measured for such a question before, and is an answer to the next."""
+        found = self._database.result(self.key(question))
+        return None if found is None or found.found.get(UNSTEADY) else found
 
     def ask(self, question: Asked) -> Job:
         """A job that measures a question: the one that does already, or a new one.
@@ -315,7 +318,7 @@ class Jobs:
                 await self._child.end()
                 return
             found = await self._child.answer(settings.deadline, settings.memory_bytes)
-            await asyncio.to_thread(check_form, entry.what, found)
+            found[UNSTEADY] = await asyncio.to_thread(checked, entry.what, found)
             if entry.ended.is_set():
                 return
             if self._database.finish(job.id, found):
@@ -380,19 +383,17 @@ def state_of(state: State, reason: str = "", ahead: int = 0) -> dict[str, Any]:
     return {"state": state, "reason": reason, "ahead": ahead}
 
 
-def check_form(what: str, found: dict[str, Any]) -> None:
-    """Look whether what a process found can be read again.
+def checked(what: str, found: dict[str, Any]) -> str:
+    """Look whether what a process found can be read again; why it is not to be kept, if so.
 
     Raises:
-        ChildFailed: it cannot.
+        ChildFailed: it cannot be read.
     """
     try:
         if what == Question.what:
-            Found.model_validate(found)
-            # NaN and infinity are no JSON: nobody could read the answer.
-            json.dumps(found, allow_nan=False)
-        else:
-            read_profile(found)
+            return unsteadiness(Found.model_validate(found))
+        profile = read_profile(found).profile
+        return "" if profile is None else profile.environment.machine.too_busy
     except (ValidationError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ChildFailed("died", f"the measuring process found what is no result: {reason}") from (

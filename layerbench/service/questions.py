@@ -14,6 +14,8 @@ TaskType = Literal["detection", "instance", "classification", "segmentation"]
 ApplicationType = Literal["training", "inference"]
 
 Side = Annotated[int, Field(ge=1, le=8192)]
+# JSON has lists and no tuples; what is in them is taken as strictly as all else.
+Sides = Annotated[tuple[Side, Side], Field(strict=False)]
 # A torchvision name, or a name of timm's: no path, no colon but timm's own.
 NAME = r"^(timm:)?[A-Za-z0-9_.\-]{1,120}$"
 
@@ -67,7 +69,7 @@ class Question(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"examples": [EXAMPLE]}
+        extra="forbid", frozen=True, strict=True, json_schema_extra={"examples": [EXAMPLE]}
     )
     what: ClassVar[str] = "measurement"
 
@@ -76,7 +78,7 @@ class Question(BaseModel):
     parameters: int | None = Field(default=None, ge=0, le=2**53)
     dataset_size: int = Field(default=1000, ge=1, le=2**53)
     batch_size: int = Field(ge=1, le=65536)
-    image_size: tuple[Side, Side]
+    image_size: Sides
     application_type: ApplicationType = "training"
     epochs: int = Field(default=1, ge=1, le=1_000_000)
     threading: bool = False
@@ -101,11 +103,13 @@ class ViewQuestion(BaseModel):
         image_size: height and width; ``None`` for the model's usual input.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra={"examples": [VIEWED]})
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, json_schema_extra={"examples": [VIEWED]}
+    )
 
     architecture: str = Field(min_length=1, max_length=MOST_SPEC)
     batch_size: int = Field(default=1, ge=1, le=65536)
-    image_size: tuple[Side, Side] | None = None
+    image_size: Sides | None = None
 
     @property
     def named(self) -> bool:
@@ -125,7 +129,7 @@ class ProfileQuestion(ViewQuestion):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_extra={"examples": [PROFILED]}
+        extra="forbid", frozen=True, strict=True, json_schema_extra={"examples": [PROFILED]}
     )
     what: ClassVar[str] = "profile"
 

@@ -20,7 +20,7 @@ from layerbench.service.children import ChildFailed
 from layerbench.service.database import Job
 from layerbench.service.documents import Documents, of_profile, of_structure
 from layerbench.service.jobs import Jobs, QueueFull, state_of
-from layerbench.service.news import STATE, Listener, Said, is_end
+from layerbench.service.news import KINDS, STATE, Listener, Said, is_end
 from layerbench.service.questions import ProfileQuestion, ViewQuestion
 from layerbench.service.reading import Crowded, Unknown
 from layerbench.service.settings import Settings
@@ -60,11 +60,25 @@ DOCUMENT: dict[int | str, dict[str, Any]] = {
         "content": {JSON: {"schema": {"type": "object"}}},
     }
 }
+# Of each event, as OpenAPI 3.1 describes a stream.
+EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": list(KINDS)},
+        "data": {
+            "type": "string",
+            "contentMediaType": JSON,
+            "contentSchema": {"type": "object"},
+            "description": "A JSON object.",
+        },
+    },
+}
 NEWS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: state, progress, running, rows; a state that is an "
         "end is the last.",
-        "content": {STREAM: {"schema": {"type": "string"}}},
+        "content": {STREAM: {"schema": EVENT}},
     }
 }
 

@@ -5,6 +5,8 @@ import { Viewer } from 'layerbench/viewer';
 
 const API = '/api/v1';
 const KEY = 'layerbench-key';
+const RECORD = /^[0-9a-f]{16}$/;
+const JOB = /^[0-9a-f]{32}$/;
 const USUAL = ['vit', 'deit', 'swin', 'resnet'];
 
 /** @typedef {{architecture: string, batch_size: number, image_size: [number, number] | null}} Question */
@@ -348,7 +350,8 @@ function openStored(path, at) {
     asked = null;
     address({ ...at, model: null, size: null, batch: null, job: null });
     show(doc);
-    status('');
+    const date = doc.source.find((/** @type {[string, string]} */ [label]) => label === 'Date');
+    status(date ? `a stored record, measured ${date[1]}` : 'a stored record');
     measureButton.disabled = true;
   });
 }
@@ -399,7 +402,9 @@ async function wish() {
     viewer.reread();
     return;
   }
-  if (record && baseline) await openComparison(baseline, record);
+  // Whatever the address says besides is no record, and no part of another address.
+  if ([record, baseline].some((id) => id && !RECORD.test(id))) problem('there is no such record');
+  else if (record && baseline) await openComparison(baseline, record);
   else if (record) await openRecord(record);
   else if (model) {
     const [height, wide] = (given.get('size') ?? '').split('x');
@@ -409,7 +414,7 @@ async function wish() {
     field('model').value = model;
     await structure();
     const shown = turn;
-    if (running && asked?.architecture === model) await trying(() => follow(running, () => turn !== shown));
+    if (running && JOB.test(running) && asked?.architecture === model) await trying(() => follow(running, () => turn !== shown));
   }
 }
 
