@@ -51,7 +51,9 @@ def without_memory(
         mode: stays on for the block; `fake_tensors` if ``None``.
     """
     check_shapes_suffice(built)
-    with mode or fake_tensors():
+    # A scripted function specialises on what it has seen: a later call would look for that device.
+    unspecialised = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    with unspecialised, mode or fake_tensors():
         fakes = _Fakes(built, device)
         with tensors_replaced(built.module, fakes.of):
             args, kwargs = map_tensors((built.args, built.kwargs), fakes.of)
