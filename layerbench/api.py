@@ -17,6 +17,7 @@ from layerbench.comparison import THRESHOLD, check_same_input, judge
 from layerbench.defaults import (
     FUNCTION_ITERATIONS,
     MEASURED_ITERATIONS,
+    MOST_PIXELS,
     TRAINING_ITERATIONS,
     TRAINING_WARMUP,
     WARMUP_ITERATIONS,
@@ -341,6 +342,7 @@ def train(
     resume: bool | str | Path = False,
     checkpoint_minutes: float = 10.0,
     points: bool = True,
+    most_pixels: int = MOST_PIXELS,
     progress: Progress | None = None,
 ) -> Trained:
     """Train or fine-tune a classifier, and write what a run writes.
@@ -353,7 +355,7 @@ def train(
             precision, limit, samples, channels_last, unreadable, seed: see `Recipe`; ``None``
             means the phase's usual. A patience of 0 never stops early.
         device, data_dir, download, workers, threads, output_dir, resume, checkpoint_minutes,
-            points: see `layerbench.training.run.Where`.
+            points, most_pixels: see `layerbench.training.run.Where`.
         progress: hears of each step.
 
     Returns:
@@ -391,6 +393,7 @@ def train(
         resume=Path(resume) if isinstance(resume, str) else resume,
         checkpoint_minutes=checkpoint_minutes,
         points=points,
+        most_pixels=_count("most_pixels", most_pixels, 1),
     )
     return run_training(recipe, where, progress=progress)
 

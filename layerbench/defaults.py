@@ -14,5 +14,8 @@ CAP_FACTOR = 10
 # layers: fewer rounds tell as much.
 TRAINING_WARMUP = 5
 TRAINING_ITERATIONS = 50
+# Of an image of a data set: what PIL warns beyond. Decoded it takes a quarter of a GiB, and reading
+# and resizing it some four times that.
+MOST_PIXELS = 89_478_485
 # Of fewer rounds the interval is that of all rounds, and a live comparison says nothing.
 FEWEST_ROUNDS = 10

@@ -285,6 +285,30 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(uninterrupte
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == WRITTEN
 
 
+@pytest.mark.parametrize("calls", [0, 1])
+def test_an_interrupted_run_says_what_was_kept_and_how_to_go_on(
+    train, tmp_path, monkeypatch, calls
+):
+    from layerbench.training import loop
+
+    whole, made = loop.Trainer.train, []
+
+    def interrupted(self, *args, **kwargs):
+        made.append(1)
+        if len(made) > calls:
+            raise KeyboardInterrupt
+        return whole(self, *args, **kwargs)
+
+    monkeypatch.setattr(loop.Trainer, "train", interrupted)
+    status, said, _ = train(*ONCE, "--output_dir", tmp_path)
+    assert status == 130
+    (folder,) = tmp_path.iterdir()
+    kept = "the state before epoch 2, step 0" if calls else "nothing but the recipe"
+    assert f"interrupted: kept is {kept}" in said
+    assert f"go on with --resume_from {folder}" in said
+    assert f"go on with --resume_from {folder}" in (folder / "train.log").read_text()
+
+
 def test_resuming_says_what_does_not_fit(train, tmp_path, uninterrupted):
     status, _, err = train(*ONCE, "--resume_from", uninterrupted)
     assert status == 2

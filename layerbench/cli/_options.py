@@ -105,6 +105,15 @@ Download = Annotated[
         rich_help_panel=WORKLOAD,
     ),
 ]
+MostPixels = Annotated[
+    int,
+    typer.Option(
+        "--most_pixels",
+        "--most-pixels",
+        help="Of an image: one of more is not read, as it could fill the memory.",
+        rich_help_panel=WORKLOAD,
+    ),
+]
 Samples = Annotated[
     int | None,
     typer.Option(

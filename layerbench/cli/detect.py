@@ -138,6 +138,16 @@ def command(
             rich_help_panel=LEARNING,
         ),
     ] = None,
+    most_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--most_pixels",
+            "--most-pixels",
+            help="Of an image: one of more is not read, as it could fill the memory.",
+            show_default="89478485",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -257,6 +267,7 @@ def command(
             "lr": lr,
             "precision": precision,
             "unreadable": unreadable,
+            "most_pixels": most_pixels,
             "seed": seed,
             "device": device,
             "threads": threads,

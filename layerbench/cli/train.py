@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.defaults import MOST_PIXELS
 from layerbench.errors import UsageError
 
 NAME = "train"
@@ -108,6 +109,7 @@ def command(
             rich_help_panel=LEARNING,
         ),
     ] = "fatal",
+    most_pixels: _options.MostPixels = MOST_PIXELS,
     device: _options.Device = None,
     threads: _options.Threads = None,
     workers: _options.Workers = 0,
@@ -165,6 +167,7 @@ def command(
     _options.at_least("--workers", workers, 0)
     if threads is not None:
         _options.at_least("--threads", threads, 1)
+    _options.at_least("--most_pixels", most_pixels, 1)
     if checkpoint_minutes < 0:
         raise UsageError("--checkpoint_minutes must not be negative")
 
@@ -202,6 +205,7 @@ def command(
         resume=resume_from or resume,
         checkpoint_minutes=checkpoint_minutes,
         points=points,
+        most_pixels=most_pixels,
     )
     with beside_report(recipe.model, quiet) as progress, told():
         run_training(recipe, where, progress=progress)

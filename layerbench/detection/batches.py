@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from layerbench.datasets.boxed import BoxedImages, Target
+from layerbench.defaults import MOST_PIXELS
 from layerbench.detection import models
 from layerbench.errors import DataError
 from layerbench.nested import map_tensors
@@ -99,6 +100,7 @@ def batches(
     workers: int,
     prefetch_factor: int | None = None,
     pinned: bool = False,
+    most_pixels: int = MOST_PIXELS,
 ) -> DataLoader[BoxedBatch]:
     """A loader of an epoch's batches.
 
@@ -108,9 +110,10 @@ def batches(
         order: says which images come together.
         seed: of augmentation.
         workers, prefetch_factor, pinned: as for `layerbench.training.batches.loader`.
+        most_pixels: an image of more is not read.
     """
     return loader(
-        Samples(images, file, seed),
+        Samples(images, file, seed, most_pixels),
         order,
         workers=workers,
         prefetch_factor=prefetch_factor,

@@ -13,8 +13,10 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from layerbench.defaults import MOST_PIXELS
 from layerbench.errors import UsageError
 from layerbench.records import DetectionRecipe
+from layerbench.visible import one_line
 from layerbench.workload import Frozen
 
 if sys.version_info >= (3, 11):
@@ -24,6 +26,9 @@ else:
 
 DEFAULT = Path(".config/config.toml")
 TABLE = "training"
+MOST_BYTES = 2**20
+# Characters of what is wrong that a message repeats.
+MOST_SAID = 200
 
 
 class Surroundings(Frozen):
@@ -36,6 +41,7 @@ class Surroundings(Frozen):
         download: fetch a data set that is missing.
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         save_weights: write the weights at the end.
+        most_pixels: an image of more is not read.
     """
 
     device: str | None = None
@@ -44,6 +50,7 @@ class Surroundings(Frozen):
     download: bool = False
     threads: int | None = Field(default=None, ge=1)
     save_weights: bool = True
+    most_pixels: int = Field(default=MOST_PIXELS, ge=1)
 
 
 # Keys of the file that other tools of this kind use, and the fields that they mean.
@@ -69,12 +76,7 @@ def read(path: Path | None) -> dict[str, Any]:
     if path is None and not DEFAULT.is_file():
         return {}
     place = path or DEFAULT
-    try:
-        content = tomllib.loads(place.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {place}: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{place} is not TOML: {error}") from error
+    content = _table(place)
     unknown = [name for name in content if name != TABLE]
     if unknown or not isinstance(content.get(TABLE, {}), dict):
         raise UsageError(f"{place} holds one table, [{TABLE}], not {', '.join(unknown) or TABLE}")
@@ -85,6 +87,21 @@ def read(path: Path | None) -> dict[str, Any]:
             raise UsageError(f"{place} says {field} twice: the second time as {name}")
         values[field] = value
     return values
+
+
+def _table(place: Path) -> dict[str, Any]:
+    try:
+        with place.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise UsageError(f"{place} is larger than a configuration may be, {MOST_BYTES} bytes")
+        return tomllib.loads(data.decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {place}: {error}") from error
+    except RecursionError:
+        raise UsageError(f"{place} is not TOML that can be read: it is nested too deep") from None
+    except ValueError as error:  # also of numbers with too many digits
+        raise UsageError(f"{place} is not TOML: {one_line(error, MOST_SAID)}") from error
 
 
 def settled(
@@ -126,4 +143,4 @@ def _first(error: ValidationError) -> str:
     name = ".".join(map(str, found["loc"]))
     names = [alias for alias, field in ALIASES.items() if field == name]
     said = f"{name} ({', '.join(names)})" if names else name
-    return f"{said}: {found['msg'].lower()}, got {found.get('input')!r}"
+    return f"{said}: {found['msg'].lower()}, got {one_line(repr(found.get('input')), MOST_SAID)}"

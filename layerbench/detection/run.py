@@ -120,7 +120,15 @@ def run_detection(
     ):
         run = _Run(recipe, around, device, progress or Silent())
         with outputs.logged(run.folder):
-            return run.run(tune_steps if tuned else None)
+            try:
+                return run.run(tune_steps if tuned else None)
+            except KeyboardInterrupt:
+                log.error(
+                    "interrupted: a detector's training keeps no state to go on from; %s holds "
+                    "what was asked and the log",
+                    run.folder,
+                )
+                raise
 
 
 def _device(name: str | None) -> Device:
@@ -168,6 +176,7 @@ class _Run:
         # What can go wrong before has: from here on the run leaves something behind.
         self.folder = _new_folder(recipe, around.output_dir)
         self._save_weights = around.save_weights
+        self._most_pixels = around.most_pixels
         self._profiled: Profiled | None = None
         self._cannot_profile = False
         self._unreadable: list[str] = []
@@ -204,6 +213,7 @@ class _Run:
             workers=setting.workers,
             prefetch_factor=setting.prefetch_factor,
             pinned=self._device.kind == "cuda",
+            most_pixels=self._most_pixels,
         )
 
     # --- before the first epoch --------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -10,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from layerbench.defaults import MOST_PIXELS
 from layerbench.errors import DataError, LayerbenchError
 from layerbench.training.seeds import mixed
 
@@ -21,8 +25,10 @@ Key = tuple[int, int]
 # Streams of random numbers, so that no two draw the same.
 ORDER, AUGMENTATION, STEP = 1, 2, 3
 
+# What PIL raises for images of more pixels than it may read.
+TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 # What PIL and torchvision raise for files that are cut short, or no images, or far too large.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, *TOO_LARGE)
 
 
 @dataclass(frozen=True)
@@ -71,21 +77,51 @@ class Samples(Dataset[tuple[Any, Any] | str]):
         images: of the data set.
         file: names an image by its number.
         seed: of the run.
+        most_pixels: an image of more is not read.
     """
 
-    def __init__(self, images: Numbered, file: Callable[[int], str], seed: int) -> None:
+    def __init__(
+        self,
+        images: Numbered,
+        file: Callable[[int], str],
+        seed: int,
+        most_pixels: int = MOST_PIXELS,
+    ) -> None:
         self._images = images
         self._file = file
         self._seed = seed
+        self._most_pixels = most_pixels
 
     def __getitem__(self, key: Key) -> tuple[Any, Any] | str:
         epoch, index = key
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(mixed(self._seed, AUGMENTATION, epoch, index))
             try:
-                return self._images[index]
+                with _pixels_limited(self._most_pixels):
+                    return self._images[index]
+            except TOO_LARGE as error:
+                return f"{self._file(index)} ({_pixels(error, self._most_pixels)})"
             except UNREADABLE as error:
                 return f"{self._file(index)} ({type(error).__name__}: {_line(error)})"
+
+
+@contextmanager
+def _pixels_limited(most: int) -> Iterator[None]:
+    """PIL reads no image of more pixels; it looks before it decodes."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = most
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _pixels(error: BaseException, most: int) -> str:
+    found = re.search(r"(\d+) pixels", str(error))
+    size = "too many" if found is None else f"{int(found[1]):,}"
+    return f"{size} pixels, more than {most:,}: --most_pixels lets larger images be read"
 
 
 class EpochBatches(Sampler[list[Key]]):

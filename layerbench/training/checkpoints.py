@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import ConfigDict, ValidationError
 
 from layerbench import store
+from layerbench.bounds import Count, Figure, Positive
 from layerbench.errors import OutputError, RecordError, UsageError
 from layerbench.records import EpochRow, Recipe
+from layerbench.visible import one_line
+from layerbench.workload import Frozen
 
 VERSION = 1
+MARK = "layerbench checkpoint"
+# Characters of what is wrong that a message repeats.
+MOST_SAID = 200
 # What may differ between a run and the one that takes it up: it changes no weight.
 FREE = frozenset({"patience", "unreadable"})
 
@@ -52,7 +59,7 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
         OutputError: it cannot be written.
     """
     content = {
-        "layerbench checkpoint": VERSION,
+        MARK: VERSION,
         "recipe": checkpoint.recipe.model_dump_json(),
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
@@ -80,31 +87,78 @@ def save(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever torch can
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in it is executed.
+    """Read a checkpoint, every byte of which is checked; nothing in it is executed.
 
     Raises:
         RecordError: it is none, or damaged.
     """
     try:
+        _check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RecordError(f"there is no checkpoint {path}") from None
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise RecordError(f"{path} is no checkpoint that can be read: {reason}") from error
-    if not isinstance(content, dict) or content.get("layerbench checkpoint") != VERSION:
+    except Exception as error:  # whatever damaged bytes make torch raise
+        raise _unreadable(path, str(error) or type(error).__name__) from error
+    if not isinstance(content, dict) or content.get(MARK) != VERSION:
         raise RecordError(f"{path} is no checkpoint of this version of layerbench")
-    return Checkpoint(
-        recipe=Recipe.model_validate_json(content["recipe"]),
-        epoch=content["epoch"],
-        step=content["step"],
-        states=content["states"],
-        sums=content["sums"],
-        rows=tuple(EpochRow.model_validate_json(row) for row in content["rows"]),
-        resumed_after=tuple(content["resumed_after"]),
-        unreadable=tuple(content["unreadable"]),
-        images=content["images"],
+    try:
+        found = _Content.model_validate({name: content[name] for name in content if name != MARK})
+        return Checkpoint(
+            **{name: getattr(found, name) for name in _Content.model_fields if name in _PLAIN},
+            recipe=Recipe.model_validate_json(found.recipe),
+            rows=tuple(EpochRow.model_validate_json(row) for row in found.rows),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the recipe or a row"
+        raise _unreadable(path, f"{place}: {first['msg']}") from error
+
+
+def _check_archive(path: Path) -> None:
+    """Compare each file of the archive with its checksum, which torch does not.
+
+    Raises:
+        ValueError: it is no such archive, or something in it is not as it was written.
+        OSError, zipfile.BadZipFile: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size == 0:
+        raise ValueError("it is empty")
+    with zipfile.ZipFile(path) as archive:
+        held = archive.infolist()
+        if any(file.compress_type != zipfile.ZIP_STORED for file in held):
+            raise ValueError("it is packed, which no checkpoint of ours is")
+        if sum(file.file_size for file in held) > size:
+            raise ValueError("it says that it holds more than its size")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} in it is not as it was written: its checksum is another")
+
+
+def _unreadable(path: Path, reason: str) -> RecordError:
+    return RecordError(
+        f"{path} is no checkpoint that can be read: {one_line(reason, MOST_SAID)}; without "
+        "--resume a new run begins"
     )
+
+
+class _Content(Frozen):
+    """What a checkpoint's file holds besides its version."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    recipe: str
+    epoch: Positive
+    step: Count
+    states: dict[str, Any]
+    sums: dict[Literal["loss", "correct", "images", "unreadable"], Figure]
+    rows: list[str]
+    resumed_after: tuple[Count, ...]
+    unreadable: tuple[str, ...]
+    images: Count
+
+
+_PLAIN = set(_Content.model_fields) - {"recipe", "rows"}
 
 
 def check_same(recipe: Recipe, found: Recipe, path: Path) -> None:

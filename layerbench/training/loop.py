@@ -161,11 +161,11 @@ class Trainer:
         try:
             self.model.load_state_dict(states["model"])
             self._optimizer.load_state_dict(states["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
+            self._scaler.load_state_dict(states["scaler"])
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelRunError(
                 f"the checkpoint is of another model than {self._recipe.model}: {first_line(error)}"
             ) from error
-        self._scaler.load_state_dict(states["scaler"])
         self._done = (epoch - 1) * self.steps + step
         self._set_rate()
 

@@ -3,7 +3,7 @@
 ::
 
     outputs/<model>_<phase>_<time>/
-        recipe.json       what was asked, written first
+        recipe.json       what was asked, written first; locked while a process trains here
         train.log         what happened, with times
         stats.log         the report: phases, epochs, processes, latency and memory
         metrics.csv       a row an epoch
@@ -16,6 +16,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import stat
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -27,10 +31,12 @@ from layerbench import plots, reporters, store
 from layerbench.errors import OutputError, RecordError, UsageError
 from layerbench.records import Recipe, TrainingRun
 from layerbench.training import checkpoints
-from layerbench.visible import visible
+from layerbench.visible import one_line, visible
 
 RECIPE = store.RECIPE
 CHECKPOINT = "checkpoint.pth"
+# Processes that load images for one that was killed hold its run until they notice.
+LOCK_WAIT_S = 10.0
 RECORD = "run.json"
 
 log = logging.getLogger("layerbench.training")
@@ -97,7 +103,7 @@ def begun_recipe(folder: Path) -> Recipe:
     try:
         return Recipe.model_validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise RecordError(f"{path} holds no recipe: {' '.join(str(error).split())}") from error
+        raise RecordError(f"{path} holds no recipe: {one_line(error, 200)}") from error
 
 
 def last_record(folder: Path) -> TrainingRun | None:
@@ -113,6 +119,49 @@ def clear_away(folder: Path) -> None:
     """Remove what a killed run had begun to write."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the run's folder: two processes that go on with one run would write into each other.
+
+    Raises:
+        UsageError: another process has it.
+        OutputError: nothing can be written there.
+    """
+    path = folder / RECIPE
+    try:
+        held = os.open(path, os.O_RDWR)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        if not _locked(held):
+            raise UsageError(
+                f"another process trains in {folder}: wait for it, or begin a run of its own "
+                "without --resume"
+            )
+        yield
+    finally:
+        os.close(held)
+
+
+def _locked(file: int) -> bool:
+    """Whether the file is ours until it is closed; where files cannot be locked, it is."""
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    ends = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > ends:
+                return False
+            time.sleep(LOCK_WAIT_S / 100)
+        except OSError:
+            return True
 
 
 def write_reports(record: TrainingRun, folder: Path, *, pictures: bool = True) -> None:
@@ -154,10 +203,19 @@ def write_weights(model: nn.Module, folder: Path) -> None:
     path = folder / "model.safetensors"
     try:
         with store.replaced(path) as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             # By its name: `save` would hold all of it a second time.
             save_file(apart, file.name)
+            _settle(Path(file.name), mode)
     except SafetensorError as error:  # as it says that the disk is full
         raise OutputError(f"cannot write {path}: {error}") from error
+
+
+def _settle(path: Path, mode: int) -> None:
+    """A file that another library put in our file's place: to the disk, with our permissions."""
+    with path.open("rb") as file:
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
 
 
 class PlainFormatter(logging.Formatter):

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from layerbench import datasets, devices, zoo
 from layerbench.datasets import Asked, Splits
+from layerbench.defaults import MOST_PIXELS
 from layerbench.environment import utc_now
 from layerbench.errors import (
     BadInput,
@@ -78,6 +79,7 @@ class Where:
         resume: go on with the last run of the same model and phase, or with the run in a folder.
         checkpoint_minutes: between checkpoints within an epoch; 0 for one after every step.
         points: measure the trained model's latency and memory at several batch sizes.
+        most_pixels: an image of more is not read.
     """
 
     device: str | None = None
@@ -89,6 +91,7 @@ class Where:
     resume: bool | Path = False
     checkpoint_minutes: float = 10.0
     points: bool = True
+    most_pixels: int = MOST_PIXELS
 
 
 @dataclass(frozen=True)
@@ -128,10 +131,15 @@ def run_training(recipe: Recipe, where: Where, *, progress: Progress | None = No
         ranks = held.enter_context(joined(where.device))
         held.enter_context(torch.random.fork_rng(devices=[]))
         heard = (progress or Silent()) if ranks.first else Silent()
-        run = _Run(recipe.model_copy(update={"ranks": ranks.count}), where, ranks, heard)
+        asked = recipe.model_copy(update={"ranks": ranks.count})
+        run = _Run(asked, where, ranks, heard, held)
         if ranks.first:
             held.enter_context(outputs.logged(run.folder))
-        return run.run()
+        try:
+            return run.run()
+        except KeyboardInterrupt:
+            run.tell_interrupted()
+            raise
 
 
 def check(recipe: Recipe) -> Workload:
@@ -205,8 +213,13 @@ class _State:
 class _Run:
     """One run in this process."""
 
-    def __init__(self, recipe: Recipe, where: Where, ranks: Ranks, progress: Progress) -> None:
+    def __init__(
+        self, recipe: Recipe, where: Where, ranks: Ranks, progress: Progress, held: ExitStack
+    ) -> None:
         self._where = where
+        # Closed when the run ends, however it does.
+        self._held = held
+        self._kept: tuple[int, int] | None = None
         self._ranks = ranks
         self._progress = progress
         self._workload = check(recipe)
@@ -254,11 +267,17 @@ class _Run:
     def _folder(self) -> Path:
         resume, below = self._where.resume, self._where.outputs
         if isinstance(resume, Path):
-            return outputs.check_folder(resume)
+            named = outputs.check_folder(resume)
+            self._held.enter_context(outputs.alone(named))
+            return named
         found = outputs.latest(self._recipe, below) if resume else None
         if found is not None:
+            self._held.enter_context(outputs.alone(found))
             outputs.clear_away(found)
-        return found or outputs.new_folder(self._recipe, below, utc_now())
+            return found
+        new = outputs.new_folder(self._recipe, below, utc_now())
+        self._held.enter_context(outputs.alone(new))
+        return new
 
     def _built(self) -> nn.Module:
         with self._memory_explained():
@@ -271,6 +290,7 @@ class _Run:
         if found is None:
             return _State()
         self._trainer.load(found.states, epoch=found.epoch, step=found.step)
+        self._kept = (found.epoch, found.step)
         # The sums are of all processes: the first goes on with them, the others from nothing.
         sums = Sums(**found.sums) if self._ranks.first and found.sums else Sums()
         done = len(found.rows)
@@ -316,7 +336,7 @@ class _Run:
         )
         training, validation = (
             loader(
-                Samples(images, name, recipe.seed),
+                Samples(images, name, recipe.seed, self._where.most_pixels),
                 order,
                 workers=self._where.workers,
                 collate=collate,
@@ -386,6 +406,15 @@ class _Run:
             log.error("%s", error)
             raise
 
+    def tell_interrupted(self) -> None:
+        """Say what was kept and how to go on."""
+        if not self._ranks.first:
+            return
+        kept = "nothing but the recipe, so that it begins anew"
+        if self._kept is not None:
+            kept = "the state before epoch {}, step {}".format(*self._kept)
+        log.error("interrupted: kept is %s; go on with --resume_from %s", kept, self.folder)
+
     def _between(self, state: _State) -> Between:
         """Writes a checkpoint when it is time, at a step where all processes do."""
 
@@ -422,6 +451,7 @@ class _Run:
                 len(self._splits.train),
             ),
         )
+        self._kept = (state.epoch, step)
 
     def _row(
         self, state: _State, sums: Sums, found: Validated, train_s: float, validation_s: float
