@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,12 +15,12 @@ import layerbench
 from layerbench import zoo
 from layerbench.errors import LayerbenchError, ModelRunError
 from layerbench.guards import torch_version
-from layerbench.instruments.attach import mode_set, tensors_replaced
+from layerbench.instruments.attach import mode_set
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
-from layerbench.instruments.fakes import check_shapes_suffice
+from layerbench.instruments.fakes import without_memory
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
-from layerbench.instruments.preserve import preserved, preserved_from_stand_ins
+from layerbench.instruments.preserve import preserved, preserved_from_stand_ins, strays_removed
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.structure import (
@@ -30,7 +30,6 @@ from layerbench.instruments.structure import (
     first_line,
     module_facts,
 )
-from layerbench.nested import map_tensors
 from layerbench.records import Operator, Structure, StructureRow
 from layerbench.samples import RowFacts
 from layerbench.tensors import bytes_of
@@ -53,12 +52,13 @@ def dissect(workload: Workload, subject: Built | None = None) -> Structure:
         ModelRunError: the model does not take the input.
         LayerbenchError: the model cannot be built.
     """
-    try:
-        return _on_meta(workload, subject)
-    except LayerbenchError:
-        raise
-    except Exception as error:
-        reason = first_line(error)
+    with strays_removed(workload.model):
+        try:
+            return _on_meta(workload, subject)
+        except LayerbenchError:
+            raise
+        except Exception as error:
+            reason = first_line(error)
     return _for_real(workload, subject, reason)
 
 
@@ -68,14 +68,10 @@ def _on_meta(workload: Workload, subject: Built | None) -> Structure:
         with preserved_from_stand_ins(built, handed_over=False):
             seen = observe(workload, built, propagate=True)
     else:
-        check_shapes_suffice(subject)
-        to_meta: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor.to("meta")  # noqa: E731
-        args, kwargs = map_tensors((subject.args, subject.kwargs), to_meta)
         with (
             preserved_from_stand_ins(subject, handed_over=True),
-            tensors_replaced(subject.module, to_meta),
+            without_memory(subject, "meta", nullcontext()) as built,
         ):
-            built = Built(subject.module, args, kwargs)
             seen = observe(workload, built, propagate=True)
     return _record(workload, seen, "meta", ())
 

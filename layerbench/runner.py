@@ -38,6 +38,7 @@ from layerbench.instruments.preserve import (
     FreshInputs,
     preserved,
     preserved_from_stand_ins,
+    strays_removed,
 )
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.structure import (
@@ -150,6 +151,7 @@ def look(workload: Workload, plan: Plan) -> Run:
     built = shapes_of_model(workload)
     if built is not None:
         with (
+            strays_removed(workload.model),
             suppress(ModelRunError),
             preserved_from_stand_ins(built, handed_over=False),
             without_memory(built, "cpu") as stand_in,

@@ -13,7 +13,12 @@ from layerbench.guards import memory_explained, on_device, refuse_too_large, wat
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.memory import hold
-from layerbench.instruments.preserve import FreshInputs, preserved, preserved_from_stand_ins
+from layerbench.instruments.preserve import (
+    FreshInputs,
+    preserved,
+    preserved_from_stand_ins,
+    strays_removed,
+)
 from layerbench.instruments.resources import resident_set
 from layerbench.instruments.tensors_held import HeldTensor, held_tensors, totals
 from layerbench.records import (
@@ -93,6 +98,7 @@ def weigh_without_memory(
     if built is not None:
         tensors = held_tensors(built)
         with (
+            strays_removed(workload.model),
             suppress(RunFailed),
             preserved_from_stand_ins(built, handed_over=False),
             mode_set(built.module, workload.mode == "train"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,16 @@ CALLS: dict[str, Call] = {
     "profile_training": lambda m, x: layerbench.profile_training(m, x, **FEW),
     "compare_live": lambda m, x: layerbench.compare_live(m, m, x, warmup=0, iterations=10),
 }
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nobody looks half a second long who else is busy, or collects all objects of all tests."""
+    monkeypatch.setattr("layerbench.environment.LOOK_S", 0.0)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)

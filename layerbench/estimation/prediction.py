@@ -20,7 +20,12 @@ from layerbench.guards import input_bytes, memory_explained, refuse_too_large, t
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.fakes import without_memory
 from layerbench.instruments.memory import hold, peak_bytes
-from layerbench.instruments.preserve import FreshInputs, preserved, preserved_from_stand_ins
+from layerbench.instruments.preserve import (
+    FreshInputs,
+    preserved,
+    preserved_from_stand_ins,
+    strays_removed,
+)
 from layerbench.instruments.structure import first_line
 from layerbench.records import Interval, MemoryEstimate
 from layerbench.records.memory import Optimizer
@@ -92,13 +97,15 @@ def _predict_fake(
     reason = ""
     for device in _stand_in_devices(training=optimizer is not None):
         workspaces = Workspaces()
-        try:
-            traced = _fake_run(workload, optimizer, subject, workspaces, device)
-        except LayerbenchError:
-            raise
-        except Exception as error:
-            reason = first_line(error)
-        else:
+        traced: Traced | None = None
+        with strays_removed(workload.model):
+            try:
+                traced = _fake_run(workload, optimizer, subject, workspaces, device)
+            except LayerbenchError:
+                raise
+            except Exception as error:
+                reason = first_line(error)
+        if traced is not None:
             return _record(workload, optimizer, traced, "fake", workspaces, ())
     raise _FakeDoesNotSuffice(reason)
 

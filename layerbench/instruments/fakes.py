@@ -57,7 +57,14 @@ def without_memory(
         fakes = _Fakes(built, device)
         with tensors_replaced(built.module, fakes.of):
             args, kwargs = map_tensors((built.args, built.kwargs), fakes.of)
-            yield Built(built.module, args, kwargs)
+            stand_in = Built(built.module, args, kwargs)
+            del args, kwargs
+            try:
+                yield stand_in
+            finally:
+                # Whoever has the name still in hand keeps no tensor by it.
+                object.__setattr__(stand_in, "args", ())
+                stand_in.kwargs.clear()
 
 
 class _Fakes:

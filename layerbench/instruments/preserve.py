@@ -53,33 +53,43 @@ def preserved(built: Built) -> Iterator[Built]:
 def preserved_from_stand_ins(built: Built, *, handed_over: bool) -> Iterator[Built]:
     """Leave a model as it is now, when tensors without memory stand in for its own.
 
-    Its parameters and buffers are out of reach then, so that no copy of them is taken. What other
-    holders have of the stand-ins is taken away from them.
+    Its parameters and buffers are out of reach then, so that no copy of them is taken.
 
     Args:
         built: the model and its inputs.
         handed_over: whether it is the user's; else it lives for this run alone, and what matters
             is what its code keeps elsewhere.
-
-    Warns:
-        UserWarning: a tensor without memory is held where it cannot be taken away.
     """
     state = PythonState((built.module, built.args, built.kwargs))
     replaced = {id(tensor) for tensor in (*parameters(built.module), *buffers(built.module))}
     others = [tensor for tensor in state.table_tensors if id(tensor) not in replaced]
     within_reach = [*state.tensors, *others] if handed_over else []
     tensors = TensorState(within_reach, bare=state.table_tensors)
+    with _put_back_after(state, tensors):
+        yield built
+
+
+@contextmanager
+def strays_removed(model: str) -> Iterator[None]:
+    """Take tensors without memory that a run on stand-ins leaves away from whoever holds them.
+
+    To be left when the run has ended and its error, if it raised, is dealt with.
+
+    Args:
+        model: its name.
+
+    Warns:
+        UserWarning: such a tensor is held where it cannot be taken away.
+    """
     strays = StrayTensors()
     try:
-        with _put_back_after(state, tensors):
-            yield built
+        yield
     finally:
-        del state, tensors
         holders = strays.remove()
         if holders:
             warnings.warn(
-                f"{type(built.module).__name__}: a tensor without contents stays in "
-                f"{', '.join(holders)}: make the model anew before it runs again",
+                f"{model}: a tensor without contents stays in {', '.join(holders)}: make the "
+                "model anew before it runs again",
                 stacklevel=2,
             )
 

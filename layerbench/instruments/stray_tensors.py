@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gc
 import types
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -27,34 +28,54 @@ _FAR = 6
 
 
 class StrayTensors:
-    """Finds the tensors without memory that came into being since, and takes them away."""
+    """Finds the tensors without memory that come into being from now on, and takes them away.
+
+    The garbage collector knows the youngest objects: they are looked through at the end, and each
+    time that it makes some of them older.
+    """
 
     def __init__(self) -> None:
-        self._before = {id(tensor): tensor for tensor in _without_memory()}
+        self._is_tensor: dict[type, bool] = {}
+        self._before = {id(tensor): tensor for tensor in self._young()}
+        self._aged: list[weakref.ref[torch.Tensor]] = []
+        gc.callbacks.append(self._collecting)
+
+    def _collecting(self, phase: str, info: dict[str, int]) -> None:
+        del info
+        if phase == "start":
+            self._aged += [weakref.ref(tensor) for tensor in self._young()]
+
+    def _young(self) -> list[torch.Tensor]:
+        is_tensor = self._is_tensor
+        found = []
+        for generation in (0, 1):
+            for one in gc.get_objects(generation):
+                kind = type(one)
+                if kind not in is_tensor:
+                    is_tensor[kind] = issubclass(kind, torch.Tensor)
+                if is_tensor[kind]:
+                    found.append(one)
+        with torch._C.DisableTorchFunctionSubclass():
+            return [one for one in found if type(one).__name__ == "FakeTensor" or one.is_meta]
 
     def remove(self) -> list[str]:
         """Empty the caches that hold such tensors; gives who still holds some, by type."""
         strays = self._strays()
-        if strays:
-            gc.collect()
-            strays = self._strays()
+        for generation in (1, 2):
+            if strays:
+                del strays
+                gc.collect(generation)
+                strays = self._strays()
+        gc.callbacks.remove(self._collecting)
         for empty in (_clear_caches, _drop_entries):
             if strays and empty(strays):
                 strays = self._strays()
-        return sorted({type(holder).__name__ for holder in _holders(strays)})
+        return sorted({type(holder).__name__ for holder in _holders(strays)}) if strays else []
 
     def _strays(self) -> list[torch.Tensor]:
-        return [tensor for tensor in _without_memory() if id(tensor) not in self._before]
-
-
-def _without_memory() -> list[torch.Tensor]:
-    everything = gc.get_objects()
-    kinds = {kind for kind in {*map(type, everything)} if issubclass(kind, torch.Tensor)}
-    tensors = [one for one in everything if type(one) in kinds]
-    with torch._C.DisableTorchFunctionSubclass():
-        return [
-            tensor for tensor in tensors if type(tensor).__name__ == "FakeTensor" or tensor.is_meta
-        ]
+        aged = [tensor for ref in self._aged if (tensor := ref()) is not None]
+        every = {id(tensor): tensor for tensor in (*aged, *self._young())}
+        return [tensor for key, tensor in every.items() if key not in self._before]
 
 
 def _clear_caches(strays: Sequence[torch.Tensor]) -> bool:
