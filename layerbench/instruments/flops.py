@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from layerbench.instruments.formulas import HIGHER_ORDER, OWN
-from layerbench.instruments.operators import functions_run, operator_name
+from layerbench.instruments.operators import operator_name, run_seen
 from layerbench.instruments.running import RunningModule
 
 Counted = Callable[[Sequence[Any], dict[str, Any], Any], int]
@@ -81,12 +81,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             output = func(*args, **kwargs)
             self._count(name, lambda a, _, out: own(a, out), args, kwargs, output)
             return output
-        inside = functions_run(func)
-        if inside is None:
-            self.uncounted[name, self._running.path()] += 1
-            return func(*args, **kwargs)
-        with self:
-            return inside(*args, **kwargs)
+        return run_seen(func, args, kwargs, self)
 
     def _count(
         self,

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from layerbench.instruments.calls import CallTree
-from layerbench.instruments.operators import functions_run, operator_name
+from layerbench.instruments.operators import operator_name, run_seen
 from layerbench.instruments.running import OUTSIDE, RunningModule
 from layerbench.records import Category, Phase
 from layerbench.tensors import bytes_of, parts_of, storage_of
@@ -159,10 +159,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return _device(args[0])
         given = kwargs or {}
         if isinstance(func, HigherOrderOperator):
-            inside = functions_run(func)
-            if inside is not None:
-                with self:
-                    return inside(*args, **given)
+            return run_seen(func, args, given, self)
         place, phase = self._running.place(), self.phase
         begin = self._tick()
         output = func(*args, **given)
