@@ -32,7 +32,7 @@ from layerbench.instruments.structure import (
 )
 from layerbench.records import Operator, Structure, StructureRow
 from layerbench.samples import RowFacts
-from layerbench.tensors import bytes_of
+from layerbench.tensors import bytes_of, elements_of
 from layerbench.tree import positions, tree_order
 from layerbench.workload import Workload
 from layerbench.zoo import Built
@@ -113,10 +113,10 @@ class _Holdings:
         """By path of each module."""
         parameters, buffers = Holdings(model, "_parameters"), Holdings(model, "_buffers")
         columns = zip(
-            parameters.sums(lambda tensor: tensor.numel() if tensor.requires_grad else 0),
-            parameters.own(torch.Tensor.numel),
+            parameters.sums(lambda tensor: elements_of(tensor) if tensor.requires_grad else 0),
+            parameters.own(elements_of),
             parameters.sums(bytes_of),
-            buffers.sums(torch.Tensor.numel),
+            buffers.sums(elements_of),
             buffers.sums(bytes_of),
             strict=True,
         )

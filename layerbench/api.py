@@ -766,6 +766,8 @@ def _what_runs(
             subject, memory_format=memory_format, mode=mode, seed=seed, compile=compile
         )
         return workload, subject
+    if not isinstance(model, str):
+        raise UsageError(zoo.not_a_module(model))
     if not (given is None or isinstance(given, str)):
         raise UsageError("a model given by name takes an input by name or shape, not a tensor")
     workload = zoo.resolve(

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes, is_traceable_wrapper_subclass
 
 _COMPRESSED = {
@@ -35,6 +36,11 @@ def _padded_shape(tensor: torch.Tensor) -> tuple[int, ...]:
     with _unseen():
         sizes = [tuple(part.shape) for part in tensor.unbind()]
     return (len(sizes), *(max(lengths) for lengths in zip(*sizes, strict=True)))
+
+
+def elements_of(tensor: torch.Tensor) -> int:
+    """How many it has, also those that a sparse tensor does not store; 0 where it cannot say."""
+    return 0 if is_lazy(tensor) else tensor.numel()
 
 
 def bytes_of(tensor: torch.Tensor) -> int:

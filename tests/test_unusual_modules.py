@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import layerbench
+from layerbench.errors import UsageError
 from tests.faulty import Case, modules, operators
 from tests.faulty import cases as all_cases
 
@@ -108,3 +109,28 @@ def test_packed_weights_are_in_the_totals():
 def test_every_case_has_a_name_of_its_own():
     names = [case.name for case in all_cases()]
     assert len(set(names)) == len(names)
+
+
+def test_a_dataclass_shows_its_shapes():
+    case = next(case for case in CASES if case.name.startswith("a dataclass"))
+    (root, _) = layerbench.structure(*case.build()).rows
+    assert (root.input_shapes, root.output_shapes) == (((2, 4),), ((2, 3),))
+    assert root.output_bytes == 24
+
+
+def test_lazy_layers_stay_lazy():
+    model = nn.Sequential(nn.LazyLinear(4))
+    assert layerbench.structure(model, torch.rand(2, 3)).parameters == 16
+    assert type(model[0]) is nn.LazyLinear
+
+
+@pytest.mark.parametrize("handed", [torch.relu, 5, nn.Linear])
+def test_what_is_no_module_is_refused_with_what_to_do(handed: object):
+    with pytest.raises(UsageError, match=r"torch\.nn\.Module"):
+        layerbench.structure(handed, torch.rand(2, 4))
+
+
+def test_an_exported_program_is_refused_with_what_to_do():
+    program = torch.export.export(nn.Linear(4, 4), (torch.rand(2, 4),))
+    with pytest.raises(UsageError, match=r"program.module\(\)"):
+        layerbench.structure(program, torch.rand(2, 4))

@@ -21,7 +21,7 @@ from layerbench.instruments.running import RunningModule
 from layerbench.modules import children, modules, named_modules
 from layerbench.nested import tensors_in
 from layerbench.records import Shape
-from layerbench.tensors import bytes_of, shape_of
+from layerbench.tensors import bytes_of, elements_of, shape_of
 from layerbench.workload import Frozen
 
 
@@ -90,8 +90,8 @@ def module_facts(model: nn.Module) -> tuple[ModuleFacts, ...]:
         names.setdefault(id(module), []).append(path)
     hidden = _hidden(model)
     held = Holdings(model, "_parameters")
-    elements = held.sums(torch.Tensor.numel)
-    shared = held.shared(torch.Tensor.numel)
+    elements = held.sums(elements_of)
+    shared = held.shared(elements_of)
     return tuple(
         ModuleFacts(
             path=path,

@@ -25,7 +25,7 @@ from layerbench.zoo.family import (
     seeded_on_cpu,
     weights_left_out,
 )
-from layerbench.zoo.handed import describe, with_inputs
+from layerbench.zoo.handed import describe, not_a_module, with_inputs
 from layerbench.zoo.user import own_input
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "has_weights",
     "inputs_for",
     "model_names",
+    "not_a_module",
     "resolve",
     "with_inputs",
 ]
@@ -166,10 +167,11 @@ def build(workload: Workload, *, load_weights: bool = True) -> Built:
         LayerbenchError: the weights cannot be loaded, or the user's callable failed.
     """
     from layerbench.zoo._formats import converted
+    from layerbench.zoo.lazy import made_ready
 
     loading = nullcontext() if load_weights else weights_left_out()
     with seeded_on_cpu(workload.seed), loading:
-        return converted(_family_of(workload.model).build(workload), workload)
+        return made_ready(converted(_family_of(workload.model).build(workload), workload))
 
 
 def build_shapes(workload: Workload) -> Built:
@@ -182,10 +184,11 @@ def build_shapes(workload: Workload) -> Built:
         Exception: whatever a constructor raises that cannot do without its weights' values.
     """
     from layerbench.zoo._formats import converted
+    from layerbench.zoo.lazy import made_ready
 
     with seeded_on_cpu(workload.seed), weights_left_out():
         built = _family_of(workload.model).build_shapes(workload)
-        return converted(built, workload, "meta")
+        return made_ready(converted(built, workload, "meta"))
 
 
 def inputs_for(

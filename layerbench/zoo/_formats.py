@@ -12,6 +12,7 @@ from torch import nn
 
 from layerbench.modules import apply_to_tensors, buffers, parameters, set_mode
 from layerbench.nested import map_tensors, tensors_in
+from layerbench.tensors import elements_of
 from layerbench.workload import JOINED, Workload, named_format
 from layerbench.zoo.family import Built
 from layerbench.zoo.inputs import OWN
@@ -108,5 +109,5 @@ def _by_size(tensors: Iterable[torch.Tensor]) -> list[str]:
     sizes: Counter[str] = Counter()
     for tensor in tensors:
         if tensor.is_floating_point() or tensor.is_complex():
-            sizes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+            sizes[str(tensor.dtype).removeprefix("torch.")] += elements_of(tensor)
     return [name for name, _ in sizes.most_common()]

@@ -31,6 +31,8 @@ def with_inputs(
 ) -> Built:
     """Put inputs beside a module; the module stays as it is.
 
+    For one with lazy layers that have not run yet, a copy stands that has.
+
     Args:
         module: the user's.
         given: an input spec, for a random input in the module's dtype; or ready inputs: a tensor,
@@ -46,6 +48,7 @@ def with_inputs(
         UsageError: ``batch`` is not positive.
     """
     from layerbench.zoo._formats import convert_value, input_format, number_formats
+    from layerbench.zoo.lazy import made_ready
 
     if given is None:
         raise BadInput(
@@ -56,13 +59,13 @@ def with_inputs(
         shape = inputs.parse(given, batch).shape
         value = random_input(shape, seed).to(input_format(module))
         value = convert_value(value, number_formats(module, ()), memory_format)
-        return Built(module, (value.to(device),))
+        return made_ready(Built(module, (value.to(device),)))
     inputs.check_batch(batch)
     args, kwargs = call_arguments(given)
     built = Built(module, args, kwargs)
     if batch is not None and _shape(built)[0] != batch:
         raise BadInput(f"the inputs hold a batch of {_shape(built)[0]}, not of {batch}")
-    return built
+    return made_ready(built)
 
 
 def describe(
@@ -108,3 +111,13 @@ def _shape(built: Built) -> tuple[int, ...]:
     if shape is None:
         raise BadInput("the inputs hold no tensor with a batch dimension")
     return shape
+
+
+def not_a_module(value: object) -> str:
+    """What to do with something that is no module, on one line."""
+    kind = type(value).__name__
+    if kind == "ExportedProgram":
+        return "an ExportedProgram cannot be called: take its module, program.module()"
+    if callable(value):
+        return f"a {kind} is no torch.nn.Module: call it in the forward of one"
+    return f"a {kind} is no torch.nn.Module, nor the name of a model"

@@ -128,8 +128,8 @@ def _called(model: str) -> Built:
         result, own = result
     if not isinstance(result, nn.Module):
         raise ModelImportError(
-            f"{model} returned {_described(result)}; it must return a torch.nn.Module "
-            "or (module, inputs)"
+            f"{model} returned {_described(result)}{_hint(result)}; it must return a "
+            "torch.nn.Module or (module, inputs)"
         )
     return Built(result, *call_arguments(own))
 
@@ -203,6 +203,11 @@ def _at_home(model: str) -> Iterator[Scope]:
         for folder in folders:
             if folder in sys.path:
                 sys.path.remove(folder)
+
+
+def _hint(value: object) -> str:
+    is_program = type(value).__name__ == "ExportedProgram"
+    return ", which has one: program.module()" if is_program else ""
 
 
 def _described(value: object) -> str:

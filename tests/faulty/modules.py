@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -163,3 +164,57 @@ class _Cyclic(nn.Module):
 @case("a layer that has the whole model as a submodule", 20, 64)
 def _() -> Built:
     return _Cyclic(), (torch.rand(2, 4),)
+
+
+@case("lazy layers that have not run", 4 * 3 * 9 + 4 + 8 + 2 * 144 + 2, 2 * 2 * (36 * 4 * 27 + 288))
+def _() -> Built:
+    lazy = (nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(2))
+    return nn.Sequential(*lazy), (torch.rand(2, 3, 8, 8),)
+
+
+@case("an exported module", 20, 64)
+def _() -> Built:
+    x = torch.rand(2, 4)
+    return torch.export.export(nn.Sequential(nn.Linear(4, 4)).eval(), (x,)).module(), (x,)
+
+
+@case("a graph module in another", 20, 64)
+def _() -> Built:
+    part = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.Dropout()))
+    return nn.Sequential(part, nn.ReLU()), (torch.rand(2, 4),)
+
+
+@dataclass
+class _Batch:
+    x: torch.Tensor
+    names: tuple[str, ...] = ("a", "b")
+
+
+@dataclass(frozen=True, slots=True)
+class _Logits:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
+class _Typed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, batch: _Batch) -> _Logits:
+        return _Logits(self.fc(batch.x))
+
+
+@case("a dataclass in and a frozen one out", 15, 48)
+def _() -> Built:
+    return _Typed(), (_Batch(torch.rand(2, 4)),)
+
+
+@case("a distribution out", 15, None)
+def _() -> Built:
+    return _Distributes(), (torch.rand(2, 4),)
+
+
+class _Distributes(_Typed):
+    def forward(self, x: torch.Tensor) -> torch.distributions.Distribution:
+        return torch.distributions.Categorical(logits=self.fc(x), validate_args=False)
