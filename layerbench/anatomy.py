@@ -33,7 +33,7 @@ from layerbench.instruments.structure import (
 from layerbench.records import Operator, Structure, StructureRow
 from layerbench.samples import RowFacts
 from layerbench.tensors import bytes_of, elements_of
-from layerbench.tree import positions, tree_order
+from layerbench.tree import Placed, placed
 from layerbench.workload import Workload
 from layerbench.zoo import Built
 
@@ -205,18 +205,16 @@ def _rows(seen: _Seen) -> tuple[StructureRow, ...]:
         own[tree.paths[call]] += flops
     inclusive = tree.sums(by_call)
     uncounted = _uncounted_by_path(seen.counter)
-    order = tree_order([row.path for row in seen.rows], [row.order for row in seen.rows])
-    rows = [seen.rows[index] for index in order]
-    numbers = positions((row.type for row in rows), (row.block and row.calls > 0 for row in rows))
     return tuple(
-        _row(row, number, seen, own, inclusive, uncounted.get(row.path, ()))
-        for row, number in zip(rows, numbers, strict=True)
+        _row(row, place, seen, own, inclusive, uncounted.get(row.path, ()))
+        for place in placed(seen.rows)
+        for row in (seen.rows[place.row],)
     )
 
 
 def _row(
     row: RowFacts,
-    position: int | None,
+    place: Placed,
     seen: _Seen,
     own: Mapping[str, int],
     inclusive: Mapping[str, int],
@@ -232,7 +230,8 @@ def _row(
         depth=row.depth,
         calls=row.calls,
         block=row.block,
-        position=position,
+        position=place.position,
+        turn=place.turn,
         input_shapes=row.input_shapes,
         output_shapes=row.output_shapes,
         parameters=row.parameters or 0,

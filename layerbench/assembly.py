@@ -14,7 +14,7 @@ from layerbench.environment import Environment
 from layerbench.records import LayerRow, Profile, Reconciliation, StopReason, Summary
 from layerbench.samples import Arrays, RowFacts, Run, Samples
 from layerbench.stats import Resampler, paired_ratio, summarize, summarize_rows
-from layerbench.tree import positions, tree_order
+from layerbench.tree import Placed, placed
 from layerbench.workload import Plan, Workload
 
 NANOSECOND = 1e-9
@@ -85,11 +85,18 @@ def layer_rows(
         return ()
     times = _ModuleTimes.of(modules, inclusive, own, arrays, seed)
     room = {row.path: own[:, index] for index, row in enumerate(modules)}
+    facts = [*modules, *functions]
     rows = [
         *(_module_row(index, row, times) for index, row in enumerate(modules)),
         *_function_rows(functions, room, arrays, seed),
     ]
-    return _with_positions(_in_tree_order(rows, [*modules, *functions]))
+    return tuple(_numbered(rows[place.row], place) for place in placed(facts[: len(rows)]))
+
+
+def _numbered(row: LayerRow, place: Placed) -> LayerRow:
+    if place.position is None:
+        return row
+    return row.model_copy(update={"position": place.position, "turn": place.turn})
 
 
 def _resampler(arrays: Sequence[Arrays], name: str, seed: int) -> Resampler:
@@ -205,20 +212,6 @@ def _room(functions: Samples, own: Samples) -> float:
     if sum_of_medians > 0:
         room = min(room, float(np.median(own)) / sum_of_medians)
     return max(room, 0.0)
-
-
-def _in_tree_order(rows: Sequence[LayerRow], facts: Sequence[RowFacts]) -> list[LayerRow]:
-    order = tree_order([row.path for row in rows], [fact.order for fact in facts])
-    return [rows[index] for index in order]
-
-
-def _with_positions(rows: Sequence[LayerRow]) -> tuple[LayerRow, ...]:
-    """Number the blocks that ran, by type, from 1."""
-    numbers = positions((row.type for row in rows), (row.block and row.calls > 0 for row in rows))
-    return tuple(
-        row if number is None else row.model_copy(update={"position": number})
-        for row, number in zip(rows, numbers, strict=True)
-    )
 
 
 def _reconciliation(

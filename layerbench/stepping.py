@@ -39,7 +39,7 @@ from layerbench.runner import refuse_bad_room
 from layerbench.samples import UNTOUCHED, RowFacts, waits_of
 from layerbench.stats import Resampler, paired_ratio, summarize, summarize_rows
 from layerbench.tracing import check_optimizer, loss_of, make_optimizer
-from layerbench.tree import positions, tree_order
+from layerbench.tree import Placed, placed
 from layerbench.views import with_training_memory
 from layerbench.weighing import weigh, weigh_without_memory
 from layerbench.workload import Plan, Workload
@@ -300,29 +300,26 @@ def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
 def _rows(
     facts: Sequence[RowFacts], times: _ModuleTimes, resampler: Resampler
 ) -> tuple[TrainingRow, ...]:
-    order = tree_order([row.path for row in facts], [row.order for row in facts])
-    numbers = positions(
-        (facts[i].type for i in order), (facts[i].block and facts[i].calls > 0 for i in order)
-    )
     ran = [index for index, row in enumerate(facts) if row.calls]
     columns = {
         name: _summaries(getattr(times, name), ran, resampler)
         for name in ("forward", "forward_self", "backward", "backward_self")
     }
     return tuple(
-        _row(facts[index], number, {name: found.get(index) for name, found in columns.items()})
-        for index, number in zip(order, numbers, strict=True)
+        _row(facts[place.row], place, {n: found.get(place.row) for n, found in columns.items()})
+        for place in placed(facts)
     )
 
 
-def _row(facts: RowFacts, position: int | None, times: Mapping[str, Summary | None]) -> TrainingRow:
+def _row(facts: RowFacts, place: Placed, times: Mapping[str, Summary | None]) -> TrainingRow:
     return TrainingRow(
         path=facts.path,
         type=facts.type,
         depth=facts.depth,
         calls=facts.calls,
         block=facts.block,
-        position=position,
+        position=place.position,
+        turn=place.turn,
         input_shapes=facts.input_shapes,
         output_shapes=facts.output_shapes,
         parameters=facts.parameters,

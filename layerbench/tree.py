@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 Number = TypeVar("Number", int, float)
 
@@ -75,6 +76,64 @@ def positions(types: Iterable[str], numbered: Iterable[bool]) -> list[int | None
             seen[kind] += 1
         found.append(seen[kind] if wanted else None)
     return found
+
+
+class Placed(NamedTuple):
+    """A row in its place in the tree.
+
+    Attributes:
+        row: its index among those given.
+        position: for a block that ran, its number among those of its type, from 1, in order of
+            execution.
+        turn: its number among all blocks, where the tree's order is not that of execution.
+    """
+
+    row: int
+    position: int | None
+    turn: int | None
+
+
+class Row(Protocol):
+    """What `placed` asks of a row; `layerbench.samples.RowFacts` is one."""
+
+    @property
+    def path(self) -> str:
+        """Qualified name."""
+
+    @property
+    def type(self) -> str:
+        """Class name."""
+
+    @property
+    def order(self) -> int | None:
+        """When it was first called."""
+
+    @property
+    def calls(self) -> int:
+        """How often it was called."""
+
+    @property
+    def block(self) -> bool:
+        """Whether it stands in the block view."""
+
+
+def placed(rows: Sequence[Row]) -> list[Placed]:
+    """The rows in tree order, with the numbers of the blocks that ran.
+
+    Args:
+        rows: the first is the model's; ``order`` is that of the first call.
+    """
+    order = tree_order([row.path for row in rows], [row.order for row in rows])
+    in_tree = [index for index in order if rows[index].block and rows[index].calls]
+    executed = sorted(in_tree, key=lambda index: _when(rows[index].order))
+    numbers = positions((rows[index].type for index in executed), [True] * len(executed))
+    position = dict(zip(executed, numbers, strict=True))
+    turn = {} if executed == in_tree else {index: n for n, index in enumerate(executed, start=1)}
+    return [Placed(index, position.get(index), turn.get(index)) for index in order]
+
+
+def _when(order: int | None) -> float:
+    return math.inf if order is None else order
 
 
 def with_ancestors(own: dict[str, Number]) -> dict[str, Number]:

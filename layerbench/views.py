@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar, cast
 
 from layerbench.records import (
@@ -39,10 +39,23 @@ def down_to(record: AnyRecord, depth: int | None) -> AnyRecord:
         return record
     rows: Sequence[StructureRow | MemoryRow] = record.rows
     home = _homes(rows, depth)
-    update: dict[str, object] = {"rows": _fold(rows, home)}
+    update: dict[str, object] = {
+        "rows": _fold(rows, home),
+        "notes": (*record.notes, *_blocks_left_out(rows, depth)),
+    }
     if not isinstance(record, Structure):
         update["timeline"] = tuple(_moved(point, home) for point in record.timeline)
     return cast(AnyRecord, record.model_copy(update=update))
+
+
+def _blocks_left_out(rows: Sequence[StructureRow | MemoryRow], depth: int) -> Iterator[str]:
+    blocks = [row.depth for row in rows if row.block]
+    below = [deep for deep in blocks if deep > depth]
+    if below:
+        yield (
+            f"{len(below)} of the {len(blocks)} blocks lie deeper than {depth} and have no row; "
+            f"a depth of {max(below)} shows all"
+        )
 
 
 def with_training_memory(record: TrainingProfile, report: MemoryReport) -> TrainingProfile:

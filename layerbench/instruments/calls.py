@@ -110,6 +110,12 @@ class CallTree:
                 found.setdefault(path, {})[self.paths[above]] = None
         return found
 
+    def only_inside(self) -> set[str]:
+        """The modules that are never called themselves, though modules in them are."""
+        nodes = zip(self.paths, self._begun(), strict=True)
+        found = {name for path, begun in nodes if path in self._called for name in begun}
+        return found - self._called
+
     def sums(self, own: Mapping[int, Number]) -> dict[str, Number]:
         """For each module the sum over all nodes within its calls, each node counted once.
 
@@ -159,11 +165,13 @@ class CallTree:
         return self._known[1]
 
     def _find_begun(self) -> list[tuple[str, ...]]:
-        uncalled_from: dict[str, tuple[str, ...]] = {}
+        containers: dict[str, tuple[str, ...]] = {}
         below: dict[int, list[int]] = {}
         for node, above in enumerate(self.parents):
             below.setdefault(above, []).append(node)
         begun: list[tuple[str, ...]] = [()] * len(self.paths)
+        # By the name that a module has below its caller, as that is named there.
+        names = [""] * len(self.paths)
         active: set[str] = set()
         # A node comes twice: to begin, and, as ~node, to end.
         waiting = list(reversed(below.get(NOWHERE, [])))
@@ -172,32 +180,28 @@ class CallTree:
             if node < 0:
                 active.difference_update(begun[~node])
                 continue
-            begun[node] = tuple(
-                path for path in self._with_containers(node, uncalled_from) if path not in active
-            )
+            path, above = self.paths[node], self.parents[node]
+            caller = names[above] if above != NOWHERE else ""
+            names[node] = self.names.below(path, caller) or path
+            inside = dict.fromkeys((path, *self._containers(names[node], containers)))
+            begun[node] = tuple(name for name in inside if name not in active)
             active.update(begun[node])
             waiting.append(~node)
             waiting.extend(reversed(below.get(node, [])))
         return begun
 
-    def _with_containers(
-        self, node: int, uncalled_from: dict[str, tuple[str, ...]]
-    ) -> tuple[str, ...]:
-        """The node's module, and those above it, by the name it has there, that are never called.
+    def _containers(self, name: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+        """The modules above one of this name that are never called themselves.
 
-        ``uncalled_from`` keeps, by path, what was worked out for the first of its children.
+        ``known`` keeps, by path, what was worked out for the first of its children.
         """
-        path, above = self.paths[node], self.parents[node]
-        if not path:
-            return ("",)
-        caller = self.paths[above] if above != NOWHERE else ""
-        beginning = parent(self.names.below(path, caller) or path)
-        if beginning not in uncalled_from:
-            around = (self.names.first(name) for name in (beginning, *ancestors(beginning)))
-            uncalled_from[beginning] = tuple(
-                dict.fromkeys(name for name in around if name not in self._called)
-            )
-        return (path, *(name for name in uncalled_from[beginning] if name != path))
+        if not name:
+            return ()
+        above = parent(name)
+        if above not in known:
+            around = (self.names.first(path) for path in (above, *ancestors(above)))
+            known[above] = tuple(dict.fromkeys(path for path in around if path not in self._called))
+        return known[above]
 
     def _node(self, within: int, path: str) -> int:
         node = self._nodes[within, path] = len(self.paths)

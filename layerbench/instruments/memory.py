@@ -23,7 +23,7 @@ from layerbench.records import (
     TimelinePoint,
 )
 from layerbench.samples import RowFacts
-from layerbench.tree import ancestors, positions, tree_order
+from layerbench.tree import Placed, ancestors, placed
 
 ITERATION = "iteration"
 FORWARD = "forward"
@@ -284,16 +284,12 @@ class _Rows:
     def of(
         self, modules: Sequence[RowFacts], calls: Mapping[str, CallFacts]
     ) -> tuple[MemoryRow, ...]:
-        order = tree_order([row.path for row in modules], [row.order for row in modules])
-        rows = [modules[index] for index in order]
-        blocks = (row.block and row.calls > 0 for row in rows)
-        numbers = positions((row.type for row in rows), blocks)
         return tuple(
-            self._row(row, number, row.path in calls)
-            for row, number in zip(rows, numbers, strict=True)
+            self._row(modules[place.row], place, modules[place.row].path in calls)
+            for place in placed(modules)
         )
 
-    def _row(self, row: RowFacts, position: int | None, ran: bool) -> MemoryRow:
+    def _row(self, row: RowFacts, place: Placed, ran: bool) -> MemoryRow:
         path = row.path
         known = ran or path in self._all
 
@@ -306,7 +302,8 @@ class _Rows:
             depth=row.depth,
             calls=row.calls,
             block=row.block,
-            position=position,
+            position=place.position,
+            turn=place.turn,
             output_shapes=row.output_shapes,
             parameters=row.parameters or 0,
             allocated=value(self._all),
@@ -316,4 +313,5 @@ class _Rows:
             live_peak=self._live.get(path),
             at_peak=value(self._all_at_peak),
             self_at_peak=value(self._at_peak),
+            note=row.note,
         )

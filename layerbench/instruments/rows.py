@@ -11,6 +11,7 @@ from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.functions import FunctionFacts, FunctionForward
 from layerbench.instruments.structure import CallFacts, ModuleFacts, Seen
+from layerbench.records.timing import ONLY_INSIDE
 from layerbench.samples import RowFacts
 
 # Of the names, or callers, of a module, a remark says so many.
@@ -81,12 +82,15 @@ class _Remarks:
         calls = seen.calls if isinstance(seen, Seen) else CallTree()
         self._names = calls.names
         self._callers = calls.callers()
+        self._only_inside = calls.only_inside()
         self._inside = view.inside
 
     def on(self, fact: ModuleFacts) -> str:
         return "; ".join(self._all(fact))
 
     def _all(self, fact: ModuleFacts) -> Iterator[str]:
+        if fact.path in self._only_inside:
+            yield ONLY_INSIDE
         if fact.aliases:
             yield f"also {_listed(fact.aliases)}"
         if fact.path in self._inside:

@@ -18,6 +18,7 @@ from layerbench.bounds import (
     Integer,
     Name,
     Path,
+    Positive,
     Shape,
     Text,
     check_ordered,
@@ -75,7 +76,7 @@ class MemoryRow(Frozen):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position: as in `layerbench.records.LayerRow`.
+        path, type, depth, calls, block, position, turn: as in `layerbench.records.LayerRow`.
         allocated: bytes of all storages that the module and those below it allocated, in all
             phases, freed ones included.
         self_allocated: without the modules below it.
@@ -86,6 +87,7 @@ class MemoryRow(Frozen):
         at_peak: of ``allocated``, the bytes that were alive at the peak of the run.
         self_at_peak: those of them that it allocated itself.
             See `MemoryReport.outside_bytes` for what they add up to.
+        note: what a reader should know, such as other names it goes by.
     """
 
     path: Path
@@ -94,6 +96,7 @@ class MemoryRow(Frozen):
     calls: Count
     block: bool = False
     position: Count | None = None
+    turn: Positive | None = Field(default=None, exclude_if=operator.not_)
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count
     allocated: Count | None = None
@@ -103,6 +106,7 @@ class MemoryRow(Frozen):
     live_peak: Count | None = None
     at_peak: Count | None = None
     self_at_peak: Count | None = None
+    note: Text = Field(default="", exclude_if=operator.not_)
 
 
 class Peak(Frozen):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from layerbench.bounds import Count, Name, Path, Positive, Shape, Text, check_tree
 from layerbench.workload import Frozen, Workload
@@ -28,7 +29,7 @@ class StructureRow(Frozen):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position: as in `layerbench.records.LayerRow`.
+        path, type, depth, calls, block, position, turn: as in `layerbench.records.LayerRow`.
         input_shapes, output_shapes: of the tensors in the first call.
         parameters: elements of the parameters in it and below, shared ones counted once.
         trainable: those of them that require a gradient.
@@ -48,6 +49,7 @@ class StructureRow(Frozen):
     calls: Count
     block: bool = False
     position: Count | None = None
+    turn: Positive | None = Field(default=None, exclude_if=operator.not_)
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count

@@ -35,6 +35,9 @@ StopReason = Literal["iterations", "until", "cap"]
 
 SCHEMA: Literal[1] = 1
 
+ONLY_INSIDE = "only what is in it ran"
+"""The note of a row with 0 calls whose module holds others that were called."""
+
 # A mean of equal samples, rounded to a tenth of a nanosecond, may come out next to them.
 _ROUNDING = 1e-9
 
@@ -94,6 +97,8 @@ class LayerRow(Frozen):
         calls: calls in one forward; 0 for a module that did not run (then the times are ``None``).
         block: whether the row stands in the block view (docs/blocks.md).
         position: for a block, its number among the blocks of its type, in order of execution.
+        turn: for a block, its number among all blocks in order of execution, where that is not the
+            order of the rows: what runs can go back and forth between branches of the tree.
         input_shapes, output_shapes: of the tensors in the first call, in order of appearance.
         parameters: elements of the parameters in this module and below; ``None`` for functions.
         inclusive: time per forward between entry and exit, all calls added up.
@@ -113,6 +118,7 @@ class LayerRow(Frozen):
     calls: Count
     block: bool = False
     position: Count | None = None
+    turn: Positive | None = Field(default=None, exclude_if=operator.not_)
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count | None = None

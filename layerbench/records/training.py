@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +12,7 @@ from layerbench.bounds import (
     Figure,
     Name,
     Path,
+    Positive,
     Shape,
     SignedTime,
     Text,
@@ -45,7 +47,7 @@ class TrainingRow(Frozen):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position: as in `layerbench.records.LayerRow`.
+        path, type, depth, calls, block, position, turn: as in `layerbench.records.LayerRow`.
         forward, backward: inclusive: with the modules below it.
         forward_self, backward_self: without them. The backward of a module is that of the nodes
             that its forward put into the graph, and of adding up its parameters' gradients.
@@ -60,6 +62,7 @@ class TrainingRow(Frozen):
     calls: Count
     block: bool = False
     position: Count | None = None
+    turn: Positive | None = Field(default=None, exclude_if=operator.not_)
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count | None = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from layerbench import units
 from layerbench.records import LayerRow, Profile, Shape, Summary
+from layerbench.records.timing import ONLY_INSIDE
 from layerbench.visible import visible
 from layerbench.workload import OWN_WEIGHTS, Workload
 
@@ -16,7 +17,30 @@ WIDEST = 400
 
 def blocks(record: Profile) -> list[LayerRow]:
     """The rows of the block view, in order. Blocks never contain each other."""
-    return [row for row in record.layers if row.block]
+    return block_rows(record.layers)
+
+
+class Block(Protocol):
+    """What `block_rows` asks of a row."""
+
+    @property
+    def block(self) -> bool:
+        """Whether it stands in the block view."""
+
+    @property
+    def turn(self) -> int | None:
+        """Its number there, where the rows are not in order of execution."""
+
+
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+
+def block_rows(rows: Sequence[AnyBlock]) -> list[AnyBlock]:
+    """The blocks among the rows, in order of execution; those that did not run come last."""
+    found = [row for row in rows if row.block]
+    if any(row.turn for row in found):
+        found.sort(key=lambda row: (row.turn is None, row.turn or 0))
+    return found
 
 
 def root(record: Profile) -> LayerRow | None:
@@ -193,4 +217,14 @@ def markdown(text: str) -> str:
 
 def why_untimed(row: LayerRow) -> str:
     """What to say of a row without times."""
-    return "not timed" if row.calls else "not called"
+    return "not timed" if row.calls else not_called(row.calls, row.note)
+
+
+def not_called(calls: int, note: str) -> str:
+    """What to say of a row because of its calls: nothing where it has some, or its note says it."""
+    return "" if calls or ONLY_INSIDE in note else "not called"
+
+
+def remarks(*parts: str) -> str:
+    """What there is to say of a row, in one line."""
+    return "; ".join(part for part in parts if part)

@@ -76,8 +76,7 @@ def _training(record: TrainingProfile) -> str:
             layout.ms(row.forward, "median"),
             layout.ms(row.backward, "median"),
         ]
-        for row in record.rows
-        if row.block
+        for row in layout.block_rows(record.rows)
     ]
     names = ["#", "Block", "Path", "Forward ms", "Backward ms"]
     workload = record.workload
@@ -155,8 +154,7 @@ def _structure(record: Structure) -> str:
             units.count(row.parameters),
             "-" if row.flops is None else units.flops(row.flops),
         ]
-        for row in record.rows
-        if row.block
+        for row in layout.block_rows(record.rows)
     ]
     header = ["#", "Block", "Path", "Input shape", "Output shape", "Parameters", "FLOPs"]
     parts = [
@@ -204,8 +202,7 @@ def _memory_blocks(rows: Sequence[MemoryRow]) -> list[str]:
                 for value in (row.allocated, row.kept, row.live_peak)
             ),
         ]
-        for row in rows
-        if row.block
+        for row in layout.block_rows(rows)
     ]
     header = ["#", "Block", "Path", "Allocated MiB", "Kept MiB", "Live peak MiB"]
     return [layout.markdown_table(header, cells, "rllrrr")] if cells else []

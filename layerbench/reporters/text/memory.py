@@ -120,7 +120,7 @@ def categories(sums: Mapping[Category, int], whole: int) -> Section:
 
 def blocks(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint], training: bool) -> Section:
     """The block view, with a picture of the bytes alive while each ran."""
-    shown = [row for row in rows if row.block]
+    shown = layout.block_rows(rows)
     if not shown:
         return []
     top = max((point.live_max for point in timeline), default=0)
@@ -154,7 +154,7 @@ def tree(rows: Sequence[MemoryRow], training: bool) -> Section:
             str(row.calls),
             layout.shape_list(row.output_shapes),
             *_figures(row.allocated, row.kept, row.live_peak, row.self_at_peak),
-            "" if row.calls else "not called",
+            layout.remarks(layout.not_called(row.calls, row.note), row.note),
         ]
         for row in rows
     ]

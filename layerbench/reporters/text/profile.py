@@ -205,7 +205,7 @@ def _tree(record: Profile) -> Section:
 def _branch(row: LayerRow, record: Profile, host: bool) -> list[str]:
     """One row of the tree."""
     host_times = (row.host_inclusive, row.host_self) if host else ()
-    remarks = [] if row.inclusive else [layout.why_untimed(row)]
+    untimed = "" if row.inclusive else layout.why_untimed(row)
     return [
         "  " * row.depth + _label(row),
         str(row.calls),
@@ -213,7 +213,7 @@ def _branch(row: LayerRow, record: Profile, host: bool) -> list[str]:
         *_marked(row.self_),
         layout.share(row.self_.mean, record) if row.self_ else "-",
         *(layout.ms(summary, "median") for summary in host_times),
-        "; ".join([*remarks, *([row.note] if row.note else [])]),
+        layout.remarks(untimed, row.note),
     ]
 
 

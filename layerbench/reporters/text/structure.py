@@ -59,7 +59,7 @@ def _totals(record: Structure) -> Section:
 
 
 def _blocks(record: Structure) -> Section:
-    rows = [row for row in record.rows if row.block]
+    rows = layout.block_rows(record.rows)
     if not rows:
         return []
     header = ["#", "block", "path", "input shape", "output shape", "parameters", "MFLOPs", "share"]
@@ -90,7 +90,7 @@ def _tree(record: Structure) -> Section:
             units.count(row.parameters),
             _mega(row.flops),
             "-" if row.output_bytes is None else units.bytes_(row.output_bytes),
-            "; ".join(_remarks(row)),
+            layout.remarks(*_remarks(row)),
         ]
         for row in record.rows
     ]
@@ -98,14 +98,14 @@ def _tree(record: Structure) -> Section:
 
 
 def _remarks(row: StructureRow) -> list[str]:
-    remarks = [] if row.calls else ["not called"]
+    remarks = [layout.not_called(row.calls, row.note)]
     if 0 < row.trainable < row.parameters:
         remarks.append(f"{units.count(row.trainable)} trainable")
     elif row.parameters and not row.trainable:
         remarks.append("frozen")
     if row.uncounted:
         remarks.append(f"not counted: {', '.join(row.uncounted)}")
-    return [*remarks, *([row.note] if row.note else [])]
+    return [*remarks, row.note]
 
 
 def _mega(flops: int | None) -> str:

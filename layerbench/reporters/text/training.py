@@ -100,7 +100,7 @@ def _memory(record: TrainingProfile) -> Section:
 
 
 def _blocks(record: TrainingProfile) -> Section:
-    rows = [row for row in record.rows if row.block]
+    rows = layout.block_rows(record.rows)
     if not rows:
         return []
     cells = [
@@ -127,7 +127,7 @@ def _tree(record: TrainingProfile) -> Section:
             *_times(row.forward_self, row.backward_self)[:2],
             _bytes(row.kept),
             *(_bytes(row.live.get(phase)) for phase in _LIVE),
-            row.note if row.calls else "not called",
+            layout.remarks(layout.not_called(row.calls, row.note), row.note),
         ]
         for row in record.rows
     ]
