@@ -32,6 +32,8 @@ import numpy as np
 import typer
 
 from benchmarks.models import PLANTED
+from layerbench.interleaved import ROUNDS_IN_A_PLACE
+from layerbench.pairing import Series, estimate
 from layerbench.records import Comparison, LayerRow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,6 +172,7 @@ def _print_planted(found: Sequence[Comparison]) -> None:
 TRUTH = 1.07
 PROCESSES, SAMPLES, ROUNDS = 5, 60, 300
 PROCESS_EFFECT = 0.05
+PLACE_EFFECT = 0.04
 Noise = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -211,28 +214,24 @@ class _Trial:
 
     def live_processes(self) -> tuple[float, float]:
         """Both in turn in several processes, each with an effect of its own on the ratio."""
-        from layerbench.pairing import ratio_of_series
-
-        return _interval(ratio_of_series([self._rounds(0.01) for _ in range(PROCESSES)], seed=0))
+        return self._in_turn([self._rounds(SAMPLES, effect=0.01) for _ in range(PROCESSES)])
 
     def live(self) -> tuple[float, float]:
-        """Both in turn in one process, whose effect on the ratio is the one assumed."""
-        from layerbench.pairing import LAYOUT_SCALE, ratio_of_series
+        """Both in turn in one process, the weights of each in a new place every few rounds."""
+        return self._in_turn([self._rounds(ROUNDS, effect=0.0)])
 
-        return _interval(ratio_of_series([self._rounds(LAYOUT_SCALE, ROUNDS)], seed=0))
+    def _in_turn(self, series: Sequence[Series]) -> tuple[float, float]:
+        found = estimate(series, seed=0)
+        assert found is not None
+        return found.ratio.interval()
 
-    def _rounds(self, effect: float, n: int = SAMPLES) -> np.ndarray:
+    def _rounds(self, n: int, effect: float) -> Series:
         # What disturbs the machine for longer than a round meets both.
-        common = self.draw.lognormal(0, 0.2, n)
+        common = 1e-3 * self.draw.lognormal(0, 0.2, n)
+        places = np.arange(n) // ROUNDS_IN_A_PLACE
+        layout = self.draw.lognormal(0, PLACE_EFFECT, places[-1] + 1)[places]
         before, after = (common * self.noise(self.draw, n) for _ in range(2))
-        return TRUTH * self.draw.lognormal(0, effect) * after / before
-
-
-def _interval(ratio: object) -> tuple[float, float]:
-    from layerbench.ratios import LogRatio
-
-    assert isinstance(ratio, LogRatio)
-    return ratio.interval()
+        return Series(before, TRUTH * self.draw.lognormal(0, effect) * layout * after, places)
 
 
 def _print_coverage(trials: int) -> None:

@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator
+from itertools import product
+
 import numpy as np
 import pytest
 
 from layerbench import reporters, samples
 from layerbench.comparison import (
+    Estimate,
     check_same_input,
     compare,
     judge,
     session_allowance,
 )
 from layerbench.errors import ComparisonError
+from layerbench.page.document import bundled, of
 from layerbench.pairing import of_rounds
+from layerbench.ratios import LogRatio
+from layerbench.records import CHANGES, ComparedRow
+from layerbench.reporters import changes
 from layerbench.samples import RowFacts, Run, RunFacts
 from layerbench.workload import Workload
 from tests.sample_comparisons import in_processes, measured, one_process, one_slower
@@ -265,3 +277,90 @@ def test_the_p_value_is_about_the_margin():
     found = compare(measured(), measured(whole=1.5))
     assert found.whole.p < 1e-6
     assert compare(measured(), measured()).whole.p == pytest.approx(1)
+
+
+# --- times and change --------------------------------------------------------------------------
+
+
+def contradicting_pair() -> tuple[Run, Run]:
+    """In every round the contender takes 12 % longer, and by the sides' own medians 68 %."""
+    number = np.arange(150)
+    common = np.where(number < 80, 1.0, 1.5) * np.random.default_rng(3).lognormal(0, 0.01, 150)
+    disturbed = np.where((number >= 70) & (number < 80), 1.5, 1.0)
+    before = np.stack([common * ns for ns in (3e6, 1e6, 2e6)], axis=1)
+    after = 1.12 * before * disturbed[:, None]
+    return run_of(before.astype(np.int64)), run_of(after.astype(np.int64))
+
+
+def agree(before: str, after: str, change: str) -> bool:
+    """Whether two printed times, each rounded, can have the printed change."""
+
+    def bounds(text: str) -> tuple[float, float]:
+        half = 0.5 * 10.0 ** -len(text.partition(".")[2])
+        return float(text) - half, float(text) + half
+
+    (low_before, high_before), (low_after, high_after) = bounds(before), bounds(after)
+    printed = float(change.removesuffix(" %")) / 100
+    tolerance = 0.0005 + 1e-9
+    lowest, highest = low_after / high_before - 1, high_after / low_before - 1
+    return lowest - tolerance <= printed <= highest + tolerance
+
+
+def rows_of_every_report(found) -> Iterator[tuple[str, str, str]]:
+    """Baseline, contender and change of each row, as the reports print them."""
+    for line in reporters.render("txt", found).splitlines():
+        if match := re.search(
+            r"(?:SLOWER|FASTER|SAME|UNCLEAR)\s+([\d.]+)\s+([\d.]+)\s+(\S+ %)", line
+        ):
+            yield match[1], match[2], match[3]
+    for line in reporters.render("md", found).splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] in CHANGES:
+            yield cells[3], cells[4], cells[5]
+    for row in csv.DictReader(io.StringIO(reporters.render("csv", found))):
+        yield row["baseline_s"], row["contender_s"], f"{100 * float(row['ratio']) - 100} %"
+    changed = of(bundled(found)).changed
+    for before, after, ratio in zip(changed.before, changed.after, changed.ratio, strict=True):
+        if ratio is not None:
+            yield str(before), str(after), f"{100 * ratio - 100} %"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        lambda: judged([contradicting_pair()]),
+        lambda: judged([drifting_pair(seed, 1.2) for seed in range(4)]),
+        one_slower,
+        one_process,
+        lambda: compare(measured(spread=0.2), measured({"classifier": 0.7}, spread=0.3)),
+        lambda: compare(measured(), layered()),
+    ],
+)
+def test_printed_times_and_change_agree(found):
+    printed = list(rows_of_every_report(found()))
+    assert len(printed) > 6
+    assert [row for row in printed if not agree(*row)] == []
+
+
+def test_digits_show_the_change():
+    ratios = (1.0, 0.999, 1.001, 1.012, 1.124, 0.719, 1.7, 30.0)
+    levels = (2.7e-8, 9.96e-4, 0.0281, 0.6421, 12.0)
+    for ratio, level, scale in product(ratios, levels, (1e-4, 0.01, 0.5)):
+        known = Estimate(LogRatio(math.log(ratio), scale, 9), level)
+        row = ComparedRow(
+            path="", type="T", kind="module", depth=0, p=1, verdict="UNCLEAR", ratio=ratio,
+            baseline_s=known.baseline_s, contender_s=known.contender_s,
+            ratio_low=ratio / math.exp(scale), ratio_high=ratio * math.exp(scale),
+        )  # fmt: skip
+        before, after = changes.milliseconds(row)
+        assert agree(before, after, changes.ratio(row))
+        assert float(after) / float(before) == pytest.approx(ratio, rel=0.01)
+
+
+def test_in_turn_the_times_are_apart_by_the_change_and_not_by_their_medians():
+    pair = contradicting_pair()
+    found = judged([pair]).whole
+    own = [float(np.median(run.arrays[samples.UNTOUCHED])) for run in pair]
+    assert own[1] / own[0] > 1.6
+    assert found.ratio == pytest.approx(1.12, rel=1e-3)
+    assert found.contender_s / found.baseline_s == pytest.approx(found.ratio, rel=1e-5)
