@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from layerbench.instruments.calls import CallTree
+from layerbench.instruments.in_place import InPlace
 from layerbench.instruments.operators import operator_name, run_seen
 from layerbench.instruments.running import OUTSIDE, RunningModule
 from layerbench.records import Category, Phase
@@ -144,6 +145,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._workspace = workspace
         self._alive: dict[int, tuple[weakref.ref[_Holder], Allocation]] = {}
         self._lasting: dict[str, Allocation] = {}
+        self._in_place = InPlace()
         self._now = 0
 
     def __torch_dispatch__(
@@ -162,6 +164,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return run_seen(func, args, given, self)
         place, phase = self._running.place(), self.phase
         begin = self._tick()
+        target = self._in_place.target(func, args, begin, self._known)
         output = func(*args, **given)
         name = operator_name(func)
         for leaf in tree_leaves(output):
@@ -170,6 +173,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._workspace is not None:
             for taken in self._workspace(func, args, given, output):
                 self._take(taken, place, phase, name)
+        if target is not None:
+            self._in_place.note(target, self._known(output), self._now)
         self.trace.steps.append(Step(self._owner(place), phase, name, begin, self._now, place))
         return output
 
@@ -216,6 +221,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         self.mark("end")
         self._alive.clear()
+        self._in_place.settle(self.trace)
         for allocation in self._lasting.values():
             allocation.born = self.trace.marks.get(LOADED, 0)
         return self.trace

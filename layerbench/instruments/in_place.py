@@ -1,0 +1,153 @@
+"""What PyTorch does in place in a backward, unless a dispatch mode looks on.
+
+Under a mode it must suppose that tensors are of a class of their own, and makes a new tensor in the
+place of writing into one that nobody else has (`at::isTensorSubclassLike`). There are two such
+cases, and a tracker that is a mode sees both as an allocation that no other run makes:
+
+- Autograd's engine adds up gradients that come to one node on several ways. It adds in place if
+  gradients are off, the first one lies densely, and nobody else holds it or its storage: no view
+  (torch/csrc/autograd/input_buffer.cpp, ``can_accumulate_inplace``).
+- Formulas that scatter a gradient into zeros do so in place (torch/csrc/autograd/
+  FunctionsManual.cpp, ``areAnyTensorSubclassLike``).
+
+That nobody else held a tensor shows afterwards: it is gone as soon as the operator has ended.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._prims_common import is_non_overlapping_and_dense_or_false
+from torch.autograd.graph import _engine_run_backward
+
+if TYPE_CHECKING:
+    from layerbench.instruments.storages import Allocation, Trace
+
+_ATEN = torch.ops.aten
+_ADD = _ATEN.add.Tensor
+# Into zeros that the formula has just made.
+_INTO_ZEROS = frozenset(
+    {
+        _ATEN.index_add.default,
+        _ATEN.index_put.default,
+        _ATEN.masked_scatter.default,
+        _ATEN.put.default,
+        _ATEN.scatter.src,
+        _ATEN.scatter.value,
+        _ATEN.scatter_add.default,
+    }
+)
+_ENGINE: CodeType = _engine_run_backward.__code__
+
+
+@dataclass
+class InPlace:
+    """Finds, while a run is traced, the operators that would work in place without the tracker."""
+
+    _node: int | None = None
+    _node_began: int = 0
+    _seen: list[tuple[Allocation, Allocation, int]] = field(default_factory=list)
+
+    def target(
+        self,
+        func: object,
+        args: Sequence[Any],
+        moment: int,
+        known: Callable[[torch.Tensor], Allocation | None],
+    ) -> Allocation | None:
+        """The storage that an operator of the backward would write into; ``None`` for most.
+
+        Args:
+            func, args: the operator, which has not run yet.
+            moment: of its beginning.
+            known: the storage of a tensor.
+        """
+        node = torch._C._current_autograd_node()
+        if node is None:
+            self._node = None
+            return None
+        number = node._sequence_nr()
+        if number != self._node:
+            self._node, self._node_began = number, moment
+        if func is not _ADD and func not in _INTO_ZEROS:
+            return None
+        if torch.is_grad_enabled() or not _called_by_engine():
+            return None
+        target = known(args[0])
+        if target is None:
+            return None
+        if func is not _ADD:
+            return target if target.born >= self._node_began else None
+        adds = _adds_up(args[0], args[1]) and known(args[1]) is not target
+        earlier = target.born < self._node_began or _feeds_one_twice(node)
+        return target if adds and earlier else None
+
+    def note(self, target: Allocation, made: Allocation | None, end: int) -> None:
+        """Note what an operator made whose `target` was found."""
+        if made is not None and made is not target:
+            self._seen.append((target, made, end))
+
+    def settle(self, trace: Trace) -> None:
+        """Let what was made out of place be the storage that it would have been written into."""
+        begins = iter(sorted(step.begin for step in trace.steps))
+        begin = next(begins, None)
+        one: dict[int, Allocation] = {}
+        for first, made, end in self._seen:
+            while begin is not None and begin <= end:
+                begin = next(begins, None)
+            target = one.get(id(first), first)
+            if target.died is None or (begin is not None and target.died > begin):
+                continue
+            one[id(made)] = target
+            target.died = made.died
+            if made.category != "activations":
+                target.category = made.category
+        trace.allocations = [a for a in trace.allocations if id(a) not in one]
+
+
+def _adds_up(first: object, second: object) -> bool:
+    """Whether the engine would add the second tensor to the first in place."""
+    return (
+        isinstance(first, torch.Tensor)
+        and isinstance(second, torch.Tensor)
+        and first.shape == second.shape
+        and first.dtype == second.dtype
+        and first.layout == second.layout == torch.strided
+        and not first._is_view()  # a view holds its base, and that the storage
+        and (first.is_contiguous() or is_non_overlapping_and_dense_or_false(first))
+    )
+
+
+def _feeds_one_twice(node: torch.autograd.graph.Node) -> bool:
+    """Whether two of a node's gradients go to the same place, as those of ``x * x`` do."""
+    following = [(id(after), number) for after, number in node.next_functions if after is not None]
+    return len(set(following)) < len(following)
+
+
+def _called_by_engine() -> bool:
+    """Whether no Python code, such as a hook or a user's function, has asked for the operator."""
+    frame = sys._getframe(1)
+    while frame is not None and _is_part_of_a_mode(frame.f_code):
+        if frame.f_back is None:
+            return True  # the engine's own thread, as GPUs have one
+        frame = frame.f_back
+    return frame.f_code is _ENGINE
+
+
+def _is_part_of_a_mode(code: CodeType) -> bool:
+    return code.co_filename.endswith(_OF_MODES)
+
+
+# What stands between an operator and a mode's own code: PyTorch keeps Dynamo off it.
+_OF_MODES = (
+    "/layerbench/instruments/in_place.py",
+    "/layerbench/instruments/storages.py",
+    "/torch/utils/_python_dispatch.py",
+    "/torch/_compile.py",
+    "/torch/_dynamo/eval_frame.py",
+)
