@@ -84,6 +84,17 @@ def test_a_long_file_is_not_read(folder):
         found.document(described.id)
 
 
+def test_folders_within_folders_end_somewhere(tmp_path):
+    deep = tmp_path
+    for _ in range(folders_module.MOST_DEEP + 1):
+        (deep / "a.json").write_text(TEXT)
+        deep /= "x"
+        deep.mkdir()
+    (deep / "b.json").write_text(TEXT)
+    shown = [place.shown for place in Folders([tmp_path], MOST).listed()]
+    assert len(shown) == folders_module.MOST_DEEP + 1
+
+
 def test_only_so_many_are_listed(folder, monkeypatch):
     monkeypatch.setattr(folders_module, "MOST_FILES", 1)
     assert len(Folders([folder], MOST).listed()) == 1

@@ -11,6 +11,8 @@ import socket
 import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from random import Random
 
 import httpx
 import pytest
@@ -82,6 +84,9 @@ def test_stores_that_cannot_be_used(capsys, monkeypatch, tmp_path, pages):
     assert "cannot be used as the store" in said(tmp_path / "text" / "below.db")
     os.mkfifo(tmp_path / "pipe")
     assert "is no regular file" in said(tmp_path / "pipe")
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE results (a, b)")
+    assert "no such column" in said(tmp_path / "other.db")
     Database(tmp_path / "one.db").close()
     (tmp_path / "two.db").hardlink_to(tmp_path / "one.db")
     assert "further names" in said(tmp_path / "two.db")
@@ -96,6 +101,27 @@ def test_stores_that_cannot_be_used(capsys, monkeypatch, tmp_path, pages):
         assert "Read-only file system" in said(tmp_path / "read-only.db")
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_store_is_refused_or_answers(tmp_path, pages, seed):
+    random = Random(seed)
+    changed = bytearray(pages)
+    for _ in range(random.choice([1, 4])):
+        size, at = random.choice([1, 3, 50, 4096]), random.randrange(len(changed))
+        changed[at : at + size] = random.randbytes(size)
+    path = tmp_path / "a.db"
+    path.write_bytes(changed[: len(pages)])
+    # Whatever SQLite says of it, also in words that are no text, is its own kind of error.
+    with suppress(sqlite3.Error):
+        store = Database(path)
+        for call in (store.complaint, store.damage, lambda: store.results(9), store.forget_old):
+            with suppress(sqlite3.Error):
+                call()
+        for id in (row[0] for row in store._connection.execute("SELECT id FROM jobs").fetchall()):
+            with suppress(sqlite3.Error):
+                store.job(id)
+        store.close()
+
+
 def test_addresses_that_cannot_be_had(capsys, monkeypatch, tmp_path):
     def said(*words: str) -> str:
         return refusal(capsys, monkeypatch, "--database", str(tmp_path / "a.db"), *words)
@@ -104,6 +130,9 @@ def test_addresses_that_cannot_be_had(capsys, monkeypatch, tmp_path):
         port = other.getsockname()[1]
         assert "cannot listen at 127.0.0.1" in said("--port", str(port))
     assert "port: Input should be" in said("--port", "70000")
+    with monkeypatch.context() as patched:
+        patched.setenv("LAYERBENCH_SERVE_RECORDS", "no list")
+        assert "records" in said()
     monkeypatch.setenv("LAYERBENCH_SERVE_API_KEY", "x")
     assert "cannot listen at 203.0.113.1" in said("--host", "203.0.113.1", "--port", "0")
     assert "cannot listen at no host" in said("--host", "no host", "--port", "0")

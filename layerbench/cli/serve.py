@@ -108,6 +108,9 @@ def serve_app(told: Callable[[str], object] | None = None, **given: Any) -> None
     except ValidationError as error:
         found = error.errors()[0]
         raise UsageError(f"{found['loc'][0]}: {found['msg']}, got {found['input']!r}") from None
+    except ValueError as error:
+        # A variable of the surroundings that should hold a list, and is none.
+        raise UsageError(" ".join(str(error).split())) from None
     _serve(settings, told)
 
 

@@ -35,10 +35,24 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE TABLE IF NOT EXISTS tries (id INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
 """
+# Fails where a table of that name is another program's.
+_LOOK = """
+SELECT key, question, found, measured_at FROM results LIMIT 0;
+SELECT id, key, question, state, reason, created_at, started_at, ended_at FROM jobs LIMIT 0;
+"""
 # How long a change waits for another process that writes; all requests wait with it.
 BUSY_S = 0.2
 # Jobs that ended longer ago are forgotten.
 KEPT_S = 30 * 86400.0
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Say that the file is damaged where SQLite says so in words that are no text."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError("the file is damaged") from error
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,7 @@ class Database:
         sqlite3.Error, OSError: it cannot be opened.
     """
 
+    @_damage_told()
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -92,7 +107,7 @@ class Database:
             self._connection.execute("PRAGMA journal_mode = WAL")
             # A result that was told to somebody stays told, also when the machine loses power.
             self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA)
+            self._connection.executescript(_SCHEMA + _LOOK)
             self._files = self._seen()
             self._try()
         except BaseException:
@@ -114,7 +129,7 @@ class Database:
     def damage(self) -> str | None:
         """What is wrong with a page of the file, read whole; for a thread of its own."""
         try:
-            with contextlib.closing(_connected(self._path)) as connection:
+            with _damage_told(), contextlib.closing(_connected(self._path)) as connection:
                 _whole(connection)
         except sqlite3.OperationalError:
             # Held by another program, or no longer there: `complaint` says that.
@@ -194,11 +209,13 @@ class Database:
                 )
         return bool(moved)
 
+    @_damage_told()
     def job(self, id: str) -> Job | None:
         """The job of a number."""
         row = self._connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
         return None if row is None else _job(row)
 
+    @_damage_told()
     def count(self, *states: State) -> int:
         """Jobs in these states."""
         marks = ", ".join("?" * len(states))
@@ -214,11 +231,13 @@ class Database:
 
     # --- results ---------------------------------------------------------------------------
 
+    @_damage_told()
     def result(self, key: str) -> Result | None:
         """What is stored under a key; ``None`` also where the row cannot be read."""
         row = self._connection.execute("SELECT * FROM results WHERE key = ?", (key,)).fetchone()
         return None if row is None else _result(row)
 
+    @_damage_told()
     def results(self, limit: int, offset: int = 0) -> list[Result]:
         """Results, the newest first; without profiles, of which each may have megabytes."""
         rows = self._connection.execute(
@@ -235,15 +254,16 @@ class Database:
     def _change(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it or nothing."""
         self._refuse_if_gone()
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except BaseException:
-            # A full disk may have rolled it back already.
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+        with _damage_told():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                # A full disk may have rolled it back already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
 
 def _connected(path: Path) -> sqlite3.Connection:

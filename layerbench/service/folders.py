@@ -35,6 +35,8 @@ from layerbench.workload import Frozen
 ID_DIGITS = 16
 # Files that are listed; a folder of more is not one of records.
 MOST_FILES = 10_000
+# Folders within folders.
+MOST_DEEP = 32
 
 Viewable = Profile | Structure | MemoryReport | MemoryEstimate | TrainingProfile | Comparison
 
@@ -166,7 +168,8 @@ def _places(named: Sequence[Path]) -> Iterator[Place]:
                 yield Place(whole, _shown(place.name), state)
             continue
         for folder, folders, files in os.walk(whole):
-            folders.sort()
+            deep = len(Path(folder).parts) - len(whole.parts)
+            folders[:] = sorted(folders) if deep < MOST_DEEP else []
             for name in sorted(files):
                 # As `layerbench.store` tells records from exports.
                 if name.endswith(".json") and name.count(".") == 1 and name != store.RECIPE:
