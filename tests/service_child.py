@@ -163,7 +163,7 @@ def _behave(work: str) -> None:
             shared[page] = 1
         time.sleep(1000)
     elif work == "refuse":
-        raise UsageError("this model\ntakes no such image")
+        raise UsageError("this model takes no such image")
     elif work == "chatty":
         print("x" * 2**20)
         print("y" * 2**20, file=sys.stderr)
