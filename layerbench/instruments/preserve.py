@@ -18,7 +18,7 @@ import torch
 from layerbench import devices
 from layerbench.instruments.python_state import PythonState
 from layerbench.instruments.random_state import RandomState
-from layerbench.instruments.stray_tensors import StrayTensors
+from layerbench.instruments.stray_tensors import StrayTensors, is_without_memory
 from layerbench.instruments.tensor_state import TensorState
 from layerbench.modules import buffers, parameters
 from layerbench.nested import map_tensors, tensors_in
@@ -146,7 +146,9 @@ class FreshInputs:
     def __init__(self, built: Built) -> None:
         self._state = PythonState((built.args, built.kwargs), code=False)
         room = devices.get("cpu").memory().free_bytes // 2
-        self._tensors = TensorState(self._state.tensors, room=room)
+        # Of stand-ins there is nothing to put back, and to ask them is work that a trace sees.
+        real = [tensor for tensor in self._state.tensors if not is_without_memory(tensor)]
+        self._tensors = TensorState(real, room=room)
         self._needed = True
 
     def renew(self) -> None:

@@ -27,6 +27,12 @@ _ENDS = (types.ModuleType, type, types.FunctionType)
 _FAR = 6
 
 
+def is_without_memory(tensor: torch.Tensor) -> bool:
+    """Whether it is a meta or a fake tensor."""
+    with torch._C.DisableTorchFunctionSubclass():
+        return type(tensor).__name__ == "FakeTensor" or tensor.is_meta
+
+
 class StrayTensors:
     """Finds the tensors without memory that come into being from now on, and takes them away.
 
@@ -55,8 +61,7 @@ class StrayTensors:
                     is_tensor[kind] = issubclass(kind, torch.Tensor)
                 if is_tensor[kind]:
                     found.append(one)
-        with torch._C.DisableTorchFunctionSubclass():
-            return [one for one in found if type(one).__name__ == "FakeTensor" or one.is_meta]
+        return [one for one in found if is_without_memory(one)]
 
     def remove(self) -> list[str]:
         """Empty the caches that hold such tensors; gives who still holds some, by type."""
