@@ -131,8 +131,8 @@ class LiveLayers:
 
     def _leave_out(self, compiled: set[int]) -> None:
         self._facts = without_reach(self._facts, self._model, compiled)
-        if compiled:
-            self.absent.setdefault("functions in compiled parts", COMPILED)
+        if compiled and not is_compiled(self._model):
+            self.absent["functions in compiled parts"] = COMPILED
 
     def _attach(self) -> None:
         self._timing.enter_context(self._timer.attached())

@@ -27,7 +27,7 @@ from layerbench.guards import (
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.preserve import preserved
 from layerbench.instruments.rows import observed_rows
-from layerbench.instruments.structure import CallObserver, first_line, module_facts
+from layerbench.instruments.structure import CallObserver, first_line, module_facts, without_reach
 from layerbench.instruments.training import Step, StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_arrays, wait_meter
 from layerbench.modules import modules, moved, parameters
@@ -178,6 +178,7 @@ class _Trained:
             if self._device.is_out_of_memory(error):
                 raise
             raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+        self.facts = without_reach(self.facts, self.model, observer.compiled)
         return observed_rows(self.model, self.facts, seen)
 
     def run(self, *, instrumented: bool) -> TimedStep:

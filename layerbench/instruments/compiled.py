@@ -88,39 +88,67 @@ def entry_noticed(entered: Entered) -> Iterator[None]:
     """
     thread = threading.get_ident()
 
-    def noticing(function: Callable[..., Any]) -> Callable[..., Any]:
-        def noticed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
-            if threading.get_ident() == thread and not _runs_as_python():
-                entered(_given_to(sys._getframe(1)))
-            return function(*args, **kwargs)
+    def notice(frame: FrameType) -> None:
+        if threading.get_ident() == thread and not _runs_as_python():
+            entered(_given_to(frame))
 
-        return noticed
-
-    dynamo = _dynamo()
-    places: list[tuple[Any, str]] = [(torch, "compile")]
-    if dynamo is not None and hasattr(dynamo.eval_frame, "set_eval_frame"):
-        places.append((dynamo.eval_frame, "set_eval_frame"))
-    before = [(place, name, getattr(place, name)) for place, name in places]
-    for place, name, function in before:
-        setattr(place, name, noticing(function))
+    places: list[tuple[Any, str, Callable[..., Any]]] = [(torch, "compile", _before)]
+    frames = getattr(_dynamo(), "eval_frame", None)
+    if hasattr(frames, "set_eval_frame") and hasattr(frames, "skip_code"):
+        places.append((frames, "set_eval_frame", _as_dynamo_steps_aside))
+    before = [(place, name, getattr(place, name), noticing) for place, name, noticing in places]
+    for place, name, function, noticing in before:
+        setattr(place, name, noticing(function, notice))
     try:
         yield
     finally:
-        for place, name, function in before:
+        for place, name, function, _ in before:
             setattr(place, name, function)
+
+
+Notice = Callable[[FrameType], None]
+
+
+def _before(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
+    def noticed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
+        notice(sys._getframe(1))
+        return function(*args, **kwargs)
+
+    return noticed
+
+
+def _as_dynamo_steps_aside(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
+    """Dynamo's wrapper begins by stepping aside, so that nothing it does itself is traced."""
+
+    def noticed(callback: Any) -> Any:  # noqa: ANN401 - as the function does
+        earlier = function(callback)
+        if callback is None and not callable(earlier):
+            notice(sys._getframe(1))
+        return earlier
+
+    # It also runs while Dynamo is on, which would trace it.
+    _dynamo().eval_frame.skip_code(noticed.__code__)
+    return noticed
 
 
 def _given_to(frame: FrameType) -> list[nn.Module]:
     """The modules that Dynamo's wrapper, whose frame this is, hands to what it compiled."""
-    if frame.f_code.co_name != "compile_wrapper":
-        return []
-    there = frame.f_locals
+    there = _locals_of_wrapper(frame)
     function, args, kwargs = (there.get(name) for name in ("fn", "args", "kwargs"))
     given = [*(args or ()), *(kwargs or {}).values()]
     reached = [inner for one in given if isinstance(one, nn.Module) for inner in modules(one)]
     if given and _is_method_of(function, given[0]):
         reached = [module for module in reached if module is not given[0]]
     return [*reached, *_called_by(function)]
+
+
+def _locals_of_wrapper(frame: FrameType | None) -> dict[str, Any]:
+    # Frames of ours may lie between, where two of us listen.
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    if frame is None or frame.f_code.co_name != "compile_wrapper":
+        return {}
+    return frame.f_locals
 
 
 def _is_method_of(function: Any, owner: object) -> bool:  # noqa: ANN401 - any function
@@ -161,7 +189,10 @@ def _called_by(function: Any) -> Iterator[nn.Module]:  # noqa: ANN401 - any func
     """The modules that a function calls, as far as it tells."""
     owner = getattr(function, "__self__", None)
     if isinstance(owner, nn.Module):
-        itself = owner if getattr(function, "__name__", "") == "forward" else None
+        name = getattr(function, "__name__", "")
+        in_place = name == "_call_impl" and owner._compiled_call_impl is not None
+        # What calls it is outside.
+        itself = owner if name == "forward" or in_place else None
         yield from (inner for inner in modules(owner) if inner is not itself)
     for cell in getattr(function, "__closure__", None) or ():
         captured = _content(cell)

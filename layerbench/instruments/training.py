@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
+from torch.compiler import is_dynamo_compiling
 
 from layerbench.clocks import Clock
 from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
@@ -244,6 +245,8 @@ class StepTimer:
 
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if is_dynamo_compiling():
+                return original(*args, **kwargs)
             number = _get_sequence_nr()
             start = mark()
             try:
