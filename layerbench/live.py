@@ -29,6 +29,7 @@ from layerbench.instruments.structure import (
     CallObserver,
     first_line,
     module_facts,
+    named_instances,
     without_reach,
 )
 from layerbench.instruments.timing import (
@@ -68,11 +69,13 @@ class LiveLayers:
         self._clock = clock
         self._mark = clock.mark
         self._facts = module_facts(model)
+        self._modules = named_instances(model)
         self._view = find_blocks(model)
         self._with_functions = frozenset(f.path for f in self._facts if f.composite) | {""}
         self._timer = self._new_timer(short_cut=False)
         self._timing = ExitStack()
         self._handles = RemovableHandle.next_id
+        self._elsewhere: set[int] = set()
         self._inside = False
         self._attached = False
         self._ends: list[int] = []  # where each pending forward's entries end
@@ -94,13 +97,22 @@ class LiveLayers:
         return LayerTimer(
             self._model,
             [fact.path for fact in self._facts],
-            frozenset(fact.path for fact in self._facts if fact.reachable),
+            self._paths_to_time(),
             self._clock,
             called_directly=frozenset(p for p, c in self._seen.items() if c.direct)
             if short_cut
             else frozenset(),
             short_cut=short_cut,
             open_to_user=True,
+        )
+
+    def _paths_to_time(self) -> frozenset[str]:
+        """Those under which the modules of the beginning still are."""
+        there = named_instances(self._model)
+        return frozenset(
+            fact.path
+            for fact in self._facts
+            if fact.reachable and there.get(fact.path) is self._modules[fact.path]
         )
 
     @contextmanager
@@ -143,6 +155,7 @@ class LiveLayers:
         if self._handles < 0:
             self._leave_out(inside_compiled(self._model))
         self._handles = RemovableHandle.next_id
+        self._elsewhere |= self._timer.recording.elsewhere
         self._timer = self._new_timer(short_cut=True)
 
     def _root_forward(self, original: Forward) -> Forward:
@@ -233,6 +246,8 @@ class LiveLayers:
         try:
             self._look_at_functions(lambda: outputs.append(original(*args, **kwargs)), outputs)
         finally:
+            # Anew, so that what others have put there meanwhile lies beneath and is called.
+            self._renew_timer()
             self._attach()
         return outputs[0]
 
@@ -310,7 +325,7 @@ class LiveLayers:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the rows must know."""
         paths = [fact.path for fact in self._facts]
-        return notes_on_threads(paths, self._timer.recording)
+        return notes_on_threads(paths, self._elsewhere | self._timer.recording.elsewhere)
 
 
 def _is_traced() -> bool:

@@ -447,7 +447,7 @@ class Rounds:
         if self.layers is None or not self.forwards:
             return []
         paths = [fact.path for fact in self.layers.modules]
-        threads = notes_on_threads(paths, self.layers.timer.recording)
+        threads = notes_on_threads(paths, self.layers.timer.recording.elsewhere)
         return [*threads, *self._note_on_calls(rows)]
 
     def _note_on_calls(self, rows: Sequence[RowFacts]) -> list[str]:

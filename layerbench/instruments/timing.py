@@ -319,9 +319,9 @@ class LayerTimer:
             clock.release()
 
 
-def notes_on_threads(paths: Sequence[str], recording: Recording) -> tuple[str, ...]:
+def notes_on_threads(paths: Sequence[str], elsewhere: set[int]) -> tuple[str, ...]:
     """One sentence where modules were called in other threads, which are not timed."""
-    names = ", ".join(paths[index] for index in sorted(recording.elsewhere))
+    names = ", ".join(paths[index] for index in sorted(elsewhere))
     return (f"called in other threads, whose work is not timed: {names}",) if names else ()
 
 

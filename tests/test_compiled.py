@@ -1,0 +1,176 @@
+"""Models that are compiled already: looked through, or timed as one; never compiled again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import layerbench
+from tests.faulty.compiled import (
+    FLOPS,
+    PARAMETERS,
+    PARTLY,
+    WHOLE,
+    Block,
+    Counting,
+    Net,
+    a_part_wrapped,
+    in_place,
+    wrapped,
+)
+
+X = torch.rand(2, 4)
+Make = Callable[[Counting], nn.Module]
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> None:
+    """Dynamo gives up on code that it has compiled too often, over all tests."""
+    torch._dynamo.reset()
+
+
+def compiled(make: Make) -> tuple[nn.Module, Counting]:
+    """A model that has run, so that nothing is left to compile."""
+    backend = Counting()
+    model = make(backend).eval()
+    with torch.no_grad():
+        model(X)
+    assert backend.count == 1
+    return model, backend
+
+
+@pytest.mark.parametrize("make", WHOLE, ids=lambda make: make.__name__)
+def test_a_compiled_model_is_timed_whole(make: Make) -> None:
+    model, backend = compiled(make)
+    with torch.no_grad(), layerbench.time_layers(model) as layers:
+        for _ in range(5):
+            model(X)
+    assert {row.path for row in layers.rows if row.inclusive} == {""}
+    profile = layerbench.profile(model, X, warmup=1, iterations=2)
+    assert profile.layers == ()
+    for absent in (layers.absent, profile.absent):
+        assert "compiled by torch.compile" in absent["layers"]
+    with torch.no_grad():
+        model(X)
+    assert backend.count == 1
+
+
+@pytest.mark.parametrize("make", PARTLY, ids=lambda make: make.__name__)
+def test_a_compiled_part_is_timed_as_one_and_has_no_functions(make: Make) -> None:
+    model, backend = compiled(make)
+    with torch.no_grad(), layerbench.time_layers(model) as layers:
+        for _ in range(5):
+            model(X)
+        model(X)
+    profile = layerbench.profile(model, X, warmup=1, iterations=2, function_iterations=1)
+    for rows, absent in ((layers.rows, layers.absent), (profile.layers, profile.absent)):
+        timed = {row.path for row in rows if row.inclusive}
+        assert {"stem", "body.1", "body.1.layer", "head"} <= timed
+        assert not {path for path in timed if path.startswith("body.0.")}
+        assert any("functions" in what for what in absent)
+    with torch.no_grad():
+        model(X)
+    assert backend.count == 1
+
+
+def test_functions_beside_a_compiled_part_are_timed() -> None:
+    model, _ = compiled(a_part_wrapped)
+    with torch.no_grad(), layerbench.time_layers(model) as layers:
+        for _ in range(3):
+            model(X)
+    functions = {row.path for row in layers.rows if row.kind == "function"}
+    assert functions == {"body.1.relu()", "body.1.add()"}
+
+
+@pytest.mark.parametrize("make", [*WHOLE, *PARTLY], ids=lambda make: make.__name__)
+def test_structure_and_memory_look_through_what_is_compiled(make: Make) -> None:
+    model, backend = compiled(make)
+    structure, memory = layerbench.structure(model, X), layerbench.memory(model, X)
+    assert (structure.parameters, structure.flops) == (PARAMETERS, FLOPS)
+    assert memory.parameters.elements == PARAMETERS
+    with torch.no_grad():
+        model(X)
+    assert backend.count == 1
+
+
+def test_a_wrapper_has_no_row_and_a_note_says_what_ran() -> None:
+    model, _ = compiled(wrapped)
+    plain = layerbench.structure(Net().eval(), X)
+    structure = layerbench.structure(model, X)
+    assert [row.path for row in structure.rows] == [row.path for row in plain.rows]
+    assert structure.model_type == structure.workload.model == "Net"
+    for record in (structure, layerbench.memory(model, X)):
+        assert any("ran as plain Python" in note for note in record.notes)
+
+
+def test_a_model_is_compared_with_itself_compiled() -> None:
+    model, backend = compiled(wrapped)
+    comparison = layerbench.compare_live(Net().eval(), model, X, warmup=1, iterations=10)
+    assert comparison.rows == ()
+    assert backend.count == 1
+
+
+@pytest.mark.parametrize("part", [False, True], ids=["the model", "a part"])
+def test_what_is_compiled_while_it_is_timed_stays_compiled(part: bool) -> None:
+    model, backend = Net().eval(), Counting()
+    with torch.no_grad(), layerbench.time_layers(model):
+        expected = model(X)
+        model(X)
+        (model.body[0] if part else model).compile(backend=backend, fullgraph=True)
+        for _ in range(4):
+            torch.testing.assert_close(model(X), expected)
+    assert backend.count == 1
+    whole = {"_compiled_call_impl"}
+    own = set(model.body[0].__dict__) if part else set(model.__dict__)
+    assert own - set((Block() if part else Net()).__dict__) == whole
+
+
+def test_operators_that_compile_inside_pass_through_a_loop() -> None:
+    class Branching(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = Net.forward(self, x)
+            return torch.cond(x.sum() > 0, lambda y: y.sin(), lambda y: y.cos(), (x,))
+
+    model = Branching().eval()
+    with torch.no_grad():
+        expected = model(X)
+        with layerbench.time_layers(model) as layers:
+            for _ in range(3):
+                torch.testing.assert_close(model(X), expected)
+    assert {"stem", "body.0.layer", "head"} <= {row.path for row in layers.rows if row.inclusive}
+    assert "compile" in layers.absent["functions"]
+
+
+def test_flex_attention_passes_through_a_loop() -> None:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.project = nn.Linear(4, 12)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            query, key, value = self.project(x).reshape(1, 1, -1, 3, 4).unbind(3)
+            output: torch.Tensor = flex_attention(query, key, value)
+            return output
+
+    model = Attending().eval()
+    with torch.no_grad():
+        expected = model(X)
+        with layerbench.time_layers(model) as layers:
+            for _ in range(3):
+                torch.testing.assert_close(model(X), expected)
+    assert "compile" in layers.absent["functions"]
+
+
+def test_a_compiled_model_stays_compiled_after_all_that() -> None:
+    model, backend = compiled(in_place)
+    call = model._compiled_call_impl
+    layerbench.structure(model, X)
+    with torch.no_grad(), layerbench.time_layers(model):
+        model(X)
+    assert model._compiled_call_impl is call
+    assert backend.count == 1
