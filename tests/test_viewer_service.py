@@ -21,6 +21,7 @@ from starlette.testclient import TestClient
 from torch import nn
 
 from layerbench import devices, runner, zoo
+from layerbench.instruments import overlay
 from layerbench.page import assets
 from layerbench.service import architect as architect_module
 from layerbench.service import documents, profiling, viewer
@@ -633,16 +634,9 @@ def test_what_is_told_while_a_model_is_measured(monkeypatch):
 
         def first() -> None:
             heard.wait(lambda event: event == {"kind": "running", "path": "1"})
-            if gate in (module for module, place, _ in attached()):
+            if overlay.STATE in vars(gate):
                 heard.wait(lambda event: event["kind"] == "rows" and event["rounds"] == 0)
                 gate.wait = lambda: None
-
-        def attached() -> list[tuple[nn.Module, str, object]]:
-            replaced = layers().timer._replaced
-            return [one for one in replaced if one[1] in vars(one[0])]
-
-        def layers() -> object:
-            return watch._session.rounds.layers
 
         runner.measure(
             workload, plan, devices.get("cpu"), subject=built, progress=watch, begun=begun
