@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from layerbench import units
 from layerbench.records import LayerRow, Profile, Reconciliation, Summary, Verdict
 from layerbench.reporters import layout
+from layerbench.reporters.freeing import freeing
 from layerbench.reporters.text import page
 from layerbench.reporters.text.page import Section
 
@@ -196,14 +198,19 @@ def _tree(record: Profile) -> Section:
     # The two unnamed columns hold the verdict's mark of the figure before them.
     header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
     header += ["host ms", "host self"] if host else []
-    rows = [_branch(row, record, host) for row in record.layers]
+    freed = freeing(record)
+    rows = [_branch(row, record, host, freed.get(row.path)) for row in record.layers]
     align = "lr.l.l." + (".." if host else "") + "l"
     table = page.table([*header, ""], rows, align)
-    return ["Layers (medians; share of means)", *table, *_legend(record)]
+    return ["Layers (medians; share of means)", *table, *_legend(record, freed)]
 
 
-def _branch(row: LayerRow, record: Profile, host: bool) -> list[str]:
+def _branch(row: LayerRow, record: Profile, host: bool, freed_s: float | None) -> list[str]:
     """One row of the tree."""
+    freed = ""
+    if freed_s is not None and row.self_:
+        time = units.seconds(freed_s, layout.half_width(row.self_))
+        freed = f"freeing memory: {time} of its self time"
     host_times = (row.host_inclusive, row.host_self) if host else ()
     untimed = "" if row.inclusive else layout.why_untimed(row)
     return [
@@ -213,7 +220,7 @@ def _branch(row: LayerRow, record: Profile, host: bool) -> list[str]:
         *_marked(row.self_),
         layout.share(row.self_.mean, record) if row.self_ else "-",
         *(layout.ms(summary, "median") for summary in host_times),
-        layout.remarks(untimed, row.note),
+        layout.remarks(untimed, freed, row.note),
     ]
 
 
@@ -230,8 +237,8 @@ def _marked(summary: Summary | None) -> list[str]:
     return [layout.ms(summary, "median"), mark]
 
 
-def _legend(record: Profile) -> Section:
-    """What the marks that occur mean."""
+def _legend(record: Profile, freed: Mapping[str, float]) -> Section:
+    """What the marks and remarks that occur mean."""
     shown = [row.inclusive for row in record.layers] + [row.self_ for row in record.layers]
     marks = {_MARKS[summary.verdict] for summary in shown if summary}
     parts = [text for mark, text in _MARK_LEGEND.items() if mark in marks]
@@ -239,6 +246,12 @@ def _legend(record: Profile) -> Section:
         parts.append(
             "ƒ a function that its module runs itself, timed in a pass of its own: its time is "
             "part of that module's self time"
+        )
+    if freed:
+        parts.append(
+            f"freeing memory: {units.seconds(sum(freed.values()))} of self time in all that no "
+            "function of the module takes, probably the C library giving large tensors back to "
+            "the operating system (docs/reading-the-numbers.md)"
         )
     return page.wrapped("; ".join(parts), "") if parts else []
 
