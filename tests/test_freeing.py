@@ -19,7 +19,8 @@ def row(path: str, inclusive: float, own: float, output: tuple[int, ...], **more
     kind = "function" if path.endswith("()") else "module"
     return LayerRow(
         path=path, type="Some", kind=kind, depth=path.count(".") + 1 if path else 0, calls=1,
-        output_shapes=(output,), inclusive=summary(inclusive, spread=0), self_=summary(own, spread=0), **more,
+        output_shapes=(output,), inclusive=summary(inclusive, spread=0),
+        self_=summary(own, spread=0), **more,
     )  # fmt: skip
 
 
