@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
 
 import layerbench
 from layerbench.errors import UsageError
-from tests.faulty import Case, modules, operators
+from tests.faulty import Case, modules, operators, threads
 from tests.faulty import cases as all_cases
 
-CASES = [*modules.CASES, *operators.CASES]
+CASES = [*modules.CASES, *operators.CASES, *threads.CASES]
 TRAINING = [case for case in CASES if case.trains]
 
 
@@ -109,6 +112,19 @@ def test_packed_weights_are_in_the_totals():
 def test_every_case_has_a_name_of_its_own():
     names = [case.name for case in all_cases()]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("case", threads.CASES, ids=_named)
+def test_the_peak_holds_what_threads_made(case: Case):
+    peak = layerbench.memory(*case.build()).peak.bytes
+    # Weights, input, both branches and their sum; the other pool's list keeps one sum more.
+    assert peak - 33_280 - 8_192 - 3 * 8_192 in (0, 8_192)
+
+
+def test_nothing_of_ours_stays_in_threads():
+    before = (threading.Thread.start, ThreadPoolExecutor.submit)
+    layerbench.memory(*threads.CASES[0].build())
+    assert before == (threading.Thread.start, ThreadPoolExecutor.submit)
 
 
 def test_a_dataclass_shows_its_shapes():

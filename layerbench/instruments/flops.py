@@ -8,6 +8,7 @@ pooling, softmax, interpolation and moving data do not. The formulas are those o
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -45,6 +46,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops: Counter[int | None] = Counter()
         self.uncounted: Counter[tuple[str, str | None]] = Counter()
         self._running = running
+        self._lock = threading.Lock()
 
     def __torch_dispatch__(
         self,
@@ -68,7 +70,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if formula is not None:
             self._count(operator_name(func), formula, args, given, output)
         elif not _free(func) and _computes(func, output):
-            self.uncounted[operator_name(func), self._running.path()] += 1
+            self._list(operator_name(func))
         return output
 
     def _run_higher_order(
@@ -95,9 +97,14 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         try:
             flops = formula(args, kwargs, output)
         except Exception:
-            self.uncounted[name, self._running.path()] += 1
+            self._list(name)
         else:
-            self.flops[self._running.place()] += flops
+            with self._lock:
+                self.flops[self._running.place()] += flops
+
+    def _list(self, name: str) -> None:
+        with self._lock:
+            self.uncounted[name, self._running.path()] += 1
 
 
 def formula_of(func: Any) -> Counted | None:  # noqa: ANN401 - an OpOverload

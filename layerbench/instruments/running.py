@@ -8,8 +8,9 @@ looked up by its number. Gradient accumulation has no number; it belongs to the 
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -27,6 +28,15 @@ OUTSIDE = None
 _NO_SEQUENCE = 2**63
 
 
+class _InThread(threading.local):
+    """What each thread has of its own: autograd counts in each thread by itself, too."""
+
+    def __init__(self) -> None:
+        self.stack: list[int] = []
+        self.numbers: list[int] = []
+        self.places: list[int | None] = []
+
+
 class RunningModule:
     """Answers one question: which module runs now, and called by whom?
 
@@ -41,14 +51,13 @@ class RunningModule:
 
     Known limitations: nodes that a custom `torch.autograd.Function` makes in the backward, and
     activation checkpointing, which runs modules again inside the backward: those calls are seen
-    as forward calls of the modules, which is what they are.
+    as forward calls of the modules, which is what they are. Nodes that were made in a thread of
+    the forward's own may be taken for another module's.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.calls = CallTree(Names(named_modules(model, remove_duplicate=False)))
-        self._stack: list[int] = []
-        self._numbers: list[int] = []
-        self._places: list[int | None] = []
+        self._here = _InThread()
         self._of_parameter = {
             id(parameter): path
             for path, module in named_modules(model)
@@ -57,13 +66,13 @@ class RunningModule:
 
     def entered(self, path: str) -> None:
         """A module's forward begins."""
-        around = self._stack[-1] if self._stack else self._around(path)
-        self._stack.append(self.calls.call(around, path))
+        around = self._here.stack[-1] if self._here.stack else self._around(path)
+        self._here.stack.append(self.calls.call(around, path))
         self._note()
 
     def left(self) -> None:
         """The innermost module's forward ends, whether it returned or raised."""
-        self._stack.pop()
+        self._here.stack.pop()
         self._note()
 
     @contextmanager
@@ -75,10 +84,27 @@ class RunningModule:
         finally:
             self.left()
 
+    def stack(self) -> tuple[int, ...]:
+        """Nodes of the calls running in this thread, outermost first."""
+        return tuple(self._here.stack)
+
+    @contextmanager
+    def within(self, calls: Sequence[int]) -> Iterator[None]:
+        """Let a thread in which nothing runs yet run within these calls."""
+        stack = self._here.stack
+        begun = not stack
+        if begun:
+            stack.extend(calls)
+        try:
+            yield
+        finally:
+            if begun:
+                stack.clear()
+
     def forget(self) -> None:
         """Forget the nodes of an earlier graph."""
-        self._numbers.clear()
-        self._places.clear()
+        self._here.numbers.clear()
+        self._here.places.clear()
 
     def path(self) -> str | None:
         """The innermost module running, or whose backward is running; ``None`` outside all."""
@@ -87,8 +113,8 @@ class RunningModule:
 
     def place(self) -> int | None:
         """As `path`, its node in `calls`."""
-        if self._stack:
-            return self._stack[-1]
+        if self._here.stack:
+            return self._here.stack[-1]
         node = torch._C._current_autograd_node()
         return OUTSIDE if node is None else self._of_node(node)
 
@@ -106,17 +132,17 @@ class RunningModule:
 
     def _note(self) -> None:
         number = _get_sequence_nr()
-        place = self._stack[-1] if self._stack else OUTSIDE
-        if self._numbers and self._numbers[-1] == number:
-            self._places[-1] = place
+        place = self._here.stack[-1] if self._here.stack else OUTSIDE
+        if self._here.numbers and self._here.numbers[-1] == number:
+            self._here.places[-1] = place
         else:
-            self._numbers.append(number)
-            self._places.append(place)
+            self._here.numbers.append(number)
+            self._here.places.append(place)
 
     def _of_node(self, node: torch.autograd.graph.Node) -> int | None:
         number = node._sequence_nr()
         if number >= _NO_SEQUENCE:
             owner = self._of_parameter.get(id(getattr(node, "variable", None)))
             return OUTSIDE if owner is None else self.calls.home(owner)
-        at = bisect_right(self._numbers, number) - 1
-        return self._places[at] if at >= 0 else OUTSIDE
+        at = bisect_right(self._here.numbers, number) - 1
+        return self._here.places[at] if at >= 0 else OUTSIDE

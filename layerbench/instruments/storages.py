@@ -9,6 +9,7 @@ What a kernel takes and gives back inside one operator is not a tensor and is no
 from __future__ import annotations
 
 import importlib
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -147,6 +148,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._lasting: dict[str, Allocation] = {}
         self._in_place = InPlace()
         self._now = 0
+        self._lock = threading.RLock()
 
     def __torch_dispatch__(
         self,
@@ -162,6 +164,11 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = kwargs or {}
         if isinstance(func, HigherOrderOperator):
             return run_seen(func, args, given, self)
+        # Threads of the forward's own come here, too, and fake tensors are not made for them.
+        with self._lock:
+            return self._run(func, args, given)
+
+    def _run(self, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:  # noqa: ANN401
         place, phase = self._running.place(), self.phase
         begin = self._tick()
         target = self._in_place.target(func, args, begin, self._known)
@@ -220,6 +227,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         goes on finds it so.
         """
         self.mark("end")
+        # Threads end their operators in another order than they began them.
+        self.trace.steps.sort(key=lambda step: step.begin)
         self._alive.clear()
         self._in_place.settle(self.trace)
         for allocation in self._lasting.values():

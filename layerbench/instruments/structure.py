@@ -18,6 +18,7 @@ from layerbench.instruments.compiled import entry_noticed, inside_compiled
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.overlay import Overlay
 from layerbench.instruments.running import RunningModule
+from layerbench.instruments.threads import Carrier
 from layerbench.modules import children, modules, named_modules
 from layerbench.nested import tensors_in
 from layerbench.records import Shape
@@ -172,6 +173,7 @@ class CallObserver:
 
     Attributes:
         compiled: identities of the modules that were found to run inside compiled code.
+        in_threads: paths of those called in threads that the forward started.
     """
 
     def __init__(
@@ -192,6 +194,8 @@ class CallObserver:
         )
         self._root = facts[0]
         self.compiled: set[int] = set()
+        self.in_threads: set[str] = set()
+        self._carrier: Carrier | None = None
 
     def _compiled_code_begins(self, reached: list[nn.Module]) -> None:
         """It would be compiled again with something of ours on its modules."""
@@ -207,7 +211,12 @@ class CallObserver:
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
             if is_dynamo_compiling():
                 return original(*args, **kwargs)
-            return self._observe(original, fact, args, kwargs, _called_directly())
+            direct = _called_directly()
+            if self._carrier is None or not self._carrier.is_elsewhere():
+                return self._observe(original, fact, args, kwargs, direct)
+            self.in_threads.add(fact.path)
+            with self._carrier.present():
+                return self._observe(original, fact, args, kwargs, direct)
 
         return module, place, forward
 
@@ -256,8 +265,14 @@ class CallObserver:
             passes through, and `explain` then says where.
         """
         self._seen, self._order, self._failure = Seen(self._running.calls), 0, None
+
+        def carried(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for the forward
+            self._carrier = Carrier(self._running)
+            with self._carrier.attached():
+                return forward(*args, **kwargs)
+
         with self._attachment.attached(), entry_noticed(self._compiled_code_begins):
-            self._observe(forward, self._root, args, kwargs)
+            self._observe(carried, self._root, args, kwargs)
         return self._seen
 
     def explain(self, error: Exception) -> str:
