@@ -90,7 +90,7 @@ _ENCODER = 4 * 2 * 12 * 16 * 16 + 4 * 2 * 6 * 6 * 16 + 4 * 12 * 16 * 32
 CASES = [
     Case("a sparse buffer", lambda: _adjacency(torch.sparse_coo), 15, 2 * 48 + 2 * 4 * 3),
     Case("a buffer of compressed rows", lambda: _adjacency(torch.sparse_csr), 15, 2 * 48 + 24),
-    Case("an encoder with a padding mask", _encoder, 2224, _ENCODER),
+    Case("a masked encoder, which nests its rows", _encoder, 2224, _ENCODER),
     Case("an lstm", lambda: (nn.LSTM(8, 6), (torch.rand(5, 3, 8),)), 384, 15 * _LSTM_TOKEN),
     Case(
         "an lstm after a look at a value",
