@@ -38,6 +38,7 @@ def by_its_dictionary(model: nn.Module) -> nn.Module:
     return twin
 
 
+X = torch.ones(1, 4)
 COPIES: dict[str, Copy] = {
     "deepcopy": copy.deepcopy,
     "copy": copy.copy,
@@ -50,12 +51,15 @@ COPIES: dict[str, Copy] = {
 SHALLOW = ("copy", "a copied dictionary")
 
 
+TRACED = Case("a graph of modules", lambda: (torch.fx.symbolic_trace(Pair()), (X,)))
+
+
 def attributes(model: nn.Module) -> dict[str, set[str]]:
     return {path: set(module.__dict__) for path, module in model.named_modules()}
 
 
 @pytest.mark.parametrize("way", COPIES)
-@pytest.mark.parametrize("case", CASES[:6], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES[:5], TRACED], ids=lambda case: case.name)
 def test_a_copy_has_nothing_of_ours_and_runs_its_own_weights(case: Case, way: str) -> None:
     model, inputs = case.build()
     before, expected = attributes(model), attributes(COPIES[way](model))
@@ -103,8 +107,6 @@ def test_what_forward_copies_of_the_model_is_its_own_too() -> None:
 
 
 # --- what the loop sets stays ---------------------------------------------------------------------
-
-X = torch.ones(1, 4)
 
 
 def test_a_forward_that_the_loop_sets_runs_and_stays() -> None:
