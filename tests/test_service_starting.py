@@ -197,7 +197,12 @@ def test_who_waits_is_told_that_the_server_ends(tmp_path, monkeypatch, ending):
     started.touch()
     lines: list[str] = []
     with (
-        server(tmp_path, lines, LAYERBENCH_TEST_STARTED=str(started)) as (process, url),
+        server(
+            tmp_path,
+            lines,
+            LAYERBENCH_TEST_STARTED=str(started),
+            LAYERBENCH_SERVE_PATIENCE_S="0.5",
+        ) as (process, url),
         ThreadPoolExecutor(3) as pool,
     ):
         waiting = [

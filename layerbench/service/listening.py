@@ -23,9 +23,6 @@ from layerbench.service.settings import Settings
 
 log = structlog.get_logger("layerbench.service")
 
-# For requests under way when the server is asked to end.
-PATIENCE_S = 5
-
 
 def _ignored(_: str) -> None:
     """What nobody wants to hear."""
@@ -94,7 +91,8 @@ class Running:
             backlog=ACCEPTED_AT_ONCE,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=PATIENCE_S,
+            # A float does too: it goes to asyncio as it is.
+            timeout_graceful_shutdown=self._settings.patience_s,  # type: ignore[arg-type]
         )
         take_over_all()
         self._server = _Server(config, self._settings, self._told)

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
         request_s: seconds in which a request has to be there, head and body.
         reading_s: seconds after which an answer that nobody reads is given up.
         wait_s: so long a request waits for its answer before it is told to come back.
+        patience_s: so long who waits still gets an answer once the server is asked to end.
         seconds: that are measured, about, if a step or forward does not take longer.
         child: the module that measures, run as a process.
         specs: models of one's own that may be looked at, besides the known ones: places of code.
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     request_s: Seconds = Field(default=10.0, gt=0)
     reading_s: Seconds = Field(default=30.0, gt=0)
     wait_s: Seconds = Field(default=600.0, gt=0)
+    patience_s: Seconds = Field(default=5.0, ge=0)
     seconds: Seconds = Field(default=3.0, ge=0)
     child: str = "layerbench.service.child"
     specs: tuple[str, ...] = ()
