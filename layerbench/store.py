@@ -44,8 +44,10 @@ AnyPath = str | os.PathLike[str]
 # Beside a training run's record lies what was asked of it, under this name.
 RECIPE = "recipe.json"
 
-MOST_BYTES = 256 * 2**20
-"""Of a record's file: a row with all its times takes 2 to 3 KB, so some 100,000 rows."""
+MOST_BYTES = 64 * 2**20
+"""Of a record's file, which takes some eleven times as much memory: 20,000 rows with all times."""
+MOST_VARIABLE = "LAYERBENCH_RECORD_MIB"
+"""Of the environment: another limit, in MiB."""
 
 # Characters of a damaged record that a message repeats.
 MOST_SAID = 200
@@ -277,19 +279,32 @@ def _each_once(found: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
 
 
 def _file_content(path: Path) -> bytes:
-    """What a file holds, `MOST_BYTES` at most."""
+    """What a file holds, up to the limit."""
+    most = _most_bytes()
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+            data = file.read(most + 1)
     except FileNotFoundError:
         raise RecordError(f"there is no record {path}") from None
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # a name with a NUL
         raise RecordError(f"cannot read {path}: {error}") from error
-    if len(data) > MOST_BYTES:
-        raise RecordError(f"{path} is larger than a record may be, {bytes_(MOST_BYTES)}")
+    if len(data) > most:
+        raise RecordError(
+            f"{path} is larger than a record may be, {bytes_(most)}; a number of MiB in "
+            f"{MOST_VARIABLE} lets larger ones be read"
+        )
     return data
+
+
+def _most_bytes() -> int:
+    said = os.environ.get(MOST_VARIABLE, "")
+    if not said:
+        return MOST_BYTES
+    if not (said.isascii() and said.isdigit() and 0 < len(said) < 8):
+        raise RecordError(f"{MOST_VARIABLE} holds a number of MiB, not {one_line(said, MOST_SAID)}")
+    return int(said) * 2**20
 
 
 class _Head(BaseModel):

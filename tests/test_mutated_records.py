@@ -181,6 +181,11 @@ def test_an_unknown_field_is_named_as_it_can_be_shown(file):
 def test_a_file_without_an_end_is_no_record(file, monkeypatch):
     monkeypatch.setattr(store, "MOST_BYTES", 1_000)
     assert "is larger than a record may be, 1000 B" in refusal(file, KNOWN["profile"])
+    monkeypatch.setenv(store.MOST_VARIABLE, "1")
+    assert store.read_record(file)
+    monkeypatch.setenv(store.MOST_VARIABLE, "-1")
+    with pytest.raises(RecordError, match="holds a number of MiB, not -1"):
+        store.read_record(file)
 
 
 # --- every field has limits ------------------------------------------------------------------
