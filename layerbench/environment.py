@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import Field
 
 from layerbench import __version__, contention
-from layerbench.bounds import Count, Figure, Name, Text
+from layerbench.bounds import Count, Figure, Name, Positive, Text
 from layerbench.contention import Waits
 from layerbench.workload import Frozen
 
@@ -98,7 +98,7 @@ class Machine(Frozen):
     """
 
     cpu: Text
-    cores: Count
+    cores: Positive
     affinity: tuple[Count, ...] | None = None
     threads: Count | None = None
     interop_threads: Count | None = None

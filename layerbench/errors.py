@@ -22,7 +22,7 @@
 
 from __future__ import annotations
 
-from layerbench.visible import visible
+from layerbench.visible import one_line
 
 
 class LayerbenchError(Exception):
@@ -32,7 +32,8 @@ class LayerbenchError(Exception):
 
     def __str__(self) -> str:
         """On one line that a terminal shows as it is, whatever names stand in it."""
-        return visible(super().__str__())
+        text = super().__str__()
+        return text if text.isprintable() else one_line(text)
 
 
 class UsageError(LayerbenchError):
