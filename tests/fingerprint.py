@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 ATOMS = (str, int, float, complex, bool, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
@@ -46,7 +47,9 @@ def _walk(roots: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _own(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor) and is_lazy(value):
+        yield "place", (value.device, value.dtype)
+    elif isinstance(value, torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             yield "requires_grad", value.requires_grad
             yield "leaf", value.is_leaf

@@ -49,7 +49,8 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_every_call_leaves_a_model_as_it_was(case: Case) -> None:
     torch.manual_seed(0)
     model, inputs = case.build()
-    before, could_be_saved = fingerprint(model, inputs), saving(model)
+    # A graph module makes parts of itself anew when it is saved.
+    could_be_saved, before = saving(model), fingerprint(model, inputs)
     for name, call in CALLS.items():
         drawn = draws()
         said = run(call, model, inputs)
