@@ -27,7 +27,7 @@ from layerbench.guards import (
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.preserve import preserved
 from layerbench.instruments.rows import observed_rows
-from layerbench.instruments.structure import CallObserver, first_line, module_facts, without_reach
+from layerbench.instruments.structure import CallObserver, module_facts, without_reach
 from layerbench.instruments.training import Step, StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_arrays, wait_meter
 from layerbench.modules import modules, moved, parameters
@@ -38,7 +38,7 @@ from layerbench.records.memory import Optimizer
 from layerbench.runner import refuse_bad_room
 from layerbench.samples import UNTOUCHED, RowFacts, waits_of
 from layerbench.stats import Resampler, paired_ratio, summarize, summarize_rows
-from layerbench.tracing import check_optimizer, loss_of, make_optimizer
+from layerbench.tracing import check_optimizer, explain_step, loss_of, make_optimizer
 from layerbench.tree import Placed, placed
 from layerbench.views import with_training_memory
 from layerbench.weighing import weigh, weigh_without_memory
@@ -189,9 +189,9 @@ class _Trained:
         except Exception as error:
             if self._device.is_out_of_memory(error):
                 raise
-            raise ModelRunError(
-                f"{self.workload.model}: the training step failed: {first_line(error)}"
-            ) from error
+            args, kwargs = self._moved(self._host)
+            said = explain_step(self.model, args, kwargs, error)
+            raise ModelRunError(f"{self.workload.model}: {said}") from error
 
 
 @dataclass

@@ -6,7 +6,7 @@ tensors are real.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,8 +28,16 @@ from layerbench.instruments.storages import (
     Trace,
     WorkspaceRule,
 )
-from layerbench.instruments.structure import CallFacts, CallObserver, module_facts
+from layerbench.instruments.structure import (
+    CallFacts,
+    CallObserver,
+    first_line,
+    module_facts,
+    named_instances,
+    type_name,
+)
 from layerbench.instruments.tensors_held import packed_weights
+from layerbench.instruments.training import graph
 from layerbench.modules import parameters, submodules_first
 from layerbench.nested import tensors_in
 from layerbench.samples import RowFacts
@@ -192,11 +200,23 @@ class _Run:
         stepping: Callable[[], AbstractContextManager[object]],
         for_gpu: bool,
     ) -> None:
-        """Two steps: the first makes the optimizer's state, the second is as all later ones.
+        """Two steps: the first makes the optimizer's state, the second is as all later ones."""
+        try:
+            self._two_steps(optimizer, stepping, for_gpu)
+        except RunFailed:
+            raise
+        except Exception as error:
+            self._renew_inputs()
+            args, kwargs = self._built.args, self._built.kwargs
+            raise RunFailed(explain_step(self.model, args, kwargs, error)) from error
 
-        As in the loops that people write, the output and the loss stay until the next ones
-        take their names.
-        """
+    def _two_steps(
+        self,
+        optimizer: torch.optim.Optimizer,
+        stepping: Callable[[], AbstractContextManager[object]],
+        for_gpu: bool,
+    ) -> None:
+        """As in the loops that people write, output and loss stay until the next ones come."""
         output = loss = None
         with garbage_collection_off(), gradients_on(True), self._tracker:
             for step in range(2):
@@ -247,6 +267,59 @@ class _Run:
                 self._tracker.add(tensor, "optimizer state")
                 if scalars_elsewhere and tensor.dim() == 0:
                     self._tracker.leave_out(tensor)
+
+
+def explain_step(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+) -> str:
+    """One line that says in which part of a training step, and in which module, ``error`` arose.
+
+    The step is made once more for it, up to the optimizer.
+    """
+    running = RunningModule(model)
+    observer = CallObserver(model, module_facts(model), running)
+    outputs: list[Any] = []
+    reached: list[str | None] = []
+    with gradients_on(True):
+        try:
+            observer.observe(lambda *a, **k: outputs.append(model(*a, **k)), args, dict(kwargs))
+        except Exception as again:
+            return observer.explain(again)
+        try:
+            loss = loss_of(outputs[0])
+        except RunFailed as again:
+            return str(again)
+        except Exception as again:
+            shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors_in(outputs[0]))
+            return f"no loss could be made of the output {shapes}: {first_line(again)}"
+        try:
+            _backward_watched(loss, running, reached)
+        except Exception as again:
+            return f"the backward failed{_in_module(model, reached)}: {first_line(again)}"
+    hint = "; take sgd or adagrad" if "sparse gradients" in str(error) else ""
+    return f"the optimizer failed: {first_line(error)}{hint}"
+
+
+def _backward_watched(
+    loss: torch.Tensor, running: RunningModule, reached: list[str | None]
+) -> None:
+    """Go backward, and note the path of each node's module before the node runs."""
+
+    def noting(path: str | None) -> Callable[..., None]:
+        return lambda *_: reached.append(path)
+
+    for node in graph(loss):
+        node.register_prehook(noting(running.path_of(node)))
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _in_module(model: nn.Module, reached: Sequence[str | None]) -> str:
+    """The module whose backward ran last; nothing if it is the loss's."""
+    path = reached[-1] if reached else None
+    if path is None:
+        return ""
+    kind = type_name(named_instances(model)[path])
+    return f" in {kind} at {path}" if path else f" in {kind}"
 
 
 def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model returns in training

@@ -169,6 +169,9 @@ def _real_run(
             with preserved(subject) as built:
                 return _trace_for_real(workload, optimizer, built, workspaces)
         except RunFailed as error:
+            cause = error.__cause__
+            if cause is not None and cpu.is_out_of_memory(cause):
+                raise cause from None
             raise ModelRunError(f"{workload.model}: {error}") from error
 
 

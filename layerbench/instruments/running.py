@@ -118,6 +118,11 @@ class RunningModule:
         node = torch._C._current_autograd_node()
         return OUTSIDE if node is None else self._of_node(node)
 
+    def path_of(self, node: torch.autograd.graph.Node) -> str | None:
+        """The module that a node of the last forward's graph belongs to, as `path` has it."""
+        place = self._of_node(node)
+        return OUTSIDE if place is None else self.calls.paths[place]
+
     def _around(self, path: str) -> int:
         """Where a call belongs that no call is around: the model's, or one in the backward.
 

@@ -398,7 +398,7 @@ class _Places:
         return found
 
 
-def _graph(loss: torch.Tensor) -> Iterator[Node]:
+def graph(loss: torch.Tensor) -> Iterator[Node]:
     """Every node that the backward of a loss can run, once."""
     if loss.grad_fn is None:
         return
@@ -424,7 +424,7 @@ def _as_they_run(loss: torch.Tensor) -> list[list[Node]]:
     """
     numbers: dict[Node, int] = {}
     last_fed: dict[Node, int] = {}
-    for node in _graph(loss):
+    for node in graph(loss):
         number = numbers[node] = node._sequence_nr()
         for following, _ in node.next_functions:
             if following is not None:

@@ -1,0 +1,59 @@
+"""What cannot be trained says where and why; what cannot be copied is trained all the same."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+import layerbench
+from layerbench.errors import ModelRunError
+from tests.faulty import training
+
+FILE = Path(training.__file__)
+
+
+def memory(model, given, optimizer):
+    layerbench.memory(model, given, training=True, optimizer=optimizer)
+
+
+def estimate(model, given, optimizer):
+    layerbench.estimate_memory(model, given, training=True, optimizer=optimizer)
+
+
+def profile(model, given, optimizer):
+    layerbench.profile_training(model, given, optimizer=optimizer, warmup=1, iterations=2)
+
+
+@pytest.mark.parametrize("call", [memory, estimate, profile])
+@pytest.mark.parametrize("name", training.BREAKS)
+def test_a_step_that_fails_says_in_which_part_of_which_module(name, call):
+    optimizer, says = training.BREAKS[name]
+    with pytest.raises(ModelRunError, match=says) as raised:
+        call(f"{FILE}:{name}", None, optimizer)
+    assert "\n" not in str(raised.value)
+    model, x = getattr(training, name)()
+    with pytest.raises(ModelRunError, match=says):
+        call(model, (x,), optimizer)
+
+
+def test_sparse_gradients_are_trained_with_sgd():
+    model, x = training.sparse()
+    assert layerbench.memory(model, (x,), training=True).peak.bytes > 0
+    profiled = layerbench.profile_training(model, (x,), warmup=1, iterations=2)
+    assert profiled.rows
+    assert layerbench.estimate_memory(model, (x,), training=True).peak_bytes > 0
+
+
+@pytest.mark.parametrize("case", training.CASES, ids=lambda case: case.name)
+def test_what_cannot_be_copied_is_trained(case):
+    model, given = case.build()
+    before = copy.deepcopy(model.state_dict())
+    assert layerbench.memory(model, given, training=True).peak.bytes > 0
+    profiled = layerbench.profile_training(model, given, warmup=1, iterations=2)
+    assert profiled.parameters == case.parameters
+    assert profiled.memory is not None
+    assert layerbench.estimate_memory(model, given, training=True).peak_bytes > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
