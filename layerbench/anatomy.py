@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,13 +16,19 @@ import layerbench
 from layerbench import zoo
 from layerbench.errors import LayerbenchError, ModelRunError
 from layerbench.guards import torch_version
-from layerbench.instruments.attach import mode_set
+from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.fakes import without_memory
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
-from layerbench.instruments.preserve import preserved, preserved_from_stand_ins, strays_removed
-from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.preserve import (
+    FreshInputs,
+    preserved,
+    preserved_from_stand_ins,
+    strays_removed,
+)
+from layerbench.instruments.random_state import RandomState
+from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.structure import (
     CallObserver,
@@ -36,6 +43,9 @@ from layerbench.tensors import bytes_of, elements_of
 from layerbench.tree import Placed, placed
 from layerbench.workload import Workload
 from layerbench.zoo import Built
+
+MORE_FORWARDS = 4
+"""Of a model that draws, to see whether it always runs the same modules."""
 
 
 def dissect(workload: Workload, subject: Built | None = None) -> Structure:
@@ -147,14 +157,20 @@ def _observe(
     observer = CallObserver(model, modules, running)
     counter = FlopCounter(running)
     try:
-        with mode_set(model, workload.mode == "train"), torch.no_grad(), _unfused(), counter:
-            calls = observer.observe(model, built.args, built.kwargs)
+        inputs, draws = FreshInputs(built), RandomState()
+        with mode_set(model, workload.mode == "train"), torch.no_grad():
+            with _unfused(), counter:
+                calls = observer.observe(model, built.args, built.kwargs)
+            rows = observed_rows(model, modules, calls)
+            notes = (*notes, *notes_on_modes(model))
+            if draws.drawn():
+                again = _more_forwards(model, built, inputs, observer, modules)
+                notes = (*notes, *_notes_on_chance([rows, *again]))
     except Exception as error:
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
     holdings = _Holdings.of_all(model)
-    rows = observed_rows(model, modules, calls)
     return _Seen(modules, rows, calls, holdings, counter, notes)
 
 
@@ -170,6 +186,29 @@ def _unfused() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _notes_on_chance(forwards: Sequence[Sequence[RowFacts]]) -> tuple[str, ...]:
+    """What runs may hang on chance, where something was drawn: some forwards may show that."""
+    calls = np.array([[row.calls for row in rows] for rows in forwards], dtype=np.int64)
+    return notes_on_calls(forwards[0], calls)
+
+
+def _more_forwards(
+    model: nn.Module,
+    built: Built,
+    inputs: FreshInputs,
+    observer: CallObserver,
+    modules: Sequence[ModuleFacts],
+) -> list[tuple[RowFacts, ...]]:
+    """The rows of some more, as long as none raises."""
+    found = []
+    with suppress(Exception):
+        for _ in range(MORE_FORWARDS):
+            inputs.renew()
+            seen = observer.observe(model, built.args, built.kwargs)
+            found.append(observed_rows(model, modules, seen))
+    return found
 
 
 def _record(

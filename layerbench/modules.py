@@ -163,12 +163,17 @@ def _named_tensors(model: nn.Module, table: str, remove_duplicate: bool) -> Iter
 def set_mode(model: nn.Module, training: bool) -> None:
     """Put the model into train or eval mode, with what its classes make of ``train``.
 
+    A model that is in that mode is left as it is: a part in the other mode (frozen normalization,
+    dropout that stays on) is so in its owner's loop.
+
     Where no class has a ``train`` of its own, each module's mode is set as `torch.nn.Module.train`
     would; so too where that cannot go through the tree: an attribute hides a method, or a module
     lies in itself.
     """
     from torch import nn
 
+    if getattr(model, "training", None) is training:
+        return
     if not training and type(model).eval is not nn.Module.eval and not _hides_a_method(model):
         type(model).eval(model)
         return

@@ -26,7 +26,7 @@ from layerbench.guards import (
     threads_set,
     watch_room,
 )
-from layerbench.instruments.attach import mode_set
+from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
 from layerbench.instruments.ceilings import measure_ceilings
@@ -40,7 +40,7 @@ from layerbench.instruments.preserve import (
     preserved_from_stand_ins,
     strays_removed,
 )
-from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.instruments.rows import function_rows, module_rows, notes_on_calls
 from layerbench.instruments.structure import (
     Call,
     CallFacts,
@@ -124,7 +124,7 @@ def preserved_or_built(
     if subject is None:
         yield on_device(zoo.build(workload), device)
         return
-    with preserved(subject) as built:
+    with preserved(subject, training=workload.mode == "train") as built:
         yield built
 
 
@@ -197,6 +197,7 @@ class Session:
         self.absent: dict[str, str] = {}
         model = built.module
         inputs = FreshInputs(built)
+        self._modes = notes_on_modes(model)
         self._modules = module_facts(model)
         self._observed, self._content = self._observe(model)
         self._layers = self._layers_to_time(model, self._modules, self._observed)
@@ -221,7 +222,7 @@ class Session:
                 mark_cost_s=mark_cost_s(self.clock),
                 wrapper_cost_s=wrapper_cost_s(self.clock),
                 absent=self.absent,
-                notes=(*self._content, *self.rounds.notes(rows)),
+                notes=(*self._modes, *self._content, *self.rounds.notes(rows)),
             ),
             {**self.rounds.arrays(), **_function_arrays(functions)},
         )
@@ -450,13 +451,8 @@ class Rounds:
         threads = notes_on_threads(paths, self.layers.timer.recording.elsewhere)
         return [*threads, *self._note_on_calls(rows)]
 
-    def _note_on_calls(self, rows: Sequence[RowFacts]) -> list[str]:
-        calls = np.stack([forward.device.calls for forward in self.forwards])
-        varied = (calls != calls[0]).any(axis=0)
-        names = [row.path for row, differs in zip(rows, varied, strict=True) if differs]
-        if not names:
-            return []
-        return [f"calls varied between forwards, as the work depends on data: {', '.join(names)}"]
+    def _note_on_calls(self, rows: Sequence[RowFacts]) -> tuple[str, ...]:
+        return notes_on_calls(rows, np.stack([f.device.calls for f in self.forwards]))
 
     def arrays(self) -> dict[str, Samples]:
         """The samples under the names of `layerbench.samples`."""

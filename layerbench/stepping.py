@@ -24,9 +24,9 @@ from layerbench.guards import (
     threads_set,
     watch_room,
 )
-from layerbench.instruments.attach import mode_set
+from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.preserve import preserved
-from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.instruments.structure import CallObserver, module_facts, without_reach
 from layerbench.instruments.training import Step, StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_arrays, wait_meter
@@ -91,7 +91,7 @@ def profile_step(
                 moved(built.module, device.torch_device)
             else:
                 _refuse_compiled(subject)
-                built = stack.enter_context(preserved(subject))
+                built = stack.enter_context(preserved(subject, training=True))
             stack.enter_context(mode_set(built.module, True))
             stack.enter_context(gradients_on(True))
             trained = _Trained(workload, built, device, optimizer)
@@ -143,6 +143,7 @@ class _Trained:
         self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
         self._device = device
         self.facts = module_facts(self.model)
+        self.notes = notes_on_modes(self.model)
         trained = [p for p in parameters(self.model) if p.requires_grad]
         if not trained:
             raise ModelRunError(
@@ -278,7 +279,13 @@ def _record(
         outside_s=_seconds(outside),
         forward_sum_ratio=int(times.forward_self.sum()) / int(attached[:, FORWARD].sum()),
         backward_sum_ratio=backward / int(attached[:, BACKWARD].sum()),
+        notes=(*trained.notes, *notes_on_calls(trained.rows, _calls(rounds.instrumented))),
     )
+
+
+def _calls(steps: Sequence[TimedStep]) -> Times:
+    """Shape (rounds, modules)."""
+    return np.stack([step.forward.calls for step in steps if step.forward is not None])
 
 
 def _phases(steps: Sequence[TimedStep]) -> Times:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from layerbench.errors import UsageError
 from layerbench.guards import garbage_collection_off, gradients_on
+from layerbench.instruments.attach import notes_on_modes
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.memory import FORWARD, FORWARD_END, ITERATION
 from layerbench.instruments.rows import observed_rows
@@ -126,7 +127,7 @@ def trace_run(
     Raises:
         RunFailed: whatever the model raised, with a line that says where.
     """
-    notes = notes_on_compiled(built.module)
+    notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module))
     with compilation_off():
         run = _Run(built, device, workspace, renew_inputs)
         traced = _trace_run(run, optimizer, for_gpu, stepping)

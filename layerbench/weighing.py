@@ -60,7 +60,7 @@ def weigh(
             built = on_device(zoo.build(workload), device)
             measured = _measure(workload, built, device, optimizer)
         else:
-            with preserved(subject) as built:
+            with preserved(subject, training=optimizer is not None) as built:
                 measured = _measure(workload, built, device, optimizer)
     return _record(workload, optimizer, measured, held_tensors(built), room.finish())
 

@@ -48,7 +48,7 @@ class Workload(Frozen):
     model: Name
     input: Name
     shape: Shape
-    batch: Positive
+    batch: Count
     dtype: NumberFormats = "float32"
     memory_format: MemoryFormat = "contiguous"
     mode: Mode = "eval"

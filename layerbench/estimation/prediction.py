@@ -166,7 +166,7 @@ def _real_run(
             if subject is None:
                 built = zoo.build(workload, load_weights=False)
                 return _trace_for_real(workload, optimizer, built, workspaces)
-            with preserved(subject) as built:
+            with preserved(subject, training=optimizer is not None) as built:
                 return _trace_for_real(workload, optimizer, built, workspaces)
         except RunFailed as error:
             cause = error.__cause__

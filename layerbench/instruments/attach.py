@@ -17,13 +17,14 @@ from torch import nn
 from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.overlay import STATE, Overlay
 from layerbench.instruments.stack import deeper_stack
-from layerbench.modules import buffers, modules, set_mode, submodules_first
+from layerbench.modules import buffers, modules, named_modules, set_mode, submodules_first
 
 Forward = Callable[..., Any]
 # A module, the name of one of its attributes, and what that is for a while.
 Replacement = tuple[nn.Module, str, object]
 
 _MISSING = object()
+NAMED_AT_MOST = 8
 
 
 class Attachment:
@@ -86,11 +87,10 @@ def usual_place(module: nn.Module) -> str:
 
 @contextmanager
 def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put the whole model into one mode; on exit every module has its own mode again.
+    """Put the model into one mode; on exit every module has its own mode again.
 
-    A user's frozen BatchNorm in a model that trains is a module whose mode differs from the
-    root's, so the modes are kept one by one. In training mode the buffers are kept too:
-    BatchNorm moves its running statistics at every forward.
+    A model that is in that mode is left as it is, with its frozen parts. In training mode the
+    buffers are kept too: BatchNorm moves its running statistics at every forward.
     """
     # A frozen scripted module has no mode.
     modes: list[tuple[nn.Module, Any]] = [
@@ -108,6 +108,21 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
                 module.training = mode
         for buffer, earlier in kept:
             buffer.data.copy_(earlier)
+
+
+def notes_on_modes(model: nn.Module) -> tuple[str, ...]:
+    """One sentence where parts of the model are in another mode than the model itself."""
+    own = getattr(model, "training", None)
+    others = [
+        path
+        for path, module in named_modules(model)
+        if own is not None and getattr(module, "training", own) != own
+    ]
+    if not others:
+        return ()
+    names = ", ".join(others[:NAMED_AT_MOST])
+    more = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
+    return (f"in {'eval' if own else 'train'} mode, as the model has them: {names}{more}",)
 
 
 @contextmanager

@@ -189,10 +189,13 @@ class KeptSlot(Kept):
         """As `Kept.restore`."""
         if self._now(self.holder) is self.earlier:
             return False
-        if self.earlier is MISSING:
-            self.slot.__delete__(self.holder)
-        else:
-            self.slot.__set__(self.holder, self.earlier)
+        try:
+            if self.earlier is MISSING:
+                self.slot.__delete__(self.holder)
+            else:
+                self.slot.__set__(self.holder, self.earlier)
+        except AttributeError:  # one that compiled code alone may write
+            return False
         return True
 
     def new(self) -> list[Any]:

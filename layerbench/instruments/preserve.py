@@ -27,13 +27,14 @@ from layerbench.zoo import Built
 
 
 @contextmanager
-def preserved(built: Built) -> Iterator[Built]:
+def preserved(built: Built, *, training: bool = False) -> Iterator[Built]:
     """Leave a model that was handed over, and its inputs, as they are now.
 
     To be entered before anything is attached, and left after it was taken off.
 
     Args:
         built: the user's.
+        training: whether autograd will work on it.
 
     Yields:
         the same model, with inputs that are cut off from the user's own graph.
@@ -46,7 +47,7 @@ def preserved(built: Built) -> Iterator[Built]:
     tensors = TensorState([*state.tensors, *state.table_tensors], room=room)
     _say_what_stays_changed(built, state, tensors)
     with _put_back_after(state, tensors):
-        yield _cut_off(built)
+        yield _cut_off(built, training)
 
 
 @contextmanager
@@ -121,15 +122,16 @@ def _say_what_stays_changed(built: Built, state: PythonState, tensors: TensorSta
         )
 
 
-def _cut_off(built: Built) -> Built:
-    """Inputs that no backward leads out of, and that autograd may work on."""
+def _cut_off(built: Built, training: bool) -> Built:
+    """Inputs that no backward leads out of, and that autograd may work on if it has to."""
     given = list(tensors_in((built.args, built.kwargs)))
     if all(tensor.is_leaf and not tensor.is_inference() for tensor in given):
         return built
 
     def own(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_inference() and not torch.is_inference_mode_enabled():
-            return tensor.clone().requires_grad_(tensor.requires_grad)
+        if tensor.is_inference() and training:
+            with torch.inference_mode(False):
+                return tensor.clone()
         return tensor if tensor.is_leaf else tensor.detach().requires_grad_()
 
     args, kwargs = map_tensors((built.args, built.kwargs), own)

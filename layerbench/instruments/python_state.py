@@ -22,6 +22,7 @@ import itertools
 import random
 import threading
 import types
+import warnings
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
@@ -133,11 +134,13 @@ class PythonState:
         """Put back what differs; gives whether anything did."""
         changed = False
         known = {*map(id, self.tensors), *map(id, self.table_tensors)}
-        for kept in self._kept:
-            changed = kept.restore() or changed
-        for kept in self._kept_outside:
-            if any(id(tensor) not in known for tensor in tensors_in(kept.new())):
+        within = [kept for kept in self._kept_outside if _has_more_tensors(kept, known)]
+        for kept in (*self._kept, *within):
+            try:
                 changed = kept.restore() or changed
+            except Exception as error:  # the rest must come back all the same
+                what = type(kept.holder).__name__
+                warnings.warn(f"a {what} could not be put back: {error!r}", stacklevel=2)
         return changed
 
     def _visit_all(self) -> None:
@@ -363,6 +366,10 @@ class PythonState:
             kept = KeptClassAttributes(above)
             self._keep(kept)
             self._push(kept.earlier.values())
+
+
+def _has_more_tensors(kept: Kept, known: set[int]) -> bool:
+    return any(id(tensor) not in known for tensor in tensors_in(kept.new()))
 
 
 def _is_followed(kind: type) -> bool:

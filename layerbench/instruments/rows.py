@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from layerbench import units
@@ -142,3 +144,19 @@ def _function_row(fact: FunctionFacts, module: RowFacts, block: bool) -> RowFact
         output_shapes=fact.output_shapes,
         module=fact.module,
     )
+
+
+def notes_on_calls(rows: Sequence[RowFacts], calls: NDArray[np.int64]) -> tuple[str, ...]:
+    """One sentence where forwards called modules differently often.
+
+    Args:
+        rows: of the modules.
+        calls: shape (forwards, rows).
+    """
+    if len(calls) == 0:
+        return ()
+    varied = (calls != calls[0]).any(axis=0)
+    names = [row.path or "the model" for row, differs in zip(rows, varied, strict=True) if differs]
+    if not names:
+        return ()
+    return (f"calls varied between forwards, as the work depends on data: {', '.join(names)}",)

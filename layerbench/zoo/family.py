@@ -180,6 +180,8 @@ def call_arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noq
 def first_shape(value: object) -> tuple[int, ...] | None:
     """The first tensor's shape, batch first; ``None`` without a tensor that has a batch.
 
+    One that is empty counts only where all are.
+
     A list of images, as detectors take it, is a batch: its length comes before the first
     image's shape.
     """
@@ -188,15 +190,15 @@ def first_shape(value: object) -> tuple[int, ...] | None:
     from layerbench.tensors import shape_of
 
     if isinstance(value, torch.Tensor):
-        shape = shape_of(value)
-        return shape if shape and shape[0] > 0 else None
+        return shape_of(value) or None
     if isinstance(value, dict):
         return first_shape(tuple(value.values()))
     if isinstance(value, list) and _are_images(value):
         return (len(value), *value[0].shape)
     items = value if isinstance(value, (list, tuple)) else tensors_in(value)
-    found = (first_shape(item) for item in items)
-    return next((shape for shape in found if shape is not None), None)
+    found = map(first_shape, items)
+    shapes = [shape for shape in found if shape is not None]
+    return next((shape for shape in shapes if shape[0] > 0), shapes[0] if shapes else None)
 
 
 def _are_images(value: list[Any]) -> bool:

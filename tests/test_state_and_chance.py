@@ -1,0 +1,160 @@
+"""What a model's own state, mode and chance mean for what is told of it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import layerbench
+from tests.models import Calls
+
+FEW = {"warmup": 0, "iterations": 2}
+
+
+def keeps_table(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    if not hasattr(model, "table"):
+        model.table = torch.ones(8)
+    return model.fc(x) * model.table
+
+
+def test_what_forward_kept_can_be_saved_for_backward() -> None:
+    model, x = Calls(keeps_table, fc=nn.Linear(8, 8)), torch.rand(2, 8)
+    model(x)
+    layerbench.profile(model, x, function_iterations=1, **FEW)
+    model(x).sum().backward()
+    assert model.fc.weight.grad is not None
+
+
+class Looks(nn.Module):
+    """Keeps a table and reads a value: the run on shapes alone leaves off after the table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+        self.table: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            self.table = torch.ones(8, device=x.device)
+        out = self.fc(x * self.table)
+        return out if out.sum().item() > 0 else -out
+
+
+def test_a_second_try_finds_the_model_as_the_first_one_did() -> None:
+    model, x = Looks(), torch.rand(2, 8)
+    record = layerbench.structure(model, x)
+    assert (record.how, record.flops) == ("cpu", 2 * 2 * 8 * 8)
+    assert layerbench.estimate_memory(model, x).how == "replayed"
+    assert model.table is None
+
+
+def counts(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    model.steps += 1
+    return model.fc(x)
+
+
+def test_a_counter_in_eval_mode_and_the_inputs_gradient() -> None:
+    model, x = Calls(counts, fc=nn.Linear(4, 4)).eval(), torch.rand(2, 4, requires_grad=True)
+    model.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+    layerbench.profile(model, x, function_iterations=0, **FEW)
+    layerbench.memory(model, x)
+    assert int(model.steps) == 0
+    layerbench.memory(model, x, training=True)
+    layerbench.profile_training(model, x, **FEW)
+    assert x.grad is None
+
+
+def forces(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return -torch.autograd.grad(torch.tanh(model.net(x)).sum(), x)[0]
+
+
+def test_gradients_taken_in_the_forward() -> None:
+    model, x = Calls(forces, net=nn.Linear(3, 1)), torch.rand(5, 3)
+    record = layerbench.profile(model, x, function_iterations=1, **FEW)
+    assert record.whole.median > 0
+    compared = layerbench.compare_live(model, model, x, warmup=0, iterations=10)
+    assert compared.whole is not None
+
+
+def pops(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+    return model.fc(batch.pop("x"))
+
+
+def overwrites(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    assert float(x.max()) <= 1
+    return model.fc(x.mul_(100))
+
+
+@pytest.mark.parametrize(
+    ("run", "given"), [(pops, {"x": torch.rand(2, 4)}), (overwrites, torch.rand(2, 4))]
+)
+def test_every_forward_has_a_fresh_batch(run: Any, given: Any) -> None:
+    model = Calls(run, fc=nn.Linear(4, 4))
+    layerbench.profile(model, (given,), function_iterations=1, **FEW)
+    layerbench.profile_training(model, (given,), **FEW)
+    report = layerbench.memory(model, (given,), training=True)
+    assert report.total.elements == 20 + 8
+
+
+def test_an_empty_batch() -> None:
+    model, x = nn.Linear(4, 3), torch.rand(0, 4)
+    assert layerbench.structure(model, x).flops == 0
+    assert layerbench.memory(model, x).inputs.bytes == 0
+    record = layerbench.profile(model, x, function_iterations=0, **FEW)
+    assert (record.workload.batch, record.workload.shape) == (0, (0, 4))
+
+
+class Frozen(nn.Sequential):
+    """Trains, but for its normalization."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self[1].eval()
+
+
+def test_frozen_parts_stay_frozen_in_training_and_are_named() -> None:
+    model, x = Frozen(), torch.rand(1, 4)  # in train mode this normalization refuses one image
+    note = "in eval mode, as the model has them: 1"
+    assert note in layerbench.profile_training(model, x, **FEW).notes
+    assert note in layerbench.memory(model, x, training=True).notes
+    assert note in layerbench.structure(model, x, mode="train").notes
+    assert not layerbench.structure(model, x).notes
+
+
+def random_depth(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    model.forwards += 1
+    random.random()  # what is drawn decides; here it is sure to decide otherwise each time
+    for _ in range(model.forwards % 2 + 1):
+        x = model.fc(x)
+    return x
+
+
+def test_work_that_hangs_on_chance_is_said() -> None:
+    model, x = Calls(random_depth, fc=nn.Linear(4, 4)), torch.rand(2, 4)
+    model.forwards = 0
+    said = "calls varied between forwards, as the work depends on data: fc"
+    assert said in layerbench.structure(model, x).notes
+    assert said in layerbench.profile_training(model, x, warmup=0, iterations=3).notes
+
+
+def test_a_caller_in_inference_mode() -> None:
+    model = nn.Linear(4, 4)
+    with torch.inference_mode():
+        x = torch.rand(2, 4)
+        report = layerbench.memory(model, x, training=True)
+        record = layerbench.profile_training(model, x, **FEW)
+    assert report.training
+    assert record.step.median > 0
+
+
+def test_what_cannot_be_put_back_is_said_before() -> None:
+    model = Calls(lambda m, x: m.fc(x) + next(m.steps), fc=nn.Linear(4, 4))
+    model.steps = (float(step) for step in range(1000))
+    with pytest.warns(UserWarning, match="cannot be put back after a run: generator 'steps'"):
+        layerbench.memory(model, torch.rand(2, 4))
