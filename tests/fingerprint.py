@@ -53,7 +53,8 @@ def _own(value: Any) -> Iterator[tuple[str, Any]]:
         with torch._C.DisableTorchFunctionSubclass():
             yield "requires_grad", value.requires_grad
             yield "leaf", value.is_leaf
-            yield "place", (value.device, value.dtype, tuple(value.shape), value.layout)
+            shape = "none" if is_lazy(value) else tuple(value.shape)
+            yield "place", (value.device, value.dtype, shape, value.layout)
             yield "version", value._version
             yield "bits", _bits(value)
             if value.is_leaf:
@@ -112,7 +113,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _bits(tensor: torch.Tensor) -> Any:
-    if tensor.is_meta:
+    if tensor.is_meta or is_lazy(tensor):
         return "none"
     try:
         with torch.no_grad():
