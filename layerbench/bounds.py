@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from math import prod
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-from layerbench.visible import encodable
+from layerbench.visible import encodable, shortened
 
 MOST_INTEGER = 2**63 - 1
 """As PyTorch counts elements and bytes: in 64 bits."""
@@ -40,15 +40,26 @@ Amount = Annotated[float, Field(ge=0, le=MOST_FIGURE)]
 Ratio = Annotated[float, Field(ge=LEAST_RATIO, le=MOST_FIGURE)]
 
 
-def _encodable(text: object) -> object:
-    """Half of a surrogate pair in a file's name or a module's fits into no file."""
-    return encodable(text) if isinstance(text, str) else text
+def _written(most: int) -> BeforeValidator:
+    """What becomes of a text of more than so many characters.
+
+    One that layerbench makes itself is cut, as a measurement is worth more than the end of a note;
+    one that is read from a file is refused.
+    """
+
+    def fitting(text: object, info: ValidationInfo) -> object:
+        if not isinstance(text, str):
+            return text
+        # Half of a surrogate pair in a file's name or a module's fits into no file.
+        text = encodable(text)
+        return shortened(text, most) if info.mode == "python" else text
+
+    return BeforeValidator(fitting)
 
 
-_Written = BeforeValidator(_encodable)
-Name = Annotated[str, Field(max_length=MOST_NAME), _Written]
-Path = Annotated[str, Field(max_length=MOST_PATH), _Written]
-Text = Annotated[str, Field(max_length=MOST_TEXT), _Written]
+Name = Annotated[str, Field(max_length=MOST_NAME), _written(MOST_NAME)]
+Path = Annotated[str, Field(max_length=MOST_PATH), _written(MOST_PATH)]
+Text = Annotated[str, Field(max_length=MOST_TEXT), _written(MOST_TEXT)]
 
 
 def _countable(shape: tuple[int, ...]) -> tuple[int, ...]:

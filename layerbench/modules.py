@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from layerbench.visible import encodable
+from layerbench.visible import encodable, shortened
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+
+# Of a module or tensor in its own module; longer ones are cut in their middle.
+LONGEST_NAME = 1_000
 
 
 def named_children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -86,8 +90,8 @@ def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def join(path: str, name: str) -> str:
-    """The path of what is called ``name`` in the module at ``path``, as a file can hold it."""
-    name = encodable(name)
+    """The path of what is called ``name`` in the module at ``path``, as a record can hold it."""
+    name = shortened(encodable(name), LONGEST_NAME)
     return f"{path}.{name}" if path else name
 
 

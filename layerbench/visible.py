@@ -6,6 +6,7 @@ or hide what follows, a bidirectional mark turns a line around, a line separator
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -42,6 +43,15 @@ def one_line(text: object, most: int | None = None) -> str:
 def encodable(text: str) -> str:
     r"""The text as it can be written as UTF-8: half of a surrogate pair becomes ``\udc80``."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shortened(text: str, most: int) -> str:
+    """Both ends of a text that has more characters, and a mark that tells it from others."""
+    if len(text) <= most:
+        return text
+    mark = hashlib.sha256(encodable(text).encode()).hexdigest()[:8]
+    end = (most - len(mark) - 2) // 2
+    return f"{text[:end]}…{mark}…{text[-end:]}"
 
 
 def shown(part: Part, written: Callable[[str], str] = visible) -> Part:

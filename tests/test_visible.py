@@ -149,6 +149,21 @@ def test_a_model_with_such_names_is_measured_and_its_reports_are_files(tmp_path,
     assert list(model._modules)[-1] == HOSTILE[kind]
 
 
+def test_names_without_end_are_cut_and_stay_apart(tmp_path):
+    model = nn.Sequential()
+    for ending in "ab":
+        model._modules["x" * 100_000 + ending] = nn.ReLU()
+    model.__class__ = type("y" * 100_000, (nn.Sequential,), {})
+    for alias in range(3_000):
+        model._modules[f"{alias}" + "z" * 400] = model._modules["x" * 100_000 + "a"]
+    record = layerbench.structure(model, torch.zeros(1, 2))
+    store.write_text(tmp_path / "a.json", reporters.render("json", record))
+    assert store.read_record(tmp_path / "a.json") == record
+    assert len({row.path for row in record.rows}) == len(record.rows) == 3
+    assert max(len(row.path) for row in record.rows) == 1_000
+    assert len(record.model_type) == 4_096
+
+
 # --- terminals -------------------------------------------------------------------------------
 
 
