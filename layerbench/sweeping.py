@@ -12,6 +12,7 @@ import torch
 
 from layerbench import store, zoo
 from layerbench.anatomy import dissect
+from layerbench.assembly import believed
 from layerbench.devices import Device
 from layerbench.environment import Environment
 from layerbench.errors import LayerbenchError, NotEnoughMemory
@@ -37,6 +38,7 @@ from layerbench.records import (
     TrainingRun,
 )
 from layerbench.runner import Session
+from layerbench.samples import waits_of
 from layerbench.stats import Resampler, summarize
 from layerbench.workload import JOINED, DType, MemoryFormat, Plan, Workload, named_format
 from layerbench.zoo import Built
@@ -302,7 +304,8 @@ def _latency(
             for _ in range(iterations):
                 rounds.run_untouched()
     times = np.array(rounds.untouched, dtype=np.float64) * NANOSECOND
-    return summarize(times, Resampler([iterations], seed=workload.seed))
+    found = summarize(times, Resampler([iterations], seed=workload.seed))
+    return believed(found, waits_of([rounds.arrays()]))
 
 
 def flops_of(workload: Workload, built: Built) -> int | None:
