@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 Number = TypeVar("Number", int, float)
@@ -20,6 +20,14 @@ def ancestors(path: str) -> Iterator[str]:
     while path:
         path = parent(path)
         yield path
+
+
+def holder(path: str, known: Collection[str]) -> str:
+    """The innermost path above that names a row; the model's, ``""``, always does.
+
+    A module may have a dot in its own name: what stands before it then names no row.
+    """
+    return next(above for above in ancestors(path) if not above or above in known)
 
 
 def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
@@ -39,9 +47,7 @@ def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
     known = set(paths)
     for index, path in enumerate(paths):
         if path:
-            # A module may have a dot in its own name: then what is before it names no row.
-            above = next(one for one in ancestors(path) if not one or one in known)
-            children.setdefault(above, []).append(index)
+            children.setdefault(holder(path, known), []).append(index)
     first = _first_calls(paths, orders)
     for siblings in children.values():
         siblings.sort(key=lambda i: (first[i] is None, first[i] or 0, i))

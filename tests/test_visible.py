@@ -149,6 +149,32 @@ def test_a_model_with_such_names_is_measured_and_its_reports_are_files(tmp_path,
     assert list(model._modules)[-1] == HOSTILE[kind]
 
 
+class Called(nn.Module):
+    """A module that holds another one under a name that PyTorch would refuse."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self._modules[name] = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        self._name = name
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._modules[self._name](self.first(x)) + x
+
+
+@pytest.mark.parametrize("name", ["x.y", "..", "add()", "a b", "\u202ea.b"])
+def test_a_name_with_a_dot_or_that_of_a_function_loses_no_row(tmp_path, name):
+    x, times = torch.zeros(2, 4), {"iterations": 2, "warmup": 1}
+    timed = layerbench.profile(Called(name), x, **times)
+    step = layerbench.profile_training(Called(name), x, **times)
+    for record, rows in ((timed, 6), (step, 5)):
+        store.write_text(tmp_path / "a.json", reporters.render("json", record))
+        found = store.read_record(tmp_path / "a.json")
+        assert found == record
+        assert len(getattr(found, "layers", None) or found.rows) == rows
+        assert reporters.render("txt", found)
+
+
 def test_names_without_end_are_cut_and_stay_apart(tmp_path):
     model = nn.Sequential()
     for ending in "ab":

@@ -13,6 +13,7 @@ from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.functions import FunctionFacts, FunctionForward
 from layerbench.instruments.structure import CallFacts, ModuleFacts, Seen
+from layerbench.modules import join
 from layerbench.records.timing import ONLY_INSIDE
 from layerbench.samples import RowFacts
 
@@ -126,14 +127,17 @@ def function_rows(
     # What an opened module does itself stands between its blocks, so it is a row there too.
     between = view.opened - view.inside.keys()
     return tuple(
-        _function_row(fact, by_path[fact.module], fact.module in between)
-        for fact in functions[0].facts
+        _function_row(fact, by_path, fact.module in between) for fact in functions[0].facts
     )
 
 
-def _function_row(fact: FunctionFacts, module: RowFacts, block: bool) -> RowFacts:
+def _function_row(fact: FunctionFacts, modules: Mapping[str, RowFacts], block: bool) -> RowFacts:
+    module = modules[fact.module]
+    path = join(module.path, f"{fact.name}()")
+    while path in modules:  # a module can be called so, too
+        path += "'"
     return RowFacts(
-        path=f"{module.path}.{fact.name}()" if module.path else f"{fact.name}()",
+        path=path,
         type=fact.name,
         kind="function",
         depth=module.depth + 1,

@@ -36,7 +36,7 @@ from layerbench.instruments.structure import modules_at
 from layerbench.instruments.timing import Folded, fold
 from layerbench.modules import own_parameters
 from layerbench.records import STEP_PHASES
-from layerbench.tree import parent
+from layerbench.tree import holder
 
 Batch = Any
 Node = torch.autograd.graph.Node
@@ -179,7 +179,7 @@ class StepTimer:
         }
         instances = modules_at(model, timed_paths - {""})
         timed = [Timed(module, "forward", row_of[path]) for path, module in instances.items()]
-        above = {row: row_of[parent(path)] for path, row in row_of.items() if path}
+        above = {row: row_of[holder(path, row_of)] for path, row in row_of.items() if path}
         return cls(timed, owners, len(paths), clock, above)
 
     def forward_only(self, call: Callable[[], object]) -> Folded:
