@@ -176,13 +176,13 @@ def slow(given: argparse.Namespace) -> None:
             httpx.post(url + RESOURCE, json=asked, timeout=300).raise_for_status()
             others = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.slow_clients", str(urlsplit(url).port),
-                 str(SLOW), str(given.seconds + 2)],
+                 str(SLOW), str(given.seconds + 10)],
                 stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
-            # Until most of them are there.
-            time.sleep(2)
+            assert others.stdout is not None
+            others.stdout.readline()
             latencies = asyncio.run(answered_at(url, SLOW_RATE, given.seconds, asked))
-            said, _ = others.communicate(timeout=60)
+            said, _ = others.communicate(timeout=given.seconds + 60)
         figures = np.percentile(latencies, [50, 99]) * 1e3
         rows.append(
             [

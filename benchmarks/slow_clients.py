@@ -34,6 +34,7 @@ def main() -> None:
     held: dict[socket.socket, bytes] = {}
     ends = time.monotonic() + given.seconds
     closed = opened = 0
+    told = False
     while time.monotonic() < ends:
         second = time.monotonic() + 1.0
         # The first ones at once; then those that were closed.
@@ -46,6 +47,9 @@ def main() -> None:
                 held[connection] = kind
                 selector.register(connection, selectors.EVENT_READ)
                 opened += 1
+        if not told:
+            told = True
+            print("open", flush=True)
         while (left := second - time.monotonic()) > 0:
             for key, _ in selector.select(left):
                 # An answer, a refusal or the end: this one is over.

@@ -31,6 +31,8 @@ METHODS = ("DELETE", "GET", "HEAD", "POST")
 PAGE, FILES = "/", "/static/"
 READING = ("GET", "HEAD")
 UNMATCHED = "unmatched"
+# Counted as this: who left before there was a whole request.
+GONE = 499
 # A name or an address, and nothing after the port.
 HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
@@ -57,13 +59,7 @@ class Gate:
         begins = time.perf_counter()
         headers = Headers(scope=scope)
         number = _number(headers)
-        status, begun, gone = 500, False, False
-
-        async def heard() -> Message:
-            nonlocal gone
-            message = await receive()
-            gone = not begun and message["type"] == "http.disconnect"
-            return message
+        status, begun = 500, False
 
         async def noted(message: Message) -> None:
             nonlocal status, begun
@@ -74,8 +70,11 @@ class Gate:
 
         with structlog.contextvars.bound_contextvars(request=number):
             try:
-                refused = self._refusal(scope, headers)
-                await (refused or self._app)(scope, heard, noted)
+                app = self._refusal(scope, headers) or await self._asked(headers, receive)
+                if app is None:
+                    status = GONE
+                else:
+                    await app(scope, receive, noted)
             except asyncio.CancelledError:
                 # The server ends, and waits for nobody any more.
                 if begun:
@@ -83,9 +82,34 @@ class Gate:
                 else:
                     await _unavailable("the server is ending: ask again")(scope, receive, noted)
             finally:
-                self._note(scope, status, time.perf_counter() - begins, gone)
+                self._note(scope, status, time.perf_counter() - begins)
 
-    def _note(self, scope: Scope, status: int, took: float, gone: bool) -> None:
+    async def _asked(self, headers: Headers, receive: Receive) -> ASGIApp | None:
+        """The application with the whole body; ``None`` where the client left before it was there.
+
+        Nothing else is done for who has not yet asked.
+        """
+        if headers.get("content-length", "0") == "0":
+            return self._app
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def heard() -> Message:
+                return whole.pop() if whole else await receive()
+
+            await self._app(scope, heard, send)
+
+        return app
+
+    def _note(self, scope: Scope, status: int, took: float) -> None:
         method = scope["method"]
         route = getattr(scope.get("route"), "path", UNMATCHED)
         # A client may make up methods; each would be counted for ever.
@@ -94,7 +118,7 @@ class Gate:
         self._metrics.request_s.labels(route).observe(took)
         # Who left before anything could be answered is counted, and not worth a line. One page is
         # some twenty files, of which nobody wants to read unless one fails.
-        if gone:
+        if status == GONE:
             return
         if status != http.HTTPStatus.OK or not _of_page(scope):
             log.info("request", method=method, route=route, status=status, seconds=round(took, 6))

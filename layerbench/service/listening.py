@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,9 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.started:
             return
+        # What is there by now stays, and need not be looked through again while others wait.
+        gc.collect()
+        gc.freeze()
         for listening in sockets or ():
             # asyncio's one number says how many are accepted at once, too.
             listening.listen(BACKLOG)
