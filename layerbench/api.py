@@ -577,7 +577,7 @@ def profile_training(
 
     Args:
         model, input, batch, device, threads, dtype, channels_last, seed, weights: as in
-            `profile`. A module that is handed over is copied: it stays as it was.
+            `profile`. A module that is handed over trains, and comes back as it was.
         optimizer: one of `layerbench.tracing.OPTIMIZERS`.
         warmup, iterations: rounds of one untouched and one instrumented step.
         strict: raise `UntrustedError` where the machine is busy.

@@ -429,7 +429,7 @@ class _Subject:
         with (
             explained(self._name, "inference", self._device),
             mode_set(self._model, False),
-            torch.inference_mode(),
+            torch.no_grad(),
             garbage_collection_off(),
             autocast(asking.learning.precision, self._device),
         ):

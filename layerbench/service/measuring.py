@@ -222,7 +222,7 @@ def _inferred(
 
         return subject.timed(run)
 
-    with mode_set(subject.model, False), torch.inference_mode(), garbage_collection_off():
+    with mode_set(subject.model, False), torch.no_grad(), garbage_collection_off():
         looks.take("before")
         with _explained(subject):
             _warmed(lambda: timed_forward(one))
