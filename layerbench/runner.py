@@ -204,6 +204,7 @@ class Session:
         self._call = self._bind(torch.compile(model) if workload.compile else model)
         self._functions: list[FunctionForward] = []
         self._renew_inputs = inputs.renew
+        self._renew_inputs()  # the other side of a pair may have the same
         self.rounds = Rounds(self._call, self._layers, self.clock, progress, inputs.renew)
 
     def result(self, environment: Environment, stop: StopReason) -> Run:

@@ -122,7 +122,7 @@ def _bits(tensor: torch.Tensor) -> Any:
                 buffer = io.BytesIO()
                 torch.save(whole, buffer)
                 return buffer.getvalue()
-            return whole.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            return bytes(whole.contiguous().clone().view(-1).view(torch.uint8).tolist())
     except Exception as error:
         return repr(error)
 

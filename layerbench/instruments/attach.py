@@ -107,7 +107,10 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
             else:
                 module.training = mode
         for buffer, earlier in kept:
-            buffer.data.copy_(earlier)
+            if buffer.shape == earlier.shape:
+                buffer.data.copy_(earlier)
+            else:
+                buffer.data = earlier
 
 
 def notes_on_modes(model: nn.Module) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Base classes' own methods are called, as a class that overrides them must not no
 
 from __future__ import annotations
 
+import contextvars
 import types
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -231,6 +232,26 @@ class KeptCell(Kept):
     def new(self) -> list[Any]:
         """As `Kept.new`."""
         return _not_among((self._now(self.holder),), (self.earlier,))
+
+
+class KeptContextVar(Kept):
+    """The value of a context variable; one that had none gets ``None``: none cannot be set."""
+
+    __slots__ = ()
+
+    def __init__(self, variable: contextvars.ContextVar[Any]) -> None:
+        super().__init__(variable, variable.get(None))
+
+    def restore(self) -> bool:
+        """As `Kept.restore`."""
+        if self.holder.get(None) is self.earlier:
+            return False
+        self.holder.set(self.earlier)
+        return True
+
+    def new(self) -> list[Any]:
+        """As `Kept.new`."""
+        return _not_among((self.holder.get(None),), (self.earlier,))
 
 
 class KeptGlobal(Kept):

@@ -151,10 +151,11 @@ class FreshInputs:
         # Of stand-ins there is nothing to put back, and to ask them is work that a trace sees.
         real = [tensor for tensor in self._state.tensors if not is_without_memory(tensor)]
         self._tensors = TensorState(real, room=room)
-        self._needed = True
+        self._needed: bool | None = None
 
     def renew(self) -> None:
         """Put back what the forward before has changed; the first call decides whether any does."""
-        if self._needed:
-            python, tensors = self._state.restore(), self._tensors.restore()
-            self._needed = python or tensors
+        if self._needed is False:
+            return
+        python, tensors = self._state.restore(), self._tensors.restore()
+        self._needed = self._needed or python or tensors

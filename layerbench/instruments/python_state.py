@@ -13,12 +13,15 @@ over; a generator cannot be put back, and `PythonState.unkept` names it.
 
 from __future__ import annotations
 
+import argparse
 import array
 import collections
+import contextvars
 import copy
 import functools
 import gc
 import itertools
+import queue
 import random
 import threading
 import types
@@ -41,6 +44,7 @@ from layerbench.instruments.kept import (
     KeptCell,
     KeptClass,
     KeptClassAttributes,
+    KeptContextVar,
     KeptDraws,
     KeptGlobal,
     KeptItems,
@@ -74,7 +78,7 @@ _DRAWN = frozenset({*_ITERATORS, types.GeneratorType, types.AsyncGeneratorType})
 _PLAIN = (
     *(types.SimpleNamespace, threading.local, functools.partial, weakref.WeakValueDictionary),
     *(collections.UserDict, collections.UserList, collections.ChainMap, weakref.WeakKeyDictionary),
-    *(weakref.WeakSet, random.Random),
+    *(weakref.WeakSet, random.Random, queue.Queue, argparse.Namespace),
 )
 # Engines with a life of their own: what they learn in a run is no state of the model.
 _ENGINES = ("torch._dynamo", "torch._inductor", "torch.fx", "torch._C", "torch.jit")
@@ -259,8 +263,7 @@ class PythonState:
 
     def _of_tensor(self, tensor: torch.Tensor) -> None:
         with torch._C.DisableTorchFunctionSubclass():
-            if tensor.__dict__:
-                self._pending.append(tensor.__dict__)
+            self._pending.append(tensor.__dict__)
             for hooks in (tensor._backward_hooks, tensor._post_accumulate_grad_hooks):
                 if hooks:
                     self._pending.append(hooks)
@@ -299,7 +302,7 @@ class PythonState:
         return slots
 
     def _draws(self, value: Any) -> None:  # noqa: ANN401 - any object
-        """Generators of random numbers that an object holds for itself."""
+        """Generators of random numbers and the like, whose state is not in attributes."""
         if isinstance(value, random.Random):
             self._keep(KeptDraws(value.getstate(), value.setstate))
         elif isinstance(value, np.random.RandomState):
@@ -310,6 +313,10 @@ class PythonState:
             self._keep(KeptDraws(copy.deepcopy(bits.state), put_back))
         elif isinstance(value, torch.Generator):
             self._keep(KeptDraws(value.get_state(), value.set_state))
+        elif isinstance(value, contextvars.ContextVar):
+            kept = KeptContextVar(value)
+            self._keep(kept)
+            self._push((kept.earlier,))
         elif isinstance(value, weakref.ref):
             self._push((value(),))
 
@@ -344,7 +351,7 @@ class PythonState:
         if not self._code or not is_users(function.__module__):
             return
         self._push_outside(function.__closure__ or ())
-        self._push((function.__defaults__, function.__kwdefaults__, function.__dict__ or None))
+        self._push((function.__defaults__, function.__kwdefaults__, function.__dict__))
         package = package_of(function.__module__)
         for space, name, value in globals_named(function):
             key = id(space), name
@@ -390,7 +397,13 @@ def _followed_as_global(value: object, package: str) -> bool:
     if isinstance(value, (types.FunctionType, type)):
         return is_users(value.__module__)
     plain = (dict, list, set, deque, tuple, np.ndarray, torch.Tensor, nn.Module, types.CellType)
-    more = (*_PLAIN, torch.Generator, np.random.Generator, functools._lru_cache_wrapper)
+    more = (
+        *_PLAIN,
+        contextvars.ContextVar,
+        torch.Generator,
+        np.random.Generator,
+        functools._lru_cache_wrapper,
+    )
     return isinstance(value, (*plain, *more)) or package_of(kind.__module__) == package
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
+import queue
 import random
 import threading
 import weakref
@@ -35,6 +37,11 @@ def case(name: str, *args: Any, trains: bool = True, flops: int | None = None) -
         return kind
 
     return add
+
+
+@dataclass
+class _Batch:
+    x: torch.Tensor | None
 
 
 class Base(nn.Module):
@@ -413,6 +420,54 @@ class _Overwrites(Base):
         assert float(x.sum()) < 8 if not x.is_meta else True
         x.mul_(100)
         return self.fc(x)
+
+
+@case("a dataclass whose tensor is taken out", lambda: _Batch(torch.rand(2, 4)))
+class _Takes(Base):
+    def forward(self, batch: _Batch) -> torch.Tensor:
+        taken, batch.x = batch.x, None
+        return self.fc(taken)
+
+
+# --- more that a forward may write --------------------------------------------------------------
+
+
+@case("attributes of tensors and functions, a queue, a buffer that grows")
+class _Marks(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: queue.Queue[int] = queue.Queue()
+        self.register_buffer("history", torch.zeros(0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.fc.weight.uses = getattr(self.fc.weight, "uses", 0) + 1
+        type(self).forward.last = x
+        self.waiting.put(1)
+        self.history.resize_(self.history.numel() + 1).fill_(1)
+        return self.fc(x)
+
+
+_context: contextvars.ContextVar[torch.Tensor | None] = contextvars.ContextVar("table")
+
+
+@case("a context variable, an optimizer inside, an average of the weights")
+class _Trains(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizer = torch.optim.Adam(self.fc.parameters())
+        self.average = [one.detach().clone() for one in self.fc.parameters()]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if _context.get(None) is None:
+            _context.set(torch.ones(4, device=x.device))
+        with torch.enable_grad():
+            self.optimizer.zero_grad()
+            self.fc(x.detach()).sum().backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            for average, one in zip(self.average, self.fc.parameters(), strict=True):
+                average.lerp_(one, 0.1)
+        return self.fc(x) * _context.get()
 
 
 # --- what libraries do ------------------------------------------------------------------------
