@@ -174,13 +174,14 @@ class FunctionTimer:
         module = self._running[-1]
         if module not in self._with_rows:
             return function(*args, **kwargs)
-        came_in = shapes_of((args, kwargs))
+        tally = self._tallies.get((module, name))
+        came_in = shapes_of((args, kwargs)) if tally is None else ()
         start = self._mark()
         output = function(*args, **kwargs)
         end = self._mark()
         # Questions (size, dim, is_cuda) are asked through the same door; they give no tensor.
         if name == "setitem" or has_tensor(output):
-            tally = self._tallies.get((module, name))
+            tally = tally or self._tallies.get((module, name))
             if tally is None:
                 tally = self._tallies[module, name] = _Tally(
                     self._next_order(), came_in, shapes_of((output,)), []

@@ -65,12 +65,23 @@ class Overlay:
 
     def cover(self, values: Mapping[str, object]) -> None:
         """Put other values over attributes."""
-        if not self._over:
-            self._put(self._ways)
-        self._put(values)
+        if self._over:
+            self._put(values)
+            return
+        # The usual case, in one go: a model can have tens of thousands of modules.
+        attributes = self._module.__dict__
+        both = {**self._ways, **values}
+        self._beneath = {name: attributes.get(name, _MISSING) for name in both}
+        self._over = {name: [value] for name, value in both.items()}
+        attributes.update(both)
 
     def uncover(self, values: Mapping[str, object]) -> None:
         """Take away what `cover` put there."""
+        if self._lies_alone(values):
+            self._take_all()
+            if self._open:
+                self._clear_from_copies(values)
+            return
         self._take(values)
         if len(self._over) == len(self._ways):
             self._take(self._ways)
@@ -78,6 +89,25 @@ class Overlay:
             self._beneath.clear()
             if self._open:
                 self._clear_from_copies(values)
+
+    def _lies_alone(self, values: Mapping[str, object]) -> bool:
+        """Whether these, and the ways to copy, are all that lies over the module."""
+        if len(self._over) != len(self._ways) + len(values):
+            return False
+        for name, value in values.items():
+            over = self._over.get(name)
+            if over is None or len(over) != 1 or over[0] is not value:
+                return False
+        return True
+
+    def _take_all(self) -> None:
+        """As `_take`, of an overlay that nobody else has a part in."""
+        attributes = self._module.__dict__
+        for name, over in self._over.items():
+            if attributes.get(name, _MISSING) is over[0]:
+                _write(attributes, name, self._beneath[name])
+        self._over.clear()
+        self._beneath.clear()
 
     def _put(self, values: Mapping[str, object]) -> None:
         attributes = self._module.__dict__
