@@ -130,20 +130,20 @@ def find_blocks(model: nn.Module) -> BlockView:
     tree = _Tree(model)
     blocks: list[str] = []
     opened: list[str] = []
-    seen: set[nn.Module] = set()
+    seen: set[int] = set()
 
     def visit(module: nn.Module, path: str, *, is_open: bool, alone: bool) -> None:
         if not is_open:
             blocks.append(path)
-            seen.update(modules(module))
+            seen.update(map(id, modules(module)))
             return
-        seen.add(module)
+        seen.add(id(module))
         opened.append(path)
         inside = list(named_children(module))
         # A wrapper around the whole network must not make the view a single row.
         alone = alone and len(inside) == 1
         for name, child in inside:
-            if child not in seen:
+            if id(child) not in seen:
                 open_child = tree.opens(child) or (alone and tree.can_open(child))
                 child_path = join(path, name)
                 visit(child, child_path, is_open=open_child, alone=alone)
@@ -159,7 +159,7 @@ class _Tree:
         self._root = model
         self._layers = self._count_layers(model)
         self._unit_types = self._find_unit_types()
-        self._with_unit: dict[nn.Module, bool] = {}
+        self._with_unit: dict[int, bool] = {}
 
     def opens(self, module: nn.Module) -> bool:
         """Whether a module reached from an opened one is opened itself."""
@@ -183,16 +183,16 @@ class _Tree:
 
     def _holds_unit(self, module: nn.Module) -> bool:
         """Whether a unit lies in ``module``, and not inside a named block there."""
-        if module not in self._with_unit:
-            self._with_unit[module] = any(
+        if id(module) not in self._with_unit:
+            self._with_unit[id(module)] = any(
                 self._is_unit(child) or (self.can_open(child) and self._holds_unit(child))
                 for child in children(module)
             )
-        return self._with_unit[module]
+        return self._with_unit[id(module)]
 
     def _holds_long_chain(self, module: nn.Module) -> bool:
         """Whether ``module`` is, or holds outside units, a plain Sequential of many layers."""
-        if type(module) is nn.Sequential and self._layers[module] >= OPEN_FROM_LAYERS:
+        if type(module) is nn.Sequential and self._layers[id(module)] >= OPEN_FROM_LAYERS:
             return True
         return any(
             self.can_open(child) and not self._is_unit(child) and self._holds_long_chain(child)
@@ -202,12 +202,12 @@ class _Tree:
     def _is_unit(self, module: nn.Module) -> bool:
         return type(module) in self._unit_types
 
-    def _count_layers(self, model: nn.Module) -> dict[nn.Module, int]:
+    def _count_layers(self, model: nn.Module) -> dict[int, int]:
         """Layers with weights in each module, itself included; attention counts as one layer."""
-        layers: dict[nn.Module, int] = {}
+        layers: dict[int, int] = {}
         for module in submodules_first(model):
-            inner = sum(layers.get(child, 0) for child in children(module))
-            layers[module] = 1 if _has_weights(module) else inner
+            inner = sum(layers.get(id(child), 0) for child in children(module))
+            layers[id(module)] = 1 if _has_weights(module) else inner
         return layers
 
     def _find_unit_types(self) -> frozenset[type[nn.Module]]:
@@ -227,7 +227,7 @@ class _Tree:
                 if in_chain and count > 1:
                     neighbours.add(kind)
             for child in composites:
-                layers[type(child)] = max(layers[type(child)], self._layers[child])
+                layers[type(child)] = max(layers[type(child)], self._layers[id(child)])
             pending.extend(child for child in composites if self.can_open(child))
         named = {kind for kind, count in in_line.items() if count > 1 and _names_block(kind)}
         large = {kind for kind in neighbours if layers[kind] >= LARGE_UNIT_LAYERS}
@@ -237,7 +237,7 @@ class _Tree:
     def _types_inside(self, kinds: set[type[nn.Module]]) -> set[type[nn.Module]]:
         """The classes of all modules that lie in an instance of one of ``kinds``."""
         outer = (module for module in modules(self._root) if type(module) in kinds)
-        return {type(inner) for module in outer for inner in modules(module) if inner != module}
+        return {type(inner) for module in outer for inner in modules(module) if inner is not module}
 
 
 def _has_children(module: nn.Module) -> bool:

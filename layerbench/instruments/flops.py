@@ -229,6 +229,8 @@ _FREE_BEGINNINGS = (
     "zero",
 )
 _FREE_IN_ATEN = """
+_efficientzerotensor _prelu_kernel bartlett_window blackman_window hamming_window hann_window
+kaiser_window prelu
 _assert_async _assert_scalar _assert_tensor_metadata _coalesce _coalesced _conj
 _convert_indices_from_coo_to_csr _convert_indices_from_csr_to_coo
 _cudnn_init_dropout_state _embedding_bag _empty_affine_quantized
@@ -262,9 +264,8 @@ to to_dense to_mkldnn to_padded_tensor to_sparse topk trace transpose_copy tril
 tril_indices triu triu_indices unfold_copy uniform unsafe_split unsqueeze_copy values var
 var_mean view_copy where
 """.split()  # noqa: SIM905 - a name a line would bury what matters
-_FREE_NAMESPACES = frozenset({"prim", "profiler", "rngprims"})
+_FREE_NAMESPACES = frozenset({"prim", "prims", "profiler", "rngprims"})
 _FREE = {
-    "prims": frozenset({"convert_element_type", "iota"}),
     "torchvision": frozenset({"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"}),
     "aten": frozenset(_FREE_IN_ATEN),
 }

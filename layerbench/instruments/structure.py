@@ -295,10 +295,18 @@ def _called_directly() -> bool:
     return frame is None or frame.f_code not in _CALLS
 
 
+_IN_SCRIPT = "The following operation failed in the TorchScript interpreter"
+_LONG = 240
+
+
 def first_line(error: BaseException) -> str:
-    """An error's message on one line, without the stack that some of torch's messages carry."""
+    """What an error says on one line, without the stack or the advice that torch's carry."""
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].strip()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines[0].startswith(_IN_SCRIPT):
+        # What went wrong stands at the end, after the interpreter's own stack.
+        lines = lines[-1:]
+    return lines[0] if len(lines[0]) <= _LONG else f"{lines[0].partition('. ')[0][:_LONG]}"
 
 
 def modules_at(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:

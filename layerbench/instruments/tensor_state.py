@@ -149,12 +149,14 @@ class _Standing:
 
 
 def _same_place(tensor: torch.Tensor, data: torch.Tensor) -> bool:
-    if tensor.layout != data.layout or tensor.shape != data.shape or tensor.dtype != data.dtype:
+    if tensor.layout != data.layout or tensor.dtype != data.dtype or tensor.device != data.device:
         return False
-    if tensor.device != data.device:
-        return False
-    if tensor.layout is torch.strided and (
-        tensor.stride() != data.stride() or tensor.storage_offset() != data.storage_offset()
+    if tensor.is_nested or data.is_nested:  # whose rows have shapes, but they have none
+        if not (tensor.is_nested and data.is_nested):
+            return False
+    elif tensor.shape != data.shape or (
+        tensor.layout is torch.strided
+        and (tensor.stride() != data.stride() or tensor.storage_offset() != data.storage_offset())
     ):
         return False
     return [*map(_identity, _storages_of(tensor))] == [*map(_identity, _storages_of(data))]

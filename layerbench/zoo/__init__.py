@@ -134,7 +134,7 @@ def resolve(
         model=model,
         input=spec.name,
         shape=spec.shape,
-        batch=spec.shape[0],
+        batch=spec.shape[0] if spec.shape else 1,
         dtype=dtype or _own_formats(brought, with_inputs=usual),
         memory_format=memory_format,
         mode=mode,

@@ -63,8 +63,9 @@ def with_inputs(
     inputs.check_batch(batch)
     args, kwargs = call_arguments(given)
     built = Built(module, args, kwargs)
-    if batch is not None and _shape(built)[0] != batch:
-        raise BadInput(f"the inputs hold a batch of {_shape(built)[0]}, not of {batch}")
+    if batch is not None and _shape(built)[:1] != (batch,):
+        held = _shape(built)[:1] or ("nothing",)
+        raise BadInput(f"the inputs hold a batch of {held[0]}, not of {batch}")
     return made_ready(built)
 
 
@@ -79,7 +80,6 @@ def describe(
     """The workload of a module that was handed over: its class, and the shape of its input.
 
     Raises:
-        BadInput: the inputs hold no tensor with a batch dimension.
         UsageError: a dtype, mode or memory format that a workload cannot have.
     """
     from layerbench.zoo._formats import number_formats
@@ -87,9 +87,9 @@ def describe(
     shape = _shape(built)
     return checked_workload(
         model=_class_name(built.module),
-        input="x".join(map(str, shape)),
+        input="x".join(map(str, shape)) or "scalar",
         shape=shape,
-        batch=shape[0],
+        batch=shape[0] if shape else 1,
         dtype=number_formats(built.module, (built.args, built.kwargs)),
         memory_format=memory_format,
         mode=mode,
@@ -107,10 +107,8 @@ def _class_name(module: nn.Module) -> str:
 
 
 def _shape(built: Built) -> tuple[int, ...]:
-    shape = first_shape((built.args, built.kwargs))
-    if shape is None:
-        raise BadInput("the inputs hold no tensor with a batch dimension")
-    return shape
+    """Of the first input with a batch; empty where no input has one."""
+    return first_shape((built.args, built.kwargs)) or ()
 
 
 def not_a_module(value: object) -> str:

@@ -87,19 +87,18 @@ def own_input(model: str, brought: Built, batch: int | None) -> InputSpec:
     """The shape of the inputs that a user's callable returned.
 
     Raises:
-        BadInput: there are none, none has a batch, or another one than is asked for.
+        BadInput: there are none, or with another batch than is asked for.
     """
     if not brought.args and not brought.kwargs:
         raise BadInput(
             f"{model} returned a module without inputs: name an input, "
             "such as --input 1x3x224x224, or return (module, inputs)"
         )
-    shape = first_shape((brought.args, brought.kwargs))
-    if shape is None:
-        raise BadInput(f"{model} returned inputs without a tensor that has a batch dimension")
-    if batch is not None and shape[0] != batch:
+    shape = first_shape((brought.args, brought.kwargs)) or ()
+    if batch is not None and shape[:1] != (batch,):
+        held = shape[0] if shape else "nothing"
         raise BadInput(
-            f"{model} returned inputs with a batch of {shape[0]}, and the batch asked for "
+            f"{model} returned inputs with a batch of {held}, and the batch asked for "
             f"is {batch}: leave --batch out, or name an input"
         )
     return InputSpec(inputs.OWN, shape)

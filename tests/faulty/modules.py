@@ -218,3 +218,27 @@ def _() -> Built:
 class _Distributes(_Typed):
     def forward(self, x: torch.Tensor) -> torch.distributions.Distribution:
         return torch.distributions.Categorical(logits=self.fc(x), validate_args=False)
+
+
+class _Equal(nn.Module):
+    """Equal to any other of its kind, and so without a hash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(4, 4)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Equal)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        return 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part(x)
+
+
+@case("modules that are equal, empty and without a hash", 40, 128)
+def _() -> Built:
+    return nn.Sequential(_Equal(), _Equal()), (torch.rand(2, 4),)

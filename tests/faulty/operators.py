@@ -128,3 +128,34 @@ CASES = [
         trains=False,
     ),
 ]  # fmt: skip
+
+CASES += [
+    Case("an input without dimensions", lambda: (nn.ReLU(), (torch.tensor(1.0),)), 0, 0, False),
+    Case("a nested tensor as input", lambda: (nn.Linear(4, 4), (_nested(),)), 20, 160, False),
+    Case("a matrix product of the user's own", lambda: (_Own(), (torch.rand(2, 4),)), 16, 64),
+]
+
+
+def _nested() -> torch.Tensor:
+    return torch.nested.nested_tensor([torch.rand(3, 4), torch.rand(2, 4)])
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, w)
+        return x @ w
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        x, w = ctx.saved_tensors
+        return grad @ w.t(), x.t() @ grad
+
+
+class _Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.rand(4, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return _Product.apply(x, self.w)
