@@ -203,8 +203,8 @@ def _move(sides: list[_Side], number: int) -> None:
 
     Which moves first alternates: the second may get what the first has left.
     """
-    with torch.no_grad():
-        for side in sides if number % 2 else reversed(sides):
+    for side in sides if number % 2 else reversed(sides):
+        with memory_explained(side.task.device), torch.no_grad():
             move(side.session.built.module)
     for side in sides:
         with side.turn():

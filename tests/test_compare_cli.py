@@ -88,9 +88,9 @@ def damaged(kind: str) -> str:
         content["schema_version"] = 99
     elif kind == "whole.median":
         content["whole"]["median"] = "fast"
-    elif kind == "layers.1.inclusive: Value error, min, p5":
+    elif kind == "layers.1.inclusive: min, p5":
         content["layers"][1]["inclusive"]["p25"] = 1.0
-    elif kind == "layers.2.self: Value error, the mean":
+    elif kind == "layers.2.self: the mean":
         content["layers"][2]["self"]["mean"] = -1.0
     elif kind == "whole.std":
         content["whole"]["std"] = float("nan")
@@ -108,8 +108,8 @@ def damaged(kind: str) -> str:
         "not JSON",
         "schema_version 99",
         "whole.median",
-        "layers.1.inclusive: Value error, min, p5",
-        "layers.2.self: Value error, the mean",
+        "layers.1.inclusive: min, p5",
+        "layers.2.self: the mean",
         "whole.std",
         "no layerbench record",
         "not a profile",
