@@ -53,7 +53,7 @@ from layerbench.tracing import check_optimizer
 from layerbench.training.forecast import Extent, forecast
 from layerbench.training.phases import recipe_for
 from layerbench.training.run import Trained, Where, run_training
-from layerbench.units import parse_bytes
+from layerbench.units import check_bytes, parse_bytes
 from layerbench.weighing import weigh
 from layerbench.workload import DType, Granularity, MemoryFormat, Mode, Plan, Workload
 from layerbench.zoo import Built
@@ -297,6 +297,7 @@ def estimate_memory(
     """
     check_device(device)
     chosen = _optimizer(training, optimizer)
+    size = None if gpu_memory is None else _bytes(gpu_memory)
     workload, subject = _what_runs(
         model,
         input,
@@ -308,10 +309,9 @@ def estimate_memory(
         weights=weights,
     )
     estimate = predict(workload, optimizer=chosen, subject=subject)
-    if gpu_memory is None:
+    if size is None:
         return estimate
-    size = parse_bytes(gpu_memory) if isinstance(gpu_memory, str) else gpu_memory
-    return with_fit(estimate, _count("gpu_memory", size, 1), progress=progress)
+    return with_fit(estimate, size, progress=progress)
 
 
 def train(
@@ -505,6 +505,13 @@ def sweep(
         progress=progress,
         so_far=so_far,
     )
+
+
+def _bytes(size: int | str) -> int:
+    if isinstance(size, str):
+        return parse_bytes(size)
+    check_bytes(size, size)
+    return size
 
 
 def _threads(threads: int | None) -> int | None:

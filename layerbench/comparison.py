@@ -89,6 +89,7 @@ def compare(
     *,
     names: tuple[str, str] = ("baseline", "contender"),
     threshold: float = THRESHOLD,
+    same_model: bool = False,
 ) -> Comparison:
     """Compare two profiles that were measured one after the other.
 
@@ -96,28 +97,44 @@ def compare(
         baseline, contender: of the same model and input; everything else may differ.
         names: what to call them, such as their files.
         threshold: see `Comparison`.
+        same_model: whether the two are versions of one model, whatever they are called.
 
     Raises:
         ComparisonError: another model or input.
     """
-    check_comparable(baseline, contender, names)
+    check_comparable(baseline, contender, names, same_model=same_model)
     return judge(
         baseline, contender, of_records(baseline, contender), names=names, threshold=threshold
     )
 
 
-def check_comparable(baseline: Profile, contender: Profile, names: tuple[str, str]) -> None:
+def check_comparable(
+    baseline: Profile,
+    contender: Profile,
+    names: tuple[str, str],
+    *,
+    same_model: bool = False,
+) -> None:
     """Refuse two measurements that are not of the same work.
+
+    Args:
+        baseline, contender, names, same_model: as for `compare`.
 
     Raises:
         ComparisonError: says which files, and what each measured.
     """
+    same_input = baseline.workload.shape == contender.workload.shape
+    if same_model and same_input:
+        return
     works = [f"{one.workload.model} on {_shape(one.workload)}" for one in (baseline, contender)]
     if works[0] != works[1]:
         raise ComparisonError(
             f"{names[0]} measured {works[0]} and {names[1]} {works[1]}: only measurements of the "
-            "same model and input can be compared"
+            f"same model and input can be compared{_IF_VERSIONS if same_input else ''}"
         )
+
+
+_IF_VERSIONS = "; versions of one model under two names, with --same-model (same_model=True)"
 
 
 def check_same_input(baseline: Workload, contender: Workload, names: tuple[str, str]) -> None:

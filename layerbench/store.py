@@ -436,6 +436,38 @@ def place(
     return out / "_".join(parts)
 
 
+def apart(path: Path, record: Structure | MemoryReport | MemoryEstimate) -> Path:
+    """The path from `place`, or one beside it where a report of another kind lies already.
+
+    A structure and a measured memory of one workload would else have one name.
+    """
+    ours = record.record == "structure"
+    for ending in _SAY_THEIR_KIND:
+        kind = _kind_of(path.with_name(f"{path.name}{ending}"))
+        if kind is not None and (kind == "structure") != ours:
+            return path.with_name(f"{path.name}_{'structure' if ours else 'memory'}")
+    return path
+
+
+_SAY_THEIR_KIND = (".json", ".txt", ".md", ".csv")
+# Of a record, or at the end of a title.
+_KIND = re.compile(r'(?:"record": ?"|: )(structure|memory)\b')
+
+
+def _kind_of(file: Path) -> str | None:
+    """``structure`` or ``memory``; ``None`` where there is no file, or one of something else."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as text:
+            start = text.read(4096)
+    except OSError:
+        return None
+    if file.suffix == ".csv":
+        header = start.partition("\n")[0].split(",")
+        return "structure" if "flops" in header else "memory" if "allocated" in header else None
+    match = _KIND.search(start)
+    return None if match is None else match[1]
+
+
 def work_name(workload: Workload) -> str:
     """A workload as a file name: model, input, and every choice that is not the default."""
     return "_".join([model_name(workload.model), _input_name(workload), *_variants(workload)])

@@ -21,6 +21,9 @@ LEAST_DIGITS = 2
 # Beyond six digits a reader compares digits, not figures.
 MOST_DIGITS = 6
 
+# A number of bytes below this was meant to have a unit.
+FEWEST_BYTES = 2**20
+
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 # Shorter times are told in seconds with decimals.
 SHORT_S = 120.0
@@ -169,7 +172,7 @@ def parse_bytes(text: str) -> int:
     """Bytes from ``24GiB``, ``512 MiB``, ``16GB`` (10**9) or a bare number of bytes.
 
     Raises:
-        UsageError: anything else, also 0.
+        UsageError: anything else, also 0; a bare number too small to be meant as bytes.
     """
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?i?b?)\s*", text.lower(), flags=re.ASCII)
     sizes = {"": 1, "b": 1}
@@ -177,9 +180,21 @@ def parse_bytes(text: str) -> int:
         sizes |= {f"{prefix}ib": 2 ** (10 * power), f"{prefix}i": 2 ** (10 * power)}
         sizes |= {f"{prefix}b": 10 ** (3 * power), prefix: 2 ** (10 * power)}
     value = float(match[1]) * sizes.get(match[2], 0) if match else 0.0
+    if match is not None and not match[2]:
+        check_bytes(text, value)
     if not 1 <= value < 2**63:
         raise UsageError(f"cannot read {text!r} as a size: write 24GiB, 512MiB or 16GB")
     return int(value)
+
+
+def check_bytes(said: object, value: float) -> None:
+    """Refuse a number without a unit that nobody means as the bytes of a memory.
+
+    Raises:
+        UsageError: it is below `FEWEST_BYTES`.
+    """
+    if value < FEWEST_BYTES:
+        raise UsageError(f"{said} is a number of bytes without its unit: did you mean {said}GiB?")
 
 
 def _in_unit(value: float, half_width: float | None, unit: str) -> str:

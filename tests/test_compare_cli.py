@@ -136,8 +136,11 @@ def test_different_work_has_status_2(layerbench, saved):
     assert status == 2
     assert err == (
         f"error: {one} measured tiny on 2x3x32x32 and {two} resnet18 on 2x3x32x32: only "
-        "measurements of the same model and input can be compared\n"
+        "measurements of the same model and input can be compared; versions of one model under two "
+        "names, with --same-model (same_model=True)\n"
     )
+    status, out, _ = layerbench("compare", one, two, "--same-model")
+    assert (status, one in out) == (0, True)
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,39 @@ def test_bad_input_is_one_line_and_status_2(mem, arguments, says, tmp_path):
     assert len(complaint.strip().splitlines()) == 1
     assert printed == ""
     assert not any(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize("ending", ["json", "txt", "md", "csv"])
+def test_a_structure_and_a_memory_report_of_one_model_lie_side_by_side(mem, tmp_path, ending):
+    ask = ("--out", str(tmp_path), "--format", ending)
+    places = [mem(*ask)[1], mem("--struct", *ask)[1], mem(*ask)[1], mem("--struct", *ask)[1]]
+    assert [Path(place.strip()).name for place in places] == [
+        f"{STEM}.{ending}",
+        f"{STEM}_structure.{ending}",
+    ] * 2
+
+
+@pytest.mark.parametrize("size", ["24", "0.5", "1000000"])
+def test_a_size_without_its_unit_is_asked_for(mem, size):
+    status, _, err = mem("--gpu-memory", size)
+    assert (status, f"did you mean {size}GiB?" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("my_model.py", "my_model.py:callable"),
+        ("r18.pt", "r18.pt holds weights and no code"),
+        ("dir/net.safetensors", "net.safetensors holds weights and no code"),
+        ("package.module", "package.module:callable"),
+        ("./dir/net", "path/to/file.py:callable"),
+    ],
+)
+def test_what_to_write_for_a_file(mem, model, says):
+    status, _, err = mem("--model", model)
+    assert (status, says in err) == (2, True)
+
+
+def test_what_to_write_for_weights_of_ones_own(mem):
+    status, _, err = mem("--model", "resnet18", "--weights", "x.pth")
+    assert (status, "path/to/file.py:callable" in err) == (2, True)

@@ -25,6 +25,13 @@ def command(
     threshold: Annotated[
         str, typer.Option(metavar="PERCENT", help="Changes up to this are the same.")
     ] = "5%",
+    same_model: Annotated[
+        bool,
+        typer.Option(
+            "--same-model",
+            help="The two are versions of one model, though they go by different names.",
+        ),
+    ] = False,
     live: Annotated[
         bool,
         typer.Option(
@@ -79,7 +86,9 @@ def command(
     share = parse_percent(threshold)
     names = _options.checked_formats(formats, out)
     if not live:
-        found = _of_files(Path(baseline), Path(contender), share, strict=strict)
+        found = _of_files(
+            Path(baseline), Path(contender), share, strict=strict, same_model=same_model
+        )
     else:
         _options.at_least("--iterations", iterations, FEWEST_ROUNDS)
         _options.at_least("--warmup", warmup, 0)
@@ -102,7 +111,12 @@ def say(comparison: Comparison, formats: list[str], out: Path | None) -> int:
 
 
 def _of_files(
-    baseline: Path, contender: Path, threshold: float, *, strict: bool = False
+    baseline: Path,
+    contender: Path,
+    threshold: float,
+    *,
+    strict: bool = False,
+    same_model: bool = False,
 ) -> Comparison:
     from layerbench.comparison import compare
     from layerbench.errors import ComparisonError, UsageError
@@ -116,6 +130,7 @@ def _of_files(
         read(contender),
         names=(str(baseline), str(contender)),
         threshold=threshold,
+        same_model=same_model,
     )
     if strict and found.void:
         raise ComparisonError(f"--strict: {found.void}")

@@ -20,7 +20,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Says what the options below do not; one table, [training].",
+            help="Says what the options below do not, before defaults; one table, [training].",
             show_default=".config/config.toml, if it is there",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -158,7 +158,7 @@ def command(
         str | None,
         typer.Option(
             help="auto, cpu, cuda, cuda:1, xpu, mps.",
-            show_default="auto",
+            show_default="what the configuration says, else auto",
             rich_help_panel=_options.PLAN,
         ),
     ] = None,

@@ -156,10 +156,11 @@ def command(
         for name in names:
             _options.say(reporters.render(name, down_to(record, depth)))
         return
+    place = store.apart(store.place(record, out), record)
     for name in names:
         # JSON is there to compute with, so it is whole.
         shown_record = record if name == "json" else down_to(record, depth)
-        path = store.place(record, out).with_suffix(reporters.suffix(name))
+        path = place.with_suffix(reporters.suffix(name))
         store.write_text(path, reporters.render(name, shown_record))
         typer.echo(str(path))
 

@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 _MOST_CLOSE_MATCHES = 3
+_WEIGHTS = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".onnx", ".pkl", ".safetensors", ".tar")
 
 # One word for a family's usual member.
 SHORTHANDS = {
@@ -219,7 +220,7 @@ def _checked_family(model: str, weights: str | None) -> Family:
     try:
         family.check(model, weights)
     except UnknownModel as error:
-        raise UnknownModel(f"{error}{_close_matches(model)}") from None
+        raise UnknownModel(f"{error}{_advice(model) or _close_matches(model)}") from None
     return family
 
 
@@ -237,6 +238,26 @@ def _names(family: Family) -> list[str]:
         return family.names()
     except LayerbenchError:
         return []
+
+
+def _advice(model: str) -> str:
+    """What to write in the place of a file, or of a module without its callable."""
+    name = model.rpartition("/")[2]
+    if name.endswith(_WEIGHTS):
+        return (
+            f"; {name} holds weights and no code: name a function that builds the model and loads "
+            "them, path/to/file.py:callable"
+        )
+    if name.endswith(".py"):
+        return (
+            f"; name the function in it that returns the model, or the model and its inputs: "
+            f"{model}:callable"
+        )
+    if "/" in model or "\\" in model:
+        return "; a model of your own is path/to/file.py:callable"
+    if "." in model:
+        return f"; a callable of a package of yours is {model}:callable"
+    return ""
 
 
 def _close_matches(model: str) -> str:

@@ -40,7 +40,10 @@ class Timm:
         try:
             timm.get_pretrained_cfg(name)
         except RuntimeError as error:
-            raise UsageError(f"{model}: {one_line(error)}") from None
+            raise UsageError(
+                f"{model}: {one_line(error)}; weights of your own are loaded by a function that "
+                "returns the model, path/to/file.py:callable"
+            ) from None
 
     def has_weights(self, model: str) -> bool:
         """Whether timm's configuration of the model says where its weights are."""

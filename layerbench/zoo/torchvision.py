@@ -251,7 +251,10 @@ def _check_weights(model: str, weights: str) -> None:
     # A quantized model's builder takes the float model's weights, listed under another name.
     if name not in enum.__members__ and not model.startswith("quantized_"):
         known = ", ".join(["DEFAULT", *(member.name for member in enum)])
-        raise UsageError(f"{model} has no weights {weights!r}; torchvision has {known}")
+        raise UsageError(
+            f"{model} has no weights {weights!r}; torchvision has {known}; weights of your own are "
+            "loaded by a function that returns the model, path/to/file.py:callable"
+        )
 
 
 def _one_tensor(_module: nn.Module, workload: Workload) -> tuple[Any, ...]:

@@ -170,7 +170,9 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
                 raise ModelImportError(f"cannot import {model}: no file {place}") from None
             raise ModelImportError(f"cannot import {model}: {one_line(error)}") from error
         except (Exception, SystemExit) as error:
-            raise ModelImportError(f"cannot import {model}: {one_line(error)}") from error
+            beside = Path(f"{place}.py")
+            hint = f"; did you mean {beside}:{name}?" if beside.is_file() else ""
+            raise ModelImportError(f"cannot import {model}: {one_line(error)}{hint}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             close = difflib.get_close_matches(part, dir(found), n=1)

@@ -288,6 +288,11 @@ def _(record: TrainingForecast) -> Document:
             ("Total", f"{known(record.total)} for {layout.plural(recipe.epochs, 'epoch')}"),
             ("An epoch", f"{known(record.epoch)} for {layout.plural(record.steps, 'step')}"),
             (
+                "Once",
+                f"{units.seconds(record.once_s)}, part of the total: what the first steps take "
+                "longer than later ones",
+            ),
+            (
                 "Model",
                 f"{recipe.model} ({record.model_type}), {units.count(record.parameters)} "
                 f"parameters, {height}x{width}, batch {recipe.batch}",
