@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from layerbench.tensors import shape_of
+
 ATOMS = (str, int, float, complex, bool, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
 
@@ -47,13 +49,11 @@ def _walk(roots: list[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _own(value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, torch.Tensor) and is_lazy(value):
-        yield "place", (value.device, value.dtype)
-    elif isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             yield "requires_grad", value.requires_grad
             yield "leaf", value.is_leaf
-            shape = "none" if is_lazy(value) else tuple(value.shape)
+            shape = "none" if is_lazy(value) else shape_of(value)
             yield "place", (value.device, value.dtype, shape, value.layout)
             yield "version", value._version
             yield "bits", _bits(value)

@@ -131,13 +131,22 @@ CASES = [
 
 CASES += [
     Case("an input without dimensions", lambda: (nn.ReLU(), (torch.tensor(1.0),)), 0, 0, False),
-    Case("a nested tensor as input", lambda: (nn.Linear(4, 4), (_nested(),)), 20, 160, False),
+    Case("a nested tensor as input", lambda: (_Pads(), (_nested(),)), 20, 160, False),
     Case("a matrix product of the user's own", lambda: (_Own(), (torch.rand(2, 4),)), 16, 64),
 ]
 
 
 def _nested() -> torch.Tensor:
     return torch.nested.nested_tensor([torch.rand(3, 4), torch.rand(2, 4)])
+
+
+class _Pads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x).to_padded_tensor(0.0)
 
 
 class _Product(torch.autograd.Function):
