@@ -1,6 +1,9 @@
 """Time a model, its blocks and its layers: ``python timer.py --help``."""
 
-from layerbench.cli import run
-
 if __name__ == "__main__":
-    run("timer")
+    try:
+        from layerbench.cli import run
+
+        run("timer")
+    except KeyboardInterrupt:  # while Python still loads what the command needs
+        raise SystemExit(130) from None

@@ -1,6 +1,9 @@
 """Train or fine-tune a classifier: ``python train.py --help``."""
 
-from layerbench.cli import run
-
 if __name__ == "__main__":
-    run("train")
+    try:
+        from layerbench.cli import run
+
+        run("train")
+    except KeyboardInterrupt:  # while Python still loads what the command needs
+        raise SystemExit(130) from None

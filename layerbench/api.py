@@ -15,7 +15,6 @@ from layerbench.anatomy import dissect
 from layerbench.assembly import assemble
 from layerbench.comparison import THRESHOLD, check_same_input, judge
 from layerbench.defaults import (
-    FUNCTION_ITERATIONS,
     MEASURED_ITERATIONS,
     MOST_PIXELS,
     TRAINING_ITERATIONS,
@@ -95,7 +94,7 @@ def profile(
     threads: int | None = None,
     warmup: int = WARMUP_ITERATIONS,
     iterations: int = MEASURED_ITERATIONS,
-    function_iterations: int = FUNCTION_ITERATIONS,
+    function_iterations: int | None = None,
     processes: int = 1,
     until: float | None = None,
     granularity: Granularity = "layers",
@@ -134,7 +133,7 @@ def profile(
     plan = Plan(
         warmup=_count("warmup", warmup, 0),
         iterations=_count("iterations", iterations, 1),
-        function_iterations=_count("function_iterations", function_iterations, 0),
+        **_function_iterations(function_iterations),
         processes=_count("processes", processes, 1),
         threads=_threads(threads),
         until=until,
@@ -534,11 +533,13 @@ def measure(
     ceilings: bool = False,
     strict: bool = False,
     progress: Progress | None = None,
+    keep_interrupted: bool = False,
 ) -> Measurement:
     """Measure a workload by a plan and make its record; the samples come with it.
 
     Args:
-        workload, plan, device, subject, strict, progress: as for `layerbench.runner.measure`.
+        workload, plan, device, subject, strict, progress, keep_interrupted: as for
+            `layerbench.runner.measure`.
         ceilings: measure the device's own too, once, after all rounds of all processes.
 
     Raises:
@@ -546,18 +547,31 @@ def measure(
     """
     if plan.processes == 1:
         run = runner.measure(
-            workload, plan, device, subject=subject, strict=strict, progress=progress
+            workload,
+            plan,
+            device,
+            subject=subject,
+            strict=strict,
+            progress=progress,
+            keep_interrupted=keep_interrupted,
         )
         runs = [run]
     elif subject is not None:
         raise UsageError(_NO_HANDING_OVER)
     else:
         name = str(device.torch_device)
-        runs = measure_in_processes(workload, plan, name, strict=strict, progress=progress)
+        runs = measure_in_processes(
+            workload,
+            plan,
+            name,
+            strict=strict,
+            progress=progress,
+            keep_interrupted=keep_interrupted,
+        )
     record = assemble(workload, plan, runs)
     if strict:
         _insist(record)
-    if ceilings:
+    if ceilings and record.stop != "interrupted":
         found = runner.ceilings(workload, plan, device)
         record = record.model_copy(update={"ceilings": found})
     return Measurement(record, tuple(runs))
@@ -744,6 +758,12 @@ def _insist(record: Profile) -> None:
         reasons.append(f"the whole model is {record.whole.verdict}: {missed}")
     if reasons:
         raise UntrustedError(f"--strict: {' '.join(reasons)}")
+
+
+def _function_iterations(count: int | None) -> dict[str, int]:
+    """Left to the plan where nobody says."""
+    name = "function_iterations"
+    return {} if count is None else {name: _count(name, count, 0)}
 
 
 def _count(name: str, value: int, least: int) -> int:

@@ -32,18 +32,21 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
     resampler = _resampler(arrays, samples.UNTOUCHED, workload.seed)
     host = _pooled(arrays, samples.HOST + samples.UNTOUCHED)
     medians = [float(np.median(run[samples.UNTOUCHED])) for run in arrays]
+    stop = _stop(runs)
+    partial = _partial(plan, runs) if stop == "interrupted" else ""
+    whole = believed(
+        _summary(_pooled(arrays, samples.UNTOUCHED), resampler), samples.waits_of(arrays)
+    )
     return Profile(
         workload=workload,
         plan=plan,
-        environment=_environment(runs),
+        environment=_environment(runs, partial),
         model_type=facts.model_type,
         parameters=facts.parameters,
-        whole=believed(
-            _summary(_pooled(arrays, samples.UNTOUCHED), resampler), samples.waits_of(arrays)
-        ),
+        whole=_not_stable(whole, "interrupted") if partial else whole,
         whole_host=None if host is None else _summary(host, resampler),
         process_medians=tuple(_seconds(median) for median in medians),
-        stop=_stop(runs),
+        stop=stop,
         layers=layer_rows(facts.modules, _functions_of(runs), arrays, workload.seed),
         reconciliation=_reconciliation(runs, arrays, resampler),
         absent=facts.absent,
@@ -56,8 +59,20 @@ def believed(summary: Summary, waits: Waits | None) -> Summary:
     missed = contention.missed(waits)
     if not missed:
         return summary
+    return _not_stable(summary, missed)
+
+
+def _not_stable(summary: Summary, missed: str) -> Summary:
     verdict = "noisy" if summary.verdict == "stable" else summary.verdict
     return summary.model_copy(update={"verdict": verdict, "missed": (*summary.missed, missed)})
+
+
+def _partial(plan: Plan, runs: Sequence[Run]) -> str:
+    """What a reader of an interrupted measurement must know first."""
+    rounds = len(runs[-1].arrays[samples.UNTOUCHED])
+    where = f" in process {len(runs)} of {plan.processes}" if plan.processes > 1 else ""
+    after = f"Interrupted after {rounds} of {plan.iterations} iterations{where}"
+    return f"{after}: this record is partial."
 
 
 def _functions_of(runs: Sequence[Run]) -> Sequence[RowFacts]:
@@ -248,7 +263,7 @@ def _seconds(nanoseconds: float) -> float:
     return round(nanoseconds * NANOSECOND, 10)
 
 
-def _environment(runs: Sequence[Run]) -> Environment:
+def _environment(runs: Sequence[Run], partial: str) -> Environment:
     """The first process's surroundings, the last one's end, the worst of what disturbed any."""
     all_of_them = [run.facts.environment for run in runs]
     first, last = all_of_them[0], all_of_them[-1]
@@ -263,7 +278,10 @@ def _environment(runs: Sequence[Run]) -> Environment:
     together = first.model_copy(
         update={"finished": last.finished, "machine": machine, "warnings": tuple(warnings)}
     )
-    return together.with_waits(samples.waits_of([run.arrays for run in runs]))
+    waited = together.with_waits(samples.waits_of([run.arrays for run in runs]))
+    if not partial:
+        return waited
+    return waited.model_copy(update={"warnings": (partial, *waited.warnings)})
 
 
 def _worst(fractions: Iterable[float | None]) -> float | None:
@@ -273,6 +291,8 @@ def _worst(fractions: Iterable[float | None]) -> float | None:
 def _stop(runs: Sequence[Run]) -> StopReason:
     """The least satisfied of the processes' reasons."""
     reasons = {run.facts.stop for run in runs}
+    if "interrupted" in reasons:
+        return "interrupted"
     return "cap" if "cap" in reasons else runs[0].facts.stop
 
 

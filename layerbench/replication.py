@@ -1,7 +1,8 @@
 """Measure in fresh processes: what differs between processes is the larger part of the noise.
 
-Each worker is ``python -m layerbench.replication FOLDER``: it reads ``request.json`` there and
-leaves a folder for each run, or ``error.json``.
+Each worker is ``python -m layerbench.replication DESCRIPTOR``: it reads a request from standard
+input, which stays open for as long as its parent lives, and writes its runs, or an error, into the
+file of that descriptor. The file has no name, so that nothing is left of it however both end.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zipfile
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from pydantic import Field
 
@@ -20,9 +24,15 @@ from layerbench.environment import command_line
 from layerbench.errors import LayerbenchError, WorkerError
 from layerbench.interleaved import Task, measure_pair
 from layerbench.origins import explained
+from layerbench.orphans import end_with_input, end_with_parent
 from layerbench.progress import Progress, Silent
 from layerbench.samples import Run
 from layerbench.workload import Frozen, Plan, Workload
+
+ERROR = "error.json"
+INTERRUPTED = 130
+# An interrupted worker adds up what it has; one whose work is not wanted just ends.
+TO_SAY_S, TO_END_S = 30.0, 5.0
 
 
 class Job(Frozen):
@@ -37,12 +47,16 @@ class Request(Frozen):
     """What a worker is asked to measure: one job, or two in turn.
 
     Attributes:
+        keep_interrupted: give the rounds so far where somebody interrupts; for one job alone.
         number: of the worker; every second one builds the second job's model first.
+        parent: the process that asks.
     """
 
     jobs: tuple[Job, ...] = Field(min_length=1, max_length=2)
     strict: bool
+    keep_interrupted: bool = False
     number: int = 0
+    parent: int | None = None
 
 
 class Failure(Frozen):
@@ -59,16 +73,23 @@ def measure_in_processes(
     *,
     progress: Progress | None = None,
     strict: bool = False,
+    keep_interrupted: bool = False,
 ) -> list[Run]:
     """Measure the workload in ``plan.processes`` fresh processes, one after the other.
+
+    Args:
+        workload, plan, device, progress, strict: as for `layerbench.runner.measure`.
+        keep_interrupted: on an interrupt, end with the runs so far; the last one says that it was
+            interrupted.
 
     Raises:
         LayerbenchError: what a worker raised.
         WorkerError: a worker ended without saying why, for instance killed for its memory.
+        KeyboardInterrupt: where there is nothing to keep, or it is not wanted.
     """
     job = Job(workload=workload, plan=plan, device=device)
-    found = _in_workers(Request(jobs=(job,), strict=strict), plan.processes, progress)
-    return [runs[0] for runs in found]
+    request = Request(jobs=(job,), strict=strict, keep_interrupted=keep_interrupted)
+    return [runs[0] for runs in _in_workers(request, plan.processes, progress)]
 
 
 def measure_pair_in_processes(
@@ -92,32 +113,83 @@ def _in_workers(
     request: Request, processes: int, progress: Progress | None
 ) -> list[tuple[Run, ...]]:
     listener = progress or Silent()
-    found = []
+    found: list[tuple[Run, ...]] = []
     for number in range(processes):
         listener.step("processes", number, processes)
-        with tempfile.TemporaryDirectory(prefix="layerbench-") as folder:
-            numbered = request.model_copy(update={"number": number})
-            found.append(_measure_in_worker(numbered, Path(folder)))
+        numbered = request.model_copy(update={"number": number, "parent": os.getpid()})
+        try:
+            found.append(_measure_in_worker(numbered))
+        except KeyboardInterrupt:
+            if not (request.keep_interrupted and found):
+                raise
+            found[-1] = tuple(map(_interrupted, found[-1]))
+        if found[-1][0].facts.stop == "interrupted":
+            break
     return found
 
 
-def _measure_in_worker(request: Request, folder: Path) -> tuple[Run, ...]:
-    (folder / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
-    worker = subprocess.run(
-        [sys.executable, "-m", "layerbench.replication", str(folder)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=_environment(),
-    )
-    if (folder / "error.json").exists():
-        failure = Failure.model_validate_json((folder / "error.json").read_text(encoding="utf-8"))
+def _interrupted(run: Run) -> Run:
+    """The last of fewer processes than were to be."""
+    return Run(run.facts.model_copy(update={"stop": "interrupted"}), run.arrays)
+
+
+def _measure_in_worker(request: Request) -> tuple[Run, ...]:
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as said:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "layerbench.replication", str(answer.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            pass_fds=(answer.fileno(),),
+            env=_environment(),
+        )
+        interrupted = _wait(worker, request)
+        said.seek(0)
+        last = said.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+        return _answer(answer, worker.returncode, last, interrupted)
+
+
+def _wait(worker: subprocess.Popen[bytes], request: Request) -> bool:
+    """Hand the request over and wait for the worker's end; whether somebody interrupted it.
+
+    A worker that is interrupted is given time to say what it has; a second interrupt ends it.
+    """
+    assert worker.stdin is not None
+    try:
+        with suppress(BrokenPipeError):
+            worker.stdin.write(request.model_dump_json().encode() + b"\n")
+            worker.stdin.flush()
+        worker.wait()
+    except KeyboardInterrupt:
+        worker.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            worker.wait(TO_SAY_S if request.keep_interrupted else TO_END_S)
+        return True
+    finally:
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()
+        with suppress(BrokenPipeError):
+            worker.stdin.close()
+    return False
+
+
+def _answer(answer: IO[bytes], status: int, last: list[str], interrupted: bool) -> tuple[Run, ...]:
+    answer.seek(0)
+    try:
+        with zipfile.ZipFile(answer) as parts:
+            return _unpacked(parts)
+    except (zipfile.BadZipFile, EOFError) as error:
+        if interrupted or status == INTERRUPTED:
+            raise KeyboardInterrupt from None
+        raise WorkerError(_obituary(status, last)) from error
+
+
+def _unpacked(parts: zipfile.ZipFile) -> tuple[Run, ...]:
+    if ERROR in parts.namelist():
+        failure = Failure.model_validate_json(parts.read(ERROR))
         raise _error_class(failure.kind)(failure.message)
-    places = [folder / str(number) for number in range(len(request.jobs))]
-    if worker.returncode != 0 or not all((place / "facts.json").exists() for place in places):
-        raise WorkerError(_obituary(worker))
-    return tuple(_with_our_command(Run.load(place)) for place in places)
+    return tuple(map(_with_our_command, Run.unpacked(parts)))
 
 
 def _with_our_command(run: Run) -> Run:
@@ -133,13 +205,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{earlier}" if earlier else home}
 
 
-def _obituary(worker: subprocess.CompletedProcess[str]) -> str:
-    if worker.returncode < 0:
-        name = signal.Signals(-worker.returncode).name
+def _obituary(status: int, last: list[str]) -> str:
+    if status < 0:
+        name = signal.Signals(-status).name
         advice = " (the system may have run out of memory)" if name == "SIGKILL" else ""
         return f"a measuring process was ended by {name}{advice}"
-    last = worker.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-    return f"a measuring process ended with status {worker.returncode}: {last[0]}"
+    said = last[0] if last else "it said nothing"
+    return f"a measuring process ended with status {status}: {said}"
 
 
 def _error_class(name: str) -> type[LayerbenchError]:
@@ -148,26 +220,44 @@ def _error_class(name: str) -> type[LayerbenchError]:
     return found if is_ours else LayerbenchError
 
 
-def _work(folder: Path) -> None:
-    """Do what ``request.json`` asks for."""
-    request = Request.model_validate_json((folder / "request.json").read_text(encoding="utf-8"))
+def _work(answer: IO[bytes]) -> None:
+    """Do what a line of standard input asks for."""
+    request = Request.model_validate_json(sys.stdin.readline())
+    end_with_parent(request.parent)
+    end_with_input()
+    signal.signal(signal.SIGINT, _interrupted_once)
+    runs: tuple[Run, ...] = ()
+    failure: Failure | None = None
     try:
         runs = _measured(request)
     except LayerbenchError as error:
         failure = Failure(kind=type(error).__name__, message=explained(error))
-        (folder / "error.json").write_text(failure.model_dump_json(), encoding="utf-8")
-        return
-    for number, run in enumerate(runs):
-        place = folder / str(number)
-        place.mkdir()
-        run.save(place)
+    # Made last: an archive that was begun would be closed, and read as an answer.
+    with zipfile.ZipFile(answer, "w") as parts:
+        Run.pack(runs, parts)
+        if failure is not None:
+            parts.writestr(ERROR, failure.model_dump_json())
+
+
+def _interrupted_once(number: int, frame: object) -> None:
+    """A terminal interrupts parent and worker, and the parent the worker: once is meant."""
+    del number, frame
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _measured(request: Request) -> tuple[Run, ...]:
     tasks = [Task(job.workload, job.plan, devices.get(job.device)) for job in request.jobs]
     if len(tasks) == 1:
         only = tasks[0]
-        return (runner.measure(only.workload, only.plan, only.device, strict=request.strict),)
+        run = runner.measure(
+            only.workload,
+            only.plan,
+            only.device,
+            strict=request.strict,
+            keep_interrupted=request.keep_interrupted,
+        )
+        return (run,)
     return measure_pair(
         (tasks[0], tasks[1]), contender_first=request.number % 2 == 1, strict=request.strict
     )
@@ -175,6 +265,7 @@ def _measured(request: Request) -> tuple[Run, ...]:
 
 if __name__ == "__main__":
     try:
-        _work(Path(sys.argv[1]))
+        with os.fdopen(int(sys.argv[1]), "wb") as file:
+            _work(file)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)

@@ -79,6 +79,7 @@ def measure(
     progress: Progress | None = None,
     strict: bool = False,
     begun: Callable[[Session], object] | None = None,
+    keep_interrupted: bool = False,
 ) -> Run:
     """Measure one workload in this process.
 
@@ -90,11 +91,13 @@ def measure(
         progress: hears of each round.
         strict: refuse to measure in a room that makes the numbers untrustworthy.
         begun: is handed the session before its first round, to read what it has so far.
+        keep_interrupted: where somebody interrupts, end with the rounds so far instead.
 
     Raises:
         ModelRunError: the model does not take the input.
         NotEnoughMemory: with the bytes requested and free.
         UntrustedError: ``strict``, and something is wrong with the room before the start.
+        KeyboardInterrupt: where no round is measured yet, or its samples are not wanted.
     """
     with threads_set(plan.threads), memory_explained(device):
         room = watch_room(device)
@@ -110,9 +113,12 @@ def measure(
                 begun(session)
             with garbage_collection_off():
                 session.rounds.warm_up(plan.warmup)
-                stop = session.rounds.run(plan, workload.seed)
-                for _ in session.function_forwards():
-                    pass
+                try:
+                    stop = session.run_all()
+                except KeyboardInterrupt:
+                    if not (keep_interrupted and session.rounds.keep_whole()):
+                        raise
+                    stop = session.interrupted()
             return session.result(room.finish(), stop)
 
 
@@ -206,6 +212,20 @@ class Session:
         self._renew_inputs = inputs.renew
         self._renew_inputs()  # the other side of a pair may have the same
         self.rounds = Rounds(self._call, self._layers, self.clock, progress, inputs.renew)
+
+    def run_all(self) -> StopReason:
+        """The planned rounds, and the pass that times functions."""
+        stop = self.rounds.run(self.plan, self.workload.seed)
+        for _ in self.function_forwards():
+            pass
+        return stop
+
+    def interrupted(self) -> StopReason:
+        """End with what there is."""
+        if self._layers is not None and not self._functions:
+            self.absent["functions"] = "interrupted before they were timed"
+            self.rounds.waits.pop(samples.FUNCTIONS, None)
+        return "interrupted"
 
     def result(self, environment: Environment, stop: StopReason) -> Run:
         """What was found: facts and samples."""
@@ -439,6 +459,18 @@ class Rounds:
     def note_wait(self, kind: str) -> None:
         """Keep what the forward just run waited for a core."""
         self.waits.setdefault(kind, []).append(self.meter.end())
+
+    def keep_whole(self) -> bool:
+        """Leave out a round that was not finished; whether any is left."""
+        kinds: list[list[Any]] = [self.untouched, self.waits.get(samples.UNTOUCHED, [])]
+        if self.host:
+            kinds.append(self.host)
+        if self.layers is not None:
+            kinds += [self.forwards, self.waits.get(samples.INSTRUMENTED, [])]
+        rounds = min(map(len, kinds))
+        for kept in kinds:
+            del kept[rounds:]
+        return rounds > 0
 
     def _half_width(self, seed: int) -> float:
         times = np.array(self.untouched, dtype=np.float64)

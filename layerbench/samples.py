@@ -1,13 +1,14 @@
 """What one process measured, before statistics: plain facts and arrays of nanoseconds.
 
-A run travels between processes as one JSON file and one ``.npz``; no torch is needed to read it.
+A run travels between processes in an archive, as JSON and ``.npz``; no torch is needed to read it.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,18 +93,25 @@ class Run:
     facts: RunFacts
     arrays: Arrays = field(default_factory=dict)
 
-    def save(self, folder: Path) -> None:
-        """Write ``facts.json`` and ``arrays.npz`` into an existing folder."""
-        # numpy's stub takes the arrays' names for its option allow_pickle
-        np.savez(folder / "arrays.npz", **dict(self.arrays))  # type: ignore[arg-type]
-        (folder / "facts.json").write_text(self.facts.model_dump_json(), encoding="utf-8")
+    @staticmethod
+    def pack(runs: Sequence[Run], parts: ZipFile) -> None:
+        """Put runs into an archive, from which `unpacked` reads them."""
+        for number, run in enumerate(runs):
+            arrays = io.BytesIO()
+            # numpy's stub takes the arrays' names for its option allow_pickle
+            np.savez(arrays, **dict(run.arrays))  # type: ignore[arg-type]
+            parts.writestr(f"{number}.npz", arrays.getvalue())
+            parts.writestr(f"{number}.json", run.facts.model_dump_json())
 
     @classmethod
-    def load(cls, folder: Path) -> Run:
-        """Read what `save` wrote."""
-        facts = RunFacts.model_validate_json((folder / "facts.json").read_text(encoding="utf-8"))
-        with np.load(folder / "arrays.npz") as arrays:
-            return cls(facts, {name: arrays[name] for name in arrays.files})
+    def unpacked(cls, parts: ZipFile) -> tuple[Run, ...]:
+        """The runs that `pack` put into an archive."""
+        runs = []
+        for number in range(len(parts.namelist()) // 2):
+            facts = RunFacts.model_validate_json(parts.read(f"{number}.json"))
+            with np.load(io.BytesIO(parts.read(f"{number}.npz"))) as arrays:
+                runs.append(cls(facts, {name: arrays[name] for name in arrays.files}))
+        return tuple(runs)
 
 
 def waits_of(arrays: Sequence[Arrays]) -> Waits | None:

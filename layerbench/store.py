@@ -8,7 +8,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, get_args
@@ -101,6 +101,41 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
         file.write(data)
 
 
+def write_all(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Write several files that belong together: all are there, or all are as they were.
+
+    All lie on the disk beside their places before the first takes its own. Only where the file
+    system then refuses a place that it has shown to be writable, some are new and others old.
+
+    Raises:
+        OutputError: they cannot be written; the message says which are old where not all are.
+    """
+    done: list[Path] = []
+    with contextlib.ExitStack() as waiting:
+        try:
+            temporaries = [waiting.enter_context(_written(*file)) for file in files]
+            for temporary, (path, _) in zip(temporaries, files, strict=True):
+                os.replace(temporary, path)
+                done.append(path)
+        except OSError as error:
+            raise _cannot_write(files[len(done)][0], error, done) from error
+
+
+@contextlib.contextmanager
+def _written(path: Path, data: bytes) -> Iterator[Path]:
+    """A file beside a place, whole and on the disk; gone at the end unless it took the place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def replaced(path: AnyPath) -> Iterator[BinaryIO]:
     """As `write_bytes`, for what is written piece by piece: the file takes its place at the end.
@@ -123,12 +158,17 @@ def write_arrays(path: AnyPath, arrays: Mapping[str, NDArray[np.generic]]) -> No
     Raises:
         OutputError: it cannot be written there.
     """
+    write_bytes(path, arrays_file(arrays))
+
+
+def arrays_file(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """What lies in a compressed ``.npz``."""
     import numpy as np  # readers of records need none
 
     buffer = io.BytesIO()
     # numpy's stub takes the arrays' names for its option allow_pickle
     np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 @contextlib.contextmanager
@@ -188,9 +228,10 @@ def _probe(directory: Path) -> None:
     probe.unlink()
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
+def _cannot_write(path: Path, error: OSError, new: Sequence[Path] = ()) -> OutputError:
     reason = error.strerror or str(error)
-    return OutputError(f"cannot write {path}: {reason}; choose another folder with --out")
+    rest = f"; only {', '.join(map(str, new))} are of this run" if new else ""
+    return OutputError(f"cannot write {path}: {reason}{rest}; choose another folder with --out")
 
 
 # --- reading -----------------------------------------------------------------------------
@@ -482,7 +523,8 @@ def base_name(profile: Profile) -> str:
     Example:
         ``mobilenet_v2_pascal``, ``resnet50_8x3x224x224_bfloat16_4-threads``
     """
-    return work_name(profile.workload) + _threads(profile.plan)
+    partial = "_partial" if profile.stop == "interrupted" else ""
+    return work_name(profile.workload) + _threads(profile.plan) + partial
 
 
 def _threads(plan: Plan) -> str:

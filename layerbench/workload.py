@@ -83,7 +83,8 @@ class Plan(Frozen):
         processes: fresh processes the measurement is repeated in.
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         granularity: ``whole`` times the model alone, ``blocks`` its blocks, ``layers`` all modules.
-        function_iterations: forwards in the pass that times functions.
+        function_iterations: forwards in the pass that times functions; not more than
+            ``iterations`` unless it is asked for.
         until: stop once the half-width of the whole model's 95 % interval, relative to its
             median, is at most this (``0.01`` for 1 %); ``None`` runs ``iterations`` rounds.
         max_iterations: the cap of a run that goes on ``until``.
@@ -94,6 +95,8 @@ class Plan(Frozen):
     processes: Positive = 1
     threads: Positive | None = None
     granularity: Granularity = "layers"
-    function_iterations: Count = FUNCTION_ITERATIONS
+    function_iterations: Count = Field(
+        default_factory=lambda plan: min(FUNCTION_ITERATIONS, plan["iterations"])
+    )
     until: float | None = Field(default=None, gt=0, lt=1)
     max_iterations: Positive | None = None

@@ -108,7 +108,10 @@ def _with_traceback(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def verb(*, traceback: bool, **given: Any) -> Any:  # noqa: ANN401 - what the verb returns
         _endings.tracebacks_wanted(traceback)
-        return command(**given)
+        try:
+            return command(**given)
+        except KeyboardInterrupt as error:
+            raise _endings.Interrupted from error
 
     option = typer.Option(
         "--traceback",

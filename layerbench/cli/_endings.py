@@ -19,6 +19,10 @@ FAILED = 2
 _wanted: ContextVar[bool] = ContextVar("whether tracebacks are shown", default=False)
 
 
+class Interrupted(Exception):
+    """Somebody interrupted a verb. typer would end it without a word."""
+
+
 def tracebacks_wanted(wanted: bool) -> None:
     """Say whether `end` shows the calls that led to an error."""
     _wanted.set(wanted)
@@ -30,7 +34,7 @@ def end(error: BaseException) -> Any:  # noqa: ANN401 - whatever `sys.exit` take
     Returns:
         the status to leave with.
     """
-    if isinstance(error, (KeyboardInterrupt, click.exceptions.Abort, typer.Abort)):
+    if isinstance(error, (Interrupted, KeyboardInterrupt, click.exceptions.Abort, typer.Abort)):
         complain("interrupted: what was being written is whole or as it was")
         return INTERRUPTED
     # typer brings its own copy of click, so usage errors are known by what they can do.

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerbench.cli import _options
-from layerbench.defaults import CAP_FACTOR, MEASURED_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.cli import _endings, _options, _output
+from layerbench.defaults import (
+    CAP_FACTOR,
+    FUNCTION_ITERATIONS,
+    MEASURED_ITERATIONS,
+    WARMUP_ITERATIONS,
+)
 
 if TYPE_CHECKING:
     from layerbench.api import Measurement
@@ -70,6 +75,14 @@ def command(
             rich_help_panel=PLAN,
         ),
     ] = MEASURED_ITERATIONS,
+    function_iterations: Annotated[
+        int | None,
+        typer.Option(
+            help="Further forwards that time functions, such as an add between layers.",
+            show_default=f"{FUNCTION_ITERATIONS}, and not more than --iterations",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
     processes: Annotated[
         int,
         typer.Option(help="Repeat in this many fresh processes.", rich_help_panel=PLAN),
@@ -152,6 +165,9 @@ def command(
     if keep_samples and out is None:
         raise UsageError("--keep-samples writes beside the record: give --out DIR")
     plan = _plan(warmup, iterations, processes, threads, until, granularity, whole)
+    if function_iterations is not None:
+        count = _options.at_least("--function-iterations", function_iterations, 0)
+        plan = plan.model_copy(update={"function_iterations": count})
     for name in names:  # said before anything is measured
         reporters.check(name, profile=True, layers=plan.granularity != "whole" and not compile)
     if out is not None:
@@ -176,18 +192,28 @@ def command(
     )
     with shown(workload.model, quiet) as progress:
         measured = api.measure(
-            workload, plan, where, ceilings=ceilings, strict=strict, progress=progress
+            workload,
+            plan,
+            where,
+            ceilings=ceilings,
+            strict=strict,
+            progress=progress,
+            # Of a strict run nothing is written that is not to be trusted.
+            keep_interrupted=not strict,
         )
     if out is None:
         for name in names:
             _options.say(reporters.render(name, measured.profile))
-        return
-    for path in write(measured, out, names, keep_samples):
-        typer.echo(str(path))
+    else:
+        for path in write(measured, out, names, keep_samples):
+            typer.echo(str(path))
+    if measured.profile.stop == "interrupted":
+        _output.complain("interrupted: the report is of what was measured up to then")
+        raise typer.Exit(_endings.INTERRUPTED)
 
 
 def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bool) -> list[Path]:
-    """Write the whole-model report and, if layers were timed, the layers report.
+    """Write the whole-model report and, if layers were timed, the layers report; all or none.
 
     Returns:
         the files written.
@@ -200,19 +226,20 @@ def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bo
     documents = [(places.whole, record.without_layers())]
     if record.layers:
         documents.append((places.layers, record))
-    written = []
-    for stem, document in documents:
-        for name in formats:
-            if reporters.needs_layers(name) and not document.layers:
-                continue
-            path = stem.with_suffix(reporters.suffix(name))
-            store.write_text(path, reporters.render(name, document))
-            written.append(path)
+    files = [
+        (
+            stem.with_suffix(reporters.suffix(name)),
+            reporters.render(name, document).encode("utf-8"),
+        )
+        for stem, document in documents
+        for name in formats
+        if document.layers or not reporters.needs_layers(name)
+    ]
     if keep_samples:
         path = documents[-1][0].with_suffix(".npz")
-        store.write_arrays(path, kept_samples(measured.runs))
-        written.append(path)
-    return written
+        files.append((path, store.arrays_file(kept_samples(measured.runs))))
+    store.write_all(files)
+    return [path for path, _ in files]
 
 
 def _plan(

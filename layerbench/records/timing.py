@@ -31,7 +31,7 @@ from layerbench.workload import DType, Frozen, Plan, Workload
 
 Verdict = Literal["stable", "noisy", "drifting"]
 Kind = Literal["module", "function"]
-StopReason = Literal["iterations", "until", "cap"]
+StopReason = Literal["iterations", "until", "cap", "interrupted"]
 
 SCHEMA: Literal[1] = 1
 

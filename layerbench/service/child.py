@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from layerbench.orphans import end_with_input
 from layerbench.service.confining import NICE, end_first, limit_memory
 from layerbench.service.news import PROGRESS, WAITING
 from layerbench.service.saying import Lines
@@ -57,7 +57,7 @@ def main(
         lines.say(_explained(listed or _listed, asked))
         _draw(drawn or _drawn, lines)
         return
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    end_with_input()
     if asked["what"] == "profile":
         work = profiled or _profiled
         answer = _alone(lambda asked: work(asked, lines.offer), asked, lines.offer)
@@ -72,11 +72,6 @@ def _draw(work: Work, lines: Lines) -> None:
     _explained(work, {"question": WARMING})
     for line in sys.stdin:
         lines.say(_explained(work, json.loads(line)))
-
-
-def _end_with_the_server() -> None:
-    sys.stdin.read()
-    os._exit(ORPHANED)
 
 
 def _alone(work: Work, asked: dict[str, Any], offer: Offer) -> dict[str, Any]:

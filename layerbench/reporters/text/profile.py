@@ -39,6 +39,8 @@ def _header(record: Profile) -> Section:
     title = f"{layout.model_name(workload)} on {workload.input}"
     lines = page.titled(title)
     lines += page.void(environment)
+    if record.stop == "interrupted":
+        lines += page.wrap(environment.warnings[0], page.WIDTH)
     lines += page.field(
         "Model",
         f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
@@ -97,13 +99,19 @@ def _plan(record: Profile) -> str:
         "iterations": "",
         "until": ", until the interval was as narrow as asked for",
         "cap": ", stopped at the cap before the interval was as narrow as asked for",
+        "interrupted": ", then interrupted",
     }[record.stop]
+    if record.absent.get("functions") is None and record.layers:
+        functions = plan.function_iterations
+        each += f", {layout.plural(functions, 'forward')} for functions"
     goal = f" ({units.percent(plan.until, digits=1)})" if plan.until and stop else ""
     where = "1 process" if processes == 1 else f"in each of {processes} fresh processes"
     return f"{each}, {where}{stop}{goal}"
 
 
 def _processes(record: Profile) -> int:
+    if record.stop == "interrupted":
+        return len(record.process_medians)
     return max(record.plan.processes, len(record.process_medians))
 
 
