@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import gc
-from pathlib import Path
+from io import BytesIO
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -234,10 +235,11 @@ def test_calls_that_vary_are_said() -> None:
     assert any("sometimes" in note for note in profile.notes)
 
 
-def test_samples_survive_the_way_between_processes(tmp_path: Path) -> None:
+def test_samples_survive_the_way_between_processes() -> None:
     run, _ = manual_run(Plan(warmup=0, iterations=2, function_iterations=0))
-    run.save(tmp_path)
-    loaded = Run.load(tmp_path)
+    archive = ZipFile(BytesIO(), "w")
+    Run.pack([run], archive)
+    (loaded,) = Run.unpacked(archive)
     assert loaded.facts == run.facts
     assert loaded.arrays.keys() == run.arrays.keys()
     for name, array in run.arrays.items():

@@ -120,6 +120,41 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_reports_that_belong_together_are_all_new_or_all_old(tmp_path, monkeypatch, step):
+    paths = [tmp_path / name for name in ("whole.txt", "whole.json", "layers.txt")]
+    store.write_all([(path, b"old") for path in paths])
+    calls = []
+
+    def fail(*_):
+        calls.append(step)
+        if step == "replace" or len(calls) == 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, step, fail)
+    with pytest.raises(OutputError, match="No space left"):
+        store.write_all([(path, b"new") for path in paths])
+    assert {path.read_bytes() for path in paths} == {b"old"}
+    assert sorted(os.listdir(tmp_path)) == sorted(path.name for path in paths)
+
+
+def test_where_not_all_reports_could_take_their_places_the_new_ones_are_named(
+    tmp_path, monkeypatch
+):
+    paths = [tmp_path / name for name in ("a.txt", "b.txt")]
+    replace = os.replace
+
+    def fail(source, target):
+        if str(target).endswith("b.txt"):
+            raise OSError(30, "Read-only file system")
+        replace(source, target)
+
+    monkeypatch.setattr(store.os, "replace", fail)
+    with pytest.raises(OutputError) as error:
+        store.write_all([(path, b"new") for path in paths])
+    assert f"only {paths[0]} are of this run" in one_line(error)
+
+
 def test_a_file_where_a_folder_should_be_is_an_output_error(tmp_path):
     (tmp_path / "stats").write_text("a file")
     with pytest.raises(OutputError) as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli, store
+from layerbench.workload import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMER = [sys.executable, str(ROOT / "timer.py")]
@@ -194,14 +195,31 @@ def signalled_while_measuring(out: Path, signal_number: int) -> int:
 @pytest.mark.parametrize(
     ("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_a_run_cut_short_changes_nothing(
+def test_a_run_cut_short_leaves_earlier_reports_and_its_own_beside_them(
     here: Callable[..., str], signal_number: int, status: int, tmp_path: Path
 ) -> None:
     here(*QUICK, "--out", str(tmp_path))
     before = contents(tmp_path)
     assert before
     assert signalled_while_measuring(tmp_path, signal_number) == status
-    assert contents(tmp_path) == before
+    after = contents(tmp_path)
+    partial = {path: text for path, text in after.items() if "_partial" in path.name}
+    assert {path: text for path, text in after.items() if path not in partial} == before
+    assert len(partial) == (len(before) if signal_number == signal.SIGINT else 0)
+    for path, text in partial.items():
+        if path.suffix == ".txt":
+            assert b"Interrupted after" in b"".join(text.splitlines()[2:7])
+        elif path.suffix == ".json":
+            assert store.read(path).stop == "interrupted"
+
+
+def test_function_forwards_follow_the_iterations(here: Callable[..., str], tmp_path: Path) -> None:
+    assert Plan(iterations=5).function_iterations == 5
+    assert Plan(iterations=300).function_iterations == 30
+    here(*QUICK, "--function-iterations", "1", "--out", str(tmp_path))
+    path = next(tmp_path.glob("*/layers/*.json"))
+    assert store.read(path).plan.function_iterations == 1
+    assert "1 forward for functions" in path.with_suffix(".txt").read_text(encoding="utf-8")
 
 
 def test_quiet_shows_no_bar_on_a_terminal() -> None:

@@ -72,7 +72,8 @@ command = table
 def whole_records(paths: Sequence[Path]) -> list[Frozen]:
     """The records to show: those under a folder ``layers`` repeat the whole, and are left out.
 
-    A record or a ``layers`` folder named as such is taken.
+    So are those of a measurement that was interrupted. A record or a ``layers`` folder named as
+    such is taken.
     """
     from layerbench.store import read_all_kinds
 
@@ -80,7 +81,9 @@ def whole_records(paths: Sequence[Path]) -> list[Frozen]:
     return [
         record
         for path, record in read_all_kinds(paths)
-        if path.parent.name != "layers" or path in named or path.parent in named
+        if path in named
+        or (path.parent.name == "layers" and path.parent in named)
+        or (path.parent.name != "layers" and getattr(record, "stop", "") != "interrupted")
     ]
 
 

@@ -67,5 +67,6 @@ def _comments(record: Profile) -> list[str]:
         f"{environment.device.name}, {packages}, layerbench {environment.software.layerbench}",
         f"{environment.started}: {environment.command}",
         *([busy] if (busy := environment.machine.too_busy) else []),
+        *layout.partial(record),
     ]
     return [f"% {' '.join(line.split())}" for line in lines]

@@ -215,6 +215,11 @@ def markdown(text: str) -> str:
     return text.replace("`", r"\x60").replace("<", r"\x3c").replace("](", r"]\(")
 
 
+def partial(record: Profile) -> list[str]:
+    """What a reader of an interrupted measurement must know first; else nothing."""
+    return [said for said in record.environment.warnings[:1] if record.stop == "interrupted"]
+
+
 def why_untimed(row: LayerRow) -> str:
     """What to say of a row without times."""
     return "not timed" if row.calls else not_called(row.calls, row.note)

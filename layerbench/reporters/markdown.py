@@ -213,6 +213,7 @@ def _profile(record: Profile) -> str:
     parts = [
         f"### {layout.model_name(workload)} on {workload.input}, {layout.place(record)}",
         *_void(record),
+        *[f"**{said}**" for said in layout.partial(record)],
         _whole(record),
         *([_blocks(record)] if layout.blocks(record) else []),
         _origin(record),

@@ -39,8 +39,8 @@ def _header(record: Profile) -> Section:
     title = f"{layout.model_name(workload)} on {workload.input}"
     lines = page.titled(title)
     lines += page.void(environment)
-    if record.stop == "interrupted":
-        lines += page.wrap(environment.warnings[0], page.WIDTH)
+    for said in layout.partial(record):
+        lines += page.wrap(said, page.WIDTH)
     lines += page.field(
         "Model",
         f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
