@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,6 +187,7 @@ def signalled_while_measuring(out: Path, signal_number: int) -> int:
     seen = b""
     while b"measuring" not in seen:  # the progress bar tells when the rounds run
         seen += os.read(leader, 4096)
+    time.sleep(2)  # some rounds, on a busy machine too
     process.send_signal(signal_number)
     status = process.wait(timeout=60)
     os.close(leader)
