@@ -821,6 +821,11 @@ def _hand_over(
 ) -> Built:
     """A user's module with inputs on its own device, which may be ``meta``."""
     tensors = (*parameters(model), *buffers(model))
+    if any(hasattr(tensor, "device_mesh") for tensor in tensors):
+        raise UsageError(
+            "the module's tensors are shared out among processes (fully_shard, DTensor): hand it "
+            "over before they are, or time it with layerbench.time_layers in a loop of your own"
+        )
     where = tensors[0].device if tensors else torch.device("cpu")
     if device is not None and devices.get(device).torch_device.type != where.type:
         raise UsageError(

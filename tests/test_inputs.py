@@ -85,3 +85,14 @@ def test_reading_inputs_loads_no_torch():
         "assert not {'torch', 'torchvision', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_that_is_shared_out_among_processes_says_what_to_do() -> None:
+    import torch
+
+    import layerbench
+
+    model = torch.nn.Linear(2, 2)
+    model.weight.device_mesh = "as a DTensor has one"  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="time_layers in a loop of your own"):
+        layerbench.structure(model, torch.rand(1, 2))

@@ -126,8 +126,10 @@ class Overlay:
         attributes = self._module.__dict__
         for name, value in values.items():
             over = self._over.get(name)
-            at = _index(over, value)
-            if over is None or at is None:
+            if over is None:
+                continue
+            at = 0 if over[0] is value else _index(over, value)
+            if at is None:
                 continue
             is_on_top = attributes.get(name, _MISSING) is value
             del over[at]
