@@ -6,6 +6,7 @@ Written apart from what puts a model back, so that the two do not share a mistak
 from __future__ import annotations
 
 import copy
+import ctypes
 import io
 import pickle
 import random
@@ -122,7 +123,8 @@ def _bits(tensor: torch.Tensor) -> Any:
                 buffer = io.BytesIO()
                 torch.save(whole, buffer)
                 return buffer.getvalue()
-            return bytes(whole.contiguous().clone().view(-1).view(torch.uint8).tolist())
+            own = whole.clone(memory_format=torch.contiguous_format)
+            return ctypes.string_at(own.data_ptr(), own.nbytes)  # numpy would mark the storage
     except Exception as error:
         return repr(error)
 
