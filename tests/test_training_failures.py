@@ -57,3 +57,11 @@ def test_what_cannot_be_copied_is_trained(case):
     assert profiled.memory is not None
     assert layerbench.estimate_memory(model, given, training=True).peak_bytes > 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@torch.inference_mode()
+def test_a_callers_inference_mode_is_no_matter_of_a_model_by_name():
+    spec = f"{FILE}:sparse"
+    assert layerbench.memory(spec, training=True).peak.bytes > 0
+    assert layerbench.profile_training(spec, warmup=1, iterations=2).rows
+    assert layerbench.estimate_memory(spec, training=True).peak_bytes > 0

@@ -75,7 +75,11 @@ def _convert_module(module: nn.Module, workload: Workload, device: str) -> None:
     settings = (workload.dtype, workload.memory_format, device)
     if any(_differs(tensor, *settings) for tensor in (*parameters(module), *buffers(module))):
         apply_to_tensors(module, lambda tensor: _changed(tensor, *settings))
-    set_mode(module, workload.mode == "train")
+    training = workload.mode == "train"
+    if type(module).train is not nn.Module.train and "train" not in module.__dict__:
+        module.train(training)  # as its owner's loop would: it may freeze parts
+    else:
+        set_mode(module, training)
 
 
 def _differs(tensor: torch.Tensor, dtype: str, memory_format: str, device: str) -> bool:

@@ -155,7 +155,13 @@ def seeded_on_cpu(seed: int) -> Iterator[None]:
 
     python, numbers = random.getstate(), np.random.get_state()
     # torch.manual_seed would also seed the accelerators, whose generators are not forked here.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    # What a caller's inference mode would make could never be trained.
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.device("cpu"),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
