@@ -521,3 +521,11 @@ def test_the_verb_loads_nothing_heavy():
         "assert not {'torch', 'pydantic', 'numpy', 'tabulate'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_adding_up_leaves_is_not_time_between_the_blocks(monkeypatch):
+    monkeypatch.setattr(layout, "base_s", lambda _: 0.3 - 1e-13)
+    monkeypatch.setattr(layout, "blocks", lambda _: [])
+    assert layout.between_blocks_s(whole()) == 0.3 - 1e-13
+    monkeypatch.setattr(layout, "base_s", lambda _: -1e-13)
+    assert layout.between_blocks_s(whole()) == 0.0

@@ -109,6 +109,14 @@ def test_packed_weights_are_in_the_totals():
     assert report.resident_bytes >= report.parameters.bytes > 0
 
 
+def test_packed_weights_of_all_layers_are_summed():
+    layers = nn.Sequential(*(nn.Linear(64, 64) for _ in range(6)))
+    model = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+    report = layerbench.memory(model, torch.rand(2, 64))
+    rows = [row for row in report.tensors if row.role == "parameter"]
+    assert report.parameters.bytes == sum(row.bytes for row in rows) >= 6 * 64 * 64
+
+
 def test_every_case_has_a_name_of_its_own():
     names = [case.name for case in all_cases()]
     assert len(set(names)) == len(names)

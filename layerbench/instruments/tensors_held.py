@@ -39,8 +39,12 @@ class _Piece:
 
 @dataclass(frozen=True)
 class HeldTensor:
-    """A tensor's row, and what tells whether it is another's, or shares memory with it."""
+    """A tensor's row, and what tells whether it is another's, or shares memory with it.
 
+    It is kept, as what tells it from others is told by where it lies.
+    """
+
+    tensor: torch.Tensor
     row: TensorRow
     identity: tuple[object, ...]
     pieces: tuple[_Piece, ...]
@@ -94,7 +98,7 @@ def _held(name: str, tensor: torch.Tensor, role: Role, note: str = "") -> HeldTe
         note=note or _kind(tensor),
     )
     identity = (*((piece.storage, piece.begin) for piece in pieces), row.shape, _strides(tensor))
-    return HeldTensor(row, identity, pieces)
+    return HeldTensor(tensor, row, identity, pieces)
 
 
 def _kind(tensor: torch.Tensor) -> str:

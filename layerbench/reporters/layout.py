@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +14,8 @@ from layerbench.workload import OWN_WEIGHTS, Workload
 
 # Cells are not padded to the width of one that is wider than this.
 WIDEST = 400
+
+_NANOSECOND = 1e-9
 
 
 def blocks(record: Profile) -> list[LayerRow]:
@@ -65,7 +68,10 @@ def share(part_s: float, record: Profile) -> str:
 
 def between_blocks_s(record: Profile) -> float:
     """The mean time of the whole that no block of the block view accounts for."""
-    return base_s(record) - sum(row.inclusive.mean for row in blocks(record) if row.inclusive)
+    times = [row.inclusive.mean for row in blocks(record) if row.inclusive]
+    between = base_s(record) - math.fsum(times)
+    # Means of whole nanoseconds: less than one is what adding up in floating point leaves.
+    return 0.0 if abs(between) < _NANOSECOND else between
 
 
 def has_host_times(record: Profile) -> bool:
