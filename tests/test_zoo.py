@@ -469,7 +469,7 @@ def test_a_named_input_replaces_the_callables_own(tiny):
     ("spec", "arguments", "says"),
     [
         (f"{TINY}:make", {}, "--input"),
-        (f"{TINY}:with_no_tensor", {}, "without a tensor"),
+        (f"{TINY}:with_no_tensor", {"batch": 2}, "a batch of nothing"),
         (f"{TINY}:with_tensor", {"batch": 3}, "a batch of 2"),
     ],
 )
