@@ -16,18 +16,18 @@ from random import Random
 
 import httpx
 import pytest
+import uvicorn
 from filelock import FileLock
 
 from layerbench import cli
 from layerbench.errors import UsageError
-from layerbench.service import database as database_module
 from layerbench.service import opening
 from layerbench.service.database import Database
 from layerbench.service.gate import Gate
 from layerbench.service.metrics import Metrics
 from layerbench.service.opening import opened
 from layerbench.service.settings import Settings
-from tests.service_process import server, until
+from tests.service_process import ROOT, server, until
 
 RESOURCE = "/api/v1/estimate-resource"
 HANGING = {
@@ -249,68 +249,39 @@ def test_what_has_begun_is_ended_quietly_where_the_server_ends():
     assert sent == ["http.response.start", "http.response.body"]
 
 
-def test_a_device_that_is_not_there_ends_the_server(tmp_path):
-    lines: list[str] = []
-    with server(tmp_path, lines, LAYERBENCH_SERVE_DEVICE="evil", LAYERBENCH_SERVE_SECONDS="1") as (
-        process,
-        _,
-    ):
-        assert process.wait(timeout=60) == 2
-    assert lines[-1].startswith("error: no device 'evil' on this machine")
-
-
-# --- while it runs --------------------------------------------------------------------------
-
-
-def test_a_store_that_is_removed_while_it_is_open(tmp_path):
-    for number, remove in enumerate((os.unlink, lambda path: os.rename(path, f"{path}.old"))):
-        path = tmp_path / f"{number}.db"
-        store = Database(path)
-        assert store.complaint() is None
-        remove(path)
-        assert "removed or replaced" in store.complaint()
-        with pytest.raises(sqlite3.Error, match="restart the service"):
-            store.add("a", {})
-        # Also where another one has taken its place.
-        Database(path).close()
-        assert "removed or replaced" in store.complaint()
-        store.close()
-
-
-def test_a_page_that_is_damaged_while_it_is_open(tmp_path, pages):
-    path = tmp_path / "a.db"
-    path.write_bytes(pages)
-    store = Database(path)
-    assert store.damage() is None
-    path.write_bytes(with_damage(pages, 4 * 4096))
-    assert "the store is damaged" in store.damage()
-    store.close()
+def test_a_device_that_is_not_there_is_refused_before_anybody_is_answered(
+    capfd, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("LAYERBENCH_SERVE_CHILD", "tests.service_child")
+    monkeypatch.setattr(sys, "argv", ["layerbench", "serve", "--port", "0", "--device", "evil"])
+    monkeypatch.setenv("LAYERBENCH_SERVE_DATABASE", str(tmp_path / "a.db"))
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert capfd.readouterr().err == "error: no device 'evil' on this machine\n"
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("variables", "status", "says"),
     [
-        "found = substr(found, 1, 3)", "found = '[]'", "found = 'null'", "question = '{'",
-        "found = '\"text\"'", "measured_at = 1e300", "found = CAST(x'80ff' AS TEXT)",
-        "question = CAST(x'80ff' AS TEXT)", "found = replace(hex(zeroblob(5000)), '00', '[')",
+        ({"DEVICE": "evil"}, 3, "no device 'evil' on this machine"),
+        ({"DATABASE": "."}, 3, ". is a folder: name a file with --database"),
+        ({"HOST": "0.0.0.0"}, 1, "error: 0.0.0.0 can be reached"),
+        ({"SECONDS": "inf"}, 1, "error: seconds: Input should be a finite number"),
     ],
-)  # fmt: skip
-def test_a_row_that_is_damaged_is_left_out(tmp_path, change):
-    store = Database(tmp_path / "a.db")
-    for key in ("a", "b"):
-        id = store.add(key, {"of": key}).id
-        store.start(id)
-        store.finish(id, {"of": key})
-    store._connection.execute(f"UPDATE results SET {change} WHERE key = 'a'")
-    assert store.result("a") is None
-    assert [result.key for result in store.results(10)] == ["b"]
-    for changed in ("state = 'lost'", "ended_at = 9e99"):
-        store._connection.execute(f"UPDATE jobs SET {changed} WHERE id = ?", (id,))
-        assert store.job(id) is None
-    store.close()
-
-
-def test_moments_are_dates():
-    assert database_module._is_moment(-1.0)
-    assert database_module._is_moment(None)
-    assert not database_module._is_moment(float("inf"))
+)
+def test_under_uvicorn_too_a_start_that_fails_is_told_without_a_traceback(
+    capfd, monkeypatch, tmp_path, variables, status, says
+):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"CHILD": "tests.service_child", **variables}.items():
+        monkeypatch.setenv(f"LAYERBENCH_SERVE_{name}", value)
+    with pytest.raises(SystemExit) as left:
+        uvicorn.run("layerbench.service.app:app", port=0)
+    said = str(left.value.code) if status == 1 else ""
+    assert status in (left.value.code, 1)
+    said += capfd.readouterr().err
+    assert says in said
+    assert "Traceback" not in said

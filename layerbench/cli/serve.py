@@ -99,19 +99,9 @@ def serve_app(told: Callable[[str], object] | None = None, **given: Any) -> None
         UsageError: the settings cannot be meant.
         typer.Exit: it could not begin.
     """
-    from pydantic import ValidationError
+    from layerbench.service.settings import settings_of
 
-    from layerbench.service.settings import Settings
-
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        found = error.errors()[0]
-        raise UsageError(f"{found['loc'][0]}: {found['msg']}, got {found['input']!r}") from None
-    except ValueError as error:
-        # A variable of the surroundings that should hold a list, and is none.
-        raise UsageError(" ".join(str(error).split())) from None
-    _serve(settings, told)
+    _serve(settings_of(**given), told)
 
 
 def _serve(settings: Any, told: Callable[[str], object] | None) -> None:  # noqa: ANN401 - Settings
@@ -125,7 +115,11 @@ def _serve(settings: Any, told: Callable[[str], object] | None) -> None:  # noqa
             app = create_app(settings, database, running.refuse)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        began = running.serve(app)
+        try:
+            began = running.serve(app)
+        except SystemExit:
+            # uvicorn's way of saying that the application did not start.
+            began = False
     if running.refused is not None:
         raise UsageError(running.refused)
     if not began:

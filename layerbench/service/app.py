@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from importlib import resources
@@ -22,8 +23,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from layerbench import __version__
+from layerbench.errors import UsageError
 from layerbench.service import answers, reference
 from layerbench.service.answers import (
     JobAnswer,
@@ -44,7 +47,7 @@ from layerbench.service.metrics import Metrics
 from layerbench.service.opening import opened
 from layerbench.service.questions import Question
 from layerbench.service.reading import Records
-from layerbench.service.settings import KEY_VARIABLE, Settings
+from layerbench.service.settings import KEY_VARIABLE, Settings, settings_of
 from layerbench.service.viewer import SAFE, page, viewer
 from layerbench.service.wiring import (
     ASKED,
@@ -143,8 +146,9 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
         app.state.health = Health(jobs, database, catalog)
         with _hanging_up_ends():
             try:
-                await jobs.begin()
                 catalog.begin()
+                await _refuse_without_device(settings, catalog)
+                await jobs.begin()
                 yield
             finally:
                 await catalog.stop()
@@ -154,6 +158,16 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
                 # Whoever opened it may be ended by a signal before closing it.
                 database.close()
                 drain_log()
+
+
+async def _refuse_without_device(settings: Settings, catalog: Catalog) -> None:
+    """Begin only where the device that is named can be had, which takes a moment to know.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if settings.device_may_be_missing and (reason := await catalog.refusal()):
+        raise UsageError(reason)
 
 
 @contextmanager
@@ -215,7 +229,24 @@ def _example(route: str) -> dict[str, Any]:
 
 
 class _Service(FastAPI):
-    """With real answers in its document."""
+    """With real answers in its document, and one line on why it does not start."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the application's life."""
+
+        async def told(message: Message) -> None:
+            error = sys.exc_info()[1]
+            if message["type"] == "lifespan.startup.failed" and isinstance(error, UsageError):
+                message = {**message, "message": str(error)}
+            await send(message)
+
+        if scope["type"] != "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            await super().__call__(scope, receive, told)
+        finally:
+            drain_log()
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document; FastAPI itself leaves null out of examples."""
@@ -438,5 +469,8 @@ async def metrics(found: MetricsOf) -> Response:
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute
     """``app`` is made when it is asked for: who only imports this file needs no settings."""
     if name == "app":
-        return create_app()
+        try:
+            return create_app(settings_of())
+        except (UsageError, ValueError) as error:
+            sys.exit(f"error: {error}")
     raise AttributeError(name)

@@ -45,6 +45,7 @@ class Catalog:
         self._shorthands: dict[str, str] = {}
         self._device = ""
         self._why = ""
+        self._refusal: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -72,6 +73,12 @@ class Catalog:
             await asyncio.shield(self._task)
         if self._names is None:
             raise Unlisted(self._why)
+
+    async def refusal(self) -> str | None:
+        """Why nothing can be measured with these settings, once that has been asked."""
+        with contextlib.suppress(Unlisted):
+            await self.known()
+        return self._refusal
 
     @property
     def complaint_of_all(self) -> str | None:
@@ -120,9 +127,11 @@ class Catalog:
             found = await self._architect.listed()
         except ChildFailed as error:
             self._why = f"architectures and device cannot be told: {error.reason}"
-            log.error("no list", reason=error.reason)
-            if error.kind == "refused" and self._refused is not None:
-                self._refused(error.reason)
+            self._refusal = error.reason if error.kind == "refused" else None
+            if self._refusal is None or self._refused is None:
+                log.error("no list", reason=error.reason)
+            else:
+                self._refused(self._refusal)
             return
         self._device = found["device"]
         self._sets = {task: frozenset(names) for task, names in found["models"].items()}

@@ -82,7 +82,8 @@ class Kept:
         child, self._child = self._child, None
         complaints, self._complaints = self._complaints, None
         if child is not None:
-            log.info(f"{self._name} ended", status=child.process.returncode)
+            if child.process.returncode is not None:
+                log.info(f"{self._name} ended", status=child.process.returncode)
             await child.end()
         if complaints is not None:
             complaints.cancel()

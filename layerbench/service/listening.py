@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -78,6 +79,10 @@ class Running:
         if self._server is not None:
             self._server.should_exit = True
 
+    def _worth_saying(self, _: object) -> bool:
+        """Whoever serves says why it was refused; that it then ends, uvicorn need not add."""
+        return self.refused is None
+
     def serve(self, app: ASGIApp) -> bool:
         """Serve until asked to end; gives whether it began at all.
 
@@ -99,11 +104,14 @@ class Running:
             timeout_graceful_shutdown=self._settings.patience_s,  # type: ignore[arg-type]
         )
         take_over_all()
+        uvicorns = logging.getLogger("uvicorn.error")
+        uvicorns.addFilter(self._worth_saying)
         self._server = _Server(config, self._settings, self._told)
         try:
             self._server.run(sockets)
         finally:
             drain_log()
+            uvicorns.removeFilter(self._worth_saying)
             for listening in sockets:
                 listening.close()
         return self._server.started

@@ -6,12 +6,13 @@ Loads no torch.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import psutil
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from layerbench.errors import UsageError
 from layerbench.units import parse_bytes
 
 # Also as text, such as 8GiB.
@@ -20,6 +21,8 @@ Memory = Annotated[
 ]
 # NaN and infinity are numbers to Python, and no durations; 30 days are longer than anybody waits.
 Seconds = Annotated[float, Field(allow_inf_nan=False, le=30 * 86400)]
+# That every machine has.
+ALWAYS_THERE = (None, "", "auto", "cpu")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 KEY_VARIABLE = "LAYERBENCH_SERVE_API_KEY"
 # Of the host's memory, for a measuring process.
@@ -89,6 +92,11 @@ class Settings(BaseSettings):
         return self.host in LOOPBACK
 
     @property
+    def device_may_be_missing(self) -> bool:
+        """Whether a device is named that not every machine has."""
+        return self.device not in ALWAYS_THERE
+
+    @property
     def memory_bytes(self) -> int:
         """That a measuring process may take."""
         return self.memory or int(HOST_SHARE * psutil.virtual_memory().total)
@@ -98,3 +106,19 @@ class Settings(BaseSettings):
         """That the process which works out structures may take, beside one that measures."""
         share = int(STRUCTURE_SHARE * self.memory_bytes)
         return min(self.memory_bytes, max(STRUCTURE_FEWEST, share))
+
+
+def settings_of(**given: Any) -> Settings:  # noqa: ANN401 - fields of many kinds
+    """The settings with these fields; the others are those of the surroundings.
+
+    Raises:
+        UsageError: they cannot be meant; one line.
+    """
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise UsageError(f"{found['loc'][0]}: {found['msg']}, got {found['input']!r}") from None
+    except ValueError as error:
+        # A variable of the surroundings that should hold a list, and is none.
+        raise UsageError(" ".join(str(error).split())) from None
