@@ -22,6 +22,7 @@ from layerbench.records import (
     Side,
     Summary,
 )
+from layerbench.student import quantile
 from layerbench.workload import Frozen, Workload
 
 THRESHOLD = 0.05
@@ -33,12 +34,26 @@ ALARM_RATE = 0.01
 # What of it the whole, the blocks and all other rows may take. Fewer rows need less.
 WHOLE_SHARE, BLOCKS_SHARE, ROWS_SHARE = 0.4, 0.3, 0.3
 
-# One process each: nobody knows how far two processes of one model would lie apart. What was
-# measured on a busy two-core machine (docs/comparing.md) is taken: the logarithm of the ratio of
-# two processes' medians is half of the time within 0.11 and 95 % of the time within 0.5, which is
-# about Student's distribution with 3 degrees of freedom and this scale.
-ASSUMED_SCALE = 0.15
-ASSUMED_DF = 3.0
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two processes of one model are assumed to lie apart, as Student's distribution.
+
+    Attributes:
+        scale: of the logarithm of the ratio of their medians.
+        df: degrees of freedom.
+    """
+
+    scale: float
+    df: float
+
+
+# One process each: nobody knows how far two processes of one model would lie apart, and what was
+# measured on a busy two-core machine is taken. Medians of the whole and of blocks differed by 9 %
+# in half of the pairs, and by 32 % in one of twenty; those of all rows, many of microseconds, by
+# 12 %, and by 65 to 80 % (docs/comparing.md).
+WHOLES_APART = Apart(0.12, 5.0)
+ROWS_APART = Apart(0.15, 3.0)
 
 
 @dataclass(frozen=True)
@@ -161,12 +176,14 @@ def of_records(baseline: Profile, contender: Profile) -> Evidence:
     """What two records tell: they hold no samples, but the median of each process."""
     several = min(processes_of(baseline), processes_of(contender)) > 1
     pairs = _timed_on_both(baseline, contender)
+    blocks = {row.path for row in contender.layers if row.block}
     rows = {
         path: estimate
         for path, (before, after) in pairs.items()
-        if (estimate := _estimate(before, after)) is not None
+        if (estimate := _estimate(before, after, WHOLES_APART if path in blocks else ROWS_APART))
+        is not None
     }
-    whole = _estimate(baseline.whole, contender.whole)
+    whole = _estimate(baseline.whole, contender.whole, WHOLES_APART)
     if whole is None:
         raise ComparisonError("a whole model that took no time cannot be compared")
     return Evidence(
@@ -212,7 +229,7 @@ def session_allowance(baseline: Profile, contender: Profile) -> float:
     return math.sqrt(sum(value**2 for value in deviations) / df)
 
 
-def _estimate(baseline: Summary, contender: Summary) -> Estimate | None:
+def _estimate(baseline: Summary, contender: Summary, apart: Apart) -> Estimate | None:
     """``None`` where a time of 0 leaves no ratio."""
     before, after = baseline.process_medians, contender.process_medians
     try:
@@ -220,8 +237,8 @@ def _estimate(baseline: Summary, contender: Summary) -> Estimate | None:
         if min(len(before), len(after)) > 1:
             ratio = ratios.of_groups(before, after)
         else:
-            scale = math.hypot(first.scale, second.scale, ASSUMED_SCALE)
-            ratio = LogRatio(second.centre - first.centre, scale, ASSUMED_DF)
+            scale = math.hypot(first.scale, second.scale, apart.scale)
+            ratio = LogRatio(second.centre - first.centre, scale, apart.df)
     except ValueError:
         return None
     return Estimate(ratio, math.exp((first.centre + second.centre) / 2))
@@ -286,7 +303,10 @@ def judge(
         added=tuple(path for path in after if path not in before),
         missing=tuple(path for path in before if path not in after),
         differences=tuple(differences(baseline, contender)),
-        notes=tuple(note[:MOST_TEXT] for note in (*notes, *_notes(baseline, contender, evidence))),
+        notes=tuple(
+            note[:MOST_TEXT]
+            for note in (*notes, *_notes(baseline, contender, evidence, limits.threshold))
+        ),
     )
 
 
@@ -438,7 +458,15 @@ def _surroundings(environment: Environment) -> dict[str, object]:
     }
 
 
-def _notes(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterator[str]:
+def _least_told(known: LogRatio, margin: float) -> float:
+    """The smallest factor that the whole model would be called by."""
+    reach = quantile(1 - 2 * WHOLE_SHARE * ALARM_RATE, known.df) * known.scale
+    return math.exp(min(margin + reach, ratios.LARGEST))
+
+
+def _notes(
+    baseline: Profile, contender: Profile, evidence: Evidence, margin: float
+) -> Iterator[str]:
     if evidence.method == "one process":
         alone = [
             name
@@ -447,8 +475,10 @@ def _notes(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterato
         ]
         yield (
             f"Measured in one process: the {' and the '.join(alone)}. How far two processes of the "
-            "same model lie apart is therefore not known but assumed, and only large changes can "
-            "be told. Measure both with --processes 5, or in turn with compare --live."
+            "same model lie apart is therefore not known but assumed: only a change of the whole "
+            f"by a factor of about {_least_told(evidence.whole.ratio, margin):.1f} can be told, "
+            "and larger ones of single rows. Measure both with --processes 5, or in turn with "
+            "compare --live."
         )
     left_out = [path for path in _timed_on_both(baseline, contender) if path not in evidence.rows]
     if left_out:

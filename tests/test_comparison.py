@@ -12,6 +12,7 @@ import pytest
 
 from layerbench import reporters, samples
 from layerbench.comparison import (
+    WHOLES_APART,
     Estimate,
     check_same_input,
     compare,
@@ -25,9 +26,10 @@ from layerbench.ratios import LogRatio
 from layerbench.records import CHANGES, ComparedRow
 from layerbench.reporters import changes
 from layerbench.samples import RowFacts, Run, RunFacts
+from layerbench.student import quantile
 from layerbench.workload import Workload
 from tests.sample_comparisons import in_processes, measured, one_process, one_slower
-from tests.sample_profiles import environment, layered
+from tests.sample_profiles import environment, layered, summary
 
 
 def verdicts(comparison):
@@ -96,6 +98,41 @@ def test_one_process_each_says_what_it_does_not_know():
     assert "--processes" in " ".join(found.notes)
     slow = layered().model_copy(update={"whole": in_processes(40.0)})
     assert compare(layered(), slow).whole.verdict == "SLOWER"
+
+
+@pytest.mark.parametrize(
+    ("whole", "block", "expected"),
+    [
+        (1.4, 1.4, ("UNCLEAR", "UNCLEAR")),
+        (2.0, 2.0, ("SLOWER", "UNCLEAR")),
+        (0.5, 0.3, ("FASTER", "FASTER")),
+        (2.0, 3.5, ("SLOWER", "SLOWER")),
+    ],
+)
+def test_one_process_each_tells_a_model_that_doubled(whole, block, expected):
+    before = layered()
+    rows = tuple(
+        row.model_copy(update={"inclusive": summary(row.inclusive.mean * 1e3 * block)})
+        if row.path == "features.1"
+        else row
+        for row in before.layers
+    )
+    after = before.model_copy(update={"whole": summary(9.9 * whole), "layers": rows})
+    found = compare(before, after)
+    assert (found.whole.verdict, verdicts(found)["features.1"]) == expected
+    assert {verdict for path, verdict in verdicts(found).items() if path != "features.1"} == {
+        "UNCLEAR"
+    }
+    first = reporters.render("txt", found).split("Baseline", 1)[0]
+    assert "--processes 5" in first
+    assert "compare --live" in first
+
+
+def test_processes_are_assumed_as_far_apart_as_they_were_seen():
+    """By 9 % in half of the pairs of processes, by 32 % in one of twenty."""
+    for share, seen in ((0.5, 1.09), (0.95, 1.32)):
+        reach = quantile(share, WHOLES_APART.df) * WHOLES_APART.scale
+        assert math.log(seen) <= reach < 1.2 * math.log(seen)
 
 
 @pytest.mark.parametrize("swapped", [False, True])

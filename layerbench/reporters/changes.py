@@ -127,6 +127,16 @@ def verdict_sentence(record: Comparison) -> str:
     )
 
 
+def advice(record: Comparison) -> str:
+    """What to do where little can be told of the two records; empty where there is nothing."""
+    if record.method != "one process" or record.void:
+        return ""
+    return (
+        "With one process on a side only large changes can be told: measure both with "
+        "--processes 5, or compare --live."
+    )
+
+
 def method(record: Comparison) -> str:
     """How it was measured, what the times are, and how often chance calls a row."""
     rate = (

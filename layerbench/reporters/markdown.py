@@ -98,6 +98,7 @@ def _comparison(record: Comparison) -> str:
         f"### {changes.title(record)}",
         *([f"**{record.void}**"] if record.void else []),
         changes.verdict_sentence(record),
+        *([advice] if (advice := changes.advice(record)) else []),
         *([f"Rows: {changes.counts(record.rows)}."] if record.rows else []),
         _compared("What changed", rows) if len(rows) > 1 else _compared("Whole", rows),
         *([_compared("Other blocks", unchanged)] if unchanged else []),

@@ -35,6 +35,8 @@ def _outcome(record: Comparison) -> Section:
     if record.void:
         lines += page.wrap(record.void, page.WIDTH)
     lines += page.wrap(changes.verdict_sentence(record), page.WIDTH)
+    if advice := changes.advice(record):
+        lines += page.wrap(advice, page.WIDTH)
     if record.rows:
         lines += [f"Rows: {changes.counts(record.rows)}"]
     return lines
