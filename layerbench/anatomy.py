@@ -27,6 +27,7 @@ from layerbench.instruments.preserve import (
     preserved_from_stand_ins,
     strays_removed,
 )
+from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.instruments.running import RunningModule
@@ -62,7 +63,7 @@ def dissect(workload: Workload, subject: Built | None = None) -> Structure:
         ModelRunError: the model does not take the input.
         LayerbenchError: the model cannot be built.
     """
-    with strays_removed(workload.model):
+    with strays_removed(workload.model), no_collection():
         try:
             return _on_meta(workload, subject)
         except LayerbenchError:

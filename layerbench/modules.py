@@ -64,12 +64,13 @@ def _first_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             continue
         seen.add(id(module))
         yield path, module
-        inner = [
-            (join(path, name), child)
-            for name, child in module._modules.items()
-            if child is not None
-        ]
-        waiting.extend(reversed(inner))
+        if module._modules:
+            inner = [
+                (join(path, name), child)
+                for name, child in module._modules.items()
+                if child is not None
+            ]
+            waiting.extend(reversed(inner))
 
 
 def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -91,14 +92,24 @@ def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def join(path: str, name: str) -> str:
     """The path of what is called ``name`` in the module at ``path``, as a record can hold it."""
-    name = shortened(encodable(name), LONGEST_NAME)
+    if not name.isascii() or len(name) > LONGEST_NAME:
+        name = shortened(encodable(name), LONGEST_NAME)
     return f"{path}.{name}" if path else name
 
 
 def modules(model: nn.Module) -> Iterator[nn.Module]:
-    """Every module once, the model itself first."""
-    for _, module in _first_names(model):
+    """Every module once, in the order of `named_modules`; without the names, which cost as much."""
+    seen: set[int] = set()
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
         yield module
+        if module._modules:
+            inner = [child for _, child in module._modules.items() if child is not None]
+            waiting.extend(reversed(inner))
 
 
 def submodules_first(model: nn.Module) -> list[nn.Module]:
@@ -133,14 +144,21 @@ def named_buffers(
 
 def parameters(model: nn.Module) -> Iterator[nn.Parameter]:
     """Every parameter of the model once."""
-    for _, parameter in named_parameters(model):
-        yield parameter
+    yield from _tensors(model, "_parameters")
 
 
 def buffers(model: nn.Module) -> Iterator[torch.Tensor]:
     """Every buffer of the model once."""
-    for _, buffer in named_buffers(model):
-        yield buffer
+    yield from _tensors(model, "_buffers")
+
+
+def _tensors(model: nn.Module, table: str) -> Iterator[Any]:
+    seen: set[int] = set()
+    for module in modules(model):
+        for _, tensor in getattr(module, table).items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield tensor
 
 
 def own_parameters(module: nn.Module) -> list[nn.Parameter]:

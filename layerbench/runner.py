@@ -40,6 +40,7 @@ from layerbench.instruments.preserve import (
     preserved_from_stand_ins,
     strays_removed,
 )
+from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.rows import function_rows, module_rows, notes_on_calls
 from layerbench.instruments.structure import (
     Call,
@@ -104,6 +105,7 @@ def measure(
         refuse_bad_room(room, strict)
         refuse_too_large(workload, device, subject)
         with (
+            no_collection(),
             preserved_or_built(workload, device, subject) as built,
             mode_set(built.module, workload.mode == "train"),
             gradients_on(workload.mode == "train"),

@@ -26,6 +26,7 @@ from layerbench.guards import (
 )
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.preserve import preserved
+from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.instruments.structure import CallObserver, module_facts, without_reach
 from layerbench.instruments.training import Step, StepTimer, TimedStep
@@ -81,7 +82,7 @@ def profile_step(
         UntrustedError: ``strict``, and something is wrong with the room.
     """
     check_optimizer(optimizer)
-    with threads_set(plan.threads), memory_explained(device):
+    with threads_set(plan.threads), memory_explained(device), no_collection():
         room = watch_room(device)
         refuse_bad_room(room, strict)
         refuse_too_large(workload, device, subject)

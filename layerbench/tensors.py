@@ -13,6 +13,8 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes, is_traceable_wrapper_subclass
 
+# Asked first, as most tensors are of these.
+_USUAL = frozenset({torch.Tensor, torch.nn.Parameter})
 _COMPRESSED = {
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
     torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
@@ -72,7 +74,9 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that hold its numbers: itself, or indices and values, or what it wraps."""
-    if tensor.layout is torch.strided and not is_traceable_wrapper_subclass(tensor):
+    if tensor.layout is torch.strided and (
+        type(tensor) in _USUAL or not is_traceable_wrapper_subclass(tensor)
+    ):
         return [tensor]
     try:
         with _unseen():

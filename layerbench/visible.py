@@ -89,8 +89,11 @@ class _Shown:
             return part if entries == part else entries
         copied = getattr(part, "model_copy", None)
         if copied is not None:
-            fields = part.__dict__
-            every = {name: self.part(value) for name, value in fields.items()}
-            changed = {name: new for name, new in every.items() if new is not fields[name]}
+            changed = {}
+            for name, value in part.__dict__.items():
+                # Asked here, too, as most of what a record holds are numbers.
+                new = value if type(value) in _NO_TEXT else self.part(value)
+                if new is not value:
+                    changed[name] = new
             return copied(update=changed) if changed else part
         return part

@@ -19,6 +19,7 @@ from layerbench.instruments.preserve import (
     preserved_from_stand_ins,
     strays_removed,
 )
+from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.resources import resident_set
 from layerbench.instruments.tensors_held import HeldTensor, held_tensors, totals
 from layerbench.records import (
@@ -53,7 +54,7 @@ def weigh(
         UsageError: no such optimizer.
     """
     check_optimizer(optimizer)
-    with memory_explained(device):
+    with memory_explained(device), no_collection():
         room = watch_room(device)
         refuse_too_large(workload, device, subject)
         if subject is None:
@@ -62,7 +63,7 @@ def weigh(
         else:
             with preserved(subject, training=optimizer is not None) as built:
                 measured = _measure(workload, built, device, optimizer)
-    return _record(workload, optimizer, measured, held_tensors(built), room.finish())
+        return _record(workload, optimizer, measured, held_tensors(built), room.finish())
 
 
 def weigh_again(record: MemoryReport) -> MemoryReport:

@@ -196,7 +196,7 @@ def test_modes_of_frozen_batch_norms_and_buffers_come_back() -> None:
     model = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).train()
     model[0].eval()
     with mode_set(model, training=True):
-        assert model[0].training
+        assert not model[0].training  # frozen, as in its owner's loop
         model(torch.rand(2, 3, 4, 4))
     assert [m.training for m in model.modules()] == [True, False, True]
     assert torch.equal(model[1].running_mean, torch.zeros(3))

@@ -16,6 +16,7 @@ from torch import nn
 
 from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.overlay import STATE, Overlay
+from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.stack import deeper_stack
 from layerbench.modules import buffers, modules, named_modules, set_mode, submodules_first
 
@@ -38,12 +39,15 @@ class Attachment:
     def __init__(self, replacements: Iterable[Replacement], *, open_to_user: bool = False) -> None:
         self._open = open_to_user
         values: dict[int, tuple[nn.Module, dict[str, object]]] = {}
-        for module, name, value in replacements:
-            values.setdefault(id(module), (module, {}))[1][name] = value
-        self._parts: list[tuple[nn.Module, Mapping[str, object], Overlay]] = [
-            (module, replaced, Overlay(module, open_to_user=open_to_user))
-            for module, replaced in values.values()
-        ]
+        classes: dict[type, tuple[str, ...]] = {}
+        # All of it stays; a collection would look at it again and again.
+        with no_collection():
+            for module, name, value in replacements:
+                values.setdefault(id(module), (module, {}))[1][name] = value
+            self._parts: list[tuple[nn.Module, Mapping[str, object], Overlay]] = [
+                (module, replaced, Overlay(module, open_to_user=open_to_user, classes=classes))
+                for module, replaced in values.values()
+            ]
 
     @contextmanager
     def attached(self) -> Iterator[None]:

@@ -37,11 +37,20 @@ class Overlay:
         module: whose ``__dict__`` is written directly: a class that overrides ``__setattr__`` must
             not notice.
         open_to_user: whether code of the user's own runs meanwhile, outside the model's forward.
+        classes: which ways to copy classes have of their own; who covers many modules at once
+            hands over one table for all.
     """
 
-    def __init__(self, module: nn.Module, *, open_to_user: bool = False) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        open_to_user: bool = False,
+        classes: dict[type, tuple[str, ...]] | None = None,
+    ) -> None:
         self._module = module
         self._open = open_to_user
+        self._classes = {} if classes is None else classes
         self._beneath: dict[str, object] = {}
         self._over: dict[str, list[object]] = {}
         self._ways = self._ways_to_copy()
@@ -57,8 +66,12 @@ class Overlay:
 
     def _ways_to_copy(self) -> dict[str, object]:
         kind, own = type(self._module), self._module.__dict__
+        of_class = self._classes.get(kind)
+        if of_class is None:
+            of_class = tuple(name for name in _COPYING if _is_of_its_own(kind, name))
+            self._classes[kind] = of_class
         names = [STATE]
-        names += [name for name in _COPYING if name in own or _is_of_its_own(kind, name)]
+        names += [name for name in _COPYING if name in own or name in of_class]
         if self._open:
             names += [name for name in _BUILDING if name not in own]
         return {name: _Beneath(self, name) for name in names}

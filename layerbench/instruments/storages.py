@@ -146,6 +146,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._workspace = workspace
         self._alive: dict[int, tuple[weakref.ref[_Holder], Allocation]] = {}
         self._lasting: dict[str, Allocation] = {}
+        self._names: dict[object, str] = {}
         self._in_place = InPlace()
         self._now = 0
         self._lock = threading.RLock()
@@ -173,8 +174,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         begin = self._tick()
         target = self._in_place.target(func, args, begin, self._known)
         output = func(*args, **given)
-        name = operator_name(func)
-        for leaf in tree_leaves(output):
+        name = self._names.get(func) or self._names.setdefault(func, operator_name(func))
+        for leaf in (output,) if isinstance(output, torch.Tensor) else tree_leaves(output):
             if isinstance(leaf, torch.Tensor) and not _is_view_without_storage(func, leaf):
                 self._see(leaf, place, phase, name, "activations")
         if self._workspace is not None:
