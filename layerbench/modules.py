@@ -182,20 +182,45 @@ def _named_tensors(model: nn.Module, table: str, remove_duplicate: bool) -> Iter
             yield join(path, name), tensor
 
 
-def set_mode(model: nn.Module, training: bool) -> None:
+def set_mode(model: nn.Module, training: bool, *, anew: bool = False) -> None:
     """Put the model into train or eval mode, with what its classes make of ``train``.
 
     A model that is in that mode is left as it is: a part in the other mode (frozen normalization,
-    dropout that stays on) is so in its owner's loop.
+    dropout that stays on) is so in its owner's loop. So is one whose own ``train`` or ``eval``
+    raises: its owner never changes its mode.
 
     Where no class has a ``train`` of its own, each module's mode is set as `torch.nn.Module.train`
     would; so too where that cannot go through the tree: an attribute hides a method, or a module
     lies in itself.
+
+    Args:
+        model: whose modes are set.
+        training: whether train mode is wanted.
+        anew: call its own ``train`` though it is in that mode: that may freeze parts.
     """
+    if getattr(model, "training", None) is training and not anew:
+        return
+    before = [(module, getattr(module, "training", None)) for module in modules(model)]
+    try:
+        _change_mode(model, training)
+    except Exception:
+        for module, mode in before:
+            if mode is not None:
+                write_mode(module, mode)
+
+
+def write_mode(module: nn.Module, training: bool) -> None:
+    """Set the mode of one module alone, whatever its class makes of setting an attribute."""
+    with suppress(Exception):
+        module.training = training
+    # A scripted module keeps its mode outside Python; a class may refuse to have any.
+    if getattr(module, "training", training) is not training:
+        module.__dict__["training"] = training
+
+
+def _change_mode(model: nn.Module, training: bool) -> None:
     from torch import nn
 
-    if getattr(model, "training", None) is training:
-        return
     if not training and type(model).eval is not nn.Module.eval and not _hides_a_method(model):
         type(model).eval(model)
         return
@@ -204,7 +229,7 @@ def set_mode(model: nn.Module, training: bool) -> None:
             type(model).train(model, training)
             return
     for module in modules(model):
-        module.training = training
+        write_mode(module, training)
 
 
 def _any_has_own_train(model: nn.Module) -> bool:

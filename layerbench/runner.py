@@ -205,7 +205,7 @@ class Session:
         self.absent: dict[str, str] = {}
         model = built.module
         inputs = FreshInputs(built)
-        self._modes = notes_on_modes(model)
+        self._modes = notes_on_modes(model, workload.mode == "train")
         self._modules = module_facts(model)
         self._observed, self._content = self._observe(model)
         self._layers = self._layers_to_time(model, self._modules, self._observed)

@@ -15,7 +15,7 @@ from layerbench import zoo
 from layerbench.assembly import believed
 from layerbench.devices import Device
 from layerbench.environment import Environment
-from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError, UsageError
+from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError
 from layerbench.guards import (
     garbage_collection_off,
     gradients_on,
@@ -31,7 +31,7 @@ from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.instruments.structure import CallObserver, module_facts, without_reach
 from layerbench.instruments.training import Step, StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_arrays, wait_meter
-from layerbench.modules import modules, moved, parameters
+from layerbench.modules import moved, parameters
 from layerbench.nested import map_tensors
 from layerbench.progress import Progress, Silent
 from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
@@ -91,7 +91,6 @@ def profile_step(
                 built = zoo.build(workload)
                 moved(built.module, device.torch_device)
             else:
-                _refuse_compiled(subject)
                 built = stack.enter_context(preserved(subject, training=True))
             stack.enter_context(mode_set(built.module, True))
             stack.enter_context(gradients_on(True))
@@ -125,14 +124,6 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
     return with_training_memory(record, report)
 
 
-def _refuse_compiled(subject: Built) -> None:
-    if any(module._compiled_call_impl is not None for module in modules(subject.module)):
-        raise UsageError(
-            "a step of a model compiled in place runs as one, so that nothing can be said of its "
-            "modules: hand over the model before it is compiled"
-        )
-
-
 class _Trained:
     """A model with its optimizer, and what one forward showed of it."""
 
@@ -144,7 +135,7 @@ class _Trained:
         self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
         self._device = device
         self.facts = module_facts(self.model)
-        self.notes = notes_on_modes(self.model)
+        self.notes = notes_on_modes(self.model, True)
         trained = [p for p in parameters(self.model) if p.requires_grad]
         if not trained:
             raise ModelRunError(

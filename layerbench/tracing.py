@@ -102,6 +102,7 @@ def trace_run(
     built: Built,
     *,
     optimizer: str | None = None,
+    train_mode: bool | None = None,
     device: str | None = None,
     for_gpu: bool = False,
     workspace: WorkspaceRule | None = None,
@@ -117,6 +118,7 @@ def trace_run(
     Args:
         built: the model and its inputs; the model's parameters change if it trains.
         optimizer: one of `OPTIMIZERS`.
+        train_mode: which mode the model was asked to be in.
         device: storages on other kinds of devices are passed over.
         for_gpu: the tensors stand for a GPU's: the optimizer works on all parameters at once,
             as PyTorch does there, and its step counts lie on the host.
@@ -127,7 +129,7 @@ def trace_run(
     Raises:
         RunFailed: whatever the model raised, with a line that says where.
     """
-    notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module))
+    notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
     with compilation_off():
         run = _Run(built, device, workspace, renew_inputs)
         traced = _trace_run(run, optimizer, for_gpu, stepping)

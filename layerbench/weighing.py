@@ -105,7 +105,12 @@ def weigh_without_memory(
             mode_set(built.module, workload.mode == "train"),
             without_memory(built, kind) as stand_in,
         ):
-            traced = trace_run(stand_in, optimizer=optimizer, device=kind)
+            traced = trace_run(
+                stand_in,
+                optimizer=optimizer,
+                train_mode=workload.mode == "train",
+                device=kind,
+            )
             measured = _Measured(traced, None, None)
             return _record(workload, optimizer, measured, tensors, environment)
     return weigh(workload, devices.get(kind), optimizer=optimizer)
@@ -126,6 +131,7 @@ def _measure(workload: Workload, built: Built, device: Device, optimizer: str | 
             traced = trace_run(
                 built,
                 optimizer=optimizer,
+                train_mode=workload.mode == "train",
                 device=device.torch_device.type,
                 renew_inputs=inputs.renew,
             )

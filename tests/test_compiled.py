@@ -166,6 +166,24 @@ def test_flex_attention_passes_through_a_loop() -> None:
     assert "compile" in layers.absent["functions"]
 
 
+@pytest.mark.parametrize("part", [False, True], ids=["the model", "a part"])
+def test_a_step_of_what_is_compiled_in_place_is_timed_around_it(part: bool) -> None:
+    model, backend = Net(), Counting()
+    compiled_here = model.body[0] if part else model
+    compiled_here.compile(backend=backend)
+    profile = layerbench.profile_training(model, X, warmup=1, iterations=2)
+    rows = {row.path: row for row in profile.rows}
+    whole, inside = rows["body.0" if part else ""], rows["body.0.layer"]
+    assert whole.forward is not None
+    assert whole.forward.mean > 0
+    assert whole.backward is not None
+    assert inside.forward is None
+    assert "compiled" in inside.note
+    assert (rows["head"].forward is not None) is part
+    assert compiled_here._compiled_call_impl is not None
+    assert backend.count == 1
+
+
 def test_a_compiled_model_stays_compiled_after_all_that() -> None:
     model, backend = compiled(in_place)
     call = model._compiled_call_impl

@@ -155,13 +155,6 @@ def test_a_model_without_anything_to_train():
         layerbench.profile_training(frozen, torch.rand(1, 3, 8, 8), **QUICK)
 
 
-def test_a_model_compiled_in_place_is_refused():
-    model = Small()
-    model.compile()
-    with pytest.raises(UsageError, match="before it is compiled"):
-        layerbench.profile_training(model, torch.rand(2, 3, 8, 8), **QUICK)
-
-
 def test_an_input_that_is_changed_in_place_comes_fresh_for_every_step():
     class Doubles(nn.Module):
         def __init__(self) -> None:

@@ -158,3 +158,12 @@ def test_an_exported_program_is_refused_with_what_to_do():
     program = torch.export.export(nn.Linear(4, 4), (torch.rand(2, 4),))
     with pytest.raises(UsageError, match=r"program.module\(\)"):
         layerbench.structure(program, torch.rand(2, 4))
+
+
+def test_a_mode_that_cannot_be_set_is_told():
+    model, x = modules.OfOneMode(), torch.rand(2, 4)
+    profile = layerbench.profile(model, x, warmup=0, iterations=1, function_iterations=1)
+    for record in (layerbench.structure(model, x), layerbench.memory(model, x), profile):
+        assert any("cannot be put into eval mode" in note for note in record.notes)
+    assert model.training
+    assert layerbench.memory(model, x, training=True).notes == ()

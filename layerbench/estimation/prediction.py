@@ -134,6 +134,7 @@ def _fake_run(
         return trace_run(
             stand_in,
             optimizer=optimizer,
+            train_mode=workload.mode == "train",
             device=device,
             for_gpu=True,
             workspace=workspaces,
@@ -182,6 +183,7 @@ def _trace_for_real(
         return trace_run(
             built,
             optimizer=optimizer,
+            train_mode=workload.mode == "train",
             device="cpu",
             for_gpu=True,
             workspace=workspaces,

@@ -18,7 +18,14 @@ from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.overlay import STATE, Overlay
 from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.stack import deeper_stack
-from layerbench.modules import buffers, modules, named_modules, set_mode, submodules_first
+from layerbench.modules import (
+    buffers,
+    modules,
+    named_modules,
+    set_mode,
+    submodules_first,
+    write_mode,
+)
 
 Forward = Callable[..., Any]
 # A module, the name of one of its attributes, and what that is for a while.
@@ -109,7 +116,7 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
             if mode is _MISSING:
                 module.__dict__.pop("training", None)
             else:
-                module.training = mode
+                write_mode(module, mode)
         for buffer, earlier in kept:
             if buffer.shape == earlier.shape:
                 buffer.data.copy_(earlier)
@@ -117,19 +124,31 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
                 buffer.data = earlier
 
 
-def notes_on_modes(model: nn.Module) -> tuple[str, ...]:
-    """One sentence where parts of the model are in another mode than the model itself."""
+def notes_on_modes(model: nn.Module, wanted: bool | None = None) -> tuple[str, ...]:
+    """What there is to say about the modes of a model and its parts.
+
+    Args:
+        model: as it is about to run.
+        wanted: whether it was asked to be in train mode; ``None`` where nothing was asked.
+    """
     own = getattr(model, "training", None)
+    notes = []
+    if own is not None and wanted is not None and own is not wanted:
+        notes.append(f"ran in {_mode(own)} mode: the model cannot be put into {_mode(wanted)} mode")
     others = [
         path
         for path, module in named_modules(model)
         if own is not None and getattr(module, "training", own) != own
     ]
-    if not others:
-        return ()
-    names = ", ".join(others[:NAMED_AT_MOST])
-    more = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
-    return (f"in {'eval' if own else 'train'} mode, as the model has them: {names}{more}",)
+    if others:
+        names = ", ".join(others[:NAMED_AT_MOST])
+        more = f" and {len(others) - NAMED_AT_MOST} more" if len(others) > NAMED_AT_MOST else ""
+        notes.append(f"in {_mode(not own)} mode, as the model has them: {names}{more}")
+    return tuple(notes)
+
+
+def _mode(training: bool) -> str:
+    return "train" if training else "eval"
 
 
 @contextmanager

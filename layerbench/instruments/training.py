@@ -31,7 +31,7 @@ from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 from torch.compiler import is_dynamo_compiling
 
 from layerbench.clocks import Clock
-from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
+from layerbench.instruments.attach import Forward, Replacement, attributes_replaced, usual_place
 from layerbench.instruments.structure import modules_at
 from layerbench.instruments.timing import Folded, fold
 from layerbench.modules import own_parameters
@@ -178,7 +178,9 @@ class StepTimer:
             for parameter in own_parameters(module)
         }
         instances = modules_at(model, timed_paths - {""})
-        timed = [Timed(module, "forward", row_of[path]) for path, module in instances.items()]
+        timed = [
+            Timed(module, usual_place(module), row_of[path]) for path, module in instances.items()
+        ]
         above = {row: row_of[holder(path, row_of)] for path, row in row_of.items() if path}
         return cls(timed, owners, len(paths), clock, above)
 

@@ -76,10 +76,8 @@ def _convert_module(module: nn.Module, workload: Workload, device: str) -> None:
     if any(_differs(tensor, *settings) for tensor in (*parameters(module), *buffers(module))):
         apply_to_tensors(module, lambda tensor: _changed(tensor, *settings))
     training = workload.mode == "train"
-    if type(module).train is not nn.Module.train and "train" not in module.__dict__:
-        module.train(training)  # as its owner's loop would: it may freeze parts
-    else:
-        set_mode(module, training)
+    own = type(module).train is not nn.Module.train and "train" not in module.__dict__
+    set_mode(module, training, anew=own)
 
 
 def _differs(tensor: torch.Tensor, dtype: str, memory_format: str, device: str) -> bool:

@@ -46,6 +46,50 @@ def _() -> Built:
     return orthogonal(nn.RNN(4, 4), "weight_hh_l0"), (torch.rand(3, 2, 4),)
 
 
+class _Sealed(nn.Module):
+    """Refuses every attribute, its mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.__dict__["sealed"] = True
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if self.__dict__.get("sealed"):
+            raise AttributeError(f"{name} cannot be set")
+        super().__setattr__(name, value)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.layer(x)
+        return output
+
+
+@case("a module that refuses attributes", 20, 64)
+def _() -> Built:
+    return _Sealed(), (torch.rand(2, 4),)
+
+
+class OfOneMode(nn.Module):
+    """Fails half-way where its mode is changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def train(self, mode: bool = True) -> OfOneMode:
+        super().train(mode)
+        raise NotImplementedError("has one mode")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.layer(x)
+        return output
+
+
+@case("a module whose mode cannot be changed", 20, 64)
+def _() -> Built:
+    return OfOneMode(), (torch.rand(2, 4),)
+
+
 class _Adapted(nn.Linear):
     def __init__(self) -> None:
         super().__init__(8, 8)
