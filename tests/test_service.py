@@ -584,6 +584,19 @@ def test_a_result_that_is_damaged_is_measured_anew(client, started, tmp_path):
     other.close()
 
 
+def test_a_page_that_cannot_be_read_makes_the_server_look_at_all_of_them(client, monkeypatch):
+    def malformed(*_: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    client.get("/api/v1/models")
+    assert client.get("/health/ready").status_code == 200
+    monkeypatch.setattr(Database, "results", malformed)
+    monkeypatch.setattr(Database, "damage", lambda _: "the store is damaged: page 3")
+    assert client.get(RESULTS).status_code == 503
+    ready = client.get("/health/ready")
+    assert (ready.status_code, ready.json()["detail"]) == (503, "the store is damaged: page 3")
+
+
 def test_a_result_that_says_little_is_told_and_measured_anew(client, started):
     for count in (1, 2):
         about = client.post(RESOURCE, json=question("unsteady")).json()["about"]

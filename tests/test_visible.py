@@ -261,3 +261,17 @@ def test_output_that_takes_no_more_is_no_traceback(tmp_path, output):
         assert (done.returncode, done.stderr) == (2, said)
     else:
         assert (done.returncode, done.stderr) == (_output.CLOSED, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_is_told_where_nobody_listens_goes_nowhere(tmp_path, closed):
+    place, page = tmp_path / "structure.json", tmp_path / "page.html"
+    store.write_text(place, reporters.render("json", structure()))
+    words = [sys.executable, "-m", "layerbench", "report", str(place), "-o", str(page)]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "", *words], capture_output=True, text=True, check=False
+    )
+    said = str(page) if closed == "2>&-" else ""
+    assert (done.returncode, done.stdout[: len(said)], done.stderr) == (0, said, "")
+    # Nor does it become part of the next file that is written.
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")

@@ -176,6 +176,7 @@ def _invoke(app: typer.Typer) -> NoReturn:
     """Run and leave with the status that the outcome deserves; never with a traceback of ours."""
     command: Any = typer.main.get_command(app)
     _variables_unsaid(command)
+    _output.nothing_closed()
     _output.every_letter_written()
     try:
         status: Any = command(standalone_mode=False)

@@ -23,6 +23,20 @@ def every_letter_written() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def nothing_closed() -> None:
+    """Where standard output or error is closed, what is told goes nowhere.
+
+    Nor does the next file that is opened get its number, and with it what is told.
+    """
+    for name, number in (("stdin", 0), ("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w"))
+
+
 def complain(text: str) -> None:
     """Tell standard error one line."""
     from layerbench.visible import one_line

@@ -291,8 +291,8 @@ class _Lines(list[str]):
         self.append(line.removesuffix("\r\n") + "\n")
 
 
-# A spreadsheet would compute what begins like this.
-_FORMULA = re.compile(r"[=+\-@\t\r]")
+# A spreadsheet would compute what begins like this, also in the wide letters of East Asian text.
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-](\d+(\.\d*)?|\.\d+)?(e[+-]?\d+)?( %)?", re.ASCII | re.IGNORECASE)
 
 

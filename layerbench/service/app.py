@@ -198,7 +198,9 @@ def _cannot_be_meant(_: Request, error: Exception) -> Response:
     return problem(422, f"{where}: {found['msg']}" if where else str(found["msg"]))
 
 
-def _no_store(_: Request, error: Exception) -> Response:
+def _no_store(request: Request, error: Exception) -> Response:
+    if not isinstance(error, sqlite3.OperationalError):
+        request.app.state.health.suspect()
     return problem(503, f"the store cannot be read or written: {error}", **RETRY)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import structlog
@@ -33,6 +34,10 @@ class Health:
         self._damage: str | None = None
         self._reading = asyncio.Lock()
         self._said: str | None = None
+
+    def suspect(self) -> None:
+        """Read the store whole the next time: something in it could not be read."""
+        self._read_at = -math.inf
 
     async def complaint(self) -> str | None:
         """Why nothing can be measured now; ``None`` if it can. Said in the log once."""

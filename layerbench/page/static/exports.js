@@ -47,6 +47,6 @@ function quoted(value) {
   if (value === null || value === undefined) return '';
   if (typeof value === 'number') return String(value);
   // A spreadsheet would compute what begins like a formula.
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  const text = /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(value) ? `'${value}` : value;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
