@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 import layerbench
 from layerbench import api, cli, devices, runner, zoo
 from layerbench.assembly import assemble
-from layerbench.cli import timer
+from layerbench.cli import table, timer
 from layerbench.reporters import render
 from layerbench.store import places
 from layerbench.workload import Plan
@@ -153,3 +154,37 @@ def test_an_interrupt_while_python_loads_is_no_traceback(tmp_path: Path) -> None
         [sys.executable, "timer.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def sleeping() -> None:
+    time.sleep(30)
+
+
+def lacking() -> None:
+    raise AttributeError("half a library")
+
+
+@pytest.mark.parametrize("after", [sleeping, lacking])
+def test_an_interrupt_that_a_library_swallows_while_it_loads_is_heard(
+    monkeypatch, capsys, tmp_path, after
+):
+    # As torch does, whose import of NumPy may fail for whatever reason.
+    (tmp_path / "swallows.py").write_text(
+        "import contextlib, signal\n"
+        "with contextlib.suppress(BaseException):\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "swallows", raising=False)
+
+    def command() -> None:
+        importlib.import_module("swallows")
+        after()
+
+    monkeypatch.setattr(table, "command", command)
+    monkeypatch.setattr(sys, "argv", ["layerbench", "table"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

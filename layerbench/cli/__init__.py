@@ -23,7 +23,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from layerbench.cli import _endings, _output
+from layerbench.cli import _endings, _interrupts, _output
 from layerbench.errors import UsageError
 
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
@@ -178,9 +178,12 @@ def _invoke(app: typer.Typer) -> NoReturn:
     _variables_unsaid(command)
     _output.nothing_closed()
     _output.every_letter_written()
-    try:
-        status: Any = command(standalone_mode=False)
-        sys.stdout.flush()
-    except BaseException as error:
-        sys.exit(_endings.end(error))
+    with _interrupts.heard() as interrupts:
+        try:
+            status: Any = command(standalone_mode=False)
+            sys.stdout.flush()
+        except BaseException as error:
+            interrupts.end()
+            # What a library is then said to lack, it lacks because its import was interrupted.
+            sys.exit(_endings.end(_endings.Interrupted() if interrupts.while_loading else error))
     sys.exit(status if isinstance(status, int) else 0)
