@@ -147,3 +147,13 @@ def test_what_nobody_expected_is_one_line_too(called, monkeypatch):
 @pytest.mark.parametrize("verb", ["compare", "mem", "view", "estimate training-time"])
 def test_every_verb_has_the_option(called, verb):
     assert "--traceback" in called(f"layerbench {verb} --help")[1]
+
+
+def test_help_is_parted_by_the_terminal_and_not_by_the_source():
+    text = """One line.
+
+    Two lines that
+    are one.
+    """
+    assert cli._reflowed(text) == "One line.\n\nTwo lines that are one."
+    assert cli._reflowed(None) == ""

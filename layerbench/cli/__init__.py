@@ -53,8 +53,14 @@ def main() -> NoReturn:
             groups[group].callback()(_about)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         owner = groups[group] if rest else app
-        owner.command(rest or name, help=file.command.__doc__)(_offered(file))
+        owner.command(rest or name, help=_reflowed(file.command.__doc__))(_offered(file))
     _invoke(app)
+
+
+def _reflowed(text: str | None) -> str:
+    """Paragraphs of one line each: the terminal's width parts them, and not the source's."""
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _asked_for(words: list[str]) -> dict[str, ModuleType]:
@@ -72,7 +78,7 @@ def run(verb: str) -> NoReturn:
     """One verb as a script of its own: ``python timer.py ...``."""
     file = importlib.import_module(f"{__name__}.{verb}")
     app = _application(f"{ENVIRONMENT}_{verb.upper()}")
-    app.command(help=file.command.__doc__)(_offered(file))
+    app.command(help=_reflowed(file.command.__doc__))(_offered(file))
     _invoke(app)
 
 

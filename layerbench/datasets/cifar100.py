@@ -48,7 +48,7 @@ def _missing(root: Path, tried: bool, error: Exception) -> str:
     state = "is damaged or not whole" if folder.exists() else "is not there"
     return (
         f"CIFAR-100 {state}: {folder} must hold the files meta, train and test of "
-        "cifar-100-python.tar.gz; --download fetches them"
+        "cifar-100-python.tar.gz; --download fetches them, and --data synthetic makes up images"
     )
 
 

@@ -220,7 +220,7 @@ def _checked_family(model: str, weights: str | None) -> Family:
     try:
         family.check(model, weights)
     except UnknownModel as error:
-        raise UnknownModel(f"{error}{_advice(model) or _close_matches(model)}") from None
+        raise UnknownModel(_advice(model) or f"{error}{_close_matches(model)}") from None
     return family
 
 
@@ -245,18 +245,20 @@ def _advice(model: str) -> str:
     name = model.rpartition("/")[2]
     if name.endswith(_WEIGHTS):
         return (
-            f"; {name} holds weights and no code: name a function that builds the model and loads "
-            "them, path/to/file.py:callable"
+            f"{name} holds weights and no code: name a function that builds the model and loads "
+            "them, --model path/to/file.py:callable"
         )
     if name.endswith(".py"):
         return (
-            f"; name the function in it that returns the model, or the model and its inputs: "
-            f"{model}:callable"
+            f"{name} is a file: name the function in it that returns the model, or the model and "
+            f"its inputs, --model {model}:callable"
         )
+    if ":" in model:  # a family's, such as timm:resnet50.a1_in1k
+        return ""
     if "/" in model or "\\" in model:
-        return "; a model of your own is path/to/file.py:callable"
+        return f"cannot read the model {model!r}: one of your own is path/to/file.py:callable"
     if "." in model:
-        return f"; a callable of a package of yours is {model}:callable"
+        return f"no model is called {model!r}: a callable of a package of yours is {model}:callable"
     return ""
 
 

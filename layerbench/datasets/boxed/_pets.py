@@ -190,7 +190,8 @@ def _missing(folder: Path) -> str:
     return (
         f"Oxford-IIIT Pet is not there: {folder} must hold the folders images and annotations, or "
         "their archives images.tar.gz and annotations.tar.gz (from "
-        "www.robots.ox.ac.uk/~vgg/data/pets); --download fetches them"
+        "www.robots.ox.ac.uk/~vgg/data/pets); --download fetches them, and --data synthetic "
+        "makes up images"
     )
 
 
