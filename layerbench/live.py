@@ -217,8 +217,6 @@ class LiveLayers:
     def _first_forward(
         self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401
-        # Each instrument wraps what is on the modules when it is made, so these three nest.
-        observer = CallObserver(self._model, self._facts)
         outputs: list[Any] = []
 
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -230,6 +228,8 @@ class LiveLayers:
             return outputs[0]
 
         with self._timer.attached():
+            # Each instrument wraps what is on the modules when it is made, so these three nest.
+            observer = CallObserver(self._model, self._facts)
             output = self._timed_forward(observed, args, kwargs)
         self._drain()
         self._first = self._kept.pop()

@@ -222,3 +222,14 @@ def test_a_device_is_waited_for_once_in_many_forwards() -> None:
     # The host's time stands beside the device's, so that a launch-bound layer shows.
     assert rows["a"].host_inclusive is not None
     assert rows["a"].host_inclusive.median != rows["a"].inclusive.median
+
+
+def test_a_loop_of_one_forward_has_its_times():
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    with layerbench.time_layers(model) as layers:
+        model(torch.rand(2, 3))
+    assert [(row.path, row.calls, row.inclusive is not None) for row in layers.rows] == [
+        ("", 1, True),
+        ("0", 1, True),
+        ("1", 1, True),
+    ]
