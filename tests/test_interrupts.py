@@ -165,26 +165,35 @@ def lacking() -> None:
 
 
 @pytest.mark.parametrize("after", [sleeping, lacking])
-def test_an_interrupt_that_a_library_swallows_while_it_loads_is_heard(
-    monkeypatch, capsys, tmp_path, after
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_waits_for_the_library_that_is_loading(
+    monkeypatch, capsys, tmp_path, after, times
 ):
     # As torch does, whose import of NumPy may fail for whatever reason.
     (tmp_path / "swallows.py").write_text(
         "import contextlib, signal\n"
-        "with contextlib.suppress(BaseException):\n"
-        "    signal.raise_signal(signal.SIGINT)\n"
+        "raised = 0\n"
+        f"for number in range({times}):\n"
+        "    with contextlib.suppress(BaseException):\n"
+        "        raised += 1\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        raised -= 1\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "swallows", raising=False)
+    raised: list[int] = []
 
     def command() -> None:
-        importlib.import_module("swallows")
+        raised.append(importlib.import_module("swallows").raised)
         after()
 
     monkeypatch.setattr(table, "command", command)
     monkeypatch.setattr(sys, "argv", ["layerbench", "table"])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 130
+    importlib.invalidate_caches()
+    try:
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    finally:
+        sys.modules.pop("swallows", None)
+    assert (left.value.code, raised) == (130, [times - 1])
     assert capsys.readouterr().err.startswith("interrupted: ")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -190,6 +190,6 @@ def _invoke(app: typer.Typer) -> NoReturn:
             sys.stdout.flush()
         except BaseException as error:
             interrupts.end()
-            # What a library is then said to lack, it lacks because its import was interrupted.
-            sys.exit(_endings.end(_endings.Interrupted() if interrupts.while_loading else error))
+            # Where one waits, what went wrong meanwhile is of no interest.
+            sys.exit(_endings.end(_endings.Interrupted() if interrupts.waiting else error))
     sys.exit(status if isinstance(status, int) else 0)
