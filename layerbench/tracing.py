@@ -6,6 +6,7 @@ tensors are real.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -38,7 +39,7 @@ from layerbench.instruments.structure import (
     type_name,
 )
 from layerbench.instruments.tensors_held import packed_weights
-from layerbench.instruments.training import graph
+from layerbench.instruments.training import graph, let_go, nodes_of
 from layerbench.modules import parameters, submodules_first
 from layerbench.nested import tensors_in
 from layerbench.samples import RowFacts
@@ -221,6 +222,7 @@ class _Run:
     ) -> None:
         """As in the loops that people write, output and loss stay until the next ones come."""
         output = loss = None
+        nodes: deque[torch.autograd.graph.Node] = deque()
         with garbage_collection_off(), gradients_on(True), self._tracker:
             for step in range(2):
                 if step:
@@ -231,6 +233,8 @@ class _Run:
                 output = self._forward()
                 with self._tracker.during("loss"):
                     loss = loss_of(output)
+                    let_go(nodes)
+                nodes = nodes_of(loss)
                 with self._tracker.during("backward"):
                     loss.backward()  # type: ignore[no-untyped-call]
                 self._note_gradients()
@@ -238,6 +242,8 @@ class _Run:
                     optimizer.step()
                 # On a GPU PyTorch keeps step counts on the host.
                 self._note_state(optimizer, scalars_elsewhere=for_gpu)
+        output = loss = None
+        let_go(nodes)
 
     def traced(self) -> Traced:
         rows = observed_rows(self.model, self._facts, self._calls)

@@ -209,3 +209,25 @@ def test_a_step_that_raises_leaves_nothing_behind() -> None:
     with pytest.raises(RuntimeError, match="channels"):
         timer.instrumented(step)
     assert all("forward" not in module.__dict__ for module in model.modules())
+
+
+class Long(nn.Module):
+    """A graph so long that to free it by recursion ends the process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * self.weight
+        for _ in range(130_000):
+            x = x + 1
+        return x
+
+
+def test_a_graph_of_a_hundred_thousand_nodes_is_freed() -> None:
+    model = Long()
+    timer, _ = timer_of(model, PerfCounter())
+    step = timer.instrumented(step_of(model, torch.ones(1)))
+    assert step.backward_ns is not None
+    assert step.backward_ns.sum() + step.outside_ns == step.phases_ns[STEP_PHASES.index("backward")]

@@ -15,7 +15,7 @@ as one.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -221,6 +221,7 @@ class StepTimer:
         self._nodes.clear()
         clock.reserve(self._marks)
         marks: list[int] = []
+        nodes: deque[Node] = deque()
         handles = ExitStack()
         begin = end = _get_sequence_nr()
         with handles, ExitStack() as attached:
@@ -233,8 +234,9 @@ class StepTimer:
                     end = _get_sequence_nr()
                 elif done == "loss":
                     attached.close()
-                    self._hook_nodes(made, begin, end, handles)
+                    nodes = self._hook_nodes(made, begin, end, handles)
                     marks.append(clock.mark())
+        let_go(nodes)
         clock.synchronize()
         try:
             return self._timed_step(marks)
@@ -260,10 +262,13 @@ class StepTimer:
 
     # --- the backward ----------------------------------------------------------------------
 
-    def _hook_nodes(self, loss: torch.Tensor, begin: int, end: int, handles: ExitStack) -> None:
+    def _hook_nodes(
+        self, loss: torch.Tensor, begin: int, end: int, handles: ExitStack
+    ) -> deque[Node]:
         """Let the first node of each module's mark when it begins, as often as it is its turn.
 
-        The numbers from ``begin`` to ``end`` were drawn in the forward.
+        The numbers from ``begin`` to ``end`` were drawn in the forward. Gives all nodes, in the
+        order in which they run.
         """
         self._places = places = _Places(self._calls, self._above, begin, end)
         mark, nodes = self._clock.mark, self._nodes
@@ -275,7 +280,8 @@ class StepTimer:
             return begins
 
         before: int | None = None
-        for turn in _as_they_run(loss):
+        turns = _as_they_run(loss)
+        for turn in turns:
             placed = [self._place(node, places) for node in turn]
             alike = set(placed) == {placed[0]}
             for node, place in zip(turn, placed, strict=True):
@@ -284,6 +290,7 @@ class StepTimer:
                     handles.callback(handle.remove)
                 before = place
             before = placed[0] if alike else None
+        return _in_a_row(turns)
 
     def _place(self, node: Node, places: _Places) -> int:
         number = node._sequence_nr()
@@ -413,6 +420,28 @@ def graph(loss: torch.Tensor) -> Iterator[Node]:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
+
+
+def nodes_of(loss: torch.Tensor) -> deque[Node]:
+    """The nodes of `graph` in the order in which they run: each before those that it leads to."""
+    return _in_a_row(_as_they_run(loss))
+
+
+def let_go(nodes: deque[Node]) -> None:
+    """Give a graph back node by node; its loss and output must be gone.
+
+    PyTorch frees a graph whose nodes Python has looked at by recursion, which ends the process
+    where the graph is a hundred thousand nodes long.
+
+    Args:
+        nodes: from `nodes_of`, held since before the graph's loss and output went.
+    """
+    while nodes:
+        nodes.popleft()
+
+
+def _in_a_row(turns: Iterable[Sequence[Node]]) -> deque[Node]:
+    return deque(node for turn in turns for node in turn)
 
 
 def _as_they_run(loss: torch.Tensor) -> list[list[Node]]:
