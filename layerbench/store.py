@@ -101,7 +101,7 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
         file.write(data)
 
 
-def write_all(files: Sequence[tuple[Path, bytes]]) -> None:
+def write_all(files: Sequence[tuple[AnyPath, bytes]]) -> None:
     """Write several files that belong together: all are there, or all are as they were.
 
     All lie on the disk beside their places before the first takes its own. Only where the file
@@ -111,14 +111,19 @@ def write_all(files: Sequence[tuple[Path, bytes]]) -> None:
         OutputError: they cannot be written; the message says which are old where not all are.
     """
     done: list[Path] = []
+    paths = [Path(path) for path, _ in files]
+    contents = [data for _, data in files]
     with contextlib.ExitStack() as waiting:
         try:
-            temporaries = [waiting.enter_context(_written(*file)) for file in files]
-            for temporary, (path, _) in zip(temporaries, files, strict=True):
+            temporaries = [
+                waiting.enter_context(_written(path, data))
+                for path, data in zip(paths, contents, strict=True)
+            ]
+            for temporary, path in zip(temporaries, paths, strict=True):
                 os.replace(temporary, path)
                 done.append(path)
         except OSError as error:
-            raise _cannot_write(files[len(done)][0], error, done) from error
+            raise _cannot_write(paths[len(done)], error, done) from error
 
 
 @contextlib.contextmanager
@@ -477,12 +482,12 @@ def place(
     return out / "_".join(parts)
 
 
-def apart(path: Path, record: Structure | MemoryReport | MemoryEstimate) -> Path:
+def apart(path: AnyPath, record: Structure | MemoryReport | MemoryEstimate) -> Path:
     """The path from `place`, or one beside it where a report of another kind lies already.
 
     A structure and a measured memory of one workload would else have one name.
     """
-    ours = record.record == "structure"
+    path, ours = Path(path), record.record == "structure"
     for ending in _SAY_THEIR_KIND:
         kind = _kind_of(path.with_name(f"{path.name}{ending}"))
         if kind is not None and (kind == "structure") != ours:

@@ -82,7 +82,7 @@ def test_a_report_is_small():
     assert len(page.encode()) - len(document.model_dump_json().encode()) < 300 * 1024
 
 
-HOSTILE = "</script><img src=x onerror=\"document.title='broken'\">"
+HOSTILE = "</script><img src=x onerror=\"document['title']='broken'\">"
 
 
 def test_a_name_that_would_be_markup_is_text(opened):
@@ -93,7 +93,7 @@ def test_a_name_that_would_be_markup_is_text(opened):
     workload = record.workload.model_copy(update={"model": HOSTILE})
     page = opened(record.model_copy(update={"layers": tuple(rows[:3]), "workload": workload}))
     assert HOSTILE in page.locator(".title").inner_text()
-    assert HOSTILE.rpartition(".")[2] in names(page)
+    assert HOSTILE in names(page)
     page.locator(CELLS).nth(1).click()
     assert page.locator("#panel h2").inner_text() == HOSTILE
     assert page.locator("img").count() == 0

@@ -353,7 +353,7 @@ def test_every_truncation_is_refused(tmp_path):
     [
         (("whole", "median"), "fast", "whole.median: Input should be a valid number"),
         (("workload", "shape", 2), None, "workload.shape.2: Input should be a valid integer"),
-        (("workload", "batch"), 0, "workload.batch: Input should be greater than"),
+        (("workload", "batch"), -1, "workload.batch: Input should be greater than"),
         (("plan", "colour"), "red", "plan.colour: Extra inputs are not permitted"),
         (("environment",), {}, "environment.device: Field required (and 5 more)"),
     ],

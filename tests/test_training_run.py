@@ -446,7 +446,7 @@ def test_bad_options_are_one_line(train, tmp_path):
         (("--unreadable", "maybe"), "--unreadable takes fatal, skip"),
         (("--model", "resnet19"), "did you mean"),
         (("--data", "mnist"), "choose from cifar100"),
-        (("--checkpoint_minutes", "-1"), "--checkpoint_minutes must not be negative"),
+        (("--checkpoint_minutes", "-1"), "--checkpoint_minutes must be a number from 0 on"),
         (("--workers", "-1"), "--workers must be at least 0"),
         (("--resume_from", str(tmp_path), "--size", "8", "--data", "digits"), "holds no run"),
     ):

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
@@ -164,6 +164,16 @@ def _variables_unsaid(command: Any) -> None:  # noqa: ANN401 - typer's own copy 
         _variables_unsaid(further)
 
 
+def _spelling(command: Callable[..., Any], name: str) -> str:
+    """How the option behind a verb's parameter is written on the command line."""
+    hint = get_type_hints(command, include_extras=True)[name]
+    option = getattr(hint, "__metadata__", (None,))[0]
+    # typer takes the first spelling for a default, until it has read the annotation.
+    spellings = (getattr(option, "default", None), *(getattr(option, "param_decls", None) or ()))
+    written = (one for one in spellings if isinstance(one, str) and one.startswith("--"))
+    return next(written, f"--{name.replace('_', '-')}")
+
+
 def _with_amounts(command: Callable[..., Any]) -> Callable[..., Any]:
     """Refuse what Python takes for a number, and what is no amount of anything: nan, inf, -1."""
 
@@ -171,8 +181,9 @@ def _with_amounts(command: Callable[..., Any]) -> Callable[..., Any]:
     def checked(**given: Any) -> Any:  # noqa: ANN401 - a verb's options, and what it returns
         for name, value in given.items():
             if isinstance(value, float) and not 0 <= value < math.inf:
-                option = name.replace("_", "-")
-                raise UsageError(f"--{option} must be a number from 0 on, got {value:g}")
+                raise UsageError(
+                    f"{_spelling(command, name)} must be a number from 0 on, got {value:g}"
+                )
         return command(**given)
 
     return checked

@@ -168,7 +168,7 @@ def build(workload: Workload, *, load_weights: bool = True) -> Built:
         LayerbenchError: the weights cannot be loaded, or the user's callable failed.
     """
     from layerbench.zoo._formats import converted
-    from layerbench.zoo.lazy import made_ready
+    from layerbench.zoo._lazy import made_ready
 
     loading = nullcontext() if load_weights else weights_left_out()
     with seeded_on_cpu(workload.seed), loading:
@@ -185,7 +185,7 @@ def build_shapes(workload: Workload) -> Built:
         Exception: whatever a constructor raises that cannot do without its weights' values.
     """
     from layerbench.zoo._formats import converted
-    from layerbench.zoo.lazy import made_ready
+    from layerbench.zoo._lazy import made_ready
 
     with seeded_on_cpu(workload.seed), weights_left_out():
         built = _family_of(workload.model).build_shapes(workload)

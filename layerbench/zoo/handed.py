@@ -48,7 +48,7 @@ def with_inputs(
         UsageError: ``batch`` is not positive.
     """
     from layerbench.zoo._formats import convert_value, input_format, number_formats
-    from layerbench.zoo.lazy import made_ready
+    from layerbench.zoo._lazy import made_ready
 
     if given is None:
         raise BadInput(
