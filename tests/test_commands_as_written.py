@@ -358,7 +358,7 @@ def detected(model: str = "fasterrcnn_resnet50_fpn", data: str = "pets") -> Dete
     return record
 
 
-def test_a_detectors_training(told, typed):
+def test_a_detectors_training(here, told, typed):
     told("detect", min_size=64, workers=0, samples=6, size=64)
     assert "the bottleneck is" in typed(DETECT)
     record = detected(data="synthetic")
