@@ -13,6 +13,7 @@ from layerbench import devices, environment
 from layerbench.devices import Device
 from layerbench.environment import RoomWatch
 from layerbench.errors import LayerbenchError, NotEnoughMemory
+from layerbench.instruments.python_state import no_collection
 from layerbench.modules import moved
 from layerbench.nested import map_tensors
 from layerbench.units import bytes_
@@ -105,14 +106,9 @@ def garbage_collection_off() -> Iterator[None]:
     A collection would land in some layer's time; and when one happens to free a tensor is no
     property of a model.
     """
-    was_on = gc.isenabled()
     gc.collect()
-    gc.disable()
-    try:
+    with no_collection():
         yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 @contextmanager
