@@ -21,6 +21,7 @@ from layerbench.errors import UsageError
 from layerbench.guards import garbage_collection_off, gradients_on
 from layerbench.instruments.attach import notes_on_modes
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
+from layerbench.instruments.control_flow import notes_on_trained
 from layerbench.instruments.memory import FORWARD, FORWARD_END, ITERATION
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
@@ -131,10 +132,10 @@ def trace_run(
         RunFailed: whatever the model raised, with a line that says where.
     """
     notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
-    with compilation_off():
+    with compilation_off() as trained:
         run = _Run(built, device, workspace, renew_inputs)
         traced = _trace_run(run, optimizer, for_gpu, stepping)
-    return replace(traced, notes=notes)
+    return replace(traced, notes=(*notes, *notes_on_trained(trained)))
 
 
 def _trace_run(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerbench.instruments.control_flow import run_as_python
 from layerbench.modules import modules
 
 COMPILED = "what is compiled by torch.compile runs as one, outside Python"
@@ -68,8 +69,19 @@ def original(model: nn.Module) -> nn.Module:
     return model
 
 
-def compilation_off() -> AbstractContextManager[object]:
-    """Run everything as Python for the duration of a ``with`` block; nothing compiled is lost."""
+@contextmanager
+def compilation_off() -> Iterator[set[str]]:
+    """Run everything as Python for the duration of a ``with`` block; nothing compiled is lost.
+
+    Yields:
+        the operators that have run their functions in training, see
+        `layerbench.instruments.control_flow`.
+    """
+    with _stance_of_python(), run_as_python() as trained:
+        yield trained
+
+
+def _stance_of_python() -> AbstractContextManager[object]:
     if _dynamo() is None:
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")

@@ -163,7 +163,7 @@ def timed(original: Forward, index: int, mark: Callable[[], int], recording: Rec
     @wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
         if is_dynamo_compiling() or get_ident() not in thread:
-            if thread:
+            if thread and not is_dynamo_compiling():  # which refuses what reaches outside
                 recording.elsewhere.add(index)
             return original(*args, **kwargs)
         start = mark()
@@ -193,7 +193,7 @@ def timed_call(
     @wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
         if is_dynamo_compiling() or get_ident() not in thread:
-            if thread:
+            if thread and not is_dynamo_compiling():  # which refuses what reaches outside
                 recording.elsewhere.add(index)
             return as_pytorch(*args, **kwargs)
         changed = on_entry or on_exit or on_grad or on_grad_entry
