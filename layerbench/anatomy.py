@@ -154,6 +154,7 @@ def _observe(
     workload: Workload, model: nn.Module, built: Built, propagate: bool, notes: tuple[str, ...]
 ) -> _Seen:
     modules = module_facts(model)
+    holdings = _Holdings.of_all(model)  # a forward may take modules away
     running = RunningModule(model)
     observer = CallObserver(model, modules, running)
     counter = FlopCounter(running)
@@ -171,7 +172,6 @@ def _observe(
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
-    holdings = _Holdings.of_all(model)
     return _Seen(modules, rows, calls, holdings, counter, notes)
 
 

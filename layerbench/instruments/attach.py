@@ -18,6 +18,7 @@ from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.overlay import STATE, Overlay
 from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.stack import deeper_stack
+from layerbench.instruments.tensor_state import TensorState
 from layerbench.modules import (
     buffers,
     modules,
@@ -26,6 +27,7 @@ from layerbench.modules import (
     submodules_first,
     write_mode,
 )
+from layerbench.tensors import is_plain
 
 Forward = Callable[..., Any]
 # A module, the name of one of its attributes, and what that is for a while.
@@ -107,7 +109,7 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
     modes: list[tuple[nn.Module, Any]] = [
         (module, getattr(module, "training", _MISSING)) for module in modules(model)
     ]
-    kept = [(buffer, buffer.detach().clone()) for buffer in buffers(model)] if training else []
+    kept = _Buffers(buffers(model) if training else ())
     try:
         set_mode(model, training)
         yield
@@ -117,11 +119,34 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
                 module.__dict__.pop("training", None)
             else:
                 write_mode(module, mode)
-        for buffer, earlier in kept:
+        kept.restore()
+
+
+class _Buffers:
+    """The contents of buffers, and a way back to them.
+
+    Args:
+        there: of any kind. Not all of those that are sparse, nested or quantized can be copied.
+    """
+
+    def __init__(self, there: Iterable[torch.Tensor]) -> None:
+        self._plain: list[tuple[torch.Tensor, torch.Tensor]] = []
+        others = []
+        for buffer in there:
+            if is_plain(buffer):
+                self._plain.append((buffer, buffer.detach().clone()))
+            else:
+                others.append(buffer)
+        self._others = TensorState(others) if others else None
+
+    def restore(self) -> None:
+        for buffer, earlier in self._plain:
             if buffer.shape == earlier.shape:
                 buffer.data.copy_(earlier)
             else:
                 buffer.data = earlier
+        if self._others is not None:
+            self._others.restore()
 
 
 def notes_on_modes(model: nn.Module, wanted: bool | None = None) -> tuple[str, ...]:

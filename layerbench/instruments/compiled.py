@@ -31,7 +31,10 @@ def is_compiled(module: nn.Module) -> bool:
     if _runs_as_python():
         return False
     wrapped = type(module).__name__ == "OptimizedModule"
-    return wrapped or module._compiled_call_impl is not None or _is_compiled(module.forward)
+    if wrapped or module._compiled_call_impl is not None:
+        return True
+    # A scripted list of modules has no forward.
+    return _is_compiled(getattr(module, "forward", None))
 
 
 def inside_compiled(model: nn.Module) -> set[int]:

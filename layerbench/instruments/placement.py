@@ -15,15 +15,16 @@ import torch
 from torch import nn
 
 from layerbench.modules import named_buffers, named_parameters
+from layerbench.tensors import is_plain
 
 
 def can_move(module: nn.Module) -> bool:
     """Whether all weights are plain dense tensors in this process's own memory."""
     return all(
         type(tensor.data) is torch.Tensor
-        and tensor.layout is torch.strided
+        and is_plain(tensor)
         and tensor.device.type == "cpu"
-        and not (tensor.is_quantized or tensor.is_inference())
+        and not tensor.is_inference()
         and not tensor.is_shared()  # type: ignore[no-untyped-call]
         for tensor in _weights(module)
     )

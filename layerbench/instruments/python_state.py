@@ -387,7 +387,7 @@ def _is_followed(kind: type) -> bool:
     if is_users(module):
         return True
     if package_of(module) == "torch":
-        return not module.startswith(_ENGINES)
+        return not module.startswith(_ENGINES) or issubclass(kind, torch.fx.Interpreter)
     return issubclass(kind, (*_PLAIN, dict, list, tuple, deque, set))
 
 

@@ -286,3 +286,63 @@ class _Equal(nn.Module):
 @case("modules that are equal, empty and without a hash", 40, 128)
 def _() -> Built:
     return nn.Sequential(_Equal(), _Equal()), (torch.rand(2, 4),)
+
+
+class _Lists(nn.Module):
+    """TorchScript runs lists of modules itself: they have no forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        self.named = nn.ModuleDict({"last": nn.Linear(4, 2)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        for layer in self.named.values():
+            x = layer(x)
+        return x
+
+
+@case("a scripted list of layers", 50, 160)
+def _() -> Built:
+    return nn.Sequential(torch.jit.script(_Lists()), nn.ReLU()), (torch.rand(2, 4),)
+
+
+class _Once(nn.Module):
+    """Runs a layer once, takes it away, and puts another in its place under another name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.start = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        if hasattr(self, "start"):
+            x = self.start(x)
+            del self.start
+            self.other = nn.Linear(4, 4).to(x.device)
+        return x
+
+
+@case("a layer that the first forward takes away", 40, 128)
+def _() -> Built:
+    return _Once(), (torch.rand(2, 4),)
+
+
+class _Interprets(nn.Module):
+    """Keeps an interpreter of a graph, which keeps the values of its last run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+        graph = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4)))
+        self.interpreter = torch.fx.Interpreter(graph, garbage_collect_values=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.interpreter.run(self.body(x))
+
+
+@case("an interpreter of a graph, which keeps its values", 20, 128)
+def _() -> Built:
+    return _Interprets(), (torch.rand(2, 4),)

@@ -132,12 +132,40 @@ CASES = [
 CASES += [
     Case("an input without dimensions", lambda: (nn.ReLU(), (torch.tensor(1.0),)), 0, 0, False),
     Case("a nested tensor as input", lambda: (_Pads(), (_nested(),)), 20, 160, False),
+    Case(
+        "a nested tensor in a buffer", lambda: (_Added(_nested()), (torch.rand(2, 3, 4),)), 20, 192
+    ),
+    Case(
+        "a buffer quantized by channels with zero points of floating point, which has no copy",
+        lambda: (_Added(_by_channel()), (torch.rand(3, 4),)),
+        20,
+        96,
+    ),
     Case("a matrix product of the user's own", lambda: (_Own(), (torch.rand(2, 4),)), 16, 64),
 ]
 
 
 def _nested() -> torch.Tensor:
     return torch.nested.nested_tensor([torch.rand(3, 4), torch.rand(2, 4)])
+
+
+def _by_channel() -> torch.Tensor:
+    scales, zeros = torch.full((3,), 0.1), torch.zeros(3)
+    return torch.quantize_per_channel(torch.rand(3, 4), scales, zeros, 0, torch.quint8)
+
+
+class _Added(nn.Module):
+    """Adds a buffer to its input."""
+
+    def __init__(self, held: torch.Tensor) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.register_buffer("held", held)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        held = self.held
+        dense = held.to_padded_tensor(0.0) if held.is_nested else held.dequantize()
+        return self.fc(x + dense)
 
 
 class _Pads(nn.Module):
