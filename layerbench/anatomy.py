@@ -164,7 +164,7 @@ def _observe(
             with _unfused(), counter:
                 calls = observer.observe(model, built.args, built.kwargs)
             rows = observed_rows(model, modules, calls)
-            notes = (*notes, *notes_on_modes(model, workload.mode == "train"))
+            notes = (*notes, *observer.notes, *notes_on_modes(model, workload.mode == "train"))
             if draws.drawn():
                 again = _more_forwards(model, built, inputs, observer, modules)
                 notes = (*notes, *_notes_on_chance([rows, *again]))

@@ -290,7 +290,7 @@ class Session:
                 raise
             raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
         self._modules = without_reach(self._modules, model, observer.compiled)
-        return seen, content.notes()
+        return seen, [*content.notes(), *observer.notes]
 
     def _layers_to_time(
         self,

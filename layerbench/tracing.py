@@ -22,6 +22,7 @@ from layerbench.guards import garbage_collection_off, gradients_on
 from layerbench.instruments.attach import notes_on_modes
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.control_flow import notes_on_trained
+from layerbench.instruments.iterators import advice, iterator_in
 from layerbench.instruments.memory import FORWARD, FORWARD_END, ITERATION
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
@@ -135,7 +136,7 @@ def trace_run(
     with compilation_off() as trained:
         run = _Run(built, device, workspace, renew_inputs)
         traced = _trace_run(run, optimizer, for_gpu, stepping)
-    return replace(traced, notes=(*notes, *notes_on_trained(trained)))
+    return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
 
 
 def _trace_run(
@@ -248,7 +249,7 @@ class _Run:
 
     def traced(self) -> Traced:
         rows = observed_rows(self.model, self._facts, self._calls)
-        return Traced(self._tracker.finish(), rows, self._calls)
+        return Traced(self._tracker.finish(), rows, self._calls, self._observer.notes)
 
     def _forward(self) -> Any:  # noqa: ANN401 - whatever the model returns
         self._tracker.mark(FORWARD)
@@ -343,8 +344,18 @@ def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model ret
     named = isinstance(output, Mapping)
     losses = [_loss_of_one(tensor, named) for tensor in tensors_in(output) if tensor.requires_grad]
     if not losses:
-        raise RunFailed("the model returned nothing that has a gradient, so it cannot be trained")
+        raise RunFailed(_why_no_loss(output))
     return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+
+def _why_no_loss(output: Any) -> str:  # noqa: ANN401 - as in `loss_of`
+    kind = iterator_in(output)
+    if not kind:
+        return "the model returned nothing that has a gradient, so it cannot be trained"
+    return (
+        f"the model returned a {kind}, and its tensors are not known until it is used up: to train "
+        f"it here, {advice(kind)}"
+    )
 
 
 def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:

@@ -59,6 +59,36 @@ def test_what_cannot_be_copied_is_trained(case):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+class _Yields(torch.nn.Linear):
+    def forward(self, x):
+        yield super().forward(x)
+
+
+class _Maps(torch.nn.Linear):
+    def forward(self, x):
+        return {"stages": map(super().forward, [x])}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(_Yields, "generator"), (_Maps, "map")])
+def test_an_output_that_is_not_computed_yet_is_told(kind, name):
+    model, x = kind(4, 4), torch.rand(2, 4)
+    for call in (memory, estimate, profile):
+        with pytest.raises(ModelRunError, match=f"returned a {name}, .* return a list"):
+            call(model, x, "sgd")
+    profiled = layerbench.profile(model, x, warmup=0, iterations=1, function_iterations=0)
+    for report in (layerbench.structure(model, x), layerbench.memory(model, x), profiled):
+        assert any(f"returned a {name}: what it computes later" in note for note in report.notes)
+
+
+def test_an_iterator_over_what_is_there_needs_no_note():
+    class Model(torch.nn.Linear):
+        def forward(self, x):
+            return iter([super().forward(x)])
+
+    found = layerbench.structure(Model(4, 4), torch.rand(2, 4))
+    assert (found.flops, found.notes) == (64, ())
+
+
 @torch.inference_mode()
 def test_a_callers_inference_mode_is_no_matter_of_a_model_by_name():
     spec = f"{FILE}:sparse"

@@ -16,6 +16,7 @@ from layerbench.instruments.attach import Attachment, Forward, Replacement, usua
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.compiled import entry_noticed, inside_compiled
 from layerbench.instruments.holdings import Holdings
+from layerbench.instruments.iterators import iterator_in, notes_on_iterators
 from layerbench.instruments.overlay import Overlay
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.threads import Carrier
@@ -174,6 +175,7 @@ class CallObserver:
     Attributes:
         compiled: identities of the modules that were found to run inside compiled code.
         in_threads: paths of those called in threads that the forward started.
+        notes: what a reader should know of the model's output.
     """
 
     def __init__(
@@ -195,6 +197,7 @@ class CallObserver:
         self._root = facts[0]
         self.compiled: set[int] = set()
         self.in_threads: set[str] = set()
+        self.notes: tuple[str, ...] = ()
         self._carrier: Carrier | None = None
 
     def _compiled_code_begins(self, reached: list[nn.Module]) -> None:
@@ -272,7 +275,8 @@ class CallObserver:
                 return forward(*args, **kwargs)
 
         with self._attachment.attached(), entry_noticed(self._compiled_code_begins):
-            self._observe(carried, self._root, args, kwargs)
+            output = self._observe(carried, self._root, args, kwargs)
+        self.notes = notes_on_iterators(iterator_in(output, unread=True))
         return self._seen
 
     def explain(self, error: Exception) -> str:
