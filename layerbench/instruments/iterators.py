@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 
 # What they give is there already.
-_MADE = tuple(type(iter(made)) for made in ([], (), {}.keys(), {}.values(), {}.items()))
+_EMPTY: dict[str, str] = {}
+_MADE: tuple[type, ...] = (
+    *(type(iter([])), type(iter(()))),
+    *(type(iter(_EMPTY)), type(iter(_EMPTY.values())), type(iter(_EMPTY.items()))),
+)
 _DEEP = 8
 
 
