@@ -4,7 +4,8 @@ stored     latency of stored answers at a fixed rate of requests, while a measur
            due at a moment of its own, and its latency counts from then: one that waits for another
            counts its wait. The requests come from another process of the same machine.
 slow       latency of stored answers at 50 a second beside 2,000 connections that send slowly or
-           nothing, from a third process, and what the log grows by; also with 1,024 descriptors.
+           nothing, from a third process, and what the log grows by; also with 1,024 descriptors;
+           and beside 48,000 requests that are sent before the first answer is read.
 queue      100 identical questions at once, and 500 different ones, on a measuring process that
            measures nothing: what becomes of each.
 sampling   a training step with looks at the hardware ten times a second, against one without, in
@@ -32,6 +33,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import psutil
 import torch
 from tabulate import tabulate
 from torchvision.models import resnet18
@@ -52,6 +54,8 @@ ASYNC = {"Prefer": "respond-async"}
 CONNECTIONS = 16
 # Connections that send slowly, and stored answers a second beside them.
 SLOW, SLOW_RATE = 2000, 50
+# Requests that are sent before any answer is read, on so many connections.
+PIPELINED, PIPELINES = 48_000, (1, 48, 1000)
 # Of the comparison of stretches.
 RESAMPLES = 2000
 LOOKED_AT = "with looks"
@@ -166,36 +170,48 @@ async def _connection(
 
 def slow(given: argparse.Namespace) -> None:
     rows = []
-    for descriptors in (None, 1024):
+    for name, module, options, descriptors in (
+        (f"{SLOW} slow connections", "slow_clients", [SLOW], None),
+        (f"{SLOW} slow connections", "slow_clients", [SLOW], 1024),
+        *(
+            (f"{PIPELINED} requests at once on {count}", "pipelined_clients",
+             [count, PIPELINED], None)
+            for count in PIPELINES
+        ),
+    ):  # fmt: skip
         lines: list[str] = []
         with (
             tempfile.TemporaryDirectory() as folder,
-            server(Path(folder), lines, descriptors) as (_, url),
+            server(Path(folder), lines, descriptors) as (process, url),
         ):
             asked = {**QUESTION, "architecture": "quick"}
             httpx.post(url + RESOURCE, json=asked, timeout=300).raise_for_status()
             others = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.slow_clients", str(urlsplit(url).port),
-                 str(SLOW), str(given.seconds + 10)],
+                [sys.executable, "-m", f"benchmarks.{module}", str(urlsplit(url).port),
+                 *map(str, options), str(given.seconds + 10)],
                 stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             assert others.stdout is not None
             others.stdout.readline()
             latencies = asyncio.run(answered_at(url, SLOW_RATE, given.seconds, asked))
             said, _ = others.communicate(timeout=given.seconds + 60)
+            memory = psutil.Process(process.pid).memory_info().rss
         figures = np.percentile(latencies, [50, 99]) * 1e3
         rows.append(
             [
+                name,
                 descriptors or "as many as it takes",
                 len(latencies),
                 *(f"{figure:.1f}" for figure in (*figures, max(latencies) * 1e3)),
                 f"{sum(map(len, lines)) / 1e3:.0f} kB",
-                said.strip(),
+                f"{memory / 1e6:.0f} MB",
+                said.strip().splitlines()[-1],
             ]
         )
-    print(f"Stored answers, {SLOW_RATE} a second, beside {SLOW} slow connections; latency in ms")
+    print(f"Stored answers, {SLOW_RATE} a second, beside other clients; latency in ms")
     print_table(
-        rows, ["descriptors", "answers", "median", "p99", "most", "log", "slow connections"]
+        rows,
+        ["others", "descriptors", "answers", "median", "p99", "most", "log", "server", "they tell"],
     )
 
 

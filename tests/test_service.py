@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -630,15 +632,57 @@ def test_a_profile_of_a_machine_that_was_too_busy_is_measured_anew():
             jobs_module.checked("profile", {**found, **damage})
 
 
-def test_a_store_that_is_removed(client, tmp_path):
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def replaced(path: Path) -> None:
+    path.rename(path.with_name("before.db"))
+    shutil.copy(path.with_name("before.db"), path)
+
+
+def journal_removed(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def emptied(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("change", [removed, replaced, journal_removed, emptied])
+def test_a_store_that_is_no_longer_there(client, tmp_path, change):
     assert client.post(RESOURCE, json=question()).status_code == 200
-    (tmp_path / "service.db").unlink()
+    # So that it has pages to lose: they come from the journal.
+    other = sqlite3.connect(tmp_path / "service.db")
+    other.execute("PRAGMA wal_checkpoint").fetchall()
+    assert client.get("/health/ready").status_code == 200
+    change(tmp_path / "service.db")
     answer = client.get("/health/ready")
-    assert (answer.status_code, "removed or replaced" in answer.json()["detail"]) == (503, True)
+    assert (answer.status_code, "removed, replaced" in answer.json()["detail"]) == (503, True)
     # What is known is answered, and nothing is measured that would be lost.
-    assert client.post(RESOURCE, json=question()).status_code == 200
+    if change is removed:
+        assert client.post(RESOURCE, json=question()).status_code == 200
     assert client.post(RESOURCE, json=question("quick1")).status_code == 503
     assert client.get("/health/live").status_code == 200
+    other.close()
+
+
+def test_a_page_that_another_program_damages_is_told_by_the_next_ready(client, tmp_path):
+    assert client.post(RESOURCE, json=question()).status_code == 200
+    assert client.get("/health/ready").status_code == 200
+    other = sqlite3.connect(tmp_path / "service.db")
+    other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    other.close()
+    size = (tmp_path / "service.db").stat().st_size
+    with (tmp_path / "service.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(size - 4096))
+    # Between the damage and the look, the service itself may write.
+    client.app.state.database.complaint()
+    answer = client.get("/health/ready")
+    assert answer.status_code == 503
+    assert re.search("damaged|malformed|removed", answer.json()["detail"])
+    assert client.get("/health/ready").status_code == 503
 
 
 def test_a_device_that_another_process_holds(client, tmp_path, monkeypatch):
@@ -789,12 +833,16 @@ def test_a_log_that_nobody_reads(tmp_path):
         env={**os.environ, "LAYERBENCH_SERVE_CHILD": "tests.service_child"},
         stderr=subprocess.PIPE,
     )  # fmt: skip
+    fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
     try:
         until(lambda: ports(process))
-        with httpx.Client(base_url=f"http://127.0.0.1:{ports(process)[0]}") as client:
-            # More than a pipe holds.
-            for _ in range(700):
-                assert client.get("/health/live", timeout=5).status_code == 200
+        with httpx.Client(base_url=f"http://127.0.0.1:{ports(process)[0]}", timeout=5) as client:
+            # More than the pipe holds: of each kind, some lines are written in a second.
+            for _ in range(15):
+                assert client.get("/health/live").status_code == 200
+                assert client.get("/nowhere").status_code == 404
+                assert client.get("/", headers={"Host": "example.org"}).status_code == 403
+                assert client.put("/metrics").status_code == 405
     finally:
         process.kill()
         process.wait()

@@ -2,7 +2,8 @@
 
 A request has to be there, head and body, within a time from its first byte. An answer that nobody
 reads is given up. Where there are as many connections as there may be, a new one takes the place of
-one that has not sent a whole request, of the address that has most of those. Loads no torch.
+one that has not sent a whole request, of the address that has most of those. Requests that are sent
+in advance are read as they are answered, and wait for the others. Loads no torch.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ import asyncio
 import contextlib
 import math
 import resource
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import h11
 import structlog
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from layerbench.service.settings import Settings
+from layerbench.service.turns import Spread, Turns
 
 log = structlog.get_logger("layerbench.service")
 
@@ -33,13 +39,16 @@ BACKLOG = 1024
 # At least so many connections, however few descriptors there are.
 FEWEST = 16
 LOOK_S = 1.0
+# Read at once of a connection, so much of which is kept while earlier requests are answered.
+READ_AT_ONCE = 2**14
 # Given up at once; the next after a moment in which others are answered.
 GIVEN_UP_AT_ONCE, MOMENT_S = 8, 0.02
 
+RETRY_S = 5
 _DETAIL = b'{"detail": "every connection that there may be is waiting: come again later"}'
 UNAVAILABLE = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 5\r\n"
-    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_DETAIL), _DETAIL)
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: %d\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (RETRY_S, len(_DETAIL), _DETAIL)
 )
 
 
@@ -63,8 +72,11 @@ class Connections:
         self.reading_s = settings.reading_s
         self._limit = limit_of(settings)
         self._open: set[Connection] = set()
-        # Without a whole request, by the address that they come from, the oldest first; those that
-        # have been answered before apart, since they are given up last.
+        self.turns = Turns()
+        self.strangers = Spread()
+        # By the address that they come from, the oldest first, in the order of being given up: with
+        # requests sent in advance, without a whole one, and so but answered before.
+        self._ahead: _ByAddress = {}
         self._waiting: tuple[_ByAddress, _ByAddress] = ({}, {})
         self._closed = 0
         self._said_at = -math.inf
@@ -87,12 +99,16 @@ class Connections:
 
     def waits(self, connection: Connection) -> None:
         """Note that one has no whole request (any more)."""
-        by_address = self._waiting[connection.answered]
-        by_address.setdefault(connection.address, {})[connection] = None
+        _put(self._waiting[connection.answered], connection)
+
+    def asks_ahead(self, connection: Connection) -> None:
+        """Note that one has sent requests in advance, and waits for its turn."""
+        self.busy(connection)
+        _put(self._ahead, connection)
 
     def busy(self, connection: Connection) -> None:
         """Note that one has a whole request, which is being answered, or is gone."""
-        for by_address in self._waiting:
+        for by_address in (self._ahead, *self._waiting):
             waiting = by_address.get(connection.address)
             if waiting is None:
                 continue
@@ -101,7 +117,7 @@ class Connections:
                 del by_address[connection.address]
 
     def _make_room(self) -> bool:
-        for by_address in self._waiting:
+        for by_address in (self._ahead, *self._waiting):
             if by_address:
                 most = max(by_address, key=lambda address: len(by_address[address]))
                 oldest = next(iter(by_address[most]))
@@ -139,10 +155,18 @@ class Connection(H11Protocol):
         self._all = of_server(self.server_state)
         self._deadline = math.inf
         self._idle = True
+        self._behind = False
+        # Whether it ever sent requests in advance, and what it sent that is still to be taken in.
+        self._sent_ahead, self._unheard = False, bytearray()
+        self._asked: ASGIApp = self.app
+        self.app = self._in_turn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take it in, or say that there is no room."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.ahead)
+        # A transport of another event loop may have no such number.
+        transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]
         self.address = self.client[0] if self.client else ""
         if not self._all.opened(self):
             transport.write(UNAVAILABLE)
@@ -154,9 +178,30 @@ class Connection(H11Protocol):
         """Forget it."""
         self._all.lost(self)
         super().connection_lost(exc)
+        # No circle of references is left for the collector.
+        self.app = self._asked
+        self.flow = FlowControl(self.transport)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; the time for a request begins with its first byte."""
+        """Read on: at once what a known client sends, and what strangers send in its turn."""
+        if self.answered and not (self._sent_ahead or self._unheard):
+            self._hear(data)
+            return
+        # No more of this one until then.
+        self.transport.pause_reading()
+        self._unheard += data
+        if len(self._unheard) == len(data):
+            self._all.strangers.call(self._hear_later)
+
+    def _hear_later(self) -> None:
+        data = bytes(self._unheard)
+        self._unheard.clear()
+        self._hear(data)
+        if not self.flow.read_paused:
+            self.transport.resume_reading()
+
+    def _hear(self, data: bytes) -> None:
+        """Take in what was sent; the time for a request begins with its first byte."""
         if self.transport.is_closing():
             return
         if self._idle:
@@ -171,8 +216,35 @@ class Connection(H11Protocol):
         if not self.answered:
             self._all.busy(self)
             self.answered = True
-        if self._incomplete():
+        # What is whole by now was sent before the answer was.
+        self._behind = not self._incomplete()
+        if not self._behind:
             self._wait()
+        # All that was sent in advance may be begun by now.
+        self.flow.resume_reading()
+
+    def ahead(self) -> bool:
+        """Whether there are requests, or parts of them, behind the one that is being answered."""
+        return self.conn.their_state is h11.DONE and bool(self.conn.trailing_data[0])
+
+    async def _in_turn(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application once it is this request's turn, if somebody is still there."""
+        in_advance, self._behind = self._behind or self.ahead(), False
+        try:
+            if in_advance:
+                self._sent_ahead = True
+                self._all.asks_ahead(self)
+            await self._all.turns.taken(self.address, in_advance)
+        except asyncio.CancelledError:
+            said = {"detail": "the server is ending: ask again"}
+            await JSONResponse(said, 503, {"Retry-After": str(RETRY_S)})(scope, receive, send)
+            return
+        if self.transport.is_closing():
+            # uvicorn learns of it a moment later, and would answer.
+            self.cycle.disconnected = True
+            return
+        self._judge()
+        await self._asked(scope, receive, send)
 
     def pause_writing(self) -> None:
         """Give the client so long to read on."""
@@ -211,6 +283,30 @@ class Connection(H11Protocol):
         self._all.waits(self)
 
 
+class _Flow(FlowControl):
+    """Reads no further while there is more than the request that is being answered.
+
+    Args:
+        transport: of the connection.
+        ahead: tells whether there is.
+    """
+
+    def __init__(self, transport: asyncio.Transport, ahead: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._ahead = ahead
+
+    def pause_reading(self) -> None:
+        """Read no further; also where uvicorn has resumed without a word to this object."""
+        self.read_paused = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless there is enough to do."""
+        if not self._ahead():
+            self.read_paused = False
+            self._transport.resume_reading()
+
+
 _ByAddress = dict[str, dict[Connection, None]]
 _SERVERS: WeakKeyDictionary[ServerState, Connections] = WeakKeyDictionary()
 
@@ -221,6 +317,10 @@ def of_server(state: ServerState, settings: Settings | None = None) -> Connectio
     if found is None:
         found = _SERVERS[state] = Connections(settings or Settings())
     return found
+
+
+def _put(by_address: _ByAddress, connection: Connection) -> None:
+    by_address.setdefault(connection.address, {})[connection] = None
 
 
 def more_descriptors(settings: Settings) -> None:

@@ -45,6 +45,11 @@ BUSY_S = 0.2
 # Jobs that ended longer ago are forgotten.
 KEPT_S = 30 * 86400.0
 
+# Of the file and its journal: device and number, which tell one file from another; size and moment
+# of the last change.
+_Names = tuple[tuple[int, int], ...]
+_Moments = tuple[tuple[int, int], ...]
+
 
 @contextmanager
 def _damage_told() -> Iterator[None]:
@@ -108,7 +113,8 @@ class Database:
             # A result that was told to somebody stays told, also when the machine loses power.
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA + _LOOK)
-            self._files = self._seen()
+            self._files, self._size, self._last = self._seen()
+            self._touched = False
             self._try()
         except BaseException:
             self._connection.close()
@@ -142,20 +148,37 @@ class Database:
         with self._change() as connection:
             connection.execute("INSERT OR REPLACE INTO tries VALUES (1, ?)", (time.time(),))
 
-    def _seen(self) -> tuple[tuple[int, int], ...]:
-        """Which files its names stand for: SQLite goes on with those that it opened."""
-        found = (os.stat(f"{self._path}{ending}") for ending in ("", "-wal"))
-        return tuple((one.st_dev, one.st_ino) for one in found)
+    def _seen(self) -> tuple[_Names, int, _Moments]:
+        """Which files its names stand for (SQLite goes on with those that it opened), and how."""
+        found = [os.stat(f"{self._path}{ending}") for ending in ("", "-wal")]
+        names = tuple((one.st_dev, one.st_ino) for one in found)
+        return names, found[0].st_size, tuple((one.st_size, one.st_mtime_ns) for one in found)
+
+    def touched(self) -> bool:
+        """Whether another program has written into the files since this was asked."""
+        with contextlib.suppress(OSError):
+            self._touched |= self._seen()[2] != self._last
+        touched, self._touched = self._touched, False
+        return touched
 
     def _refuse_if_gone(self) -> None:
+        """Look at the files before a change.
+
+        Raises:
+            sqlite3.OperationalError: they are no longer those that were opened, or shorter.
+        """
         try:
-            there = self._seen() == self._files
+            names, size, moments = self._seen()
         except OSError:
-            there = False
-        if not there:
+            names, size = (), 0
+        # A database grows, and never shrinks by itself.
+        if names != self._files or size < self._size:
             raise sqlite3.OperationalError(
-                "its file was removed or replaced while the service ran: restart the service"
+                "its file was removed, replaced or shortened while the service ran: restart the "
+                "service"
             )
+        self._size = size
+        self._touched |= moments != self._last
 
     # --- jobs ------------------------------------------------------------------------------
 
@@ -264,6 +287,9 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                with contextlib.suppress(OSError):
+                    self._last = self._seen()[2]
 
 
 def _connected(path: Path) -> sqlite3.Connection:

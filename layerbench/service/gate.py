@@ -30,6 +30,8 @@ METHODS = ("DELETE", "GET", "HEAD", "POST")
 # What a browser asks for before it can send a key: the page, which holds no figures.
 PAGE, FILES = "/", "/static/"
 READING = ("GET", "HEAD")
+# Characters of a method that are worth writing down.
+MOST_METHOD = 16
 UNMATCHED = "unmatched"
 # Counted as this: who left before there was a whole request.
 GONE = 499
@@ -121,7 +123,13 @@ class Gate:
         if status == GONE:
             return
         if status != http.HTTPStatus.OK or not _of_page(scope):
-            log.info("request", method=method, route=route, status=status, seconds=round(took, 6))
+            log.info(
+                "request",
+                method=method[:MOST_METHOD],
+                route=route,
+                status=status,
+                seconds=round(took, 6),
+            )
 
     def _refusal(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         key = self._settings.api_key

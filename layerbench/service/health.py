@@ -53,10 +53,14 @@ class Health:
         return found
 
     async def _damaged(self) -> str | None:
-        """What is wrong with the file; read now and then, and never beside a measurement."""
+        """What is wrong with the file.
+
+        Read once another program has written into it; else now and then, and not beside a
+        measurement.
+        """
         async with self._reading:
-            due = time.monotonic() - self._read_at >= WHOLE_S
-            if due and self._jobs.idle:
+            due = time.monotonic() - self._read_at >= WHOLE_S and self._jobs.idle
+            if self._database.touched() or due:
                 self._damage = await asyncio.to_thread(self._database.damage)
                 self._read_at = time.monotonic()
         return self._damage

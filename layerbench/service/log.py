@@ -11,6 +11,8 @@ import time
 
 import structlog
 
+from layerbench.service.repeats import SECOND_S, Repeats
+
 log = structlog.get_logger("layerbench.service")
 
 MOST_LINES = 10_000
@@ -29,9 +31,10 @@ def configure_log() -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _REPEATS,
+            _MOMENT,
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            _JSON,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=_StandardError,
@@ -113,6 +116,8 @@ class _StandardError:
 
     _lines: queue.Queue[str] = queue.Queue(maxsize=MOST_LINES)
     _writer: threading.Thread | None = None
+    # In the queue, of the length of no line: that some were left out.
+    _SOME: str = ""
 
     def __init__(self, *_: object) -> None:
         cls = _StandardError
@@ -128,13 +133,37 @@ class _StandardError:
     warning = error = exception = info
 
     @classmethod
+    def some_left_out(cls) -> None:
+        """Have it said, a second later, how many."""
+        with contextlib.suppress(queue.Full):
+            cls._lines.put_nowait(cls._SOME)
+
+    @classmethod
     def _write(cls) -> None:
+        wait_s = None
         while True:
-            line = cls._lines.get()
-            # A pipe whose reader is gone, a full disk, a closed file.
-            with contextlib.suppress(OSError, ValueError):
-                print(line, file=sys.stderr, flush=True)
-            cls._lines.task_done()
+            with contextlib.suppress(queue.Empty):
+                line = cls._lines.get(timeout=wait_s)
+                if line != cls._SOME:
+                    cls._print(line)
+                cls._lines.task_done()
+            wait_s = cls._say_left_out()
+
+    @classmethod
+    def _say_left_out(cls, whenever: bool = False) -> float | None:
+        """Say so once it is time; gives after how many seconds to look again, if at all."""
+        left_out = _REPEATS.left_out(whenever)
+        if left_out is None:
+            return SECOND_S / 2
+        for said in left_out:
+            cls._print(str(_JSON(None, "", _MOMENT(None, "", said))))
+        return None
+
+    @classmethod
+    def _print(cls, line: str) -> None:
+        # A pipe whose reader is gone, a full disk, a closed file.
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
 
     @classmethod
     def drain(cls, seconds: float) -> None:
@@ -142,6 +171,12 @@ class _StandardError:
         ends = time.monotonic() + seconds
         while cls._lines.unfinished_tasks and time.monotonic() < ends:
             time.sleep(DRAIN_STEP_S)
+        cls._say_left_out(whenever=True)
+
+
+_REPEATS = Repeats(_StandardError.some_left_out)
+_MOMENT = structlog.processors.TimeStamper(fmt="iso", utc=True)
+_JSON = structlog.processors.JSONRenderer()
 
 
 def drain_log(seconds: float = 1.0) -> None:
