@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,19 +17,21 @@ from layerbench import zoo
 from layerbench.errors import LayerbenchError, ModelRunError
 from layerbench.guards import torch_version
 from layerbench.instruments.attach import mode_set, notes_on_modes
+from layerbench.instruments.chance import more_forwards, notes_on_chance
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
-from layerbench.instruments.fakes import without_memory
+from layerbench.instruments.fakes import ShapesDoNotSuffice, without_memory
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.preserve import (
     FreshInputs,
+    drawing_anew,
     preserved,
     preserved_from_stand_ins,
     strays_removed,
 )
 from layerbench.instruments.python_state import no_collection
-from layerbench.instruments.random_state import RandomState
-from layerbench.instruments.rows import notes_on_calls, observed_rows
+from layerbench.instruments.random_state import RandomState, drawing_from
+from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.structure import (
     CallObserver,
@@ -44,9 +46,6 @@ from layerbench.tensors import bytes_of, elements_of
 from layerbench.tree import Placed, placed
 from layerbench.workload import Workload
 from layerbench.zoo import Built
-
-MORE_FORWARDS = 4
-"""Of a model that draws, to see whether it always runs the same modules."""
 
 
 def dissect(workload: Workload, subject: Built | None = None) -> Structure:
@@ -76,7 +75,7 @@ def dissect(workload: Workload, subject: Built | None = None) -> Structure:
 def _on_meta(workload: Workload, subject: Built | None) -> Structure:
     if subject is None:
         built = zoo.build_shapes(workload)
-        with preserved_from_stand_ins(built, handed_over=False):
+        with preserved_from_stand_ins(built, handed_over=False), drawing_from(workload.seed):
             seen = observe(workload, built, propagate=True)
     else:
         with (
@@ -84,12 +83,16 @@ def _on_meta(workload: Workload, subject: Built | None) -> Structure:
             without_memory(subject, "meta", nullcontext()) as built,
         ):
             seen = observe(workload, built, propagate=True)
+    if seen.counter.out_of_step:
+        raise ShapesDoNotSuffice("it draws random numbers on the CPU after some on its device")
     return _record(workload, seen, "meta", ())
 
 
 def _for_real(workload: Workload, subject: Built | None, reason: str) -> Structure:
     if subject is None:
-        seen = observe(workload, zoo.build(workload, load_weights=False))
+        built = zoo.build(workload, load_weights=False)
+        with drawing_anew(workload, built):
+            seen = observe(workload, built)
     else:
         with preserved(subject) as built:
             seen = observe(workload, built)
@@ -160,14 +163,22 @@ def _observe(
     counter = FlopCounter(running)
     try:
         inputs, draws = FreshInputs(built), RandomState()
+        began = perf_counter()
         with mode_set(model, workload.mode == "train"), torch.no_grad():
             with _unfused(), counter:
                 calls = observer.observe(model, built.args, built.kwargs)
             rows = observed_rows(model, modules, calls)
             notes = (*notes, *observer.notes, *notes_on_modes(model, workload.mode == "train"))
-            if draws.drawn():
-                again = _more_forwards(model, built, inputs, observer, modules)
-                notes = (*notes, *_notes_on_chance([rows, *again]))
+            again = more_forwards(
+                model,
+                built.args,
+                built.kwargs,
+                modules,
+                renew=inputs.renew,
+                drawn=draws.drawn(),
+                spent_s=perf_counter() - began,
+            )
+            notes = (*notes, *notes_on_chance([rows, *again]))
     except Exception as error:
         if propagate:
             raise
@@ -187,29 +198,6 @@ def _unfused() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _notes_on_chance(forwards: Sequence[Sequence[RowFacts]]) -> tuple[str, ...]:
-    """What runs may hang on chance, where something was drawn: some forwards may show that."""
-    calls = np.array([[row.calls for row in rows] for rows in forwards], dtype=np.int64)
-    return notes_on_calls(forwards[0], calls)
-
-
-def _more_forwards(
-    model: nn.Module,
-    built: Built,
-    inputs: FreshInputs,
-    observer: CallObserver,
-    modules: Sequence[ModuleFacts],
-) -> list[tuple[RowFacts, ...]]:
-    """The rows of some more, as long as none raises."""
-    found = []
-    with suppress(Exception):
-        for _ in range(MORE_FORWARDS):
-            inputs.renew()
-            seen = observer.observe(model, built.args, built.kwargs)
-            found.append(observed_rows(model, modules, seen))
-    return found
 
 
 def _record(

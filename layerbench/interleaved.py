@@ -29,6 +29,7 @@ from layerbench.guards import (
 )
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.placement import brought_back, can_move, move
+from layerbench.instruments.random_state import RandomState
 from layerbench.progress import Progress, Silent
 from layerbench.runner import Session, preserved_or_built, refuse_bad_room
 from layerbench.samples import Run
@@ -66,7 +67,8 @@ def measure_pair(
 ) -> tuple[Run, Run]:
     """Measure two workloads, forward by forward in turn.
 
-    Each round runs both untouched and both instrumented. Which kind comes first alternates; which
+    Each round runs both untouched and both instrumented, and what one forward draws of random
+    numbers the three others draw, too. Which kind comes first alternates; which
     workload comes first is drawn by the first one's seed, so that no rhythm of the machine can
     favour one. The weights of both move in memory every `ROUNDS_IN_A_PLACE` rounds, so that no
     place can; those of a model that was handed over are brought back.
@@ -92,7 +94,10 @@ def measure_pair(
             refuse_bad_room(room, strict)
         pending = list(zip(tasks, subjects, strict=True))
         turn = -1 if contender_first else 1
-        sides = [stack.enter_context(_side(*pair, listener)) for pair in pending[::turn]][::turn]
+        draws = RandomState()
+        sides = [stack.enter_context(_side(*pair, listener, draws)) for pair in pending[::turn]][
+            ::turn
+        ]
         movable = all(map(_is_movable, sides))
         for side, subject in zip(sides, subjects, strict=True):
             if movable and subject is not None:
@@ -156,7 +161,11 @@ class _Side:
 
 
 @contextmanager
-def _side(task: Task, subject: Built | None, progress: Progress) -> Iterator[_Side]:
+def _side(
+    task: Task, subject: Built | None, progress: Progress, draws: RandomState
+) -> Iterator[_Side]:
+    """Build one side, whose first forward draws what that of the other does."""
+    draws.put_back()
     training = task.workload.mode == "train"
     refuse_too_large(task.workload, task.device, subject)
     with ExitStack() as building:
@@ -206,7 +215,9 @@ def _move(sides: list[_Side], number: int) -> None:
     for side in sides if number % 2 else reversed(sides):
         with memory_explained(side.task.device), torch.no_grad():
             move(side.session.built.module)
+    draws = RandomState()
     for side in sides:
+        draws.put_back()
         with side.turn():
             side.session.rounds.renew_inputs()
             side.session.rounds.call()
@@ -226,7 +237,9 @@ def round_order(number: int, draw: random.Random) -> Iterator[tuple[Kind, int]]:
 
 
 def _round(sides: list[_Side], number: int, draw: random.Random) -> None:
+    draws = RandomState()
     for kind, side in round_order(number, draw):
+        draws.put_back()
         sides[side].run(kind)
 
 

@@ -36,11 +36,13 @@ from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.functions import FunctionForward, FunctionTimer
 from layerbench.instruments.preserve import (
     FreshInputs,
+    drawing_anew,
     preserved,
     preserved_from_stand_ins,
     strays_removed,
 )
 from layerbench.instruments.python_state import no_collection
+from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import function_rows, module_rows, notes_on_calls
 from layerbench.instruments.structure import (
     Call,
@@ -130,7 +132,9 @@ def preserved_or_built(
 ) -> Iterator[Built]:
     """What was handed over, to come back as it was; else the workload's model, on the device."""
     if subject is None:
-        yield on_device(zoo.build(workload), device)
+        built = on_device(zoo.build(workload), device)
+        with drawing_anew(workload, built):
+            yield built
         return
     with preserved(subject, training=workload.mode == "train") as built:
         yield built
@@ -162,18 +166,22 @@ def look(workload: Workload, plan: Plan) -> Run:
             strays_removed(workload.model),
             suppress(ModelRunError),
             preserved_from_stand_ins(built, handed_over=False),
+            drawing_from(workload.seed),
             without_memory(built, "cpu") as stand_in,
         ):
             return _one_round(workload, plan, cpu, stand_in)
-    return _one_round(workload, plan, cpu, zoo.build(workload, load_weights=False))
+    built = zoo.build(workload, load_weights=False)
+    with drawing_anew(workload, built):
+        return _one_round(workload, plan, cpu, built)
 
 
 def _one_round(workload: Workload, plan: Plan, device: Device, built: Built) -> Run:
     training = workload.mode == "train"
     with mode_set(built.module, training), gradients_on(training):
         session = Session(workload, plan, device, built, Silent())
-        session.rounds.run_untouched()
-        session.rounds.run_instrumented()
+        for run in (session.rounds.run_untouched, session.rounds.run_instrumented):
+            session.draws.put_back()
+            run()
         for _ in session.function_forwards():
             pass
         return session.result(watch_room(device).finish(), "iterations")
@@ -183,11 +191,15 @@ class Session:
     """One measurement of one built model; who makes it runs its rounds and then asks for `result`.
 
     The model must be in the workload's mode, with gradients as they should be, from here on.
+    What it draws in its first forward it draws in each of those that time functions.
 
     Args:
         workload, plan, device: as for `measure`.
         built: the model and its inputs, on the device.
         progress: hears of each round.
+
+    Attributes:
+        draws: the generators of random numbers as its first forward finds them.
 
     Raises:
         ModelRunError: the model does not take the input.
@@ -205,6 +217,7 @@ class Session:
         self.absent: dict[str, str] = {}
         model = built.module
         inputs = FreshInputs(built)
+        self.draws = RandomState()
         self._modes = notes_on_modes(model, workload.mode == "train")
         self._modules = module_facts(model)
         self._observed, self._content = self._observe(model)
@@ -292,6 +305,10 @@ class Session:
         self._modules = without_reach(self._modules, model, observer.compiled)
         return seen, [*content.notes(), *observer.notes]
 
+    def _renew(self) -> None:
+        self._renew_inputs()
+        self.draws.put_back()
+
     def _layers_to_time(
         self,
         model: nn.Module,
@@ -318,11 +335,11 @@ class Session:
         timer = FunctionTimer(model, self._modules, self._layers.with_functions, self.clock)
         forwards = []
         try:
-            self._renew_inputs()
+            self._renew()
             timer.run(self._call)  # the first forward under a mode imports and caches
             for done in range(self.plan.function_iterations):
                 self.progress.step("functions", done, self.plan.function_iterations)
-                self._renew_inputs()
+                self._renew()
                 self.rounds.meter.begin()
                 forwards.append(timer.run(self._call))
                 self.rounds.note_wait(samples.FUNCTIONS)
@@ -430,12 +447,11 @@ class Rounds:
     def _round(self, number: int) -> None:
         # Alternating order: whatever a forward leaves behind for the next one (caches, clock
         # rates, a garbage heap) meets both kinds alike.
-        if number % 2 == 0:
-            self.run_untouched()
-            self.run_instrumented()
-        else:
-            self.run_instrumented()
-            self.run_untouched()
+        draws = RandomState()
+        kinds = (self.run_untouched, self.run_instrumented)
+        for run in kinds if number % 2 == 0 else reversed(kinds):
+            draws.put_back()
+            run()
 
     def run_untouched(self) -> None:
         """One forward with nothing attached."""

@@ -27,6 +27,7 @@ from layerbench.records import (
     TrainingProfile,
     TrainingRow,
 )
+from layerbench.records.timing import CALLS_VARIED, VARIED
 from layerbench.reporters.json import document
 from layerbench.runner import look
 from layerbench.views import finest, with_training_memory
@@ -70,7 +71,7 @@ def complaints(
     for number, (path, record) in enumerate(found):
         listener.step("reports", number, len(found))
         try:
-            yield path, _difference(half(record), half(again(record))) or _text_beside(path, record)
+            yield path, _change(record, again(record)) or _text_beside(path, record)
         except LayerbenchError as error:
             yield path, f"cannot be worked out anew: {error}"
 
@@ -160,6 +161,28 @@ def _(record: MemoryReport) -> MemoryReport:
 @again.register
 def _(record: MemoryEstimate) -> MemoryEstimate:
     return predict(record.workload, optimizer=record.optimizer)
+
+
+def _change(record: Frozen, made: Frozen) -> str | None:
+    """What a record says otherwise than the one made anew, and whether chance has a part in it."""
+    varied = [note for one in (record, made) for note in _notes(one) if VARIED in note]
+    if isinstance(record, Profile) and any(note.startswith(CALLS_VARIED) for note in varied):
+        return _difference(_modules_alone(half(record)), _modules_alone(half(made)))
+    change = _difference(half(record), half(made))
+    return f"{change}; {varied[0]}" if change and varied else change
+
+
+def _notes(record: Frozen) -> tuple[str, ...]:
+    return getattr(record, "notes", ())
+
+
+def _modules_alone(profile: dict[str, Any]) -> dict[str, Any]:
+    """Of a profile whose forwards differed, what holds whichever of them is looked at."""
+    kept = ("path", "type", "depth", "parameters")
+    rows = [
+        {name: row[name] for name in kept} for row in profile["layers"] if row["kind"] == "module"
+    ]
+    return {**profile, "layers": sorted(rows, key=lambda row: row["path"])}
 
 
 def _difference(committed: dict[str, Any], made: dict[str, Any]) -> str | None:

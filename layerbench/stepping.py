@@ -25,8 +25,9 @@ from layerbench.guards import (
     watch_room,
 )
 from layerbench.instruments.attach import mode_set, notes_on_modes
-from layerbench.instruments.preserve import preserved
+from layerbench.instruments.preserve import drawing_anew, preserved
 from layerbench.instruments.python_state import no_collection
+from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.instruments.structure import CallObserver, module_facts, without_reach
 from layerbench.instruments.training import Step, StepTimer, TimedStep
@@ -90,6 +91,7 @@ def profile_step(
             if subject is None:
                 built = zoo.build(workload)
                 moved(built.module, device.torch_device)
+                stack.enter_context(drawing_anew(workload, built))
             else:
                 built = stack.enter_context(preserved(subject, training=True))
             stack.enter_context(mode_set(built.module, True))
@@ -175,6 +177,7 @@ class _Trained:
         return observed_rows(self.model, self.facts, seen)
 
     def run(self, *, instrumented: bool) -> TimedStep:
+        draws = RandomState()
         try:
             if instrumented:
                 return self.timer.instrumented(self.step)
@@ -182,6 +185,7 @@ class _Trained:
         except Exception as error:
             if self._device.is_out_of_memory(error):
                 raise
+            draws.put_back()
             args, kwargs = self._moved(self._host)
             said = explain_step(self.model, args, kwargs, error)
             raise ModelRunError(f"{self.workload.model}: {said}") from error
@@ -210,7 +214,9 @@ class _Rounds:
     def _rounds(self, name: str, count: int) -> None:
         for done in range(count):
             self.progress.step(name, done, count)
+            draws = RandomState()
             for instrumented in (False, True) if done % 2 == 0 else (True, False):
+                draws.put_back()
                 self._meter.begin()
                 step = self.trained.run(instrumented=instrumented)
                 if instrumented:

@@ -24,6 +24,8 @@ from layerbench.instruments.compiled import compilation_off, notes_on_compiled, 
 from layerbench.instruments.control_flow import notes_on_trained
 from layerbench.instruments.iterators import advice, iterator_in
 from layerbench.instruments.memory import FORWARD, FORWARD_END, ITERATION
+from layerbench.instruments.python_state import PythonState
+from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.running import RunningModule
 from layerbench.instruments.storages import (
@@ -207,12 +209,14 @@ class _Run:
         for_gpu: bool,
     ) -> None:
         """Two steps: the first makes the optimizer's state, the second is as all later ones."""
+        draws = _Draws(self._built)
         try:
-            self._two_steps(optimizer, stepping, for_gpu)
+            self._two_steps(optimizer, stepping, for_gpu, draws)
         except RunFailed:
             raise
         except Exception as error:
             self._renew_inputs()
+            draws.put_back()
             args, kwargs = self._built.args, self._built.kwargs
             raise RunFailed(explain_step(self.model, args, kwargs, error)) from error
 
@@ -221,6 +225,7 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         stepping: Callable[[], AbstractContextManager[object]],
         for_gpu: bool,
+        draws: _Draws,
     ) -> None:
         """As in the loops that people write, output and loss stay until the next ones come."""
         output = loss = None
@@ -229,6 +234,8 @@ class _Run:
             for step in range(2):
                 if step:
                     self._renew_inputs()
+                    # The layers that have got a gradient, and a state, are those that run again.
+                    draws.put_back()
                 self._tracker.mark(ITERATION)
                 self._running.forget()
                 optimizer.zero_grad(set_to_none=True)
@@ -280,12 +287,25 @@ class _Run:
                     self._tracker.leave_out(tensor)
 
 
+class _Draws:
+    """The generators of random numbers as a step finds them, the process's and the model's own."""
+
+    def __init__(self, built: Built) -> None:
+        self._shared = RandomState()
+        self._own = PythonState((built.module, built.args, built.kwargs)).draws()
+
+    def put_back(self) -> None:
+        self._shared.put_back()
+        for generator in self._own:
+            generator.restore()
+
+
 def explain_step(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
 ) -> str:
     """One line that says in which part of a training step, and in which module, ``error`` arose.
 
-    The step is made once more for it, up to the optimizer.
+    The step is made once more for it, up to the optimizer; it should draw what the first one drew.
     """
     running = RunningModule(model)
     observer = CallObserver(model, module_facts(model), running)
@@ -307,6 +327,8 @@ def explain_step(
             _backward_watched(loss, running, reached)
         except Exception as again:
             return f"the backward failed{_in_module(model, reached)}: {first_line(again)}"
+    if isinstance(error, RunFailed):
+        return str(error)
     hint = "; take sgd or adagrad" if "sparse gradients" in str(error) else ""
     return f"the optimizer failed: {first_line(error)}{hint}"
 

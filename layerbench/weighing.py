@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 
 from layerbench import devices, zoo
 from layerbench.devices import Device
 from layerbench.environment import Environment
 from layerbench.errors import ModelRunError
-from layerbench.guards import memory_explained, on_device, refuse_too_large, watch_room
+from layerbench.guards import (
+    gradients_on,
+    memory_explained,
+    on_device,
+    refuse_too_large,
+    watch_room,
+)
 from layerbench.instruments.attach import mode_set
+from layerbench.instruments.chance import more_forwards, notes_on_chance
+from layerbench.instruments.compiled import compilation_off, original
 from layerbench.instruments.fakes import shapes_of_model, without_memory
 from layerbench.instruments.memory import hold
 from layerbench.instruments.preserve import (
     FreshInputs,
+    drawing_anew,
     preserved,
     preserved_from_stand_ins,
     strays_removed,
 )
 from layerbench.instruments.python_state import no_collection
+from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.resources import resident_set
+from layerbench.instruments.structure import module_facts
 from layerbench.instruments.tensors_held import HeldTensor, held_tensors, totals
 from layerbench.records import (
     AllocatorFigures,
@@ -59,7 +71,8 @@ def weigh(
         refuse_too_large(workload, device, subject)
         if subject is None:
             built = on_device(zoo.build(workload), device)
-            measured = _measure(workload, built, device, optimizer)
+            with drawing_anew(workload, built):
+                measured = _measure(workload, built, device, optimizer)
         else:
             with preserved(subject, training=optimizer is not None) as built:
                 measured = _measure(workload, built, device, optimizer)
@@ -102,6 +115,7 @@ def weigh_without_memory(
             strays_removed(workload.model),
             suppress(RunFailed),
             preserved_from_stand_ins(built, handed_over=False),
+            drawing_from(workload.seed),
             mode_set(built.module, workload.mode == "train"),
             without_memory(built, kind) as stand_in,
         ):
@@ -124,23 +138,46 @@ class _Measured:
 
 
 def _measure(workload: Workload, built: Built, device: Device, optimizer: str | None) -> _Measured:
-    inputs = FreshInputs(built)
+    inputs, draws = FreshInputs(built), RandomState()
     device.begin_peak()
+    began = perf_counter()
     try:
-        with resident_set() as process, mode_set(built.module, workload.mode == "train"):
-            traced = trace_run(
-                built,
-                optimizer=optimizer,
-                train_mode=workload.mode == "train",
-                device=device.torch_device.type,
-                renew_inputs=inputs.renew,
-            )
+        with mode_set(built.module, workload.mode == "train"):
+            with resident_set() as process:
+                traced = trace_run(
+                    built,
+                    optimizer=optimizer,
+                    train_mode=workload.mode == "train",
+                    device=device.torch_device.type,
+                    renew_inputs=inputs.renew,
+                )
+            peak = device.peak()
+            varied = _what_varies(built, traced, inputs, draws, perf_counter() - began)
     except RunFailed as error:
         cause = error.__cause__
         if cause is not None and device.is_out_of_memory(cause):
             raise cause from None
         raise ModelRunError(f"{workload.model}: {error}") from error
-    return _Measured(traced, process.found, device.peak())
+    traced = replace(traced, notes=(*traced.notes, *varied))
+    return _Measured(traced, process.found, peak)
+
+
+def _what_varies(
+    built: Built, traced: Traced, inputs: FreshInputs, draws: RandomState, spent_s: float
+) -> tuple[str, ...]:
+    """What other forwards of the model do otherwise than the one that was traced."""
+    model = original(built.module)
+    with compilation_off(), gradients_on(False):
+        again = more_forwards(
+            model,
+            built.args,
+            built.kwargs,
+            module_facts(model),
+            renew=inputs.renew,
+            drawn=draws.drawn(),
+            spent_s=spent_s,
+        )
+    return notes_on_chance([traced.modules, *again])
 
 
 def _record(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import layerbench
+from layerbench import reporters, static, store
 from tests.models import Calls
 
 FEW = {"warmup": 0, "iterations": 2}
@@ -138,7 +142,7 @@ def random_depth(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def test_work_that_hangs_on_chance_is_said() -> None:
     model, x = Calls(random_depth, fc=nn.Linear(4, 4)), torch.rand(2, 4)
     model.forwards = 0
-    said = "calls varied between forwards, as the work depends on data: fc"
+    said = "calls varied between forwards, as the work depends on data, state or chance: fc"
     assert said in layerbench.structure(model, x).notes
     assert said in layerbench.profile_training(model, x, warmup=0, iterations=3).notes
 
@@ -158,3 +162,98 @@ def test_what_cannot_be_put_back_is_said_before() -> None:
     model.steps = (float(step) for step in range(1000))
     with pytest.warns(UserWarning, match="cannot be put back after a run: generator 'steps'"):
         layerbench.memory(model, torch.rand(2, 4))
+
+
+DRAWN_DEPTH = """
+import random, numpy as np, torch
+from torch import nn
+own = np.random.default_rng(1)
+class Net(nn.Module):
+    def __init__(self, draw):
+        super().__init__()
+        self.layers, self.draw = nn.ModuleList(nn.Linear(8, 8) for _ in range(8)), draw
+        self.last = nn.Linear(8, 8)
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(torch.cat([x, x])) if self.draw(x) < 0.3 else x
+        return self.last(x)
+def of_the_process():
+    return Net(lambda x: random.random() * np.random.rand() * 3), torch.rand(2, 8)
+def after_noise(): return Net(lambda x: (torch.rand_like(x), torch.rand(1).item())[1]), torch.rand(2, 8)
+def files_own(): return Net(lambda x: own.random()), torch.rand(2, 8)
+"""  # noqa: E501
+
+
+def calls_of(record: Any) -> dict[str, int]:
+    return {row.path: row.calls for row in record.rows}
+
+
+@pytest.mark.parametrize("source", ["of_the_process", "after_noise", "files_own"])
+def test_runs_by_name_draw_alike(source: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(DRAWN_DEPTH)
+    name = f"{tmp_path / 'net.py'}:{source}"
+    before = random.getstate()
+    measured, structure = layerbench.memory(name), layerbench.structure(name)
+    records = (
+        measured,
+        structure,
+        layerbench.profile(name, function_iterations=2, **FEW),
+        layerbench.profile_training(name, **FEW),
+    )
+    assert random.getstate() == before
+    random.random(), np.random.rand(), torch.rand(1)
+    for number, record in enumerate(records):
+        text = reporters.render("json", record)
+        store.write_text(tmp_path / "records" / f"{number}.json", text)
+    said = [found for _, found in static.complaints([tmp_path / "records"])]
+    assert said == [None] * len(records)
+    again, predicted = layerbench.memory(name), layerbench.estimate_memory(name)
+    for record in (structure, again, predicted):
+        assert calls_of(record) == calls_of(measured)
+    assert again.peak == measured.peak
+    assert any("calls varied" in note for note in measured.notes)
+
+
+def noted(seen: list[float]) -> Any:
+    def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        seen.append(random.random() + float(torch.rand(1)))
+        return model.fc(x)
+
+    return forward
+
+
+def test_both_models_of_a_comparison_draw_alike() -> None:
+    drawn: tuple[list[float], list[float]] = ([], [])
+    models = [Calls(noted(seen), fc=nn.Linear(4, 4)) for seen in drawn]
+    layerbench.compare_live(*models, torch.rand(2, 4), warmup=0, iterations=30)
+    assert sorted(drawn[0]) == sorted(drawn[1])
+    assert max(Counter(drawn[0]).values()) < len(drawn[0]) / 2  # but not in all rounds alike
+
+
+def alternates(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """As a clock or the system's random bytes might have it; nothing is drawn."""
+    model.forwards += 1
+    return model.fc(x) if model.forwards % 2 else model.fc(model.fc(x[1:]))
+
+
+def test_a_forward_that_differs_from_the_next_is_named() -> None:
+    model = Calls(alternates, fc=nn.Linear(4, 4))
+    model.forwards = 0
+    said = {
+        "calls varied between forwards, as the work depends on data, state or chance: fc",
+        "shapes varied between forwards: the model, fc",
+    }
+    x = torch.rand(2, 4)
+    assert said <= {*layerbench.structure(model, x).notes}
+    assert said <= {*layerbench.memory(model, x).notes}
+    assert said <= {*layerbench.memory(model, x, training=True).notes}
+    assert model.forwards == 0
+
+
+def test_a_step_that_chance_leaves_without_a_gradient_says_so() -> None:
+    def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return model.fc(x) if random.random() < 0.5 else x
+
+    model = Calls(forward, fc=nn.Linear(4, 4))
+    with pytest.raises(layerbench.errors.ModelRunError, match=r": the model returned nothing that"):
+        layerbench.profile_training(model, torch.rand(2, 4), warmup=0, iterations=30)

@@ -52,7 +52,7 @@ def command(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of weights and input.", rich_help_panel=_options.WORKLOAD)
+        int, typer.Option(help="Of weights, input and what a forward draws.", rich_help_panel=_options.WORKLOAD)
     ] = 0,
     struct: Annotated[
         bool,

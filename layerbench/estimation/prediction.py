@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,10 +22,12 @@ from layerbench.instruments.fakes import without_memory
 from layerbench.instruments.memory import hold, peak_bytes
 from layerbench.instruments.preserve import (
     FreshInputs,
+    drawing_anew,
     preserved,
     preserved_from_stand_ins,
     strays_removed,
 )
+from layerbench.instruments.random_state import drawing_from
 from layerbench.instruments.structure import first_line
 from layerbench.records import Interval, MemoryEstimate
 from layerbench.records.memory import Optimizer
@@ -127,6 +129,7 @@ def _fake_run(
     )
     with (
         preserved_from_stand_ins(built, handed_over=subject is not None),
+        drawing_from(workload.seed) if subject is None else nullcontext(),
         mode_set(built.module, workload.mode == "train"),
         without_memory(built, device, mode) as stand_in,
         chosen_as_on_gpu(),
@@ -166,7 +169,8 @@ def _real_run(
         try:
             if subject is None:
                 built = zoo.build(workload, load_weights=False)
-                return _trace_for_real(workload, optimizer, built, workspaces)
+                with drawing_anew(workload, built):
+                    return _trace_for_real(workload, optimizer, built, workspaces)
             with preserved(subject, training=optimizer is not None) as built:
                 return _trace_for_real(workload, optimizer, built, workspaces)
         except RunFailed as error:

@@ -34,6 +34,8 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         flops: by the call running, a node of ``running.calls``; ``None`` outside all.
         uncounted: calls by (operator, path) of what has no formula and is not free by convention.
+        out_of_step: whether random numbers with values were drawn after some without, which a real
+            run would have drawn first from the same generator.
 
     Known limitations: what a scripted module fuses is not seen. Attention counts all scores,
     also those that a mask hides.
@@ -45,6 +47,8 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops: Counter[int | None] = Counter()
         self.uncounted: Counter[tuple[str, str | None]] = Counter()
+        self.out_of_step = False
+        self._drawn_without_values = False
         self._running = running
         self._lock = threading.Lock()
 
@@ -67,6 +71,8 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if output is not NotImplemented:
                 return output
         output = func(*args, **given)
+        if _draws(func) and given.get("generator") is None:
+            self._note_draw(output)
         if formula is not None:
             self._count(operator_name(func), formula, args, given, output)
         elif not _free(func) and _computes(func, output):
@@ -102,6 +108,12 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self._lock:
                 self.flops[self._running.place()] += flops
 
+    def _note_draw(self, output: object) -> None:
+        if any(isinstance(leaf, torch.Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
+            self._drawn_without_values = True
+        elif self._drawn_without_values:
+            self.out_of_step = True
+
     def _list(self, name: str) -> None:
         with self._lock:
             self.uncounted[name, self._running.path()] += 1
@@ -119,6 +131,11 @@ def formula_of(func: Any) -> Counted | None:  # noqa: ANN401 - an OpOverload
     if listed is None:
         return None
     return lambda args, kwargs, output: int(listed(*args, **kwargs, out_val=output))
+
+
+@cache
+def _draws(func: Any) -> bool:  # noqa: ANN401 - an OpOverload
+    return torch.Tag.nondeterministic_seeded in func.tags
 
 
 @cache

@@ -17,12 +17,13 @@ import torch
 
 from layerbench import devices
 from layerbench.instruments.python_state import PythonState
-from layerbench.instruments.random_state import RandomState
+from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.stray_tensors import StrayTensors, is_without_memory
 from layerbench.instruments.tensor_state import TensorState
 from layerbench.modules import buffers, parameters
 from layerbench.nested import map_tensors, tensors_in
 from layerbench.units import bytes_
+from layerbench.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo import Built
 
 
@@ -68,6 +69,23 @@ def preserved_from_stand_ins(built: Built, *, handed_over: bool) -> Iterator[Bui
     tensors = TensorState(within_reach, bare=state.table_tensors)
     with _put_back_after(state, tensors):
         yield built
+
+
+@contextmanager
+def drawing_anew(workload: Workload, built: Built) -> Iterator[None]:
+    """Let a model that was built by name draw in each run what it draws in every other one.
+
+    The process's generators start from the workload's seed. Those that a user's own model holds,
+    or finds in its file, are put back afterwards; a library's model has none.
+    """
+    roots = (built.module, built.args, built.kwargs)
+    own = PythonState(roots).draws() if workload.weights == OWN_WEIGHTS else []
+    try:
+        with drawing_from(workload.seed):
+            yield
+    finally:
+        for generator in own:
+            generator.restore()
 
 
 @contextmanager

@@ -138,7 +138,11 @@ class PythonState:
         """Put back what differs; gives whether anything did."""
         changed = False
         known = {*map(id, self.tensors), *map(id, self.table_tensors)}
-        within = [kept for kept in self._kept_outside if _has_more_tensors(kept, known)]
+        within = [
+            kept
+            for kept in self._kept_outside
+            if isinstance(kept, KeptDraws) or _has_more_tensors(kept, known)
+        ]
         for kept in (*self._kept, *within):
             try:
                 changed = kept.restore() or changed
@@ -146,6 +150,11 @@ class PythonState:
                 what = type(kept.holder).__name__
                 warnings.warn(f"a {what} could not be put back: {error!r}", stacklevel=2)
         return changed
+
+    def draws(self) -> list[Kept]:
+        """Of what is kept, the generators of random numbers."""
+        kept = (*self._kept, *self._kept_outside)
+        return [one for one in kept if isinstance(one, KeptDraws)]
 
     def _visit_all(self) -> None:
         while self._pending:

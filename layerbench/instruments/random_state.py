@@ -1,9 +1,14 @@
-"""Generators of random numbers that a whole process shares, put back after a run."""
+"""Generators of random numbers that a whole process shares: where a run starts, and put back.
+
+Runs whose figures are set side by side start from the same state: a forward that draws which of its
+layers run then takes the same way each time.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,12 +30,16 @@ class RandomState:
     def restore(self) -> bool:
         """Put back what was drawn from; gives whether anything was."""
         drawn = self.drawn()
+        self.put_back()
+        return drawn
+
+    def put_back(self) -> None:
+        """As `restore`, and nothing is asked: no operator runs, which a trace would see."""
         random.setstate(self._python)
         np.random.set_state(self._numpy)
         torch.default_generator.set_state(self._cpu)
         for put_back, states in self._accelerators:
             put_back(states)
-        return drawn
 
     def drawn(self) -> bool:
         """Whether somebody has drawn from the host's generators since."""
@@ -41,6 +50,25 @@ class RandomState:
         )
 
 
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Let what runs draw from a seed; who drew before goes on as if nothing had been drawn.
+
+    An accelerator must have been touched before, or its generator goes on as it was.
+    """
+    before = RandomState()
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        # torch.manual_seed would also seed accelerators that nothing has touched.
+        torch.default_generator.manual_seed(seed)
+        for module in _accelerators():
+            module.manual_seed_all(seed)
+        yield
+    finally:
+        before.put_back()
+
+
 def _alike(now: Any, earlier: Any) -> bool:  # noqa: ANN401 - numpy's state: a tuple
     return all(np.array_equal(one, other) for one, other in zip(now, earlier, strict=True))
 
@@ -49,9 +77,9 @@ _States = list[torch.Tensor]
 
 
 def _accelerators_states() -> list[tuple[Callable[[_States], object], _States]]:
+    return [(module.set_rng_state_all, module.get_rng_state_all()) for module in _accelerators()]
+
+
+def _accelerators() -> list[Any]:
     modules = [getattr(torch, name, None) for name in ("cuda", "xpu")]
-    return [
-        (module.set_rng_state_all, module.get_rng_state_all())
-        for module in modules
-        if module is not None and module.is_initialized()
-    ]
+    return [module for module in modules if module is not None and module.is_initialized()]

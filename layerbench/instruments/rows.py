@@ -14,7 +14,7 @@ from layerbench.instruments.calls import CallTree
 from layerbench.instruments.functions import FunctionFacts, FunctionForward
 from layerbench.instruments.structure import CallFacts, ModuleFacts, Seen
 from layerbench.modules import join
-from layerbench.records.timing import ONLY_INSIDE
+from layerbench.records.timing import CALLS_VARIED, ONLY_INSIDE
 from layerbench.samples import RowFacts
 
 # Of the names, or callers, of a module, a remark says so many.
@@ -163,4 +163,4 @@ def notes_on_calls(rows: Sequence[RowFacts], calls: NDArray[np.int64]) -> tuple[
     names = [row.path or "the model" for row, differs in zip(rows, varied, strict=True) if differs]
     if not names:
         return ()
-    return (f"calls varied between forwards, as the work depends on data: {', '.join(names)}",)
+    return (f"{CALLS_VARIED}, as the work depends on data, state or chance: {', '.join(names)}",)

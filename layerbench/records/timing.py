@@ -38,6 +38,10 @@ SCHEMA: Literal[1] = 1
 ONLY_INSIDE = "only what is in it ran"
 """The note of a row with 0 calls whose module holds others that were called."""
 
+VARIED = "varied between forwards"
+CALLS_VARIED = f"calls {VARIED}"
+"""Notes with these words name modules that not every forward ran alike."""
+
 # A mean of equal samples, rounded to a tenth of a nanosecond, may come out next to them.
 _ROUNDING = 1e-9
 

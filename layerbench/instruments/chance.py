@@ -1,0 +1,81 @@
+"""Whether a second forward of the same model on the same batch runs what the first one ran.
+
+It may not: a forward can draw which of its layers run, look at a clock, ask the system for random
+bytes, or keep what it made for the next one. Figures of one forward then say only what it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from layerbench.instruments.rows import notes_on_calls, observed_rows
+from layerbench.instruments.structure import CallObserver, ModuleFacts
+from layerbench.records.timing import VARIED
+from layerbench.samples import RowFacts
+
+MORE_FORWARDS = 4
+"""At most so many are looked at after the first."""
+
+QUICK_S, LONGEST_S = 0.2, 2.0
+"""After so many seconds of forwards a second one is enough, unless they draw; or none follows."""
+
+
+def more_forwards(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    modules: Sequence[ModuleFacts],
+    *,
+    renew: Callable[[], object],
+    drawn: bool,
+    spent_s: float,
+) -> list[tuple[RowFacts, ...]]:
+    """The rows of some more forwards, as long as none raises.
+
+    Args:
+        model, args, kwargs: what runs, as it ran before.
+        modules: facts of its modules.
+        renew: puts the inputs back.
+        drawn: whether the forward before drew from the process's generators.
+        spent_s: seconds that the forward before took.
+    """
+    found: list[tuple[RowFacts, ...]] = []
+    began = perf_counter()
+    with suppress(Exception):
+        for done in range(MORE_FORWARDS):
+            enough_s = QUICK_S if done and not drawn else LONGEST_S
+            if spent_s + perf_counter() - began > enough_s:
+                break
+            renew()
+            seen = CallObserver(model, modules).observe(model, args, dict(kwargs))
+            found.append(observed_rows(model, modules, seen))
+    return found
+
+
+def notes_on_chance(forwards: Sequence[Sequence[RowFacts]]) -> tuple[str, ...]:
+    """What the forwards did not do alike, by the names of the modules.
+
+    Args:
+        forwards: the rows of each. Modules that not all of them had are passed over: a first
+            forward can make some.
+    """
+    shared = set.intersection(*({row.path for row in rows} for rows in forwards))
+    forwards = [[row for row in rows if row.path in shared] for rows in forwards]
+    first = forwards[0]
+    calls = np.array([[row.calls for row in rows] for rows in forwards], dtype=np.int64)
+    return (*notes_on_calls(first, calls), *_notes_on_shapes(forwards))
+
+
+def _notes_on_shapes(forwards: Sequence[Sequence[RowFacts]]) -> tuple[str, ...]:
+    names = [
+        rows[0].path or "the model"
+        for rows in zip(*forwards, strict=True)
+        if len({(row.input_shapes, row.output_shapes) for row in rows if row.calls}) > 1
+    ]
+    return (f"shapes {VARIED}: {', '.join(names)}",) if names else ()
