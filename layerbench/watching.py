@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from layerbench.instruments.timing import Folded, fold
 from layerbench.modules import named_modules
-from layerbench.runner import Rounds, Session
+from layerbench.rounds import Rounds
+from layerbench.runner import Session
 
 Event = dict[str, Any]
 Offer = Callable[[Event], bool]

@@ -52,7 +52,10 @@ def command(
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of weights, input and what a forward draws.", rich_help_panel=_options.WORKLOAD)
+        int,
+        typer.Option(
+            help="Of weights, input and what the model draws.", rich_help_panel=_options.WORKLOAD
+        ),
     ] = 0,
     struct: Annotated[
         bool,

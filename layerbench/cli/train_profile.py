@@ -29,7 +29,10 @@ def command(
     dtype: _options.Dtype = None,
     channels_last: _options.ChannelsLast = False,
     seed: Annotated[
-        int, typer.Option(help="Of weights, input and what a forward draws.", rich_help_panel=_options.WORKLOAD)
+        int,
+        typer.Option(
+            help="Of weights, input and what the model draws.", rich_help_panel=_options.WORKLOAD
+        ),
     ] = 0,
     device: _options.Device = None,
     threads: _options.Threads = None,
