@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import layerbench
-from layerbench import api, devices, runner, zoo
+from layerbench import api, devices, rounds, runner, zoo
 from layerbench.clocks import Clock, ManualClock
 from layerbench.devices import Device
 from layerbench.errors import (
@@ -210,11 +210,11 @@ def test_a_workers_error_is_the_parents() -> None:
 
 
 def test_until_goes_on_to_the_cap_or_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "relative_half_width", lambda *_: 0.5)
+    monkeypatch.setattr(rounds, "relative_half_width", lambda *_: 0.5)
     profile = quick(iterations=2, until=0.01)
     assert profile.stop == "cap"
     assert profile.whole.n == 20
-    monkeypatch.setattr(runner, "relative_half_width", lambda *_: 0.001)
+    monkeypatch.setattr(rounds, "relative_half_width", lambda *_: 0.001)
     profile = quick(iterations=2, until=0.01)
     assert profile.stop == "until"
     assert profile.whole.n == 2
