@@ -1,14 +1,17 @@
-"""What PyTorch does in place in a backward, unless a dispatch mode looks on.
+"""What PyTorch does in place, unless a dispatch mode looks on.
 
 Under a mode it must suppose that tensors are of a class of their own, and makes a new tensor in the
-place of writing into one that nobody else has (`at::isTensorSubclassLike`). There are two such
-cases, and a tracker that is a mode sees both as an allocation that no other run makes:
+place of writing into one that nobody else has (`at::isTensorSubclassLike`). There are three such
+cases, and a tracker that is a mode sees each as an allocation that no other run makes:
 
 - Autograd's engine adds up gradients that come to one node on several ways. It adds in place if
   gradients are off, the first one lies densely, and nobody else holds it or its storage: no view
   (torch/csrc/autograd/input_buffer.cpp, ``can_accumulate_inplace``).
 - Formulas that scatter a gradient into zeros do so in place (torch/csrc/autograd/
   FunctionsManual.cpp, ``areAnyTensorSubclassLike``).
+- A linear layer whose input is not a matrix, nor lies contiguously (after a transposition, say),
+  adds its bias to the product in place (aten/src/ATen/native/Linear.cpp). A product and a sum of
+  the user's own are two instructions of Python; these are one.
 
 That nobody else held a tensor shows afterwards: it is gone as soon as the operator has ended.
 """
@@ -18,12 +21,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import CodeType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._prims_common import is_non_overlapping_and_dense_or_false
 from torch.autograd.graph import _engine_run_backward
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 if TYPE_CHECKING:
     from layerbench.instruments.storages import Allocation, Trace
@@ -42,6 +46,10 @@ _INTO_ZEROS = frozenset(
         _ATEN.scatter_add.default,
     }
 )
+# What a linear layer with more than a matrix as its input is made of, before the bias.
+_PRODUCTS = frozenset({_ATEN.mm.default, _ATEN.bmm.default, _ATEN.mv.default})
+# A frame's identity and where it stands in its code.
+_Instruction = tuple[int, int]
 _ENGINE: CodeType = _engine_run_backward.__code__
 
 
@@ -51,6 +59,7 @@ class InPlace:
 
     _node: int | None = None
     _node_began: int = 0
+    _product: _Instruction | None = None
     _seen: list[tuple[Allocation, Allocation, int]] = field(default_factory=list)
 
     def target(
@@ -60,13 +69,26 @@ class InPlace:
         moment: int,
         known: Callable[[torch.Tensor], Allocation | None],
     ) -> Allocation | None:
-        """The storage that an operator of the backward would write into; ``None`` for most.
+        """The storage that an operator would write into; ``None`` for most.
 
         Args:
             func, args: the operator, which has not run yet.
             moment: of its beginning.
             known: the storage of a tensor.
         """
+        if func in _PRODUCTS:
+            self._product = _instruction()
+        if func is _ADD and self._adds_bias(args):
+            return known(args[0])
+        return self._target_in_backward(func, args, moment, known)
+
+    def _target_in_backward(
+        self,
+        func: object,
+        args: Sequence[Any],
+        moment: int,
+        known: Callable[[torch.Tensor], Allocation | None],
+    ) -> Allocation | None:
         node = torch._C._current_autograd_node()
         if node is None:
             self._node = None
@@ -86,6 +108,19 @@ class InPlace:
         adds = _adds_up(args[0], args[1]) and known(args[1]) is not target
         earlier = target.born < self._node_began or _feeds_one_twice(node)
         return target if adds and earlier else None
+
+    def _adds_bias(self, args: Sequence[Any]) -> bool:
+        """Whether a linear layer adds its bias to the product that it has just made."""
+        product, self._product = self._product, None
+        return (
+            product is not None
+            and isinstance(args[1], torch.Tensor)
+            and args[1].dim() == 1
+            and args[0].dim() != 2
+            and not is_traceable_wrapper_subclass(args[1])
+            and product == _instruction()
+            and not _is_transformed()
+        )
 
     def note(self, target: Allocation, made: Allocation | None, end: int) -> None:
         """Note what an operator made whose `target` was found."""
@@ -131,18 +166,39 @@ def _feeds_one_twice(node: torch.autograd.graph.Node) -> bool:
 
 def _called_by_engine() -> bool:
     """Whether no Python code, such as a hook or a user's function, has asked for the operator."""
-    frame = sys._getframe(1)
-    while frame is not None and _is_part_of_a_mode(frame.f_code):
-        if frame.f_back is None:
-            return True  # the engine's own thread, as GPUs have one
+    frame = _frame_outside_modes()
+    return frame is None or frame.f_code is _ENGINE
+
+
+def _instruction() -> _Instruction | None:
+    """The one of Python's that runs: operators with the same one are of the same function of C."""
+    frame = _frame_outside_modes()
+    return None if frame is None else (id(frame), frame.f_lasti)
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of functions runs: its tensors are of a class of their own anyway."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if _OF_TRANSFORMS in frame.f_code.co_filename:
+            return True
         frame = frame.f_back
-    return frame.f_code is _ENGINE
+    return False
+
+
+def _frame_outside_modes() -> FrameType | None:
+    """``None`` in the engine's own thread, as GPUs have one."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_part_of_a_mode(frame.f_code):
+        frame = frame.f_back
+    return frame
 
 
 def _is_part_of_a_mode(code: CodeType) -> bool:
     return code.co_filename.endswith(_OF_MODES)
 
 
+_OF_TRANSFORMS = "/torch/_functorch/"
 # What stands between an operator and a mode's own code: PyTorch keeps Dynamo off it.
 _OF_MODES = (
     "/layerbench/instruments/in_place.py",

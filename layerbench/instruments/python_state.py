@@ -262,6 +262,7 @@ class PythonState:
                 self._keep(kept)
                 self._push(kept.earlier.values())
         self._pending.append(attributes)
+        self._slots_in(module)
         self._class(type(module))
 
     def _table_tensor(self, tensor: torch.Tensor) -> None:
@@ -276,6 +277,7 @@ class PythonState:
             for hooks in (tensor._backward_hooks, tensor._post_accumulate_grad_hooks):
                 if hooks:
                     self._pending.append(hooks)
+            self._slots_in(tensor)
 
     def _object(self, value: Any) -> None:  # noqa: ANN401 - any instance
         kind = type(value)
@@ -286,10 +288,7 @@ class PythonState:
             self._pending.append(attributes)
         elif attributes is not None:
             self._keep(KeptMapping(dict, attributes))
-        for slot in self._slots_of(kind):
-            kept = KeptSlot(slot, value)
-            self._keep(kept)
-            self._push((kept.earlier,))
+        self._slots_in(value)
         self._class(kind)
 
     def _is_followed(self, kind: type) -> bool:
@@ -297,6 +296,12 @@ class PythonState:
         if known is None:
             known = self._followed[kind] = _is_followed(kind)
         return known
+
+    def _slots_in(self, value: Any) -> None:  # noqa: ANN401 - any instance
+        for slot in self._slots_of(type(value)):
+            kept = KeptSlot(slot, value)
+            self._keep(kept)
+            self._push((kept.earlier,))
 
     def _slots_of(self, kind: type) -> list[Any]:
         slots = self._slots.get(kind)

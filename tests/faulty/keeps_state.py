@@ -126,6 +126,28 @@ class _InSlots(Base):
         return self.fc(x) + self.state.last
 
 
+class _Marked(torch.Tensor):
+    __slots__ = ("uses",)
+
+
+@case("slots of a module and of a tensor")
+class _OwnSlots(Base):
+    __slots__ = ("calls", "last")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+        self.register_buffer("scale", torch.ones(4).as_subclass(_Marked))
+        self.scale.uses = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.last = x.detach()
+        uses = getattr(self.scale, "uses", [])  # what stands in for it has none
+        uses.append(x.shape)
+        return self.fc(x) * self.scale
+
+
 class _Pair(NamedTuple):
     first: torch.Tensor
     steps: list[int]
