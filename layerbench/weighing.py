@@ -113,7 +113,7 @@ def weigh_without_memory(
         tensors = held_tensors(built)
         with (
             strays_removed(workload.model),
-            suppress(RunFailed),
+            suppress(Exception),  # the run for real says what is wrong, if anything is
             preserved_from_stand_ins(built, handed_over=False),
             drawing_from(workload.seed),
             mode_set(built.module, workload.mode == "train"),

@@ -93,6 +93,11 @@ class _Fakes:
         )
 
 
+def _function_of(kind: type[torch.Tensor]) -> object:
+    function = kind.__torch_function__
+    return getattr(function, "__func__", function)
+
+
 class ShapesDoNotSuffice(Exception):
     """A model has what tensors without memory cannot stand in for."""
 
@@ -110,7 +115,17 @@ def _why_shapes_do_not_suffice(built: Built) -> str | None:
         return "a part of it is scripted or traced"
     if not all(is_plain(tensor) for tensor in _all_tensors(built)):
         return "a tensor of it is sparse, nested or quantized"
+    if any(map(_has_functions_of_its_own, _all_tensors(built))):
+        return "a tensor of it is of a class with functions of its own"
     return None
+
+
+# What takes a tensor's place is a plain one; a parameter's class has no functions.
+_WITHOUT_FUNCTIONS = {id(torch._C._disabled_torch_function_impl), id(_function_of(torch.Tensor))}
+
+
+def _has_functions_of_its_own(tensor: torch.Tensor) -> bool:
+    return id(_function_of(type(tensor))) not in _WITHOUT_FUNCTIONS
 
 
 def _all_tensors(built: Built) -> Iterator[torch.Tensor]:

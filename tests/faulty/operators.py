@@ -141,6 +141,12 @@ CASES += [
         20,
         96,
     ),
+    Case(
+        "a weight of a class of its own",
+        lambda: (_Doubling(), (torch.rand(2, 4),)),
+        28,
+        2 * 2 * 4 * 4 + 2 * (2 * 2 * 4 * 2),
+    ),
     Case("a matrix product of the user's own", lambda: (_Own(), (torch.rand(2, 4),)), 16, 64),
 ]
 
@@ -175,6 +181,27 @@ class _Pads(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(x).to_padded_tensor(0.0)
+
+
+class _Twice(torch.Tensor):
+    """A product with it is made twice, and added up."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = super().__torch_function__(func, types, args, kwargs or {})
+        if func is torch.mm:
+            made = made + super().__torch_function__(func, types, args, kwargs or {})
+        return made.as_subclass(torch.Tensor) if func is torch.mm else made
+
+
+class _Doubling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.w = nn.Parameter(torch.rand(4, 2).as_subclass(_Twice))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.mm(self.fc(x), self.w)
 
 
 class _Product(torch.autograd.Function):
