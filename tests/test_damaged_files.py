@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image, features
 from torch import nn
 
 from layerbench.defaults import MOST_PIXELS
@@ -232,6 +232,44 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_fills_memory(tmp_path)
     Image.new("1", (13_000, 13_000)).save(path)
     assert path.stat().st_size < 50_000
     assert f"169,000,000 pixels, more than {MOST_PIXELS:,}" in Samples(Files(path), str, 0)[0, 0]
+
+
+# By what decoders of the kinds fail with: RuntimeError, NotImplementedError, AttributeError.
+DAMAGED = {"AVIF": slice(60, 90), "DDS": slice(76, 92), "SPIDER": slice(84, 120)}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_whatever_a_decoder_fails_with_the_image_is_named(tmp_path, kind):
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this PIL reads no AVIF")
+    path = tmp_path / "a.jpg"
+    Image.new("F" if kind == "SPIDER" else "RGB", (40, 50)).save(path, kind)
+    for number in range(*DAMAGED[kind].indices(1000)):
+        content = bytearray(path.read_bytes())
+        content[number] ^= 0x7F
+        (tmp_path / "b.jpg").write_bytes(content)
+        found = Samples(Files(tmp_path / "b.jpg"), str, 0)[0, 0]
+        assert found == ((40, 50), 0) or str(found).startswith(("0 (", "((")), found
+
+
+def test_an_error_of_ours_is_no_unreadable_image():
+    class Broken(Files):
+        def __getitem__(self, index: int):
+            raise RuntimeError("of the transform")
+
+    with pytest.raises(RuntimeError, match="of the transform"):
+        Samples(Broken(), str, 0)[0, 0]
+
+
+def test_no_image_starts_a_program(tmp_path, monkeypatch):
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    monkeypatch.setattr(EpsImagePlugin.subprocess, "check_call", started)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", "EPS")
+    assert "Ghostscript" in Samples(Files(tmp_path / "a.jpg"), str, 0)[0, 0]
+    assert EpsImagePlugin.gs_binary == "gs"
 
 
 # --- configurations ----------------------------------------------------------------------------

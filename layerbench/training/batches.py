@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from layerbench.defaults import MOST_PIXELS
@@ -103,19 +104,30 @@ class Samples(Dataset[tuple[Any, Any] | str]):
                 return f"{self._file(index)} ({_pixels(error, self._most_pixels)})"
             except UNREADABLE as error:
                 return f"{self._file(index)} ({type(error).__name__}: {_line(error)})"
+            except Exception as error:
+                if not _of_pil(error):
+                    raise
+                return f"{self._file(index)} ({type(error).__name__}: {_line(error)})"
 
 
 @contextmanager
 def _pixels_limited(most: int) -> Iterator[None]:
-    """PIL reads no image of more pixels; it looks before it decodes."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = most
+    """PIL reads no image of more pixels (it looks before it decodes), and starts no program."""
+    before, program = Image.MAX_IMAGE_PIXELS, EpsImagePlugin.gs_binary
+    # What an image is, its content says, whatever its name: PostScript would be run by Ghostscript.
+    Image.MAX_IMAGE_PIXELS, EpsImagePlugin.gs_binary = most, False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        Image.MAX_IMAGE_PIXELS, EpsImagePlugin.gs_binary = before, program
+
+
+def _of_pil(error: Exception) -> bool:
+    """Whether it was raised while PIL read a file: decoders fail with errors of every kind."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__", "").startswith("PIL.") for frame, _ in frames)
 
 
 def _pixels(error: BaseException, most: int) -> str:
