@@ -176,7 +176,8 @@ def _observe(
                 modules,
                 renew=inputs.renew,
                 drawn=draws.drawn(),
-                spent_s=perf_counter() - began,
+                # The first one on shapes alone loads libraries, and takes no time else.
+                spent_s=0.0 if propagate else perf_counter() - began,
             )
             notes = (*notes, *notes_on_chance([rows, *again]))
     except Exception as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -90,12 +91,14 @@ class Traced:
         trace: every storage's life.
         modules: facts of the modules' rows; ``calls`` of those that ran.
         notes: what the reader should know.
+        forward_s: seconds that the last forward took.
     """
 
     trace: Trace
     modules: tuple[RowFacts, ...]
     calls: Mapping[str, CallFacts]
     notes: tuple[str, ...] = ()
+    forward_s: float = 0.0
 
     @property
     def model_type(self) -> str:
@@ -183,6 +186,7 @@ class _Run:
         self._observer = CallObserver(self.model, self._facts, self._running)
         self._tracker = StorageTracker(self._running, device, workspace)
         self._calls: dict[str, CallFacts] = {}
+        self._forward_s = 0.0
 
     def load(self) -> None:
         """Note what is there before anything runs, in the order in which it is moved there."""
@@ -256,7 +260,9 @@ class _Run:
 
     def traced(self) -> Traced:
         rows = observed_rows(self.model, self._facts, self._calls)
-        return Traced(self._tracker.finish(), rows, self._calls, self._observer.notes)
+        return Traced(
+            self._tracker.finish(), rows, self._calls, self._observer.notes, self._forward_s
+        )
 
     def _forward(self) -> Any:  # noqa: ANN401 - whatever the model returns
         self._tracker.mark(FORWARD)
@@ -266,11 +272,13 @@ class _Run:
             outputs.append(self.model(*args, **kwargs))
             return outputs[0]
 
+        began = perf_counter()
         try:
             with self._tracker.during("forward"):
                 self._calls = self._observer.observe(forward, self._built.args, self._built.kwargs)
         except Exception as error:
             raise RunFailed(self._observer.explain(error)) from error
+        self._forward_s = perf_counter() - began
         self._tracker.mark(FORWARD_END)
         return outputs.pop()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from time import perf_counter
 
 from layerbench import devices, zoo
 from layerbench.devices import Device
@@ -140,7 +139,6 @@ class _Measured:
 def _measure(workload: Workload, built: Built, device: Device, optimizer: str | None) -> _Measured:
     inputs, draws = FreshInputs(built), RandomState()
     device.begin_peak()
-    began = perf_counter()
     try:
         with mode_set(built.module, workload.mode == "train"):
             with resident_set() as process:
@@ -152,7 +150,7 @@ def _measure(workload: Workload, built: Built, device: Device, optimizer: str | 
                     renew_inputs=inputs.renew,
                 )
             peak = device.peak()
-            varied = _what_varies(built, traced, inputs, draws, perf_counter() - began)
+            varied = _what_varies(built, traced, inputs, draws)
     except RunFailed as error:
         cause = error.__cause__
         if cause is not None and device.is_out_of_memory(cause):
@@ -163,7 +161,7 @@ def _measure(workload: Workload, built: Built, device: Device, optimizer: str | 
 
 
 def _what_varies(
-    built: Built, traced: Traced, inputs: FreshInputs, draws: RandomState, spent_s: float
+    built: Built, traced: Traced, inputs: FreshInputs, draws: RandomState
 ) -> tuple[str, ...]:
     """What other forwards of the model do otherwise than the one that was traced."""
     model = original(built.module)
@@ -175,7 +173,7 @@ def _what_varies(
             module_facts(model),
             renew=inputs.renew,
             drawn=draws.drawn(),
-            spent_s=spent_s,
+            spent_s=traced.forward_s,
         )
     return notes_on_chance([traced.modules, *again])
 
