@@ -83,6 +83,23 @@ def test_who_sent_in_advance_and_left_costs_nothing_more(caplog):
     assert not caplog.records
 
 
+def test_at_the_servers_end_who_waits_for_a_turn_is_told_to_ask_again():
+    async def test(dial, everyone):
+        reader, _ = await dial(REQUEST * MANY, limit=2**24)
+        while not (waiting := [one for one in everyone._open if one in sum_of(everyone._ahead)]):
+            await asyncio.sleep(0)
+        for task in list(waiting[0].tasks):
+            task.cancel()
+        await reader.readuntil(b" 503 ")
+        assert b"retry-after: 5" in (await reader.readuntil(b"\r\n\r\n")).lower()
+
+    served(test, request_s=20.0)
+
+
+def sum_of(by_address):
+    return {one for connections in by_address.values() for one in connections}
+
+
 def test_addresses_take_turns():
     async def run() -> list[str]:
         turns, order = Turns(), []

@@ -40,7 +40,7 @@ BACKLOG = 1024
 FEWEST = 16
 LOOK_S = 1.0
 # Read at once of a connection, so much of which is kept while earlier requests are answered.
-READ_AT_ONCE = 2**14
+READ_AT_ONCE = 2**16
 # Given up at once; the next after a moment in which others are answered.
 GIVEN_UP_AT_ONCE, MOMENT_S = 8, 0.02
 

@@ -177,7 +177,7 @@ def _from_here(scope: Scope, headers: Headers) -> bool:
 
 def _host(header: str) -> str:
     """Without the port: ``[::1]:8000`` and ``localhost:8000`` have one; empty where it is none."""
-    found = HOST.fullmatch(header)
+    found = HOST.fullmatch(header.lower())
     return "" if found is None else found["six"] or found["name"]
 
 
