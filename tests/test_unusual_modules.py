@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import nn
+from torch.nested._internal import nested_tensor
 
 import layerbench
 from layerbench.errors import UsageError
@@ -56,6 +57,16 @@ def test_a_prediction_holds_what_the_model_has(case: Case):
 @pytest.mark.parametrize("case", [c for c in CASES if c.flops is not None], ids=_named)
 def test_only_what_computes_and_has_no_formula_is_listed(case: Case):
     assert layerbench.structure(*case.build()).uncounted == ()
+
+
+def test_what_pytorch_keeps_for_itself_is_no_tensor_left_in_the_model(
+    recwarn: pytest.WarningsRecorder,
+):
+    case = next(case for case in CASES if case.name == "rows of different lengths")
+    nested_tensor._dummy_instance = None
+    for call in (layerbench.estimate_memory, layerbench.structure):
+        call(*case.build())
+    assert not [one for one in recwarn if "without contents" in str(one.message)]
 
 
 def test_a_sparse_buffer_has_the_bytes_of_its_indices_and_values():

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch._ops import HigherOrderOperator
+from torch.nested._internal.nested_tensor import NestedTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -55,11 +56,13 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self,
         func: Any,  # noqa: ANN401 - an OpOverload; its type is private to torch
-        types: object,
+        types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - whatever the operator returns
-        del types
+        if NestedTensor in types:
+            # Its rows differ in length. It runs what there is to do on the values of all of them.
+            return NotImplemented
         given = kwargs or {}
         if isinstance(func, HigherOrderOperator):
             return self._run_higher_order(func, args, given)

@@ -8,6 +8,7 @@ does not depend on how it ran. Of a sparse matrix the stored elements count.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from math import prod
 from typing import Any
 
@@ -55,6 +56,16 @@ def _product(first: int) -> Formula:
         return _sparse_product(one, other)
 
     return formula
+
+
+def _matmul(args: Sequence[Any], output: torch.Tensor) -> int:
+    """Of nested tensors, whose rows differ in length: the sum over their rows."""
+    one, other = args[0], args[1]
+    if one.is_nested:
+        others = other.unbind() if other.is_nested else repeat(other)
+        pairs = zip(one.unbind(), others, output.unbind(), strict=False)
+        return sum(_matmul(pair, product) for *pair, product in pairs)
+    return 2 * int(output.numel()) * shape_of(one)[-1]
 
 
 def _sparse_product(one: torch.Tensor, other: torch.Tensor) -> int:
@@ -249,6 +260,7 @@ _NAMES: Sequence[tuple[Formula, str]] = (
     (_product(0), "aten.mm aten.bmm aten._int_mm aten._scaled_mm aten._scaled_mm_v2"),
     (_product(0), "aten._sparse_sparse_matmul aten._sparse_mm_reduce_impl quantized.matmul"),
     (_product(1), "aten.addmm aten.baddbmm aten._sparse_addmm aten._addmm_activation"),
+    (_matmul, "aten.matmul"),
     (_mv, "aten.mv aten.addmv"),
     (_dot, "aten.dot aten.vdot"),
     (_outer, "aten.addr aten.ger"),

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.nested._internal import nested_tensor
 
 from layerbench.instruments.code_names import package_of
 
@@ -42,6 +43,7 @@ class StrayTensors:
 
     def __init__(self) -> None:
         self._is_tensor: dict[type, bool] = {}
+        self._example = _example_of_nested()
         self._before = {id(tensor): tensor for tensor in self._young()}
         self._aged: list[weakref.ref[torch.Tensor]] = []
         gc.callbacks.append(self._collecting)
@@ -65,6 +67,8 @@ class StrayTensors:
 
     def remove(self) -> list[str]:
         """Empty the caches that hold such tensors; gives who still holds some, by type."""
+        if self._example is None and _example_of_nested() is not None:
+            nested_tensor._dummy_instance = None  # made anew where it is needed
         strays = self._strays()
         for generation in (1, 2):
             if strays:
@@ -81,6 +85,11 @@ class StrayTensors:
         aged = [tensor for ref in self._aged if (tensor := ref()) is not None]
         every = {id(tensor): tensor for tensor in (*aged, *self._young())}
         return [tensor for key, tensor in every.items() if key not in self._before]
+
+
+def _example_of_nested() -> torch.Tensor | None:
+    """A nested tensor that PyTorch makes once, on the meta device, and keeps for its own use."""
+    return getattr(nested_tensor, "_dummy_instance", None)
 
 
 def _clear_caches(strays: Sequence[torch.Tensor]) -> bool:

@@ -147,6 +147,14 @@ CASES += [
         28,
         2 * 2 * 4 * 4 + 2 * (2 * 2 * 4 * 2),
     ),
+    Case("rows of different lengths", lambda: (_Jagged(), (torch.rand(5, 4),)), 20, 160),
+    Case(
+        "attention over rows of different lengths",
+        lambda: (_JaggedAttention(), (torch.rand(5, 4),)),
+        20,
+        # Two heads of two; the rows of 2 and 3 meet only themselves.
+        160 + 4 * 2 * 2 * (2 * 2 + 3 * 3),
+    ),
     Case("a matrix product of the user's own", lambda: (_Own(), (torch.rand(2, 4),)), 16, 64),
 ]
 
@@ -202,6 +210,25 @@ class _Doubling(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.mm(self.fc(x), self.w)
+
+
+class _Jagged(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.of(self.fc(torch.nested.as_nested_tensor([x[:2], x[2:]], layout=torch.jagged)))
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows.values()
+
+
+class _JaggedAttention(_Jagged):
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        heads = rows.unflatten(-1, [2, 2]).transpose(1, 2)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads)
+        return mixed.transpose(1, 2).flatten(-2).values()
 
 
 class _Product(torch.autograd.Function):
