@@ -18,7 +18,7 @@ from layerbench import zoo
 from layerbench.errors import LayerbenchError
 from layerbench.modules import parameters
 from layerbench.nested import tensors_in
-from tests.faulty import Case, cases, keeps_state
+from tests.faulty import Case, cases, counts, keeps_state
 from tests.fingerprint import draws, fingerprint, saving
 
 Call = Callable[[nn.Module, tuple[Any, ...]], object]
@@ -59,6 +59,15 @@ def test_every_call_leaves_a_model_as_it_was(case: Case) -> None:
         assert draws() == drawn, name
     assert saving(model) == could_be_saved
     check_next_steps(case, model, inputs)
+
+
+def test_what_a_forward_counts_in_globals_and_classes_is_put_back() -> None:
+    model, inputs = counts.CASES[0].build()
+    model(*inputs)
+    for name, call in CALLS.items():
+        before = counts.outside()
+        run(call, model, inputs)
+        assert counts.outside() == before, name
 
 
 def calls_for(case: Case) -> list[tuple[str, Call]]:

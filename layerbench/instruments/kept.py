@@ -34,10 +34,6 @@ class Kept:
         """Put back what was held; gives whether that was necessary."""
         raise NotImplementedError
 
-    def new(self) -> list[Any]:
-        """The objects in the holder that were not in it."""
-        return []
-
 
 class KeptMapping(Kept):
     """A dict. ``earlier`` has its keys and its values."""
@@ -62,10 +58,6 @@ class KeptMapping(Kept):
         for key, value in zip(keys, values, strict=True):
             base.__setitem__(mapping, key, value)
         return True
-
-    def new(self) -> list[Any]:
-        """As `Kept.new`."""
-        return _not_among(self.base.values(self.holder), self.earlier[1])
 
 
 class KeptItems(Kept):
@@ -96,10 +88,6 @@ class KeptItems(Kept):
             set.clear(holder)
             set.update(holder, earlier)
         return True
-
-    def new(self) -> list[Any]:
-        """As `Kept.new`."""
-        return _not_among(self._items(self.holder), self.earlier)
 
 
 class KeptArray(Kept):
@@ -199,10 +187,6 @@ class KeptSlot(Kept):
             return False
         return True
 
-    def new(self) -> list[Any]:
-        """As `Kept.new`."""
-        return _not_among((self._now(self.holder),), (self.earlier,))
-
 
 class KeptCell(Kept):
     """A variable that a function closes over."""
@@ -229,10 +213,6 @@ class KeptCell(Kept):
             self.holder.cell_contents = self.earlier
         return True
 
-    def new(self) -> list[Any]:
-        """As `Kept.new`."""
-        return _not_among((self._now(self.holder),), (self.earlier,))
-
 
 class KeptContextVar(Kept):
     """The value of a context variable; one that had none gets ``None``: none cannot be set."""
@@ -248,10 +228,6 @@ class KeptContextVar(Kept):
             return False
         self.holder.set(self.earlier)
         return True
-
-    def new(self) -> list[Any]:
-        """As `Kept.new`."""
-        return _not_among((self.holder.get(None),), (self.earlier,))
 
 
 class KeptGlobal(Kept):
@@ -272,10 +248,6 @@ class KeptGlobal(Kept):
         else:
             self.holder[self.name] = self.earlier
         return True
-
-    def new(self) -> list[Any]:
-        """As `Kept.new`."""
-        return _not_among((self.holder.get(self.name, MISSING),), (self.earlier,))
 
 
 class KeptClassAttributes(Kept):
@@ -301,10 +273,6 @@ class KeptClassAttributes(Kept):
             type.__delattr__(self.holder, name)
         return bool(changed or added)
 
-    def new(self) -> list[Any]:
-        """As `Kept.new`."""
-        return _not_among(self._now(self.holder).values(), self.earlier.values())
-
 
 class KeptDraws(Kept):
     """A generator of random numbers.
@@ -323,8 +291,3 @@ class KeptDraws(Kept):
         """Put the state back; to compare costs more, so that nothing counts as changed."""
         self.holder(self.earlier)
         return False
-
-
-def _not_among(now: Iterable[Any], earlier: Iterable[Any]) -> list[Any]:
-    known = {*map(id, earlier)}
-    return [value for value in now if id(value) not in known]

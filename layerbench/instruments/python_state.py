@@ -3,9 +3,7 @@
 From a model everything is followed that a forward may write: attributes, lists, dicts, sets,
 deques, slots, arrays, what hooks and functions close over, attributes of the model's classes, and
 the globals that its code names. Objects keep their identity: the same list has its earlier content.
-Of what lies outside, in closures and globals, only that is put back which has got new tensors: a
-list in which somebody notes how often a model ran is no state of it. Tensors are only gathered
-here; `layerbench.instruments.tensor_state` keeps them.
+Tensors are only gathered here; `layerbench.instruments.tensor_state` keeps them.
 
 Known limitations: what compiled code holds inside (locks, open files, connections) is passed
 over; a generator cannot be put back, and `PythonState.unkept` names it.
@@ -28,8 +26,9 @@ import types
 import warnings
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,6 @@ from layerbench.instruments.kept import (
     KeptSlot,
 )
 from layerbench.modules import children, own_buffers, own_parameters
-from layerbench.nested import tensors_in
 
 # What holds nothing that a forward could change.
 _ATOMS: frozenset[type] = frozenset(
@@ -117,33 +115,22 @@ class PythonState:
         self.unkept: list[str] = []
         self._code = code
         self._kept: list[Kept] = []
-        self._kept_outside: list[Kept] = []
         self._seen: dict[object, object] = {}
         self._in_table: set[int] = set()
         self._tables: set[int] = set()
         self._followed: dict[type, bool] = {}
         self._slots: dict[type, list[Any]] = {}
         self._pending: list[object] = []
-        self._outside: list[object] = []
-        self._is_outside = False
         self._push(roots)
         # Nothing here is garbage, and there is much of it: a collection would look at all of it.
         with no_collection():
-            self._visit_all()
-            self._is_outside = True
-            self._pending, self._outside = self._outside, []
-            self._visit_all()
+            while self._pending:
+                self._visit(self._pending.pop())
 
     def restore(self) -> bool:
         """Put back what differs; gives whether anything did."""
         changed = False
-        known = {*map(id, self.tensors), *map(id, self.table_tensors)}
-        within = [
-            kept
-            for kept in self._kept_outside
-            if isinstance(kept, KeptDraws) or _has_more_tensors(kept, known)
-        ]
-        for kept in (*self._kept, *within):
+        for kept in self._kept:
             try:
                 changed = kept.restore() or changed
             except Exception as error:  # the rest must come back all the same
@@ -153,22 +140,13 @@ class PythonState:
 
     def draws(self) -> list[Kept]:
         """Of what is kept, the generators of random numbers."""
-        kept = (*self._kept, *self._kept_outside)
-        return [one for one in kept if isinstance(one, KeptDraws)]
-
-    def _visit_all(self) -> None:
-        while self._pending:
-            self._visit(self._pending.pop())
+        return [one for one in self._kept if isinstance(one, KeptDraws)]
 
     def _push(self, values: Iterable[object]) -> None:
         self._pending += [value for value in values if type(value) not in _ATOMS]
 
     def _keep(self, kept: Kept) -> None:
-        (self._kept_outside if self._is_outside else self._kept).append(kept)
-
-    def _push_outside(self, values: Iterable[object]) -> None:
-        waiting = self._pending if self._is_outside else self._outside
-        waiting += [value for value in values if type(value) not in _ATOMS]
+        self._kept.append(kept)
 
     def _visit(self, value: Any) -> None:  # noqa: ANN401 - anything
         if id(value) in self._seen:
@@ -217,7 +195,7 @@ class PythonState:
         if not _DRAWN.isdisjoint(map(type, values)):
             for key, value in zip(keys, values, strict=True):
                 if type(value) in _DRAWN:
-                    self._iterator(mapping, key, value)
+                    self._iterator(value, key, partial(base.__setitem__, mapping, key))
 
     def _container(self, container: Any) -> None:  # noqa: ANN401 - one of several
         if isinstance(container, np.ndarray):
@@ -235,14 +213,13 @@ class PythonState:
         if isinstance(container, list) and not _DRAWN.isdisjoint(map(type, kept.earlier)):
             for index, value in enumerate(kept.earlier):
                 if type(value) in _DRAWN:
-                    self._iterator(container, index, value)
+                    self._iterator(value, index, partial(list.__setitem__, container, index))
 
-    def _iterator(self, container: Any, place: Any, value: Any) -> None:  # noqa: ANN401
-        if type(value) in _SIMPLE_ITERATORS:
-            container[place] = copy.copy(value)
-            return
+    def _iterator(self, value: Any, place: object, put: Callable[[Any], None]) -> None:  # noqa: ANN401
+        """Let a copy run in an iterator's place, whose holder is kept."""
+        alike = copy.copy if type(value) in _SIMPLE_ITERATORS else copy.deepcopy
         try:
-            container[place] = copy.deepcopy(value)
+            put(alike(value))
         except Exception:
             self.unkept.append(f"{type(value).__name__} {place!r}")
 
@@ -302,6 +279,9 @@ class PythonState:
             kept = KeptSlot(slot, value)
             self._keep(kept)
             self._push((kept.earlier,))
+            if type(kept.earlier) in _DRAWN:
+                put = partial(slot.__set__, value)
+                self._iterator(kept.earlier, slot.__name__, put)
 
     def _slots_of(self, kind: type) -> list[Any]:
         slots = self._slots.get(kind)
@@ -346,6 +326,9 @@ class PythonState:
             kept = KeptCell(value)
             self._keep(kept)
             self._push((kept.earlier,))
+            if type(kept.earlier) in _DRAWN:
+                put = partial(setattr, value, "cell_contents")
+                self._iterator(kept.earlier, "in a closure", put)
         elif isinstance(value, type):
             self._class(value)
         elif isinstance(value, functools.partial):
@@ -364,7 +347,7 @@ class PythonState:
     def _function(self, function: types.FunctionType) -> None:
         if not self._code or not is_users(function.__module__):
             return
-        self._push_outside(function.__closure__ or ())
+        self._push(function.__closure__ or ())
         self._push((function.__defaults__, function.__kwdefaults__, function.__dict__))
         package = package_of(function.__module__)
         for space, name, value in globals_named(function):
@@ -373,7 +356,9 @@ class PythonState:
                 continue
             self._seen[key] = space
             self._keep(KeptGlobal(space, name))
-            if _followed_as_global(value, package):
+            if type(value) in _DRAWN:
+                self._iterator(value, name, partial(space.__setitem__, name))
+            elif _followed_as_global(value, package):
                 self._push((value,))
 
     def _class(self, kind: type) -> None:
@@ -387,10 +372,9 @@ class PythonState:
             kept = KeptClassAttributes(above)
             self._keep(kept)
             self._push(kept.earlier.values())
-
-
-def _has_more_tensors(kept: Kept, known: set[int]) -> bool:
-    return any(id(tensor) not in known for tensor in tensors_in(kept.new()))
+            for name, value in kept.earlier.items():
+                if type(value) in _DRAWN:
+                    self._iterator(value, name, partial(type.__setattr__, above, name))
 
 
 def _is_followed(kind: type) -> bool:
