@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
@@ -22,17 +23,16 @@ ROUNDS = 6
 class Noting(nn.Module):
     """Has its name, the threads and whether gradients are on noted at each forward.
 
-    In a list that it does not hold: one that it holds would come back as it was.
+    In a file: a list would come back as it was.
     """
 
-    def __init__(self, name: str, notes: list[tuple[str, int, bool]]) -> None:
+    def __init__(self, name: str, notes: io.StringIO) -> None:
         super().__init__()
-        self.name = name
-        self.note = lambda *what: notes.append(what)
+        self.name, self.notes = name, notes
         self.inner = nn.Conv2d(3, 3, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.note(self.name, torch.get_num_threads(), torch.is_grad_enabled())
+        print(self.name, torch.get_num_threads(), torch.is_grad_enabled(), file=self.notes)
         return self.inner(x) + x
 
 
@@ -42,36 +42,41 @@ def task(threads: int | None = None, **changes: Any) -> Task:
     return Task(workload.model_copy(update=changes), plan, devices.get("cpu"))
 
 
-def pair(notes: list[tuple[str, int, bool]]) -> tuple[Built, Built]:
+def read(notes: io.StringIO) -> list[tuple[str, int, bool]]:
+    lines = [line.split() for line in notes.getvalue().splitlines()]
+    return [(name, int(threads), grad == "True") for name, threads, grad in lines]
+
+
+def pair(notes: io.StringIO) -> tuple[Built, Built]:
     a, b = (Built(Noting(name, notes).eval(), (torch.rand(1, 3, 8, 8),), {}) for name in "ab")
     return a, b
 
 
 def test_each_side_runs_as_often_and_in_an_order_that_is_drawn() -> None:
-    notes: list[tuple[str, int, bool]] = []
+    notes = io.StringIO()
     first, second = measure_pair((task(), task()), subjects=pair(notes))
     for run in (first, second):
         assert run.arrays[UNTOUCHED].shape == (ROUNDS,)
         assert run.arrays[INCLUSIVE].shape == (ROUNDS, 2)
         assert run.arrays[FUNCTIONS].shape == (3, 1)
-    names = [name for name, _, _ in notes]
+    names = [name for name, _, _ in read(notes)]
     assert names.count("a") == names.count("b")
     measured = names[2:]  # after one look at each
     rounds = [tuple(measured[i : i + 2]) for i in range(0, 4 * (2 + ROUNDS), 2)]
     assert set(rounds) == {("a", "b"), ("b", "a")}
-    again: list[tuple[str, int, bool]] = []
+    again = io.StringIO()
     measure_pair((task(), task()), subjects=pair(again))
-    assert [name for name, _, _ in again] == names
+    assert [name for name, _, _ in read(again)] == names
 
 
 def test_each_side_has_its_threads_and_mode_and_the_callers_come_back() -> None:
-    notes: list[tuple[str, int, bool]] = []
+    notes = io.StringIO()
     before = torch.get_num_threads()
     subjects = pair(notes)
     tasks = (task(threads=1), task(threads=2, mode="train"))
     first, second = measure_pair(tasks, subjects=subjects)
-    assert {(threads, grad) for name, threads, grad in notes if name == "a"} == {(1, False)}
-    assert {(threads, grad) for name, threads, grad in notes if name == "b"} == {(2, True)}
+    assert {(threads, grad) for name, threads, grad in read(notes) if name == "a"} == {(1, False)}
+    assert {(threads, grad) for name, threads, grad in read(notes) if name == "b"} == {(2, True)}
     assert first.facts.environment.machine.threads == 1
     assert second.facts.environment.machine.threads == 2
     assert torch.get_num_threads() == before
@@ -98,7 +103,7 @@ def test_whoever_is_built_first_the_baseline_comes_first(monkeypatch, contender_
 
 
 def test_a_side_that_raises_leaves_nothing_behind() -> None:
-    notes: list[tuple[str, int, bool]] = []
+    notes = io.StringIO()
     good, bad = pair(notes)
     bad = Built(bad.module, (torch.rand(1, 5, 8, 8),), {})
     before = [dict(module.__dict__) for module in good.module.modules()]

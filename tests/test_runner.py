@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import io
 import gc
+import io
 from io import BytesIO
 from zipfile import ZipFile
 
