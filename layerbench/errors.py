@@ -25,6 +25,14 @@ from __future__ import annotations
 from layerbench.visible import one_line
 
 
+def said_by(error: BaseException) -> str:
+    """An error's message; empty for one whose class cannot say it."""
+    try:
+        return str(error).strip()
+    except Exception:
+        return ""
+
+
 class LayerbenchError(Exception):
     """Base of all errors a user can act on. ``str(error)`` is one line."""
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from layerbench.errors import UsageError
+from layerbench.errors import UsageError, said_by
 from layerbench.guards import garbage_collection_off, gradients_on
 from layerbench.instruments.attach import notes_on_modes
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
@@ -337,7 +337,7 @@ def explain_step(
             return f"the backward failed{_in_module(model, reached)}: {first_line(again)}"
     if isinstance(error, RunFailed):
         return str(error)
-    hint = "; take sgd or adagrad" if "sparse gradients" in str(error) else ""
+    hint = "; take sgd or adagrad" if "sparse gradients" in said_by(error) else ""
     return f"the optimizer failed: {first_line(error)}{hint}"
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+import layerbench
 from layerbench.assembly import layer_rows
 from layerbench.clocks import ManualClock, PerfCounter
 from layerbench.instruments.functions import FunctionForward, FunctionTimer, function_name
@@ -129,3 +132,16 @@ def test_functions_never_exceed_their_modules_self_time() -> None:
     # With room enough they stay as measured.
     arrays[FUNCTIONS] = rng.integers(90, 130, size=(30, 2))
     assert {row.scaled for row in layer_rows([module], functions, [arrays])[1:]} == {1.0}
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_functions_beside_a_checkpoint_are_seen(reentrant):
+    """PyTorch keeps Dynamo off checkpointing, and compiles nothing."""
+
+    def run(model: Calls, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(model.layer, x, use_reentrant=reentrant) + 1
+
+    model = Calls(run, layer=nn.Linear(4, 4))
+    made = layerbench.profile(model, torch.rand(2, 4), warmup=0, iterations=1)
+    assert made.absent == {}
+    assert [row.path for row in made.layers if row.kind == "function"] == ["add()"]

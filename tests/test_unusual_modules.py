@@ -11,9 +11,10 @@ from torch import nn
 from torch.nested._internal import nested_tensor
 
 import layerbench
-from layerbench.errors import UsageError
+from layerbench.errors import ModelRunError, UsageError
 from tests.faulty import Case, modules, operators, threads
 from tests.faulty import cases as all_cases
+from tests.models import Calls
 
 CASES = [*modules.CASES, *operators.CASES, *threads.CASES]
 TRAINING = [case for case in CASES if case.trains]
@@ -178,3 +179,18 @@ def test_a_mode_that_cannot_be_set_is_told():
         assert any("cannot be put into eval mode" in note for note in record.notes)
     assert model.training
     assert layerbench.memory(model, x, training=True).notes == ()
+
+
+class _Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("an error that cannot say what it is")
+
+
+def test_an_error_without_a_message_is_told_by_its_type():
+    def run(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        raise _Unspeakable
+
+    model, x = Calls(run, layer=nn.Linear(4, 4)), torch.rand(2, 4)
+    for call in (layerbench.structure, layerbench.memory, layerbench.profile):
+        with pytest.raises(ModelRunError, match=r"given .*: _Unspeakable"):
+            call(model, x)

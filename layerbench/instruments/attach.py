@@ -7,6 +7,7 @@ Why not forward hooks: a module with a hook leaves PyTorch's short call path, an
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -92,10 +93,17 @@ def forwards_replaced(forwards: Mapping[nn.Module, Forward]) -> AbstractContextM
 def usual_place(module: nn.Module) -> str:
     """The attribute whose replacement sees a module's calls, whatever hooks it has.
 
-    ``forward``; of a module compiled in place its compiled call, as ``forward`` is inside it.
+    ``forward``; of a module compiled in place its compiled call, as ``forward`` is inside it; where
+    the class has a property for it, which no attribute of an instance hides, ``_call_impl``.
     """
-    compiled = module._compiled_call_impl is not None and is_compiled(module)
-    return "_compiled_call_impl" if compiled else "forward"
+    if module._compiled_call_impl is not None and is_compiled(module):
+        return "_compiled_call_impl"
+    return "_call_impl" if has_property_for_forward(type(module)) else "forward"
+
+
+def has_property_for_forward(kind: type[nn.Module]) -> bool:
+    """Whether each call of a module of this class asks anew what its ``forward`` is."""
+    return hasattr(type(inspect.getattr_static(kind, "forward", None)), "__set__")
 
 
 @contextmanager

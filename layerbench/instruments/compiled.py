@@ -122,6 +122,8 @@ def entry_noticed(entered: Entered) -> Iterator[None]:
 
 
 Notice = Callable[[FrameType], None]
+# The wrapper of functions that must not be compiled, such as checkpointing.
+_UNCOMPILED = "DisableContext."
 
 
 def _before(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
@@ -138,7 +140,9 @@ def _as_dynamo_steps_aside(function: Callable[..., Any], notice: Notice) -> Call
     def noticed(callback: Any) -> Any:  # noqa: ANN401 - as the function does
         earlier = function(callback)
         if callback is None and not callable(earlier):
-            notice(sys._getframe(1))
+            frame = sys._getframe(1)
+            if not getattr(frame.f_code, "co_qualname", "").startswith(_UNCOMPILED):
+                notice(frame)
         return earlier
 
     # It also runs while Dynamo is on, which would trace it.

@@ -163,6 +163,8 @@ class PythonState:
             self._of_tensor(value)
             return
         elif issubclass(kind, nn.Module):
+            if issubclass(kind, (list, set)):
+                self._container(value)
             self._module(value)
             return
         elif issubclass(kind, (list, deque, set, bytearray, array.array, np.ndarray)):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.compiler import is_dynamo_compiling
 
+from layerbench.errors import said_by
 from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.compiled import entry_noticed, inside_compiled
@@ -305,7 +306,7 @@ _LONG = 240
 
 def first_line(error: BaseException) -> str:
     """What an error says on one line, without the stack or the advice that torch's carry."""
-    text = str(error).strip() or type(error).__name__
+    text = said_by(error) or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines[0].startswith(_IN_SCRIPT):
         # What went wrong stands at the end, after the interpreter's own stack.

@@ -23,7 +23,13 @@ from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from layerbench import samples
 from layerbench.clocks import Clock
-from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
+from layerbench.instruments.attach import (
+    Attachment,
+    Forward,
+    Replacement,
+    has_property_for_forward,
+    usual_place,
+)
 from layerbench.instruments.structure import Call, modules_at
 
 Entry = tuple[int, int, int]
@@ -186,9 +192,10 @@ def timed_call(
     attributes = module.__dict__
     beneath: Forward | None = attributes.get("_call_impl")
     given = attributes.get("forward")
-    original = beneath or module.forward
     on_entry, on_exit, on_grad, on_grad_entry = (getattr(module, name) for name in _HOOKS)
     as_pytorch = beneath or partial(type(module)._call_impl, module)
+    asked_anew = has_property_for_forward(type(module))
+    original = as_pytorch if asked_anew else beneath or module.forward
 
     @wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward

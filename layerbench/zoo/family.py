@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
-from layerbench.errors import ModelRunError, UsageError
+from layerbench.errors import ModelRunError, UsageError, said_by
 from layerbench.nested import tensors_in
 from layerbench.workload import Workload
 from layerbench.zoo.inputs import InputSpec
@@ -119,7 +119,7 @@ def loads_weights() -> bool:
 
 def one_line(error: BaseException) -> str:
     """The error's type and the first line of its message."""
-    text = str(error).strip()
+    text = said_by(error)
     first = text.splitlines()[0] if text else ""
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 

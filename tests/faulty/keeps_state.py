@@ -148,6 +148,15 @@ class _OwnSlots(Base):
         return self.fc(x) * self.scale
 
 
+@case("a module that is a list, too")
+class _IsList(Base, list[Any]):
+    __hash__ = nn.Module.__hash__
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.append(x.detach())
+        return self.fc(x)
+
+
 class _Pair(NamedTuple):
     first: torch.Tensor
     steps: list[int]

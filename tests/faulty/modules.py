@@ -346,3 +346,35 @@ class _Interprets(nn.Module):
 @case("an interpreter of a graph, which keeps its values", 20, 128)
 def _() -> Built:
     return _Interprets(), (torch.rand(2, 4),)
+
+
+class _Switched(nn.Module):
+    """What its forward is, it says at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.is_wide = nn.Linear(4, 8), nn.Linear(8, 4), True
+
+    @property
+    def forward(self) -> Any:
+        return self.wide.forward if self.is_wide else self._narrow
+
+    def _narrow(self, x: torch.Tensor) -> torch.Tensor:
+        return self.narrow(x)
+
+
+class _Switches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = _Switched()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.inner.is_wide = True
+        x = self.inner(x)
+        self.inner.is_wide = False
+        return self.inner(x)
+
+
+@case("a property that says what the forward is", 76, 2 * 2 * 2 * 4 * 8)
+def _() -> Built:
+    return _Switches(), (torch.rand(2, 4),)
