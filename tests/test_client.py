@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
+import time
 from functools import partial
 
 import httpx
@@ -193,3 +195,20 @@ def test_a_number_that_is_none(tmp_path, cell):
             read_cases(path)
     else:
         assert read_cases(path) == [Case("estimate-resource", {"architecture": "resnet18"})]
+
+
+def test_a_header_that_never_ends_is_cut_off():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def trickle() -> None:
+            connection, _ = listening.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while True:
+                    connection.sendall(b"x: y\r\n")
+                    time.sleep(0.05)
+
+        threading.Thread(target=trickle, daemon=True).start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(ServiceError, match="raise --timeout"):
+            asked([CASE], url, timeout=0.3, refresh=False, progress=Silent())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import os
+import socket
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -112,7 +115,10 @@ def asked(
         raise UsageError(f"--timeout takes seconds above 0, got {timeout}")
     key = os.environ.get(KEY_VARIABLE)
     # Compressed, a small answer could be of any size.
-    headers = {"Accept-Encoding": "identity"} | ({} if key is None else {"X-API-Key": key})
+    # Each request has a connection of its own, which is ended with its time.
+    headers = {"Accept-Encoding": "identity", "Connection": "close"} | (
+        {} if key is None else {"X-API-Key": key}
+    )
     found = []
     try:
         client = httpx.Client(base_url=url, timeout=timeout, headers=headers, trust_env=False)
@@ -180,7 +186,10 @@ def _sent(
         httpx.HTTPError: nothing came, or too late.
         ValueError: it is too long.
     """
-    with client.stream(method, place, **more) as answer:
+    with (
+        _cut_off(ends) as trace,
+        client.stream(method, place, extensions={"trace": trace}, **more) as answer,
+    ):
         body = b""
         for part in answer.iter_bytes():
             body += part
@@ -188,6 +197,35 @@ def _sent(
                 raise ValueError(f"an answer longer than {units.bytes_(MOST_BYTES)}")
             _check_time(ends)
         return _Sent(answer.status_code, answer.headers.get("Location", ""), body)
+
+
+@contextlib.contextmanager
+def _cut_off(ends: float) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+    """Hears where a request is sent, and ends that connection when its time is over.
+
+    A time-out of httpx begins anew with each byte, also of a header that never ends.
+    """
+    opened: list[socket.socket] = []
+
+    def cut() -> None:
+        for one in opened:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def trace(event: str, told: dict[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            opened.append(told["return_value"].get_extra_info("socket"))
+
+    timer = threading.Timer(min(max(0.0, ends - time.perf_counter()), threading.TIMEOUT_MAX), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield trace
+    except (httpx.HTTPError, ValueError):
+        _check_time(ends)
+        raise
+    finally:
+        timer.cancel()
 
 
 def _check_time(ends: float) -> None:
