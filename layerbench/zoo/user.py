@@ -120,7 +120,7 @@ def _called(model: str) -> Built:
             result = target()
         except (Exception, SystemExit) as error:
             raise ModelImportError(
-                f"calling {model} without arguments failed: {one_line(error)}"
+                f"calling {model} without arguments failed: {one_line(error)}{_needs_none(error)}"
             ) from error
     own: Any = ()
     if isinstance(result, tuple) and len(result) == 2:
@@ -180,7 +180,10 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
             raise ModelImportError(f"cannot import {model}: {place} has no {name!r}{hint}")
         found = getattr(found, part)
     if not callable(found):
-        raise ModelImportError(f"{model} is {_described(found)}, which cannot be called")
+        raise ModelImportError(
+            f"{model} is {_described(found)}, which cannot be called: name a "
+            "function that returns the model"
+        )
     return found
 
 
@@ -204,6 +207,11 @@ def _at_home(model: str) -> Iterator[Scope]:
         for folder in folders:
             if folder in sys.path:
                 sys.path.remove(folder)
+
+
+def _needs_none(error: BaseException) -> str:
+    missing = isinstance(error, TypeError) and "required positional argument" in str(error)
+    return "; name a function that needs none" if missing else ""
 
 
 def _hint(value: object) -> str:
