@@ -15,6 +15,7 @@ from torch import nn
 
 import layerbench
 from layerbench import reporters, static, store
+from layerbench.instruments import chance
 from tests.models import Calls
 
 FEW = {"warmup": 0, "iterations": 2}
@@ -190,7 +191,11 @@ def calls_of(record: Any) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("source", ["of_the_process", "after_noise", "files_own"])
-def test_runs_by_name_draw_alike(source: str, tmp_path: Path) -> None:
+def test_runs_by_name_draw_alike(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first forward of a process can take seconds of loading.
+    monkeypatch.setattr(chance, "LONGEST_S", 600.0)
     (tmp_path / "net.py").write_text(DRAWN_DEPTH)
     name = f"{tmp_path / 'net.py'}:{source}"
     before = random.getstate()
