@@ -185,7 +185,7 @@ def test_two_records_are_compared_without_torch(saved):
 @pytest.fixture
 def nothing_waits(monkeypatch):
     """As on a machine whose cores are free."""
-    monkeypatch.setattr("layerbench.runner.wait_meter", lambda _: Unknown())
+    monkeypatch.setattr("layerbench.rounds.wait_meter", lambda _: Unknown())
 
 
 def test_live_finds_a_planted_slow_down(layerbench, nothing_waits):

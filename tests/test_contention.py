@@ -55,7 +55,7 @@ def waiting(monkeypatch):
     """``waiting(share)``: from here on so many forwards wait for a core."""
 
     def wait(share: float = 1.0) -> None:
-        for place in ("runner", "stepping"):
+        for place in ("rounds", "stepping"):
             monkeypatch.setattr(f"layerbench.{place}.wait_meter", lambda _: Waiting(share))
             # How busy the machine of the tests is when they begin is not the question.
             monkeypatch.setattr(f"layerbench.{place}.refuse_bad_room", lambda *_: None)

@@ -80,7 +80,8 @@ def test_who_sent_in_advance_and_left_costs_nothing_more(caplog):
             await asyncio.sleep(0.01)
 
     served(test)
-    assert not caplog.records
+    # Requests that are answered have lines of their own where another test turned these on.
+    assert not [record for record in caplog.records if record.name != "uvicorn.access"]
 
 
 def test_at_the_servers_end_who_waits_for_a_turn_is_told_to_ask_again():
