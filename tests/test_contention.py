@@ -57,6 +57,7 @@ def waiting(monkeypatch):
     def wait(share: float = 1.0) -> None:
         for place in ("rounds", "stepping"):
             monkeypatch.setattr(f"layerbench.{place}.wait_meter", lambda _: Waiting(share))
+        for place in ("runner", "stepping"):
             # How busy the machine of the tests is when they begin is not the question.
             monkeypatch.setattr(f"layerbench.{place}.refuse_bad_room", lambda *_: None)
 
