@@ -281,11 +281,7 @@ def _record_of_500(folder: Path, name: str) -> Path:
     number = 0
     while len(rows) < 500:
         number += 1
-        rows += [
-            row.model_copy(update={"path": f"copy{number}.{row.path}"})
-            for row in record.layers[1:]
-            if row.inclusive
-        ]
+        rows += [_copied(row, f"copy{number}") for row in record.layers if row.inclusive]
     draw = np.random.default_rng(ord(name))
     made = record.model_copy(
         update={
@@ -296,6 +292,12 @@ def _record_of_500(folder: Path, name: str) -> Path:
     path = folder / f"{name}.json"
     store.write_text(path, reporters.render("json", made))
     return path
+
+
+def _copied(row: LayerRow, below: str) -> LayerRow:
+    """A row as if its whole model were a part of another one."""
+    path = f"{below}.{row.path}" if row.path else below
+    return row.model_copy(update={"path": path, "depth": row.depth + 1, "block": False})
 
 
 def _in_processes(row: LayerRow, draw: np.random.Generator) -> LayerRow:

@@ -228,3 +228,20 @@ def test_what_a_library_says_again_and_again_is_one_line_of_json(capsys):
     assert (first["event"], first["source"]) == ("socket 0\ncannot be accepted", "some")
     assert "no descriptors" in other["exception"]
     assert last["left_out"] == 999
+
+
+def test_an_answer_is_sent_in_one_piece():
+    """Its head and body: a client on a busy machine waits for a core at each piece."""
+
+    async def test(dial, everyone):
+        reader, writer = await dial()
+        (one,) = everyone._open
+        sent, send = [], one.transport._transport.write
+        one.transport._transport.write = lambda data: (sent.append(bytes(data)), send(data))
+        writer.write(REQUEST)
+        await reader.readuntil(b"answered")
+        (piece,) = sent
+        assert piece.startswith(b"HTTP/1.1 200 ")
+        assert piece.endswith(b"answered")
+
+    served(test)
