@@ -28,11 +28,11 @@ from typing import Annotated
 import typer
 
 from benchmarks import virtual
-from layerbench.assembly import assemble
-from layerbench.comparison import judge
-from layerbench.pairing import of_rounds
+from layerbench.analysis.aggregation import assemble
+from layerbench.analysis.comparison import judge
+from layerbench.analysis.paired import of_rounds
 from layerbench.records import Comparison
-from layerbench.workload import Plan, Workload
+from layerbench.records.workload import Plan, Workload
 
 MODEL = "mobilenet_v2 --input 1x3x64x64 --device cpu --threads 1"
 SMALL = "tests/models.py:small --input 2x3x32x32 --device cpu --threads 1"

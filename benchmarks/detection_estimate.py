@@ -114,9 +114,9 @@ def _estimated(model: str, folder: Path, threads: int, progress: Any = None) -> 
 
 
 def _trained(model: str, folder: Path, threads: int, progress: Any = None) -> DetectionRun:
-    from layerbench.detection.config import Surroundings
-    from layerbench.detection.run import run_detection
     from layerbench.records import DetectionRecipe
+    from layerbench.training.detection.config import Surroundings
+    from layerbench.training.detection.run import run_detection
 
     with tempfile.TemporaryDirectory() as outputs:
         around = Surroundings(

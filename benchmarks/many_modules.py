@@ -21,7 +21,7 @@ from torch import nn
 
 import layerbench
 from layerbench import reporters
-from layerbench.workload import Frozen
+from layerbench.records.workload import Frozen
 
 ROUNDS = {"warmup": 1, "iterations": 3, "threads": 1}
 

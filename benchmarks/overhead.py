@@ -24,12 +24,12 @@ from tabulate import tabulate
 from torch import nn
 
 from layerbench import zoo
-from layerbench.clocks import PerfCounter
-from layerbench.environment import cpu_model, package_versions
+from layerbench.analysis.statistics import Resampler, paired_ratio
+from layerbench.environment.devices.clocks import PerfCounter
+from layerbench.environment.watch import cpu_model, package_versions
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.calibration import mark_cost_s
-from layerbench.live import LiveLayers
-from layerbench.stats import Resampler, paired_ratio
+from layerbench.profilers.user_loop import LiveLayers
 
 Way = Callable[[nn.Module], AbstractContextManager[None]]
 

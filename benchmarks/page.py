@@ -21,8 +21,8 @@ import httpx
 from tabulate import tabulate
 
 from layerbench import reporters
-from layerbench.page.document import bundled, of
 from layerbench.records import Bundle
+from layerbench.reporters.html.document import bundled, of
 from tests.browsing import full_bundle, launched
 from tests.sample_profiles import deep
 from tests.service_process import server, until
@@ -122,7 +122,7 @@ def sizes(_: argparse.Namespace) -> None:
 # --- choosing ------------------------------------------------------------------------------
 
 MODELS = ("resnet101", "swin_b", "vit_b_16", "mobilenet_v2")
-REAL = "layerbench.service.child"
+REAL = "layerbench.service.worker.process"
 
 
 def choosing(given: argparse.Namespace) -> None:

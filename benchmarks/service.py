@@ -38,11 +38,11 @@ import torch
 from tabulate import tabulate
 from torchvision.models import resnet18
 
-from layerbench import devices
-from layerbench.instruments.usage import UsageSampler
+from layerbench.environment import devices
+from layerbench.instruments.utilization import UsageSampler
 from tests.service_process import server
 
-REAL = "layerbench.service.child"
+REAL = "layerbench.service.worker.process"
 RESOURCE = "/api/v1/estimate-resource"
 QUESTION = {
     "task_type": "classification",

@@ -27,7 +27,7 @@ model, input, shape = sys.argv[1], sys.argv[2], tuple(json.loads(sys.argv[3]))
 """
 OURS = """
 from layerbench import api, reporters
-import layerbench.zoo._shapes, torch.utils.flop_counter, torchvision
+import layerbench.zoo._meta, torch.utils.flop_counter, torchvision
 held, start = peak(), time.perf_counter()
 table = reporters.render("txt", api.structure(model, input))
 """

@@ -32,8 +32,8 @@ import numpy as np
 import typer
 
 from benchmarks.models import PLANTED
-from layerbench.interleaved import ROUNDS_IN_A_PLACE
-from layerbench.pairing import Series, estimate
+from layerbench.analysis.paired import Series, estimate
+from layerbench.profilers.paired import ROUNDS_IN_A_PLACE
 from layerbench.records import Comparison, LayerRow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,7 +204,7 @@ class _Trial:
 
     def records(self) -> tuple[float, float]:
         """Two records of several processes each."""
-        from layerbench import ratios
+        from layerbench.analysis import ratios
 
         before, after = (
             [float(np.median(self.process(factor))) for _ in range(PROCESSES)]

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from layerbench import samples
-from layerbench.environment import DeviceInfo, Environment, Machine, Software
-from layerbench.interleaved import is_time_to_move, round_order
-from layerbench.samples import RowFacts, Run, RunFacts
+from layerbench.environment.watch import DeviceInfo, Environment, Machine, Software
+from layerbench.profilers.paired import is_time_to_move, round_order
+from layerbench.records import samples
+from layerbench.records.samples import RowFacts, Run, RunFacts
 
 # Microseconds, each about twice the one before: a small model has layers of all sizes.
 LAYERS_US = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0)
@@ -103,7 +103,7 @@ class VirtualModel:
 def measured_in_turn(
     seed: int, disturbance: Disturbance, *, rounds: int = 300, moved: bool = True, factor: float = 1
 ) -> tuple[Run, Run]:
-    """Baseline and contender, as `layerbench.interleaved.measure_pair` would have measured them.
+    """Baseline and contender, as `layerbench.profilers.paired.measure_pair` would have measured them.
 
     Args:
         seed: of all chance.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from layerbench.analysis.comparison import compare
     from layerbench.api import (
         compare_live,
         estimate_memory,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         time_layers,
         train,
     )
-    from layerbench.comparison import compare
     from layerbench.records import (
         Comparison,
         LayerRow,
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
         TrainingProfile,
         TrainingRun,
     )
+    from layerbench.records.workload import Plan, Workload
     from layerbench.store import read
-    from layerbench.workload import Plan, Workload
 
 _HOMES = {
-    "compare": "layerbench.comparison",
+    "compare": "layerbench.analysis.comparison",
     "compare_live": "layerbench.api",
     "estimate_memory": "layerbench.api",
     "estimate_training_time": "layerbench.api",
@@ -64,8 +64,8 @@ _HOMES = {
     "Sweep": "layerbench.records",
     "TrainingForecast": "layerbench.records",
     "TrainingRun": "layerbench.records",
-    "Plan": "layerbench.workload",
-    "Workload": "layerbench.workload",
+    "Plan": "layerbench.records.workload",
+    "Workload": "layerbench.records.workload",
 }
 
 __all__ = [

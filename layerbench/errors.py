@@ -22,7 +22,7 @@
 
 from __future__ import annotations
 
-from layerbench.visible import one_line
+from layerbench.text import one_line
 
 
 def said_by(error: BaseException) -> str:

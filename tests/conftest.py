@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from layerbench import environment
+from layerbench.environment import watch
 from tests.browsing import Watched, launched
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Measure at once: no wait to see whether a loaded machine still is, and short collections."""
-    monkeypatch.setattr(environment, "LOOK_S", 0.01)
+    monkeypatch.setattr(watch, "LOOK_S", 0.01)
     # What is there already, PyTorch's modules above all, need not be looked through each time.
     gc.freeze()
     yield

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from layerbench.tensors import shape_of
+from layerbench.introspection.tensors import shape_of
 
 ATOMS = (str, int, float, complex, bool, bytes, type(None), torch.dtype, torch.device, torch.Size)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerbench.clocks import ManualClock
+from layerbench.environment.devices.clocks import ManualClock
 
 
 class Takes(nn.Module):

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from layerbench import plots, reporters, store
-from layerbench.comparison import compare
+from layerbench.analysis.bundle import joined
+from layerbench.analysis.comparison import compare
+from layerbench.analysis.views import down_to, finest
 from layerbench.errors import LayerbenchError
-from layerbench.joining import joined
-from layerbench.page.document import bundled, of
 from layerbench.plots.quantities import HAS
 from layerbench.records import Profile
+from layerbench.reporters.html.document import bundled, of
 from layerbench.reporters.result_table import FORMATS, SORTS, render_table
-from layerbench.views import down_to, finest
 from tests import sample_comparisons, sample_detection, sample_profiles, sample_runs
 from tests.sample_structures import structure
 

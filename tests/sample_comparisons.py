@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from layerbench.comparison import compare
+from layerbench.analysis.comparison import compare
 from layerbench.records import Comparison, LayerRow, Profile, Summary
-from layerbench.workload import Plan
+from layerbench.records.workload import Plan
 from tests.sample_profiles import environment, layered, summary
 
 STEPS = (-2, -1, 0, 1, 2)

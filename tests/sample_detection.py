@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerbench.environment import DeviceInfo
+from layerbench.environment.watch import DeviceInfo
 from layerbench.records import (
     STEP_PHASES,
     Bottleneck,

@@ -6,9 +6,9 @@ time, and a function's time is part of its module's self time.
 
 from __future__ import annotations
 
-from layerbench.environment import DeviceInfo, Environment, Machine, Software
+from layerbench.environment.watch import DeviceInfo, Environment, Machine, Software
 from layerbench.records import LayerRow, Profile, Reconciliation, Summary
-from layerbench.workload import Plan, Workload
+from layerbench.records.workload import Plan, Workload
 
 
 def summary(mean_ms: float, *, spread: float = 0.01, n: int = 300, **changes: object) -> Summary:

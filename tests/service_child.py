@@ -1,4 +1,4 @@
-"""Stands for `layerbench.service.child`: the same process around a work that tests choose.
+"""Stands for `layerbench.service.worker.process`: the same process around a work that tests choose.
 
 What it does is told by the architecture's name. A profile of ``told`` does what a test writes into
 a named pipe, line by line.
@@ -20,9 +20,9 @@ from typing import Any
 
 from layerbench.errors import DeviceUnavailable, UsageError
 from layerbench.records import Structure, StructureRow
-from layerbench.service import child
-from layerbench.service.found import Found, Known
-from layerbench.workload import Workload
+from layerbench.records.workload import Workload
+from layerbench.service.protocol.results import Found, Known
+from layerbench.service.worker import process
 from tests.sample_profiles import environment, layered
 
 DIFFERENT = 600
@@ -83,7 +83,7 @@ def drawn(asked: dict[str, Any]) -> dict[str, Any]:
     return structure(name).model_dump(mode="json")
 
 
-def profiled(asked: dict[str, Any], offer: child.Offer) -> dict[str, Any]:
+def profiled(asked: dict[str, Any], offer: process.Offer) -> dict[str, Any]:
     name = asked["question"]["architecture"]
     _note(STARTED, name)
     if name == "told":
@@ -170,4 +170,4 @@ def _behave(work: str) -> None:
 
 
 if __name__ == "__main__":
-    child.main(measured, listed, profiled, drawn)
+    process.main(measured, listed, profiled, drawn)

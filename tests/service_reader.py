@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from layerbench import store
-from layerbench.service import reader
-from layerbench.workload import Frozen
+from layerbench.records.workload import Frozen
+from layerbench.service.web import record_reader
 
 read_record = store.read_record
 
@@ -28,4 +28,4 @@ def read(path: Path) -> Frozen:
 
 if __name__ == "__main__":
     store.read_record = read
-    reader.main()
+    record_reader.main()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerbench.estimation.allocator import CachingAllocator, rounded, segment_size
+from layerbench.profilers.memory.allocator import CachingAllocator, rounded, segment_size
 
 KIB, MIB = 2**10, 2**20
 

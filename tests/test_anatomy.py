@@ -68,7 +68,7 @@ def test_the_fast_path_on_the_cpu_counts_the_same(monkeypatch):
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     wrapped = Calls(lambda self, x: self.inner(x, x, x, need_weights=False)[0], inner=attention)
-    from layerbench.anatomy import observe
+    from layerbench.profilers.structure import observe
 
     for model in (layer, wrapped):
         x = torch.zeros(2, 5, 8)

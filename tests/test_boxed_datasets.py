@@ -19,8 +19,8 @@ from PIL import Image
 from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from torchvision.transforms.v2 import functional
 
-from layerbench import datasets
-from layerbench.datasets import _registry, boxed
+from layerbench import datasets, registry
+from layerbench.datasets import boxed
 from layerbench.datasets.boxed import Asked, _pets
 from layerbench.datasets.boxed._synthetic import MadeUp
 from layerbench.datasets.boxed.synthetic import CLASSES, COLOURS, DISTINCT
@@ -93,7 +93,7 @@ def test_a_package_or_a_helper_among_data_sets_is_none(tmp_path, monkeypatch):
         (package / file).write_text(text)
     (package / "other.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    assert list(_registry.found("sets_of_a_test", [str(package)])) == ["first"]
+    assert list(registry.found("sets_of_a_test", [str(package)])) == ["first"]
 
 
 @every_set

@@ -9,7 +9,11 @@ import torch
 
 from layerbench import zoo
 from layerbench.errors import ModelRunError
-from layerbench.training.classifiers import build_classifier, classification_loss, logits_of
+from layerbench.training.classification.models import (
+    build_classifier,
+    classification_loss,
+    logits_of,
+)
 
 # model, size, parameters of its published 1000-class form that are the head's
 MODELS = [

@@ -136,7 +136,7 @@ def test_traceback_shows_all(called, monkeypatch):
 
 def test_what_nobody_expected_is_one_line_too(called, monkeypatch):
     monkeypatch.setattr(
-        "layerbench.anatomy._record", lambda *_: (_ for _ in ()).throw(KeyError("rows"))
+        "layerbench.profilers.structure._record", lambda *_: (_ for _ in ()).throw(KeyError("rows"))
     )
     status, _, err = called("mem.py --struct --model mobilenet_v2")
     assert status == 2

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from layerbench.errors import DataError, ServiceError, UsageError
-from layerbench.progress import Silent
+from layerbench.profilers.progress import Silent
 from layerbench.service import client
 from layerbench.service.client import Case, asked, read_cases, table
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from layerbench.clocks import DeviceEvents, ManualClock, PerfCounter
+from layerbench.environment.devices.clocks import DeviceEvents, ManualClock, PerfCounter
 
 
 class FakeDevice:
@@ -115,7 +115,9 @@ def test_marks_are_not_resolved_before_the_device_is_done(clock, device):
 
 def test_the_host_times_stand_beside_the_events(clock, device, monkeypatch):
     host = iter([100, 250, 900])
-    monkeypatch.setattr("layerbench.clocks.time.perf_counter_ns", lambda: next(host))
+    monkeypatch.setattr(
+        "layerbench.environment.devices.clocks.time.perf_counter_ns", lambda: next(host)
+    )
     handles = marks_at(clock, device, 5, 6, 7)
     assert clock.resolve_host(handles) == [100, 250, 900]
     assert clock.resolve_host(handles[1:2]) == [250]

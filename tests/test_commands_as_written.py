@@ -23,10 +23,9 @@ import torch
 from torch import nn
 from torchvision.models.detection.ssd import SSD
 
-from layerbench import cli, store, sweeping, zoo
-from layerbench.detection import forecast, models
-from layerbench.detection.loop import Stepper
-from layerbench.instruments.parts import ITSELF, POSTPROCESSING
+from layerbench import cli, store, zoo
+from layerbench.instruments.detector_parts import ITSELF, POSTPROCESSING
+from layerbench.profilers import sweep
 from layerbench.records import (
     DetectionEstimates,
     DetectionRun,
@@ -36,6 +35,8 @@ from layerbench.records import (
     TrainingProfile,
     TrainingRun,
 )
+from layerbench.training.detection import estimate, models
+from layerbench.training.detection.step import Stepper
 from layerbench.zoo.family import weights_left_out
 from layerbench.zoo.torchvision import build_detector
 from tests.small_data import pets, publish_on_hub, write_cifar100, write_image_folder
@@ -227,7 +228,7 @@ def test_how_long_it_will_take(told, typed):
 @pytest.mark.usefixtures("here")
 def test_a_sweep(told, typed, monkeypatch):
     told("sweep", seconds=0.01, dtype=FASTEST)
-    monkeypatch.setattr(sweeping, "SLOW_FEWEST", 1)
+    monkeypatch.setattr(sweep, "SLOW_FEWEST", 1)
     assert "latency_vs_batch.png" in typed(SWEEP)
     record = store.read_record(Path("sweeps/sweep.json"))
     assert isinstance(record, Sweep)
@@ -278,7 +279,7 @@ def learned(monkeypatch):
             self._heard.append(set(stepped.losses))
             return stepped
 
-    monkeypatch.setattr(forecast, "Stepper", Heard)
+    monkeypatch.setattr(estimate, "Stepper", Heard)
     return heard
 
 
@@ -306,7 +307,7 @@ def with_less_to_do(*wanted: object) -> nn.Module:
 def test_every_detector(told, typed, learned, monkeypatch):
     monkeypatch.setattr(models, "build_detector", with_less_to_do)
     # Each forward is run as few times as one that takes long.
-    monkeypatch.setattr(forecast, "SLOW_FORWARD_S", 0.0)
+    monkeypatch.setattr(estimate, "SLOW_FORWARD_S", 0.0)
     told("estimate_detection", min_size=32, size=32, warmup=0, steps=2, seconds=0)
     told("estimate_detection", content=False, memory=False, out="told", precision=FASTEST)
     typed(DETECTORS)

@@ -185,7 +185,7 @@ def test_two_records_are_compared_without_torch(saved):
 @pytest.fixture
 def nothing_waits(monkeypatch):
     """As on a machine whose cores are free."""
-    monkeypatch.setattr("layerbench.rounds.wait_meter", lambda _: Unknown())
+    monkeypatch.setattr("layerbench.profilers.rounds.wait_meter", lambda _: Unknown())
 
 
 def test_live_finds_a_planted_slow_down(layerbench, nothing_waits):
@@ -218,7 +218,7 @@ def test_a_busy_machine_is_not_taken_for_a_slow_down(layerbench, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise UntrustedError("--strict: the load is 7")
 
-    monkeypatch.setattr("layerbench.interleaved.refuse_bad_room", refuse)
+    monkeypatch.setattr("layerbench.profilers.paired.refuse_bad_room", refuse)
     status, _, err = layerbench("compare", "--live", SMALL, SMALL, *FEW, "--strict")
     assert (status, err) == (2, "error: --strict: the load is 7\n")
 

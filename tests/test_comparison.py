@@ -10,8 +10,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from layerbench import reporters, samples
-from layerbench.comparison import (
+from layerbench import reporters
+from layerbench.analysis.comparison import (
     WHOLES_APART,
     Estimate,
     check_same_input,
@@ -19,15 +19,15 @@ from layerbench.comparison import (
     judge,
     session_allowance,
 )
+from layerbench.analysis.paired import of_rounds
+from layerbench.analysis.ratios import LogRatio
+from layerbench.analysis.student_t import quantile
 from layerbench.errors import ComparisonError
-from layerbench.page.document import bundled, of
-from layerbench.pairing import of_rounds
-from layerbench.ratios import LogRatio
-from layerbench.records import CHANGES, ComparedRow
-from layerbench.reporters import changes
-from layerbench.samples import RowFacts, Run, RunFacts
-from layerbench.student import quantile
-from layerbench.workload import Workload
+from layerbench.records import CHANGES, ComparedRow, samples
+from layerbench.records.samples import RowFacts, Run, RunFacts
+from layerbench.records.workload import Workload
+from layerbench.reporters import comparison_rows
+from layerbench.reporters.html.document import bundled, of
 from tests.sample_comparisons import in_processes, measured, one_process, one_slower
 from tests.sample_profiles import environment, layered, summary
 
@@ -209,7 +209,9 @@ def test_rows_that_took_no_time_are_left_out():
 )
 def test_different_work_is_refused(changes):
     record = measured()
-    other = record.model_copy(update={"workload": record.workload.model_copy(update=changes)})
+    other = record.model_copy(
+        update={"workload": record.workload.model_copy(update=comparison_rows)}
+    )
     with pytest.raises(ComparisonError, match=r"a\.json measured tiny on 2x3x32x32 and b\.json"):
         compare(record, other, names=("a.json", "b.json"))
 
@@ -389,8 +391,8 @@ def test_digits_show_the_change():
             baseline_s=known.baseline_s, contender_s=known.contender_s,
             ratio_low=ratio / math.exp(scale), ratio_high=ratio * math.exp(scale),
         )  # fmt: skip
-        before, after = changes.milliseconds(row)
-        assert agree(before, after, changes.ratio(row))
+        before, after = comparison_rows.milliseconds(row)
+        assert agree(before, after, comparison_rows.ratio(row))
         assert float(after) / float(before) == pytest.approx(ratio, rel=0.01)
 
 

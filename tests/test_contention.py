@@ -14,19 +14,20 @@ import torch
 from torch import nn
 
 from benchmarks import virtual
-from layerbench import api, contention, reporters, samples
-from layerbench.assembly import assemble
-from layerbench.clocks import ManualClock, PerfCounter
-from layerbench.comparison import compare, judge
-from layerbench.contention import Waits
-from layerbench.environment import Machine
+from layerbench import api, reporters
+from layerbench.analysis.aggregation import assemble
+from layerbench.analysis.comparison import compare, judge
+from layerbench.analysis.paired import of_rounds
+from layerbench.environment import contention
+from layerbench.environment.contention import Waits
+from layerbench.environment.devices.clocks import ManualClock, PerfCounter
+from layerbench.environment.watch import Machine
 from layerbench.errors import UntrustedError
 from layerbench.instruments.placement import brought_back, can_move, move
 from layerbench.instruments.waiting import RunQueue, Switches, Unknown, wait_arrays, wait_meter
-from layerbench.page.document import bundled, of
-from layerbench.pairing import of_rounds
-from layerbench.records import Comparison
-from layerbench.workload import Plan, Workload
+from layerbench.records import Comparison, samples
+from layerbench.records.workload import Plan, Workload
+from layerbench.reporters.html.document import bundled, of
 from tests.models import Small
 from tests.sample_comparisons import measured
 from tests.sample_profiles import layered

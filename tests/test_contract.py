@@ -12,13 +12,13 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerbench import zoo
-from layerbench.clocks import PerfCounter
+from layerbench.environment.devices.clocks import PerfCounter
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import find_blocks
-from layerbench.instruments.functions import FunctionTimer
-from layerbench.instruments.structure import Call, module_facts
-from layerbench.instruments.timing import LayerTimer
-from layerbench.nested import tensors_in
+from layerbench.instruments.function_timer import FunctionTimer
+from layerbench.instruments.layer_timer import LayerTimer
+from layerbench.instruments.modules import Call, module_facts
+from layerbench.introspection.nested import tensors_in
 from layerbench.zoo import Built
 
 SPECS = [

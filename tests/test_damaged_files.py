@@ -14,12 +14,12 @@ import torch
 from PIL import EpsImagePlugin, Image, features
 from torch import nn
 
-from layerbench.defaults import MOST_PIXELS
-from layerbench.detection import config
 from layerbench.errors import ModelRunError, RecordError, UsageError
-from layerbench.training import checkpoints, outputs
+from layerbench.records.defaults import MOST_PIXELS
+from layerbench.training import checkpoints, run_folder
 from layerbench.training.batches import Samples
 from layerbench.training.checkpoints import Checkpoint
+from layerbench.training.detection import config
 from tests import sample_runs
 
 
@@ -149,10 +149,10 @@ def test_nothing_in_a_checkpoint_runs(kept, tmp_path, monkeypatch):
 
 
 def test_states_of_another_kind_are_one_line():
-    from layerbench import devices
-    from layerbench.progress import Silent
-    from layerbench.training.loop import Trainer
-    from layerbench.training.ranks import joined
+    from layerbench.environment import devices
+    from layerbench.profilers.progress import Silent
+    from layerbench.training.classification.distributed import joined
+    from layerbench.training.classification.trainer import Trainer
 
     recipe = sample_runs.recipe()
     with joined("cpu") as ranks:
@@ -165,9 +165,9 @@ def test_states_of_another_kind_are_one_line():
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 9_999, b"\xff", b'{"model": "\\ud800"}'])
 def test_a_recipe_that_is_none(tmp_path, content):
-    (tmp_path / outputs.RECIPE).write_bytes(content)
+    (tmp_path / run_folder.RECIPE).write_bytes(content)
     with pytest.raises(RecordError, match="holds no recipe") as error:
-        outputs.begun_recipe(tmp_path)
+        run_folder.begun_recipe(tmp_path)
     assert str(error.value).isprintable()
 
 
@@ -175,20 +175,20 @@ def test_a_recipe_that_is_none(tmp_path, content):
 
 
 def test_a_run_is_for_one_process_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "LOCK_WAIT_S", 0.01)
-    (tmp_path / outputs.RECIPE).write_text("{}")
-    second = outputs.alone(tmp_path)
-    with outputs.alone(tmp_path), pytest.raises(UsageError, match="another process trains in"):
+    monkeypatch.setattr(run_folder, "LOCK_WAIT_S", 0.01)
+    (tmp_path / run_folder.RECIPE).write_text("{}")
+    second = run_folder.alone(tmp_path)
+    with run_folder.alone(tmp_path), pytest.raises(UsageError, match="another process trains in"):
         second.__enter__()
-    with outputs.alone(tmp_path):
-        assert os.listdir(tmp_path) == [outputs.RECIPE]
+    with run_folder.alone(tmp_path):
+        assert os.listdir(tmp_path) == [run_folder.RECIPE]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the permissions of POSIX")
 def test_weights_have_the_permissions_of_any_new_file(tmp_path):
     before = os.umask(0o027)
     try:
-        outputs.write_weights(nn.Linear(2, 2), tmp_path)
+        run_folder.write_weights(nn.Linear(2, 2), tmp_path)
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}

@@ -11,15 +11,15 @@ import torch
 from layerbench.datasets import boxed
 from layerbench.datasets.boxed import BoxedSplits
 from layerbench.datasets.source import Numbered
-from layerbench.detection import models, run
-from layerbench.detection.bottleneck import judge
-from layerbench.detection.config import Surroundings
-from layerbench.detection.loop import Stepped
-from layerbench.detection.tuning import Setting, chosen, settings, tune
 from layerbench.errors import DataError
-from layerbench.instruments.training import TimedStep
-from layerbench.progress import Silent
+from layerbench.instruments.step_timer import TimedStep
+from layerbench.profilers.progress import Silent
 from layerbench.records import BOTTLENECKS, STEP_PHASES, DetectionRecipe, TunePoint
+from layerbench.training.detection import models, run
+from layerbench.training.detection.bottleneck import judge
+from layerbench.training.detection.config import Surroundings
+from layerbench.training.detection.loader_tuning import Setting, chosen, settings, tune
+from layerbench.training.detection.step import Stepped
 from tests.sample_profiles import summary
 from tests.small_detectors import built_small
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli
-from layerbench.detection.config import ALIASES, Surroundings, read, settled
 from layerbench.errors import UsageError
 from layerbench.records import DetectionRecipe
+from layerbench.training.detection.config import ALIASES, Surroundings, read, settled
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = ROOT / ".config" / "config.toml"
@@ -121,7 +121,7 @@ def test_the_command_line_goes_before_the_file():
 
 def test_options_reach_the_run(monkeypatch, capsys):
     """Each option of the verb with the key that it stands for."""
-    import layerbench.detection.run as running
+    import layerbench.training.detection.run as running
 
     heard = []
 

@@ -13,24 +13,25 @@ from torch import nn
 from torchvision.ops import boxes as box_ops
 
 import layerbench
-from layerbench import cli, detection, devices, store
-from layerbench.detection import content, forecast, models
-from layerbench.detection.content import (
-    FoundCount,
-    Limits,
-    can_be_limited,
-    fitted,
-    limited,
-    measured_points,
-)
+from layerbench import cli, detection, store
+from layerbench.environment import devices
 from layerbench.errors import LayerbenchError, OutputError, UsageError
-from layerbench.progress import Silent
+from layerbench.profilers.progress import Silent
 from layerbench.records import (
     STEP_PHASES,
     ContentFit,
     ContentPoint,
     DetectionEstimates,
     Found,
+)
+from layerbench.training.detection import content, estimate, models
+from layerbench.training.detection.content import (
+    FoundCount,
+    Limits,
+    can_be_limited,
+    fitted,
+    limited,
+    measured_points,
 )
 from tests.sample_profiles import summary
 from tests.small_data import pets
@@ -54,8 +55,8 @@ KINDS = [two_stage, one_stage, masked, with_keypoints]
 @pytest.fixture
 def quick(monkeypatch):
     """As few steps and forwards as make a figure."""
-    few = functools.partial(forecast.Asking, warmup=1, steps=3, seconds=0)
-    monkeypatch.setattr(forecast, "Asking", few)
+    few = functools.partial(estimate.Asking, warmup=1, steps=3, seconds=0)
+    monkeypatch.setattr(estimate, "Asking", few)
 
 
 @pytest.fixture
@@ -361,16 +362,16 @@ def test_points_under_all_limits():
 # --- several of them, and the verb ---------------------------------------------------------
 
 
-def asked(**changes: object) -> forecast.Asking:
+def asked(**changes: object) -> estimate.Asking:
     given = {"batch": 2, "samples": 8, "size": (40, 56), "warmup": 0, "steps": 2, "seconds": 0.0}
-    return forecast.Asking(**{**given, "content": False, "memory": False, **changes})
+    return estimate.Asking(**{**given, "content": False, "memory": False, **changes})
 
 
 def test_few_steps_do_where_each_takes_long(monkeypatch):
-    monkeypatch.setattr(forecast, "SLOW_S", 0.0)
-    monkeypatch.setattr(forecast, "SLOW_FORWARD_S", 0.0)
+    monkeypatch.setattr(estimate, "SLOW_S", 0.0)
+    monkeypatch.setattr(estimate, "SLOW_FORWARD_S", 0.0)
     asking = asked(warmup=2, steps=9)
-    found = forecast._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
+    found = estimate._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
     assert (found.warmup, found.step.n) == (1, 2)
     assert (found.one_image.n, found.one_batch.n) == (2, 2)
     inferred = [row.inference for row in found.parts if row.inference]
@@ -379,12 +380,12 @@ def test_few_steps_do_where_each_takes_long(monkeypatch):
     assert sum(part.mean for part in inferred) == pytest.approx(found.one_batch.mean, rel=1e-9)
     # What was asked for at least in time is still given.
     asking = asked(warmup=2, steps=3, seconds=0.3)
-    longer = forecast._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
+    longer = estimate._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
     assert longer.step.n * longer.step.mean > 0.1
 
 
 def test_a_chosen_size_for_all(verb, tmp_path, monkeypatch):
-    monkeypatch.setattr(forecast, "SLOW_FORWARD_S", 0.0)
+    monkeypatch.setattr(estimate, "SLOW_FORWARD_S", 0.0)
     status, _, err = verb(
         "--models", f"fasterrcnn_mobilenet_v3_large_320_fpn,{LITE}", "--batch", 2, "--no-content",
         "--no-memory", *QUICK, "--min_size", 48, "--out", tmp_path, "--format", "json,txt",
@@ -548,8 +549,8 @@ def test_what_is_ended_early_has_what_was_measured(several, tmp_path, monkeypatc
     (path,) = tmp_path.rglob("*.json")
     record = store.read_record(path)
     assert [row.model for row in record.rows] == names[:2]
-    assert [(row.model, row.why) for row in record.failures] == [(names[2], forecast.TO_COME)]
-    assert f"{names[2]}: {forecast.TO_COME}" in path.with_suffix(".txt").read_text()
+    assert [(row.model, row.why) for row in record.failures] == [(names[2], estimate.TO_COME)]
+    assert f"{names[2]}: {estimate.TO_COME}" in path.with_suffix(".txt").read_text()
 
 
 def test_no_part_is_left_under_another_name(several, tmp_path, monkeypatch):

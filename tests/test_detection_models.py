@@ -14,11 +14,11 @@ from torchvision.models import WeightsEnum
 from torchvision.ops import FrozenBatchNorm2d
 
 from layerbench import detection
-from layerbench.detection import models
-from layerbench.detection.batches import ForModel
-from layerbench.detection.forecast import Asking
-from layerbench.detection.memory import made_up
 from layerbench.errors import DeviceUnavailable, LayerbenchError, UnknownModel, UsageError
+from layerbench.training.detection import models
+from layerbench.training.detection.batches import ForModel
+from layerbench.training.detection.estimate import Asking
+from layerbench.training.detection.memory import made_up
 from layerbench.zoo.family import weights_left_out
 from layerbench.zoo.torchvision import build_detector
 from tests.small_detectors import masked, one_stage, two_stage, with_keypoints

@@ -10,17 +10,17 @@ import torch
 from torch import nn
 from torch.autograd import DeviceType
 
-from layerbench import devices
-from layerbench.clocks import ManualClock
-from layerbench.detection import profiling
-from layerbench.detection.batches import NoMoreBatches, Readable
-from layerbench.detection.loop import Learning, Stepper, boxes_in, found_in, part_times
-from layerbench.detection.memory import made_up
-from layerbench.detection.profiling import PART, PHASE, profile_steps, summarized
+from layerbench.environment import devices
+from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import ModelRunError, OutputError, TrainingStopped
-from layerbench.instruments.parts import ITSELF, POSTPROCESSING, parts_of
-from layerbench.instruments.training import StepTimer
+from layerbench.instruments.detector_parts import ITSELF, POSTPROCESSING, parts_of
+from layerbench.instruments.step_timer import StepTimer
 from layerbench.records import STEP_PHASES
+from layerbench.training.detection import operators
+from layerbench.training.detection.batches import NoMoreBatches, Readable
+from layerbench.training.detection.memory import made_up
+from layerbench.training.detection.operators import PART, PHASE, profile_steps, summarized
+from layerbench.training.detection.step import Learning, Stepper, boxes_in, found_in, part_times
 from tests.models import Small
 from tests.small_detectors import (
     fingerprint,
@@ -393,7 +393,7 @@ def test_an_accelerator_whose_kernels_are_not_seen():
 
 
 def test_no_more_operators_than_a_reader_takes(monkeypatch):
-    monkeypatch.setattr(profiling, "MOST_OPERATORS", 1)
+    monkeypatch.setattr(operators, "MOST_OPERATORS", 1)
     found = summarized(one_step(), 1, on_cpu=True)
     places = [(row.part, row.phase) for row in found.operators]
     assert len(places) == len(set(places))
@@ -410,7 +410,7 @@ def test_a_profile_without_events():
 
 @pytest.mark.parametrize("ending", ["trace.json", "trace.json.gz"])
 def test_a_real_profile(tmp_path, ending, monkeypatch):
-    monkeypatch.setattr(profiling, "MOST_OPERATORS", 1000)
+    monkeypatch.setattr(operators, "MOST_OPERATORS", 1000)
     model = two_stage()
     batch = made_up(model, 2, SIZE)
     stepper = Stepper("small", model, Learning(), cpu())

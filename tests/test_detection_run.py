@@ -16,12 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from layerbench import cli, devices, store
-from layerbench.detection import models, run
-from layerbench.detection.profiling import PART, PHASE
-from layerbench.devices.cpu import CpuType
-from layerbench.instruments.usage import UsageSampler
+from layerbench import cli, store
+from layerbench.environment import devices
+from layerbench.environment.devices.cpu import CpuType
+from layerbench.instruments.utilization import UsageSampler
 from layerbench.records import BOTTLENECKS, STEP_PHASES, DetectionRun
+from layerbench.training.detection import models, run
+from layerbench.training.detection.operators import PART, PHASE
 from tests.small_data import cut_short, pet_name, pets
 from tests.small_detectors import built_small, read_trace
 

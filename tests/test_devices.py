@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from layerbench import devices
-from layerbench.clocks import DeviceEvents, PerfCounter
-from layerbench.devices import accelerator, cuda, settings
-from layerbench.devices.accelerator import Accelerator, WaitingClock
-from layerbench.devices.cpu import Cpu, cpu_slug
-from layerbench.devices.device import slug
+from layerbench.environment import devices
+from layerbench.environment.devices import accelerator, cuda, settings
+from layerbench.environment.devices.accelerator import Accelerator, WaitingClock
+from layerbench.environment.devices.clocks import DeviceEvents, PerfCounter
+from layerbench.environment.devices.cpu import Cpu, cpu_slug
+from layerbench.environment.devices.device import slug
 from layerbench.errors import DeviceUnavailable
 
 NAMES = {
@@ -129,7 +129,7 @@ def test_a_new_file_is_enough(tmp_path, monkeypatch):
         assert devices.names()[0] == "tpu"
         assert devices.get() == "tpu"
     finally:
-        sys.modules.pop("layerbench.devices.tpu", None)
+        sys.modules.pop("layerbench.environment.devices.tpu", None)
 
 
 def test_the_cpu_is_always_the_last_choice():
@@ -232,10 +232,10 @@ def test_other_errors_are_not_taken_for_it(error):
 
 
 def test_the_cpu_is_described_by_what_this_process_may_use(monkeypatch):
-    monkeypatch.setattr("layerbench.environment.cpu_model", lambda: "AMD EPYC 7B12")
-    monkeypatch.setattr("layerbench.environment.affinity", lambda: (0, 2, 4))
-    monkeypatch.setattr("layerbench.environment.core_quota", lambda: 2.5)
-    monkeypatch.setattr("layerbench.environment.host_memory", lambda: (2**34, 2**33))
+    monkeypatch.setattr("layerbench.environment.watch.cpu_model", lambda: "AMD EPYC 7B12")
+    monkeypatch.setattr("layerbench.environment.watch.affinity", lambda: (0, 2, 4))
+    monkeypatch.setattr("layerbench.environment.watch.core_quota", lambda: 2.5)
+    monkeypatch.setattr("layerbench.environment.watch.host_memory", lambda: (2**34, 2**33))
     information = Cpu().describe()
     assert information.slug == "amd-epyc-7b12-3c"
     assert information.name == "AMD EPYC 7B12"

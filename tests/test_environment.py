@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from layerbench import environment
-from layerbench.environment import CpuTimes, DeviceInfo, Machine
+from layerbench.environment import watch
+from layerbench.environment.watch import CpuTimes, DeviceInfo, Machine
 
 GIB = 2**30
 DEVICE = DeviceInfo(kind="cpu", name="AMD EPYC", slug="amd-epyc-2c")
@@ -54,18 +54,18 @@ def moments(*seconds):
 def core_times(monkeypatch):
     """The next readings of the cores' accounting."""
     readings = []
-    monkeypatch.setattr(environment, "cpu_times", lambda: readings.pop(0))
+    monkeypatch.setattr(watch, "cpu_times", lambda: readings.pop(0))
     return readings
 
 
 def test_a_watch_gives_a_whole_environment(core_times, monkeypatch):
     loads = iter([0.25, 1.75])
-    monkeypatch.setattr(environment, "load_average", lambda: next(loads))
+    monkeypatch.setattr(watch, "load_average", lambda: next(loads))
     core_times += [
         CpuTimes(total=100.0, busy=50.0, steal=1.0, own=10.0),
         CpuTimes(total=200.0, busy=110.0, steal=3.0, own=62.0),
     ]
-    room = environment.watch(
+    room = watch.watch(
         DEVICE,
         software_settings={"cudnn.benchmark": "False"},
         threads=1,
@@ -87,43 +87,43 @@ def test_a_watch_gives_a_whole_environment(core_times, monkeypatch):
 
 
 def test_a_high_load_is_looked_at_again_before_the_run(core_times, monkeypatch):
-    monkeypatch.setattr(environment, "load_average", lambda: 1000.0)
+    monkeypatch.setattr(watch, "load_average", lambda: 1000.0)
     core_times += [
         CpuTimes(total=10.0, busy=5.0, steal=0.0, own=1.0),
         CpuTimes(total=20.0, busy=10.0, steal=0.0, own=1.0),
         CpuTimes(total=20.0, busy=10.0, steal=0.0, own=1.0),
     ]
     waited = []
-    room = environment.watch(DEVICE, threads=1, interop_threads=1, pause=waited.append)
-    assert waited == [environment.LOOK_S]
+    room = watch.watch(DEVICE, threads=1, interop_threads=1, pause=waited.append)
+    assert waited == [watch.LOOK_S]
     assert [warning for warning in room.warnings if "used 50% of the cores' time" in warning]
 
 
 def test_the_load_of_an_earlier_report_is_no_warning(core_times, monkeypatch):
-    monkeypatch.setattr(environment, "load_average", lambda: 1000.0)
+    monkeypatch.setattr(watch, "load_average", lambda: 1000.0)
     core_times += [
         CpuTimes(total=10.0, busy=5.0, steal=0.0, own=5.0),
         CpuTimes(total=20.0, busy=5.1, steal=0.0, own=5.0),
         CpuTimes(total=20.0, busy=5.1, steal=0.0, own=5.0),
     ]
-    room = environment.watch(DEVICE, threads=1, interop_threads=1, pause=lambda seconds: None)
+    room = watch.watch(DEVICE, threads=1, interop_threads=1, pause=lambda seconds: None)
     assert not [warning for warning in room.warnings if "stop other work" in warning]
 
 
 def test_a_quiet_machine_is_not_looked_at_twice(core_times, monkeypatch):
-    monkeypatch.setattr(environment, "load_average", lambda: 0.0)
+    monkeypatch.setattr(watch, "load_average", lambda: 0.0)
     core_times.append(CpuTimes(total=10.0, busy=5.0, steal=0.0, own=1.0))
-    environment.watch(DEVICE, threads=1, interop_threads=1, pause=pytest.fail)
+    watch.watch(DEVICE, threads=1, interop_threads=1, pause=pytest.fail)
     assert core_times == []
 
 
 def test_this_machine_can_be_watched():
-    found = environment.watch(DEVICE, threads=1, interop_threads=1).finish()
+    found = watch.watch(DEVICE, threads=1, interop_threads=1).finish()
     assert found.machine.cpu
     assert found.machine.cores >= len(found.machine.affinity or (0,)) >= 1
     assert found.machine.memory_bytes > 0
     assert found.software.packages["numpy"]
-    assert found == environment.Environment.model_validate_json(found.model_dump_json())
+    assert found == watch.Environment.model_validate_json(found.model_dump_json())
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_this_machine_can_be_watched():
     ],
 )
 def test_fractions_of_the_cores_time(before, after, expected):
-    assert environment.fractions_between(CpuTimes(*before), CpuTimes(*after)) == expected
+    assert watch.fractions_between(CpuTimes(*before), CpuTimes(*after)) == expected
 
 
 def test_idle_waiting_and_stolen_time_is_not_busy(monkeypatch):
@@ -144,7 +144,7 @@ def test_idle_waiting_and_stolen_time_is_not_busy(monkeypatch):
     values |= {"softirq": 0.5, "steal": 4.0, "guest": 5.0, "guest_nice": 1.0}
     times = SimpleNamespace(_asdict=lambda: values)
     monkeypatch.setattr(psutil, "cpu_times", lambda: times)
-    found = environment.cpu_times()
+    found = watch.cpu_times()
     assert (found.total, found.busy, found.steal) == (25.75, 8.75, 4.0)
 
 
@@ -152,11 +152,11 @@ def test_idle_waiting_and_stolen_time_is_not_busy(monkeypatch):
 
 
 def test_a_quiet_room_gives_no_warning():
-    assert list(environment.warnings_about(QUIET)) == []
+    assert list(watch.warnings_about(QUIET)) == []
 
 
 def test_what_could_not_be_read_gives_no_warning():
-    assert list(environment.warnings_about(Machine(cpu="x", cores=1))) == []
+    assert list(watch.warnings_about(Machine(cpu="x", cores=1))) == []
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_what_could_not_be_read_gives_no_warning():
     ],
 )
 def test_each_trouble_gives_one_sentence_that_says_what_to_do(change, said):
-    (warning,) = environment.warnings_about(QUIET.model_copy(update=change))
+    (warning,) = watch.warnings_about(QUIET.model_copy(update=change))
     assert said in warning
     assert warning.endswith(".")
 
@@ -188,14 +188,14 @@ def test_each_trouble_gives_one_sentence_that_says_what_to_do(change, said):
     ],
 )
 def test_at_the_limit_there_is_no_warning(change):
-    assert list(environment.warnings_about(QUIET.model_copy(update=change))) == []
+    assert list(watch.warnings_about(QUIET.model_copy(update=change))) == []
 
 
 def test_more_threads_than_a_container_may_use_is_a_warning():
-    (warning,) = environment.warnings_about(QUIET, quota=2.5)
+    (warning,) = watch.warnings_about(QUIET, quota=2.5)
     assert "4 threads share a quota of 2.5 cores" in warning
     assert "--threads 2 or fewer" in warning
-    assert list(environment.warnings_about(QUIET, quota=4)) == []
+    assert list(watch.warnings_about(QUIET, quota=4)) == []
 
 
 # --- the command
@@ -216,13 +216,13 @@ def test_more_threads_than_a_container_may_use_is_a_warning():
     ],
 )
 def test_the_command_holds_no_folder_of_the_machine(arguments, command):
-    assert environment.command_line(arguments) == command
+    assert watch.command_line(arguments) == command
 
 
 def test_paths_below_the_present_folder_become_relative(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     here = Path.cwd()
-    command = environment.command_line(
+    command = watch.command_line(
         ["timer.py", "--out", f"{here}/cpu/stats", f"--model={here}/nets/a b.py:build"]
     )
     assert shlex.split(command) == ["timer.py", "--out", "cpu/stats", "--model=nets/a b.py:build"]
@@ -232,7 +232,7 @@ def test_paths_below_the_present_folder_become_relative(tmp_path, monkeypatch):
 
 
 def test_absent_packages_are_left_out():
-    found = environment.package_versions(["pydantic", "no-such-package-of-anyone"])
+    found = watch.package_versions(["pydantic", "no-such-package-of-anyone"])
     assert list(found) == ["pydantic"]
 
 
@@ -243,7 +243,7 @@ def test_variables_that_change_speed_are_kept_without_paths():
         "KMP_BLOCKTIME": "",
         "HOME": "/home/someone",
     }
-    assert environment.speed_variables(variables) == {
+    assert watch.speed_variables(variables) == {
         "OMP_NUM_THREADS": "4",
         "LD_PRELOAD": "libjemalloc.so.2 libiomp5.so",
     }
@@ -282,14 +282,14 @@ def git(root, *arguments):
 @needs_git
 def test_the_commit_of_a_clean_checkout(checkout):
     commit = git(checkout, "rev-parse", "HEAD")
-    assert environment.code_version(checkout / "package") == (commit, False)
+    assert watch.code_version(checkout / "package") == (commit, False)
 
 
 @needs_git
 @pytest.mark.parametrize("name", ["package/code.py", "cpu/stats.sh"])
 def test_changed_code_is_dirty(checkout, name):
     put(checkout, name, "new")
-    assert environment.code_version(checkout / "package")[1] is True
+    assert watch.code_version(checkout / "package")[1] is True
 
 
 @needs_git
@@ -307,30 +307,30 @@ def test_changed_code_is_dirty(checkout, name):
 )
 def test_reports_documents_and_untracked_files_are_not_dirty(checkout, name):
     put(checkout, name, "new")
-    assert environment.code_version(checkout / "package")[1] is False
+    assert watch.code_version(checkout / "package")[1] is False
 
 
 @needs_git
 def test_an_installed_copy_in_someone_elses_repository_has_no_commit(checkout):
     put(checkout, "venv/site-packages/package/__init__.py", "")
     folder = checkout / "venv" / "site-packages" / "package"
-    assert environment.code_version(folder) == (None, None)
+    assert watch.code_version(folder) == (None, None)
 
 
 def test_a_folder_outside_any_repository_has_no_commit(tmp_path):
     put(tmp_path, "package/__init__.py", "")
-    assert environment.code_version(tmp_path / "package") == (None, None)
+    assert watch.code_version(tmp_path / "package") == (None, None)
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert environment.code_version() == (None, None)
+    assert watch.code_version() == (None, None)
 
 
 @needs_git
 def test_a_hooks_variables_do_not_lead_to_its_repository(checkout, tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
-    commit, dirty = environment.code_version(checkout / "package")
+    commit, dirty = watch.code_version(checkout / "package")
     assert commit is not None
     assert dirty is False
 
@@ -350,20 +350,20 @@ ARM = "processor\t: 0\nBogoMIPS\t: 243.75\nFeatures\t: fp asimd\nCPU part\t: 0xd
 
 def test_the_model_name_of_the_first_core(tmp_path):
     root = tree(tmp_path, proc__cpuinfo=X86.format(""))
-    assert environment.cpu_model(root) == "Intel(R) Xeon(R) CPU @ 2.20GHz"
+    assert watch.cpu_model(root) == "Intel(R) Xeon(R) CPU @ 2.20GHz"
 
 
 def test_arm_names_come_from_lscpu(tmp_path, monkeypatch):
     printed = "Architecture:   aarch64\nModel name:     Neoverse-N1\nThread(s) per core: 1"
-    monkeypatch.setattr(environment, "run_and_read", lambda command, variables=None: printed)
-    assert environment.cpu_model(tree(tmp_path, proc__cpuinfo=ARM)) == "Neoverse-N1"
+    monkeypatch.setattr(watch, "run_and_read", lambda command, variables=None: printed)
+    assert watch.cpu_model(tree(tmp_path, proc__cpuinfo=ARM)) == "Neoverse-N1"
 
 
 def test_a_cpu_nobody_names_is_called_unknown(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "run_and_read", lambda command, variables=None: None)
-    monkeypatch.setattr(environment.platform, "processor", lambda: "")
-    monkeypatch.setattr(environment.platform, "machine", lambda: "")
-    assert environment.cpu_model(tmp_path) == "unknown CPU"
+    monkeypatch.setattr(watch, "run_and_read", lambda command, variables=None: None)
+    monkeypatch.setattr(watch.platform, "processor", lambda: "")
+    monkeypatch.setattr(watch.platform, "machine", lambda: "")
+    assert watch.cpu_model(tmp_path) == "unknown CPU"
 
 
 @pytest.mark.parametrize(
@@ -371,16 +371,16 @@ def test_a_cpu_nobody_names_is_called_unknown(tmp_path, monkeypatch):
     [(X86.format("hypervisor "), True), (X86.format(""), False), (ARM, None)],
 )
 def test_the_hypervisor_flag(tmp_path, cpuinfo, expected):
-    assert environment.hypervisor(tree(tmp_path, proc__cpuinfo=cpuinfo)) is expected
+    assert watch.hypervisor(tree(tmp_path, proc__cpuinfo=cpuinfo)) is expected
 
 
 def test_the_governors_of_the_cores_in_use(tmp_path):
     for core, name in enumerate(["performance\n", "performance\n", "powersave\n"]):
         put(tmp_path, f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor", name)
-    assert environment.governor((0, 1), tmp_path) == "performance"
-    assert environment.governor((1, 2), tmp_path) == "performance/powersave"
-    assert environment.governor(None, tmp_path) == "performance/powersave"
-    assert environment.governor((9,), tmp_path) is None
+    assert watch.governor((0, 1), tmp_path) == "performance"
+    assert watch.governor((1, 2), tmp_path) == "performance/powersave"
+    assert watch.governor(None, tmp_path) == "performance/powersave"
+    assert watch.governor((9,), tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_the_governors_of_the_cores_in_use(tmp_path):
 )
 def test_boost(tmp_path, file, text, expected):
     put(tmp_path, f"sys/devices/system/cpu/{file}", text)
-    assert environment.boost(tmp_path) is expected
+    assert watch.boost(tmp_path) is expected
 
 
 @pytest.fixture
@@ -405,7 +405,7 @@ def big_machine(monkeypatch):
 
 
 def test_memory_without_a_control_group(tmp_path, big_machine):
-    assert environment.host_memory(tmp_path) == (64 * GIB, 32 * GIB)
+    assert watch.host_memory(tmp_path) == (64 * GIB, 32 * GIB)
 
 
 def test_memory_of_a_container_with_its_own_view(tmp_path, big_machine):
@@ -413,7 +413,7 @@ def test_memory_of_a_container_with_its_own_view(tmp_path, big_machine):
     put(tmp_path, "sys/fs/cgroup/memory.max", f"{4 * GIB}\n")
     put(tmp_path, "sys/fs/cgroup/memory.current", f"{3 * GIB}\n")
     put(tmp_path, "sys/fs/cgroup/memory.stat", f"anon 5\ninactive_file {GIB}\n")
-    assert environment.host_memory(tmp_path) == (4 * GIB, 2 * GIB)
+    assert watch.host_memory(tmp_path) == (4 * GIB, 2 * GIB)
 
 
 def test_the_tightest_of_nested_groups_counts(tmp_path, big_machine):
@@ -421,21 +421,21 @@ def test_the_tightest_of_nested_groups_counts(tmp_path, big_machine):
     for folder, limit, used in [("user.slice/job/", 8, 1), ("user.slice/", 6, 5)]:
         put(tmp_path, f"sys/fs/cgroup/{folder}memory.max", str(limit * GIB))
         put(tmp_path, f"sys/fs/cgroup/{folder}memory.current", str(used * GIB))
-    assert environment.host_memory(tmp_path) == (6 * GIB, GIB)
+    assert watch.host_memory(tmp_path) == (6 * GIB, GIB)
 
 
 def test_an_unlimited_group_leaves_the_machines_memory(tmp_path, big_machine):
     put(tmp_path, "proc/self/cgroup", "0::/job\n")
     put(tmp_path, "sys/fs/cgroup/job/memory.max", "max\n")
     put(tmp_path, "sys/fs/cgroup/job/memory.current", "5\n")
-    assert environment.host_memory(tmp_path) == (64 * GIB, 32 * GIB)
+    assert watch.host_memory(tmp_path) == (64 * GIB, 32 * GIB)
 
 
 def test_memory_of_a_version_1_group_named_as_the_host_sees_it(tmp_path, big_machine):
     put(tmp_path, "proc/self/cgroup", "4:memory:/docker/0123\n2:cpu,cpuacct:/docker/0123\n")
     put(tmp_path, "sys/fs/cgroup/memory/memory.limit_in_bytes", str(2 * GIB))
     put(tmp_path, "sys/fs/cgroup/memory/memory.usage_in_bytes", str(3 * GIB))
-    assert environment.host_memory(tmp_path) == (2 * GIB, 0)
+    assert watch.host_memory(tmp_path) == (2 * GIB, 0)
 
 
 @pytest.mark.parametrize(
@@ -453,9 +453,9 @@ def test_the_quota_of_cores(tmp_path, groups, files, expected):
     put(tmp_path, "proc/self/cgroup", groups)
     for name, text in files.items():
         put(tmp_path, f"sys/fs/cgroup/{name}", text)
-    assert environment.core_quota(tmp_path) == expected
+    assert watch.core_quota(tmp_path) == expected
 
 
 def test_a_command_that_fails_or_is_missing_prints_nothing():
-    assert environment.run_and_read(["no-such-command-anywhere"]) is None
-    assert environment.run_and_read(["git", "no-such-verb"]) is None
+    assert watch.run_and_read(["no-such-command-anywhere"]) is None
+    assert watch.run_and_read(["git", "no-such-verb"]) is None

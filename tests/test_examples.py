@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from layerbench import detection, reporters, static, store
+from layerbench import detection, reporters, store
+from layerbench.api import verification
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "ci" / "compare.sh"
@@ -105,7 +106,7 @@ def test_the_training_example_reads_digits():
 
 def test_what_no_machine_can_change_of_the_profiled_step_is_as_committed():
     (path,) = (ROOT / "examples" / "training").glob("*/*_train_sgd.json")
-    assert list(static.complaints([path])) == [(path, None)]
+    assert list(verification.complaints([path])) == [(path, None)]
 
 
 def test_the_detection_example_measured_every_detector():

@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 
 from layerbench import cli, reporters, store
+from layerbench.analysis.views import finest
 from layerbench.errors import UsageError
-from layerbench.reporters import layout
+from layerbench.reporters import formatting
 from layerbench.reporters.spans import spans
-from layerbench.views import finest
 from tests.sample_profiles import layered, on_gpu, whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,7 +176,7 @@ def test_a_record_without_layers_is_written_too(export):
 def test_the_finest_view_leaves_nothing_out_and_counts_nothing_twice():
     record = store.read(RECORD)
     finer = finest(record)
-    assert 0 <= layout.between_blocks_s(finer) < 0.1 * layout.base_s(finer)
+    assert 0 <= formatting.between_blocks_s(finer) < 0.1 * formatting.base_s(finer)
     shown = [row.path for row in finer.layers if row.block]
     assert not any(inner.startswith(f"{outer}.") for outer in shown for inner in shown)
     unchanged = {"block", "position"}

@@ -7,11 +7,11 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import layerbench
-from layerbench.assembly import layer_rows
-from layerbench.clocks import ManualClock, PerfCounter
-from layerbench.instruments.functions import FunctionForward, FunctionTimer, function_name
-from layerbench.instruments.structure import module_facts
-from layerbench.samples import FUNCTIONS, INCLUSIVE, SELF, RowFacts
+from layerbench.analysis.aggregation import layer_rows
+from layerbench.environment.devices.clocks import ManualClock, PerfCounter
+from layerbench.instruments.function_timer import FunctionForward, FunctionTimer, function_name
+from layerbench.instruments.modules import module_facts
+from layerbench.records.samples import FUNCTIONS, INCLUSIVE, SELF, RowFacts
 from tests.models import Calls, Small
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import layerbench
-from layerbench import devices
+from layerbench.environment import devices
 from layerbench.errors import NotEnoughMemory
 from tests.models import Small
 

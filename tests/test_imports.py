@@ -9,31 +9,31 @@ import pytest
 
 WITHOUT_TORCH = [
     "layerbench",
-    "layerbench.assembly",
+    "layerbench.analysis.aggregation",
     "layerbench.cli.detect",
     "layerbench.cli.estimate_detection",
-    "layerbench.clocks",
-    "layerbench.comparison",
+    "layerbench.environment.devices.clocks",
+    "layerbench.analysis.comparison",
     "layerbench.datasets",
     "layerbench.datasets.boxed",
     "layerbench.detection",
-    "layerbench.detection.bottleneck",
-    "layerbench.detection.config",
-    "layerbench.devices",
-    "layerbench.environment",
+    "layerbench.training.detection.bottleneck",
+    "layerbench.training.detection.config",
+    "layerbench.environment.devices",
+    "layerbench.environment.watch",
     "layerbench.errors",
-    "layerbench.pairing",
+    "layerbench.analysis.paired",
     "layerbench.plots",
-    "layerbench.ratios",
+    "layerbench.analysis.ratios",
     "layerbench.records",
     "layerbench.reporters",
-    "layerbench.samples",
-    "layerbench.stats",
+    "layerbench.records.samples",
+    "layerbench.analysis.statistics",
     "layerbench.store",
-    "layerbench.tree",
+    "layerbench.records.tree",
     "layerbench.units",
-    "layerbench.views",
-    "layerbench.workload",
+    "layerbench.analysis.views",
+    "layerbench.records.workload",
 ]
 LOADED = """
 import importlib, sys
@@ -56,7 +56,7 @@ def test_readers_of_records_load_no_torch():
 
 def test_torch_is_noticed_where_it_is_loaded_and_nothing_heavy_with_it():
     """Each process that measures loads these: torchvision would take it as long as torch does."""
-    assert loaded_by("layerbench.api", "layerbench.replication") == ["torch"]
+    assert loaded_by("layerbench.api", "layerbench.profilers.processes") == ["torch"]
 
 
 def test_every_reporter_loads_no_torch():

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from layerbench import devices, zoo
+from layerbench import zoo
+from layerbench.environment import devices
 from layerbench.errors import ModelRunError
 from layerbench.instruments.attach import mode_set
-from layerbench.interleaved import Task, measure_pair
-from layerbench.samples import FUNCTIONS, INCLUSIVE, UNTOUCHED
-from layerbench.workload import Plan, Workload
+from layerbench.profilers.paired import Task, measure_pair
+from layerbench.records.samples import FUNCTIONS, INCLUSIVE, UNTOUCHED
+from layerbench.records.workload import Plan, Workload
 from layerbench.zoo import Built
 
 ROUNDS = 6

@@ -13,12 +13,14 @@ import pytest
 import torch
 
 import layerbench
-from layerbench import api, cli, devices, runner, zoo
-from layerbench.assembly import assemble
+from layerbench import api, cli, zoo
+from layerbench.analysis.aggregation import assemble
 from layerbench.cli import table, timer
+from layerbench.environment import devices
+from layerbench.profilers import timing
+from layerbench.records.workload import Plan
 from layerbench.reporters import render
 from layerbench.store import places
-from layerbench.workload import Plan
 from tests.models import Small
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +42,7 @@ class Interrupting:
 def interrupted(phase: str, done: int, *, keep: bool = True) -> layerbench.Profile:
     built = zoo.with_inputs(Small().eval(), torch.rand(1, 3, 8, 8))
     workload = zoo.describe(built)
-    run = runner.measure(
+    run = timing.measure(
         workload,
         PLAN,
         devices.get("cpu"),
@@ -108,7 +110,7 @@ def test_an_interrupted_command_says_so(
 
 WORKER = """
 import os, time
-from layerbench.orphans import end_with_input, end_with_parent
+from layerbench.environment.orphans import end_with_input, end_with_parent
 end_with_parent({parent})
 end_with_input()
 print(os.getpid(), flush=True)

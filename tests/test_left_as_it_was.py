@@ -16,8 +16,8 @@ from torch import nn
 import layerbench
 from layerbench import zoo
 from layerbench.errors import LayerbenchError
-from layerbench.modules import parameters
-from layerbench.nested import tensors_in
+from layerbench.introspection.modules import parameters
+from layerbench.introspection.nested import tensors_in
 from tests.faulty import Case, cases, counts, keeps_state
 from tests.fingerprint import draws, fingerprint, saving
 
@@ -38,7 +38,7 @@ CALLS: dict[str, Call] = {
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nobody looks half a second long who else is busy, or collects all objects of all tests."""
-    monkeypatch.setattr("layerbench.environment.LOOK_S", 0.0)
+    monkeypatch.setattr("layerbench.environment.watch.LOOK_S", 0.0)
     gc.collect()
     gc.freeze()
     yield

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import layerbench
-from layerbench import live
-from layerbench.clocks import DeviceEvents, ManualClock
+from layerbench.environment.devices.clocks import DeviceEvents, ManualClock
+from layerbench.profilers import user_loop
 from tests.models import Calls, Composite, Small, Takes
 
 
@@ -118,8 +118,8 @@ def test_hooks_that_come_and_go_inside_the_loop_run() -> None:
 
 
 def test_a_very_long_loop_keeps_samples_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "DRAIN_AT", 30)
-    monkeypatch.setattr(live, "KEEP_AT_MOST", 20)
+    monkeypatch.setattr(user_loop, "DRAIN_AT", 30)
+    monkeypatch.setattr(user_loop, "KEEP_AT_MOST", 20)
     clock = ManualClock()
     taking = Takes(clock, 0)
     model = Composite(clock, 0, taking)
@@ -136,7 +136,7 @@ def test_a_very_long_loop_keeps_samples_spread_over_it(monkeypatch: pytest.Monke
 def test_the_block_can_be_entered_again() -> None:
     clock = ManualClock()
     model = Composite(clock, 0, Takes(clock, 10))
-    layers = live.LiveLayers(model, clock)
+    layers = user_loop.LiveLayers(model, clock)
     for _ in range(4):
         with layers.attached():
             model(0)

@@ -14,8 +14,8 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.errors import ModelRunError, UsageError
+from layerbench.profilers.memory.traced_run import OPTIMIZERS, loss_of
 from layerbench.records import AllocatorFigures, MemoryReport, ProcessMemory
-from layerbench.tracing import OPTIMIZERS, loss_of
 from tests.models import Calls, Small
 from tests.sample_profiles import environment
 

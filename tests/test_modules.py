@@ -13,7 +13,7 @@ from torch import nn
 import layerbench
 from layerbench.errors import LayerbenchError
 from layerbench.instruments.attach import Attachment
-from layerbench.modules import buffers, modules, named_modules, parameters
+from layerbench.introspection.modules import buffers, modules, named_modules, parameters
 
 
 class Shared(nn.Module):

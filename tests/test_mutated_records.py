@@ -14,15 +14,15 @@ import annotated_types
 import pytest
 
 from layerbench import reporters, store
-from layerbench.comparison import compare
+from layerbench.analysis.comparison import compare
 from layerbench.errors import ComparisonError, RecordError
-from layerbench.page.document import bundled, of
 from layerbench.plots import bars, icicle, memory
 from layerbench.records import Bundle, Profile, Summary
-from layerbench.reporters import csv, layout
-from layerbench.reporters.text import page
+from layerbench.records.workload import Frozen
+from layerbench.reporters import csv, formatting
+from layerbench.reporters.html.document import bundled, of
+from layerbench.reporters.text import layout as page
 from layerbench.reporters.text.memory import blocks
-from layerbench.workload import Frozen
 from tests.mutations import committed, mutated, originals, read_all
 from tests.sample_profiles import in_processes, layered, summary
 from tests.sample_structures import structure
@@ -264,7 +264,7 @@ def test_a_wide_cell_widens_no_other_row():
     rows = [["a", "1.5"], ["b" * 100_000, "2.25"]]
     assert sum(map(len, page.table(["x", "y"], rows, "l."))) < 110_000
     # Of Markdown, the rule below the header is as long as the longest cell.
-    assert len(layout.markdown_table(["x", "y"], rows * 10, "lr")) < 1_200_000
+    assert len(formatting.markdown_table(["x", "y"], rows * 10, "lr")) < 1_200_000
     assert page.table(["x", "y"], [], "l.") == ["x  y", "-  -"]
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from layerbench.nested import map_tensors, tensors_in
-from layerbench.tensors import bytes_of, shape_of
+from layerbench.introspection.nested import map_tensors, tensors_in
+from layerbench.introspection.tensors import bytes_of, shape_of
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")

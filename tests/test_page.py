@@ -11,11 +11,11 @@ import re
 import pytest
 
 from layerbench import reporters, units
-from layerbench.comparison import compare
-from layerbench.page import assets
-from layerbench.page.document import bundled, of
-from layerbench.page.spreads import FIELDS
+from layerbench.analysis.comparison import compare
 from layerbench.records import Bundle
+from layerbench.reporters.html import assets
+from layerbench.reporters.html.distributions import FIELDS
+from layerbench.reporters.html.document import bundled, of
 from tests.sample_comparisons import measured, one_slower
 from tests.sample_profiles import deep, layered, summary
 

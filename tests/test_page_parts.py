@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli, reporters, store
+from layerbench.analysis.bundle import joined
 from layerbench.errors import ComparisonError
-from layerbench.joining import joined
-from layerbench.page import assets
-from layerbench.page.document import bundled, of
 from layerbench.records import Bundle
+from layerbench.reporters.html import assets
+from layerbench.reporters.html.document import bundled, of
 from tests.browsing import REQUIRED, full_bundle
 from tests.sample_comparisons import in_processes, measured, one_slower
 from tests.sample_detection import begun

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from layerbench import cli, reporters, runner, store
+from layerbench import cli, reporters, store
+from layerbench.profilers import timing
 from layerbench.records import Profile
 from tests.sample_profiles import layered, whole
 from tests.sample_structures import ceilings, structure
@@ -161,7 +162,7 @@ def test_help_and_pictures_load_no_torch(here) -> None:
 
 def test_ceilings_from_the_timer_to_a_roofline(plot, here, monkeypatch, capsys) -> None:
     """The structure is worked out anew, from what the record says that ran."""
-    monkeypatch.setattr(runner, "measure_ceilings", lambda *_: ceilings())
+    monkeypatch.setattr(timing, "measure_ceilings", lambda *_: ceilings())
     model = f"{ROOT / 'tests' / 'models.py'}:small"
     words = ["--i", "2x3x16x16", "--device", "cpu", "--threads", "1", "--warmup", "0"]
     monkeypatch.setattr(

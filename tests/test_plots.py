@@ -16,7 +16,7 @@ from PIL import Image
 
 from layerbench import plots, store
 from layerbench.errors import UsageError
-from layerbench.plots import canvas, icicles, quantities
+from layerbench.plots import canvas, icicle, quantities
 from layerbench.plots.quantities import Cell
 from layerbench.records import (
     MemoryEstimate,
@@ -280,7 +280,7 @@ def cell(path: str, total: float) -> Cell:
 
 def test_boxes_are_as_wide_as_their_part() -> None:
     cells = [cell("", 10), cell("a", 6), cell("a.x", 3), cell("b", 2), cell("b.y", 2)]
-    found = {box.cell.path: box for box in icicles.boxes(cells) if box.cell}
+    found = {box.cell.path: box for box in icicle.boxes(cells) if box.cell}
     assert {path: (box.left, box.width, box.level) for path, box in found.items()} == {
         "": (0, 1, 0),
         "a": (0, 0.6, 1),
@@ -288,11 +288,11 @@ def test_boxes_are_as_wide_as_their_part() -> None:
         "b": (0.6, 0.2, 1),
         "b.y": (0.6, 0.2, 2),
     }
-    assert {box.level for box in icicles.boxes(cells, depth=1)} == {0, 1}
+    assert {box.level for box in icicle.boxes(cells, depth=1)} == {0, 1}
 
 
 def test_children_that_take_more_than_their_module_are_narrowed() -> None:
-    boxes = icicles.boxes([cell("", 10), cell("a", 15), cell("b", 5)])
+    boxes = icicle.boxes([cell("", 10), cell("a", 15), cell("b", 5)])
     assert [(box.left, box.width) for box in boxes[1:]] == [(0, 0.75), (0.75, 0.25)]
 
 
@@ -300,7 +300,7 @@ def test_small_ones_stand_together_and_are_counted() -> None:
     tiny = [cell(f"t{number}", 1) for number in range(5)]
     below = [cell("t0.a", 0.5), cell("t0.b", 0.5)]
     cells = [cell("", 1000), *tiny[:2], *below, cell("big", 900), *tiny[2:], cell("none", 0)]
-    *_, big, rest = icicles.boxes(cells)
+    *_, big, rest = icicle.boxes(cells)
     assert big.cell is not None
     assert (big.cell.path, big.left, big.width) == ("big", 0, 0.9)
     assert rest.cell is None
@@ -310,7 +310,7 @@ def test_small_ones_stand_together_and_are_counted() -> None:
 
 
 def test_a_row_below_one_that_never_ran_hangs_on_the_next_above() -> None:
-    boxes = icicles.boxes([cell("", 4), cell("hidden.inner", 4)])
+    boxes = icicle.boxes([cell("", 4), cell("hidden.inner", 4)])
     assert [(box.level, box.width) for box in boxes] == [(0, 1), (1, 1)]
 
 

@@ -13,12 +13,13 @@ from torch.nn import functional
 import layerbench
 from layerbench import reporters
 from layerbench.errors import LayerbenchError, ModelRunError, UsageError
-from layerbench.estimation import fit, prediction
-from layerbench.estimation.kernels import chosen_as_on_gpu
-from layerbench.estimation.prediction import predict
-from layerbench.estimation.replay import Replays
-from layerbench.estimation.workspaces import CUBLAS, convolution_workspace
-from layerbench.instruments.storages import Allocation, Trace
+from layerbench.instruments.storage_tracker import Allocation, Trace
+from layerbench.profilers.memory import largest_batch
+from layerbench.profilers.memory import predicted as prediction
+from layerbench.profilers.memory.kernels import chosen_as_on_gpu
+from layerbench.profilers.memory.predicted import predict
+from layerbench.profilers.memory.replay import Replays
+from layerbench.profilers.memory.workspaces import CUBLAS, convolution_workspace
 from layerbench.zoo import resolve
 from tests.models import Calls, Small
 
@@ -291,7 +292,7 @@ def test_the_largest_batch_is_exact_and_quickly_found(start, limit):
         asked.append(batch)
         return 100 + 20 * batch
 
-    found = fit._search(peak, start, limit)
+    found = largest_batch._search(peak, start, limit)
     assert found == max(0, (limit - 100) // 20)
     assert len(set(asked)) < 16
 
@@ -300,7 +301,7 @@ def test_the_largest_batch_where_memory_grows_in_steps():
     def peak(batch):
         return 100 + 1000 * ((batch + 9) // 10) ** 2
 
-    assert fit._search(peak, 1, 1100 + 24_000) == 50
+    assert largest_batch._search(peak, 1, 1100 + 24_000) == 50
 
 
 def test_does_it_fit():
@@ -310,8 +311,8 @@ def test_does_it_fit():
     batch = record.fit.largest_batch
     assert batch is not None
     workload = resolve("resnet18", "4x3x64x64")
-    at = predict(fit.with_batch(workload, batch)).total_interval.high
-    above = predict(fit.with_batch(workload, batch + 1)).total_interval.high
+    at = predict(largest_batch.with_batch(workload, batch)).total_interval.high
+    above = predict(largest_batch.with_batch(workload, batch + 1)).total_interval.high
     assert at <= 4 * 2**30 < above
     assert record.fit.largest_batch_peak == at
     tight = layerbench.estimate_memory("resnet18", "4x3x64x64", gpu_memory="100MiB")

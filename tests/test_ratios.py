@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from layerbench import ratios
-from layerbench.ratios import LogRatio
+from layerbench.analysis import ratios
+from layerbench.analysis.ratios import LogRatio
 
 BEFORE = [1.00, 1.04, 0.97, 1.01, 1.02]
 AFTER = [1.13, 1.09, 1.16, 1.10]

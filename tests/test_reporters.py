@@ -11,9 +11,9 @@ import pytest
 
 from layerbench import reporters
 from layerbench.errors import UsageError
-from layerbench.page.document import bundled, of
 from layerbench.records import LayerRow, Profile
-from layerbench.reporters import layout
+from layerbench.reporters import formatting
+from layerbench.reporters.html.document import bundled, of
 from layerbench.reporters.result_table import render_table, update_markers
 from tests.sample_comparisons import SAMPLES as COMPARISONS
 from tests.sample_profiles import SAMPLES, in_processes, layered, on_gpu, summary, whole
@@ -180,7 +180,7 @@ def test_the_block_table_adds_up():
 def test_self_shares_of_the_modules_add_up_to_the_whole():
     record = layered()
     shares = [row.self_.mean for row in record.layers if row.kind == "module" and row.self_]
-    assert sum(shares) == pytest.approx(layout.base_s(record))
+    assert sum(shares) == pytest.approx(formatting.base_s(record))
 
 
 def test_a_blocks_only_record_adds_up_too():
@@ -355,7 +355,7 @@ def test_of_two_records_with_one_place_the_later_counts():
     late = late.model_copy(update={"environment": started})
     for records in ([early, late], [late, early]):
         assert render_table(records, side_by_side=True).splitlines()[-1].split("|")[4].strip() == (
-            layout.ms(late.whole, "median")
+            formatting.ms(late.whole, "median")
         )
 
 
@@ -524,8 +524,8 @@ def test_the_verb_loads_nothing_heavy():
 
 
 def test_what_adding_up_leaves_is_not_time_between_the_blocks(monkeypatch):
-    monkeypatch.setattr(layout, "base_s", lambda _: 0.3 - 1e-13)
-    monkeypatch.setattr(layout, "blocks", lambda _: [])
-    assert layout.between_blocks_s(whole()) == 0.3 - 1e-13
-    monkeypatch.setattr(layout, "base_s", lambda _: -1e-13)
-    assert layout.between_blocks_s(whole()) == 0.0
+    monkeypatch.setattr(formatting, "base_s", lambda _: 0.3 - 1e-13)
+    monkeypatch.setattr(formatting, "blocks", lambda _: [])
+    assert formatting.between_blocks_s(whole()) == 0.3 - 1e-13
+    monkeypatch.setattr(formatting, "base_s", lambda _: -1e-13)
+    assert formatting.between_blocks_s(whole()) == 0.0

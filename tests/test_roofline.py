@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from layerbench import api, devices, reporters, roofline, runner, store
-from layerbench.clocks import ManualClock
+from layerbench import api, reporters, store
+from layerbench.analysis import roofline
+from layerbench.environment import devices
+from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import ComparisonError
 from layerbench.instruments import ceilings as measuring
+from layerbench.profilers import timing
 from layerbench.records import Profile
-from layerbench.workload import Plan, Workload
+from layerbench.records.workload import Plan, Workload
 from tests.sample_profiles import layered
 from tests.sample_structures import ceilings, structure
 
@@ -107,7 +110,9 @@ def test_another_seed_is_the_same_work() -> None:
 
 
 def test_it_loads_no_torch() -> None:
-    code = "import sys, layerbench.roofline, layerbench.plots; print('torch' in sys.modules)"
+    code = (
+        "import sys, layerbench.analysis.roofline, layerbench.plots; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
@@ -203,7 +208,7 @@ def test_threads_are_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     device = device_with(Ticking(20_000_000), monkeypatch)
     workload = Workload(model="m", input="1x3x8x8", shape=(1, 3, 8, 8), batch=1)
     before = torch.get_num_threads()
-    assert runner.ceilings(workload, Plan(threads=1), device).threads == 1
+    assert timing.ceilings(workload, Plan(threads=1), device).threads == 1
     assert torch.get_num_threads() == before
 
 
@@ -213,7 +218,7 @@ def test_threads_are_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_profile_has_them_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(
-        runner, "measure_ceilings", lambda device, dtype: asked.append(dtype) or ceilings()
+        timing, "measure_ceilings", lambda device, dtype: asked.append(dtype) or ceilings()
     )
     few = {"warmup": 0, "iterations": 1, "function_iterations": 0}
     model = nn.Linear(8, 4)

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 import layerbench
-from layerbench import api, devices, rounds, runner, zoo
-from layerbench.clocks import Clock, ManualClock
-from layerbench.devices import Device
+from layerbench import api, zoo
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.environment.devices.clocks import Clock, ManualClock
 from layerbench.errors import (
     BadInput,
     ModelRunError,
@@ -22,10 +23,11 @@ from layerbench.errors import (
     UntrustedError,
     UsageError,
 )
+from layerbench.profilers import rounds, timing
+from layerbench.profilers.timing import measure
 from layerbench.records import LayerRow, Profile
-from layerbench.runner import measure
-from layerbench.samples import Run
-from layerbench.workload import Plan, Workload
+from layerbench.records.samples import Run
+from layerbench.records.workload import Plan, Workload
 from layerbench.zoo import Built
 from tests.models import Composite, Small, Takes
 
@@ -201,7 +203,7 @@ def test_processes_are_fresh_and_pooled() -> None:
     assert len(profile.process_medians) == 2
     assert profile.reconciliation
     assert profile.reconciliation.self_sum_ratio == 1
-    assert "layerbench.replication" not in profile.environment.command
+    assert "layerbench.profilers.processes" not in profile.environment.command
     assert row(profile, "flatten()").inclusive
 
 
@@ -308,7 +310,7 @@ def test_a_module_cannot_go_to_other_processes() -> None:
 
 
 def test_strict_refuses_a_verdict_that_is_not_stable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "refuse_bad_room", lambda *_: None)
+    monkeypatch.setattr(timing, "refuse_bad_room", lambda *_: None)
     _, profile = manual_run(Plan(warmup=0, iterations=4, function_iterations=0))
     noisy = profile.model_copy(
         update={

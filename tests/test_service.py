@@ -27,13 +27,13 @@ from ruamel.yaml import YAML
 from starlette.testclient import TestClient
 
 from layerbench import cli
-from layerbench.contention import Waits
-from layerbench.service import jobs as jobs_module
-from layerbench.service.app import create_app
-from layerbench.service.children import Child, ChildFailed
-from layerbench.service.database import Database
-from layerbench.service.questions import EXAMPLE
-from layerbench.service.settings import Settings
+from layerbench.environment.contention import Waits
+from layerbench.service.protocol.questions import EXAMPLE
+from layerbench.service.web import job_queue as jobs_module
+from layerbench.service.web.app import create_app
+from layerbench.service.web.database import Database
+from layerbench.service.web.settings import Settings
+from layerbench.service.web.worker_process import Child, ChildFailed
 from tests import service_child
 from tests.sample_profiles import layered
 from tests.service_process import ports, server, until
@@ -240,8 +240,8 @@ def test_long_bodies_and_bodies_of_unknown_length(client):
 def test_a_measurement_that_fails_says_why_and_the_next_succeeds(
     serving, started, monkeypatch, work, status, says
 ):
-    monkeypatch.setattr("layerbench.service.children.GRACE_S", 0.2)
-    monkeypatch.setattr("layerbench.service.children.LOOK_S", 0.1)
+    monkeypatch.setattr("layerbench.service.web.worker_process.GRACE_S", 0.2)
+    monkeypatch.setattr("layerbench.service.web.worker_process.LOOK_S", 0.1)
     deadline = 1.0 if status == 504 else 60.0
     memory = 300 * 2**20 if work == "shared" else 2**30
     with serving(deadline=deadline, memory=memory) as client:
@@ -886,7 +886,7 @@ def test_uvicorn_starts_it_too(tmp_path, monkeypatch):
     monkeypatch.setenv("LAYERBENCH_SERVE_DATABASE", str(tmp_path / "service.db"))
     monkeypatch.setenv("LAYERBENCH_SERVE_CHILD", "tests.service_child")
     process = subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "layerbench.service.app:app", "--port", "0"],
+        [sys.executable, "-m", "uvicorn", "layerbench.service.web.app:app", "--port", "0"],
         stderr=subprocess.DEVNULL,
     )
     try:
@@ -899,6 +899,6 @@ def test_uvicorn_starts_it_too(tmp_path, monkeypatch):
 
 
 def test_the_web_process_loads_no_torch():
-    code = "import sys, layerbench.service.app as a; a.app; print('torch' in sys.modules)"
+    code = "import sys, layerbench.service.web.app as a; a.app; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

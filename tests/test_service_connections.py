@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvicorn
 
-from layerbench.service import connections
-from layerbench.service import log as log_module
-from layerbench.service.connections import Connection, limit_of, more_descriptors, of_server
-from layerbench.service.settings import Settings
+from layerbench.service.web import connections
+from layerbench.service.web import log as log_module
+from layerbench.service.web.connections import Connection, limit_of, more_descriptors, of_server
+from layerbench.service.web.settings import Settings
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -19,10 +19,10 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.testclient import TestClient
 
-from layerbench.service import reference
-from layerbench.service.app import create_app
-from layerbench.service.questions import EXAMPLE
-from layerbench.service.settings import Settings
+from layerbench.service.protocol.questions import EXAMPLE
+from layerbench.service.web import api_reference
+from layerbench.service.web.app import create_app
+from layerbench.service.web.settings import Settings
 from tests.service_process import server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,7 +153,7 @@ def test_the_documentation_takes_words_as_words():
             "/<i>": {"get": {"operationId": '"><img>', "responses": {"200": {"description": "<"}}}}
         },
     }
-    made = reference.page(document)
+    made = api_reference.page(document)
     assert not re.findall("<(?:script|b|i|img)>", made)
 
 

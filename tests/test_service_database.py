@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from layerbench.service.database import OPEN, STATES, Database
+from layerbench.service.web.database import OPEN, STATES, Database
 
 KEYS = st.sampled_from("abc")
 ENDS = st.sampled_from([state for state in STATES if state not in (*OPEN, "done")])
@@ -107,7 +107,7 @@ def test_jobs_that_ended_long_ago_are_forgotten_and_results_are_not(tmp_path, mo
         database.start(id)
     database.finish(ids[0], {})
     assert database.forget_old() == 0
-    monkeypatch.setattr("layerbench.service.database.KEPT_S", -1.0)
+    monkeypatch.setattr("layerbench.service.web.database.KEPT_S", -1.0)
     assert database.forget_old() == 1
     assert [database.job(id) is None for id in ids] == [True, False, False]
     assert database.result("a") is not None

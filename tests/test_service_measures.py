@@ -14,14 +14,14 @@ from torch import nn
 
 from layerbench import cli, zoo
 from layerbench.errors import ModelRunError, NotEnoughMemory, UsageError
-from layerbench.service import listing, measuring
-from layerbench.service.found import Found
-from layerbench.service.questions import EXAMPLE, Question
+from layerbench.service.protocol.questions import EXAMPLE, Question
+from layerbench.service.protocol.results import Found
+from layerbench.service.worker import catalog, estimate
 from tests.service_process import server, until
 
 ROOT = Path(__file__).resolve().parent.parent
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
-REAL = "layerbench.service.child"
+REAL = "layerbench.service.worker.process"
 RESOURCE = "/api/v1/estimate-resource"
 
 
@@ -34,7 +34,7 @@ def asked(architecture: str, task: str = "classification", **changes: object) ->
 
 @pytest.mark.parametrize("threading", [False, True])
 def test_a_training_step(threading):
-    found = measuring.measure(asked("resnet18", threading=threading), "cpu", 0.3)
+    found = estimate.measure(asked("resnet18", threading=threading), "cpu", 0.3)
     assert found.parameters == 11_689_512
     for phase in (found.forward, found.backward, found.optimizer):
         assert phase is not None
@@ -58,32 +58,32 @@ def test_a_training_step(threading):
     [("timm:test_resnet", "classification"), ("lraspp_mobilenet_v3_large", "segmentation")],
 )
 def test_models_of_other_kinds(architecture, task):
-    assert architecture in listing.models()[task]
-    found = measuring.measure(asked(architecture, task), "cpu", 0.0)
+    assert architecture in catalog.models()[task]
+    found = estimate.measure(asked(architecture, task), "cpu", 0.0)
     assert found.backward.value > 0
     inference = asked(architecture, task, application_type="inference", threading=True)
-    found = measuring.measure(inference, "cpu", 0.0)
+    found = estimate.measure(inference, "cpu", 0.0)
     assert 0 < found.one_image.value < found.batch.value * 2
     assert found.content == {}
 
 
 def test_detectors_are_trained_and_used(monkeypatch):
-    monkeypatch.setattr(measuring, "SLOW_S", 0.0)
+    monkeypatch.setattr(estimate, "SLOW_S", 0.0)
     small = {"batch_size": 1, "image_size": [32, 32]}
-    found = measuring.measure(asked(DETECTOR, "detection", **small), "cpu", 0.0)
+    found = estimate.measure(asked(DETECTOR, "detection", **small), "cpu", 0.0)
     assert found.backward is not None
     inference = asked(DETECTOR, "detection", **small, application_type="inference")
-    found = measuring.measure(inference, "cpu", 0.0)
+    found = estimate.measure(inference, "cpu", 0.0)
     assert found.one_image.value < found.batch.value * 2
     assert set(found.content) == {"proposals", "detections"}
     assert Found.model_validate(found.model_dump(mode="json")) == found
 
 
 def test_few_runs_do_where_each_takes_long(monkeypatch):
-    monkeypatch.setattr(measuring, "SLOW_S", 0.0)
-    assert measuring.measure(asked("resnet18"), "cpu", 0.0).steps == measuring.SLOW_FEWEST
+    monkeypatch.setattr(estimate, "SLOW_S", 0.0)
+    assert estimate.measure(asked("resnet18"), "cpu", 0.0).steps == estimate.SLOW_FEWEST
     inference = asked("resnet18", application_type="inference")
-    assert measuring.measure(inference, "cpu", 0.0).steps == measuring.SLOW_FEWEST
+    assert estimate.measure(inference, "cpu", 0.0).steps == estimate.SLOW_FEWEST
 
 
 def test_what_a_model_raises_is_one_line(monkeypatch):
@@ -93,29 +93,29 @@ def test_what_a_model_raises_is_one_line(monkeypatch):
 
     monkeypatch.setattr(zoo, "build", lambda workload: zoo.Built(Broken(), ()))
     with pytest.raises(ModelRunError, match="resnet18: cannot"):
-        measuring.measure(asked("resnet18", application_type="inference"), "cpu", 0.0)
+        estimate.measure(asked("resnet18", application_type="inference"), "cpu", 0.0)
 
 
 def test_a_batch_beyond_all_memory_is_refused_at_once():
     with pytest.raises(NotEnoughMemory):
-        measuring.measure(asked("vgg16", batch_size=65536, image_size=[1024, 1024]), "cpu", 0.0)
+        estimate.measure(asked("vgg16", batch_size=65536, image_size=[1024, 1024]), "cpu", 0.0)
 
 
 def test_the_device_has_one_name_however_it_is_asked_for():
-    assert listing.device("cpu") == listing.device("CPU")
-    assert listing.device("cpu").startswith("cpu ")
+    assert catalog.device("cpu") == catalog.device("CPU")
+    assert catalog.device("cpu").startswith("cpu ")
 
 
 def test_without_timm_there_are_torchvisions(monkeypatch):
     def not_installed():
         raise UsageError("timm is not installed")
 
-    monkeypatch.setattr(listing.timm.FAMILY.__class__, "names", lambda _: not_installed())
-    assert "resnet18" in listing.models()["classification"]
+    monkeypatch.setattr(catalog.timm.FAMILY.__class__, "names", lambda _: not_installed())
+    assert "resnet18" in catalog.models()["classification"]
 
 
 def test_every_architecture_is_one_of_a_task():
-    found = listing.models()
+    found = catalog.models()
     assert {"resnet18", "vit_b_16", "timm:resnet50"} <= set(found["classification"])
     assert {"fcn_resnet50", "lraspp_mobilenet_v3_large"} <= set(found["segmentation"])
     assert DETECTOR in found["detection"]

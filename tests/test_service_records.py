@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from layerbench.errors import RecordError
-from layerbench.service import folders as folders_module
-from layerbench.service import reading
-from layerbench.service.folders import Folders, Unknown
-from layerbench.service.reading import Crowded, Records
-from layerbench.service.settings import Settings
+from layerbench.service.web import record_library as folders_module
+from layerbench.service.web import record_process
+from layerbench.service.web.record_library import Folders, Unknown
+from layerbench.service.web.record_process import Crowded, Records
+from layerbench.service.web.settings import Settings
 from tests.sample_profiles import layered
 
 MOST = 2**20
@@ -123,8 +123,8 @@ def asked(work: Callable[[Records], Awaitable[None]], *places: Path) -> None:
 
 
 def test_what_reading_a_record_does_the_server_outlives(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MODULE", "tests.service_reader")
-    monkeypatch.setattr(reading, "READ_S", 2.0)
+    monkeypatch.setattr(record_process, "MODULE", "tests.service_reader")
+    monkeypatch.setattr(record_process, "READ_S", 2.0)
     says = {
         "hang": "cannot be read: it took longer than 2 s",
         "kill": "ended by SIGKILL",
@@ -145,7 +145,7 @@ def test_what_reading_a_record_does_the_server_outlives(tmp_path, monkeypatch):
             one.path for one in listed.values()
         )
         assert records._process._child.process is process
-        monkeypatch.setattr(reading, "MAKE_S", 1.0)
+        monkeypatch.setattr(record_process, "MAKE_S", 1.0)
         for _ in range(2):
             with pytest.raises(RecordError, match="it took longer than 1 s"):
                 await records.document(listed["hang"].id)
@@ -175,12 +175,12 @@ def test_a_comparison_is_made_once_for_all_who_ask(folder, monkeypatch):
         await records.comparison(first, second)
         assert made.count("comparison") == 3
         assert "list" not in made
-        monkeypatch.setattr(reading, "MOST_WAITING", 2)
+        monkeypatch.setattr(record_process, "MOST_WAITING", 2)
         many = await asyncio.gather(
             *(records.comparison(first, second) for _ in range(5)), return_exceptions=True
         )
         assert sorted(map(type, many), key=str) == [*[bytes] * 2, *[Crowded] * 3]
-        with pytest.raises(reading.Unknown):
+        with pytest.raises(record_process.Unknown):
             await records.document("0" * 16)
 
     asked(work, folder)
@@ -189,7 +189,7 @@ def test_a_comparison_is_made_once_for_all_who_ask(folder, monkeypatch):
 def test_without_records_there_is_no_process():
     async def work(records: Records) -> None:
         assert await records.entries() == []
-        with pytest.raises(reading.Unknown):
+        with pytest.raises(record_process.Unknown):
             await records.document("0" * 16)
         assert records._process._child is None
 
@@ -197,11 +197,11 @@ def test_without_records_there_is_no_process():
 
 
 def test_a_list_that_takes_long_says_what_was_not_read(folder, monkeypatch):
-    monkeypatch.setattr(reading, "LISTING_S", -1.0)
+    monkeypatch.setattr(record_process, "LISTING_S", -1.0)
 
     async def work(records: Records) -> None:
-        assert {one.problem for one in await records.entries()} == {reading.UNREAD}
-        monkeypatch.setattr(reading, "LISTING_S", 30.0)
+        assert {one.problem for one in await records.entries()} == {record_process.UNREAD}
+        monkeypatch.setattr(record_process, "LISTING_S", 30.0)
         assert {one.problem for one in await records.entries()} == {None}
 
     asked(work, folder)

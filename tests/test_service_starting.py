@@ -21,12 +21,12 @@ from filelock import FileLock
 
 from layerbench import cli
 from layerbench.errors import UsageError
-from layerbench.service import opening
-from layerbench.service.database import Database
-from layerbench.service.gate import Gate
-from layerbench.service.metrics import Metrics
-from layerbench.service.opening import opened
-from layerbench.service.settings import Settings
+from layerbench.service.web import store_opening
+from layerbench.service.web.database import Database
+from layerbench.service.web.metrics import Metrics
+from layerbench.service.web.middleware import Gate
+from layerbench.service.web.settings import Settings
+from layerbench.service.web.store_opening import opened
 from tests.service_process import ROOT, server, until
 
 RESOURCE = "/api/v1/estimate-resource"
@@ -97,7 +97,7 @@ def test_stores_that_cannot_be_used(capsys, monkeypatch, tmp_path, pages):
     with monkeypatch.context() as patched:
         patched.setattr(Database, "_try", full)
         assert "disk is full" in said(tmp_path / "full.db")
-        patched.setattr(opening.os, "open", read_only)
+        patched.setattr(store_opening.os, "open", read_only)
         assert "Read-only file system" in said(tmp_path / "read-only.db")
 
 
@@ -279,7 +279,7 @@ def test_under_uvicorn_too_a_start_that_fails_is_told_without_a_traceback(
     for name, value in {"CHILD": "tests.service_child", **variables}.items():
         monkeypatch.setenv(f"LAYERBENCH_SERVE_{name}", value)
     with pytest.raises(SystemExit) as left:
-        uvicorn.run("layerbench.service.app:app", port=0)
+        uvicorn.run("layerbench.service.web.app:app", port=0)
     said = str(left.value.code) if status == 1 else ""
     assert status in (left.value.code, 1)
     said += capfd.readouterr().err

@@ -7,10 +7,10 @@ import json
 
 import structlog
 
-from layerbench.service import connections
-from layerbench.service import log as log_module
-from layerbench.service.repeats import OF_A_KIND, OF_ALL, Repeats
-from layerbench.service.turns import AT_ONCE, Turns
+from layerbench.service.web import connections
+from layerbench.service.web import log as log_module
+from layerbench.service.web.repeated_lines import OF_A_KIND, OF_ALL, Repeats
+from layerbench.service.web.request_turns import AT_ONCE, Turns
 from tests.test_service_connections import HEAD, REQUEST, ended, held, served
 
 MANY = 2000

@@ -12,12 +12,12 @@ from torch import nn
 
 import layerbench
 from layerbench import reporters
-from layerbench.clocks import ManualClock
+from layerbench.analysis.views import down_to
+from layerbench.environment.devices.clocks import ManualClock
 from layerbench.instruments.calls import CallTree, Names
-from layerbench.instruments.structure import module_facts
-from layerbench.instruments.training import Step, StepTimer
+from layerbench.instruments.modules import module_facts
+from layerbench.instruments.step_timer import Step, StepTimer
 from layerbench.records.timing import ONLY_INSIDE
-from layerbench.views import down_to
 from tests.faulty import Case, sharing
 from tests.faulty.sharing import LAYER, MODELS, WORK, built
 from tests.test_training_timer import Takes

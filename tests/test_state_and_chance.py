@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import layerbench
-from layerbench import reporters, static, store
+from layerbench import reporters, store
+from layerbench.api import verification
 from layerbench.instruments import chance
 from tests.models import Calls
 
@@ -211,7 +212,7 @@ def test_runs_by_name_draw_alike(
     for number, record in enumerate(records):
         text = reporters.render("json", record)
         store.write_text(tmp_path / "records" / f"{number}.json", text)
-    said = [found for _, found in static.complaints([tmp_path / "records"])]
+    said = [found for _, found in verification.complaints([tmp_path / "records"])]
     assert said == [None] * len(records)
     again, predicted = layerbench.memory(name), layerbench.estimate_memory(name)
     for record in (structure, again, predicted):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 import layerbench
-from layerbench import reporters, static, store
+from layerbench import reporters, store
+from layerbench.analysis.views import finest
+from layerbench.api import verification
 from layerbench.errors import RecordError
-from layerbench.views import finest
-from layerbench.workload import Plan
+from layerbench.records.workload import Plan
 from tests.sample_comparisons import one_slower
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +22,7 @@ REPORTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_committed_report_says_what_comes_out(path):
-    assert list(static.complaints([path])) == [(path, None)]
+    assert list(verification.complaints([path])) == [(path, None)]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_a_committed_report_says_what_comes_out(path):
 def test_rows_looked_at_without_memory_are_those_of_a_measurement(spec, input):
     plan = {"warmup": 0, "iterations": 1, "function_iterations": 1}
     measured = layerbench.profile(spec, input, device="cpu", threads=1, **plan)
-    assert static.half(static.again(measured)) == static.half(measured)
+    assert verification.half(verification.again(measured)) == verification.half(measured)
     assert any(row.kind == "function" for row in measured.layers)
 
 
@@ -55,20 +56,20 @@ def test_rows_looked_at_without_memory_are_those_of_a_measurement(spec, input):
 )
 def test_memory_worked_out_again_is_the_measured_one(spec, input, optimizer):
     measured = layerbench.memory(spec, input, training=optimizer is not None, optimizer=optimizer)
-    assert static.again(measured) == measured
+    assert verification.again(measured) == measured
 
 
 def test_a_prediction_comes_out_again():
     predicted = layerbench.estimate_memory("tests/models.py:small", "2x3x16x16", gpu_memory="2GiB")
-    assert static.half(static.again(predicted)) == static.half(predicted)
+    assert verification.half(verification.again(predicted)) == verification.half(predicted)
 
 
 def test_a_training_profile_comes_out_again():
     plan = {"threads": 1, "warmup": 0, "iterations": 1}
     measured = layerbench.profile_training("tests/models.py:small", "2x3x16x16", **plan)
-    assert static.half(static.again(measured)) == static.half(measured)
+    assert verification.half(verification.again(measured)) == verification.half(measured)
     edited = measured.model_copy(update={"parameters": 7})
-    assert static.half(static.again(edited)) != static.half(edited)
+    assert verification.half(verification.again(edited)) != verification.half(edited)
 
 
 def test_an_export_beside_a_record_is_no_stranger(tmp_path):
@@ -77,15 +78,15 @@ def test_an_export_beside_a_record_is_no_stranger(tmp_path):
     record = store.read(source)
     for view in (record, finest(record)):
         store.write_text(tmp_path / "x.md", reporters.render("md", view))
-        assert list(static.complaints([tmp_path])) == [(tmp_path / "x.json", None)]
+        assert list(verification.complaints([tmp_path])) == [(tmp_path / "x.json", None)]
     (tmp_path / "x.md").write_bytes(b"\xff\xfe")
-    ((_, complaint),) = static.complaints([tmp_path])
+    ((_, complaint),) = verification.complaints([tmp_path])
     assert complaint == "x.md is not what the record renders to"
 
 
 def test_what_is_left_out_of_a_profile_is_what_was_measured():
     record = store.read(next(path for path in REPORTS if path.parent.name == "layers"))
-    half = static.half(record)
+    half = verification.half(record)
     assert half.keys() == {
         "record", "schema_version", "workload", "model_type", "parameters", "layers"
     }  # fmt: skip
@@ -94,13 +95,13 @@ def test_what_is_left_out_of_a_profile_is_what_was_measured():
         "output_shapes", "parameters", "note",
     }  # fmt: skip
     other = record.model_copy(update={"plan": Plan(iterations=7), "whole": record.layers[1].self_})
-    assert static.half(other) == half
+    assert verification.half(other) == half
 
 
 def test_a_comparison_has_nothing_to_work_out():
-    assert static.again(one_slower()) == one_slower()
+    assert verification.again(one_slower()) == one_slower()
 
 
 def test_a_place_that_is_not_there():
     with pytest.raises(RecordError, match="there is no record"):
-        list(static.complaints([ROOT / "nowhere.json"]))
+        list(verification.complaints([ROOT / "nowhere.json"]))

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from layerbench.stats import (
+from layerbench.analysis.statistics import (
     Resampler,
     paired_ratio,
     relative_half_width,
@@ -117,7 +117,7 @@ def test_small_samples_use_order_statistics(n, low, high):
 
 def test_the_bootstrap_median_is_the_median_of_the_resample():
     """The counting shortcut agrees with laying every resample out, odd and even n."""
-    from layerbench.stats import _block_counts, _resampled_medians
+    from layerbench.analysis.statistics import _block_counts, _resampled_medians
 
     rng = np.random.default_rng(0)
     for n in (9, 10, 31, 64, 150):
@@ -146,7 +146,7 @@ def test_rows_together_have_the_summaries_that_each_has_alone():
 
 def test_blocks_are_circular():
     """Every sample is drawn equally often, also the first and the last."""
-    from layerbench.stats import _block_counts
+    from layerbench.analysis.statistics import _block_counts
 
     counts = _block_counts(50, np.random.default_rng(0))
     assert counts.mean(axis=1) == pytest.approx(np.ones(50), abs=0.15)
@@ -309,7 +309,7 @@ def test_samples_must_fit_the_plan():
 def test_nothing_loads_scipy():
     code = (
         "import sys, numpy as np\n"
-        "from layerbench.stats import Resampler, summarize\n"
+        "from layerbench.analysis.statistics import Resampler, summarize\n"
         "summarize(np.ones(30), Resampler([30]))\n"
         "summarize(np.ones(30), Resampler([15, 15]))\n"
         "assert 'scipy' not in sys.modules and 'torch' not in sys.modules\n"

@@ -12,10 +12,10 @@ from typing import Literal
 import pytest
 
 from layerbench import store
-from layerbench.environment import DeviceInfo, Environment, Machine, Software
+from layerbench.environment.watch import DeviceInfo, Environment, Machine, Software
 from layerbench.errors import OutputError, RecordError
 from layerbench.records import Profile, Summary
-from layerbench.workload import Frozen, Plan, Workload
+from layerbench.records.workload import Frozen, Plan, Workload
 
 
 def make_profile(plan=None, **workload):

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import layerbench
-from layerbench import cli, sweeping
+from layerbench import cli
 from layerbench.errors import BadInput, UsageError
+from layerbench.profilers import sweep
 from layerbench.records import Sweep
 from layerbench.store import read_record, write_text
 from tests.sample_runs import run
@@ -44,8 +45,8 @@ def test_points_by_model_size_and_batch():
 
 
 def test_the_climb_ends_where_memory_does(monkeypatch):
-    from layerbench.devices import MemoryInfo
-    from layerbench.devices.cpu import Cpu
+    from layerbench.environment.devices import MemoryInfo
+    from layerbench.environment.devices.cpu import Cpu
 
     # 64 images of 3x64x64 float32 are 3 MiB.
     few = MemoryInfo(total_bytes=2 * 2**20, free_bytes=2 * 2**20)
@@ -84,9 +85,9 @@ def test_a_size_that_the_model_does_not_take():
 def test_an_image_each_second_is_expected_to_cost_as_much_at_the_next_batch():
     from tests.sample_runs import point
 
-    assert sweeping._expected([], 4) == 0
+    assert sweep._expected([], 4) == 0
     last = point(2)
-    assert sweeping._expected([point(1), last], 4) == pytest.approx(2 * last.latency.median)
+    assert sweep._expected([point(1), last], 4) == pytest.approx(2 * last.latency.median)
 
 
 @pytest.fixture
@@ -144,14 +145,14 @@ def test_numbers_double_over_an_ellipsis():
 
 
 def test_a_sweep_that_is_ended_early_has_what_was_measured(monkeypatch, tmp_path, capsys):
-    usual = sweeping.climb
+    usual = sweep.climb
 
     def ended(what, *others, **options):
         if what.size == (16, 16):
             raise KeyboardInterrupt
         return usual(what, *others, **options)
 
-    monkeypatch.setattr(sweeping, "climb", ended)
+    monkeypatch.setattr(sweep, "climb", ended)
     words = f"--models {READER} --batches 1,2 --sizes 8,16 --seconds 0.05 --device cpu --quiet"
     monkeypatch.setattr(
         sys, "argv", ["layerbench", "sweep", *words.split(), "--out", str(tmp_path)]

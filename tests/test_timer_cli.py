@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli, store
-from layerbench.workload import Plan
+from layerbench.records.workload import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 TIMER = [sys.executable, str(ROOT / "timer.py")]

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from layerbench.clocks import ManualClock
+from layerbench.environment.devices.clocks import ManualClock
 from layerbench.instruments.attach import forwards_replaced, mode_set
-from layerbench.instruments.structure import CallObserver, module_facts
-from layerbench.instruments.timing import (
+from layerbench.instruments.layer_timer import (
     LayerTimer,
     TimedForward,
     fold,
     place_to_time,
     run_untouched,
 )
+from layerbench.instruments.modules import CallObserver, module_facts
 from tests.models import Calls, Composite, Small, Takes
 
 

@@ -13,7 +13,6 @@ from torch import nn
 import layerbench
 from layerbench import cli, reporters, store
 from layerbench.errors import ModelRunError, UsageError
-from layerbench.page.document import bundled, of
 from layerbench.records import (
     STEP_PHASES,
     Peak,
@@ -22,7 +21,8 @@ from layerbench.records import (
     TrainingProfile,
     TrainingRow,
 )
-from layerbench.workload import Plan
+from layerbench.records.workload import Plan
+from layerbench.reporters.html.document import bundled, of
 from tests.models import Small
 from tests.sample_profiles import environment, rows, summary
 

@@ -7,12 +7,12 @@ import torch
 
 from layerbench.errors import DataError, RecordError, UsageError
 from layerbench.records import EpochRow, Recipe
-from layerbench.training import checkpoints, figures
+from layerbench.training import checkpoints, step_statistics
 from layerbench.training.batches import EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.checkpoints import Checkpoint
-from layerbench.training.phases import recipe_for
-from layerbench.training.ranks import covered
-from layerbench.training.schedule import factor
+from layerbench.training.classification.distributed import covered
+from layerbench.training.classification.lr_schedule import factor
+from layerbench.training.classification.recipes import recipe_for
 from layerbench.training.seeds import mixed
 
 
@@ -158,11 +158,11 @@ def test_an_image_that_cannot_be_read_is_named():
 
 def test_the_first_best_epoch_is_kept_and_patience_runs_out():
     rows = [epoch(1, 0.5), epoch(2, 0.7), epoch(3, 0.7), epoch(4, 0.6)]
-    assert figures.best_epoch(rows) == 2
-    assert figures.best_epoch([]) is None
-    assert not figures.out_of_patience(recipe(patience=3), rows)
-    assert figures.out_of_patience(recipe(patience=2), rows)
-    assert not figures.out_of_patience(recipe(), rows)
+    assert step_statistics.best_epoch(rows) == 2
+    assert step_statistics.best_epoch([]) is None
+    assert not step_statistics.out_of_patience(recipe(patience=3), rows)
+    assert step_statistics.out_of_patience(recipe(patience=2), rows)
+    assert not step_statistics.out_of_patience(recipe(), rows)
 
 
 def test_overlapping_spans_count_once():

@@ -18,9 +18,9 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import layerbench
-from layerbench.instruments.fakes import without_memory
-from layerbench.instruments.memory import peak_bytes
-from layerbench.tracing import loss_of, make_optimizer, trace_run
+from layerbench.instruments.fake_tensors import without_memory
+from layerbench.instruments.memory_attribution import peak_bytes
+from layerbench.profilers.memory.traced_run import loss_of, make_optimizer, trace_run
 from layerbench.zoo import Built
 from tests.models import Calls
 

@@ -24,7 +24,7 @@ import layerbench
 from layerbench import cli, store
 from layerbench.errors import DataError, OutputError, TrainingStopped, UsageError
 from layerbench.records import STEP_PHASES, TrainingRun
-from layerbench.training import outputs
+from layerbench.training import run_folder
 from tests.small_data import cut_short, write_cifar100, write_image_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,15 +189,15 @@ def test_early_stopping(tmp_path):
 
 
 def test_plots_are_drawn_after_the_first_epoch_and_at_the_end_of_a_short_run(tmp_path, monkeypatch):
-    written, calls = outputs.write_reports, []
+    written, calls = run_folder.write_reports, []
 
     def noting(record, folder, *, pictures=True):
         calls.append((record.outcome, len(record.epochs), pictures))
         written(record, folder, pictures=pictures)
 
-    monkeypatch.setattr(outputs, "write_reports", noting)
+    monkeypatch.setattr(run_folder, "write_reports", noting)
     for every, second in ((math.inf, False), (0.0, True)):
-        monkeypatch.setattr("layerbench.training.run.DRAWN_EVERY_S", every)
+        monkeypatch.setattr("layerbench.training.classification.run.DRAWN_EVERY_S", every)
         layerbench.train(READER, **QUICK, batch=500, epochs=2, output_dir=tmp_path / str(every))
         assert calls == [("running", 1, True), ("running", 2, second), ("finished", 2, True)]
         calls.clear()
@@ -206,10 +206,10 @@ def test_plots_are_drawn_after_the_first_epoch_and_at_the_end_of_a_short_run(tmp
 def test_weights_that_find_no_room_leave_the_old_ones(tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     model = nn.Linear(256, 256)
-    outputs.write_weights(model, tmp_path)
+    run_folder.write_weights(model, tmp_path)
     before = load_file(tmp_path / "model.safetensors")
     # The other format, which is written first, would complain too.
-    monkeypatch.setattr(outputs.checkpoints, "save", lambda *_: None)
+    monkeypatch.setattr(run_folder.checkpoints, "save", lambda *_: None)
     nn.init.zeros_(model.weight)
     _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
@@ -217,7 +217,7 @@ def test_weights_that_find_no_room_leave_the_old_ones(tmp_path, monkeypatch):
         with pytest.raises(
             OutputError, match=r"cannot write .*model\.safetensors: .*(too large|27)"
         ):
-            outputs.write_weights(model, tmp_path)
+            run_folder.write_weights(model, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert_equal(load_file(tmp_path / "model.safetensors"), before)
@@ -289,9 +289,9 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(uninterrupte
 def test_an_interrupted_run_says_what_was_kept_and_how_to_go_on(
     train, tmp_path, monkeypatch, calls
 ):
-    from layerbench.training import loop
+    from layerbench.training.classification import trainer
 
-    whole, made = loop.Trainer.train, []
+    whole, made = trainer.Trainer.train, []
 
     def interrupted(self, *args, **kwargs):
         made.append(1)
@@ -299,7 +299,7 @@ def test_an_interrupted_run_says_what_was_kept_and_how_to_go_on(
             raise KeyboardInterrupt
         return whole(self, *args, **kwargs)
 
-    monkeypatch.setattr(loop.Trainer, "train", interrupted)
+    monkeypatch.setattr(trainer.Trainer, "train", interrupted)
     status, said, _ = train(*ONCE, "--output_dir", tmp_path)
     assert status == 130
     (folder,) = tmp_path.iterdir()
@@ -328,8 +328,8 @@ def test_resuming_says_what_does_not_fit(train, tmp_path, uninterrupted):
 
 
 def test_an_output_folder_that_exists(tmp_path, monkeypatch):
-    moment = outputs.datetime(2030, 1, 2, 3, 4, 5)
-    monkeypatch.setattr("layerbench.training.run.utc_now", lambda: moment)
+    moment = run_folder.datetime(2030, 1, 2, 3, 4, 5)
+    monkeypatch.setattr("layerbench.training.classification.run.utc_now", lambda: moment)
     layerbench.train(READER, **QUICK, batch=500, epochs=1, output_dir=tmp_path)
     with pytest.raises(OutputError, match="20300102-030405 is there already"):
         layerbench.train(READER, **QUICK, batch=500, epochs=1, output_dir=tmp_path)
@@ -343,16 +343,16 @@ def test_an_output_folder_that_exists(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path, monkeypatch):
-    from layerbench.training import loop
+    from layerbench.training.classification import trainer
 
-    original, calls = loop.classification_loss, itertools.count()
+    original, calls = trainer.classification_loss, itertools.count()
 
     def breaks(output, labels):
         found = original(output, labels)
         # Three steps and one validation batch an epoch: in the second epoch's second step.
         return found * float("nan") if next(calls) >= 5 else found
 
-    monkeypatch.setattr(loop, "classification_loss", breaks)
+    monkeypatch.setattr(trainer, "classification_loss", breaks)
     with pytest.raises(TrainingStopped, match=r"step 2 of epoch 2 is nan.* last good state is in"):
         layerbench.train(READER, **QUICK, batch=400, epochs=3, output_dir=tmp_path)
     (folder,) = tmp_path.iterdir()
@@ -362,9 +362,9 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path, monkeypatc
 
 def test_weights_that_are_no_numbers_are_never_kept(tmp_path, monkeypatch):
     """The loss of a step is a number, but its gradient is none: the weights after it are lost."""
-    from layerbench.training import loop
+    from layerbench.training.classification import trainer
 
-    original, calls = loop.classification_loss, itertools.count()
+    original, calls = trainer.classification_loss, itertools.count()
 
     def breaks(output, labels):
         found = original(output, labels)
@@ -372,7 +372,7 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path, monkeypatch):
             output.register_hook(lambda gradient: gradient * float("nan"))
         return found
 
-    monkeypatch.setattr(loop, "classification_loss", breaks)
+    monkeypatch.setattr(trainer, "classification_loss", breaks)
     with pytest.raises(TrainingStopped, match=r"weights are no longer numbers.*last good state"):
         layerbench.train(
             READER, **QUICK, batch=200, epochs=1, checkpoint_minutes=0, output_dir=tmp_path
@@ -422,8 +422,8 @@ def test_no_data_says_what_to_put_where(train, tmp_path):
 
 
 def test_too_little_memory_says_what_would_fit(tmp_path, monkeypatch):
-    from layerbench.devices import MemoryInfo
-    from layerbench.devices.cpu import Cpu
+    from layerbench.environment.devices import MemoryInfo
+    from layerbench.environment.devices.cpu import Cpu
 
     few = MemoryInfo(total_bytes=60 * 2**20, free_bytes=60 * 2**20)
     monkeypatch.setattr(Cpu, "memory", lambda self: few)

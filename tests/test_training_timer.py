@@ -10,9 +10,9 @@ import torch
 import torchvision
 from torch import nn
 
-from layerbench.clocks import ManualClock, PerfCounter
-from layerbench.instruments.structure import module_facts
-from layerbench.instruments.training import Step, StepTimer, _as_they_run
+from layerbench.environment.devices.clocks import ManualClock, PerfCounter
+from layerbench.instruments.modules import module_facts
+from layerbench.instruments.step_timer import Step, StepTimer, _as_they_run
 from layerbench.records import STEP_PHASES
 from tests.models import Small
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerbench.tree import ancestors, positions, tree_order, with_ancestors
+from layerbench.records.tree import ancestors, positions, tree_order, with_ancestors
 
 
 def test_depth_first_and_siblings_in_order_of_their_first_call():

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from layerbench import devices
-from layerbench.instruments import usage
-from layerbench.instruments.usage import UsageSampler
+from layerbench.environment import devices
+from layerbench.instruments import utilization
+from layerbench.instruments.utilization import UsageSampler
 
 
 def sampling() -> list[threading.Thread]:
@@ -66,7 +66,7 @@ def test_a_block_too_short_for_a_look():
 
 
 def test_many_looks_are_thinned_out_evenly(monkeypatch):
-    monkeypatch.setattr(usage, "MOST_KEPT", 4)
+    monkeypatch.setattr(utilization, "MOST_KEPT", 4)
     sampler = UsageSampler(devices.get("cpu"), interval_s=0.25)
     with sampler:
         sampler._samples = looks = [sampler._look() for _ in range(10)]

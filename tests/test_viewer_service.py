@@ -20,18 +20,21 @@ import torch
 from starlette.testclient import TestClient
 from torch import nn
 
-from layerbench import devices, runner, zoo
+from layerbench import zoo
+from layerbench.environment import devices
 from layerbench.instruments import overlay
-from layerbench.page import assets
-from layerbench.service import architect as architect_module
-from layerbench.service import documents, profiling, viewer
-from layerbench.service.app import create_app
-from layerbench.service.news import News
-from layerbench.service.questions import EXAMPLE, ProfileQuestion
-from layerbench.service.saying import Lines
-from layerbench.service.settings import Settings
-from layerbench.watching import Watch
-from layerbench.workload import Plan, Workload
+from layerbench.profilers import timing
+from layerbench.profilers.monitor import Watch
+from layerbench.records.workload import Plan, Workload
+from layerbench.reporters.html import assets
+from layerbench.service.protocol.pipe import Lines
+from layerbench.service.protocol.questions import EXAMPLE, ProfileQuestion
+from layerbench.service.web import page_documents, viewer_routes
+from layerbench.service.web import structure_process as architect_module
+from layerbench.service.web.app import create_app
+from layerbench.service.web.job_events import News
+from layerbench.service.web.settings import Settings
+from layerbench.service.worker import profile
 from tests import service_child
 from tests.sample_profiles import layered, whole
 from tests.service_process import ports, server, until
@@ -42,7 +45,7 @@ STRUCTURES = "/api/v1/structures"
 PROFILES = "/api/v1/profiles"
 RECORDS = "/api/v1/records"
 RESOURCE = "/api/v1/estimate-resource"
-REAL = "layerbench.service.child"
+REAL = "layerbench.service.worker.process"
 NOBODY = "0" * 32
 TOLD = {"architecture": "told"}
 FIRST = ["conv", 0.5, 0.5]
@@ -298,7 +301,7 @@ def test_who_is_slow_is_told_less_and_not_later():
 def test_somebody_still_listens(monkeypatch):
     import asyncio
 
-    monkeypatch.setattr(viewer, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(viewer_routes, "HEARTBEAT_S", 0.01)
 
     class Jobs:
         @contextmanager
@@ -307,7 +310,7 @@ def test_somebody_still_listens(monkeypatch):
                 yield listener
 
     async def first() -> bytes:
-        return await anext(viewer._told("x", Jobs()))
+        return await anext(viewer_routes._told("x", Jobs()))
 
     assert asyncio.run(first()).startswith(b":")
 
@@ -369,7 +372,7 @@ def test_a_structure_is_worked_out_once(client, drawn):
 
 
 def test_only_so_many_are_kept(client, drawn, monkeypatch):
-    monkeypatch.setattr(documents, "KEPT", 2)
+    monkeypatch.setattr(page_documents, "KEPT", 2)
     for name in ("quick1", "quick2", "quick1", "quick3", "quick1", "quick2"):
         assert draw(client, name).status_code == 200
     assert drawn() == ["quick1", "quick2", "quick3", "quick2"]
@@ -628,7 +631,7 @@ def test_what_is_told_while_a_model_is_measured(monkeypatch):
     plan = Plan(warmup=1, iterations=3, function_iterations=1)
     with Watch(heard, look_s=0.001, rows_s=0.0) as watch:
 
-        def begun(session: runner.Session) -> None:
+        def begun(session: timing.Session) -> None:
             watch.begun(session)
             gate.wait = first
 
@@ -638,7 +641,7 @@ def test_what_is_told_while_a_model_is_measured(monkeypatch):
                 heard.wait(lambda event: event["kind"] == "rows" and event["rounds"] == 0)
                 gate.wait = lambda: None
 
-        runner.measure(
+        timing.measure(
             workload, plan, devices.get("cpu"), subject=built, progress=watch, begun=begun
         )
         watch.step("memory", 0, 1)
@@ -677,7 +680,7 @@ def test_what_is_not_taken_is_offered_again():
 def test_a_real_profile():
     heard = Heard()
     question = ProfileQuestion(architecture="resnet18", image_size=(32, 32), warmup=1, iterations=3)
-    found = profiling.profile(question, "cpu", heard)
+    found = profile.profile(question, "cpu", heard)
     assert found["profile"]["environment"]["command"] == (
         "timer.py --model resnet18 --batch 1 --input 3x32x32 --warmup 1 --iterations 3 --ceilings"
     )
@@ -697,9 +700,9 @@ def test_a_profile_without_its_memory(monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("cannot\nbe traced")
 
-    monkeypatch.setattr(profiling, "weigh", broken)
+    monkeypatch.setattr(profile, "weigh", broken)
     question = ProfileQuestion(architecture="resnet18", image_size=(32, 32), warmup=0, iterations=1)
-    found = profiling.profile(question, "cpu", Heard())
+    found = profile.profile(question, "cpu", Heard())
     assert found["memory"] is None
     assert found["profile"]["notes"][-1] == "no memory report: RuntimeError: cannot"
 

@@ -16,11 +16,11 @@ from torch import nn
 import layerbench
 from layerbench import cli, reporters, store
 from layerbench.cli import _options, _output, _progress
-from layerbench.modules import named_modules
+from layerbench.introspection.modules import named_modules
 from layerbench.records import Profile
-from layerbench.reporters import layout
+from layerbench.reporters import formatting
 from layerbench.reporters.result_table import FORMATS, render_table
-from layerbench.visible import encodable, one_line, shown, visible
+from layerbench.text import encodable, one_line, shown, visible
 from tests.sample_profiles import environment, layered
 from tests.sample_structures import structure
 
@@ -111,7 +111,7 @@ def test_names_are_no_markdown():
     rows = [line for line in text.split("\n") if line.startswith("| ") and "x3c" in line]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
     assert all(line.count("`") % 2 == 0 for line in text.split("\n"))
-    assert layout.markdown("a_b [1, 2] 50 % *c*") == "a_b [1, 2] 50 % *c*"
+    assert formatting.markdown("a_b [1, 2] 50 % *c*") == "a_b [1, 2] 50 % *c*"
 
 
 def test_cells_are_no_formulas():

@@ -10,8 +10,8 @@ import click
 import typer
 
 from layerbench.cli._output import complain, lost
+from layerbench.environment.origins import explained, innermost, origin
 from layerbench.errors import LayerbenchError
-from layerbench.origins import explained, innermost, origin
 
 INTERRUPTED = 130
 FAILED = 2

@@ -12,7 +12,7 @@ from layerbench.cli import _options
 from layerbench.errors import OutputError
 
 if TYPE_CHECKING:
-    from layerbench.workload import Frozen
+    from layerbench.records.workload import Frozen
 
 Made = TypeVar("Made", bound="Frozen")
 

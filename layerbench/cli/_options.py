@@ -12,7 +12,7 @@ import typer
 from layerbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from layerbench.workload import Frozen, Workload
+    from layerbench.records.workload import Frozen, Workload
 
 WORKLOAD = "What runs"
 REPORT = "What comes out"
@@ -276,7 +276,7 @@ def deliver(record: Frozen, names: list[str], path: Path | None) -> list[Path]:
 
 def say(text: str) -> None:
     """Print a report; to a terminal no character that it would obey, into a pipe all as it is."""
-    from layerbench.visible import visible
+    from layerbench.text import visible
 
     if sys.stdout.isatty():
         text = "\n".join(map(visible, text.split("\n")))

@@ -39,7 +39,7 @@ def nothing_closed() -> None:
 
 def complain(text: str) -> None:
     """Tell standard error one line."""
-    from layerbench.visible import one_line
+    from layerbench.text import one_line
 
     with contextlib.suppress(OSError):  # nobody may be listening any more
         print(one_line(text), file=sys.stderr, flush=True)

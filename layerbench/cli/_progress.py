@@ -21,9 +21,9 @@ from rich.progress import (
 from rich.text import Text
 
 from layerbench.cli._streams import model_output_aside
-from layerbench.progress import Progress as Listener
-from layerbench.progress import Silent
-from layerbench.visible import visible
+from layerbench.profilers.progress import Progress as Listener
+from layerbench.profilers.progress import Silent
+from layerbench.text import visible
 
 DRAWINGS = 100
 

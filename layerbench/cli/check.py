@@ -11,7 +11,7 @@ from layerbench.cli import _options
 
 if TYPE_CHECKING:
     from layerbench.records import Comparison, Profile
-    from layerbench.workload import Plan
+    from layerbench.records.workload import Plan
 
 NAME = "check"
 
@@ -99,9 +99,9 @@ def command(
 
 def _static(places: list[Path]) -> int:
     """Say what is wrong with each report, or that nothing is."""
+    from layerbench.api.verification import complaints
     from layerbench.cli._progress import beside_report
-    from layerbench.static import complaints
-    from layerbench.visible import visible
+    from layerbench.text import visible
 
     checked, wrong = 0, 0
     with beside_report("check", quiet=False) as progress:
@@ -118,8 +118,8 @@ def _what_to_repeat(
     path: Path, iterations: int | None, processes: int | None
 ) -> tuple[Profile, Plan]:
     from layerbench.errors import UsageError
+    from layerbench.records.workload import OWN_WEIGHTS
     from layerbench.store import read
-    from layerbench.workload import OWN_WEIGHTS
 
     record = read(path)
     # A spec names a module and a callable with a colon between them; a class name has none.
@@ -136,9 +136,10 @@ def _what_to_repeat(
 def _measured_again(
     path: Path, record: Profile, plan: Plan, device: str | None, threshold: float, quiet: bool
 ) -> Comparison:
-    from layerbench import api, devices
+    from layerbench import api
+    from layerbench.analysis.comparison import compare
     from layerbench.cli._progress import shown
-    from layerbench.comparison import compare
+    from layerbench.environment import devices
 
     where = devices.get(device or record.environment.device.kind)
     with shown(record.workload.model, quiet) as progress:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerbench.cli import _options
-from layerbench.defaults import FEWEST_ROUNDS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.records.defaults import FEWEST_ROUNDS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
 
 if TYPE_CHECKING:
-    from layerbench.interleaved import Task
+    from layerbench.profilers.paired import Task
     from layerbench.records import Comparison
 
 NAME = "compare"
@@ -118,7 +118,7 @@ def _of_files(
     strict: bool = False,
     same_model: bool = False,
 ) -> Comparison:
-    from layerbench.comparison import compare
+    from layerbench.analysis.comparison import compare
     from layerbench.errors import ComparisonError, UsageError
     from layerbench.store import read
 
@@ -157,9 +157,9 @@ def _live(
 
 def _task(text: str, rounds: dict[str, int]) -> Task:
     """What one quoted model with its options stands for."""
-    from layerbench import devices
-    from layerbench.interleaved import Task
-    from layerbench.workload import Plan
+    from layerbench.environment import devices
+    from layerbench.profilers.paired import Task
+    from layerbench.records.workload import Plan
 
     given = _parsed(text)
     threads = given["threads"]

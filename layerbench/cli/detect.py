@@ -247,7 +247,7 @@ def command(
     """
     _options.at_least("--tune_steps", tune_steps, 1)
     # Loads no torch: what is wrong with the configuration is said at once.
-    from layerbench.detection.config import settled
+    from layerbench.training.detection.config import settled
 
     recipe, around = settled(
         {
@@ -283,7 +283,7 @@ def command(
 
     from layerbench.cli._progress import shown_in_lines
     from layerbench.cli.train import told
-    from layerbench.detection.run import REPORT, run_detection
+    from layerbench.training.detection.run import REPORT, run_detection
 
     with shown_in_lines(quiet) as progress, told():
         done = run_detection(recipe, around, tuned=tune, tune_steps=tune_steps, progress=progress)

@@ -137,9 +137,9 @@ def command(
 
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import shown
-    from layerbench.detection.forecast import SAMPLES, STILL, Asking, estimate_detectors
-    from layerbench.detection.loop import Learning
     from layerbench.records import DetectionEstimates
+    from layerbench.training.detection.estimate import SAMPLES, STILL, Asking, estimate_detectors
+    from layerbench.training.detection.step import Learning
 
     asking = Asking(
         batch=batch,

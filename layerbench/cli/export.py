@@ -45,8 +45,8 @@ def command(
     forward, in which every layer takes its mean time.
     """
     from layerbench import reporters, store
+    from layerbench.analysis.views import finest
     from layerbench.records import Profile
-    from layerbench.views import finest
 
     reporters.suffix(format)
     chosen = _options.one_of("--rows", rows, ("layers", "blocks"))

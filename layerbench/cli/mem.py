@@ -11,7 +11,7 @@ from layerbench.cli import _options
 
 if TYPE_CHECKING:
     from layerbench.records import MemoryEstimate, MemoryReport, Structure
-    from layerbench.workload import Workload
+    from layerbench.records.workload import Workload
 
     Record = Structure | MemoryReport | MemoryEstimate
 
@@ -129,9 +129,9 @@ def command(
         store.check_writable(out)
 
     # After the cheap checks: this loads torch.
+    from layerbench.analysis.views import down_to
     from layerbench.cli._progress import shown
-    from layerbench.tracing import check_optimizer
-    from layerbench.views import down_to
+    from layerbench.profilers.memory.traced_run import check_optimizer
 
     chosen = (optimizer or "sgd") if train else None
     check_optimizer(chosen)
@@ -169,13 +169,14 @@ def command(
 
 
 def _structure(workload: Workload) -> Structure:
-    from layerbench.anatomy import dissect
+    from layerbench.profilers.structure import dissect
 
     return dissect(workload)
 
 
 def _measured(workload: Workload, optimizer: Any, device: str | None) -> MemoryReport:  # noqa: ANN401 - a Literal
-    from layerbench import api, devices
+    from layerbench import api
+    from layerbench.environment import devices
 
     return api.measure_memory(workload, devices.get(device or "cpu"), optimizer=optimizer)
 
@@ -187,8 +188,8 @@ def _estimate(
     memory_bytes: int | None,
     progress: Any,  # noqa: ANN401 - a Progress
 ) -> MemoryEstimate:
-    from layerbench.estimation.fit import with_fit
-    from layerbench.estimation.prediction import check_device, predict
+    from layerbench.profilers.memory.largest_batch import with_fit
+    from layerbench.profilers.memory.predicted import check_device, predict
 
     check_device(device or "cuda")
     estimate = predict(workload, optimizer=optimizer)
@@ -199,7 +200,7 @@ def _estimate(
 
 def _is_elsewhere(device: str | None) -> bool:
     """Whether the device is a CUDA one that this machine does not have."""
-    from layerbench import devices
+    from layerbench.environment import devices
 
     wanted = (device or "cpu").strip().lower()
     present = devices.names()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from layerbench.plots import Metric
     from layerbench.plots.canvas import Drawn
     from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
-    from layerbench.workload import Frozen
+    from layerbench.records.workload import Frozen
 
 NAME = "plot"
 
@@ -229,8 +229,8 @@ def _structure_for(path: Path, profile: Profile, given: Sequence[tuple[Path, Fro
         UsageError: no layers were timed, or the model cannot be built here.
         ComparisonError: those given are of other work.
     """
+    from layerbench.analysis.roofline import check_same_work
     from layerbench.errors import ComparisonError, UsageError
-    from layerbench.roofline import check_same_work
 
     if not profile.layers:
         raise UsageError(f"{path} holds no layers, the whole model only: take layers/{path.name}")
@@ -250,7 +250,7 @@ def _structure_for(path: Path, profile: Profile, given: Sequence[tuple[Path, Fro
 
 def _dissected(profile: Profile) -> Structure:
     from layerbench.errors import LayerbenchError, UsageError
-    from layerbench.workload import OWN_WEIGHTS
+    from layerbench.records.workload import OWN_WEIGHTS
 
     workload = profile.workload
     advice = "add its structure record, as mem.py --struct or layerbench.structure makes it"
@@ -258,7 +258,7 @@ def _dissected(profile: Profile) -> Structure:
     if workload.weights == OWN_WEIGHTS and ":" not in workload.model:
         raise UsageError(f"{workload.model} was handed over and cannot be built here: {advice}")
     from layerbench import zoo  # loads torch
-    from layerbench.anatomy import dissect
+    from layerbench.profilers.structure import dissect
 
     try:
         zoo.has_weights(workload.model)  # says which names are close to one that is not there

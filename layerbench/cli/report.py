@@ -32,8 +32,8 @@ def command(
     It opens from disk without a network, and loads nothing from anywhere.
     """
     from layerbench import reporters, store
-    from layerbench.joining import joined
-    from layerbench.page.document import bundled
+    from layerbench.analysis.bundle import joined
+    from layerbench.reporters.html.document import bundled
     from layerbench.units import bytes_, parse_percent
 
     share = parse_percent(threshold)

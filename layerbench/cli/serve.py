@@ -93,21 +93,21 @@ def serve_app(told: Callable[[str], object] | None = None, **given: Any) -> None
 
     Args:
         told: hears the address once it is listened at.
-        given: fields of `layerbench.service.settings.Settings`.
+        given: fields of `layerbench.service.web.settings.Settings`.
 
     Raises:
         UsageError: the settings cannot be meant.
         typer.Exit: it could not begin.
     """
-    from layerbench.service.settings import settings_of
+    from layerbench.service.web.settings import settings_of
 
     _serve(settings_of(**given), told)
 
 
 def _serve(settings: Any, told: Callable[[str], object] | None) -> None:  # noqa: ANN401 - Settings
-    from layerbench.service.app import create_app
-    from layerbench.service.listening import Running
-    from layerbench.service.opening import opened
+    from layerbench.service.web.app import create_app
+    from layerbench.service.web.server import Running
+    from layerbench.service.web.store_opening import opened
 
     running = Running(settings, told)
     with opened(settings.database) as database:

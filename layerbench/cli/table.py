@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from layerbench.workload import Frozen
+    from layerbench.records.workload import Frozen
 
 NAME = "table"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerbench.cli import _endings, _options, _output
-from layerbench.defaults import (
+from layerbench.records.defaults import (
     CAP_FACTOR,
     FUNCTION_ITERATIONS,
     MEASURED_ITERATIONS,
@@ -17,7 +17,7 @@ from layerbench.defaults import (
 
 if TYPE_CHECKING:
     from layerbench.api import Measurement
-    from layerbench.workload import Plan
+    from layerbench.records.workload import Plan
 
 NAME = "timer"
 
@@ -174,7 +174,8 @@ def command(
         store.check_writable(out)
 
     # After the cheap checks: this loads torch.
-    from layerbench import api, devices
+    from layerbench import api
+    from layerbench.environment import devices
 
     where = devices.get(device)
     workload = _options.workload_of(
@@ -219,7 +220,7 @@ def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bo
         the files written.
     """
     from layerbench import reporters, store
-    from layerbench.assembly import kept_samples
+    from layerbench.analysis.aggregation import kept_samples
 
     record = measured.profile
     places = store.places(record, out)
@@ -251,8 +252,8 @@ def _plan(
     granularity: str,
     whole: str | None,
 ) -> Plan:
+    from layerbench.records.workload import Plan
     from layerbench.units import parse_percent
-    from layerbench.workload import Plan
 
     if whole is not None:
         granularity = "whole" if _options.truth("--w", whole) else "layers"

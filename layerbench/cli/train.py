@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
-from layerbench.defaults import MOST_PIXELS
 from layerbench.errors import UsageError
+from layerbench.records.defaults import MOST_PIXELS
 
 NAME = "train"
 
@@ -173,8 +173,8 @@ def command(
 
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import beside_report
-    from layerbench.training.phases import recipe_for
-    from layerbench.training.run import Where, run_training
+    from layerbench.training.classification.recipes import recipe_for
+    from layerbench.training.classification.run import Where, run_training
 
     recipe = recipe_for(
         model,
@@ -214,7 +214,7 @@ def command(
 @contextmanager
 def told() -> Iterator[None]:
     """Let what is logged appear on standard output too; only the first process logs."""
-    from layerbench.training.outputs import PlainFormatter, log
+    from layerbench.training.run_folder import PlainFormatter, log
 
     # Made while a bar may be shown: the bar then makes room for each line.
     handler = logging.StreamHandler(sys.stdout)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
-from layerbench.defaults import TRAINING_ITERATIONS, TRAINING_WARMUP
+from layerbench.records.defaults import TRAINING_ITERATIONS, TRAINING_WARMUP
 
 NAME = "train-profile"
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 
-from layerbench.datasets._registry import chosen, found
 from layerbench.datasets.source import Asked, Images, Source, Splits
+from layerbench.registry import chosen, found
 
 __all__ = ["Asked", "Images", "Source", "Splits", "get", "names"]
 

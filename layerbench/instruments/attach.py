@@ -20,7 +20,7 @@ from layerbench.instruments.overlay import STATE, Overlay
 from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.stack import deeper_stack
 from layerbench.instruments.tensor_state import TensorState
-from layerbench.modules import (
+from layerbench.introspection.modules import (
     buffers,
     modules,
     named_modules,
@@ -28,7 +28,7 @@ from layerbench.modules import (
     submodules_first,
     write_mode,
 )
-from layerbench.tensors import is_plain
+from layerbench.introspection.tensors import is_plain
 
 Forward = Callable[..., Any]
 # A module, the name of one of its attributes, and what that is for a while.

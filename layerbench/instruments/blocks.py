@@ -16,9 +16,15 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from layerbench.instruments.calls import NOWHERE, CallTree
-from layerbench.instruments.structure import Seen
-from layerbench.modules import children, join, modules, named_children, submodules_first
-from layerbench.tree import ancestors, parent
+from layerbench.instruments.modules import Seen
+from layerbench.introspection.modules import (
+    children,
+    join,
+    modules,
+    named_children,
+    submodules_first,
+)
+from layerbench.records.tree import ancestors, parent
 
 # AlexNet's five convolutions are a network, a detector's tower of four is one part of it.
 OPEN_FROM_LAYERS = 5

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-from layerbench.clocks import Clock
+from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.attach import attributes_replaced
-from layerbench.instruments.timing import Recording, place_to_time, replacement
+from layerbench.instruments.layer_timer import Recording, place_to_time, replacement
 
 CALLS = 500
 REPEATS = 9

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from layerbench.tree import ancestors, parent
+from layerbench.records.tree import ancestors, parent
 
 Number = TypeVar("Number", int, float)
 

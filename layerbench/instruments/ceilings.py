@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 import torch
 
-from layerbench.clocks import Clock
-from layerbench.devices import Device
+from layerbench.environment.devices import Device
+from layerbench.environment.devices.clocks import Clock
 from layerbench.records import Ceilings
-from layerbench.workload import DType
+from layerbench.records.workload import DType
 
 # A call shorter than this is launched, and its threads are woken, for a good part of its time.
 LEAST_CALL_S = 0.01
@@ -56,7 +56,7 @@ def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
         dtype: number format of matrices and buffer.
 
     Raises:
-        RuntimeError: out of memory (`layerbench.guards.memory_explained` makes a line of it).
+        RuntimeError: out of memory (`layerbench.environment.run_context.memory_explained` makes a line of it).
     """
     with torch.inference_mode():
         side, product_s, products = _fastest_product(device, dtype)

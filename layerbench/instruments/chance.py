@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from layerbench.instruments.modules import CallObserver, ModuleFacts
 from layerbench.instruments.rows import notes_on_calls, observed_rows
-from layerbench.instruments.structure import CallObserver, ModuleFacts
+from layerbench.records.samples import RowFacts
 from layerbench.records.timing import VARIED
-from layerbench.samples import RowFacts
 
 MORE_FORWARDS = 4
 """At most so many are looked at after the first."""

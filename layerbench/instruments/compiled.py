@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from layerbench.instruments.control_flow import run_as_python
-from layerbench.modules import modules
+from layerbench.introspection.modules import modules
 
 COMPILED = "what is compiled by torch.compile runs as one, outside Python"
 LOOKED_THROUGH = "what is compiled by torch.compile ran as plain Python here, layer by layer"

@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from layerbench.instruments.formulas import HIGHER_ORDER, OWN
+from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.operators import operator_name, run_seen
-from layerbench.instruments.running import RunningModule
 
 Counted = Callable[[Sequence[Any], dict[str, Any], Any], int]
 """FLOPs from an operator's positional and keyword arguments and its output."""

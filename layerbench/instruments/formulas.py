@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import sdpa_backward_flop_count
 
-from layerbench.tensors import shape_of
+from layerbench.introspection.tensors import shape_of
 
 Formula = Callable[[Sequence[Any], Any], int]
 """FLOPs from an operator's positional arguments and its output."""

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from layerbench.modules import join
+from layerbench.introspection.modules import join
 
 Table = Literal["_parameters", "_buffers"]
 Size = Callable[[torch.Tensor], int]

@@ -30,7 +30,7 @@ from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 if TYPE_CHECKING:
-    from layerbench.instruments.storages import Allocation, Trace
+    from layerbench.instruments.storage_tracker import Allocation, Trace
 
 _ATEN = torch.ops.aten
 _ADD = _ATEN.add.Tensor
@@ -202,7 +202,7 @@ _OF_TRANSFORMS = "/torch/_functorch/"
 # What stands between an operator and a mode's own code: PyTorch keeps Dynamo off it.
 _OF_MODES = (
     "/layerbench/instruments/in_place.py",
-    "/layerbench/instruments/storages.py",
+    "/layerbench/instruments/storage_tracker.py",
     "/torch/utils/_python_dispatch.py",
     "/torch/_compile.py",
     "/torch/_dynamo/eval_frame.py",

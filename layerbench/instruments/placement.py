@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from layerbench.modules import named_buffers, named_parameters
-from layerbench.tensors import is_plain
+from layerbench.introspection.modules import named_buffers, named_parameters
+from layerbench.introspection.tensors import is_plain
 
 
 def can_move(module: nn.Module) -> bool:

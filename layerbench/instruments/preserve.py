@@ -15,15 +15,15 @@ from contextlib import contextmanager
 
 import torch
 
-from layerbench import devices
+from layerbench.environment import devices
 from layerbench.instruments.python_state import PythonState
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.stray_tensors import StrayTensors, is_without_memory
 from layerbench.instruments.tensor_state import TensorState
-from layerbench.modules import buffers, parameters
-from layerbench.nested import map_tensors, tensors_in
+from layerbench.introspection.modules import buffers, parameters
+from layerbench.introspection.nested import map_tensors, tensors_in
+from layerbench.records.workload import OWN_WEIGHTS, Workload
 from layerbench.units import bytes_
-from layerbench.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo import Built
 
 

@@ -51,7 +51,7 @@ from layerbench.instruments.kept import (
     KeptScripted,
     KeptSlot,
 )
-from layerbench.modules import children, own_buffers, own_parameters
+from layerbench.introspection.modules import children, own_buffers, own_parameters
 
 # What holds nothing that a forward could change.
 _ATOMS: frozenset[type] = frozenset(

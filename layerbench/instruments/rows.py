@@ -11,11 +11,11 @@ from torch import nn
 from layerbench import units
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calls import CallTree
-from layerbench.instruments.functions import FunctionFacts, FunctionForward
-from layerbench.instruments.structure import CallFacts, ModuleFacts, Seen
-from layerbench.modules import join
+from layerbench.instruments.function_timer import FunctionFacts, FunctionForward
+from layerbench.instruments.modules import CallFacts, ModuleFacts, Seen
+from layerbench.introspection.modules import join
+from layerbench.records.samples import RowFacts
 from layerbench.records.timing import CALLS_VARIED, ONLY_INSIDE
-from layerbench.samples import RowFacts
 
 # Of the names, or callers, of a module, a remark says so many.
 NAMED = 5

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import (
     _push_mode,
 )
 
-from layerbench.instruments.running import RunningModule
+from layerbench.instruments.module_tracker import RunningModule
 
 # Where a pool takes a task, whose first argument is the function to run.
 _TASKS = (

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from layerbench import samples
-from layerbench.clocks import Clock, ManualClock
+from layerbench.environment.devices.clocks import Clock, ManualClock
+from layerbench.records import samples
 
 TASKS = Path("/proc/self/task")
 
@@ -132,7 +132,7 @@ def _counted(waited: int, passed: int) -> int:
 
 
 def wait_arrays(kinds: dict[str, list[int | None]]) -> dict[str, samples.Samples]:
-    """The waits of each kind of forward, under the names of `layerbench.samples`.
+    """The waits of each kind of forward, under the names of `layerbench.records.samples`.
 
     Args:
         kinds: by kind, one for each forward; those that are not known make no array.

@@ -9,13 +9,13 @@ Known limitation: the bytes depend on matplotlib's version and fonts.
 
 from __future__ import annotations
 
-from layerbench.plots.barcharts import bars
+from layerbench.plots.bars import bars
 from layerbench.plots.canvas import ENDINGS, encoded
-from layerbench.plots.icicles import icicle
+from layerbench.plots.icicle import icicle
 from layerbench.plots.quantities import METRICS, Metric
-from layerbench.plots.roofs import roofline
+from layerbench.plots.roofline import roofline
 from layerbench.plots.timeline import memory
-from layerbench.plots.trainings import (
+from layerbench.plots.training import (
     accuracy,
     accuracy_against_flops,
     latency_against_batch,

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure, TrainingProfile
-from layerbench.workload import Workload
+from layerbench.records.workload import Workload
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

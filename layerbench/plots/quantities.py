@@ -16,7 +16,7 @@ from layerbench.records import (
     Structure,
     TrainingProfile,
 )
-from layerbench.tree import with_ancestors
+from layerbench.records.tree import with_ancestors
 
 Metric = Literal["time", "self", "flops", "parameters", "memory"]
 METRICS: tuple[Metric, ...] = get_args(Metric)

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerbench.bounds import Shape
+    from layerbench.records.bounds import Shape
     from layerbench.records.bundle import Bundle
     from layerbench.records.comparison import (
         CHANGES,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Method,
         Side,
     )
-    from layerbench.records.detection import (
+    from layerbench.records.detection_estimate import (
         BOTTLENECKS,
         Bottleneck,
         BottleneckKind,
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
         Usage,
         UsageSample,
     )
-    from layerbench.records.forecast import Seconds, TrainingForecast
     from layerbench.records.memory import (
         CATEGORIES,
         OUTSIDE_ROW,
@@ -65,16 +64,6 @@ if TYPE_CHECKING:
         Totals,
         Workspace,
     )
-    from layerbench.records.run import (
-        PRECISIONS,
-        EpochRow,
-        Outcome,
-        Precision,
-        RankTimes,
-        Recipe,
-        TrainingRun,
-        Unreadable,
-    )
     from layerbench.records.structure import Operator, Structure, StructureRow
     from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
     from layerbench.records.timing import (
@@ -88,7 +77,18 @@ if TYPE_CHECKING:
         Summary,
         Verdict,
     )
-    from layerbench.records.training import (
+    from layerbench.records.training_estimate import Seconds, TrainingForecast
+    from layerbench.records.training_run import (
+        PRECISIONS,
+        EpochRow,
+        Outcome,
+        Precision,
+        RankTimes,
+        Recipe,
+        TrainingRun,
+        Unreadable,
+    )
+    from layerbench.records.training_step import (
         STEP_PHASES,
         PhaseRow,
         StepPhase,
@@ -190,7 +190,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Method",
         "Side",
     ),
-    "detection": (
+    "detection_estimate": (
         "BOTTLENECKS",
         "Bottleneck",
         "BottleneckKind",
@@ -213,7 +213,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Usage",
         "UsageSample",
     ),
-    "forecast": (
+    "training_estimate": (
         "Seconds",
         "TrainingForecast",
     ),
@@ -236,7 +236,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Totals",
         "Workspace",
     ),
-    "run": (
+    "training_run": (
         "PRECISIONS",
         "EpochRow",
         "Outcome",
@@ -269,7 +269,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Summary",
         "Verdict",
     ),
-    "training": (
+    "training_step": (
         "STEP_PHASES",
         "PhaseRow",
         "StepPhase",

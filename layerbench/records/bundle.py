@@ -10,8 +10,8 @@ from layerbench.records.comparison import Comparison
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
-from layerbench.records.training import TrainingProfile
-from layerbench.workload import Frozen
+from layerbench.records.training_step import TrainingProfile
+from layerbench.records.workload import Frozen
 
 
 class Bundle(Frozen):

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from layerbench.bounds import (
+from layerbench.environment.watch import Environment
+from layerbench.records.bounds import (
     Amount,
     Count,
     Name,
@@ -20,9 +21,8 @@ from layerbench.bounds import (
     check_ordered,
     check_tree,
 )
-from layerbench.environment import Environment
 from layerbench.records.timing import Kind
-from layerbench.workload import Frozen, Plan, Workload
+from layerbench.records.workload import Frozen, Plan, Workload
 
 Change = Literal["FASTER", "SLOWER", "SAME", "UNCLEAR"]
 CHANGES: tuple[Change, ...] = ("SLOWER", "FASTER", "SAME", "UNCLEAR")

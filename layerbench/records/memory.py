@@ -12,7 +12,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from layerbench.bounds import (
+from layerbench.environment.watch import Environment
+from layerbench.records.bounds import (
     MOST_INTEGER,
     Count,
     Integer,
@@ -24,8 +25,7 @@ from layerbench.bounds import (
     check_ordered,
     check_tree,
 )
-from layerbench.environment import Environment
-from layerbench.workload import Frozen, Workload
+from layerbench.records.workload import Frozen, Workload
 
 Category = Literal[
     "parameters",

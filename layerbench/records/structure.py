@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from layerbench.bounds import Count, Name, Path, Positive, Shape, Text, check_tree
-from layerbench.workload import Frozen, Workload
+from layerbench.records.bounds import Count, Name, Path, Positive, Shape, Text, check_tree
+from layerbench.records.workload import Frozen, Workload
 
 
 class Operator(Frozen):

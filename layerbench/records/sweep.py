@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layerbench.bounds import Count, Figure, Name, Positive, Text
-from layerbench.environment import Environment
+from layerbench.environment.watch import Environment
+from layerbench.records.bounds import Count, Figure, Name, Positive, Text
 from layerbench.records.timing import Summary
-from layerbench.workload import Frozen, NumberFormats
+from layerbench.records.workload import Frozen, NumberFormats
 
 
 class SweepPoint(Frozen):

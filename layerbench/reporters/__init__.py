@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from layerbench.errors import UsageError
-from layerbench.workload import Frozen
+from layerbench.records.workload import Frozen
 
 
 class Reporter(Protocol):

@@ -34,8 +34,8 @@ from layerbench.records import (
     TrainingProfile,
     TrainingRun,
 )
-from layerbench.reporters import layout
-from layerbench.workload import Frozen, Workload
+from layerbench.records.workload import Frozen, Workload
+from layerbench.reporters import formatting
 
 NAME = "csv"
 SUFFIX = ".csv"
@@ -312,7 +312,7 @@ def _surroundings(record: Profile) -> Cells:
         **_what_ran(record.workload),
         "compile": record.workload.compile,
         "device": environment.device.name,
-        "threads": layout.threads(record),
+        "threads": formatting.threads(record),
         "torch": environment.software.packages.get("torch"),
         "commit": environment.software.commit,
         "dirty": environment.software.dirty,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import prod
 
 from layerbench.records import LayerRow, Profile
-from layerbench.tree import ancestors
+from layerbench.records.tree import ancestors
 
 # Between two calls Python was seen to take up to 40 µs in a module's own forward.
 PER_CALL_S = 100e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from layerbench.workload import Frozen
+from layerbench.records.workload import Frozen
 
 NAME = "json"
 SUFFIX = ".json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.records import Profile
-from layerbench.reporters import layout
-from layerbench.visible import shown
-from layerbench.workload import Frozen
+from layerbench.records.workload import Frozen
+from layerbench.reporters import formatting
+from layerbench.text import shown
 
 NAME = "latex"
 SUFFIX = ".tex"
@@ -25,7 +25,7 @@ def render(record: Frozen) -> str:
     record = shown(record)
     header = ["Block", "Path", "Input", "Parameters", "Mean (ms)", "Std (ms)", "Median (ms)"]
     rows = [_whole(record), *_blocks(record)]
-    table = layout.tabulated([*header, "Share"], rows, "lll" + "r" * 5, "latex_booktabs")
+    table = formatting.tabulated([*header, "Share"], rows, "lll" + "r" * 5, "latex_booktabs")
     return "\n".join([*_comments(record), table]) + "\n"
 
 
@@ -36,9 +36,9 @@ def _whole(record: Profile) -> list[str]:
         "",
         units.shape(record.workload.shape),
         units.count(record.parameters),
-        layout.ms(whole, "mean"),
-        layout.ms(whole, "std"),
-        layout.ms(whole, "median"),
+        formatting.ms(whole, "mean"),
+        formatting.ms(whole, "std"),
+        formatting.ms(whole, "median"),
         "",
     ]
 
@@ -48,14 +48,14 @@ def _blocks(record: Profile) -> list[list[str]]:
         [
             row.type,
             row.path,
-            layout.first_shape(row),
+            formatting.first_shape(row),
             "" if row.parameters is None else units.count(row.parameters),
-            layout.ms(row.inclusive, "mean"),
-            layout.ms(row.inclusive, "std"),
-            layout.ms(row.inclusive, "median"),
-            layout.share(row.inclusive.mean, record) if row.inclusive else "-",
+            formatting.ms(row.inclusive, "mean"),
+            formatting.ms(row.inclusive, "std"),
+            formatting.ms(row.inclusive, "median"),
+            formatting.share(row.inclusive.mean, record) if row.inclusive else "-",
         ]
-        for row in layout.blocks(record)
+        for row in formatting.blocks(record)
     ]
 
 
@@ -63,10 +63,10 @@ def _comments(record: Profile) -> list[str]:
     environment = record.environment
     packages = ", ".join(f"{k} {v}" for k, v in environment.software.packages.items())
     lines = [
-        f"{layout.model_name(record.workload)} on {record.workload.input}",
+        f"{formatting.model_name(record.workload)} on {record.workload.input}",
         f"{environment.device.name}, {packages}, layerbench {environment.software.layerbench}",
         f"{environment.started}: {environment.command}",
         *([busy] if (busy := environment.machine.too_busy) else []),
-        *layout.partial(record),
+        *formatting.partial(record),
     ]
     return [f"% {' '.join(line.split())}" for line in lines]

@@ -22,10 +22,10 @@ from layerbench.records import (
     TrainingProfile,
     TrainingRun,
 )
-from layerbench.reporters import changes, layout
+from layerbench.records.workload import Frozen
+from layerbench.reporters import comparison_rows, formatting
 from layerbench.reporters.documents import document
-from layerbench.visible import shown
-from layerbench.workload import Frozen
+from layerbench.text import shown
 
 NAME = "md"
 SUFFIX = ".md"
@@ -36,7 +36,7 @@ def render(record: Frozen) -> str:
 
     Text of the record can neither begin a table's next cell nor markup.
     """
-    return composed(shown(record, layout.markdown))
+    return composed(shown(record, formatting.markdown))
 
 
 @singledispatch
@@ -54,7 +54,7 @@ def _document(record: Frozen) -> str:
             align = table.align.replace(".", "r")
             parts += [
                 f"{table.title}:",
-                layout.markdown_table(table.header, table.rows, align).rstrip(),
+                formatting.markdown_table(table.header, table.rows, align).rstrip(),
             ]
     for title, lines in found.lists:
         if lines:
@@ -64,7 +64,7 @@ def _document(record: Frozen) -> str:
 
 def _training(record: TrainingProfile) -> str:
     phases = [
-        [phase.name, layout.ms(phase.time, "mean"), layout.ms(phase.time, "median"),
+        [phase.name, formatting.ms(phase.time, "mean"), formatting.ms(phase.time, "median"),
          phase.time.verdict]
         for phase in record.phases
     ]  # fmt: skip
@@ -73,37 +73,37 @@ def _training(record: TrainingProfile) -> str:
             "" if row.position is None else str(row.position),
             row.type,
             f"`{row.path}`",
-            layout.ms(row.forward, "median"),
-            layout.ms(row.backward, "median"),
+            formatting.ms(row.forward, "median"),
+            formatting.ms(row.backward, "median"),
         ]
-        for row in layout.block_rows(record.rows)
+        for row in formatting.block_rows(record.rows)
     ]
     names = ["#", "Block", "Path", "Forward ms", "Backward ms"]
     workload = record.workload
     parts = [
-        f"### {layout.model_name(workload)} on {workload.input}: a training step with "
+        f"### {formatting.model_name(workload)} on {workload.input}: a training step with "
         f"{record.optimizer}, {record.environment.device.name}",
         *_void(record),
-        f"Median of the step: {layout.ms(record.step, 'median')} ms, {record.step.verdict}.",
-        layout.markdown_table(["Phase", "Mean ms", "Median ms", "Verdict"], phases, "lrrl"),
-        *([layout.markdown_table(names, blocks, "rllrr")] if blocks else []),
+        f"Median of the step: {formatting.ms(record.step, 'median')} ms, {record.step.verdict}.",
+        formatting.markdown_table(["Phase", "Mean ms", "Median ms", "Verdict"], phases, "lrrl"),
+        *([formatting.markdown_table(names, blocks, "rllrr")] if blocks else []),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _comparison(record: Comparison) -> str:
-    rows = [record.whole, *changes.changed(record)]
-    unchanged = [row for row in changes.blocks(record) if row not in rows]
+    rows = [record.whole, *comparison_rows.changed(record)]
+    unchanged = [row for row in comparison_rows.blocks(record) if row not in rows]
     parts = [
-        f"### {changes.title(record)}",
+        f"### {comparison_rows.title(record)}",
         *([f"**{record.void}**"] if record.void else []),
-        changes.verdict_sentence(record),
-        *([advice] if (advice := changes.advice(record)) else []),
-        *([f"Rows: {changes.counts(record.rows)}."] if record.rows else []),
+        comparison_rows.verdict_sentence(record),
+        *([advice] if (advice := comparison_rows.advice(record)) else []),
+        *([f"Rows: {comparison_rows.counts(record.rows)}."] if record.rows else []),
         _compared("What changed", rows) if len(rows) > 1 else _compared("Whole", rows),
         *([_compared("Other blocks", unchanged)] if unchanged else []),
         *_only_on_one_side(record),
-        f"Method: {changes.method(record)}.",
+        f"Method: {comparison_rows.method(record)}.",
         *_what_differs(record),
         *(f"> {note}" for note in record.notes),
     ]
@@ -116,21 +116,21 @@ def _compared(name: str, rows: Sequence[ComparedRow]) -> str:
             row.verdict,
             f"`{row.path}`" if row.path else "whole model",
             row.type,
-            *changes.milliseconds(row),
-            changes.ratio(row),
-            changes.interval(row),
+            *comparison_rows.milliseconds(row),
+            comparison_rows.ratio(row),
+            comparison_rows.interval(row),
             row.note,
         ]
         for row in rows
     ]
     header = ["Verdict", name, "Type", "Baseline ms", "Contender ms", "Change", "95 % interval"]
-    return layout.markdown_table([*header, "Note"], cells, "lllrrrrl")
+    return formatting.markdown_table([*header, "Note"], cells, "lllrrrrl")
 
 
 def _only_on_one_side(record: Comparison) -> list[str]:
     sides = (("contender", record.added), ("baseline", record.missing))
     return [
-        f"Only in the {name}: " + ", ".join(changes.named(paths, "`"))
+        f"Only in the {name}: " + ", ".join(comparison_rows.named(paths, "`"))
         for name, paths in sides
         if paths
     ]
@@ -140,7 +140,7 @@ def _what_differs(record: Comparison) -> list[str]:
     cells = [[d.where, d.what, d.baseline, d.contender] for d in record.differences]
     if not cells:
         return []
-    return [layout.markdown_table(["What differs", "", "Baseline", "Contender"], cells, "llll")]
+    return [formatting.markdown_table(["What differs", "", "Baseline", "Contender"], cells, "llll")]
 
 
 def _structure(record: Structure) -> str:
@@ -150,19 +150,19 @@ def _structure(record: Structure) -> str:
             "" if row.position is None else str(row.position),
             row.type,
             f"`{row.path}`",
-            layout.shape_list(row.input_shapes),
-            layout.shape_list(row.output_shapes),
+            formatting.shape_list(row.input_shapes),
+            formatting.shape_list(row.output_shapes),
             units.count(row.parameters),
             "-" if row.flops is None else units.flops(row.flops),
         ]
-        for row in layout.block_rows(record.rows)
+        for row in formatting.block_rows(record.rows)
     ]
     header = ["#", "Block", "Path", "Input shape", "Output shape", "Parameters", "FLOPs"]
     parts = [
-        f"### {layout.model_name(workload)} on {workload.input}: structure",
+        f"### {formatting.model_name(workload)} on {workload.input}: structure",
         f"{units.count(record.parameters)} parameters, {units.flops(record.flops)} "
         f"({units.macs(record.macs)})",
-        *([layout.markdown_table(header, rows, "rllllrr")] if rows else []),
+        *([formatting.markdown_table(header, rows, "rllllrr")] if rows else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -170,7 +170,7 @@ def _structure(record: Structure) -> str:
 def _memory(record: MemoryReport) -> str:
     workload = record.workload
     parts = [
-        f"### {layout.model_name(workload)} on {workload.input}: memory, measured",
+        f"### {formatting.model_name(workload)} on {workload.input}: memory, measured",
         f"Tensors before the run: {units.mebibytes(record.total.block_bytes)} in 512-byte blocks; "
         f"peak of all tensors: {units.mebibytes(record.peak.bytes)}, in `{record.peak.owner}`.",
         *_memory_blocks(record.rows),
@@ -182,7 +182,7 @@ def _estimate(record: MemoryEstimate) -> str:
     workload = record.workload
     low, high = record.peak_interval.low, record.peak_interval.high
     parts = [
-        f"### {layout.model_name(workload)} on {workload.input}: memory predicted for "
+        f"### {formatting.model_name(workload)} on {workload.input}: memory predicted for "
         f"{record.device}",
         f"Allocated at the peak {units.mebibytes(record.peak_bytes)} "
         f"[{units.mebibytes(low, unit=False)}, {units.mebibytes(high, unit=False)}], reserved "
@@ -203,20 +203,20 @@ def _memory_blocks(rows: Sequence[MemoryRow]) -> list[str]:
                 for value in (row.allocated, row.kept, row.live_peak)
             ),
         ]
-        for row in layout.block_rows(rows)
+        for row in formatting.block_rows(rows)
     ]
     header = ["#", "Block", "Path", "Allocated MiB", "Kept MiB", "Live peak MiB"]
-    return [layout.markdown_table(header, cells, "rllrrr")] if cells else []
+    return [formatting.markdown_table(header, cells, "rllrrr")] if cells else []
 
 
 def _profile(record: Profile) -> str:
     workload = record.workload
     parts = [
-        f"### {layout.model_name(workload)} on {workload.input}, {layout.place(record)}",
+        f"### {formatting.model_name(workload)} on {workload.input}, {formatting.place(record)}",
         *_void(record),
-        *[f"**{said}**" for said in layout.partial(record)],
+        *[f"**{said}**" for said in formatting.partial(record)],
         _whole(record),
-        *([_blocks(record)] if layout.blocks(record) else []),
+        *([_blocks(record)] if formatting.blocks(record) else []),
         _origin(record),
     ]
     return "\n\n".join(parts) + "\n"
@@ -231,14 +231,14 @@ def _void(record: Profile | TrainingProfile) -> list[str]:
 def _whole(record: Profile) -> str:
     whole = record.whole
     cells = {
-        "Mean": layout.time(whole, "mean"),
-        "Std": layout.time(whole, "std"),
-        "FPS": layout.fps(record),
-        "Median": layout.time(whole, "median"),
-        "95 % interval": layout.interval(whole),
+        "Mean": formatting.time(whole, "mean"),
+        "Std": formatting.time(whole, "std"),
+        "FPS": formatting.fps(record),
+        "Median": formatting.time(whole, "median"),
+        "95 % interval": formatting.interval(whole),
         "Parameters": units.count(record.parameters),
     }
-    table = layout.markdown_table(
+    table = formatting.markdown_table(
         [*cells, "Verdict"], [[*cells.values(), whole.verdict]], "r" * len(cells) + "l"
     )
     missed = f"\n\nThe whole is {whole.verdict}: {'; '.join(whole.missed)}." if whole.missed else ""
@@ -246,14 +246,16 @@ def _whole(record: Profile) -> str:
 
 
 def _blocks(record: Profile) -> str:
-    host = layout.has_host_times(record)
-    rows = [_block(row, record, host) for row in layout.blocks(record)]
-    between = layout.between_blocks_s(record)
-    mean = units.milliseconds(between, layout.base_half_width(record))
+    host = formatting.has_host_times(record)
+    rows = [_block(row, record, host) for row in formatting.blocks(record)]
+    between = formatting.between_blocks_s(record)
+    mean = units.milliseconds(between, formatting.base_half_width(record))
     rest = [mean, "", "", *([""] if host else [])]
-    rows.append(["", "between the blocks", "", "", "", *rest, layout.share(between, record), ""])
+    rows.append(
+        ["", "between the blocks", "", "", "", *rest, formatting.share(between, record), ""]
+    )
     header = ["#", "Block", "Path", "Input shape", "Calls", "Mean ms", "Std ms", "Median ms"]
-    return layout.markdown_table(
+    return formatting.markdown_table(
         [*header, *(["Host ms"] if host else []), "Share", "Verdict"],
         rows,
         "rlllrrrr" + ("r" if host else "") + "rl",
@@ -266,14 +268,14 @@ def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
         "" if row.position is None else str(row.position),
         row.type,
         f"`{row.path}`",
-        layout.first_shape(row),
+        formatting.first_shape(row),
         str(row.calls),
-        layout.ms(times, "mean"),
-        layout.ms(times, "std"),
-        layout.ms(times, "median"),
-        *([layout.ms(row.host_inclusive, "mean")] if host else []),
-        layout.share(times.mean, record) if times else "-",
-        times.verdict if times else layout.why_untimed(row),
+        formatting.ms(times, "mean"),
+        formatting.ms(times, "std"),
+        formatting.ms(times, "median"),
+        *([formatting.ms(row.host_inclusive, "mean")] if host else []),
+        formatting.share(times.mean, record) if times else "-",
+        times.verdict if times else formatting.why_untimed(row),
     ]
 
 

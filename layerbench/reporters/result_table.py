@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.records import MemoryReport, Profile, Structure
-from layerbench.reporters import layout
+from layerbench.records.workload import Frozen, Workload
+from layerbench.reporters import formatting
 from layerbench.reporters.csv import written
-from layerbench.visible import shown
-from layerbench.workload import Frozen, Workload
+from layerbench.text import shown
 
 SORTS = ("device", "model", "input", "mean", "median", "parameters")
 
@@ -90,13 +90,13 @@ def render_table(
 
 def _made(columns: Mapping[str, str], rows: Sequence[Sequence[str]], format: str) -> str:
     if format == "md":
-        rows = [[layout.markdown(cell) for cell in row] for row in rows]
-        return layout.markdown_table(list(columns), rows, "".join(columns.values()))
+        rows = [[formatting.markdown(cell) for cell in row] for row in rows]
+        return formatting.markdown_table(list(columns), rows, "".join(columns.values()))
     if format == "csv":
         return written([list(columns), *rows]).removesuffix("\n")
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}: choose from {', '.join([*FORMATS, 'csv'])}")
-    return layout.tabulated(list(columns), rows, "".join(columns.values()), FORMATS[format])
+    return formatting.tabulated(list(columns), rows, "".join(columns.values()), FORMATS[format])
 
 
 _MARKS = {"stable": "", "noisy": " ~", "drifting": " >"}
@@ -105,16 +105,20 @@ _MARKS = {"stable": "", "noisy": " ~", "drifting": " >"}
 def _side_by_side(profiles: Sequence[Profile]) -> tuple[dict[str, str], list[list[str]]]:
     """Columns, by device and threads, and rows in the order of the profiles."""
     places = {
-        layout.place(record): (
+        formatting.place(record): (
             _natural(record.environment.device.name),
-            layout.threads(record) or 0,
+            formatting.threads(record) or 0,
         )
         for record in profiles
     }
     works: dict[tuple[str, str, str], dict[str, Profile]] = {}
     for record in profiles:
-        place = layout.place(record)
-        work = (layout.model_name(record.workload), _input(record), units.count(record.parameters))
+        place = formatting.place(record)
+        work = (
+            formatting.model_name(record.workload),
+            _input(record),
+            units.count(record.parameters),
+        )
         there = works.setdefault(work, {})
         if place not in there or there[place].environment.started < record.environment.started:
             there[place] = record
@@ -131,7 +135,7 @@ def _median(record: Profile | None) -> str:
     """With a mark where the figure is not stable."""
     if record is None:
         return "-"
-    return layout.ms(record.whole, "median") + _MARKS[record.whole.verdict]
+    return formatting.ms(record.whole, "median") + _MARKS[record.whole.verdict]
 
 
 class _Companions:
@@ -220,17 +224,17 @@ def _arguments(opening: re.Match[str]) -> tuple[list[str], str, bool]:
 
 def _row(record: Profile) -> list[str]:
     whole = record.whole
-    threads = layout.threads(record)
+    threads = formatting.threads(record)
     return [
-        layout.model_name(record.workload),
+        formatting.model_name(record.workload),
         _input(record),
         record.environment.device.name,
         "-" if threads is None else str(threads),
-        layout.ms(whole, "mean"),
-        layout.ms(whole, "std"),
-        layout.fps(record),
-        layout.ms(whole, "median"),
-        f"[{layout.ms(whole, 'ci_low')}, {layout.ms(whole, 'ci_high')}]",
+        formatting.ms(whole, "mean"),
+        formatting.ms(whole, "std"),
+        formatting.fps(record),
+        formatting.ms(whole, "median"),
+        f"[{formatting.ms(whole, 'ci_low')}, {formatting.ms(whole, 'ci_high')}]",
         units.count(record.parameters),
         whole.verdict,
     ]
@@ -247,14 +251,14 @@ def _order(record: Profile, sort: str) -> tuple[object, ...]:
     workload = record.workload
     keys: dict[str, object] = {
         "device": _natural(record.environment.device.name),
-        "model": _natural(layout.model_name(workload)),
+        "model": _natural(formatting.model_name(workload)),
         "input": (_natural(workload.input), workload.shape),
         "mean": record.whole.mean,
         "median": record.whole.median,
         "parameters": record.parameters,
     }
     first = keys[sort]
-    threads = layout.threads(record) or 0
+    threads = formatting.threads(record) or 0
     # The date last, so that records that are otherwise alike keep one order.
     return (
         first,

@@ -6,9 +6,9 @@ import json
 
 from layerbench.errors import UsageError
 from layerbench.records import Profile
-from layerbench.reporters import layout
+from layerbench.records.workload import Frozen
+from layerbench.reporters import formatting
 from layerbench.reporters.spans import Span, label, spans
-from layerbench.workload import Frozen
 
 NAME = "speedscope"
 SUFFIX = ".speedscope.json"
@@ -27,7 +27,7 @@ def render(record: Frozen) -> str:
     if not isinstance(record, Profile):
         raise UsageError("only a profile can be drawn as a flame graph")
     drawn = spans(record)
-    title = f"{layout.model_name(record.workload)} on {record.workload.input}"
+    title = f"{formatting.model_name(record.workload)} on {record.workload.input}"
     content = {
         "$schema": _SCHEMA,
         "exporter": f"layerbench {record.environment.software.layerbench}",

@@ -10,9 +10,9 @@ import json
 
 from layerbench.errors import UsageError
 from layerbench.records import Profile
-from layerbench.reporters import layout
+from layerbench.records.workload import Frozen
+from layerbench.reporters import formatting
 from layerbench.reporters.spans import Span, label, spans
-from layerbench.workload import Frozen
 
 NAME = "trace"
 SUFFIX = ".trace.json"
@@ -38,7 +38,7 @@ def render(record: Frozen) -> str:
 
 
 def _names(record: Profile) -> list[dict[str, object]]:
-    title = f"{layout.model_name(record.workload)} on {record.workload.input}"
+    title = f"{formatting.model_name(record.workload)} on {record.workload.input}"
     named = {"process_name": title, "thread_name": record.environment.device.name}
     return [
         {"name": key, "ph": "M", "pid": _PROCESS, "tid": _THREAD, "args": {"name": value}}
@@ -59,10 +59,10 @@ def _event(span: Span) -> dict[str, object]:
         "args": {
             "path": row.path,
             "calls": row.calls,
-            "input": layout.shapes(row),
+            "input": formatting.shapes(row),
             "parameters": row.parameters,
-            "median ms": layout.ms(row.inclusive, "median"),
-            "self ms": layout.ms(row.self_, "mean"),
+            "median ms": formatting.ms(row.inclusive, "median"),
+            "self ms": formatting.ms(row.self_, "mean"),
             "verdict": row.inclusive.verdict if row.inclusive else None,
         },
     }

@@ -20,11 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tabulate import tabulate
 
 from layerbench import units
-from layerbench.bounds import Amount
 from layerbench.errors import DataError, ServiceError, UsageError
-from layerbench.progress import Progress
-from layerbench.service.settings import KEY_VARIABLE
-from layerbench.visible import one_line
+from layerbench.profilers.progress import Progress
+from layerbench.records.bounds import Amount
+from layerbench.service.web.settings import KEY_VARIABLE
+from layerbench.text import one_line
 
 ROUTES = ("estimate-resource", "estimate-training-time", "estimate-inference-time")
 ROUTE = "route"

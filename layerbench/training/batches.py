@@ -14,8 +14,8 @@ import torch
 from PIL import EpsImagePlugin, Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from layerbench.defaults import MOST_PIXELS
 from layerbench.errors import DataError, LayerbenchError
+from layerbench.records.defaults import MOST_PIXELS
 from layerbench.training.seeds import mixed
 
 Thing = TypeVar("Thing")

@@ -11,11 +11,11 @@ import torch
 from pydantic import ConfigDict, ValidationError
 
 from layerbench import store
-from layerbench.bounds import Count, Figure, Positive
 from layerbench.errors import OutputError, RecordError, UsageError
 from layerbench.records import EpochRow, Recipe
-from layerbench.visible import one_line
-from layerbench.workload import Frozen
+from layerbench.records.bounds import Count, Figure, Positive
+from layerbench.records.workload import Frozen
+from layerbench.text import one_line
 
 VERSION = 1
 MARK = "layerbench checkpoint"

@@ -11,10 +11,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from layerbench.analysis.student_t import quantile
 from layerbench.errors import UsageError
 from layerbench.records import STEP_PHASES, Seconds, Summary
-from layerbench.student import quantile
-from layerbench.training import figures
+from layerbench.training import step_statistics
 
 Thing = TypeVar("Thing")
 
@@ -82,10 +82,10 @@ class Figured:
         """Without the warm-up, and without the waits of an epoch's first batch."""
         steps, waits = _without_first_waits(measured)
         counted = steps[warmup:]
-        step = figures.step_summary(counted)
+        step = step_statistics.step_summary(counted)
         if step is None:
             raise UsageError("no step was measured: take at least 1 besides the warm-up")
-        excess = sum(sum(one) * figures.NANOSECOND - step.mean for one in steps[:warmup])
+        excess = sum(sum(one) * step_statistics.NANOSECOND - step.mean for one in steps[:warmup])
         return cls(
             steps=counted,
             step=step,
@@ -105,7 +105,7 @@ def _without_first_waits(measured: Measured) -> tuple[list[tuple[int, ...]], flo
         wait = max(0, steps[first][DATA] - usual)
         steps[first] = (*steps[first][:DATA], steps[first][DATA] - wait, *steps[first][DATA + 1 :])
         taken += wait
-    return steps, taken * figures.NANOSECOND
+    return steps, taken * step_statistics.NANOSECOND
 
 
 def extrapolated(
@@ -124,7 +124,7 @@ def extrapolated(
         validation_s: of an epoch.
         epochs: of the training.
     """
-    times = np.array([sum(step) for step in figured.steps]) * figures.NANOSECOND
+    times = np.array([sum(step) for step in figured.steps]) * step_statistics.NANOSECOND
     mean = float(times.mean()) + figured.between_s
     epoch = figured.start_s + steps * mean + validation_s
     total = figured.once_s + epochs * epoch

@@ -15,8 +15,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, get_args
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
-from layerbench.workload import OWN_WEIGHTS, DType, Workload, named_format
+from layerbench.records.workload import OWN_WEIGHTS, DType, Workload, named_format
 from layerbench.zoo import inputs
+from layerbench.zoo.callable import own_input
 from layerbench.zoo.family import (
     Built,
     Family,
@@ -25,8 +26,7 @@ from layerbench.zoo.family import (
     seeded_on_cpu,
     weights_left_out,
 )
-from layerbench.zoo.handed import describe, not_a_module, with_inputs
-from layerbench.zoo.user import own_input
+from layerbench.zoo.module import describe, not_a_module, with_inputs
 
 if TYPE_CHECKING:
     import torch

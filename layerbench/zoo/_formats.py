@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerbench.modules import apply_to_tensors, buffers, parameters, set_mode
-from layerbench.nested import map_tensors, tensors_in
-from layerbench.tensors import elements_of
-from layerbench.workload import JOINED, Workload, named_format
+from layerbench.introspection.modules import apply_to_tensors, buffers, parameters, set_mode
+from layerbench.introspection.nested import map_tensors, tensors_in
+from layerbench.introspection.tensors import elements_of
+from layerbench.records.workload import JOINED, Workload, named_format
 from layerbench.zoo.family import Built
 from layerbench.zoo.inputs import OWN
 

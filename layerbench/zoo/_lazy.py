@@ -9,8 +9,8 @@ import torch
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from layerbench.errors import ModelRunError
-from layerbench.modules import buffers, parameters
-from layerbench.nested import map_tensors
+from layerbench.introspection.modules import buffers, parameters
+from layerbench.introspection.nested import map_tensors
 from layerbench.zoo.family import Built, one_line
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 
 from layerbench.errors import ModelRunError, UsageError, said_by
-from layerbench.nested import tensors_in
-from layerbench.workload import Workload
+from layerbench.introspection.nested import tensors_in
+from layerbench.records.workload import Workload
 from layerbench.zoo.inputs import InputSpec
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def first_shape(value: object) -> tuple[int, ...] | None:
     """
     import torch
 
-    from layerbench.tensors import shape_of
+    from layerbench.introspection.tensors import shape_of
 
     if isinstance(value, torch.Tensor):
         return shape_of(value) or None
@@ -219,7 +219,7 @@ def checked_workload(**fields: object) -> Workload:
     """A workload, or one line that says which field cannot be meant.
 
     Raises:
-        UsageError: such as a dtype that is not one of `layerbench.workload.DType`.
+        UsageError: such as a dtype that is not one of `layerbench.records.workload.DType`.
     """
     try:
         return Workload.model_validate(fields)

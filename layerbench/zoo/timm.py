@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
-from layerbench.workload import Workload
+from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import Built, loads_weights, one_line, random_input, size_refused
 from layerbench.zoo.inputs import InputSpec
@@ -80,7 +80,7 @@ class Timm:
 
     def build_shapes(self, workload: Workload) -> Built:
         """As `build`, with the tensors of weights and inputs on the meta device."""
-        from layerbench.zoo._shapes import no_memory
+        from layerbench.zoo._meta import no_memory
 
         with no_memory():
             return self.build(workload)

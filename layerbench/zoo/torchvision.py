@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
-from layerbench.workload import Workload
+from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import Built, loads_weights, one_line, random_input, size_refused
 from layerbench.zoo.inputs import InputSpec
@@ -85,7 +85,7 @@ class Torchvision:
 
     def build_shapes(self, workload: Workload) -> Built:
         """As `build`, with the tensors of weights and inputs on the meta device."""
-        from layerbench.zoo._shapes import no_memory
+        from layerbench.zoo._meta import no_memory
 
         with no_memory():
             return self.build(workload)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 
-from layerbench.datasets._registry import chosen, found
 from layerbench.datasets.boxed.source import (
     Asked,
     BoxedImages,
@@ -15,6 +14,7 @@ from layerbench.datasets.boxed.source import (
     BoxedSplits,
     Target,
 )
+from layerbench.registry import chosen, found
 
 __all__ = ["Asked", "BoxedImages", "BoxedSource", "BoxedSplits", "Target", "get", "names"]
 

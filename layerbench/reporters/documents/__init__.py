@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 
+from layerbench.records.workload import Frozen
 from layerbench.reporters.documents.shared import PHASE_NAMES, Document, Table
-from layerbench.workload import Frozen
 
 __all__ = ["PHASE_NAMES", "Document", "Table", "document"]
 

@@ -20,7 +20,8 @@ from layerbench.records import (
     Tuning,
     Usage,
 )
-from layerbench.reporters import layout
+from layerbench.records.workload import Frozen
+from layerbench.reporters import formatting
 from layerbench.reporters.documents.shared import (
     Document,
     Table,
@@ -28,7 +29,6 @@ from layerbench.reporters.documents.shared import (
     phase_table,
     surroundings,
 )
-from layerbench.workload import Frozen
 
 # Of each part and phase, so many operators are listed.
 OPERATORS = 5
@@ -60,7 +60,7 @@ def _(record: DetectionEstimates) -> Document:
     images = f"made up, {height}x{width} as handed over" if made_up else record.data
     alone = len(record.rows) == 1
     return Document(
-        title=f"Detection: what {layout.plural(record.epochs, 'epoch')} of "
+        title=f"Detection: what {formatting.plural(record.epochs, 'epoch')} of "
         f"{units.count(record.samples)} images will take",
         fields=[
             ("Training", f"batch {record.batch}, {record.precision}, SGD with momentum"),
@@ -143,10 +143,10 @@ def _parts(parts: Sequence[PartRow], step: Summary) -> list[list[str]]:
     return [
         [
             part.name,
-            layout.ms(part.forward, "mean"),
-            layout.ms(part.backward, "mean"),
+            formatting.ms(part.forward, "mean"),
+            formatting.ms(part.backward, "mean"),
             _of_step(part, step),
-            layout.ms(part.inference, "mean"),
+            formatting.ms(part.inference, "mean"),
         ]
         for part in parts
     ]
@@ -191,7 +191,7 @@ def _points(row: DetectorEstimate) -> Table:
         [
             _number(point.found.proposals),
             _number(point.found.detections),
-            layout.ms(point.latency, "median"),
+            formatting.ms(point.latency, "median"),
             "-" if row.fit is None else units.milliseconds(row.fit.latency_s(point.found)),
             point.latency.verdict,
         ]
@@ -279,14 +279,14 @@ def _data(record: DetectionRun) -> str:
 def _recipe(record: DetectionRun) -> str:
     recipe = record.recipe
     loading = (
-        f"{layout.plural(recipe.workers, 'process')} more for loading, prefetch factor "
+        f"{formatting.plural(recipe.workers, 'process')} more for loading, prefetch factor "
         f"{recipe.prefetch_factor}"
         if recipe.workers
         else "images are loaded in the training process"
     )
     parts = [
         f"batch {recipe.batch}",
-        layout.plural(recipe.epochs, "epoch"),
+        formatting.plural(recipe.epochs, "epoch"),
         f"SGD, learning rate {recipe.lr:g}, momentum {recipe.momentum:g}, weight decay "
         f"{recipe.weight_decay:g}",
         recipe.precision,
@@ -372,7 +372,7 @@ def _operators(record: DetectionRun) -> Table:
         *(["device ms"] if on_device else []),
     ]
     title = (
-        f"Operators by part ({layout.plural(record.profiled, 'step')} under torch.profiler; a "
+        f"Operators by part ({formatting.plural(record.profiled, 'step')} under torch.profiler; a "
         f"step's mean, without what an operator calls; the longest {OPERATORS} of each)"
     )
     return Table(title, header, rows, "lllr." + "." * on_device)
@@ -417,7 +417,7 @@ def _tuning(tuning: Tuning | None) -> Table:
         [
             str(point.workers),
             str(point.prefetch_factor) if point.workers else "-",
-            layout.ms(point.step, "median"),
+            formatting.ms(point.step, "median"),
             units.per_second(point.images_per_s),
             units.percent(point.waiting, digits=1),
             "take this" if (point.workers, point.prefetch_factor) == chosen else "",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from layerbench import units
-from layerbench.environment import Environment
+from layerbench.environment.watch import Environment
 from layerbench.records import PhaseRow, Seconds, Summary
-from layerbench.reporters import layout
+from layerbench.reporters import formatting
 
 PHASE_NAMES = {
     "data": "wait for data",
@@ -67,14 +67,14 @@ def phase_table(title: str, phases: Sequence[PhaseRow], step: Summary | None) ->
     rows = [
         [
             PHASE_NAMES[phase.name],
-            *(layout.ms(phase.time, name) for name in _FIGURES),
+            *(formatting.ms(phase.time, name) for name in _FIGURES),
             share(phase.time, step),
             phase.time.verdict,
         ]
         for phase in phases
     ]
     rows.append(
-        ["the step", *(layout.ms(step, name) for name in _FIGURES), "100.0 %", step.verdict]
+        ["the step", *(formatting.ms(step, name) for name in _FIGURES), "100.0 %", step.verdict]
     )
     header = ["Phase", "mean ms", "std", "median", "p5", "p95", "share", ""]
     return Table(title, header, rows, "l.....rl")
@@ -104,7 +104,10 @@ def surroundings(environment: Environment) -> list[tuple[str, str]]:
     place = environment.device.name
     versions = {"python": software.python, **software.packages, "layerbench": software.layerbench}
     return [
-        ("Device", place if threads is None else f"{place}, {layout.plural(threads, 'thread')}"),
+        (
+            "Device",
+            place if threads is None else f"{place}, {formatting.plural(threads, 'thread')}",
+        ),
         ("Software", ", ".join(f"{name} {version}" for name, version in versions.items())),
         ("Date", f"{environment.started} to {environment.finished}"),
         ("Command", environment.command),

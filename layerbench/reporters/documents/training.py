@@ -6,7 +6,8 @@ from functools import singledispatch
 
 from layerbench import units
 from layerbench.records import Recipe, StepPhase, Sweep, TrainingForecast, TrainingRun
-from layerbench.reporters import layout
+from layerbench.records.workload import Frozen
+from layerbench.reporters import formatting
 from layerbench.reporters.documents.shared import (
     PHASE_NAMES,
     Document,
@@ -18,7 +19,6 @@ from layerbench.reporters.documents.shared import (
     share,
     surroundings,
 )
-from layerbench.workload import Frozen
 
 
 @singledispatch
@@ -89,7 +89,7 @@ def _data(record: TrainingRun) -> str:
 def _recipe(recipe: Recipe) -> str:
     parts = [
         f"batch {recipe.batch}" + (f" in each of {recipe.ranks} processes" * (recipe.ranks > 1)),
-        f"{layout.plural(recipe.epochs, 'epoch')}",
+        f"{formatting.plural(recipe.epochs, 'epoch')}",
         f"AdamW, learning rate {recipe.lr:g} after {recipe.warmup_epochs:g} epochs of "
         f"warm-up, then falling to 0, weight decay {recipe.weight_decay:g}",
         recipe.precision,
@@ -176,8 +176,8 @@ def _ranks(record: TrainingRun) -> Table:
             str(times.rank),
             str(times.machine),
             times.device,
-            *(layout.ms(times.step, name) for name in ("mean", "median", "p95")),
-            layout.ms(times.all_reduce, "mean"),
+            *(formatting.ms(times.step, name) for name in ("mean", "median", "p95")),
+            formatting.ms(times.all_reduce, "mean"),
             share(times.all_reduce, times.step),
         ]
         for times in record.ranks
@@ -199,7 +199,7 @@ def _points(record: TrainingRun) -> Table:
     rows = [
         [
             str(point.batch),
-            layout.ms(point.latency, "median"),
+            formatting.ms(point.latency, "median"),
             units.milliseconds(point.per_image_s),
             point.latency.verdict,
             *memory_cells(point.allocated, point.reserved),
@@ -226,7 +226,7 @@ def _(record: Sweep) -> Document:
             point.model,
             f"{point.size[0]}x{point.size[1]}",
             str(point.batch),
-            layout.ms(point.latency, "median"),
+            formatting.ms(point.latency, "median"),
             units.milliseconds(point.per_image_s),
             units.per_second(1 / point.per_image_s) if point.per_image_s else "-",
             point.latency.verdict,
@@ -285,8 +285,8 @@ def _(record: TrainingForecast) -> Document:
     return Document(
         title=f"How long training {recipe.model} on {recipe.data} will take",
         fields=[
-            ("Total", f"{known(record.total)} for {layout.plural(recipe.epochs, 'epoch')}"),
-            ("An epoch", f"{known(record.epoch)} for {layout.plural(record.steps, 'step')}"),
+            ("Total", f"{known(record.total)} for {formatting.plural(recipe.epochs, 'epoch')}"),
+            ("An epoch", f"{known(record.epoch)} for {formatting.plural(record.steps, 'step')}"),
             (
                 "Once",
                 f"{units.seconds(record.once_s)}, part of the total: what the first steps take "

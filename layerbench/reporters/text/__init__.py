@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from layerbench.visible import shown
-from layerbench.workload import Frozen
+from layerbench.records.workload import Frozen
+from layerbench.text import shown
 
 NAME = "txt"
 SUFFIX = ".txt"
@@ -14,10 +14,10 @@ SUFFIX = ".txt"
 # The module here that has the report of a record, by the value of the record's field ``record``.
 # Loaded when it is needed: a comparison does not wait for all the others.
 _MODULES = {
-    "profile": "profile",
+    "profile": "timing",
     "structure": "structure",
     "memory": "memory",
-    "memory estimate": "estimate",
+    "memory estimate": "memory_estimate",
     "comparison": "comparison",
     "training profile": "training",
     "training run": "document",

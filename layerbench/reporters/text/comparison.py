@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerbench.records import ComparedRow, Comparison, Side
-from layerbench.reporters import changes, layout
-from layerbench.reporters.text import page
-from layerbench.reporters.text.page import Section
+from layerbench.reporters import comparison_rows, formatting
+from layerbench.reporters.text import layout as page
+from layerbench.reporters.text.layout import Section
 
 _HEADER = ["Verdict", "Baseline ms", "Contender ms", "Change", "95 % interval"]
 _ALIGN = "l...r"
@@ -22,8 +22,8 @@ def render(record: Comparison) -> str:
             _changed(record),
             _blocks(record),
             _tree(record),
-            page.listed("Only in the contender", changes.named(record.added)),
-            page.listed("Only in the baseline", changes.named(record.missing)),
+            page.listed("Only in the contender", comparison_rows.named(record.added)),
+            page.listed("Only in the baseline", comparison_rows.named(record.missing)),
             _differences(record),
             page.listed("Notes", record.notes),
         ]
@@ -31,21 +31,21 @@ def render(record: Comparison) -> str:
 
 
 def _outcome(record: Comparison) -> Section:
-    lines = page.titled(changes.title(record))
+    lines = page.titled(comparison_rows.title(record))
     if record.void:
         lines += page.wrap(record.void, page.WIDTH)
-    lines += page.wrap(changes.verdict_sentence(record), page.WIDTH)
-    if advice := changes.advice(record):
+    lines += page.wrap(comparison_rows.verdict_sentence(record), page.WIDTH)
+    if advice := comparison_rows.advice(record):
         lines += page.wrap(advice, page.WIDTH)
     if record.rows:
-        lines += [f"Rows: {changes.counts(record.rows)}"]
+        lines += [f"Rows: {comparison_rows.counts(record.rows)}"]
     return lines
 
 
 def _header(record: Comparison) -> Section:
     lines = page.field("Baseline", _side(record.baseline))
     lines += page.field("Contender", _side(record.contender))
-    return lines + page.field("Method", changes.method(record))
+    return lines + page.field("Method", comparison_rows.method(record))
 
 
 def _side(side: Side) -> str:
@@ -54,8 +54,8 @@ def _side(side: Side) -> str:
     parts = [
         side.name,
         environment.device.name,
-        *([layout.plural(threads, "thread")] if threads else []),
-        layout.plural(side.processes, "process"),
+        *([formatting.plural(threads, "thread")] if threads else []),
+        formatting.plural(side.processes, "process"),
         f"{side.plan.iterations} iterations",
         environment.started,
     ]
@@ -63,7 +63,7 @@ def _side(side: Side) -> str:
 
 
 def _changed(record: Comparison) -> Section:
-    rows = changes.changed(record)
+    rows = comparison_rows.changed(record)
     if not rows:
         return []
     cells = [[row.path, row.type, *_cells(row), row.note] for row in rows]
@@ -72,7 +72,7 @@ def _changed(record: Comparison) -> Section:
 
 
 def _blocks(record: Comparison) -> Section:
-    rows = changes.blocks(record)
+    rows = comparison_rows.blocks(record)
     if not rows:
         return []
     cells = [
@@ -96,8 +96,8 @@ def _branch(row: ComparedRow) -> str:
 
 
 def _cells(row: ComparedRow) -> Sequence[str]:
-    before, after = changes.milliseconds(row)
-    return [row.verdict, before, after, changes.ratio(row), changes.interval(row)]
+    before, after = comparison_rows.milliseconds(row)
+    return [row.verdict, before, after, comparison_rows.ratio(row), comparison_rows.interval(row)]
 
 
 def _differences(record: Comparison) -> Section:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from layerbench import units
 from layerbench.records import Category, MemoryReport, MemoryRow, TimelinePoint, Totals
-from layerbench.reporters import layout
-from layerbench.reporters.text import page
-from layerbench.reporters.text.page import Section
-from layerbench.workload import Workload
+from layerbench.records.workload import Workload
+from layerbench.reporters import formatting
+from layerbench.reporters.text import layout as page
+from layerbench.reporters.text.layout import Section
 
 _BAR = 24
 
@@ -38,14 +38,14 @@ def header(title: str, workload: Workload, model_type: str) -> Section:
     """The lines that say what the report is about."""
     return [
         *page.titled(title),
-        *page.field("Model", f"{workload.model} ({model_type}), {layout.weights(workload)}"),
+        *page.field("Model", f"{workload.model} ({model_type}), {formatting.weights(workload)}"),
         *page.field("Input", f"{workload.input} {units.shape(workload.shape)}"),
     ]
 
 
 def _header(record: MemoryReport) -> Section:
     workload = record.workload
-    title = f"{layout.model_name(workload)} on {workload.input}: memory"
+    title = f"{formatting.model_name(workload)} on {workload.input}: memory"
     return [
         *header(title, workload, record.model_type),
         *page.field("Run", run_name(record.training, record.optimizer) + ", measured"),
@@ -120,7 +120,7 @@ def categories(sums: Mapping[Category, int], whole: int) -> Section:
 
 def blocks(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint], training: bool) -> Section:
     """The block view, with a picture of the bytes alive while each ran."""
-    shown = layout.block_rows(rows)
+    shown = formatting.block_rows(rows)
     if not shown:
         return []
     top = max((point.live_max for point in timeline), default=0)
@@ -131,7 +131,7 @@ def blocks(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint], trainin
             "" if row.position is None else str(row.position),
             row.type,
             row.path,
-            layout.shape_list(row.output_shapes),
+            formatting.shape_list(row.output_shapes),
             *_figures(row.allocated, row.kept, row.live_peak, row.at_peak),
             page.bar((row.live_peak or base) - base, top - base, _BAR),
         ]
@@ -152,9 +152,9 @@ def tree(rows: Sequence[MemoryRow], training: bool) -> Section:
         [
             page.branch(row.type, row.path, row.depth),
             str(row.calls),
-            layout.shape_list(row.output_shapes),
+            formatting.shape_list(row.output_shapes),
             *_figures(row.allocated, row.kept, row.live_peak, row.self_at_peak),
-            layout.remarks(layout.not_called(row.calls, row.note), row.note),
+            formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
         ]
         for row in rows
     ]

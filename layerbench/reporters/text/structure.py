@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from layerbench import units
 from layerbench.records import Structure, StructureRow
-from layerbench.reporters import layout
-from layerbench.reporters.text import page
-from layerbench.reporters.text.page import Section
+from layerbench.reporters import formatting
+from layerbench.reporters.text import layout as page
+from layerbench.reporters.text.layout import Section
 
 CONVENTION = (
     "FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as 2 "
@@ -36,7 +36,7 @@ def _header(record: Structure) -> Section:
         "cpu": "in a real run on the CPU",
     }[record.how]
     return [
-        *page.titled(f"{layout.model_name(workload)} on {workload.input}: structure"),
+        *page.titled(f"{formatting.model_name(workload)} on {workload.input}: structure"),
         *page.field("Model", f"{workload.model} ({record.model_type})"),
         *page.field("Input", f"{workload.input} {units.shape(workload.shape)}"),
         *page.field("Mode", workload.mode),
@@ -59,7 +59,7 @@ def _totals(record: Structure) -> Section:
 
 
 def _blocks(record: Structure) -> Section:
-    rows = layout.block_rows(record.rows)
+    rows = formatting.block_rows(record.rows)
     if not rows:
         return []
     header = ["#", "block", "path", "input shape", "output shape", "parameters", "MFLOPs", "share"]
@@ -68,8 +68,8 @@ def _blocks(record: Structure) -> Section:
             "" if row.position is None else str(row.position),
             row.type,
             row.path,
-            layout.shape_list(row.input_shapes),
-            layout.shape_list(row.output_shapes),
+            formatting.shape_list(row.input_shapes),
+            formatting.shape_list(row.output_shapes),
             units.count(row.parameters),
             _mega(row.flops),
             _share(row.flops, record),
@@ -85,12 +85,12 @@ def _tree(record: Structure) -> Section:
         [
             page.branch(row.type, row.path, row.depth),
             str(row.calls),
-            layout.shape_list(row.input_shapes),
-            layout.shape_list(row.output_shapes),
+            formatting.shape_list(row.input_shapes),
+            formatting.shape_list(row.output_shapes),
             units.count(row.parameters),
             _mega(row.flops),
             "-" if row.output_bytes is None else units.bytes_(row.output_bytes),
-            layout.remarks(*_remarks(row)),
+            formatting.remarks(*_remarks(row)),
         ]
         for row in record.rows
     ]
@@ -98,7 +98,7 @@ def _tree(record: Structure) -> Section:
 
 
 def _remarks(row: StructureRow) -> list[str]:
-    remarks = [layout.not_called(row.calls, row.note)]
+    remarks = [formatting.not_called(row.calls, row.note)]
     if 0 < row.trainable < row.parameters:
         remarks.append(f"{units.count(row.trainable)} trainable")
     elif row.parameters and not row.trainable:
@@ -120,7 +120,7 @@ def _share(flops: int | None, record: Structure) -> str:
 
 def _uncounted(record: Structure) -> list[str]:
     return [
-        f"{operator.name}, {layout.plural(operator.calls, 'call')} in "
+        f"{operator.name}, {formatting.plural(operator.calls, 'call')} in "
         f"{', '.join(path or 'the model itself' for path in operator.paths)}"
         for operator in record.uncounted
     ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from layerbench import units
 from layerbench.records import Phase, PhaseRow, Summary, TrainingProfile, TrainingRow
-from layerbench.reporters import layout
+from layerbench.reporters import formatting
 from layerbench.reporters.documents import PHASE_NAMES
-from layerbench.reporters.text import page
-from layerbench.reporters.text.page import Section
+from layerbench.reporters.text import layout as page
+from layerbench.reporters.text.layout import Section
 
 
 def render(record: TrainingProfile) -> str:
@@ -33,7 +33,7 @@ def _header(record: TrainingProfile) -> Section:
     software = environment.software
     versions = {"python": software.python, **software.packages, "layerbench": software.layerbench}
     return [
-        *page.titled(f"{layout.model_name(workload)} on {workload.input}: a training step"),
+        *page.titled(f"{formatting.model_name(workload)} on {workload.input}: a training step"),
         *page.void(environment),
         *page.field(
             "Model",
@@ -42,7 +42,8 @@ def _header(record: TrainingProfile) -> Section:
         *page.field("Input", f"{workload.input} {units.shape(workload.shape)}"),
         *page.field("Optimizer", record.optimizer),
         *page.field(
-            "Device", device if threads is None else f"{device}, {layout.plural(threads, 'thread')}"
+            "Device",
+            device if threads is None else f"{device}, {formatting.plural(threads, 'thread')}",
         ),
         *page.field("Software", page.pairs(versions)),
         *page.field(
@@ -58,7 +59,7 @@ def _phases(record: TrainingProfile) -> Section:
     rate = record.workload.batch / step.mean if step.mean else 0.0
     cells = [_phase(phase, record) for phase in record.phases]
     cells.append(
-        ["the step", *(layout.ms(step, name) for name in _FIGURES), "100.0 %", step.verdict]
+        ["the step", *(formatting.ms(step, name) for name in _FIGURES), "100.0 %", step.verdict]
     )
     header = ["Phase", "mean ms", "std", "median", "p5", "p95", "share", ""]
     missed = page.wrapped(f"the step is {step.verdict}: {'; '.join(step.missed)}", "  ")
@@ -76,7 +77,7 @@ def _phase(phase: PhaseRow, record: TrainingProfile) -> list[str]:
     share = phase.time.mean / record.step.mean if record.step.mean else 0.0
     return [
         PHASE_NAMES[phase.name],
-        *(layout.ms(phase.time, name) for name in _FIGURES),
+        *(formatting.ms(phase.time, name) for name in _FIGURES),
         units.percent(share, digits=1),
         phase.time.verdict,
     ]
@@ -100,7 +101,7 @@ def _memory(record: TrainingProfile) -> Section:
 
 
 def _blocks(record: TrainingProfile) -> Section:
-    rows = layout.block_rows(record.rows)
+    rows = formatting.block_rows(record.rows)
     if not rows:
         return []
     cells = [
@@ -108,7 +109,7 @@ def _blocks(record: TrainingProfile) -> Section:
             "" if row.position is None else str(row.position),
             row.type,
             row.path,
-            layout.shape_list(row.input_shapes),
+            formatting.shape_list(row.input_shapes),
             *_times(row.forward, row.backward),
             _share(row, record),
         ]
@@ -127,7 +128,7 @@ def _tree(record: TrainingProfile) -> Section:
             *_times(row.forward_self, row.backward_self)[:2],
             _bytes(row.kept),
             *(_bytes(row.live.get(phase)) for phase in _LIVE),
-            layout.remarks(layout.not_called(row.calls, row.note), row.note),
+            formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
         ]
         for row in record.rows
     ]
@@ -151,7 +152,7 @@ def _times(forward: Summary | None, backward: Summary | None) -> list[str]:
         if forward and backward and forward.median
         else "-"
     )
-    return [layout.ms(forward, "median"), layout.ms(backward, "median"), ratio]
+    return [formatting.ms(forward, "median"), formatting.ms(backward, "median"), ratio]
 
 
 def _share(row: TrainingRow, record: TrainingProfile) -> str:

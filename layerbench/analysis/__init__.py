@@ -1,0 +1,1 @@
+"""Records in, records out: statistics, comparisons, roofline. Loads no torch."""

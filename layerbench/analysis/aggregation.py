@@ -1,0 +1,314 @@
+"""From samples to records: the runs of all processes in, one frozen `Profile` out. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
+from layerbench.environment import contention
+from layerbench.environment.contention import Waits
+from layerbench.environment.watch import Environment
+from layerbench.records import LayerRow, Profile, Reconciliation, StopReason, Summary, samples
+from layerbench.records.samples import Arrays, RowFacts, Run, Samples
+from layerbench.records.tree import Placed, placed
+from layerbench.records.workload import Plan, Workload
+
+NANOSECOND = 1e-9
+
+
+def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
+    """Make the record of one workload from the runs of its processes.
+
+    Args:
+        workload, plan: go into the record as they are.
+        runs: one for each process; their modules must be the same.
+    """
+    facts = runs[0].facts
+    arrays = [run.arrays for run in runs]
+    resampler = _resampler(arrays, samples.UNTOUCHED, workload.seed)
+    host = _pooled(arrays, samples.HOST + samples.UNTOUCHED)
+    medians = [float(np.median(run[samples.UNTOUCHED])) for run in arrays]
+    stop = _stop(runs)
+    partial = _partial(plan, runs) if stop == "interrupted" else ""
+    whole = believed(
+        _summary(_pooled(arrays, samples.UNTOUCHED), resampler), samples.waits_of(arrays)
+    )
+    return Profile(
+        workload=workload,
+        plan=plan,
+        environment=_environment(runs, partial),
+        model_type=facts.model_type,
+        parameters=facts.parameters,
+        whole=_not_stable(whole, "interrupted") if partial else whole,
+        whole_host=None if host is None else _summary(host, resampler),
+        process_medians=tuple(_seconds(median) for median in medians),
+        stop=stop,
+        layers=layer_rows(facts.modules, _functions_of(runs), arrays, workload.seed),
+        reconciliation=_reconciliation(runs, arrays, resampler),
+        absent=facts.absent,
+        notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
+    )
+
+
+def believed(summary: Summary, waits: Waits | None) -> Summary:
+    """The whole's summary, which is not stable where most rounds waited for a core."""
+    missed = contention.missed(waits)
+    if not missed:
+        return summary
+    return _not_stable(summary, missed)
+
+
+def _not_stable(summary: Summary, missed: str) -> Summary:
+    verdict = "noisy" if summary.verdict == "stable" else summary.verdict
+    return summary.model_copy(update={"verdict": verdict, "missed": (*summary.missed, missed)})
+
+
+def _partial(plan: Plan, runs: Sequence[Run]) -> str:
+    """What a reader of an interrupted measurement must know first."""
+    rounds = len(runs[-1].arrays[samples.UNTOUCHED])
+    where = f" in process {len(runs)} of {plan.processes}" if plan.processes > 1 else ""
+    after = f"Interrupted after {rounds} of {plan.iterations} iterations{where}"
+    return f"{after}: this record is partial."
+
+
+def _functions_of(runs: Sequence[Run]) -> Sequence[RowFacts]:
+    """The functions' rows; none where the processes saw different ones, as data may make them."""
+    names = {tuple(row.path for row in run.facts.functions) for run in runs}
+    return runs[0].facts.functions if len(names) == 1 else ()
+
+
+def layer_rows(
+    modules: Sequence[RowFacts],
+    functions: Sequence[RowFacts],
+    arrays: Sequence[Arrays],
+    seed: int = 0,
+) -> tuple[LayerRow, ...]:
+    """A row for every module and function, in tree order, children in order of execution.
+
+    Args:
+        modules, functions: what the columns of the arrays are.
+        arrays: the samples of each process, as in `layerbench.records.samples.Run`.
+        seed: of the resampling.
+    """
+    inclusive = _pooled(arrays, samples.INCLUSIVE)
+    own = _pooled(arrays, samples.SELF)
+    if inclusive is None or own is None:
+        return ()
+    times = _ModuleTimes.of(modules, inclusive, own, arrays, seed)
+    room = {row.path: own[:, index] for index, row in enumerate(modules)}
+    facts = [*modules, *functions]
+    rows = [
+        *(_module_row(index, row, times) for index, row in enumerate(modules)),
+        *_function_rows(functions, room, arrays, seed),
+    ]
+    return tuple(_numbered(rows[place.row], place) for place in placed(facts[: len(rows)]))
+
+
+def _numbered(row: LayerRow, place: Placed) -> LayerRow:
+    if place.position is None:
+        return row
+    return row.model_copy(update={"position": place.position, "turn": place.turn})
+
+
+def _resampler(arrays: Sequence[Arrays], name: str, seed: int) -> Resampler:
+    return Resampler([len(run[name]) for run in arrays], seed=seed)
+
+
+@dataclass(frozen=True)
+class _ModuleTimes:
+    """Summaries of all modules, by the index of those that ran."""
+
+    inclusive: Mapping[int, Summary]
+    own: Mapping[int, Summary]
+    host_inclusive: Mapping[int, Summary]
+    host_own: Mapping[int, Summary]
+
+    @classmethod
+    def of(
+        cls,
+        modules: Sequence[RowFacts],
+        inclusive: Samples,
+        own: Samples,
+        arrays: Sequence[Arrays],
+        seed: int,
+    ) -> _ModuleTimes:
+        resampler = _resampler(arrays, samples.INCLUSIVE, seed)
+        ran = [index for index, row in enumerate(modules) if row.calls]
+        whole = _summaries(inclusive, ran, resampler)
+        # A module that calls none has one time, and one summary.
+        calling = (inclusive != own).any(axis=0)
+        apart = _summaries(own, [index for index in ran if calling[index]], resampler)
+        hosts = (
+            _summaries(_pooled(arrays, samples.HOST + name), ran, resampler)
+            for name in (samples.INCLUSIVE, samples.SELF)
+        )
+        return cls(whole, {**whole, **apart}, *hosts)
+
+
+def _summaries(
+    nanoseconds: Samples | None, columns: Sequence[int], resampler: Resampler
+) -> dict[int, Summary]:
+    """Of an array of shape (rounds, columns), those columns; none where it was not measured."""
+    if nanoseconds is None or not columns:
+        return {}
+    seconds = nanoseconds.T[list(columns)].astype(np.float64) * NANOSECOND
+    return dict(zip(columns, summarize_rows(seconds, resampler), strict=True))
+
+
+def _pooled(arrays: Sequence[Arrays], name: str) -> Samples | None:
+    """One array over all processes, or ``None`` where it was not measured."""
+    if any(name not in run for run in arrays):
+        return None
+    return np.concatenate([run[name] for run in arrays])
+
+
+def _summary(nanoseconds: NDArray[np.generic] | None, resampler: Resampler) -> Summary:
+    assert nanoseconds is not None
+    return summarize(np.asarray(nanoseconds, dtype=np.float64) * NANOSECOND, resampler)
+
+
+def _module_row(index: int, facts: RowFacts, times: _ModuleTimes) -> LayerRow:
+    return _row(
+        facts,
+        inclusive=times.inclusive.get(index),
+        self_=times.own.get(index),
+        host_inclusive=times.host_inclusive.get(index),
+        host_self=times.host_own.get(index),
+    )
+
+
+def _row(facts: RowFacts, **times: Summary | float | None) -> LayerRow:
+    shared = facts.model_dump(exclude={"order", "module"})
+    return LayerRow.model_validate({**shared, **times})
+
+
+def _function_rows(
+    functions: Sequence[RowFacts],
+    own: Mapping[str, Samples],
+    arrays: Sequence[Arrays],
+    seed: int,
+) -> list[LayerRow]:
+    """Rows of the functions' pass, scaled down where a module's own time has no room for them.
+
+    The pass runs at another time than the rounds, and the machine's speed drifts. A module's
+    functions cannot take longer than the module itself, so both the mean and the median of
+    their sum are held to the module's.
+    """
+    times = _pooled(arrays, samples.FUNCTIONS) if functions else None
+    if times is None:
+        return []
+    resampler = _resampler(arrays, samples.FUNCTIONS, seed)
+    of_module: dict[str, list[int]] = {}
+    for index, facts in enumerate(functions):
+        of_module.setdefault(facts.module or "", []).append(index)
+    factors = np.ones(len(functions))
+    for path, together in of_module.items():
+        factors[together] = _room(times[:, together], own[path])
+    scaled = (times * factors).T * NANOSECOND
+    return [
+        _row(facts, inclusive=summary, self_=summary, scaled=round(factor, 4))
+        for facts, summary, factor in zip(
+            functions, summarize_rows(scaled, resampler), factors.tolist(), strict=True
+        )
+    ]
+
+
+def _room(functions: Samples, own: Samples) -> float:
+    """The factor, at most 1, that fits a module's functions into its self time."""
+    sum_of_means = float(functions.mean(axis=0).sum())
+    sum_of_medians = float(np.median(functions, axis=0).sum())
+    room = 1.0
+    if sum_of_means > 0:
+        room = min(room, float(own.mean()) / sum_of_means)
+    if sum_of_medians > 0:
+        room = min(room, float(np.median(own)) / sum_of_medians)
+    return max(room, 0.0)
+
+
+def _reconciliation(
+    runs: Sequence[Run], arrays: Sequence[Arrays], resampler: Resampler
+) -> Reconciliation | None:
+    untouched = _pooled(arrays, samples.UNTOUCHED)
+    instrumented = _pooled(arrays, samples.INSTRUMENTED)
+    own = _pooled(arrays, samples.SELF)
+    if untouched is None or instrumented is None or own is None:
+        return None
+    overhead, low, high = paired_ratio(
+        instrumented.astype(np.float64), untouched.astype(np.float64), resampler
+    )
+    untouched_median = float(np.median(untouched))
+    layers_sum = float(np.median(own.sum(axis=1)))
+    # Integer sums: this ratio is exactly 1, or something was counted twice or not at all.
+    conserved = int(own.sum()) / int(instrumented.sum())
+    return Reconciliation(
+        untouched_s=_seconds(untouched_median),
+        instrumented_s=_seconds(float(np.median(instrumented))),
+        overhead=overhead,
+        overhead_low=low,
+        overhead_high=high,
+        self_sum_ratio=conserved,
+        layers_sum_s=_seconds(layers_sum),
+        layers_gap=layers_sum / untouched_median - 1,
+        mark_cost_s=max(run.facts.mark_cost_s for run in runs),
+        wrapper_cost_s=max(run.facts.wrapper_cost_s for run in runs),
+        timed_calls=sum(row.calls for row in runs[0].facts.modules if row.path),
+    )
+
+
+def _seconds(nanoseconds: float) -> float:
+    return round(nanoseconds * NANOSECOND, 10)
+
+
+def _environment(runs: Sequence[Run], partial: str) -> Environment:
+    """The first process's surroundings, the last one's end, the worst of what disturbed any."""
+    all_of_them = [run.facts.environment for run in runs]
+    first, last = all_of_them[0], all_of_them[-1]
+    machine = first.machine.model_copy(
+        update={
+            "load_after": last.machine.load_after,
+            "steal_fraction": _worst(e.machine.steal_fraction for e in all_of_them),
+            "other_work_fraction": _worst(e.machine.other_work_fraction for e in all_of_them),
+        }
+    )
+    warnings = dict.fromkeys(warning for e in all_of_them for warning in e.warnings)
+    together = first.model_copy(
+        update={"finished": last.finished, "machine": machine, "warnings": tuple(warnings)}
+    )
+    waited = together.with_waits(samples.waits_of([run.arrays for run in runs]))
+    if not partial:
+        return waited
+    return waited.model_copy(update={"warnings": (partial, *waited.warnings)})
+
+
+def _worst(fractions: Iterable[float | None]) -> float | None:
+    return max((fraction for fraction in fractions if fraction is not None), default=None)
+
+
+def _stop(runs: Sequence[Run]) -> StopReason:
+    """The least satisfied of the processes' reasons."""
+    reasons = {run.facts.stop for run in runs}
+    if "interrupted" in reasons:
+        return "interrupted"
+    return "cap" if "cap" in reasons else runs[0].facts.stop
+
+
+def kept_samples(runs: Sequence[Run]) -> Mapping[str, NDArray[np.generic]]:
+    """All samples under the names that a reader of the ``.npz`` needs to find a row's.
+
+    ``paths`` names the columns of ``inclusive`` and ``self``, ``function_paths`` those of
+    ``functions``; ``process`` numbers the process of each round. Nanoseconds throughout.
+    """
+    facts = runs[0].facts
+    arrays = [run.arrays for run in runs]
+    pooled = {name: _pooled(arrays, name) for name in arrays[0]}
+    kept: dict[str, NDArray[np.generic]] = {n: a for n, a in pooled.items() if a is not None}
+    kept["paths"] = np.array([row.path for row in facts.modules], dtype=np.str_)
+    kept["function_paths"] = np.array([row.path for row in _functions_of(runs)], dtype=np.str_)
+    kept["process"] = np.repeat(
+        np.arange(len(runs)), [len(run[samples.UNTOUCHED]) for run in arrays]
+    )
+    return kept

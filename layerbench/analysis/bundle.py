@@ -1,0 +1,75 @@
+"""Several records of the same work as one bundle. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerbench.analysis.comparison import THRESHOLD, compare
+from layerbench.errors import ComparisonError
+from layerbench.records import Bundle, Comparison, Profile
+from layerbench.records.bundle import place_of
+from layerbench.records.workload import Frozen
+
+
+def joined(records: Sequence[tuple[str, Frozen]], threshold: float = THRESHOLD) -> Bundle:
+    """One bundle of records of the same model and input.
+
+    Args:
+        records: with what each is called; of two profiles the first is the baseline.
+        threshold: of a comparison of two profiles: smaller changes are the same.
+
+    Raises:
+        ComparisonError: they are of different work, there are two of one kind, or one of them has
+            no rows of layers.
+    """
+    profiles = [(name, record) for name, record in records if isinstance(record, Profile)]
+    if len(profiles) > 2:
+        raise ComparisonError("at most two profiles can be compared in one report")
+    kept: dict[str, tuple[str, Frozen]] = {}
+    others = [(name, record) for name, record in records if not isinstance(record, Profile)]
+    # Of two profiles the latter is shown, with the former beside it.
+    for name, record in [*others, *profiles[-1:]]:
+        _keep(kept, name, record)
+    _check_same_work([*kept.values()])
+    found = {place: record for place, (_, record) in kept.items()}
+    if len(profiles) > 1:
+        if "comparison" in kept:
+            raise ComparisonError(
+                f"{kept['comparison'][0]} is a comparison already: leave it or one profile out"
+            )
+        (first, baseline), (second, contender) = profiles
+        found["baseline"] = baseline
+        found["comparison"] = compare(
+            baseline, contender, names=(first, second), threshold=threshold
+        )
+    return Bundle.model_validate(found)
+
+
+def _keep(kept: dict[str, tuple[str, Frozen]], name: str, record: Frozen) -> None:
+    place = place_of(record)
+    kind = getattr(record, "record", type(record).__name__)
+    if place is None:
+        raise ComparisonError(
+            f"{name} holds a {kind} record, which has no rows of layers: render it on its own"
+        )
+    if place in kept:
+        raise ComparisonError(
+            f"{kept[place][0]} and {name} are both {kind} records: only profiles are compared"
+        )
+    kept[place] = (name, record)
+
+
+def _check_same_work(named: Sequence[tuple[str, Frozen]]) -> None:
+    works = [(name, _work(record)) for name, record in named]
+    first, work = works[0]
+    for name, other in works[1:]:
+        if other != work:
+            raise ComparisonError(
+                f"{first} is of {work} and {name} of {other}: a report is of one model and input"
+            )
+
+
+def _work(record: Frozen) -> str:
+    side = record.contender if isinstance(record, Comparison) else record
+    workload = side.workload  # type: ignore[attr-defined]
+    return f"{workload.model} on {'x'.join(map(str, workload.shape))}"

@@ -1,0 +1,249 @@
+"""What runs that were measured in turn tell of their ratio. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerbench.analysis import ratios
+from layerbench.analysis.comparison import Estimate, Evidence
+from layerbench.analysis.ratios import LogRatio
+from layerbench.analysis.statistics import Resampler, Samples
+from layerbench.environment import contention
+from layerbench.environment.contention import Waits
+from layerbench.errors import ComparisonError
+from layerbench.records import samples
+from layerbench.records.defaults import FEWEST_ROUNDS
+from layerbench.records.samples import RowFacts, Run
+
+# Two copies of one model in one process do not take quite the same time. Their weights lie
+# elsewhere, which is why they are moved every few rounds (`layerbench.instruments.placement`); how
+# far two places lie apart is then seen, and this is only what is believed before, worth so many
+# places.
+LAYOUT_SCALE = 0.01
+LAYOUT_DF = 4.0
+# A layer of a model that lay in one place only, being compiled or measured in few rounds: this is
+# what layers of MobileNet-V2 lay apart. The whole, in which layers average out, lay 0.6 % apart.
+LAYER_SCALE = 0.04
+# Python's objects, which do not move, lie elsewhere, too: a few cache lines more or less. Of 14
+# comparisons of MobileNet-V2 with itself on a busy machine, 2982 rows, the p-values came out as
+# they should (5.1 % below 5 %, 1.0 % below 1 %) with this; a row of 14 us may differ by 7 %.
+OBJECTS_S = 5e-7
+OBJECTS_DF = 10.0
+NANOSECOND = 1e-9
+# A median of fewer rounds is one round's.
+FEWEST_IN_A_PLACE = 3
+# Of the rounds, this share must have had its cores: else the machine was too busy.
+FEWEST_QUIET = 0.5
+
+
+@dataclass(frozen=True)
+class Series:
+    """One row's times on both sides, round by round, in one process.
+
+    Attributes:
+        before, after: seconds, shape (rounds,).
+        places: the number of the place that the weights then had.
+    """
+
+    before: Samples
+    after: Samples
+    places: NDArray[np.int64]
+
+
+def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
+    """What runs that were measured in turn tell (`layerbench.profilers.paired`).
+
+    Rounds in which either side waited for a core do not count. Where most did, nothing can be
+    told, which the evidence says.
+
+    Args:
+        pairs: baseline and contender, one pair for each process.
+        seed: of the resampling.
+
+    Raises:
+        ComparisonError: too few rounds.
+    """
+    whole = estimate([_series(pair, samples.UNTOUCHED) for pair in pairs], seed)
+    if whole is None:
+        raise ComparisonError(
+            f"in turn, two models are compared by at least {FEWEST_ROUNDS} rounds, none of which "
+            "took no time"
+        )
+    rows: dict[str, Estimate] = {}
+    # An accelerator's memory has no pages and caches of this kind.
+    on_cpu = pairs[0][0].facts.environment.device.kind == "cpu"
+    alone = LAYER_SCALE if on_cpu else LAYOUT_SCALE
+    for path, series in _row_series(pairs).items():
+        found = estimate(series, seed, alone)
+        if found is not None:
+            rows[path] = found
+    return Evidence(
+        method="live, processes" if len(pairs) > 1 else "live, one process",
+        whole=whole,
+        rows=rows,
+        void=_too_busy(pairs),
+    )
+
+
+# --- rounds --------------------------------------------------------------------------------
+
+
+def _row_series(pairs: Sequence[tuple[Run, Run]]) -> dict[str, list[Series | None]]:
+    """The rows that both sides have in every process."""
+    found: dict[str, list[Series | None]] = {}
+    for pair in pairs:
+        for name, rows_of in _KINDS.items():
+            before, after = ({row.path: i for i, row in enumerate(rows_of(run))} for run in pair)
+            for path, column in after.items():
+                if path and path in before:
+                    series = _series(pair, name, (before[path], column))
+                    found.setdefault(path, []).append(series)
+    return {path: series for path, series in found.items() if len(series) == len(pairs)}
+
+
+_KINDS: Mapping[str, Callable[[Run], Sequence[RowFacts]]] = {
+    samples.INCLUSIVE: lambda run: run.facts.modules,
+    samples.FUNCTIONS: lambda run: run.facts.functions,
+}
+# The forwards that an array's times are from.
+_FORWARDS = {
+    samples.UNTOUCHED: samples.UNTOUCHED,
+    samples.INCLUSIVE: samples.INSTRUMENTED,
+    samples.FUNCTIONS: samples.FUNCTIONS,
+}
+
+
+def _series(
+    pair: tuple[Run, Run], name: str, columns: tuple[int, int] | None = None
+) -> Series | None:
+    """Both sides of the rounds that count; ``None`` where they cannot be paired."""
+    arrays = [run.arrays.get(name) for run in pair]
+    if any(array is None for array in arrays):
+        return None
+    before, after = (
+        array if columns is None else array[:, columns[side]]
+        for side, array in enumerate(arrays)
+        if array is not None
+    )
+    # Forwards whose work depended on data are left out of a run, and break its pairing.
+    if len(before) != len(after) or len(before) < FEWEST_ROUNDS:
+        return None
+    if not (before.all() and after.all()):
+        return None
+    quiet = _quiet(pair, _FORWARDS[name], len(before))
+    # Of a machine that was too busy no verdict is given; its figures are those of all rounds.
+    keep = quiet if np.count_nonzero(quiet) >= _needed(len(quiet)) else np.full_like(quiet, True)
+    places = pair[0].arrays.get(samples.PLACEMENT + _FORWARDS[name])
+    if places is None or len(places) != len(before):
+        places = np.zeros(len(before), dtype=np.int64)
+    first, second = (side[keep].astype(np.float64) * NANOSECOND for side in (before, after))
+    return Series(first, second, places[keep])
+
+
+def _quiet(pair: tuple[Run, Run], forwards: str, rounds: int) -> NDArray[np.bool_]:
+    """Which rounds had their cores, as far as is known."""
+    quiet = np.full(rounds, True)
+    for run in pair:
+        waited = run.arrays.get(samples.WAITED + forwards)
+        if waited is not None and len(waited) == rounds:
+            quiet &= waited == 0
+    return quiet
+
+
+def _needed(rounds: int) -> float:
+    return max(FEWEST_ROUNDS, FEWEST_QUIET * rounds)
+
+
+def _too_busy(pairs: Sequence[tuple[Run, Run]]) -> str:
+    """Why nothing can be told, in one sentence; empty where it can."""
+    quiet = [
+        _quiet(pair, kind, len(pair[0].arrays[kind]))
+        for pair in pairs
+        for kind in (samples.UNTOUCHED, samples.INSTRUMENTED)
+        if kind in pair[0].arrays
+    ]
+    if all(np.count_nonzero(one) >= _needed(len(one)) for one in quiet):
+        return ""
+    waits = samples.waits_of([run.arrays for pair in pairs for run in pair])
+    disturbed = Waits(
+        rounds=1 - sum(map(np.count_nonzero, quiet)) / sum(map(len, quiet)),
+        time=0.0 if waits is None else waits.time,
+    )
+    threads = pairs[0][0].facts.environment.machine.threads
+    return contention.refusal(disturbed, threads)
+
+
+# --- estimates -----------------------------------------------------------------------------
+
+
+def estimate(
+    series: Sequence[Series | None], seed: int, alone: float = LAYOUT_SCALE
+) -> Estimate | None:
+    """A row's ratio and times.
+
+    Args:
+        series: one for each process.
+        seed: of the resampling.
+        alone: how far two copies are believed to lie apart where each has one place only, as a
+            logarithm.
+
+    Returns:
+        ``None`` if a process has too few rounds.
+    """
+    found = list(_in_each(series, seed, alone))
+    if len(found) < len(series):
+        return None
+    level = math.exp(math.fsum(math.log(one.level_s) for one in found) / len(found))
+    return Estimate(ratios.of_estimates([one.ratio for one in found]), level)
+
+
+def _in_each(series: Sequence[Series | None], seed: int, alone: float) -> Iterator[Estimate]:
+    for one in series:
+        found = None if one is None else _in_one_process(one, seed, alone)
+        if found is not None:
+            yield found
+
+
+def _in_one_process(series: Series, seed: int, alone: float) -> Estimate | None:
+    """From the median ratios of the places that the weights had.
+
+    The places' variance is that which is seen, moderated by what is believed before (Smyth 2004):
+    of a few places it is known badly.
+    """
+    logarithms = np.log(series.after / series.before)
+    places = _places(series.places)
+    if not places:
+        return None
+    medians = np.array([np.median(logarithms[here]) for here in places])
+    centred = np.concatenate(
+        [logarithms[here] - median for here, median in zip(places, medians, strict=True)]
+    )
+    level = float(np.exp(np.median(np.log(series.after * series.before)) / 2))
+    count = len(places)
+    noise = _standard_error(centred, seed)
+    layout = LAYOUT_SCALE if count > 1 else alone
+    believed = layout**2 + count * noise**2
+    seen = float(((medians - medians.mean()) ** 2).sum())
+    df = LAYOUT_DF + count - 1
+    scale = math.sqrt((LAYOUT_DF * believed + seen) / df / count)
+    found = LogRatio(float(medians.mean()), scale, df)
+    return Estimate(found.plus(OBJECTS_S / level, OBJECTS_DF), level)
+
+
+def _places(numbers: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    """The rounds of each place that has enough of them; of all together, if none has."""
+    found = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    enough = [here for here in found if len(here) >= FEWEST_IN_A_PLACE]
+    return enough or ([np.arange(len(numbers))] if len(numbers) >= FEWEST_IN_A_PLACE else [])
+
+
+def _standard_error(logarithms: Samples, seed: int) -> float:
+    """Of the median of all rounds, places apart."""
+    values = np.exp(logarithms)
+    low, high = Resampler([len(values)], seed=seed).median_interval(values)
+    return ratios.of_interval(float(np.median(values)), low, high).scale

@@ -1,0 +1,150 @@
+"""Each layer's place under the roofline: how near it comes to what the device can do. No torch.
+
+Source of the model: S. Williams, A. Waterman, D. Patterson, "Roofline: An Insightful Visual
+Performance Model for Multicore Architectures", Communications of the ACM 52(4), 2009. A layer that
+does I FLOPs for each byte it moves does at most min(P, I * B) FLOPs a second, where P is the
+device's arithmetic rate and B its memory's bandwidth: both as `layerbench.records.Ceilings` has
+them, measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from layerbench.errors import ComparisonError
+from layerbench.records import Ceilings, LayerRow, Profile, Structure, StructureRow
+from layerbench.records.tree import parent
+from layerbench.records.workload import Workload
+
+Bound = Literal["compute", "memory"]
+
+BYTES: dict[str, int] = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+BYTES |= {"complex32": 4, "complex64": 8, "complex128": 16}
+
+# What decides which work a forward is. The seed and the weights' values do not.
+SAME = ("model", "shape", "batch", "dtype")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One layer.
+
+    Attributes:
+        path, type: of its row.
+        flops: of all its calls in one forward; a multiply-add is two.
+        bytes_least: bytes that its calls must move at the very least: each call's inputs and
+            outputs once, the layer's own parameters once. What is moved more than once, and
+            workspaces, come on top.
+        time_s: median self time in one forward, seconds.
+        share_of_roof: ``rate`` over `roof`; more than 1 where its tensors lie in a cache. ``None``
+            without ceilings.
+        bound: which of the two roofs is the lower one here; ``None`` without ceilings.
+    """
+
+    path: str
+    type: str
+    flops: int
+    bytes_least: int
+    time_s: float
+    share_of_roof: float | None = None
+    bound: Bound | None = None
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs a byte, and at most that: the bytes are the least."""
+        return self.flops / self.bytes_least
+
+    @property
+    def rate(self) -> float:
+        """FLOPs a second."""
+        return self.flops / self.time_s
+
+
+def points(profile: Profile, structure: Structure) -> tuple[Point, ...]:
+    """A point for every layer of which FLOPs and time are known, in tree order.
+
+    A layer here is a module that holds no other module, ran, does arithmetic that counts as FLOPs
+    and was timed. What composite modules do themselves, such as attention, has no point. Shapes
+    are those of a layer's first call, and taken to be those of all its calls. A layer with other
+    calls in one record than in the other is left out: the two are not of the same work.
+
+    Args:
+        profile: has times, and perhaps ceilings.
+        structure: has FLOPs and shapes, of the same model, input shape and number format.
+
+    Raises:
+        ComparisonError: they are of different work.
+    """
+    check_same_work(profile.workload, structure.workload)
+    timed = {row.path: row for row in profile.layers if row.kind == "module"}
+    size = BYTES.get(profile.workload.formats[0], BYTES["float32"])
+    found = (
+        _point(row, timed[row.path], size, profile.ceilings)
+        for row in _leaves(structure)
+        if row.path in timed
+    )
+    return tuple(point for point in found if point is not None)
+
+
+def roof(ceilings: Ceilings, intensity: float) -> float:
+    """The most FLOPs a second at so many FLOPs a byte: min(P, I * B)."""
+    return min(ceilings.flops_per_s, intensity * ceilings.bytes_per_s)
+
+
+def ridge(ceilings: Ceilings) -> float:
+    """FLOPs a byte where the two roofs meet: P / B. Left of it the memory limits."""
+    return ceilings.flops_per_s / ceilings.bytes_per_s
+
+
+def check_same_work(timed: Workload, dissected: Workload) -> None:
+    """Refuse two records that are not of the same work.
+
+    Raises:
+        ComparisonError: they differ; the message says in what.
+    """
+    for name in SAME:
+        ours, theirs = getattr(timed, name), getattr(dissected, name)
+        if ours != theirs:
+            raise ComparisonError(
+                f"the profile's {name} is {_text(ours)} and the structure's {_text(theirs)}: take "
+                "a structure of the same work, as mem.py --struct writes it"
+            )
+
+
+def bytes_least(row: StructureRow, size: int) -> int:
+    """Bytes that a layer's calls must move at least.
+
+    Args:
+        row: its shapes are those of its first call.
+        size: bytes of an element.
+    """
+    moved = sum(prod(shape) for shape in (*row.input_shapes, *row.output_shapes))
+    return (row.calls * moved + row.own_parameters) * size
+
+
+def _text(value: object) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _leaves(structure: Structure) -> Iterator[StructureRow]:
+    """The modules that hold no other one."""
+    composite = {parent(row.path) for row in structure.rows if row.path}
+    return (row for row in structure.rows if row.path not in composite)
+
+
+def _point(
+    row: StructureRow, timed: LayerRow, size: int, ceilings: Ceilings | None
+) -> Point | None:
+    time_s = None if timed.self_ is None else timed.self_.median
+    moved = bytes_least(row, size)
+    if not (row.calls == timed.calls and row.flops and moved and time_s and time_s > 0):
+        return None
+    point = Point(row.path, row.type, row.flops, moved, time_s)
+    if ceilings is None:
+        return point
+    bound: Bound = "compute" if point.intensity >= ridge(ceilings) else "memory"
+    share = point.rate / roof(ceilings, point.intensity)
+    return Point(row.path, row.type, row.flops, moved, time_s, share, bound)

@@ -1,0 +1,220 @@
+"""The half of a report that no machine can change, and whether a committed one still says it.
+
+Shapes, parameters, FLOPs, bytes and the names of what ran follow from model, input and the
+libraries alone. They are worked out anew on tensors without memory and must be the committed ones
+to the byte; times, and what a process held, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import singledispatch
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from layerbench import reporters, store
+from layerbench.analysis.aggregation import assemble
+from layerbench.analysis.views import finest, with_training_memory
+from layerbench.errors import DeviceUnavailable, LayerbenchError
+from layerbench.profilers.memory.measured import weigh_again, weigh_without_memory
+from layerbench.profilers.memory.predicted import predict
+from layerbench.profilers.progress import Progress, Silent
+from layerbench.profilers.structure import dissect
+from layerbench.profilers.timing import look
+from layerbench.records import (
+    MemoryEstimate,
+    MemoryReport,
+    Profile,
+    Structure,
+    TrainingProfile,
+    TrainingRow,
+)
+from layerbench.records.timing import CALLS_VARIED, VARIED
+from layerbench.records.workload import Frozen
+from layerbench.reporters.json import document
+
+# A profile's plan and surroundings are no result; times are no matter of the workload.
+_MEASURED = {
+    "plan",
+    "environment",
+    "whole",
+    "whole_host",
+    "process_medians",
+    "stop",
+    "reconciliation",
+    "absent",
+    "notes",
+}
+_MEASURED_OF_A_ROW = {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}
+_MEASURED_OF_A_STEP = {"forward", "forward_self", "backward", "backward_self"}
+_VERSIONS = {"torch", "layerbench"}
+
+
+def complaints(
+    places: Sequence[Path], progress: Progress | None = None
+) -> Iterator[tuple[Path, str | None]]:
+    """Check every report in files and folders, one after the other.
+
+    Args:
+        places: records, and folders of them.
+        progress: hears of each record.
+
+    Yields:
+        a record's path, and what is wrong with it or with the text beside it, else ``None``.
+
+    Raises:
+        RecordError: a place is not there, or a file is damaged.
+    """
+    listener = progress or Silent()
+    found = store.read_all_kinds(places)
+    for number, (path, record) in enumerate(found):
+        listener.step("reports", number, len(found))
+        try:
+            yield path, _change(record, again(record)) or _text_beside(path, record)
+        except LayerbenchError as error:
+            yield path, f"cannot be worked out anew: {error}"
+
+
+@singledispatch
+def half(record: Frozen) -> dict[str, Any]:
+    """What of a record depends on no machine, as plain values."""
+    return record.model_dump(mode="json", by_alias=True)
+
+
+@half.register
+def _(record: Profile) -> dict[str, Any]:
+    rows: dict[str, Any] = {"__all__": _MEASURED_OF_A_ROW}
+    exclude: dict[str, Any] = {**dict.fromkeys(_MEASURED, True), "layers": rows}
+    return record.model_dump(mode="json", by_alias=True, exclude=exclude)
+
+
+@half.register
+def _(record: Structure) -> dict[str, Any]:
+    return record.model_dump(mode="json", by_alias=True, exclude=_VERSIONS)
+
+
+@half.register
+def _(record: MemoryReport) -> dict[str, Any]:
+    return record.model_dump(
+        mode="json", by_alias=True, exclude={"environment", "process", "allocator", "notes"}
+    )
+
+
+@half.register
+def _(record: TrainingProfile) -> dict[str, Any]:
+    kept = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters"}
+    kept |= {"rows", "memory"}
+    exclude: dict[str, Any] = dict.fromkeys(set(TrainingProfile.model_fields) - kept, True)
+    exclude["rows"] = {"__all__": _MEASURED_OF_A_STEP}
+    return record.model_dump(mode="json", by_alias=True, exclude=exclude)
+
+
+@half.register
+def _(record: MemoryEstimate) -> dict[str, Any]:
+    # Whether it fits was asked of one device.
+    return record.model_dump(mode="json", by_alias=True, exclude=_VERSIONS | {"fit"})
+
+
+@singledispatch
+def again(record: Frozen) -> Frozen:
+    """The record made anew without measuring; a kind that is made from others stays as it is."""
+    return record
+
+
+@again.register
+def _(record: Profile) -> Profile:
+    granularity = record.plan.granularity if record.layers else "whole"
+    plan = record.plan.model_copy(update={"granularity": granularity})
+    return assemble(record.workload, plan, [look(record.workload, plan)])
+
+
+@again.register
+def _(record: TrainingProfile) -> TrainingProfile:
+    made = dissect(record.workload)
+    names = set(TrainingRow.model_fields) - _MEASURED_OF_A_STEP - {"kept", "live"}
+    rows = (TrainingRow(**{name: getattr(row, name) for name in names}) for row in made.rows)
+    update = {"rows": tuple(rows), "model_type": made.model_type, "parameters": made.parameters}
+    made_anew = record.model_copy(update=update)
+    if record.memory is None:
+        return made_anew
+    try:
+        report = weigh_without_memory(record.workload, record.optimizer, record.environment)
+    except DeviceUnavailable:
+        # Autograd refuses stand-ins for a GPU's tensors where there is none: memory goes unchecked.
+        held = {row.path: {"kept": row.kept, "live": row.live} for row in record.rows}
+        taken = tuple(row.model_copy(update=held.get(row.path, {})) for row in made_anew.rows)
+        return made_anew.model_copy(update={"rows": taken})
+    return with_training_memory(made_anew, report)
+
+
+@again.register
+def _(record: Structure) -> Structure:
+    return dissect(record.workload)
+
+
+@again.register
+def _(record: MemoryReport) -> MemoryReport:
+    return weigh_again(record)
+
+
+@again.register
+def _(record: MemoryEstimate) -> MemoryEstimate:
+    return predict(record.workload, optimizer=record.optimizer)
+
+
+def _change(record: Frozen, made: Frozen) -> str | None:
+    """What a record says otherwise than the one made anew, and whether chance has a part in it."""
+    varied = [note for one in (record, made) for note in _notes(one) if VARIED in note]
+    if isinstance(record, Profile) and any(note.startswith(CALLS_VARIED) for note in varied):
+        return _difference(_modules_alone(half(record)), _modules_alone(half(made)))
+    change = _difference(half(record), half(made))
+    return f"{change}; {varied[0]}" if change and varied else change
+
+
+def _notes(record: Frozen) -> tuple[str, ...]:
+    return getattr(record, "notes", ())
+
+
+def _modules_alone(profile: dict[str, Any]) -> dict[str, Any]:
+    """Of a profile whose forwards differed, what holds whichever of them is looked at."""
+    kept = ("path", "type", "depth", "parameters")
+    rows = [
+        {name: row[name] for name in kept} for row in profile["layers"] if row["kind"] == "module"
+    ]
+    return {**profile, "layers": sorted(rows, key=lambda row: row["path"])}
+
+
+def _difference(committed: dict[str, Any], made: dict[str, Any]) -> str | None:
+    """The first line in which two halves differ, in words; ``None`` if they are the same bytes."""
+    pairs = zip_longest(document(committed).splitlines(), document(made).splitlines())
+    for before, after in pairs:
+        if before != after:
+            return f"says {_short(before)}, and it comes out as {_short(after)}"
+    return None
+
+
+def _short(line: str | None) -> str:
+    if line is None:
+        return "nothing more"
+    text = line.strip().rstrip(",")
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _text_beside(path: Path, record: Frozen) -> str | None:
+    """What is wrong with the reports that lie beside a record under its name."""
+    for name in reporters.names():
+        beside = path.with_suffix(reporters.suffix(name))
+        if not beside.is_file():
+            continue
+        written = beside.read_text(encoding="utf-8", errors="replace")
+        if written not in _renderings(name, record):
+            return f"{beside.name} is not what the record renders to"
+    return None
+
+
+def _renderings(name: str, record: Frozen) -> Iterator[str]:
+    """As measuring wrote it; or as ``layerbench export`` does, a row for every layer."""
+    yield reporters.render(name, record)
+    if isinstance(record, Profile):
+        yield reporters.render(name, finest(record))

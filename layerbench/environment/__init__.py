@@ -1,0 +1,1 @@
+"""The machine, the software and the devices that a figure belongs to."""

@@ -1,0 +1,226 @@
+"""NVIDIA GPUs, and AMD's through ROCm, which PyTorch calls ``cuda`` too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import torch
+
+from layerbench.environment.devices.clocks import Clock, DeviceEvents, Event
+from layerbench.environment.devices.device import (
+    Device,
+    DeviceType,
+    MemoryErrors,
+    MemoryInfo,
+    slug,
+)
+from layerbench.environment.watch import DeviceInfo, run_and_read
+from layerbench.records import AllocatorFigures
+
+cuda: Any = torch.cuda  # most of it is not typed
+
+# What nvidia-smi is asked, and the name and unit under which the record has the answer.
+_SMI_FIELDS = {
+    "driver_version": ("driver", ""),
+    "clocks.sm": ("SM clock", " MHz"),
+    "clocks.max.sm": ("highest SM clock", " MHz"),
+    "clocks.mem": ("memory clock", " MHz"),
+    "power.limit": ("power limit", " W"),
+    "persistence_mode": ("persistence mode", ""),
+    "mig.mode.current": ("MIG", ""),
+}
+
+
+class Cuda(MemoryErrors):
+    """One GPU.
+
+    Args:
+        index: PyTorch's number for it, after ``CUDA_VISIBLE_DEVICES``.
+    """
+
+    kind = "cuda"
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.torch_device = torch.device("cuda", index)
+
+    def clock(self) -> Clock:
+        """Events on this GPU's queue, with the host's time beside them."""
+        return DeviceEvents(self._event_maker(), lambda: cuda.synchronize(self.index))
+
+    def _event_maker(self) -> Callable[[], Event]:
+        # An event goes to the current GPU's queue unless told otherwise. Telling costs host
+        # time at every mark, so it is done only where there is another GPU to mistake it for.
+        if cuda.device_count() == 1:
+            return _current_event
+        return _bound_event(self.index)
+
+    def memory(self) -> MemoryInfo:
+        """The GPU's memory; what this process holds in reserve counts as free."""
+        free, total = cuda.mem_get_info(self.index)
+        reserve = cuda.memory_reserved(self.index) - cuda.memory_allocated(self.index)
+        return MemoryInfo(total_bytes=total, free_bytes=free + reserve)
+
+    def forget_freed(self) -> None:
+        """Empty the allocator's cache."""
+        cuda.empty_cache()
+
+    def begin_peak(self) -> None:
+        """Reset the allocator's peaks."""
+        cuda.reset_peak_memory_stats(self.index)
+
+    def peak(self) -> AllocatorFigures | None:
+        """The caching allocator's peaks."""
+        cuda.synchronize(self.index)
+        return AllocatorFigures(
+            allocated=cuda.max_memory_allocated(self.index),
+            reserved=cuda.max_memory_reserved(self.index),
+        )
+
+    def describe(self) -> DeviceInfo:
+        """Name, driver, clocks, power limit: as far as they can be read."""
+        properties = cuda.get_device_properties(self.index)
+        return DeviceInfo(
+            kind=self.kind,
+            name=properties.name,
+            slug=slug(properties.name),
+            memory_bytes=properties.total_memory,
+            details={**_torch_details(properties), **smi_details(_smi_id(properties))},
+        )
+
+    def other_processes(self) -> int | None:
+        """Processes on the GPU besides this one and those it descends from."""
+        properties = cuda.get_device_properties(self.index)
+        return count_others(
+            _smi("--query-compute-apps=pid", _smi_id(properties)),
+            own=_own_processes(),
+            present=cuda.is_initialized(),
+        )
+
+
+class CudaType:
+    """The GPUs that PyTorch sees."""
+
+    rank = 0
+
+    def names(self) -> list[str]:
+        """``cuda:0``, ``cuda:1``, ..."""
+        if not cuda.is_available():
+            return []
+        return [f"cuda:{index}" for index in range(cuda.device_count())]
+
+    def open(self, name: str) -> Device:
+        """The GPU of this name; for ``cuda``, the current one."""
+        _, colon, number = name.partition(":")
+        return Cuda(int(number) if colon else cuda.current_device())
+
+
+DEVICE_TYPES: tuple[DeviceType, ...] = (CudaType(),)
+
+
+def _current_event() -> Event:
+    """A timing event for the current GPU.
+
+    CUDA makes an event when it is first recorded, so that is done here, not in a forward.
+    """
+    event: Event = cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _bound_event(index: int) -> type[Event]:
+    """A class of events that record on the current stream of GPU ``index``."""
+
+    class BoundEvent:
+        def __init__(self) -> None:
+            self.event = cuda.Event(enable_timing=True)
+            self.record()
+
+        def record(self) -> None:
+            self.event.record(cuda.current_stream(index))
+
+        def elapsed_time(self, end_event: Any, /) -> float:  # noqa: ANN401 - of this class
+            elapsed: float = self.event.elapsed_time(end_event.event)
+            return elapsed
+
+    return BoundEvent
+
+
+def _torch_details(properties: Any) -> dict[str, str]:  # noqa: ANN401 - torch's private class
+    details = {
+        "compute capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": str(properties.multi_processor_count),
+    }
+    if torch.version.cuda:
+        details["CUDA"] = torch.version.cuda
+    if torch.version.hip:
+        details["ROCm"] = torch.version.hip
+    backends: Any = torch.backends
+    cudnn = backends.cudnn.version()
+    if cudnn:
+        details["cuDNN"] = str(cudnn)
+    return details
+
+
+def _smi_id(properties: Any) -> str | None:  # noqa: ANN401 - torch's private class
+    """The name nvidia-smi knows the GPU by: it does not read ``CUDA_VISIBLE_DEVICES``."""
+    uuid = getattr(properties, "uuid", None)
+    return None if uuid is None else f"GPU-{uuid}"
+
+
+def _smi(query: str, gpu: str | None) -> str | None:
+    if gpu is None:
+        return None
+    return run_and_read(["nvidia-smi", query, "--format=csv,noheader,nounits", f"--id={gpu}"])
+
+
+def smi_details(gpu: str | None) -> dict[str, str]:
+    """Driver, clocks and limits as nvidia-smi prints them; what it does not know is left out.
+
+    Args:
+        gpu: the GPU's UUID; ``None`` gives nothing.
+    """
+    printed = _smi(f"--query-gpu={','.join(_SMI_FIELDS)}", gpu)
+    return parse_smi(printed) if printed else {}
+
+
+def parse_smi(line: str) -> dict[str, str]:
+    """One line of nvidia-smi's comma-separated answer to the query of all `_SMI_FIELDS`."""
+    answers = [answer.strip() for answer in line.split(",")]
+    if len(answers) != len(_SMI_FIELDS):
+        return {}
+    return {
+        name: f"{answer}{unit}"
+        for (name, unit), answer in zip(_SMI_FIELDS.values(), answers, strict=True)
+        if answer and not answer.startswith("[")  # [N/A], [Not Supported]
+    }
+
+
+def count_others(printed: str | None, own: set[int], present: bool) -> int | None:
+    """Processes on a GPU that are not ours.
+
+    Args:
+        printed: nvidia-smi's process ids, one a line; ``None`` if it could not be asked.
+        own: this process and those it descends from.
+        present: whether this process uses the GPU already.
+
+    Returns:
+        Their number; ``None`` if it cannot be told. In a container the ids may be the host's:
+        then this process is among them under a number it does not know.
+    """
+    if printed is None:
+        return None
+    ids = {int(word) for word in printed.split() if word.isdigit()}
+    if present and ids and not ids & own:
+        return None
+    return len(ids - own)
+
+
+def _own_processes() -> set[int]:
+    try:
+        return {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    except psutil.Error:
+        return {os.getpid(), os.getppid()}

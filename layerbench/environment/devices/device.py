@@ -1,0 +1,140 @@
+"""What every device can do, and what devices have in common."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from layerbench.environment.devices.clocks import Clock
+from layerbench.environment.watch import DeviceInfo
+from layerbench.records import AllocatorFigures
+from layerbench.records.workload import Frozen
+
+if TYPE_CHECKING:
+    import torch
+
+
+class MemoryInfo(Frozen):
+    """Bytes of memory that a run could have, and could still get."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+class Device(Protocol):
+    """One device that a model can run on."""
+
+    @property
+    def kind(self) -> str:
+        """``cpu``, ``cuda``, ``xpu``, ``mps``, ..."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where modules and tensors go."""
+
+    def clock(self) -> Clock:
+        """A fresh clock for what runs here."""
+
+    def memory(self) -> MemoryInfo:
+        """The memory there is now."""
+
+    def begin_peak(self) -> None:
+        """From now on `peak` counts anew."""
+
+    def forget_freed(self) -> None:
+        """Give back to the device what PyTorch's allocator keeps for later."""
+
+    def peak(self) -> AllocatorFigures | None:
+        """The most that PyTorch's allocator has handed out and reserved since `begin_peak`.
+
+        ``None`` where the device's allocator does not count.
+        """
+
+    def describe(self) -> DeviceInfo:
+        """What the record says about this device."""
+
+    def other_processes(self) -> int | None:
+        """How many processes besides this one use the device; ``None`` if that is not known."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether ``error`` says that there was not enough memory."""
+
+    def requested_bytes(self, error: BaseException) -> int | None:
+        """How much memory the allocation that failed with ``error`` asked for, if it says so."""
+
+
+class DeviceType(Protocol):
+    """One kind of device, as a file of this folder offers it in its ``DEVICE_TYPES``."""
+
+    @property
+    def rank(self) -> int:
+        """Kinds with a lower one are preferred when the user names none."""
+
+    def names(self) -> list[str]:
+        """The devices of this kind on this machine, such as ``["cuda:0", "cuda:1"]``."""
+
+    def open(self, name: str) -> Device:
+        """The device of one of `names`, or the present one for the kind's bare name."""
+
+
+class Uncounted:
+    """Mixed into a device whose allocator does not count what it hands out."""
+
+    def begin_peak(self) -> None:
+        """Nothing to begin."""
+
+    def forget_freed(self) -> None:
+        """Nothing is kept that is known of."""
+
+    def peak(self) -> AllocatorFigures | None:
+        """Not counted."""
+        return None
+
+
+class MemoryErrors:
+    """How PyTorch's allocators say that memory ran out; mixed into every device."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether ``error`` says that there was not enough memory."""
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        return isinstance(error, RuntimeError) and any(
+            phrase in str(error) for phrase in _MEMORY_PHRASES
+        )
+
+    def requested_bytes(self, error: BaseException) -> int | None:
+        """How much memory the allocation that failed with ``error`` asked for, if it says so."""
+        found = _REQUEST.search(str(error))
+        if found is None:
+            return None
+        return round(float(found["amount"]) * _UNITS[found["unit"][0].lower()])
+
+
+_MEMORY_PHRASES = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "out of memory",  # "CUDA error: ...", "MPS backend ...", "XPU ..."
+    "ALLOC_FAILED",  # cuBLAS and cuDNN
+    "OUT_OF_DEVICE_MEMORY",  # Level Zero
+    "bad_alloc",
+)
+# PyTorch counts in powers of 1024 whether it writes MB (MPS) or MiB.
+_UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_REQUEST = re.compile(
+    r"tried to allocate (?P<amount>\d+(?:\.\d+)?) ?(?P<unit>bytes|[KMGT]i?B)", re.IGNORECASE
+)
+
+
+def slug(name: str) -> str:
+    """A name as part of a path: lower case, digits, hyphens.
+
+    Example:
+        >>> slug("NVIDIA H100 80GB HBM3")
+        'nvidia-h100-80gb-hbm3'
+    """
+    return "-".join(re.findall(r"[a-z0-9]+", without_marks(name.lower()))) or "unknown"
+
+
+def without_marks(name: str) -> str:
+    """A lower-case name without ``(r)`` and ``(tm)``."""
+    return re.sub(r"\((?:r|tm|c)\)", " ", name)

@@ -1,0 +1,91 @@
+"""Where an error arose in the user's own code: no torch, and no frame of a library."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import site
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from layerbench.errors import LayerbenchError
+
+_HERE = Path(__file__).resolve().parents[1]
+
+
+def origin(error: BaseException) -> str | None:
+    """The innermost line of the user's code that led to an error, or to what caused it.
+
+    Returns:
+        such as ``net.py:12 in forward``; ``None`` where no frame is the user's.
+    """
+    causes = list(_causes(error))
+    if isinstance(causes[-1], LayerbenchError):
+        return None  # it says itself what is wrong
+    for cause in reversed(causes):
+        lines = [
+            (frame.f_code.co_filename, line, frame.f_code.co_name)
+            for frame, line in traceback.walk_tb(cause.__traceback__)
+            if _is_users(frame.f_code.co_filename)
+        ]
+        if lines:
+            file, line, function = lines[-1]
+            inside = "" if function == "<module>" else f" in {function}"
+            return f"{_shown(file)}:{line}{inside}"
+    return None
+
+
+def explained(error: BaseException) -> str:
+    """An error's message on one line, with `origin` where that is known and not said yet."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    where = origin(error)
+    return text if where is None or where in text else f"{text} ({where})"
+
+
+def innermost(tb: TracebackType | None) -> str:
+    """The line that raised, whosever it is."""
+    frames = list(traceback.walk_tb(tb))
+    if not frames:
+        return "an unknown place"
+    frame, line = frames[-1]
+    return f"{_shown(frame.f_code.co_filename)}:{line}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        hidden = following.__suppress_context__
+        following = following.__cause__ or (None if hidden else following.__context__)
+
+
+def _is_users(file: str) -> bool:
+    if file.startswith("<") or not linecache.getline(file, 1):
+        return False  # generated code, or a file that is not there
+    path = os.path.realpath(file)
+    return not any(path.startswith(library) for library in _libraries())
+
+
+def _libraries() -> list[str]:
+    """Folders of libraries, layerbench's among them, each with a separator at its end."""
+    named = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    named += [*site.getsitepackages(), site.getusersitepackages(), str(_HERE)]
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    named += [os.path.dirname(torch)] if torch else []
+    return [os.path.realpath(folder) + os.sep for folder in named if folder]
+
+
+def _shown(file: str) -> str:
+    """The path from the working directory where the file lies there."""
+    path = Path(os.path.realpath(file))
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)

@@ -1,0 +1,127 @@
+"""What every run on a device stands in: the model moved there, and errors that say what to do."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from layerbench.environment import devices, watch
+from layerbench.environment.devices import Device
+from layerbench.environment.watch import RoomWatch
+from layerbench.errors import LayerbenchError, NotEnoughMemory
+from layerbench.instruments.python_state import no_collection
+from layerbench.introspection.modules import moved
+from layerbench.introspection.nested import map_tensors
+from layerbench.records.workload import Workload
+from layerbench.units import bytes_
+from layerbench.zoo import Built
+
+
+def on_device(built: Built, device: Device) -> Built:
+    """Move the model and its inputs."""
+    target = device.torch_device
+    args, kwargs = map_tensors((built.args, built.kwargs), lambda tensor: tensor.to(target))
+    return Built(moved(built.module, target), args, kwargs)
+
+
+@contextmanager
+def threads_set(count: int | None) -> Iterator[None]:
+    """Set the intra-op threads for the measurement; the caller's number comes back."""
+    if count is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def torch_version() -> str:
+    """PyTorch's version without the build, which changes nothing that is predicted or counted."""
+    return str(torch.__version__).partition("+")[0]
+
+
+def watch_room(device: Device) -> RoomWatch:
+    """Begin to watch what goes on around the run."""
+    return watch.watch(
+        device.describe(),
+        software_settings=devices.torch_settings(),
+        threads=torch.get_num_threads(),
+        interop_threads=torch.get_num_interop_threads(),
+        other_processes_on_device=device.other_processes(),
+    )
+
+
+def input_bytes(workload: Workload) -> int:
+    """Bytes of the workload's (first) input tensor, at least."""
+    item: int = min(getattr(torch, name).itemsize for name in workload.formats)
+    return int(np.prod(workload.shape, dtype=object)) * item
+
+
+def refuse_too_large(workload: Workload, device: Device, subject: Built | None) -> None:
+    """Refuse an input that cannot be held before anything is allocated.
+
+    Raises:
+        NotEnoughMemory: with the bytes that the input needs, and those that are free.
+    """
+    if subject is not None:
+        return
+    needed = input_bytes(workload)
+    free = device.memory().free_bytes
+    if needed > free:
+        raise NotEnoughMemory(
+            f"the input {'x'.join(map(str, workload.shape))} alone needs {bytes_(needed)}, and "
+            f"{bytes_(free)} are free on {device.kind}: take a smaller shape or batch"
+        )
+
+
+@contextmanager
+def memory_explained(device: Device) -> Iterator[None]:
+    """Turn an allocator's failure into one line that says what was requested and what is free."""
+    try:
+        yield
+    except LayerbenchError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or device.is_out_of_memory(error)):
+            raise
+        requested = device.requested_bytes(error)
+        asked = f"requested {bytes_(requested)}" if requested else "the allocator gave up"
+        raise NotEnoughMemory(
+            f"not enough memory on {device.kind}: {asked}, {bytes_(device.memory().free_bytes)} "
+            "free: take a smaller input or batch"
+        ) from error
+
+
+@contextmanager
+def garbage_collection_off() -> Iterator[None]:
+    """Collect once, then not inside the block.
+
+    A collection would land in some layer's time; and when one happens to free a tensor is no
+    property of a model.
+    """
+    gc.collect()
+    with no_collection():
+        yield
+
+
+@contextmanager
+def gradients_on(on: bool) -> Iterator[None]:
+    """Let the forward build its graph, or not.
+
+    Without: `torch.no_grad`. A tensor that a model keeps from inference mode can take no part in
+    a backward, ever, and a model that takes gradients in its forward does not run there
+    (docs/decisions/0017).
+    """
+    if on:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    else:
+        with torch.no_grad():
+            yield

@@ -1,0 +1,134 @@
+"""Tensors without memory in the place of a model's own, and of its inputs'."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+
+from layerbench import zoo
+from layerbench.instruments.attach import tensors_replaced
+from layerbench.instruments.function_timer import GUARDED
+from layerbench.introspection.modules import buffers, modules, parameters
+from layerbench.introspection.nested import map_tensors, tensors_in
+from layerbench.introspection.tensors import is_plain, storage_of
+from layerbench.records.workload import Workload
+from layerbench.zoo import Built
+
+
+def shapes_of_model(workload: Workload) -> Built | None:
+    """A model without memory, if fake tensors show of it what real ones would.
+
+    ``None`` where its constructor needs values, and where it holds attention's fused kernel, which
+    returns no attention weights on real tensors and empty ones on fake tensors.
+    """
+    try:
+        built = zoo.build_shapes(workload)
+    except Exception:
+        return None  # a real build says what is wrong, if anything is
+    fused = any(isinstance(module, GUARDED) for module in modules(built.module))
+    return None if fused or _why_shapes_do_not_suffice(built) else built
+
+
+def fake_tensors() -> AbstractContextManager[object]:
+    """The mode in which tensors have shape, type and device but no memory; it refuses fallbacks."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
+
+
+@contextmanager
+def without_memory(
+    built: Built, device: str, mode: AbstractContextManager[object] | None = None
+) -> Iterator[Built]:
+    """Run the block on tensors that say they are on a device; the model has its own afterwards.
+
+    Args:
+        built: a model and its inputs, of any tensors.
+        device: such as ``cpu``, ``cuda`` or ``meta``.
+        mode: stays on for the block; `fake_tensors` if ``None``.
+    """
+    check_shapes_suffice(built)
+    # A scripted function specialises on what it has seen: a later call would look for that device.
+    unspecialised = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    with unspecialised, mode or fake_tensors():
+        fakes = _Fakes(built, device)
+        with tensors_replaced(built.module, fakes.of):
+            args, kwargs = map_tensors((built.args, built.kwargs), fakes.of)
+            stand_in = Built(built.module, args, kwargs)
+            del args, kwargs
+            try:
+                yield stand_in
+            finally:
+                # Whoever has the name still in hand keeps no tensor by it.
+                object.__setattr__(stand_in, "args", ())
+                stand_in.kwargs.clear()
+
+
+class _Fakes:
+    """Tensors without memory; those whose models share a storage share one, too."""
+
+    def __init__(self, built: Built, device: str) -> None:
+        self._device = device
+        self._storages: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+        self._sharing = Counter(
+            storage._cdata
+            for tensor in _all_tensors(built)
+            if (storage := storage_of(tensor)) is not None
+        )
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What stands in for a tensor."""
+        storage, kind, where = storage_of(tensor), tensor.dtype, self._device
+        if storage is None or self._sharing[storage._cdata] < 2:
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=kind, device=where)
+        key = (storage._cdata, kind)
+        if key not in self._storages:
+            elements = storage.nbytes() // tensor.element_size()
+            self._storages[key] = torch.empty(elements, dtype=kind, device=where)
+        return self._storages[key].as_strided(
+            tensor.shape, tensor.stride(), tensor.storage_offset()
+        )
+
+
+def _function_of(kind: type[torch.Tensor]) -> object:
+    function = kind.__torch_function__
+    return getattr(function, "__func__", function)
+
+
+class ShapesDoNotSuffice(Exception):
+    """A model has what tensors without memory cannot stand in for."""
+
+
+def check_shapes_suffice(built: Built) -> None:
+    """Raise `ShapesDoNotSuffice` for a model that has to run on its own tensors."""
+    reason = _why_shapes_do_not_suffice(built)
+    if reason is not None:
+        raise ShapesDoNotSuffice(reason)
+
+
+def _why_shapes_do_not_suffice(built: Built) -> str | None:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules(built.module)):
+        # Its interpreter would compile itself anew for what it saw first.
+        return "a part of it is scripted or traced"
+    if not all(is_plain(tensor) for tensor in _all_tensors(built)):
+        return "a tensor of it is sparse, nested or quantized"
+    if any(map(_has_functions_of_its_own, _all_tensors(built))):
+        return "a tensor of it is of a class with functions of its own"
+    return None
+
+
+# What takes a tensor's place is a plain one; a parameter's class has no functions.
+_WITHOUT_FUNCTIONS = {id(torch._C._disabled_torch_function_impl), id(_function_of(torch.Tensor))}
+
+
+def _has_functions_of_its_own(tensor: torch.Tensor) -> bool:
+    return id(_function_of(type(tensor))) not in _WITHOUT_FUNCTIONS
+
+
+def _all_tensors(built: Built) -> Iterator[torch.Tensor]:
+    yield from parameters(built.module)
+    yield from buffers(built.module)
+    yield from {id(tensor): tensor for tensor in tensors_in((built.args, built.kwargs))}.values()

@@ -1,0 +1,324 @@
+"""What a model is made of, and what one forward shows of it: calls, order and shapes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import nn
+from torch.compiler import is_dynamo_compiling
+
+from layerbench.errors import said_by
+from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
+from layerbench.instruments.calls import CallTree
+from layerbench.instruments.compiled import entry_noticed, inside_compiled
+from layerbench.instruments.holdings import Holdings
+from layerbench.instruments.iterators import iterator_in, notes_on_iterators
+from layerbench.instruments.module_tracker import RunningModule
+from layerbench.instruments.overlay import Overlay
+from layerbench.instruments.threads import Carrier
+from layerbench.introspection.modules import children, modules, named_modules
+from layerbench.introspection.nested import tensors_in
+from layerbench.introspection.tensors import bytes_of, elements_of, shape_of
+from layerbench.records import Shape
+from layerbench.records.workload import Frozen
+
+
+class ModuleFacts(Frozen):
+    """A module as it stands in the tree, before anything runs.
+
+    Attributes:
+        path: qualified name, ``""`` for the model itself.
+        aliases: other names of the same instance.
+        parameters: elements of the parameters in it and below, shared ones counted once.
+        shared: those of them that also lie in modules outside it.
+        composite: whether it has submodules.
+        reachable: whether its calls can be seen; the inside of a scripted or compiled module runs
+            outside Python.
+    """
+
+    path: str
+    type: str
+    depth: int
+    aliases: tuple[str, ...]
+    parameters: int
+    shared: int
+    composite: bool
+    reachable: bool
+
+
+@dataclass(slots=True)
+class CallFacts:
+    """What one forward showed of a module: its calls and the shapes of the first one.
+
+    Attributes:
+        order: of its first call among all modules.
+        output_bytes: of the tensors that the first one returned.
+        direct: whether its ``forward`` was called by name, and not the module itself.
+    """
+
+    order: int
+    calls: int
+    input_shapes: tuple[Shape, ...]
+    output_shapes: tuple[Shape, ...]
+    output_bytes: int = 0
+    direct: bool = False
+
+
+class Seen(dict[str, CallFacts]):
+    """What one forward showed: facts by path, of the modules that ran.
+
+    Attributes:
+        calls: which calls were made within which.
+    """
+
+    def __init__(self, calls: CallTree | None = None) -> None:
+        super().__init__()
+        self.calls = calls or CallTree()
+
+
+def named_instances(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module instance once, by its first name, in tree order; ``""`` is the model."""
+    return dict(named_modules(model))
+
+
+def module_facts(model: nn.Module) -> tuple[ModuleFacts, ...]:
+    """The static facts of every module, in the order of `named_instances`."""
+    names: dict[int, list[str]] = {}
+    for path, module in named_modules(model, remove_duplicate=False):
+        names.setdefault(id(module), []).append(path)
+    hidden = _hidden(model)
+    held = Holdings(model, "_parameters")
+    elements = held.sums(elements_of)
+    shared = held.shared(elements_of)
+    return tuple(
+        ModuleFacts(
+            path=path,
+            type=type_name(module),
+            depth=depth_of(path),
+            aliases=tuple(names[id(module)][1:]),
+            parameters=elements[number],
+            shared=shared[number],
+            composite=any(True for _ in children(module)),
+            reachable=id(module) not in hidden,
+        )
+        for number, (path, module) in enumerate(named_instances(model).items())
+    )
+
+
+def without_reach(
+    facts: tuple[ModuleFacts, ...], model: nn.Module, hidden: set[int]
+) -> tuple[ModuleFacts, ...]:
+    """The facts, where modules of these identities were found to run outside Python."""
+    if not hidden:
+        return facts
+    there = named_instances(model)
+    return tuple(
+        fact.model_copy(update={"reachable": False}) if id(there.get(fact.path)) in hidden else fact
+        for fact in facts
+    )
+
+
+def depth_of(path: str) -> int:
+    """0 for the model itself, 1 for its children."""
+    return path.count(".") + 1 if path else 0
+
+
+def type_name(module: nn.Module) -> str:
+    """The class name; for a scripted module, that of the class it was made from."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return str(getattr(module, "original_name", type(module).__name__))
+    return type(module).__name__
+
+
+def _hidden(model: nn.Module) -> set[int]:
+    """Modules below a scripted or compiled module: they are not called through Python."""
+    scripted = {
+        id(inner)
+        for outer in modules(model)
+        if isinstance(outer, torch.jit.ScriptModule)
+        for inner in modules(outer)
+        if inner is not outer
+    }
+    return scripted | inside_compiled(model)
+
+
+def shapes_of(values: object) -> tuple[Shape, ...]:
+    """Shapes of the tensors in ``values``."""
+    try:
+        return tuple(shape_of(tensor) for tensor in tensors_in(values))
+    except Exception:  # a container of the user's own that cannot be read twice
+        return ()
+
+
+def _bytes_in(values: object) -> int:
+    try:
+        return sum(bytes_of(tensor) for tensor in tensors_in(values))
+    except Exception:
+        return 0
+
+
+class CallObserver:
+    """Runs one forward and notes for every module its order, calls and shapes.
+
+    It is also where a model that does not take its input is found out: the innermost module
+    that raised is named, with the shapes that came in.
+
+    Args:
+        model: what will run.
+        facts: of its modules; those that are not reachable are not observed.
+        running: told of each call's beginning and end.
+
+    Attributes:
+        compiled: identities of the modules that were found to run inside compiled code.
+        in_threads: paths of those called in threads that the forward started.
+        notes: what a reader should know of the model's output.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        facts: Sequence[ModuleFacts],
+        running: RunningModule | None = None,
+    ) -> None:
+        self._running = running or RunningModule(model)
+        self._seen = Seen(self._running.calls)
+        self._order = 0
+        self._failure: tuple[str, str, tuple[Shape, ...]] | None = None
+        instances = named_instances(model)
+        self._attachment = Attachment(
+            self._observed(instances[fact.path], fact)
+            for fact in facts
+            if fact.path and fact.reachable
+        )
+        self._root = facts[0]
+        self.compiled: set[int] = set()
+        self.in_threads: set[str] = set()
+        self.notes: tuple[str, ...] = ()
+        self._carrier: Carrier | None = None
+
+    def _compiled_code_begins(self, reached: list[nn.Module]) -> None:
+        """It would be compiled again with something of ours on its modules."""
+        self.compiled.update(map(id, reached))
+        for module in reached:
+            Overlay.give_up(module)
+
+    def _observed(self, module: nn.Module, fact: ModuleFacts) -> Replacement:
+        place = usual_place(module)
+        original: Forward = getattr(module, place)
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if is_dynamo_compiling():
+                return original(*args, **kwargs)
+            direct = _called_directly()
+            if self._carrier is None or not self._carrier.is_elsewhere():
+                return self._observe(original, fact, args, kwargs, direct)
+            self.in_threads.add(fact.path)
+            with self._carrier.present():
+                return self._observe(original, fact, args, kwargs, direct)
+
+        return module, place, forward
+
+    def _observe(
+        self,
+        original: Forward,
+        fact: ModuleFacts,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        direct: bool = False,
+    ) -> Any:  # noqa: ANN401 - whatever the module returns
+        order, self._order = self._order, self._order + 1
+        # Before the call: an in-place module or a container emptied by it would hide what came in.
+        came_in = shapes_of((args, kwargs))
+        self._running.entered(fact.path)
+        try:
+            output = original(*args, **kwargs)
+        except Exception:
+            self._failure = self._failure or (fact.path, fact.type, came_in)
+            raise
+        finally:
+            self._running.left()
+        known = self._seen.get(fact.path)
+        # The first call of a module that calls itself is the last to end.
+        if known is None or order < known.order:
+            known = self._seen[fact.path] = CallFacts(
+                order=order,
+                calls=known.calls if known else 0,
+                input_shapes=came_in,
+                output_shapes=shapes_of((output,)),
+                output_bytes=_bytes_in((output,)),
+                direct=known.direct if known else False,
+            )
+        known.calls += 1
+        known.direct = known.direct or direct
+        return output
+
+    def observe(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Seen:
+        """Run the whole model's forward once.
+
+        Args:
+            forward: the model, or what stands for its forward.
+
+        Returns:
+            facts by path; a module that did not run has no entry. Whatever the model raises
+            passes through, and `explain` then says where.
+        """
+        self._seen, self._order, self._failure = Seen(self._running.calls), 0, None
+
+        def carried(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for the forward
+            self._carrier = Carrier(self._running)
+            with self._carrier.attached():
+                return forward(*args, **kwargs)
+
+        with self._attachment.attached(), entry_noticed(self._compiled_code_begins):
+            output = self._observe(carried, self._root, args, kwargs)
+        self.notes = notes_on_iterators(iterator_in(output, unread=True))
+        return self._seen
+
+    def explain(self, error: Exception) -> str:
+        """One line that says in which module ``error`` arose and what had come in."""
+        path, kind, came_in = self._failure or ("", self._root.type, ())
+        where = f"{kind} at {path}" if path else kind
+        shapes = ", ".join(str(list(shape)) for shape in came_in) or "no tensor"
+        return f"the forward failed in {where}, given {shapes}: {first_line(error)}"
+
+
+# What runs a module's forward where the module itself is called.
+_CALLS = (nn.Module._call_impl.__code__, nn.Module._wrapped_call_impl.__code__)
+
+
+def _called_directly() -> bool:
+    """Whether the wrapped forward above was called by name; our own frames do not count."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("layerbench."):
+        frame = frame.f_back
+    return frame is None or frame.f_code not in _CALLS
+
+
+_IN_SCRIPT = "The following operation failed in the TorchScript interpreter"
+_LONG = 240
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says on one line, without the stack or the advice that torch's carry."""
+    text = said_by(error) or type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines[0].startswith(_IN_SCRIPT):
+        # What went wrong stands at the end, after the interpreter's own stack.
+        lines = lines[-1:]
+    return lines[0] if len(lines[0]) <= _LONG else f"{lines[0].partition('. ')[0][:_LONG]}"
+
+
+def modules_at(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
+    """The instances at these paths, in tree order."""
+    wanted = set(paths)
+    return {path: module for path, module in named_instances(model).items() if path in wanted}
+
+
+Call = Callable[[], Any]
+"""One forward of the whole model, arguments bound."""

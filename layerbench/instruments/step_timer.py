@@ -1,0 +1,473 @@
+"""Time of a training step: by phase, and forward and backward by module.
+
+Backward hooks of modules raise on in-place layers, so none are used. Autograd runs the nodes of
+the graph one after the other, the one made last first, and one that accumulates a gradient as soon
+as it can. A node belongs to the module that was running when the forward made it, told by
+autograd's own count (see `layerbench.instruments.module_tracker`); one that accumulates a gradient, to the
+parameter's owner. Where a module's nodes begin, the first one gets a hook that marks it: a module's
+time reaches to where the next one's begins, and all of them add up to the backward.
+
+Known limitations: activation checkpointing runs modules again inside the backward, which counts
+as backward of the module whose node asked for it (with ``use_reentrant=True`` the one that
+checkpoints, else the first inside it to go backward); a module that runs outside Python is timed
+as one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import wraps
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
+from torch.compiler import is_dynamo_compiling
+
+from layerbench.environment.devices.clocks import Clock
+from layerbench.instruments.attach import Forward, Replacement, attributes_replaced, usual_place
+from layerbench.instruments.layer_timer import Folded, fold
+from layerbench.instruments.modules import modules_at
+from layerbench.introspection.modules import own_parameters
+from layerbench.records import STEP_PHASES
+from layerbench.records.tree import holder
+
+Batch = Any
+Node = torch.autograd.graph.Node
+
+
+ROOT = 0
+OUTSIDE = -1
+# A node that accumulates a gradient carries the largest number there is.
+_NO_SEQUENCE = 2**63
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, in pieces that are timed apart.
+
+    Attributes:
+        fetch: gives the next batch, on the host.
+        move: puts it where the model is.
+        forward: gives the model's output for it.
+        loss: makes a scalar of output and batch.
+        update: ``optimizer.step()`` and ``zero_grad()``.
+        backward: goes backward from the loss.
+    """
+
+    fetch: Callable[[], Batch]
+    move: Callable[[Batch], Batch]
+    forward: Callable[[Batch], Any]
+    loss: Callable[[Any, Batch], torch.Tensor]
+    update: Callable[[], object]
+    backward: Callable[[torch.Tensor], object] = torch.Tensor.backward
+
+
+def run_phases(step: Step, mark: Callable[[], int]) -> Iterator[tuple[int, str, Any]]:
+    """Run a step phase by phase.
+
+    Gives, after each of `STEP_PHASES`, a mark, the phase's name, and what it made: the batch, the
+    batch on the device, the output, the loss; ``None`` after the last two. A first mark with no
+    name comes before all.
+    """
+    yield mark(), "", None
+    batch = step.fetch()
+    yield mark(), "data", batch
+    batch = step.move(batch)
+    yield mark(), "copy", batch
+    output = step.forward(batch)
+    yield mark(), "forward", output
+    loss = step.loss(output, batch)
+    yield mark(), "loss", loss
+    step.backward(loss)
+    yield mark(), "backward", None
+    del output
+    step.update()
+    yield mark(), "optimizer", None
+
+
+@dataclass(frozen=True)
+class TimedStep:
+    """One step, integer nanoseconds.
+
+    Attributes:
+        phases_ns: in the order of `STEP_PHASES`; they add up to the step.
+        forward: by row; ``None`` for a step with nothing attached.
+        backward_ns: by row, without what it called; the rest of the backward phase, which
+            belongs to none (the loss, the engine's start), is ``outside_ns``.
+        backward_inclusive_ns: by row, with what it called.
+    """
+
+    phases_ns: tuple[int, ...]
+    forward: Folded | None = None
+    backward_ns: NDArray[np.int64] | None = None
+    outside_ns: int = 0
+    backward_inclusive_ns: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A function of a model whose runs are timed.
+
+    Attributes:
+        module: the instance that it belongs to.
+        attribute: ``forward``, or a method's name.
+        row: where its time goes; several can share one.
+    """
+
+    module: nn.Module
+    attribute: str
+    row: int
+
+
+class StepTimer:
+    """Times steps with nothing attached, and steps with parts of the model timed.
+
+    Args:
+        timed: what is timed; all else belongs to row 0.
+        owners: the row that the gradients of a parameter, by its ``id``, belong to.
+        rows: how many there are.
+        clock: where marks come from.
+        above: of each row the one that holds it, where rows lie in each other.
+    """
+
+    def __init__(
+        self,
+        timed: Iterable[Timed],
+        owners: Mapping[int, int],
+        rows: int,
+        clock: Clock,
+        above: Mapping[int, int] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._rows = rows
+        self._above = above or {}
+        self._calls: list[tuple[int, int, int, int, int]] = []
+        self._nodes: list[tuple[int, int]] = []
+        self._marks = 0
+        self._owner_of_parameter = dict(owners)
+        self._places = _Places((), {}, 0, 0)
+        self._replaced: list[Replacement] = [
+            (what.module, what.attribute, self._timed(function, what.row))
+            for what in timed
+            for function in [getattr(what.module, what.attribute)]
+        ]
+
+    @classmethod
+    def of_modules(
+        cls, model: nn.Module, paths: Sequence[str], timed_paths: frozenset[str], clock: Clock
+    ) -> StepTimer:
+        """A row for each module.
+
+        Args:
+            model: trained by the steps, in train mode.
+            paths: row → path of the modules; ``paths[0]`` must be ``""``.
+            timed_paths: those whose calls can be seen.
+            clock: where marks come from.
+        """
+        row_of = {path: row for row, path in enumerate(paths)}
+        owners = {
+            id(parameter): row_of[path]
+            for path, module in modules_at(model, frozenset(paths)).items()
+            for parameter in own_parameters(module)
+        }
+        instances = modules_at(model, timed_paths - {""})
+        timed = [
+            Timed(module, usual_place(module), row_of[path]) for path, module in instances.items()
+        ]
+        above = {row: row_of[holder(path, row_of)] for path, row in row_of.items() if path}
+        return cls(timed, owners, len(paths), clock, above)
+
+    def forward_only(self, call: Callable[[], object]) -> Folded:
+        """Run a forward, such as inference, with the rows timed: nanoseconds by row."""
+        clock = self._clock
+        self._calls.clear()
+        clock.reserve(self._marks)
+        with attributes_replaced(self._replaced):
+            start = clock.mark()
+            call()
+            end = clock.mark()
+        clock.synchronize()
+        try:
+            return self._folded(*clock.resolve([start, end]))
+        finally:
+            self._marks = max(self._marks, 2 * len(self._calls) + 16)
+            clock.release()
+
+    def untouched(self, step: Step) -> TimedStep:
+        """Run a step with marks between its phases and nothing else."""
+        clock = self._clock
+        clock.reserve(2 * len(STEP_PHASES))
+        marks = [mark for mark, _, _ in run_phases(step, clock.mark)]
+        clock.synchronize()
+        try:
+            return TimedStep(_differences(clock.resolve(marks)))
+        finally:
+            clock.release()
+
+    def instrumented(self, step: Step) -> TimedStep:
+        """Run a step with every row's part of the forward and of the backward timed.
+
+        What is attached between forward and backward is part of no phase.
+        """
+        clock = self._clock
+        self._calls.clear()
+        self._nodes.clear()
+        clock.reserve(self._marks)
+        marks: list[int] = []
+        nodes: deque[Node] = deque()
+        handles = ExitStack()
+        begin = end = _get_sequence_nr()
+        with handles, ExitStack() as attached:
+            for mark, done, made in run_phases(step, clock.mark):
+                marks.append(mark)
+                if done == "copy":
+                    attached.enter_context(attributes_replaced(self._replaced))
+                    marks.append(clock.mark())
+                elif done == "forward":
+                    end = _get_sequence_nr()
+                elif done == "loss":
+                    attached.close()
+                    nodes = self._hook_nodes(made, begin, end, handles)
+                    marks.append(clock.mark())
+        let_go(nodes)
+        clock.synchronize()
+        try:
+            return self._timed_step(marks)
+        finally:
+            self._marks = max(self._marks, 2 * len(self._calls) + len(self._nodes) + 16)
+            clock.release()
+
+    def _timed(self, original: Forward, index: int) -> Forward:
+        mark, calls = self._clock.mark, self._calls
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if is_dynamo_compiling():
+                return original(*args, **kwargs)
+            number = _get_sequence_nr()
+            start = mark()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                calls.append((index, start, mark(), number, _get_sequence_nr()))
+
+        return forward
+
+    # --- the backward ----------------------------------------------------------------------
+
+    def _hook_nodes(
+        self, loss: torch.Tensor, begin: int, end: int, handles: ExitStack
+    ) -> deque[Node]:
+        """Let the first node of each module's mark when it begins, as often as it is its turn.
+
+        The numbers from ``begin`` to ``end`` were drawn in the forward. Gives all nodes, in the
+        order in which they run.
+        """
+        self._places = places = _Places(self._calls, self._above, begin, end)
+        mark, nodes = self._clock.mark, self._nodes
+
+        def hook(place: int) -> Callable[..., None]:
+            def begins(*_: object) -> None:
+                nodes.append((place, mark()))
+
+            return begins
+
+        before: int | None = None
+        turns = _as_they_run(loss)
+        for turn in turns:
+            placed = [self._place(node, places) for node in turn]
+            alike = set(placed) == {placed[0]}
+            for node, place in zip(turn, placed, strict=True):
+                if place != before or not alike:
+                    handle = node.register_prehook(hook(place))
+                    handles.callback(handle.remove)
+                before = place
+            before = placed[0] if alike else None
+        return _in_a_row(turns)
+
+    def _place(self, node: Node, places: _Places) -> int:
+        number = node._sequence_nr()
+        if number < _NO_SEQUENCE:
+            return places.of_number(number)
+        row = self._owner_of_parameter.get(id(getattr(node, "variable", None)))
+        return OUTSIDE if row is None else places.home(row)
+
+    # --- adding up -------------------------------------------------------------------------
+
+    def _timed_step(self, marks: Sequence[int]) -> TimedStep:
+        resolve = self._clock.resolve
+        start, data, copy, ready, forward, loss, hooked, backward, end = resolve(marks)
+        phases = (
+            data - start,
+            copy - data,
+            forward - ready,
+            loss - forward,
+            backward - hooked,
+            end - backward,
+        )
+        begins = resolve([mark for _, mark in self._nodes])
+        outside = (begins[0] if begins else backward) - hooked
+        spent: Counter[int] = Counter()
+        for (place, _), at, until in zip(self._nodes, begins, [*begins[1:], backward], strict=True):
+            spent[place] += until - at
+        outside += spent.pop(OUTSIDE, 0)
+        own, inclusive = self._places.added_up(spent, self._rows)
+        return TimedStep(phases, self._folded(ready, forward), own, outside, inclusive)
+
+    def _folded(self, start: int, end: int) -> Folded:
+        flat = self._clock.resolve([mark for call in self._calls for mark in call[1:3]])
+        spans = [
+            (call[0], flat[2 * number], flat[2 * number + 1])
+            for number, call in enumerate(self._calls)
+        ]
+        return fold([*spans, (ROOT, start, end)], self._rows)
+
+
+class _Places:
+    """Where in a forward a node of its graph was made: in which call, and in which around that.
+
+    Place 0 is the model's own; place k + 1 the call k; those of rows that no call is of follow.
+
+    Args:
+        calls: of the forward, in the order in which they ended: row, marks at start and end, and
+            the numbers that autograd had come to there.
+        above: of each row the one that holds it.
+        begin, end: the numbers of the whole forward.
+    """
+
+    def __init__(
+        self,
+        calls: Sequence[tuple[int, int, int, int, int]],
+        above: Mapping[int, int],
+        begin: int,
+        end: int,
+    ) -> None:
+        self._rows = [ROOT, *(call[0] for call in calls)]
+        self._around = [OUTSIDE, *self._callers(calls)]
+        self._above = above
+        self._begin = begin
+        self._of_number = [0] * (end - begin)
+        # Painted backwards, so that inner calls come last.
+        for place in range(len(calls), 0, -1):
+            first, last = calls[place - 1][3:]
+            self._of_number[first - begin : last - begin] = [place] * (last - first)
+        self._home = {ROOT: 0}
+        for place in sorted(range(1, len(calls) + 1), key=lambda place: calls[place - 1][1]):
+            self._home.setdefault(self._rows[place], place)
+
+    @staticmethod
+    def _callers(calls: Sequence[tuple[int, int, int, int, int]]) -> list[int]:
+        """Of each call the place around it. One that made no node may be told a wrong one."""
+        around = [0] * len(calls)
+        unclaimed: list[int] = []
+        for number, call in enumerate(calls):
+            while unclaimed and calls[unclaimed[-1]][3] >= call[3]:
+                around[unclaimed.pop()] = number + 1
+            unclaimed.append(number)
+        return around
+
+    def of_number(self, number: int) -> int:
+        """The innermost call that was running when the node of this number was made."""
+        at = number - self._begin
+        return self._of_number[at] if 0 <= at < len(self._of_number) else OUTSIDE
+
+    def home(self, row: int) -> int:
+        """The row's first call; of one that was never called, a place in that of the row above."""
+        if row not in self._home:
+            # First, as it may append rows itself.
+            around = self.home(self._above[row]) if row in self._above else 0
+            self._rows.append(row)
+            self._around.append(around)
+            self._home[row] = len(self._rows) - 1
+        return self._home[row]
+
+    def added_up(
+        self, spent: Mapping[int, int], rows: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """By row what was spent in its calls: in them alone, and with the calls in them."""
+        own, inclusive = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+        for place, value in spent.items():
+            own[self._rows[place]] += value
+            for row in self._running(place):
+                inclusive[row] += value
+        return own, inclusive
+
+    def _running(self, place: int) -> Iterable[int]:
+        found: dict[int, None] = {}
+        while place != OUTSIDE:
+            found[self._rows[place]] = None
+            place = self._around[place]
+        return found
+
+
+def graph(loss: torch.Tensor) -> Iterator[Node]:
+    """Every node that the backward of a loss can run, once."""
+    if loss.grad_fn is None:
+        return
+    seen: set[Node] = {loss.grad_fn}
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+
+
+def nodes_of(loss: torch.Tensor) -> deque[Node]:
+    """The nodes of `graph` in the order in which they run: each before those that it leads to."""
+    return _in_a_row(_as_they_run(loss))
+
+
+def let_go(nodes: deque[Node]) -> None:
+    """Give a graph back node by node; its loss and output must be gone.
+
+    PyTorch frees a graph whose nodes Python has looked at by recursion, which ends the process
+    where the graph is a hundred thousand nodes long.
+
+    Args:
+        nodes: from `nodes_of`, held since before the graph's loss and output went.
+    """
+    while nodes:
+        nodes.popleft()
+
+
+def _in_a_row(turns: Iterable[Sequence[Node]]) -> deque[Node]:
+    return deque(node for turn in turns for node in turn)
+
+
+def _as_they_run(loss: torch.Tensor) -> list[list[Node]]:
+    """The nodes in the order in which autograd's engine runs them, turn by turn.
+
+    Of the nodes that are ready it takes the one with the largest number, and one that accumulates a
+    gradient before all others (torch/csrc/autograd/engine.cpp, ``ReadyQueue``). What a node waits
+    for was made after it, so that the numbers fall from one to the next; an accumulating one comes
+    after the last that feeds it. A turn is one node and the accumulating ones after it, these in
+    no certain order.
+    """
+    numbers: dict[Node, int] = {}
+    last_fed: dict[Node, int] = {}
+    for node in graph(loss):
+        number = numbers[node] = node._sequence_nr()
+        for following, _ in node.next_functions:
+            if following is not None:
+                last_fed[following] = min(last_fed.get(following, _NO_SEQUENCE), number)
+
+    turns: dict[int, list[Node]] = {}
+    for node, number in numbers.items():
+        accumulates = number >= _NO_SEQUENCE
+        turn = turns.setdefault(last_fed.get(node, number) if accumulates else number, [])
+        turn.insert(len(turn) if accumulates else 0, node)
+    return [turns[number] for number in sorted(turns, reverse=True)]
+
+
+def _differences(positions: Sequence[int]) -> tuple[int, ...]:
+    return tuple(after - before for before, after in pairwise(positions))

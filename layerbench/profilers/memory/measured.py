@@ -1,0 +1,211 @@
+"""The recipe of a memory report: a real run with every tensor's life traced."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from layerbench import zoo
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.environment.run_context import (
+    gradients_on,
+    memory_explained,
+    on_device,
+    refuse_too_large,
+    watch_room,
+)
+from layerbench.environment.watch import Environment
+from layerbench.errors import ModelRunError
+from layerbench.instruments.attach import mode_set
+from layerbench.instruments.chance import more_forwards, notes_on_chance
+from layerbench.instruments.compiled import compilation_off, original
+from layerbench.instruments.fake_tensors import shapes_of_model, without_memory
+from layerbench.instruments.memory_attribution import hold
+from layerbench.instruments.modules import module_facts
+from layerbench.instruments.preserve import (
+    FreshInputs,
+    drawing_anew,
+    preserved,
+    preserved_from_stand_ins,
+    strays_removed,
+)
+from layerbench.instruments.python_state import no_collection
+from layerbench.instruments.random_state import RandomState, drawing_from
+from layerbench.instruments.resident_memory import resident_set
+from layerbench.instruments.tensors_held import HeldTensor, held_tensors, totals
+from layerbench.profilers.memory.traced_run import RunFailed, Traced, check_optimizer, trace_run
+from layerbench.records import (
+    AllocatorFigures,
+    MemoryReport,
+    ProcessMemory,
+)
+from layerbench.records.memory import Optimizer
+from layerbench.records.workload import Workload
+from layerbench.zoo import Built
+
+
+def weigh(
+    workload: Workload,
+    device: Device,
+    *,
+    optimizer: Optimizer | None = None,
+    subject: Built | None = None,
+) -> MemoryReport:
+    """Run a workload once and report what its tensors held.
+
+    Args:
+        workload: what runs; a training workload needs an optimizer.
+        device: where it runs.
+        optimizer: makes it two training steps, of which the second is reported.
+        subject: a model that was handed over, with its inputs; it stays as it was.
+
+    Raises:
+        ModelRunError: the model does not take the input, or cannot be trained.
+        NotEnoughMemory: with the bytes requested and free.
+        UsageError: no such optimizer.
+    """
+    check_optimizer(optimizer)
+    with memory_explained(device), no_collection():
+        room = watch_room(device)
+        refuse_too_large(workload, device, subject)
+        if subject is None:
+            built = on_device(zoo.build(workload), device)
+            with drawing_anew(workload, built):
+                measured = _measure(workload, built, device, optimizer)
+        else:
+            with preserved(subject, training=optimizer is not None) as built:
+                measured = _measure(workload, built, device, optimizer)
+        return _record(workload, optimizer, measured, held_tensors(built), room.finish())
+
+
+def weigh_again(record: MemoryReport) -> MemoryReport:
+    """What a report must say of the same workload on any machine; no memory is taken.
+
+    What the report's machine and process had to do with it is taken over.
+
+    Raises:
+        LayerbenchError: as `weigh`.
+    """
+    made = weigh_without_memory(record.workload, record.optimizer, record.environment)
+    machine = ("environment", "process", "allocator")
+    return made.model_copy(update={name: getattr(record, name) for name in machine})
+
+
+def weigh_without_memory(
+    workload: Workload, optimizer: Optimizer | None, environment: Environment
+) -> MemoryReport:
+    """The report of a workload as `weigh` would make it, without taking the memory.
+
+    The run is made on tensors that say they are on the environment's device. A model for which
+    such tensors do not suffice runs for real, on that device.
+
+    Args:
+        workload, optimizer: as for `weigh`.
+        environment: for the record; its device is the one that tensors lie on.
+
+    Raises:
+        LayerbenchError: as `weigh`.
+    """
+    kind = environment.device.kind
+    built = shapes_of_model(workload)
+    if built is not None:
+        tensors = held_tensors(built)
+        with (
+            strays_removed(workload.model),
+            suppress(Exception),  # the run for real says what is wrong, if anything is
+            preserved_from_stand_ins(built, handed_over=False),
+            drawing_from(workload.seed),
+            mode_set(built.module, workload.mode == "train"),
+            without_memory(built, kind) as stand_in,
+        ):
+            traced = trace_run(
+                stand_in,
+                optimizer=optimizer,
+                train_mode=workload.mode == "train",
+                device=kind,
+            )
+            measured = _Measured(traced, None, None)
+            return _record(workload, optimizer, measured, tensors, environment)
+    return weigh(workload, devices.get(kind), optimizer=optimizer)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    traced: Traced
+    process: ProcessMemory | None
+    allocator: AllocatorFigures | None
+
+
+def _measure(workload: Workload, built: Built, device: Device, optimizer: str | None) -> _Measured:
+    inputs, draws = FreshInputs(built), RandomState()
+    device.begin_peak()
+    try:
+        with mode_set(built.module, workload.mode == "train"):
+            with resident_set() as process:
+                traced = trace_run(
+                    built,
+                    optimizer=optimizer,
+                    train_mode=workload.mode == "train",
+                    device=device.torch_device.type,
+                    renew_inputs=inputs.renew,
+                )
+            peak = device.peak()
+            varied = _what_varies(built, traced, inputs, draws)
+    except RunFailed as error:
+        cause = error.__cause__
+        if cause is not None and device.is_out_of_memory(cause):
+            raise cause from None
+        raise ModelRunError(f"{workload.model}: {error}") from error
+    traced = replace(traced, notes=(*traced.notes, *varied))
+    return _Measured(traced, process.found, peak)
+
+
+def _what_varies(
+    built: Built, traced: Traced, inputs: FreshInputs, draws: RandomState
+) -> tuple[str, ...]:
+    """What other forwards of the model do otherwise than the one that was traced."""
+    model = original(built.module)
+    with compilation_off(), gradients_on(False):
+        again = more_forwards(
+            model,
+            built.args,
+            built.kwargs,
+            module_facts(model),
+            renew=inputs.renew,
+            drawn=draws.drawn(),
+            spent_s=traced.forward_s,
+        )
+    return notes_on_chance([traced.modules, *again])
+
+
+def _record(
+    workload: Workload,
+    optimizer: Optimizer | None,
+    measured: _Measured,
+    tensors: list[HeldTensor],
+    environment: Environment,
+) -> MemoryReport:
+    traced = measured.traced
+    sizes = [allocation.bytes for allocation in traced.trace.allocations]
+    holding = hold(traced.trace, sizes, traced.modules, traced.calls)
+    return MemoryReport(
+        workload=workload,
+        training=optimizer is not None,
+        optimizer=optimizer,
+        environment=environment,
+        model_type=traced.model_type,
+        tensors=tuple(held.row for held in tensors),
+        parameters=totals(tensors, "parameter"),
+        buffers=totals(tensors, "buffer"),
+        inputs=totals(tensors, "input"),
+        total=totals(tensors, "parameter", "buffer", "input"),
+        resident_bytes=holding.resident_bytes,
+        outside_bytes=holding.outside_bytes,
+        peak=holding.peak,
+        rows=holding.rows,
+        timeline=holding.timeline,
+        process=measured.process,
+        allocator=measured.allocator,
+        notes=traced.notes,
+    )

@@ -1,0 +1,388 @@
+"""The recipe of a memory prediction: fake tensors, a model of the allocator, stated terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import layerbench
+from layerbench import zoo
+from layerbench.environment.devices import Device
+from layerbench.environment.run_context import (
+    input_bytes,
+    memory_explained,
+    refuse_too_large,
+    torch_version,
+)
+from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, UsageError
+from layerbench.instruments.attach import mode_set
+from layerbench.instruments.fake_tensors import without_memory
+from layerbench.instruments.memory_attribution import hold, peak_bytes
+from layerbench.instruments.modules import first_line
+from layerbench.instruments.preserve import (
+    FreshInputs,
+    drawing_anew,
+    preserved,
+    preserved_from_stand_ins,
+    strays_removed,
+)
+from layerbench.instruments.random_state import drawing_from
+from layerbench.profilers.memory.kernels import chosen_as_on_gpu
+from layerbench.profilers.memory.replay import Replays
+from layerbench.profilers.memory.traced_run import RunFailed, Traced, trace_run
+from layerbench.profilers.memory.workspaces import CONTEXT, Workspaces
+from layerbench.records import Interval, MemoryEstimate
+from layerbench.records.memory import Optimizer
+from layerbench.records.workload import Workload
+from layerbench.units import bytes_
+from layerbench.zoo import Built
+
+DEVICE = "cuda"
+
+
+def predict(
+    workload: Workload, *, optimizer: Optimizer | None = None, subject: Built | None = None
+) -> MemoryEstimate:
+    """Predict the memory that a workload needs on a CUDA device, without one.
+
+    The state predicted is a steady one: libraries have taken their workspaces, an optimizer
+    has its state.
+
+    Args:
+        workload: what would run; a training workload needs an optimizer.
+        optimizer: makes it a training step.
+        subject: a model that was handed over, with its inputs; it stays as it was.
+
+    Raises:
+        ModelRunError: the model does not take the input.
+        NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
+    """
+    try:
+        return _predict_fake(workload, optimizer, subject)
+    except _FakeDoesNotSuffice as error:
+        reason = str(error)
+    workspaces = Workspaces()
+    traced = _real_run(workload, optimizer, subject, workspaces)
+    note = f"replayed from a real run on the CPU, as fake tensors do not suffice: {reason}"
+    return _record(workload, optimizer, traced, "replayed", workspaces, (note,))
+
+
+def refuse_hopeless(workload: Workload, device: Device, optimizer: Optimizer | None) -> None:
+    """Refuse a real run whose tensors cannot fit, before an operating system kills it.
+
+    Looked at only where the input alone takes a hundredth of what is free; a model that fake
+    tensors do not suffice for is let through.
+
+    Raises:
+        NotEnoughMemory: with the bytes that the run needs at least, and those that are free.
+    """
+    free = device.memory().free_bytes
+    if input_bytes(workload) * 100 < free:
+        return
+    try:
+        needed = _predict_fake(workload, optimizer, None).peak_interval.low
+    except (_FakeDoesNotSuffice, LayerbenchError):
+        return
+    if needed > free:
+        raise NotEnoughMemory(
+            f"the run needs at least {bytes_(needed)} for its tensors, and {bytes_(free)} are "
+            f"free on {device.kind}: take a smaller input or batch, or predict with --device cuda"
+        )
+
+
+class _FakeDoesNotSuffice(Exception):
+    """A model looks at values, or runs an operator that knows no fake tensors."""
+
+
+def _predict_fake(
+    workload: Workload, optimizer: Optimizer | None, subject: Built | None
+) -> MemoryEstimate:
+    reason = ""
+    for device in _stand_in_devices(training=optimizer is not None):
+        workspaces = Workspaces()
+        traced: Traced | None = None
+        with strays_removed(workload.model):
+            try:
+                traced = _fake_run(workload, optimizer, subject, workspaces, device)
+            except LayerbenchError:
+                raise
+            except Exception as error:
+                reason = first_line(error)
+        if traced is not None:
+            return _record(workload, optimizer, traced, "fake", workspaces, ())
+    raise _FakeDoesNotSuffice(reason)
+
+
+# --- running -------------------------------------------------------------------------------
+
+
+def _fake_run(
+    workload: Workload,
+    optimizer: str | None,
+    subject: Built | None,
+    workspaces: Workspaces,
+    device: str,
+) -> Traced:
+    built = subject or zoo.build_shapes(workload)
+    # Meta tensors need no mode: PyTorch's own kernels for them give shapes.
+    mode: AbstractContextManager[object] | None = (
+        _Quick() if device == "meta" else None  # type: ignore[no-untyped-call]
+    )
+    with (
+        preserved_from_stand_ins(built, handed_over=subject is not None),
+        drawing_from(workload.seed) if subject is None else nullcontext(),
+        mode_set(built.module, workload.mode == "train"),
+        without_memory(built, device, mode) as stand_in,
+        chosen_as_on_gpu(),
+    ):
+        return trace_run(
+            stand_in,
+            optimizer=optimizer,
+            train_mode=workload.mode == "train",
+            device=device,
+            for_gpu=True,
+            workspace=workspaces,
+            stepping=_OptimizerStep,
+            renew_inputs=FreshInputs(stand_in).renew,
+        )
+
+
+def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
+    """What the tensors that stand in for a GPU's say they are on, in the order to be tried.
+
+    Without a GPU, autograd's engine refuses to go backward over CUDA tensors, fake ones too: it
+    asks the driver for the current stream; and some CUDA operators know no fake tensors.
+    There meta tensors stand in, which are fast, or fake CPU tensors, which know more operators.
+    What runs is the same but for attention and dropout, which are chosen here (a test compares
+    them).
+    """
+    return ("meta", "cpu") if training and not torch.cuda.is_available() else (DEVICE, "cpu")
+
+
+def _real_run(
+    workload: Workload, optimizer: str | None, subject: Built | None, workspaces: Workspaces
+) -> Traced:
+    from layerbench.environment import devices
+
+    cpu = devices.get("cpu")
+    with memory_explained(cpu):
+        refuse_too_large(workload, cpu, subject)
+        try:
+            if subject is None:
+                built = zoo.build(workload, load_weights=False)
+                with drawing_anew(workload, built):
+                    return _trace_for_real(workload, optimizer, built, workspaces)
+            with preserved(subject, training=optimizer is not None) as built:
+                return _trace_for_real(workload, optimizer, built, workspaces)
+        except RunFailed as error:
+            cause = error.__cause__
+            if cause is not None and cpu.is_out_of_memory(cause):
+                raise cause from None
+            raise ModelRunError(f"{workload.model}: {error}") from error
+
+
+def _trace_for_real(
+    workload: Workload, optimizer: str | None, built: Built, workspaces: Workspaces
+) -> Traced:
+    with mode_set(built.module, workload.mode == "train"):
+        return trace_run(
+            built,
+            optimizer=optimizer,
+            train_mode=workload.mode == "train",
+            device="cpu",
+            for_gpu=True,
+            workspace=workspaces,
+            renew_inputs=FreshInputs(built).renew,
+        )
+
+
+class _Quick(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers at once for meta tensors where the result's shape is plain to see.
+
+    These are element-wise operators on tensors that lie alike, and batch normalization. PyTorch's
+    own answer goes through its reference implementations in Python, operator by operator, which is
+    most of the time that such a network would take.
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+        del types
+        in_place = _ELEMENTWISE.get(func)
+        if in_place is not None and _lie_alike(args):
+            return args[0] if in_place else torch.empty_like(args[0])
+        quick = _NORMALIZATION.get(func)
+        if quick is not None and not kwargs:
+            answer = quick(*args)
+            if answer is not None:
+                return answer
+        return func(*args, **(kwargs or {}))
+
+
+def _lie_alike(args: Sequence[Any]) -> bool:
+    first, *others = (arg for arg in args if isinstance(arg, torch.Tensor))
+    return first is args[0] and all(
+        other.is_meta
+        and other.dtype == first.dtype
+        and other.shape == first.shape
+        and other.stride() == first.stride()
+        for other in others
+    )
+
+
+_Norm = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+
+
+def _batch_norm(
+    given: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    var: torch.Tensor | None,
+    training: bool,
+    *_: float,
+) -> _Norm | None:
+    """Output, and each channel's mean and deviation, in training with single precision."""
+    del weight, bias, mean, var
+    if not training or given.dtype != torch.float32 or not given.is_contiguous():
+        return None
+    return torch.empty_like(given), _one_per_channel(given), _one_per_channel(given)
+
+
+def _batch_norm_backward(
+    gradient: torch.Tensor,
+    given: torch.Tensor,
+    weight: torch.Tensor | None,
+    mean: torch.Tensor | None,
+    var: torch.Tensor | None,
+    saved_mean: torch.Tensor | None,
+    saved_invstd: torch.Tensor | None,
+    train: bool,
+    eps: float,
+    wanted: Sequence[bool],
+) -> _Norm | None:
+    """The gradients of input, weight and bias, those that are wanted."""
+    del weight, mean, var, saved_mean, saved_invstd, eps
+    if not train or not _lie_alike((given, gradient)) or given.dtype != torch.float32:
+        return None
+    if not (wanted[0] and given.is_contiguous()):
+        return None
+    scale, shift = (_one_per_channel(given) if one else None for one in wanted[1:])
+    return torch.empty_like(given), scale, shift
+
+
+def _one_per_channel(given: torch.Tensor) -> torch.Tensor:
+    return torch.empty(given.shape[1], dtype=given.dtype, device=given.device)
+
+
+_ATEN = torch.ops.aten
+# Whether each works in place.
+_ELEMENTWISE = {
+    _ATEN.add.Tensor: False,
+    _ATEN.add_.Tensor: True,
+    _ATEN.mul.Tensor: False,
+    _ATEN.mul_.Tensor: True,
+    _ATEN.relu_.default: True,
+    _ATEN.silu_.default: True,
+    _ATEN.silu_backward.default: False,
+    _ATEN.threshold_backward.default: False,
+}
+_NORMALIZATION: dict[object, Callable[..., _Norm | None]] = {
+    _ATEN.native_batch_norm.default: _batch_norm,
+    _ATEN.native_batch_norm_backward.default: _batch_norm_backward,
+}
+
+
+class _OptimizerStep(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Answers for an optimizer what fake tensors cannot, or only slowly.
+
+    A step count reads as 1. An operator on a list of tensors, which without a GPU would be
+    taken apart into one for each, changes nothing that memory shows where it works in
+    place, and else gives a list of new tensors.
+    """
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+        del types
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "cpu":
+            return 1.0
+        name = func.overloadpacket.__name__
+        if name.startswith("_foreach_") and name.endswith("_"):
+            return None
+        if name in _LIKE_THEIR_INPUTS:
+            return [torch.empty_like(tensor) for tensor in args[0]]
+        return func(*args, **(kwargs or {}))
+
+
+_LIKE_THEIR_INPUTS = frozenset(
+    f"_foreach_{name}"
+    for name in ("abs", "add", "addcdiv", "addcmul", "div", "lerp", "maximum", "mul", "neg", "pow",
+                 "reciprocal", "rsqrt", "sqrt", "sub")
+)  # fmt: skip
+
+
+# --- the record ----------------------------------------------------------------------------
+
+
+def _record(
+    workload: Workload,
+    optimizer: Optimizer | None,
+    traced: Traced,
+    how: str,
+    workspaces: Workspaces,
+    notes: Sequence[str],
+) -> MemoryEstimate:
+    replays = Replays(traced.trace)
+    figure = hold(traced.trace, replays.figure.sizes, traced.modules, traced.calls)
+    allocated = [peak_bytes(traced.trace, run.sizes) for run in replays.levels]
+    peak_interval = Interval(low=min(allocated), high=max(allocated))
+    least, most = replays.reserved_bounds()
+    reserved_interval = Interval(low=max(least, peak_interval.low), high=most)
+    return MemoryEstimate.model_validate(
+        {
+            "workload": workload,
+            "device": DEVICE,
+            "how": how,
+            "training": optimizer is not None,
+            "optimizer": optimizer,
+            "torch": torch_version(),
+            "layerbench": layerbench.__version__,
+            "model_type": traced.model_type,
+            "peak_bytes": figure.peak.bytes,
+            "peak_interval": peak_interval,
+            "reserved_bytes": replays.figure.reserved,
+            "reserved_interval": reserved_interval,
+            "total_bytes": replays.figure.reserved + CONTEXT.bytes,
+            "total_interval": Interval(
+                low=reserved_interval.low + CONTEXT.low,
+                high=reserved_interval.high + CONTEXT.high,
+            ),
+            "peak_owner": figure.peak.owner,
+            "peak_phase": figure.peak.phase,
+            "peak_operator": figure.peak.operator,
+            "by_category": figure.peak.by_category,
+            "rows": figure.rows,
+            "timeline": figure.timeline,
+            "workspaces": workspaces.terms(),
+            "notes": (*traced.notes, *notes),
+        }
+    )
+
+
+def check_device(device: str) -> None:
+    """Raise `UsageError` for a device whose memory cannot be predicted."""
+    if device.partition(":")[0] != DEVICE:
+        raise UsageError(f"memory can be predicted for {DEVICE}, not for {device}")

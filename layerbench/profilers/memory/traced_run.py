@@ -1,0 +1,404 @@
+"""One workload run with the life of every tensor traced: a forward, or training steps.
+
+Measured memory and predicted memory are both made from this run; what differs is whether the
+tensors are real.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from layerbench.environment.run_context import garbage_collection_off, gradients_on
+from layerbench.errors import UsageError, said_by
+from layerbench.instruments.attach import notes_on_modes
+from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
+from layerbench.instruments.control_flow import notes_on_trained
+from layerbench.instruments.iterators import advice, iterator_in
+from layerbench.instruments.memory_attribution import FORWARD, FORWARD_END, ITERATION
+from layerbench.instruments.module_tracker import RunningModule
+from layerbench.instruments.modules import (
+    CallFacts,
+    CallObserver,
+    first_line,
+    module_facts,
+    named_instances,
+    type_name,
+)
+from layerbench.instruments.python_state import PythonState
+from layerbench.instruments.random_state import RandomState
+from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.step_timer import graph, let_go, nodes_of
+from layerbench.instruments.storage_tracker import LOADED, StorageTracker, Trace, WorkspaceRule
+from layerbench.instruments.tensors_held import packed_weights
+from layerbench.introspection.modules import parameters, submodules_first
+from layerbench.introspection.nested import tensors_in
+from layerbench.introspection.tensors import bytes_of
+from layerbench.records.samples import RowFacts
+from layerbench.zoo import Built
+
+LEARNING_RATE = 1e-3
+
+_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": partial(torch.optim.SGD, momentum=0.9),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+}
+OPTIMIZERS = tuple(_OPTIMIZERS)
+
+
+def check_optimizer(optimizer: str | None) -> None:
+    """Raise `UsageError` for an optimizer that is not one of `OPTIMIZERS`."""
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise UsageError(f"no optimizer {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
+
+
+def make_optimizer(
+    name: str, parameters: list[nn.Parameter], *, foreach: bool | None = None
+) -> torch.optim.Optimizer:
+    """An optimizer with its usual settings and a small learning rate.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        parameters: that it changes.
+        foreach: whether it works on all of them at once; ``None`` leaves it to PyTorch.
+    """
+    return _OPTIMIZERS[name](parameters, lr=LEARNING_RATE, foreach=foreach)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a traced run showed.
+
+    Attributes:
+        trace: every storage's life.
+        modules: facts of the modules' rows; ``calls`` of those that ran.
+        notes: what the reader should know.
+        forward_s: seconds that the last forward took.
+    """
+
+    trace: Trace
+    modules: tuple[RowFacts, ...]
+    calls: Mapping[str, CallFacts]
+    notes: tuple[str, ...] = ()
+    forward_s: float = 0.0
+
+    @property
+    def model_type(self) -> str:
+        """The model's class name."""
+        return self.modules[0].type
+
+
+def trace_run(
+    built: Built,
+    *,
+    optimizer: str | None = None,
+    train_mode: bool | None = None,
+    device: str | None = None,
+    for_gpu: bool = False,
+    workspace: WorkspaceRule | None = None,
+    stepping: Callable[[], AbstractContextManager[object]] = nullcontext,
+    renew_inputs: Callable[[], object] = lambda: None,
+) -> Traced:
+    """Run the model where its tensors are, and trace it.
+
+    Without an optimizer one forward runs without gradients, in the mode that the model is in.
+    With one, two training steps run, and the second is the one to look at: from then on the
+    optimizer has its state. A step is ``zero_grad``, forward, loss, backward, ``step``.
+
+    Args:
+        built: the model and its inputs; the model's parameters change if it trains.
+        optimizer: one of `OPTIMIZERS`.
+        train_mode: which mode the model was asked to be in.
+        device: storages on other kinds of devices are passed over.
+        for_gpu: the tensors stand for a GPU's: the optimizer works on all parameters at once,
+            as PyTorch does there, and its step counts lie on the host.
+        workspace: what kernels take inside operators.
+        stepping: entered around each step of the optimizer.
+        renew_inputs: called between two steps.
+
+    Raises:
+        RunFailed: whatever the model raised, with a line that says where.
+    """
+    notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
+    with compilation_off() as trained:
+        run = _Run(built, device, workspace, renew_inputs)
+        traced = _trace_run(run, optimizer, for_gpu, stepping)
+    return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
+
+
+def _trace_run(
+    run: _Run,
+    optimizer: str | None,
+    for_gpu: bool,
+    stepping: Callable[[], AbstractContextManager[object]],
+) -> Traced:
+    run.load()
+    if optimizer is None:
+        run.inference()
+    else:
+        trained = [p for p in parameters(run.model) if p.requires_grad]
+        if not trained:
+            raise RunFailed(
+                "the model has no parameter that requires a gradient: it cannot be trained"
+            )
+        foreach = True if for_gpu else None
+        run.training(make_optimizer(optimizer, trained, foreach=foreach), stepping, for_gpu)
+    return run.traced()
+
+
+class RunFailed(Exception):
+    """The model raised; ``str`` says in which layer and what had come in."""
+
+
+class _Run:
+    """One run, whose model is the user's own beneath what compiles it."""
+
+    def __init__(
+        self,
+        built: Built,
+        device: str | None,
+        workspace: WorkspaceRule | None,
+        renew_inputs: Callable[[], object],
+    ) -> None:
+        self._built = built
+        self._renew_inputs = renew_inputs
+        self.model = original(built.module)
+        self._facts = module_facts(self.model)
+        self._running = RunningModule(self.model)
+        self._observer = CallObserver(self.model, self._facts, self._running)
+        self._tracker = StorageTracker(self._running, device, workspace)
+        self._calls: dict[str, CallFacts] = {}
+        self._forward_s = 0.0
+
+    def load(self) -> None:
+        """Note what is there before anything runs, in the order in which it is moved there."""
+        for parameter in _in_order_of_moving(self.model, "_parameters"):
+            self._tracker.add(parameter, "parameters")
+        for _, weight in packed_weights(self.model):
+            self._tracker.add_packed(bytes_of(weight), "parameters")
+        for buffer in _in_order_of_moving(self.model, "_buffers"):
+            self._tracker.add(buffer, "buffers")
+        for tensor in tensors_in((self._built.args, self._built.kwargs)):
+            self._tracker.add(tensor, "input")
+        self._tracker.mark(LOADED)
+
+    def inference(self) -> None:
+        """One forward without gradients; the output is dropped."""
+        with garbage_collection_off(), gradients_on(False), self._tracker:
+            self._tracker.mark(ITERATION)
+            self._forward()
+
+    def training(
+        self,
+        optimizer: torch.optim.Optimizer,
+        stepping: Callable[[], AbstractContextManager[object]],
+        for_gpu: bool,
+    ) -> None:
+        """Two steps: the first makes the optimizer's state, the second is as all later ones."""
+        draws = _Draws(self._built)
+        try:
+            self._two_steps(optimizer, stepping, for_gpu, draws)
+        except RunFailed:
+            raise
+        except Exception as error:
+            self._renew_inputs()
+            draws.put_back()
+            args, kwargs = self._built.args, self._built.kwargs
+            raise RunFailed(explain_step(self.model, args, kwargs, error)) from error
+
+    def _two_steps(
+        self,
+        optimizer: torch.optim.Optimizer,
+        stepping: Callable[[], AbstractContextManager[object]],
+        for_gpu: bool,
+        draws: _Draws,
+    ) -> None:
+        """As in the loops that people write, output and loss stay until the next ones come."""
+        output = loss = None
+        nodes: deque[torch.autograd.graph.Node] = deque()
+        with garbage_collection_off(), gradients_on(True), self._tracker:
+            for step in range(2):
+                if step:
+                    self._renew_inputs()
+                    # The layers that have got a gradient, and a state, are those that run again.
+                    draws.put_back()
+                self._tracker.mark(ITERATION)
+                self._running.forget()
+                optimizer.zero_grad(set_to_none=True)
+                output = self._forward()
+                with self._tracker.during("loss"):
+                    loss = loss_of(output)
+                    let_go(nodes)
+                nodes = nodes_of(loss)
+                with self._tracker.during("backward"):
+                    loss.backward()  # type: ignore[no-untyped-call]
+                self._note_gradients()
+                with self._tracker.during("optimizer"), stepping():
+                    optimizer.step()
+                # On a GPU PyTorch keeps step counts on the host.
+                self._note_state(optimizer, scalars_elsewhere=for_gpu)
+        output = loss = None
+        let_go(nodes)
+
+    def traced(self) -> Traced:
+        rows = observed_rows(self.model, self._facts, self._calls)
+        return Traced(
+            self._tracker.finish(), rows, self._calls, self._observer.notes, self._forward_s
+        )
+
+    def _forward(self) -> Any:  # noqa: ANN401 - whatever the model returns
+        self._tracker.mark(FORWARD)
+        outputs: list[Any] = []
+
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            outputs.append(self.model(*args, **kwargs))
+            return outputs[0]
+
+        began = perf_counter()
+        try:
+            with self._tracker.during("forward"):
+                self._calls = self._observer.observe(forward, self._built.args, self._built.kwargs)
+        except Exception as error:
+            raise RunFailed(self._observer.explain(error)) from error
+        self._forward_s = perf_counter() - began
+        self._tracker.mark(FORWARD_END)
+        return outputs.pop()
+
+    def _note_gradients(self) -> None:
+        for parameter in parameters(self.model):
+            if parameter.grad is not None:
+                self._tracker.add(parameter.grad, "gradients")
+
+    def _note_state(self, optimizer: torch.optim.Optimizer, scalars_elsewhere: bool) -> None:
+        for state in optimizer.state.values():
+            for tensor in tensors_in(state):
+                self._tracker.add(tensor, "optimizer state")
+                if scalars_elsewhere and tensor.dim() == 0:
+                    self._tracker.leave_out(tensor)
+
+
+class _Draws:
+    """The generators of random numbers as a step finds them, the process's and the model's own."""
+
+    def __init__(self, built: Built) -> None:
+        self._shared = RandomState()
+        self._own = PythonState((built.module, built.args, built.kwargs)).draws()
+
+    def put_back(self) -> None:
+        self._shared.put_back()
+        for generator in self._own:
+            generator.restore()
+
+
+def explain_step(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+) -> str:
+    """One line that says in which part of a training step, and in which module, ``error`` arose.
+
+    The step is made once more for it, up to the optimizer; it should draw what the first one drew.
+    """
+    running = RunningModule(model)
+    observer = CallObserver(model, module_facts(model), running)
+    outputs: list[Any] = []
+    reached: list[str | None] = []
+    with gradients_on(True):
+        try:
+            observer.observe(lambda *a, **k: outputs.append(model(*a, **k)), args, dict(kwargs))
+        except Exception as again:
+            return observer.explain(again)
+        try:
+            loss = loss_of(outputs[0])
+        except RunFailed as again:
+            return str(again)
+        except Exception as again:
+            shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors_in(outputs[0]))
+            return f"no loss could be made of the output {shapes}: {first_line(again)}"
+        try:
+            _backward_watched(loss, running, reached)
+        except Exception as again:
+            return f"the backward failed{_in_module(model, reached)}: {first_line(again)}"
+    if isinstance(error, RunFailed):
+        return str(error)
+    hint = "; take sgd or adagrad" if "sparse gradients" in said_by(error) else ""
+    return f"the optimizer failed: {first_line(error)}{hint}"
+
+
+def _backward_watched(
+    loss: torch.Tensor, running: RunningModule, reached: list[str | None]
+) -> None:
+    """Go backward, and note the path of each node's module before the node runs."""
+
+    def noting(path: str | None) -> Callable[..., None]:
+        return lambda *_: reached.append(path)
+
+    for node in graph(loss):
+        node.register_prehook(noting(running.path_of(node)))
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _in_module(model: nn.Module, reached: Sequence[str | None]) -> str:
+    """The module whose backward ran last; nothing if it is the loss's."""
+    path = reached[-1] if reached else None
+    if path is None:
+        return ""
+    kind = type_name(named_instances(model)[path])
+    return f" in {kind} at {path}" if path else f" in {kind}"
+
+
+def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model returns in training
+    """A scalar to go backward from.
+
+    Losses that the model itself returns (torchvision's detectors) are added up. Logits, of shape
+    ``[N, C]`` or, in a mapping as segmentation models return them, ``[N, C, H, W]``, go into
+    cross-entropy against class 0, each output of a model with auxiliary ones. Of other tensors
+    the mean square is taken.
+    """
+    named = isinstance(output, Mapping)
+    losses = [_loss_of_one(tensor, named) for tensor in tensors_in(output) if tensor.requires_grad]
+    if not losses:
+        raise RunFailed(_why_no_loss(output))
+    return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+
+def _why_no_loss(output: Any) -> str:  # noqa: ANN401 - as in `loss_of`
+    kind = iterator_in(output)
+    if not kind:
+        return "the model returned nothing that has a gradient, so it cannot be trained"
+    return (
+        f"the model returned a {kind}, and its tensors are not known until it is used up: to train "
+        f"it here, {advice(kind)}"
+    )
+
+
+def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:
+    if tensor.is_complex():
+        return torch.view_as_real(tensor).square().mean()
+    if tensor.dim() == 0:
+        return tensor
+    if tensor.dim() == 2 or (named and tensor.dim() > 2):
+        labels = torch.zeros(
+            (tensor.shape[0], *tensor.shape[2:]), dtype=torch.int64, device=tensor.device
+        )
+        return functional.cross_entropy(tensor, labels)
+    return tensor.float().square().mean()
+
+
+def _in_order_of_moving(model: nn.Module, table: str) -> Iterator[torch.Tensor]:
+    """As `torch.nn.Module.to` goes through them: submodules first."""
+    for module in submodules_first(model):
+        for _, tensor in getattr(module, table).items():
+            if tensor is not None:
+                yield tensor

@@ -1,0 +1,264 @@
+"""What libraries and the driver take besides tensors: stated terms, each with bounds.
+
+Nobody without the device knows which of its kernels cuDNN will choose. The figure is that of the
+kernels it is known to prefer on GPUs with tensor cores; the bounds run from none to the largest
+workspace of an engine that could be chosen. Sources stand in docs/memory.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, prod
+from typing import Any
+
+import torch
+
+from layerbench.instruments.storage_tracker import Taken
+from layerbench.introspection.tensors import shape_of
+from layerbench.records import Workspace
+
+MIB = 2**20
+
+# PyTorch's CublasHandlePool.cpp: :4096:2:16:8, and 32 MiB on GPUs of compute capability 9.0 and
+# later. One for the thread of the forward, one for autograd's.
+CUBLAS = Taken(bytes=8_519_680, low=0, high=32 * MIB)
+
+# Context, kernels and library handles: 256 to 1000 MiB have been reported, and it grows with what
+# is used.
+CONTEXT = Workspace(
+    name="context",
+    bytes=450 * MIB,
+    low=250 * MIB,
+    high=1000 * MIB,
+    inside=False,
+    why="the driver's context, loaded kernels and library handles; differs by card and driver",
+)
+
+# The most that a convolution in a single forward has been seen to take where an engine
+# with a large workspace was chosen (docs/memory.md).
+LARGEST_SEEN = 256 * MIB
+
+_PRODUCTS = frozenset(
+    {
+        "aten::mm",
+        "aten::addmm",
+        "aten::bmm",
+        "aten::baddbmm",
+        "aten::_addmm_activation",
+        "aten::_native_multi_head_attention",
+        "aten::_transformer_encoder_layer_fwd",
+    }
+)
+
+
+_ATTENTION_BACKWARD = frozenset(
+    {
+        "aten::_scaled_dot_product_efficient_attention_backward",
+        "aten::_scaled_dot_product_flash_attention_backward",
+    }
+)
+
+
+class Workspaces:
+    """The rule that `layerbench.instruments.storage_tracker.StorageTracker` asks at each operator."""
+
+    def __init__(self) -> None:
+        self.products = False
+        self.convolutions = 0
+        self.largest = Taken(0, 0, 0)
+
+    def __call__(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        output: Any,  # noqa: ANN401 - whatever the operator returned
+    ) -> Iterator[Taken]:
+        """What the kernels of this operator take."""
+        del kwargs
+        name = func.overloadpacket._qualified_op_name
+        if name in _PRODUCTS:
+            self.products = True
+            yield _cublas()
+        if name == "aten::_native_multi_head_attention":
+            yield _inside_attention(args)
+        elif name == "aten::_transformer_encoder_layer_fwd":
+            yield _inside_encoder_layer(args)
+        elif name in _ATTENTION_BACKWARD:
+            yield _inside_attention_backward(args)
+        elif name == "aten::convolution":
+            yield from self._convolution(args[0], args[1], output, args[3:9])
+        elif name == "aten::convolution_backward":
+            # The gradients of input and weight are found one after the other.
+            yield from self._convolution(args[1], args[2], args[0], args[4:10])
+
+    def _convolution(
+        self, given: torch.Tensor, weight: torch.Tensor, result: torch.Tensor, how: Sequence[Any]
+    ) -> Iterator[Taken]:
+        stride, _padding, _dilation, transposed, _output_padding, groups = how
+        channels_last = _is_channels_last(given)
+        if _is_depthwise(given, weight, groups) and not transposed and not channels_last:
+            return  # PyTorch's own kernels, which need none
+        taken = convolution_workspace(
+            given.shape,
+            weight.shape,
+            result.shape,
+            stride,
+            given.element_size(),
+            channels_last=channels_last,
+        )
+        self.convolutions += 1
+        if taken.bytes > self.largest.bytes:
+            self.largest = taken
+        yield taken
+
+    def terms(self) -> tuple[Workspace, ...]:
+        """What was taken, for the record."""
+        terms = []
+        if self.products:
+            terms.append(
+                Workspace(
+                    name="cuBLAS, each thread that multiplies",
+                    bytes=CUBLAS.bytes,
+                    low=CUBLAS.low,
+                    high=CUBLAS.high,
+                    inside=True,
+                    why="taken once and kept; 8.125 MiB, 32 MiB from compute capability 9.0 on",
+                )
+            )
+        if self.convolutions:
+            terms.append(
+                Workspace(
+                    name="cuDNN, the largest of its convolutions",
+                    bytes=self.largest.bytes,
+                    low=self.largest.low,
+                    high=self.largest.high,
+                    inside=True,
+                    why="given back after each convolution; the figure is that of kernels that "
+                    "turn input, weight and output into channels-last order, the bounds are those "
+                    "of no and of a large workspace",
+                )
+            )
+        return (*terms, CONTEXT)
+
+
+def convolution_workspace(
+    given: Sequence[int],
+    weight: Sequence[int],
+    result: Sequence[int],
+    stride: Sequence[int],
+    item: int,
+    *,
+    channels_last: bool = False,
+) -> Taken:
+    """The workspace of one convolution, or of one of its gradients.
+
+    Args:
+        given, weight, result: shapes of input, weight and output, batch first.
+        stride: one for each spatial dimension.
+        item: bytes of an element.
+        channels_last: whether the tensors lie as the kernels want them.
+
+    Returns:
+        as the figure, copies of all three in channels-last order, which tensor-core kernels
+        work in; as the bounds none, and the largest of twice those copies (partial sums of
+        a split product are as large), Winograd's transforms and the fast Fourier
+        transform's, these as far as `LARGEST_SEEN`.
+    """
+    copies = item * (prod(given) + prod(weight) + prod(result))
+    figure = 0 if channels_last else copies
+    high = 2 * copies
+    if _is_plain_3x3(weight, stride) and item == 4:
+        transforms = max(_winograd(given, weight, result), _fourier(given, weight))
+        high = max(high, min(transforms, LARGEST_SEEN))
+    return Taken(bytes=figure, low=0, high=high)
+
+
+def _is_plain_3x3(weight: Sequence[int], stride: Sequence[int]) -> bool:
+    return tuple(weight[2:]) == (3, 3) and all(step == 1 for step in stride)
+
+
+def _winograd(given: Sequence[int], weight: Sequence[int], result: Sequence[int]) -> int:
+    """Non-fused F(4x4, 3x3): transforms of the weight and of each 4 by 4 tile, float32.
+
+    36 numbers stand for each 3 by 3 filter and for each tile of input and output.
+    """
+    channels, filters = weight[1], weight[0]
+    tiles = ceil(result[2] / 4) * ceil(result[3] / 4)
+    return 144 * (channels * filters + given[0] * tiles * (channels + filters))
+
+
+def _fourier(given: Sequence[int], weight: Sequence[int]) -> int:
+    """Transforms of 16 by 16 or tiles of 32 by 32 of the weight and input, float32.
+
+    Fitted to cuDNN's own answers as published for many shapes; good to about 1 %.
+    """
+    channels, filters = weight[1], weight[0]
+    if max(given[2], given[3]) + 2 <= 16:
+        return 2080 * (channels * filters + given[0] * filters) + 2304 * given[0] * channels
+    tiles = ceil(given[2] / 30) * ceil(given[3] / 30)
+    return 4352 * (channels * filters + given[0] * (channels + filters) * tiles)
+
+
+def _is_depthwise(given: torch.Tensor, weight: torch.Tensor, groups: int) -> bool:
+    """A filter or several for each channel: cuDNN has no part in it, except in channels-last.
+
+    PyTorch's ``aten/src/ATen/native/Convolution.cpp``; some shapes in half precision go to cuDNN
+    all the same, whose kernels for them take next to nothing.
+    """
+    return groups > 1 and groups == given.shape[1] and weight.shape[0] % groups == 0
+
+
+def _is_channels_last(tensor: torch.Tensor) -> bool:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    wanted = formats.get(tensor.dim())
+    return (
+        wanted is not None
+        and tensor.is_contiguous(memory_format=wanted)
+        and not tensor.is_contiguous()
+    )
+
+
+def _cublas() -> Taken:
+    backward = torch._C._current_autograd_node() is not None
+    thread = "autograd's thread" if backward else "the forward's thread"
+    return Taken(CUBLAS.bytes, CUBLAS.low, CUBLAS.high, lasting=f"cuBLAS, {thread}")
+
+
+def _inside_attention(args: Sequence[Any]) -> Taken:
+    """What attention's fast path takes beside its output.
+
+    PyTorch's ``native/transformers/cuda/attention.cu``: where query, key and value are one tensor
+    and neither weights nor a mask are asked for, the projected tensor of three times the width and
+    the attended one; else that tensor twice, or with the scores.
+    """
+    query, key, heads = args[0], args[1], args[4]
+    mask, need_weights = args[10] if len(args) > 10 else None, args[11] if len(args) > 11 else True
+    batch, length, width = query.shape
+    one = batch * length * width * query.element_size()
+    fused = query is key and mask is None and not need_weights and (width // heads) % 8 == 0
+    if fused:
+        return Taken(4 * one, 4 * one, 4 * one)
+    scores = batch * heads * length * key.shape[1] * query.element_size()
+    plain = max(6 * one, 3 * one + scores * (1 if mask is None else 2))
+    return Taken(plain, plain, plain)
+
+
+def _inside_attention_backward(args: Sequence[Any]) -> Taken:
+    """The query's gradient is added up in float32, and the output's may be copied into order.
+
+    PyTorch's ``native/transformers/cuda/attention_backward.cu``.
+    """
+    query = args[1]
+    accumulated = query.numel() * 4
+    return Taken(accumulated, 0, 2 * accumulated + query.numel() * query.element_size())
+
+
+def _inside_encoder_layer(args: Sequence[Any]) -> Taken:
+    """Attention's, or the hidden layer with its activation, whichever is more; and two norms."""
+    source, hidden = args[0], args[14].shape[0]
+    batch, length, width = shape_of(source)
+    one = batch * length * width * source.element_size()
+    inner = batch * length * hidden * source.element_size()
+    most = max(5 * one, 2 * one + 2 * inner)
+    return Taken(most, most, most)

@@ -1,0 +1,190 @@
+"""The rounds of a measurement: the forward untouched and instrumented, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from layerbench.analysis.statistics import Resampler, relative_half_width
+from layerbench.environment.devices.clocks import Clock
+from layerbench.instruments.blocks import BlockView, find_blocks
+from layerbench.instruments.layer_timer import (
+    LayerTimer,
+    TimedForward,
+    arrays_of,
+    notes_on_threads,
+    run_untouched,
+)
+from layerbench.instruments.modules import Call, CallFacts, ModuleFacts
+from layerbench.instruments.random_state import RandomState
+from layerbench.instruments.rows import notes_on_calls
+from layerbench.instruments.waiting import wait_arrays, wait_meter
+from layerbench.profilers.progress import Progress
+from layerbench.records import StopReason, samples
+from layerbench.records.defaults import CAP_FACTOR
+from layerbench.records.samples import RowFacts, Samples
+from layerbench.records.workload import Plan
+
+# A run that goes on until its interval is narrow looks again after this many rounds.
+LOOK_EVERY = 25
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which modules are timed.
+
+    Attributes:
+        modules: those with rows, in the order of the samples' columns; the root is first.
+        with_functions: paths of those whose own functions get rows.
+        view: the block view.
+        timer: measures them.
+    """
+
+    modules: tuple[ModuleFacts, ...]
+    with_functions: frozenset[str]
+    view: BlockView
+    timer: LayerTimer
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        modules: Sequence[ModuleFacts],
+        observed: Mapping[str, CallFacts],
+        plan: Plan,
+        clock: Clock,
+    ) -> Layers:
+        """Of the modules that were observed running, those that the plan's granularity asks for."""
+        view = find_blocks(model).seen_running(observed)
+        composite = {fact.path for fact in modules if fact.composite} | {""}
+        if plan.granularity == "blocks":
+            shown = view.blocks | view.opened
+            modules = [fact for fact in modules if fact.path in shown]
+            composite &= view.opened
+        paths = [fact.path for fact in modules]
+        timed = frozenset(fact.path for fact in modules if fact.reachable)
+        direct = frozenset(path for path, seen in observed.items() if seen.direct)
+        timer = LayerTimer(model, paths, timed, clock, called_directly=direct)
+        return cls(tuple(modules), frozenset(composite), view, timer)
+
+
+@dataclass
+class Rounds:
+    """Runs the forward untouched and instrumented, in alternating order, and keeps the samples."""
+
+    call: Call
+    layers: Layers | None
+    clock: Clock
+    progress: Progress
+    renew_inputs: Callable[[], object] = lambda: None
+    untouched: list[int] = field(default_factory=list)
+    host: list[int] = field(default_factory=list)
+    forwards: list[TimedForward] = field(default_factory=list)
+    marks: int = 0
+    waits: dict[str, list[int | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.meter = wait_meter(self.clock)
+
+    def warm_up(self, rounds: int) -> None:
+        """Run rounds that are not kept, on the very model that will be measured."""
+        for done in range(rounds):
+            self.progress.step("warm-up", done, rounds)
+            self._round(done)
+        self.forget()
+
+    def forget(self) -> None:
+        """Throw away the samples so far: they were the warm-up's."""
+        self.untouched.clear()
+        self.host.clear()
+        self.forwards.clear()
+        self.waits.clear()
+
+    def run(self, plan: Plan, seed: int) -> StopReason:
+        """Run the planned rounds, and more if the plan asks for a narrow interval."""
+        self._rounds(plan.iterations, plan.iterations)
+        if plan.until is None:
+            return "iterations"
+        cap = max(plan.max_iterations or CAP_FACTOR * plan.iterations, plan.iterations)
+        while self._half_width(seed) > plan.until:
+            if len(self.untouched) >= cap:
+                return "cap"
+            self._rounds(min(LOOK_EVERY, cap - len(self.untouched)), cap)
+        return "until"
+
+    def _rounds(self, count: int, total: int) -> None:
+        for _ in range(count):
+            self.progress.step("measuring", len(self.untouched), total)
+            self._round(len(self.untouched))
+
+    def _round(self, number: int) -> None:
+        # Alternating order: whatever a forward leaves behind for the next one (caches, clock
+        # rates, a garbage heap) meets both kinds alike.
+        draws = RandomState()
+        kinds = (self.run_untouched, self.run_instrumented)
+        for run in kinds if number % 2 == 0 else reversed(kinds):
+            draws.put_back()
+            run()
+
+    def run_untouched(self) -> None:
+        """One forward with nothing attached."""
+        self.renew_inputs()
+        self.meter.begin()
+        device, host = run_untouched(self.call, self.clock)
+        self.note_wait(samples.UNTOUCHED)
+        self.untouched.append(device)
+        if host is not None:
+            self.host.append(host)
+
+    def run_instrumented(self) -> None:
+        """One forward with the layers timed, if they are to be."""
+        if self.layers is None:
+            return
+        self.renew_inputs()
+        self.meter.begin()
+        forward = self.layers.timer.run(self.call, self.marks)
+        self.note_wait(samples.INSTRUMENTED)
+        self.marks = max(self.marks, 2 * int(forward.device.calls.sum()))
+        self.forwards.append(forward)
+
+    def note_wait(self, kind: str) -> None:
+        """Keep what the forward just run waited for a core."""
+        self.waits.setdefault(kind, []).append(self.meter.end())
+
+    def keep_whole(self) -> bool:
+        """Leave out a round that was not finished; whether any is left."""
+        kinds: list[list[Any]] = [self.untouched, self.waits.get(samples.UNTOUCHED, [])]
+        if self.host:
+            kinds.append(self.host)
+        if self.layers is not None:
+            kinds += [self.forwards, self.waits.get(samples.INSTRUMENTED, [])]
+        rounds = min(map(len, kinds))
+        for kept in kinds:
+            del kept[rounds:]
+        return rounds > 0
+
+    def _half_width(self, seed: int) -> float:
+        times = np.array(self.untouched, dtype=np.float64)
+        return relative_half_width(times, Resampler([len(times)], seed=seed))
+
+    def notes(self, rows: Sequence[RowFacts]) -> list[str]:
+        """What varied from forward to forward, and what could not be timed."""
+        if self.layers is None or not self.forwards:
+            return []
+        paths = [fact.path for fact in self.layers.modules]
+        threads = notes_on_threads(paths, self.layers.timer.recording.elsewhere)
+        return [*threads, *self._note_on_calls(rows)]
+
+    def _note_on_calls(self, rows: Sequence[RowFacts]) -> tuple[str, ...]:
+        return notes_on_calls(rows, np.stack([f.device.calls for f in self.forwards]))
+
+    def arrays(self) -> dict[str, Samples]:
+        """The samples under the names of `layerbench.records.samples`."""
+        arrays = {samples.UNTOUCHED: np.array(self.untouched, dtype=np.int64)}
+        if self.host:
+            arrays[samples.HOST + samples.UNTOUCHED] = np.array(self.host, dtype=np.int64)
+        return {**arrays, **arrays_of(self.forwards), **wait_arrays(self.waits)}

@@ -1,0 +1,296 @@
+"""The recipe of a structure dump: shapes, parameters and FLOPs, without memory or arithmetic."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import torch
+from torch import nn
+
+import layerbench
+from layerbench import zoo
+from layerbench.environment.run_context import torch_version
+from layerbench.errors import LayerbenchError, ModelRunError
+from layerbench.instruments.attach import mode_set, notes_on_modes
+from layerbench.instruments.chance import more_forwards, notes_on_chance
+from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
+from layerbench.instruments.fake_tensors import ShapesDoNotSuffice, without_memory
+from layerbench.instruments.flops import FlopCounter
+from layerbench.instruments.holdings import Holdings
+from layerbench.instruments.module_tracker import RunningModule
+from layerbench.instruments.modules import (
+    CallObserver,
+    ModuleFacts,
+    Seen,
+    first_line,
+    module_facts,
+)
+from layerbench.instruments.preserve import (
+    FreshInputs,
+    drawing_anew,
+    preserved,
+    preserved_from_stand_ins,
+    strays_removed,
+)
+from layerbench.instruments.python_state import no_collection
+from layerbench.instruments.random_state import RandomState, drawing_from
+from layerbench.instruments.rows import observed_rows
+from layerbench.introspection.tensors import bytes_of, elements_of
+from layerbench.records import Operator, Structure, StructureRow
+from layerbench.records.samples import RowFacts
+from layerbench.records.tree import Placed, placed
+from layerbench.records.workload import Workload
+from layerbench.zoo import Built
+
+
+def dissect(workload: Workload, subject: Built | None = None) -> Structure:
+    """Make the structure record of a workload.
+
+    On the meta device first: nothing is allocated and nothing computed. A model that needs its
+    tensors' values runs once for real on the CPU instead, and a note says why.
+
+    Args:
+        workload: what runs.
+        subject: a model that was handed over, with its inputs; it stays as it was.
+
+    Raises:
+        ModelRunError: the model does not take the input.
+        LayerbenchError: the model cannot be built.
+    """
+    with strays_removed(workload.model), no_collection():
+        try:
+            return _on_meta(workload, subject)
+        except LayerbenchError:
+            raise
+        except Exception as error:
+            reason = first_line(error)
+    return _for_real(workload, subject, reason)
+
+
+def _on_meta(workload: Workload, subject: Built | None) -> Structure:
+    if subject is None:
+        built = zoo.build_shapes(workload)
+        with preserved_from_stand_ins(built, handed_over=False), drawing_from(workload.seed):
+            seen = observe(workload, built, propagate=True)
+    else:
+        with (
+            preserved_from_stand_ins(subject, handed_over=True),
+            without_memory(subject, "meta", nullcontext()) as built,
+        ):
+            seen = observe(workload, built, propagate=True)
+    if seen.counter.out_of_step:
+        raise ShapesDoNotSuffice("it draws random numbers on the CPU after some on its device")
+    return _record(workload, seen, "meta", ())
+
+
+def _for_real(workload: Workload, subject: Built | None, reason: str) -> Structure:
+    if subject is None:
+        built = zoo.build(workload, load_weights=False)
+        with drawing_anew(workload, built):
+            seen = observe(workload, built)
+    else:
+        with preserved(subject) as built:
+            seen = observe(workload, built)
+    note = f"ran for real on the CPU, as shapes alone do not suffice: {reason}"
+    return _record(workload, seen, "cpu", (note,))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What one forward showed, and the model's own figures."""
+
+    modules: tuple[ModuleFacts, ...]
+    rows: tuple[RowFacts, ...]
+    calls: Seen
+    holdings: Mapping[str, _Holdings]
+    counter: FlopCounter
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Holdings:
+    """Elements and bytes of tensors in a module and below it, shared ones counted once."""
+
+    trainable: int
+    own_parameters: int
+    parameter_bytes: int
+    buffers: int
+    buffer_bytes: int
+
+    @classmethod
+    def of_all(cls, model: nn.Module) -> dict[str, _Holdings]:
+        """By path of each module."""
+        parameters, buffers = Holdings(model, "_parameters"), Holdings(model, "_buffers")
+        columns = zip(
+            parameters.sums(lambda tensor: elements_of(tensor) if tensor.requires_grad else 0),
+            parameters.own(elements_of),
+            parameters.sums(bytes_of),
+            buffers.sums(elements_of),
+            buffers.sums(bytes_of),
+            strict=True,
+        )
+        return {path: cls(*row) for path, row in zip(parameters.paths, columns, strict=True)}
+
+
+def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Seen:
+    """Run one forward with calls, shapes and FLOPs noted.
+
+    Args:
+        workload: says the mode.
+        built: the model and its inputs.
+        propagate: let what the model raises through, for a caller who has another way.
+
+    Raises:
+        ModelRunError: the model raised, with the module and what came in.
+    """
+    notes = notes_on_compiled(built.module)
+    with compilation_off():
+        return _observe(workload, original(built.module), built, propagate, notes)
+
+
+def _observe(
+    workload: Workload, model: nn.Module, built: Built, propagate: bool, notes: tuple[str, ...]
+) -> _Seen:
+    modules = module_facts(model)
+    holdings = _Holdings.of_all(model)  # a forward may take modules away
+    running = RunningModule(model)
+    observer = CallObserver(model, modules, running)
+    counter = FlopCounter(running)
+    try:
+        inputs, draws = FreshInputs(built), RandomState()
+        began = perf_counter()
+        with mode_set(model, workload.mode == "train"), torch.no_grad():
+            with _unfused(), counter:
+                calls = observer.observe(model, built.args, built.kwargs)
+            rows = observed_rows(model, modules, calls)
+            notes = (*notes, *observer.notes, *notes_on_modes(model, workload.mode == "train"))
+            again = more_forwards(
+                model,
+                built.args,
+                built.kwargs,
+                modules,
+                renew=inputs.renew,
+                drawn=draws.drawn(),
+                # The first one on shapes alone loads libraries, and takes no time else.
+                spent_s=0.0 if propagate else perf_counter() - began,
+            )
+            notes = (*notes, *notes_on_chance([rows, *again]))
+    except Exception as error:
+        if propagate:
+            raise
+        raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
+    return _Seen(modules, rows, calls, holdings, counter, notes)
+
+
+@contextmanager
+def _unfused() -> Iterator[None]:
+    """Let an encoder run its layers one by one, as it must on the meta device: FLOPs are the same.
+
+    Its fused path drops what a padding mask hides, so that they would depend on how it ran.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _record(
+    workload: Workload, seen: _Seen, how: Literal["meta", "cpu"], notes: tuple[str, ...]
+) -> Structure:
+    root = seen.modules[0]
+    whole = seen.holdings[""]
+    return Structure(
+        workload=workload,
+        how=how,
+        torch=torch_version(),
+        layerbench=layerbench.__version__,
+        model_type=root.type,
+        parameters=root.parameters,
+        trainable=whole.trainable,
+        parameter_bytes=whole.parameter_bytes,
+        buffers=whole.buffers,
+        buffer_bytes=whole.buffer_bytes,
+        flops=sum(seen.counter.flops.values()),
+        rows=_rows(seen),
+        uncounted=_uncounted(seen.counter),
+        notes=(*seen.notes, *notes),
+    )
+
+
+def _rows(seen: _Seen) -> tuple[StructureRow, ...]:
+    tree = seen.calls.calls
+    by_call: Counter[int] = Counter()
+    own: Counter[str] = Counter()
+    for place, flops in seen.counter.flops.items():
+        call = tree.home("") if place is None else place
+        by_call[call] += flops
+        own[tree.paths[call]] += flops
+    inclusive = tree.sums(by_call)
+    uncounted = _uncounted_by_path(seen.counter)
+    return tuple(
+        _row(row, place, seen, own, inclusive, uncounted.get(row.path, ()))
+        for place in placed(seen.rows)
+        for row in (seen.rows[place.row],)
+    )
+
+
+def _row(
+    row: RowFacts,
+    place: Placed,
+    seen: _Seen,
+    own: Mapping[str, int],
+    inclusive: Mapping[str, int],
+    uncounted: Iterable[str],
+) -> StructureRow:
+    ran = row.path in seen.calls
+    holdings = seen.holdings[row.path]
+    # A module that is never called itself may hold others that are (torchvision's RAFT).
+    known = ran or row.path in inclusive
+    return StructureRow(
+        path=row.path,
+        type=row.type,
+        depth=row.depth,
+        calls=row.calls,
+        block=row.block,
+        position=place.position,
+        turn=place.turn,
+        input_shapes=row.input_shapes,
+        output_shapes=row.output_shapes,
+        parameters=row.parameters or 0,
+        trainable=holdings.trainable,
+        own_parameters=holdings.own_parameters,
+        buffers=holdings.buffers,
+        flops=inclusive.get(row.path, 0) if known else None,
+        self_flops=own.get(row.path, 0) if known else None,
+        output_bytes=seen.calls[row.path].output_bytes if ran else None,
+        uncounted=tuple(uncounted),
+        note=row.note,
+    )
+
+
+def _uncounted_by_path(counter: FlopCounter) -> dict[str, dict[str, None]]:
+    """Names of operators that each module ran itself."""
+    names: dict[str, dict[str, None]] = {}
+    for name, path in counter.uncounted:
+        if path is not None:
+            names.setdefault(path, {})[name] = None
+    return names
+
+
+def _uncounted(counter: FlopCounter) -> tuple[Operator, ...]:
+    calls: Counter[str] = Counter()
+    paths: dict[str, dict[str, None]] = {}
+    for (name, path), count in counter.uncounted.items():
+        calls[name] += count
+        paths.setdefault(name, {})[path or ""] = None
+    return tuple(
+        Operator(name=name, calls=count, paths=tuple(paths[name]))
+        for name, count in sorted(calls.items())
+    )

@@ -1,0 +1,329 @@
+"""The recipe of a sweep: latency and memory over input sizes and batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from layerbench import store, zoo
+from layerbench.analysis.aggregation import believed
+from layerbench.analysis.statistics import Resampler, summarize
+from layerbench.environment.devices import Device
+from layerbench.environment.run_context import (
+    garbage_collection_off,
+    gradients_on,
+    memory_explained,
+    on_device,
+    refuse_too_large,
+    threads_set,
+    watch_room,
+)
+from layerbench.environment.watch import Environment
+from layerbench.errors import LayerbenchError, NotEnoughMemory
+from layerbench.instruments.attach import mode_set
+from layerbench.profilers.memory.predicted import predict, refuse_hopeless
+from layerbench.profilers.progress import TO_COME, Progress, Silent
+from layerbench.profilers.structure import dissect
+from layerbench.profilers.timing import Session
+from layerbench.records import (
+    AllocatorFigures,
+    FinishedRun,
+    Summary,
+    Sweep,
+    SweepEnd,
+    SweepPoint,
+    TrainingRun,
+)
+from layerbench.records.samples import waits_of
+from layerbench.records.workload import JOINED, DType, MemoryFormat, Plan, Workload, named_format
+from layerbench.zoo import Built
+
+NANOSECOND = 1e-9
+# Forwards that are not kept, and the fewest and the most that are.
+WARMUP = 3
+FEWEST, MOST = 5, 50
+# Where one alone takes longer than a point may, one less warms up and so many are kept.
+SLOW_FEWEST = 3
+
+
+# A model and its inputs for a batch size, on the device.
+Subject = Callable[[int], Built]
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One model at one size, over batch sizes.
+
+    Attributes:
+        model: as the points name it.
+        size: height and width.
+        workload: gives, for a batch size, what runs.
+        subject: gives, for a batch size, a model and its inputs that were handed over; ``None``
+            builds the workload.
+        formats: number formats of model and input.
+    """
+
+    model: str
+    size: tuple[int, int]
+    workload: Callable[[int], Workload]
+    subject: Subject | None = None
+    formats: tuple[str, ...] = ("float32",)
+
+    @property
+    def name(self) -> str:
+        """Of model and size, for people."""
+        return f"{self.model} {self.size[0]}x{self.size[1]}"
+
+
+def run_sweep(
+    models: Sequence[str],
+    batches: Sequence[int],
+    sizes: Sequence[int] | None,
+    device: Device,
+    *,
+    dtype: DType | None,
+    memory_format: MemoryFormat,
+    threads: int | None,
+    seconds: float,
+    runs: Path | None = None,
+    progress: Progress | None = None,
+    so_far: Callable[[Sweep], None] | None = None,
+) -> Sweep:
+    """Climb over batch sizes for each model and size.
+
+    Args:
+        models: model specs.
+        batches: ascending.
+        sizes: heights and widths; ``None`` for what each model is meant for.
+        device: where it runs.
+        dtype, memory_format: of all points; without a dtype, float32 and the formats that models
+            of the user's have.
+        threads, seconds, progress: as for `climb`.
+        runs: a folder with finished trainings.
+        so_far: gets the record after each model and size but the last; a note says what is to
+            come.
+
+    Raises:
+        LayerbenchError: a model cannot be had, or does not take a size.
+    """
+    sides: Sequence[int | None] = sizes or (None,)
+    climbs = [
+        _climb(model, size, batches[0], dtype, memory_format) for model in models for size in sides
+    ]
+    finished = () if runs is None else tuple(_finished(runs))
+    points: list[SweepPoint] = []
+    ends: list[SweepEnd] = []
+
+    def record(environment: Environment, to_come: Sequence[Climb] = ()) -> Sweep:
+        return Sweep(
+            dtype=JOINED.join(dict.fromkeys(name for what in climbs for name in what.formats)),
+            channels_last=memory_format == "channels_last",
+            environment=environment,
+            points=tuple(points),
+            ends=tuple(ends),
+            runs=finished,
+            notes=tuple(f"{what.name}: {TO_COME}" for what in to_come),
+        )
+
+    with threads_set(threads):
+        room = watch_room(device)
+        for number, what in enumerate(climbs, start=1):
+            found, end = climb(
+                what, batches, device, threads=threads, seconds=seconds, progress=progress
+            )
+            points += found
+            ends += [end] if end else []
+            if so_far is not None and number < len(climbs):
+                so_far(record(room.finish(), climbs[number:]))
+        return record(room.finish())
+
+
+def _climb(
+    model: str, size: int | None, first: int, dtype: DType | None, memory_format: MemoryFormat
+) -> Climb:
+    shape = None if size is None else f"3x{size}x{size}"
+
+    def resolved(batch: int, dtype: DType | None) -> Workload:
+        return zoo.resolve(model, shape, batch=batch, dtype=dtype, memory_format=memory_format)
+
+    smallest = resolved(first, dtype)
+    height, width = smallest.shape[-2:]
+    # The first look has shown a model's own format.
+    known = dtype or named_format(smallest.dtype)
+    return Climb(
+        smallest.model,
+        (height, width),
+        lambda batch: resolved(batch, known),
+        formats=smallest.formats,
+    )
+
+
+def _finished(folder: Path) -> Iterator[FinishedRun]:
+    """The finished trainings in a folder, at any depth."""
+    for _, record in store.read_all_kinds([folder]):
+        if not isinstance(record, TrainingRun) or record.outcome == "running":
+            continue
+        if record.best is not None and record.flops is not None:
+            yield FinishedRun(
+                model=record.recipe.model,
+                data=record.recipe.data,
+                size=record.recipe.size,
+                flops=record.flops,
+                parameters=record.parameters,
+                accuracy=record.best.val_accuracy,
+            )
+
+
+def climb(
+    what: Climb,
+    batches: Sequence[int],
+    device: Device,
+    *,
+    threads: int | None = None,
+    seconds: float,
+    progress: Progress | None = None,
+) -> tuple[list[SweepPoint], SweepEnd | None]:
+    """Measure one batch size after the other, until one does not fit or takes too long.
+
+    Args:
+        what: the model.
+        batches: images a forward, ascending.
+        device: where it runs.
+        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
+        seconds: for each point, about; the climb ends where the fewest forwards would take more.
+        progress: hears of each point.
+
+    Returns:
+        the points, and why there are no more.
+    """
+    subject = what.subject or _built_once(what.workload, device)
+    points: list[SweepPoint] = []
+    for number, batch in enumerate(batches):
+        (progress or Silent()).step(what.name, number, len(batches))
+        expected = _expected(points, batch)
+        if expected * (FEWEST + WARMUP) > seconds:
+            why = (
+                f"{FEWEST + WARMUP} forwards would take about "
+                f"{expected * (FEWEST + WARMUP):.0f} s, more than the {seconds:g} s of a point"
+            )
+            return points, _end(what, batch, True, why)
+        try:
+            points.append(_point(what, subject, batch, device, threads, seconds))
+        except NotEnoughMemory as error:
+            return points, _end(what, batch, False, str(error))
+    return points, None
+
+
+def _end(what: Climb, batch: int, fits: bool, why: str) -> SweepEnd:
+    return SweepEnd(model=what.model, size=what.size, batch=batch, fits=fits, why=why)
+
+
+def _expected(points: Sequence[SweepPoint], batch: int) -> float:
+    """Seconds of a forward, as long for an image as at the last point; 0 before the first."""
+    return points[-1].per_image_s * batch if points else 0.0
+
+
+def _built_once(workload: Callable[[int], Workload], device: Device) -> Subject:
+    """One model for all batch sizes, where its input is one tensor; others are built each time."""
+    held: list[Built] = []
+
+    def subject(batch: int) -> Built:
+        wanted = workload(batch)
+        plain = wanted.input != zoo.inputs.OWN and held and not held[0].kwargs
+        if plain and [type(arg) for arg in held[0].args] == [torch.Tensor]:
+            images = zoo.inputs_for(
+                wanted.shape, wanted.dtype, wanted.memory_format, seed=wanted.seed
+            )
+            return Built(held[0].module, (images.to(held[0].args[0]),))
+        held[:] = [on_device(zoo.build(wanted), device)]
+        return held[0]
+
+    return subject
+
+
+def _point(
+    what: Climb,
+    subject: Subject,
+    batch: int,
+    device: Device,
+    threads: int | None,
+    seconds: float,
+) -> SweepPoint:
+    workload = what.workload(batch)
+    refuse_too_large(workload, device, None)
+    refuse_hopeless(workload, device, None)
+    with memory_explained(device):
+        device.forget_freed()
+        built = subject(batch)
+    device.begin_peak()
+    latency = _latency(workload, built, device, threads, seconds)
+    measured = device.peak()
+    return SweepPoint(
+        model=what.model,
+        size=what.size,
+        batch=batch,
+        latency=latency,
+        flops=flops_of(workload, built),
+        memory="predicted" if measured is None else "measured",
+        **_figures(measured or _predicted(workload, built)),
+    )
+
+
+def _latency(
+    workload: Workload,
+    built: Built,
+    device: Device,
+    threads: int | None,
+    seconds: float,
+) -> Summary:
+    """Of one session, whose first forwards say how many further ones the time allows."""
+    plan = Plan(granularity="whole", function_iterations=0, threads=threads)
+    with (
+        threads_set(threads),
+        memory_explained(device),
+        mode_set(built.module, False),
+        gradients_on(False),
+    ):
+        # Looks at shapes in a forward, the first of the warm-up.
+        rounds = Session(workload, plan, device, built, Silent()).rounds
+        with garbage_collection_off():
+            rounds.run_untouched()
+            slow = rounds.untouched[0] * NANOSECOND > seconds
+            if not slow:
+                rounds.run_untouched()
+            expected = min(rounds.untouched) * NANOSECOND
+            rounds.forget()
+            forwards = seconds / expected if expected > 0 else inf
+            fewest = SLOW_FEWEST if slow else FEWEST
+            iterations = int(min(max(forwards - WARMUP, fewest), MOST))
+            for _ in range(iterations):
+                rounds.run_untouched()
+    times = np.array(rounds.untouched, dtype=np.float64) * NANOSECOND
+    found = summarize(times, Resampler([iterations], seed=workload.seed))
+    return believed(found, waits_of([rounds.arrays()]))
+
+
+def flops_of(workload: Workload, built: Built) -> int | None:
+    """FLOPs of one forward, a multiply-add being 2; ``None`` where they cannot be counted."""
+    try:
+        return dissect(workload, built).flops
+    except LayerbenchError:
+        return None
+
+
+def _predicted(workload: Workload, built: Built) -> AllocatorFigures | None:
+    """What a GPU's allocator would say; ``None`` where it cannot be predicted."""
+    try:
+        found = predict(workload, subject=built)
+    except LayerbenchError:
+        return None
+    return AllocatorFigures(allocated=found.peak_bytes, reserved=found.reserved_bytes)
+
+
+def _figures(found: AllocatorFigures | None) -> dict[str, int]:
+    return {} if found is None else found.model_dump()

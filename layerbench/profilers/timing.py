@@ -1,0 +1,365 @@
+"""The recipe of a profile, readable as a list of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from layerbench import zoo
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.environment.devices.clocks import Clock
+from layerbench.environment.run_context import (
+    garbage_collection_off,
+    gradients_on,
+    memory_explained,
+    on_device,
+    refuse_too_large,
+    threads_set,
+    watch_room,
+)
+from layerbench.environment.watch import Environment, RoomWatch
+from layerbench.errors import ModelRunError, UntrustedError
+from layerbench.instruments.attach import mode_set, notes_on_modes
+from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
+from layerbench.instruments.ceilings import measure_ceilings
+from layerbench.instruments.compiled import COMPILED, any_compiled, is_compiled
+from layerbench.instruments.detections import ContentObserver
+from layerbench.instruments.fake_tensors import shapes_of_model, without_memory
+from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
+from layerbench.instruments.layer_timer import typical_calls
+from layerbench.instruments.modules import (
+    Call,
+    CallFacts,
+    CallObserver,
+    ModuleFacts,
+    first_line,
+    module_facts,
+    without_reach,
+)
+from layerbench.instruments.preserve import (
+    FreshInputs,
+    drawing_anew,
+    preserved,
+    preserved_from_stand_ins,
+    strays_removed,
+)
+from layerbench.instruments.python_state import no_collection
+from layerbench.instruments.random_state import RandomState, drawing_from
+from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.profilers.progress import Progress, Silent
+from layerbench.profilers.rounds import Layers, Rounds
+from layerbench.records import Ceilings, StopReason, samples
+from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
+from layerbench.records.workload import Plan, Workload, real_format
+from layerbench.zoo import Built
+
+
+def measure(
+    workload: Workload,
+    plan: Plan,
+    device: Device,
+    *,
+    subject: Built | None = None,
+    progress: Progress | None = None,
+    strict: bool = False,
+    begun: Callable[[Session], object] | None = None,
+    keep_interrupted: bool = False,
+) -> Run:
+    """Measure one workload in this process.
+
+    Args:
+        workload: what runs.
+        plan: how it is measured; ``plan.processes`` is not looked at.
+        device: where it runs.
+        subject: the model and its inputs, already on the device; built from the workload if None.
+        progress: hears of each round.
+        strict: refuse to measure in a room that makes the numbers untrustworthy.
+        begun: is handed the session before its first round, to read what it has so far.
+        keep_interrupted: where somebody interrupts, end with the rounds so far instead.
+
+    Raises:
+        ModelRunError: the model does not take the input.
+        NotEnoughMemory: with the bytes requested and free.
+        UntrustedError: ``strict``, and something is wrong with the room before the start.
+        KeyboardInterrupt: where no round is measured yet, or its samples are not wanted.
+    """
+    with threads_set(plan.threads), memory_explained(device):
+        room = watch_room(device)
+        refuse_bad_room(room, strict)
+        refuse_too_large(workload, device, subject)
+        with (
+            no_collection(),
+            preserved_or_built(workload, device, subject) as built,
+            mode_set(built.module, workload.mode == "train"),
+            gradients_on(workload.mode == "train"),
+        ):
+            session = Session(workload, plan, device, built, progress or Silent())
+            if begun is not None:
+                begun(session)
+            with garbage_collection_off():
+                session.rounds.warm_up(plan.warmup)
+                try:
+                    stop = session.run_all()
+                except KeyboardInterrupt:
+                    if not (keep_interrupted and session.rounds.keep_whole()):
+                        raise
+                    stop = session.interrupted()
+            return session.result(room.finish(), stop)
+
+
+@contextmanager
+def preserved_or_built(
+    workload: Workload, device: Device, subject: Built | None
+) -> Iterator[Built]:
+    """What was handed over, to come back as it was; else the workload's model, on the device."""
+    if subject is None:
+        built = on_device(zoo.build(workload), device)
+        with drawing_anew(workload, built):
+            yield built
+        return
+    with preserved(subject, training=workload.mode == "train") as built:
+        yield built
+
+
+def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
+    """What the device reaches at best in the workload's number format, on the plan's threads.
+
+    Raises:
+        NotEnoughMemory: no room for a matrix or a buffer.
+    """
+    with threads_set(plan.threads), memory_explained(device), garbage_collection_off():
+        return measure_ceilings(device, real_format(workload))
+
+
+def look(workload: Workload, plan: Plan) -> Run:
+    """One round without memory: what the rows are, on any machine; the times mean nothing.
+
+    A model that needs its tensors' values runs for real on the CPU.
+
+    Raises:
+        LayerbenchError: as `measure`.
+    """
+    plan = plan.model_copy(update={"function_iterations": min(plan.function_iterations, 1)})
+    cpu = devices.get("cpu")
+    built = shapes_of_model(workload)
+    if built is not None:
+        with (
+            strays_removed(workload.model),
+            suppress(ModelRunError),
+            preserved_from_stand_ins(built, handed_over=False),
+            drawing_from(workload.seed),
+            without_memory(built, "cpu") as stand_in,
+        ):
+            return _one_round(workload, plan, cpu, stand_in)
+    built = zoo.build(workload, load_weights=False)
+    with drawing_anew(workload, built):
+        return _one_round(workload, plan, cpu, built)
+
+
+def _one_round(workload: Workload, plan: Plan, device: Device, built: Built) -> Run:
+    training = workload.mode == "train"
+    with mode_set(built.module, training), gradients_on(training):
+        session = Session(workload, plan, device, built, Silent())
+        for run in (session.rounds.run_untouched, session.rounds.run_instrumented):
+            session.draws.put_back()
+            run()
+        for _ in session.function_forwards():
+            pass
+        return session.result(watch_room(device).finish(), "iterations")
+
+
+class Session:
+    """One measurement of one built model; who makes it runs its rounds and then asks for `result`.
+
+    The model must be in the workload's mode, with gradients as they should be, from here on.
+    What it draws in its first forward it draws in each of those that time functions.
+
+    Args:
+        workload, plan, device: as for `measure`.
+        built: the model and its inputs, on the device.
+        progress: hears of each round.
+
+    Attributes:
+        draws: the generators of random numbers as its first forward finds them.
+
+    Raises:
+        ModelRunError: the model does not take the input.
+    """
+
+    def __init__(
+        self, workload: Workload, plan: Plan, device: Device, built: Built, progress: Progress
+    ) -> None:
+        self.plan = plan
+        self.workload = workload
+        self.built = built
+        self.progress = progress
+        self.clock: Clock = device.clock()
+        self.out_of_memory = device.is_out_of_memory
+        self.absent: dict[str, str] = {}
+        model = built.module
+        inputs = FreshInputs(built)
+        self.draws = RandomState()
+        self._modes = notes_on_modes(model, workload.mode == "train")
+        self._modules = module_facts(model)
+        self._observed, self._content = self._observe(model)
+        self._layers = self._layers_to_time(model, self._modules, self._observed)
+        self._call = self._bind(torch.compile(model) if workload.compile else model)
+        self._functions: list[FunctionForward] = []
+        self._renew_inputs = inputs.renew
+        self._renew_inputs()  # the other side of a pair may have the same
+        self.rounds = Rounds(self._call, self._layers, self.clock, progress, inputs.renew)
+
+    def run_all(self) -> StopReason:
+        """The planned rounds, and the pass that times functions."""
+        stop = self.rounds.run(self.plan, self.workload.seed)
+        for _ in self.function_forwards():
+            pass
+        return stop
+
+    def interrupted(self) -> StopReason:
+        """End with what there is."""
+        if self._layers is not None and not self._functions:
+            self.absent["functions"] = "interrupted before they were timed"
+            self.rounds.waits.pop(samples.FUNCTIONS, None)
+        return "interrupted"
+
+    def result(self, environment: Environment, stop: StopReason) -> Run:
+        """What was found: facts and samples."""
+        functions = _alike(self._functions)
+        layers = self._layers
+        rows = self._module_rows(self._observed, layers, self.rounds, functions)
+        return Run(
+            RunFacts(
+                model_type=self._modules[0].type,
+                parameters=self._modules[0].parameters,
+                modules=rows,
+                functions=function_rows(functions, rows, layers.view) if layers else (),
+                environment=environment,
+                stop=stop,
+                mark_cost_s=mark_cost_s(self.clock),
+                wrapper_cost_s=wrapper_cost_s(self.clock),
+                absent=self.absent,
+                notes=(*self._modes, *self._content, *self.rounds.notes(rows)),
+            ),
+            {**self.rounds.arrays(), **_function_arrays(functions)},
+        )
+
+    def _module_rows(
+        self,
+        observed: dict[str, CallFacts],
+        layers: Layers | None,
+        rounds: Rounds,
+        functions: list[FunctionForward],
+    ) -> tuple[RowFacts, ...]:
+        if layers is None:
+            return ()
+        calls = typical_calls(rounds.forwards)
+        return module_rows(layers.modules, observed, calls, layers.view, functions)
+
+    def _bind(self, model: Callable[..., Any]) -> Call:
+        args, kwargs = self.built.args, self.built.kwargs
+
+        def call() -> Any:  # noqa: ANN401 - whatever the model returns
+            try:
+                return model(*args, **kwargs)
+            except Exception as error:
+                if self.out_of_memory(error):
+                    raise
+                raise ModelRunError(
+                    f"{self.workload.model}: the forward failed while it was measured, after it "
+                    f"had run once: {first_line(error)}"
+                ) from error
+
+        return call
+
+    def _observe(self, model: nn.Module) -> tuple[dict[str, CallFacts], list[str]]:
+        """One forward that shows calls and shapes, and what the time of a detector depends on."""
+        observer = CallObserver(model, self._modules)
+        content = ContentObserver(model)
+        try:
+            with content.attached():
+                seen = observer.observe(content.noted(model), self.built.args, self.built.kwargs)
+        except Exception as error:
+            if self.out_of_memory(error):
+                raise
+            raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+        self._modules = without_reach(self._modules, model, observer.compiled)
+        return seen, [*content.notes(), *observer.notes]
+
+    def _renew(self) -> None:
+        self._renew_inputs()
+        self.draws.put_back()
+
+    def _layers_to_time(
+        self,
+        model: nn.Module,
+        modules: Sequence[ModuleFacts],
+        observed: Mapping[str, CallFacts],
+    ) -> Layers | None:
+        if self.workload.compile:
+            self.absent["layers"] = "torch.compile fuses layers, so only the whole model is timed"
+        elif self.plan.granularity == "whole":
+            self.absent["layers"] = "the plan's granularity is whole"
+        elif is_compiled(model):
+            self.absent["layers"] = f"{COMPILED}, so only the whole model is timed"
+        else:
+            if any_compiled(model):
+                self.absent["functions in compiled parts"] = COMPILED
+            return Layers.of(model, modules, observed, self.plan, self.clock)
+        return None
+
+    def function_forwards(self) -> Iterator[None]:
+        """Run the pass that times functions, one forward at each step."""
+        if self._layers is None or self.plan.function_iterations == 0:
+            return
+        model = self.built.module
+        timer = FunctionTimer(model, self._modules, self._layers.with_functions, self.clock)
+        forwards = []
+        try:
+            self._renew()
+            timer.run(self._call)  # the first forward under a mode imports and caches
+            for done in range(self.plan.function_iterations):
+                self.progress.step("functions", done, self.plan.function_iterations)
+                self._renew()
+                self.rounds.meter.begin()
+                forwards.append(timer.run(self._call))
+                self.rounds.note_wait(samples.FUNCTIONS)
+                if forwards[-1].unseen:
+                    self.absent["functions"] = forwards[-1].unseen
+                    return
+                yield
+        except Exception as error:
+            if self.out_of_memory(error):
+                raise
+            cause = error.__cause__ if isinstance(error, ModelRunError) else error
+            reason = first_line(cause or error)
+            self.absent["functions"] = f"the forward failed while functions were timed: {reason}"
+            return
+        self._functions = forwards
+
+
+def _alike(forwards: list[FunctionForward]) -> list[FunctionForward]:
+    """The forwards that ran the same functions as the last: work that depends on data varies."""
+    if not forwards:
+        return []
+    last = [(fact.module, fact.name) for fact in forwards[-1].facts]
+    return [f for f in forwards if [(fact.module, fact.name) for fact in f.facts] == last]
+
+
+def _function_arrays(forwards: Sequence[FunctionForward]) -> dict[str, Samples]:
+    if not forwards:
+        return {}
+    times = np.array([forward.times_ns for forward in forwards], dtype=np.int64)
+    return {samples.FUNCTIONS: times}
+
+
+def refuse_bad_room(room: RoomWatch, strict: bool) -> None:
+    """Raise `UntrustedError` where ``strict`` and something is wrong with the room."""
+    if strict and room.warnings:
+        raise UntrustedError(f"--strict: {' '.join(room.warnings)}")

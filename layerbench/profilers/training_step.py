@@ -1,0 +1,356 @@
+"""The recipe of a training profile: steps untouched and instrumented, in turn."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerbench import zoo
+from layerbench.analysis.aggregation import believed
+from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
+from layerbench.analysis.views import with_training_memory
+from layerbench.environment.devices import Device
+from layerbench.environment.run_context import (
+    garbage_collection_off,
+    gradients_on,
+    memory_explained,
+    refuse_too_large,
+    threads_set,
+    watch_room,
+)
+from layerbench.environment.watch import Environment
+from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError
+from layerbench.instruments.attach import mode_set, notes_on_modes
+from layerbench.instruments.modules import CallObserver, module_facts, without_reach
+from layerbench.instruments.preserve import drawing_anew, preserved
+from layerbench.instruments.python_state import no_collection
+from layerbench.instruments.random_state import RandomState
+from layerbench.instruments.rows import notes_on_calls, observed_rows
+from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
+from layerbench.instruments.waiting import wait_arrays, wait_meter
+from layerbench.introspection.modules import moved, parameters
+from layerbench.introspection.nested import map_tensors
+from layerbench.profilers.memory.measured import weigh, weigh_without_memory
+from layerbench.profilers.memory.traced_run import (
+    check_optimizer,
+    explain_step,
+    loss_of,
+    make_optimizer,
+)
+from layerbench.profilers.progress import Progress, Silent
+from layerbench.profilers.timing import refuse_bad_room
+from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
+from layerbench.records.memory import Optimizer
+from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
+from layerbench.records.tree import Placed, placed
+from layerbench.records.workload import Plan, Workload
+from layerbench.zoo import Built
+
+NANOSECOND = 1e-9
+FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
+Times = NDArray[np.int64]
+
+
+def profile_step(
+    workload: Workload,
+    plan: Plan,
+    device: Device,
+    *,
+    optimizer: Optimizer = "sgd",
+    subject: Built | None = None,
+    progress: Progress | None = None,
+    strict: bool = False,
+) -> TrainingProfile:
+    """Measure training steps of one workload in this process.
+
+    The batch is the workload's input, fetched from memory and copied anew for every step.
+
+    Args:
+        workload: what trains; its mode must be ``train``.
+        plan: warm-up and measured rounds, threads; each round runs an untouched and an
+            instrumented step.
+        device: where it trains.
+        optimizer: one of `layerbench.profilers.memory.traced_run.OPTIMIZERS`.
+        subject: a model and its inputs that were handed over; they come back as they were.
+        progress: hears of each round.
+        strict: refuse to measure in a room that makes the numbers untrustworthy.
+
+    Raises:
+        ModelRunError: the model does not take the input, or cannot be trained.
+        NotEnoughMemory: with the bytes requested and free.
+        UsageError: no such optimizer.
+        UntrustedError: ``strict``, and something is wrong with the room.
+    """
+    check_optimizer(optimizer)
+    with threads_set(plan.threads), memory_explained(device), no_collection():
+        room = watch_room(device)
+        refuse_bad_room(room, strict)
+        refuse_too_large(workload, device, subject)
+        with ExitStack() as stack:
+            if subject is None:
+                built = zoo.build(workload)
+                moved(built.module, device.torch_device)
+                stack.enter_context(drawing_anew(workload, built))
+            else:
+                built = stack.enter_context(preserved(subject, training=True))
+            stack.enter_context(mode_set(built.module, True))
+            stack.enter_context(gradients_on(True))
+            trained = _Trained(workload, built, device, optimizer)
+            rounds = _Rounds(trained, progress or Silent())
+            with garbage_collection_off():
+                rounds.run(plan)
+        record = _record(workload, plan, optimizer, trained, rounds, room.finish())
+        if strict and record.environment.machine.too_busy:
+            raise UntrustedError(f"--strict: {record.environment.machine.too_busy}")
+    # What holds the model refers to itself: without a collection its memory would stay taken.
+    del built, trained, rounds, stack
+    gc.collect()
+    return _with_memory(record, device, subject)
+
+
+def _with_memory(record: TrainingProfile, device: Device, subject: Built | None) -> TrainingProfile:
+    """Add what a step's tensors hold, by phase and by module.
+
+    A model given by name is weighed without taking memory; one handed over, in two more steps.
+    """
+    workload, optimizer = record.workload, record.optimizer
+    try:
+        if subject is None:
+            report = weigh_without_memory(workload, optimizer, record.environment)
+        else:
+            report = weigh(workload, device, optimizer=optimizer, subject=subject)
+    except LayerbenchError as error:
+        note = f"memory could not be worked out: {error}"
+        return record.model_copy(update={"notes": (*record.notes, note)})
+    return with_training_memory(record, report)
+
+
+class _Trained:
+    """A model with its optimizer, and what one forward showed of it."""
+
+    def __init__(
+        self, workload: Workload, built: Built, device: Device, optimizer: Optimizer
+    ) -> None:
+        self.workload = workload
+        self.model = built.module
+        self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
+        self._device = device
+        self.facts = module_facts(self.model)
+        self.notes = notes_on_modes(self.model, True)
+        trained = [p for p in parameters(self.model) if p.requires_grad]
+        if not trained:
+            raise ModelRunError(
+                f"{workload.model}: no parameter requires a gradient, so it cannot be trained"
+            )
+        self._optimizer = make_optimizer(optimizer, trained)
+        self.rows = self._observed()
+        paths = [fact.path for fact in self.facts]
+        reachable = frozenset(fact.path for fact in self.facts if fact.reachable)
+        self.clock = device.clock()
+        self.timer = StepTimer.of_modules(self.model, paths, reachable, self.clock)
+        self.step = Step(
+            fetch=lambda: self._host,
+            move=self._moved,
+            forward=lambda batch: self.model(*batch[0], **batch[1]),
+            loss=lambda output, _: loss_of(output),
+            update=self._update,
+        )
+
+    def _moved(self, batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes
+        return map_tensors(batch, lambda tensor: tensor.to(self._device.torch_device, copy=True))
+
+    def _update(self) -> None:
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _observed(self) -> tuple[RowFacts, ...]:
+        observer = CallObserver(self.model, self.facts)
+        args, kwargs = self._moved(self._host)
+        try:
+            seen = observer.observe(self.model, args, kwargs)
+        except Exception as error:
+            if self._device.is_out_of_memory(error):
+                raise
+            raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+        self.facts = without_reach(self.facts, self.model, observer.compiled)
+        return observed_rows(self.model, self.facts, seen)
+
+    def run(self, *, instrumented: bool) -> TimedStep:
+        draws = RandomState()
+        try:
+            if instrumented:
+                return self.timer.instrumented(self.step)
+            return self.timer.untouched(self.step)
+        except Exception as error:
+            if self._device.is_out_of_memory(error):
+                raise
+            draws.put_back()
+            args, kwargs = self._moved(self._host)
+            said = explain_step(self.model, args, kwargs, error)
+            raise ModelRunError(f"{self.workload.model}: {said}") from error
+
+
+@dataclass
+class _Rounds:
+    """Steps untouched and instrumented, in alternating order."""
+
+    trained: _Trained
+    progress: Progress
+    untouched: list[TimedStep] = field(default_factory=list)
+    instrumented: list[TimedStep] = field(default_factory=list)
+    waits: list[int | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._meter = wait_meter(self.trained.clock)
+
+    def run(self, plan: Plan) -> None:
+        self._rounds("warm-up", plan.warmup)
+        self.untouched.clear()
+        self.instrumented.clear()
+        self.waits.clear()
+        self._rounds("measuring", plan.iterations)
+
+    def _rounds(self, name: str, count: int) -> None:
+        for done in range(count):
+            self.progress.step(name, done, count)
+            draws = RandomState()
+            for instrumented in (False, True) if done % 2 == 0 else (True, False):
+                draws.put_back()
+                self._meter.begin()
+                step = self.trained.run(instrumented=instrumented)
+                if instrumented:
+                    self.instrumented.append(step)
+                else:
+                    self.waits.append(self._meter.end())
+                    self.untouched.append(step)
+
+
+# --- the record ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _ModuleTimes:
+    """Nanoseconds of the instrumented steps, each of shape (rounds, modules)."""
+
+    forward: Times
+    forward_self: Times
+    backward: Times
+    backward_self: Times
+
+
+def _record(
+    workload: Workload,
+    plan: Plan,
+    optimizer: Optimizer,
+    trained: _Trained,
+    rounds: _Rounds,
+    environment: Environment,
+) -> TrainingProfile:
+    resampler = Resampler([plan.iterations], seed=workload.seed)
+    bare, attached = (_phases(steps) for steps in (rounds.untouched, rounds.instrumented))
+    times = _module_times(rounds.instrumented)
+    outside = np.array([step.outside_ns for step in rounds.instrumented], dtype=np.int64)
+    overhead, low, high = paired_ratio(
+        attached.sum(axis=1).astype(np.float64), bare.sum(axis=1).astype(np.float64), resampler
+    )
+    backward = int(times.backward_self.sum()) + int(outside.sum())
+    whole = bare.sum(axis=1)
+    waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: rounds.waits})}])
+    return TrainingProfile(
+        workload=workload,
+        plan=plan,
+        environment=environment.with_waits(waits),
+        optimizer=optimizer,
+        model_type=trained.facts[0].type,
+        parameters=trained.facts[0].parameters,
+        step=believed(_summary(whole, resampler), waits),
+        phases=tuple(
+            PhaseRow(name=name, time=_summary(bare[:, index], resampler))
+            for index, name in enumerate(STEP_PHASES)
+        ),
+        rows=_rows(trained.rows, times, resampler),
+        instrumented_s=_seconds(attached.sum(axis=1)),
+        overhead=overhead,
+        overhead_low=low,
+        overhead_high=high,
+        outside_s=_seconds(outside),
+        forward_sum_ratio=int(times.forward_self.sum()) / int(attached[:, FORWARD].sum()),
+        backward_sum_ratio=backward / int(attached[:, BACKWARD].sum()),
+        notes=(*trained.notes, *notes_on_calls(trained.rows, _calls(rounds.instrumented))),
+    )
+
+
+def _calls(steps: Sequence[TimedStep]) -> Times:
+    """Shape (rounds, modules)."""
+    return np.stack([step.forward.calls for step in steps if step.forward is not None])
+
+
+def _phases(steps: Sequence[TimedStep]) -> Times:
+    """Shape (rounds, phases)."""
+    return np.array([step.phases_ns for step in steps], dtype=np.int64)
+
+
+def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
+    forwards = [step.forward for step in steps if step.forward is not None]
+    backwards = [step.backward_inclusive_ns for step in steps]
+    own = [step.backward_ns for step in steps]
+    return _ModuleTimes(
+        forward=np.stack([forward.inclusive_ns for forward in forwards]),
+        forward_self=np.stack([forward.self_ns for forward in forwards]),
+        backward=np.stack([backward for backward in backwards if backward is not None]),
+        backward_self=np.stack([backward for backward in own if backward is not None]),
+    )
+
+
+def _rows(
+    facts: Sequence[RowFacts], times: _ModuleTimes, resampler: Resampler
+) -> tuple[TrainingRow, ...]:
+    ran = [index for index, row in enumerate(facts) if row.calls]
+    columns = {
+        name: _summaries(getattr(times, name), ran, resampler)
+        for name in ("forward", "forward_self", "backward", "backward_self")
+    }
+    return tuple(
+        _row(facts[place.row], place, {n: found.get(place.row) for n, found in columns.items()})
+        for place in placed(facts)
+    )
+
+
+def _row(facts: RowFacts, place: Placed, times: Mapping[str, Summary | None]) -> TrainingRow:
+    return TrainingRow(
+        path=facts.path,
+        type=facts.type,
+        depth=facts.depth,
+        calls=facts.calls,
+        block=facts.block,
+        position=place.position,
+        turn=place.turn,
+        input_shapes=facts.input_shapes,
+        output_shapes=facts.output_shapes,
+        parameters=facts.parameters,
+        forward=times["forward"],
+        forward_self=times["forward_self"],
+        backward=times["backward"],
+        backward_self=times["backward_self"],
+        note=facts.note,
+    )
+
+
+def _summaries(times: Times, columns: Sequence[int], resampler: Resampler) -> dict[int, Summary]:
+    """Of an array of shape (rounds, modules), those columns."""
+    seconds = times.T[list(columns)].astype(np.float64) * NANOSECOND
+    return dict(zip(columns, summarize_rows(seconds, resampler), strict=True))
+
+
+def _summary(nanoseconds: Times, resampler: Resampler) -> Summary:
+    return summarize(nanoseconds.astype(np.float64) * NANOSECOND, resampler)
+
+
+def _seconds(nanoseconds: Times) -> float:
+    return round(float(np.median(nanoseconds)) * NANOSECOND, 10)

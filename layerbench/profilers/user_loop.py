@@ -1,0 +1,358 @@
+"""Time the layers of a model while the user's own loop runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from itertools import pairwise
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.compiler import is_dynamo_compiling
+from torch.utils.hooks import RemovableHandle
+
+from layerbench.analysis.aggregation import layer_rows
+from layerbench.environment import devices
+from layerbench.environment.devices.clocks import Clock
+from layerbench.instruments.attach import Forward, attributes_replaced, usual_place
+from layerbench.instruments.blocks import find_blocks
+from layerbench.instruments.compiled import COMPILED, any_compiled, inside_compiled, is_compiled
+from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
+from layerbench.instruments.layer_timer import (
+    ROOT,
+    LayerTimer,
+    Spans,
+    arrays_of,
+    fold_spans,
+    notes_on_threads,
+    spans_of,
+    typical_calls,
+)
+from layerbench.instruments.modules import (
+    CallFacts,
+    CallObserver,
+    first_line,
+    module_facts,
+    named_instances,
+    without_reach,
+)
+from layerbench.instruments.overlay import compilation_told
+from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.records import LayerRow, samples
+
+# Marks are made compact in bulk: seldom enough that it disappears beside the forwards.
+DRAIN_AT = 100_000
+# A very long loop keeps every second forward, then every fourth, ...: memory stays bounded, and
+# the kept ones are spread over the whole loop.
+KEEP_AT_MOST = 20_000
+
+
+class LiveLayers:
+    """What `time_layers` has seen so far.
+
+    The first forward is looked at closely (shapes, functions) and its times are kept only if no
+    other follows; forward 2, 4, 8, ... (from 0) time the functions; all others the modules.
+
+    Attributes:
+        forwards: forwards of the model that ended without an error.
+        absent: what has no times, and why: ``layers``, ``functions``.
+    """
+
+    def __init__(self, model: nn.Module, clock: Clock) -> None:
+        self.forwards = 0
+        self.absent: dict[str, str] = {}
+        self._model = model
+        self._clock = clock
+        self._mark = clock.mark
+        self._facts = module_facts(model)
+        self._modules = named_instances(model)
+        self._view = find_blocks(model)
+        self._with_functions = frozenset(f.path for f in self._facts if f.composite) | {""}
+        self._timer = self._new_timer(short_cut=False)
+        self._timing = ExitStack()
+        self._handles = RemovableHandle.next_id
+        self._elsewhere: set[int] = set()
+        self._inside = False
+        self._attached = False
+        self._ends: list[int] = []  # where each pending forward's entries end
+        self._first: Spans | None = None
+        self._kept: list[Spans] = []
+        self._drained = 0
+        self._stride = 1
+        self._function_forwards: list[FunctionForward] = []
+        self._seen: dict[str, CallFacts] = {}
+        self._note_compiled()
+
+    def _note_compiled(self) -> None:
+        if is_compiled(self._model):
+            self.absent["layers"] = self.absent["functions"] = COMPILED
+        elif any_compiled(self._model):
+            self.absent["functions in compiled parts"] = COMPILED
+
+    def _new_timer(self, short_cut: bool) -> LayerTimer:
+        return LayerTimer(
+            self._model,
+            [fact.path for fact in self._facts],
+            self._paths_to_time(),
+            self._clock,
+            called_directly=frozenset(p for p, c in self._seen.items() if c.direct)
+            if short_cut
+            else frozenset(),
+            short_cut=short_cut,
+            open_to_user=True,
+        )
+
+    def _paths_to_time(self) -> frozenset[str]:
+        """Those under which the modules of the beginning still are."""
+        there = named_instances(self._model)
+        return frozenset(
+            fact.path
+            for fact in self._facts
+            if fact.reachable and there.get(fact.path) is self._modules[fact.path]
+        )
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Time the model for the duration of a ``with`` block."""
+        place = usual_place(self._model)
+        root = (self._model, place, self._root_forward(getattr(self._model, place)))
+        with (
+            attributes_replaced([root], open_to_user=True),
+            compilation_told(self._compiled_meanwhile),
+            self._timing,
+        ):
+            if self._first is not None:
+                self._attach()
+            self._attached = True
+            try:
+                yield
+            finally:
+                self._attached = False
+
+    def _compiled_meanwhile(self, module: nn.Module) -> None:
+        """Out of the way of what the loop's owner compiles: it would be compiled again later."""
+        if module is self._model:
+            self._attached = False
+            self.absent["later forwards"] = "the model was compiled while it was timed"
+        self._timing.close()
+        self._handles = -1
+
+    def _leave_out(self, compiled: set[int]) -> None:
+        self._facts = without_reach(self._facts, self._model, compiled)
+        if compiled and not is_compiled(self._model):
+            self.absent["functions in compiled parts"] = COMPILED
+
+    def _attach(self) -> None:
+        self._timing.enter_context(self._timer.attached())
+
+    def _renew_timer(self) -> None:
+        """Look again which modules have hooks; the model must be without instruments."""
+        self._drain()
+        if self._handles < 0:
+            self._leave_out(inside_compiled(self._model))
+        self._handles = RemovableHandle.next_id
+        self._elsewhere |= self._timer.recording.elsewhere
+        self._timer = self._new_timer(short_cut=True)
+
+    def _root_forward(self, original: Forward) -> Forward:
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            # Of a model that calls itself the outer call counts; what traces it must not see us.
+            if is_dynamo_compiling() or self._inside or not self._attached or _is_traced():
+                return original(*args, **kwargs)
+            self._inside = True
+            try:
+                output = self._forward(original, args, kwargs)
+            finally:
+                self._inside = False
+            self.forwards += 1
+            return output
+
+        return forward
+
+    def _forward(self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        number = self.forwards
+        if self._first is None:
+            output = self._first_forward(original, args, kwargs)
+            self._renew_timer()
+            self._attach()
+            return output
+        if RemovableHandle.next_id != self._handles:  # somebody has registered a hook
+            self._timing.close()
+            self._renew_timer()
+            self._attach()
+        if number >= 2 and number & (number - 1) == 0 and "functions" not in self.absent:
+            return self._function_forward(original, args, kwargs)
+        return self._timed_forward(original, args, kwargs)
+
+    def _timed_forward(
+        self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
+        thread = self._timer.recording.thread
+        thread.add(get_ident())
+        start = self._mark()
+        try:
+            output = forward(*args, **kwargs)
+        except BaseException:
+            del self._timer.entries[self._pending() :]  # half a forward is no sample
+            raise
+        finally:
+            end = self._mark()
+            thread.clear()
+        entries = self._timer.entries
+        entries.append((ROOT, start, end))
+        self._ends.append(len(entries))
+        if len(entries) >= DRAIN_AT:
+            self._drain()
+        return output
+
+    def _pending(self) -> int:
+        """How much of the timer's entries belongs to forwards that have ended."""
+        return self._ends[-1] if self._ends else 0
+
+    def _first_forward(
+        self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
+        outputs: list[Any] = []
+
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            self._look_at_functions(lambda: outputs.append(original(*args, **kwargs)), outputs)
+            return outputs[0]
+
+        def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            self._seen = observer.observe(forward, args, kwargs)
+            return outputs[0]
+
+        with self._timer.attached():
+            # Each instrument wraps what is on the modules when it is made, so these three nest.
+            observer = CallObserver(self._model, self._facts)
+            output = self._timed_forward(observed, args, kwargs)
+        self._drain()
+        self._first = self._kept.pop()
+        self._drained = 0
+        self._leave_out(observer.compiled)
+        return output
+
+    def _function_forward(
+        self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
+        self._drain()
+        self._timing.close()
+        outputs: list[Any] = []
+        try:
+            self._look_at_functions(lambda: outputs.append(original(*args, **kwargs)), outputs)
+        finally:
+            # Anew, so that what others have put there meanwhile lies beneath and is called.
+            self._renew_timer()
+            self._attach()
+        return outputs[0]
+
+    def _look_at_functions(self, call: Callable[[], None], outputs: list[Any]) -> None:
+        """Run a forward, with its functions timed where that can be.
+
+        What is raised after the forward has given its output is a fault of ours, and the loop's
+        owner must not meet it.
+        """
+        if "functions" in self.absent:
+            call()
+            return
+        timer = FunctionTimer(self._model, self._facts, self._with_functions, self._clock)
+        try:
+            sampled = timer.run(call, release=self._first is not None)
+        except Exception as error:
+            if not outputs:
+                raise
+            self._leave_functions(f"a look at the functions failed: {first_line(error)}")
+            return
+        if sampled.unseen:
+            self._leave_functions(sampled.unseen)
+        elif self._first is None:
+            self._function_forwards = [sampled]
+        else:
+            self._keep_functions(sampled)
+
+    def _leave_functions(self, why: str) -> None:
+        self.absent["functions"] = why
+        self._function_forwards.clear()
+
+    def _keep_functions(self, sampled: FunctionForward) -> None:
+        """Those of the first forward were taken cold; work that depends on data varies."""
+        if sampled.facts == self._function_forwards[0].facts:
+            if self.forwards == 2:
+                self._function_forwards.clear()
+            self._function_forwards.append(sampled)
+
+    def _drain(self) -> None:
+        """Turn the pending marks into positions, and give the marks back."""
+        if not self._ends:
+            return
+        self._clock.synchronize()
+        entries = self._timer.entries
+        for start, end in pairwise((0, *self._ends)):
+            if self._drained % self._stride == 0:
+                self._kept.append(spans_of(entries[start:end], self._clock))
+            self._drained += 1
+        if len(self._kept) > KEEP_AT_MOST:
+            self._kept = self._kept[::2]
+            self._stride *= 2
+        self._clock.release()
+        del entries[: self._pending()]
+        self._ends.clear()
+
+    @property
+    def rows(self) -> tuple[LayerRow, ...]:
+        """A row for every module and for the functions that composite modules run themselves.
+
+        Empty before the first forward has ended. May be asked for inside the loop.
+        """
+        if self._first is None:
+            return ()
+        self._drain()
+        kept = self._kept or [self._first]
+        timed = [fold_spans(spans, len(self._facts)) for spans in kept]
+        functions = self._function_forwards
+        view = self._view.seen_running(self._seen)
+        modules = module_rows(self._facts, self._seen, typical_calls(timed), view, functions)
+        arrays = arrays_of(timed)
+        arrays[samples.FUNCTIONS] = np.array([f.times_ns for f in functions], dtype=np.int64)
+        return layer_rows(modules, function_rows(functions, modules, view), [arrays])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the rows must know."""
+        paths = [fact.path for fact in self._facts]
+        return notes_on_threads(paths, self._elsewhere | self._timer.recording.elsewhere)
+
+
+def _is_traced() -> bool:
+    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+
+
+@contextmanager
+def time_layers(model: nn.Module, clock: Clock | None = None) -> Iterator[LiveLayers]:
+    """Time every layer of ``model`` while the caller's own loop runs it.
+
+    What is compiled is timed as one, and nothing is compiled again. A copy of the model that is
+    made meanwhile, or a file it is saved to, has nothing of this in it.
+
+    Args:
+        model: any module; left as it was when the block ends, also by an exception. What the
+            caller sets on it meanwhile stays.
+        clock: the clock of the device that the model's parameters are on, unless given.
+
+    Yields:
+        the layers seen so far; read ``rows`` inside the block or after it.
+
+    Example:
+        >>> with time_layers(model) as layers:          # doctest: +SKIP
+        ...     for batch in loader:
+        ...         model(batch)
+        >>> layers.rows                                  # doctest: +SKIP
+    """
+    layers = LiveLayers(model, clock or devices.of_module(model).clock())
+    with layers.attached():
+        yield layers

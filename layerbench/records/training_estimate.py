@@ -1,0 +1,83 @@
+"""How long a training will take, from a few measured steps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from layerbench.environment.watch import Environment
+from layerbench.records.bounds import (
+    Count,
+    Name,
+    Positive,
+    SignedTime,
+    Text,
+    Time,
+    check_distinct,
+    check_ordered,
+)
+from layerbench.records.timing import Summary
+from layerbench.records.training_run import Recipe
+from layerbench.records.training_step import PhaseRow
+from layerbench.records.workload import Frozen
+
+
+class Seconds(Frozen):
+    """A time with the bounds that it is expected to lie between (95 %)."""
+
+    value: Time
+    low: Time
+    high: Time
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Seconds:
+        check_ordered("a duration", self.low, self.high)
+        return self
+
+
+class TrainingForecast(Frozen):
+    """A training's duration, extrapolated.
+
+    ``epoch`` is ``start_s``, ``steps`` times the mean step and ``between_s``, and ``val_steps``
+    times ``validation_step_s``; ``total`` is ``once_s`` and all epochs.
+
+    Attributes:
+        recipe: what would be trained; its ``limit`` says nothing here.
+        samples, val_samples: images an epoch trains on, and validates on.
+        steps, val_steps: of an epoch.
+        warmup: steps run before the first that counts; ``step.n`` were measured.
+        step: one training step; ``phases``: its parts.
+        between_s: mean time from a step's end to the next one's beginning.
+        start_s: until the first batch of an epoch is there, less a usual wait for data.
+        validation_step_s: one validation batch, data included; ``None`` without validation.
+        once_s: what the warm-up steps took longer than as many others.
+        assumptions: one sentence each.
+    """
+
+    record: Literal["training forecast"] = "training forecast"
+    schema_version: Literal[1] = 1
+    recipe: Recipe
+    samples: Positive
+    val_samples: Count
+    steps: Positive
+    val_steps: Count
+    warmup: Count
+    environment: Environment
+    model_type: Name
+    parameters: Count
+    step: Summary
+    phases: tuple[PhaseRow, ...]
+    between_s: SignedTime
+    start_s: SignedTime
+    validation_step_s: SignedTime | None = None
+    once_s: SignedTime
+    epoch: Seconds
+    total: Seconds
+    assumptions: tuple[Text, ...]
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingForecast:
+        check_distinct("the phase", [phase.name for phase in self.phases])
+        return self

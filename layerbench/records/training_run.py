@@ -1,0 +1,178 @@
+"""A training run: what was asked, what each epoch gave, and what the steps took."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from layerbench.environment.watch import Environment
+from layerbench.records.bounds import (
+    MOST_FIGURE,
+    MOST_SEED,
+    Amount,
+    Count,
+    Figure,
+    Name,
+    Positive,
+    Text,
+    Time,
+    check_distinct,
+)
+from layerbench.records.sweep import SweepPoint
+from layerbench.records.timing import Summary
+from layerbench.records.training_step import PhaseRow, StepPhase
+from layerbench.records.workload import Frozen
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+Unreadable = Literal["fatal", "skip"]
+
+Outcome = Literal["running", "finished", "stopped early"]
+
+
+class Recipe(Frozen):
+    """What is trained, and how: with the data, everything that the weights depend on.
+
+    Attributes:
+        model: a model spec as the zoo reads it.
+        data: a data set of `layerbench.datasets`.
+        phase: 1 for a training from scratch, 2 for fine-tuning: where the defaults came from.
+        weights: that the model begins with; ``None`` for random ones.
+        size: height and width of the images as the model takes them.
+        batch: images a step and process; with several processes a step has as many times more.
+        ranks: processes.
+        epochs: the most that are run.
+        lr: the largest learning rate, of AdamW.
+        weight_decay: of AdamW.
+        warmup_epochs: in which the rate climbs to ``lr``; then it falls to 0 linearly.
+        precision: of the forward, by autocast; the weights are float32.
+        patience: epochs without a better validation accuracy before the run stops.
+        limit: steps an epoch at most, and validation batches.
+        samples: images to make up, where the data set makes them up.
+        unreadable: what an image that cannot be read does.
+    """
+
+    model: Name
+    data: Name
+    phase: Literal[1, 2] | None = None
+    weights: Name | None = None
+    size: tuple[Count, Count]
+    batch: Positive
+    ranks: Positive = 1
+    epochs: Positive
+    lr: Annotated[float, Field(gt=0, le=MOST_FIGURE)]
+    weight_decay: Amount
+    warmup_epochs: Amount
+    precision: Precision = "float32"
+    patience: Positive | None = None
+    limit: Positive | None = None
+    samples: Positive | None = None
+    channels_last: bool = False
+    unreadable: Unreadable = "fatal"
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
+
+
+class EpochRow(Frozen):
+    """One epoch.
+
+    Attributes:
+        epoch: from 1.
+        steps: optimizer steps.
+        lr: of the last step.
+        train_loss, train_accuracy: means over the epoch's images, as they went by.
+        val_loss, val_accuracy, val_top5: of the weights after the epoch. ``val_top5`` is ``None``
+            for fewer than 6 classes.
+        train_s: from the first batch asked for to the last step's end.
+        validation_s: of the validation.
+        images_per_s: images trained on over ``train_s``, all processes together.
+        phases_s: sums over the steps of the first process. What is missing to ``train_s`` is
+            bookkeeping between steps.
+        unreadable: images that could not be read and were left out.
+        allocated, reserved: bytes at the peak so far; ``None`` where the device does not count.
+        resident: bytes of the first process's resident set at its largest so far.
+    """
+
+    epoch: Positive
+    steps: Count
+    lr: Figure
+    train_loss: Figure
+    train_accuracy: Figure
+    val_loss: Figure
+    val_accuracy: Figure
+    val_top5: Figure | None = None
+    train_s: Time
+    validation_s: Time
+    images_per_s: Figure
+    phases_s: dict[StepPhase, Time]
+    unreadable: Count = 0
+    allocated: Count | None = None
+    reserved: Count | None = None
+    resident: Count | None = None
+
+
+class RankTimes(Frozen):
+    """One process of a run, over the steps of the last epoch.
+
+    Attributes:
+        machine: the number of the machine among those that took part.
+        step: a step's time.
+        all_reduce: the time a step in which gradients were on their way between processes,
+            which partly overlaps the backward; ``None`` for a process alone.
+    """
+
+    rank: Count
+    machine: Count
+    device: Name
+    step: Summary
+    all_reduce: Summary | None = None
+
+
+class TrainingRun(Frozen):
+    """One run, finished or still going on.
+
+    Attributes:
+        outcome: how it stands.
+        classes, train_images, val_images: of the data set.
+        parameters: of the model with its new head.
+        flops: of one image's forward; a multiply-add is 2. ``None`` where they cannot be counted.
+        epochs: a row each.
+        best_epoch: with the highest validation accuracy: the weights that were kept.
+        resumed_after: the epochs after which the run was taken up again.
+        step, phases: over the last epoch's steps of the first process.
+        ranks: each process.
+        points: the trained model's latency and memory at several batch sizes.
+        unreadable: names of images that could not be read, the first ones.
+    """
+
+    record: Literal["training run"] = "training run"
+    schema_version: Literal[1] = 1
+    recipe: Recipe
+    outcome: Outcome
+    environment: Environment
+    model_type: Name
+    parameters: Count
+    flops: Count | None = None
+    classes: Count
+    train_images: Count
+    val_images: Count
+    epochs: tuple[EpochRow, ...]
+    best_epoch: Count | None = None
+    resumed_after: tuple[Count, ...] = ()
+    step: Summary | None = None
+    phases: tuple[PhaseRow, ...] = ()
+    ranks: tuple[RankTimes, ...] = ()
+    points: tuple[SweepPoint, ...] = ()
+    unreadable: tuple[Text, ...] = ()
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingRun:
+        check_distinct("the phase", [phase.name for phase in self.phases])
+        return self
+
+    @property
+    def best(self) -> EpochRow | None:
+        """The epoch whose weights were kept."""
+        return next((row for row in self.epochs if row.epoch == self.best_epoch), None)

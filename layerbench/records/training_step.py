@@ -1,0 +1,135 @@
+"""One training step taken apart: by phase, and forward and backward by module."""
+
+from __future__ import annotations
+
+import operator
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from layerbench.environment.watch import Environment
+from layerbench.records.bounds import (
+    Count,
+    Figure,
+    Name,
+    Path,
+    Positive,
+    Shape,
+    SignedTime,
+    Text,
+    Time,
+    check_distinct,
+    check_ordered,
+    check_tree,
+)
+from layerbench.records.memory import Optimizer, Peak, Phase
+from layerbench.records.timing import Summary
+from layerbench.records.workload import Frozen, Plan, Workload
+
+StepPhase = Literal["data", "copy", "forward", "loss", "backward", "optimizer"]
+STEP_PHASES: tuple[StepPhase, ...] = ("data", "copy", "forward", "loss", "backward", "optimizer")
+
+
+class PhaseRow(Frozen):
+    """A phase of the step.
+
+    Attributes:
+        name: ``data`` is the wait for the batch, ``copy`` its way to the device, ``optimizer``
+            holds ``step`` and ``zero_grad``.
+        time: of the steps with nothing attached.
+    """
+
+    name: StepPhase
+    time: Summary
+
+
+class TrainingRow(Frozen):
+    """One module.
+
+    Attributes:
+        path, type, depth, calls, block, position, turn: as in `layerbench.records.LayerRow`.
+        forward, backward: inclusive: with the modules below it.
+        forward_self, backward_self: without them. The backward of a module is that of the nodes
+            that its forward put into the graph, and of adding up its parameters' gradients.
+        kept: bytes that it and the modules below it allocated in the forward and that were still
+            alive at its end: saved for the backward, and the output.
+        live: the most bytes of all tensors together while it, or a module below it, ran, by phase.
+    """
+
+    path: Path
+    type: Name
+    depth: Count
+    calls: Count
+    block: bool = False
+    position: Count | None = None
+    turn: Positive | None = Field(default=None, exclude_if=operator.not_)
+    input_shapes: tuple[Shape, ...] = ()
+    output_shapes: tuple[Shape, ...] = ()
+    parameters: Count | None = None
+    forward: Summary | None = None
+    forward_self: Summary | None = None
+    backward: Summary | None = None
+    backward_self: Summary | None = None
+    kept: Count | None = None
+    live: dict[Phase, Count] = Field(default_factory=dict)
+    note: Text = ""
+
+
+class TrainingMemory(Frozen):
+    """Bytes of tensors in a step, from the second one on: the optimizer has its state.
+
+    Attributes:
+        resident: parameters, buffers and input: there all the time.
+        peak: the moment with the most bytes alive.
+        live: the most bytes alive in each phase.
+    """
+
+    resident: Count
+    peak: Peak
+    live: dict[Phase, Count]
+
+
+class TrainingProfile(Frozen):
+    """One training step, measured many times over.
+
+    Attributes:
+        optimizer: that made the steps.
+        step: the whole step with nothing attached; ``phases``: its parts.
+        rows: modules in tree order, from instrumented steps in alternation with the others.
+        instrumented_s: median of the instrumented step, less what is attached between forward and
+            backward.
+        overhead: median over rounds of instrumented / untouched, with its 95 % interval.
+        outside_s: median of the backward's time that belongs to no module: the loss, the engine.
+        forward_sum_ratio, backward_sum_ratio: the modules' own times, and ``outside``, over the
+            phases of the same steps, summed over all rounds: 1 by construction.
+        memory: of a step; ``None`` where it could not be worked out, which a note says.
+        notes: what the reader should know.
+    """
+
+    record: Literal["training profile"] = "training profile"
+    schema_version: Literal[1] = 1
+    workload: Workload
+    plan: Plan
+    environment: Environment
+    optimizer: Optimizer
+    model_type: Name
+    parameters: Count
+    step: Summary
+    phases: tuple[PhaseRow, ...]
+    rows: tuple[TrainingRow, ...]
+    instrumented_s: Time
+    overhead: Figure
+    overhead_low: Figure
+    overhead_high: Figure
+    outside_s: SignedTime
+    forward_sum_ratio: Figure
+    backward_sum_ratio: Figure
+    memory: TrainingMemory | None = None
+    notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingProfile:
+        check_tree([row.path for row in self.rows], [row.depth for row in self.rows])
+        check_distinct("the phase", [phase.name for phase in self.phases])
+        check_ordered("the overhead", self.overhead_low, self.overhead_high)
+        return self

@@ -1,0 +1,241 @@
+"""What the reports for people share: which rows they show, and what is said about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from layerbench import units
+from layerbench.records import LayerRow, Profile, Shape, Summary
+from layerbench.records.timing import ONLY_INSIDE
+from layerbench.records.workload import OWN_WEIGHTS, Workload
+from layerbench.text import visible
+
+# Cells are not padded to the width of one that is wider than this.
+WIDEST = 400
+
+_NANOSECOND = 1e-9
+
+
+def blocks(record: Profile) -> list[LayerRow]:
+    """The rows of the block view, in order. Blocks never contain each other."""
+    return block_rows(record.layers)
+
+
+class Block(Protocol):
+    """What `block_rows` asks of a row."""
+
+    @property
+    def block(self) -> bool:
+        """Whether it stands in the block view."""
+
+    @property
+    def turn(self) -> int | None:
+        """Its number there, where the rows are not in order of execution."""
+
+
+AnyBlock = TypeVar("AnyBlock", bound=Block)
+
+
+def block_rows(rows: Sequence[AnyBlock]) -> list[AnyBlock]:
+    """The blocks among the rows, in order of execution; those that did not run come last."""
+    found = [row for row in rows if row.block]
+    if any(row.turn for row in found):
+        found.sort(key=lambda row: (row.turn is None, row.turn or 0))
+    return found
+
+
+def root(record: Profile) -> LayerRow | None:
+    """The row of the model itself, if it was timed: the instrumented whole."""
+    return next((row for row in record.layers if row.depth == 0 and row.inclusive), None)
+
+
+def base_s(record: Profile) -> float:
+    """The mean that shares refer to: the instrumented whole, which the layers add up to.
+
+    Means, since medians of parts do not add up to the median of the sum.
+    """
+    top = root(record)
+    return top.inclusive.mean if top and top.inclusive else record.whole.mean
+
+
+def share(part_s: float, record: Profile) -> str:
+    """A part of the instrumented whole, in per cent."""
+    whole = base_s(record)
+    return units.percent(part_s / whole, digits=1) if whole else "-"
+
+
+def between_blocks_s(record: Profile) -> float:
+    """The mean time of the whole that no block of the block view accounts for."""
+    times = [row.inclusive.mean for row in blocks(record) if row.inclusive]
+    between = base_s(record) - math.fsum(times)
+    # Means of whole nanoseconds: less than one is what adding up in floating point leaves.
+    return 0.0 if abs(between) < _NANOSECOND else between
+
+
+def has_host_times(record: Profile) -> bool:
+    """Whether the host's time stands beside the device's."""
+    return any(row.host_inclusive for row in record.layers)
+
+
+def half_width(summary: Summary) -> float:
+    """Half the width of the median's interval: how well the figures of a row are known."""
+    return (summary.ci_high - summary.ci_low) / 2
+
+
+def base_half_width(record: Profile) -> float:
+    """How well `base_s` is known."""
+    top = root(record)
+    return half_width(top.inclusive if top and top.inclusive else record.whole)
+
+
+def ms(summary: Summary | None, field: str) -> str:
+    """One figure of a summary in milliseconds; ``-`` if it was not measured."""
+    if summary is None:
+        return "-"
+    return units.milliseconds(getattr(summary, field), half_width(summary))
+
+
+def time(summary: Summary, field: str) -> str:
+    """One figure of a summary with a unit, the same for all figures of that summary."""
+    unit = units.seconds(summary.median, half_width(summary)).rpartition(" ")[2]
+    return units.seconds(getattr(summary, field), half_width(summary), unit=unit)
+
+
+def interval(summary: Summary) -> str:
+    """The median's interval in the unit that `time` uses: ``[550.9, 553.0]``."""
+    low, high = (time(summary, field).rpartition(" ")[0] for field in ("ci_low", "ci_high"))
+    return f"[{low}, {high}]"
+
+
+def fps(record: Profile) -> str:
+    """Images per second, from the mean; ``-`` where no time passed."""
+    mean = record.whole.mean
+    return units.per_second(record.workload.batch / mean) if mean else "-"
+
+
+def threads(record: Profile) -> int | None:
+    """Intra-op CPU threads: as they were found, otherwise as they were asked for."""
+    return record.environment.machine.threads or record.plan.threads
+
+
+def place(record: Profile) -> str:
+    """Where it was measured: the device, and the threads where they are known."""
+    number = threads(record)
+    device = record.environment.device.name
+    return device if number is None else f"{device}, {plural(number, 'thread')}"
+
+
+def shapes(row: LayerRow) -> str:
+    """The input shapes of a row; empty if no tensor came in."""
+    return ", ".join(units.shape(shape) for shape in row.input_shapes)
+
+
+def first_shape(row: LayerRow) -> str:
+    """The first input shape, and how many more there are."""
+    return shape_list(row.input_shapes)
+
+
+def shape_list(shapes: Sequence[Shape]) -> str:
+    """The first shape, and how many more there are; ``-`` without any."""
+    if not shapes:
+        return "-"
+    more = len(shapes) - 1
+    return units.shape(shapes[0]) + (f" +{more}" if more else "")
+
+
+def variant(workload: Workload) -> list[str]:
+    """What sets a workload apart from the usual: nothing for a plain float32 evaluation."""
+    weights = workload.weights
+    settings = [
+        (workload.dtype, "float32"),
+        (workload.memory_format, "contiguous"),
+        (workload.mode, "eval"),
+        ("compiled" if workload.compile else "", ""),
+        (f"weights {weights}" if weights not in (None, OWN_WEIGHTS) else "", ""),
+    ]
+    return [value for value, usual in settings if value != usual]
+
+
+def weights(workload: Workload) -> str:
+    """Where the model's weights come from."""
+    if workload.weights is None:
+        return "random weights"
+    return "own weights" if workload.weights == OWN_WEIGHTS else f"weights {workload.weights}"
+
+
+def model_name(workload: Workload) -> str:
+    """The model spec with whatever is unusual about how it ran."""
+    unusual = variant(workload)
+    return f"{workload.model} ({', '.join(unusual)})" if unusual else workload.model
+
+
+def plural(number: int, noun: str) -> str:
+    """``1 process``, ``5 processes``."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{units.count(number)} {noun}{'' if number == 1 else ending}"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """A GitHub table.
+
+    Args:
+        header: column names.
+        rows: cells; a ``|`` in them does not end the cell.
+        align: one letter a column, ``l`` or ``r``.
+    """
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return tabulated(header, cells, align, "github")
+
+
+def tabulated(header: Sequence[str], rows: Sequence[Sequence[str]], align: str, format: str) -> str:
+    """A table in one of tabulate's formats.
+
+    Columns are padded to one width, unless a cell is wider than `WIDEST`.
+
+    Args:
+        header: column names.
+        rows: cells.
+        align: one letter a column, ``l`` or ``r``.
+        format: its name.
+    """
+    from tabulate import tabulate
+
+    sides = {"l": "left", "r": "right"}
+    ragged = any(len(cell) > WIDEST for row in rows for cell in row)
+    padding: dict[str, Any] = {"colalign": [sides[letter] for letter in align] if rows else None}
+    if ragged:
+        padding = {"stralign": None, "numalign": None}
+    return tabulate(rows, headers=list(header), tablefmt=format, disable_numparse=True, **padding)
+
+
+def markdown(text: str) -> str:
+    r"""Anybody's text for Markdown: it neither ends a code span nor begins markup or a link.
+
+    Example:
+        >>> print(markdown("a`b <img>"))
+        a\x60b \x3cimg>
+    """
+    text = visible(text)
+    return text.replace("`", r"\x60").replace("<", r"\x3c").replace("](", r"]\(")
+
+
+def partial(record: Profile) -> list[str]:
+    """What a reader of an interrupted measurement must know first; else nothing."""
+    return [said for said in record.environment.warnings[:1] if record.stop == "interrupted"]
+
+
+def why_untimed(row: LayerRow) -> str:
+    """What to say of a row without times."""
+    return "not timed" if row.calls else not_called(row.calls, row.note)
+
+
+def not_called(calls: int, note: str) -> str:
+    """What to say of a row because of its calls: nothing where it has some, or its note says it."""
+    return "" if calls or ONLY_INSIDE in note else "not called"
+
+
+def remarks(*parts: str) -> str:
+    """What there is to say of a row, in one line."""
+    return "; ".join(part for part in parts if part)

@@ -1,0 +1,147 @@
+"""The files of the page: as the service hands them out, and all in one.
+
+Modules are named by bare specifiers (``layerbench/table``, ``uplot``); an import map says where
+each lies: under ``/static/`` in the service, in ``data:`` addresses in a file of its own, which may
+not load others.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from importlib import resources
+
+from layerbench.reporters.html.schema import Document
+
+_FOLDER = "static"
+# Vendored as they are (vendor/SHA256SUMS); what they lack to be modules is added when they are
+# handed out.
+_VENDORED = {
+    "uplot": ("uplot/uPlot.iife.min.js", "\nexport default uPlot;\n"),
+    "d3-hierarchy": ("d3-hierarchy/d3-hierarchy.min.mjs", ""),
+}
+_STYLES = ("vendor/uplot/uPlot.min.css", f"{_FOLDER}/page.css")
+_MODULES = (
+    "details",
+    "dom",
+    "exports",
+    "heat",
+    "icicle",
+    "report",
+    "roofline",
+    "state",
+    "table",
+    "timeline",
+    "tree",
+    "units",
+    "viewer",
+)
+_LIVE_ONLY = ("live",)
+_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+
+# Inline modules and styles, and nothing from anywhere: it opens from disk without a network.
+REPORT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; "
+    "img-src data: blob:"
+)
+
+_HEAD = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+"""
+_NO_SCRIPT = (
+    "<noscript><p>This page needs JavaScript; the text report needs nothing.</p></noscript>"
+)
+
+
+def report(document: Document) -> str:
+    """One self-contained HTML file that shows a document; names in it are text, never markup."""
+    modules = {f"layerbench/{name}": _module(name) for name in _MODULES}
+    modules |= {name: _vendored(name) for name in _VENDORED}
+    imports = {name: _data_address(text) for name, text in modules.items()}
+    parts = [
+        _HEAD,
+        f'<meta http-equiv="Content-Security-Policy" content="{REPORT_POLICY}">\n',
+        "<title>layerbench</title>\n",
+        f"<style>\n{_style()}</style>\n",
+        _import_map(imports),
+        '</head>\n<body>\n<main class="viewer">\n',
+        _NO_SCRIPT,
+        _read(f"{_FOLDER}/viewer.html"),
+        "</main>\n",
+        f'<script type="application/json" id="document">{_embedded(document)}</script>\n',
+        '<script type="module">import "layerbench/report";</script>\n',
+        "</body>\n</html>\n",
+    ]
+    return "".join(parts)
+
+
+@functools.cache
+def live_page() -> tuple[bytes, str]:
+    """The page that the service shows, and the content-security policy that goes with it."""
+    names = [f"layerbench/{name}" for name in (*_MODULES, *_LIVE_ONLY)]
+    imports = {name: f"/static/{name}.js" for name in (*names, *_VENDORED)}
+    mapped = json.dumps({"imports": imports})
+    digest = base64.b64encode(hashlib.sha256(mapped.encode()).digest()).decode()
+    body = _read(f"{_FOLDER}/live.html").replace("{viewer}", _read(f"{_FOLDER}/viewer.html"))
+    page = (
+        f"{_HEAD}<title>layerbench</title>\n"
+        '<link rel="stylesheet" href="/static/page.css">\n'
+        f'<script type="importmap">{mapped}</script>\n'
+        f"</head>\n<body>\n{_NO_SCRIPT}{body}"
+        '<script type="module" src="/static/layerbench/live.js"></script>\n</body>\n</html>\n'
+    )
+    policy = (
+        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self'; "
+        "connect-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+    return page.encode(), policy
+
+
+def static(name: str) -> tuple[bytes, str] | None:
+    """A file under ``/static/`` with its media type; ``None`` if there is none of that name."""
+    return _files().get(name)
+
+
+@functools.cache
+def _files() -> dict[str, tuple[bytes, str]]:
+    texts = {f"layerbench/{name}.js": _module(name) for name in (*_MODULES, *_LIVE_ONLY)}
+    texts |= {f"{name}.js": _vendored(name) for name in _VENDORED}
+    texts["page.css"] = _style()
+    return {name: (text.encode(), _TYPES[name[name.rindex(".") :]]) for name, text in texts.items()}
+
+
+def _read(name: str) -> str:
+    return resources.files("layerbench.reporters.html").joinpath(name).read_text(encoding="utf-8")
+
+
+def _module(name: str) -> str:
+    return _read(f"{_FOLDER}/{name}.js")
+
+
+def _vendored(name: str) -> str:
+    place, ending = _VENDORED[name]
+    return _read(f"vendor/{place}") + ending
+
+
+def _style() -> str:
+    return "".join(_read(name) for name in _STYLES)
+
+
+def _data_address(text: str) -> str:
+    return f"data:text/javascript;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+
+
+def _import_map(imports: dict[str, str]) -> str:
+    return f'<script type="importmap">{json.dumps({"imports": imports})}</script>\n'
+
+
+def _embedded(document: Document) -> str:
+    """JSON in which nothing can end the element that it stands in."""
+    return document.model_dump_json().replace("<", "\\u003c")

@@ -1,0 +1,53 @@
+"""From records to what the page is told. Sums, orders and joins happen here, not in the page."""
+
+from __future__ import annotations
+
+from layerbench.records import Bundle
+from layerbench.records.bundle import place_of
+from layerbench.records.workload import Frozen
+from layerbench.reporters.html.distributions import folds_of, spreads_of
+from layerbench.reporters.html.header import environment, facts, notes, source, subtitle, title
+from layerbench.reporters.html.metrics import metrics_of
+from layerbench.reporters.html.roofline import roofline
+from layerbench.reporters.html.rows import columns, rows_of
+from layerbench.reporters.html.schema import Document
+from layerbench.reporters.html.timeline import changed, timeline
+
+__all__ = ["Document", "bundled", "of"]
+
+
+def bundled(record: Frozen) -> Bundle | None:
+    """A record of its own as a bundle; ``None`` for a kind that has no rows of layers."""
+    if isinstance(record, Bundle):
+        return record
+    place = place_of(record)
+    return None if place is None else Bundle.model_validate({place: record})
+
+
+def of(bundle: Bundle) -> Document:
+    """All that a page shows of these records."""
+    rows = rows_of(bundle)
+    metrics = metrics_of(bundle, rows)
+    compared = changed(bundle, rows)
+    return Document(
+        title=title(bundle),
+        subtitle=subtitle(bundle),
+        facts=tuple(facts(bundle)),
+        source=tuple(source(bundle)),
+        notes=tuple(notes(bundle)),
+        warnings=_warnings(bundle),
+        rows=columns(rows),
+        metrics=metrics,
+        spreads=tuple(spreads_of(bundle, rows)),
+        folds=tuple(folds_of(rows, metrics, compared)),
+        changed=compared,
+        timeline=timeline(bundle, rows),
+        roofline=roofline(bundle, {row.path: index for index, row in enumerate(rows)}),
+    )
+
+
+def _warnings(bundle: Bundle) -> tuple[str, ...]:
+    """What makes the figures less believable; first why a comparison tells nothing."""
+    known, compared = environment(bundle), bundle.comparison
+    void = (compared.void,) if compared and compared.void else ()
+    return (*void, *(known.warnings if known else ()))

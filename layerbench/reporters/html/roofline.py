@@ -1,0 +1,48 @@
+"""The roofline of a bundle, where it holds times and FLOPs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from layerbench.analysis.roofline import Point, points
+from layerbench.errors import ComparisonError
+from layerbench.records import Bundle
+from layerbench.reporters.html.schema import Roofline, RooflinePoint
+
+
+def roofline(bundle: Bundle, numbers: Mapping[str, int]) -> Roofline | None:
+    """FLOPs a second against FLOPs a byte, for each layer; ``None`` without times or FLOPs.
+
+    Args:
+        bundle: with a profile and a structure of the same work.
+        numbers: of the rows, by path.
+    """
+    profile, structure = bundle.profile, bundle.structure
+    if profile is None or structure is None or not profile.layers:
+        return None
+    try:
+        found = points(profile, structure)
+    except ComparisonError:
+        return None
+    ceilings = profile.ceilings
+    bytes_are = "Bytes are the least: inputs, outputs and parameters once."
+    return Roofline(
+        flops_per_s=ceilings.flops_per_s if ceilings else None,
+        bytes_per_s=ceilings.bytes_per_s if ceilings else None,
+        how=f"{ceilings.how} {bytes_are}"
+        if ceilings
+        else f"{bytes_are} No ceilings were measured (timer --ceilings).",
+        points=tuple(
+            _point(point, numbers[point.path]) for point in found if point.path in numbers
+        ),
+    )
+
+
+def _point(point: Point, row: int) -> RooflinePoint:
+    return RooflinePoint(
+        row=row,
+        intensity=float(f"{point.intensity:.6g}"),
+        rate=float(f"{point.rate:.6g}"),
+        share=None if point.share_of_roof is None else float(f"{point.share_of_roof:.6g}"),
+        bound=point.bound,
+    )

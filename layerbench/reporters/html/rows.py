@@ -1,0 +1,186 @@
+"""Which rows a page has, and what each record of a bundle says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from layerbench import units
+from layerbench.records import (
+    Bundle,
+    ComparedRow,
+    LayerRow,
+    MemoryRow,
+    Shape,
+    StructureRow,
+    TrainingRow,
+)
+from layerbench.records.tree import ancestors, parent
+from layerbench.reporters.html.schema import Rows
+
+_Basis = LayerRow | StructureRow | MemoryRow | TrainingRow | ComparedRow
+
+
+@dataclass(frozen=True)
+class PageRow:
+    """One row of the page, with what each record says of it."""
+
+    path: str
+    type: str
+    depth: int
+    kind: Literal["module", "function", "missing"] = "module"
+    calls: int = 1
+    block: bool = False
+    inputs: tuple[Shape, ...] = ()
+    outputs: tuple[Shape, ...] = ()
+    note: str = ""
+    time: LayerRow | None = None
+    made_of: StructureRow | None = None
+    bytes: MemoryRow | None = None
+    step: TrainingRow | None = None
+
+
+def rows_of(bundle: Bundle) -> list[PageRow]:
+    """The rows of the record that has most; what others say of them stands beside it."""
+    profile, memory, training = bundle.profile, bundle.memory, bundle.training
+    times = {row.path: row for row in profile.layers} if profile else {}
+    made_of = {row.path: row for row in bundle.structure.rows} if bundle.structure else {}
+    held = {row.path: row for row in memory.rows} if memory else {}
+    steps = {row.path: row for row in training.rows} if training else {}
+    compared = {row.path: row for row in bundle.comparison.rows} if bundle.comparison else {}
+    lists: tuple[Mapping[str, _Basis], ...] = (times, made_of, held, steps, compared)
+    rows = [
+        replace(
+            _row(row),
+            time=times.get(path),
+            made_of=made_of.get(path),
+            bytes=held.get(path),
+            step=steps.get(path),
+        )
+        for path, row in max(lists, key=len).items()
+    ]
+    if not rows or rows[0].path:
+        rows.insert(0, PageRow(path="", type=_model_type(bundle), depth=0))
+    return _with_others([_with_shapes(row) for row in rows], bundle)
+
+
+def _model_type(bundle: Bundle) -> str:
+    known = bundle.any_with_rows()
+    if known is not None:
+        return known.model_type
+    assert bundle.comparison is not None
+    return bundle.comparison.contender.model_type
+
+
+def _row(row: _Basis) -> PageRow:
+    return PageRow(
+        path=row.path,
+        type=row.type,
+        depth=row.depth,
+        kind=getattr(row, "kind", "module"),
+        calls=getattr(row, "calls", 1),
+        block=row.block,
+        inputs=getattr(row, "input_shapes", ()),
+        outputs=getattr(row, "output_shapes", ()),
+        note=getattr(row, "note", ""),
+    )
+
+
+def _with_shapes(row: PageRow) -> PageRow:
+    """A record that does not say shapes leaves it to one that does."""
+    if row.made_of is None or (row.inputs and row.outputs):
+        return row
+    return replace(
+        row,
+        inputs=row.inputs or row.made_of.input_shapes,
+        outputs=row.outputs or row.made_of.output_shapes,
+        note=row.note or row.made_of.note,
+    )
+
+
+def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
+    """With the rows that a comparison tells of and no row stands for.
+
+    Those are rows of the baseline only, and where there is no profile also rows of the contender
+    only, and containers that were timed on neither side. Each stands at the end of what is below
+    its parent.
+    """
+    if bundle.comparison is None:
+        return list(rows)
+    there = {row.path for row in rows}
+    before = {row.path: row for row in bundle.baseline.layers} if bundle.baseline else {}
+    below: dict[str, list[PageRow]] = {}
+
+    def add(path: str, kind: Literal["module", "missing"]) -> None:
+        while path not in there:
+            there.add(path)
+            known = before.get(path)
+            row = PageRow(
+                path=path, type=known.type if known else "", depth=_depth(path), kind=kind, calls=0
+            )
+            path, kind = parent(path), "module"
+            below.setdefault(path, []).append(row)
+
+    for row in rows:
+        add(parent(row.path), "module")
+    for path in bundle.comparison.added:
+        add(path, "module")
+    for path in bundle.comparison.missing:
+        add(path, "missing")
+    return _in_tree_order([*rows, *(row for found in below.values() for row in found)])
+
+
+def _depth(path: str) -> int:
+    return path.count(".") + 1 if path else 0
+
+
+def _in_tree_order(rows: Sequence[PageRow]) -> list[PageRow]:
+    """Parents before their children, siblings as they, or what is below them, come."""
+    first: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        for path in (row.path, *ancestors(row.path)):
+            first.setdefault(path, index)
+    children: dict[str, list[PageRow]] = {}
+    for row in rows[1:]:
+        children.setdefault(parent(row.path), []).append(row)
+    for siblings in children.values():
+        siblings.sort(key=lambda row: first[row.path])
+    ordered: list[PageRow] = []
+    waiting = [rows[0]]
+    while waiting:
+        row = waiting.pop()
+        ordered.append(row)
+        waiting += reversed(children.get(row.path, []))
+    return ordered
+
+
+def columns(rows: Sequence[PageRow]) -> Rows:
+    """What is known of the rows whatever was measured, column by column."""
+    return Rows(
+        path=tuple(row.path for row in rows),
+        type=tuple(row.type for row in rows),
+        kind=tuple(row.kind for row in rows),
+        depth=tuple(row.depth for row in rows),
+        calls=tuple(row.calls for row in rows),
+        block=tuple(index for index, row in enumerate(rows) if row.block),
+        inputs=tuple(_shapes(row.inputs) for row in rows),
+        outputs=tuple(_shapes(row.outputs) for row in rows),
+        note={index: row.note for index, row in enumerate(rows) if row.note},
+    )
+
+
+def _shapes(shapes: Sequence[Shape]) -> str:
+    return ", ".join(units.shape(shape) for shape in shapes)
+
+
+def parents(rows: Sequence[PageRow]) -> list[int]:
+    """Of each row the number of the one above; -1 for the first."""
+    found: list[int] = []
+    above: list[int] = []
+    for index, row in enumerate(rows):
+        while above and rows[above[-1]].depth >= row.depth:
+            above.pop()
+        found.append(above[-1] if above else -1)
+        above.append(index)
+    return found

@@ -1,0 +1,352 @@
+"""The text report of a profile: times of the whole, the blocks and the layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from layerbench import units
+from layerbench.records import LayerRow, Profile, Reconciliation, Summary, Verdict
+from layerbench.reporters import formatting
+from layerbench.reporters.freeing import freeing
+from layerbench.reporters.text import layout as page
+from layerbench.reporters.text.layout import Section
+
+_MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
+_MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
+_FUNCTION_MARK = "ƒ "
+
+
+def render(record: Profile) -> str:
+    """The whole report. A whole-model record has the same sections less the layers'."""
+    sections = [
+        _header(record),
+        _whole(record),
+        _block_table(record),
+        _tree(record),
+        _layer_sentences(record),
+        _reconciliation(record),
+        _verdicts(record),
+        page.listed("Warnings", record.environment.warnings),
+        page.listed("Notes", record.notes),
+        page.listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
+    ]
+    return page.joined(sections)
+
+
+def _header(record: Profile) -> Section:
+    workload, environment = record.workload, record.environment
+    title = f"{formatting.model_name(workload)} on {workload.input}"
+    lines = page.titled(title)
+    lines += page.void(environment)
+    for said in formatting.partial(record):
+        lines += page.wrap(said, page.WIDTH)
+    lines += page.field(
+        "Model",
+        f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
+        + formatting.weights(workload),
+    )
+    lines += page.field("Input", f"{workload.input} {units.shape(workload.shape)}")
+    lines += page.field("Mode", ", ".join([workload.mode, *_settings(record)]))
+    lines += page.field("Device", _device(record))
+    lines += page.field("Host", _host(record) if environment.device.kind != "cpu" else "")
+    lines += page.field("Software", _software(record))
+    lines += page.field("Settings", page.pairs(environment.software.settings))
+    lines += page.field("Plan", _plan(record))
+    lines += page.field("Date", f"{environment.started} to {environment.finished}")
+    lines += page.field("Commit", _commit(record))
+    # Never wrapped: it is there to be copied.
+    return [*lines, f"{'Command':<10}{environment.command}"]
+
+
+def _settings(record: Profile) -> list[str]:
+    """What is unusual about the run, other than the mode and weights named beside it."""
+    named = (record.workload.mode, formatting.weights(record.workload))
+    return [setting for setting in formatting.variant(record.workload) if setting not in named]
+
+
+def _device(record: Profile) -> str:
+    device = record.environment.device
+    parts = [f"{device.name} ({device.kind})"]
+    if device.kind == "cpu":
+        parts += _cores(record)
+    if device.memory_bytes is not None:
+        parts.append(f"{units.bytes_(device.memory_bytes)} memory")
+    return ", ".join([*parts, *([page.pairs(device.details)] if device.details else [])])
+
+
+def _host(record: Profile) -> str:
+    return ", ".join([record.environment.machine.cpu, *_cores(record)])
+
+
+def _cores(record: Profile) -> list[str]:
+    threads = formatting.threads(record)
+    cores = formatting.plural(record.environment.machine.cores, "core")
+    return [cores, *([] if threads is None else [formatting.plural(threads, "thread")])]
+
+
+def _software(record: Profile) -> str:
+    software = record.environment.software
+    versions = {"python": software.python, **software.packages, "layerbench": software.layerbench}
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _plan(record: Profile) -> str:
+    plan, whole = record.plan, record.whole
+    processes = _processes(record)
+    each = f"{plan.warmup} warm-up + {whole.n // processes} measured iterations"
+    stop = {
+        "iterations": "",
+        "until": ", until the interval was as narrow as asked for",
+        "cap": ", stopped at the cap before the interval was as narrow as asked for",
+        "interrupted": ", then interrupted",
+    }[record.stop]
+    if record.absent.get("functions") is None and record.layers:
+        functions = plan.function_iterations
+        each += f", {formatting.plural(functions, 'forward')} for functions"
+    goal = f" ({units.percent(plan.until, digits=1)})" if plan.until and stop else ""
+    where = "1 process" if processes == 1 else f"in each of {processes} fresh processes"
+    return f"{each}, {where}{stop}{goal}"
+
+
+def _processes(record: Profile) -> int:
+    if record.stop == "interrupted":
+        return len(record.process_medians)
+    return max(record.plan.processes, len(record.process_medians))
+
+
+def _commit(record: Profile) -> str:
+    software = record.environment.software
+    if software.commit is None:
+        return ""
+    return software.commit + (" (with uncommitted changes)" if software.dirty else "")
+
+
+def _whole(record: Profile) -> Section:
+    lines = ["Whole model, untouched", *_figures(record, record.whole, formatting.fps(record))]
+    if record.whole_host:
+        lines += ["The same on the host's clock", *_figures(record, record.whole_host, None)]
+    if len(record.process_medians) > 1:
+        medians = ", ".join(
+            units.milliseconds(median, formatting.half_width(record.whole))
+            for median in record.process_medians
+        )
+        lines += page.wrapped(f"Medians of the processes: {medians} ms", "  ")
+    return [*lines, "", *_whole_sentence(record)]
+
+
+def _figures(record: Profile, summary: Summary, fps: str | None) -> Section:
+    """The whole-model line, and what it missed if it is not stable."""
+    over = f" over {_processes(record)} processes" if _processes(record) > 1 else ""
+    parts = [
+        f"mean {formatting.time(summary, 'mean')}",
+        f"std {formatting.time(summary, 'std')}",
+        *([f"{fps} FPS"] if fps else []),
+        f"median {formatting.time(summary, 'median')} {formatting.interval(summary)} (95 % interval{over})",
+        summary.verdict,
+    ]
+    missed = page.wrapped(f"{summary.verdict}: {'; '.join(summary.missed)}", "  ")
+    line = "  " + " | ".join(parts)
+    return [line, *page.wrapped(_distribution(summary), "  "), *(missed if summary.missed else [])]
+
+
+def _distribution(summary: Summary) -> str:
+    """Where the samples lie, in one unit."""
+    places = ("min", "p5", "p25", "median", "p75", "p95", "p99", "max")
+    unit = formatting.time(summary, "median").rpartition(" ")[2]
+    figures = (f"{name} {formatting.time(summary, name).rpartition(' ')[0]}" for name in places)
+    mad = f"MAD {formatting.time(summary, 'mad').rpartition(' ')[0]}"
+    return f"{summary.n} samples in {unit}: {', '.join(figures)}; {mad}"
+
+
+def _whole_sentence(record: Profile) -> Section:
+    mean, std = (f"{formatting.ms(record.whole, field)} ms" for field in ("mean", "std"))
+    return [
+        f"Average execution time for {record.model_type} with input shape "
+        f"{units.shape(record.workload.shape)} is {mean} (std {std}, {formatting.fps(record)} FPS)"
+    ]
+
+
+def _block_table(record: Profile) -> Section:
+    blocks = formatting.blocks(record)
+    if not blocks:
+        return []
+    host = formatting.has_host_times(record)
+    times = ["mean ms", "std ms", "median ms", *(["host ms"] if host else [])]
+    header = ["#", "block", "path", "input shape", "calls", *times, "share", "verdict"]
+    rows = [_block(row, record, host) for row in blocks]
+    blank = [""] * (len(times) - 1)
+    between, whole = formatting.between_blocks_s(record), formatting.base_s(record)
+    for name, part in (("between the blocks", between), ("whole, instrumented", whole)):
+        figures = [units.milliseconds(part, formatting.base_half_width(record)), *blank]
+        rows.append(["", name, "", "", "", *figures, formatting.share(part, record), ""])
+    align = "rlllr" + "." * len(times) + ".l"
+    return ["Blocks", *page.table(header, rows, align)]
+
+
+def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
+    times = row.inclusive
+    return [
+        "" if row.position is None else str(row.position),
+        row.type,
+        row.path,
+        formatting.first_shape(row),
+        str(row.calls),
+        *(formatting.ms(times, field) for field in ("mean", "std", "median")),
+        *([formatting.ms(row.host_inclusive, "mean")] if host else []),
+        formatting.share(times.mean, record) if times else "-",
+        times.verdict if times else formatting.why_untimed(row),
+    ]
+
+
+def _tree(record: Profile) -> Section:
+    if not record.layers:
+        return []
+    host = formatting.has_host_times(record)
+    # The two unnamed columns hold the verdict's mark of the figure before them.
+    header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
+    header += ["host ms", "host self"] if host else []
+    freed = freeing(record)
+    rows = [_branch(row, record, host, freed.get(row.path)) for row in record.layers]
+    align = "lr.l.l." + (".." if host else "") + "l"
+    table = page.table([*header, ""], rows, align)
+    return ["Layers (medians; share of means)", *table, *_legend(record, freed)]
+
+
+def _branch(row: LayerRow, record: Profile, host: bool, freed_s: float | None) -> list[str]:
+    """One row of the tree."""
+    freed = ""
+    if freed_s is not None and row.self_:
+        time = units.seconds(freed_s, formatting.half_width(row.self_))
+        freed = f"freeing memory: {time} of its self time"
+    host_times = (row.host_inclusive, row.host_self) if host else ()
+    untimed = "" if row.inclusive else formatting.why_untimed(row)
+    return [
+        "  " * row.depth + _label(row),
+        str(row.calls),
+        *_marked(row.inclusive),
+        *_marked(row.self_),
+        formatting.share(row.self_.mean, record) if row.self_ else "-",
+        *(formatting.ms(summary, "median") for summary in host_times),
+        formatting.remarks(untimed, freed, row.note),
+    ]
+
+
+def _label(row: LayerRow) -> str:
+    """The type and the last part of the path: ``Conv2d (0)``, ``ƒ add()``."""
+    name = row.path.rpartition(".")[2]
+    if row.kind == "function":
+        return _FUNCTION_MARK + name
+    return f"{row.type} ({name})" if name else row.type
+
+
+def _marked(summary: Summary | None) -> list[str]:
+    mark = _MARKS[summary.verdict] if summary else ""
+    return [formatting.ms(summary, "median"), mark]
+
+
+def _legend(record: Profile, freed: Mapping[str, float]) -> Section:
+    """What the marks and remarks that occur mean."""
+    shown = [row.inclusive for row in record.layers] + [row.self_ for row in record.layers]
+    marks = {_MARKS[summary.verdict] for summary in shown if summary}
+    parts = [text for mark, text in _MARK_LEGEND.items() if mark in marks]
+    if any(row.kind == "function" for row in record.layers):
+        parts.append(
+            "ƒ a function that its module runs itself, timed in a pass of its own: its time is "
+            "part of that module's self time"
+        )
+    if freed:
+        parts.append(
+            f"freeing memory: {units.seconds(sum(freed.values()))} of self time in all that no "
+            "function of the module takes, probably the C library giving large tensors back to "
+            "the operating system (docs/reading-the-numbers.md)"
+        )
+    return page.wrapped("; ".join(parts), "") if parts else []
+
+
+def _layer_sentences(record: Profile) -> Section:
+    """A sentence for every timed row but the model itself: blocks first, then the others."""
+    rows = [row for row in record.layers if row.path and row.inclusive]
+    return [
+        *(_sentence(row) for row in rows if _is_numbered(row)),
+        *(_sentence(row) for row in rows if not _is_numbered(row)),
+    ]
+
+
+def _is_numbered(row: LayerRow) -> bool:
+    return row.block and row.position is not None
+
+
+def _sentence(row: LayerRow) -> str:
+    numbered = _is_numbered(row)
+    place = f"position {row.position}" if numbered else row.path
+    shapes = formatting.shapes(row)
+    noun = "shapes" if len(row.input_shapes) > 1 else "shape"
+    given = f" with input {noun} {shapes}" if shapes else ""
+    path = f" ({row.path})" if numbered else ""
+    return (
+        f"Average execution time for {row.type} at {place}{given} "
+        f"is {formatting.ms(row.inclusive, 'mean')} ms{path}"
+    )
+
+
+def _reconciliation(record: Profile) -> Section:
+    costs = record.reconciliation
+    if costs is None:
+        return []
+    lines = [
+        f"Untouched, the forward takes {units.seconds(costs.untouched_s)}; instrumented, "
+        f"{units.seconds(costs.instrumented_s)} (medians). {_overhead(costs)}",
+        "The self times of all modules add up to "
+        f"{units.ratio(costs.self_sum_ratio, digits=6)} of the instrumented whole. By their "
+        f"medians over all rounds, the layers' sum of {units.seconds(costs.layers_sum_s)} is "
+        f"{_more_or_less(costs.layers_gap)} the untouched forward.",
+        f"One reading of the clock costs {units.seconds(costs.mark_cost_s)}; timing one call "
+        f"{'costs' if costs.wrapper_cost_s >= 0 else 'saves'} "
+        f"{units.seconds(abs(costs.wrapper_cost_s))} in a tight loop; a forward has "
+        f"{formatting.plural(costs.timed_calls, 'timed call')}.",
+    ]
+    return ["Reconciliation", *(part for line in lines for part in page.wrapped(line, "  "))]
+
+
+def _overhead(costs: Reconciliation) -> str:
+    low, high = costs.overhead_low - 1, costs.overhead_high - 1
+    return (
+        f"Round by round, instrumented / untouched is {units.ratio(costs.overhead, digits=4)}: "
+        f"{_cost(costs)} {units.percent(costs.overhead - 1, digits=2)} "
+        f"(95 % interval {units.percent(low, digits=2)} to {units.percent(high, digits=2)})."
+    )
+
+
+def _cost(costs: Reconciliation) -> str:
+    """What the interval allows to be said: an overhead that may be zero has not been seen."""
+    if costs.overhead_low > 1:
+        return "the instruments cost"
+    if costs.overhead_high < 1:
+        return "the instrumented forward came out faster,"
+    return "the instruments' cost cannot be told from zero,"
+
+
+def _more_or_less(gap: float) -> str:
+    return f"{units.percent(abs(gap), digits=2)} {'less' if gap < 0 else 'more'} than"
+
+
+def _verdicts(record: Profile) -> Section:
+    """How many rows are to be trusted, and which blocks are not."""
+    timed = [row.inclusive for row in record.layers if row.inclusive]
+    if not timed:
+        return []
+    counts = Counter(summary.verdict for summary in timed)
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _MARKS if counts[verdict])
+    untimed = len(record.layers) - len(timed)
+    rest = f", {untimed} without times" if untimed else ""
+    doubtful = [
+        f"{row.type} ({row.path}) is {row.inclusive.verdict}: {'; '.join(row.inclusive.missed)}"
+        for row in formatting.blocks(record)
+        if row.inclusive and row.inclusive.missed
+    ]
+    return [
+        "Verdicts",
+        f"  Of {formatting.plural(len(record.layers), 'row')} (inclusive times): {told}{rest}.",
+        *(part for line in doubtful for part in page.wrapped(line, "  ")),
+    ]

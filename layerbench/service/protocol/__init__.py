@@ -1,0 +1,1 @@
+"""What the web process and its worker say to each other. Loads no torch."""

@@ -1,0 +1,109 @@
+"""What a measurement found: the numbers behind every answer. Loads no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from layerbench import units
+from layerbench.environment.watch import Environment
+from layerbench.records.workload import Frozen
+
+# From this on between the bounds of a time, it is not kept as an answer.
+WIDEST = 10.0
+TIMES = ("forward", "backward", "batch", "one_image")
+
+Method = Literal["measured", "replayed", "analytic"]
+Stage = Literal["before", "forward", "backward", "optimizer", "inference"]
+
+
+class Known(Frozen):
+    """A figure, how it came about, and the bounds that it is expected to lie between (95 %).
+
+    A peak of one run has no bounds: how far another run's would be is not known.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    method: Method = "measured"
+
+
+class Look(Frozen):
+    """One look at the hardware.
+
+    Attributes:
+        stage: what had just been done; with looks at fixed intervals, ``None``.
+        at_s: since the first.
+        cpu: share of all cores in use since the look before, 0 to 1.
+        ram: bytes of the process's resident set.
+        gpu: share of time in which the GPU worked, 0 to 1; ``None`` where it is not told.
+        vram: bytes that the allocator holds; ``None`` without a GPU.
+    """
+
+    stage: Stage | None
+    at_s: float
+    cpu: float
+    ram: int
+    gpu: float | None = None
+    vram: int | None = None
+
+
+class Found(Frozen):
+    """One measurement.
+
+    Attributes:
+        parameters: of the model as built.
+        steps: measured, besides the warm-up; of inference, forwards.
+        forward, backward, optimizer: seconds of a training step; ``None`` for inference.
+        one_image, batch: seconds of forwards that infer; ``None`` for training.
+        ram_before, vram_before: bytes, before the first step, with the model loaded.
+        ram_peak, cpu_peak: of the looks.
+        gpu_memory_peak: bytes: the allocator's on a GPU, else predicted for one.
+        gpu_peak: of the looks; ``None`` without a GPU that tells.
+        looks: all of them.
+        content: of a detector, proposals and detections for an image.
+        began_at, ended_at: of holding the device, seconds since 1970.
+        unsteady: why this is no answer to the next one who asks; empty where it is one.
+    """
+
+    parameters: int
+    steps: int
+    forward: Known | None = None
+    backward: Known | None = None
+    optimizer: Known | None = None
+    one_image: Known | None = None
+    batch: Known | None = None
+    ram_before: int
+    vram_before: int | None = None
+    ram_peak: int
+    cpu_peak: float
+    gpu_memory_peak: Known | None = None
+    gpu_peak: float | None = None
+    looks: tuple[Look, ...] = ()
+    content: dict[str, float] = Field(default_factory=dict)
+    began_at: float
+    ended_at: float
+    environment: Environment
+    notes: tuple[str, ...] = ()
+    unsteady: str = ""
+
+
+def unsteadiness(found: Found) -> str:
+    """Why figures are told once and measured anew for the next one who asks; empty if they are not.
+
+    A time whose 95 % interval spans more than tenfold says next to nothing: something else used the
+    machine. Kept, it would be everybody's answer for good.
+    """
+    for name in TIMES:
+        time: Known | None = getattr(found, name)
+        if time is None or time.low is None or time.high is None:
+            continue
+        if time.high > WIDEST * time.low:
+            low, high = (units.seconds(bound) for bound in (time.low, time.high))
+            return (
+                f"the time of {name.replace('_', ' ')} is uncertain, {low} to {high}: the machine "
+                "was busy; close other programs and ask again, it will be measured anew"
+            )
+    return found.environment.machine.too_busy

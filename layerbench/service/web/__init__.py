@@ -1,0 +1,1 @@
+"""The process that answers requests. It loads no torch."""

@@ -1,0 +1,133 @@
+"""What the routes share: what they work with, how they refuse, what they document. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, HTTPException, Path, Query, Request
+from fastapi.responses import JSONResponse
+
+from layerbench.service.web import answers
+from layerbench.service.web.answers import JobAnswer, Problem
+from layerbench.service.web.database import Database, Job
+from layerbench.service.web.health import Health
+from layerbench.service.web.job_queue import Jobs, QueueFull
+from layerbench.service.web.metrics import Metrics
+from layerbench.service.web.model_catalog import Catalog
+from layerbench.service.web.record_process import Records
+from layerbench.service.web.settings import Settings
+from layerbench.service.web.structure_process import Architect
+
+PREFIX = "/api/v1"
+RETRY_S = 5
+RETRY = {"Retry-After": str(RETRY_S)}
+FAILURES = {"refused": 422, "died": 502, "deadline": 504, "store": 503}
+ENDED_OTHERWISE = 409
+
+
+def problem(status: int, detail: str, **headers: str) -> JSONResponse:
+    """Why there is no answer."""
+    # What names a file may hold bytes that are no text.
+    said = detail.encode(errors="backslashreplace").decode()
+    return JSONResponse({"detail": said}, status, headers)
+
+
+def queue_full(error: QueueFull) -> JSONResponse:
+    """That no further job can wait."""
+    return problem(429, str(error), **{"Retry-After": str(error.retry_after_s)})
+
+
+def too_many_pixels(count: int, settings: Settings) -> JSONResponse | None:
+    """That a batch has more pixels than a request may, if it has."""
+    most = settings.most_pixels
+    if count <= most:
+        return None
+    return problem(422, f"batch times height times width may be {most}, not {count}")
+
+
+def accepted(job: Job, jobs: Jobs) -> JSONResponse:
+    """A job, to be asked for."""
+    where = {"Location": f"{PREFIX}/jobs/{job.id}", "Retry-After": str(jobs.wait_s)}
+    return JSONResponse(answers.job_answer(job).model_dump(mode="json"), 202, where)
+
+
+def there(job: Job | None) -> Job:
+    """A job that is there.
+
+    Raises:
+        HTTPException: it is not.
+    """
+    if job is None:
+        raise HTTPException(404, "there is no such job")
+    return job
+
+
+# --- what is documented ----------------------------------------------------------------------
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route answers where something is wrong, for its documentation."""
+    return {status: PROBLEMS[status] for status in statuses}
+
+
+def _said(description: str, **headers: str) -> dict[str, Any]:
+    said = {
+        name.replace("_", "-"): {"description": text, "schema": {"type": "string"}}
+        for name, text in headers.items()
+    }
+    return {"model": Problem, "description": description, "headers": said}
+
+
+PROBLEMS: dict[int, dict[str, Any]] = {
+    400: _said("The body is no JSON in UTF-8."),
+    401: _said("No API key in X-API-Key, or a wrong one."),
+    403: _said("Asked from another machine, and there is no API key; or under a foreign Host."),
+    404: _said("There is no such thing."),
+    409: _said("The job was cancelled or interrupted, or has not ended."),
+    411: _said("No Content-Length."),
+    413: _said("The body is too long."),
+    422: _said("The question cannot be meant, or cannot be measured."),
+    429: _said("The queue is full.", Retry_After="Seconds until it is worth asking again."),
+    502: _said("The measuring process died."),
+    503: _said("The service cannot do that now."),
+    504: _said("The measurement took longer than it may."),
+}
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": JobAnswer,
+        "description": "A job, to be asked for at Location.",
+        "headers": {
+            "Location": {"description": "Of the job.", "schema": {"type": "string"}},
+            "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}},
+        },
+        "links": {
+            "job": {"operationId": "get_job", "parameters": {"id": "$response.body#/id"}},
+            "cancel": {"operationId": "cancel_job", "parameters": {"id": "$response.body#/id"}},
+        },
+    }
+}
+ASKED = {**ACCEPTED, **problems(400, 409, 422, 429, 502, 503, 504)}
+
+
+# --- what routes are given -------------------------------------------------------------------
+
+
+def _state(name: str) -> Callable[[Request], Awaitable[Any]]:
+    # Not `def`: FastAPI would take a thread for each, which costs more than all else in a request.
+    async def found(request: Request) -> Any:  # noqa: ANN401 - whatever is kept under the name
+        return getattr(request.app.state, name)
+
+    return found
+
+
+SettingsOf = Annotated[Settings, Depends(_state("settings"))]
+JobsOf = Annotated[Jobs, Depends(_state("jobs"))]
+CatalogOf = Annotated[Catalog, Depends(_state("catalog"))]
+DatabaseOf = Annotated[Database, Depends(_state("database"))]
+MetricsOf = Annotated[Metrics, Depends(_state("metrics"))]
+ArchitectOf = Annotated[Architect, Depends(_state("architect"))]
+RecordsOf = Annotated[Records, Depends(_state("records"))]
+HealthOf = Annotated[Health, Depends(_state("health"))]
+Refresh = Annotated[bool, Query(description="Measure again, whatever is stored.")]
+JobId = Annotated[str, Path(pattern="^[0-9a-f]{32}$", examples=["0" * 32])]

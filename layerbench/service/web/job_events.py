@@ -1,0 +1,88 @@
+"""What is known of a job while it goes on, and those who listen. Loads no torch.
+
+Who listens slowly is told less, not later: what is newer takes the place of what was not yet told.
+All of it runs on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from layerbench.service.web.database import OPEN
+
+Said = tuple[str, dict[str, Any]]
+"""The name of a piece of news, and what it says."""
+
+# In which order they are told.
+KINDS = ("state", "progress", "running", "rows")
+STATE, PROGRESS, ROWS = "state", "progress", "rows"
+# The phase of a measurement that another process keeps from the device.
+WAITING = "waiting for the device"
+
+
+class Listener:
+    """What somebody has not been told yet: at most one piece of each kind."""
+
+    def __init__(self, known: Mapping[str, dict[str, Any]]) -> None:
+        self._untold = dict(known)
+        self._new = asyncio.Event()
+        if known:
+            self._new.set()
+
+    def note(self, kind: str, said: dict[str, Any]) -> None:
+        """Keep a piece of news, in place of what it makes old."""
+        _merge(self._untold, kind, said)
+        self._new.set()
+
+    async def news(self) -> list[Said]:
+        """Wait for something new, and take all of it; the job's end comes last."""
+        await self._new.wait()
+        self._new.clear()
+        untold, self._untold = self._untold, {}
+        found = [(kind, untold[kind]) for kind in KINDS if kind in untold]
+        if found and found[0][0] == STATE and is_end(found[0][1]):
+            found.append(found.pop(0))
+        return found
+
+
+class News:
+    """The latest of each kind of one job, for those who come late, and all who listen."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, dict[str, Any]] = {}
+        self._listeners: set[Listener] = set()
+
+    def tell(self, kind: str, said: dict[str, Any]) -> None:
+        """Tell all who listen. What is of no known kind is dropped."""
+        if kind not in KINDS:
+            return
+        _merge(self._latest, kind, said)
+        for listener in self._listeners:
+            listener.note(kind, said)
+
+    @contextmanager
+    def listened(self) -> Iterator[Listener]:
+        """Somebody who listens for as long as the block runs, and is told first what is known."""
+        listener = Listener(self._latest)
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+
+
+def is_end(state: Mapping[str, Any]) -> bool:
+    """Whether nothing comes after such a state."""
+    return state["state"] not in OPEN
+
+
+def _merge(known: dict[str, dict[str, Any]], kind: str, said: dict[str, Any]) -> None:
+    earlier = known.get(kind)
+    if kind == ROWS and earlier is not None:
+        # A forward that has only begun says nothing of the layers that are still to come.
+        rows = {row[0]: row for row in (*earlier["rows"], *said["rows"])}
+        said = {**said, "rows": list(rows.values())}
+    known[kind] = said

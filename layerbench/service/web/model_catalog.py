@@ -1,0 +1,144 @@
+"""What may be asked about, and where it is measured: told by a measuring process at the start.
+
+Loads no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from layerbench.service.protocol.questions import RESIZED, Question
+from layerbench.service.web.structure_process import Architect
+from layerbench.service.web.worker_process import ChildFailed
+
+log = structlog.get_logger("layerbench.service")
+
+MOST_CLOSE_MATCHES = 3
+
+Names = dict[str, list[str]]
+
+
+class Unlisted(Exception):
+    """Architectures and device cannot be told; the message says why."""
+
+
+class Catalog:
+    """The known architectures by task, and the device.
+
+    Args:
+        architect: the process that tells them.
+        refused: hears why the device cannot be had, if the process says so.
+    """
+
+    def __init__(
+        self, architect: Architect, refused: Callable[[str], object] | None = None
+    ) -> None:
+        self._architect = architect
+        self._refused = refused
+        self._names: Names | None = None
+        self._sets: dict[str, frozenset[str]] = {}
+        self._shorthands: dict[str, str] = {}
+        self._device = ""
+        self._why = ""
+        self._refusal: str | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Ask a measuring process."""
+        self._task = asyncio.create_task(self._list())
+
+    async def stop(self) -> None:
+        """End what is still listing."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def known(self) -> None:
+        """Wait until names and device are known.
+
+        Raises:
+            Unlisted: they cannot be told.
+        """
+        if self._names is None:
+            if self._task is None or self._task.done():
+                self.begin()
+            assert self._task is not None
+            # Who no longer waits for the names does not end the listing for the others.
+            await asyncio.shield(self._task)
+        if self._names is None:
+            raise Unlisted(self._why)
+
+    async def refusal(self) -> str | None:
+        """Why nothing can be measured with these settings, once that has been asked."""
+        with contextlib.suppress(Unlisted):
+            await self.known()
+        return self._refusal
+
+    @property
+    def complaint_of_all(self) -> str | None:
+        """Why nothing at all can be asked about; ``None`` also while it is being told."""
+        waits = self._task is None or not self._task.done()
+        return None if waits or self._names is not None else self._why
+
+    @property
+    def names(self) -> Names:
+        """By task, once they are `known`."""
+        assert self._names is not None
+        return self._names
+
+    @property
+    def device(self) -> str:
+        """Its place and what it is, once it is `known`."""
+        return self._device
+
+    def complaint(self, question: Question) -> str | None:
+        """What is wrong with a question's architecture, once names are `known`."""
+        name, task = question.architecture, question.task_type
+        if name in self._sets[task]:
+            return None
+        others = [other for other, names in self._sets.items() if name in names]
+        if others:
+            return f"{name} is no architecture for {task}, but for {' and '.join(others)}"
+        return f"no architecture {name!r} for {task}: {_hint(name, self.names[task])}"
+
+    def spelled_out(self, name: str) -> str:
+        """The architecture that a shorthand stands for; any other name as it is."""
+        return self._shorthands.get(name, name)
+
+    def unknown(self, name: str) -> str | None:
+        """What is wrong with an architecture for whatever task, once names are `known`."""
+        if any(name in names for names in self._sets.values()):
+            return None
+        every = [*self._shorthands, *(name for names in self.names.values() for name in names)]
+        return f"no architecture {name!r}: {_hint(name, every)}"
+
+    def resizes(self, name: str) -> bool:
+        """Whether a model resizes the images that it is given."""
+        return any(name in self._sets.get(task, ()) for task in RESIZED)
+
+    async def _list(self) -> None:
+        try:
+            found = await self._architect.listed()
+        except ChildFailed as error:
+            self._why = f"architectures and device cannot be told: {error.reason}"
+            self._refusal = error.reason if error.kind == "refused" else None
+            if self._refusal is None or self._refused is None:
+                log.error("no list", reason=error.reason)
+            else:
+                self._refused(self._refusal)
+            return
+        self._device = found["device"]
+        self._sets = {task: frozenset(names) for task, names in found["models"].items()}
+        self._shorthands = found.get("shorthands", {})
+        self._names = found["models"]
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=MOST_CLOSE_MATCHES)
+    return f"did you mean {', '.join(close)}?" if close else "GET /api/v1/models lists all"

@@ -1,0 +1,83 @@
+"""What the page is given to show, as the bytes that are sent. Loads no torch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from layerbench.records import Bundle, MemoryReport, Profile, Structure
+from layerbench.reporters.html import document
+
+# How many documents are kept as they were sent.
+KEPT = 64
+# Bytes of them all: a model of ten thousand rows takes some megabytes.
+MOST_KEPT = 64 * 2**20
+
+
+class Documents:
+    """The documents that were asked for last, as they were sent."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[object, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: object) -> bytes | None:
+        """One that is kept."""
+        if key not in self._kept:
+            return None
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def keep(self, key: object, found: bytes) -> None:
+        """Keep one, in place of the one that nobody has asked for longest."""
+        self._bytes += len(found) - len(self._kept.get(key, b""))
+        self._kept[key] = found
+        while len(self._kept) > KEPT or (self._bytes > MOST_KEPT and len(self._kept) > 1):
+            self._bytes -= len(self._kept.popitem(last=False)[1])
+
+    async def made(self, key: object, make: Callable[[], bytes]) -> bytes:
+        """One that is kept, or else made now, in a thread."""
+        found = self.get(key)
+        if found is None:
+            found = await asyncio.to_thread(make)
+            self.keep(key, found)
+        return found
+
+
+def of_bundle(bundle: Bundle) -> bytes:
+    """The page's document of records, as JSON."""
+    return document.of(bundle).model_dump_json().encode()
+
+
+def of_structure(found: dict[str, Any]) -> bytes:
+    """Of a structure as a process told it.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    return of_bundle(Bundle(structure=Structure.model_validate(found)))
+
+
+def read_profile(found: dict[str, Any]) -> Bundle:
+    """A profile with its structure and, perhaps, its memory report, as a process told them.
+
+    Raises:
+        pydantic.ValidationError, KeyError: they are none.
+    """
+    memory = found["memory"]
+    return Bundle(
+        profile=Profile.model_validate(found["profile"]),
+        structure=Structure.model_validate(found["structure"]),
+        memory=None if memory is None else MemoryReport.model_validate(memory),
+    )
+
+
+def of_profile(found: dict[str, Any]) -> bytes:
+    """The document of what `read_profile` reads.
+
+    Raises:
+        pydantic.ValidationError, KeyError: it cannot be read.
+    """
+    return of_bundle(read_profile(found))

@@ -1,0 +1,220 @@
+"""Records in files and folders, as the process that reads them finds them. Loads no torch.
+
+Only regular files are looked at, and in a folder only those that lie in it: a pipe, a device, or a
+link that leads out of it is passed over. Who asks names a record by a number that is made of its
+place, never by the place itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerbench import store
+from layerbench.analysis.bundle import joined
+from layerbench.analysis.comparison import compare
+from layerbench.errors import RecordError
+from layerbench.records import (
+    Bundle,
+    Comparison,
+    MemoryEstimate,
+    MemoryReport,
+    Profile,
+    Structure,
+    TrainingProfile,
+)
+from layerbench.records.workload import Frozen
+from layerbench.service.web.answers import RecordAnswer
+from layerbench.service.web.page_documents import of_bundle
+from layerbench.units import bytes_
+
+ID_DIGITS = 16
+# Files that are listed; a folder of more is not one of records.
+MOST_FILES = 10_000
+# Folders within folders.
+MOST_DEEP = 32
+
+Viewable = Profile | Structure | MemoryReport | MemoryEstimate | TrainingProfile | Comparison
+
+State = tuple[int, ...]
+"""What changes where a file does: its number, size and date."""
+
+
+class Unknown(Exception):
+    """There is no record of this number."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file, what it is shown as, and the state that it was seen in."""
+
+    file: Path
+    shown: str
+    state: State
+
+    @property
+    def id(self) -> str:
+        """A number that says nothing of the place."""
+        return hashlib.sha256(os.fsencode(self.file)).hexdigest()[:ID_DIGITS]
+
+
+class Folders:
+    """Records in these files and folders.
+
+    Args:
+        named: files, and folders that are looked through at any depth.
+        most: bytes of a file.
+    """
+
+    def __init__(self, named: Sequence[Path], most: int) -> None:
+        self._named = named
+        self._most = most
+        self._places: dict[str, Place] = {}
+
+    def listed(self) -> list[Place]:
+        """Every file once, as it was first named."""
+        found: dict[str, Place] = {}
+        for place in _places(self._named):
+            found.setdefault(place.id, place)
+            if len(found) == MOST_FILES:
+                break
+        self._places = found
+        return list(found.values())
+
+    def place(self, id: str) -> Place:
+        """The file of a number, as it is now.
+
+        Raises:
+            Unknown: there is none.
+        """
+        known = self._places.get(id)
+        if known is None or _state(known.file) != known.state:
+            self.listed()
+        if id not in self._places:
+            raise Unknown
+        return self._places[id]
+
+    def described(self, id: str) -> RecordAnswer | None:
+        """What is said of a file; nothing of a record that the page has no picture for.
+
+        Raises:
+            Unknown: there is none of this number.
+        """
+        place = self.place(id)
+        try:
+            record = self._read(place)
+        except RecordError as error:
+            return RecordAnswer(id=id, path=place.shown, problem=str(error))
+        return _described(place, record) if isinstance(record, Viewable) else None
+
+    def document(self, id: str) -> bytes:
+        """A record as the page takes it.
+
+        Raises:
+            Unknown: there is none of this number.
+            RecordError: it cannot be read.
+            ComparisonError: the page has no picture for such a kind.
+        """
+        place = self.place(id)
+        return of_bundle(joined([(place.shown, self._read(place))]))
+
+    def comparison(self, baseline: str, contender: str) -> bytes:
+        """Two profiles beside each other, as the page takes them.
+
+        Raises:
+            Unknown: there is no record of such a number.
+            RecordError: one cannot be read, or is no profile.
+            ComparisonError: they are not of the same work.
+        """
+        (first, before), (second, after) = (self._profile(id) for id in (baseline, contender))
+        found = compare(before, after, names=(first, second))
+        return of_bundle(Bundle(comparison=found, profile=after, baseline=before))
+
+    def _profile(self, id: str) -> tuple[str, Profile]:
+        place = self.place(id)
+        record = self._read(place)
+        if not isinstance(record, Profile):
+            raise RecordError(f"{place.shown} is no profile: only profiles are compared")
+        return place.shown, record
+
+    def _read(self, place: Place) -> Frozen:
+        """A record.
+
+        Raises:
+            RecordError: it cannot be read; the message names it as it is shown.
+        """
+        _, size, _ = place.state
+        if size > self._most:
+            raise RecordError(
+                f"{place.shown} has {bytes_(size)}: records of up to {bytes_(self._most)} are read"
+            )
+        try:
+            return store.read_record(place.file)
+        except RecordError as error:
+            raise RecordError(str(error).replace(str(place.file), place.shown)) from error
+
+
+def _places(named: Sequence[Path]) -> Iterator[Place]:
+    for place in named:
+        whole = place.resolve()
+        if not whole.is_dir():
+            # Named by whoever started the server, wherever a link leads.
+            state = _state(whole)
+            if state is not None:
+                yield Place(whole, _shown(place.name), state)
+            continue
+        for folder, folders, files in os.walk(whole):
+            deep = len(Path(folder).parts) - len(whole.parts)
+            folders[:] = sorted(folders) if deep < MOST_DEEP else []
+            for name in sorted(files):
+                # As `layerbench.store` tells records from exports.
+                if name.endswith(".json") and name.count(".") == 1 and name != store.RECIPE:
+                    yield from _within(whole, Path(folder, name))
+
+
+def _within(whole: Path, file: Path) -> Iterator[Place]:
+    """A file, if it is a regular one of a folder."""
+    try:
+        real = file.resolve(strict=True)
+    except (OSError, RuntimeError):
+        # It has gone, or is a link that leads nowhere or to itself.
+        return
+    state = _state(real)
+    if state is not None and real.is_relative_to(whole):
+        yield Place(real, _shown(str(whole.name / file.relative_to(whole))), state)
+
+
+def _shown(path: str) -> str:
+    """As text: a name may hold bytes that are none."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def _state(file: Path) -> State | None:
+    """Of a regular file; nothing of what could hang or never end."""
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _described(place: Place, record: Viewable) -> RecordAnswer:
+    ran = record.contender if isinstance(record, Comparison) else record
+    environment = getattr(ran, "environment", None)
+    rows = record.layers if isinstance(record, Profile) else record.rows
+    return RecordAnswer(
+        id=place.id,
+        path=place.shown,
+        kind=record.record,
+        model=ran.workload.model,
+        input=ran.workload.input,
+        device=None if environment is None else environment.device.slug,
+        measured_at=None if environment is None else environment.started,
+        layers=len(rows),
+    )

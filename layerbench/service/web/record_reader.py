@@ -1,0 +1,70 @@
+"""The process that reads records: ``python -m layerbench.service.web.record_reader``. Loads no torch.
+
+A record may come from anybody. What reading it does to this process, the server outlives: it
+limits its memory and its time, and begins another one.
+
+One JSON object comes in first, with the places and the limits; then one for each question.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from layerbench.errors import ComparisonError, RecordError
+from layerbench.service.protocol.confinement import NICE, end_first, limit_memory
+from layerbench.service.protocol.pipe import Lines
+from layerbench.service.web.record_library import Folders, Unknown
+from layerbench.service.web.resident_process import BYTES, UNKNOWN
+
+
+def main() -> None:
+    """Answer questions about records, one after the other, for as long as the server asks."""
+    lines = Lines(os.dup(1))
+    # Libraries print what they like, but not into the answer.
+    os.dup2(2, 1)
+    asked = json.loads(sys.stdin.readline())
+    end_first()
+    limit_memory(asked["memory_bytes"])
+    os.nice(NICE)
+    folders = Folders([Path(place) for place in asked["places"]], asked["most_bytes"])
+    lines.say({"found": {}})
+    for line in sys.stdin:
+        lines.say(*_answered(folders, json.loads(line)))
+
+
+def _answered(folders: Folders, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    try:
+        found, document = _found(folders, asked)
+    except Unknown:
+        return {"found": {UNKNOWN: True}}, b""
+    except (RecordError, ComparisonError) as error:
+        return {"error": " ".join(str(error).split())}, b""
+    except (MemoryError, RecursionError):
+        return {"error": "the record cannot be read: it takes too much memory"}, b""
+    if document is not None:
+        found = {BYTES: len(document)}
+    return {"found": found}, document or b""
+
+
+def _found(folders: Folders, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
+    """What was asked, and a document's bytes if it was one."""
+    what, ids = asked["what"], asked["ids"]
+    if what == "list":
+        return {"files": [[one.id, one.shown, one.state] for one in folders.listed()]}, None
+    if what == "states":
+        places = [folders.place(id) for id in ids]
+        return {"states": [[one.shown, one.state] for one in places]}, None
+    if what == "describe":
+        described = folders.described(*ids)
+        return {"record": None if described is None else described.model_dump(mode="json")}, None
+    if what == "document":
+        return {}, folders.document(*ids)
+    return {}, folders.comparison(*ids)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""The viewer's routes: structures at once, profiles with news on the way, records. No torch."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from layerbench.errors import RecordError
+from layerbench.reporters.html import assets
+from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
+from layerbench.service.web.answers import RecordAnswer
+from layerbench.service.web.database import Job
+from layerbench.service.web.dependencies import (
+    ACCEPTED,
+    FAILURES,
+    PREFIX,
+    RETRY,
+    ArchitectOf,
+    CatalogOf,
+    DatabaseOf,
+    JobId,
+    JobsOf,
+    RecordsOf,
+    Refresh,
+    SettingsOf,
+    accepted,
+    problem,
+    problems,
+    queue_full,
+    there,
+    too_many_pixels,
+)
+from layerbench.service.web.job_events import KINDS, STATE, Listener, Said, is_end
+from layerbench.service.web.job_queue import Jobs, QueueFull, state_of
+from layerbench.service.web.model_catalog import Catalog, Unlisted
+from layerbench.service.web.page_documents import Documents, of_profile, of_structure
+from layerbench.service.web.record_process import Crowded, Unknown
+from layerbench.service.web.settings import Settings
+from layerbench.service.web.structure_process import Architect
+from layerbench.service.web.worker_process import ChildFailed
+
+HEARTBEAT_S = 15.0
+HEARTBEAT = b": still here\n\n"
+STREAM = "text/event-stream"
+JSON = "application/json"
+CROWDED = "too many wait for records: come again later"
+
+ID_DIGITS = 16
+RecordId = Annotated[str, Query(pattern=f"^[0-9a-f]{{{ID_DIGITS}}}$", examples=["0" * ID_DIGITS])]
+RecordPath = Annotated[str, Path(pattern=f"^[0-9a-f]{{{ID_DIGITS}}}$", examples=["0" * ID_DIGITS])]
+DOCUMENT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "What the page shows, as `layerbench.reporters.html` reads it.",
+        "content": {JSON: {"schema": {"type": "object"}}},
+    }
+}
+# Of each event, as OpenAPI 3.1 describes a stream.
+EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": list(KINDS)},
+        "data": {
+            "type": "string",
+            "contentMediaType": JSON,
+            "contentSchema": {"type": "object"},
+            "description": "A JSON object.",
+        },
+    },
+}
+NEWS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events: state, progress, running, rows; a state that is an "
+        "end is the last.",
+        "content": {STREAM: {"schema": EVENT}},
+    }
+}
+
+viewer = APIRouter(prefix=PREFIX)
+page = APIRouter(include_in_schema=False)
+
+
+async def _documents(request: Request) -> Documents:
+    found: Documents = request.app.state.documents
+    return found
+
+
+DocumentsOf = Annotated[Documents, Depends(_documents)]
+
+
+def _sent(document: bytes) -> Response:
+    return Response(document, media_type=JSON)
+
+
+# --- what may be asked about -----------------------------------------------------------------
+
+
+async def _meant(
+    question: ViewQuestion, catalog: Catalog, settings: Settings
+) -> tuple[str, Response | None]:
+    """The architecture spelled out, and what is wrong with the question."""
+    try:
+        await catalog.known()
+    except Unlisted as error:
+        return question.architecture, problem(503, str(error), **RETRY)
+    name = question.architecture
+    if name in settings.specs:
+        return name, too_many_pixels(question.pixels(resized=False), settings)
+    if not question.named:
+        return name, problem(422, f"{name!r} is no architecture's name; code is not run on request")
+    name = catalog.spelled_out(name)
+    wrong = catalog.unknown(name)
+    if wrong is not None:
+        return name, problem(422, wrong)
+    return name, too_many_pixels(question.pixels(resized=catalog.resizes(name)), settings)
+
+
+# --- structures ------------------------------------------------------------------------------
+
+
+@viewer.post(
+    "/structures", response_class=Response,
+    responses={**DOCUMENT, **problems(400, 422, 502, 503, 504)}, operation_id="structure",
+)  # fmt: skip
+async def structure(
+    question: ViewQuestion,
+    catalog: CatalogOf,
+    settings: SettingsOf,
+    architect: ArchitectOf,
+    documents: DocumentsOf,
+) -> Response:
+    """What a model is made of: shapes, parameters and FLOPs of every layer, at once."""
+    name, wrong = await _meant(question, catalog, settings)
+    if wrong is not None:
+        return wrong
+    asked = question.model_copy(update={"architecture": name})
+    try:
+        return _sent(await _structure(asked, architect, documents, keep=name not in settings.specs))
+    except ChildFailed as error:
+        return problem(FAILURES[error.kind], error.reason)
+
+
+async def _structure(
+    question: ViewQuestion, architect: Architect, documents: Documents, *, keep: bool
+) -> bytes:
+    """A structure's document; code of one's own may have changed since it was last made."""
+    async with architect.turn:
+        # Perhaps made for somebody else while this one waited.
+        kept = documents.get(question) if keep else None
+        if kept is not None:
+            return kept
+        found = await architect.drawn(question)
+    made = await asyncio.to_thread(of_structure, found)
+    if keep:
+        documents.keep(question, made)
+    return made
+
+
+# --- profiles --------------------------------------------------------------------------------
+
+
+@viewer.post(
+    "/profiles", response_class=Response, operation_id="profile",
+    responses={**DOCUMENT, **ACCEPTED, **problems(400, 422, 429, 503)},
+)  # fmt: skip
+async def profile(
+    question: ProfileQuestion,
+    catalog: CatalogOf,
+    settings: SettingsOf,
+    jobs: JobsOf,
+    documents: DocumentsOf,
+    refresh: Refresh = False,
+) -> Response:
+    """Times, structure and memory of every layer: what is stored, or a job that measures it."""
+    name, wrong = await _meant(question, catalog, settings)
+    if wrong is not None:
+        return wrong
+    asked = question.model_copy(update={"architecture": name})
+    # Code of one's own may have changed since it was measured.
+    stored = None if refresh or name in settings.specs else jobs.stored(asked)
+    if stored is not None:
+        key = (stored.key, stored.measured_at)
+        return _sent(await documents.made(key, lambda: of_profile(stored.found)))
+    try:
+        job = jobs.ask(asked)
+    except QueueFull as error:
+        return queue_full(error)
+    return accepted(jobs.job(job.id) or job, jobs)
+
+
+@viewer.get(
+    "/jobs/{id}/document", response_class=Response, operation_id="job_document",
+    responses={**DOCUMENT, **problems(404, 409, 422, 503)},
+)  # fmt: skip
+async def job_document(
+    id: JobId, jobs: JobsOf, database: DatabaseOf, documents: DocumentsOf
+) -> Response:
+    """What a job found that measured a profile."""
+    job = there(jobs.job(id))
+    if ProfileQuestion.what != _what(job):
+        raise HTTPException(404, "the job measures no profile")
+    if job.state != "done":
+        raise HTTPException(409, f"the job is {job.state}: {job.reason}".removesuffix(": "))
+    found = database.result(job.key)
+    if found is None:
+        raise HTTPException(404, "what the job found is no longer stored")
+    key = (found.key, found.measured_at)
+    return _sent(await documents.made(key, lambda: of_profile(found.found)))
+
+
+def _what(job: Job) -> str | None:
+    """The kind of question that a job was asked, as far as it can be told."""
+    return ProfileQuestion.what if "iterations" in job.question else None
+
+
+# --- news ------------------------------------------------------------------------------------
+
+
+@viewer.get(
+    "/jobs/{id}/events", response_class=StreamingResponse, operation_id="job_events",
+    responses={**NEWS, **problems(404, 422, 503)},
+)  # fmt: skip
+async def job_events(id: JobId, jobs: JobsOf) -> Response:
+    """What happens to a job, as it happens: first what is known, then what is new."""
+    there(jobs.job(id))
+    if jobs.crowded:
+        return problem(503, "too many listen already: come again later", **RETRY)
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_told(id, jobs), media_type=STREAM, headers=headers)
+
+
+async def _told(id: str, jobs: Jobs) -> AsyncIterator[bytes]:
+    with jobs.listened(id) as listener:
+        if listener is None:
+            job = jobs.job(id)
+            if job is not None:
+                yield _event((STATE, state_of(job.state, job.reason)))
+            return
+        while True:
+            news = await _news(listener)
+            yield b"".join(map(_event, news)) if news else HEARTBEAT
+            if news and news[-1][0] == STATE and is_end(news[-1][1]):
+                return
+
+
+async def _news(listener: Listener) -> list[Said]:
+    """What is new; nothing if that takes long."""
+    try:
+        return await asyncio.wait_for(listener.news(), HEARTBEAT_S)
+    except asyncio.TimeoutError:
+        return []
+
+
+def _event(said: Said) -> bytes:
+    kind, what = said
+    return f"event: {kind}\ndata: {json.dumps(what)}\n\n".encode()
+
+
+# --- records ---------------------------------------------------------------------------------
+
+
+@viewer.get("/records", responses=problems(503), operation_id="records")
+async def records(found: RecordsOf) -> list[RecordAnswer]:
+    """The records that the server was started with."""
+    try:
+        return await found.entries()
+    except Crowded:
+        raise HTTPException(503, CROWDED, RETRY) from None
+    except ChildFailed as error:
+        raise HTTPException(503, f"records cannot be listed: {error.reason}", RETRY) from None
+
+
+@viewer.get(
+    "/records/{id}/document", response_class=Response, operation_id="record_document",
+    responses={**DOCUMENT, **problems(404, 422, 503)},
+)  # fmt: skip
+async def record_document(id: RecordPath, found: RecordsOf) -> Response:
+    """A record."""
+    return await _of_records(found.document(id))
+
+
+@viewer.get(
+    "/comparison", response_class=Response, operation_id="comparison",
+    responses={**DOCUMENT, **problems(404, 422, 503)},
+)  # fmt: skip
+async def comparison(baseline: RecordId, contender: RecordId, found: RecordsOf) -> Response:
+    """Two profiles of the same model and input, compared layer by layer."""
+    return await _of_records(found.comparison(baseline, contender))
+
+
+async def _of_records(made: Awaitable[bytes]) -> Response:
+    try:
+        return _sent(await made)
+    except Unknown:
+        return problem(404, "there is no such record")
+    except RecordError as error:
+        return problem(422, str(error))
+    except Crowded:
+        return problem(503, CROWDED, **RETRY)
+
+
+# --- the page --------------------------------------------------------------------------------
+
+SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+CHECKED = {**SAFE, "Cache-Control": "no-cache"}
+
+
+@page.get("/")
+async def live_page() -> Response:
+    """The page."""
+    text, policy = assets.live_page()
+    headers = {**CHECKED, "Content-Security-Policy": policy}
+    return Response(text, media_type="text/html; charset=utf-8", headers=headers)
+
+
+@page.get("/static/{name:path}")
+async def static(name: str, request: Request) -> Response:
+    """A file of the page."""
+    found = assets.static(name)
+    if found is None:
+        return problem(404, "there is no such file", **SAFE)
+    text, kind = found
+    tag = f'"{hashlib.sha256(text).hexdigest()[:32]}"'
+    headers = {**CHECKED, "ETag": tag}
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(text, media_type=kind, headers=headers)

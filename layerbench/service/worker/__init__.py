@@ -1,0 +1,1 @@
+"""The processes that load models, for the service."""

@@ -1,0 +1,46 @@
+"""The architectures of each task. Loads torch: run by the measuring process only."""
+
+from __future__ import annotations
+
+from layerbench.environment import devices
+from layerbench.errors import LayerbenchError
+from layerbench.service.protocol.questions import TaskType
+from layerbench.training.detection import models as detectors
+from layerbench.zoo import timm, torchvision
+
+# Packages of torchvision whose models are for neither of the tasks.
+ELSE = ("video", "optical_flow", "quantization")
+
+
+def device(name: str | None) -> str:
+    """What a device is called whichever way it was asked for: its place, and what it is.
+
+    Raises:
+        DeviceUnavailable: there is none of that name.
+    """
+    found = devices.get(name)
+    return f"{found.torch_device} {found.describe().slug}"
+
+
+def models() -> dict[TaskType, list[str]]:
+    """Names by task, as requests give them: torchvision's, and timm's with ``timm:`` before."""
+    from torchvision.models import detection, get_model_builder, list_models, segmentation
+
+    segmenters = set(list_models(module=segmentation))
+    others = {
+        name for name in list_models() if get_model_builder(name).__module__.split(".")[2] in ELSE
+    }
+    classifiers = (
+        set(torchvision.FAMILY.names()) - segmenters - others - set(list_models(module=detection))
+    )
+    try:
+        more = timm.FAMILY.names()
+    except LayerbenchError:
+        # It is not installed.
+        more = []
+    return {
+        "detection": list(detectors.names()),
+        "instance": [name for name in detectors.names() if name.startswith("maskrcnn")],
+        "segmentation": sorted(segmenters),
+        "classification": sorted(classifiers) + sorted(more),
+    }

@@ -1,0 +1,381 @@
+"""One measurement, made in a process of its own. Loads torch; the web process never imports it."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from layerbench import zoo
+from layerbench.analysis.student_t import quantile
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.environment.run_context import (
+    garbage_collection_off,
+    memory_explained,
+    on_device,
+    watch_room,
+)
+from layerbench.environment.watch import usable_cores
+from layerbench.errors import LayerbenchError, ModelRunError
+from layerbench.instruments.attach import mode_set
+from layerbench.instruments.modules import first_line
+from layerbench.instruments.resident_memory import resident_peak
+from layerbench.instruments.step_timer import Step, run_phases
+from layerbench.instruments.utilization import UsageSampler, device_busy
+from layerbench.introspection.nested import map_tensors
+from layerbench.profilers.memory.predicted import predict, refuse_hopeless
+from layerbench.profilers.memory.traced_run import loss_of, make_optimizer
+from layerbench.records import STEP_PHASES, AllocatorFigures, Usage
+from layerbench.records.workload import Workload
+from layerbench.service.protocol.questions import Question
+from layerbench.service.protocol.results import Found, Known, Look, Stage
+from layerbench.service.protocol.spread import between
+from layerbench.training.detection.content import FoundCount
+from layerbench.training.extrapolation import CONFIDENCE, block_spread
+from layerbench.zoo import Built
+
+NANOSECOND = 1e-9
+WARMUP = 2
+# Where one run takes so many seconds, one warms up and this many are measured.
+SLOW_S = 5.0
+SLOW_FEWEST = 2
+FEWEST, MOST = 5, 300
+# Steps that are looked at phase by phase, and not timed.
+LOOKED_AT = 2
+# Between looks of a thread.
+INTERVAL_S = 0.1
+FORWARD, BACKWARD, OPTIMIZER = (
+    STEP_PHASES.index(name) for name in ("forward", "backward", "optimizer")
+)
+STAGES: dict[str, Stage] = {"forward": "forward", "backward": "backward", "optimizer": "optimizer"}
+
+
+def measure(question: Question, device_name: str | None, seconds: float) -> Found:
+    """Build what is asked about, run it, and say what it took.
+
+    Args:
+        question: what is asked.
+        device_name: where; ``None`` takes the accelerator if there is one.
+        seconds: that are measured, about, besides the warm-up.
+
+    Raises:
+        LayerbenchError: with one line that says what to do.
+    """
+    began_at = time.time()
+    device = devices.get(device_name)
+    with memory_explained(device), torch.random.fork_rng(devices=[]):
+        room = watch_room(device)
+        workload = workload_of(question)
+        training = question.application_type == "training"
+        refuse_hopeless(workload, device, "momentum" if training else None)
+        subject = _Subject(workload, on_device(zoo.build(workload), device), device)
+        looks = _Looks(device)
+        found = (
+            _trained(subject, looks, question, seconds)
+            if training
+            else _inferred(subject, looks, question, seconds)
+        )
+        environment = room.finish()
+    ram_peak = max(resident_peak() or 0, *(look.ram for look in looks.all))
+    peak = device.peak()
+    parameters = sum(p.numel() for p in subject.model.parameters())
+    # A prediction may have to run the model once more, in the same memory.
+    del subject
+    gc.collect()
+    on_gpu, notes = _predicted(workload, training) if peak is None else (_peak(peak), ())
+    return Found(
+        parameters=parameters,
+        ram_before=looks.all[0].ram,
+        vram_before=looks.all[0].vram,
+        ram_peak=ram_peak,
+        cpu_peak=max(look.cpu for look in looks.all),
+        gpu_peak=_most(look.gpu for look in looks.all),
+        gpu_memory_peak=on_gpu,
+        looks=tuple(looks.all),
+        began_at=began_at,
+        ended_at=time.time(),
+        environment=environment,
+        notes=notes,
+        **found,
+    )
+
+
+def _peak(measured: AllocatorFigures) -> Known:
+    return Known(value=measured.reserved)
+
+
+def workload_of(question: Question) -> Workload:
+    """What runs.
+
+    Raises:
+        LayerbenchError: as `layerbench.zoo.resolve`.
+    """
+    height, width = question.image_size
+    return zoo.resolve(
+        question.architecture,
+        f"3x{height}x{width}",
+        batch=question.batch_size,
+        mode="train" if question.application_type == "training" else "eval",
+    )
+
+
+class _Subject:
+    """A model with its inputs, on the device."""
+
+    def __init__(self, workload: Workload, built: Built, device: Device) -> None:
+        self.workload = workload
+        self.model: nn.Module = built.module
+        self.device = device
+        self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
+        # A training moves a batch there for each step, and holds no other.
+        self.args, self.kwargs = (
+            ((), {}) if workload.mode == "train" else (built.args, built.kwargs)
+        )
+        self.clock = device.clock()
+
+    def step(self) -> Step:
+        """A training step with SGD with momentum."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = make_optimizer("momentum", parameters)
+
+        def update() -> None:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        there = self.device.torch_device
+        return Step(
+            fetch=lambda: self._host,
+            move=lambda batch: map_tensors(batch, lambda tensor: tensor.to(there, copy=True)),
+            forward=lambda batch: self.model(*batch[0], **batch[1]),
+            loss=lambda output, _: loss_of(output),
+            update=update,
+        )
+
+    def timed(self, run: Callable[[], list[int]]) -> NDArray[np.int64]:
+        """What ``run`` marked, as differences in nanoseconds."""
+        clock = self.clock
+        clock.reserve(len(STEP_PHASES) + 2)
+        marks = run()
+        clock.synchronize()
+        try:
+            times = list(clock.resolve(marks))
+            return np.array([after - before for before, after in pairwise(times)], dtype=np.int64)
+        finally:
+            clock.release()
+
+
+def _first(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of a batch, or of a list of images, the first."""
+    return tuple(arg[:1] if isinstance(arg, (torch.Tensor, list)) else arg for arg in args)
+
+
+# --- training ------------------------------------------------------------------------------
+
+
+def _trained(
+    subject: _Subject, looks: _Looks, question: Question, seconds: float
+) -> dict[str, Any]:
+    step = subject.step()
+
+    def timed_step() -> NDArray[np.int64]:
+        return subject.timed(lambda: [mark for mark, _, _ in run_phases(step, subject.clock.mark)])
+
+    with mode_set(subject.model, True), torch.enable_grad(), garbage_collection_off():
+        looks.take("before")
+        with _explained(subject):
+            slow = _warmed(timed_step)
+            if not question.threading:
+                for _ in range(1 if slow else LOOKED_AT):
+                    for _, done, _ in run_phases(step, lambda: 0):
+                        if done in STAGES:
+                            looks.take(STAGES[done])
+            steps = looks.while_running(
+                question.threading, lambda: _often(timed_step, seconds, slow)
+            )
+    times: NDArray[np.float64] = np.stack(steps).astype(np.float64) * NANOSECOND
+    return {
+        "steps": len(steps),
+        "forward": _known(times[:, FORWARD]),
+        "backward": _known(times[:, BACKWARD]),
+        "optimizer": _known(times[:, OPTIMIZER]),
+    }
+
+
+# --- inference -----------------------------------------------------------------------------
+
+
+def _inferred(
+    subject: _Subject, looks: _Looks, question: Question, seconds: float
+) -> dict[str, Any]:
+    one = _first(subject.args)
+
+    def timed_forward(args: tuple[Any, ...]) -> NDArray[np.int64]:
+        def run() -> list[int]:
+            start = subject.clock.mark()
+            subject.model(*args, **subject.kwargs)
+            return [start, subject.clock.mark()]
+
+        return subject.timed(run)
+
+    with mode_set(subject.model, False), torch.no_grad(), garbage_collection_off():
+        looks.take("before")
+        with _explained(subject):
+            _warmed(lambda: timed_forward(one))
+            slow = _warmed(lambda: timed_forward(subject.args))
+            if not question.threading:
+                for _ in range(1 if slow else LOOKED_AT):
+                    timed_forward(subject.args)
+                    looks.take("inference")
+            batches = looks.while_running(
+                question.threading,
+                lambda: _often(lambda: timed_forward(subject.args), seconds / 2, slow),
+            )
+            ones = _often(lambda: timed_forward(one), seconds / 2, slow)
+            content = _content(subject, question)
+    return {
+        "steps": len(batches),
+        "batch": _known(np.concatenate(batches).astype(np.float64) * NANOSECOND),
+        "one_image": _known(np.concatenate(ones).astype(np.float64) * NANOSECOND),
+        "content": content,
+    }
+
+
+def _content(subject: _Subject, question: Question) -> dict[str, float]:
+    if question.task_type not in ("detection", "instance"):
+        return {}
+    count = FoundCount(subject.model)
+    found = count.of(lambda: subject.model(*subject.args, **subject.kwargs), question.batch_size)
+    return {name: value for name, value in found.model_dump().items() if value is not None}
+
+
+# --- shared --------------------------------------------------------------------------------
+
+
+def _warmed(run: Callable[[], NDArray[np.int64]]) -> bool:
+    """Run what does not count; gives whether it takes so long that few runs have to do."""
+    slow = bool(run().sum() * NANOSECOND > SLOW_S)
+    for _ in range(0 if slow else WARMUP - 1):
+        run()
+    return slow
+
+
+def _often(
+    run: Callable[[], NDArray[np.int64]], seconds: float, slow: bool
+) -> list[NDArray[np.int64]]:
+    """Run at least `FEWEST` times, and for so long, but at most `MOST` times."""
+    begins = time.perf_counter()
+    fewest = SLOW_FEWEST if slow else FEWEST
+    found: list[NDArray[np.int64]] = []
+    while len(found) < fewest or (time.perf_counter() - begins < seconds and len(found) < MOST):
+        found.append(run())
+    return found
+
+
+def _known(times: NDArray[np.float64]) -> Known:
+    """A mean time, and what another process of this machine may find in its place."""
+    mean = float(times.mean())
+    spread, blocks = block_spread(times)
+    within = quantile(CONFIDENCE, max(1, blocks - 1)) * spread / mean
+    half = math.hypot(within, between("time"))
+    return Known(value=mean, low=mean * math.exp(-half), high=mean * math.exp(half))
+
+
+def _predicted(workload: Workload, training: bool) -> tuple[Known | None, tuple[str, ...]]:
+    """What a GPU would have to hold, or why that cannot be told."""
+    try:
+        found = predict(workload, optimizer="momentum" if training else None)
+    except LayerbenchError as error:
+        return None, (f"GPU memory cannot be predicted: {error}",)
+    known = Known(
+        value=found.reserved_bytes,
+        low=found.reserved_interval.low,
+        high=found.reserved_interval.high,
+        method="replayed" if found.how == "replayed" else "analytic",
+    )
+    return known, found.notes
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return max(known) if known else None
+
+
+@contextmanager
+def _explained(subject: _Subject) -> Iterator[None]:
+    """Turn what the model raises into one line; lack of memory is explained elsewhere."""
+    try:
+        yield
+    except (LayerbenchError, MemoryError):
+        raise
+    except Exception as error:
+        if subject.device.is_out_of_memory(error):
+            raise
+        raise ModelRunError(f"{subject.workload.model}: {first_line(error)}") from error
+
+
+class _Looks:
+    """Looks at the hardware, by the step or from a thread."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._process = psutil.Process()
+        self._begins = self._before = time.perf_counter()
+        self._spent = self._cpu_seconds()
+        self._cores = usable_cores()
+        self.all: list[Look] = []
+        device.begin_peak()
+
+    def take(self, stage: Stage) -> None:
+        """Look now."""
+        now, spent = time.perf_counter(), self._cpu_seconds()
+        busy = (spent - self._spent) / max(now - self._before, 1e-9) / self._cores
+        self._before, self._spent = now, spent
+        peak = self._device.peak()
+        self.all.append(
+            Look(
+                stage=stage,
+                at_s=now - self._begins,
+                cpu=min(1.0, max(0.0, busy)),
+                ram=self._process.memory_info().rss,
+                gpu=device_busy(self._device),
+                vram=None if peak is None else peak.reserved,
+            )
+        )
+
+    def while_running(self, threading: bool, run: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Run something, and look at it from a thread if that is wished."""
+        if not threading:
+            return run()
+        with UsageSampler(self._device, INTERVAL_S, children=False) as sampler:
+            found = run()
+        self._add(sampler.usage(), time.perf_counter() - self._begins)
+        return found
+
+    def _add(self, usage: Usage, ended_s: float) -> None:
+        last = max((sample.at_s for sample in usage.samples), default=0.0)
+        for sample in usage.samples:
+            self.all.append(
+                Look(
+                    stage=None,
+                    at_s=max(0.0, ended_s - last) + sample.at_s,
+                    cpu=min(1.0, sample.process_cpu / usage.cores),
+                    ram=sample.resident,
+                    gpu=sample.device,
+                    vram=sample.allocated,
+                )
+            )
+
+    def _cpu_seconds(self) -> float:
+        # Not psutil's, which counts in hundredths of a second.
+        return time.process_time()

@@ -1,0 +1,151 @@
+"""A process that makes one measurement and ends: ``python -m layerbench.service.worker.process``.
+
+One JSON object comes in on standard input, one goes out on standard output: what was ``found``, or
+the ``error``. A profile's is preceded by lines with an ``event`` each. Whatever else is printed
+goes to standard error. It ends when the server does: standard input is held open by the server, and
+its end is the child's.
+
+One process stays, after it has told device and architectures: it works out structures, a line with
+a question coming in for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from layerbench.environment.orphans import end_with_input
+from layerbench.service.protocol.confinement import NICE, end_first, limit_memory
+from layerbench.service.protocol.pipe import Lines
+from layerbench.service.web.job_events import PROGRESS, WAITING
+
+ORPHANED = 3
+
+# Dissected before anybody asks: the first model of a process takes a second longer than others.
+WARMING = {"architecture": "resnet18", "batch_size": 1, "image_size": [32, 32]}
+
+Work = Callable[[dict[str, Any]], dict[str, Any]]
+Offer = Callable[[dict[str, Any]], bool]
+ToldWork = Callable[[dict[str, Any], Offer], dict[str, Any]]
+
+
+def main(
+    measured: Work | None = None,
+    listed: Work | None = None,
+    profiled: ToldWork | None = None,
+    drawn: Work | None = None,
+) -> None:
+    """Read what is asked, work, answer.
+
+    Args:
+        measured: does the work of a measurement.
+        listed: says what the device is, and lists architectures by task.
+        profiled: does the work of a profile, and offers events meanwhile.
+        drawn: works a structure out.
+    """
+    lines = Lines(os.dup(1))
+    # Libraries print what they like, but not into the answer.
+    os.dup2(2, 1)
+    asked = json.loads(sys.stdin.readline())
+    end_first()
+    limit_memory(asked.get("memory_bytes"))
+    if asked["what"] == "models":
+        lines.say(_explained(listed or _listed, asked))
+        _draw(drawn or _drawn, lines)
+        return
+    end_with_input()
+    if asked["what"] == "profile":
+        work = profiled or _profiled
+        answer = _alone(lambda asked: work(asked, lines.offer), asked, lines.offer)
+    else:
+        answer = _alone(measured or _measured, asked, lines.offer)
+    lines.say(answer)
+
+
+def _draw(work: Work, lines: Lines) -> None:
+    """Answer questions about structures, one after the other, for as long as the server asks."""
+    os.nice(NICE)
+    _explained(work, {"question": WARMING})
+    for line in sys.stdin:
+        lines.say(_explained(work, json.loads(line)))
+
+
+def _alone(work: Work, asked: dict[str, Any], offer: Offer) -> dict[str, Any]:
+    """Work while no other process of this machine measures on the device."""
+    from filelock import FileLock, Timeout
+
+    # Held by this process: the kernel releases it when the process dies, however it dies. Whoever
+    # measures on the machine has to be able to open it.
+    lock = FileLock(Path(asked["lock"]), mode=0o666)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            offer(_phase(WAITING))
+            lock.acquire()
+            offer(_phase("building"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return {"error": f"the lock of the device cannot be taken, {asked['lock']}: {reason}"}
+    with lock:
+        return _explained(work, asked)
+
+
+def _phase(name: str) -> dict[str, Any]:
+    return {"kind": PROGRESS, "phase": name, "done": 0, "total": 1}
+
+
+def _explained(work: Work, asked: dict[str, Any]) -> dict[str, Any]:
+    from layerbench.errors import LayerbenchError
+
+    try:
+        return {"found": work(asked)}
+    except LayerbenchError as error:
+        return {"error": " ".join(str(error).split())}
+    except MemoryError:
+        return {"error": "not enough memory: take a smaller input or batch"}
+
+
+def _measured(asked: dict[str, Any]) -> dict[str, Any]:
+    from layerbench.service.protocol.questions import Question
+    from layerbench.service.worker.estimate import measure
+
+    question = Question.model_validate(asked["question"])
+    return measure(question, asked["device"], asked["seconds"]).model_dump(mode="json")
+
+
+def _profiled(asked: dict[str, Any], offer: Offer) -> dict[str, Any]:
+    from layerbench.service.protocol.questions import ProfileQuestion
+    from layerbench.service.worker.profile import profile
+
+    return profile(ProfileQuestion.model_validate(asked["question"]), asked["device"], offer)
+
+
+def _drawn(asked: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    # A model for which shapes do not suffice runs for real, perhaps beside a measurement.
+    torch.set_num_threads(1)
+    from layerbench.service.protocol.questions import ViewQuestion
+    from layerbench.service.worker.profile import structure
+
+    return structure(ViewQuestion.model_validate(asked["question"]))
+
+
+def _listed(asked: dict[str, Any]) -> dict[str, Any]:
+    from layerbench.service.worker.catalog import device, models
+    from layerbench.zoo import SHORTHANDS
+
+    return {
+        "device": device(asked["device"]),
+        "models": models(),
+        "shorthands": SHORTHANDS,
+    }
+
+
+if __name__ == "__main__":
+    main()

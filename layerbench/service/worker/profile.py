@@ -1,0 +1,133 @@
+"""What the viewer shows of a model, made in processes of their own. Loads torch.
+
+The web process never imports it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layerbench import zoo
+from layerbench.analysis.aggregation import assemble
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.environment.run_context import memory_explained, on_device, refuse_too_large
+from layerbench.errors import LayerbenchError
+from layerbench.instruments.modules import first_line
+from layerbench.profilers import timing
+from layerbench.profilers.memory.measured import weigh
+from layerbench.profilers.memory.predicted import refuse_hopeless
+from layerbench.profilers.monitor import Offer, Watch
+from layerbench.profilers.structure import dissect
+from layerbench.records import Ceilings, MemoryReport, Profile, Structure
+from layerbench.records.workload import Plan, Workload
+from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
+from layerbench.zoo import Built
+
+
+def structure(question: ViewQuestion) -> dict[str, Any]:
+    """What a model is made of, as JSON; where shapes suffice, nothing is allocated.
+
+    Raises:
+        LayerbenchError: with one line that says what to do.
+    """
+    return _json(dissect(workload_of(question)))
+
+
+def profile(question: ProfileQuestion, device_name: str | None, offer: Offer) -> dict[str, Any]:
+    """Measure a model: its ``profile``, ``structure`` and ``memory``, each as JSON.
+
+    Args:
+        question: what is asked.
+        device_name: where; ``None`` takes the accelerator if there is one.
+        offer: takes events: how far it is, what runs, provisional times.
+
+    Raises:
+        LayerbenchError: with one line that says what to do.
+    """
+    device = devices.get(device_name)
+    with Watch(offer) as watch:
+        watch.step("building", 0, 2)
+        workload = workload_of(question)
+        drawn = dissect(workload)
+        watch.step("building", 1, 2)
+        built = _built(workload, device)
+        plan = Plan(warmup=question.warmup, iterations=question.iterations)
+        run = timing.measure(
+            workload, plan, device, subject=built, progress=watch, begun=watch.begun
+        )
+        watch.step("memory", 0, 1)
+        timed = assemble(workload, plan, [run])
+        ceilings, told = _ceilings(workload, plan, device)
+        memory, notes = _memory(workload, device, built)
+        watch.step("memory", 1, 1)
+    found: Profile = timed.model_copy(
+        update={
+            "ceilings": ceilings,
+            "notes": (*timed.notes, *told, *notes),
+            "environment": timed.environment.model_copy(update={"command": _command(question)}),
+        }
+    )
+    return {
+        "profile": _json(found),
+        "structure": _json(drawn),
+        "memory": None if memory is None else _json(memory),
+    }
+
+
+def workload_of(question: ViewQuestion) -> Workload:
+    """What runs.
+
+    Raises:
+        LayerbenchError: as `layerbench.zoo.resolve`.
+    """
+    size = question.image_size
+    shape = None if size is None else f"3x{size[0]}x{size[1]}"
+    return zoo.resolve(question.architecture, shape, batch=question.batch_size)
+
+
+def _command(question: ProfileQuestion) -> str:
+    """What measures the same from a command line."""
+    size = question.image_size
+    words = [f"timer.py --model {question.architecture} --batch {question.batch_size}"]
+    if size is not None:
+        words.append(f"--input 3x{size[0]}x{size[1]}")
+    words.append(f"--warmup {question.warmup} --iterations {question.iterations}")
+    words.append("--ceilings")
+    return " ".join(words)
+
+
+def _built(workload: Workload, device: Device) -> Built:
+    """The model on the device, unless its tensors cannot fit there."""
+    with memory_explained(device):
+        refuse_too_large(workload, device, None)
+        refuse_hopeless(workload, device, None)
+        return on_device(zoo.build(workload), device)
+
+
+def _ceilings(
+    workload: Workload, plan: Plan, device: Device
+) -> tuple[Ceilings | None, tuple[str, ...]]:
+    """What the device can do, or why that is not told: the times are worth more than this."""
+    try:
+        return timing.ceilings(workload, plan, device), ()
+    except (LayerbenchError, RuntimeError, MemoryError) as error:
+        return None, (f"no ceilings: {first_line(error)}",)
+
+
+def _memory(
+    workload: Workload, device: Device, built: Built
+) -> tuple[MemoryReport | None, tuple[str, ...]]:
+    """What the tensors of one more forward held, or why that is not told."""
+    try:
+        return weigh(workload, device, subject=built), ()
+    except LayerbenchError as error:
+        reason = first_line(error)
+    except Exception as error:
+        # The times are there, and worth more than this.
+        reason = f"{type(error).__name__}: {first_line(error)}"
+    return None, (f"no memory report: {reason}",)
+
+
+def _json(record: Profile | Structure | MemoryReport) -> dict[str, Any]:
+    return record.model_dump(mode="json", by_alias=True)

@@ -1,0 +1,1 @@
+"""Training of classifiers: runs, and what one will take."""

@@ -1,0 +1,216 @@
+"""How long a training will take: a few steps of it measured, the rest extrapolated."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from layerbench.datasets import Images
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.environment.run_context import memory_explained, threads_set, watch_room
+from layerbench.errors import UsageError
+from layerbench.profilers.progress import Progress, Silent
+from layerbench.records import Recipe, TrainingForecast
+from layerbench.training import step_statistics
+from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
+from layerbench.training.classification.distributed import Ranks
+from layerbench.training.classification.models import build_classifier
+from layerbench.training.classification.run import Where, check, open_data
+from layerbench.training.classification.trainer import Trainer
+from layerbench.training.extrapolation import DRIFT, Figured, Measured, Started, extrapolated
+
+VALIDATED_BATCHES = 10
+MOST_EPOCHS = 1000
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much would be trained, and how much of it is measured.
+
+    Attributes:
+        samples, val_samples: images of an epoch; ``None`` for those that the data set has.
+        warmup, steps: steps run without counting, and the fewest that are measured.
+        seconds: that are measured at least; a machine's speed moves within seconds.
+    """
+
+    samples: int | None = None
+    val_samples: int | None = None
+    warmup: int = 5
+    steps: int = 40
+    seconds: float = 20.0
+
+
+def forecast(
+    recipe: Recipe,
+    extent: Extent,
+    where: Where,
+    *,
+    progress: Progress | None = None,
+) -> TrainingForecast:
+    """Measure some steps of a training and say how long all of it would take.
+
+    What is measured is the loop that trains, on the data set's own batches: forward and backward
+    each, data loading included. Nothing is written.
+
+    Args:
+        recipe: what would be trained.
+        extent: how much of it.
+        where: as for `layerbench.training.classification.run.run_training`; one process.
+        progress: hears of each step.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    device = devices.get(where.device)
+    with threads_set(where.threads), torch.random.fork_rng(devices=[]), memory_explained(device):
+        room = watch_room(device)
+        trial = _Trial(recipe, extent, where, device, progress or Silent())
+        figured = Figured.of(trial.measured(), extent.warmup)
+        validation = trial.validation_step_s()
+        environment = room.finish()
+    images = trial.images
+    epoch, total = extrapolated(
+        figured, images.steps, images.val_steps * (validation or 0.0), recipe.epochs
+    )
+    return TrainingForecast(
+        recipe=trial.recipe,
+        samples=images.samples,
+        val_samples=images.val_samples,
+        steps=images.steps,
+        val_steps=images.val_steps,
+        warmup=figured.warmup,
+        environment=environment,
+        model_type=type(trial.model).__name__,
+        parameters=sum(parameter.numel() for parameter in trial.model.parameters()),
+        step=figured.step,
+        phases=step_statistics.phase_rows(figured.steps),
+        between_s=figured.between_s,
+        start_s=figured.start_s,
+        validation_step_s=validation,
+        once_s=figured.once_s,
+        epoch=epoch,
+        total=total,
+        assumptions=tuple(_assumptions(trial.recipe, images, where)),
+    )
+
+
+@dataclass(frozen=True)
+class _Images:
+    """How much would be trained."""
+
+    samples: int
+    val_samples: int
+    steps: int
+    val_steps: int
+
+    @classmethod
+    def of(cls, extent: Extent, train: int, val: int, recipe: Recipe) -> _Images:
+        samples = train if extent.samples is None else extent.samples
+        validated = val if extent.val_samples is None else extent.val_samples
+        if samples < recipe.batch:
+            raise UsageError(
+                f"{samples} images are fewer than one batch of {recipe.batch}: raise --samples or "
+                "lower --batch"
+            )
+        return cls(samples, validated, samples // recipe.batch, math.ceil(validated / recipe.batch))
+
+
+# --- measuring -----------------------------------------------------------------------------
+
+
+class _Trial:
+    """The beginning of a training.
+
+    Attributes:
+        recipe: with the model's full name.
+        model: that learns.
+        images: how much would be trained.
+    """
+
+    def __init__(
+        self, recipe: Recipe, extent: Extent, where: Where, device: Device, progress: Progress
+    ) -> None:
+        workload = check(recipe)
+        self.recipe = recipe = recipe.model_copy(update={"model": workload.model})
+        self._splits = open_data(recipe, where)
+        self._workers = where.workers
+        self._pinned = device.kind == "cuda"
+        self._order = EpochBatches(len(self._splits.train), recipe.batch, recipe.seed)
+        self.images = _Images.of(extent, len(self._splits.train), len(self._splits.val), recipe)
+        self.model = build_classifier(workload, len(self._splits.classes)).to(device.torch_device)
+        self._fewest = extent.warmup + extent.steps
+        self._seconds = extent.seconds
+        self._trainer = Trainer(
+            self.model,
+            recipe.model_copy(update={"epochs": MOST_EPOCHS}),
+            device,
+            Ranks(),
+            min(self._fewest, self._order.steps),
+            progress,
+        )
+
+    def measured(self) -> Measured:
+        """Train, over as many stretches of an epoch as it takes."""
+        started = Started(self._loader(self._splits.train, 0, self._order))
+        steps: list[tuple[int, ...]] = []
+        firsts: list[int] = []
+        begins = time.perf_counter()
+        for epoch in range(1, MOST_EPOCHS + 1):
+            if len(steps) >= self._fewest and time.perf_counter() - begins >= self._seconds:
+                break
+            firsts.append(len(steps))
+            _, times, _ = self._trainer.train(epoch, self._order, started)
+            steps += times.phases
+        wall = time.perf_counter() - begins
+        inside = sum(map(sum, steps)) * step_statistics.NANOSECOND
+        between = max(0.0, wall - inside - sum(started.seconds))
+        return Measured(steps, firsts, started.seconds, between)
+
+    def validation_step_s(self) -> float | None:
+        """Seconds of one validation batch; ``None`` where nothing would be validated."""
+        if self.images.val_steps == 0:
+            return None
+        val = self._splits.val
+        few = EveryImage(len(val), self.recipe.batch, most=VALIDATED_BATCHES)
+        begins = time.perf_counter()
+        self._trainer.validate(self._loader(val, 1, few))
+        return (time.perf_counter() - begins) / len(few)
+
+    def _loader(
+        self, images: Images, half: int, batches: EpochBatches | EveryImage
+    ) -> DataLoader[Batch]:
+        samples = Samples(images, self._splits.files[half], self.recipe.seed)
+        return loader(samples, batches, workers=self._workers, pinned=self._pinned, collate=collate)
+
+
+def _assumptions(recipe: Recipe, images: _Images, where: Where) -> Iterator[str]:
+    yield (
+        f"All epochs are alike: {images.steps} steps of {recipe.batch} images; "
+        f"{images.samples - images.steps * recipe.batch} left over are not trained on."
+    )
+    yield (
+        f"One process; {where.workers} further ones load images."
+        if where.workers
+        else "One process, which loads its images itself."
+    )
+    if recipe.data == "synthetic":
+        yield (
+            "The images are made up as they are asked for: the wait for data says nothing about a "
+            "loader that reads and augments files (--data names a data set)."
+        )
+    yield (
+        f"{images.val_samples} images are validated after each epoch."
+        if images.val_steps
+        else "Nothing is validated."
+    )
+    yield "Checkpoints, reports and plots are not counted; nor is loading torch."
+    yield (
+        f"The machine is as busy as now: its speed moves as it did during the measurement, and by "
+        f"{DRIFT:.0%} besides (standard deviation)."
+    )

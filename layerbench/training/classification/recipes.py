@@ -1,0 +1,114 @@
+"""What a phase of training means where the user says nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from layerbench import zoo
+from layerbench.datasets import get as get_data
+from layerbench.errors import UsageError
+from layerbench.records import Recipe
+from layerbench.training.classification.run import usual_size
+
+Phase = Literal[1, 2]
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Defaults of a phase.
+
+    Attributes:
+        pretrained: begin with published weights, where there are any.
+    """
+
+    data: str
+    pretrained: bool
+    epochs: int
+    lr: float
+    warmup_epochs: float
+    weight_decay: float = 0.1
+    patience: int = 10
+
+
+USUAL: dict[int, Usual] = {
+    1: Usual("imagenet", pretrained=False, epochs=50, lr=1e-3, warmup_epochs=5),
+    2: Usual("cifar100", pretrained=True, epochs=50, lr=1e-3, warmup_epochs=1),
+}
+BATCH = 128
+
+
+def recipe_for(
+    model: str,
+    phase: int = 2,
+    *,
+    pretrained: bool | None = None,
+    size: tuple[int, int] | None = None,
+    **given: Any,  # noqa: ANN401 - fields of `Recipe`
+) -> Recipe:
+    """The recipe of a phase with what the user said otherwise.
+
+    Args:
+        model: a model spec.
+        phase: 1 trains ImageNet-1K from scratch, 2 fine-tunes on CIFAR-100.
+        pretrained: whether published weights are loaded; ``None`` leaves it to the phase, and to
+            whether there are any.
+        size: height and width; ``None`` for what the model is meant for.
+        given: any other field of `Recipe`; ``None`` means the usual.
+
+    Raises:
+        UsageError: something cannot be meant; `UnknownModel` for the model.
+    """
+    if phase not in USUAL:
+        raise UsageError(f"--phase takes {' or '.join(map(str, USUAL))}, got {phase}")
+    usual = USUAL[phase]
+    said = {name: value for name, value in given.items() if value is not None}
+    fields = {
+        "data": usual.data,
+        "epochs": usual.epochs,
+        "lr": usual.lr,
+        "weight_decay": usual.weight_decay,
+        "patience": usual.patience,
+        "batch": BATCH,
+        **said,
+    }
+    # A climb as long as the run, or longer, would never come down.
+    fields.setdefault("warmup_epochs", min(usual.warmup_epochs, fields["epochs"] / 10))
+    get_data(fields["data"])
+    if fields["patience"] == 0:
+        fields["patience"] = None
+    return Recipe(
+        model=model,
+        phase=phase,
+        size=size or usual_size(model),
+        weights=_weights(model, usual.pretrained if pretrained is None else pretrained, pretrained),
+        **_checked(fields),
+    )
+
+
+def _weights(model: str, wanted: bool, insisted: bool | None) -> str | None:
+    if not wanted:
+        return None
+    if zoo.has_weights(model):
+        return "DEFAULT"
+    if insisted:
+        raise UsageError(f"{model} has no published weights: leave --pretrained out")
+    return None
+
+
+_LEAST: dict[str, float] = {"batch": 1, "epochs": 1, "patience": 1, "limit": 1, "samples": 1}
+_NAMES = {"batch": "--batch_size", "lr": "--lr"}
+
+
+def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+    for name, least in _LEAST.items():
+        if fields.get(name) is not None and fields[name] < least:
+            option = _NAMES.get(name, f"--{name}")
+            raise UsageError(f"{option} must be at least {least:g}, got {fields[name]}")
+    if not 0 < fields["lr"] < math.inf:
+        raise UsageError(f"--lr must be positive, got {fields['lr']:g}")
+    for name in ("weight_decay", "warmup_epochs", "seed"):
+        if not 0 <= fields.get(name, 0) < math.inf:
+            raise UsageError(f"--{name} must not be negative, got {fields[name]:g}")
+    return fields

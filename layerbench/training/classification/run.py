@@ -1,0 +1,645 @@
+"""A training run, readable as a list of steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from layerbench import datasets, zoo
+from layerbench.datasets import Asked, Splits
+from layerbench.environment import devices
+from layerbench.environment.run_context import threads_set, watch_room
+from layerbench.environment.watch import utc_now
+from layerbench.errors import (
+    BadInput,
+    LayerbenchError,
+    NotEnoughMemory,
+    TrainingStopped,
+    UsageError,
+)
+from layerbench.instruments.resident_memory import resident_peak
+from layerbench.profilers.memory.largest_batch import largest_batch
+from layerbench.profilers.memory.predicted import predict, refuse_hopeless
+from layerbench.profilers.progress import Progress, Silent
+from layerbench.profilers.sweep import Climb, climb, flops_of
+from layerbench.records import (
+    STEP_PHASES,
+    EpochRow,
+    Outcome,
+    RankTimes,
+    Recipe,
+    SweepPoint,
+    TrainingRun,
+)
+from layerbench.records.defaults import MOST_PIXELS
+from layerbench.records.workload import Workload
+from layerbench.training import checkpoints, run_folder, step_statistics
+from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
+from layerbench.training.checkpoints import Checkpoint
+from layerbench.training.classification.distributed import Ranks, joined
+from layerbench.training.classification.models import build_classifier
+from layerbench.training.classification.trainer import (
+    NAMED,
+    Between,
+    StepTimes,
+    Sums,
+    Trainer,
+    Validated,
+)
+from layerbench.training.run_folder import log
+from layerbench.units import bytes_, percent
+from layerbench.zoo import Built
+
+MINUTE = 60.0
+DRAWN_EVERY_S = 10.0
+# About so long each point of the trained model's latency takes.
+POINT_SECONDS = 5.0
+FEW_CLASSES = 6
+IMAGE_BATCH = 4
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a run happens, and what changes no weight.
+
+    Attributes:
+        device: its name; ``None`` takes the accelerator if there is one.
+        data: the folder that data sets lie in.
+        outputs: the folder that runs lie in.
+        download: fetch a data set that is missing.
+        workers: processes that load images.
+        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
+        resume: go on with the last run of the same model and phase, or with the run in a folder.
+        checkpoint_minutes: between checkpoints within an epoch; 0 for one after every step.
+        points: measure the trained model's latency and memory at several batch sizes.
+        most_pixels: an image of more is not read.
+    """
+
+    device: str | None = None
+    data: Path = Path("data")
+    run_folder: Path = Path("outputs")
+    download: bool = False
+    workers: int = 0
+    threads: int | None = None
+    resume: bool | Path = False
+    checkpoint_minutes: float = 10.0
+    points: bool = True
+    most_pixels: int = MOST_PIXELS
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run.
+
+    Attributes:
+        record: the run's.
+        folder: everything that it wrote.
+        model: with the weights of the last epoch, on its device.
+    """
+
+    record: TrainingRun
+    folder: Path
+    model: nn.Module
+
+
+def run_training(recipe: Recipe, where: Where, *, progress: Progress | None = None) -> Trained:
+    """Train, and write everything that a run writes.
+
+    Under torchrun, all processes call this; the first writes.
+
+    Args:
+        recipe: what is trained, and how; its ``ranks`` is found here.
+        where: where it happens.
+        progress: hears of each step.
+
+    Raises:
+        TrainingStopped: a loss is no number; the last checkpoint stays.
+        DataError: the data are not there, or an image cannot be read.
+        NotEnoughMemory: what a step needs, and the batch that would fit.
+        WorkerError: another process of the training ended; the message names it.
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    with ExitStack() as held:
+        held.enter_context(threads_set(where.threads))
+        ranks = held.enter_context(joined(where.device))
+        held.enter_context(torch.random.fork_rng(devices=[]))
+        heard = (progress or Silent()) if ranks.first else Silent()
+        asked = recipe.model_copy(update={"ranks": ranks.count})
+        run = _Run(asked, where, ranks, heard, held)
+        if ranks.first:
+            held.enter_context(run_folder.logged(run.folder))
+        try:
+            return run.run()
+        except KeyboardInterrupt:
+            run.tell_interrupted()
+            raise
+
+
+def check(recipe: Recipe) -> Workload:
+    """What a step runs on; raises where the model or its weights cannot be meant.
+
+    Raises:
+        LayerbenchError: as `layerbench.zoo.resolve`.
+    """
+    height, width = recipe.size
+    return zoo.resolve(
+        recipe.model,
+        f"3x{height}x{width}",
+        batch=recipe.batch,
+        dtype="float32",
+        memory_format="channels_last" if recipe.channels_last else "contiguous",
+        mode="train",
+        seed=recipe.seed,
+        weights=recipe.weights,
+    )
+
+
+def usual_size(model: str) -> tuple[int, int]:
+    """Height and width that a model is meant for.
+
+    Raises:
+        UsageError: they are not known; the user has to say. Or there is no such model.
+    """
+    try:
+        shape = zoo.resolve(model).shape
+    except BadInput:
+        shape = ()
+    if len(shape) != IMAGE_BATCH:
+        raise UsageError(f"{model}: the size of its images is not known: give --size")
+    return shape[2], shape[3]
+
+
+def open_data(recipe: Recipe, where: Where) -> Splits:
+    """The recipe's data set at the size that the model takes.
+
+    Raises:
+        DataError: it is not there, or damaged.
+    """
+    return datasets.get(recipe.data).open(
+        Asked(
+            root=where.data,
+            size=recipe.size,
+            download=where.download,
+            seed=recipe.seed,
+            samples=recipe.samples,
+        )
+    )
+
+
+@dataclass
+class _State:
+    """How far a run has come.
+
+    Attributes:
+        epoch, step: to go on with.
+        sums: of that epoch so far, this process's share.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    sums: Sums = field(default_factory=Sums)
+    rows: list[EpochRow] = field(default_factory=list)
+    resumed_after: tuple[int, ...] = ()
+    unreadable: list[str] = field(default_factory=list)
+
+
+class _Run:
+    """One run in this process."""
+
+    def __init__(
+        self, recipe: Recipe, where: Where, ranks: Ranks, progress: Progress, held: ExitStack
+    ) -> None:
+        self._where = where
+        # Closed when the run ends, however it does.
+        self._held = held
+        self._kept: tuple[int, int] | None = None
+        self._ranks = ranks
+        self._progress = progress
+        self._workload = check(recipe)
+        self._recipe = recipe = recipe.model_copy(update={"model": self._workload.model})
+        self._device = devices.get(where.device if ranks.count == 1 else str(ranks.device))
+        self._room = watch_room(self._device)
+        self._free = self._device.memory().free_bytes
+        # The first process may have to fetch them; the others then find them there.
+        self._splits = ranks.one_after_the_first(lambda: open_data(recipe, where))
+        self._order = EpochBatches(
+            len(self._splits.train), recipe.batch, recipe.seed, ranks.rank, ranks.count
+        )
+        self._model = self._built()
+        self._flops = flops_of(self._inference(1), self._subject(1)) if ranks.first else None
+        # What can go wrong before has: from here on the run leaves something behind.
+        self.folder = ranks.agreed(self._folder() if ranks.first else Path())
+        self._checkpoint = self._read_checkpoint()
+        self._earlier = run_folder.last_record(self.folder) if where.resume else None
+        steps = min(self._order.steps, recipe.limit or self._order.steps)
+        self._trainer = Trainer(self._model, recipe, self._device, ranks, steps, progress)
+        self._last_checkpoint = time.monotonic()
+        self._times = StepTimes()
+        self._drawn = -math.inf
+
+    # --- before the first step -------------------------------------------------------------
+
+    def _read_checkpoint(self) -> Checkpoint | None:
+        path = self.folder / run_folder.CHECKPOINT
+        if not self._where.resume:
+            return None
+        # Asked once: a process that does not see the file must not begin anew by itself.
+        if not self._ranks.agreed(path.is_file()):
+            begun = run_folder.begun_recipe(self.folder)
+            checkpoints.check_same(self._recipe, begun, self.folder / run_folder.RECIPE)
+            return None
+        found = checkpoints.read(path)
+        checkpoints.check_same(self._recipe, found.recipe, path)
+        if found.images != len(self._splits.train):
+            raise UsageError(
+                f"{path} is of a data set with {found.images} images to train on; now it has "
+                f"{len(self._splits.train)}"
+            )
+        return found
+
+    def _folder(self) -> Path:
+        resume, below = self._where.resume, self._where.outputs
+        if isinstance(resume, Path):
+            named = run_folder.check_folder(resume)
+            self._held.enter_context(run_folder.alone(named))
+            return named
+        found = run_folder.latest(self._recipe, below) if resume else None
+        if found is not None:
+            self._held.enter_context(run_folder.alone(found))
+            run_folder.clear_away(found)
+            return found
+        new = run_folder.new_folder(self._recipe, below, utc_now())
+        self._held.enter_context(run_folder.alone(new))
+        return new
+
+    def _built(self) -> nn.Module:
+        with self._memory_explained():
+            refuse_hopeless(self._workload, self._device, "adamw")
+            model = build_classifier(self._workload, len(self._splits.classes))
+            return model.to(self._device.torch_device)
+
+    def _resumed(self) -> _State:
+        found = self._checkpoint
+        if found is None:
+            return _State()
+        self._trainer.load(found.states, epoch=found.epoch, step=found.step)
+        self._kept = (found.epoch, found.step)
+        # The sums are of all processes: the first goes on with them, the others from nothing.
+        sums = Sums(**found.sums) if self._ranks.first and found.sums else Sums()
+        done = len(found.rows)
+        ended = found.step == 0 and step_statistics.best_epoch(found.rows) == done
+        if self._ranks.first and ended:
+            # It may have been killed before these weights, the best so far, were written.
+            run_folder.write_weights(self._model, self.folder)
+        log.info("resuming after epoch %d, step %d", done, found.step)
+        return _State(
+            found.epoch,
+            found.step,
+            sums,
+            list(found.rows),
+            (*found.resumed_after, done),
+            list(found.unreadable),
+        )
+
+    # --- the run ---------------------------------------------------------------------------
+
+    def run(self) -> Trained:
+        recipe = self._recipe
+        self._log_start()
+        state = self._resumed()
+        training, validation = self._loaders()
+        self._device.begin_peak()
+        outcome: Outcome = "finished"
+        while state.epoch <= recipe.epochs:
+            if step_statistics.out_of_patience(recipe, state.rows):
+                outcome = "stopped early"
+                break
+            with self._stop_explained(), self._memory_explained():
+                row = self._epoch(state, training, validation)
+                state.rows.append(row)
+                state.epoch, state.step, state.sums = state.epoch + 1, 0, Sums()
+                self._write_checkpoint(state)
+            self._finish_epoch(state, row)
+        return self._finish(state, outcome)
+
+    def _loaders(self) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+        recipe, ranks, splits = self._recipe, self._ranks, self._splits
+        everything = EveryImage(
+            len(splits.val), recipe.batch, ranks.rank, ranks.count, recipe.limit
+        )
+        training, validation = (
+            loader(
+                Samples(images, name, recipe.seed, self._where.most_pixels),
+                order,
+                workers=self._where.workers,
+                collate=collate,
+                pinned=self._device.kind == "cuda",
+            )
+            for images, name, order in (
+                (splits.train, splits.files[0], self._order),
+                (splits.val, splits.files[1], everything),
+            )
+        )
+        return training, validation
+
+    def _epoch(
+        self, state: _State, training: DataLoader[Batch], validation: DataLoader[Batch]
+    ) -> EpochRow:
+        started = time.perf_counter()
+        sums, self._times, unreadable = self._trainer.train(
+            state.epoch,
+            self._order,
+            training,
+            start=state.step,
+            sums=state.sums,
+            between=self._between(state),
+            look_every=1 if self._where.checkpoint_minutes == 0 else None,
+        )
+        trained = time.perf_counter()
+        validated = self._trainer.validate(validation)
+        if not math.isfinite(validated.loss):
+            raise TrainingStopped(
+                f"the validation's loss after epoch {state.epoch} is {validated.loss}: the "
+                "training stops"
+            )
+        ended = time.perf_counter()
+        state.unreadable = self._names(state, [*unreadable, *validated.unreadable])
+        return self._row(state, sums, validated, trained - started, ended - trained)
+
+    def _names(self, state: _State, more: list[str]) -> list[str]:
+        """The unreadable images that are known, of all processes, the first ones."""
+        gathered = [name for names in self._ranks.gathered(more) for name in names]
+        return list(dict.fromkeys([*state.unreadable, *gathered]))[:NAMED]
+
+    @contextmanager
+    def _memory_explained(self) -> Iterator[None]:
+        """Say what a step needs and what would fit where memory runs out."""
+        try:
+            yield
+        except NotEnoughMemory as error:
+            raise NotEnoughMemory(self._what_fits()) from error
+        except LayerbenchError:
+            raise
+        except (MemoryError, RuntimeError) as error:
+            if not self._device.is_out_of_memory(error):
+                raise
+            raise NotEnoughMemory(self._what_fits()) from error
+
+    @contextmanager
+    def _stop_explained(self) -> Iterator[None]:
+        """Say where the last good state is, and log how it ended."""
+        try:
+            yield
+        except TrainingStopped as error:
+            kept = self.folder / run_folder.CHECKPOINT
+            where = f"the last good state is in {kept}" if kept.is_file() else "no state was kept"
+            log.error("%s; %s", error, where)
+            raise TrainingStopped(f"{error}; {where}") from error
+        except LayerbenchError as error:
+            log.error("%s", error)
+            raise
+
+    def tell_interrupted(self) -> None:
+        """Say what was kept and how to go on."""
+        if not self._ranks.first:
+            return
+        kept = "nothing but the recipe, so that it begins anew"
+        if self._kept is not None:
+            kept = "the state before epoch {}, step {}".format(*self._kept)
+        log.error("interrupted: kept is %s; go on with --resume_from %s", kept, self.folder)
+
+    def _between(self, state: _State) -> Between:
+        """Writes a checkpoint when it is time, at a step where all processes do."""
+
+        def between(done: int, sums: Sums, unreadable: list[str]) -> None:
+            due = time.monotonic() - self._last_checkpoint >= (
+                self._where.checkpoint_minutes * MINUTE
+            )
+            if done < self._trainer.steps and self._ranks.agreed(due):
+                total = self._ranks.sums(list(sums.as_dict().values()))
+                held = dict(zip(sums.as_dict(), total, strict=True))
+                state.unreadable = self._names(state, unreadable)
+                self._write_checkpoint(state, done, held)
+
+        return between
+
+    def _write_checkpoint(
+        self, state: _State, step: int = 0, sums: dict[str, float] | None = None
+    ) -> None:
+        self._last_checkpoint = time.monotonic()
+        self._trainer.check_finite()
+        if not self._ranks.first:
+            return
+        checkpoints.write(
+            self.folder / run_folder.CHECKPOINT,
+            Checkpoint(
+                self._recipe,
+                state.epoch,
+                step,
+                self._trainer.states(),
+                sums or {},
+                tuple(state.rows),
+                state.resumed_after,
+                tuple(state.unreadable),
+                len(self._splits.train),
+            ),
+        )
+        self._kept = (state.epoch, step)
+
+    def _row(
+        self, state: _State, sums: Sums, found: Validated, train_s: float, validation_s: float
+    ) -> EpochRow:
+        total = Sums(*self._ranks.sums(list(sums.as_dict().values())))
+        peak = self._device.peak()
+        images = max(1.0, total.images)
+        ran = (self._trainer.steps - state.step) * self._recipe.batch * self._ranks.count
+        skipped = self._ranks.sums([len(found.unreadable)])[0]
+        return EpochRow(
+            epoch=state.epoch,
+            steps=self._trainer.steps,
+            lr=self._trainer.last_lr,
+            train_loss=total.loss / images,
+            train_accuracy=total.correct / images,
+            val_loss=found.loss,
+            val_accuracy=found.accuracy,
+            val_top5=None if len(self._splits.classes) < FEW_CLASSES else found.top5,
+            train_s=train_s,
+            validation_s=validation_s,
+            images_per_s=ran / train_s,
+            phases_s={
+                name: nanoseconds * step_statistics.NANOSECOND
+                for name, nanoseconds in zip(STEP_PHASES, self._times.total, strict=True)
+            },
+            unreadable=int(total.unreadable + skipped),
+            allocated=None if peak is None else peak.allocated,
+            reserved=None if peak is None else peak.reserved,
+            resident=resident_peak(),
+        )
+
+    def _finish_epoch(self, state: _State, row: EpochRow) -> None:
+        self._log_epoch(row)
+        ranks = self._gathered()
+        if not self._ranks.first:
+            return
+        if step_statistics.best_epoch(state.rows) == row.epoch:
+            run_folder.write_weights(self._model, self.folder)
+        # Drawing takes longer than a short epoch; after the last one all is drawn again.
+        due = time.monotonic() - self._drawn >= DRAWN_EVERY_S
+        run_folder.write_reports(self._record(state, "running", ranks), self.folder, pictures=due)
+        if due:
+            self._drawn = time.monotonic()
+
+    def _log_epoch(self, row: EpochRow) -> None:
+        log.info(
+            "epoch %d/%d: loss %.4f, accuracy %s; validation: loss %.4f, accuracy %s; %.1f s, "
+            "%.1f images/s",
+            row.epoch,
+            self._recipe.epochs,
+            row.train_loss,
+            percent(row.train_accuracy, digits=2),
+            row.val_loss,
+            percent(row.val_accuracy, digits=2),
+            row.train_s + row.validation_s,
+            row.images_per_s,
+        )
+        if row.unreadable and self._ranks.first:
+            log.warning("%d images could not be read and were left out", row.unreadable)
+
+    # --- after the last step ---------------------------------------------------------------
+
+    def _finish(self, state: _State, outcome: Outcome) -> Trained:
+        ranks = self._gathered()
+        points = self._points() if self._where.points and self._ranks.first else ()
+        record = self._record(state, outcome, ranks, points)
+        if self._ranks.first:
+            run_folder.write_reports(record, self.folder)
+            log.info("%s: %s", outcome, self.folder)
+        return Trained(record, self.folder, self._model)
+
+    def _gathered(self) -> list[RankTimes]:
+        """Each process's step times of the last epoch; none where no step ran here."""
+        step = step_statistics.step_summary(self._times.phases)
+        mine = (
+            None
+            if step is None
+            else RankTimes(
+                rank=self._ranks.rank,
+                machine=self._ranks.machine,
+                device=str(self._device.torch_device),
+                step=step,
+                all_reduce=step_statistics.summary(self._times.all_reduce),
+            )
+        )
+        gathered = [times for times in self._ranks.gathered(mine) if times is not None]
+        # Taken up after the last step, there is nothing new to say.
+        return gathered or list(self._earlier.ranks if self._earlier else ())
+
+    def _points(self) -> tuple[SweepPoint, ...]:
+        recipe = self._recipe
+        batches = [2**power for power in range(recipe.batch.bit_length())]
+        climbed = Climb(recipe.model, recipe.size, self._inference, self._subject)
+        self._model.eval()
+        points, end = climb(
+            climbed, batches, self._device, seconds=POINT_SECONDS, progress=self._progress
+        )
+        if end is not None:
+            log.info("latency was not measured with %d images: %s", end.batch, end.why)
+        return tuple(points)
+
+    def _inference(self, batch: int) -> Workload:
+        shape = (batch, 3, *self._recipe.size)
+        changed = {
+            "batch": batch,
+            "shape": shape,
+            "input": "x".join(map(str, shape)),
+            "mode": "eval",
+        }
+        return self._workload.model_copy(update=changed)
+
+    def _subject(self, batch: int) -> Built:
+        images = zoo.inputs_for(
+            (batch, 3, *self._recipe.size), memory_format=self._workload.memory_format
+        )
+        return Built(self._model, (images.to(self._device.torch_device),))
+
+    def _record(
+        self,
+        state: _State,
+        outcome: Outcome,
+        ranks: list[RankTimes],
+        points: tuple[SweepPoint, ...] = (),
+    ) -> TrainingRun:
+        step, phases = (
+            step_statistics.step_summary(self._times.phases),
+            step_statistics.phase_rows(self._times.phases),
+        )
+        if step is None and self._earlier is not None:
+            step, phases = self._earlier.step, self._earlier.phases
+        return TrainingRun(
+            recipe=self._recipe,
+            outcome=outcome,
+            environment=self._room.finish(),
+            model_type=type(self._model).__name__,
+            parameters=sum(parameter.numel() for parameter in self._model.parameters()),
+            flops=self._flops,
+            classes=len(self._splits.classes),
+            train_images=len(self._splits.train),
+            val_images=len(self._splits.val),
+            epochs=tuple(state.rows),
+            best_epoch=step_statistics.best_epoch(state.rows),
+            resumed_after=state.resumed_after,
+            step=step,
+            phases=phases,
+            ranks=tuple(ranks),
+            points=points,
+            unreadable=tuple(state.unreadable),
+        )
+
+    def _log_start(self) -> None:
+        recipe, splits = self._recipe, self._splits
+        log.info(
+            "%s on %s: %d images to train on, %d to validate, %d classes; %d steps of %d images "
+            "an epoch, %d epochs; %s; into %s",
+            recipe.model,
+            recipe.data,
+            len(splits.train),
+            len(splits.val),
+            len(splits.classes),
+            self._trainer.steps,
+            recipe.batch * self._ranks.count,
+            recipe.epochs,
+            self._device.describe().name,
+            self.folder,
+        )
+
+    def _what_fits(self) -> str:
+        """What a step needs, what is free, and the largest batch that would fit."""
+        recipe = self._recipe
+        size = "x".join(map(str, self._workload.shape))
+        free = self._free
+        text = f"not enough memory on {self._device.kind} for a batch of {recipe.batch} ({size})"
+        try:
+            # With weights of its own a model counts as one that cannot be built again.
+            workload = self._workload.model_copy(update={"weights": None})
+            estimate = predict(workload, optimizer="adamw")
+            # Of what the prediction holds for a GPU, `free` has to take no driver's share; and on
+            # a CPU, which has neither its workspaces nor its blocks, the tensors alone.
+            on_gpu = self._device.kind == "cuda"
+            needed = estimate.reserved_interval.high if on_gpu else estimate.peak_interval.low
+            spare = estimate.total_interval.high - needed
+            batch, _ = largest_batch(estimate, free + spare, Silent())
+        except LayerbenchError:
+            return f"{text}: {bytes_(free)} are free; take a smaller --batch_size or --size"
+        fits = f"about {batch} images would fit" if batch else "not even one image would fit"
+        return (
+            f"{text}: it needs about {bytes_(estimate.peak_bytes)} for its tensors, {bytes_(free)} "
+            f"are free; {fits} (--batch_size)"
+        )

@@ -1,0 +1,426 @@
+"""Epochs: steps that train, and what they took; a validation after each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench.environment.devices import Device
+from layerbench.errors import DataError, LayerbenchError, ModelRunError, TrainingStopped
+from layerbench.instruments.modules import first_line
+from layerbench.instruments.step_timer import Step, run_phases
+from layerbench.profilers.progress import Progress
+from layerbench.records import STEP_PHASES, Recipe
+from layerbench.training.batches import STEP, Batch, EpochBatches, next_batch
+from layerbench.training.classification.distributed import AllReduceTimer, Ranks
+from layerbench.training.classification.lr_schedule import factor
+from layerbench.training.classification.models import classification_loss, logits_of
+from layerbench.training.seeds import mixed
+
+# Losses are looked at, and marks turned into times, after so many steps, where a look waits for
+# the device or for other processes; else after each.
+LOOK_EVERY = 10
+# Of the names of unreadable images, so many are kept.
+NAMED = 20
+# Of the steps' times, the last so many are kept.
+KEPT = 5000
+TOP = 5
+REMEDY = "a smaller --lr, a longer --warmup_epochs or float32 may help"
+
+Loader = Any  # an iterable of Batch
+Between = Callable[[int, "Sums", list[str]], None]
+
+
+@dataclass
+class Sums:
+    """What an epoch has added up so far; sums of one process."""
+
+    loss: float = 0.0
+    correct: float = 0.0
+    images: float = 0.0
+    unreadable: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """By name, for a checkpoint."""
+        return dict(vars(self))
+
+
+@dataclass
+class StepTimes:
+    """Nanoseconds of the steps of one epoch in this process.
+
+    Attributes:
+        phases: one tuple a step, in the order of `STEP_PHASES`.
+        all_reduce: one a step; empty for a process alone.
+        total: all steps' phases added up, also of those no longer kept.
+    """
+
+    phases: list[tuple[int, ...]] = field(default_factory=list)
+    all_reduce: list[int] = field(default_factory=list)
+    total: list[int] = field(default_factory=lambda: [0] * len(STEP_PHASES))
+
+    def add(self, phases: tuple[int, ...]) -> None:
+        """A step."""
+        self.phases.append(phases)
+        self.total = [a + b for a, b in zip(self.total, phases, strict=True)]
+        if len(self.phases) > KEPT:
+            del self.phases[: -KEPT // 2], self.all_reduce[: -KEPT // 2]
+
+
+@dataclass(frozen=True)
+class Validated:
+    """What a validation found, over all processes."""
+
+    loss: float
+    accuracy: float
+    top5: float
+    images: int
+    unreadable: tuple[str, ...]
+
+
+class Trainer:
+    """A model that learns, with everything that a step needs.
+
+    Args:
+        model: on the device; float32.
+        recipe: how it learns.
+        device: where.
+        ranks: this process among those that train together.
+        steps: of an epoch.
+        progress: hears of each step.
+
+    Attributes:
+        steps: of an epoch.
+        last_lr: the learning rate of the last step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        device: Device,
+        ranks: Ranks,
+        steps: int,
+        progress: Progress,
+    ) -> None:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if not parameters:
+            raise ModelRunError(f"{recipe.model}: no parameter requires a gradient")
+        self.model = model
+        self._recipe = recipe
+        self._device = device
+        self._ranks = ranks
+        self._progress = progress
+        self.steps = steps
+        self._wrapped = ranks.wrap(model)
+        self._optimizer = torch.optim.AdamW(
+            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
+        self._done = 0
+        self._set_rate()
+        self.last_lr = self.lr
+        kind = device.torch_device.type
+        self._scaler = torch.amp.GradScaler(kind, enabled=recipe.precision == "float16")
+        self._clock = device.clock()
+        self._reduced = AllReduceTimer(self._wrapped, ranks, device.clock())
+        self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+
+    # --- what a checkpoint keeps -----------------------------------------------------------
+
+    def states(self) -> dict[str, Any]:
+        """Of model, optimizer and scaler."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def check_finite(self) -> None:
+        """Refuse weights that are no numbers: a gradient can be none where the loss still was one.
+
+        Raises:
+            TrainingStopped: some are not finite.
+        """
+        finite = [torch.isfinite(parameter.detach()).all() for parameter in self.model.parameters()]
+        if not bool(torch.stack(finite).all()):
+            raise TrainingStopped(f"weights are no longer numbers: the training stops; {REMEDY}")
+
+    def load(self, states: Mapping[str, Any], *, epoch: int, step: int) -> None:
+        """Go on from a checkpoint's states, before this step of this epoch.
+
+        Raises:
+            ModelRunError: they are of another model.
+        """
+        try:
+            self.model.load_state_dict(states["model"])
+            self._optimizer.load_state_dict(states["optimizer"])
+            self._scaler.load_state_dict(states["scaler"])
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ModelRunError(
+                f"the checkpoint is of another model than {self._recipe.model}: {first_line(error)}"
+            ) from error
+        self._done = (epoch - 1) * self.steps + step
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        total = self._recipe.epochs * self.steps
+        warmup = min(round(self._recipe.warmup_epochs * self.steps), total - 1)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._recipe.lr * factor(self._done, warmup=warmup, total=total)
+
+    @property
+    def lr(self) -> float:
+        """Of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    # --- training --------------------------------------------------------------------------
+
+    def train(
+        self,
+        epoch: int,
+        order: EpochBatches,
+        loader: Loader,
+        *,
+        start: int = 0,
+        sums: Sums | None = None,
+        between: Between = lambda _step, _sums, _names: None,
+        look_every: int | None = None,
+    ) -> tuple[Sums, StepTimes, list[str]]:
+        """The steps of an epoch.
+
+        Args:
+            epoch: from 1.
+            order: what the loader's batches follow.
+            loader: gives the batches.
+            start: the step to begin with.
+            sums: of the steps before it.
+            between: called after a look, with the number of steps done, the sums, and the names
+                of unreadable images.
+            look_every: steps between looks; ``None`` for as many as are worth it.
+
+        Returns:
+            the epoch's sums, the steps' times, and the names of unreadable images.
+
+        Raises:
+            TrainingStopped: a loss is no number.
+            DataError: an image cannot be read, and the recipe says that this is fatal.
+        """
+        alone = self._device.kind == "cpu" and self._ranks.count == 1
+        look_every = look_every or (1 if alone else LOOK_EVERY)
+        order.set(epoch, start, self.steps)
+        self._wrapped.train()
+        looks = _Looks(self, sums or Sums())
+        iterator = iter(loader)
+        self._clock.reserve(look_every * (len(STEP_PHASES) + 1))
+        for number in range(start, self.steps):
+            torch.manual_seed(mixed(self._recipe.seed, STEP, epoch, number, self._ranks.rank))
+            looks.add(self._step(iterator))
+            done = number + 1
+            if done % look_every == 0 or done == self.steps:
+                looks.look(epoch, done)
+                self._progress.step(f"epoch {epoch}/{self._recipe.epochs}", done, self.steps)
+                between(done, looks.sums, looks.unreadable)
+        return looks.sums, looks.times, looks.unreadable
+
+    def _step(self, iterator: Iterator[Batch]) -> _Stepped:
+        marks: list[int] = []
+        stepped = _Stepped(marks)
+        with self._ranks.named():
+            for mark, done, made in run_phases(self._pieces(iterator, stepped), self._clock.mark):
+                marks.append(mark)
+                if done == "data":
+                    stepped.unreadable = made.unreadable
+                    if not self._can_train(made):
+                        marks.clear()
+                        self._advance()
+                        break
+                elif done == "loss":
+                    stepped.loss = made.detach()
+        self._reduced.end_step()
+        return stepped
+
+    def _pieces(self, iterator: Iterator[Batch], stepped: _Stepped) -> Step:
+        def forward(batch: Batch) -> Any:  # noqa: ANN401 - whatever the model returns
+            with self._autocast():
+                return self._call(batch)
+
+        def loss(output: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - as above
+            with self._autocast():
+                found = classification_loss(output, batch.labels)
+            stepped.logits, stepped.labels = logits_of(output).detach(), batch.labels
+            return found
+
+        return Step(
+            fetch=lambda: next_batch(iterator),
+            move=lambda batch: batch.to(self._device.torch_device, self._format),
+            forward=forward,
+            loss=loss,
+            backward=lambda made: torch.autograd.backward(self._scaler.scale(made)),
+            update=self._update,
+        )
+
+    def _call(self, batch: Batch) -> Any:  # noqa: ANN401 - whatever the model returns
+        try:
+            return self._wrapped(batch.images)
+        except LayerbenchError:
+            raise
+        except Exception as error:
+            if self._device.is_out_of_memory(error) or self._ranks.count > 1:
+                raise
+            raise ModelRunError(f"{self._recipe.model}: {first_line(error)}") from error
+
+    def _autocast(self) -> Any:  # noqa: ANN401 - a context
+        if self._recipe.precision == "float32":
+            return nullcontext()
+        dtype = getattr(torch, self._recipe.precision)
+        return torch.autocast(self._device.torch_device.type, dtype=dtype)
+
+    def _update(self) -> None:
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._advance()
+
+    def _advance(self) -> None:
+        self.last_lr = self.lr
+        self._done += 1
+        self._set_rate()
+
+    def _check_readable(self, batch: Batch) -> None:
+        if batch.unreadable and self._recipe.unreadable == "fatal":
+            raise DataError(
+                f"cannot read {batch.unreadable[0]}; --unreadable skip leaves such images out and "
+                "counts them"
+            )
+
+    def _can_train(self, batch: Batch) -> bool:
+        """Whether there is anything to train on; a batch of which nothing can be read is left out.
+
+        Raises:
+            DataError: an image cannot be read and that is fatal; or no image of this batch can,
+                while other processes wait for its gradients.
+        """
+        self._check_readable(batch)
+        if batch.images is None and self._ranks.count > 1:
+            raise DataError(
+                f"none of the {len(batch.unreadable)} images of a batch can be read, the first "
+                f"being {batch.unreadable[0]}: with several processes each batch needs one"
+            )
+        return batch.images is not None
+
+    # --- validation ------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def validate(self, loader: Loader) -> Validated:
+        """Loss and accuracy over a loader's images.
+
+        Raises:
+            DataError: an image cannot be read, and the recipe says that this is fatal.
+        """
+        self._ranks.same_buffers(self.model)
+        self.model.eval()
+        sums = [0.0, 0.0, 0.0, 0.0]
+        unreadable: list[str] = []
+        total = len(loader)
+        iterator = iter(loader)
+        for number in range(total):
+            batch = next_batch(iterator)
+            self._check_readable(batch)
+            unreadable += batch.unreadable
+            if batch.images is None:
+                continue
+            here = batch.to(self._device.torch_device, self._format)
+            with self._autocast():
+                output = self.model(here.images)
+                loss = classification_loss(output, here.labels)
+            found = _hits(logits_of(output), here.labels)
+            count = len(here.labels)
+            for index, value in enumerate((float(loss) * count, *found, count)):
+                sums[index] += value
+            self._progress.step("validation", number + 1, total)
+        loss_sum, first, top, images = self._ranks.sums(sums)
+        if images == 0:
+            raise DataError("no image of the validation could be read")
+        return Validated(
+            loss_sum / images, first / images, top / images, int(images), tuple(unreadable)
+        )
+
+
+@dataclass
+class _Stepped:
+    """A step that ran and was not looked at yet."""
+
+    marks: list[int]
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    unreadable: tuple[str, ...] = ()
+
+
+class _Looks:
+    """Turns steps into sums and times, several at once."""
+
+    def __init__(self, trainer: Trainer, sums: Sums) -> None:
+        self._trainer = trainer
+        self._waiting: list[_Stepped] = []
+        self.sums = sums
+        self.times = StepTimes()
+        self.unreadable: list[str] = []
+
+    def add(self, stepped: _Stepped) -> None:
+        self._waiting.append(stepped)
+
+    def look(self, epoch: int, done: int) -> None:
+        """Wait for the device and add up.
+
+        Raises:
+            TrainingStopped: a loss is no number.
+        """
+        clock = self._trainer._clock
+        clock.synchronize()
+        for stepped in self._waiting:
+            if stepped.marks:
+                begins = clock.resolve(stepped.marks)
+                self.times.add(tuple(b - a for a, b in pairwise(begins)))
+            self._count(stepped)
+        self.times.all_reduce += self._trainer._reduced.take()
+        clock.release()
+        first = done - len(self._waiting) + 1
+        losses = [0.0 if s.loss is None else float(s.loss) for s in self._waiting]
+        self._waiting.clear()
+        broken = next((n for n, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        # Each process looks: all of them stop where one has to.
+        anywhere = self._trainer._ranks.sums([0.0 if broken is None else 1.0])[0]
+        if broken is not None:
+            raise TrainingStopped(
+                f"the loss of step {first + broken} of epoch {epoch} is {losses[broken]}: the "
+                f"training stops; {REMEDY}"
+            )
+        if anywhere:
+            raise TrainingStopped(
+                f"the loss of another process in epoch {epoch} is no number: the training stops"
+            )
+
+    def _count(self, stepped: _Stepped) -> None:
+        self.sums.unreadable += len(stepped.unreadable)
+        self.unreadable += stepped.unreadable[: NAMED - len(self.unreadable)]
+        if stepped.loss is None or stepped.logits is None or stepped.labels is None:
+            return
+        count = len(stepped.labels)
+        self.sums.loss += float(stepped.loss) * count
+        self.sums.correct += _hits(stepped.logits, stepped.labels)[0]
+        self.sums.images += count
+
+
+def _hits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """How many labels are the largest logit, and are among the five largest."""
+    ranked = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
+    hits = ranked == labels[:, None]
+    return float(hits[:, 0].sum()), float(hits.any(dim=1).sum())

@@ -1,0 +1,1 @@
+"""Training of detectors: runs taken apart, and what one will take."""

@@ -1,0 +1,300 @@
+"""Training steps of a detector, each taken apart into its phases and the detector's parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torchvision.models.detection.rpn import RegionProposalNetwork
+
+from layerbench.environment.devices import Device
+from layerbench.errors import LayerbenchError, ModelRunError, TrainingStopped
+from layerbench.instruments.detector_parts import parts_of
+from layerbench.instruments.modules import first_line
+from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
+from layerbench.records import STEP_PHASES, Found, PartRow, Precision
+from layerbench.training import step_statistics
+from layerbench.training.detection.batches import BoxedBatch, NoMoreBatches
+
+FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
+REMEDY = "a smaller --lr or float32 may help"
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How a detector learns: SGD, as in torchvision's reference training.
+
+    Attributes:
+        lr, momentum, weight_decay: of SGD.
+        precision: of the forward, by autocast; the weights are float32.
+    """
+
+    lr: float = 0.005
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    precision: Precision = "float32"
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A step that ran.
+
+    Attributes:
+        timed: its times.
+        images, boxes: that it learned from.
+        losses: by the detector's names for them.
+        proposals: that its heads looked at, all images together; ``None`` without a proposal
+            network.
+    """
+
+    timed: TimedStep
+    images: int
+    boxes: int
+    losses: dict[str, float]
+    proposals: int | None
+
+
+class Stepper:
+    """A detector that learns, step by step.
+
+    Args:
+        name: of the model, for messages.
+        model: on the device.
+        learning: how.
+        device: where.
+
+    Attributes:
+        parts: names of the detector's parts, by row of `TimedStep.forward`.
+    """
+
+    def __init__(self, name: str, model: nn.Module, learning: Learning, device: Device) -> None:
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        if not parameters:
+            raise ModelRunError(f"{name}: no parameter requires a gradient")
+        self._name = name
+        self.model = model.train()
+        self._learning = learning
+        self._device = device
+        self._optimizer = torch.optim.SGD(
+            parameters,
+            lr=learning.lr,
+            momentum=learning.momentum,
+            weight_decay=learning.weight_decay,
+        )
+        half = learning.precision == "float16"
+        self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=half)
+        found = parts_of(model)
+        self.parts = found.names
+        self._timer = StepTimer(found.timed, found.owners, len(found.names), device.clock())
+        self._proposals = ProposalCount(model)
+
+    def step(self, fetch: Callable[[], BoxedBatch]) -> Stepped:
+        """One step on the batch that ``fetch`` gives.
+
+        Raises:
+            NoMoreBatches: ``fetch`` has none.
+            TrainingStopped: a loss is no number; the weights did not move.
+            ModelRunError: the detector does not take the batch.
+            LayerbenchError: what ``fetch`` raises.
+        """
+        kept = Kept()
+        with self.explained(), self._proposals.attached():
+            timed = self._timer.instrumented(self.pieces(fetch, kept))
+        return Stepped(
+            timed,
+            images=len(kept.batch.images),
+            boxes=kept.batch.boxes,
+            losses={name: float(loss) for name, loss in kept.losses.items()},
+            proposals=self._proposals.taken(),
+        )
+
+    def pieces(self, fetch: Callable[[], BoxedBatch], kept: Kept) -> Step:
+        """A step in pieces; ``kept`` is where its batch and losses will be."""
+
+        def fetched() -> BoxedBatch:
+            kept.batch = fetch()
+            return kept.batch
+
+        def forward(batch: BoxedBatch) -> Any:  # noqa: ANN401 - losses by name
+            with autocast(self._learning.precision, self._device):
+                return self.model(batch.images, batch.targets)
+
+        def loss(output: dict[str, torch.Tensor], _: BoxedBatch) -> torch.Tensor:
+            kept.losses = {name: value.detach() for name, value in output.items()}
+            total = torch.stack([value.float() for value in output.values()]).sum()
+            self._check_finite(kept)
+            return total
+
+        return Step(
+            fetch=fetched,
+            move=lambda batch: batch.to(self._device.torch_device),
+            forward=forward,
+            loss=loss,
+            backward=lambda made: torch.autograd.backward(self._scaler.scale(made)),
+            update=self._update,
+        )
+
+    def _check_finite(self, kept: Kept) -> None:
+        broken = [name for name, loss in kept.losses.items() if not math.isfinite(float(loss))]
+        if broken:
+            raise TrainingStopped(
+                f"{', '.join(broken)} of {self._name} is {float(kept.losses[broken[0]])}: the "
+                f"training stops; {REMEDY}"
+            )
+
+    def _update(self) -> None:
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Turn what the detector raises into one line that says what failed."""
+        return explained(self._name, "the training step", self._device)
+
+
+@contextmanager
+def explained(name: str, what: str, device: Device) -> Iterator[None]:
+    """Turn what a detector raises into one line that says what failed.
+
+    Raises:
+        ModelRunError: the detector raised anything but that memory ran out.
+    """
+    try:
+        yield
+    except (LayerbenchError, NoMoreBatches):
+        raise
+    except Exception as error:
+        if device.is_out_of_memory(error):
+            raise
+        raise ModelRunError(f"{name}: {what} failed: {first_line(error)}") from error
+
+
+def autocast(precision: Precision, device: Device) -> AbstractContextManager[object]:
+    """What a forward of this precision runs in."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.torch_device.type, dtype=getattr(torch, precision))
+
+
+@dataclass
+class Kept:
+    """What a step leaves besides its times."""
+
+    batch: BoxedBatch = field(default_factory=lambda: BoxedBatch([], []))
+    losses: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+class ProposalCount:
+    """Counts the regions that the heads of a two-stage detector look at.
+
+    Args:
+        model: a detector; of one without a proposal network, or without heads that take proposals,
+            nothing is counted.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._networks = [m for m in model.modules() if isinstance(m, RegionProposalNetwork)]
+        self._heads = getattr(model, "roi_heads", None)
+        self._count: int | None = None
+
+    @contextmanager
+    def attached(self) -> Iterator[ProposalCount]:
+        """Count for the duration of a ``with`` block."""
+        handles = [network.register_forward_hook(self._hear) for network in self._networks]
+        select = getattr(self._heads, "select_training_samples", None)
+        if self._heads is not None and select is not None:
+            self._heads.__dict__["select_training_samples"] = self._selecting(select)
+        try:
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+            if self._heads is not None:
+                self._heads.__dict__.pop("select_training_samples", None)
+
+    def _hear(self, module: nn.Module, args: object, output: Any) -> None:  # noqa: ANN401, ARG002
+        self._count = sum(len(boxes) for boxes in output[0])
+
+    def _selecting(self, select: Callable[..., Any]) -> Callable[..., Any]:
+        """In training the heads look at a sample of the proposals, and at the true boxes."""
+
+        def selected(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for the method
+            found = select(*args, **kwargs)
+            self._count = sum(len(boxes) for boxes in found[0])
+            return found
+
+        return selected
+
+    def taken(self) -> int | None:
+        """How many in the last forward; forgets them."""
+        count, self._count = self._count, None
+        return count
+
+
+# --- adding up -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PartTimes:
+    """The parts over several steps.
+
+    Attributes:
+        rows: in the order of the parts.
+        ratio: their forward and backward, and what is outside, over these two phases.
+        outside_s: of the backward, the median that belongs to no part.
+    """
+
+    rows: tuple[PartRow, ...]
+    ratio: float
+    outside_s: float
+
+
+def part_times(names: Sequence[str], steps: Sequence[TimedStep]) -> PartTimes:
+    """Add steps up by part.
+
+    Args:
+        names: of the parts.
+        steps: with their forward and backward by row; at least one.
+    """
+    forward = np.stack([step.forward.self_ns for step in steps if step.forward is not None])
+    backward = np.stack([step.backward_ns for step in steps if step.backward_ns is not None])
+    outside = np.array([step.outside_ns for step in steps], dtype=np.int64)
+    phases = np.array([step.phases_ns for step in steps], dtype=np.int64)
+    both = phases[:, [FORWARD, BACKWARD]].sum()
+    ratio = (forward.sum() + backward.sum() + outside.sum()) / both
+    return PartTimes(
+        tuple(
+            PartRow(
+                name=name,
+                forward=_unless_idle(forward[:, row]),
+                backward=_unless_idle(backward[:, row]),
+            )
+            for row, name in enumerate(names)
+        ),
+        float(ratio),
+        float(np.median(outside)) * step_statistics.NANOSECOND,
+    )
+
+
+def _unless_idle(nanoseconds: NDArray[np.int64]) -> Any:  # noqa: ANN401 - a Summary or None
+    """A part that never ran, or has no backward, has no time, not one of 0."""
+    return step_statistics.summary(nanoseconds) if nanoseconds.any() else None
+
+
+def found_in(steps: Sequence[Stepped]) -> Found:
+    """What the heads looked at in training, for an image."""
+    images = sum(step.images for step in steps)
+    counts = [step.proposals for step in steps if step.proposals is not None]
+    return Found(proposals=sum(counts) / images if counts and images else None)
+
+
+def boxes_in(steps: Sequence[Stepped]) -> float:
+    """Boxes to learn from, for an image."""
+    return sum(step.boxes for step in steps) / max(1, sum(step.images for step in steps))

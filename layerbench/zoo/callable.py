@@ -1,0 +1,223 @@
+"""The user's own models: ``package.module:callable`` and ``path/to/file.py:callable``."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerbench.errors import BadInput, ModelImportError, UsageError
+from layerbench.records.workload import Workload
+from layerbench.zoo import inputs
+from layerbench.zoo._importing import Scope, forget, scope_of
+from layerbench.zoo.family import (
+    Built,
+    call_arguments,
+    first_shape,
+    one_line,
+    random_input,
+    seeded_on_cpu,
+)
+from layerbench.zoo.inputs import InputSpec
+
+
+@dataclass(frozen=True)
+class User:
+    """The family of everything that can be imported and called without arguments."""
+
+    name: str = "user"
+    last_resort: bool = True
+
+    def claims(self, model: str) -> bool:
+        """Anything with a colon that no other family has claimed."""
+        return ":" in model
+
+    def names(self) -> list[str]:
+        """None: what a user has cannot be listed."""
+        return []
+
+    def check(self, model: str, weights: str | None) -> None:
+        """Import the callable, without calling it."""
+        if weights is not None:
+            raise UsageError(f"{model} brings its own weights: leave the weights option out")
+        _find(model)
+
+    def has_weights(self, model: str) -> bool:  # noqa: ARG002 - the user's model has its own
+        """Never: what the callable returns is taken as it is."""
+        return False
+
+    def default_input(self, model: str, batch: int | None) -> InputSpec:
+        """The shape of the first tensor in the inputs that the callable returns."""
+        return own_input(model, self.brought(model), batch)
+
+    def brought(self, model: str) -> Built:
+        """What the callable returns, without memory if it can do without values.
+
+        Without inputs there are no arguments.
+        """
+        try:
+            return _called_without_memory(model)
+        except Exception:
+            return _called(model)  # says what is wrong, if anything is
+
+    def build(self, workload: Workload) -> Built:
+        """Call the callable; its own inputs are used where the workload says so."""
+        built = _called(workload.model)
+        if workload.input != inputs.OWN:
+            return Built(built.module, (random_input(workload.shape, workload.seed),))
+        return built
+
+    def build_shapes(self, workload: Workload) -> Built:
+        """As `build`, with the tensors of weights and inputs on the meta device."""
+        from layerbench.zoo._meta import no_memory
+
+        built = _called_without_memory(workload.model)
+        if workload.input == inputs.OWN:
+            return built
+        with no_memory():
+            return Built(built.module, (random_input(workload.shape, workload.seed),))
+
+
+def own_input(model: str, brought: Built, batch: int | None) -> InputSpec:
+    """The shape of the inputs that a user's callable returned.
+
+    Raises:
+        BadInput: there are none, or with another batch than is asked for.
+    """
+    if not brought.args and not brought.kwargs:
+        raise BadInput(
+            f"{model} returned a module without inputs: name an input, "
+            "such as --input 1x3x224x224, or return (module, inputs)"
+        )
+    shape = first_shape((brought.args, brought.kwargs)) or ()
+    if batch is not None and shape[:1] != (batch,):
+        held = shape[0] if shape else "nothing"
+        raise BadInput(
+            f"{model} returned inputs with a batch of {held}, and the batch asked for "
+            f"is {batch}: leave --batch out, or name an input"
+        )
+    return InputSpec(inputs.OWN, shape)
+
+
+FAMILY = User()
+
+
+def _called(model: str) -> Built:
+    """What the callable returned; without inputs there are no arguments."""
+    from torch import nn
+
+    target = _find(model)
+    if isinstance(target, nn.Module):
+        # The file's own instance must not change: it may be asked for again.
+        return Built(copy.deepcopy(target), ())
+    with _at_home(model):
+        try:
+            result = target()
+        except (Exception, SystemExit) as error:
+            raise ModelImportError(
+                f"calling {model} without arguments failed: {one_line(error)}{_needs_none(error)}"
+            ) from error
+    own: Any = ()
+    if isinstance(result, tuple) and len(result) == 2:
+        result, own = result
+    if not isinstance(result, nn.Module):
+        raise ModelImportError(
+            f"{model} returned {_described(result)}{_hint(result)}; it must return a "
+            "torch.nn.Module or (module, inputs)"
+        )
+    return Built(result, *call_arguments(own))
+
+
+def _called_without_memory(model: str) -> Built:
+    """What the callable returned, without memory for large tensors.
+
+    Raises:
+        Exception: what the callable raised, which may be that it needs values.
+    """
+    from layerbench.zoo._meta import no_memory
+
+    _find(model)  # the file itself runs as always
+    try:
+        with no_memory():
+            return _called(model)
+    except ModelImportError as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, Exception) else error from None
+    finally:
+        # The file may keep what it made, a table of positions for instance.
+        forget(model.rpartition(":")[0])
+
+
+def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
+    """Import what stands before the colon and take what stands after it."""
+    place, _, name = model.rpartition(":")
+    if not place or not name:
+        raise ModelImportError(
+            f"cannot read the model {model!r}: give package.module:callable "
+            "or path/to/file.py:callable"
+        )
+    # What is drawn while a file is imported is alike each time, and no build sees whether it was.
+    with seeded_on_cpu(0), _at_home(model) as scope:
+        try:
+            found: Any = scope.module(place)
+        except FileNotFoundError as error:
+            if place.endswith(".py") and not Path(place).expanduser().is_file():
+                raise ModelImportError(f"cannot import {model}: no file {place}") from None
+            raise ModelImportError(f"cannot import {model}: {one_line(error)}") from error
+        except (Exception, SystemExit) as error:
+            beside = Path(f"{place}.py")
+            hint = f"; did you mean {beside}:{name}?" if beside.is_file() else ""
+            raise ModelImportError(f"cannot import {model}: {one_line(error)}{hint}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            close = difflib.get_close_matches(part, dir(found), n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ModelImportError(f"cannot import {model}: {place} has no {name!r}{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ModelImportError(
+            f"{model} is {_described(found)}, which cannot be called: name a "
+            "function that returns the model"
+        )
+    return found
+
+
+@contextmanager
+def _at_home(model: str) -> Iterator[Scope]:
+    """Run the user's code as Python would: with its folders to import from, and no arguments.
+
+    The file's folder comes first, then the working directory. What the code itself adds to the path
+    stays there: an import inside ``forward`` may need it.
+    """
+    place = model.rpartition(":")[0]
+    scope = scope_of(place)
+    folders, arguments = [str(root) for root in scope.roots], sys.argv
+    sys.path[:0] = folders
+    sys.argv = [place]
+    try:
+        with scope.offered():
+            yield scope
+    finally:
+        sys.argv = arguments
+        for folder in folders:
+            if folder in sys.path:
+                sys.path.remove(folder)
+
+
+def _needs_none(error: BaseException) -> str:
+    missing = isinstance(error, TypeError) and "required positional argument" in str(error)
+    return "; name a function that needs none" if missing else ""
+
+
+def _hint(value: object) -> str:
+    is_program = type(value).__name__ == "ExportedProgram"
+    return ", which has one: program.module()" if is_program else ""
+
+
+def _described(value: object) -> str:
+    return f"an object of type {type(value).__name__}" if value is not None else "None"

@@ -1,0 +1,121 @@
+"""A module that the user hands over in Python: its inputs, and the workload they make."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from layerbench.errors import BadInput
+from layerbench.records.workload import OWN_WEIGHTS, Workload
+from layerbench.zoo import inputs
+from layerbench.zoo.family import (
+    Built,
+    call_arguments,
+    checked_workload,
+    first_shape,
+    random_input,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def with_inputs(
+    module: nn.Module,
+    given: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None,
+    *,
+    batch: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    memory_format: str = "contiguous",
+) -> Built:
+    """Put inputs beside a module; the module stays as it is.
+
+    For one with lazy layers that have not run yet, a copy stands that has.
+
+    Args:
+        module: the user's.
+        given: an input spec, for a random input in the module's dtype; or ready inputs: a tensor,
+            a tuple of positional arguments, a dict of keyword arguments. Ready ones are used
+            as they are.
+        batch: images per forward; must agree with what is given.
+        seed: of the random input.
+        device: where the random input goes.
+        memory_format: of the random input.
+
+    Raises:
+        BadInput: nothing was given, it cannot be read, or its batch is not ``batch``.
+        UsageError: ``batch`` is not positive.
+    """
+    from layerbench.zoo._formats import convert_value, input_format, number_formats
+    from layerbench.zoo._lazy import made_ready
+
+    if given is None:
+        raise BadInput(
+            "a module object needs an input: give a shape such as '1x3x224x224', a name "
+            f"({', '.join(inputs.NAMED)}), or the inputs themselves"
+        )
+    if isinstance(given, str):
+        shape = inputs.parse(given, batch).shape
+        value = random_input(shape, seed).to(input_format(module))
+        value = convert_value(value, number_formats(module, ()), memory_format)
+        return made_ready(Built(module, (value.to(device),)))
+    inputs.check_batch(batch)
+    args, kwargs = call_arguments(given)
+    built = Built(module, args, kwargs)
+    if batch is not None and _shape(built)[:1] != (batch,):
+        held = _shape(built)[:1] or ("nothing",)
+        raise BadInput(f"the inputs hold a batch of {held[0]}, not of {batch}")
+    return made_ready(built)
+
+
+def describe(
+    built: Built,
+    *,
+    memory_format: str = "contiguous",
+    mode: str = "eval",
+    seed: int = 0,
+    compile: bool = False,
+) -> Workload:
+    """The workload of a module that was handed over: its class, and the shape of its input.
+
+    Raises:
+        UsageError: a dtype, mode or memory format that a workload cannot have.
+    """
+    from layerbench.zoo._formats import number_formats
+
+    shape = _shape(built)
+    return checked_workload(
+        model=_class_name(built.module),
+        input="x".join(map(str, shape)) or "scalar",
+        shape=shape,
+        batch=shape[0] if shape else 1,
+        dtype=number_formats(built.module, (built.args, built.kwargs)),
+        memory_format=memory_format,
+        mode=mode,
+        seed=seed,
+        weights=OWN_WEIGHTS,
+        compile=compile,
+    )
+
+
+def _class_name(module: nn.Module) -> str:
+    """Of the user's own class, where `torch.compile` has put one of its own around it."""
+    while type(module).__name__ == "OptimizedModule":
+        module = module._modules["_orig_mod"]  # type: ignore[assignment]
+    return type(module).__name__
+
+
+def _shape(built: Built) -> tuple[int, ...]:
+    """Of the first input with a batch; empty where no input has one."""
+    return first_shape((built.args, built.kwargs)) or ()
+
+
+def not_a_module(value: object) -> str:
+    """What to do with something that is no module, on one line."""
+    kind = type(value).__name__
+    if kind == "ExportedProgram":
+        return "an ExportedProgram cannot be called: take its module, program.module()"
+    if callable(value):
+        return f"a {kind} is no torch.nn.Module: call it in the forward of one"
+    return f"a {kind} is no torch.nn.Module, nor the name of a model"
