@@ -1,4 +1,4 @@
-# One image for CPU and GPU: docs/containers.md. tests/container.py runs its steps without an engine.
+# One image for CPU and GPU: docs/containers.md. tests/support/container.py runs its steps without an engine.
 
 # The torch of requirements.txt is built for CUDA 13.0.3 and its wheels bring the libraries, cuDNN and
 # NCCL included: `runtime` or `devel` would hold them twice. `base` asks the NVIDIA container toolkit

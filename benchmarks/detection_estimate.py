@@ -48,7 +48,7 @@ def main(
     models: Annotated[str, typer.Option(help="With commas.")] = ",".join(MODELS),
 ) -> None:
     """Print each trial as soon as it is known, and then the table."""
-    from tests.small_data import pets
+    from tests.support.small_data import pets
 
     rows = []
     measure = _in_turn if how is How.in_turn else _one_after_the_other
@@ -92,13 +92,13 @@ def _in_turn(model: str, folder: Path, threads: int) -> Trial:
 
 
 def _estimated(model: str, folder: Path, threads: int, progress: Any = None) -> DetectorEstimate:
-    from layerbench.detection import Asking, estimate_detectors
+    from layerbench.detection import EstimateOptions, estimate_detectors
 
     # In turn, as many steps as the epoch has, so that both see the same minutes.
     extent: dict[str, Any] = {}
     if progress is not None:
         extent = {"steps": IMAGES[model] // BATCH - WARMUP, "seconds": 0.0}
-    asking = Asking(
+    options = EstimateOptions(
         batch=BATCH,
         epochs=1,
         samples=None,
@@ -109,17 +109,17 @@ def _estimated(model: str, folder: Path, threads: int, progress: Any = None) -> 
         memory=False,
         **extent,
     )
-    record = estimate_detectors([model], asking, device="cpu", threads=threads, progress=progress)
+    record = estimate_detectors([model], options, device="cpu", threads=threads, progress=progress)
     return record.rows[0]
 
 
 def _trained(model: str, folder: Path, threads: int, progress: Any = None) -> DetectionRun:
     from layerbench.records import DetectionRecipe
-    from layerbench.training.detection.config import Surroundings
+    from layerbench.training.detection.config import RunOptions
     from layerbench.training.detection.run import run_detection
 
     with tempfile.TemporaryDirectory() as outputs:
-        around = Surroundings(
+        around = RunOptions(
             device="cpu", data_dir=folder, output_dir=Path(outputs), threads=threads
         )
         recipe = DetectionRecipe(model=model, batch=BATCH, profile_steps=0)

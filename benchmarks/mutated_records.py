@@ -1,9 +1,9 @@
 """Damaged records through everything that reads records: tracebacks, memory and time.
 
 Each case is a record of the tests or of the repository with something changed in it
-(`tests.mutations`). It is read and, where it still is a record, shown by every reader: the eight
-formats, the page, comparisons, tables, views, and for one case in ten a picture. A traceback is
-anything but a LayerbenchError of one line. Every 1,000 cases have a process of their own.
+(`tests.support.mutations`). It is read and, where it still is a record, shown by every reader: the
+eight formats, the page, comparisons, tables, views, and for one case in ten a picture. A traceback
+is anything but a LayerbenchError of one line. Every 1,000 cases have a process of their own.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from layerbench import store
-from tests.mutations import PICTURES, committed, mutated, originals, read_all
+from layerbench.store import reading
+from tests.support.mutations import PICTURES, committed, mutated, originals, read_all
 
 PER_PROCESS = 1_000
 # One case in so many is drawn, with one kind of picture.
@@ -97,7 +97,7 @@ def _case(
     given: dict[str, Any],
     what: tuple[int, str],
 ) -> tuple[float, str]:
-    other = store.read_record(before)
+    other = reading.read_record(before)
     slowest = (0.0, "")
     signal.alarm(given["seconds"])
     reader = "read"

@@ -26,7 +26,8 @@ from torch import nn
 from layerbench import zoo
 from layerbench.analysis.statistics import Resampler, paired_ratio
 from layerbench.environment.devices.clocks import PerfCounter
-from layerbench.environment.watch import cpu_model, package_versions
+from layerbench.environment.machine import cpu_model
+from layerbench.environment.software import package_versions
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.calibration import mark_cost_s
 from layerbench.profilers.user_loop import LiveLayers

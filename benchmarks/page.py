@@ -23,9 +23,9 @@ from tabulate import tabulate
 from layerbench import reporters
 from layerbench.records import Bundle
 from layerbench.reporters.html.document import bundled, of
-from tests.browsing import full_bundle, launched
-from tests.sample_profiles import deep
-from tests.service_process import server, until
+from tests.support.browser import full_bundle, launched
+from tests.support.sample_profiles import deep
+from tests.support.service_process import server, until
 
 SIZE = {"width": 1400, "height": 900}
 QUERY = "b7.conv3"

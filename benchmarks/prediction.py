@@ -29,7 +29,7 @@ def main(
     """Print a row for each published figure, and how many lie in the predicted interval."""
     from tabulate import tabulate
 
-    from layerbench import api  # noqa: F401 - what importing takes is no prediction's time
+    from layerbench.api import memory  # noqa: F401 - what importing takes is no prediction's time
 
     lines = [line for line in PUBLISHED.read_text().splitlines() if not line.startswith("#")]
     rows = [row for row in csv.DictReader(lines) if only in row["model"] or only in row["source"]]
@@ -89,11 +89,11 @@ def _cells(outcome: _Outcome) -> list[str]:
 
 def _predict(row: dict[str, str]) -> _Outcome:
     """The figure and its bounds, MiB."""
-    from layerbench import api
+    from layerbench.api.memory import estimate_memory
 
     start = time.perf_counter()
     training = row["training"] == "yes"
-    record = api.estimate_memory(
+    record = estimate_memory(
         row["model"],
         row["input"],
         training=training,

@@ -40,7 +40,7 @@ from torchvision.models import resnet18
 
 from layerbench.environment import devices
 from layerbench.instruments.utilization import UsageSampler
-from tests.service_process import server
+from tests.support.service_process import server
 
 REAL = "layerbench.service.worker.process"
 RESOURCE = "/api/v1/estimate-resource"

@@ -26,10 +26,11 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 model, input, shape = sys.argv[1], sys.argv[2], tuple(json.loads(sys.argv[3]))
 """
 OURS = """
-from layerbench import api, reporters
+import layerbench
+from layerbench import reporters
 import layerbench.zoo._meta, torch.utils.flop_counter, torchvision
 held, start = peak(), time.perf_counter()
-table = reporters.render("txt", api.structure(model, input))
+table = reporters.render("txt", layerbench.structure(model, input))
 """
 TORCHINFO = """
 import torch, torchvision

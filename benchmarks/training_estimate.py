@@ -32,7 +32,7 @@ from tabulate import tabulate
 from benchmarks.in_turn import HEADER, Trial, figures_of, in_turn, on_one_heap
 
 if TYPE_CHECKING:
-    from layerbench.records import TrainingForecast, TrainingRun
+    from layerbench.records import TrainingEstimate, TrainingRun
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("resnet18", "mobilenet_v2")
@@ -110,7 +110,7 @@ def _in_turn(model: str, data: str, size: int, threads: int) -> Trial:
 
 def _estimated(
     model: str, data: str, size: int, threads: int, progress: Any = None
-) -> TrainingForecast:
+) -> TrainingEstimate:
     import layerbench
 
     # In turn, as many steps as the epoch has, so that both see the same seconds.
@@ -135,7 +135,7 @@ def _steps(data: str, size: int) -> int:
     """Of an epoch."""
     from layerbench import datasets
 
-    asked = datasets.Asked(root=ROOT / "data", size=(size, size))
+    asked = datasets.DatasetOptions(root=ROOT / "data", size=(size, size))
     return len(datasets.get(data).open(asked).train) // BATCH
 
 
@@ -158,7 +158,7 @@ def _trained(model: str, data: str, size: int, threads: int, progress: Any = Non
         ).record
 
 
-def _trial(estimate: TrainingForecast, run: TrainingRun) -> Trial:
+def _trial(estimate: TrainingEstimate, run: TrainingRun) -> Trial:
     total, epoch = estimate.total, run.epochs[0]
     return Trial(total.value, total.low, total.high, epoch.train_s + epoch.validation_s)
 

@@ -127,9 +127,9 @@ def _print_quiet(name: str, found: Sequence[Comparison]) -> None:
 
 def _print_spread(paths: Sequence[Path]) -> None:
     """How far two processes of the unchanged model lie apart, from one profile to the next."""
-    from layerbench import store
+    from layerbench.store import reading
 
-    profiles = [store.read(path) for path in paths]
+    profiles = [reading.read(path) for path in paths]
     apart = [
         abs(math.log(after / before))
         for one, other in pairwise(profiles)
@@ -273,10 +273,11 @@ def _print_speed(starts: int) -> None:
 
 def _record_of_500(folder: Path, name: str) -> Path:
     """A committed record, its rows repeated until there are 500, as if from five processes."""
-    from layerbench import reporters, store
+    from layerbench import reporters
+    from layerbench.store import reading, writing
 
     source = next(iter(sorted((ROOT / "stats").glob("*/layers/mobilenet_v2_pascal*.json"))))
-    record = store.read(source)
+    record = reading.read(source)
     rows = list(record.layers)
     number = 0
     while len(rows) < 500:
@@ -290,7 +291,7 @@ def _record_of_500(folder: Path, name: str) -> Path:
         }
     )
     path = folder / f"{name}.json"
-    store.write_text(path, reporters.render("json", made))
+    writing.write_text(path, reporters.render("json", made))
     return path
 
 

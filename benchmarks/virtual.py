@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from layerbench.environment.watch import DeviceInfo, Environment, Machine, Software
 from layerbench.profilers.paired import is_time_to_move, round_order
 from layerbench.records import samples
+from layerbench.records.environment import DeviceInfo, Environment, Machine, Software
 from layerbench.records.samples import RowFacts, Run, RunFacts
 
 # Microseconds, each about twice the one before: a small model has layers of all sizes.
@@ -103,7 +103,7 @@ class VirtualModel:
 def measured_in_turn(
     seed: int, disturbance: Disturbance, *, rounds: int = 300, moved: bool = True, factor: float = 1
 ) -> tuple[Run, Run]:
-    """Baseline and contender, as `layerbench.profilers.paired.measure_pair` would have measured them.
+    """Baseline and contender, as `profilers.paired.measure_pair` would have measured them.
 
     Args:
         seed: of all chance.

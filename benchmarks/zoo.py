@@ -111,11 +111,11 @@ def _published(name: str, task: str) -> tuple[dict[str, Any], str | None, str | 
 
 
 def _structure(outcome: Outcome, shape: str | None, weights: str | None) -> None:
-    from layerbench import api
+    from layerbench.api.structure import structure
 
     start = time.perf_counter()
     try:
-        record = api.structure(outcome.name, shape, weights=weights)
+        record = structure(outcome.name, shape, weights=weights)
     except Exception as error:  # every reason is to be listed
         outcome.failures.append(f"structure: {type(error).__name__}: {error}")
         return
@@ -126,18 +126,16 @@ def _structure(outcome: Outcome, shape: str | None, weights: str | None) -> None
     outcome.parameters = record.parameters
     if outcome.published_parameters not in (None, record.parameters):
         # Weights come with auxiliary heads that a builder may remove after loading.
-        outcome.parameters_before_removal = api.structure(outcome.name, shape).parameters
+        outcome.parameters_before_removal = structure(outcome.name, shape).parameters
     outcome.uncounted = tuple(operator.name for operator in record.uncounted)
 
 
 def _memory(outcome: Outcome, shape: str | None, train: bool) -> None:
-    from layerbench import api
+    from layerbench.api.memory import estimate_memory
 
     start = time.perf_counter()
     try:
-        record = api.estimate_memory(
-            outcome.name, shape, batch=2 if train else None, training=train
-        )
+        record = estimate_memory(outcome.name, shape, batch=2 if train else None, training=train)
     except Exception as error:  # every reason is to be listed
         outcome.failures.append(f"memory: {type(error).__name__}: {error}")
         return

@@ -8,22 +8,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from layerbench._version import __version__
 
 if TYPE_CHECKING:
     from layerbench.analysis.comparison import compare
-    from layerbench.api import (
-        compare_live,
-        estimate_memory,
-        estimate_training_time,
-        memory,
-        profile,
-        profile_training,
-        structure,
-        sweep,
-        time_layers,
-        train,
-    )
+    from layerbench.api.comparison import compare_live
+    from layerbench.api.memory import estimate_memory, memory
+    from layerbench.api.structure import structure
+    from layerbench.api.sweep import sweep
+    from layerbench.api.timing import profile
+    from layerbench.api.training import estimate_training_time, profile_training, train
+    from layerbench.profilers.user_loop import time_layers
     from layerbench.records import (
         Comparison,
         LayerRow,
@@ -33,26 +28,26 @@ if TYPE_CHECKING:
         Recipe,
         Structure,
         Sweep,
-        TrainingForecast,
+        TrainingEstimate,
         TrainingProfile,
         TrainingRun,
     )
     from layerbench.records.workload import Plan, Workload
-    from layerbench.store import read
+    from layerbench.store.reading import read
 
 _HOMES = {
     "compare": "layerbench.analysis.comparison",
-    "compare_live": "layerbench.api",
-    "estimate_memory": "layerbench.api",
-    "estimate_training_time": "layerbench.api",
-    "memory": "layerbench.api",
-    "profile": "layerbench.api",
-    "profile_training": "layerbench.api",
-    "structure": "layerbench.api",
-    "sweep": "layerbench.api",
-    "time_layers": "layerbench.api",
-    "train": "layerbench.api",
-    "read": "layerbench.store",
+    "compare_live": "layerbench.api.comparison",
+    "estimate_memory": "layerbench.api.memory",
+    "estimate_training_time": "layerbench.api.training",
+    "memory": "layerbench.api.memory",
+    "profile": "layerbench.api.timing",
+    "profile_training": "layerbench.api.training",
+    "structure": "layerbench.api.structure",
+    "sweep": "layerbench.api.sweep",
+    "time_layers": "layerbench.profilers.user_loop",
+    "train": "layerbench.api.training",
+    "read": "layerbench.store.reading",
     "Comparison": "layerbench.records",
     "LayerRow": "layerbench.records",
     "MemoryEstimate": "layerbench.records",
@@ -62,7 +57,7 @@ _HOMES = {
     "TrainingProfile": "layerbench.records",
     "Recipe": "layerbench.records",
     "Sweep": "layerbench.records",
-    "TrainingForecast": "layerbench.records",
+    "TrainingEstimate": "layerbench.records",
     "TrainingRun": "layerbench.records",
     "Plan": "layerbench.records.workload",
     "Workload": "layerbench.records.workload",
@@ -78,7 +73,7 @@ __all__ = [
     "Recipe",
     "Structure",
     "Sweep",
-    "TrainingForecast",
+    "TrainingEstimate",
     "TrainingProfile",
     "TrainingRun",
     "Workload",

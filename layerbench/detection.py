@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerbench.training.detection.estimate import Asking, estimate_detectors, estimate_time
+    from layerbench.training.detection.estimate import estimate_detectors, estimate_time
     from layerbench.training.detection.memory import get_model_memory_usage
     from layerbench.training.detection.models import get_device, get_model, names
+    from layerbench.training.detection.options import EstimateOptions
 
 __all__ = [
-    "Asking",
+    "EstimateOptions",
     "estimate_detectors",
     "estimate_time",
     "get_device",
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Asking": "estimate",
+    "EstimateOptions": "options",
     "estimate_detectors": "estimate",
     "estimate_time": "estimate",
     "get_device": "models",

@@ -3,7 +3,7 @@
 ::
 
     LayerbenchError                 one clear line, exit status 2
-    ├── UsageError                  an argument that cannot be meant
+    ├── UsageError                  an argument that makes no sense
     │   ├── UnknownModel            no such model (with close matches)
     │   ├── ModelImportError        a callable that cannot be imported or called
     │   ├── BadInput                an input name or shape that cannot be read
@@ -22,7 +22,18 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
 from layerbench.text import one_line
+
+# How TorchScript begins what it says of an error, and how long a first line may be.
+_IN_SCRIPT = "The following operation failed in the TorchScript interpreter"
+_LONG = 240
+
+Found = TypeVar("Found")
+Number = TypeVar("Number", int, float)
 
 
 def said_by(error: BaseException) -> str:
@@ -45,7 +56,7 @@ class LayerbenchError(Exception):
 
 
 class UsageError(LayerbenchError):
-    """An argument that cannot be meant, such as a non-positive count."""
+    """An argument that makes no sense, such as a non-positive count."""
 
 
 class UnknownModel(UsageError, ValueError):
@@ -106,3 +117,58 @@ class UntrustedError(LayerbenchError):
     """``--strict`` and a condition that makes the numbers untrustworthy."""
 
     exit_status = 1
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says on one line, without the stack or the advice that torch's carry."""
+    text = said_by(error) or type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines[0].startswith(_IN_SCRIPT):
+        # What went wrong stands at the end, after the interpreter's own stack.
+        lines = lines[-1:]
+    return lines[0] if len(lines[0]) <= _LONG else f"{lines[0].partition('. ')[0][:_LONG]}"
+
+
+def at_least(name: str, value: Number, least: float) -> Number:
+    """The value.
+
+    Raises:
+        UsageError: it is less than it may be.
+    """
+    if value < least:
+        raise UsageError(f"{name} must be at least {least:g}, got {value:g}")
+    return value
+
+
+TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+"""The spellings of yes and no, in small letters."""
+
+
+def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
+    """``did you mean A, B?``; empty where nothing is called alike.
+
+    Args:
+        name: as the user wrote it.
+        names: that there are.
+        most: of them that are told.
+    """
+    close = difflib.get_close_matches(name, list(names), n=most)
+    return f"did you mean {', '.join(close)}?" if close else ""
+
+
+def chosen(name: str, sources: Mapping[str, Found], what: str) -> Found:
+    """The source of this name.
+
+    Args:
+        name: as the user wrote it.
+        sources: by name.
+        what: they are, for the message.
+
+    Raises:
+        UsageError: there is none; the message has the names.
+    """
+    if name in sources:
+        return sources[name]
+    close = did_you_mean(name, sources)
+    hint = f" ({close})" if close else ""
+    raise UsageError(f"no {what} {name!r}{hint}: choose from {', '.join(sorted(sources))}")

@@ -1,49 +1,73 @@
-"""How data sets are found: each is a file of its package with a ``SOURCE``. Loads no torch."""
+"""What is added by being there: files of a folder, and what other packages offer. Loads no torch.
+
+Another package offers a thing by an entry point in its pyproject.toml::
+
+    [project.entry-points."layerbench.models"]
+    mine = "my_package.family:FAMILY"
+
+The groups: ``layerbench.models`` (a `layerbench.zoo.Family`), ``layerbench.devices`` (a
+`layerbench.environment.devices.DeviceType`), ``layerbench.reporters`` (a module with ``NAME``,
+``SUFFIX`` and ``render``), ``layerbench.verbs`` (a module with ``NAME`` and ``command``),
+``layerbench.datasets`` and ``layerbench.detection_datasets`` (a source of images).
+"""
 
 from __future__ import annotations
 
-import difflib
+import functools
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
-
-from layerbench.errors import UsageError
-
-Found = TypeVar("Found")
+import warnings
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
 
 
-def found(package: str, path: Iterable[str]) -> dict[str, Any]:
-    """Every ``SOURCE`` in the files of a package, by its own name.
+def modules(package: str, path: Iterable[str], *, packages: bool = True) -> Iterator[ModuleType]:
+    """The modules in a package's folder; those that begin with an underscore are its own affair.
 
     Args:
         package: its full name.
         path: its ``__path__``.
+        packages: whether folders in it count, too.
     """
-    modules = (
-        importlib.import_module(f"{package}.{file.name}")
-        for file in pkgutil.iter_modules(path)
-        # With an underscore it is no data set, and free to load torch; a package inside the
-        # package is a kind of data sets of its own.
-        if not file.name.startswith("_") and not file.ispkg
-    )
-    sources = [module.SOURCE for module in modules if hasattr(module, "SOURCE")]
-    return {source.name: source for source in sources}
+    for file in pkgutil.iter_modules(path):
+        if not file.name.startswith("_") and (packages or not file.ispkg):
+            yield importlib.import_module(f"{package}.{file.name}")
 
 
-def chosen(name: str, sources: Mapping[str, Found], what: str) -> Found:
-    """The source of this name.
+def registered(
+    package: str, path: Iterable[str], attribute: str, group: str, *, packages: bool = True
+) -> list[Any]:
+    """What each file of a package has under one attribute, then what other packages offer.
 
     Args:
-        name: as the user wrote it.
-        sources: by name.
-        what: they are, for the message.
-
-    Raises:
-        UsageError: there is none; the message has the names.
+        package, path, packages: as for `modules`.
+        attribute: such as ``FAMILY``; files without it are passed over.
+        group: of the entry points.
     """
-    if name in sources:
-        return sources[name]
-    close = difflib.get_close_matches(name, sources, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise UsageError(f"no {what} {name!r}{hint}: choose from {', '.join(sorted(sources))}")
+    files = modules(package, path, packages=packages)
+    own = [getattr(file, attribute) for file in files if hasattr(file, attribute)]
+    return [*own, *offered(group)]
+
+
+@functools.cache
+def offered(group: str) -> tuple[Any, ...]:
+    """What other packages offer; one that cannot be loaded is left out with a warning.
+
+    Args:
+        group: of their entry points, such as ``layerbench.models``.
+    """
+    from importlib import metadata  # takes longer than a help text may
+
+    things = []
+    for point in metadata.entry_points(group=group):
+        try:
+            things.append(point.load())
+        except Exception as error:
+            owner = point.dist.name if point.dist else "a package"
+            warnings.warn(
+                f"{owner} offers {point.name} for {group}, which cannot be loaded and is left out "
+                f"({type(error).__name__}: {error}): {point.value}",
+                stacklevel=2,
+            )
+    return tuple(things)

@@ -24,6 +24,9 @@ MOST_DIGITS = 6
 # A number of bytes below this was meant to have a unit.
 FEWEST_BYTES = 2**20
 
+NANOSECOND = 1e-9
+"""In seconds: clocks count integer nanoseconds."""
+
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 # Shorter times are told in seconds with decimals.
 SHORT_S = 120.0

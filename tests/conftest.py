@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from layerbench.environment import watch
-from tests.browsing import Watched, launched
+from tests.support.browser import Watched, launched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -52,6 +54,19 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Lines of a server in this process end with its test, and libraries have their own again."""
+    yield
+    log = sys.modules.get("layerbench.service.web.log")
+    if log is None:
+        return
+    log.drain_log()
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, log._Handler)]:
+        root.removeHandler(handler)
 
 
 # --- a browser -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The commands of README's sections on training and detection, word for word, on small data.
+"""The first commands of the pages on training and detection, word for word, on small data.
 
 The data lie where the commands look, in ``./data``. What a command leaves open is said by the
 environment, which is how its work is kept small: fewer steps, smaller images. The models are those
@@ -9,11 +9,11 @@ image (`with_less_to_do`).
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import sys
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torchvision.models.detection.ssd import SSD
 
-from layerbench import cli, store, zoo
+from layerbench import cli, zoo
 from layerbench.instruments.detector_parts import ITSELF, POSTPROCESSING
 from layerbench.profilers import sweep
 from layerbench.records import (
@@ -31,17 +31,18 @@ from layerbench.records import (
     DetectionRun,
     DetectorEstimate,
     Sweep,
-    TrainingForecast,
+    TrainingEstimate,
     TrainingProfile,
     TrainingRun,
 )
-from layerbench.training.detection import estimate, models
+from layerbench.store import reading
+from layerbench.training.detection import estimate, inference, models
 from layerbench.training.detection.step import Stepper
 from layerbench.zoo.family import weights_left_out
 from layerbench.zoo.torchvision import build_detector
-from tests.small_data import pets, publish_on_hub, write_cifar100, write_image_folder
+from tests.support.paths import ROOT
+from tests.support.small_data import pets, publish_on_hub, write_cifar100, write_image_folder
 
-ROOT = Path(__file__).resolve().parent.parent
 # What a command finds in the folder that it is started in.
 NEEDED = ("train.py", "detect.sh", "setup.sh", ".config", "layerbench")
 RESNET = "python train.py --model resnet --phase 2 --download"
@@ -75,19 +76,18 @@ REAL = {
 }
 
 
-def commands(heading: str) -> list[str]:
-    """Those of one of README's sections, without their comments."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = re.split(r"^## ", text.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
-    block = section.partition("```sh\n")[2].partition("```")[0]
+def commands(page: str) -> list[str]:
+    """Those of a page's first block, without their comments."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    block = text.partition("```sh\n")[2].partition("```")[0]
     return [shlex.join(shlex.split(line, comments=True)) for line in block.splitlines()]
 
 
 def test_these_are_all():
-    """A line that README gains must be run here too."""
+    """A line that a page gains must be run here too."""
     training = [RESNET, VIT, PAIR, TRAINING_TIME, SWEEP, TRAIN_PROFILE]
-    assert commands("Training") == training
-    assert commands("Detection") == [DETECTORS, DETECT, DETECT_SCRIPT]
+    assert commands("training.md") == training
+    assert commands("detection.md") == [DETECTORS, DETECT, DETECT_SCRIPT]
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def started(line: str) -> str:
 
 def only_record(pattern: str) -> object:
     (path,) = Path().glob(pattern)
-    return store.read_record(path)
+    return reading.read_record(path)
 
 
 # --- training ------------------------------------------------------------------------------
@@ -221,16 +221,16 @@ def test_how_long_it_will_take(told, typed):
     told("estimate_training_time", size=32, warmup=1, steps=3, seconds=0, out="told")
     typed(TRAINING_TIME)
     record = only_record("told/*/training-time_resnet50_synthetic_32x32_b8.json")
-    assert isinstance(record, TrainingForecast)
+    assert isinstance(record, TrainingEstimate)
     assert (record.steps, record.recipe.epochs) == (6250, 3)
 
 
 @pytest.mark.usefixtures("here")
 def test_a_sweep(told, typed, monkeypatch):
     told("sweep", seconds=0.01, dtype=FASTEST)
-    monkeypatch.setattr(sweep, "SLOW_FEWEST", 1)
+    monkeypatch.setattr(sweep, "REPEATS", replace(sweep.REPEATS, slow_fewest=1))
     assert "latency_vs_batch.png" in typed(SWEEP)
-    record = store.read_record(Path("sweeps/sweep.json"))
+    record = reading.read_record(Path("sweeps/sweep.json"))
     assert isinstance(record, Sweep)
     climbs = {
         (model, (side, side)) for model in zoo.SHORTHANDS.values() for side in (160, 224, 288)
@@ -307,7 +307,7 @@ def with_less_to_do(*wanted: object) -> nn.Module:
 def test_every_detector(told, typed, learned, monkeypatch):
     monkeypatch.setattr(models, "build_detector", with_less_to_do)
     # Each forward is run as few times as one that takes long.
-    monkeypatch.setattr(estimate, "SLOW_FORWARD_S", 0.0)
+    monkeypatch.setattr(inference, "REPEATS", replace(inference.REPEATS, slow_s=0.0))
     told("estimate_detection", min_size=32, size=32, warmup=0, steps=2, seconds=0)
     told("estimate_detection", content=False, memory=False, out="told", precision=FASTEST)
     typed(DETECTORS)

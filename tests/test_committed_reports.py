@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from layerbench import reporters, store
+from layerbench import reporters
 from layerbench.cli.table import whole_records
 from layerbench.records import MemoryReport, Structure
 from layerbench.reporters.result_table import update_markers
+from layerbench.store import paths, reading, writing
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (ROOT / "stats", ROOT / "cpu" / "stats")
 RECORDS = sorted(path for folder in FOLDERS for path in folder.rglob("*.json"))
 STRUCTURES = sorted((ROOT / "model_structures").glob("*.json"))
@@ -58,20 +59,20 @@ def test_every_line_of_a_script_on_memory_has_its_report(script: str) -> None:
 def test_text_beside_a_record_is_what_the_record_renders_to(
     path: Path, request: pytest.FixtureRequest
 ) -> None:
-    record = store.read_record(path)
+    record = reading.read_record(path)
     if request.config.getoption("--overwrite"):  # after a change to a reporter
-        store.write_text(path, reporters.render("json", record))
-        store.write_text(path.with_suffix(".txt"), reporters.render("txt", record))
+        writing.write_text(path, reporters.render("json", record))
+        writing.write_text(path.with_suffix(".txt"), reporters.render("txt", record))
     assert path.read_text(encoding="utf-8") == reporters.render("json", record)
     assert path.with_suffix(".txt").read_text(encoding="utf-8") == reporters.render("txt", record)
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=name_of)
 def test_a_record_lies_where_its_content_says_and_was_taken_in_full(path: Path) -> None:
-    record = store.read(path)
+    record = reading.read(path)
     is_whole = path.parent.name != "layers"
     out = path.parents[1] if is_whole else path.parents[2]
-    places = store.places(record, out)
+    places = paths.places(record, out)
     assert path == (places.whole if is_whole else places.layers).with_suffix(".json")
     assert (record.plan.warmup, record.whole.n) == (25, 300 * record.plan.processes)
     assert (record.layers == ()) == is_whole
@@ -81,24 +82,25 @@ def test_a_record_lies_where_its_content_says_and_was_taken_in_full(path: Path) 
     assert not any(str(root) in path.read_text(encoding="utf-8") for root in (ROOT, Path.home()))
 
 
-def test_the_readmes_tables_agree_with_the_records() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_the_tables_agree_with_the_records(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
     made = update_markers(text, lambda names: whole_records([ROOT / name for name in names]))
-    assert made == text, "run: python -m layerbench table --readme README.md"
+    assert made == text, f"run: python -m layerbench table --readme {page}"
 
 
 @pytest.mark.parametrize("path", STRUCTURES, ids=name_of)
 def test_a_structure_lies_where_its_content_says(path: Path) -> None:
-    record = store.read_record(path)
+    record = reading.read_record(path)
     assert isinstance(record, Structure)
-    assert store.place(record, path.parent).with_suffix(".json") == path
+    assert paths.place(record, path.parent).with_suffix(".json") == path
 
 
 @pytest.mark.parametrize("path", MEMORY_REPORTS, ids=name_of)
 def test_a_memory_report_adds_up_and_was_taken_from_a_commit(path: Path) -> None:
-    record = store.read_record(path)
+    record = reading.read_record(path)
     assert isinstance(record, MemoryReport)
-    assert store.place(record, path.parent).with_suffix(".json") == path
+    assert paths.place(record, path.parent).with_suffix(".json") == path
     held = sum(row.self_at_peak or 0 for row in record.rows)
     assert record.resident_bytes + record.outside_bytes + held == record.peak.bytes
     assert record.environment.software.dirty is False

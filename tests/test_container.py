@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
+
 DOCKERFILE = ROOT / "Dockerfile"
 COMPOSE = ROOT / "compose.yaml"
 SERVICES = YAML(typ="safe").load(COMPOSE)["services"]
@@ -50,7 +51,7 @@ def compose_schema(file: Path) -> subprocess.CompletedProcess[str]:
 
 
 def follow(context: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return call(sys.executable, ROOT / "tests" / "container.py", "--context", context)
+    return call(sys.executable, ROOT / "tests" / "support" / "container.py", "--context", context)
 
 
 def test_hadolint_finds_nothing() -> None:

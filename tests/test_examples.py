@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from layerbench import detection, reporters, store
+from layerbench import detection, reporters
 from layerbench.api import verification
+from layerbench.store import reading
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "examples" / "ci" / "compare.sh"
 MODEL = """
 import torch
@@ -79,11 +80,11 @@ DETECTED = sorted((ROOT / "examples" / "detection").rglob("*.json"))
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in (*TRAINED, *DETECTED) if p.name != store.RECIPE],
+    [p for p in (*TRAINED, *DETECTED) if p.name != reading.RECIPE],
     ids=lambda path: path.name,
 )
 def test_the_reports_of_the_examples_are_those_of_their_records(path: Path):
-    record = store.read_record(path)
+    record = reading.read_record(path)
     texts = {
         "run.json": {"stats.log": "txt", "metrics.csv": "csv"},
         "detection.json": {"report.txt": "txt", "metrics.csv": "csv"},
@@ -98,7 +99,7 @@ def test_the_reports_of_the_examples_are_those_of_their_records(path: Path):
 
 def test_the_training_example_reads_digits():
     (path,) = (path for path in TRAINED if path.name == "run.json")
-    record = store.read_record(path)
+    record = reading.read_record(path)
     assert record.outcome == "finished"
     assert record.best.val_accuracy > 0.95
     assert record.environment.software.dirty is False
@@ -111,7 +112,7 @@ def test_what_no_machine_can_change_of_the_profiled_step_is_as_committed():
 
 def test_the_detection_example_measured_every_detector():
     (path,) = (ROOT / "examples" / "detection").glob("*/detection_*.json")
-    record = store.read_record(path)
+    record = reading.read_record(path)
     assert [row.model for row in record.rows] == list(detection.names())
     assert record.failures == ()
     assert record.environment.software.dirty is False
@@ -125,7 +126,7 @@ def test_the_detection_example_measured_every_detector():
 
 def test_the_detection_example_is_taken_apart():
     (path,) = (path for path in DETECTED if path.name == "detection.json")
-    record = store.read_record(path)
+    record = reading.read_record(path)
     assert record.parts_ratio == pytest.approx(1, abs=0.02)
     assert {part.name for part in record.parts} >= {"transform", "backbone", "RPN", "heads"}
     assert record.bottleneck is not None

@@ -29,7 +29,7 @@ WITHOUT_TORCH = [
     "layerbench.reporters",
     "layerbench.records.samples",
     "layerbench.analysis.statistics",
-    "layerbench.store",
+    "layerbench.store.reading",
     "layerbench.records.tree",
     "layerbench.units",
     "layerbench.analysis.views",

@@ -19,7 +19,7 @@ from layerbench.errors import LayerbenchError
 from layerbench.introspection.modules import parameters
 from layerbench.introspection.nested import tensors_in
 from tests.faulty import Case, cases, counts, keeps_state
-from tests.fingerprint import draws, fingerprint, saving
+from tests.support.fingerprint import draws, fingerprint, saving
 
 Call = Callable[[nn.Module, tuple[Any, ...]], object]
 

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 import layerbench
-from layerbench import detection, reporters, store
+from layerbench import detection, reporters
 from layerbench.errors import RecordError
 from layerbench.records import Profile
-from tests.sample_comparisons import measured, one_slower
+from layerbench.store import paths, reading, writing
+from tests.support.paths import ROOT
+from tests.support.sample_comparisons import measured, one_slower
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 SAMPLE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SAMPLES = [
@@ -47,7 +48,7 @@ def _ours(function: ast.expr) -> Any:
 
 def test_the_sample_on_records_runs(tmp_path, monkeypatch, capsys) -> None:
     for name in ("a.json", "b.json"):
-        store.write_text(tmp_path / name, reporters.render("json", measured()))
+        writing.write_text(tmp_path / name, reporters.render("json", measured()))
     (sample,) = SAMPLE.findall((ROOT / "docs" / "comparing.md").read_text(encoding="utf-8"))
     records, _, _ = sample.partition("comparison = layerbench.compare_live")
     monkeypatch.chdir(tmp_path)
@@ -64,8 +65,8 @@ def _public() -> Iterator[tuple[str, Any]]:
             found = getattr(home, name)
             if inspect.isfunction(found) or dataclasses.is_dataclass(found):
                 yield f"{home.__name__}.{name}", found
-    for name, found in vars(store).items():
-        if inspect.isfunction(found) and found.__module__ == store.__name__ and name[0] != "_":
+    for name, found in vars(reading).items():
+        if inspect.isfunction(found) and found.__module__ == reading.__name__ and name[0] != "_":
             yield f"store.{name}", found
 
 
@@ -78,7 +79,7 @@ def test_every_path_of_a_public_function_may_be_text() -> None:
         if "Path" in str(parameter.annotation)
     }
     assert {"layerbench.read(path)", "layerbench.train(data_dir)"} < set(paths)
-    assert {"layerbench.sweep(runs)", "layerbench.detection.Asking(data_dir)"} < set(paths)
+    assert {"layerbench.sweep(runs)", "layerbench.detection.EstimateOptions(data_dir)"} < set(paths)
     strict = {
         where: annotation
         for where, annotation in paths.items()
@@ -91,15 +92,15 @@ def test_every_path_of_a_public_function_may_be_text() -> None:
 def test_the_store_takes_both(kind, tmp_path) -> None:
     folder = kind(tmp_path / "new")
     file = kind(tmp_path / "new" / "a.json")
-    store.check_writable(folder)
-    store.write_text(file, reporters.render("json", measured()))
-    store.write_bytes(kind(tmp_path / "new" / "b.txt"), b"b")
-    store.write_arrays(kind(tmp_path / "new" / "c.npz"), {"x": np.zeros(2)})
+    writing.check_writable(folder)
+    writing.write_text(file, reporters.render("json", measured()))
+    writing.write_bytes(kind(tmp_path / "new" / "b.txt"), b"b")
+    writing.write_arrays(kind(tmp_path / "new" / "c.npz"), {"x": np.zeros(2)})
     assert isinstance(layerbench.read(file), Profile)
-    assert isinstance(store.read_record(file), Profile)
-    assert [path for path, _ in store.read_all([folder])] == [Path(file)]
-    assert [path for path, _ in store.read_all_kinds([file])] == [Path(file)]
-    assert store.places(measured(), folder).whole.parent.parent == tmp_path / "new"
-    assert store.place(one_slower(), folder).parent == tmp_path / "new"
+    assert isinstance(reading.read_record(file), Profile)
+    assert [path for path, _ in reading.read_all([folder])] == [Path(file)]
+    assert [path for path, _ in reading.read_all_kinds([file])] == [Path(file)]
+    assert paths.places(measured(), folder).whole.parent.parent == tmp_path / "new"
+    assert paths.place(one_slower(), folder).parent == tmp_path / "new"
     with pytest.raises(RecordError, match="there is no record"):
         layerbench.read(kind(tmp_path / "none.json"))

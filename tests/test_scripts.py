@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
+
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *ROOT.glob("cpu/*.sh"), ROOT / ".ci" / "run"])
 MEASURING = [path for path in SCRIPTS if path.name not in {"setup.sh", "test.sh", "run"}]
 

@@ -9,15 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
-from layerbench.environment import contention
-from layerbench.environment.contention import Waits
-from layerbench.environment.watch import Environment
-from layerbench.records import LayerRow, Profile, Reconciliation, StopReason, Summary, samples
+from layerbench.records import (
+    LayerRow,
+    Profile,
+    Reconciliation,
+    StopReason,
+    Summary,
+    contention,
+    samples,
+)
+from layerbench.records.contention import Waits
+from layerbench.records.environment import Environment
 from layerbench.records.samples import Arrays, RowFacts, Run, Samples
 from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Plan, Workload
-
-NANOSECOND = 1e-9
+from layerbench.units import NANOSECOND
 
 
 def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:

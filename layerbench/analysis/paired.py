@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis import ratios
-from layerbench.analysis.comparison import Estimate, Evidence
+from layerbench.analysis.evidence import Estimate, Evidence
 from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.statistics import Resampler, Samples
-from layerbench.environment import contention
-from layerbench.environment.contention import Waits
 from layerbench.errors import ComparisonError
-from layerbench.records import samples
+from layerbench.records import contention, samples
+from layerbench.records.contention import Waits
 from layerbench.records.defaults import FEWEST_ROUNDS
 from layerbench.records.samples import RowFacts, Run
+from layerbench.units import NANOSECOND
 
 # Two copies of one model in one process do not take quite the same time. Their weights lie
 # elsewhere, which is why they are moved every few rounds (`layerbench.instruments.placement`); how
@@ -34,7 +34,6 @@ LAYER_SCALE = 0.04
 # they should (5.1 % below 5 %, 1.0 % below 1 %) with this; a row of 14 us may differ by 7 %.
 OBJECTS_S = 5e-7
 OBJECTS_DF = 10.0
-NANOSECOND = 1e-9
 # A median of fewer rounds is one round's.
 FEWEST_IN_A_PLACE = 3
 # Of the rounds, this share must have had its cores: else the machine was too busy.

@@ -13,14 +13,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from layerbench import reporters, store
+from layerbench import reporters
 from layerbench.analysis.aggregation import assemble
 from layerbench.analysis.views import finest, with_training_memory
 from layerbench.errors import DeviceUnavailable, LayerbenchError
-from layerbench.profilers.memory.measured import weigh_again, weigh_without_memory
+from layerbench.profilers.memory.measured import profile_memory_on_fakes, reproduce_memory
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.profilers.structure import dissect
+from layerbench.profilers.structure import profile_structure
 from layerbench.profilers.timing import look
 from layerbench.records import (
     MemoryEstimate,
@@ -33,8 +33,9 @@ from layerbench.records import (
 from layerbench.records.timing import CALLS_VARIED, VARIED
 from layerbench.records.workload import Frozen
 from layerbench.reporters.json import document
+from layerbench.store import reading
 
-# A profile's plan and surroundings are no result; times are no matter of the workload.
+# A profile's plan and surroundings are no result; times do not follow from the workload.
 _MEASURED = {
     "plan",
     "environment",
@@ -67,7 +68,7 @@ def complaints(
         RecordError: a place is not there, or a file is damaged.
     """
     listener = progress or Silent()
-    found = store.read_all_kinds(places)
+    found = reading.read_all_kinds(places)
     for number, (path, record) in enumerate(found):
         listener.step("reports", number, len(found))
         try:
@@ -131,7 +132,7 @@ def _(record: Profile) -> Profile:
 
 @again.register
 def _(record: TrainingProfile) -> TrainingProfile:
-    made = dissect(record.workload)
+    made = profile_structure(record.workload)
     names = set(TrainingRow.model_fields) - _MEASURED_OF_A_STEP - {"kept", "live"}
     rows = (TrainingRow(**{name: getattr(row, name) for name in names}) for row in made.rows)
     update = {"rows": tuple(rows), "model_type": made.model_type, "parameters": made.parameters}
@@ -139,7 +140,7 @@ def _(record: TrainingProfile) -> TrainingProfile:
     if record.memory is None:
         return made_anew
     try:
-        report = weigh_without_memory(record.workload, record.optimizer, record.environment)
+        report = profile_memory_on_fakes(record.workload, record.optimizer, record.environment)
     except DeviceUnavailable:
         # Autograd refuses stand-ins for a GPU's tensors where there is none: memory goes unchecked.
         held = {row.path: {"kept": row.kept, "live": row.live} for row in record.rows}
@@ -150,12 +151,12 @@ def _(record: TrainingProfile) -> TrainingProfile:
 
 @again.register
 def _(record: Structure) -> Structure:
-    return dissect(record.workload)
+    return profile_structure(record.workload)
 
 
 @again.register
 def _(record: MemoryReport) -> MemoryReport:
-    return weigh_again(record)
+    return reproduce_memory(record)
 
 
 @again.register

@@ -14,7 +14,6 @@ import importlib
 import importlib.util
 import inspect
 import math
-import pkgutil
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -25,6 +24,7 @@ import typer
 
 from layerbench.cli import _endings, _interrupts, _output
 from layerbench.errors import UsageError
+from layerbench.registry import modules, offered
 
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
 ENVIRONMENT = "LAYERBENCH"
@@ -32,13 +32,9 @@ GROUPS = {"estimate": "Say beforehand what something will take."}
 
 
 def verbs() -> dict[str, ModuleType]:
-    """Every verb by name: the files of this folder that name one."""
-    files = (
-        importlib.import_module(f"{__name__}.{found.name}")
-        for found in pkgutil.iter_modules(__path__)
-        if not found.name.startswith("_")
-    )
-    return {file.NAME: file for file in files if hasattr(file, "NAME")}
+    """Every verb by name: other packages', and the files of this folder that name one."""
+    files = [file for file in modules(__name__, __path__) if hasattr(file, "NAME")]
+    return {file.NAME: file for file in (*offered("layerbench.verbs"), *files)}
 
 
 def main() -> NoReturn:

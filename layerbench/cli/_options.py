@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerbench.errors import UsageError
+from layerbench.errors import TRUTHS, UsageError
 
 if TYPE_CHECKING:
     from layerbench.records.workload import Frozen, Workload
@@ -49,7 +49,7 @@ Input = Annotated[
 ]
 Batch = Annotated[
     int | None,
-    typer.Option(help="Images per forward.", show_default="1", rich_help_panel=WORKLOAD),
+    typer.Option(help="Number of images in a forward.", show_default="1", rich_help_panel=WORKLOAD),
 ]
 Dtype = Annotated[
     str | None,
@@ -61,7 +61,12 @@ Dtype = Annotated[
     ),
 ]
 ChannelsLast = Annotated[
-    bool, typer.Option("--channels-last", help="NHWC memory format.", rich_help_panel=WORKLOAD)
+    bool,
+    typer.Option(
+        "--channels-last",
+        help="Use the channels-last (NHWC) memory format.",
+        rich_help_panel=WORKLOAD,
+    ),
 ]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=REPORT)
@@ -93,7 +98,7 @@ DataDir = Annotated[
         "--data_dir",
         "--data-dir",
         metavar="DIR",
-        help="Where data sets lie.",
+        help="Folder that the data sets lie in.",
         rich_help_panel=WORKLOAD,
     ),
 ]
@@ -110,21 +115,23 @@ MostPixels = Annotated[
     typer.Option(
         "--most_pixels",
         "--most-pixels",
-        help="Of an image: one of more is not read, as it could fill the memory.",
+        help="Pixels of an image at most: a larger one could fill the memory and is not read.",
         rich_help_panel=WORKLOAD,
     ),
 ]
 Samples = Annotated[
     int | None,
     typer.Option(
-        help="Images to make up for synthetic.", show_default="1024", rich_help_panel=WORKLOAD
+        help="Number of images that synthetic makes up.",
+        show_default="1024",
+        rich_help_panel=WORKLOAD,
     ),
 ]
 Size = Annotated[
     str | None,
     typer.Option(
         metavar="N|HxW",
-        help="Of the images as the model takes them.",
+        help="Height and width of the images as the model takes them.",
         show_default="what the model is meant for",
         rich_help_panel=WORKLOAD,
     ),
@@ -135,14 +142,14 @@ BatchSize = Annotated[
         "--batch_size",
         "--batch-size",
         "--batch",
-        help="Images a step.",
+        help="Number of images in a step.",
         rich_help_panel=WORKLOAD,
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda, cuda:1, xpu, mps.",
+        help="Device: cpu, cuda, cuda:1, xpu or mps.",
         show_default="the accelerator if there is one, else cpu",
         rich_help_panel=PLAN,
     ),
@@ -150,7 +157,9 @@ Device = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        help="Intra-op CPU threads.", show_default="PyTorch's choice", rich_help_panel=PLAN
+        help="Number of intra-op CPU threads.",
+        show_default="PyTorch's choice",
+        rich_help_panel=PLAN,
     ),
 ]
 BoxedData = Annotated[
@@ -163,18 +172,20 @@ BoxedData = Annotated[
 BoxesFrom = Annotated[
     str,
     typer.Option(
-        help="Of pets: trimap (the whole animal, with its mask), or xml (its head, marked by "
+        help="Boxes of pets: trimap (the whole animal, with its mask) or xml (its head, marked by "
         "hand).",
         rich_help_panel=WORKLOAD,
     ),
 ]
 Labels = Annotated[
     str,
-    typer.Option(help="Of pets: breed (37), or species (2).", rich_help_panel=WORKLOAD),
+    typer.Option(help="Classes of pets: breed (37) or species (2).", rich_help_panel=WORKLOAD),
 ]
 Autocast = Annotated[
     str,
-    typer.Option(help="float32, or by autocast bfloat16 or float16.", rich_help_panel=WORKLOAD),
+    typer.Option(
+        help="Number format: float32, or by autocast bfloat16 or float16.", rich_help_panel=WORKLOAD
+    ),
 ]
 MinSize = Annotated[
     int | None,
@@ -186,7 +197,9 @@ MinSize = Annotated[
         rich_help_panel=WORKLOAD,
     ),
 ]
-Workers = Annotated[int, typer.Option(help="Processes that load images.", rich_help_panel=PLAN)]
+Workers = Annotated[
+    int, typer.Option(help="Number of processes that load images.", rich_help_panel=PLAN)
+]
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:
@@ -241,13 +254,14 @@ def checked_formats(text: str | None, out: Path | None) -> list[str]:
         UsageError: no such format, or not for such a record.
         OutputError: nothing can be written there.
     """
-    from layerbench import reporters, store
+    from layerbench import reporters
+    from layerbench.store import writing
 
     names = formats(text, out)
     for name in names:
         reporters.check(name, profile=False)
     if out is not None:
-        store.check_writable(out)
+        writing.check_writable(out)
     return names
 
 
@@ -297,11 +311,12 @@ def written(record: Frozen, names: list[str], path: Path) -> list[Path]:
     Raises:
         OutputError: one of them cannot be written.
     """
-    from layerbench import reporters, store
+    from layerbench import reporters
+    from layerbench.store import writing
 
     places = [path.with_suffix(reporters.suffix(name)) for name in names]
     for place, name in zip(places, names, strict=True):
-        store.write_text(place, reporters.render(name, record))
+        writing.write_text(place, reporters.render(name, record))
     return places
 
 
@@ -312,7 +327,7 @@ def workload_of(given: Mapping[str, Any]) -> Workload:
         given: their values by name.
 
     Raises:
-        UsageError: one of them cannot be meant.
+        UsageError: one of them makes no sense.
     """
     from layerbench import zoo
     from layerbench.cli._streams import model_output_aside
@@ -336,13 +351,6 @@ def formats(text: str | None, out: Path | None) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def at_least(option: str, value: int, least: int) -> int:
-    """The value, or a `UsageError`."""
-    if value < least:
-        raise UsageError(f"{option} must be at least {least}, got {value}")
-    return value
-
-
 def one_of(option: str, value: str, known: tuple[str, ...]) -> Any:  # noqa: ANN401 - a Literal
     """The value if it is one of those known, or a `UsageError`."""
     if value not in known:
@@ -357,7 +365,6 @@ def dtype_of(value: str | None) -> Any:  # noqa: ANN401 - a Literal
 
 def truth(option: str, value: str) -> bool:
     """A yes or no in one of its spellings, or a `UsageError`."""
-    truths = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if value.lower() not in truths:
+    if value.lower() not in TRUTHS:
         raise UsageError(f"{option} takes True or False, got {value!r}")
-    return truths[value.lower()]
+    return TRUTHS[value.lower()]

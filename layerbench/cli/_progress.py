@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from layerbench.cli._streams import model_output_aside
-from layerbench.profilers.progress import Progress as Listener
+from layerbench.profilers.progress import Progress as Subscription
 from layerbench.profilers.progress import Silent
 from layerbench.text import visible
 
@@ -92,7 +92,7 @@ class _Lines(ProgressColumn):
 
 
 @contextmanager
-def shown_in_lines(quiet: bool) -> Iterator[Listener]:
+def shown_in_lines(quiet: bool) -> Iterator[Subscription]:
     """As `shown`, each phase as a bar with one line of figures."""
     if quiet or not sys.stderr.isatty():
         yield Silent()
@@ -109,7 +109,7 @@ def shown_in_lines(quiet: bool) -> Iterator[Listener]:
 
 
 @contextmanager
-def shown(title: str, quiet: bool) -> Iterator[Listener]:
+def shown(title: str, quiet: bool) -> Iterator[Subscription]:
     """Show progress while the block runs; nothing with ``quiet`` or where no terminal listens.
 
     What a model prints meanwhile goes to standard error. What the block itself has to say on
@@ -120,7 +120,7 @@ def shown(title: str, quiet: bool) -> Iterator[Listener]:
 
 
 @contextmanager
-def beside_report(title: str, quiet: bool) -> Iterator[Listener]:
+def beside_report(title: str, quiet: bool) -> Iterator[Subscription]:
     """As `shown`, for a block that writes its report to standard output line by line."""
     if quiet or not sys.stderr.isatty():
         yield Silent()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.errors import at_least
 
 if TYPE_CHECKING:
     from layerbench.records import Comparison, Profile
@@ -44,19 +45,33 @@ def command(
     ] = "5%",
     iterations: Annotated[
         int | None,
-        typer.Option(help="Measured rounds.", show_default="the record's", rich_help_panel=MEASURE),
+        typer.Option(
+            help="Number of measured rounds.", show_default="the record's", rich_help_panel=MEASURE
+        ),
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(help="Fresh processes.", show_default="the record's", rich_help_panel=MEASURE),
+        typer.Option(
+            help="Number of fresh processes to measure in.",
+            show_default="the record's",
+            rich_help_panel=MEASURE,
+        ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, ...", show_default="the record's", rich_help_panel=MEASURE),
+        typer.Option(
+            help="Device to measure on: cpu, cuda, ...",
+            show_default="the record's",
+            rich_help_panel=MEASURE,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="As in compare.", rich_help_panel=MEASURE),
+        typer.Option(
+            metavar="DIR",
+            help="Write DIR/comparison_<what>.*; without it the report goes to the terminal.",
+            rich_help_panel=MEASURE,
+        ),
     ] = None,
     formats: Annotated[
         str | None,
@@ -77,9 +92,10 @@ def command(
     Exit status 0 where the record holds, 1 where something is SLOWER or a report says something
     else, 2 where it cannot be checked.
     """
-    from layerbench import reporters, store
+    from layerbench import reporters
     from layerbench.cli.compare import say
     from layerbench.errors import UsageError
+    from layerbench.store import writing
     from layerbench.units import parse_percent
 
     if static:
@@ -91,7 +107,7 @@ def command(
         reporters.check(name, profile=False)
     share = parse_percent(threshold)
     if out is not None:
-        store.check_writable(out)
+        writing.check_writable(out)
     record, plan = _what_to_repeat(records[0], iterations, processes)
     found = _measured_again(records[0], record, plan, device, share, quiet)
     return say(found, names, out)
@@ -119,7 +135,7 @@ def _what_to_repeat(
 ) -> tuple[Profile, Plan]:
     from layerbench.errors import UsageError
     from layerbench.records.workload import OWN_WEIGHTS
-    from layerbench.store import read
+    from layerbench.store.reading import read
 
     record = read(path)
     # A spec names a module and a callable with a colon between them; a class name has none.
@@ -128,7 +144,7 @@ def _what_to_repeat(
     changed = {"iterations": iterations, "processes": processes}
     for name, value in changed.items():
         if value is not None:
-            _options.at_least(f"--{name}", value, 1)
+            at_least(f"--{name}", value, 1)
     update = {name: value for name, value in changed.items() if value is not None}
     return record, record.plan.model_copy(update=update)
 
@@ -136,12 +152,12 @@ def _what_to_repeat(
 def _measured_again(
     path: Path, record: Profile, plan: Plan, device: str | None, threshold: float, quiet: bool
 ) -> Comparison:
-    from layerbench import api
     from layerbench.analysis.comparison import compare
+    from layerbench.api import timing
     from layerbench.cli._progress import shown
     from layerbench.environment import devices
 
     where = devices.get(device or record.environment.device.kind)
     with shown(record.workload.model, quiet) as progress:
-        made = api.measure(record.workload, plan, where, progress=progress)
+        made = timing.measure(record.workload, plan, where, progress=progress)
     return compare(record, made.profile, names=(str(path), "now"), threshold=threshold)

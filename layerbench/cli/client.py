@@ -23,9 +23,9 @@ def command(
             "estimate-resource, estimate-training-time or estimate-inference-time.",
         ),
     ],
-    url: Annotated[str, typer.Option(help="Of the service.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, typer.Option(help="Address of the service.")] = "http://127.0.0.1:8000",
     timeout: Annotated[
-        float, typer.Option(help="Seconds for each answer, its measurement included.")
+        float, typer.Option(help="Seconds to wait for each answer, its measurement included.")
     ] = 900.0,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Measure again, whatever is stored.")

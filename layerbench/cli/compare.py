@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerbench.cli import _options
+from layerbench.errors import at_least
 from layerbench.records.defaults import FEWEST_ROUNDS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ LIVE = "Measuring both now"
 
 def command(
     baseline: Annotated[str, typer.Argument(help="A record, or with --live a model.")],
-    contender: Annotated[str, typer.Argument(help="What is compared with it.")],
+    contender: Annotated[
+        str,
+        typer.Argument(
+            help="A record, or with --live a model, that is compared with the baseline."
+        ),
+    ],
     threshold: Annotated[
         str, typer.Option(metavar="PERCENT", help="Changes up to this are the same.")
     ] = "5%",
@@ -49,10 +55,11 @@ def command(
         ),
     ] = MEASURED_ITERATIONS,
     warmup: Annotated[
-        int, typer.Option(help="Warm-up rounds, not kept.", rich_help_panel=LIVE)
+        int,
+        typer.Option(help="Number of warm-up rounds, which are not kept.", rich_help_panel=LIVE),
     ] = WARMUP_ITERATIONS,
     processes: Annotated[
-        int, typer.Option(help="Repeat in this many fresh processes.", rich_help_panel=LIVE)
+        int, typer.Option(help="Number of fresh processes to measure in.", rich_help_panel=LIVE)
     ] = 1,
     strict: Annotated[
         bool,
@@ -90,9 +97,9 @@ def command(
             Path(baseline), Path(contender), share, strict=strict, same_model=same_model
         )
     else:
-        _options.at_least("--iterations", iterations, FEWEST_ROUNDS)
-        _options.at_least("--warmup", warmup, 0)
-        _options.at_least("--processes", processes, 1)
+        at_least("--iterations", iterations, FEWEST_ROUNDS)
+        at_least("--warmup", warmup, 0)
+        at_least("--processes", processes, 1)
         rounds = {"iterations": iterations, "warmup": warmup, "processes": processes}
         found = _live((baseline, contender), rounds, share, strict=strict, quiet=quiet)
     return say(found, names, out)
@@ -104,9 +111,9 @@ def say(comparison: Comparison, formats: list[str], out: Path | None) -> int:
     Returns:
         the exit status: 1 if anything is slower.
     """
-    from layerbench import store
+    from layerbench.store import paths
 
-    _options.deliver(comparison, formats, None if out is None else store.place(comparison, out))
+    _options.deliver(comparison, formats, None if out is None else paths.place(comparison, out))
     return 1 if comparison.slower else 0
 
 
@@ -120,7 +127,7 @@ def _of_files(
 ) -> Comparison:
     from layerbench.analysis.comparison import compare
     from layerbench.errors import ComparisonError, UsageError
-    from layerbench.store import read
+    from layerbench.store.reading import read
 
     for path in (baseline, contender):
         if not path.suffix and not path.exists():
@@ -140,14 +147,14 @@ def _of_files(
 def _live(
     specs: tuple[str, str], rounds: dict[str, int], threshold: float, *, strict: bool, quiet: bool
 ) -> Comparison:
-    from layerbench import api
+    from layerbench.api import comparison
     from layerbench.cli._progress import shown
     from layerbench.errors import ComparisonError, UntrustedError
 
     first, second = (_task(spec, rounds) for spec in specs)
     with shown("compare", quiet) as progress:
         try:
-            found = api.measure_live(
+            found = comparison.measure_live(
                 (first, second), names=specs, threshold=threshold, strict=strict, progress=progress
             )
         except UntrustedError as error:  # whose status would say that something is slower
@@ -164,7 +171,7 @@ def _task(text: str, rounds: dict[str, int]) -> Task:
     given = _parsed(text)
     threads = given["threads"]
     if threads is not None:
-        _options.at_least("--threads", threads, 1)
+        at_least("--threads", threads, 1)
     plan = Plan(threads=threads, **rounds)
     return Task(_options.workload_of(given), plan, devices.get(given["device"]))
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.errors import at_least
 
 NAME = "detect"
 
@@ -20,7 +21,7 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Says what the options below do not, before defaults; one table, [training].",
+            help="Configuration in TOML, one table [training]; options below override it.",
             show_default=".config/config.toml, if it is there",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -51,7 +52,7 @@ def command(
             "--data_dir",
             "--data-dir",
             metavar="DIR",
-            help="Where data sets lie.",
+            help="Folder that the data sets lie in.",
             show_default="data",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -60,7 +61,7 @@ def command(
     boxes: Annotated[
         str | None,
         typer.Option(
-            help="Of pets: trimap (the whole animal, with its mask), or xml (its head).",
+            help="Boxes of pets: trimap (the whole animal, with its mask) or xml (its head).",
             show_default="trimap",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -68,7 +69,7 @@ def command(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Of pets: breed (37), or species (2).",
+            help="Classes of pets: breed (37) or species (2).",
             show_default="breed",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -88,7 +89,7 @@ def command(
         str | None,
         typer.Option(
             metavar="N|HxW",
-            help="Of the images of synthetic.",
+            help="Height and width of the synthetic images.",
             show_default="375x500",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -99,7 +100,7 @@ def command(
             "--batch_size",
             "--batch-size",
             "--batch",
-            help="Images a step.",
+            help="Number of images in a step.",
             show_default="2",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -107,7 +108,11 @@ def command(
     epochs: Annotated[
         int | None,
         typer.Option(
-            "--epochs", "--num_epochs", show_default="1", rich_help_panel=LEARNING, help="To train."
+            "--epochs",
+            "--num_epochs",
+            show_default="1",
+            rich_help_panel=LEARNING,
+            help="Epochs to train.",
         ),
     ] = None,
     limit: Annotated[
@@ -120,12 +125,16 @@ def command(
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(help="Of SGD with momentum.", show_default="0.005", rich_help_panel=LEARNING),
+        typer.Option(
+            help="Learning rate of SGD with momentum.",
+            show_default="0.005",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
-            help="float32, or by autocast bfloat16 or float16.",
+            help="Number format: float32, or by autocast bfloat16 or float16.",
             show_default="float32",
             rich_help_panel=LEARNING,
         ),
@@ -143,7 +152,7 @@ def command(
         typer.Option(
             "--most_pixels",
             "--most-pixels",
-            help="Of an image: one of more is not read, as it could fill the memory.",
+            help="Pixels of an image at most: a larger one could fill the memory and is not read.",
             show_default="89478485",
             rich_help_panel=LEARNING,
         ),
@@ -151,13 +160,15 @@ def command(
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Of weights, order and augmentation.", show_default="0", rich_help_panel=LEARNING
+            help="Seed of the weights, the order and the augmentation.",
+            show_default="0",
+            rich_help_panel=LEARNING,
         ),
     ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            help="auto, cpu, cuda, cuda:1, xpu, mps.",
+            help="Device: auto, cpu, cuda, cuda:1, xpu or mps.",
             show_default="what the configuration says, else auto",
             rich_help_panel=_options.PLAN,
         ),
@@ -168,7 +179,7 @@ def command(
         typer.Option(
             "--workers",
             "--num_workers",
-            help="Further processes that load images.",
+            help="Number of further processes that load images.",
             show_default="0",
             rich_help_panel=_options.PLAN,
         ),
@@ -178,7 +189,7 @@ def command(
         typer.Option(
             "--prefetch_factor",
             "--prefetch-factor",
-            help="Batches that each of them has ready.",
+            help="Batches that each loading process has ready.",
             show_default="2",
             rich_help_panel=_options.PLAN,
         ),
@@ -204,7 +215,9 @@ def command(
     warmup: Annotated[
         int | None,
         typer.Option(
-            help="Steps that count for no figure.", show_default="3", rich_help_panel=OUTCOME
+            help="Number of first steps that count for no figure.",
+            show_default="3",
+            rich_help_panel=OUTCOME,
         ),
     ] = None,
     profile_steps: Annotated[
@@ -245,7 +258,7 @@ def command(
     by part, utilization, memory, and the bottleneck. Report, record, Chrome trace and plot are
     written.
     """
-    _options.at_least("--tune_steps", tune_steps, 1)
+    at_least("--tune_steps", tune_steps, 1)
     # Loads no torch: what is wrong with the configuration is said at once.
     from layerbench.training.detection.config import settled
 

@@ -9,7 +9,7 @@ import typer
 
 from layerbench.cli import _options
 from layerbench.cli._kept import Kept
-from layerbench.errors import UsageError
+from layerbench.errors import UsageError, at_least
 
 NAME = "estimate detection"
 
@@ -30,12 +30,12 @@ def command(
     ] = "all",
     batch: _options.BatchSize = 8,
     epochs: Annotated[
-        int, typer.Option(rich_help_panel=_options.WORKLOAD, help="Of the training.")
+        int, typer.Option(rich_help_panel=_options.WORKLOAD, help="Epochs of the training.")
     ] = 3,
     samples: Annotated[
         int | None,
         typer.Option(
-            help="Images of an epoch; of a data set that is read, as many as it has.",
+            help="Number of images in an epoch; a data set that is read has its own.",
             show_default="50000 made-up ones",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -44,7 +44,7 @@ def command(
         str,
         typer.Option(
             metavar="N|HxW",
-            help="Of made-up images; detectors resize them.",
+            help="Height and width of the made-up images; detectors resize them.",
             rich_help_panel=_options.WORKLOAD,
         ),
     ] = "224",
@@ -75,7 +75,7 @@ def command(
     seconds: Annotated[
         float,
         typer.Option(
-            help="For each detector, of training at least; about half as long of inference.",
+            help="Seconds of training for each detector, at least; inference takes half as long.",
             rich_help_panel=PLAN,
         ),
     ] = 10.0,
@@ -96,7 +96,8 @@ def command(
         ),
     ] = True,
     seed: Annotated[
-        int, typer.Option(help="Of weights, images and order.", rich_help_panel=PLAN)
+        int,
+        typer.Option(help="Seed of the weights, the images and their order.", rich_help_panel=PLAN),
     ] = 0,
     out: Annotated[
         Path | None,
@@ -116,7 +117,7 @@ def command(
     interval; proposals and detections are stated, and the time as a function of them. The reports
     of --out are written after each detector: what is ended early has those that were measured.
     """
-    from layerbench import store
+    from layerbench.store import paths
 
     names = _options.checked_formats(formats, out)
     for option, value, least in (
@@ -128,7 +129,7 @@ def command(
         ("--threads", 1 if threads is None else threads, 1),
         ("--min_size", 1 if min_size is None else min_size, 1),
     ):
-        _options.at_least(option, value, least)
+        at_least(option, value, least)
     wanted = [name.strip() for name in models.split(",") if name.strip()]
     if not wanted:
         raise UsageError("--models takes all, or names with commas")
@@ -138,10 +139,11 @@ def command(
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import shown
     from layerbench.records import DetectionEstimates
-    from layerbench.training.detection.estimate import SAMPLES, STILL, Asking, estimate_detectors
+    from layerbench.training.detection.estimate import estimate_detectors
+    from layerbench.training.detection.options import SAMPLES, STILL, EstimateOptions
     from layerbench.training.detection.step import Learning
 
-    asking = Asking(
+    options = EstimateOptions(
         batch=batch,
         epochs=epochs,
         samples=SAMPLES if samples is None and data == "synthetic" else samples,
@@ -164,12 +166,12 @@ def command(
         seed=seed,
     )
     kept = Kept[DetectionEstimates](
-        names, None if out is None else lambda record: store.place(record, out)
+        names, None if out is None else lambda record: paths.place(record, out)
     )
     with shown("estimate", quiet) as progress:
         record = estimate_detectors(
             [] if wanted == ["all"] else wanted,
-            asking,
+            options,
             device=device,
             threads=threads,
             progress=progress,

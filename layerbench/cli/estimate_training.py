@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.errors import at_least
 
 NAME = "estimate training-time"
 
@@ -31,7 +32,7 @@ def command(
     samples: Annotated[
         int | None,
         typer.Option(
-            help="Images an epoch trains on.",
+            help="Number of images that an epoch trains on.",
             show_default="as many as the data set has",
             rich_help_panel=_options.WORKLOAD,
         ),
@@ -41,30 +42,34 @@ def command(
         typer.Option(
             "--val-samples",
             "--val_samples",
-            help="Images validated after each epoch.",
+            help="Number of images validated after each epoch.",
             show_default="as many as the data set has; with --samples none",
             rich_help_panel=_options.WORKLOAD,
         ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(rich_help_panel=_options.WORKLOAD, help="Of the training.")
+        int, typer.Option(rich_help_panel=_options.WORKLOAD, help="Epochs of the training.")
     ] = 3,
     precision: Annotated[
         str,
         typer.Option(
-            help="float32, or by autocast bfloat16 or float16.", rich_help_panel=_options.WORKLOAD
+            help="Number format: float32, or by autocast bfloat16 or float16.",
+            rich_help_panel=_options.WORKLOAD,
         ),
     ] = "float32",
     device: _options.Device = None,
     threads: _options.Threads = None,
     workers: _options.Workers = 0,
-    warmup: Annotated[int, typer.Option(help="Steps that do not count.", rich_help_panel=PLAN)] = 5,
+    warmup: Annotated[
+        int, typer.Option(help="Number of steps that do not count.", rich_help_panel=PLAN)
+    ] = 5,
     steps: Annotated[int, typer.Option(help="Steps measured at least.", rich_help_panel=PLAN)] = 40,
     seconds: Annotated[
         float, typer.Option(help="Seconds measured at least.", rich_help_panel=PLAN)
     ] = 20.0,
     seed: Annotated[
-        int, typer.Option(help="Of weights, order and images.", rich_help_panel=PLAN)
+        int,
+        typer.Option(help="Seed of the weights, the order and the images.", rich_help_panel=PLAN),
     ] = 0,
     out: Annotated[
         Path | None,
@@ -82,7 +87,7 @@ def command(
 
     Forward and backward are measured each. What is assumed is said.
     """
-    from layerbench import store
+    from layerbench.store import paths
 
     names = _options.checked_formats(formats, out)
     for option, value, least in (
@@ -91,14 +96,14 @@ def command(
         ("--workers", workers, 0),
         ("--val-samples", val_samples or 0, 0),
     ):
-        _options.at_least(option, value, least)
+        at_least(option, value, least)
 
     # After the cheap checks: this loads torch.
-    from layerbench import api
+    from layerbench.api import training
     from layerbench.cli._progress import shown
 
     with shown(model, quiet) as progress:
-        record = api.estimate_training_time(
+        record = training.estimate_training_time(
             model,
             data=data,
             data_dir=data_dir,
@@ -119,4 +124,4 @@ def command(
             seed=seed,
             progress=progress,
         )
-    _options.deliver(record, names, None if out is None else store.place(record, out))
+    _options.deliver(record, names, None if out is None else paths.place(record, out))

@@ -29,7 +29,7 @@ def command(
         str,
         typer.Option(
             "--rows",
-            help="Of md, html and latex: layers, a row for each; or blocks.",
+            help="Rows of md, html and latex: layers or blocks.",
         ),
     ] = "layers",
     out: Annotated[
@@ -44,18 +44,19 @@ def command(
     A csv row for each module repeats the environment. trace and speedscope show one representative
     forward, in which every layer takes its mean time.
     """
-    from layerbench import reporters, store
+    from layerbench import reporters
     from layerbench.analysis.views import finest
     from layerbench.records import Profile
+    from layerbench.store import reading, writing
 
     reporters.suffix(format)
     chosen = _options.one_of("--rows", rows, ("layers", "blocks"))
-    content = store.read_record(record)
+    content = reading.read_record(record)
     if isinstance(content, Profile) and chosen == "layers" and format in BY_ROW:
         content = finest(content)
     text = reporters.render(format, content)
     if out is None:
         _options.say(text)
         return
-    store.write_text(out, text)
+    writing.write_text(out, text)
     typer.echo(str(out))

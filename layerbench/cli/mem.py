@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerbench.cli import _options
+from layerbench.errors import at_least
 
 if TYPE_CHECKING:
     from layerbench.records import MemoryEstimate, MemoryReport, Structure
@@ -54,7 +55,8 @@ def command(
     seed: Annotated[
         int,
         typer.Option(
-            help="Of weights, input and what the model draws.", rich_help_panel=_options.WORKLOAD
+            help="Seed of the weights, the input and what the model draws.",
+            rich_help_panel=_options.WORKLOAD,
         ),
     ] = 0,
     struct: Annotated[
@@ -111,8 +113,9 @@ def command(
     quiet: _options.Quiet = False,
 ) -> None:
     """Report a model's memory layer by layer, measured or predicted for a GPU, or its structure."""
-    from layerbench import reporters, store
+    from layerbench import reporters
     from layerbench.errors import UsageError
+    from layerbench.store import paths, reading, writing
     from layerbench.units import parse_bytes
 
     names = _options.formats(formats, out)
@@ -123,15 +126,15 @@ def command(
     if optimizer is not None and not train:
         raise UsageError("--optimizer belongs to a training step: add --train")
     if depth is not None:
-        _options.at_least("--depth", depth, 0)
+        at_least("--depth", depth, 0)
     memory_bytes = None if gpu_memory is None else parse_bytes(gpu_memory)
     if out is not None:
-        store.check_writable(out)
+        writing.check_writable(out)
 
     # After the cheap checks: this loads torch.
     from layerbench.analysis.views import down_to
     from layerbench.cli._progress import shown
-    from layerbench.profilers.memory.traced_run import check_optimizer
+    from layerbench.profilers.optimizers import check_optimizer
 
     chosen = (optimizer or "sgd") if train else None
     check_optimizer(chosen)
@@ -159,26 +162,26 @@ def command(
         for name in names:
             _options.say(reporters.render(name, down_to(record, depth)))
         return
-    place = store.apart(store.place(record, out), record)
+    place = reading.apart(paths.place(record, out), record)
     for name in names:
         # JSON is there to compute with, so it is whole.
         shown_record = record if name == "json" else down_to(record, depth)
         path = place.with_suffix(reporters.suffix(name))
-        store.write_text(path, reporters.render(name, shown_record))
+        writing.write_text(path, reporters.render(name, shown_record))
         typer.echo(str(path))
 
 
 def _structure(workload: Workload) -> Structure:
-    from layerbench.profilers.structure import dissect
+    from layerbench.profilers.structure import profile_structure
 
-    return dissect(workload)
+    return profile_structure(workload)
 
 
 def _measured(workload: Workload, optimizer: Any, device: str | None) -> MemoryReport:  # noqa: ANN401 - a Literal
-    from layerbench import api
+    from layerbench.api.memory import measure_memory
     from layerbench.environment import devices
 
-    return api.measure_memory(workload, devices.get(device or "cpu"), optimizer=optimizer)
+    return measure_memory(workload, devices.get(device or "cpu"), optimizer=optimizer)
 
 
 def _estimate(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeGuard
 import typer
 
 from layerbench.cli import _options
+from layerbench.errors import at_least
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +47,7 @@ def command(
         list[Path],
         typer.Argument(
             metavar="RECORD...",
-            help="One picture each; for a roofline, also the structures of the same work.",
+            help="Records to draw, one picture each; a roofline also takes their structures.",
         ),
     ],
     kind: Annotated[
@@ -63,7 +64,7 @@ def command(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Of icicle and bars: time, self, flops, parameters or memory.",
+            help="Figure that icicle and bars show: time, self, flops, parameters or memory.",
             show_default="time or self, or what the record has",
             rich_help_panel=READ,
         ),
@@ -71,7 +72,7 @@ def command(
     top: Annotated[
         int | None,
         typer.Option(
-            help="Rows of bars; layers that a roofline names.",
+            help="Number of rows of bars, or of layers that a roofline names.",
             show_default="20, and 8",
             rich_help_panel=READ,
         ),
@@ -79,7 +80,9 @@ def command(
     depth: Annotated[
         int | None,
         typer.Option(
-            help="Levels of an icicle below the model.", show_default="all", rich_help_panel=READ
+            help="Levels that an icicle shows below the model.",
+            show_default="all",
+            rich_help_panel=READ,
         ),
     ] = None,
     out: Annotated[
@@ -105,13 +108,14 @@ def command(
     ] = None,
 ) -> None:
     """Draw a record: layers as an icicle, bars or a roofline, or memory over a run; PNG or SVG."""
-    from layerbench import plots, store
+    from layerbench import plots
+    from layerbench.store import reading, writing
 
     chosen = _options.one_of("--kind", kind, KINDS)
     options = {"metric": metric, "top": top, "depth": depth}
     _check_options(chosen, options)
     wanted = None if metric is None else _options.one_of("--metric", metric, plots.METRICS)
-    read = [(path, store.read_record(path)) for path in records]
+    read = [(path, reading.read_record(path)) for path in records]
     if chosen == "roofline":
         drawn = _profiles(read)
         structures = [(path, record) for path, record in read if _is_structure(record)]
@@ -125,7 +129,7 @@ def command(
         else:
             figure = _figure(path, record, chosen, wanted, top, depth)
         for place in found:
-            store.write_bytes(place, plots.encoded(figure, place.suffix[1:].lower()))
+            writing.write_bytes(place, plots.encoded(figure, place.suffix[1:].lower()))
             typer.echo(str(place))
 
 
@@ -138,7 +142,7 @@ def _check_options(kind: str, options: dict[str, str | int | None]) -> None:
         if kind not in TAKES[name]:
             raise UsageError(f"--{name} is for {' and '.join(TAKES[name])}, not for {kind}")
         if isinstance(value, int):
-            _options.at_least(f"--{name}", value, 0 if kind == "roofline" else 1)
+            at_least(f"--{name}", value, 0 if kind == "roofline" else 1)
 
 
 # --- where it goes ---------------------------------------------------------------------------
@@ -258,11 +262,11 @@ def _dissected(profile: Profile) -> Structure:
     if workload.weights == OWN_WEIGHTS and ":" not in workload.model:
         raise UsageError(f"{workload.model} was handed over and cannot be built here: {advice}")
     from layerbench import zoo  # loads torch
-    from layerbench.profilers.structure import dissect
+    from layerbench.profilers.structure import profile_structure
 
     try:
         zoo.has_weights(workload.model)  # says which names are close to one that is not there
-        return dissect(workload)
+        return profile_structure(workload)
     except LayerbenchError as error:
         raise UsageError(f"{workload.model} cannot be built here ({error}): {advice}") from error
 

@@ -21,7 +21,9 @@ def command(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="The file.", show_default="X.html, here"),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="File to write.", show_default="X.html, here"
+        ),
     ] = None,
     threshold: Annotated[
         str, typer.Option(help="Smaller changes between two profiles are the same.")
@@ -31,16 +33,17 @@ def command(
 
     It opens from disk without a network, and loads nothing from anywhere.
     """
-    from layerbench import reporters, store
+    from layerbench import reporters
     from layerbench.analysis.bundle import joined
     from layerbench.reporters.html.document import bundled
+    from layerbench.store import reading, writing
     from layerbench.units import bytes_, parse_percent
 
     share = parse_percent(threshold)
-    found = [(str(path), store.read_record(path)) for path in records]
+    found = [(str(path), reading.read_record(path)) for path in records]
     alone = len(found) == 1 and bundled(found[0][1]) is None
     record = found[0][1] if alone else joined(found, share)
     text = reporters.render("html", record)
     place = out or Path(records[-1].with_suffix(".html").name)
-    store.write_text(place, text)
+    writing.write_text(place, text)
     typer.echo(f"{place} ({bytes_(len(text.encode()))})")

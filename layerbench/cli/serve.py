@@ -17,24 +17,31 @@ NOT_STARTED = 3
 
 LISTENING = "Where it listens"
 MEASURING = "How it measures"
-LIMITS = "What it bears"
+LIMITS = "Limits"
 
 # `view` has them too: it is the same server.
 Host = Annotated[
     str,
-    typer.Option(help="Any but a loopback address takes an API key.", rich_help_panel=LISTENING),
+    typer.Option(
+        help="Address to listen on; any but a loopback address needs an API key.",
+        rich_help_panel=LISTENING,
+    ),
 ]
-Port = Annotated[int, typer.Option(help="0: any free one.", rich_help_panel=LISTENING)]
+Port = Annotated[
+    int, typer.Option(help="Port to listen on; 0 takes any free one.", rich_help_panel=LISTENING)
+]
 Database = Annotated[
     Path,
     typer.Option(
-        metavar="FILE", help="Jobs and results; made if missing.", rich_help_panel=MEASURING
+        metavar="FILE",
+        help="Database of jobs and results; made if missing.",
+        rich_help_panel=MEASURING,
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda, cuda:1, xpu, mps.",
+        help="Device: cpu, cuda, cuda:1, xpu or mps.",
         show_default="the accelerator if there is one, else cpu",
         rich_help_panel=MEASURING,
     ),
@@ -49,7 +56,8 @@ def command(
     seconds: Annotated[
         float,
         typer.Option(
-            help="That are measured, about; longer for slow models.", rich_help_panel=MEASURING
+            help="Seconds that a measurement takes, about; slow models take longer.",
+            rich_help_panel=MEASURING,
         ),
     ] = 3.0,
     deadline: Annotated[
@@ -58,13 +66,13 @@ def command(
     ] = 900.0,
     queue: Annotated[
         int,
-        typer.Option(help="Measurements that may wait.", rich_help_panel=LIMITS),
+        typer.Option(help="Number of measurements that may wait.", rich_help_panel=LIMITS),
     ] = 32,
     memory: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="That a measuring process may take, such as 8GiB.",
+            help="Memory that a measuring process may take, such as 8GiB.",
             show_default="80 % of the host's",
             rich_help_panel=LIMITS,
         ),
@@ -96,7 +104,7 @@ def serve_app(told: Callable[[str], object] | None = None, **given: Any) -> None
         given: fields of `layerbench.service.web.settings.Settings`.
 
     Raises:
-        UsageError: the settings cannot be meant.
+        UsageError: the settings make no sense.
         typer.Exit: it could not begin.
     """
     from layerbench.service.web.settings import settings_of

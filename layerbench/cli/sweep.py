@@ -29,7 +29,7 @@ def command(
         str,
         typer.Option(
             metavar="LIST",
-            help="Images a forward, with commas; 1,2,4,...,256 doubles.",
+            help="Batch sizes, with commas; 1,2,4,...,256 doubles.",
             rich_help_panel=_options.WORKLOAD,
         ),
     ] = "1,2,4,8,16,32",
@@ -49,7 +49,7 @@ def command(
     seconds: Annotated[
         float,
         typer.Option(
-            help="For each point, about. The climb over batch sizes ends where 8 forwards would "
+            help="Seconds for each point, about. The climb ends where 8 forwards would "
             "take longer.",
             rich_help_panel=PLAN,
         ),
@@ -87,7 +87,7 @@ def command(
     Climbs until a batch does not fit, or takes too long, and says so. The reports of --out are
     written after each model and size: a sweep that is ended early has what was measured.
     """
-    from layerbench import store
+    from layerbench.store import writing
 
     default = None if out is None or formats is not None else "txt,json,csv,md"
     names = _options.checked_formats(formats or default, out)
@@ -100,13 +100,13 @@ def command(
     counts = _options.numbers("--batches", batches)
 
     # After the cheap checks: this loads torch.
-    from layerbench import api
+    from layerbench.api import sweep
     from layerbench.cli._progress import shown
     from layerbench.records import Sweep
 
     kept = Kept[Sweep](names, None if out is None else lambda _: out / "sweep")
     with shown("sweep", quiet) as progress:
-        record = api.sweep(
+        record = sweep.sweep(
             specs,
             batches=counts,
             sizes=sides,
@@ -124,5 +124,5 @@ def command(
         from layerbench import plots
 
         for name, picture in plots.of_sweep(record).items():
-            store.write_bytes(out / f"{name}.png", picture)
+            writing.write_bytes(out / f"{name}.png", picture)
             typer.echo(str(out / f"{name}.png"))

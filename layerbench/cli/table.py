@@ -75,7 +75,7 @@ def whole_records(paths: Sequence[Path]) -> list[Frozen]:
     So are those of a measurement that was interrupted. A record or a ``layers`` folder named as
     such is taken.
     """
-    from layerbench.store import read_all_kinds
+    from layerbench.store.reading import read_all_kinds
 
     named = set(paths)
     return [
@@ -91,7 +91,7 @@ def _renew(document: Path, check: bool) -> None:
     """Write the tables of a document anew, or only say whether they are up to date."""
     from layerbench.errors import UsageError
     from layerbench.reporters.result_table import update_markers
-    from layerbench.store import write_text
+    from layerbench.store.writing import write_text
 
     try:
         old = document.read_text(encoding="utf-8")

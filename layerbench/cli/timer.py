@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerbench.cli import _endings, _options, _output
+from layerbench.errors import at_least
 from layerbench.records.defaults import (
     CAP_FACTOR,
     FUNCTION_ITERATIONS,
@@ -16,7 +17,7 @@ from layerbench.records.defaults import (
 )
 
 if TYPE_CHECKING:
-    from layerbench.api import Measurement
+    from layerbench.api.timing import Measurement
     from layerbench.records.workload import Plan
 
 NAME = "timer"
@@ -49,12 +50,15 @@ def command(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(help="Of weights, input and resampling.", rich_help_panel=_options.WORKLOAD),
+        typer.Option(
+            help="Seed of the weights, the input and the resampling.",
+            rich_help_panel=_options.WORKLOAD,
+        ),
     ] = 0,
     device: Annotated[
         str | None,
         typer.Option(
-            help="cpu, cuda, cuda:1, xpu, mps.",
+            help="Device: cpu, cuda, cuda:1, xpu or mps.",
             show_default="the accelerator if there is one, else cpu",
             rich_help_panel=PLAN,
         ),
@@ -62,11 +66,14 @@ def command(
     threads: Annotated[
         int | None,
         typer.Option(
-            help="Intra-op CPU threads.", show_default="PyTorch's choice", rich_help_panel=PLAN
+            help="Number of intra-op CPU threads.",
+            show_default="PyTorch's choice",
+            rich_help_panel=PLAN,
         ),
     ] = None,
     warmup: Annotated[
-        int, typer.Option(help="Warm-up rounds, not kept.", rich_help_panel=PLAN)
+        int,
+        typer.Option(help="Number of warm-up rounds, which are not kept.", rich_help_panel=PLAN),
     ] = WARMUP_ITERATIONS,
     iterations: Annotated[
         int,
@@ -85,7 +92,7 @@ def command(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(help="Repeat in this many fresh processes.", rich_help_panel=PLAN),
+        typer.Option(help="Number of fresh processes to measure in.", rich_help_panel=PLAN),
     ] = 1,
     until: Annotated[
         str | None,
@@ -157,24 +164,25 @@ def command(
     quiet: _options.Quiet = False,
 ) -> None:
     """Time a model, its blocks and its layers."""
-    from layerbench import reporters, store
+    from layerbench import reporters
     from layerbench.cli._progress import shown
     from layerbench.errors import UsageError
+    from layerbench.store import writing
 
     names = _options.formats(formats, out)
     if keep_samples and out is None:
         raise UsageError("--keep-samples writes beside the record: give --out DIR")
     plan = _plan(warmup, iterations, processes, threads, until, granularity, whole)
     if function_iterations is not None:
-        count = _options.at_least("--function-iterations", function_iterations, 0)
+        count = at_least("--function-iterations", function_iterations, 0)
         plan = plan.model_copy(update={"function_iterations": count})
     for name in names:  # said before anything is measured
         reporters.check(name, profile=True, layers=plan.granularity != "whole" and not compile)
     if out is not None:
-        store.check_writable(out)
+        writing.check_writable(out)
 
     # After the cheap checks: this loads torch.
-    from layerbench import api
+    from layerbench.api import timing
     from layerbench.environment import devices
 
     where = devices.get(device)
@@ -192,7 +200,7 @@ def command(
         }
     )
     with shown(workload.model, quiet) as progress:
-        measured = api.measure(
+        measured = timing.measure(
             workload,
             plan,
             where,
@@ -219,11 +227,12 @@ def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bo
     Returns:
         the files written.
     """
-    from layerbench import reporters, store
+    from layerbench import reporters
     from layerbench.analysis.aggregation import kept_samples
+    from layerbench.store import paths, writing
 
     record = measured.profile
-    places = store.places(record, out)
+    places = paths.places(record, out)
     documents = [(places.whole, record.without_layers())]
     if record.layers:
         documents.append((places.layers, record))
@@ -238,8 +247,8 @@ def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bo
     ]
     if keep_samples:
         path = documents[-1][0].with_suffix(".npz")
-        files.append((path, store.arrays_file(kept_samples(measured.runs))))
-    store.write_all(files)
+        files.append((path, writing.arrays_file(kept_samples(measured.runs))))
+    writing.write_all(files)
     return [path for path, _ in files]
 
 
@@ -258,10 +267,10 @@ def _plan(
     if whole is not None:
         granularity = "whole" if _options.truth("--w", whole) else "layers"
     return Plan(
-        warmup=_options.at_least("--warmup", warmup, 0),
-        iterations=_options.at_least("--iterations", iterations, 1),
-        processes=_options.at_least("--processes", processes, 1),
-        threads=None if threads is None else _options.at_least("--threads", threads, 1),
+        warmup=at_least("--warmup", warmup, 0),
+        iterations=at_least("--iterations", iterations, 1),
+        processes=at_least("--processes", processes, 1),
+        threads=None if threads is None else at_least("--threads", threads, 1),
         until=None if until is None else parse_percent(until),
         granularity=_options.one_of("--granularity", granularity, ("whole", "blocks", "layers")),
     )

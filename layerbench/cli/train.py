@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
-from layerbench.errors import UsageError
+from layerbench.errors import UsageError, at_least
 from layerbench.records.defaults import MOST_PIXELS
 
 NAME = "train"
@@ -48,7 +48,7 @@ def command(
     batch_size: _options.BatchSize = 128,
     epochs: Annotated[
         int | None,
-        typer.Option(help="At most.", show_default="50", rich_help_panel=LEARNING),
+        typer.Option(help="Epochs to train at most.", show_default="50", rich_help_panel=LEARNING),
     ] = None,
     lr: Annotated[
         float | None,
@@ -63,7 +63,7 @@ def command(
         typer.Option(
             "--weight_decay",
             "--weight-decay",
-            help="Of AdamW.",
+            help="Weight decay of AdamW.",
             show_default="0.1",
             rich_help_panel=LEARNING,
         ),
@@ -73,7 +73,7 @@ def command(
         typer.Option(
             "--warmup_epochs",
             "--warmup-epochs",
-            help="In which the rate climbs; then it falls to 0 linearly.",
+            help="Epochs in which the learning rate climbs; then it falls to 0 linearly.",
             show_default="phase 1: 5, phase 2: 1, at most a tenth of the epochs",
             rich_help_panel=LEARNING,
         ),
@@ -88,7 +88,10 @@ def command(
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(help="float32, or by autocast bfloat16 or float16.", rich_help_panel=LEARNING),
+        typer.Option(
+            help="Number format: float32, or by autocast bfloat16 or float16.",
+            rich_help_panel=LEARNING,
+        ),
     ] = "float32",
     limit: Annotated[
         int | None,
@@ -100,7 +103,9 @@ def command(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(help="Of weights, order and augmentation.", rich_help_panel=LEARNING),
+        typer.Option(
+            help="Seed of the weights, the order and the augmentation.", rich_help_panel=LEARNING
+        ),
     ] = 0,
     unreadable: Annotated[
         str,
@@ -146,7 +151,7 @@ def command(
         typer.Option(
             "--checkpoint_minutes",
             "--checkpoint-minutes",
-            help="Between checkpoints within an epoch; 0: after every step.",
+            help="Minutes between checkpoints within an epoch; 0 writes one after every step.",
             rich_help_panel=OUTCOME,
         ),
     ] = 10.0,
@@ -154,7 +159,7 @@ def command(
         bool,
         typer.Option(
             "--points/--no-points",
-            help="In the end, latency and memory of the trained model against batch size.",
+            help="In the end, measure the trained model's latency and memory by batch size.",
             rich_help_panel=OUTCOME,
         ),
     ] = True,
@@ -164,17 +169,18 @@ def command(
 
     Several devices: torchrun --nproc-per-node 2 train.py ... The batch is that of each process.
     """
-    _options.at_least("--workers", workers, 0)
+    at_least("--workers", workers, 0)
     if threads is not None:
-        _options.at_least("--threads", threads, 1)
-    _options.at_least("--most_pixels", most_pixels, 1)
+        at_least("--threads", threads, 1)
+    at_least("--most_pixels", most_pixels, 1)
     if checkpoint_minutes < 0:
         raise UsageError("--checkpoint_minutes must not be negative")
 
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import beside_report
     from layerbench.training.classification.recipes import recipe_for
-    from layerbench.training.classification.run import Where, run_training
+    from layerbench.training.classification.run import run_training
+    from layerbench.training.classification.setup import RunOptions
 
     recipe = recipe_for(
         model,
@@ -195,7 +201,7 @@ def command(
         unreadable=_options.one_of("--unreadable", unreadable, ("fatal", "skip")),
         seed=seed,
     )
-    where = Where(
+    where = RunOptions(
         device=device,
         data=data_dir,
         outputs=output_dir,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.errors import at_least
 from layerbench.records.defaults import TRAINING_ITERATIONS, TRAINING_WARMUP
 
 NAME = "train-profile"
@@ -31,13 +32,15 @@ def command(
     seed: Annotated[
         int,
         typer.Option(
-            help="Of weights, input and what the model draws.", rich_help_panel=_options.WORKLOAD
+            help="Seed of the weights, the input and what the model draws.",
+            rich_help_panel=_options.WORKLOAD,
         ),
     ] = 0,
     device: _options.Device = None,
     threads: _options.Threads = None,
     warmup: Annotated[
-        int, typer.Option(help="Warm-up rounds, not kept.", rich_help_panel=PLAN)
+        int,
+        typer.Option(help="Number of warm-up rounds, which are not kept.", rich_help_panel=PLAN),
     ] = TRAINING_WARMUP,
     iterations: Annotated[
         int,
@@ -69,24 +72,24 @@ def command(
     Forward and backward of every layer, also of in-place ones. The batch is random and is
     copied to the device anew for every step.
     """
-    from layerbench import store
+    from layerbench.store import paths
 
     names = _options.checked_formats(formats, out)
-    _options.at_least("--warmup", warmup, 0)
-    _options.at_least("--iterations", iterations, 1)
+    at_least("--warmup", warmup, 0)
+    at_least("--iterations", iterations, 1)
 
     # After the cheap checks: this loads torch.
-    from layerbench import api
+    from layerbench.api import training
     from layerbench.cli._progress import shown
 
     with shown(model, quiet) as progress:
-        record = api.profile_training(
+        record = training.profile_training(
             model,
             input,
             batch=batch,
             optimizer=optimizer,  # type: ignore[arg-type]
             device=device,
-            threads=None if threads is None else _options.at_least("--threads", threads, 1),
+            threads=None if threads is None else at_least("--threads", threads, 1),
             warmup=warmup,
             iterations=iterations,
             dtype=_options.dtype_of(dtype),
@@ -95,4 +98,4 @@ def command(
             strict=strict,
             progress=progress,
         )
-    _options.deliver(record, names, None if out is None else store.place(record, out))
+    _options.deliver(record, names, None if out is None else paths.place(record, out))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 
-from layerbench.datasets.source import Asked, Images, Source, Splits
-from layerbench.registry import chosen, found
+from layerbench.datasets.source import DatasetOptions, Images, Source, Splits
+from layerbench.errors import chosen
+from layerbench.registry import registered
 
-__all__ = ["Asked", "Images", "Source", "Splits", "get", "names"]
+__all__ = ["DatasetOptions", "Images", "Source", "Splits", "get", "names"]
 
 
 def names() -> tuple[str, ...]:
@@ -29,4 +30,5 @@ def get(name: str) -> Source:
 
 @functools.cache
 def _sources() -> dict[str, Source]:
-    return found(__name__, __path__)
+    sources = registered(__name__, __path__, "SOURCE", "layerbench.datasets", packages=False)
+    return {source.name: source for source in sources}

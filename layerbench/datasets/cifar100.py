@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerbench.datasets.source import Asked, Numbered, Splits, Transform
+from layerbench.datasets.source import DatasetOptions, Numbered, Splits, Transform
 from layerbench.errors import DataError
 
 FOLDER = "cifar-100-python"
@@ -23,13 +23,13 @@ class Cifar100:
 
     name: str = "cifar100"
 
-    def open(self, asked: Asked) -> Splits:
+    def open(self, asked: DatasetOptions) -> Splits:
         """Both halves; the images are resized to what the model takes."""
         train = self._half(asked, True, _augmented(asked.size))
         val = self._half(asked, False, _plain(asked.size))
         return Splits(train, val, train.classes, (Numbered("train"), Numbered("test")))
 
-    def _half(self, asked: Asked, train: bool, transform: Transform) -> Any:  # noqa: ANN401
+    def _half(self, asked: DatasetOptions, train: bool, transform: Transform) -> Any:  # noqa: ANN401
         from torchvision.datasets import CIFAR100
 
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerbench.datasets.source import Asked, Numbered, Splits
+from layerbench.datasets.source import DatasetOptions, Numbered, Splits
 from layerbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Digits:
 
     name: str = "digits"
 
-    def open(self, asked: Asked) -> Splits:
+    def open(self, asked: DatasetOptions) -> Splits:
         """Both halves, resized, as three equal channels."""
         import numpy as np
         import torch

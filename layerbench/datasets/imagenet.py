@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerbench.datasets.source import Asked, Splits, Transform
+from layerbench.datasets.source import DatasetOptions, Splits, Transform
 from layerbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class ImageNet:
     name: str = "imagenet"
     folders: tuple[str, ...] = ("imagenet", "ImageNet", "imagenet-1k", ".")
 
-    def open(self, asked: Asked) -> Splits:
+    def open(self, asked: DatasetOptions) -> Splits:
         """Both halves: random parts of the images to train on, their middle to validate."""
         from layerbench.datasets._transforms import central_crop, random_crop
 

@@ -15,7 +15,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Asked:
+class DatasetOptions:
     """What a user asked of a data set.
 
     Attributes:
@@ -66,7 +66,7 @@ class Source(Protocol):
     def name(self) -> str:
         """As the command line calls it."""
 
-    def open(self, asked: Asked) -> Splits:
+    def open(self, asked: DatasetOptions) -> Splits:
         """The set, ready to be read.
 
         Raises:

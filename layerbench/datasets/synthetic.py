@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from layerbench.datasets.source import Asked, Numbered, Splits
+from layerbench.datasets.source import DatasetOptions, Numbered, Splits
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +22,12 @@ class Synthetic:
 
     name: str = "synthetic"
 
-    def open(self, asked: Asked) -> Splits:
+    def open(self, asked: DatasetOptions) -> Splits:
         """``asked.samples`` images to train on (1,024 where it says nothing), a quarter besides."""
         trained = asked.samples or TRAINED
         validated = max(1, trained * VALIDATED // TRAINED)
-        train = MadeUp(trained, asked.size, asked.seed)
-        val = MadeUp(validated, asked.size, asked.seed, first=trained)
+        train = SyntheticImages(trained, asked.size, asked.seed)
+        val = SyntheticImages(validated, asked.size, asked.seed, first=trained)
         classes = [f"pattern {number}" for number in range(CLASSES)]
         return Splits(train, val, classes, (Numbered("train"), Numbered("validation")))
 
@@ -35,7 +35,7 @@ class Synthetic:
 SOURCE = Synthetic()
 
 
-class MadeUp:
+class SyntheticImages:
     """Images made when they are asked for; the same number always gives the same image.
 
     Args:

@@ -5,27 +5,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import numpy as np
 import torch
 
 from layerbench.environment import devices, watch
 from layerbench.environment.devices import Device
-from layerbench.environment.watch import RoomWatch
-from layerbench.errors import LayerbenchError, NotEnoughMemory
-from layerbench.instruments.python_state import no_collection
-from layerbench.introspection.modules import moved
-from layerbench.introspection.nested import map_tensors
+from layerbench.environment.watch import EnvironmentWatch
+from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, first_line
 from layerbench.records.workload import Workload
 from layerbench.units import bytes_
-from layerbench.zoo import Built
-
-
-def on_device(built: Built, device: Device) -> Built:
-    """Move the model and its inputs."""
-    target = device.torch_device
-    args, kwargs = map_tensors((built.args, built.kwargs), lambda tensor: tensor.to(target))
-    return Built(moved(built.module, target), args, kwargs)
 
 
 @contextmanager
@@ -47,7 +37,7 @@ def torch_version() -> str:
     return str(torch.__version__).partition("+")[0]
 
 
-def watch_room(device: Device) -> RoomWatch:
+def watch_environment(device: Device) -> EnvironmentWatch:
     """Begin to watch what goes on around the run."""
     return watch.watch(
         device.describe(),
@@ -64,14 +54,12 @@ def input_bytes(workload: Workload) -> int:
     return int(np.prod(workload.shape, dtype=object)) * item
 
 
-def refuse_too_large(workload: Workload, device: Device, subject: Built | None) -> None:
+def check_input_fits(workload: Workload, device: Device) -> None:
     """Refuse an input that cannot be held before anything is allocated.
 
     Raises:
         NotEnoughMemory: with the bytes that the input needs, and those that are free.
     """
-    if subject is not None:
-        return
     needed = input_bytes(workload)
     free = device.memory().free_bytes
     if needed > free:
@@ -97,6 +85,41 @@ def memory_explained(device: Device) -> Iterator[None]:
             f"not enough memory on {device.kind}: {asked}, {bytes_(device.memory().free_bytes)} "
             "free: take a smaller input or batch"
         ) from error
+
+
+def raise_model_error(error: Exception, device: Device, said: str) -> NoReturn:
+    """Raise, in place of what a model raised, one line; lack of memory and our own errors stay.
+
+    Args:
+        error: what the model raised.
+        device: that it ran on.
+        said: the line.
+
+    Raises:
+        ModelRunError: with the line.
+    """
+    if isinstance(error, (LayerbenchError, MemoryError)) or device.is_out_of_memory(error):
+        raise error
+    raise ModelRunError(said) from error
+
+
+@contextmanager
+def model_errors(
+    device: Device, before: str, passed: type[Exception] = LayerbenchError
+) -> Iterator[None]:
+    """Turn what a model raises inside into one line, see `raise_model_error`.
+
+    Args:
+        device: that it runs on.
+        before: what the line begins with, before the error's own words.
+        passed: errors that are no failure.
+    """
+    try:
+        yield
+    except passed:
+        raise
+    except Exception as error:
+        raise_model_error(error, device, f"{before}: {first_line(error)}")
 
 
 @contextmanager
@@ -125,3 +148,15 @@ def gradients_on(on: bool) -> Iterator[None]:
     else:
         with torch.no_grad():
             yield
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Let the garbage collector rest."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerbench.environment.run_context import no_collection
 from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.overlay import STATE, Overlay
-from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.stack import deeper_stack
 from layerbench.instruments.tensor_state import TensorState
 from layerbench.introspection.modules import (

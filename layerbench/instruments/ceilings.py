@@ -15,8 +15,10 @@ import torch
 
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
+from layerbench.instruments.autorange import Autorange
 from layerbench.records import Ceilings
 from layerbench.records.workload import DType
+from layerbench.units import NANOSECOND
 
 # A call shorter than this is launched, and its threads are woken, for a good part of its time.
 LEAST_CALL_S = 0.01
@@ -56,7 +58,7 @@ def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
         dtype: number format of matrices and buffer.
 
     Raises:
-        RuntimeError: out of memory (`layerbench.environment.run_context.memory_explained` makes a line of it).
+        RuntimeError: out of memory (`memory_explained` makes a line of it).
     """
     with torch.inference_mode():
         side, product_s, products = _fastest_product(device, dtype)
@@ -138,18 +140,21 @@ def fastest_s(
         budget_s: it is repeated until so much time has gone, but `MOST_REPEATS` times at most.
         fewest: it runs at least so often.
     """
-    times: list[int] = []
+
+    def timed() -> float:
+        marks = [clock.mark()]
+        work()
+        marks.append(clock.mark())
+        clock.synchronize()
+        start, end = clock.resolve(marks)
+        clock.release()
+        return (end - start) * NANOSECOND
+
     clock.reserve(2)
     try:
-        while len(times) < fewest or (sum(times) < budget_s * 1e9 and len(times) < MOST_REPEATS):
-            marks = [clock.mark()]
-            work()
-            marks.append(clock.mark())
-            clock.synchronize()
-            start, end = clock.resolve(marks)
-            times.append(end - start)
-            clock.release()
+        repeats = Autorange(fewest, MOST_REPEATS)
+        times = repeats.repeat(timed, budget_s, seconds_of=lambda seconds: seconds)
     finally:
         clock.synchronize()
         clock.release()
-    return min(times) * 1e-9, len(times)
+    return min(times), len(times)

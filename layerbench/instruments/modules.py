@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.compiler import is_dynamo_compiling
 
-from layerbench.errors import said_by
+from layerbench.errors import first_line
 from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.compiled import entry_noticed, inside_compiled
@@ -298,20 +298,6 @@ def _called_directly() -> bool:
     while frame is not None and frame.f_globals.get("__name__", "").startswith("layerbench."):
         frame = frame.f_back
     return frame is None or frame.f_code not in _CALLS
-
-
-_IN_SCRIPT = "The following operation failed in the TorchScript interpreter"
-_LONG = 240
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says on one line, without the stack or the advice that torch's carry."""
-    text = said_by(error) or type(error).__name__
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines[0].startswith(_IN_SCRIPT):
-        # What went wrong stands at the end, after the interpreter's own stack.
-        lines = lines[-1:]
-    return lines[0] if len(lines[0]) <= _LONG else f"{lines[0].partition('. ')[0][:_LONG]}"
 
 
 def modules_at(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:

@@ -17,7 +17,6 @@ import collections
 import contextvars
 import copy
 import functools
-import gc
 import itertools
 import queue
 import random
@@ -26,8 +25,7 @@ import types
 import warnings
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -35,6 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from layerbench.environment.run_context import no_collection
 from layerbench.instruments.code_names import globals_named, is_users, package_of
 from layerbench.instruments.kept import (
     Kept,
@@ -82,18 +81,6 @@ _PLAIN = (
 _ENGINES = ("torch._dynamo", "torch._inductor", "torch.fx", "torch._C", "torch.jit")
 _BARE_MAPPINGS = (dict, OrderedDict)
 _HEAP_TYPE = 1 << 9  # of a class's flags: made by a class statement, or as if by one
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Let the garbage collector rest."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 class PythonState:

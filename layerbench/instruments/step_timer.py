@@ -3,7 +3,7 @@
 Backward hooks of modules raise on in-place layers, so none are used. Autograd runs the nodes of
 the graph one after the other, the one made last first, and one that accumulates a gradient as soon
 as it can. A node belongs to the module that was running when the forward made it, told by
-autograd's own count (see `layerbench.instruments.module_tracker`); one that accumulates a gradient, to the
+autograd's own count (see `instruments.module_tracker`); one that accumulates a gradient, to the
 parameter's owner. Where a module's nodes begin, the first one gets a hook that marks it: a module's
 time reaches to where the next one's begins, and all of them add up to the backward.
 

@@ -38,8 +38,8 @@ class Allocation:
         owner: path of the module that ran, ``None`` outside all.
         phase: what was going on.
         operator: that allocated it; empty for what was there before.
-        category: what it is for; `layerbench.instruments.memory_attribution` finds out what the tracker
-            cannot know.
+        category: what it is for; `instruments.memory_attribution` finds out what the
+            tracker cannot know.
         born, died: moments on one count of events; ``None`` while it lives.
         low, high: bounds of ``bytes`` where they are not known but estimated.
         place: the call of the owner that ran, a node of `Trace.calls`; ``None`` where that is not

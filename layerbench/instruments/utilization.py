@@ -15,7 +15,7 @@ import psutil
 import torch
 
 from layerbench.environment.devices import Device
-from layerbench.environment.watch import usable_cores
+from layerbench.environment.machine import usable_cores
 from layerbench.records import Usage, UsageSample
 
 # A record holds at most so many looks.

@@ -21,9 +21,10 @@ from layerbench.instruments.layer_timer import Folded, fold
 from layerbench.introspection.modules import named_modules
 from layerbench.profilers.rounds import Rounds
 from layerbench.profilers.timing import Session
+from layerbench.units import NANOSECOND
 
 Event = dict[str, Any]
-Offer = Callable[[Event], bool]
+EventSink = Callable[[Event], bool]
 """Takes an event if that needs no waiting; gives whether it did."""
 
 # Between two looks, and between two sets of provisional rows.
@@ -33,7 +34,6 @@ ROWS_S = 1.0
 SHARE = 0.005
 # A provisional median is of so many forwards at most, spread over all so far.
 MOST_FORWARDS = 64
-NANOSECOND = 1e-9
 # Of a second, after the point.
 DIGITS = 9
 
@@ -49,8 +49,8 @@ class Watch:
     It is the measurement's progress, and its ``begun``.
 
     Args:
-        offer: takes the events, see `layerbench.profilers.monitor.Offer`; what it does not take is offered
-            again at the next look, or something newer in its place.
+        offer: takes the events, see `EventSink`; what it does not take is offered again at the next
+            look, or something newer in its place.
         look_s, rows_s: seconds between looks, and between provisional rows.
 
     Example:
@@ -58,7 +58,7 @@ class Watch:
         ...     measure(workload, plan, device, progress=watch, begun=watch.begun)
     """
 
-    def __init__(self, offer: Offer, *, look_s: float = LOOK_S, rows_s: float = ROWS_S) -> None:
+    def __init__(self, offer: EventSink, *, look_s: float = LOOK_S, rows_s: float = ROWS_S) -> None:
         self._offer = offer
         self._look_s, self._rows_s = look_s, rows_s
         self._paths: dict[int, str] = {}

@@ -17,19 +17,19 @@ import torch
 
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
+    check_input_fits,
     garbage_collection_off,
     gradients_on,
     memory_explained,
-    refuse_too_large,
     threads_set,
-    watch_room,
+    watch_environment,
 )
-from layerbench.environment.watch import RoomWatch
+from layerbench.environment.watch import EnvironmentWatch
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.placement import brought_back, can_move, move
 from layerbench.instruments.random_state import RandomState
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.profilers.timing import Session, preserved_or_built, refuse_bad_room
+from layerbench.profilers.timing import Session, check_environment, preserved_or_built
 from layerbench.records import samples
 from layerbench.records.defaults import FEWEST_ROUNDS
 from layerbench.records.samples import Run
@@ -91,7 +91,7 @@ def measure_pair(
     with ExitStack() as stack:
         rooms = [_room(task) for task in tasks]
         for room in rooms:
-            refuse_bad_room(room, strict)
+            check_environment(room, strict)
         pending = list(zip(tasks, subjects, strict=True))
         turn = -1 if contender_first else 1
         draws = RandomState()
@@ -127,10 +127,10 @@ def _placed(run: Run, places: dict[str, list[int]]) -> Run:
     return Run(run.facts, {**run.arrays, **arrays})
 
 
-def _room(task: Task) -> RoomWatch:
+def _room(task: Task) -> EnvironmentWatch:
     """The surroundings, with the threads that this workload will have."""
     with threads_set(task.plan.threads):
-        return watch_room(task.device)
+        return watch_environment(task.device)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,8 @@ def _side(
     """Build one side, whose first forward draws what that of the other does."""
     draws.put_back()
     training = task.workload.mode == "train"
-    refuse_too_large(task.workload, task.device, subject)
+    if subject is None:
+        check_input_fits(task.workload, task.device)
     with ExitStack() as building:
         building.enter_context(memory_explained(task.device))
         building.enter_context(threads_set(task.plan.threads))

@@ -1,8 +1,9 @@
 """Measure in fresh processes: what differs between processes is the larger part of the noise.
 
-Each worker is ``python -m layerbench.profilers.processes DESCRIPTOR``: it reads a request from standard
-input, which stays open for as long as its parent lives, and writes its runs, or an error, into the
-file of that descriptor. The file has no name, so that nothing is left of it however both end.
+Each worker is ``python -m layerbench.profilers.processes DESCRIPTOR``: it reads a request from
+standard input, which stays open for as long as its parent lives, and writes its runs, or an error,
+into the file of that descriptor. The file has no name, so that nothing is left of it however both
+end.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from layerbench import errors
 from layerbench.environment import devices
 from layerbench.environment.origins import explained
 from layerbench.environment.orphans import end_with_input, end_with_parent
-from layerbench.environment.watch import command_line
+from layerbench.environment.software import command_line
 from layerbench.errors import LayerbenchError, WorkerError
 from layerbench.profilers import timing
 from layerbench.profilers.paired import Task, measure_pair

@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-import layerbench
 from layerbench import zoo
-from layerbench.environment.run_context import torch_version
-from layerbench.errors import LayerbenchError, ModelRunError
+from layerbench._version import __version__
+from layerbench.environment.run_context import no_collection, torch_version
+from layerbench.errors import LayerbenchError, ModelRunError, first_line
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.chance import more_forwards, notes_on_chance
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
@@ -23,13 +23,7 @@ from layerbench.instruments.fake_tensors import ShapesDoNotSuffice, without_memo
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.module_tracker import RunningModule
-from layerbench.instruments.modules import (
-    CallObserver,
-    ModuleFacts,
-    Seen,
-    first_line,
-    module_facts,
-)
+from layerbench.instruments.modules import CallObserver, ModuleFacts, Seen, module_facts
 from layerbench.instruments.preserve import (
     FreshInputs,
     drawing_anew,
@@ -37,7 +31,6 @@ from layerbench.instruments.preserve import (
     preserved_from_stand_ins,
     strays_removed,
 )
-from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import observed_rows
 from layerbench.introspection.tensors import bytes_of, elements_of
@@ -48,7 +41,7 @@ from layerbench.records.workload import Workload
 from layerbench.zoo import Built
 
 
-def dissect(workload: Workload, subject: Built | None = None) -> Structure:
+def profile_structure(workload: Workload, subject: Built | None = None) -> Structure:
     """Make the structure record of a workload.
 
     On the meta device first: nothing is allocated and nothing computed. A model that needs its
@@ -210,7 +203,7 @@ def _record(
         workload=workload,
         how=how,
         torch=torch_version(),
-        layerbench=layerbench.__version__,
+        layerbench=__version__,
         model_type=root.type,
         parameters=root.parameters,
         trainable=whole.trainable,

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from layerbench import store, zoo
+from layerbench import zoo
 from layerbench.analysis.aggregation import believed
 from layerbench.analysis.statistics import Resampler, summarize
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
+    check_input_fits,
     garbage_collection_off,
     gradients_on,
     memory_explained,
-    on_device,
-    refuse_too_large,
     threads_set,
-    watch_room,
+    watch_environment,
 )
-from layerbench.environment.watch import Environment
 from layerbench.errors import LayerbenchError, NotEnoughMemory
 from layerbench.instruments.attach import mode_set
-from layerbench.profilers.memory.predicted import predict, refuse_hopeless
+from layerbench.instruments.autorange import Autorange
+from layerbench.profilers.memory.predicted import check_memory_fits, predict
 from layerbench.profilers.progress import TO_COME, Progress, Silent
-from layerbench.profilers.structure import dissect
+from layerbench.profilers.structure import profile_structure
 from layerbench.profilers.timing import Session
 from layerbench.records import (
     AllocatorFigures,
@@ -39,16 +37,18 @@ from layerbench.records import (
     SweepPoint,
     TrainingRun,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.samples import waits_of
 from layerbench.records.workload import JOINED, DType, MemoryFormat, Plan, Workload, named_format
+from layerbench.store import reading
+from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
+from layerbench.zoo.family import on_device
 
-NANOSECOND = 1e-9
-# Forwards that are not kept, and the fewest and the most that are.
+# Forwards that are not kept, and how many are. Where one alone takes longer than a point may, one
+# less warms up and few are kept.
 WARMUP = 3
-FEWEST, MOST = 5, 50
-# Where one alone takes longer than a point may, one less warms up and so many are kept.
-SLOW_FEWEST = 3
+REPEATS = Autorange(fewest=5, most=50, slow_fewest=3)
 
 
 # A model and its inputs for a batch size, on the device.
@@ -109,7 +109,7 @@ def run_sweep(
             come.
 
     Raises:
-        LayerbenchError: a model cannot be had, or does not take a size.
+        LayerbenchError: a model cannot be built, or does not take a size.
     """
     sides: Sequence[int | None] = sizes or (None,)
     climbs = [
@@ -131,7 +131,7 @@ def run_sweep(
         )
 
     with threads_set(threads):
-        room = watch_room(device)
+        room = watch_environment(device)
         for number, what in enumerate(climbs, start=1):
             found, end = climb(
                 what, batches, device, threads=threads, seconds=seconds, progress=progress
@@ -165,7 +165,7 @@ def _climb(
 
 def _finished(folder: Path) -> Iterator[FinishedRun]:
     """The finished trainings in a folder, at any depth."""
-    for _, record in store.read_all_kinds([folder]):
+    for _, record in reading.read_all_kinds([folder]):
         if not isinstance(record, TrainingRun) or record.outcome == "running":
             continue
         if record.best is not None and record.flops is not None:
@@ -206,10 +206,11 @@ def climb(
     for number, batch in enumerate(batches):
         (progress or Silent()).step(what.name, number, len(batches))
         expected = _expected(points, batch)
-        if expected * (FEWEST + WARMUP) > seconds:
+        fewest = REPEATS.fewest + WARMUP
+        if expected * fewest > seconds:
             why = (
-                f"{FEWEST + WARMUP} forwards would take about "
-                f"{expected * (FEWEST + WARMUP):.0f} s, more than the {seconds:g} s of a point"
+                f"{fewest} forwards would take about {expected * fewest:.0f} s, more than the "
+                f"{seconds:g} s of a point"
             )
             return points, _end(what, batch, True, why)
         try:
@@ -240,7 +241,7 @@ def _built_once(workload: Callable[[int], Workload], device: Device) -> Subject:
                 wanted.shape, wanted.dtype, wanted.memory_format, seed=wanted.seed
             )
             return Built(held[0].module, (images.to(held[0].args[0]),))
-        held[:] = [on_device(zoo.build(wanted), device)]
+        held[:] = [on_device(zoo.build(wanted), device.torch_device)]
         return held[0]
 
     return subject
@@ -255,8 +256,8 @@ def _point(
     seconds: float,
 ) -> SweepPoint:
     workload = what.workload(batch)
-    refuse_too_large(workload, device, None)
-    refuse_hopeless(workload, device, None)
+    check_input_fits(workload, device)
+    check_memory_fits(workload, device, None)
     with memory_explained(device):
         device.forget_freed()
         built = subject(batch)
@@ -298,9 +299,8 @@ def _latency(
                 rounds.run_untouched()
             expected = min(rounds.untouched) * NANOSECOND
             rounds.forget()
-            forwards = seconds / expected if expected > 0 else inf
-            fewest = SLOW_FEWEST if slow else FEWEST
-            iterations = int(min(max(forwards - WARMUP, fewest), MOST))
+            left_s = seconds - WARMUP * expected
+            iterations = REPEATS.count(expected, left_s, slow=slow)
             for _ in range(iterations):
                 rounds.run_untouched()
     times = np.array(rounds.untouched, dtype=np.float64) * NANOSECOND
@@ -311,7 +311,7 @@ def _latency(
 def flops_of(workload: Workload, built: Built) -> int | None:
     """FLOPs of one forward, a multiply-add being 2; ``None`` where they cannot be counted."""
     try:
-        return dissect(workload, built).flops
+        return profile_structure(workload, built).flops
     except LayerbenchError:
         return None
 

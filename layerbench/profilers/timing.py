@@ -15,16 +15,17 @@ from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
 from layerbench.environment.run_context import (
+    check_input_fits,
     garbage_collection_off,
     gradients_on,
     memory_explained,
-    on_device,
-    refuse_too_large,
+    no_collection,
+    raise_model_error,
     threads_set,
-    watch_room,
+    watch_environment,
 )
-from layerbench.environment.watch import Environment, RoomWatch
-from layerbench.errors import ModelRunError, UntrustedError
+from layerbench.environment.watch import EnvironmentWatch
+from layerbench.errors import ModelRunError, UntrustedError, first_line
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
 from layerbench.instruments.ceilings import measure_ceilings
@@ -38,7 +39,6 @@ from layerbench.instruments.modules import (
     CallFacts,
     CallObserver,
     ModuleFacts,
-    first_line,
     module_facts,
     without_reach,
 )
@@ -49,15 +49,16 @@ from layerbench.instruments.preserve import (
     preserved_from_stand_ins,
     strays_removed,
 )
-from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import Ceilings, StopReason, samples
+from layerbench.records.environment import Environment
 from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
 from layerbench.records.workload import Plan, Workload, real_format
 from layerbench.zoo import Built
+from layerbench.zoo.family import on_device
 
 
 def measure(
@@ -90,9 +91,10 @@ def measure(
         KeyboardInterrupt: where no round is measured yet, or its samples are not wanted.
     """
     with threads_set(plan.threads), memory_explained(device):
-        room = watch_room(device)
-        refuse_bad_room(room, strict)
-        refuse_too_large(workload, device, subject)
+        room = watch_environment(device)
+        check_environment(room, strict)
+        if subject is None:
+            check_input_fits(workload, device)
         with (
             no_collection(),
             preserved_or_built(workload, device, subject) as built,
@@ -119,7 +121,7 @@ def preserved_or_built(
 ) -> Iterator[Built]:
     """What was handed over, to come back as it was; else the workload's model, on the device."""
     if subject is None:
-        built = on_device(zoo.build(workload), device)
+        built = on_device(zoo.build(workload), device.torch_device)
         with drawing_anew(workload, built):
             yield built
         return
@@ -171,7 +173,7 @@ def _one_round(workload: Workload, plan: Plan, device: Device, built: Built) -> 
             run()
         for _ in session.function_forwards():
             pass
-        return session.result(watch_room(device).finish(), "iterations")
+        return session.result(watch_environment(device).finish(), "iterations")
 
 
 class Session:
@@ -200,7 +202,7 @@ class Session:
         self.built = built
         self.progress = progress
         self.clock: Clock = device.clock()
-        self.out_of_memory = device.is_out_of_memory
+        self._device = device
         self.absent: dict[str, str] = {}
         model = built.module
         inputs = FreshInputs(built)
@@ -269,12 +271,11 @@ class Session:
             try:
                 return model(*args, **kwargs)
             except Exception as error:
-                if self.out_of_memory(error):
-                    raise
-                raise ModelRunError(
+                said = (
                     f"{self.workload.model}: the forward failed while it was measured, after it "
                     f"had run once: {first_line(error)}"
-                ) from error
+                )
+                raise_model_error(error, self._device, said)
 
         return call
 
@@ -286,9 +287,9 @@ class Session:
             with content.attached():
                 seen = observer.observe(content.noted(model), self.built.args, self.built.kwargs)
         except Exception as error:
-            if self.out_of_memory(error):
-                raise
-            raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+            raise_model_error(
+                error, self._device, f"{self.workload.model}: {observer.explain(error)}"
+            )
         self._modules = without_reach(self._modules, model, observer.compiled)
         return seen, [*content.notes(), *observer.notes]
 
@@ -335,7 +336,7 @@ class Session:
                     return
                 yield
         except Exception as error:
-            if self.out_of_memory(error):
+            if self._device.is_out_of_memory(error):
                 raise
             cause = error.__cause__ if isinstance(error, ModelRunError) else error
             reason = first_line(cause or error)
@@ -359,7 +360,7 @@ def _function_arrays(forwards: Sequence[FunctionForward]) -> dict[str, Samples]:
     return {samples.FUNCTIONS: times}
 
 
-def refuse_bad_room(room: RoomWatch, strict: bool) -> None:
+def check_environment(room: EnvironmentWatch, strict: bool) -> None:
     """Raise `UntrustedError` where ``strict`` and something is wrong with the room."""
     if strict and room.warnings:
         raise UntrustedError(f"--strict: {' '.join(room.warnings)}")

@@ -17,42 +17,40 @@ from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, s
 from layerbench.analysis.views import with_training_memory
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
+    check_input_fits,
     garbage_collection_off,
     gradients_on,
     memory_explained,
-    refuse_too_large,
+    no_collection,
+    raise_model_error,
     threads_set,
-    watch_room,
+    watch_environment,
 )
-from layerbench.environment.watch import Environment
 from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.modules import CallObserver, module_facts, without_reach
 from layerbench.instruments.preserve import drawing_anew, preserved
-from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_arrays, wait_meter
 from layerbench.introspection.modules import moved, parameters
 from layerbench.introspection.nested import map_tensors
-from layerbench.profilers.memory.measured import weigh, weigh_without_memory
-from layerbench.profilers.memory.traced_run import (
-    check_optimizer,
-    explain_step,
-    loss_of,
-    make_optimizer,
-)
+from layerbench.profilers.loss import loss_of
+from layerbench.profilers.memory.measured import profile_memory, profile_memory_on_fakes
+from layerbench.profilers.memory.traced_run import explain_step
+from layerbench.profilers.optimizers import check_optimizer, make_optimizer
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.profilers.timing import refuse_bad_room
+from layerbench.profilers.timing import check_environment
 from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
+from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
 from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
 from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Plan, Workload
+from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
 
-NANOSECOND = 1e-9
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
 Times = NDArray[np.int64]
 
@@ -76,7 +74,7 @@ def profile_step(
         plan: warm-up and measured rounds, threads; each round runs an untouched and an
             instrumented step.
         device: where it trains.
-        optimizer: one of `layerbench.profilers.memory.traced_run.OPTIMIZERS`.
+        optimizer: one of `layerbench.profilers.optimizers.OPTIMIZERS`.
         subject: a model and its inputs that were handed over; they come back as they were.
         progress: hears of each round.
         strict: refuse to measure in a room that makes the numbers untrustworthy.
@@ -89,9 +87,10 @@ def profile_step(
     """
     check_optimizer(optimizer)
     with threads_set(plan.threads), memory_explained(device), no_collection():
-        room = watch_room(device)
-        refuse_bad_room(room, strict)
-        refuse_too_large(workload, device, subject)
+        room = watch_environment(device)
+        check_environment(room, strict)
+        if subject is None:
+            check_input_fits(workload, device)
         with ExitStack() as stack:
             if subject is None:
                 built = zoo.build(workload)
@@ -122,9 +121,9 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
     workload, optimizer = record.workload, record.optimizer
     try:
         if subject is None:
-            report = weigh_without_memory(workload, optimizer, record.environment)
+            report = profile_memory_on_fakes(workload, optimizer, record.environment)
         else:
-            report = weigh(workload, device, optimizer=optimizer, subject=subject)
+            report = profile_memory(workload, device, optimizer=optimizer, subject=subject)
     except LayerbenchError as error:
         note = f"memory could not be worked out: {error}"
         return record.model_copy(update={"notes": (*record.notes, note)})
@@ -175,9 +174,9 @@ class _Trained:
         try:
             seen = observer.observe(self.model, args, kwargs)
         except Exception as error:
-            if self._device.is_out_of_memory(error):
-                raise
-            raise ModelRunError(f"{self.workload.model}: {observer.explain(error)}") from error
+            raise_model_error(
+                error, self._device, f"{self.workload.model}: {observer.explain(error)}"
+            )
         self.facts = without_reach(self.facts, self.model, observer.compiled)
         return observed_rows(self.model, self.facts, seen)
 

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from layerbench.analysis.aggregation import layer_rows
 from layerbench.environment import devices
 from layerbench.environment.devices.clocks import Clock
+from layerbench.errors import first_line
 from layerbench.instruments.attach import Forward, attributes_replaced, usual_place
 from layerbench.instruments.blocks import find_blocks
 from layerbench.instruments.compiled import COMPILED, any_compiled, inside_compiled, is_compiled
@@ -35,7 +36,6 @@ from layerbench.instruments.layer_timer import (
 from layerbench.instruments.modules import (
     CallFacts,
     CallObserver,
-    first_line,
     module_facts,
     named_instances,
     without_reach,

@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from layerbench.environment.watch import Environment
 from layerbench.records.bounds import (
     Amount,
     Count,
@@ -21,6 +20,7 @@ from layerbench.records.bounds import (
     check_ordered,
     check_tree,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.timing import Kind
 from layerbench.records.workload import Frozen, Plan, Workload
 

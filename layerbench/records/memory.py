@@ -12,7 +12,6 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from layerbench.environment.watch import Environment
 from layerbench.records.bounds import (
     MOST_INTEGER,
     Count,
@@ -25,6 +24,7 @@ from layerbench.records.bounds import (
     check_ordered,
     check_tree,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.workload import Frozen, Workload
 
 Category = Literal[

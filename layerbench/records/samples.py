@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from layerbench.environment.contention import Waits
-from layerbench.environment.watch import Environment
 from layerbench.records import Kind, Shape, StopReason
+from layerbench.records.contention import Waits
+from layerbench.records.environment import Environment
 from layerbench.records.workload import Frozen
 
 Samples = NDArray[np.int64]

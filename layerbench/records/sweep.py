@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layerbench.environment.watch import Environment
 from layerbench.records.bounds import Count, Figure, Name, Positive, Text
+from layerbench.records.environment import Environment
 from layerbench.records.timing import Summary
 from layerbench.records.workload import Frozen, NumberFormats
 

@@ -10,7 +10,6 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from layerbench.environment.watch import Environment
 from layerbench.records.bounds import (
     LEAST_SECONDS,
     Amount,
@@ -27,6 +26,7 @@ from layerbench.records.bounds import (
     check_ordered,
     check_tree,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.workload import DType, Frozen, Plan, Workload
 
 Verdict = Literal["stable", "noisy", "drifting"]
@@ -50,7 +50,7 @@ class Summary(Frozen):
     """The distribution of ``n`` samples, in seconds.
 
     ``ci_low`` and ``ci_high`` bound the 95 % interval of the median; how it is made
-    is said in `layerbench.analysis.statistics.summarize`. ``missed`` names each criterion that a row
+    is said in `analysis.statistics.summarize`. ``missed`` names each criterion that a row
     which is not ``stable`` failed, with the figure and the limit. ``process_medians`` are those
     of each fresh process where there are several: what a comparison needs to know.
     """
@@ -172,7 +172,7 @@ class Reconciliation(Frozen):
 class Ceilings(Frozen):
     """What the device reached at best with nothing but arithmetic, or nothing but copying, to do.
 
-    The two roofs of a roofline (`layerbench.analysis.roofline`). Found by measuring, not read off a data
+    The two roofs of a roofline (`analysis.roofline`). Found by measuring, not read off a data
     sheet: each is the best of several repetitions.
 
     Attributes:

@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from layerbench.environment.watch import Environment
 from layerbench.records.bounds import (
     Count,
     Name,
@@ -17,6 +16,7 @@ from layerbench.records.bounds import (
     check_distinct,
     check_ordered,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.timing import Summary
 from layerbench.records.training_run import Recipe
 from layerbench.records.training_step import PhaseRow
@@ -36,7 +36,7 @@ class Seconds(Frozen):
         return self
 
 
-class TrainingForecast(Frozen):
+class TrainingEstimate(Frozen):
     """A training's duration, extrapolated.
 
     ``epoch`` is ``start_s``, ``steps`` times the mean step and ``between_s``, and ``val_steps``
@@ -78,6 +78,6 @@ class TrainingForecast(Frozen):
     notes: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
-    def _consistent(self) -> TrainingForecast:
+    def _consistent(self) -> TrainingEstimate:
         check_distinct("the phase", [phase.name for phase in self.phases])
         return self

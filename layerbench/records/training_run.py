@@ -6,7 +6,6 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from layerbench.environment.watch import Environment
 from layerbench.records.bounds import (
     MOST_FIGURE,
     MOST_SEED,
@@ -19,6 +18,7 @@ from layerbench.records.bounds import (
     Time,
     check_distinct,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.sweep import SweepPoint
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import PhaseRow, StepPhase

@@ -7,7 +7,6 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from layerbench.environment.watch import Environment
 from layerbench.records.bounds import (
     Count,
     Figure,
@@ -22,6 +21,7 @@ from layerbench.records.bounds import (
     check_ordered,
     check_tree,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer, Peak, Phase
 from layerbench.records.timing import Summary
 from layerbench.records.workload import Frozen, Plan, Workload

@@ -11,13 +11,13 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol, cast
 
 from layerbench.errors import UsageError
 from layerbench.records.workload import Frozen
+from layerbench.registry import modules, offered
 
 
 class Reporter(Protocol):
@@ -103,9 +103,8 @@ def _find(format: str) -> Reporter:
 @functools.cache
 def _reporters() -> Mapping[str, Reporter]:
     """All formats by name. Found on first use: a module here may import this package."""
-    modules = (
-        importlib.import_module(f"{__name__}.{found.name}")
-        for found in pkgutil.iter_modules(__path__)
-    )
-    formats = {module.NAME: cast(Reporter, module) for module in modules if hasattr(module, "NAME")}
+    files = [file for file in modules(__name__, __path__) if hasattr(file, "NAME")]
+    # A format of ours is not taken over by another package's of the same name.
+    every = (*offered("layerbench.reporters"), *files)
+    formats = {module.NAME: cast(Reporter, module) for module in every}
     return MappingProxyType(dict(sorted(formats.items())))

@@ -30,7 +30,7 @@ from layerbench.records import (
     StructureRow,
     Summary,
     Sweep,
-    TrainingForecast,
+    TrainingEstimate,
     TrainingProfile,
     TrainingRun,
 )
@@ -138,7 +138,7 @@ def _points(record: Sweep) -> str:
     return _table({}, rows) if rows else ""
 
 
-def _forecast(record: TrainingForecast) -> str:
+def _forecast(record: TrainingEstimate) -> str:
     """One row, seconds."""
     recipe = record.recipe
     cells: Cells = {
@@ -380,7 +380,7 @@ render.register(Profile, _profile)
 render.register(Comparison, _comparison)
 render.register(TrainingProfile, _training)
 render.register(TrainingRun, _epochs)
-render.register(TrainingForecast, _forecast)
+render.register(TrainingEstimate, _forecast)
 render.register(Sweep, _points)
 render.register(DetectionEstimates, _detectors)
 render.register(DetectionRun, _detection_epochs)

@@ -11,11 +11,10 @@ from layerbench.records import LayerRow, Profile, Shape, Summary
 from layerbench.records.timing import ONLY_INSIDE
 from layerbench.records.workload import OWN_WEIGHTS, Workload
 from layerbench.text import visible
+from layerbench.units import NANOSECOND
 
 # Cells are not padded to the width of one that is wider than this.
 WIDEST = 400
-
-_NANOSECOND = 1e-9
 
 
 def blocks(record: Profile) -> list[LayerRow]:
@@ -71,7 +70,7 @@ def between_blocks_s(record: Profile) -> float:
     times = [row.inclusive.mean for row in blocks(record) if row.inclusive]
     between = base_s(record) - math.fsum(times)
     # Means of whole nanoseconds: less than one is what adding up in floating point leaves.
-    return 0.0 if abs(between) < _NANOSECOND else between
+    return 0.0 if abs(between) < NANOSECOND else between
 
 
 def has_host_times(record: Profile) -> bool:

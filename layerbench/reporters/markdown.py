@@ -18,7 +18,7 @@ from layerbench.records import (
     Profile,
     Structure,
     Sweep,
-    TrainingForecast,
+    TrainingEstimate,
     TrainingProfile,
     TrainingRun,
 )
@@ -292,5 +292,5 @@ composed.register(MemoryReport, _memory)
 composed.register(MemoryEstimate, _estimate)
 composed.register(Comparison, _comparison)
 composed.register(TrainingProfile, _training)
-for _kind in (TrainingRun, TrainingForecast, Sweep, DetectionEstimates, DetectionRun):
+for _kind in (TrainingRun, TrainingEstimate, Sweep, DetectionEstimates, DetectionRun):
     composed.register(_kind, _document)

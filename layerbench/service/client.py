@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tabulate import tabulate
 
 from layerbench import units
-from layerbench.errors import DataError, ServiceError, UsageError
+from layerbench.errors import TRUTHS, DataError, ServiceError, UsageError
 from layerbench.profilers.progress import Progress
 from layerbench.records.bounds import Amount
 from layerbench.service.web.settings import KEY_VARIABLE
@@ -29,7 +29,6 @@ from layerbench.text import one_line
 ROUTES = ("estimate-resource", "estimate-training-time", "estimate-inference-time")
 ROUTE = "route"
 NUMBERS = ("parameters", "dataset_size", "batch_size", "epochs")
-TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 OK, ACCEPTED = 200, 202
 LOOK_S = 1.0
 MOST_BYTES = 4 * 2**20
@@ -66,7 +65,7 @@ def read_cases(path: Path) -> list[Case]:
 
     Raises:
         DataError: it cannot be read, or has no questions.
-        UsageError: a cell cannot be meant; the message has its line.
+        UsageError: a cell makes no sense; the message has its line.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from pydantic import ConfigDict, ValidationError
 
-from layerbench import store
 from layerbench.errors import OutputError, RecordError, UsageError
 from layerbench.records import EpochRow, Recipe
 from layerbench.records.bounds import Count, Figure, Positive
 from layerbench.records.workload import Frozen
+from layerbench.store import writing
 from layerbench.text import one_line
 
 VERSION = 1
@@ -80,7 +80,7 @@ def save(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever torch can
         OutputError: it cannot be written.
     """
     try:
-        with store.replaced(path) as file:
+        with writing.replaced(path) as file:
             torch.save(content, file)
     except RuntimeError as error:  # as torch says that the disk is full
         raise OutputError(f"cannot write {path}: {error}") from error

@@ -15,6 +15,7 @@ from layerbench.analysis.student_t import quantile
 from layerbench.errors import UsageError
 from layerbench.records import STEP_PHASES, Seconds, Summary
 from layerbench.training import step_statistics
+from layerbench.units import NANOSECOND
 
 Thing = TypeVar("Thing")
 
@@ -85,7 +86,7 @@ class Figured:
         step = step_statistics.step_summary(counted)
         if step is None:
             raise UsageError("no step was measured: take at least 1 besides the warm-up")
-        excess = sum(sum(one) * step_statistics.NANOSECOND - step.mean for one in steps[:warmup])
+        excess = sum(sum(one) * NANOSECOND - step.mean for one in steps[:warmup])
         return cls(
             steps=counted,
             step=step,
@@ -105,7 +106,7 @@ def _without_first_waits(measured: Measured) -> tuple[list[tuple[int, ...]], flo
         wait = max(0, steps[first][DATA] - usual)
         steps[first] = (*steps[first][:DATA], steps[first][DATA] - wait, *steps[first][DATA + 1 :])
         taken += wait
-    return steps, taken * step_statistics.NANOSECOND
+    return steps, taken * NANOSECOND
 
 
 def extrapolated(
@@ -124,7 +125,7 @@ def extrapolated(
         validation_s: of an epoch.
         epochs: of the training.
     """
-    times = np.array([sum(step) for step in figured.steps]) * step_statistics.NANOSECOND
+    times = np.array([sum(step) for step in figured.steps]) * NANOSECOND
     mean = float(times.mean()) + figured.between_s
     epoch = figured.start_s + steps * mean + validation_s
     total = figured.once_s + epochs * epoch

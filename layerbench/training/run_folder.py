@@ -27,19 +27,45 @@ from pathlib import Path
 
 from torch import nn
 
-from layerbench import plots, reporters, store
+from layerbench import plots, reporters
 from layerbench.errors import OutputError, RecordError, UsageError
-from layerbench.records import Recipe, TrainingRun
+from layerbench.records import EpochRow, Recipe, TrainingRun
+from layerbench.store import paths, reading, writing
 from layerbench.text import one_line, visible
 from layerbench.training import checkpoints
+from layerbench.units import percent
 
-RECIPE = store.RECIPE
+RECIPE = reading.RECIPE
 CHECKPOINT = "checkpoint.pth"
 # Processes that load images for one that was killed hold its run until they notice.
 LOCK_WAIT_S = 10.0
 RECORD = "run.json"
 
 log = logging.getLogger("layerbench.training")
+
+
+def log_epoch(row: EpochRow, epochs: int, *, unreadable: bool) -> None:
+    """Say in the run's log what an epoch gave.
+
+    Args:
+        row: of the epoch.
+        epochs: of the run.
+        unreadable: whether images that could not be read are said, too.
+    """
+    log.info(
+        "epoch %d/%d: loss %.4f, accuracy %s; validation: loss %.4f, accuracy %s; %.1f s, "
+        "%.1f images/s",
+        row.epoch,
+        epochs,
+        row.train_loss,
+        percent(row.train_accuracy, digits=2),
+        row.val_loss,
+        percent(row.val_accuracy, digits=2),
+        row.train_s + row.validation_s,
+        row.images_per_s,
+    )
+    if row.unreadable and unreadable:
+        log.warning("%d images could not be read and were left out", row.unreadable)
 
 
 def new_folder(recipe: Recipe, below: Path, now: datetime) -> Path:
@@ -60,7 +86,7 @@ def new_folder(recipe: Recipe, below: Path, now: datetime) -> Path:
         raise OutputError(
             f"cannot make {folder}: {error.strerror or error}; choose another --output_dir"
         ) from error
-    store.write_text(folder / RECIPE, recipe.model_dump_json(indent=2) + "\n")
+    writing.write_text(folder / RECIPE, recipe.model_dump_json(indent=2) + "\n")
     return folder
 
 
@@ -85,7 +111,7 @@ def check_folder(folder: Path) -> Path:
 
 def _prefix(recipe: Recipe) -> str:
     phase = f"phase{recipe.phase}" if recipe.phase else recipe.data
-    return f"{store.model_name(recipe.model)}_{phase}_"
+    return f"{paths.model_name(recipe.model)}_{phase}_"
 
 
 def _is_finished(folder: Path) -> bool:
@@ -109,7 +135,7 @@ def begun_recipe(folder: Path) -> Recipe:
 def last_record(folder: Path) -> TrainingRun | None:
     """The record that a run has left so far."""
     try:
-        record = store.read_record(folder / RECORD)
+        record = reading.read_record(folder / RECORD)
     except RecordError:
         return None
     return record if isinstance(record, TrainingRun) else None
@@ -170,21 +196,21 @@ def write_reports(record: TrainingRun, folder: Path, *, pictures: bool = True) -
     Raises:
         OutputError: they cannot be written.
     """
-    store.write_text(folder / "stats.log", reporters.render("txt", record))
-    store.write_text(folder / "metrics.csv", reporters.render("csv", record))
+    writing.write_text(folder / "stats.log", reporters.render("txt", record))
+    writing.write_text(folder / "metrics.csv", reporters.render("csv", record))
     if pictures and record.epochs:
-        store.write_bytes(folder / "loss.png", plots.loss(record))
-        store.write_bytes(folder / "accuracy.png", plots.accuracy(record))
+        writing.write_bytes(folder / "loss.png", plots.loss(record))
+        writing.write_bytes(folder / "accuracy.png", plots.accuracy(record))
     if pictures and record.points:
         title = f"{record.recipe.model}, inference"
-        store.write_bytes(
+        writing.write_bytes(
             folder / "latency_vs_batch.png", plots.latency_against_batch(record.points, title)
         )
-        store.write_bytes(
+        writing.write_bytes(
             folder / "memory_vs_batch.png", plots.memory_against_batch(record.points, title)
         )
     # Last: a run that has this record has all the others.
-    store.write_text(folder / RECORD, reporters.render("json", record))
+    writing.write_text(folder / RECORD, reporters.render("json", record))
 
 
 def write_weights(model: nn.Module, folder: Path) -> None:
@@ -202,7 +228,7 @@ def write_weights(model: nn.Module, folder: Path) -> None:
     apart = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
     path = folder / "model.safetensors"
     try:
-        with store.replaced(path) as file:
+        with writing.replaced(path) as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             # By its name: `save` would hold all of it a second time.
             save_file(apart, file.name)

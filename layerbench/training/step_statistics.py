@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from layerbench.analysis.statistics import Resampler, summarize
 from layerbench.records import STEP_PHASES, EpochRow, PhaseRow, Recipe, Summary
-
-NANOSECOND = 1e-9
+from layerbench.units import NANOSECOND
 
 
 def best_epoch(rows: Sequence[EpochRow]) -> int | None:

@@ -7,15 +7,13 @@ Importing this package loads no torch.
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
-import pkgutil
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, get_args
 
-from layerbench.errors import LayerbenchError, UnknownModel, UsageError
+from layerbench.errors import LayerbenchError, UnknownModel, UsageError, did_you_mean
 from layerbench.records.workload import OWN_WEIGHTS, DType, Workload, named_format
+from layerbench.registry import registered
 from layerbench.zoo import inputs
 from layerbench.zoo.callable import own_input
 from layerbench.zoo.family import (
@@ -62,13 +60,8 @@ SHORTHANDS = {
 @functools.cache
 def families() -> tuple[Family, ...]:
     """All families, in the order in which they are asked about a model spec."""
-    modules = [
-        importlib.import_module(f"{__name__}.{found.name}")
-        for found in pkgutil.iter_modules(__path__)
-        if not found.name.startswith("_")  # no family, and free to load torch
-    ]
-    found: list[Family] = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
-    return tuple(sorted(found, key=lambda family: family.last_resort))
+    every: list[Family] = registered(__name__, __path__, "FAMILY", "layerbench.models")
+    return tuple(sorted(every, key=lambda family: family.last_resort))
 
 
 def model_names() -> list[str]:
@@ -111,7 +104,7 @@ def resolve(
         UnknownModel: no such model; the message has close matches.
         ModelImportError: the user's callable cannot be imported or called.
         BadInput: the input cannot be read, or is missing.
-        UsageError: any other argument that cannot be meant.
+        UsageError: any other argument that makes no sense.
     """
     inputs.check_batch(batch)
     _check_seed(seed)
@@ -181,7 +174,7 @@ def build_shapes(workload: Workload) -> Built:
     Weights are not loaded; the model is as they configure it.
 
     Raises:
-        LayerbenchError: the weights or the size cannot be had.
+        LayerbenchError: the weights cannot be loaded, or the model does not take the size.
         Exception: whatever a constructor raises that cannot do without its weights' values.
     """
     from layerbench.zoo._formats import converted
@@ -263,8 +256,8 @@ def _advice(model: str) -> str:
 
 
 def _close_matches(model: str) -> str:
-    close = difflib.get_close_matches(model, model_names(), n=_MOST_CLOSE_MATCHES)
-    return f"; did you mean {', '.join(close)}?" if close else ""
+    close = did_you_mean(model, model_names(), _MOST_CLOSE_MATCHES)
+    return f"; {close}" if close else ""
 
 
 def _check_seed(seed: int) -> None:

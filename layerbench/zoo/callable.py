@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerbench.errors import BadInput, ModelImportError, UsageError
+from layerbench.errors import BadInput, ModelImportError, UsageError, did_you_mean
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
 from layerbench.zoo._importing import Scope, forget, scope_of
@@ -175,8 +174,8 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
             raise ModelImportError(f"cannot import {model}: {one_line(error)}{hint}") from error
     for part in name.split("."):
         if not hasattr(found, part):
-            close = difflib.get_close_matches(part, dir(found), n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            close = did_you_mean(part, dir(found))
+            hint = f"; {close}" if close else ""
             raise ModelImportError(f"cannot import {model}: {place} has no {name!r}{hint}")
         found = getattr(found, part)
     if not callable(found):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pydantic import ValidationError
 
 from layerbench.errors import ModelRunError, UsageError, said_by
-from layerbench.introspection.nested import tensors_in
+from layerbench.introspection.nested import map_tensors, tensors_in
 from layerbench.records.workload import Workload
 from layerbench.zoo.inputs import InputSpec
 
@@ -216,7 +216,7 @@ def _are_images(value: list[Any]) -> bool:
 
 
 def checked_workload(**fields: object) -> Workload:
-    """A workload, or one line that says which field cannot be meant.
+    """A workload, or one line that says which field makes no sense.
 
     Raises:
         UsageError: such as a dtype that is not one of `layerbench.records.workload.DType`.
@@ -226,3 +226,11 @@ def checked_workload(**fields: object) -> Workload:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{first['loc'][0]} {first['input']!r}: {first['msg']}") from None
+
+
+def on_device(built: Built, device: torch.device) -> Built:
+    """Move the model and its inputs."""
+    from layerbench.introspection.modules import moved
+
+    args, kwargs = map_tensors((built.args, built.kwargs), lambda tensor: tensor.to(device))
+    return Built(moved(built.module, device), args, kwargs)

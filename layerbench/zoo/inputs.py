@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass
 
-from layerbench.errors import BadInput, UsageError
+from layerbench.errors import BadInput, at_least, did_you_mean
 
 Shape = tuple[int, ...]
 
@@ -72,8 +71,8 @@ def parse(spec: str, batch: int | None = None) -> InputSpec:
 
 def check_batch(batch: int | None) -> None:
     """Raise `UsageError` for a batch that is not positive."""
-    if batch is not None and batch < 1:
-        raise UsageError(f"the batch must be at least 1, not {batch}")
+    if batch is not None:
+        at_least("the batch", batch, 1)
 
 
 def _parse_shape(spec: str, text: str) -> Shape:
@@ -81,8 +80,8 @@ def _parse_shape(spec: str, text: str) -> Shape:
         shape = tuple(int(size) for size in text.split("x"))
         if min(shape) > 0:
             return shape
-    close = difflib.get_close_matches(text, NAMED, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
+    close = did_you_mean(text, NAMED)
+    hint = f" ({close})" if close else ""
     raise BadInput(
         f"cannot read the input {spec!r}{hint}: give {', '.join(NAMED)}, or a shape of "
         "positive sizes, NxCxHxW or CxHxW, such as 8x3x224x224"

@@ -8,15 +8,16 @@ from __future__ import annotations
 import functools
 
 from layerbench.datasets.boxed.source import (
-    Asked,
     BoxedImages,
     BoxedSource,
     BoxedSplits,
+    DatasetOptions,
     Target,
 )
-from layerbench.registry import chosen, found
+from layerbench.errors import chosen
+from layerbench.registry import registered
 
-__all__ = ["Asked", "BoxedImages", "BoxedSource", "BoxedSplits", "Target", "get", "names"]
+__all__ = ["BoxedImages", "BoxedSource", "BoxedSplits", "DatasetOptions", "Target", "get", "names"]
 
 
 def names() -> tuple[str, ...]:
@@ -35,4 +36,5 @@ def get(name: str) -> BoxedSource:
 
 @functools.cache
 def _sources() -> dict[str, BoxedSource]:
-    return found(__name__, __path__)
+    sources = registered(__name__, __path__, "SOURCE", "layerbench.detection_datasets")
+    return {source.name: source for source in sources}

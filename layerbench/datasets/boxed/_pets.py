@@ -19,7 +19,7 @@ from torchvision.datasets import OxfordIIITPet
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 from layerbench.datasets.boxed._tensors import Box, box_around, example, target
-from layerbench.datasets.boxed.source import BACKGROUND, Asked, BoxedSplits, Target
+from layerbench.datasets.boxed.source import BACKGROUND, BoxedSplits, DatasetOptions, Target
 from layerbench.errors import DataError
 
 # Of a pixel in a trimap.
@@ -57,7 +57,7 @@ def unpack(folder: Path, download: bool) -> None:
                 (Path(fresh) / part.name).rename(part)
 
 
-def splits(folder: Path, asked: Asked) -> BoxedSplits:
+def splits(folder: Path, asked: DatasetOptions) -> BoxedSplits:
     """Both halves of a set that is there.
 
     Raises:
@@ -195,7 +195,7 @@ def _missing(folder: Path) -> str:
     )
 
 
-def _listed(folder: Path, split: str, asked: Asked) -> _Half:
+def _listed(folder: Path, split: str, asked: DatasetOptions) -> _Half:
     kinds = ["category" if asked.classes == "breed" else "binary-category"]
     if asked.boxes == "trimap":
         kinds.append("segmentation")
@@ -222,7 +222,7 @@ def _require(annotations: Path) -> None:
         )
 
 
-def _class_names(halves: Sequence[_Half], asked: Asked) -> list[str]:
+def _class_names(halves: Sequence[_Half], asked: DatasetOptions) -> list[str]:
     """By category; a breed that no listed image is of goes by its number."""
     named: dict[int, str] = {}
     if asked.classes == "species":

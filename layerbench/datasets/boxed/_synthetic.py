@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from layerbench.datasets.boxed._palette import COLOURS, DISTINCT, SHAPES
 from layerbench.datasets.boxed._tensors import Box, box_around, example, target
 from layerbench.datasets.boxed.source import Target
-from layerbench.datasets.boxed.synthetic import COLOURS, DISTINCT, SHAPES
 
 MOST_SHAPES = 5
 # Of placing them; a crowded image has fewer shapes than were drawn for it.
@@ -25,7 +25,7 @@ NOISE = 12
 COARSE = (8, 6)
 
 
-class MadeUp:
+class SyntheticImages:
     """Images drawn from a seed; the same number always gives the same image.
 
     Args:

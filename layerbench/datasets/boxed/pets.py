@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from layerbench.datasets.boxed.source import Asked, BoxedSplits
+from layerbench.datasets.boxed.source import BoxedSplits, DatasetOptions
 from layerbench.errors import DataError, UsageError
 
 FOLDER = "oxford-iiit-pet"
@@ -35,7 +35,7 @@ class Pets:
 
     name: str = "pets"
 
-    def open(self, asked: Asked) -> BoxedSplits:
+    def open(self, asked: DatasetOptions) -> BoxedSplits:
         """Both halves; archives that lie there are unpacked the first time."""
         if asked.masks and asked.boxes == "xml":
             raise UsageError(

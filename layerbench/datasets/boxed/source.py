@@ -22,7 +22,7 @@ Target = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class DatasetOptions:
     """What a user asked of a data set with boxes.
 
     Attributes:
@@ -87,7 +87,7 @@ class BoxedSource(Protocol):
     def name(self) -> str:
         """As the command line calls it."""
 
-    def open(self, asked: Asked) -> BoxedSplits:
+    def open(self, asked: DatasetOptions) -> BoxedSplits:
         """The set, ready to be read.
 
         Raises:

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerbench.datasets.boxed.source import BACKGROUND, Asked, BoxedSplits
+from layerbench.datasets.boxed._palette import COLOURS, DISTINCT, SHAPES
+from layerbench.datasets.boxed.source import BACKGROUND, BoxedSplits, DatasetOptions
 from layerbench.datasets.source import Numbered
 
 TRAINED, VALIDATED = 256, 64
 # Height and width; about what a photograph of a published set has.
 SIZE = (375, 500)
-# What is kept in memory, encoded, for each half.
-DISTINCT = 64
-COLOURS = {
-    "red": (220, 40, 40),
-    "green": (40, 190, 60),
-    "blue": (50, 70, 220),
-    "yellow": (230, 210, 50),
-}
-SHAPES = ("rectangle", "ellipse")
 # By label.
 CLASSES = (BACKGROUND, *(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES))
 
@@ -34,15 +26,15 @@ class Synthetic:
 
     name: str = "synthetic"
 
-    def open(self, asked: Asked) -> BoxedSplits:
+    def open(self, asked: DatasetOptions) -> BoxedSplits:
         """``asked.samples`` images to train on (256 where it says nothing), a quarter besides."""
-        from layerbench.datasets.boxed._synthetic import MadeUp
+        from layerbench.datasets.boxed._synthetic import SyntheticImages
 
         trained = asked.samples or TRAINED
         validated = max(1, trained * VALIDATED // TRAINED)
         size = asked.size or SIZE
-        train = MadeUp(trained, size, asked.seed, 0, masks=asked.masks, augmented=True)
-        val = MadeUp(validated, size, asked.seed, 1, masks=asked.masks, augmented=False)
+        train = SyntheticImages(trained, size, asked.seed, 0, masks=asked.masks, augmented=True)
+        val = SyntheticImages(validated, size, asked.seed, 1, masks=asked.masks, augmented=False)
         notes: tuple[str, ...] = ()
         if trained > DISTINCT:
             notes = (f"{DISTINCT} different images are made up, and come again by number",)

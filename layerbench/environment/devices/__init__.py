@@ -6,13 +6,12 @@ A new kind of device is one new file in this folder that offers `DeviceType` obj
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING
 
 from layerbench.environment.devices.device import Device, DeviceType, MemoryInfo
 from layerbench.errors import DeviceUnavailable
 from layerbench.introspection.modules import buffers, parameters
+from layerbench.registry import modules, offered
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,11 +29,11 @@ __all__ = [
 
 
 def device_types() -> list[DeviceType]:
-    """All kinds of devices that this folder knows, preferred ones first."""
-    found: list[DeviceType] = []
-    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
-        found.extend(getattr(importlib.import_module(module.name), "DEVICE_TYPES", ()))
-    return sorted(found, key=lambda kind: kind.rank)
+    """All kinds of devices: this folder's and other packages', preferred ones first."""
+    kinds: list[DeviceType] = []
+    for file in modules(__name__, __path__):
+        kinds.extend(getattr(file, "DEVICE_TYPES", ()))
+    return sorted([*kinds, *offered("layerbench.devices")], key=lambda kind: kind.rank)
 
 
 def names() -> list[str]:
@@ -81,7 +80,7 @@ def _is_among(wanted: str, here: list[str]) -> bool:
 
 
 def torch_settings() -> dict[str, str]:
-    """PyTorch's switches that change speed, by name (see `layerbench.environment.devices.settings`)."""
+    """PyTorch's switches that change speed, by name (see `environment.devices.settings`)."""
     from layerbench.environment.devices import settings
 
     return settings.torch_settings()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from layerbench.environment.cgroups import host_memory
 from layerbench.environment.devices.clocks import Clock, DeviceEvents, Event, PerfCounter
 from layerbench.environment.devices.device import (
     Device,
@@ -19,7 +20,8 @@ from layerbench.environment.devices.device import (
     Uncounted,
     slug,
 )
-from layerbench.environment.watch import DeviceInfo, cpu_model, host_memory
+from layerbench.environment.machine import cpu_model
+from layerbench.records.environment import DeviceInfo
 
 _WITH_FILES_OF_THEIR_OWN = ("cpu", "cuda")
 

@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from layerbench.environment import watch
+from layerbench.environment import cgroups, machine
 from layerbench.environment.devices.clocks import Clock, PerfCounter
 from layerbench.environment.devices.device import (
     Device,
@@ -17,7 +17,7 @@ from layerbench.environment.devices.device import (
     slug,
     without_marks,
 )
-from layerbench.environment.watch import DeviceInfo
+from layerbench.records.environment import DeviceInfo
 
 
 class Cpu(Uncounted, MemoryErrors):
@@ -32,20 +32,20 @@ class Cpu(Uncounted, MemoryErrors):
 
     def memory(self) -> MemoryInfo:
         """The machine's memory, or a control group's where that is less."""
-        total, free = watch.host_memory()
+        total, free = cgroups.host_memory()
         return MemoryInfo(total_bytes=total, free_bytes=free)
 
     def describe(self) -> DeviceInfo:
         """Model name, instruction set, and the limits put on this process."""
-        name = watch.cpu_model()
+        name = machine.cpu_model()
         details = {"instruction set": torch.backends.cpu.get_cpu_capability()}
-        quota = watch.core_quota()
+        quota = cgroups.core_quota()
         if quota is not None:
             details["core quota"] = f"{quota:g}"
         return DeviceInfo(
             kind=self.kind,
             name=name,
-            slug=cpu_slug(name, watch.usable_cores()),
+            slug=cpu_slug(name, machine.usable_cores()),
             memory_bytes=self.memory().total_bytes,
             details=details,
         )

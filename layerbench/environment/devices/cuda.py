@@ -17,8 +17,9 @@ from layerbench.environment.devices.device import (
     MemoryInfo,
     slug,
 )
-from layerbench.environment.watch import DeviceInfo, run_and_read
+from layerbench.environment.machine import run_and_read
 from layerbench.records import AllocatorFigures
+from layerbench.records.environment import DeviceInfo
 
 cuda: Any = torch.cuda  # most of it is not typed
 

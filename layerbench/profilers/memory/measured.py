@@ -9,13 +9,12 @@ from layerbench import zoo
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
+    check_input_fits,
     gradients_on,
     memory_explained,
-    on_device,
-    refuse_too_large,
-    watch_room,
+    no_collection,
+    watch_environment,
 )
-from layerbench.environment.watch import Environment
 from layerbench.errors import ModelRunError
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.chance import more_forwards, notes_on_chance
@@ -30,22 +29,25 @@ from layerbench.instruments.preserve import (
     preserved_from_stand_ins,
     strays_removed,
 )
-from layerbench.instruments.python_state import no_collection
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.resident_memory import resident_set
 from layerbench.instruments.tensors_held import HeldTensor, held_tensors, totals
-from layerbench.profilers.memory.traced_run import RunFailed, Traced, check_optimizer, trace_run
+from layerbench.profilers.loss import RunFailed
+from layerbench.profilers.memory.traced_run import Traced, trace_run
+from layerbench.profilers.optimizers import check_optimizer
 from layerbench.records import (
     AllocatorFigures,
     MemoryReport,
     ProcessMemory,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import Workload
 from layerbench.zoo import Built
+from layerbench.zoo.family import on_device
 
 
-def weigh(
+def profile_memory(
     workload: Workload,
     device: Device,
     *,
@@ -67,10 +69,11 @@ def weigh(
     """
     check_optimizer(optimizer)
     with memory_explained(device), no_collection():
-        room = watch_room(device)
-        refuse_too_large(workload, device, subject)
+        room = watch_environment(device)
         if subject is None:
-            built = on_device(zoo.build(workload), device)
+            check_input_fits(workload, device)
+        if subject is None:
+            built = on_device(zoo.build(workload), device.torch_device)
             with drawing_anew(workload, built):
                 measured = _measure(workload, built, device, optimizer)
         else:
@@ -79,33 +82,33 @@ def weigh(
         return _record(workload, optimizer, measured, held_tensors(built), room.finish())
 
 
-def weigh_again(record: MemoryReport) -> MemoryReport:
+def reproduce_memory(record: MemoryReport) -> MemoryReport:
     """What a report must say of the same workload on any machine; no memory is taken.
 
     What the report's machine and process had to do with it is taken over.
 
     Raises:
-        LayerbenchError: as `weigh`.
+        LayerbenchError: as `profile_memory`.
     """
-    made = weigh_without_memory(record.workload, record.optimizer, record.environment)
+    made = profile_memory_on_fakes(record.workload, record.optimizer, record.environment)
     machine = ("environment", "process", "allocator")
     return made.model_copy(update={name: getattr(record, name) for name in machine})
 
 
-def weigh_without_memory(
+def profile_memory_on_fakes(
     workload: Workload, optimizer: Optimizer | None, environment: Environment
 ) -> MemoryReport:
-    """The report of a workload as `weigh` would make it, without taking the memory.
+    """The report of a workload as `profile_memory` would make it, without taking the memory.
 
     The run is made on tensors that say they are on the environment's device. A model for which
     such tensors do not suffice runs for real, on that device.
 
     Args:
-        workload, optimizer: as for `weigh`.
+        workload, optimizer: as for `profile_memory`.
         environment: for the record; its device is the one that tensors lie on.
 
     Raises:
-        LayerbenchError: as `weigh`.
+        LayerbenchError: as `profile_memory`.
     """
     kind = environment.device.kind
     built = shapes_of_model(workload)
@@ -127,7 +130,7 @@ def weigh_without_memory(
             )
             measured = _Measured(traced, None, None)
             return _record(workload, optimizer, measured, tensors, environment)
-    return weigh(workload, devices.get(kind), optimizer=optimizer)
+    return profile_memory(workload, devices.get(kind), optimizer=optimizer)
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,25 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import layerbench
 from layerbench import zoo
+from layerbench._version import __version__
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
+    check_input_fits,
     input_bytes,
     memory_explained,
-    refuse_too_large,
     torch_version,
 )
-from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, UsageError
+from layerbench.errors import (
+    LayerbenchError,
+    ModelRunError,
+    NotEnoughMemory,
+    UsageError,
+    first_line,
+)
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.fake_tensors import without_memory
 from layerbench.instruments.memory_attribution import hold, peak_bytes
-from layerbench.instruments.modules import first_line
 from layerbench.instruments.preserve import (
     FreshInputs,
     drawing_anew,
@@ -31,9 +36,10 @@ from layerbench.instruments.preserve import (
     strays_removed,
 )
 from layerbench.instruments.random_state import drawing_from
+from layerbench.profilers.loss import RunFailed
 from layerbench.profilers.memory.kernels import chosen_as_on_gpu
 from layerbench.profilers.memory.replay import Replays
-from layerbench.profilers.memory.traced_run import RunFailed, Traced, trace_run
+from layerbench.profilers.memory.traced_run import Traced, trace_run
 from layerbench.profilers.memory.workspaces import CONTEXT, Workspaces
 from layerbench.records import Interval, MemoryEstimate
 from layerbench.records.memory import Optimizer
@@ -71,7 +77,7 @@ def predict(
     return _record(workload, optimizer, traced, "replayed", workspaces, (note,))
 
 
-def refuse_hopeless(workload: Workload, device: Device, optimizer: Optimizer | None) -> None:
+def check_memory_fits(workload: Workload, device: Device, optimizer: Optimizer | None) -> None:
     """Refuse a real run whose tensors cannot fit, before an operating system kills it.
 
     Looked at only where the input alone takes a hundredth of what is free; a model that fake
@@ -170,7 +176,8 @@ def _real_run(
 
     cpu = devices.get("cpu")
     with memory_explained(cpu):
-        refuse_too_large(workload, cpu, subject)
+        if subject is None:
+            check_input_fits(workload, cpu)
         try:
             if subject is None:
                 built = zoo.build(workload, load_weights=False)
@@ -359,7 +366,7 @@ def _record(
             "training": optimizer is not None,
             "optimizer": optimizer,
             "torch": torch_version(),
-            "layerbench": layerbench.__version__,
+            "layerbench": __version__,
             "model_type": traced.model_type,
             "peak_bytes": figure.peak.bytes,
             "peak_interval": peak_interval,

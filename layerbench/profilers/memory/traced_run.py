@@ -10,26 +10,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from layerbench.environment.run_context import garbage_collection_off, gradients_on
-from layerbench.errors import UsageError, said_by
+from layerbench.errors import first_line, said_by
 from layerbench.instruments.attach import notes_on_modes
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.control_flow import notes_on_trained
-from layerbench.instruments.iterators import advice, iterator_in
 from layerbench.instruments.memory_attribution import FORWARD, FORWARD_END, ITERATION
 from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.modules import (
     CallFacts,
     CallObserver,
-    first_line,
     module_facts,
     named_instances,
     type_name,
@@ -43,39 +39,10 @@ from layerbench.instruments.tensors_held import packed_weights
 from layerbench.introspection.modules import parameters, submodules_first
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of
+from layerbench.profilers.loss import RunFailed, loss_of
+from layerbench.profilers.optimizers import make_optimizer
 from layerbench.records.samples import RowFacts
 from layerbench.zoo import Built
-
-LEARNING_RATE = 1e-3
-
-_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-}
-OPTIMIZERS = tuple(_OPTIMIZERS)
-
-
-def check_optimizer(optimizer: str | None) -> None:
-    """Raise `UsageError` for an optimizer that is not one of `OPTIMIZERS`."""
-    if optimizer is not None and optimizer not in OPTIMIZERS:
-        raise UsageError(f"no optimizer {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
-
-
-def make_optimizer(
-    name: str, parameters: list[nn.Parameter], *, foreach: bool | None = None
-) -> torch.optim.Optimizer:
-    """An optimizer with its usual settings and a small learning rate.
-
-    Args:
-        name: one of `OPTIMIZERS`.
-        parameters: that it changes.
-        foreach: whether it works on all of them at once; ``None`` leaves it to PyTorch.
-    """
-    return _OPTIMIZERS[name](parameters, lr=LEARNING_RATE, foreach=foreach)
 
 
 @dataclass(frozen=True)
@@ -157,10 +124,6 @@ def _trace_run(
         foreach = True if for_gpu else None
         run.training(make_optimizer(optimizer, trained, foreach=foreach), stepping, for_gpu)
     return run.traced()
-
-
-class RunFailed(Exception):
-    """The model raised; ``str`` says in which layer and what had come in."""
 
 
 class _Run:
@@ -356,44 +319,6 @@ def _in_module(model: nn.Module, reached: Sequence[str | None]) -> str:
         return ""
     kind = type_name(named_instances(model)[path])
     return f" in {kind} at {path}" if path else f" in {kind}"
-
-
-def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model returns in training
-    """A scalar to go backward from.
-
-    Losses that the model itself returns (torchvision's detectors) are added up. Logits, of shape
-    ``[N, C]`` or, in a mapping as segmentation models return them, ``[N, C, H, W]``, go into
-    cross-entropy against class 0, each output of a model with auxiliary ones. Of other tensors
-    the mean square is taken.
-    """
-    named = isinstance(output, Mapping)
-    losses = [_loss_of_one(tensor, named) for tensor in tensors_in(output) if tensor.requires_grad]
-    if not losses:
-        raise RunFailed(_why_no_loss(output))
-    return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
-
-
-def _why_no_loss(output: Any) -> str:  # noqa: ANN401 - as in `loss_of`
-    kind = iterator_in(output)
-    if not kind:
-        return "the model returned nothing that has a gradient, so it cannot be trained"
-    return (
-        f"the model returned a {kind}, and its tensors are not known until it is used up: to train "
-        f"it here, {advice(kind)}"
-    )
-
-
-def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:
-    if tensor.is_complex():
-        return torch.view_as_real(tensor).square().mean()
-    if tensor.dim() == 0:
-        return tensor
-    if tensor.dim() == 2 or (named and tensor.dim() > 2):
-        labels = torch.zeros(
-            (tensor.shape[0], *tensor.shape[2:]), dtype=torch.int64, device=tensor.device
-        )
-        return functional.cross_entropy(tensor, labels)
-    return tensor.float().square().mean()
 
 
 def _in_order_of_moving(model: nn.Module, table: str) -> Iterator[torch.Tensor]:

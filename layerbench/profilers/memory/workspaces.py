@@ -60,7 +60,7 @@ _ATTENTION_BACKWARD = frozenset(
 
 
 class Workspaces:
-    """The rule that `layerbench.instruments.storage_tracker.StorageTracker` asks at each operator."""
+    """The rule that `instruments.storage_tracker.StorageTracker` asks at each operator."""
 
     def __init__(self) -> None:
         self.products = False

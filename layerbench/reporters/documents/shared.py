@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from layerbench import units
-from layerbench.environment.watch import Environment
 from layerbench.records import PhaseRow, Seconds, Summary
+from layerbench.records.environment import Environment
 from layerbench.reporters import formatting
 
 PHASE_NAMES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 from layerbench import units
-from layerbench.records import Recipe, StepPhase, Sweep, TrainingForecast, TrainingRun
+from layerbench.records import Recipe, StepPhase, Sweep, TrainingEstimate, TrainingRun
 from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.reporters.documents.shared import (
@@ -279,7 +279,7 @@ def _finished(record: Sweep) -> Table:
 
 
 @document.register
-def _(record: TrainingForecast) -> Document:
+def _(record: TrainingEstimate) -> Document:
     recipe = record.recipe
     height, width = recipe.size
     return Document(

@@ -1,7 +1,7 @@
 """One self-contained HTML page, to open from disk or attach.
 
-Records with rows of layers are shown by the page of `layerbench.reporters.html`: tree, icicle, details,
-search. Of the others it says what the Markdown report says.
+Records with rows of layers are shown by a page with tree, icicle, details and search. Of the others
+it says what the Markdown report says.
 """
 
 from __future__ import annotations

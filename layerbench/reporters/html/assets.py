@@ -24,15 +24,20 @@ _VENDORED = {
 }
 _STYLES = ("vendor/uplot/uPlot.min.css", f"{_FOLDER}/page.css")
 _MODULES = (
+    "address",
+    "columns",
     "details",
     "dom",
     "exports",
+    "figures",
     "heat",
     "icicle",
+    "keys",
     "report",
     "roofline",
     "state",
     "table",
+    "tabs",
     "timeline",
     "tree",
     "units",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from layerbench import units
-from layerbench.environment.watch import Environment
 from layerbench.records import (
     Bundle,
     MemoryEstimate,
@@ -14,6 +13,7 @@ from layerbench.records import (
     Structure,
     TrainingProfile,
 )
+from layerbench.records.environment import Environment
 from layerbench.records.workload import OWN_WEIGHTS, Workload
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from layerbench.environment.watch import Environment
+from layerbench.records.environment import Environment
 
 WIDTH = 118
 # A cell wider than this makes no room for itself in the other rows: it moves its own row only.

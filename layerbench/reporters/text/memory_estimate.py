@@ -31,7 +31,8 @@ def _header(record: MemoryEstimate) -> Section:
         "fake": f"from shapes alone, as {record.device} tensors without a device",
         "replayed": "from a real run on the CPU, replayed through a model of the allocator",
     }[record.how]
-    title = f"{formatting.model_name(workload)} on {workload.input}: memory predicted for {record.device}"
+    name = formatting.model_name(workload)
+    title = f"{name} on {workload.input}: memory predicted for {record.device}"
     return [
         *memory.header(title, workload, record.model_type),
         *page.field("Run", memory.run_name(record.training, record.optimizer)),

@@ -138,11 +138,12 @@ def _whole(record: Profile) -> Section:
 def _figures(record: Profile, summary: Summary, fps: str | None) -> Section:
     """The whole-model line, and what it missed if it is not stable."""
     over = f" over {_processes(record)} processes" if _processes(record) > 1 else ""
+    interval = f"{formatting.interval(summary)} (95 % interval{over})"
     parts = [
         f"mean {formatting.time(summary, 'mean')}",
         f"std {formatting.time(summary, 'std')}",
         *([f"{fps} FPS"] if fps else []),
-        f"median {formatting.time(summary, 'median')} {formatting.interval(summary)} (95 % interval{over})",
+        f"median {formatting.time(summary, 'median')} {interval}",
         summary.verdict,
     ]
     missed = page.wrapped(f"{summary.verdict}: {'; '.join(summary.missed)}", "  ")

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 
-class Lines:
+class PipeWriter:
     """Lines into a pipe.
 
     Used by one thread at a time.
@@ -20,7 +20,7 @@ class Lines:
         self._descriptor = descriptor
         self._left = b""
 
-    def offer(self, event: dict[str, Any]) -> bool:
+    def try_send(self, event: dict[str, Any]) -> bool:
         """Write an event unless somebody would have to wait for the reader; whether it was taken.
 
         Nothing is taken while the end of an earlier line still waits.
@@ -32,7 +32,7 @@ class Lines:
         self._written()
         return True
 
-    def say(self, answer: dict[str, Any], rest: bytes = b"") -> None:
+    def send(self, answer: dict[str, Any], rest: bytes = b"") -> None:
         """Write an answer, and bytes after its line, however long that takes.
 
         Raises:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from layerbench import units
-from layerbench.environment.watch import Environment
+from layerbench.records.environment import Environment
 from layerbench.records.workload import Frozen
 
 # From this on between the bounds of a time, it is not kept as an answer.
@@ -18,7 +18,7 @@ Method = Literal["measured", "replayed", "analytic"]
 Stage = Literal["before", "forward", "backward", "optimizer", "inference"]
 
 
-class Known(Frozen):
+class Figure(Frozen):
     """A figure, how it came about, and the bounds that it is expected to lie between (95 %).
 
     A peak of one run has no bounds: how far another run's would be is not known.
@@ -30,7 +30,7 @@ class Known(Frozen):
     method: Method = "measured"
 
 
-class Look(Frozen):
+class UsageSample(Frozen):
     """One look at the hardware.
 
     Attributes:
@@ -50,7 +50,7 @@ class Look(Frozen):
     vram: int | None = None
 
 
-class Found(Frozen):
+class MeasurementResult(Frozen):
     """One measurement.
 
     Attributes:
@@ -70,18 +70,18 @@ class Found(Frozen):
 
     parameters: int
     steps: int
-    forward: Known | None = None
-    backward: Known | None = None
-    optimizer: Known | None = None
-    one_image: Known | None = None
-    batch: Known | None = None
+    forward: Figure | None = None
+    backward: Figure | None = None
+    optimizer: Figure | None = None
+    one_image: Figure | None = None
+    batch: Figure | None = None
     ram_before: int
     vram_before: int | None = None
     ram_peak: int
     cpu_peak: float
-    gpu_memory_peak: Known | None = None
+    gpu_memory_peak: Figure | None = None
     gpu_peak: float | None = None
-    looks: tuple[Look, ...] = ()
+    looks: tuple[UsageSample, ...] = ()
     content: dict[str, float] = Field(default_factory=dict)
     began_at: float
     ended_at: float
@@ -90,14 +90,14 @@ class Found(Frozen):
     unsteady: str = ""
 
 
-def unsteadiness(found: Found) -> str:
+def unsteadiness(found: MeasurementResult) -> str:
     """Why figures are told once and measured anew for the next one who asks; empty if they are not.
 
     A time whose 95 % interval spans more than tenfold says next to nothing: something else used the
     machine. Kept, it would be everybody's answer for good.
     """
     for name in TIMES:
-        time: Known | None = getattr(found, name)
+        time: Figure | None = getattr(found, name)
         if time is None or time.low is None or time.high is None:
             continue
         if time.high > WIDEST * time.low:

@@ -4,141 +4,25 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from layerbench.service.protocol.questions import Question
-from layerbench.service.protocol.results import Found, Known
+from layerbench.service.protocol.results import Figure, MeasurementResult
 from layerbench.service.protocol.spread import Kind, between
-from layerbench.service.web.database import Job, Result, State
-
-UNITS = {"time": "seconds", "memory": "bytes", "utilization": "share, 0 to 1"}
-
-
-class Answer(BaseModel):
-    """Base: keys with spaces are aliases, and answers are written with them."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Parameters(Answer):
-    """Whether the architecture has as many parameters as the asker believes."""
-
-    asked: int | None
-    found: int
-    matches: bool | None
-
-
-class About(Answer):
-    """How the figures came about.
-
-    Attributes:
-        units: of each kind of figure.
-        method: of each figure: measured, replayed or analytic.
-        interval: the 95 % bounds of each figure that has some.
-        stored: whether it was measured for an earlier request.
-        measured_at: UTC.
-        job: that measured it, if this request waited for it.
-        steps: measured.
-        content: of a detector, proposals and detections for an image.
-        environment: the device, the machine, versions.
-        unsteady: why the figures are not kept for the next one who asks; empty where they are.
-    """
-
-    units: dict[str, str] = Field(default_factory=lambda: dict(UNITS))
-    method: dict[str, str]
-    interval: dict[str, tuple[float, float]]
-    stored: bool
-    measured_at: str
-    job: str | None = None
-    steps: int
-    parameters: Parameters
-    content: dict[str, float] = Field(default_factory=dict)
-    environment: dict[str, Any]
-    notes: tuple[str, ...] = ()
-    unsteady: str = ""
-
-
-class BatchTime(Answer):
-    """Seconds of a step's forward and backward; ``None`` where none was run."""
-
-    forward_pass: float | None
-    backward_pass: float | None
-
-
-class ResourceAnswer(Answer):
-    """What a job needs of the hardware."""
-
-    gpu_memory: float | None = Field(serialization_alias="Peak GPU Memory")
-    gpu_utilization: float | None = Field(serialization_alias="Peak GPU Utilization")
-    ram: float = Field(serialization_alias="Peak RAM Memory")
-    cpu: float = Field(serialization_alias="Peak CPU Utilization")
-    batch_time: BatchTime = Field(serialization_alias="Batch Time")
-    ram_before: float = Field(serialization_alias="RAM before training")
-    vram_before: float | None = Field(serialization_alias="VRAM before training")
-    about: About
-
-
-class TrainingParts(Answer):
-    """What a training's time was made of."""
-
-    forward_pass: float
-    backward_pass: float
-    batches: int
-    epochs: int
-
-
-class TrainingTimeAnswer(Answer):
-    """(forward + backward) x batches x epochs."""
-
-    total: float = Field(serialization_alias="Total Training Time")
-    parts: TrainingParts
-    about: About
-
-
-class InferenceTimeAnswer(Answer):
-    """Seconds of a forward with one image, and with a batch."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_extra={
-            "properties": {
-                "1-Image Inference Time": {"type": "number"},
-                "about": {"$ref": "#/components/schemas/About"},
-            },
-            "patternProperties": {"^Batch of [0-9]+ Inference Time$": {"type": "number"}},
-            "required": ["1-Image Inference Time", "about"],
-        },
-    )
-
-
-class Problem(Answer):
-    """Why there is no answer, in one line."""
-
-    detail: str
-
-
-class JobAnswer(Answer):
-    """How far a job is: ``queued``, ``running``, or how it ended and why."""
-
-    id: str
-    state: State
-    reason: str
-    # As it was asked, perhaps of another version of this program.
-    question: dict[str, Any]
-    created_at: str
-    started_at: str | None
-    ended_at: str | None
-
-
-class StoredResult(Answer):
-    """One of the results that are stored: what was asked, and all that was found."""
-
-    key: str
-    question: Question
-    found: Found
-    measured_at: str
+from layerbench.service.web.database import Job, Result
+from layerbench.service.web.schemas import (
+    About,
+    Answer,
+    BatchTime,
+    JobAnswer,
+    Parameters,
+    ResourceAnswer,
+    StoredResult,
+    TrainingParts,
+    TrainingTimeAnswer,
+)
 
 
 class RecordAnswer(Answer):
@@ -166,15 +50,9 @@ class RecordAnswer(Answer):
     problem: str | None = None
 
 
-class Status(Answer):
-    """Of the service."""
-
-    status: Literal["live", "ready"]
-
-
 def resource(result: Result, question: Question, job: str | None) -> dict[str, Any]:
     """Of ``estimate-resource``."""
-    found = Found.model_validate(result.found)
+    found = MeasurementResult.model_validate(result.found)
     figures = {"Peak GPU Memory": found.gpu_memory_peak}
     if question.application_type == "training":
         figures |= {"forward_pass": found.forward, "backward_pass": found.backward}
@@ -204,13 +82,13 @@ def resource(result: Result, question: Question, job: str | None) -> dict[str, A
 
 def training_time(result: Result, question: Question, job: str | None) -> dict[str, Any]:
     """Of ``estimate-training-time``."""
-    found = Found.model_validate(result.found)
+    found = MeasurementResult.model_validate(result.found)
     assert found.forward is not None
     assert found.backward is not None
     batches = math.ceil(question.dataset_size / question.batch_size)
     steps = batches * question.epochs
     total = _sum(steps, found.forward, found.backward)
-    figures: dict[str, Known | None] = {
+    figures: dict[str, Figure | None] = {
         "Total Training Time": total,
         "forward_pass": found.forward,
         "backward_pass": found.backward,
@@ -230,7 +108,7 @@ def training_time(result: Result, question: Question, job: str | None) -> dict[s
 
 def inference_time(result: Result, question: Question, job: str | None) -> dict[str, Any]:
     """Of ``estimate-inference-time``."""
-    found = Found.model_validate(result.found)
+    found = MeasurementResult.model_validate(result.found)
     one, batch = "1-Image Inference Time", f"Batch of {question.batch_size} Inference Time"
     figures = {one: found.one_image, batch: found.batch}
     about = _about(result, found, question, figures, job)
@@ -260,7 +138,7 @@ def stored(result: Result) -> StoredResult | None:
         return StoredResult(
             key=result.key,
             question=Question.model_validate(result.question),
-            found=Found.model_validate(result.found),
+            found=MeasurementResult.model_validate(result.found),
             measured_at=_moment(result.measured_at),
         )
     except ValidationError:
@@ -269,9 +147,9 @@ def stored(result: Result) -> StoredResult | None:
 
 def _about(
     result: Result,
-    found: Found,
+    found: MeasurementResult,
     question: Question,
-    figures: dict[str, Known | None],
+    figures: dict[str, Figure | None],
     job: str | None,
     measured: tuple[str, ...] = (),
 ) -> About:
@@ -304,25 +182,25 @@ def _about(
     )
 
 
-def _of_one_process(value: float, kind: Kind, most: float = math.inf) -> Known:
+def _of_one_process(value: float, kind: Kind, most: float = math.inf) -> Figure:
     """With what another process may find in its place, up to the most that there is."""
     factor = math.exp(between(kind))
-    return Known(value=value, low=value / factor, high=min(most, value * factor))
+    return Figure(value=value, low=value / factor, high=min(most, value * factor))
 
 
-def _sum(times: int, *figures: Known) -> Known:
+def _sum(times: int, *figures: Figure) -> Figure:
     """So many times all of them, with bounds where all have some."""
     low = [figure.low for figure in figures if figure.low is not None]
     high = [figure.high for figure in figures if figure.high is not None]
     bounded = len(low) == len(high) == len(figures)
-    return Known(
+    return Figure(
         value=times * sum(figure.value for figure in figures),
         low=times * sum(low) if bounded else None,
         high=times * sum(high) if bounded else None,
     )
 
 
-def _value(figure: Known | None) -> float | None:
+def _value(figure: Figure | None) -> float | None:
     return None if figure is None else figure.value
 
 

@@ -9,15 +9,15 @@ from fastapi import Depends, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse
 
 from layerbench.service.web import answers
-from layerbench.service.web.answers import JobAnswer, Problem
 from layerbench.service.web.database import Database, Job
 from layerbench.service.web.health import Health
 from layerbench.service.web.job_queue import Jobs, QueueFull
 from layerbench.service.web.metrics import Metrics
 from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.record_process import Records
+from layerbench.service.web.schemas import JobAnswer, Problem
 from layerbench.service.web.settings import Settings
-from layerbench.service.web.structure_process import Architect
+from layerbench.service.web.structure_process import StructureProcess
 
 PREFIX = "/api/v1"
 RETRY_S = 5
@@ -87,7 +87,7 @@ PROBLEMS: dict[int, dict[str, Any]] = {
     409: _said("The job was cancelled or interrupted, or has not ended."),
     411: _said("No Content-Length."),
     413: _said("The body is too long."),
-    422: _said("The question cannot be meant, or cannot be measured."),
+    422: _said("The question makes no sense, or cannot be measured."),
     429: _said("The queue is full.", Retry_After="Seconds until it is worth asking again."),
     502: _said("The measuring process died."),
     503: _said("The service cannot do that now."),
@@ -126,7 +126,7 @@ JobsOf = Annotated[Jobs, Depends(_state("jobs"))]
 CatalogOf = Annotated[Catalog, Depends(_state("catalog"))]
 DatabaseOf = Annotated[Database, Depends(_state("database"))]
 MetricsOf = Annotated[Metrics, Depends(_state("metrics"))]
-ArchitectOf = Annotated[Architect, Depends(_state("architect"))]
+ArchitectOf = Annotated[StructureProcess, Depends(_state("architect"))]
 RecordsOf = Annotated[Records, Depends(_state("records"))]
 HealthOf = Annotated[Health, Depends(_state("health"))]
 Refresh = Annotated[bool, Query(description="Measure again, whatever is stored.")]

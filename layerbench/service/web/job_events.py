@@ -23,7 +23,7 @@ STATE, PROGRESS, ROWS = "state", "progress", "rows"
 WAITING = "waiting for the device"
 
 
-class Listener:
+class Subscription:
     """What somebody has not been told yet: at most one piece of each kind."""
 
     def __init__(self, known: Mapping[str, dict[str, Any]]) -> None:
@@ -48,12 +48,12 @@ class Listener:
         return found
 
 
-class News:
+class JobEvents:
     """The latest of each kind of one job, for those who come late, and all who listen."""
 
     def __init__(self) -> None:
         self._latest: dict[str, dict[str, Any]] = {}
-        self._listeners: set[Listener] = set()
+        self._listeners: set[Subscription] = set()
 
     def tell(self, kind: str, said: dict[str, Any]) -> None:
         """Tell all who listen. What is of no known kind is dropped."""
@@ -64,9 +64,9 @@ class News:
             listener.note(kind, said)
 
     @contextmanager
-    def listened(self) -> Iterator[Listener]:
+    def listened(self) -> Iterator[Subscription]:
         """Somebody who listens for as long as the block runs, and is told first what is known."""
-        listener = Listener(self._latest)
+        listener = Subscription(self._latest)
         self._listeners.add(listener)
         try:
             yield listener

@@ -23,13 +23,13 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ValidationError
 
-from layerbench import __version__
+from layerbench._version import __version__
 from layerbench.records import MemoryReport, Profile, Structure
 from layerbench.service.protocol.questions import ProfileQuestion, Question
-from layerbench.service.protocol.results import Found, unsteadiness
+from layerbench.service.protocol.results import MeasurementResult, unsteadiness
 from layerbench.service.web.connections import limit_of
 from layerbench.service.web.database import Database, Job, Result, State
-from layerbench.service.web.job_events import PROGRESS, STATE, WAITING, Listener, News
+from layerbench.service.web.job_events import PROGRESS, STATE, WAITING, JobEvents, Subscription
 from layerbench.service.web.metrics import Metrics
 from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.page_documents import read_profile
@@ -55,11 +55,11 @@ LOST = "the job is no longer there as it was: another program changed the store"
 PACKAGES = ("torch", "torchvision", "timm")
 # What is found for each kind of question.
 FOUND: dict[str, tuple[type[BaseModel], ...]] = {
-    Question.what: (Found,),
+    Question.what: (MeasurementResult,),
     ProfileQuestion.what: (Profile, Structure, MemoryReport),
 }
 
-Asked = Question | ProfileQuestion
+AnyQuestion = Question | ProfileQuestion
 
 
 class QueueFull(Exception):
@@ -81,7 +81,7 @@ class _Open:
     job: Job
     what: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    news: News = field(default_factory=News)
+    news: JobEvents = field(default_factory=JobEvents)
     waits_since: float | None = None
 
     def hear(self, event: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ class Jobs:
         """Whether nothing is being measured."""
         return self._running is None
 
-    def key(self, question: Asked) -> str:
+    def key(self, question: AnyQuestion) -> str:
         """What a question's result is stored under: all that the result depends on.
 
         The catalog has to know the device.
@@ -196,12 +196,12 @@ class Jobs:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def stored(self, question: Asked) -> Result | None:
+    def stored(self, question: AnyQuestion) -> Result | None:
         """What was measured for such a question before, and is an answer to the next."""
         found = self._database.result(self.key(question))
         return None if found is None or found.found.get(UNSTEADY) else found
 
-    def ask(self, question: Asked) -> Job:
+    def ask(self, question: AnyQuestion) -> Job:
         """A job that measures a question: the one that does already, or a new one.
 
         Raises:
@@ -256,7 +256,7 @@ class Jobs:
         return self._unwritten.get(id) or self._database.job(id)
 
     @contextmanager
-    def listened(self, id: str) -> Iterator[Listener | None]:
+    def listened(self, id: str) -> Iterator[Subscription | None]:
         """Somebody who listens to an open job; ``None`` for one that has ended, or never was."""
         entry = self._by_id.get(id)
         if entry is None:
@@ -391,7 +391,7 @@ def checked(what: str, found: dict[str, Any]) -> str:
     """
     try:
         if what == Question.what:
-            return unsteadiness(Found.model_validate(found))
+            return unsteadiness(MeasurementResult.model_validate(found))
         profile = read_profile(found).profile
         return "" if profile is None else profile.environment.machine.too_busy
     except (ValidationError, KeyError, TypeError, ValueError, RecursionError) as error:

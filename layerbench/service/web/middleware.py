@@ -39,7 +39,7 @@ GONE = 499
 HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
 
-class Gate:
+class RequestMiddleware:
     """Around an application.
 
     Args:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 from collections.abc import Callable, Sequence
 
 import structlog
 
+from layerbench.errors import did_you_mean
 from layerbench.service.protocol.questions import RESIZED, Question
-from layerbench.service.web.structure_process import Architect
+from layerbench.service.web.structure_process import StructureProcess
 from layerbench.service.web.worker_process import ChildFailed
 
 log = structlog.get_logger("layerbench.service")
@@ -32,11 +32,11 @@ class Catalog:
 
     Args:
         architect: the process that tells them.
-        refused: hears why the device cannot be had, if the process says so.
+        refused: hears why the device is not there, if the process says so.
     """
 
     def __init__(
-        self, architect: Architect, refused: Callable[[str], object] | None = None
+        self, architect: StructureProcess, refused: Callable[[str], object] | None = None
     ) -> None:
         self._architect = architect
         self._refused = refused
@@ -140,5 +140,4 @@ class Catalog:
 
 
 def _hint(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=MOST_CLOSE_MATCHES)
-    return f"did you mean {', '.join(close)}?" if close else "GET /api/v1/models lists all"
+    return did_you_mean(name, names, MOST_CLOSE_MATCHES) or "GET /api/v1/models lists all"

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerbench import store
 from layerbench.analysis.bundle import joined
 from layerbench.analysis.comparison import compare
 from layerbench.errors import RecordError
@@ -30,6 +29,7 @@ from layerbench.records import (
 from layerbench.records.workload import Frozen
 from layerbench.service.web.answers import RecordAnswer
 from layerbench.service.web.page_documents import of_bundle
+from layerbench.store import reading
 from layerbench.units import bytes_
 
 ID_DIGITS = 16
@@ -62,7 +62,7 @@ class Place:
         return hashlib.sha256(os.fsencode(self.file)).hexdigest()[:ID_DIGITS]
 
 
-class Folders:
+class RecordLibrary:
     """Records in these files and folders.
 
     Args:
@@ -153,7 +153,7 @@ class Folders:
                 f"{place.shown} has {bytes_(size)}: records of up to {bytes_(self._most)} are read"
             )
         try:
-            return store.read_record(place.file)
+            return reading.read_record(place.file)
         except RecordError as error:
             raise RecordError(str(error).replace(str(place.file), place.shown)) from error
 
@@ -171,8 +171,8 @@ def _places(named: Sequence[Path]) -> Iterator[Place]:
             deep = len(Path(folder).parts) - len(whole.parts)
             folders[:] = sorted(folders) if deep < MOST_DEEP else []
             for name in sorted(files):
-                # As `layerbench.store` tells records from exports.
-                if name.endswith(".json") and name.count(".") == 1 and name != store.RECIPE:
+                # As `layerbench.store.reading` tells records from exports.
+                if name.endswith(".json") and name.count(".") == 1 and name != reading.RECIPE:
                     yield from _within(whole, Path(folder, name))
 
 

@@ -1,4 +1,4 @@
-"""The process that reads records: ``python -m layerbench.service.web.record_reader``. Loads no torch.
+"""Reads records: ``python -m layerbench.service.web.record_reader``. Loads no torch.
 
 A record may come from anybody. What reading it does to this process, the server outlives: it
 limits its memory and its time, and begins another one.
@@ -16,27 +16,27 @@ from typing import Any
 
 from layerbench.errors import ComparisonError, RecordError
 from layerbench.service.protocol.confinement import NICE, end_first, limit_memory
-from layerbench.service.protocol.pipe import Lines
-from layerbench.service.web.record_library import Folders, Unknown
+from layerbench.service.protocol.pipe import PipeWriter
+from layerbench.service.web.record_library import RecordLibrary, Unknown
 from layerbench.service.web.resident_process import BYTES, UNKNOWN
 
 
 def main() -> None:
     """Answer questions about records, one after the other, for as long as the server asks."""
-    lines = Lines(os.dup(1))
+    pipe = PipeWriter(os.dup(1))
     # Libraries print what they like, but not into the answer.
     os.dup2(2, 1)
     asked = json.loads(sys.stdin.readline())
     end_first()
     limit_memory(asked["memory_bytes"])
     os.nice(NICE)
-    folders = Folders([Path(place) for place in asked["places"]], asked["most_bytes"])
-    lines.say({"found": {}})
+    folders = RecordLibrary([Path(place) for place in asked["places"]], asked["most_bytes"])
+    pipe.send({"found": {}})
     for line in sys.stdin:
-        lines.say(*_answered(folders, json.loads(line)))
+        pipe.send(*_answered(folders, json.loads(line)))
 
 
-def _answered(folders: Folders, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _answered(folders: RecordLibrary, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
         found, document = _found(folders, asked)
     except Unknown:
@@ -50,7 +50,7 @@ def _answered(folders: Folders, asked: dict[str, Any]) -> tuple[dict[str, Any], 
     return {"found": found}, document or b""
 
 
-def _found(folders: Folders, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
+def _found(folders: RecordLibrary, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
     """What was asked, and a document's bytes if it was one."""
     what, ids = asked["what"], asked["ids"]
     if what == "list":

@@ -112,7 +112,7 @@ def settings_of(**given: Any) -> Settings:  # noqa: ANN401 - fields of many kind
     """The settings with these fields; the others are those of the surroundings.
 
     Raises:
-        UsageError: they cannot be meant; one line.
+        UsageError: they make no sense; one line.
     """
     try:
         return Settings(**given)

@@ -15,7 +15,7 @@ LISTING_S = 300.0
 DRAWING_S = 60.0
 
 
-class Architect(Kept):
+class StructureProcess(Kept):
     """Works out structures.
 
     Args:

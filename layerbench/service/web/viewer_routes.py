@@ -36,13 +36,13 @@ from layerbench.service.web.dependencies import (
     there,
     too_many_pixels,
 )
-from layerbench.service.web.job_events import KINDS, STATE, Listener, Said, is_end
+from layerbench.service.web.job_events import KINDS, STATE, Said, Subscription, is_end
 from layerbench.service.web.job_queue import Jobs, QueueFull, state_of
 from layerbench.service.web.model_catalog import Catalog, Unlisted
 from layerbench.service.web.page_documents import Documents, of_profile, of_structure
 from layerbench.service.web.record_process import Crowded, Unknown
 from layerbench.service.web.settings import Settings
-from layerbench.service.web.structure_process import Architect
+from layerbench.service.web.structure_process import StructureProcess
 from layerbench.service.web.worker_process import ChildFailed
 
 HEARTBEAT_S = 15.0
@@ -147,7 +147,7 @@ async def structure(
 
 
 async def _structure(
-    question: ViewQuestion, architect: Architect, documents: Documents, *, keep: bool
+    question: ViewQuestion, architect: StructureProcess, documents: Documents, *, keep: bool
 ) -> bytes:
     """A structure's document; code of one's own may have changed since it was last made."""
     async with architect.turn:
@@ -249,7 +249,7 @@ async def _told(id: str, jobs: Jobs) -> AsyncIterator[bytes]:
                 return
 
 
-async def _news(listener: Listener) -> list[Said]:
+async def _news(listener: Subscription) -> list[Said]:
     """What is new; nothing if that takes long."""
     try:
         return await asyncio.wait_for(listener.news(), HEARTBEAT_S)

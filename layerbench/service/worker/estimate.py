@@ -20,37 +20,37 @@ from layerbench import zoo
 from layerbench.analysis.student_t import quantile
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
+from layerbench.environment.machine import usable_cores
 from layerbench.environment.run_context import (
     garbage_collection_off,
     memory_explained,
-    on_device,
-    watch_room,
+    model_errors,
+    watch_environment,
 )
-from layerbench.environment.watch import usable_cores
-from layerbench.errors import LayerbenchError, ModelRunError
+from layerbench.errors import LayerbenchError
 from layerbench.instruments.attach import mode_set
-from layerbench.instruments.modules import first_line
+from layerbench.instruments.autorange import Autorange
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.instruments.utilization import UsageSampler, device_busy
 from layerbench.introspection.nested import map_tensors
-from layerbench.profilers.memory.predicted import predict, refuse_hopeless
-from layerbench.profilers.memory.traced_run import loss_of, make_optimizer
+from layerbench.profilers.loss import loss_of
+from layerbench.profilers.memory.predicted import check_memory_fits, predict
+from layerbench.profilers.optimizers import make_optimizer
 from layerbench.records import STEP_PHASES, AllocatorFigures, Usage
 from layerbench.records.workload import Workload
 from layerbench.service.protocol.questions import Question
-from layerbench.service.protocol.results import Found, Known, Look, Stage
+from layerbench.service.protocol.results import Figure, MeasurementResult, Stage, UsageSample
 from layerbench.service.protocol.spread import between
 from layerbench.training.detection.content import FoundCount
 from layerbench.training.extrapolation import CONFIDENCE, block_spread
+from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
+from layerbench.zoo.family import on_device
 
-NANOSECOND = 1e-9
 WARMUP = 2
-# Where one run takes so many seconds, one warms up and this many are measured.
-SLOW_S = 5.0
-SLOW_FEWEST = 2
-FEWEST, MOST = 5, 300
+# Where a run is slow, one warms up.
+REPEATS = Autorange(fewest=5, most=300, slow_s=5.0, slow_fewest=2)
 # Steps that are looked at phase by phase, and not timed.
 LOOKED_AT = 2
 # Between looks of a thread.
@@ -61,7 +61,7 @@ FORWARD, BACKWARD, OPTIMIZER = (
 STAGES: dict[str, Stage] = {"forward": "forward", "backward": "backward", "optimizer": "optimizer"}
 
 
-def measure(question: Question, device_name: str | None, seconds: float) -> Found:
+def measure(question: Question, device_name: str | None, seconds: float) -> MeasurementResult:
     """Build what is asked about, run it, and say what it took.
 
     Args:
@@ -75,11 +75,11 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Foun
     began_at = time.time()
     device = devices.get(device_name)
     with memory_explained(device), torch.random.fork_rng(devices=[]):
-        room = watch_room(device)
+        room = watch_environment(device)
         workload = workload_of(question)
         training = question.application_type == "training"
-        refuse_hopeless(workload, device, "momentum" if training else None)
-        subject = _Subject(workload, on_device(zoo.build(workload), device), device)
+        check_memory_fits(workload, device, "momentum" if training else None)
+        subject = _Subject(workload, on_device(zoo.build(workload), device.torch_device), device)
         looks = _Looks(device)
         found = (
             _trained(subject, looks, question, seconds)
@@ -94,7 +94,7 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Foun
     del subject
     gc.collect()
     on_gpu, notes = _predicted(workload, training) if peak is None else (_peak(peak), ())
-    return Found(
+    return MeasurementResult(
         parameters=parameters,
         ram_before=looks.all[0].ram,
         vram_before=looks.all[0].vram,
@@ -111,8 +111,8 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Foun
     )
 
 
-def _peak(measured: AllocatorFigures) -> Known:
-    return Known(value=measured.reserved)
+def _peak(measured: AllocatorFigures) -> Figure:
+    return Figure(value=measured.reserved)
 
 
 def workload_of(question: Question) -> Workload:
@@ -201,7 +201,7 @@ def _trained(
                         if done in STAGES:
                             looks.take(STAGES[done])
             steps = looks.while_running(
-                question.threading, lambda: _often(timed_step, seconds, slow)
+                question.threading, lambda: REPEATS.repeat(timed_step, seconds, slow=slow)
             )
     times: NDArray[np.float64] = np.stack(steps).astype(np.float64) * NANOSECOND
     return {
@@ -239,9 +239,9 @@ def _inferred(
                     looks.take("inference")
             batches = looks.while_running(
                 question.threading,
-                lambda: _often(lambda: timed_forward(subject.args), seconds / 2, slow),
+                lambda: REPEATS.repeat(lambda: timed_forward(subject.args), seconds / 2, slow=slow),
             )
-            ones = _often(lambda: timed_forward(one), seconds / 2, slow)
+            ones = REPEATS.repeat(lambda: timed_forward(one), seconds / 2, slow=slow)
             content = _content(subject, question)
     return {
         "steps": len(batches),
@@ -264,40 +264,28 @@ def _content(subject: _Subject, question: Question) -> dict[str, float]:
 
 def _warmed(run: Callable[[], NDArray[np.int64]]) -> bool:
     """Run what does not count; gives whether it takes so long that few runs have to do."""
-    slow = bool(run().sum() * NANOSECOND > SLOW_S)
+    slow = REPEATS.is_slow(float(run().sum()) * NANOSECOND)
     for _ in range(0 if slow else WARMUP - 1):
         run()
     return slow
 
 
-def _often(
-    run: Callable[[], NDArray[np.int64]], seconds: float, slow: bool
-) -> list[NDArray[np.int64]]:
-    """Run at least `FEWEST` times, and for so long, but at most `MOST` times."""
-    begins = time.perf_counter()
-    fewest = SLOW_FEWEST if slow else FEWEST
-    found: list[NDArray[np.int64]] = []
-    while len(found) < fewest or (time.perf_counter() - begins < seconds and len(found) < MOST):
-        found.append(run())
-    return found
-
-
-def _known(times: NDArray[np.float64]) -> Known:
+def _known(times: NDArray[np.float64]) -> Figure:
     """A mean time, and what another process of this machine may find in its place."""
     mean = float(times.mean())
     spread, blocks = block_spread(times)
     within = quantile(CONFIDENCE, max(1, blocks - 1)) * spread / mean
     half = math.hypot(within, between("time"))
-    return Known(value=mean, low=mean * math.exp(-half), high=mean * math.exp(half))
+    return Figure(value=mean, low=mean * math.exp(-half), high=mean * math.exp(half))
 
 
-def _predicted(workload: Workload, training: bool) -> tuple[Known | None, tuple[str, ...]]:
+def _predicted(workload: Workload, training: bool) -> tuple[Figure | None, tuple[str, ...]]:
     """What a GPU would have to hold, or why that cannot be told."""
     try:
         found = predict(workload, optimizer="momentum" if training else None)
     except LayerbenchError as error:
         return None, (f"GPU memory cannot be predicted: {error}",)
-    known = Known(
+    known = Figure(
         value=found.reserved_bytes,
         low=found.reserved_interval.low,
         high=found.reserved_interval.high,
@@ -314,14 +302,8 @@ def _most(values: Iterable[float | None]) -> float | None:
 @contextmanager
 def _explained(subject: _Subject) -> Iterator[None]:
     """Turn what the model raises into one line; lack of memory is explained elsewhere."""
-    try:
+    with model_errors(subject.device, subject.workload.model):
         yield
-    except (LayerbenchError, MemoryError):
-        raise
-    except Exception as error:
-        if subject.device.is_out_of_memory(error):
-            raise
-        raise ModelRunError(f"{subject.workload.model}: {first_line(error)}") from error
 
 
 class _Looks:
@@ -333,7 +315,7 @@ class _Looks:
         self._begins = self._before = time.perf_counter()
         self._spent = self._cpu_seconds()
         self._cores = usable_cores()
-        self.all: list[Look] = []
+        self.all: list[UsageSample] = []
         device.begin_peak()
 
     def take(self, stage: Stage) -> None:
@@ -343,7 +325,7 @@ class _Looks:
         self._before, self._spent = now, spent
         peak = self._device.peak()
         self.all.append(
-            Look(
+            UsageSample(
                 stage=stage,
                 at_s=now - self._begins,
                 cpu=min(1.0, max(0.0, busy)),
@@ -366,7 +348,7 @@ class _Looks:
         last = max((sample.at_s for sample in usage.samples), default=0.0)
         for sample in usage.samples:
             self.all.append(
-                Look(
+                UsageSample(
                     stage=None,
                     at_s=max(0.0, ended_s - last) + sample.at_s,
                     cpu=min(1.0, sample.process_cpu / usage.cores),

@@ -20,7 +20,7 @@ from typing import Any
 
 from layerbench.environment.orphans import end_with_input
 from layerbench.service.protocol.confinement import NICE, end_first, limit_memory
-from layerbench.service.protocol.pipe import Lines
+from layerbench.service.protocol.pipe import PipeWriter
 from layerbench.service.web.job_events import PROGRESS, WAITING
 
 ORPHANED = 3
@@ -29,8 +29,8 @@ ORPHANED = 3
 WARMING = {"architecture": "resnet18", "batch_size": 1, "image_size": [32, 32]}
 
 Work = Callable[[dict[str, Any]], dict[str, Any]]
-Offer = Callable[[dict[str, Any]], bool]
-ToldWork = Callable[[dict[str, Any], Offer], dict[str, Any]]
+EventSink = Callable[[dict[str, Any]], bool]
+ToldWork = Callable[[dict[str, Any], EventSink], dict[str, Any]]
 
 
 def main(
@@ -47,34 +47,34 @@ def main(
         profiled: does the work of a profile, and offers events meanwhile.
         drawn: works a structure out.
     """
-    lines = Lines(os.dup(1))
+    pipe = PipeWriter(os.dup(1))
     # Libraries print what they like, but not into the answer.
     os.dup2(2, 1)
     asked = json.loads(sys.stdin.readline())
     end_first()
     limit_memory(asked.get("memory_bytes"))
     if asked["what"] == "models":
-        lines.say(_explained(listed or _listed, asked))
-        _draw(drawn or _drawn, lines)
+        pipe.send(_explained(listed or _listed, asked))
+        _draw(drawn or _drawn, pipe)
         return
     end_with_input()
     if asked["what"] == "profile":
         work = profiled or _profiled
-        answer = _alone(lambda asked: work(asked, lines.offer), asked, lines.offer)
+        answer = _alone(lambda asked: work(asked, pipe.try_send), asked, pipe.try_send)
     else:
-        answer = _alone(measured or _measured, asked, lines.offer)
-    lines.say(answer)
+        answer = _alone(measured or _measured, asked, pipe.try_send)
+    pipe.send(answer)
 
 
-def _draw(work: Work, lines: Lines) -> None:
+def _draw(work: Work, pipe: PipeWriter) -> None:
     """Answer questions about structures, one after the other, for as long as the server asks."""
     os.nice(NICE)
     _explained(work, {"question": WARMING})
     for line in sys.stdin:
-        lines.say(_explained(work, json.loads(line)))
+        pipe.send(_explained(work, json.loads(line)))
 
 
-def _alone(work: Work, asked: dict[str, Any], offer: Offer) -> dict[str, Any]:
+def _alone(work: Work, asked: dict[str, Any], offer: EventSink) -> dict[str, Any]:
     """Work while no other process of this machine measures on the device."""
     from filelock import FileLock, Timeout
 
@@ -118,7 +118,7 @@ def _measured(asked: dict[str, Any]) -> dict[str, Any]:
     return measure(question, asked["device"], asked["seconds"]).model_dump(mode="json")
 
 
-def _profiled(asked: dict[str, Any], offer: Offer) -> dict[str, Any]:
+def _profiled(asked: dict[str, Any], offer: EventSink) -> dict[str, Any]:
     from layerbench.service.protocol.questions import ProfileQuestion
     from layerbench.service.worker.profile import profile
 

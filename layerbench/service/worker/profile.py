@@ -11,18 +11,18 @@ from layerbench import zoo
 from layerbench.analysis.aggregation import assemble
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
-from layerbench.environment.run_context import memory_explained, on_device, refuse_too_large
-from layerbench.errors import LayerbenchError
-from layerbench.instruments.modules import first_line
+from layerbench.environment.run_context import check_input_fits, memory_explained
+from layerbench.errors import LayerbenchError, first_line
 from layerbench.profilers import timing
-from layerbench.profilers.memory.measured import weigh
-from layerbench.profilers.memory.predicted import refuse_hopeless
-from layerbench.profilers.monitor import Offer, Watch
-from layerbench.profilers.structure import dissect
+from layerbench.profilers.memory.measured import profile_memory
+from layerbench.profilers.memory.predicted import check_memory_fits
+from layerbench.profilers.monitor import EventSink, Watch
+from layerbench.profilers.structure import profile_structure
 from layerbench.records import Ceilings, MemoryReport, Profile, Structure
 from layerbench.records.workload import Plan, Workload
 from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
 from layerbench.zoo import Built
+from layerbench.zoo.family import on_device
 
 
 def structure(question: ViewQuestion) -> dict[str, Any]:
@@ -31,10 +31,10 @@ def structure(question: ViewQuestion) -> dict[str, Any]:
     Raises:
         LayerbenchError: with one line that says what to do.
     """
-    return _json(dissect(workload_of(question)))
+    return _json(profile_structure(workload_of(question)))
 
 
-def profile(question: ProfileQuestion, device_name: str | None, offer: Offer) -> dict[str, Any]:
+def profile(question: ProfileQuestion, device_name: str | None, offer: EventSink) -> dict[str, Any]:
     """Measure a model: its ``profile``, ``structure`` and ``memory``, each as JSON.
 
     Args:
@@ -49,7 +49,7 @@ def profile(question: ProfileQuestion, device_name: str | None, offer: Offer) ->
     with Watch(offer) as watch:
         watch.step("building", 0, 2)
         workload = workload_of(question)
-        drawn = dissect(workload)
+        drawn = profile_structure(workload)
         watch.step("building", 1, 2)
         built = _built(workload, device)
         plan = Plan(warmup=question.warmup, iterations=question.iterations)
@@ -100,9 +100,9 @@ def _command(question: ProfileQuestion) -> str:
 def _built(workload: Workload, device: Device) -> Built:
     """The model on the device, unless its tensors cannot fit there."""
     with memory_explained(device):
-        refuse_too_large(workload, device, None)
-        refuse_hopeless(workload, device, None)
-        return on_device(zoo.build(workload), device)
+        check_input_fits(workload, device)
+        check_memory_fits(workload, device, None)
+        return on_device(zoo.build(workload), device.torch_device)
 
 
 def _ceilings(
@@ -120,7 +120,7 @@ def _memory(
 ) -> tuple[MemoryReport | None, tuple[str, ...]]:
     """What the tensors of one more forward held, or why that is not told."""
     try:
-        return weigh(workload, device, subject=built), ()
+        return profile_memory(workload, device, subject=built), ()
     except LayerbenchError as error:
         reason = first_line(error)
     except Exception as error:

@@ -13,17 +13,18 @@ from torch.utils.data import DataLoader
 from layerbench.datasets import Images
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
-from layerbench.environment.run_context import memory_explained, threads_set, watch_room
+from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
 from layerbench.errors import UsageError
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.records import Recipe, TrainingForecast
+from layerbench.records import Recipe, TrainingEstimate
 from layerbench.training import step_statistics
 from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.classification.distributed import Ranks
 from layerbench.training.classification.models import build_classifier
-from layerbench.training.classification.run import Where, check, open_data
+from layerbench.training.classification.setup import RunOptions, check, open_data
 from layerbench.training.classification.trainer import Trainer
 from layerbench.training.extrapolation import DRIFT, Figured, Measured, Started, extrapolated
+from layerbench.units import NANOSECOND
 
 VALIDATED_BATCHES = 10
 MOST_EPOCHS = 1000
@@ -49,10 +50,10 @@ class Extent:
 def forecast(
     recipe: Recipe,
     extent: Extent,
-    where: Where,
+    where: RunOptions,
     *,
     progress: Progress | None = None,
-) -> TrainingForecast:
+) -> TrainingEstimate:
     """Measure some steps of a training and say how long all of it would take.
 
     What is measured is the loop that trains, on the data set's own batches: forward and backward
@@ -69,7 +70,7 @@ def forecast(
     """
     device = devices.get(where.device)
     with threads_set(where.threads), torch.random.fork_rng(devices=[]), memory_explained(device):
-        room = watch_room(device)
+        room = watch_environment(device)
         trial = _Trial(recipe, extent, where, device, progress or Silent())
         figured = Figured.of(trial.measured(), extent.warmup)
         validation = trial.validation_step_s()
@@ -78,7 +79,7 @@ def forecast(
     epoch, total = extrapolated(
         figured, images.steps, images.val_steps * (validation or 0.0), recipe.epochs
     )
-    return TrainingForecast(
+    return TrainingEstimate(
         recipe=trial.recipe,
         samples=images.samples,
         val_samples=images.val_samples,
@@ -134,7 +135,7 @@ class _Trial:
     """
 
     def __init__(
-        self, recipe: Recipe, extent: Extent, where: Where, device: Device, progress: Progress
+        self, recipe: Recipe, extent: Extent, where: RunOptions, device: Device, progress: Progress
     ) -> None:
         workload = check(recipe)
         self.recipe = recipe = recipe.model_copy(update={"model": workload.model})
@@ -168,7 +169,7 @@ class _Trial:
             _, times, _ = self._trainer.train(epoch, self._order, started)
             steps += times.phases
         wall = time.perf_counter() - begins
-        inside = sum(map(sum, steps)) * step_statistics.NANOSECOND
+        inside = sum(map(sum, steps)) * NANOSECOND
         between = max(0.0, wall - inside - sum(started.seconds))
         return Measured(steps, firsts, started.seconds, between)
 
@@ -189,7 +190,7 @@ class _Trial:
         return loader(samples, batches, workers=self._workers, pinned=self._pinned, collate=collate)
 
 
-def _assumptions(recipe: Recipe, images: _Images, where: Where) -> Iterator[str]:
+def _assumptions(recipe: Recipe, images: _Images, where: RunOptions) -> Iterator[str]:
     yield (
         f"All epochs are alike: {images.steps} steps of {recipe.batch} images; "
         f"{images.samples - images.steps * recipe.batch} left over are not trained on."

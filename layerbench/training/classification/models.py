@@ -12,9 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from layerbench import zoo
-from layerbench.errors import ModelRunError
+from layerbench.errors import ModelRunError, first_line
 from layerbench.instruments.attach import mode_set, tensors_replaced
-from layerbench.instruments.modules import first_line
 from layerbench.introspection.nested import tensors_in
 from layerbench.records.workload import Workload
 from layerbench.zoo.family import seeded_on_cpu
@@ -33,7 +32,7 @@ def build_classifier(workload: Workload, classes: int) -> nn.Module:
 
     Raises:
         ModelRunError: the model is no classifier, or does not take images of this size.
-        LayerbenchError: the model or its weights cannot be had.
+        LayerbenchError: the model or its weights cannot be built or loaded.
     """
     module = zoo.build(workload).module
     heads, found = _heads(module, workload)

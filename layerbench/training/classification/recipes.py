@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from layerbench import zoo
 from layerbench.datasets import get as get_data
-from layerbench.errors import UsageError
+from layerbench.errors import UsageError, at_least
 from layerbench.records import Recipe
-from layerbench.training.classification.run import usual_size
+from layerbench.training.classification.setup import usual_size
 
 Phase = Literal[1, 2]
 
@@ -58,7 +58,7 @@ def recipe_for(
         given: any other field of `Recipe`; ``None`` means the usual.
 
     Raises:
-        UsageError: something cannot be meant; `UnknownModel` for the model.
+        UsageError: something makes no sense; `UnknownModel` for the model.
     """
     if phase not in USUAL:
         raise UsageError(f"--phase takes {' or '.join(map(str, USUAL))}, got {phase}")
@@ -103,9 +103,8 @@ _NAMES = {"batch": "--batch_size", "lr": "--lr"}
 
 def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     for name, least in _LEAST.items():
-        if fields.get(name) is not None and fields[name] < least:
-            option = _NAMES.get(name, f"--{name}")
-            raise UsageError(f"{option} must be at least {least:g}, got {fields[name]}")
+        if fields.get(name) is not None:
+            at_least(_NAMES.get(name, f"--{name}"), fields[name], least)
     if not 0 < fields["lr"] < math.inf:
         raise UsageError(f"--lr must be positive, got {fields['lr']:g}")
     for name in ("weight_decay", "warmup_epochs", "seed"):

@@ -13,23 +13,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from layerbench import datasets, zoo
-from layerbench.datasets import Asked, Splits
 from layerbench.environment import devices
-from layerbench.environment.run_context import threads_set, watch_room
+from layerbench.environment.run_context import threads_set, watch_environment
 from layerbench.environment.watch import utc_now
-from layerbench.errors import (
-    BadInput,
-    LayerbenchError,
-    NotEnoughMemory,
-    TrainingStopped,
-    UsageError,
-)
+from layerbench.errors import LayerbenchError, NotEnoughMemory, TrainingStopped, UsageError
 from layerbench.instruments.resident_memory import resident_peak
-from layerbench.profilers.memory.largest_batch import largest_batch
-from layerbench.profilers.memory.predicted import predict, refuse_hopeless
+from layerbench.profilers.memory.predicted import check_memory_fits
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.profilers.sweep import Climb, climb, flops_of
+from layerbench.profilers.sweep import flops_of
 from layerbench.records import (
     STEP_PHASES,
     EpochRow,
@@ -39,13 +30,14 @@ from layerbench.records import (
     SweepPoint,
     TrainingRun,
 )
-from layerbench.records.defaults import MOST_PIXELS
-from layerbench.records.workload import Workload
 from layerbench.training import checkpoints, run_folder, step_statistics
 from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.checkpoints import Checkpoint
 from layerbench.training.classification.distributed import Ranks, joined
+from layerbench.training.classification.memory_advice import memory_advice
 from layerbench.training.classification.models import build_classifier
+from layerbench.training.classification.setup import RunOptions, check, open_data
+from layerbench.training.classification.trained_model import TrainedModel
 from layerbench.training.classification.trainer import (
     NAMED,
     Between,
@@ -54,45 +46,12 @@ from layerbench.training.classification.trainer import (
     Trainer,
     Validated,
 )
-from layerbench.training.run_folder import log
-from layerbench.units import bytes_, percent
-from layerbench.zoo import Built
+from layerbench.training.run_folder import log, log_epoch
+from layerbench.units import NANOSECOND
 
 MINUTE = 60.0
 DRAWN_EVERY_S = 10.0
-# About so long each point of the trained model's latency takes.
-POINT_SECONDS = 5.0
 FEW_CLASSES = 6
-IMAGE_BATCH = 4
-
-
-@dataclass(frozen=True)
-class Where:
-    """Where a run happens, and what changes no weight.
-
-    Attributes:
-        device: its name; ``None`` takes the accelerator if there is one.
-        data: the folder that data sets lie in.
-        outputs: the folder that runs lie in.
-        download: fetch a data set that is missing.
-        workers: processes that load images.
-        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
-        resume: go on with the last run of the same model and phase, or with the run in a folder.
-        checkpoint_minutes: between checkpoints within an epoch; 0 for one after every step.
-        points: measure the trained model's latency and memory at several batch sizes.
-        most_pixels: an image of more is not read.
-    """
-
-    device: str | None = None
-    data: Path = Path("data")
-    run_folder: Path = Path("outputs")
-    download: bool = False
-    workers: int = 0
-    threads: int | None = None
-    resume: bool | Path = False
-    checkpoint_minutes: float = 10.0
-    points: bool = True
-    most_pixels: int = MOST_PIXELS
 
 
 @dataclass(frozen=True)
@@ -110,7 +69,7 @@ class Trained:
     model: nn.Module
 
 
-def run_training(recipe: Recipe, where: Where, *, progress: Progress | None = None) -> Trained:
+def run_training(recipe: Recipe, where: RunOptions, *, progress: Progress | None = None) -> Trained:
     """Train, and write everything that a run writes.
 
     Under torchrun, all processes call this; the first writes.
@@ -143,57 +102,6 @@ def run_training(recipe: Recipe, where: Where, *, progress: Progress | None = No
             raise
 
 
-def check(recipe: Recipe) -> Workload:
-    """What a step runs on; raises where the model or its weights cannot be meant.
-
-    Raises:
-        LayerbenchError: as `layerbench.zoo.resolve`.
-    """
-    height, width = recipe.size
-    return zoo.resolve(
-        recipe.model,
-        f"3x{height}x{width}",
-        batch=recipe.batch,
-        dtype="float32",
-        memory_format="channels_last" if recipe.channels_last else "contiguous",
-        mode="train",
-        seed=recipe.seed,
-        weights=recipe.weights,
-    )
-
-
-def usual_size(model: str) -> tuple[int, int]:
-    """Height and width that a model is meant for.
-
-    Raises:
-        UsageError: they are not known; the user has to say. Or there is no such model.
-    """
-    try:
-        shape = zoo.resolve(model).shape
-    except BadInput:
-        shape = ()
-    if len(shape) != IMAGE_BATCH:
-        raise UsageError(f"{model}: the size of its images is not known: give --size")
-    return shape[2], shape[3]
-
-
-def open_data(recipe: Recipe, where: Where) -> Splits:
-    """The recipe's data set at the size that the model takes.
-
-    Raises:
-        DataError: it is not there, or damaged.
-    """
-    return datasets.get(recipe.data).open(
-        Asked(
-            root=where.data,
-            size=recipe.size,
-            download=where.download,
-            seed=recipe.seed,
-            samples=recipe.samples,
-        )
-    )
-
-
 @dataclass
 class _State:
     """How far a run has come.
@@ -215,7 +123,7 @@ class _Run:
     """One run in this process."""
 
     def __init__(
-        self, recipe: Recipe, where: Where, ranks: Ranks, progress: Progress, held: ExitStack
+        self, recipe: Recipe, where: RunOptions, ranks: Ranks, progress: Progress, held: ExitStack
     ) -> None:
         self._where = where
         # Closed when the run ends, however it does.
@@ -226,7 +134,7 @@ class _Run:
         self._workload = check(recipe)
         self._recipe = recipe = recipe.model_copy(update={"model": self._workload.model})
         self._device = devices.get(where.device if ranks.count == 1 else str(ranks.device))
-        self._room = watch_room(self._device)
+        self._room = watch_environment(self._device)
         self._free = self._device.memory().free_bytes
         # The first process may have to fetch them; the others then find them there.
         self._splits = ranks.one_after_the_first(lambda: open_data(recipe, where))
@@ -234,7 +142,10 @@ class _Run:
             len(self._splits.train), recipe.batch, recipe.seed, ranks.rank, ranks.count
         )
         self._model = self._built()
-        self._flops = flops_of(self._inference(1), self._subject(1)) if ranks.first else None
+        self._trained = TrainedModel(self._model, recipe, self._workload, self._device)
+        self._flops = (
+            flops_of(self._trained.inference(1), self._trained.subject(1)) if ranks.first else None
+        )
         # What can go wrong before has: from here on the run leaves something behind.
         self.folder = ranks.agreed(self._folder() if ranks.first else Path())
         self._checkpoint = self._read_checkpoint()
@@ -282,7 +193,7 @@ class _Run:
 
     def _built(self) -> nn.Module:
         with self._memory_explained():
-            refuse_hopeless(self._workload, self._device, "adamw")
+            check_memory_fits(self._workload, self._device, "adamw")
             model = build_classifier(self._workload, len(self._splits.classes))
             return model.to(self._device.torch_device)
 
@@ -385,13 +296,16 @@ class _Run:
         try:
             yield
         except NotEnoughMemory as error:
-            raise NotEnoughMemory(self._what_fits()) from error
+            raise NotEnoughMemory(self._advice()) from error
         except LayerbenchError:
             raise
         except (MemoryError, RuntimeError) as error:
             if not self._device.is_out_of_memory(error):
                 raise
-            raise NotEnoughMemory(self._what_fits()) from error
+            raise NotEnoughMemory(self._advice()) from error
+
+    def _advice(self) -> str:
+        return memory_advice(self._recipe, self._workload, self._device, self._free)
 
     @contextmanager
     def _stop_explained(self) -> Iterator[None]:
@@ -475,7 +389,7 @@ class _Run:
             validation_s=validation_s,
             images_per_s=ran / train_s,
             phases_s={
-                name: nanoseconds * step_statistics.NANOSECOND
+                name: nanoseconds * NANOSECOND
                 for name, nanoseconds in zip(STEP_PHASES, self._times.total, strict=True)
             },
             unreadable=int(total.unreadable + skipped),
@@ -485,7 +399,7 @@ class _Run:
         )
 
     def _finish_epoch(self, state: _State, row: EpochRow) -> None:
-        self._log_epoch(row)
+        log_epoch(row, self._recipe.epochs, unreadable=self._ranks.first)
         ranks = self._gathered()
         if not self._ranks.first:
             return
@@ -497,27 +411,12 @@ class _Run:
         if due:
             self._drawn = time.monotonic()
 
-    def _log_epoch(self, row: EpochRow) -> None:
-        log.info(
-            "epoch %d/%d: loss %.4f, accuracy %s; validation: loss %.4f, accuracy %s; %.1f s, "
-            "%.1f images/s",
-            row.epoch,
-            self._recipe.epochs,
-            row.train_loss,
-            percent(row.train_accuracy, digits=2),
-            row.val_loss,
-            percent(row.val_accuracy, digits=2),
-            row.train_s + row.validation_s,
-            row.images_per_s,
-        )
-        if row.unreadable and self._ranks.first:
-            log.warning("%d images could not be read and were left out", row.unreadable)
-
     # --- after the last step ---------------------------------------------------------------
 
     def _finish(self, state: _State, outcome: Outcome) -> Trained:
         ranks = self._gathered()
-        points = self._points() if self._where.points and self._ranks.first else ()
+        wanted = self._where.points and self._ranks.first
+        points = self._trained.latency(self._progress) if wanted else ()
         record = self._record(state, outcome, ranks, points)
         if self._ranks.first:
             run_folder.write_reports(record, self.folder)
@@ -541,34 +440,6 @@ class _Run:
         gathered = [times for times in self._ranks.gathered(mine) if times is not None]
         # Taken up after the last step, there is nothing new to say.
         return gathered or list(self._earlier.ranks if self._earlier else ())
-
-    def _points(self) -> tuple[SweepPoint, ...]:
-        recipe = self._recipe
-        batches = [2**power for power in range(recipe.batch.bit_length())]
-        climbed = Climb(recipe.model, recipe.size, self._inference, self._subject)
-        self._model.eval()
-        points, end = climb(
-            climbed, batches, self._device, seconds=POINT_SECONDS, progress=self._progress
-        )
-        if end is not None:
-            log.info("latency was not measured with %d images: %s", end.batch, end.why)
-        return tuple(points)
-
-    def _inference(self, batch: int) -> Workload:
-        shape = (batch, 3, *self._recipe.size)
-        changed = {
-            "batch": batch,
-            "shape": shape,
-            "input": "x".join(map(str, shape)),
-            "mode": "eval",
-        }
-        return self._workload.model_copy(update=changed)
-
-    def _subject(self, batch: int) -> Built:
-        images = zoo.inputs_for(
-            (batch, 3, *self._recipe.size), memory_format=self._workload.memory_format
-        )
-        return Built(self._model, (images.to(self._device.torch_device),))
 
     def _record(
         self,
@@ -618,28 +489,4 @@ class _Run:
             recipe.epochs,
             self._device.describe().name,
             self.folder,
-        )
-
-    def _what_fits(self) -> str:
-        """What a step needs, what is free, and the largest batch that would fit."""
-        recipe = self._recipe
-        size = "x".join(map(str, self._workload.shape))
-        free = self._free
-        text = f"not enough memory on {self._device.kind} for a batch of {recipe.batch} ({size})"
-        try:
-            # With weights of its own a model counts as one that cannot be built again.
-            workload = self._workload.model_copy(update={"weights": None})
-            estimate = predict(workload, optimizer="adamw")
-            # Of what the prediction holds for a GPU, `free` has to take no driver's share; and on
-            # a CPU, which has neither its workspaces nor its blocks, the tensors alone.
-            on_gpu = self._device.kind == "cuda"
-            needed = estimate.reserved_interval.high if on_gpu else estimate.peak_interval.low
-            spare = estimate.total_interval.high - needed
-            batch, _ = largest_batch(estimate, free + spare, Silent())
-        except LayerbenchError:
-            return f"{text}: {bytes_(free)} are free; take a smaller --batch_size or --size"
-        fits = f"about {batch} images would fit" if batch else "not even one image would fit"
-        return (
-            f"{text}: it needs about {bytes_(estimate.peak_bytes)} for its tensors, {bytes_(free)} "
-            f"are free; {fits} (--batch_size)"
         )

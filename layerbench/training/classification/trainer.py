@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from layerbench.environment.devices import Device
-from layerbench.errors import DataError, LayerbenchError, ModelRunError, TrainingStopped
-from layerbench.instruments.modules import first_line
+from layerbench.errors import DataError, LayerbenchError, ModelRunError, TrainingStopped, first_line
 from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.profilers.progress import Progress
 from layerbench.records import STEP_PHASES, Recipe

@@ -5,7 +5,6 @@ One table, ``[training]``. Loads no torch.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from layerbench.errors import UsageError
+from layerbench.errors import UsageError, did_you_mean
 from layerbench.records import DetectionRecipe
 from layerbench.records.defaults import MOST_PIXELS
 from layerbench.records.workload import Frozen
@@ -31,7 +30,7 @@ MOST_BYTES = 2**20
 MOST_SAID = 200
 
 
-class Surroundings(Frozen):
+class RunOptions(Frozen):
     """What changes no weight.
 
     Attributes:
@@ -106,7 +105,7 @@ def _table(place: Path) -> dict[str, Any]:
 
 def settled(
     given: Mapping[str, Any], path: Path | None = None
-) -> tuple[DetectionRecipe, Surroundings]:
+) -> tuple[DetectionRecipe, RunOptions]:
     """What is trained and where: a command line's words before the file's before the defaults.
 
     Args:
@@ -114,15 +113,15 @@ def settled(
         path: as for `read`.
 
     Raises:
-        UsageError: the file cannot be read, or a value cannot be meant.
+        UsageError: the file cannot be read, or a value makes no sense.
     """
     values = read(path) | {name: value for name, value in given.items() if value is not None}
-    around = set(Surroundings.model_fields)
+    around = set(RunOptions.model_fields)
     recipe = {name: value for name, value in values.items() if name not in around}
     try:
         return (
             DetectionRecipe.model_validate(recipe),
-            Surroundings.model_validate({name: values[name] for name in values if name in around}),
+            RunOptions.model_validate({name: values[name] for name in values if name in around}),
         )
     except ValidationError as error:
         raise UsageError(_first(error)) from None
@@ -130,11 +129,11 @@ def settled(
 
 def _field(name: str, place: Path) -> str:
     found = ALIASES.get(name, name)
-    known = {*DetectionRecipe.model_fields, *Surroundings.model_fields}
+    known = {*DetectionRecipe.model_fields, *RunOptions.model_fields}
     if found in known:
         return found
-    close = difflib.get_close_matches(name, [*ALIASES, *known], n=1)
-    hint = f": did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
+    close = did_you_mean(name, [*ALIASES, *known])
+    hint = f": {close}" if close else f"; known are {', '.join(sorted(known))}"
     raise UsageError(f"{place} has a key {name!r} in [{TABLE}] that means nothing{hint}")
 
 

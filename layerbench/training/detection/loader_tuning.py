@@ -10,6 +10,7 @@ from layerbench.profilers.progress import Progress
 from layerbench.records import STEP_PHASES, TunePoint, Tuning
 from layerbench.training import step_statistics
 from layerbench.training.detection.step import Stepped
+from layerbench.units import NANOSECOND
 
 # The smallest setting whose throughput is so near to the best is taken: a process costs memory.
 WITHIN = 0.03
@@ -99,7 +100,7 @@ def _point(
         workers=setting.workers,
         prefetch_factor=setting.prefetch_factor,
         step=step,
-        images_per_s=images / (total * step_statistics.NANOSECOND),
+        images_per_s=images / (total * NANOSECOND),
         waiting=sum(phases[DATA] for phases in times) / total,
     )
 

@@ -8,13 +8,13 @@ import psutil
 from torch import nn
 
 from layerbench.datasets import boxed
-from layerbench.datasets.boxed import Asked
+from layerbench.datasets.boxed import DatasetOptions
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
-from layerbench.environment.watch import DeviceInfo
-from layerbench.errors import UsageError
-from layerbench.profilers.memory.measured import weigh
+from layerbench.errors import UsageError, at_least
+from layerbench.profilers.memory.measured import profile_memory
 from layerbench.records import DetectorMemory
+from layerbench.records.environment import DeviceInfo
 from layerbench.records.workload import OWN_WEIGHTS, Frozen, Workload
 from layerbench.training.detection import models
 from layerbench.training.detection.batches import BoxedBatch, ForModel, collate
@@ -104,8 +104,7 @@ def check_input(batch: int, input_size: tuple[int, int, int]) -> None:
     Raises:
         UsageError: a batch or a side that is not positive, or not three channels.
     """
-    if batch < 1:
-        raise UsageError(f"the batch must be at least 1, got {batch}")
+    at_least("the batch", batch, 1)
     if len(input_size) != 3 or input_size[0] != 3 or min(input_size) < 1:
         raise UsageError(
             f"the input size is channels, height and width, such as (3, 224, 224), got {input_size}"
@@ -115,7 +114,7 @@ def check_input(batch: int, input_size: tuple[int, int, int]) -> None:
 def made_up(model: nn.Module, batch: int, size: tuple[int, int], seed: int = 0) -> BoxedBatch:
     """A batch of made-up images with boxes, as this detector learns from them."""
     masks = models.wants_masks(model)
-    asked = Asked(root=Path(), size=size, samples=batch, seed=seed, masks=masks)
+    asked = DatasetOptions(root=Path(), size=size, samples=batch, seed=seed, masks=masks)
     images = ForModel(boxed.get("synthetic").open(asked).train, model)
     return collate([images[number] for number in range(batch)])
 
@@ -146,7 +145,7 @@ def detector_memory(
         seed=0,
         weights=OWN_WEIGHTS,
     )
-    report = weigh(
+    report = profile_memory(
         workload,
         device,
         optimizer="momentum",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 from torch import nn
 
 from layerbench.environment import devices
-from layerbench.errors import UnknownModel
+from layerbench.errors import UnknownModel, did_you_mean
 from layerbench.zoo.family import seeded_on_cpu
 from layerbench.zoo.torchvision import build_detector, detectors
 
@@ -28,8 +26,8 @@ def check(name: str) -> str:
     """
     if name in names():
         return name
-    close = difflib.get_close_matches(name, names(), n=_MOST_CLOSE_MATCHES)
-    hint = f"did you mean {', '.join(close)}?" if close else f"choose from {', '.join(names())}"
+    close = did_you_mean(name, names(), _MOST_CLOSE_MATCHES)
+    hint = close or f"choose from {', '.join(names())}"
     raise UnknownModel(f"torchvision has no detection model {name!r}; {hint}")
 
 

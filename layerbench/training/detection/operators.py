@@ -25,13 +25,13 @@ from typing import Any
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from layerbench import store
 from layerbench.environment.devices import Device
 from layerbench.errors import OutputError
 from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
 from layerbench.instruments.detector_parts import ITSELF, parts_of
 from layerbench.instruments.step_timer import run_phases
 from layerbench.records import STEP_PHASES, OperatorRow
+from layerbench.store import writing
 from layerbench.training.detection.batches import BoxedBatch
 from layerbench.training.detection.step import Kept, Stepper
 
@@ -163,7 +163,7 @@ def _write_trace(profiler: Any, path: Path) -> None:  # noqa: ANN401 - torch's p
         with suppress(OSError):
             plain.unlink(missing_ok=True)
     # A fixed time in the archive's head: equal traces are equal files.
-    store.write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    writing.write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 # --- adding up -----------------------------------------------------------------------------

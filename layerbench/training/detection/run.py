@@ -26,19 +26,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from layerbench import plots, reporters, store
-from layerbench.datasets import boxed
-from layerbench.datasets.boxed import Asked, BoxedSplits
-from layerbench.environment import devices
+from layerbench import plots, reporters
 from layerbench.environment.devices import Device
+from layerbench.environment.machine import usable_cores
 from layerbench.environment.run_context import (
     garbage_collection_off,
     memory_explained,
     threads_set,
-    watch_room,
+    watch_environment,
 )
-from layerbench.environment.watch import usable_cores, utc_now
-from layerbench.errors import DataError, DeviceUnavailable, OutputError
+from layerbench.errors import DataError
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.instruments.utilization import UsageSampler
 from layerbench.profilers.progress import Progress, Silent
@@ -47,11 +44,11 @@ from layerbench.records import (
     DetectionEpoch,
     DetectionRecipe,
     DetectionRun,
-    PartRow,
     PhaseRow,
     Tuning,
     Usage,
 )
+from layerbench.store import writing
 from layerbench.training import run_folder, step_statistics
 from layerbench.training.batches import STEP, EpochBatches
 from layerbench.training.detection import models
@@ -64,19 +61,20 @@ from layerbench.training.detection.batches import (
     batches,
 )
 from layerbench.training.detection.bottleneck import judge
-from layerbench.training.detection.config import Surroundings
+from layerbench.training.detection.config import RunOptions
 from layerbench.training.detection.loader_tuning import Setting, settings, tune
 from layerbench.training.detection.operators import WORKING, Profiled, profile_steps
-from layerbench.training.detection.step import (
-    Learning,
-    Stepped,
-    Stepper,
-    boxes_in,
-    found_in,
-    part_times,
+from layerbench.training.detection.setup import (
+    device_of,
+    learning_of,
+    new_folder,
+    open_data,
+    with_kept,
 )
+from layerbench.training.detection.step import Stepped, Stepper, boxes_in, found_in, part_times
 from layerbench.training.run_folder import log
 from layerbench.training.seeds import mixed
+from layerbench.units import NANOSECOND
 
 RECORD, REPORT, TRACE = "detection.json", "report.txt", "trace.json.gz"
 # Steps with each setting of the loader: not counted, and counted at least.
@@ -101,7 +99,7 @@ class Detected:
 
 def run_detection(
     recipe: DetectionRecipe,
-    around: Surroundings,
+    around: RunOptions,
     *,
     tuned: bool = False,
     tune_steps: int = TUNE_STEPS,
@@ -125,7 +123,7 @@ def run_detection(
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
     models.check(recipe.model)
-    device = _device(around.device)
+    device = device_of(around.device)
     with (
         threads_set(around.threads),
         torch.random.fork_rng(devices=[]),
@@ -144,16 +142,6 @@ def run_detection(
                 raise
 
 
-def _device(name: str | None) -> Device:
-    try:
-        return devices.get(name)
-    except DeviceUnavailable as error:
-        raise DeviceUnavailable(
-            f'{error}, and --device auto (in the configuration: device = "auto") takes the '
-            "accelerator if there is one"
-        ) from None
-
-
 @dataclass
 class _Epoch:
     """What an epoch has added up so far."""
@@ -167,13 +155,13 @@ class _Run:
     """One run."""
 
     def __init__(
-        self, recipe: DetectionRecipe, around: Surroundings, device: Device, progress: Progress
+        self, recipe: DetectionRecipe, around: RunOptions, device: Device, progress: Progress
     ) -> None:
         self._recipe = recipe
         self._device = device
         self._progress = progress
-        self._room = watch_room(device)
-        splits = _open(recipe, around)
+        self._room = watch_environment(device)
+        splits = open_data(recipe, around)
         model = models.build(
             recipe.model,
             pretrained=recipe.pretrained,
@@ -181,13 +169,15 @@ class _Run:
             min_size=recipe.min_size,
             seed=recipe.seed,
         )
-        self._splits = _open(recipe, around, masks=True) if models.wants_masks(model) else splits
+        self._splits = (
+            open_data(recipe, around, masks=True) if models.wants_masks(model) else splits
+        )
         self._model = model.to(device.torch_device)
         self._images = ForModel(self._splits.train, self._model)
         self._order = EpochBatches(len(self._images), recipe.batch, recipe.seed)
-        self._stepper = Stepper(recipe.model, self._model, _learning(recipe), device)
+        self._stepper = Stepper(recipe.model, self._model, learning_of(recipe), device)
         # What can go wrong before has: from here on the run leaves something behind.
-        self.folder = _new_folder(recipe, around.output_dir)
+        self.folder = new_folder(recipe, around.output_dir)
         self._save_weights = around.save_weights
         self._most_pixels = around.most_pixels
         self._profiled: Profiled | None = None
@@ -340,7 +330,7 @@ class _Run:
             name: sum(step.losses[name] for step in steps) / len(steps) for name in steps[0].losses
         }
         phases = [sum(column) for column in zip(*(s.timed.phases_ns for s in steps), strict=True)]
-        inside = sum(phases) * step_statistics.NANOSECOND
+        inside = sum(phases) * NANOSECOND
         peak = self._device.peak()
         return DetectionEpoch(
             epoch=epoch,
@@ -351,7 +341,7 @@ class _Run:
             train_s=took,
             images_per_s=images / inside,
             phases_s={
-                name: time_ns * step_statistics.NANOSECOND
+                name: time_ns * NANOSECOND
                 for name, time_ns in zip(STEP_PHASES, phases, strict=True)
             },
             unreadable=skipped,
@@ -382,7 +372,7 @@ class _Run:
             measured=len(counted),
             step=step_statistics.step_summary(times),
             phases=phases,
-            parts=_with_kept(parts.rows, profiled),
+            parts=with_kept(parts.rows, profiled),
             parts_ratio=parts.ratio,
             outside_s=parts.outside_s,
             boxes=boxes_in(counted),
@@ -437,11 +427,11 @@ class _Run:
         folder = self.folder
         if self._save_weights:
             run_folder.write_weights(self._model, folder)
-        store.write_text(folder / REPORT, reporters.render("txt", record))
-        store.write_text(folder / "metrics.csv", reporters.render("csv", record))
+        writing.write_text(folder / REPORT, reporters.render("txt", record))
+        writing.write_text(folder / "metrics.csv", reporters.render("csv", record))
         if record.usage is not None and record.usage.samples:
-            store.write_bytes(folder / "utilization.png", plots.utilization(record))
-        store.write_text(folder / RECORD, reporters.render("json", record))
+            writing.write_bytes(folder / "utilization.png", plots.utilization(record))
+        writing.write_text(folder / RECORD, reporters.render("json", record))
 
     def _log_start(self) -> None:
         recipe = self._recipe
@@ -470,44 +460,3 @@ class _Run:
         )
         if row.unreadable:
             log.warning("%d images could not be read and were left out", row.unreadable)
-
-
-def _open(recipe: DetectionRecipe, around: Surroundings, *, masks: bool = False) -> BoxedSplits:
-    return boxed.get(recipe.data).open(
-        Asked(
-            root=around.data_dir,
-            boxes=recipe.boxes,
-            classes=recipe.labels,
-            masks=masks,
-            download=around.download,
-            seed=recipe.seed,
-            samples=recipe.samples,
-            size=recipe.size,
-        )
-    )
-
-
-def _learning(recipe: DetectionRecipe) -> Learning:
-    return Learning(recipe.lr, recipe.momentum, recipe.weight_decay, recipe.precision)
-
-
-def _with_kept(rows: tuple[PartRow, ...], profiled: Profiled | None) -> tuple[PartRow, ...]:
-    kept = {} if profiled is None else profiled.kept
-    return tuple(row.model_copy(update={"kept": kept.get(row.name)}) for row in rows)
-
-
-def _new_folder(recipe: DetectionRecipe, below: Path) -> Path:
-    moment = utc_now().strftime("%Y%m%d-%H%M%S")
-    folder = below / f"detect_{recipe.model}_{recipe.data}_{moment}"
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise OutputError(
-            f"{folder} is there already: wait a second, or take another --output_dir"
-        ) from None
-    except OSError as error:
-        raise OutputError(
-            f"cannot make {folder}: {error.strerror or error}; choose another --output_dir"
-        ) from error
-    store.write_text(folder / run_folder.RECIPE, recipe.model_dump_json(indent=2) + "\n")
-    return folder

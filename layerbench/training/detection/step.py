@@ -15,13 +15,14 @@ from torch import nn
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from layerbench.environment.devices import Device
-from layerbench.errors import LayerbenchError, ModelRunError, TrainingStopped
+from layerbench.environment.run_context import model_errors
+from layerbench.errors import ModelRunError, TrainingStopped
 from layerbench.instruments.detector_parts import parts_of
-from layerbench.instruments.modules import first_line
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.records import STEP_PHASES, Found, PartRow, Precision
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch, NoMoreBatches
+from layerbench.units import NANOSECOND
 
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
 REMEDY = "a smaller --lr or float32 may help"
@@ -166,14 +167,8 @@ def explained(name: str, what: str, device: Device) -> Iterator[None]:
     Raises:
         ModelRunError: the detector raised anything but that memory ran out.
     """
-    try:
+    with model_errors(device, f"{name}: {what} failed", NoMoreBatches):
         yield
-    except (LayerbenchError, NoMoreBatches):
-        raise
-    except Exception as error:
-        if device.is_out_of_memory(error):
-            raise
-        raise ModelRunError(f"{name}: {what} failed: {first_line(error)}") from error
 
 
 def autocast(precision: Precision, device: Device) -> AbstractContextManager[object]:
@@ -279,7 +274,7 @@ def part_times(names: Sequence[str], steps: Sequence[TimedStep]) -> PartTimes:
             for row, name in enumerate(names)
         ),
         float(ratio),
-        float(np.median(outside)) * step_statistics.NANOSECOND,
+        float(np.median(outside)) * NANOSECOND,
     )
 
 

@@ -1,0 +1,175 @@
+"""What two records say about one row: its ratio, and how far it can be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from layerbench.analysis import ratios
+from layerbench.analysis.ratios import LogRatio
+from layerbench.errors import ComparisonError
+from layerbench.records import (
+    Method,
+    Profile,
+    Summary,
+    contention,
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of the ratios.
+
+    Attributes:
+        method: how it came about.
+        whole: of the untouched whole model.
+        rows: of the rows that both sides have, by path.
+        allowance: of the logarithm, for what the machine may have changed by between the sides.
+        void: why nothing can be told, in one or two sentences; empty where it can.
+    """
+
+    method: Method
+    whole: Estimate
+    rows: Mapping[str, Estimate]
+    allowance: float = 0.0
+    void: str = ""
+
+
+def of_records(baseline: Profile, contender: Profile) -> Evidence:
+    """What two records tell: they hold no samples, but the median of each process."""
+    several = min(processes_of(baseline), processes_of(contender)) > 1
+    pairs = _timed_on_both(baseline, contender)
+    blocks = {row.path for row in contender.layers if row.block}
+    rows = {
+        path: estimate
+        for path, (before, after) in pairs.items()
+        if (estimate := _estimate(before, after, WHOLES_APART if path in blocks else ROWS_APART))
+        is not None
+    }
+    whole = _estimate(baseline.whole, contender.whole, WHOLES_APART)
+    if whole is None:
+        raise ComparisonError("a whole model that took no time cannot be compared")
+    return Evidence(
+        method="processes" if several else "one process",
+        whole=whole,
+        rows=rows,
+        allowance=session_allowance(baseline, contender) if several else 0.0,
+        void=_too_busy(baseline, contender),
+    )
+
+
+def processes_of(record: Profile) -> int:
+    """Fresh processes that a record was measured in."""
+    return max(1, len(record.process_medians))
+
+
+def session_allowance(baseline: Profile, contender: Profile) -> float:
+    """What the machine may have changed by from one measurement to the other, as a logarithm.
+
+    A machine that gives fresh processes different times also changes between two measurements;
+    the spread of the whole model's process medians, on both sides together, is what is known of
+    it.
+    """
+    records = (baseline, contender)
+    if any(median <= 0 for record in records for median in record.process_medians):
+        raise ComparisonError("a whole model that took no time in a process cannot be compared")
+    groups = [[math.log(median) for median in record.process_medians] for record in records]
+    deviations = [value - sum(group) / len(group) for group in groups for value in group]
+    df = sum(len(group) - 1 for group in groups)
+    return math.sqrt(sum(value**2 for value in deviations) / df)
+
+
+def _alone(summary: Summary) -> LogRatio:
+    """The logarithm of one side's time: by its processes, or by its interval where it has one.
+
+    Raises:
+        ValueError: a time that is not positive.
+    """
+    if len(summary.process_medians) > 1:
+        return ratios.of_processes(summary.process_medians)
+    return ratios.of_interval(summary.median, summary.ci_low, summary.ci_high)
+
+
+def _timed_on_both(baseline: Profile, contender: Profile) -> dict[str, tuple[Summary, Summary]]:
+    """Times of the rows below the whole that both sides have, in the contender's order."""
+    before = {row.path: row.inclusive for row in baseline.layers}
+    return {
+        row.path: (earlier, row.inclusive)
+        for row in contender.layers
+        if row.path and row.inclusive and (earlier := before.get(row.path)) is not None
+    }
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two processes of one model are assumed to lie apart, as Student's distribution.
+
+    Attributes:
+        scale: of the logarithm of the ratio of their medians.
+        df: degrees of freedom.
+    """
+
+    scale: float
+    df: float
+
+
+# One process each: nobody knows how far two processes of one model would lie apart, and what was
+# measured on a busy two-core machine is taken. Medians of the whole and of blocks differed by 9 %
+# in half of the pairs, and by 32 % in one of twenty; those of all rows, many of microseconds, by
+# 12 %, and by 65 to 80 % (docs/comparing.md).
+WHOLES_APART = Apart(0.12, 5.0)
+
+
+ROWS_APART = Apart(0.15, 3.0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of one row, times and ratio by the same estimator.
+
+    Attributes:
+        ratio: contender over baseline.
+        level_s: the geometric mean of both sides' times.
+    """
+
+    ratio: LogRatio
+    level_s: float
+
+    @property
+    def baseline_s(self) -> float:
+        """The baseline's time."""
+        return self.level_s * math.exp(-self.ratio.centre / 2)
+
+    @property
+    def contender_s(self) -> float:
+        """The contender's time: the ratio times the baseline's."""
+        return self.level_s * math.exp(self.ratio.centre / 2)
+
+
+def _too_busy(baseline: Profile, contender: Profile) -> str:
+    """Why a side's times mean nothing; empty where both sides' do."""
+    for name, record in (("baseline", baseline), ("contender", contender)):
+        machine = record.environment.machine
+        reason = machine.too_busy
+        if machine.waits is None and record.environment.device.kind == "cpu":
+            threads = machine.threads or record.plan.threads
+            reason = contention.crowded(machine.other_work_fraction, threads, machine.cores)
+        if reason:
+            return f"Of the {name}: {reason}"
+    return ""
+
+
+def _estimate(baseline: Summary, contender: Summary, apart: Apart) -> Estimate | None:
+    """``None`` where a time of 0 leaves no ratio."""
+    before, after = baseline.process_medians, contender.process_medians
+    try:
+        first, second = (_alone(one) for one in (baseline, contender))
+        if min(len(before), len(after)) > 1:
+            ratio = ratios.of_groups(before, after)
+        else:
+            scale = math.hypot(first.scale, second.scale, apart.scale)
+            ratio = LogRatio(second.centre - first.centre, scale, apart.df)
+    except ValueError:
+        return None
+    return Estimate(ratio, math.exp((first.centre + second.centre) / 2))

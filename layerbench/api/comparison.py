@@ -1,0 +1,133 @@
+"""Two models timed in turn in one process, and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench.analysis.aggregation import assemble
+from layerbench.analysis.comparison import THRESHOLD, check_same_input, judge
+from layerbench.analysis.paired import of_rounds
+from layerbench.api.inputs import _threads, _what_runs
+from layerbench.api.timing import _NO_HANDING_OVER, Measurement
+from layerbench.environment import devices
+from layerbench.errors import UntrustedError, UsageError, at_least
+from layerbench.profilers.paired import Task, measure_pair
+from layerbench.profilers.processes import Job, measure_pair_in_processes
+from layerbench.profilers.progress import Progress
+from layerbench.records import Comparison
+from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.records.workload import Plan
+from layerbench.zoo import Built
+
+
+@dataclass(frozen=True)
+class LiveComparison:
+    """Two workloads measured in turn: the comparison, and what each side's record would be."""
+
+    comparison: Comparison
+    baseline: Measurement
+    contender: Measurement
+
+
+def compare_live(
+    baseline: str | nn.Module,
+    contender: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    warmup: int = WARMUP_ITERATIONS,
+    iterations: int = MEASURED_ITERATIONS,
+    processes: int = 1,
+    threshold: float = THRESHOLD,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Measure two models forward by forward in turn, and compare them.
+
+    Args:
+        baseline, contender: model specs or modules, as in `profile`, on the same input.
+        input, batch, device, threads, warmup: as in `profile`, for both.
+        iterations: measured rounds; each runs both, untouched and instrumented.
+        processes: fresh processes to repeat it in; only for models given by name.
+        threshold: changes up to this are the same (0.05 for 5 %).
+        progress: hears of each step.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    plan = Plan(
+        warmup=at_least("warmup", warmup, 0),
+        iterations=at_least("iterations", iterations, 1),
+        processes=at_least("processes", processes, 1),
+        threads=_threads(threads),
+    )
+    tasks, subjects = [], []
+    for model in (baseline, contender):
+        workload, subject = _what_runs(
+            model,
+            input,
+            batch=batch,
+            device=device,
+            dtype=None,
+            channels_last=False,
+            mode="eval",
+            seed=0,
+        )
+        where = devices.get(device) if subject is None else devices.of_module(subject.module)
+        tasks.append(Task(workload, plan, where))
+        subjects.append(subject)
+    found = measure_live(
+        (tasks[0], tasks[1]),
+        names=(tasks[0].workload.model, tasks[1].workload.model),
+        subjects=(subjects[0], subjects[1]),
+        threshold=threshold,
+        progress=progress,
+    )
+    return found.comparison
+
+
+def measure_live(
+    tasks: tuple[Task, Task],
+    *,
+    names: tuple[str, str],
+    subjects: tuple[Built | None, Built | None] = (None, None),
+    threshold: float = THRESHOLD,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> LiveComparison:
+    """Measure two workloads in turn, in as many processes as the first one's plan says.
+
+    Raises:
+        ComparisonError: inputs of different shapes.
+        UntrustedError: ``strict``, and the machine was too busy to tell.
+        LayerbenchError: as `profile`.
+    """
+    check_same_input(tasks[0].workload, tasks[1].workload, names)
+    processes = tasks[0].plan.processes
+    if processes == 1:
+        pair = measure_pair(tasks, subjects=subjects, strict=strict, progress=progress)
+        pairs = [pair]
+    elif any(subject is not None for subject in subjects):
+        raise UsageError(_NO_HANDING_OVER)
+    else:
+        first, second = (
+            Job(workload=task.workload, plan=task.plan, device=str(task.device.torch_device))
+            for task in tasks
+        )
+        pairs = measure_pair_in_processes(
+            (first, second), processes, strict=strict, progress=progress
+        )
+    before, after = (
+        Measurement(assemble(task.workload, task.plan, runs), tuple(runs))
+        for task, runs in zip(tasks, zip(*pairs, strict=True), strict=True)
+    )
+    evidence = of_rounds(pairs, tasks[0].workload.seed)
+    comparison = judge(before.profile, after.profile, evidence, names=names, threshold=threshold)
+    if strict and comparison.void:
+        raise UntrustedError(f"--strict: {comparison.void}")
+    return LiveComparison(comparison, before, after)

@@ -1,0 +1,105 @@
+"""What the calls share: arguments checked, and the subject that runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench import zoo
+from layerbench.environment import devices
+from layerbench.errors import UsageError, at_least
+from layerbench.introspection.modules import buffers, parameters
+from layerbench.profilers.optimizers import check_optimizer
+from layerbench.records.memory import Optimizer
+from layerbench.records.workload import DType, MemoryFormat, Mode, Workload
+from layerbench.units import check_bytes, parse_bytes
+from layerbench.zoo import Built
+
+
+def _bytes(size: int | str) -> int:
+    if isinstance(size, str):
+        return parse_bytes(size)
+    check_bytes(size, size)
+    return size
+
+
+def _threads(threads: int | None) -> int | None:
+    return None if threads is None else at_least("threads", threads, 1)
+
+
+def _optimizer(training: bool, optimizer: Optimizer | None) -> Optimizer | None:
+    if optimizer is not None and not training:
+        raise UsageError("an optimizer belongs to a training step: pass training=True")
+    check_optimizer(optimizer)
+    return (optimizer or "sgd") if training else None
+
+
+def _what_runs(
+    model: str | nn.Module,
+    given: str | torch.Tensor | tuple[Any, ...] | None,
+    *,
+    batch: int | None,
+    dtype: DType | None,
+    channels_last: bool,
+    mode: Mode,
+    seed: int,
+    device: str | None = None,
+    compile: bool = False,
+    weights: str | None = None,
+) -> tuple[Workload, Built | None]:
+    """The workload, and the user's module with its inputs if one was handed over."""
+    memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
+    if isinstance(model, nn.Module):
+        subject = _hand_over(model, given, batch, device, seed, memory_format)
+        workload = zoo.describe(
+            subject, memory_format=memory_format, mode=mode, seed=seed, compile=compile
+        )
+        return workload, subject
+    if not isinstance(model, str):
+        raise UsageError(zoo.not_a_module(model))
+    if not (given is None or isinstance(given, str)):
+        raise UsageError("a model given by name takes an input by name or shape, not a tensor")
+    workload = zoo.resolve(
+        model,
+        given,
+        batch=batch,
+        dtype=dtype,
+        memory_format=memory_format,
+        mode=mode,
+        seed=seed,
+        weights=weights,
+        compile=compile,
+    )
+    return workload, None
+
+
+def _hand_over(
+    model: nn.Module,
+    given: str | torch.Tensor | tuple[Any, ...] | None,
+    batch: int | None,
+    device: str | None,
+    seed: int,
+    memory_format: MemoryFormat,
+) -> Built:
+    """A user's module with inputs on its own device, which may be ``meta``."""
+    tensors = (*parameters(model), *buffers(model))
+    if any(hasattr(tensor, "device_mesh") for tensor in tensors):
+        raise UsageError(
+            "the module's tensors are shared out among processes (fully_shard, DTensor): hand it "
+            "over before they are, or time it with layerbench.time_layers in a loop of your own"
+        )
+    where = tensors[0].device if tensors else torch.device("cpu")
+    if device is not None and devices.get(device).torch_device.type != where.type:
+        raise UsageError(
+            f"the module is on {where.type}: move it to {device} first, it is measured where it is"
+        )
+    return zoo.with_inputs(
+        model,
+        given,
+        batch=batch,
+        seed=seed,
+        device=where,
+        memory_format=memory_format,
+    )

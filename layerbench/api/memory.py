@@ -1,0 +1,134 @@
+"""Memory of a model: measured, and predicted for a device that is not here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench.api.inputs import _bytes, _optimizer, _what_runs
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.environment.run_context import check_input_fits
+from layerbench.profilers.memory.largest_batch import with_fit
+from layerbench.profilers.memory.measured import profile_memory
+from layerbench.profilers.memory.predicted import check_device, check_memory_fits, predict
+from layerbench.profilers.progress import Progress
+from layerbench.records import MemoryEstimate, MemoryReport
+from layerbench.records.memory import Optimizer
+from layerbench.records.workload import DType, Workload
+from layerbench.zoo import Built
+
+
+def memory(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    training: bool = False,
+    optimizer: Optimizer | None = None,
+    device: str | None = "cpu",
+    dtype: DType | None = None,
+    channels_last: bool = False,
+    seed: int = 0,
+    weights: str | None = None,
+) -> MemoryReport:
+    """Memory of every module, measured in a real run.
+
+    Args:
+        model, input, batch, dtype, channels_last, seed, weights: as in `profile`.
+        training: run training steps instead of one forward.
+        optimizer: of the training step; ``sgd`` if none is named.
+        device: where a model given by name runs; a module is measured where it is.
+
+    Returns:
+        the record, in bytes.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    chosen = _optimizer(training, optimizer)
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode="train" if training else "eval",
+        seed=seed,
+        weights=weights,
+    )
+    where = devices.get(device) if subject is None else devices.of_module(subject.module)
+    return measure_memory(workload, where, optimizer=chosen, subject=subject)
+
+
+def measure_memory(
+    workload: Workload,
+    device: Device,
+    *,
+    optimizer: Optimizer | None = None,
+    subject: Built | None = None,
+) -> MemoryReport:
+    """Measure the memory of a workload on a device, unless its tensors cannot fit there.
+
+    Raises:
+        LayerbenchError: as `memory`.
+    """
+    if subject is None:
+        if subject is None:
+            check_input_fits(workload, device)
+        check_memory_fits(workload, device, optimizer)
+    return profile_memory(workload, device, optimizer=optimizer, subject=subject)
+
+
+def estimate_memory(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    device: str = "cuda",
+    training: bool = False,
+    optimizer: Optimizer | None = None,
+    dtype: DType | None = None,
+    channels_last: bool = False,
+    seed: int = 0,
+    weights: str | None = None,
+    gpu_memory: int | str | None = None,
+    progress: Progress | None = None,
+) -> MemoryEstimate:
+    """Predict the memory that a model needs on a GPU, without one.
+
+    Args:
+        model, input, batch, dtype, channels_last, seed, weights: as in `profile`.
+        device: ``cuda``.
+        training: a training step instead of one forward.
+        optimizer: of the training step; ``sgd`` if none is named.
+        gpu_memory: bytes, or a text such as ``"24GiB"``: the record then says whether it fits,
+            and the largest batch that does.
+        progress: hears of each prediction on the way to the largest batch.
+
+    Returns:
+        the record, in bytes: ``peak_bytes`` with an interval, ``by_category``, ``peak_owner``,
+        ``rows``.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    check_device(device)
+    chosen = _optimizer(training, optimizer)
+    size = None if gpu_memory is None else _bytes(gpu_memory)
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode="train" if training else "eval",
+        seed=seed,
+        weights=weights,
+    )
+    estimate = predict(workload, optimizer=chosen, subject=subject)
+    if size is None:
+        return estimate
+    return with_fit(estimate, size, progress=progress)

@@ -1,0 +1,50 @@
+"""The structure of a model: layers, shapes, parameters, FLOPs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench.api.inputs import _what_runs
+from layerbench.profilers.structure import profile_structure
+from layerbench.records import Structure
+from layerbench.records.workload import DType, Mode
+
+
+def structure(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    dtype: DType | None = None,
+    channels_last: bool = False,
+    mode: Mode = "eval",
+    seed: int = 0,
+    weights: str | None = None,
+) -> Structure:
+    """What a model is made of: shapes, parameters and FLOPs of every module.
+
+    Nothing is allocated and nothing computed, unless the model needs its tensors' values.
+
+    Args:
+        model, input, batch, dtype, channels_last, mode, seed, weights: as in `profile`.
+
+    Returns:
+        the record; a multiply-add is 2 FLOPs.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode=mode,
+        seed=seed,
+        weights=weights,
+    )
+    return profile_structure(workload, subject)

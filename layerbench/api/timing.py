@@ -1,0 +1,184 @@
+"""Time of a model and of each of its layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench.analysis.aggregation import assemble
+from layerbench.api.inputs import _threads, _what_runs
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.errors import UntrustedError, UsageError, at_least
+from layerbench.profilers import timing
+from layerbench.profilers.processes import measure_in_processes
+from layerbench.profilers.progress import Progress
+from layerbench.records import Profile
+from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.records.samples import Run
+from layerbench.records.workload import DType, Granularity, Mode, Plan, Workload
+from layerbench.zoo import Built
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A record and the samples it was made from, one run for each process."""
+
+    profile: Profile
+    runs: tuple[Run, ...]
+
+
+def profile(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    warmup: int = WARMUP_ITERATIONS,
+    iterations: int = MEASURED_ITERATIONS,
+    function_iterations: int | None = None,
+    processes: int = 1,
+    until: float | None = None,
+    granularity: Granularity = "layers",
+    dtype: DType | None = None,
+    channels_last: bool = False,
+    compile: bool = False,
+    mode: Mode = "eval",
+    seed: int = 0,
+    weights: str | None = None,
+    ceilings: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Profile:
+    """Time a model, its blocks and its layers.
+
+    Args:
+        model: a model spec (``"resnet50"``, ``"timm:NAME"``, ``"package.module:callable"``,
+            ``"file.py:callable"``) or a module, which is measured where it is and left as it was.
+        input: a named input or a shape (``"pascal"``, ``"8x3x224x224"``); for a module also a
+            tensor or a tuple of positional arguments. ``None`` takes the model family's usual one.
+        batch: images per forward.
+        device: ``"cpu"``, ``"cuda"``, ...; ``None`` takes the accelerator if there is one.
+        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
+        warmup, iterations, function_iterations, processes, until, granularity: see `Plan`.
+        dtype, channels_last, compile, mode, seed, weights: see `Workload`.
+        ceilings: measure the device's own afterwards, for a roofline (`Profile.ceilings`).
+        strict: raise `UntrustedError` where the room or the whole model's verdict says no.
+        progress: hears of each step.
+
+    Returns:
+        the record; times in seconds.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    plan = Plan(
+        warmup=at_least("warmup", warmup, 0),
+        iterations=at_least("iterations", iterations, 1),
+        **_function_iterations(function_iterations),
+        processes=at_least("processes", processes, 1),
+        threads=_threads(threads),
+        until=until,
+        granularity=granularity,
+    )
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+        compile=compile,
+        mode=mode,
+        seed=seed,
+        weights=weights,
+    )
+    where = devices.get(device) if subject is None else devices.of_module(subject.module)
+    measured = measure(
+        workload,
+        plan,
+        where,
+        subject=subject,
+        ceilings=ceilings,
+        strict=strict,
+        progress=progress,
+    )
+    return measured.profile
+
+
+def measure(
+    workload: Workload,
+    plan: Plan,
+    device: Device,
+    *,
+    subject: Built | None = None,
+    ceilings: bool = False,
+    strict: bool = False,
+    progress: Progress | None = None,
+    keep_interrupted: bool = False,
+) -> Measurement:
+    """Measure a workload by a plan and make its record; the samples come with it.
+
+    Args:
+        workload, plan, device, subject, strict, progress, keep_interrupted: as for
+            `layerbench.profilers.timing.measure`.
+        ceilings: measure the device's own too, once, after all rounds of all processes.
+
+    Raises:
+        LayerbenchError: as `profile`.
+    """
+    if plan.processes == 1:
+        run = timing.measure(
+            workload,
+            plan,
+            device,
+            subject=subject,
+            strict=strict,
+            progress=progress,
+            keep_interrupted=keep_interrupted,
+        )
+        runs = [run]
+    elif subject is not None:
+        raise UsageError(_NO_HANDING_OVER)
+    else:
+        name = str(device.torch_device)
+        runs = measure_in_processes(
+            workload,
+            plan,
+            name,
+            strict=strict,
+            progress=progress,
+            keep_interrupted=keep_interrupted,
+        )
+    record = assemble(workload, plan, runs)
+    if strict:
+        _insist(record)
+    if ceilings and record.stop != "interrupted":
+        found = timing.ceilings(workload, plan, device)
+        record = record.model_copy(update={"ceilings": found})
+    return Measurement(record, tuple(runs))
+
+
+_NO_HANDING_OVER = (
+    "a module object cannot be handed to fresh processes: give a spec such as "
+    "'package.module:callable' to measure with processes > 1"
+)
+
+
+def _insist(record: Profile) -> None:
+    reasons = list(record.environment.warnings)
+    if record.whole.verdict != "stable":
+        missed = ", ".join(record.whole.missed)
+        reasons.append(f"the whole model is {record.whole.verdict}: {missed}")
+    if reasons:
+        raise UntrustedError(f"--strict: {' '.join(reasons)}")
+
+
+def _function_iterations(count: int | None) -> dict[str, int]:
+    """Left to the plan where nobody says."""
+    name = "function_iterations"
+    return {} if count is None else {name: at_least(name, count, 0)}

@@ -1,0 +1,230 @@
+"""Training: a run, what one will take, and one step taken apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from layerbench.api.inputs import _threads, _what_runs
+from layerbench.environment import devices
+from layerbench.errors import at_least
+from layerbench.profilers.progress import Progress
+from layerbench.profilers.training_step import profile_step
+from layerbench.records import Precision, TrainingEstimate, TrainingProfile, Unreadable
+from layerbench.records.defaults import MOST_PIXELS, TRAINING_ITERATIONS, TRAINING_WARMUP
+from layerbench.records.memory import Optimizer
+from layerbench.records.workload import DType, Plan
+from layerbench.training.classification.estimate import Extent, forecast
+from layerbench.training.classification.recipes import recipe_for
+from layerbench.training.classification.run import Trained, run_training
+from layerbench.training.classification.setup import RunOptions
+
+
+def train(
+    model: str,
+    phase: int = 2,
+    *,
+    data: str | None = None,
+    data_dir: str | Path = "data",
+    download: bool = False,
+    size: tuple[int, int] | None = None,
+    pretrained: bool | None = None,
+    batch: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    warmup_epochs: float | None = None,
+    patience: int | None = None,
+    precision: Precision = "float32",
+    limit: int | None = None,
+    samples: int | None = None,
+    channels_last: bool = False,
+    unreadable: Unreadable = "fatal",
+    seed: int = 0,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int = 0,
+    output_dir: str | Path = "outputs",
+    resume: bool | str | Path = False,
+    checkpoint_minutes: float = 10.0,
+    points: bool = True,
+    most_pixels: int = MOST_PIXELS,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train or fine-tune a classifier, and write what a run writes.
+
+    Args:
+        model: a model spec.
+        phase: 1 trains on ImageNet-1K from scratch, 2 fine-tunes on CIFAR-100; what it decides
+            can be said otherwise by the arguments that follow.
+        data, size, pretrained, batch, epochs, lr, weight_decay, warmup_epochs, patience,
+            precision, limit, samples, channels_last, unreadable, seed: see `Recipe`; ``None``
+            means the phase's usual. A patience of 0 never stops early.
+        device, data_dir, download, workers, threads, output_dir, resume, checkpoint_minutes,
+            points, most_pixels: see `layerbench.training.classification.run.RunOptions`.
+        progress: hears of each step.
+
+    Returns:
+        the record, the folder and the model.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    recipe = recipe_for(
+        model,
+        phase,
+        pretrained=pretrained,
+        size=size,
+        data=data,
+        batch=batch,
+        epochs=epochs,
+        lr=lr,
+        weight_decay=weight_decay,
+        warmup_epochs=warmup_epochs,
+        patience=patience,
+        precision=precision,
+        limit=limit,
+        samples=samples,
+        channels_last=channels_last,
+        unreadable=unreadable,
+        seed=seed,
+    )
+    where = RunOptions(
+        device=device,
+        data=Path(data_dir),
+        outputs=Path(output_dir),
+        download=download,
+        workers=at_least("workers", workers, 0),
+        threads=_threads(threads),
+        resume=Path(resume) if isinstance(resume, str) else resume,
+        checkpoint_minutes=checkpoint_minutes,
+        points=points,
+        most_pixels=at_least("most_pixels", most_pixels, 1),
+    )
+    return run_training(recipe, where, progress=progress)
+
+
+def estimate_training_time(
+    model: str,
+    *,
+    data: str = "synthetic",
+    data_dir: str | Path = "data",
+    download: bool = False,
+    size: tuple[int, int] | None = None,
+    batch: int = 8,
+    samples: int | None = None,
+    val_samples: int | None = None,
+    epochs: int = 3,
+    precision: Precision = "float32",
+    channels_last: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int = 0,
+    warmup: int = 5,
+    steps: int = 40,
+    seconds: float = 20.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TrainingEstimate:
+    """Measure some steps of a training and say how long all of it will take, with an interval.
+
+    Args:
+        model: a model spec.
+        data, data_dir, download, size, batch, epochs, precision, channels_last, device, threads,
+            workers, seed: as in `train`.
+        samples, val_samples: images an epoch trains on and validates; ``None`` for as many as the
+            data set has. Where only ``samples`` is given, nothing is validated.
+        warmup, steps: steps that do not count, and the fewest that are measured.
+        seconds: that are measured at least.
+        progress: hears of each step.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    if samples is not None:
+        at_least("samples", samples, 1)
+        val_samples = val_samples or 0
+    recipe = recipe_for(
+        model,
+        pretrained=False,
+        size=size,
+        data=data,
+        batch=batch,
+        epochs=epochs,
+        precision=precision,
+        channels_last=channels_last,
+        seed=seed,
+    )
+    extent = Extent(
+        samples, val_samples, at_least("warmup", warmup, 0), at_least("steps", steps, 2), seconds
+    )
+    where = RunOptions(
+        device=device,
+        data=Path(data_dir),
+        download=download,
+        workers=at_least("workers", workers, 0),
+        threads=_threads(threads),
+    )
+    return forecast(recipe, extent, where, progress=progress)
+
+
+def profile_training(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    batch: int | None = None,
+    optimizer: Optimizer = "sgd",
+    device: str | None = None,
+    threads: int | None = None,
+    warmup: int = TRAINING_WARMUP,
+    iterations: int = TRAINING_ITERATIONS,
+    dtype: DType | None = None,
+    channels_last: bool = False,
+    seed: int = 0,
+    weights: str | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> TrainingProfile:
+    """Take a training step apart: by phase, and forward and backward by module.
+
+    Args:
+        model, input, batch, device, threads, dtype, channels_last, seed, weights: as in
+            `profile`. A module that is handed over trains, and comes back as it was.
+        optimizer: one of `layerbench.profilers.memory.traced_run.OPTIMIZERS`.
+        warmup, iterations: rounds of one untouched and one instrumented step.
+        strict: raise `UntrustedError` where the machine is busy.
+        progress: hears of each round.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    plan = Plan(
+        warmup=at_least("warmup", warmup, 0),
+        iterations=at_least("iterations", iterations, 1),
+        threads=_threads(threads),
+        function_iterations=0,
+    )
+    workload, subject = _what_runs(
+        model,
+        input,
+        batch=batch,
+        device=device,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode="train",
+        seed=seed,
+        weights=weights,
+    )
+    where = devices.get(device) if subject is None else devices.of_module(subject.module)
+    return profile_step(
+        workload,
+        plan,
+        where,
+        optimizer=optimizer,
+        subject=subject,
+        progress=progress,
+        strict=strict,
+    )

@@ -1,0 +1,75 @@
+"""Call something as often as a time allows, and less often where each call takes long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TypeVar
+
+Taken = TypeVar("Taken")
+
+
+@dataclass(frozen=True)
+class Autorange:
+    """How many calls there are at least and at most.
+
+    Attributes:
+        fewest, most: of calls that are not slow.
+        slow_s: seconds from which on a call is slow.
+        slow_fewest: of those, this many have to do.
+    """
+
+    fewest: int
+    most: int
+    slow_s: float = math.inf
+    slow_fewest: int = 1
+
+    def is_slow(self, call_s: float) -> bool:
+        """Whether few calls have to do.
+
+        Args:
+            call_s: seconds of one.
+        """
+        return call_s > self.slow_s
+
+    def count(self, call_s: float, budget_s: float, *, slow: bool = False) -> int:
+        """How many calls fit into a time.
+
+        Args:
+            call_s: seconds that one is expected to take.
+            budget_s: seconds for all of them.
+            slow: whether few have to do.
+        """
+        fits = budget_s / call_s if call_s > 0 else math.inf
+        return int(min(max(fits, self._fewest(slow)), self.most))
+
+    def repeat(
+        self,
+        call: Callable[[], Taken],
+        budget_s: float,
+        *,
+        slow: bool = False,
+        seconds_of: Callable[[Taken], float] | None = None,
+    ) -> list[Taken]:
+        """Call until the time has gone; what each call gave.
+
+        Args:
+            call: what is repeated.
+            budget_s: seconds for all of them.
+            slow: whether few have to do.
+            seconds_of: what counts of a call, by what it gave; else the clock on the wall.
+        """
+        began, spent_s = perf_counter(), 0.0
+        taken: list[Taken] = []
+        fewest = self._fewest(slow)
+        while len(taken) < fewest or (spent_s < budget_s and len(taken) < self.most):
+            taken.append(call())
+            spent_s = (
+                perf_counter() - began if seconds_of is None else spent_s + seconds_of(taken[-1])
+            )
+        return taken
+
+    def _fewest(self, slow: bool) -> int:
+        return self.slow_fewest if slow else self.fewest

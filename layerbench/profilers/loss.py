@@ -1,0 +1,54 @@
+"""A loss of whatever a model puts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from layerbench.instruments.iterators import advice, iterator_in
+from layerbench.introspection.nested import tensors_in
+
+
+class RunFailed(Exception):
+    """The model raised; ``str`` says in which layer and what had come in."""
+
+
+def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model returns in training
+    """A scalar to go backward from.
+
+    Losses that the model itself returns (torchvision's detectors) are added up. Logits, of shape
+    ``[N, C]`` or, in a mapping as segmentation models return them, ``[N, C, H, W]``, go into
+    cross-entropy against class 0, each output of a model with auxiliary ones. Of other tensors
+    the mean square is taken.
+    """
+    named = isinstance(output, Mapping)
+    losses = [_loss_of_one(tensor, named) for tensor in tensors_in(output) if tensor.requires_grad]
+    if not losses:
+        raise RunFailed(_why_no_loss(output))
+    return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+
+def _why_no_loss(output: Any) -> str:  # noqa: ANN401 - as in `loss_of`
+    kind = iterator_in(output)
+    if not kind:
+        return "the model returned nothing that has a gradient, so it cannot be trained"
+    return (
+        f"the model returned a {kind}, and its tensors are not known until it is used up: to train "
+        f"it here, {advice(kind)}"
+    )
+
+
+def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:
+    if tensor.is_complex():
+        return torch.view_as_real(tensor).square().mean()
+    if tensor.dim() == 0:
+        return tensor
+    if tensor.dim() == 2 or (named and tensor.dim() > 2):
+        labels = torch.zeros(
+            (tensor.shape[0], *tensor.shape[2:]), dtype=torch.int64, device=tensor.device
+        )
+        return functional.cross_entropy(tensor, labels)
+    return tensor.float().square().mean()

@@ -1,0 +1,151 @@
+"""Where the reports of a record lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from layerbench.records.workload import OWN_WEIGHTS, Plan, Workload
+from layerbench.store.writing import AnyPath
+
+if TYPE_CHECKING:
+    from layerbench.records import (
+        Comparison,
+        DetectionEstimates,
+        MemoryEstimate,
+        MemoryReport,
+        Profile,
+        Structure,
+        TrainingEstimate,
+        TrainingProfile,
+    )
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths of a profile's two reports, without the ending of a format; they hold no dot.
+
+    Attributes:
+        whole: of the whole-model report.
+        layers: of the report on every layer.
+    """
+
+    whole: Path
+    layers: Path
+
+
+def places(profile: Profile, out: AnyPath) -> Places:
+    """``<out>/<device>/<base>`` for the whole model and ``<out>/<device>/layers/<base>``."""
+    folder = Path(out) / profile.environment.device.slug
+    base = base_name(profile)
+    return Places(whole=folder / base, layers=folder / "layers" / base)
+
+
+def place(
+    record: Structure
+    | MemoryReport
+    | MemoryEstimate
+    | Comparison
+    | TrainingProfile
+    | TrainingEstimate
+    | DetectionEstimates,
+    out: AnyPath,
+) -> Path:
+    """``<out>/<base>``, without the ending of a format: these do not depend on the machine.
+
+    A training profile, a forecast and estimates do, and lie in their device's folder.
+    """
+    out = Path(out)
+    if record.record == "detection estimates":
+        models = [row.model for row in record.rows] + [row.model for row in record.failures]
+        what = (models or ["none"])[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
+        size = "x".join(map(str, record.size))
+        name = f"detection_{model_name(what)}_{record.data}_{size}_b{record.batch}"
+        if record.min_size is not None:
+            name += f"_min{record.min_size}"
+        return out / record.environment.device.slug / name
+    if record.record == "training profile":
+        name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"
+        return out / record.environment.device.slug / name
+    if record.record == "training forecast":
+        recipe = record.recipe
+        size = "x".join(map(str, recipe.size))
+        name = f"training-time_{model_name(recipe.model)}_{recipe.data}_{size}_b{recipe.batch}"
+        return out / record.environment.device.slug / name
+    if record.record == "comparison":
+        names = [work_name(side.workload) for side in (record.baseline, record.contender)]
+        return out / f"comparison_{'_vs_'.join(dict.fromkeys(names))}"
+    parts = [work_name(record.workload)]
+    if record.record == "memory estimate":
+        parts.append(record.device)
+    if record.record != "structure" and record.optimizer is not None:
+        parts.append(record.optimizer)
+    if record.record == "memory" and record.environment.device.kind != "cpu":
+        parts.append(record.environment.device.slug)
+    return out / "_".join(parts)
+
+
+def work_name(workload: Workload) -> str:
+    """A workload as a file name: model, input, and every choice that is not the default."""
+    return "_".join([model_name(workload.model), _input_name(workload), *_variants(workload)])
+
+
+def base_name(profile: Profile) -> str:
+    """A file name for a profile: the workload, and the threads where they were named.
+
+    Two profiles of different work, or with different threads, have different names. What
+    only says how thoroughly it was measured (iterations, granularity) is not in it.
+
+    Example:
+        ``mobilenet_v2_pascal``, ``resnet50_8x3x224x224_bfloat16_4-threads``
+    """
+    partial = "_partial" if profile.stop == "interrupted" else ""
+    return work_name(profile.workload) + _threads(profile.plan) + partial
+
+
+def _threads(plan: Plan) -> str:
+    if plan.threads is None:
+        return ""
+    return f"_{plan.threads}-thread{'s' if plan.threads > 1 else ''}"
+
+
+def model_name(model: str) -> str:
+    """A model spec as part of a file name: ``timm:vit.a1`` is ``timm-vit-a1``.
+
+    Of ``path/to/file.py:callable`` it keeps the relative folders, of an absolute path the file.
+    """
+    source, colon, name = model.rpartition(":")
+    if not source.endswith(".py"):
+        return _safe(model)
+    path = PurePath(source[: -len(".py")])
+    shown = path.name if path.is_absolute() else path.as_posix()
+    return _safe(f"{shown}{colon}{name}")
+
+
+def _input_name(workload: Workload) -> str:
+    says_batch = workload.input == "x".join(map(str, workload.shape))
+    batch = "" if says_batch or workload.batch == 1 else f"-b{workload.batch}"
+    return _safe(workload.input) + batch
+
+
+def _variants(workload: Workload) -> Iterator[str]:
+    if workload.dtype != "float32":
+        yield workload.dtype
+    if workload.memory_format != "contiguous":
+        yield _safe(workload.memory_format).replace("_", "-")
+    if workload.mode != "eval":
+        yield workload.mode
+    if workload.compile:
+        yield "compiled"
+    if workload.weights not in (None, OWN_WEIGHTS):
+        yield f"weights-{_safe(str(workload.weights)).lower()}"
+    if workload.seed != 0:
+        yield f"seed-{workload.seed}"
+
+
+def _safe(text: str) -> str:
+    # No dot either: `Path.with_suffix` would take the end of "resnet50.a1_in1k" for an ending.
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "unnamed"

@@ -1,0 +1,78 @@
+"""What a detector's training needs before it begins: device, data, optimizer, folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from layerbench.datasets import boxed
+from layerbench.datasets.boxed import BoxedSplits, DatasetOptions
+from layerbench.environment import devices
+from layerbench.environment.devices import Device
+from layerbench.environment.watch import utc_now
+from layerbench.errors import DeviceUnavailable, OutputError
+from layerbench.records import DetectionRecipe, PartRow
+from layerbench.store import writing
+from layerbench.training import run_folder
+from layerbench.training.detection.config import RunOptions
+from layerbench.training.detection.operators import Profiled
+from layerbench.training.detection.step import Learning
+
+
+def device_of(name: str | None) -> Device:
+    """The device of this name.
+
+    Raises:
+        DeviceUnavailable: it is not on this machine; the message has what a configuration says.
+    """
+    try:
+        return devices.get(name)
+    except DeviceUnavailable as error:
+        raise DeviceUnavailable(
+            f'{error}, and --device auto (in the configuration: device = "auto") takes the '
+            "accelerator if there is one"
+        ) from None
+
+
+def open_data(recipe: DetectionRecipe, around: RunOptions, *, masks: bool = False) -> BoxedSplits:
+    """The images and boxes that a recipe names, on this machine."""
+    return boxed.get(recipe.data).open(
+        DatasetOptions(
+            root=around.data_dir,
+            boxes=recipe.boxes,
+            classes=recipe.labels,
+            masks=masks,
+            download=around.download,
+            seed=recipe.seed,
+            samples=recipe.samples,
+            size=recipe.size,
+        )
+    )
+
+
+def learning_of(recipe: DetectionRecipe) -> Learning:
+    """What the optimizer is made of."""
+    return Learning(recipe.lr, recipe.momentum, recipe.weight_decay, recipe.precision)
+
+
+def with_kept(rows: tuple[PartRow, ...], profiled: Profiled | None) -> tuple[PartRow, ...]:
+    """Rows of parts with how many proposals and detections were kept."""
+    kept = {} if profiled is None else profiled.kept
+    return tuple(row.model_copy(update={"kept": kept.get(row.name)}) for row in rows)
+
+
+def new_folder(recipe: DetectionRecipe, below: Path) -> Path:
+    """Make the folder of a new run."""
+    moment = utc_now().strftime("%Y%m%d-%H%M%S")
+    folder = below / f"detect_{recipe.model}_{recipe.data}_{moment}"
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise OutputError(
+            f"{folder} is there already: wait a second, or take another --output_dir"
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"cannot make {folder}: {error.strerror or error}; choose another --output_dir"
+        ) from error
+    writing.write_text(folder / run_folder.RECIPE, recipe.model_dump_json(indent=2) + "\n")
+    return folder

@@ -1,0 +1,107 @@
+"""What no machine can change, worked out anew: of committed reports, and of fresh ones."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+import layerbench
+from layerbench import reporters
+from layerbench.analysis.views import finest
+from layerbench.api import verification
+from layerbench.errors import RecordError
+from layerbench.records.workload import Plan
+from layerbench.store import reading, writing
+from tests.support.paths import ROOT
+from tests.support.sample_comparisons import one_slower
+
+FOLDERS = ("stats", "cpu/stats", "model_structures", "memory_reports")
+REPORTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.json"))
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_committed_report_says_what_comes_out(path):
+    assert list(verification.complaints([path])) == [(path, None)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "input"),
+    [
+        (
+            "tests/models.py:small_attention",
+            "1x3x32x32",
+        ),  # whose fast path must stay
+        ("swin_t", "1x3x64x64"),
+        ("googlenet", "1x3x96x96"),
+        ("tests.models:small_with_input", None),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "1x3x64x64"),  # looks at values
+    ],
+)
+def test_rows_looked_at_without_memory_are_those_of_a_measurement(spec, input):
+    plan = {"warmup": 0, "iterations": 1, "function_iterations": 1}
+    measured = layerbench.profile(spec, input, device="cpu", threads=1, **plan)
+    assert verification.half(verification.again(measured)) == verification.half(measured)
+    assert any(row.kind == "function" for row in measured.layers)
+
+
+@pytest.mark.parametrize(
+    ("spec", "input", "optimizer"),
+    [
+        ("tests/models.py:small", "2x3x16x16", None),
+        ("tests/models.py:small", "2x3x16x16", "adam"),
+        ("tests/models.py:small_attention", "1x3x32x32", None),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "1x3x64x64", None),
+    ],
+)
+def test_memory_worked_out_again_is_the_measured_one(spec, input, optimizer):
+    measured = layerbench.memory(spec, input, training=optimizer is not None, optimizer=optimizer)
+    assert verification.again(measured) == measured
+
+
+def test_a_prediction_comes_out_again():
+    predicted = layerbench.estimate_memory("tests/models.py:small", "2x3x16x16", gpu_memory="2GiB")
+    assert verification.half(verification.again(predicted)) == verification.half(predicted)
+
+
+def test_a_training_profile_comes_out_again():
+    plan = {"threads": 1, "warmup": 0, "iterations": 1}
+    measured = layerbench.profile_training("tests/models.py:small", "2x3x16x16", **plan)
+    assert verification.half(verification.again(measured)) == verification.half(measured)
+    edited = measured.model_copy(update={"parameters": 7})
+    assert verification.half(verification.again(edited)) != verification.half(edited)
+
+
+def test_an_export_beside_a_record_is_no_stranger(tmp_path):
+    source = next(path for path in REPORTS if path.parent.name == "layers")
+    shutil.copy(source, tmp_path / "x.json")
+    record = reading.read(source)
+    for view in (record, finest(record)):
+        writing.write_text(tmp_path / "x.md", reporters.render("md", view))
+        assert list(verification.complaints([tmp_path])) == [(tmp_path / "x.json", None)]
+    (tmp_path / "x.md").write_bytes(b"\xff\xfe")
+    ((_, complaint),) = verification.complaints([tmp_path])
+    assert complaint == "x.md is not what the record renders to"
+
+
+def test_what_is_left_out_of_a_profile_is_what_was_measured():
+    record = reading.read(next(path for path in REPORTS if path.parent.name == "layers"))
+    half = verification.half(record)
+    assert half.keys() == {
+        "record", "schema_version", "workload", "model_type", "parameters", "layers"
+    }  # fmt: skip
+    assert half["layers"][0].keys() == {
+        "path", "type", "kind", "depth", "calls", "block", "position", "input_shapes",
+        "output_shapes", "parameters", "note",
+    }  # fmt: skip
+    other = record.model_copy(update={"plan": Plan(iterations=7), "whole": record.layers[1].self_})
+    assert verification.half(other) == half
+
+
+def test_a_comparison_has_nothing_to_work_out():
+    assert verification.again(one_slower()) == one_slower()
+
+
+def test_a_place_that_is_not_there():
+    with pytest.raises(RecordError, match="there is no record"):
+        list(verification.complaints([ROOT / "nowhere.json"]))

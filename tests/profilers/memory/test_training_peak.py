@@ -1,0 +1,186 @@
+"""The peak of a training step as the profiler's own count of allocations has it.
+
+Without a dispatch mode autograd adds gradients up in place, and formulas scatter into zeros in
+place; measured and predicted figures must be those of a run that nobody looks at.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile, record_function
+
+import layerbench
+from layerbench.instruments.fake_tensors import without_memory
+from layerbench.instruments.memory_attribution import peak_bytes
+from layerbench.profilers.loss import loss_of
+from layerbench.profilers.memory.traced_run import trace_run
+from layerbench.profilers.optimizers import make_optimizer
+from layerbench.zoo import Built
+from tests.models import Calls
+
+Model = tuple[nn.Module, torch.Tensor]
+ROWS, WIDTH = 512, 32
+
+
+class Heads(nn.Module):
+    """Many heads on one body: as many gradients are added up in one place."""
+
+    def __init__(self, width: int = 128, heads: int = 6) -> None:
+        super().__init__()
+        self.stem = nn.Linear(width, width)
+        self.heads = nn.ModuleList(nn.Linear(width, 1) for _ in range(heads))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.stem(x)
+        return torch.cat([head(h) for head in self.heads], 1).square().mean()
+
+
+class Hooked(nn.Module):
+    """A hook adds to a gradient, which is out of place in every run, and another one is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.a(x)
+        h.register_hook(lambda gradient: gradient + torch.ones_like(gradient))
+        h.retain_grad()
+        return self.c(self.b(h) + h.sigmoid() + h.tanh())
+
+
+class _Square(torch.autograd.Function):
+    """Adds two tensors of its own up in its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        (x,) = ctx.saved_tensors
+        half = gradient * x
+        return half + gradient * x
+
+
+def _on_hidden(run: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Model]:
+    """A model that does something to a layer's output before a last layer."""
+
+    def build() -> Model:
+        model = Calls(
+            lambda m, x: m.last(run(m.first(x))),
+            first=nn.Linear(WIDTH, WIDTH),
+            last=nn.Linear(WIDTH, 4),
+        )
+        return model, torch.rand(ROWS, WIDTH)
+
+    return build
+
+
+def _heads() -> Model:
+    return Heads(), torch.rand(4096, 128)
+
+
+def _hooked() -> Model:
+    return Hooked(), torch.rand(ROWS, WIDTH)
+
+
+def _recurrent() -> Model:
+    """One weight over and over; the first two gradients are views and are added out of place."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        states = [x.new_zeros(8, 128)]
+        for step in range(6):
+            states.append(m.cell(x[:, step], states[-1]))
+        return m.last(torch.stack(states, 1).mean(1) + states[3])
+
+    model = Calls(run, cell=nn.RNNCell(128, 128), last=nn.Linear(128, 4))
+    return model, torch.rand(8, 6, 128)
+
+
+COLUMNS = torch.zeros(ROWS, WIDTH, dtype=torch.int64)
+MODELS: dict[str, Callable[[], Model]] = {
+    "heads": _heads,
+    "hooked": _hooked,
+    "recurrent": _recurrent,
+    "residual": _on_hidden(lambda h: functional.relu(h) + h + h.tanh()),
+    "itself twice": _on_hidden(lambda h: h * h + (h + h)),
+    "custom": _on_hidden(lambda h: _Square.apply(h) + h),
+    "slices": _on_hidden(lambda h: torch.cat([h[:, :16] * h[:, 16:], h[:, 8:24]], 1)),
+    "transposed": _on_hidden(lambda h: h.t()[:, :WIDTH] + h.t()[:, :WIDTH].tanh()),
+    "rows": _on_hidden(lambda h: h[torch.arange(0, ROWS, 2)]),
+    "gather": _on_hidden(lambda h: h.gather(1, COLUMNS)),
+    "largest": _on_hidden(lambda h: h.max(1, keepdim=True)[0].expand(-1, WIDTH) * h),
+    "index_select": _on_hidden(lambda h: h.index_select(0, torch.arange(100))),
+}
+
+
+def seen_by_profiler(build: Callable[[], Model]) -> int:
+    """The most bytes alive in the second training step, of the allocator's own events."""
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            _two_steps(build)
+    finally:
+        gc.enable()
+    events = list(_flat(seen.profiler.kineto_results.experimental_event_tree()))
+    begin = max(event.start_time_ns for event in events if event.name == "step")
+    alive = most = 0
+    for event in sorted(events, key=lambda event: event.start_time_ns):
+        if event.name == "[memory]":
+            alive += event.extra_fields.alloc_size
+            most = max(most, alive) if event.start_time_ns >= begin else most
+    return most
+
+
+def _two_steps(build: Callable[[], Model]) -> None:
+    torch.manual_seed(0)
+    model, x = build()
+    optimizer = make_optimizer("sgd", list(model.train().parameters()))
+    output = loss = None
+    for _ in range(2):
+        with record_function("step"):
+            pass
+        optimizer.zero_grad(set_to_none=True)
+        output = model(x)
+        loss = loss_of(output)
+        loss.backward()
+        optimizer.step()
+
+
+def _flat(events: list[Any]) -> Iterator[Any]:
+    for event in events:
+        yield event
+        yield from _flat(event.children)
+
+
+def traced(build: Callable[[], Model], fake: bool) -> int:
+    torch.manual_seed(0)
+    model, x = build()
+    built = Built(model.train(), (x,))
+    with without_memory(built, "cpu") if fake else nullcontext(built) as run:
+        trace = trace_run(run, optimizer="sgd", device="cpu").trace
+    return peak_bytes(trace, [allocation.bytes for allocation in trace.allocations])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_peak_is_that_of_a_run_that_nobody_looks_at(name):
+    true = seen_by_profiler(MODELS[name])
+    assert traced(MODELS[name], fake=False) == true
+    assert traced(MODELS[name], fake=True) == true
+
+
+def test_six_heads_add_no_gradient_of_their_body():
+    model, x = _heads()
+    report = layerbench.memory(model, x, training=True)
+    assert report.peak.bytes == 8_559_160

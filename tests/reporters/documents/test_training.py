@@ -1,0 +1,69 @@
+"""Runs, sweeps and forecasts in every format, and as pictures."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from layerbench import plots, reporters
+from layerbench.store import reading, writing
+from tests.support.sample_runs import forecast, run, sweep
+
+SAMPLES = {"run": run, "sweep": sweep, "forecast": forecast}
+
+
+@pytest.mark.parametrize("format", ["txt", "md", "csv", "html"])
+@pytest.mark.parametrize("name", SAMPLES)
+def test_golden_run(name, format, golden):
+    golden(reporters.render(format, SAMPLES[name]()), reporters.suffix(format))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_record_reads_back(name, tmp_path):
+    path = tmp_path / "x.json"
+    writing.write_text(path, reporters.render("json", SAMPLES[name]()))
+    assert reading.read_record(path) == SAMPLES[name]()
+
+
+def test_a_run_without_an_epoch_has_a_report():
+    begun = run(epochs=(), best_epoch=None, outcome="running", step=None, phases=(), ranks=())
+    assert "running" in reporters.render("txt", begun)
+    (header,) = reporters.render("csv", begun).splitlines()
+    assert header.startswith("model,data,batch,ranks,epoch,steps,lr,train_loss")
+    assert "### Training resnet50 on cifar100" in reporters.render("md", begun)
+
+
+def test_what_is_derived():
+    assert run().best is not None
+    assert run().best.epoch == 2
+    point = run().points[2]
+    assert point.per_image_s == point.latency.median / 4
+
+
+PICTURES = {
+    "loss": lambda: plots.loss(run()),
+    "accuracy": lambda: plots.accuracy(run()),
+    **{name: (lambda name=name: plots.of_sweep(sweep())[name]) for name in (
+        "latency_vs_batch", "memory_vs_batch", "accuracy_vs_gflops",
+    )},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_show_something_and_are_the_same_twice(name):
+    drawn = PICTURES[name]()
+    assert drawn == PICTURES[name]()
+    picture = Image.open(io.BytesIO(drawn))
+    assert picture.size == (704, 440)
+    colours = picture.convert("RGB").getcolors(2**20)
+    # Lines of a colour of their own, not a white page.
+    assert colours is not None
+    assert any(max(rgb) - min(rgb) > 80 for count, rgb in colours if count > 20)
+
+
+def test_a_sweep_without_points_or_runs_has_no_pictures():
+    empty = sweep().model_copy(update={"points": (), "runs": ()})
+    assert plots.of_sweep(empty) == {}
+    assert reporters.render("csv", empty) == ""

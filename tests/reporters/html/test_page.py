@@ -1,0 +1,438 @@
+"""The page that shows records, as one file in a real browser: from disk, without a network."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import re
+
+import pytest
+
+from layerbench import reporters, units
+from layerbench.analysis.comparison import compare
+from layerbench.records import Bundle
+from layerbench.reporters.html import assets
+from layerbench.reporters.html.distributions import FIELDS
+from layerbench.reporters.html.document import bundled, of
+from tests.support.sample_comparisons import measured, one_slower
+from tests.support.sample_profiles import deep, layered, summary
+
+MOST_ROWS = 200
+CELLS = "[role=treegrid] .body [role=row]"
+
+
+@pytest.fixture
+def opened(page, tmp_path):
+    """``opened(record)``: its report, from disk, with no network there is."""
+    page.context.set_offline(True)
+
+    def show(record, at: str = ""):
+        path = tmp_path / "report.html"
+        path.write_text(reporters.render("html", record), encoding="utf-8")
+        page.goto(f"{path.as_uri()}{at}")
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    return show
+
+
+def names(page) -> list[str]:
+    """The rows in sight."""
+    rows = page.locator(CELLS).all()
+    rows.sort(key=lambda row: int(row.get_attribute("aria-rowindex")))
+    return [row.locator(".cell").first.locator("span").nth(1).inner_text() for row in rows]
+
+
+def row(page, name: str):
+    exactly = re.compile(f"^{re.escape(name)}$")
+    first = page.locator(".cell:first-child > span:nth-child(2)", has_text=exactly)
+    return page.locator(CELLS, has=first).first
+
+
+def cell(page, name: str, column: str) -> str:
+    """What stands in a row under a column's name."""
+    heads = page.locator("[role=columnheader]").all_inner_texts()
+    return row(page, name).locator("[role=gridcell]").nth(heads.index(column)).inner_text()
+
+
+# --- from disk -----------------------------------------------------------------------------
+
+
+def test_it_opens_from_disk_expands_and_sorts(opened):
+    page = opened(layered())
+    assert page.locator(".title").inner_text() == "tiny"
+    assert names(page)[0] == "TinyNet"
+    assert cell(page, "TinyNet", "Time") == "9.99 ms"
+    assert "features" in names(page)
+    assert "2" not in names(page)
+    row(page, "features").locator(".twisty").click()
+    shown = names(page)
+    assert shown[:2] == ["TinyNet", "features"]
+    assert len(shown) > 4
+    page.get_by_role("columnheader", name="Time", exact=True).get_by_role("button").click()
+    header = page.get_by_role("columnheader", name="Time", exact=True)
+    assert header.get_attribute("aria-sort") == "descending"
+
+
+def test_a_report_is_small():
+    document = of(bundled(layered()))
+    page = assets.report(document)
+    assert len(page.encode()) - len(document.model_dump_json().encode()) < 300 * 1024
+
+
+HOSTILE = "</script><img src=x onerror=\"document['title']='broken'\">"
+
+
+def test_a_name_that_would_be_markup_is_text(opened):
+    record = layered()
+    rows = list(record.layers)
+    rows[1] = rows[1].model_copy(update={"path": HOSTILE, "type": HOSTILE, "note": HOSTILE})
+    rows[2] = rows[2].model_copy(update={"path": "<!--<script>", "depth": 1})
+    workload = record.workload.model_copy(update={"model": HOSTILE})
+    page = opened(record.model_copy(update={"layers": tuple(rows[:3]), "workload": workload}))
+    assert HOSTILE in page.locator(".title").inner_text()
+    assert HOSTILE in names(page)
+    page.locator(CELLS).nth(1).click()
+    assert page.locator("#panel h2").inner_text() == HOSTILE
+    assert page.locator("img").count() == 0
+    assert page.title() != "broken"
+
+
+def test_ten_thousand_rows_are_never_all_in_the_page(opened):
+    page = opened(deep())
+    page.get_by_label("Open to depth").select_option("all")
+    grid = page.locator("[role=treegrid]")
+    assert int(grid.get_attribute("aria-rowcount")) > 10_000
+    counts = [page.locator("[role=row]").count()]
+    for _ in range(5):
+        page.locator(".table").evaluate("box => { box.scrollTop += 40_000 }")
+        page.wait_for_timeout(50)
+        counts.append(page.locator("[role=row]").count())
+    assert max(counts) <= MOST_ROWS
+    assert min(counts) > 10
+    # The last row is there, at the end.
+    page.locator(CELLS).first.focus()
+    page.keyboard.press("End")
+    assert names(page)[-1] == "conv9"
+
+
+# --- the table -----------------------------------------------------------------------------
+
+
+def test_keys_of_a_treegrid(opened):
+    page = opened(layered())
+
+    def focused() -> str:
+        return page.evaluate(
+            "document.activeElement.querySelector('span:nth-child(2)').textContent"
+        )
+
+    row(page, "TinyNet").focus()
+    page.keyboard.press("ArrowDown")
+    assert focused() == "features"
+    assert page.locator("#panel h2").inner_text() == "features"
+    assert page.locator(":focus").get_attribute("aria-expanded") == "false"
+    page.keyboard.press("ArrowRight")
+    assert page.locator(":focus").get_attribute("aria-expanded") == "true"
+    page.keyboard.press("ArrowRight")
+    assert page.locator(":focus").get_attribute("aria-level") == "3"
+    page.keyboard.press("ArrowLeft")
+    assert focused() == "features"
+    page.keyboard.press("ArrowLeft")
+    assert page.locator(":focus").get_attribute("aria-expanded") == "false"
+    page.keyboard.press("End")
+    last = focused()
+    page.keyboard.press("Home")
+    assert focused() == "TinyNet"
+    assert last == names(page)[-1]
+    page.keyboard.press("*")
+    page.keyboard.press("?")
+    assert page.locator("dialog.help").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog.help").is_visible()
+
+
+def test_depths_by_key(opened):
+    page = opened(deep(3, 2, 2))
+    count = page.locator("[role=treegrid]")
+    before = int(count.get_attribute("aria-rowcount"))
+    page.keyboard.press("e")
+    assert int(count.get_attribute("aria-rowcount")) == 1 + 1 + 3 + 3 * 2 + 3 * 2 * 2
+    page.keyboard.press("2")
+    assert int(count.get_attribute("aria-rowcount")) == 1 + 1 + 3 + 3 * 2
+    page.keyboard.press("c")
+    assert int(count.get_attribute("aria-rowcount")) == before == 1 + 1 + 3
+    assert page.get_by_label("Open to depth").input_value() == "1"
+
+
+def test_search_shows_what_matches_and_what_is_above(opened):
+    page = opened(deep(4, 3, 3))
+    page.keyboard.press("/")
+    page.keyboard.type("s2.b1.conv2")
+    assert names(page) == ["Large", "s2", "b1", "conv2"]
+    assert page.locator(".found").inner_text() == "1 of 53 rows match"
+    page.keyboard.press("Escape")
+    assert len(names(page)) == 5
+
+
+def test_repeats_are_one_row_with_least_median_and_most(opened):
+    record = deep(1, 3, 1)
+    rows = [
+        one.model_copy(update={"inclusive": summary(float(one.path[-1]) + 1)})
+        if one.type == "Block"
+        else one
+        for one in record.layers
+    ]
+    page = opened(record.model_copy(update={"layers": tuple(rows)}))
+    page.keyboard.press("e")
+    assert names(page) == ["Large", "s0", "Block ×3", "b0", "conv0", "b1", "conv0", "b2", "conv0"]
+    row(page, "Block ×3").click()
+    told = page.locator("#panel tbody tr", has_text="Time").first.locator("td").all_inner_texts()
+    assert told == ["5.994 ms", "999.0 µs", "1.998 ms", "2.997 ms"]
+    page.keyboard.press("f")
+    assert "Block ×3" not in names(page)
+
+
+def test_a_flat_list_by_self_time(opened):
+    page = opened(layered())
+    page.get_by_label("flat list").check()
+    found = of(bundled(layered()))
+    (time,) = [metric for metric in found.metrics if metric.key == "time"]
+    timed = [index for index, value in enumerate(time.own) if value is not None]
+    longest = max(timed, key=lambda index: time.own[index])
+    assert names(page)[0] == (found.rows.path[longest] or found.rows.type[longest])
+    assert len(names(page)) == len(found.rows.path)
+
+
+def test_rows_that_did_not_run_have_no_figures(opened):
+    record = layered()
+    page = opened(record)
+    page.keyboard.press("e")
+    untimed = next(one for one in record.layers if one.inclusive is None)
+    assert cell(page, untimed.path.rpartition(".")[2], "Time") == "-"
+
+
+# --- beside it -----------------------------------------------------------------------------
+
+
+def test_the_icicle_and_the_table_are_linked(opened):
+    page = opened(layered())
+    canvas = page.locator(".icicle canvas")
+    box = canvas.bounding_box()
+    # The second level's first block is what runs first.
+    page.mouse.click(box["x"] + 20, box["y"] + 36)
+    assert page.locator("#panel h2").inner_text() == "features"
+    assert row(page, "features").get_attribute("aria-selected") == "true"
+    page.mouse.dblclick(box["x"] + 20, box["y"] + 36)
+    assert page.locator(".crumbs li:not(.apart)").all_inner_texts() == ["TinyNet", "features"]
+    assert canvas.get_attribute("aria-label") == "Icicle of features Sequential: width by Time"
+    page.keyboard.press("0")
+    assert page.locator(".crumbs li:not(.apart)").all_inner_texts() == ["TinyNet"]
+    # The table behind the canvas.
+    parts = page.locator(".behind th").all_inner_texts()
+    assert parts[0] == "features Sequential"
+
+
+def test_details_have_the_distribution(opened):
+    page = opened(layered())
+    row(page, "features").click()
+    told = page.locator("#panel").inner_text()
+    assert "Sequential (module)" in told
+    assert "[2, 3, 32, 32]" in told
+    times = next(one for one in layered().layers if one.path == "features").inclusive
+    half = (times.ci_high - times.ci_low) / 2
+    assert units.seconds(times.p95, half) in told
+    assert page.locator("#panel svg.strip").count() == 2
+    assert "noisy" in told
+
+
+def test_a_comparison_has_verdicts_and_what_only_one_side_has(opened):
+    page = opened(one_slower())
+    page.keyboard.press("e")
+    assert "SLOWER" in page.locator(".summary").inner_text()
+    assert cell(page, "1", "Verdict") == "SLOWER"
+    assert float(cell(page, "1", "Ratio")) == pytest.approx(1.3, abs=0.02)
+    assert cell(page, "classifier", "Verdict") == "FASTER"
+    missing = page.locator(f"{CELLS}.missing")
+    assert missing.count() == len(one_slower().missing)
+    row(page, "1").click()
+    assert "95 % interval" in page.locator("#panel").inner_text()
+    page.get_by_role("tab", name="Source").click()
+    assert "2.9.0" in page.locator("#panel").inner_text()
+
+
+def test_two_profiles_have_both_columns_and_distributions(opened):
+    before, after = measured(), measured({"features.1": 1.3}, whole=1.1)
+    bundle = Bundle(profile=after, baseline=before, comparison=compare(before, after))
+    page = opened(bundle)
+    page.keyboard.press("e")
+    assert cell(page, "1", "Verdict") == "SLOWER"
+    row(page, "1").click()
+    assert page.locator("#panel svg.strip").count() == 2
+
+
+def test_the_address_brings_the_same_view_back(opened):
+    page = opened(deep(4, 3, 3))
+    page.get_by_label("fold repeats").uncheck()
+    page.get_by_label("Open to depth").select_option("2")
+    row(page, "s1").locator(".twisty").click()
+    row(page, "s2").click()
+    page.get_by_label("Heat by").select_option("parameters")
+    page.get_by_role("columnheader", name="Parameters").get_by_role("button").click()
+    page.get_by_role("tab", name="Source").click()
+    page.wait_for_url(re.compile("tab=source"))
+    shown, address = names(page), page.url
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert page.url == address
+    assert names(page) == shown
+    assert page.get_by_label("Heat by").input_value() == "parameters"
+    assert page.get_by_role("tab", name="Source").get_attribute("aria-selected") == "true"
+    assert row(page, "s2").get_attribute("aria-selected") == "true"
+
+
+def test_another_address_in_the_same_page(opened):
+    page = opened(deep(4, 3, 3))
+    page.evaluate("location.hash = '#depth=2&row=s1.b1'")
+    page.locator("#panel h2", has_text="s1.b1").wait_for()
+    assert "b0" in names(page)
+
+
+def test_a_closed_root_stays_closed(opened):
+    page = opened(layered())
+    row(page, "TinyNet").locator(".twisty").click()
+    assert names(page) == ["TinyNet"]
+    page.wait_for_url(re.compile("flip="))
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert names(page) == ["TinyNet"]
+
+
+def test_the_focus_stays_when_columns_rows_and_order_change(opened):
+    page = opened(deep(30, 3, 3))
+    row(page, "s2").focus()
+
+    def focused() -> str:
+        return page.evaluate(
+            "document.activeElement.querySelector('span:nth-child(2)')?.textContent ?? null"
+        )
+
+    page.keyboard.press("3")
+    assert focused() == "s2"
+    page.locator(".table").evaluate("box => { box.scrollTop = 3000 }")
+    page.wait_for_timeout(100)
+    assert focused() == "s2"
+    # In the order of the rows, also the one that is out of sight.
+    places = page.locator(CELLS).evaluate_all(
+        "rows => rows.map((one) => Number(one.getAttribute('aria-rowindex')))"
+    )
+    assert places == sorted(places)
+    page.keyboard.press("1")
+    assert focused() == "s2"
+
+
+def test_keys_in_a_search_and_in_the_sheet_of_keys(opened):
+    page = opened(deep(4, 3, 3))
+    page.keyboard.press("/")
+    page.keyboard.type("s2.b1")
+    row(page, "b1").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#panel h2").inner_text() == "s2"
+    page.keyboard.press("Escape")
+    page.keyboard.press("?")
+    page.keyboard.press("e")
+    assert "conv0" not in names(page)
+    page.get_by_label("single keys act").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("e")
+    assert "conv0" not in names(page)
+
+
+def test_a_zoom_to_what_is_nothing_by_another_figure_ends(opened):
+    page = opened(layered())
+    page.keyboard.press("e")
+    row(page, "features").click()
+    page.get_by_role("button", name="Zoom to the row").click()
+    assert "features" in page.locator(".crumbs").inner_text()
+    page.get_by_label("Icicle by").select_option("parameters")
+    assert page.locator(".icicle canvas").get_attribute("aria-label").endswith("by Parameters")
+
+
+@pytest.mark.parametrize("format", ["CSV", "JSON", "SVG", "PNG"])
+def test_exports(opened, format):
+    page = opened(layered())
+    page.get_by_text("Export", exact=True).click()
+    with page.expect_download() as told:
+        page.get_by_role("button", name=format).click()
+    content = told.value.path().read_bytes()
+    document = of(bundled(layered()))
+    if format == "CSV":
+        rows = list(csv.DictReader(io.StringIO(content.decode())))
+        assert [one["path"] for one in rows] == list(document.rows.path)
+        assert float(rows[1]["time (seconds)"]) == document.metrics[0].values[1]
+    elif format == "JSON":
+        assert json.loads(content) == json.loads(document.model_dump_json())
+    elif format == "SVG":
+        assert content.startswith(b"<svg xmlns=")
+        assert b"features" in content
+    else:
+        assert content.startswith(b"\x89PNG")
+
+
+# --- units, access -------------------------------------------------------------------------
+
+
+def test_the_page_writes_figures_as_the_reports_do(opened):
+    page = opened(layered())
+    pick = random.Random(3)
+    values = [pick.uniform(0, 2) * 10 ** pick.randint(-10, 13) for _ in range(1500)]
+    values += [0, 0.5, 1.5, 2.5, 0.125, 999.96e-6, 0.9995, 1152, 1280, 3.5 * 2**20, 1.125 * 2**30]
+    widths = [
+        None if n % 3 == 0 else abs(v) * 10 ** -pick.uniform(0, 7) for n, v in enumerate(values)
+    ]
+    # A width of nothing is no width.
+    widths = [width or None for width in widths]
+    found = page.evaluate(
+        """async ([values, widths]) => {
+            const u = await import("layerbench/units");
+            return values.map((value, n) => [
+                u.seconds(value, widths[n]), u.bytes(value), u.flops(value),
+                u.count(Math.round(value)), u.percent(value), u.ratio(value),
+            ]);
+        }""",
+        [values, widths],
+    )
+    for value, width, told in zip(values, widths, found, strict=True):
+        assert told == [
+            units.seconds(value, width),
+            units.bytes_(value),
+            units.flops(value),
+            units.count(int(value + 0.5)),
+            units.percent(value, digits=1),
+            units.ratio(value),
+        ]
+
+
+SCHEMES = [("light", 390), ("dark", 1400)]
+
+
+@pytest.mark.parametrize(("scheme", "width"), SCHEMES)
+def test_everybody_can_use_it(opened, scheme, width):
+    from axe_playwright_python.sync_playwright import Axe
+
+    from tests.support.browser import full_bundle
+
+    page = opened(full_bundle())
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.keyboard.press("e")
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+def test_fields_are_the_summarys():
+    assert all(hasattr(summary(1.0), name) for name in FIELDS)

@@ -1,0 +1,532 @@
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from layerbench import reporters
+from layerbench.errors import UsageError
+from layerbench.records import LayerRow, Profile
+from layerbench.reporters import formatting
+from layerbench.reporters.html.document import bundled, of
+from layerbench.reporters.result_table import render_table, update_markers
+from tests.support.paths import ROOT
+from tests.support.sample_comparisons import SAMPLES as COMPARISONS
+from tests.support.sample_profiles import SAMPLES, in_processes, layered, on_gpu, summary, whole
+
+FORMATS = {
+    "txt": ".txt",
+    "json": ".json",
+    "csv": ".csv",
+    "md": ".md",
+    "html": ".html",
+    "latex": ".tex",
+    "speedscope": ".speedscope.json",
+    "trace": ".trace.json",
+}
+DRAWN = ("speedscope", "trace")  # of layers only
+CASES = [
+    pytest.param(sample, format, id=f"{format}-{name}")
+    for format in FORMATS
+    for name, sample in SAMPLES.items()
+    if format not in DRAWN or sample().layers
+] + [
+    pytest.param(sample, format, id=f"{format}-{name}")
+    for format in ("txt", "json", "csv", "md", "html")
+    for name, sample in COMPARISONS.items()
+]
+each_sample = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+each_case = pytest.mark.parametrize(("sample", "format"), CASES)
+
+
+def table_rows(text, first):
+    """The cells of the aligned table whose header begins with ``first``."""
+    lines = text.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.split()[:1] == [first])
+    end = lines.index("", start)
+    return [re.split(r"\s{2,}", line.strip()) for line in lines[start + 2 : end]]
+
+
+# --- all formats ---------------------------------------------------------------------------
+
+
+def test_formats_are_found():
+    assert {name: reporters.suffix(name) for name in reporters.names()} == FORMATS
+
+
+@pytest.mark.parametrize("ask", [reporters.suffix, lambda name: reporters.render(name, whole())])
+def test_an_unknown_format_names_the_known_ones(ask):
+    with pytest.raises(UsageError, match=r"'xls': choose from csv, html, json, latex, "):
+        ask("xls")
+
+
+@each_case
+def test_golden(sample, format, golden):
+    if format == "html":
+        # What the page is told; what it makes of it is looked at in a browser (test_page.py).
+        told = of(bundled(sample())).model_dump_json(indent=1)
+        golden(f"{told}\n", ".page.json")
+    else:
+        golden(reporters.render(format, sample()), FORMATS[format])
+
+
+@each_case
+def test_same_record_same_text(sample, format):
+    """Also for a record that was read back from its JSON."""
+    record = sample()
+    text = reporters.render(format, record)
+    again = type(record).model_validate_json(reporters.render("json", record))
+    assert reporters.render(format, again) == text
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert not re.search(r"[ \t]+$", text, flags=re.MULTILINE)
+
+
+def test_rendering_loads_no_torch_and_depends_on_no_hash_seed():
+    code = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "from tests.support.sample_profiles import SAMPLES\n"
+        "from tests.support.sample_comparisons import SAMPLES as COMPARISONS\n"
+        "from layerbench import reporters\n"
+        "from layerbench.reporters.result_table import render_table\n"
+        "records = [sample() for sample in SAMPLES.values()]\n"
+        "drawn = ('speedscope', 'trace')\n"
+        "text = [reporters.render(f, r) for f in reporters.names() for r in records\n"
+        "        if f not in drawn or r.layers]\n"
+        "plain = ('txt', 'json', 'csv', 'md', 'html')\n"
+        "text += [reporters.render(f, c()) for f in plain for c in COMPARISONS.values()]\n"
+        "print(''.join(text) + render_table(records))\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    root = str(ROOT)
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=root,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONIOENCODING": "utf-8"},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
+
+
+# --- text ----------------------------------------------------------------------------------
+
+
+def test_the_sentences_people_search_for():
+    text = reporters.render("txt", layered())
+    for sentence in (
+        "Average execution time for TinyNet with input shape [2, 3, 32, 32] is 9.90 ms "
+        "(std 0.074 ms, 202 FPS)",
+        "Average execution time for InvertedResidual at position 2 "
+        "with input shape [2, 8, 16, 16] is 3.990 ms (features.2)",
+        "Average execution time for Conv2d at features.1.conv "
+        "with input shape [2, 8, 16, 16] is 2.80 ms",
+        "Average execution time for add at features.1.add() "
+        "with input shapes [2, 8, 16, 16], [2, 8, 16, 16] is 0.1500 ms",
+    ):
+        assert f"\n{sentence}\n" in text
+
+
+def test_a_sentence_for_every_timed_row_and_the_whole():
+    record = layered()
+    text = reporters.render("txt", record)
+    timed = [row for row in record.layers if row.inclusive]
+    assert text.count("Average execution time for ") == len(timed)  # the root stands for the whole
+    assert text.count(" at position ") == 4
+
+
+def test_every_row_stands_in_the_tree():
+    record = layered()
+    rows = table_rows(reporters.render("txt", record), "layer")
+    assert len(rows) >= len(record.layers)
+    labels = [row[0] for row in rows]
+    assert labels[:3] == ["TinyNet", "Sequential (features)", "Conv2d (0)"]
+    assert "ƒ add()" in labels
+    spare = rows[labels.index("Dropout (spare)")]
+    assert spare[1:] == ["0", "-", "-", "-", "not called"]
+
+
+def test_a_row_called_but_not_timed_says_so():
+    record = layered()
+    untimed = LayerRow(path="x", type="ReLU", kind="module", depth=1, calls=2)
+    text = reporters.render("txt", record.model_copy(update={"layers": (*record.layers, untimed)}))
+    assert "not timed" in text
+
+
+def test_marks_only_where_a_row_is_not_stable():
+    lines = reporters.render("txt", layered()).splitlines()
+    assert not any("~" in line or ">" in line for line in lines if "Conv2d (0)" in line)
+    assert any(re.search(r"2\.76 +~ +2\.76 +~", line) for line in lines)
+    assert any(re.search(r"3\.986 +> ", line) for line in lines)
+
+
+def test_the_block_table_adds_up():
+    rows = table_rows(reporters.render("txt", layered()), "#")
+    assert [row[1] for row in rows[:3]] == ["Conv2d", "InvertedResidual", "InvertedResidual"]
+    shares = [float(re.search(r"([\d.]+) %", " ".join(row))[1]) for row in rows]
+    *parts, total = shares
+    assert total == 100
+    assert sum(parts) == pytest.approx(total, abs=0.05 * len(parts))
+    assert rows[-2][:2] == ["between the blocks", "0.11"]
+
+
+def test_self_shares_of_the_modules_add_up_to_the_whole():
+    record = layered()
+    shares = [row.self_.mean for row in record.layers if row.kind == "module" and row.self_]
+    assert sum(shares) == pytest.approx(formatting.base_s(record))
+
+
+def test_a_blocks_only_record_adds_up_too():
+    record = layered()
+    kept = tuple(row for row in record.layers if row.block or not row.path)
+    text = reporters.render("txt", record.model_copy(update={"layers": kept}))
+    assert "between the blocks" in text
+    assert "features.1.conv" not in text
+
+
+def test_a_whole_record_has_no_layer_sections_but_the_reconciliation():
+    text = reporters.render("txt", whole())
+    for absent in ("Blocks", "self ms", "Verdicts", "at position"):
+        assert absent not in text
+    assert "\nReconciliation\n" in text
+    assert "Average execution time for TinyNet" in text
+
+
+def test_missing_parts_leave_no_empty_section():
+    bare = whole().model_copy(update={"reconciliation": None, "absent": {}, "notes": ()})
+    text = reporters.render("txt", bare)
+    for title in ("Reconciliation", "Notes", "Not measured"):
+        assert title not in text
+    assert "\n\n\n" not in text
+
+
+def test_host_times_stand_beside_the_device():
+    text = reporters.render("txt", on_gpu())
+    assert "The same on the host's clock\n  mean 12.00 ms" in text
+    assert "host self" in text
+    assert "host" not in reporters.render("txt", layered()).split("Not measured")[0]
+
+
+def test_what_is_unusual_about_a_run_stands_in_the_header():
+    text = reporters.render("txt", on_gpu())
+    assert "Mode      eval, float16, channels_last, compiled\n" in text
+    assert "(with uncommitted changes)" in text
+    assert "driver 550.54" in text
+
+
+def test_processes_the_cap_and_the_criterion_missed():
+    text = " ".join(reporters.render("txt", in_processes()).split())
+    assert "25 warm-up + 600 measured iterations, in each of 5 fresh processes" in text
+    assert "stopped at the cap before the interval was as narrow as asked for (1.0 %)" in text
+    assert "Medians of the processes: 9.3, 9.7, 9.9, 10.2, 10.5 ms" in text
+    assert "noisy: interval half-width 7 % > 5 %" in text
+
+
+@each_sample
+def test_lines_fit_a_pull_request(sample):
+    """All but sentences, the command and the functions' names: those are never cut."""
+    lines = reporters.render("txt", sample()).splitlines()
+    free = ("Average execution time", "Command")
+    assert max(len(line) for line in lines if not line.startswith(free)) <= 120
+
+
+def test_a_model_that_takes_no_time_is_reported():
+    """As a manual clock that nobody advances gives it."""
+    nothing = summary(0.0)
+    record = layered()
+    rows = tuple(
+        row.model_copy(update={"inclusive": nothing, "self_": nothing}) for row in record.layers
+    )
+    record = record.model_copy(update={"whole": nothing, "layers": rows})
+    for format in FORMATS:
+        assert reporters.render(format, record)
+
+
+# --- JSON and CSV --------------------------------------------------------------------------
+
+
+@each_sample
+def test_json_reads_back_as_the_same_record(sample):
+    assert Profile.model_validate_json(reporters.render("json", sample())) == sample()
+
+
+def test_json_has_one_line_a_row():
+    record = layered()
+    lines = reporters.render("json", record).splitlines()
+    for row in record.layers:
+        named = f'    {{"path": "{row.path}", '
+        assert sum(line.startswith(named) for line in lines) == 1
+    assert '"self": {' in next(line for line in lines if '"path": "features"' in line)
+
+
+def test_json_refuses_what_json_cannot_say():
+    record = whole()
+    broken = record.whole.model_copy(update={"mean": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        reporters.render("json", record.model_copy(update={"whole": broken}))
+
+
+def test_csv_rows_stand_alone():
+    record = layered()
+    first, *rows = csv.DictReader(io.StringIO(reporters.render("csv", record)))
+    assert first["kind"] == "whole"
+    assert float(first["inclusive_mean_s"]) == record.whole.mean
+    assert [row["path"] for row in rows] == [row.path for row in record.layers]
+    for row in (first, *rows):
+        assert (row["model"], row["device"], row["torch"]) == ("tiny", "AMD EPYC", "2.8.0")
+        assert (row["threads"], row["commit"], row["input"]) == ("1", "0123abc", "2x3x32x32")
+    conv = rows[4]
+    assert float(conv["self_p95_s"]) == record.layers[4].self_.p95
+    assert conv["inclusive_missed"] == "relative IQR 14 % > 10 %"
+    assert rows[5]["input_shapes"] == "2x8x16x16 2x8x16x16"
+    spare = next(row for row in rows if row["path"] == "features.2.spare")
+    assert spare["inclusive_mean_s"] == spare["inclusive_verdict"] == ""
+
+
+# --- the result table ----------------------------------------------------------------------
+
+
+def variant(**changes):
+    """A whole-model record with another workload, mean or device."""
+    record = whole()
+    workload = {key: changes[key] for key in ("model", "input", "dtype") if key in changes}
+    device = record.environment.device.model_copy(
+        update={"name": changes.get("device", record.environment.device.name)}
+    )
+    machine = record.environment.machine.model_copy(update={"threads": changes.get("threads", 1)})
+    return record.model_copy(
+        update={
+            "workload": record.workload.model_copy(update=workload),
+            "environment": record.environment.model_copy(
+                update={"device": device, "machine": machine}
+            ),
+            "whole": summary(changes.get("mean", 9.9)),
+            "parameters": changes.get("parameters", 12_345),
+        }
+    )
+
+
+def column(table, name):
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    ]
+    return [row[header.index(name)] for row in rows]
+
+
+def table_records():
+    return [
+        variant(model="resnet101", input="pascal", mean=1234.5, parameters=44_549_160),
+        variant(model="resnet18", input="pascal", mean=200.0, parameters=11_689_512, threads=2),
+        variant(model="resnet18", input="pascal", mean=380.0, parameters=11_689_512),
+        variant(model="a|b", device="NVIDIA H100", dtype="float16"),
+        in_processes(),
+    ]
+
+
+def test_result_table_golden(golden):
+    table = render_table(table_records())
+    golden(table + "\n", ".md")
+    assert render_table(table_records()[::-1]) == table
+
+
+@pytest.mark.parametrize("format", ["md", "txt", "csv", "html", "latex"])
+@pytest.mark.parametrize("side_by_side", [False, True], ids=["rows", "side-by-side"])
+def test_result_table_in_every_format(format, side_by_side, golden):
+    """Two machines, one of them with two numbers of threads."""
+    records = [
+        *table_records(),
+        variant(model="resnet18", input="pascal", device="NVIDIA H100", mean=2.0,
+                parameters=11_689_512),
+    ]  # fmt: skip
+    table = render_table(records, "model", format=format, side_by_side=side_by_side)
+    golden(table + "\n", f".{format}")
+
+
+def test_of_two_records_with_one_place_the_later_counts():
+    early, late = variant(model="a", mean=1.0), variant(model="a", mean=2.0)
+    started = late.environment.model_copy(update={"started": "2030-01-01T00:00:00Z"})
+    late = late.model_copy(update={"environment": started})
+    for records in ([early, late], [late, early]):
+        assert render_table(records, side_by_side=True).splitlines()[-1].split("|")[4].strip() == (
+            formatting.ms(late.whole, "median")
+        )
+
+
+def test_a_table_in_no_known_format():
+    with pytest.raises(UsageError, match="unknown format 'pdf': choose from md, txt, html, latex"):
+        render_table(table_records(), format="pdf")
+
+
+@pytest.mark.parametrize(
+    ("sort", "models"),
+    [
+        ("device", ["resnet18", "resnet101", "vit"]),
+        ("model", ["resnet18", "resnet101", "vit"]),
+        ("input", ["resnet101", "vit", "resnet18"]),
+        ("mean", ["vit", "resnet18", "resnet101"]),
+        ("median", ["vit", "resnet18", "resnet101"]),
+        ("parameters", ["resnet101", "vit", "resnet18"]),
+    ],
+)
+def test_result_table_sorts(sort, models):
+    records = [
+        variant(model="vit", input="pascal", device="NVIDIA H100", mean=1, parameters=5),
+        variant(model="resnet101", input="coco", device="AMD EPYC", mean=40, parameters=4),
+        variant(model="resnet18", input="pascal2", device="AMD EPYC", mean=20, parameters=11),
+    ]
+    assert column(render_table(records, sort), "Model") == models
+
+
+def test_result_table_refuses():
+    with pytest.raises(UsageError, match="cannot sort by 'size': choose from device, model"):
+        render_table([whole()], "size")
+    with pytest.raises(UsageError, match="no whole-model record"):
+        render_table([])
+
+
+def test_markers_hold_what_the_table_is_made_of():
+    document = (
+        "# Title\n<!-- layerbench:table stats 'my stats' -->\nold\n<!-- layerbench:end -->\n"
+        "between\n<!-- layerbench:table gpu --sort mean -->\n<!-- layerbench:end -->\nend\n"
+    )
+    asked = []
+    slow, fast = variant(model="a", mean=20), variant(model="b", mean=10)
+
+    def load(paths):
+        asked.append(list(paths))
+        return [slow, fast]
+
+    updated = update_markers(document, load)
+    assert asked == [["stats", "my stats"], ["gpu"]]
+    assert "old" not in updated
+    assert updated.startswith("# Title\n<!-- layerbench:table stats 'my stats' -->\n| Model")
+    assert updated.endswith("|\n<!-- layerbench:end -->\nend\n")
+    first, second = updated.split("between")
+    assert first.index("| a ") < first.index("| b ")
+    assert second.index("| b ") < second.index("| a ")
+    assert update_markers(updated, load) == updated
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ("nothing", "no table to update"),
+        ("<!-- layerbench:table stats -->", "has no <!-- layerbench:end -->"),
+        (
+            "<!-- layerbench:table a --> <!-- layerbench:table b --> <!-- layerbench:end -->",
+            "table a --> has no",
+        ),
+        ("<!-- layerbench:table -->\n<!-- layerbench:end -->", "PATHS"),
+        ("<!-- layerbench:table a --top -->\n<!-- layerbench:end -->", "PATHS"),
+        ("<!-- layerbench:table 'a -->\n<!-- layerbench:end -->", "No closing quotation"),
+        ("<!-- layerbench:table a --sort size -->\n<!-- layerbench:end -->", "cannot sort"),
+    ],
+)
+def test_markers_that_cannot_be_read(document, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        update_markers(document, lambda paths: [whole()])
+
+
+# --- layerbench table ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stats(tmp_path):
+    """Records as a run leaves them: the whole, and the layers in a folder of their own."""
+    folder = tmp_path / "stats" / "amd-epyc-2c"
+    (folder / "layers").mkdir(parents=True)
+    (folder / "tiny.json").write_text(reporters.render("json", whole()), encoding="utf-8")
+    (folder / "layers" / "tiny.json").write_text(
+        reporters.render("json", layered()), encoding="utf-8"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def table():
+    """``table(*arguments)``: the verb's result, with errors raised."""
+    import typer
+    from typer.testing import CliRunner
+
+    from layerbench.cli.table import command
+
+    app = typer.Typer()
+    app.command()(command)
+
+    def run(*arguments):
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return run
+
+
+def test_table_leaves_out_the_layers_records(stats, table):
+    result = table(stats / "stats")
+    assert result.exit_code == 0
+    assert column(result.stdout.strip(), "Model") == ["tiny"]
+
+
+def test_table_takes_a_layers_folder_that_is_named(stats, table):
+    folder = stats / "stats" / "amd-epyc-2c" / "layers"
+    for named in (folder, folder / "tiny.json"):
+        assert column(table(named).stdout.strip(), "Model") == ["tiny"]
+
+
+def test_table_renews_a_readme_and_checks_it(stats, table, monkeypatch):
+    readme = stats / "README.md"
+    readme.write_text("a\n<!-- layerbench:table stats -->\n<!-- layerbench:end -->\nb\n")
+    monkeypatch.chdir("/")  # paths in the marker start from the document
+    before = readme.read_text()
+
+    checked = table("--readme", readme, "--check")
+    assert checked.exit_code == 1
+    assert "disagrees with its records" in checked.stderr
+    assert readme.read_text() == before
+
+    assert table("--readme", readme).exit_code == 0
+    assert column(readme.read_text().split("-->")[1].split("<!--")[0].strip(), "FPS") == ["202"]
+    assert table("--readme", readme, "--check").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--check"],
+        ["stats", "--check"],
+        ["stats", "--readme", "R.md"],
+        ["--side-by-side", "--readme", "R.md"],
+    ],
+)
+def test_table_refuses(arguments, table):
+    assert isinstance(table(*arguments).exception, UsageError)
+
+
+def test_table_says_what_document_is_missing(tmp_path, table):
+    error = table("--readme", tmp_path / "none.md").exception
+    assert isinstance(error, UsageError)
+    assert "none.md" in str(error)
+
+
+def test_the_verb_loads_nothing_heavy():
+    code = (
+        "import sys, layerbench.cli.table as verb\n"
+        "assert verb.NAME == 'table' and callable(verb.command)\n"
+        "assert not {'torch', 'pydantic', 'numpy', 'tabulate'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_adding_up_leaves_is_not_time_between_the_blocks(monkeypatch):
+    monkeypatch.setattr(formatting, "base_s", lambda _: 0.3 - 1e-13)
+    monkeypatch.setattr(formatting, "blocks", lambda _: [])
+    assert formatting.between_blocks_s(whole()) == 0.3 - 1e-13
+    monkeypatch.setattr(formatting, "base_s", lambda _: -1e-13)
+    assert formatting.between_blocks_s(whole()) == 0.0

@@ -1,0 +1,70 @@
+"""The service in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.support.paths import ROOT
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def server(
+    tmp_path: Path,
+    lines: list[str] | None = None,
+    descriptors: int | None = None,
+    **variables: str,
+) -> Iterator[tuple[subprocess.Popen, str]]:
+    """``layerbench serve`` in a process of its own, with so many descriptors, and its address."""
+
+    few = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', ""]
+    process = subprocess.Popen(
+        [
+            *few,
+            sys.executable, "-m", "layerbench", "serve", "--port", "0",
+            "--database", str(tmp_path / "service.db"),
+        ],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "LAYERBENCH_SERVE_CHILD": "tests.support.service_child",
+            "LAYERBENCH_SERVE_LOCKS": str(tmp_path),
+            **variables,
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    lines = [] if lines is None else lines
+    reading = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
+    reading.start()
+    try:
+        until(lambda: process.poll() is not None or ports(process))
+        assert process.poll() is None, lines
+        yield process, f"http://127.0.0.1:{ports(process)[0]}"
+    finally:
+        process.kill()
+        process.wait()
+        reading.join(timeout=5)
+
+
+def ports(process: subprocess.Popen) -> list[int]:
+    try:
+        found = psutil.Process(process.pid).net_connections("tcp")
+    except psutil.Error:
+        return []
+    return [connection.laddr.port for connection in found if connection.status == "LISTEN"]

@@ -1,0 +1,31 @@
+"""The process that reads records, where reading some of them does what hostile ones might."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from layerbench.records.workload import Frozen
+from layerbench.service.web import record_reader
+from layerbench.store import reading
+
+read_record = reading.read_record
+
+
+def read(path: Path) -> Frozen:
+    if path.stem == "hang":
+        time.sleep(1000)
+    elif path.stem == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif path.stem == "memory":
+        bytearray(4 * 2**30)
+    elif path.stem == "native":
+        os.abort()
+    return read_record(path)
+
+
+if __name__ == "__main__":
+    reading.read_record = read
+    record_reader.main()

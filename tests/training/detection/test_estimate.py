@@ -1,0 +1,596 @@
+"""What training and inference will take: durations, memory, and what a latency depends on."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import boxes as box_ops
+
+import layerbench
+from layerbench import cli, detection
+from layerbench.environment import devices
+from layerbench.errors import LayerbenchError, OutputError, UsageError
+from layerbench.profilers.progress import Silent
+from layerbench.records import (
+    STEP_PHASES,
+    ContentFit,
+    ContentPoint,
+    DetectionEstimates,
+    Found,
+)
+from layerbench.store import reading, writing
+from layerbench.training.detection import content, estimate, inference, models, options
+from layerbench.training.detection.content import (
+    FoundCount,
+    Limits,
+    can_be_limited,
+    fitted,
+    limited,
+    measured_points,
+)
+from tests.support.paths import ROOT
+from tests.support.sample_profiles import summary
+from tests.support.small_data import pets
+from tests.support.small_detectors import (
+    built_small,
+    fingerprint,
+    masked,
+    one_stage,
+    two_stage,
+    with_keypoints,
+)
+
+INPUT = (3, 40, 56)
+LITE = "ssdlite320_mobilenet_v3_large"
+QUICK = ["--device", "cpu", "--threads", 1, "--size", "40x56"]
+QUICK += ["--warmup", 0, "--steps", 2, "--seconds", 0]
+KINDS = [two_stage, one_stage, masked, with_keypoints]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """As few steps and forwards as make a figure."""
+    few = functools.partial(options.EstimateOptions, warmup=1, steps=3, seconds=0)
+    monkeypatch.setattr(estimate, "EstimateOptions", few)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Small detectors by the names of large ones."""
+    monkeypatch.setattr(models, "build_detector", built_small)
+
+
+# --- how long ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_durations_of_a_detector_that_was_handed_over(make, quick):
+    """Also with two classes, where the made-up images have eight and the background."""
+    model = make(2)
+    model.eval()
+    model.backbone.train()
+    before = fingerprint(model)
+    found = detection.estimate_time("cpu", 2, 3, model, 51, INPUT)
+    assert fingerprint(model) == before
+    assert found.model == found.model_type == type(model).__name__
+    assert (found.warmup, found.step.n) == (1, 3)
+    phases = {phase.name: phase.time.mean for phase in found.phases}
+    assert list(phases) == list(STEP_PHASES)
+    assert sum(phases.values()) == pytest.approx(found.step.mean, rel=1e-6)
+    assert (found.forward_s, found.backward_s) == (phases["forward"], phases["backward"])
+    epoch = found.start_s + 25 * (found.step.mean + found.between_s)
+    assert found.epoch.value == pytest.approx(epoch, rel=1e-6)
+    assert found.training.value == pytest.approx(3 * epoch + found.once_s, rel=1e-6)
+    # All images once, also those that fill no batch.
+    assert found.inference.value == pytest.approx(51 / 2 * found.one_batch.mean, rel=1e-6)
+    for time in (found.epoch, found.training, found.inference):
+        assert 0 < time.low < time.value < time.high
+    assert found.parts_ratio == pytest.approx(1, abs=0.02)
+    assert found.one_image.n >= 3
+    assert found.memory is not None
+    assert found.memory.parameters == 4 * found.parameters
+    assert found.fit is not None
+    assert len(found.points) == len(content.LIMITS)
+
+
+def test_the_callers_random_numbers_are_left_alone(quick):
+    model = two_stage()
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    detection.estimate_time("cpu", 2, 1, model, 8, INPUT)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_name_in_place_of_a_model(quick, small):
+    found = detection.estimate_time("cpu", 2, 1, "retinanet_resnet50_fpn", 8, INPUT)
+    assert (found.model, found.model_type) == ("retinanet_resnet50_fpn", "RetinaNet")
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"batch_size": 0}, "the batch must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"total_samples": 3}, "3 images are fewer than one batch of 4"),
+        ({"input_size": (1, 32, 32)}, r"such as \(3, 224, 224\), got \(1, 32, 32\)"),
+        ({"input_size": (3, 32, 0)}, r"such as \(3, 224, 224\), got \(3, 32, 0\)"),
+        ({"input_size": (3, 32)}, r"such as \(3, 224, 224\), got \(3, 32\)"),
+        ({"device": "cuda:99"}, "--device cpu always works"),
+    ],
+)
+def test_what_cannot_be_meant(changed, says):
+    given = {
+        "device": "cpu",
+        "batch_size": 4,
+        "epochs": 1,
+        "model": two_stage(),
+        "total_samples": 8,
+        "input_size": INPUT,
+    }
+    with pytest.raises(UsageError, match=says):
+        detection.estimate_time(**{**given, **changed})
+
+
+# --- memory --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_memory_of_parameters_and_activations(make):
+    model = make(3)
+    model.eval()
+    before = fingerprint(model)
+    one, four = (detection.get_model_memory_usage(batch, model, INPUT) for batch in (1, 4))
+    assert fingerprint(model) == before
+    count = sum(parameter.numel() for parameter in model.parameters())
+    for found, batch in ((one, 1), (four, 4)):
+        assert found.parameters == 4 * count
+        assert found.total == found.parameters + found.activations
+        assert (found.batch, found.input_size) == (batch, INPUT)
+        assert found.model_type == type(model).__name__
+        training = found.training
+        assert training.parameters == training.gradients == training.optimizer == 4 * count
+        least = training.parameters + training.optimizer + training.activations
+        assert training.peak >= least
+    assert four.activations > 2 * one.activations > 0
+    assert one.device.kind == "cpu"
+    assert 0 < one.device_free <= one.device_bytes
+    assert 0 <= one.cpu_percent <= 100
+    assert 0 < one.ram_percent < 100
+    assert one.ram_bytes > one.parameters
+
+
+def test_frozen_parameters_have_no_gradient():
+    model = two_stage()
+    model.backbone.requires_grad_(False)
+    found = detection.get_model_memory_usage(1, model, INPUT)
+    frozen = sum(parameter.numel() for parameter in model.backbone.parameters())
+    assert found.training.gradients == found.parameters - 4 * frozen
+
+
+def test_memory_by_name():
+    found = detection.get_model_memory_usage(2, LITE, (3, 64, 64))
+    # torchvision's published count for 91 classes.
+    assert found.parameters == 4 * 3_440_060
+    assert found.activations > found.parameters
+
+
+def test_what_memory_cannot_be_asked_for():
+    with pytest.raises(UsageError, match="the batch must be at least 1"):
+        detection.get_model_memory_usage(0, two_stage())
+    with pytest.raises(UsageError, match="channels, height and width"):
+        detection.get_model_memory_usage(1, two_stage(), (3, -1, 32))
+
+
+# --- what a latency depends on -------------------------------------------------------------
+
+
+def point(proposals: float | None, detections: float | None, seconds: float) -> ContentPoint:
+    found = Found(proposals=proposals, detections=detections)
+    return ContentPoint(found=found, latency=summary(1e3 * seconds, spread=0))
+
+
+def planted(per_proposal: float, per_detection: float) -> list[ContentPoint]:
+    places = [(50, 1), (300, 1), (1000, 1), (1000, 100), (700, 40)]
+    return [point(p, d, 0.5 + per_proposal * p + per_detection * d) for p, d in places]
+
+
+def test_slopes_are_recovered():
+    fit = fitted(planted(2e-4, 3e-3))
+    assert fit is not None
+    assert fit.base_s == pytest.approx(0.5, rel=1e-6)
+    assert fit.per_proposal_s == pytest.approx(2e-4, rel=1e-6)
+    assert fit.per_detection_s == pytest.approx(3e-3, rel=1e-6)
+    assert fit.worst == pytest.approx(0, abs=1e-7)
+    # At a place that is none of the points.
+    there = Found(proposals=500, detections=10)
+    assert fit.latency_s(there) == pytest.approx(0.5 + 0.1 + 0.03, rel=1e-6)
+
+
+def test_a_negative_slope_is_left_out_and_the_rest_fitted_again():
+    found = planted(2e-4, -1e-3)
+    fit = fitted(found)
+    assert fit is not None
+    assert fit.per_detection_s is None
+    # The line by proposals alone whose relative errors are the least.
+    medians = np.array([p.latency.median for p in found])
+    slope, base = np.polyfit([p.found.proposals for p in found], medians, 1, w=1 / medians)
+    assert fit.per_proposal_s == pytest.approx(slope, rel=1e-6)
+    assert fit.base_s == pytest.approx(base, rel=1e-6)
+    assert fit.worst > 0.01
+
+
+def test_nothing_that_lengthens_a_forward():
+    found = planted(-1e-4, -1e-3)
+    fit = fitted(found)
+    assert fit is not None
+    assert (fit.per_proposal_s, fit.per_detection_s) == (None, None)
+    medians = np.array([p.latency.median for p in found])
+    assert fit.base_s == pytest.approx((1 / medians).sum() / (1 / medians**2).sum())
+
+
+def test_short_latencies_are_met_as_well_as_long_ones():
+    """Relative errors count: of two points that no line goes through, the shorter is met nearer."""
+    found = [point(0, 0, 0.010), point(10, 0, 0.110), point(10, 0, 0.210)]
+    fit = fitted(found)
+    assert fit is not None
+    assert fit.latency_s(Found(proposals=0)) == pytest.approx(0.010)
+    assert 0.110 < fit.latency_s(Found(proposals=10)) < 0.160
+
+
+def test_what_was_not_varied_has_no_slope():
+    fit = fitted([point(None, 1, 0.2), point(None, 11, 0.3)])
+    assert fit is not None
+    assert fit.per_proposal_s is None
+    assert fit.per_detection_s == pytest.approx(0.01)
+    assert fit.latency_s(Found(detections=21)) == pytest.approx(0.4)
+    assert fitted([point(10, 1, 0.2)]) is None
+    assert fitted([]) is None
+
+
+def test_of_slopes_left_out_the_rest_counts():
+    fit = ContentFit(base_s=0.1, per_proposal_s=None, per_detection_s=0.01, worst=0)
+    assert fit.latency_s(Found(proposals=1000, detections=None)) == 0.1
+
+
+@pytest.mark.parametrize("make", [two_stage, one_stage, masked, with_keypoints])
+def test_limits_are_put_back(make):
+    model = make().eval()
+    image = torch.rand(3, 64, 80)
+    with torch.inference_mode():
+        model([image])  # torchvision remembers the scales of its first image
+        before = fingerprint(model)
+        with limited(model, Limits(7, 3), image):
+            inside = fingerprint(model)
+            if make is one_stage:
+                assert model.detections_per_img == 3
+            else:
+                assert model.rpn.post_nms_top_n() == model.rpn.pre_nms_top_n() == 7
+                assert model.rpn._post_nms_top_n["training"] == 2000
+                assert model.roi_heads.detections_per_img == 3
+        assert inside != before
+        assert fingerprint(model) == before
+        with pytest.raises(KeyboardInterrupt), limited(model, Limits(7, 3), image):
+            raise KeyboardInterrupt
+        assert fingerprint(model) == before
+        # Also when the forward that the threshold is found with raises.
+        with pytest.raises(RuntimeError), limited(model, Limits(7, 3), torch.rand(5, 64, 80)):
+            raise AssertionError("not reached")
+        assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("make", [two_stage, one_stage])
+def test_what_may_be_found_is_counted(make):
+    model = make().eval()
+    image = torch.rand(3, 64, 80)
+    count = FoundCount(model)
+    found = {}
+    with torch.inference_mode():
+        for proposals, detections in ((4, 1), (40, 1), (40, 6)):
+            with limited(model, Limits(proposals, detections), image):
+                found[proposals, detections] = count.of(lambda: model([image, image]), 2)
+    assert found[4, 1].proposals < found[40, 1].proposals == found[40, 6].proposals
+    assert (found[4, 1].detections, found[40, 1].detections) == (1, 1)
+    assert 1 < found[40, 6].detections <= 6
+    if make is one_stage:
+        # About as many candidates as were asked for, whatever the scores.
+        for limits, one in found.items():
+            assert 0.7 * limits[0] <= one.proposals <= 1.5 * limits[0]
+    else:
+        assert found[4, 1].proposals <= 4
+
+
+@pytest.mark.parametrize("make", [two_stage, one_stage])
+def test_a_detector_that_is_sure_of_everything_or_nothing_finds_as_much(make):
+    """The scores' level does not matter: a trained detector is compared at the same amounts."""
+    image = torch.rand(3, 64, 80)
+    found = []
+    for shift in (-8.0, 0.0, 8.0):
+        model = make().eval()
+        head = model.roi_heads.box_predictor.cls_score if make is two_stage else None
+        head = model.head.classification_head.cls_logits if head is None else head
+        with torch.no_grad():
+            head.bias[1:] += shift
+        with torch.inference_mode(), limited(model, Limits(40, 6), image):
+            found.append(FoundCount(model).of(lambda model=model: model([image]), 1))
+    assert all(1 < one.detections <= 6 for one in found)
+    assert all(5 < one.proposals <= 60 for one in found)
+
+
+def test_models_without_such_limits_are_told():
+    assert all(can_be_limited(make()) for make in KINDS)
+    assert not can_be_limited(torch.nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("make", [two_stage, one_stage])
+def test_counting_leaves_nothing_behind_when_the_forward_raises(make):
+    model = make().eval()
+    before, usual = fingerprint(model), box_ops.batched_nms
+
+    def fails():
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        FoundCount(model).of(fails, 1)
+    assert box_ops.batched_nms is usual
+    assert fingerprint(model) == before
+
+
+def test_points_under_all_limits():
+    model = two_stage().eval()
+    calls = []
+
+    def latency(forward):
+        calls.append(len(forward()[0]["boxes"]))
+        return summary(float(len(calls)))
+
+    with torch.inference_mode():
+        points = measured_points(model, torch.rand(3, 64, 96), latency)
+    assert [p.latency for p in points] == [summary(float(number)) for number in (1, 2, 3, 4)]
+    assert calls == [p.found.detections for p in points]
+    assert calls[:3] == [1, 1, 1]
+    assert calls[3] > 1
+    proposals = [p.found.proposals for p in points]
+    assert proposals[0] < proposals[1] <= proposals[2] == proposals[3]
+    assert proposals[0] <= 50
+
+
+# --- several of them, and the verb ---------------------------------------------------------
+
+
+def asked(**changes: object) -> options.EstimateOptions:
+    given = {"batch": 2, "samples": 8, "size": (40, 56), "warmup": 0, "steps": 2, "seconds": 0.0}
+    return options.EstimateOptions(**{**given, "content": False, "memory": False, **changes})
+
+
+def test_few_steps_do_where_each_takes_long(monkeypatch):
+    monkeypatch.setattr(estimate, "SLOW_S", 0.0)
+    monkeypatch.setattr(inference, "REPEATS", replace(inference.REPEATS, slow_s=0.0))
+    asking = asked(warmup=2, steps=9)
+    found = estimate._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
+    assert (found.warmup, found.step.n) == (1, 2)
+    assert (found.one_image.n, found.one_batch.n) == (2, 2)
+    inferred = [row.inference for row in found.parts if row.inference]
+    assert {part.n for part in inferred} == {2}
+    # They are of the very forwards that were timed as a whole.
+    assert sum(part.mean for part in inferred) == pytest.approx(found.one_batch.mean, rel=1e-9)
+    # What was asked for at least in time is still given.
+    asking = asked(warmup=2, steps=3, seconds=0.3)
+    longer = estimate._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
+    assert longer.step.n * longer.step.mean > 0.1
+
+
+def test_a_chosen_size_for_all(verb, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "REPEATS", replace(inference.REPEATS, slow_s=0.0))
+    status, _, err = verb(
+        "--models", f"fasterrcnn_mobilenet_v3_large_320_fpn,{LITE}", "--batch", 2, "--no-content",
+        "--no-memory", *QUICK, "--min_size", 48, "--out", tmp_path, "--format", "json,txt",
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    (path,) = tmp_path.glob("*/detection_*_40x56_b2_min48.json")
+    record = reading.read_record(path)
+    assert (record.min_size, record.failures) == (48, ())
+    chosen, fixed = record.rows
+    assert [row.model for row in record.rows] == ["fasterrcnn_mobilenet_v3_large_320_fpn", LITE]
+    note = "it takes images of one size, whatever --min_size says"
+    assert note in fixed.notes
+    assert note not in chosen.notes
+    assert "to 48 pixels at the shorter side" in " ".join(
+        path.with_suffix(".txt").read_text().split()
+    )
+
+
+def test_one_that_fails_is_named_and_the_others_are_measured(small, monkeypatch):
+    def broken(model, classes, weights, min_size):
+        made = built_small(model, classes, weights, min_size)
+        if model.startswith("mask"):
+            made.roi_heads.mask_head = None
+            made.backbone.out_channels = 5
+            made.rpn.head.conv = torch.nn.Conv2d(5, 8, 1)
+        return made
+
+    monkeypatch.setattr(models, "build_detector", broken)
+    names = ["retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn"]
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    found = detection.estimate_detectors(names, asked(), device="cpu", threads=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert [row.model for row in found.rows] == [names[0], names[2]]
+    (failure,) = found.failures
+    assert failure.model == names[1]
+    assert failure.why.startswith("inference failed: ")
+    assert "\n" not in failure.why
+    assert found.environment.machine.threads == 1
+    assert any(line.startswith("All epochs are alike: 4 steps of 2") for line in found.assumptions)
+    with pytest.raises(
+        layerbench.errors.ModelRunError, match="maskrcnn_resnet50_fpn: inference failed: "
+    ):
+        detection.estimate_detectors(names[1:2], asked(), device="cpu")
+
+
+def test_all_of_them_are_measured_where_none_is_named(small, monkeypatch):
+    four = ("retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn")
+    monkeypatch.setattr(models, "names", lambda: four)
+    found = detection.estimate_detectors([], asked(), device="cpu")
+    assert tuple(row.model for row in found.rows) == four
+
+
+@pytest.fixture
+def verb(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+
+    def call(*arguments: object):
+        command = ["layerbench", "estimate", "detection", *map(str, arguments), "--quiet"]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        shown = capsys.readouterr()
+        return left.value.code, shown.out, shown.err
+
+    return call
+
+
+def test_the_verb(verb, small, tmp_path):
+    names = "fasterrcnn_resnet50_fpn, retinanet_resnet50_fpn"
+    status, out, err = verb("--models", names, "--batch", 2, "--samples", 50, *QUICK)
+    assert (status, err) == (0, "")
+    assert "Detection: what 3 epochs of 50 images will take" in out
+    for column in ("weights MiB", "activations MiB", "forward", "backward", "training", "1 image"):
+        assert column in out
+    for part in ("backbone", "RPN", "heads", "anchors", "losses", "post-processing"):
+        assert part in out
+    status, out, _ = verb(
+        "--models", "maskrcnn_resnet50_fpn", "--batch", 2, "--samples", 8, "--no-content",
+        "--no-memory", *QUICK, "--out", tmp_path, "--format", "json,csv",
+    )  # fmt: skip
+    assert status == 0
+    (path,) = tmp_path.glob("*/detection_maskrcnn_resnet50_fpn_synthetic_40x56_b2.json")
+    record = reading.read_record(path)
+    assert isinstance(record, DetectionEstimates)
+    (row,) = record.rows
+    assert (row.memory, row.points, row.fit) == (None, (), None)
+    assert path.with_suffix(".csv").is_file()
+
+
+def test_the_verb_on_pets(verb, small, tmp_path):
+    pets(tmp_path / "data")
+    status, out, err = verb(
+        "--models", "maskrcnn_resnet50_fpn", "--data", "pets", "--data_dir", tmp_path / "data",
+        "--classes", "species", "--batch", 2, "--no-content", "--no-memory", *QUICK,
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    # As many as the set has.
+    assert "Detection: what 3 epochs of 6 images will take" in out
+    assert "The images are made up" not in out
+
+
+@pytest.mark.parametrize("samples", [(), ("--samples", 8)], ids=["all", "some"])
+@pytest.mark.parametrize("models", [LITE, f"{LITE},retinanet_resnet50_fpn"], ids=["one", "two"])
+def test_pets_that_are_not_there(verb, small, models, samples, tmp_path):
+    status, out, err = verb(
+        "--models", models, "--data", "pets", "--data_dir", tmp_path, "--batch", 2, *QUICK, *samples
+    )
+    assert (status, out) == (2, "")
+    assert "must hold the folders images and annotations" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--steps", "1"), "--steps must be at least 2"),
+        (("--warmup", "-1"), "--warmup must be at least 0"),
+        (("--batch", "0"), "--batch must be at least 1"),
+        (("--epochs", "0"), "--epochs must be at least 1"),
+        (("--workers", "-1"), "--workers must be at least 0"),
+        (("--samples", "4"), "4 images are fewer than one batch of 8"),
+        (("--samples", "0"), "0 images are fewer than one batch of 8"),
+        (("--models", " , "), "--models takes all, or names with commas"),
+        (("--models", "fasterrcnn_resnet50_fnp"), "did you mean fasterrcnn_resnet50_fpn"),
+        (("--data", "mnist"), "no data set with boxes 'mnist'"),
+        (("--boxes", "mask"), "--boxes takes trimap, xml, got 'mask'"),
+        (("--classes", "dogs"), "--classes takes breed, species, got 'dogs'"),
+        (("--precision", "int8"), "--precision takes float32, bfloat16, float16, got 'int8'"),
+        (("--size", "0"), "--size takes a number"),
+        (("--format", "trace"), "time profiles only"),
+        (("--device", "cuda:99"), "--device cpu always works"),
+    ],
+)
+def test_what_the_verb_does_not_take(verb, arguments, says):
+    status, out, err = verb(*arguments)
+    assert (status, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.fixture
+def several(verb, small, tmp_path):
+    """``several(names)``: those, as little as they can be measured, written as JSON and text."""
+    few = ("--batch", 2, *QUICK, "--no-memory", "--no-content")
+    kept = ("--out", tmp_path, "--format", "json,txt")
+    return lambda names: verb("--models", ",".join(names), *few, *kept)
+
+
+def test_what_is_ended_early_has_what_was_measured(several, tmp_path, monkeypatch):
+    names = ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"]
+
+    def ended(name: str, *others: object) -> nn.Module:
+        if name == names[2]:
+            raise KeyboardInterrupt
+        return built_small(name, *others)
+
+    monkeypatch.setattr(models, "build_detector", ended)
+    status, out, _ = several(names)
+    assert (status, out) == (130, "")
+    (path,) = tmp_path.rglob("*.json")
+    record = reading.read_record(path)
+    assert [row.model for row in record.rows] == names[:2]
+    assert [(row.model, row.why) for row in record.failures] == [(names[2], estimate.TO_COME)]
+    assert f"{names[2]}: {estimate.TO_COME}" in path.with_suffix(".txt").read_text()
+
+
+def test_no_part_is_left_under_another_name(several, tmp_path, monkeypatch):
+    """A record is named after the first detector that was measured, which is not yet known."""
+    names = ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"]
+    seen = []
+
+    def broken(name: str, *others: object) -> nn.Module:
+        if name == names[0]:
+            raise LayerbenchError("it cannot be built")
+        seen.extend(path.name for path in tmp_path.rglob("*.json"))
+        return built_small(name, *others)
+
+    monkeypatch.setattr(models, "build_detector", broken)
+    status, out, _ = several(names)
+    assert status == 0
+    assert [name.partition("_synthetic")[0] for name in seen] == [
+        f"detection_{names[0]}-and-1-more"
+    ]
+    (path,) = tmp_path.rglob("*.json")
+    assert out.splitlines() == [str(path), str(path.with_suffix(".txt"))]
+    assert path.name.startswith(f"detection_{names[1]}-and-1-more")
+
+
+def test_what_cannot_be_kept_meanwhile_costs_no_measurement(several, tmp_path, monkeypatch):
+    names = ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"]
+    full = iter([True])
+    usual = writing.write_text
+
+    def write(path: Path, text: str) -> None:
+        if next(full, False):
+            raise OutputError(f"cannot write {path}: No space left on device")
+        usual(path, text)
+
+    monkeypatch.setattr(writing, "write_text", write)
+    status, out, err = several(names)
+    assert status == 0
+    assert err.startswith("what was measured so far is not kept: cannot write")
+    (path,) = tmp_path.rglob("*.json")
+    assert out.splitlines() == [str(path), str(path.with_suffix(".txt"))]
+    assert reading.read_record(path).failures == ()
