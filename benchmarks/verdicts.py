@@ -1,8 +1,8 @@
-"""Whether comparisons stay quiet on noise and find what was planted, as docs/comparing.md states.
+"""Whether comparisons stay quiet on noise and find what was planted, as docs/compare.md states.
 
     python -m benchmarks.verdicts
 
-MobileNet-V2 at 1x3x224x224, one thread, with the settings that docs/comparing.md recommends:
+MobileNet-V2 at 1x3x224x224, one thread, with the settings that docs/compare.md recommends:
 
 - records: pairs of profiles of the unchanged model, measured one after the other;
 - live: the unchanged model against itself, in turn;

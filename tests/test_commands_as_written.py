@@ -86,8 +86,8 @@ def commands(page: str) -> list[str]:
 def test_these_are_all():
     """A line that a page gains must be run here too."""
     training = [RESNET, VIT, PAIR, TRAINING_TIME, SWEEP, TRAIN_PROFILE]
-    assert commands("training.md") == training
-    assert commands("detection.md") == [DETECTORS, DETECT, DETECT_SCRIPT]
+    assert commands("train.md") == training
+    assert commands("detect.md") == [DETECTORS, DETECT, DETECT_SCRIPT]
 
 
 @pytest.fixture

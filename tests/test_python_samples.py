@@ -49,7 +49,7 @@ def _ours(function: ast.expr) -> Any:
 def test_the_sample_on_records_runs(tmp_path, monkeypatch, capsys) -> None:
     for name in ("a.json", "b.json"):
         writing.write_text(tmp_path / name, reporters.render("json", measured()))
-    (sample,) = SAMPLE.findall((ROOT / "docs" / "comparing.md").read_text(encoding="utf-8"))
+    (sample,) = SAMPLE.findall((ROOT / "docs" / "compare.md").read_text(encoding="utf-8"))
     records, _, _ = sample.partition("comparison = layerbench.compare_live")
     monkeypatch.chdir(tmp_path)
     exec(records, {})

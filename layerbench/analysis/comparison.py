@@ -1,4 +1,4 @@
-"""Two profiles in, a verdict on every row out. No torch. How and how well: docs/comparing.md."""
+"""Two profiles in, a verdict on every row out. No torch. How and how well: docs/compare.md."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class Apart:
 # One process each: nobody knows how far two processes of one model would lie apart, and what was
 # measured on a busy two-core machine is taken. Medians of the whole and of blocks differed by 9 %
 # in half of the pairs, and by 32 % in one of twenty; those of all rows, many of microseconds, by
-# 12 %, and by 65 to 80 % (docs/comparing.md).
+# 12 %, and by 65 to 80 % (docs/compare.md).
 WHOLES_APART = Apart(0.12, 5.0)
 
 

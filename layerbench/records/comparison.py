@@ -66,7 +66,7 @@ class ComparedRow(Frozen):
         ratio_low, ratio_high: the 95 % interval of the ratio, of this row alone.
         p: how likely so large a ratio would be if the true one were no further from 1 than the
             threshold.
-        verdict: docs/comparing.md says how it comes about.
+        verdict: docs/compare.md says how it comes about.
         note: such as another number of calls, or another type.
     """
 

@@ -2,7 +2,7 @@
 
 Nobody without the device knows which of its kernels cuDNN will choose. The figure is that of the
 kernels it is known to prefer on GPUs with tensor cores; the bounds run from none to the largest
-workspace of an engine that could be chosen. Sources stand in docs/memory.md.
+workspace of an engine that could be chosen. Sources stand in docs/mem.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CONTEXT = Workspace(
 )
 
 # The most that a convolution in a single forward has been seen to take where an engine
-# with a large workspace was chosen (docs/memory.md).
+# with a large workspace was chosen (docs/mem.md).
 LARGEST_SEEN = 256 * MIB
 
 _PRODUCTS = frozenset(
