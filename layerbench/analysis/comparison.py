@@ -11,9 +11,9 @@ from layerbench.analysis.differences import differences
 from layerbench.analysis.evidence import (
     Estimate,
     Evidence,
-    _timed_on_both,
     of_records,
     processes_of,
+    timed_on_both,
 )
 from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.student_t import quantile
@@ -110,9 +110,6 @@ def _shape(workload: Workload) -> str:
     return "x".join(map(str, workload.shape))
 
 
-# --- evidence ------------------------------------------------------------------------------
-
-
 # --- verdicts ------------------------------------------------------------------------------
 
 
@@ -169,7 +166,7 @@ def judge(
 
 
 def _pairs(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterator[_Pair]:
-    timed = _timed_on_both(baseline, contender)
+    timed = timed_on_both(baseline, contender)
     before = {row.path: row for row in baseline.layers}
     for row in contender.layers:
         if row.path in timed and row.path in evidence.rows:
@@ -277,7 +274,7 @@ def _notes(
             "and larger ones of single rows. Measure both with --processes 5, or in turn with "
             "compare --live."
         )
-    left_out = [path for path in _timed_on_both(baseline, contender) if path not in evidence.rows]
+    left_out = [path for path in timed_on_both(baseline, contender) if path not in evidence.rows]
     if left_out:
         yield f"Without a ratio, as some time is 0: {', '.join(left_out)}."
     if baseline.environment.device.name != contender.environment.device.name:

@@ -39,7 +39,7 @@ class Evidence:
 def of_records(baseline: Profile, contender: Profile) -> Evidence:
     """What two records tell: they hold no samples, but the median of each process."""
     several = min(processes_of(baseline), processes_of(contender)) > 1
-    pairs = _timed_on_both(baseline, contender)
+    pairs = timed_on_both(baseline, contender)
     blocks = {row.path for row in contender.layers if row.block}
     rows = {
         path: estimate
@@ -91,7 +91,7 @@ def _alone(summary: Summary) -> LogRatio:
     return ratios.of_interval(summary.median, summary.ci_low, summary.ci_high)
 
 
-def _timed_on_both(baseline: Profile, contender: Profile) -> dict[str, tuple[Summary, Summary]]:
+def timed_on_both(baseline: Profile, contender: Profile) -> dict[str, tuple[Summary, Summary]]:
     """Times of the rows below the whole that both sides have, in the contender's order."""
     before = {row.path: row.inclusive for row in baseline.layers}
     return {

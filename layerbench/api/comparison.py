@@ -11,8 +11,8 @@ from torch import nn
 from layerbench.analysis.aggregation import assemble
 from layerbench.analysis.comparison import THRESHOLD, check_same_input, judge
 from layerbench.analysis.paired import of_rounds
-from layerbench.api.inputs import _threads, _what_runs
-from layerbench.api.timing import _NO_HANDING_OVER, Measurement
+from layerbench.api.inputs import threads_of, what_runs
+from layerbench.api.timing import NO_HANDING_OVER, Measurement
 from layerbench.environment import devices
 from layerbench.errors import UntrustedError, UsageError, at_least
 from layerbench.profilers.paired import Task, measure_pair
@@ -64,11 +64,11 @@ def compare_live(
         warmup=at_least("warmup", warmup, 0),
         iterations=at_least("iterations", iterations, 1),
         processes=at_least("processes", processes, 1),
-        threads=_threads(threads),
+        threads=threads_of(threads),
     )
     tasks, subjects = [], []
     for model in (baseline, contender):
-        workload, subject = _what_runs(
+        workload, subject = what_runs(
             model,
             input,
             batch=batch,
@@ -113,7 +113,7 @@ def measure_live(
         pair = measure_pair(tasks, subjects=subjects, strict=strict, progress=progress)
         pairs = [pair]
     elif any(subject is not None for subject in subjects):
-        raise UsageError(_NO_HANDING_OVER)
+        raise UsageError(NO_HANDING_OVER)
     else:
         first, second = (
             Job(workload=task.workload, plan=task.plan, device=str(task.device.torch_device))

@@ -18,25 +18,32 @@ from layerbench.units import check_bytes, parse_bytes
 from layerbench.zoo import Built
 
 
-def _bytes(size: int | str) -> int:
+def bytes_of(size: int | str) -> int:
+    """A size in bytes, or as text such as ``24GiB``; `UsageError` where it makes no sense."""
     if isinstance(size, str):
         return parse_bytes(size)
     check_bytes(size, size)
     return size
 
 
-def _threads(threads: int | None) -> int | None:
+def threads_of(threads: int | None) -> int | None:
+    """The number of threads, or `UsageError` where it is less than 1."""
     return None if threads is None else at_least("threads", threads, 1)
 
 
-def _optimizer(training: bool, optimizer: Optimizer | None) -> Optimizer | None:
+def optimizer_of(training: bool, optimizer: Optimizer | None) -> Optimizer | None:
+    """The optimizer of a training step, SGD where none is named; none of an inference.
+
+    Raises:
+        UsageError: one is named without training, or there is no such.
+    """
     if optimizer is not None and not training:
         raise UsageError("an optimizer belongs to a training step: pass training=True")
     check_optimizer(optimizer)
     return (optimizer or "sgd") if training else None
 
 
-def _what_runs(
+def what_runs(
     model: str | nn.Module,
     given: str | torch.Tensor | tuple[Any, ...] | None,
     *,

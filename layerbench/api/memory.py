@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerbench.api.inputs import _bytes, _optimizer, _what_runs
+from layerbench.api.inputs import bytes_of, optimizer_of, what_runs
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits
@@ -48,8 +48,8 @@ def memory(
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
-    chosen = _optimizer(training, optimizer)
-    workload, subject = _what_runs(
+    chosen = optimizer_of(training, optimizer)
+    workload, subject = what_runs(
         model,
         input,
         batch=batch,
@@ -116,9 +116,9 @@ def estimate_memory(
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
     check_device(device)
-    chosen = _optimizer(training, optimizer)
-    size = None if gpu_memory is None else _bytes(gpu_memory)
-    workload, subject = _what_runs(
+    chosen = optimizer_of(training, optimizer)
+    size = None if gpu_memory is None else bytes_of(gpu_memory)
+    workload, subject = what_runs(
         model,
         input,
         batch=batch,

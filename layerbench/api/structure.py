@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerbench.api.inputs import _what_runs
+from layerbench.api.inputs import what_runs
 from layerbench.profilers.structure import profile_structure
 from layerbench.records import Structure
 from layerbench.records.workload import DType, Mode
@@ -37,7 +37,7 @@ def structure(
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
-    workload, subject = _what_runs(
+    workload, subject = what_runs(
         model,
         input,
         batch=batch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from layerbench.api.inputs import _threads
+from layerbench.api.inputs import threads_of
 from layerbench.environment import devices
 from layerbench.errors import at_least
 from layerbench.profilers.progress import Progress
@@ -51,7 +51,7 @@ def sweep(
         devices.get(device),
         dtype=dtype,
         memory_format="channels_last" if channels_last else "contiguous",
-        threads=_threads(threads),
+        threads=threads_of(threads),
         seconds=seconds,
         runs=None if runs is None else Path(runs),
         progress=progress,

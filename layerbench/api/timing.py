@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from layerbench.analysis.aggregation import assemble
-from layerbench.api.inputs import _threads, _what_runs
+from layerbench.api.inputs import threads_of, what_runs
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import UntrustedError, UsageError, at_least
@@ -81,11 +81,11 @@ def profile(
         iterations=at_least("iterations", iterations, 1),
         **_function_iterations(function_iterations),
         processes=at_least("processes", processes, 1),
-        threads=_threads(threads),
+        threads=threads_of(threads),
         until=until,
         granularity=granularity,
     )
-    workload, subject = _what_runs(
+    workload, subject = what_runs(
         model,
         input,
         batch=batch,
@@ -143,7 +143,7 @@ def measure(
         )
         runs = [run]
     elif subject is not None:
-        raise UsageError(_NO_HANDING_OVER)
+        raise UsageError(NO_HANDING_OVER)
     else:
         name = str(device.torch_device)
         runs = measure_in_processes(
@@ -163,7 +163,7 @@ def measure(
     return Measurement(record, tuple(runs))
 
 
-_NO_HANDING_OVER = (
+NO_HANDING_OVER = (
     "a module object cannot be handed to fresh processes: give a spec such as "
     "'package.module:callable' to measure with processes > 1"
 )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerbench.api.inputs import _threads, _what_runs
+from layerbench.api.inputs import threads_of, what_runs
 from layerbench.environment import devices
 from layerbench.errors import at_least
 from layerbench.profilers.progress import Progress
@@ -98,7 +98,7 @@ def train(
         outputs=Path(output_dir),
         download=download,
         workers=at_least("workers", workers, 0),
-        threads=_threads(threads),
+        threads=threads_of(threads),
         resume=Path(resume) if isinstance(resume, str) else resume,
         checkpoint_minutes=checkpoint_minutes,
         points=points,
@@ -166,7 +166,7 @@ def estimate_training_time(
         data=Path(data_dir),
         download=download,
         workers=at_least("workers", workers, 0),
-        threads=_threads(threads),
+        threads=threads_of(threads),
     )
     return forecast(recipe, extent, where, progress=progress)
 
@@ -204,10 +204,10 @@ def profile_training(
     plan = Plan(
         warmup=at_least("warmup", warmup, 0),
         iterations=at_least("iterations", iterations, 1),
-        threads=_threads(threads),
+        threads=threads_of(threads),
         function_iterations=0,
     )
-    workload, subject = _what_runs(
+    workload, subject = what_runs(
         model,
         input,
         batch=batch,

@@ -1,9 +1,7 @@
-"""What the machine and the software were while a measurement ran. No torch.
+"""What goes on around a measurement: looked at before it, and once it has ended. Loads no torch.
 
-The types come first, then how they are filled: `watch` looks at the room before the
-measurement, `EnvironmentWatch.finish` after it. What only torch knows (the device, threads,
-settings) is passed in. Readers of the host take the root folder of the file system, so
-that tests can give them another machine's ``/proc`` and ``/sys``.
+`watch` looks before the measurement, `EnvironmentWatch.finish` after it. What only torch knows (the
+device, threads, settings) is passed in.
 """
 
 from __future__ import annotations
@@ -197,9 +195,3 @@ def _thread_warnings(machine: Machine, quota: float | None) -> Iterator[str]:
             f"{machine.threads} threads share a quota of {quota:g} cores, so they are stopped "
             f"now and then: use --threads {max(1, int(quota))} or fewer."
         )
-
-
-# --- the command and the software --------------------------------------------------------
-
-
-# --- the host ----------------------------------------------------------------------------

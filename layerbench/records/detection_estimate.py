@@ -216,6 +216,3 @@ class DetectionEstimates(Frozen):
     failures: tuple[DetectorFailure, ...] = ()
     assumptions: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
-
-
-# --- meanwhile: a profiled training --------------------------------------------------------

@@ -235,9 +235,6 @@ class _Service(FastAPI):
         return document
 
 
-# --- jobs, results, models -------------------------------------------------------------------
-
-
 # --- health and metrics ----------------------------------------------------------------------
 
 healthy = APIRouter(prefix="/health")

@@ -42,7 +42,7 @@ from layerbench.training.detection.batches import (
     collate,
 )
 from layerbench.training.detection.content import fitted
-from layerbench.training.detection.inference import _Inference, _Inferred, _with_inference
+from layerbench.training.detection.inference import Inference, Inferred, with_inference
 from layerbench.training.detection.memory import check_input, detector_memory
 from layerbench.training.detection.options import EstimateOptions
 from layerbench.training.detection.step import (
@@ -284,7 +284,7 @@ class _Subject:
             warmup=figured.warmup,
             step=figured.step,
             phases=step_statistics.phase_rows(figured.steps),
-            parts=_with_inference(parts.rows, inferred.parts),
+            parts=with_inference(parts.rows, inferred.parts),
             parts_ratio=parts.ratio,
             outside_s=parts.outside_s,
             between_s=figured.between_s,
@@ -361,10 +361,10 @@ class _Subject:
         measured = Measured(times, firsts, loading.seconds, between)
         return _Trained(measured, steps, warmup, stepper.parts)
 
-    def _inferred(self) -> _Inferred:
+    def _inferred(self) -> Inferred:
         options = self._options
         self._progress.step("inference", 0, 1)
-        timing = _Inference(self._model, self._batch(), self._device, options)
+        timing = Inference(self._model, self._batch(), self._device, options)
         with (
             explained(self._name, "inference", self._device),
             mode_set(self._model, False),

@@ -33,7 +33,7 @@ REPEATS = Autorange(fewest=3, most=50, slow_s=5.0, slow_fewest=2)
 
 
 @dataclass(frozen=True)
-class _Inferred:
+class Inferred:
     """What forwards that detect showed.
 
     Attributes:
@@ -57,7 +57,7 @@ class _Inferred:
         return batches * mean, self.batch_s, mean
 
 
-class _Inference:
+class Inference:
     """Forwards that detect. Used with the model in eval mode, without gradients.
 
     Args:
@@ -78,7 +78,7 @@ class _Inference:
         # One image, a batch, and each of the points of the content have about as long.
         self._seconds = options.seconds / 2 / (2 + (len(LIMITS) if options.content else 0))
 
-    def inferred(self) -> _Inferred:
+    def inferred(self) -> Inferred:
         """All of it."""
         one = self._summary(self._times(lambda: self._model(self._images[:1])))
         found: list[Found] = []
@@ -93,7 +93,7 @@ class _Inference:
             else []
         )
         parts = self._by_part(taken)
-        return _Inferred(one, self._summary(batch_s), batch_s, found[0], parts, tuple(points))
+        return Inferred(one, self._summary(batch_s), batch_s, found[0], parts, tuple(points))
 
     def _found(self) -> Found:
         """What a forward with the batch finds, for an image."""
@@ -162,7 +162,8 @@ def _timed(clock: Clock, call: Callable[[], Any]) -> float:
     return float((last - first) * NANOSECOND)
 
 
-def _with_inference(
+def with_inference(
     rows: Sequence[PartRow], inference: dict[str, Summary | None]
 ) -> tuple[PartRow, ...]:
+    """Rows of parts with their times in forwards that detect."""
     return tuple(row.model_copy(update={"inference": inference.get(row.name)}) for row in rows)
