@@ -21,7 +21,7 @@ from layerbench.profilers.memory.measured import profile_memory_on_fakes, reprod
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.structure import profile_structure
-from layerbench.profilers.timing import look
+from layerbench.profilers.timing import dry_run
 from layerbench.records import (
     MemoryEstimate,
     MemoryReport,
@@ -127,7 +127,7 @@ def again(record: Frozen) -> Frozen:
 def _(record: Profile) -> Profile:
     granularity = record.plan.granularity if record.layers else "whole"
     plan = record.plan.model_copy(update={"granularity": granularity})
-    return assemble(record.workload, plan, [look(record.workload, plan)])
+    return assemble(record.workload, plan, [dry_run(record.workload, plan)])
 
 
 @again.register

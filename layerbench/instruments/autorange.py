@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
-Taken = TypeVar("Taken")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Autorange:
 
     def repeat(
         self,
-        call: Callable[[], Taken],
+        call: Callable[[], Result],
         budget_s: float,
         *,
         slow: bool = False,
-        seconds_of: Callable[[Taken], float] | None = None,
-    ) -> list[Taken]:
+        seconds_of: Callable[[Result], float] | None = None,
+    ) -> list[Result]:
         """Call until the time has gone; what each call gave.
 
         Args:
@@ -62,14 +62,14 @@ class Autorange:
             seconds_of: what counts of a call, by what it gave; else the clock on the wall.
         """
         began, spent_s = perf_counter(), 0.0
-        taken: list[Taken] = []
+        results: list[Result] = []
         fewest = self._fewest(slow)
-        while len(taken) < fewest or (spent_s < budget_s and len(taken) < self.most):
-            taken.append(call())
+        while len(results) < fewest or (spent_s < budget_s and len(results) < self.most):
+            results.append(call())
             spent_s = (
-                perf_counter() - began if seconds_of is None else spent_s + seconds_of(taken[-1])
+                perf_counter() - began if seconds_of is None else spent_s + seconds_of(results[-1])
             )
-        return taken
+        return results
 
     def _fewest(self, slow: bool) -> int:
         return self.slow_fewest if slow else self.fewest

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from layerbench.instruments.calls import NOWHERE, CallTree
-from layerbench.instruments.modules import Seen
+from layerbench.instruments.modules import ObservedCalls
 from layerbench.introspection.modules import (
     children,
     join,
@@ -59,7 +59,7 @@ class BlockView:
     def seen_running(self, ran: Collection[str]) -> BlockView:
         """The view after a forward showed which modules run, and in whose calls."""
         view = self._without_empty_rows(ran)
-        return view._without_overlap(ran.calls) if isinstance(ran, Seen) else view
+        return view._without_overlap(ran.calls) if isinstance(ran, ObservedCalls) else view
 
     def _without_empty_rows(self, ran: Collection[str]) -> BlockView:
         """Blocks that are never called themselves, though modules in them are, opened.
@@ -117,13 +117,13 @@ def _outer_blocks(
 ) -> dict[str, dict[str, None]]:
     """For each block, or opened module, that runs in a block's call: the outermost such blocks."""
     outermost: list[str | None] = []
-    found: dict[str, dict[str, None]] = {}
+    outer: dict[str, dict[str, None]] = {}
     for path, above in zip(calls.paths, calls.parents, strict=True):
         around = outermost[above] if above != NOWHERE else None
         if around is not None and around != path and path and (path in blocks or path in opened):
-            found.setdefault(path, {})[around] = None
+            outer.setdefault(path, {})[around] = None
         outermost.append(path if around is None and path in blocks else around)
-    return found
+    return outer
 
 
 def find_blocks(model: nn.Module) -> BlockView:

@@ -104,17 +104,17 @@ class CallTree:
 
     def callers(self) -> dict[str, dict[str, None]]:
         """For each called module the modules that called it, in order."""
-        found: dict[str, dict[str, None]] = {}
+        callers: dict[str, dict[str, None]] = {}
         for path, above in zip(self.paths, self.parents, strict=True):
             if above != NOWHERE and path in self._called:
-                found.setdefault(path, {})[self.paths[above]] = None
-        return found
+                callers.setdefault(path, {})[self.paths[above]] = None
+        return callers
 
     def only_inside(self) -> set[str]:
         """The modules that are never called themselves, though modules in them are."""
         nodes = zip(self.paths, self._begun(), strict=True)
-        found = {name for path, begun in nodes if path in self._called for name in begun}
-        return found - self._called
+        names = {name for path, begun in nodes if path in self._called for name in begun}
+        return names - self._called
 
     def sums(self, own: Mapping[int, Number]) -> dict[str, Number]:
         """For each module the sum over all nodes within its calls, each node counted once.
@@ -142,20 +142,20 @@ class CallTree:
             if node in within and above != NOWHERE:
                 value = within[node]
                 within[above] = together(within[above], value) if above in within else value
-        found: dict[str, Number] = {}
+        sums: dict[str, Number] = {}
         for node, paths in enumerate(self._begun()):
             if node in within:
                 for path in paths:
                     value = within[node]
-                    found[path] = together(found[path], value) if path in found else value
-        return found
+                    sums[path] = together(sums[path], value) if path in sums else value
+        return sums
 
     def running(self) -> list[tuple[str, ...]]:
         """For each node the paths of the modules running there, innermost first, each once."""
-        found: list[tuple[str, ...]] = []
+        paths: list[tuple[str, ...]] = []
         for begun, above in zip(self._begun(), self.parents, strict=True):
-            found.append((*begun, *(found[above] if above != NOWHERE else ())))
-        return found
+            paths.append((*begun, *(paths[above] if above != NOWHERE else ())))
+        return paths
 
     def _begun(self) -> list[tuple[str, ...]]:
         """For each node the paths that run there and do not run in the node around it."""
@@ -190,18 +190,20 @@ class CallTree:
             waiting.extend(reversed(below.get(node, [])))
         return begun
 
-    def _containers(self, name: str, known: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    def _containers(self, name: str, containers: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
         """The modules above one of this name that are never called themselves.
 
-        ``known`` keeps, by path, what was worked out for the first of its children.
+        ``containers`` keeps, by path, what was worked out for the first of its children.
         """
         if not name:
             return ()
         above = parent(name)
-        if above not in known:
+        if above not in containers:
             around = (self.names.first(path) for path in (above, *ancestors(above)))
-            known[above] = tuple(dict.fromkeys(path for path in around if path not in self._called))
-        return known[above]
+            containers[above] = tuple(
+                dict.fromkeys(path for path in around if path not in self._called)
+            )
+        return containers[above]
 
     def _node(self, within: int, path: str) -> int:
         node = self._nodes[within, path] = len(self.paths)

@@ -48,9 +48,9 @@ def more_forwards(
         drawn: whether the forward before drew from the process's generators.
         spent_s: seconds that the forward before took.
     """
-    found: list[tuple[RowFacts, ...]] = []
+    forwards: list[tuple[RowFacts, ...]] = []
     if len(modules) > MANY_MODULES and not drawn:
-        return found
+        return forwards
     began = perf_counter()
     with suppress(Exception):
         for done in range(MORE_FORWARDS):
@@ -58,9 +58,9 @@ def more_forwards(
             if spent_s + perf_counter() - began > enough_s:
                 break
             renew()
-            seen = CallObserver(model, modules).observe(model, args, dict(kwargs))
-            found.append(observed_rows(model, modules, seen))
-    return found
+            call_facts = CallObserver(model, modules).observe(model, args, dict(kwargs))
+            forwards.append(observed_rows(model, modules, call_facts))
+    return forwards
 
 
 def notes_on_chance(forwards: Sequence[Sequence[RowFacts]]) -> tuple[str, ...]:

@@ -154,10 +154,10 @@ def _given_to(frame: FrameType) -> list[nn.Module]:
     """The modules that Dynamo's wrapper, whose frame this is, hands to what it compiled."""
     there = _locals_of_wrapper(frame)
     function, args, kwargs = (there.get(name) for name in ("fn", "args", "kwargs"))
-    given = [*(args or ()), *(kwargs or {}).values()]
-    reached = [inner for one in given if isinstance(one, nn.Module) for inner in modules(one)]
-    if given and _is_method_of(function, given[0]):
-        reached = [module for module in reached if module is not given[0]]
+    arguments = [*(args or ()), *(kwargs or {}).values()]
+    reached = [inner for one in arguments if isinstance(one, nn.Module) for inner in modules(one)]
+    if arguments and _is_method_of(function, arguments[0]):
+        reached = [module for module in reached if module is not arguments[0]]
     return [*reached, *_called_by(function)]
 
 

@@ -85,16 +85,16 @@ class Holdings:
         return [tensor for _, tensor in held.items() if tensor is not None]
 
     def _all(self, module: nn.Module) -> list[torch.Tensor]:
-        found: dict[int, torch.Tensor] = {}
+        tensors: dict[int, torch.Tensor] = {}
         seen: set[int] = set()
         waiting = [module]
         while waiting:
             inner = waiting.pop()
             if id(inner) not in seen:
                 seen.add(id(inner))
-                found.update((id(tensor), tensor) for tensor in self._own(inner))
+                tensors.update((id(tensor), tensor) for tensor in self._own(inner))
                 waiting.extend(m for _, m in inner._modules.items() if m is not None)
-        return list(found.values())
+        return list(tensors.values())
 
     def own(self, size: Size) -> list[int]:
         """For each module the sum over the tensors that it holds itself."""

@@ -191,7 +191,7 @@ def timed_call(
     entries, thread = recording.entries, recording.thread
     attributes = module.__dict__
     beneath: Forward | None = attributes.get("_call_impl")
-    given = attributes.get("forward")
+    forward = attributes.get("forward")
     on_entry, on_exit, on_grad, on_grad_entry = (getattr(module, name) for name in _HOOKS)
     as_pytorch = beneath or partial(type(module)._call_impl, module)
     asked_anew = has_property_for_forward(type(module))
@@ -206,7 +206,7 @@ def timed_call(
         changed = on_entry or on_exit or on_grad or on_grad_entry
         start = mark()
         try:
-            if changed or attributes.get("forward") is not given:
+            if changed or attributes.get("forward") is not forward:
                 return as_pytorch(*args, **kwargs)
             return original(*args, **kwargs)
         finally:

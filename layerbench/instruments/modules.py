@@ -69,7 +69,7 @@ class CallFacts:
     direct: bool = False
 
 
-class Seen(dict[str, CallFacts]):
+class ObservedCalls(dict[str, CallFacts]):
     """What one forward showed: facts by path, of the modules that ran.
 
     Attributes:
@@ -186,7 +186,7 @@ class CallObserver:
         running: RunningModule | None = None,
     ) -> None:
         self._running = running or RunningModule(model)
-        self._seen = Seen(self._running.calls)
+        self._seen = ObservedCalls(self._running.calls)
         self._order = 0
         self._failure: tuple[str, str, tuple[Shape, ...]] | None = None
         instances = named_instances(model)
@@ -243,22 +243,24 @@ class CallObserver:
             raise
         finally:
             self._running.left()
-        known = self._seen.get(fact.path)
+        facts = self._seen.get(fact.path)
         # The first call of a module that calls itself is the last to end.
-        if known is None or order < known.order:
-            known = self._seen[fact.path] = CallFacts(
+        if facts is None or order < facts.order:
+            facts = self._seen[fact.path] = CallFacts(
                 order=order,
-                calls=known.calls if known else 0,
+                calls=facts.calls if facts else 0,
                 input_shapes=came_in,
                 output_shapes=shapes_of((output,)),
                 output_bytes=_bytes_in((output,)),
-                direct=known.direct if known else False,
+                direct=facts.direct if facts else False,
             )
-        known.calls += 1
-        known.direct = known.direct or direct
+        facts.calls += 1
+        facts.direct = facts.direct or direct
         return output
 
-    def observe(self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Seen:
+    def observe(
+        self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ObservedCalls:
         """Run the whole model's forward once.
 
         Args:
@@ -268,7 +270,7 @@ class CallObserver:
             facts by path; a module that did not run has no entry. Whatever the model raises
             passes through, and `explain` then says where.
         """
-        self._seen, self._order, self._failure = Seen(self._running.calls), 0, None
+        self._seen, self._order, self._failure = ObservedCalls(self._running.calls), 0, None
 
         def carried(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for the forward
             self._carrier = Carrier(self._running)

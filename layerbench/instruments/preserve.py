@@ -142,8 +142,8 @@ def _say_what_stays_changed(built: Built, state: PythonState, tensors: TensorSta
 
 def _cut_off(built: Built, training: bool) -> Built:
     """Inputs that no backward leads out of, and that autograd may work on if it has to."""
-    given = list(tensors_in((built.args, built.kwargs)))
-    if all(tensor.is_leaf and not tensor.is_inference() for tensor in given):
+    inputs = list(tensors_in((built.args, built.kwargs)))
+    if all(tensor.is_leaf and not tensor.is_inference() for tensor in inputs):
         return built
 
     def own(tensor: torch.Tensor) -> torch.Tensor:

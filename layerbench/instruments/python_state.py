@@ -258,10 +258,10 @@ class PythonState:
         self._class(kind)
 
     def _is_followed(self, kind: type) -> bool:
-        known = self._followed.get(kind)
-        if known is None:
-            known = self._followed[kind] = _is_followed(kind)
-        return known
+        followed = self._followed.get(kind)
+        if followed is None:
+            followed = self._followed[kind] = _is_followed(kind)
+        return followed
 
     def _slots_in(self, value: Any) -> None:  # noqa: ANN401 - any instance
         for slot in self._slots_of(type(value)):
@@ -397,9 +397,9 @@ def _followed_as_global(value: object, package: str) -> bool:
 def _attributes_of(value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any instance
     try:
         if isinstance(value, threading.local):
-            found: Any = value.__dict__
+            attributes: Any = value.__dict__
         else:
-            found = object.__getattribute__(value, "__dict__")
+            attributes = object.__getattribute__(value, "__dict__")
     except AttributeError:
         return None
-    return found if isinstance(found, dict) else None
+    return attributes if isinstance(attributes, dict) else None

@@ -58,5 +58,5 @@ def _read(name: str) -> int | None:
         lines = _STATUS.read_text().splitlines()
     except OSError:
         return None
-    found = [line.split() for line in lines if line.startswith(f"{name}:")]
-    return int(found[0][1]) * 1024 if found else None
+    fields = [line.split() for line in lines if line.startswith(f"{name}:")]
+    return int(fields[0][1]) * 1024 if fields else None

@@ -12,7 +12,7 @@ from layerbench import units
 from layerbench.instruments.blocks import BlockView, find_blocks
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.function_timer import FunctionFacts, FunctionForward
-from layerbench.instruments.modules import CallFacts, ModuleFacts, Seen
+from layerbench.instruments.modules import CallFacts, ModuleFacts, ObservedCalls
 from layerbench.introspection.modules import join
 from layerbench.records.samples import RowFacts
 from layerbench.records.timing import CALLS_VARIED, ONLY_INSIDE
@@ -23,7 +23,7 @@ NAMED = 5
 
 def module_rows(
     modules: Sequence[ModuleFacts],
-    seen: Mapping[str, CallFacts],
+    call_facts: Mapping[str, CallFacts],
     calls: Sequence[int],
     view: BlockView,
     functions: Sequence[FunctionForward],
@@ -32,32 +32,34 @@ def module_rows(
 
     Args:
         modules: those that get rows, in the order of the samples' columns.
-        seen: what one forward showed of them.
+        call_facts: what one forward showed of them.
         calls: of each in one timed forward.
         view: which of them are blocks.
         functions: if the functions' pass ran, its count of first calls orders the modules, for
             it holds the functions too.
     """
-    order = functions[0].module_order if functions else {p: c.order for p, c in seen.items()}
-    remarks = _Remarks(seen, view)
+    order = functions[0].module_order if functions else {p: c.order for p, c in call_facts.items()}
+    remarks = _Remarks(call_facts, view)
     return tuple(
-        _module_row(fact, seen.get(fact.path), count, fact.path in view.blocks, order, remarks)
+        _module_row(
+            fact, call_facts.get(fact.path), count, fact.path in view.blocks, order, remarks
+        )
         for fact, count in zip(modules, calls, strict=True)
     )
 
 
 def observed_rows(
-    model: nn.Module, modules: Sequence[ModuleFacts], seen: Mapping[str, CallFacts]
+    model: nn.Module, modules: Sequence[ModuleFacts], call_facts: Mapping[str, CallFacts]
 ) -> tuple[RowFacts, ...]:
     """A row's facts for each module, as one observed forward showed them."""
-    view = find_blocks(model).seen_running(seen)
-    counts = [seen[fact.path].calls if fact.path in seen else 0 for fact in modules]
-    return module_rows(modules, seen, counts, view, ())
+    view = find_blocks(model).seen_running(call_facts)
+    counts = [call_facts[fact.path].calls if fact.path in call_facts else 0 for fact in modules]
+    return module_rows(modules, call_facts, counts, view, ())
 
 
 def _module_row(
     fact: ModuleFacts,
-    seen: CallFacts | None,
+    facts: CallFacts | None,
     calls: int,
     block: bool,
     order: Mapping[str, int],
@@ -71,8 +73,8 @@ def _module_row(
         order=order.get(fact.path),
         calls=calls,
         block=block,
-        input_shapes=seen.input_shapes if seen else (),
-        output_shapes=seen.output_shapes if seen else (),
+        input_shapes=facts.input_shapes if facts else (),
+        output_shapes=facts.output_shapes if facts else (),
         parameters=fact.parameters,
         note=remarks.on(fact),
     )
@@ -81,8 +83,8 @@ def _module_row(
 class _Remarks:
     """What a reader should know of a module that its figures do not say."""
 
-    def __init__(self, seen: Mapping[str, CallFacts], view: BlockView) -> None:
-        calls = seen.calls if isinstance(seen, Seen) else CallTree()
+    def __init__(self, call_facts: Mapping[str, CallFacts], view: BlockView) -> None:
+        calls = call_facts.calls if isinstance(call_facts, ObservedCalls) else CallTree()
         self._names = calls.names
         self._callers = calls.callers()
         self._only_inside = calls.only_inside()

@@ -400,11 +400,11 @@ class _Places:
         return own, inclusive
 
     def _running(self, place: int) -> Iterable[int]:
-        found: dict[int, None] = {}
+        places: dict[int, None] = {}
         while place != OUTSIDE:
-            found[self._rows[place]] = None
+            places[self._rows[place]] = None
             place = self._around[place]
-        return found
+        return places
 
 
 def graph(loss: torch.Tensor) -> Iterator[Node]:

@@ -55,15 +55,15 @@ class StrayTensors:
 
     def _young(self) -> list[torch.Tensor]:
         is_tensor = self._is_tensor
-        found = []
+        tensors = []
         for generation in (0, 1):
             for one in gc.get_objects(generation):
                 kind = type(one)
                 if kind not in is_tensor:
                     is_tensor[kind] = issubclass(kind, torch.Tensor)
                 if is_tensor[kind]:
-                    found.append(one)
-        return [one for one in found if is_without_memory(one)]
+                    tensors.append(one)
+        return [one for one in tensors if is_without_memory(one)]
 
     def remove(self) -> list[str]:
         """Empty the caches that hold such tensors; gives who still holds some, by type."""

@@ -56,9 +56,9 @@ def held_tensors(built: Built) -> list[HeldTensor]:
     held = [_held(*named, "parameter") for named in named_parameters(model, remove_duplicate=False)]
     held += [_held(*named, "parameter", PACKED) for named in packed_weights(model)]
     held += [_held(*named, "buffer") for named in named_buffers(model, remove_duplicate=False)]
-    given = list(tensors_in((built.args, built.kwargs)))
-    names = ["input"] if len(given) == 1 else [f"input {n}" for n in range(1, len(given) + 1)]
-    return held + [_held(*named, "input") for named in zip(names, given, strict=True)]
+    inputs = list(tensors_in((built.args, built.kwargs)))
+    names = ["input"] if len(inputs) == 1 else [f"input {n}" for n in range(1, len(inputs) + 1)]
+    return held + [_held(*named, "input") for named in zip(names, inputs, strict=True)]
 
 
 def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

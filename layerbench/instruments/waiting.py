@@ -93,14 +93,14 @@ class RunQueue:
 
     def _read(self) -> dict[str, int]:
         """What each thread has waited so far."""
-        found = {}
+        waits = {}
         for task in os.listdir(self._tasks):
             try:
                 with open(f"{self._tasks}/{task}/schedstat", "rb", buffering=0) as file:
-                    found[task] = int(file.read(96).split()[1])
+                    waits[task] = int(file.read(96).split()[1])
             except (OSError, IndexError, ValueError):
                 continue  # the thread has ended meanwhile
-        return found
+        return waits
 
 
 class Switches:

@@ -28,7 +28,7 @@ EventSink = Callable[[Event], bool]
 """Takes an event if that needs no waiting; gives whether it did."""
 
 # Between two looks, and between two sets of provisional rows.
-LOOK_S = 0.2
+POLL_S = 0.2
 ROWS_S = 1.0
 # Of the time, for looking: a look that takes long is followed by a longer pause.
 SHARE = 0.005
@@ -51,16 +51,16 @@ class Watch:
     Args:
         offer: takes the events, see `EventSink`; what it does not take is offered again at the next
             look, or something newer in its place.
-        look_s, rows_s: seconds between looks, and between provisional rows.
+        poll_s, rows_s: seconds between polls, and between provisional rows.
 
     Example:
         >>> with Watch(offer) as watch:
         ...     measure(workload, plan, device, progress=watch, begun=watch.begun)
     """
 
-    def __init__(self, offer: EventSink, *, look_s: float = LOOK_S, rows_s: float = ROWS_S) -> None:
+    def __init__(self, offer: EventSink, *, poll_s: float = POLL_S, rows_s: float = ROWS_S) -> None:
         self._offer = offer
-        self._look_s, self._rows_s = look_s, rows_s
+        self._poll_s, self._rows_s = poll_s, rows_s
         self._paths: dict[int, str] = {}
         self._session: Session | None = None
         self._progress: tuple[str, int, int] = ("building", 0, 1)
@@ -70,7 +70,7 @@ class Watch:
         self._sent: dict[str, Event] = {}
         self._measuring = threading.get_ident()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="layerbench watch", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="layerbench watch", daemon=True)
 
     def __enter__(self) -> Watch:
         """Begin to look."""
@@ -118,40 +118,40 @@ class Watch:
         chosen = [forward.device for forward in forwards[::step]]
         self._rows = _rows(
             [fact.path for fact in rounds.layers.modules],
-            np.median(np.stack([found.inclusive_ns for found in chosen]), axis=0),
-            np.median(np.stack([found.self_ns for found in chosen]), axis=0),
-            np.max(np.stack([found.calls for found in chosen]), axis=0),
+            np.median(np.stack([folded.inclusive_ns for folded in chosen]), axis=0),
+            np.median(np.stack([folded.self_ns for folded in chosen]), axis=0),
+            np.max(np.stack([folded.calls for folded in chosen]), axis=0),
             rounds=len(forwards),
             final=final,
         )
 
     # --- what the watching thread does ---------------------------------------------------------
 
-    def _look(self) -> None:
-        pause = self._look_s
+    def _sample(self) -> None:
+        pause = self._poll_s
         while not self._ended.wait(pause):
             begins = time.monotonic()
-            self._tell()
-            pause = max(self._look_s, (time.monotonic() - begins) / SHARE)
-        self._tell()
+            self._send()
+            pause = max(self._poll_s, (time.monotonic() - begins) / SHARE)
+        self._send()
 
-    def _tell(self) -> None:
+    def _send(self) -> None:
         """Offer what is new; rows are new by themselves."""
         phase, done, total = self._progress
-        self._tell_if_new({"kind": "progress", "phase": phase, "done": done, "total": total})
-        self._tell_if_new({"kind": "running", "path": self._running(phase)})
+        self._send_if_new({"kind": "progress", "phase": phase, "done": done, "total": total})
+        self._send_if_new({"kind": "running", "path": self._running(phase)})
         rows = self._rows or self._rows_of_first_forward()
         if rows is not None:
-            self._tell_if_new(rows)
+            self._send_if_new(rows)
 
-    def _tell_if_new(self, event: Event) -> bool:
+    def _send_if_new(self, event: Event) -> bool:
         kind = event["kind"]
         if self._sent.get(kind) == event:
             return True
-        taken = self._offer(event)
-        if taken:
+        accepted = self._offer(event)
+        if accepted:
             self._sent[kind] = event
-        return taken
+        return accepted
 
     def _running(self, phase: str) -> str | None:
         if phase not in RUNNING or self._ended.is_set():
@@ -176,10 +176,10 @@ class Watch:
             return None
         self._rows_due = time.monotonic() + self._rows_s
         layers = session.rounds.layers
-        found: Folded = fold(tuple(layers.timer.entries), len(layers.modules))
+        folded: Folded = fold(tuple(layers.timer.entries), len(layers.modules))
         paths = [fact.path for fact in layers.modules]
-        own, calls = found.self_ns, found.calls
-        return _rows(paths, found.inclusive_ns, own, calls, rounds=0, final=False)
+        own, calls = folded.self_ns, folded.calls
+        return _rows(paths, folded.inclusive_ns, own, calls, rounds=0, final=False)
 
 
 def _rows(
@@ -207,11 +207,11 @@ def _self_of(frame: FrameType) -> int:
     """What a method's frame works on, by its identity; 0 for any other frame."""
     if "self" not in frame.f_code.co_varnames or frame.f_trace is not None:
         return 0
-    found = frame.f_locals
-    instance = found.get("self")
+    local_variables = frame.f_locals
+    instance = local_variables.get("self")
     identity = 0 if isinstance(instance, (type, type(None))) else id(instance)
-    if isinstance(found, dict):
+    if isinstance(local_variables, dict):
         # Before Python 3.13 a copy that the frame keeps, with every tensor in it. A debugger would
         # write it back, so a traced frame is left alone.
-        found.clear()
+        local_variables.clear()
     return identity

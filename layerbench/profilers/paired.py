@@ -79,7 +79,7 @@ def measure_pair(
         contender_first: build the contender first: of two copies of one model a few small layers
             of the one built later have been seen 10 % faster for the whole of a process.
         progress: hears of each round.
-        strict: refuse to measure in a room that makes the numbers untrustworthy.
+        strict: refuse to measure on a machine that makes the numbers untrustworthy.
 
     Returns:
         one run for each, whose samples of one index are from the same round.
@@ -89,9 +89,9 @@ def measure_pair(
     """
     listener = progress or Silent()
     with ExitStack() as stack:
-        rooms = [_room(task) for task in tasks]
-        for room in rooms:
-            check_environment(room, strict)
+        watches = [_environment_watch(task) for task in tasks]
+        for watch in watches:
+            check_environment(watch, strict)
         pending = list(zip(tasks, subjects, strict=True))
         turn = -1 if contender_first else 1
         draws = RandomState()
@@ -106,8 +106,8 @@ def measure_pair(
             places = _run_rounds(sides, tasks[0].plan, tasks[0].workload.seed, movable, listener)
             places |= _run_functions(sides, movable)
         first, second = (
-            _placed(side.session.result(room.finish(), "iterations"), places)
-            for side, room in zip(sides, rooms, strict=True)
+            _placed(side.session.result(watch.finish(), "iterations"), places)
+            for side, watch in zip(sides, watches, strict=True)
         )
     return first, second
 
@@ -127,7 +127,7 @@ def _placed(run: Run, places: dict[str, list[int]]) -> Run:
     return Run(run.facts, {**run.arrays, **arrays})
 
 
-def _room(task: Task) -> EnvironmentWatch:
+def _environment_watch(task: Task) -> EnvironmentWatch:
     """The surroundings, with the threads that this workload will have."""
     with threads_set(task.plan.threads):
         return watch_environment(task.device)

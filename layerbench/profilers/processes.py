@@ -108,27 +108,27 @@ def measure_pair_in_processes(
         LayerbenchError: what a worker raised.
         WorkerError: a worker ended without saying why.
     """
-    found = _in_workers(Request(jobs=jobs, strict=strict), processes, progress)
-    return [(runs[0], runs[1]) for runs in found]
+    pairs = _in_workers(Request(jobs=jobs, strict=strict), processes, progress)
+    return [(runs[0], runs[1]) for runs in pairs]
 
 
 def _in_workers(
     request: Request, processes: int, progress: Progress | None
 ) -> list[tuple[Run, ...]]:
     listener = progress or Silent()
-    found: list[tuple[Run, ...]] = []
+    runs: list[tuple[Run, ...]] = []
     for number in range(processes):
         listener.step("processes", number, processes)
         numbered = request.model_copy(update={"number": number, "parent": os.getpid()})
         try:
-            found.append(_measure_in_worker(numbered))
+            runs.append(_measure_in_worker(numbered))
         except KeyboardInterrupt:
-            if not (request.keep_interrupted and found):
+            if not (request.keep_interrupted and runs):
                 raise
-            found[-1] = tuple(map(_interrupted, found[-1]))
-        if found[-1][0].facts.stop == "interrupted":
+            runs[-1] = tuple(map(_interrupted, runs[-1]))
+        if runs[-1][0].facts.stop == "interrupted":
             break
-    return found
+    return runs
 
 
 def _interrupted(run: Run) -> Run:
@@ -185,7 +185,7 @@ def _answer(answer: IO[bytes], status: int, last: list[str], interrupted: bool) 
     except (zipfile.BadZipFile, EOFError) as error:
         if interrupted or status == INTERRUPTED:
             raise KeyboardInterrupt from None
-        raise WorkerError(_obituary(status, last)) from error
+        raise WorkerError(_reason_of_end(status, last)) from error
 
 
 def _unpacked(parts: zipfile.ZipFile) -> tuple[Run, ...]:
@@ -208,7 +208,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{earlier}" if earlier else home}
 
 
-def _obituary(status: int, last: list[str]) -> str:
+def _reason_of_end(status: int, last: list[str]) -> str:
     if status < 0:
         name = signal.Signals(-status).name
         advice = " (the system may have run out of memory)" if name == "SIGKILL" else ""
@@ -218,9 +218,9 @@ def _obituary(status: int, last: list[str]) -> str:
 
 
 def _error_class(name: str) -> type[LayerbenchError]:
-    found = getattr(errors, name, LayerbenchError)
-    is_ours = isinstance(found, type) and issubclass(found, LayerbenchError)
-    return found if is_ours else LayerbenchError
+    error_class = getattr(errors, name, LayerbenchError)
+    is_ours = isinstance(error_class, type) and issubclass(error_class, LayerbenchError)
+    return error_class if is_ours else LayerbenchError
 
 
 def _work(answer: IO[bytes]) -> None:

@@ -67,7 +67,7 @@ class Layers:
             composite &= view.opened
         paths = [fact.path for fact in modules]
         timed = frozenset(fact.path for fact in modules if fact.reachable)
-        direct = frozenset(path for path, seen in observed.items() if seen.direct)
+        direct = frozenset(path for path, calls in observed.items() if calls.direct)
         timer = LayerTimer(model, paths, timed, clock, called_directly=direct)
         return cls(tuple(modules), frozenset(composite), view, timer)
 

@@ -23,7 +23,7 @@ from layerbench.instruments.fake_tensors import ShapesDoNotSuffice, without_memo
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.module_tracker import RunningModule
-from layerbench.instruments.modules import CallObserver, ModuleFacts, Seen, module_facts
+from layerbench.instruments.modules import CallObserver, ModuleFacts, ObservedCalls, module_facts
 from layerbench.instruments.preserve import (
     FreshInputs,
     drawing_anew,
@@ -69,37 +69,37 @@ def _on_meta(workload: Workload, subject: Built | None) -> Structure:
     if subject is None:
         built = zoo.build_shapes(workload)
         with preserved_from_stand_ins(built, handed_over=False), drawing_from(workload.seed):
-            seen = observe(workload, built, propagate=True)
+            observed = observe(workload, built, propagate=True)
     else:
         with (
             preserved_from_stand_ins(subject, handed_over=True),
             without_memory(subject, "meta", nullcontext()) as built,
         ):
-            seen = observe(workload, built, propagate=True)
-    if seen.counter.out_of_step:
+            observed = observe(workload, built, propagate=True)
+    if observed.counter.out_of_step:
         raise ShapesDoNotSuffice("it draws random numbers on the CPU after some on its device")
-    return _record(workload, seen, "meta", ())
+    return _record(workload, observed, "meta", ())
 
 
 def _for_real(workload: Workload, subject: Built | None, reason: str) -> Structure:
     if subject is None:
         built = zoo.build(workload, load_weights=False)
         with drawing_anew(workload, built):
-            seen = observe(workload, built)
+            observed = observe(workload, built)
     else:
         with preserved(subject) as built:
-            seen = observe(workload, built)
+            observed = observe(workload, built)
     note = f"ran for real on the CPU, as shapes alone do not suffice: {reason}"
-    return _record(workload, seen, "cpu", (note,))
+    return _record(workload, observed, "cpu", (note,))
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Observation:
     """What one forward showed, and the model's own figures."""
 
     modules: tuple[ModuleFacts, ...]
     rows: tuple[RowFacts, ...]
-    calls: Seen
+    calls: ObservedCalls
     holdings: Mapping[str, _Holdings]
     counter: FlopCounter
     notes: tuple[str, ...]
@@ -130,7 +130,7 @@ class _Holdings:
         return {path: cls(*row) for path, row in zip(parameters.paths, columns, strict=True)}
 
 
-def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Seen:
+def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Observation:
     """Run one forward with calls, shapes and FLOPs noted.
 
     Args:
@@ -148,7 +148,7 @@ def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Se
 
 def _observe(
     workload: Workload, model: nn.Module, built: Built, propagate: bool, notes: tuple[str, ...]
-) -> _Seen:
+) -> _Observation:
     modules = module_facts(model)
     holdings = _Holdings.of_all(model)  # a forward may take modules away
     running = RunningModule(model)
@@ -177,7 +177,7 @@ def _observe(
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
-    return _Seen(modules, rows, calls, holdings, counter, notes)
+    return _Observation(modules, rows, calls, holdings, counter, notes)
 
 
 @contextmanager
@@ -195,10 +195,10 @@ def _unfused() -> Iterator[None]:
 
 
 def _record(
-    workload: Workload, seen: _Seen, how: Literal["meta", "cpu"], notes: tuple[str, ...]
+    workload: Workload, observed: _Observation, how: Literal["meta", "cpu"], notes: tuple[str, ...]
 ) -> Structure:
-    root = seen.modules[0]
-    whole = seen.holdings[""]
+    root = observed.modules[0]
+    whole = observed.holdings[""]
     return Structure(
         workload=workload,
         how=how,
@@ -210,42 +210,42 @@ def _record(
         parameter_bytes=whole.parameter_bytes,
         buffers=whole.buffers,
         buffer_bytes=whole.buffer_bytes,
-        flops=sum(seen.counter.flops.values()),
-        rows=_rows(seen),
-        uncounted=_uncounted(seen.counter),
-        notes=(*seen.notes, *notes),
+        flops=sum(observed.counter.flops.values()),
+        rows=_rows(observed),
+        uncounted=_uncounted(observed.counter),
+        notes=(*observed.notes, *notes),
     )
 
 
-def _rows(seen: _Seen) -> tuple[StructureRow, ...]:
-    tree = seen.calls.calls
+def _rows(observed: _Observation) -> tuple[StructureRow, ...]:
+    tree = observed.calls.calls
     by_call: Counter[int] = Counter()
     own: Counter[str] = Counter()
-    for place, flops in seen.counter.flops.items():
+    for place, flops in observed.counter.flops.items():
         call = tree.home("") if place is None else place
         by_call[call] += flops
         own[tree.paths[call]] += flops
     inclusive = tree.sums(by_call)
-    uncounted = _uncounted_by_path(seen.counter)
+    uncounted = _uncounted_by_path(observed.counter)
     return tuple(
-        _row(row, place, seen, own, inclusive, uncounted.get(row.path, ()))
-        for place in placed(seen.rows)
-        for row in (seen.rows[place.row],)
+        _row(row, place, observed, own, inclusive, uncounted.get(row.path, ()))
+        for place in placed(observed.rows)
+        for row in (observed.rows[place.row],)
     )
 
 
 def _row(
     row: RowFacts,
     place: Placed,
-    seen: _Seen,
+    observed: _Observation,
     own: Mapping[str, int],
     inclusive: Mapping[str, int],
     uncounted: Iterable[str],
 ) -> StructureRow:
-    ran = row.path in seen.calls
-    holdings = seen.holdings[row.path]
+    ran = row.path in observed.calls
+    holdings = observed.holdings[row.path]
     # A module that is never called itself may hold others that are (torchvision's RAFT).
-    known = ran or row.path in inclusive
+    counted = ran or row.path in inclusive
     return StructureRow(
         path=row.path,
         type=row.type,
@@ -260,9 +260,9 @@ def _row(
         trainable=holdings.trainable,
         own_parameters=holdings.own_parameters,
         buffers=holdings.buffers,
-        flops=inclusive.get(row.path, 0) if known else None,
-        self_flops=own.get(row.path, 0) if known else None,
-        output_bytes=seen.calls[row.path].output_bytes if ran else None,
+        flops=inclusive.get(row.path, 0) if counted else None,
+        self_flops=own.get(row.path, 0) if counted else None,
+        output_bytes=observed.calls[row.path].output_bytes if ran else None,
         uncounted=tuple(uncounted),
         note=row.note,
     )

@@ -131,16 +131,16 @@ def run_sweep(
         )
 
     with threads_set(threads):
-        room = watch_environment(device)
+        watch = watch_environment(device)
         for number, what in enumerate(climbs, start=1):
-            found, end = climb(
+            climb_points, end = climb(
                 what, batches, device, threads=threads, seconds=seconds, progress=progress
             )
-            points += found
+            points += climb_points
             ends += [end] if end else []
             if so_far is not None and number < len(climbs):
-                so_far(record(room.finish(), climbs[number:]))
-        return record(room.finish())
+                so_far(record(watch.finish(), climbs[number:]))
+        return record(watch.finish())
 
 
 def _climb(
@@ -154,11 +154,11 @@ def _climb(
     smallest = resolved(first, dtype)
     height, width = smallest.shape[-2:]
     # The first look has shown a model's own format.
-    known = dtype or named_format(smallest.dtype)
+    number_format = dtype or named_format(smallest.dtype)
     return Climb(
         smallest.model,
         (height, width),
-        lambda batch: resolved(batch, known),
+        lambda batch: resolved(batch, number_format),
         formats=smallest.formats,
     )
 
@@ -304,8 +304,8 @@ def _latency(
             for _ in range(iterations):
                 rounds.run_untouched()
     times = np.array(rounds.untouched, dtype=np.float64) * NANOSECOND
-    found = summarize(times, Resampler([iterations], seed=workload.seed))
-    return believed(found, waits_of([rounds.arrays()]))
+    summary = summarize(times, Resampler([iterations], seed=workload.seed))
+    return believed(summary, waits_of([rounds.arrays()]))
 
 
 def flops_of(workload: Workload, built: Built) -> int | None:
@@ -319,11 +319,11 @@ def flops_of(workload: Workload, built: Built) -> int | None:
 def _predicted(workload: Workload, built: Built) -> AllocatorFigures | None:
     """What a GPU's allocator would say; ``None`` where it cannot be predicted."""
     try:
-        found = predict(workload, subject=built)
+        estimate = predict(workload, subject=built)
     except LayerbenchError:
         return None
-    return AllocatorFigures(allocated=found.peak_bytes, reserved=found.reserved_bytes)
+    return AllocatorFigures(allocated=estimate.peak_bytes, reserved=estimate.reserved_bytes)
 
 
-def _figures(found: AllocatorFigures | None) -> dict[str, int]:
-    return {} if found is None else found.model_dump()
+def _figures(figures: AllocatorFigures | None) -> dict[str, int]:
+    return {} if figures is None else figures.model_dump()

@@ -80,19 +80,19 @@ def measure(
         device: where it runs.
         subject: the model and its inputs, already on the device; built from the workload if None.
         progress: hears of each round.
-        strict: refuse to measure in a room that makes the numbers untrustworthy.
+        strict: refuse to measure on a machine that makes the numbers untrustworthy.
         begun: is handed the session before its first round, to read what it has so far.
         keep_interrupted: where somebody interrupts, end with the rounds so far instead.
 
     Raises:
         ModelRunError: the model does not take the input.
         NotEnoughMemory: with the bytes requested and free.
-        UntrustedError: ``strict``, and something is wrong with the room before the start.
+        UntrustedError: ``strict``, and something is wrong with the machine before the start.
         KeyboardInterrupt: where no round is measured yet, or its samples are not wanted.
     """
     with threads_set(plan.threads), memory_explained(device):
-        room = watch_environment(device)
-        check_environment(room, strict)
+        watch = watch_environment(device)
+        check_environment(watch, strict)
         if subject is None:
             check_input_fits(workload, device)
         with (
@@ -112,7 +112,7 @@ def measure(
                     if not (keep_interrupted and session.rounds.keep_whole()):
                         raise
                     stop = session.interrupted()
-            return session.result(room.finish(), stop)
+            return session.result(watch.finish(), stop)
 
 
 @contextmanager
@@ -133,13 +133,13 @@ def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
     """What the device reaches at best in the workload's number format, on the plan's threads.
 
     Raises:
-        NotEnoughMemory: no room for a matrix or a buffer.
+        NotEnoughMemory: not enough memory for a matrix or a buffer.
     """
     with threads_set(plan.threads), memory_explained(device), garbage_collection_off():
         return measure_ceilings(device, real_format(workload))
 
 
-def look(workload: Workload, plan: Plan) -> Run:
+def dry_run(workload: Workload, plan: Plan) -> Run:
     """One round without memory: what the rows are, on any machine; the times mean nothing.
 
     A model that needs its tensors' values runs for real on the CPU.
@@ -285,13 +285,15 @@ class Session:
         content = ContentObserver(model)
         try:
             with content.attached():
-                seen = observer.observe(content.noted(model), self.built.args, self.built.kwargs)
+                call_facts = observer.observe(
+                    content.noted(model), self.built.args, self.built.kwargs
+                )
         except Exception as error:
             raise_model_error(
                 error, self._device, f"{self.workload.model}: {observer.explain(error)}"
             )
         self._modules = without_reach(self._modules, model, observer.compiled)
-        return seen, [*content.notes(), *observer.notes]
+        return call_facts, [*content.notes(), *observer.notes]
 
     def _renew(self) -> None:
         self._renew_inputs()
@@ -360,7 +362,7 @@ def _function_arrays(forwards: Sequence[FunctionForward]) -> dict[str, Samples]:
     return {samples.FUNCTIONS: times}
 
 
-def check_environment(room: EnvironmentWatch, strict: bool) -> None:
-    """Raise `UntrustedError` where ``strict`` and something is wrong with the room."""
-    if strict and room.warnings:
-        raise UntrustedError(f"--strict: {' '.join(room.warnings)}")
+def check_environment(watch: EnvironmentWatch, strict: bool) -> None:
+    """Raise `UntrustedError` where ``strict`` and something is wrong with the machine."""
+    if strict and watch.warnings:
+        raise UntrustedError(f"--strict: {' '.join(watch.warnings)}")

@@ -77,18 +77,18 @@ def profile_step(
         optimizer: one of `layerbench.profilers.optimizers.OPTIMIZERS`.
         subject: a model and its inputs that were handed over; they come back as they were.
         progress: hears of each round.
-        strict: refuse to measure in a room that makes the numbers untrustworthy.
+        strict: refuse to measure on a machine that makes the numbers untrustworthy.
 
     Raises:
         ModelRunError: the model does not take the input, or cannot be trained.
         NotEnoughMemory: with the bytes requested and free.
         UsageError: no such optimizer.
-        UntrustedError: ``strict``, and something is wrong with the room.
+        UntrustedError: ``strict``, and something is wrong with the machine.
     """
     check_optimizer(optimizer)
     with threads_set(plan.threads), memory_explained(device), no_collection():
-        room = watch_environment(device)
-        check_environment(room, strict)
+        watch = watch_environment(device)
+        check_environment(watch, strict)
         if subject is None:
             check_input_fits(workload, device)
         with ExitStack() as stack:
@@ -104,7 +104,7 @@ def profile_step(
             rounds = _Rounds(trained, progress or Silent())
             with garbage_collection_off():
                 rounds.run(plan)
-        record = _record(workload, plan, optimizer, trained, rounds, room.finish())
+        record = _record(workload, plan, optimizer, trained, rounds, watch.finish())
         if strict and record.environment.machine.too_busy:
             raise UntrustedError(f"--strict: {record.environment.machine.too_busy}")
     # What holds the model refers to itself: without a collection its memory would stay taken.
@@ -172,13 +172,13 @@ class _Trained:
         observer = CallObserver(self.model, self.facts)
         args, kwargs = self._moved(self._host)
         try:
-            seen = observer.observe(self.model, args, kwargs)
+            call_facts = observer.observe(self.model, args, kwargs)
         except Exception as error:
             raise_model_error(
                 error, self._device, f"{self.workload.model}: {observer.explain(error)}"
             )
         self.facts = without_reach(self.facts, self.model, observer.compiled)
-        return observed_rows(self.model, self.facts, seen)
+        return observed_rows(self.model, self.facts, call_facts)
 
     def run(self, *, instrumented: bool) -> TimedStep:
         draws = RandomState()
@@ -316,7 +316,11 @@ def _rows(
         for name in ("forward", "forward_self", "backward", "backward_self")
     }
     return tuple(
-        _row(facts[place.row], place, {n: found.get(place.row) for n, found in columns.items()})
+        _row(
+            facts[place.row],
+            place,
+            {n: summaries.get(place.row) for n, summaries in columns.items()},
+        )
         for place in placed(facts)
     )
 

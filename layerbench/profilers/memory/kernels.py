@@ -64,8 +64,8 @@ def chosen_as_on_gpu() -> Iterator[None]:
             keeps = torch.is_grad_enabled() and any(
                 tensor.requires_grad for tensor in (query, key, value)
             )
-            given = (query, key, value, _bias(attn_mask, query, key), keeps, *rest)
-            return _first(_ATEN._scaled_dot_product_efficient_attention, given, scale)
+            arguments = (query, key, value, _bias(attn_mask, query, key), keeps, *rest)
+            return _first(_ATEN._scaled_dot_product_efficient_attention, arguments, scale)
         plain = (query, key, value, attn_mask, *rest)
         return _first(_ATEN._scaled_dot_product_attention_math, plain, scale)
 
@@ -91,9 +91,9 @@ def _stands_in(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, FakeTensor) or tensor.is_meta
 
 
-def _first(kernel: Any, given: tuple[Any, ...], scale: float | None) -> torch.Tensor:  # noqa: ANN401
+def _first(kernel: Any, arguments: tuple[Any, ...], scale: float | None) -> torch.Tensor:  # noqa: ANN401
     """A kernel's first output; the others serve the backward."""
-    output: torch.Tensor = kernel(*given, scale=scale)[0]
+    output: torch.Tensor = kernel(*arguments, scale=scale)[0]
     return output
 
 

@@ -53,16 +53,16 @@ def largest_batch(
     """
     if not _can_change_batch(estimate.workload):
         return None, None
-    known = {estimate.workload.batch: estimate.total_interval.high}
+    peaks = {estimate.workload.batch: estimate.total_interval.high}
 
     def peak(batch: int) -> int:
-        if batch not in known:
-            progress.step("largest batch", len(known), MOST_LOOKS)
-            known[batch] = predict_at(estimate.workload, batch, estimate.optimizer)
-        return known[batch]
+        if batch not in peaks:
+            progress.step("largest batch", len(peaks), MOST_LOOKS)
+            peaks[batch] = predict_at(estimate.workload, batch, estimate.optimizer)
+        return peaks[batch]
 
-    found = _search(peak, estimate.workload.batch, memory_bytes)
-    return found, known.get(found)
+    largest = _search(peak, estimate.workload.batch, memory_bytes)
+    return largest, peaks.get(largest)
 
 
 def predict_at(workload: Workload, batch: int, optimizer: Optimizer | None) -> int:

@@ -69,7 +69,7 @@ def profile_memory(
     """
     check_optimizer(optimizer)
     with memory_explained(device), no_collection():
-        room = watch_environment(device)
+        watch = watch_environment(device)
         if subject is None:
             check_input_fits(workload, device)
         if subject is None:
@@ -79,7 +79,7 @@ def profile_memory(
         else:
             with preserved(subject, training=optimizer is not None) as built:
                 measured = _measure(workload, built, device, optimizer)
-        return _record(workload, optimizer, measured, held_tensors(built), room.finish())
+        return _record(workload, optimizer, measured, held_tensors(built), watch.finish())
 
 
 def reproduce_memory(record: MemoryReport) -> MemoryReport:

@@ -249,7 +249,7 @@ _Norm = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 
 
 def _batch_norm(
-    given: torch.Tensor,
+    input: torch.Tensor,
     weight: torch.Tensor | None,
     bias: torch.Tensor | None,
     mean: torch.Tensor | None,
@@ -259,14 +259,14 @@ def _batch_norm(
 ) -> _Norm | None:
     """Output, and each channel's mean and deviation, in training with single precision."""
     del weight, bias, mean, var
-    if not training or given.dtype != torch.float32 or not given.is_contiguous():
+    if not training or input.dtype != torch.float32 or not input.is_contiguous():
         return None
-    return torch.empty_like(given), _one_per_channel(given), _one_per_channel(given)
+    return torch.empty_like(input), _one_per_channel(input), _one_per_channel(input)
 
 
 def _batch_norm_backward(
     gradient: torch.Tensor,
-    given: torch.Tensor,
+    input: torch.Tensor,
     weight: torch.Tensor | None,
     mean: torch.Tensor | None,
     var: torch.Tensor | None,
@@ -278,16 +278,16 @@ def _batch_norm_backward(
 ) -> _Norm | None:
     """The gradients of input, weight and bias, those that are wanted."""
     del weight, mean, var, saved_mean, saved_invstd, eps
-    if not train or not _lie_alike((given, gradient)) or given.dtype != torch.float32:
+    if not train or not _lie_alike((input, gradient)) or input.dtype != torch.float32:
         return None
-    if not (wanted[0] and given.is_contiguous()):
+    if not (wanted[0] and input.is_contiguous()):
         return None
-    scale, shift = (_one_per_channel(given) if one else None for one in wanted[1:])
-    return torch.empty_like(given), scale, shift
+    scale, shift = (_one_per_channel(input) if one else None for one in wanted[1:])
+    return torch.empty_like(input), scale, shift
 
 
-def _one_per_channel(given: torch.Tensor) -> torch.Tensor:
-    return torch.empty(given.shape[1], dtype=given.dtype, device=given.device)
+def _one_per_channel(input: torch.Tensor) -> torch.Tensor:
+    return torch.empty(input.shape[1], dtype=input.dtype, device=input.device)
 
 
 _ATEN = torch.ops.aten

@@ -93,24 +93,24 @@ class Workspaces:
             yield from self._convolution(args[1], args[2], args[0], args[4:10])
 
     def _convolution(
-        self, given: torch.Tensor, weight: torch.Tensor, result: torch.Tensor, how: Sequence[Any]
+        self, input: torch.Tensor, weight: torch.Tensor, result: torch.Tensor, how: Sequence[Any]
     ) -> Iterator[Taken]:
         stride, _padding, _dilation, transposed, _output_padding, groups = how
-        channels_last = _is_channels_last(given)
-        if _is_depthwise(given, weight, groups) and not transposed and not channels_last:
+        channels_last = _is_channels_last(input)
+        if _is_depthwise(input, weight, groups) and not transposed and not channels_last:
             return  # PyTorch's own kernels, which need none
-        taken = convolution_workspace(
-            given.shape,
+        workspace = convolution_workspace(
+            input.shape,
             weight.shape,
             result.shape,
             stride,
-            given.element_size(),
+            input.element_size(),
             channels_last=channels_last,
         )
         self.convolutions += 1
-        if taken.bytes > self.largest.bytes:
-            self.largest = taken
-        yield taken
+        if workspace.bytes > self.largest.bytes:
+            self.largest = workspace
+        yield workspace
 
     def terms(self) -> tuple[Workspace, ...]:
         """What was taken, for the record."""
@@ -143,7 +143,7 @@ class Workspaces:
 
 
 def convolution_workspace(
-    given: Sequence[int],
+    input: Sequence[int],
     weight: Sequence[int],
     result: Sequence[int],
     stride: Sequence[int],
@@ -165,11 +165,11 @@ def convolution_workspace(
         a split product are as large), Winograd's transforms and the fast Fourier
         transform's, these as far as `LARGEST_SEEN`.
     """
-    copies = item * (prod(given) + prod(weight) + prod(result))
+    copies = item * (prod(input) + prod(weight) + prod(result))
     figure = 0 if channels_last else copies
     high = 2 * copies
     if _is_plain_3x3(weight, stride) and item == 4:
-        transforms = max(_winograd(given, weight, result), _fourier(given, weight))
+        transforms = max(_winograd(input, weight, result), _fourier(input, weight))
         high = max(high, min(transforms, LARGEST_SEEN))
     return Taken(bytes=figure, low=0, high=high)
 
@@ -178,35 +178,35 @@ def _is_plain_3x3(weight: Sequence[int], stride: Sequence[int]) -> bool:
     return tuple(weight[2:]) == (3, 3) and all(step == 1 for step in stride)
 
 
-def _winograd(given: Sequence[int], weight: Sequence[int], result: Sequence[int]) -> int:
+def _winograd(input: Sequence[int], weight: Sequence[int], result: Sequence[int]) -> int:
     """Non-fused F(4x4, 3x3): transforms of the weight and of each 4 by 4 tile, float32.
 
     36 numbers stand for each 3 by 3 filter and for each tile of input and output.
     """
     channels, filters = weight[1], weight[0]
     tiles = ceil(result[2] / 4) * ceil(result[3] / 4)
-    return 144 * (channels * filters + given[0] * tiles * (channels + filters))
+    return 144 * (channels * filters + input[0] * tiles * (channels + filters))
 
 
-def _fourier(given: Sequence[int], weight: Sequence[int]) -> int:
+def _fourier(input: Sequence[int], weight: Sequence[int]) -> int:
     """Transforms of 16 by 16 or tiles of 32 by 32 of the weight and input, float32.
 
     Fitted to cuDNN's own answers as published for many shapes; good to about 1 %.
     """
     channels, filters = weight[1], weight[0]
-    if max(given[2], given[3]) + 2 <= 16:
-        return 2080 * (channels * filters + given[0] * filters) + 2304 * given[0] * channels
-    tiles = ceil(given[2] / 30) * ceil(given[3] / 30)
-    return 4352 * (channels * filters + given[0] * (channels + filters) * tiles)
+    if max(input[2], input[3]) + 2 <= 16:
+        return 2080 * (channels * filters + input[0] * filters) + 2304 * input[0] * channels
+    tiles = ceil(input[2] / 30) * ceil(input[3] / 30)
+    return 4352 * (channels * filters + input[0] * (channels + filters) * tiles)
 
 
-def _is_depthwise(given: torch.Tensor, weight: torch.Tensor, groups: int) -> bool:
+def _is_depthwise(input: torch.Tensor, weight: torch.Tensor, groups: int) -> bool:
     """A filter or several for each channel: cuDNN has no part in it, except in channels-last.
 
     PyTorch's ``aten/src/ATen/native/Convolution.cpp``; some shapes in half precision go to cuDNN
     all the same, whose kernels for them take next to nothing.
     """
-    return groups > 1 and groups == given.shape[1] and weight.shape[0] % groups == 0
+    return groups > 1 and groups == input.shape[1] and weight.shape[0] % groups == 0
 
 
 def _is_channels_last(tensor: torch.Tensor) -> bool:

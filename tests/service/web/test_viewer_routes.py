@@ -629,7 +629,7 @@ def test_what_is_told_while_a_model_is_measured(monkeypatch):
     built = zoo.Built(model, (torch.zeros(1, 4),))
     workload = Workload(model="tiny", input="1x4", shape=(1, 4), batch=1)
     plan = Plan(warmup=1, iterations=3, function_iterations=1)
-    with Watch(heard, look_s=0.001, rows_s=0.0) as watch:
+    with Watch(heard, poll_s=0.001, rows_s=0.0) as watch:
 
         def begun(session: timing.Session) -> None:
             watch.begun(session)
@@ -667,7 +667,7 @@ def test_what_is_not_taken_is_offered_again():
         taken.append(event)
         return True
 
-    with Watch(offer, look_s=0.001):
+    with Watch(offer, poll_s=0.001):
         assert refused.wait(30)
     assert {"kind": "progress", "phase": "building", "done": 0, "total": 1} in taken
     # And what has not changed is not said again.
