@@ -31,7 +31,7 @@ from benchmarks import virtual
 from layerbench.analysis.aggregation import assemble
 from layerbench.analysis.comparison import judge
 from layerbench.analysis.paired import of_rounds
-from layerbench.records import Comparison
+from layerbench.records.comparison import Comparison
 from layerbench.records.workload import Plan, Workload
 
 MODEL = "mobilenet_v2 --input 1x3x64x64 --device cpu --threads 1"

@@ -26,7 +26,8 @@ from tabulate import tabulate
 from benchmarks.in_turn import HEADER, Trial, figures_of, in_turn, on_one_heap
 
 if TYPE_CHECKING:
-    from layerbench.records import DetectionRun, DetectorEstimate
+    from layerbench.records.detection_estimate import DetectorEstimate
+    from layerbench.records.detection_run import DetectionRun
 
 MODELS = ("fasterrcnn_mobilenet_v3_large_320_fpn", "ssdlite320_mobilenet_v3_large")
 IMAGES = {MODELS[0]: 40, MODELS[1]: 120}
@@ -114,7 +115,7 @@ def _estimated(model: str, folder: Path, threads: int, progress: Any = None) -> 
 
 
 def _trained(model: str, folder: Path, threads: int, progress: Any = None) -> DetectionRun:
-    from layerbench.records import DetectionRecipe
+    from layerbench.records.detection_run import DetectionRecipe
     from layerbench.training.detection.config import RunOptions
     from layerbench.training.detection.run import run_detection
 

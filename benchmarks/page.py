@@ -21,7 +21,7 @@ import httpx
 from tabulate import tabulate
 
 from layerbench import reporters
-from layerbench.records import Bundle
+from layerbench.records.bundle import Bundle
 from layerbench.reporters.html.document import bundled, of
 from tests.support.browser import full_bundle, launched
 from tests.support.sample_profiles import deep

@@ -32,7 +32,8 @@ from tabulate import tabulate
 from benchmarks.in_turn import HEADER, Trial, figures_of, in_turn, on_one_heap
 
 if TYPE_CHECKING:
-    from layerbench.records import TrainingEstimate, TrainingRun
+    from layerbench.records.training_estimate import TrainingEstimate
+    from layerbench.records.training_run import TrainingRun
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("resnet18", "mobilenet_v2")

@@ -34,7 +34,8 @@ import typer
 from benchmarks.models import PLANTED
 from layerbench.analysis.paired import Series, estimate
 from layerbench.profilers.paired import ROUNDS_IN_A_PLACE
-from layerbench.records import Comparison, LayerRow
+from layerbench.records.comparison import Comparison
+from layerbench.records.timing import LayerRow
 
 ROOT = Path(__file__).resolve().parent.parent
 WHAT = "mobilenet_v2 --input 1x3x224x224 --device cpu --threads 1"

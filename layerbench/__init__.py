@@ -19,19 +19,14 @@ if TYPE_CHECKING:
     from layerbench.api.timing import profile
     from layerbench.api.training import estimate_training_time, profile_training, train
     from layerbench.profilers.user_loop import time_layers
-    from layerbench.records import (
-        Comparison,
-        LayerRow,
-        MemoryEstimate,
-        MemoryReport,
-        Profile,
-        Recipe,
-        Structure,
-        Sweep,
-        TrainingEstimate,
-        TrainingProfile,
-        TrainingRun,
-    )
+    from layerbench.records.comparison import Comparison
+    from layerbench.records.memory import MemoryEstimate, MemoryReport
+    from layerbench.records.structure import Structure
+    from layerbench.records.sweep import Sweep
+    from layerbench.records.timing import LayerRow, Profile
+    from layerbench.records.training_estimate import TrainingEstimate
+    from layerbench.records.training_run import Recipe, TrainingRun
+    from layerbench.records.training_step import TrainingProfile
     from layerbench.records.workload import Plan, Workload
     from layerbench.store.reading import read
 
@@ -48,17 +43,17 @@ _HOMES = {
     "time_layers": "layerbench.profilers.user_loop",
     "train": "layerbench.api.training",
     "read": "layerbench.store.reading",
-    "Comparison": "layerbench.records",
-    "LayerRow": "layerbench.records",
-    "MemoryEstimate": "layerbench.records",
-    "MemoryReport": "layerbench.records",
-    "Profile": "layerbench.records",
-    "Structure": "layerbench.records",
-    "TrainingProfile": "layerbench.records",
-    "Recipe": "layerbench.records",
-    "Sweep": "layerbench.records",
-    "TrainingEstimate": "layerbench.records",
-    "TrainingRun": "layerbench.records",
+    "Comparison": "layerbench.records.comparison",
+    "LayerRow": "layerbench.records.timing",
+    "MemoryEstimate": "layerbench.records.memory",
+    "MemoryReport": "layerbench.records.memory",
+    "Profile": "layerbench.records.timing",
+    "Structure": "layerbench.records.structure",
+    "TrainingProfile": "layerbench.records.training_step",
+    "Recipe": "layerbench.records.training_run",
+    "Sweep": "layerbench.records.sweep",
+    "TrainingEstimate": "layerbench.records.training_estimate",
+    "TrainingRun": "layerbench.records.training_run",
     "Plan": "layerbench.records.workload",
     "Workload": "layerbench.records.workload",
 }

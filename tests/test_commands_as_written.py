@@ -26,15 +26,12 @@ from torchvision.models.detection.ssd import SSD
 from layerbench import cli, zoo
 from layerbench.instruments.detector_parts import ITSELF, POSTPROCESSING
 from layerbench.profilers import sweep
-from layerbench.records import (
-    DetectionEstimates,
-    DetectionRun,
-    DetectorEstimate,
-    Sweep,
-    TrainingEstimate,
-    TrainingProfile,
-    TrainingRun,
-)
+from layerbench.records.detection_estimate import DetectionEstimates, DetectorEstimate
+from layerbench.records.detection_run import DetectionRun
+from layerbench.records.sweep import Sweep
+from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_run import TrainingRun
+from layerbench.records.training_step import TrainingProfile
 from layerbench.store import reading
 from layerbench.training.detection import estimate, inference, models
 from layerbench.training.detection.step import Stepper

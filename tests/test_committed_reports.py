@@ -11,7 +11,8 @@ import pytest
 
 from layerbench import reporters
 from layerbench.cli.table import whole_records
-from layerbench.records import MemoryReport, Structure
+from layerbench.records.memory import MemoryReport
+from layerbench.records.structure import Structure
 from layerbench.reporters.result_table import update_markers
 from layerbench.store import paths, reading, writing
 from tests.support.paths import ROOT

@@ -104,10 +104,3 @@ def test_help_and_complaints_load_no_torch(words, shows, last):
     )
     assert shows in done.stdout
     assert done.stdout.splitlines()[-1] == last
-
-
-def test_every_record_has_a_home():
-    from layerbench import records
-
-    assert set(records.__all__) == set(records._HOME)
-    assert all(getattr(records, name) is not None for name in records.__all__)

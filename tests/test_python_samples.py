@@ -16,7 +16,7 @@ import pytest
 import layerbench
 from layerbench import detection, reporters
 from layerbench.errors import RecordError
-from layerbench.records import Profile
+from layerbench.records.timing import Profile
 from layerbench.store import paths, reading, writing
 from tests.support.paths import ROOT
 from tests.support.sample_comparisons import measured, one_slower

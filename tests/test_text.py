@@ -17,7 +17,7 @@ import layerbench
 from layerbench import cli, reporters
 from layerbench.cli import _options, _output, _progress
 from layerbench.introspection.modules import named_modules
-from layerbench.records import Profile
+from layerbench.records.timing import Profile
 from layerbench.reporters import formatting
 from layerbench.reporters.result_table import FORMATS, render_table
 from layerbench.store import reading, writing

@@ -9,18 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
-from layerbench.records import (
-    LayerRow,
-    Profile,
-    Reconciliation,
-    StopReason,
-    Summary,
-    contention,
-    samples,
-)
+from layerbench.records import contention, samples
 from layerbench.records.contention import Waits
 from layerbench.records.environment import Environment
 from layerbench.records.samples import Arrays, RowFacts, Run, Samples
+from layerbench.records.timing import LayerRow, Profile, Reconciliation, StopReason, Summary
 from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Plan, Workload
 from layerbench.units import NANOSECOND

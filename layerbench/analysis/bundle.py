@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from layerbench.analysis.comparison import THRESHOLD, compare
 from layerbench.errors import ComparisonError
-from layerbench.records import Bundle, Comparison, Profile
-from layerbench.records.bundle import place_of
+from layerbench.records.bundle import Bundle, place_of
+from layerbench.records.comparison import Comparison
+from layerbench.records.timing import Profile
 from layerbench.records.workload import Frozen
 
 

@@ -18,15 +18,9 @@ from layerbench.analysis.evidence import (
 from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.student_t import quantile
 from layerbench.errors import ComparisonError
-from layerbench.records import (
-    Change,
-    ComparedRow,
-    Comparison,
-    LayerRow,
-    Profile,
-    Side,
-)
 from layerbench.records.bounds import MOST_NAME, MOST_TEXT
+from layerbench.records.comparison import Change, ComparedRow, Comparison, Side
+from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.workload import Workload
 
 THRESHOLD = 0.05

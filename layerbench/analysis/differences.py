@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layerbench.records import Difference, Profile
 from layerbench.records.bounds import MOST_TEXT
+from layerbench.records.comparison import Difference
 from layerbench.records.environment import Environment
+from layerbench.records.timing import Profile
 from layerbench.records.workload import Frozen
 
 

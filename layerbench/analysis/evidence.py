@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from layerbench.analysis import ratios
 from layerbench.analysis.ratios import LogRatio
 from layerbench.errors import ComparisonError
-from layerbench.records import (
-    Method,
-    Profile,
-    Summary,
-    contention,
-)
+from layerbench.records import contention
+from layerbench.records.comparison import Method
+from layerbench.records.timing import Profile, Summary
 
 
 @dataclass(frozen=True)

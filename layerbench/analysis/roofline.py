@@ -3,8 +3,8 @@
 Source of the model: S. Williams, A. Waterman, D. Patterson, "Roofline: An Insightful Visual
 Performance Model for Multicore Architectures", Communications of the ACM 52(4), 2009. A layer that
 does I FLOPs for each byte it moves does at most min(P, I * B) FLOPs a second, where P is the
-device's arithmetic rate and B its memory's bandwidth: both as `layerbench.records.Ceilings` has
-them, measured.
+device's arithmetic rate and B its memory's bandwidth: both measured, as
+`layerbench.records.timing.Ceilings` has them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from math import prod
 from typing import Literal
 
 from layerbench.errors import ComparisonError
-from layerbench.records import Ceilings, LayerRow, Profile, Structure, StructureRow
+from layerbench.records.structure import Structure, StructureRow
+from layerbench.records.timing import Ceilings, LayerRow, Profile
 from layerbench.records.tree import parent
 from layerbench.records.workload import Workload
 

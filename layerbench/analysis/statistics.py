@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis.student_t import quantile
-from layerbench.records import Summary, Verdict
+from layerbench.records.timing import Summary, Verdict
 from layerbench.units import percent
 
 Samples = NDArray[np.float64]

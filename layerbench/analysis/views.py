@@ -6,20 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TypeVar, cast
 
-from layerbench.records import (
+from layerbench.records.memory import (
     OUTSIDE_ROW,
     PHASES,
     MemoryEstimate,
     MemoryReport,
     MemoryRow,
     Phase,
-    Profile,
-    Structure,
-    StructureRow,
     TimelinePoint,
-    TrainingMemory,
-    TrainingProfile,
 )
+from layerbench.records.structure import Structure, StructureRow
+from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingMemory, TrainingProfile
 from layerbench.records.tree import ancestors, positions
 
 AnyRecord = TypeVar("AnyRecord", bound=Structure | MemoryReport | MemoryEstimate)

@@ -18,7 +18,7 @@ from layerbench.errors import UntrustedError, UsageError, at_least
 from layerbench.profilers.paired import Task, measure_pair
 from layerbench.profilers.processes import Job, measure_pair_in_processes
 from layerbench.profilers.progress import Progress
-from layerbench.records import Comparison
+from layerbench.records.comparison import Comparison
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.records.workload import Plan
 from layerbench.zoo import Built

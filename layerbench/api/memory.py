@@ -15,8 +15,7 @@ from layerbench.profilers.memory.largest_batch import with_fit
 from layerbench.profilers.memory.measured import profile_memory
 from layerbench.profilers.memory.predicted import check_device, check_memory_fits, predict
 from layerbench.profilers.progress import Progress
-from layerbench.records import MemoryEstimate, MemoryReport
-from layerbench.records.memory import Optimizer
+from layerbench.records.memory import MemoryEstimate, MemoryReport, Optimizer
 from layerbench.records.workload import DType, Workload
 from layerbench.zoo import Built
 

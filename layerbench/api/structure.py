@@ -9,7 +9,7 @@ from torch import nn
 
 from layerbench.api.inputs import what_runs
 from layerbench.profilers.structure import profile_structure
-from layerbench.records import Structure
+from layerbench.records.structure import Structure
 from layerbench.records.workload import DType, Mode
 
 

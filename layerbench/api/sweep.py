@@ -10,7 +10,7 @@ from layerbench.environment import devices
 from layerbench.errors import at_least
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.sweep import run_sweep
-from layerbench.records import Sweep
+from layerbench.records.sweep import Sweep
 from layerbench.records.workload import DType
 
 

@@ -16,9 +16,9 @@ from layerbench.errors import UntrustedError, UsageError, at_least
 from layerbench.profilers import timing
 from layerbench.profilers.processes import measure_in_processes
 from layerbench.profilers.progress import Progress
-from layerbench.records import Profile
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.records.samples import Run
+from layerbench.records.timing import Profile
 from layerbench.records.workload import DType, Granularity, Mode, Plan, Workload
 from layerbench.zoo import Built
 

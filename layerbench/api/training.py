@@ -13,9 +13,11 @@ from layerbench.environment import devices
 from layerbench.errors import at_least
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.training_step import profile_step
-from layerbench.records import Precision, TrainingEstimate, TrainingProfile, Unreadable
 from layerbench.records.defaults import MOST_PIXELS, TRAINING_ITERATIONS, TRAINING_WARMUP
 from layerbench.records.memory import Optimizer
+from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_run import Precision, Unreadable
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import DType, Plan
 from layerbench.training.classification.estimate import Extent, forecast
 from layerbench.training.classification.recipes import recipe_for

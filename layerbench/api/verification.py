@@ -22,15 +22,10 @@ from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.structure import profile_structure
 from layerbench.profilers.timing import dry_run
-from layerbench.records import (
-    MemoryEstimate,
-    MemoryReport,
-    Profile,
-    Structure,
-    TrainingProfile,
-    TrainingRow,
-)
-from layerbench.records.timing import CALLS_VARIED, VARIED
+from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import CALLS_VARIED, VARIED, Profile
+from layerbench.records.training_step import TrainingProfile, TrainingRow
 from layerbench.records.workload import Frozen
 from layerbench.reporters.json import document
 from layerbench.store import reading

@@ -11,7 +11,8 @@ from layerbench.cli import _options
 from layerbench.errors import at_least
 
 if TYPE_CHECKING:
-    from layerbench.records import Comparison, Profile
+    from layerbench.records.comparison import Comparison
+    from layerbench.records.timing import Profile
     from layerbench.records.workload import Plan
 
 NAME = "check"

@@ -13,7 +13,7 @@ from layerbench.records.defaults import FEWEST_ROUNDS, MEASURED_ITERATIONS, WARM
 
 if TYPE_CHECKING:
     from layerbench.profilers.paired import Task
-    from layerbench.records import Comparison
+    from layerbench.records.comparison import Comparison
 
 NAME = "compare"
 

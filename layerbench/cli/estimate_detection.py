@@ -138,7 +138,7 @@ def command(
 
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import shown
-    from layerbench.records import DetectionEstimates
+    from layerbench.records.detection_estimate import DetectionEstimates
     from layerbench.training.detection.estimate import estimate_detectors
     from layerbench.training.detection.options import SAMPLES, STILL, EstimateOptions
     from layerbench.training.detection.step import Learning

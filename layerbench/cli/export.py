@@ -46,7 +46,7 @@ def command(
     """
     from layerbench import reporters
     from layerbench.analysis.views import finest
-    from layerbench.records import Profile
+    from layerbench.records.timing import Profile
     from layerbench.store import reading, writing
 
     reporters.suffix(format)

@@ -11,7 +11,8 @@ from layerbench.cli import _options
 from layerbench.errors import at_least
 
 if TYPE_CHECKING:
-    from layerbench.records import MemoryEstimate, MemoryReport, Structure
+    from layerbench.records.memory import MemoryEstimate, MemoryReport
+    from layerbench.records.structure import Structure
     from layerbench.records.workload import Workload
 
     Record = Structure | MemoryReport | MemoryEstimate

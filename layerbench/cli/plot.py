@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from layerbench.plots import Metric
     from layerbench.plots.canvas import Drawn
-    from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure
+    from layerbench.records.memory import MemoryEstimate, MemoryReport
+    from layerbench.records.structure import Structure
+    from layerbench.records.timing import Profile
     from layerbench.records.workload import Frozen
 
 NAME = "plot"

@@ -102,7 +102,7 @@ def command(
     # After the cheap checks: this loads torch.
     from layerbench.api import sweep
     from layerbench.cli._progress import shown
-    from layerbench.records import Sweep
+    from layerbench.records.sweep import Sweep
 
     kept = Kept[Sweep](names, None if out is None else lambda _: out / "sweep")
     with shown("sweep", quiet) as progress:

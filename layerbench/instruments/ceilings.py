@@ -16,7 +16,7 @@ import torch
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.autorange import Autorange
-from layerbench.records import Ceilings
+from layerbench.records.timing import Ceilings
 from layerbench.records.workload import DType
 from layerbench.units import NANOSECOND
 

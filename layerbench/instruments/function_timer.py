@@ -26,7 +26,7 @@ from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.modes import ModeSwitch
 from layerbench.instruments.modules import Call, ModuleFacts, modules_at, shapes_of
 from layerbench.introspection.nested import has_tensor
-from layerbench.records import Shape
+from layerbench.records.bounds import Shape
 from layerbench.records.workload import Frozen
 
 # These ask torch.overrides.has_torch_function before they take their fused path; any function

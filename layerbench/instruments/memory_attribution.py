@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from layerbench.instruments.modules import CallFacts
 from layerbench.instruments.storage_tracker import Allocation, Step, Trace
-from layerbench.records import (
+from layerbench.records.memory import (
     CATEGORIES,
     OUTSIDE_ROW,
     Category,
@@ -41,7 +41,7 @@ class Holding:
         peak: the moment with the most bytes in the last iteration.
         rows: modules in tree order.
         timeline: of the last iteration.
-        resident_bytes, outside_bytes: see `layerbench.records.MemoryReport`.
+        resident_bytes, outside_bytes: see `layerbench.records.memory.MemoryReport`.
     """
 
     peak: Peak

@@ -24,7 +24,7 @@ from layerbench.instruments.threads import Carrier
 from layerbench.introspection.modules import children, modules, named_modules
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, elements_of, shape_of
-from layerbench.records import Shape
+from layerbench.records.bounds import Shape
 from layerbench.records.workload import Frozen
 
 

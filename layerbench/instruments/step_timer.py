@@ -35,7 +35,7 @@ from layerbench.instruments.attach import Forward, Replacement, attributes_repla
 from layerbench.instruments.layer_timer import Folded, fold
 from layerbench.instruments.modules import modules_at
 from layerbench.introspection.modules import own_parameters
-from layerbench.records import STEP_PHASES
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.records.tree import holder
 
 Batch = Any

@@ -26,7 +26,7 @@ from layerbench.instruments.in_place import InPlace
 from layerbench.instruments.module_tracker import OUTSIDE, RunningModule
 from layerbench.instruments.operators import operator_name, run_seen
 from layerbench.introspection.tensors import bytes_of, parts_of, storage_of
-from layerbench.records import Category, Phase
+from layerbench.records.memory import Category, Phase
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from layerbench.instruments.compiled import original
 from layerbench.introspection.modules import join, named_buffers, named_modules, named_parameters
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, parts_of, shape_of, storage_of
-from layerbench.records import TensorRow, Totals
+from layerbench.records.memory import TensorRow, Totals
 from layerbench.zoo import Built
 
 BLOCK = 512

@@ -16,7 +16,7 @@ import torch
 
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import usable_cores
-from layerbench.records import Usage, UsageSample
+from layerbench.records.detection_run import Usage, UsageSample
 
 # A record holds at most so many looks.
 MOST_KEPT = 240

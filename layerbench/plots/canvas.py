@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from layerbench.records import MemoryEstimate, MemoryReport, Profile, Structure, TrainingProfile
+from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import Workload
 
 if TYPE_CHECKING:

@@ -9,13 +9,10 @@ from typing import Literal, get_args
 from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.plots.canvas import Drawn
-from layerbench.records import (
-    MemoryEstimate,
-    MemoryReport,
-    Profile,
-    Structure,
-    TrainingProfile,
-)
+from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.tree import with_ancestors
 
 Metric = Literal["time", "self", "flops", "parameters", "memory"]

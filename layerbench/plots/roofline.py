@@ -11,7 +11,8 @@ from layerbench.analysis.roofline import Point, points, ridge, roof
 from layerbench.errors import UsageError
 from layerbench.plots import canvas
 from layerbench.plots.canvas import Ruler
-from layerbench.records import Ceilings, Profile, Structure
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Ceilings, Profile
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.plots import canvas
 from layerbench.plots.canvas import Ruler
-from layerbench.records import MemoryEstimate, MemoryReport, Phase, TimelinePoint
+from layerbench.records.memory import MemoryEstimate, MemoryReport, Phase, TimelinePoint
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,14 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerbench import units
-from layerbench.records import (
-    DetectionRun,
-    EpochRow,
-    FinishedRun,
-    Sweep,
-    SweepPoint,
-    TrainingRun,
-)
+from layerbench.records.detection_run import DetectionRun
+from layerbench.records.sweep import FinishedRun, Sweep, SweepPoint
+from layerbench.records.training_run import EpochRow, TrainingRun
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

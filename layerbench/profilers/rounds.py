@@ -24,9 +24,10 @@ from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import notes_on_calls
 from layerbench.instruments.waiting import wait_arrays, wait_meter
 from layerbench.profilers.progress import Progress
-from layerbench.records import StopReason, samples
+from layerbench.records import samples
 from layerbench.records.defaults import CAP_FACTOR
 from layerbench.records.samples import RowFacts, Samples
+from layerbench.records.timing import StopReason
 from layerbench.records.workload import Plan
 
 # A run that goes on until its interval is narrow looks again after this many rounds.

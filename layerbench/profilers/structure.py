@@ -34,8 +34,8 @@ from layerbench.instruments.preserve import (
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import observed_rows
 from layerbench.introspection.tensors import bytes_of, elements_of
-from layerbench.records import Operator, Structure, StructureRow
 from layerbench.records.samples import RowFacts
+from layerbench.records.structure import Operator, Structure, StructureRow
 from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Workload
 from layerbench.zoo import Built

@@ -28,17 +28,12 @@ from layerbench.profilers.memory.predicted import check_memory_fits, predict
 from layerbench.profilers.progress import TO_COME, Progress, Silent
 from layerbench.profilers.structure import profile_structure
 from layerbench.profilers.timing import Session
-from layerbench.records import (
-    AllocatorFigures,
-    FinishedRun,
-    Summary,
-    Sweep,
-    SweepEnd,
-    SweepPoint,
-    TrainingRun,
-)
 from layerbench.records.environment import Environment
+from layerbench.records.memory import AllocatorFigures
 from layerbench.records.samples import waits_of
+from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
+from layerbench.records.timing import Summary
+from layerbench.records.training_run import TrainingRun
 from layerbench.records.workload import JOINED, DType, MemoryFormat, Plan, Workload, named_format
 from layerbench.store import reading
 from layerbench.units import NANOSECOND

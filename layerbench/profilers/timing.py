@@ -53,9 +53,10 @@ from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
-from layerbench.records import Ceilings, StopReason, samples
+from layerbench.records import samples
 from layerbench.records.environment import Environment
 from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
+from layerbench.records.timing import Ceilings, StopReason
 from layerbench.records.workload import Plan, Workload, real_format
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device

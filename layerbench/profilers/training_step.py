@@ -42,10 +42,11 @@ from layerbench.profilers.memory.traced_run import explain_step
 from layerbench.profilers.optimizers import check_optimizer, make_optimizer
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.timing import check_environment
-from layerbench.records import STEP_PHASES, PhaseRow, Summary, TrainingProfile, TrainingRow
 from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
 from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
+from layerbench.records.timing import Summary
+from layerbench.records.training_step import STEP_PHASES, PhaseRow, TrainingProfile, TrainingRow
 from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Plan, Workload
 from layerbench.units import NANOSECOND

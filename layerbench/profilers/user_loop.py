@@ -42,7 +42,8 @@ from layerbench.instruments.modules import (
 )
 from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import function_rows, module_rows
-from layerbench.records import LayerRow, samples
+from layerbench.records import samples
+from layerbench.records.timing import LayerRow
 
 # Marks are made compact in bulk: seldom enough that it disappears beside the forwards.
 DRAIN_AT = 100_000

@@ -59,8 +59,8 @@ class ComparedRow(Frozen):
     """The whole model, a module or a function on both sides.
 
     Attributes:
-        path, type, kind, depth, block, position: as in `layerbench.records.LayerRow`; ``type`` is
-            the contender's. The whole model's path is ``""``.
+        path, type, kind, depth, block, position: as in `layerbench.records.timing.LayerRow`;
+            ``type`` is the contender's. The whole model's path is ``""``.
         baseline_s, contender_s: inclusive times by the estimator of the ratio, which is theirs.
         ratio: contender over baseline.
         ratio_low, ratio_high: the 95 % interval of the ratio, of this row alone.

@@ -125,7 +125,7 @@ class DetectorEstimate(Frozen):
         step: a training step, with its ``phases`` and the detector's ``parts``.
         parts_ratio: the parts' forward and backward, and ``outside_s``, over these two phases.
         outside_s: of the backward, what belongs to no part: adding the losses, autograd's start.
-        between_s, start_s, once_s: as in `layerbench.records.TrainingEstimate`.
+        between_s, start_s, once_s: as in `layerbench.records.training_estimate.TrainingEstimate`.
         epoch, training: of the whole training; ``inference``: all its images once, in batches.
         boxes: of an image to train on, on average.
         trained: proposals in training; ``inferred``: what inference found.

@@ -76,7 +76,7 @@ class MemoryRow(Frozen):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position, turn: as in `layerbench.records.LayerRow`.
+        path, type, depth, calls, block, position, turn: as in `layerbench.records.timing.LayerRow`.
         allocated: bytes of all storages that the module and those below it allocated, in all
             phases, freed ones included.
         self_allocated: without the modules below it.

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from layerbench.records import Kind, Shape, StopReason
+from layerbench.records.bounds import Shape
 from layerbench.records.contention import Waits
 from layerbench.records.environment import Environment
+from layerbench.records.timing import Kind, StopReason
 from layerbench.records.workload import Frozen
 
 Samples = NDArray[np.int64]
@@ -33,7 +34,7 @@ PLACEMENT = "placement_"
 
 
 class RowFacts(Frozen):
-    """What a row is, apart from its times; fields as in `layerbench.records.LayerRow`.
+    """What a row is, apart from its times; fields as in `layerbench.records.timing.LayerRow`.
 
     Attributes:
         order: when it was first called, among the children of its parent.

@@ -29,7 +29,7 @@ class StructureRow(Frozen):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position, turn: as in `layerbench.records.LayerRow`.
+        path, type, depth, calls, block, position, turn: as in `layerbench.records.timing.LayerRow`.
         input_shapes, output_shapes: of the tensors in the first call.
         parameters: elements of the parameters in it and below, shared ones counted once.
         trainable: those of them that require a gradient.

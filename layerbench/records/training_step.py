@@ -47,7 +47,7 @@ class TrainingRow(Frozen):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position, turn: as in `layerbench.records.LayerRow`.
+        path, type, depth, calls, block, position, turn: as in `layerbench.records.timing.LayerRow`.
         forward, backward: inclusive: with the modules below it.
         forward_self, backward_self: without them. The backward of a module is that of the nodes
             that its forward put into the graph, and of adding up its parameters' gradients.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from layerbench import units
-from layerbench.records import CHANGES, ComparedRow, Comparison
+from layerbench.records.comparison import CHANGES, ComparedRow, Comparison
 from layerbench.reporters import formatting
 
 METHODS = {

@@ -11,29 +11,16 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 
-from layerbench.records import (
-    PHASES,
-    STEP_PHASES,
-    ComparedRow,
-    Comparison,
-    DetectionEpoch,
-    DetectionEstimates,
-    DetectionRun,
-    DetectorMemory,
-    EpochRow,
-    LayerRow,
-    MemoryEstimate,
-    MemoryReport,
-    MemoryRow,
-    Profile,
-    Structure,
-    StructureRow,
-    Summary,
-    Sweep,
-    TrainingEstimate,
-    TrainingProfile,
-    TrainingRun,
-)
+from layerbench.records.comparison import ComparedRow, Comparison
+from layerbench.records.detection_estimate import DetectionEstimates, DetectorMemory
+from layerbench.records.detection_run import DetectionEpoch, DetectionRun
+from layerbench.records.memory import PHASES, MemoryEstimate, MemoryReport, MemoryRow
+from layerbench.records.structure import Structure, StructureRow
+from layerbench.records.sweep import Sweep
+from layerbench.records.timing import LayerRow, Profile, Summary
+from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_run import EpochRow, TrainingRun
+from layerbench.records.training_step import STEP_PHASES, TrainingProfile
 from layerbench.records.workload import Frozen, Workload
 from layerbench.reporters import formatting
 

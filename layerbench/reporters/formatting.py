@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 from layerbench import units
-from layerbench.records import LayerRow, Profile, Shape, Summary
-from layerbench.records.timing import ONLY_INSIDE
+from layerbench.records.bounds import Shape
+from layerbench.records.timing import ONLY_INSIDE, LayerRow, Profile, Summary
 from layerbench.records.workload import OWN_WEIGHTS, Workload
 from layerbench.text import visible
 from layerbench.units import NANOSECOND

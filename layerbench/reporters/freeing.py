@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import prod
 
-from layerbench.records import LayerRow, Profile
+from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.tree import ancestors
 
 # Between two calls Python was seen to take up to 40 µs in a module's own forward.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerbench import units
 from layerbench.errors import UsageError
-from layerbench.records import Profile
+from layerbench.records.timing import Profile
 from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.text import shown

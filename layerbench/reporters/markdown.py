@@ -6,22 +6,16 @@ from collections.abc import Sequence
 from functools import singledispatch
 
 from layerbench import units
-from layerbench.records import (
-    ComparedRow,
-    Comparison,
-    DetectionEstimates,
-    DetectionRun,
-    LayerRow,
-    MemoryEstimate,
-    MemoryReport,
-    MemoryRow,
-    Profile,
-    Structure,
-    Sweep,
-    TrainingEstimate,
-    TrainingProfile,
-    TrainingRun,
-)
+from layerbench.records.comparison import ComparedRow, Comparison
+from layerbench.records.detection_estimate import DetectionEstimates
+from layerbench.records.detection_run import DetectionRun
+from layerbench.records.memory import MemoryEstimate, MemoryReport, MemoryRow
+from layerbench.records.structure import Structure
+from layerbench.records.sweep import Sweep
+from layerbench.records.timing import LayerRow, Profile
+from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_run import TrainingRun
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import Frozen
 from layerbench.reporters import comparison_rows, formatting
 from layerbench.reporters.documents import document

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from layerbench import units
 from layerbench.errors import UsageError
-from layerbench.records import MemoryReport, Profile, Structure
+from layerbench.records.memory import MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
 from layerbench.records.workload import Frozen, Workload
 from layerbench.reporters import formatting
 from layerbench.reporters.csv import written

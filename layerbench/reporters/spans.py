@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from layerbench.errors import UsageError
-from layerbench.records import LayerRow, Profile
+from layerbench.records.timing import LayerRow, Profile
 
 
 @dataclass(frozen=True)

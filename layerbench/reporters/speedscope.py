@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from layerbench.errors import UsageError
-from layerbench.records import Profile
+from layerbench.records.timing import Profile
 from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.reporters.spans import Span, label, spans

@@ -12,16 +12,13 @@ from layerbench.records.workload import OWN_WEIGHTS, Plan, Workload
 from layerbench.store.writing import AnyPath
 
 if TYPE_CHECKING:
-    from layerbench.records import (
-        Comparison,
-        DetectionEstimates,
-        MemoryEstimate,
-        MemoryReport,
-        Profile,
-        Structure,
-        TrainingEstimate,
-        TrainingProfile,
-    )
+    from layerbench.records.comparison import Comparison
+    from layerbench.records.detection_estimate import DetectionEstimates
+    from layerbench.records.memory import MemoryEstimate, MemoryReport
+    from layerbench.records.structure import Structure
+    from layerbench.records.timing import Profile
+    from layerbench.records.training_estimate import TrainingEstimate
+    from layerbench.records.training_step import TrainingProfile
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -11,20 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from layerbench import records
 from layerbench.errors import RecordError
+from layerbench.records.timing import Profile
 from layerbench.records.workload import Frozen
 from layerbench.store.writing import AnyPath
 from layerbench.text import one_line
 from layerbench.units import bytes_
 
 if TYPE_CHECKING:
-    from layerbench.records import (
-        MemoryEstimate,
-        MemoryReport,
-        Profile,
-        Structure,
-    )
+    from layerbench.records.memory import MemoryEstimate, MemoryReport
+    from layerbench.records.structure import Structure
 
 Record = TypeVar("Record")
 
@@ -39,27 +36,28 @@ MOST_VARIABLE = "LAYERBENCH_RECORD_MIB"
 # Characters of a damaged record that a message repeats.
 MOST_SAID = 200
 
-# A new kind of record is one more line: the value of its field ``record``, and its class's name in
+# A new kind of record is one more line: the value of its field ``record``, and its class's place in
 # `layerbench.records`.
 RECORDS: dict[str, str] = {
-    "profile": "Profile",
-    "structure": "Structure",
-    "memory": "MemoryReport",
-    "memory estimate": "MemoryEstimate",
-    "comparison": "Comparison",
-    "training profile": "TrainingProfile",
-    "training run": "TrainingRun",
-    "training forecast": "TrainingEstimate",
-    "sweep": "Sweep",
-    "detection estimates": "DetectionEstimates",
-    "detection run": "DetectionRun",
+    "profile": "timing.Profile",
+    "structure": "structure.Structure",
+    "memory": "memory.MemoryReport",
+    "memory estimate": "memory.MemoryEstimate",
+    "comparison": "comparison.Comparison",
+    "training profile": "training_step.TrainingProfile",
+    "training run": "training_run.TrainingRun",
+    "training forecast": "training_estimate.TrainingEstimate",
+    "sweep": "sweep.Sweep",
+    "detection estimates": "detection_estimate.DetectionEstimates",
+    "detection run": "detection_run.DetectionRun",
 }
 
 
 def record_class(kind: str) -> type[Frozen]:
     """The class of a kind of record in `RECORDS`."""
-    found: type[Frozen] = getattr(records, RECORDS[kind])
-    return found
+    module, _, name = RECORDS[kind].partition(".")
+    record: type[Frozen] = getattr(importlib.import_module(f"layerbench.records.{module}"), name)
+    return record
 
 
 # --- reading -----------------------------------------------------------------------------
@@ -72,7 +70,7 @@ def read(path: AnyPath) -> Profile:
         RecordError: there is none, or it is damaged; the message names the place.
     """
     record = read_record(path)
-    if not isinstance(record, records.Profile):
+    if not isinstance(record, Profile):
         kind = getattr(record, "record", type(record).__name__)
         raise RecordError(f"{path} holds a {kind} record, not a profile")
     return record
@@ -110,9 +108,7 @@ def read_all(places: Iterable[AnyPath]) -> list[tuple[Path, Profile]]:
             found.append((place, read(place)))
             continue
         read_here = ((path, read_record(path)) for path in _records_in(place))
-        found += [
-            (path, record) for path, record in read_here if isinstance(record, records.Profile)
-        ]
+        found += [(path, record) for path, record in read_here if isinstance(record, Profile)]
     return _each_once(found)
 
 

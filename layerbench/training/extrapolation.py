@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from layerbench.analysis.student_t import quantile
 from layerbench.errors import UsageError
-from layerbench.records import STEP_PHASES, Seconds, Summary
+from layerbench.records.timing import Summary
+from layerbench.records.training_estimate import Seconds
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import step_statistics
 from layerbench.units import NANOSECOND
 

@@ -29,7 +29,7 @@ from torch import nn
 
 from layerbench import plots, reporters
 from layerbench.errors import OutputError, RecordError, UsageError
-from layerbench.records import EpochRow, Recipe, TrainingRun
+from layerbench.records.training_run import EpochRow, Recipe, TrainingRun
 from layerbench.store import paths, reading, writing
 from layerbench.text import one_line, visible
 from layerbench.training import checkpoints

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis.statistics import Resampler, summarize
-from layerbench.records import STEP_PHASES, EpochRow, PhaseRow, Recipe, Summary
+from layerbench.records.timing import Summary
+from layerbench.records.training_run import EpochRow, Recipe
+from layerbench.records.training_step import STEP_PHASES, PhaseRow
 from layerbench.units import NANOSECOND
 
 

@@ -17,7 +17,8 @@ from layerbench.analysis.paired import of_rounds
 from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.student_t import quantile
 from layerbench.errors import ComparisonError
-from layerbench.records import CHANGES, ComparedRow, samples
+from layerbench.records import samples
+from layerbench.records.comparison import CHANGES, ComparedRow
 from layerbench.records.samples import RowFacts, Run, RunFacts
 from layerbench.records.workload import Workload
 from layerbench.reporters import comparison_rows

@@ -17,7 +17,7 @@ from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import ComparisonError
 from layerbench.instruments import ceilings as measuring
 from layerbench.profilers import timing
-from layerbench.records import Profile
+from layerbench.records.timing import Profile
 from layerbench.records.workload import Plan, Workload
 from layerbench.store import reading, writing
 from tests.support.sample_profiles import layered

@@ -13,7 +13,9 @@ import pytest
 from layerbench import cli, reporters
 from layerbench.errors import UntrustedError
 from layerbench.instruments.waiting import Unknown
-from layerbench.records import Comparison, Profile, Structure
+from layerbench.records.comparison import Comparison
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
 from layerbench.store import reading, writing
 from tests.support.paths import ROOT
 from tests.support.sample_comparisons import measured

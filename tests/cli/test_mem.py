@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from layerbench import cli
-from layerbench.records import MemoryEstimate, MemoryReport, Structure
+from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
 from layerbench.store import reading
 from tests.support.paths import ROOT
 

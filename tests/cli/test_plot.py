@@ -10,7 +10,7 @@ import pytest
 
 from layerbench import cli, reporters
 from layerbench.profilers import timing
-from layerbench.records import Profile
+from layerbench.records.timing import Profile
 from layerbench.store import reading, writing
 from tests.plots.test_plots import estimate, report, trained
 from tests.support.paths import ROOT

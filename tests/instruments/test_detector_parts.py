@@ -15,7 +15,7 @@ from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import ModelRunError, OutputError, TrainingStopped
 from layerbench.instruments.detector_parts import ITSELF, POSTPROCESSING, parts_of
 from layerbench.instruments.step_timer import StepTimer
-from layerbench.records import STEP_PHASES
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.training.detection import operators
 from layerbench.training.detection.batches import NoMoreBatches, Readable
 from layerbench.training.detection.memory import made_up

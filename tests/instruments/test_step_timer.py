@@ -13,7 +13,7 @@ from torch import nn
 from layerbench.environment.devices.clocks import ManualClock, PerfCounter
 from layerbench.instruments.modules import module_facts
 from layerbench.instruments.step_timer import Step, StepTimer, _as_they_run
-from layerbench.records import STEP_PHASES
+from layerbench.records.training_step import STEP_PHASES
 from tests.models import Small
 
 

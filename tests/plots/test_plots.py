@@ -18,13 +18,10 @@ from layerbench.errors import UsageError
 from layerbench.plots import canvas, quantities
 from layerbench.plots.icicle import boxes as boxes_of
 from layerbench.plots.quantities import Cell
-from layerbench.records import (
-    MemoryEstimate,
-    MemoryReport,
-    Profile,
-    Structure,
-    TrainingProfile,
-)
+from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingProfile
 from layerbench.store import reading
 from tests.support.paths import ROOT
 from tests.support.sample_profiles import layered, on_gpu, summary, whole

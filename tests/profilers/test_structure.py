@@ -11,7 +11,7 @@ from torch import nn
 
 import layerbench
 from layerbench import reporters, zoo
-from layerbench.records import Structure
+from layerbench.records.structure import Structure
 from layerbench.zoo import Built
 from tests.models import Calls, Small
 

@@ -11,7 +11,7 @@ import layerbench
 from layerbench import cli
 from layerbench.errors import BadInput, UsageError
 from layerbench.profilers import sweep
-from layerbench.records import Sweep
+from layerbench.records.sweep import Sweep
 from layerbench.store.reading import read_record
 from layerbench.store.writing import write_text
 from tests.support.paths import ROOT

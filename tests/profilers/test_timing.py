@@ -26,8 +26,8 @@ from layerbench.errors import (
 )
 from layerbench.profilers import rounds, timing
 from layerbench.profilers.timing import measure
-from layerbench.records import LayerRow, Profile
 from layerbench.records.samples import Run
+from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.workload import Plan, Workload
 from layerbench.zoo import Built
 from tests.models import Composite, Small, Takes

@@ -12,9 +12,9 @@ from torch import nn
 import layerbench
 from layerbench import cli, reporters
 from layerbench.errors import ModelRunError, UsageError
-from layerbench.records import (
+from layerbench.records.memory import Peak
+from layerbench.records.training_step import (
     STEP_PHASES,
-    Peak,
     PhaseRow,
     TrainingMemory,
     TrainingProfile,

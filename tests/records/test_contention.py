@@ -25,7 +25,8 @@ from layerbench.errors import UntrustedError
 from layerbench.instruments.placement import brought_back, can_move, move
 from layerbench.instruments.waiting import RunQueue, Switches, Unknown, wait_arrays, wait_meter
 from layerbench.profilers import rounds, timing, training_step
-from layerbench.records import Comparison, contention, samples
+from layerbench.records import contention, samples
+from layerbench.records.comparison import Comparison
 from layerbench.records.contention import Waits
 from layerbench.records.environment import Machine
 from layerbench.records.workload import Plan, Workload

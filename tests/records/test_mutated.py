@@ -17,7 +17,8 @@ from layerbench import reporters
 from layerbench.analysis.comparison import compare
 from layerbench.errors import ComparisonError, RecordError
 from layerbench.plots import bars, icicle, memory
-from layerbench.records import Bundle, Profile, Summary
+from layerbench.records.bundle import Bundle
+from layerbench.records.timing import Profile, Summary
 from layerbench.records.workload import Frozen
 from layerbench.reporters import csv, formatting
 from layerbench.reporters.html.document import bundled, of

@@ -8,7 +8,7 @@ from torch import nn
 
 import layerbench
 from layerbench import reporters
-from layerbench.records import LayerRow, Profile
+from layerbench.records.timing import LayerRow, Profile
 from layerbench.reporters.freeing import freeing
 from tests.support.sample_profiles import layered, on_gpu, summary
 

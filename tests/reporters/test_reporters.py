@@ -11,7 +11,7 @@ import pytest
 
 from layerbench import reporters
 from layerbench.errors import UsageError
-from layerbench.records import LayerRow, Profile
+from layerbench.records.timing import LayerRow, Profile
 from layerbench.reporters import formatting
 from layerbench.reporters.html.document import bundled, of
 from layerbench.reporters.result_table import render_table, update_markers

@@ -12,8 +12,8 @@ from typing import Literal
 import pytest
 
 from layerbench.errors import OutputError, RecordError
-from layerbench.records import Profile, Summary
 from layerbench.records.environment import DeviceInfo, Environment, Machine, Software
+from layerbench.records.timing import Profile, Summary
 from layerbench.records.workload import Frozen, Plan, Workload
 from layerbench.store import paths, reading, writing
 

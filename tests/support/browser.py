@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from layerbench.records import Bundle
+from layerbench.records.bundle import Bundle
 from layerbench.store import reading
 from tests.support.paths import ROOT
 

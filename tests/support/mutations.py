@@ -22,7 +22,7 @@ from layerbench.analysis.comparison import compare
 from layerbench.analysis.views import down_to, finest
 from layerbench.errors import LayerbenchError
 from layerbench.plots.quantities import HAS
-from layerbench.records import Profile
+from layerbench.records.timing import Profile
 from layerbench.reporters.html.document import bundled, of
 from layerbench.reporters.result_table import FORMATS, SORTS, render_table
 from layerbench.store import reading

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from layerbench.analysis.comparison import compare
-from layerbench.records import Comparison, LayerRow, Profile, Summary
+from layerbench.records.comparison import Comparison
+from layerbench.records.timing import LayerRow, Profile, Summary
 from layerbench.records.workload import Plan
 from tests.support.sample_profiles import environment, layered, summary
 

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from layerbench.records import (
-    STEP_PHASES,
-    Bottleneck,
+from layerbench.records.detection_estimate import (
     ContentFit,
     ContentPoint,
-    DetectionEpoch,
     DetectionEstimates,
-    DetectionRecipe,
-    DetectionRun,
     DetectorEstimate,
     DetectorFailure,
     DetectorMemory,
     Found,
-    OperatorRow,
     PartRow,
-    PhaseRow,
-    Seconds,
+)
+from layerbench.records.detection_run import (
+    Bottleneck,
+    DetectionEpoch,
+    DetectionRecipe,
+    DetectionRun,
+    OperatorRow,
     TunePoint,
     Tuning,
     Usage,
     UsageSample,
 )
 from layerbench.records.environment import DeviceInfo
+from layerbench.records.training_estimate import Seconds
+from layerbench.records.training_step import STEP_PHASES, PhaseRow
 from tests.support.sample_profiles import environment, summary
 
 MEBIBYTE = 2**20

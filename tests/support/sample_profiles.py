@@ -6,8 +6,8 @@ time, and a function's time is part of its module's self time.
 
 from __future__ import annotations
 
-from layerbench.records import LayerRow, Profile, Reconciliation, Summary
 from layerbench.records.environment import DeviceInfo, Environment, Machine, Software
+from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary
 from layerbench.records.workload import Plan, Workload
 
 

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from layerbench.records import (
-    STEP_PHASES,
-    EpochRow,
-    FinishedRun,
-    PhaseRow,
-    RankTimes,
-    Recipe,
-    Seconds,
-    Sweep,
-    SweepEnd,
-    SweepPoint,
-    TrainingEstimate,
-    TrainingRun,
-)
+from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
+from layerbench.records.training_estimate import Seconds, TrainingEstimate
+from layerbench.records.training_run import EpochRow, RankTimes, Recipe, TrainingRun
+from layerbench.records.training_step import STEP_PHASES, PhaseRow
 from tests.support.sample_profiles import environment, summary
 
 MEBIBYTE = 2**20

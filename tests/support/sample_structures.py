@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from layerbench.records import Ceilings, Structure, StructureRow
+from layerbench.records.structure import Structure, StructureRow
+from layerbench.records.timing import Ceilings
 from tests.support.sample_profiles import layered
 
 IMAGE, FEATURES = (2, 3, 32, 32), (2, 8, 16, 16)

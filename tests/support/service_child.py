@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from layerbench.errors import DeviceUnavailable, UsageError
-from layerbench.records import Structure, StructureRow
+from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.workload import Workload
 from layerbench.service.protocol.results import Figure, MeasurementResult
 from layerbench.service.worker import process

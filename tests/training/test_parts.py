@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerbench.errors import DataError, RecordError, UsageError
-from layerbench.records import EpochRow, Recipe
+from layerbench.records.training_run import EpochRow, Recipe
 from layerbench.training import checkpoints, step_statistics
 from layerbench.training.batches import EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.checkpoints import Checkpoint

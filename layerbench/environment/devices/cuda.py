@@ -18,8 +18,8 @@ from layerbench.environment.devices.device import (
     slug,
 )
 from layerbench.environment.machine import run_and_read
-from layerbench.records import AllocatorFigures
 from layerbench.records.environment import DeviceInfo
+from layerbench.records.memory import AllocatorFigures
 
 cuda: Any = torch.cuda  # most of it is not typed
 

@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from layerbench.environment.devices.clocks import Clock
-from layerbench.records import AllocatorFigures
 from layerbench.records.environment import DeviceInfo
+from layerbench.records.memory import AllocatorFigures
 from layerbench.records.workload import Frozen
 
 if TYPE_CHECKING:

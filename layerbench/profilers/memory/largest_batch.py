@@ -7,8 +7,7 @@ from typing import Literal
 
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.records import Fit, MemoryEstimate
-from layerbench.records.memory import Optimizer
+from layerbench.records.memory import Fit, MemoryEstimate, Optimizer
 from layerbench.records.workload import Workload
 
 # Memory is nearly linear in the batch, so that straight lines find the limit in a handful of

@@ -35,13 +35,8 @@ from layerbench.instruments.tensors_held import HeldTensor, held_tensors, totals
 from layerbench.profilers.loss import RunFailed
 from layerbench.profilers.memory.traced_run import Traced, trace_run
 from layerbench.profilers.optimizers import check_optimizer
-from layerbench.records import (
-    AllocatorFigures,
-    MemoryReport,
-    ProcessMemory,
-)
 from layerbench.records.environment import Environment
-from layerbench.records.memory import Optimizer
+from layerbench.records.memory import AllocatorFigures, MemoryReport, Optimizer, ProcessMemory
 from layerbench.records.workload import Workload
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device

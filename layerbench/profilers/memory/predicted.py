@@ -41,8 +41,7 @@ from layerbench.profilers.memory.kernels import chosen_as_on_gpu
 from layerbench.profilers.memory.replay import Replays
 from layerbench.profilers.memory.traced_run import Traced, trace_run
 from layerbench.profilers.memory.workspaces import CONTEXT, Workspaces
-from layerbench.records import Interval, MemoryEstimate
-from layerbench.records.memory import Optimizer
+from layerbench.records.memory import Interval, MemoryEstimate, Optimizer
 from layerbench.records.workload import Workload
 from layerbench.units import bytes_
 from layerbench.zoo import Built

@@ -15,7 +15,7 @@ import torch
 
 from layerbench.instruments.storage_tracker import Taken
 from layerbench.introspection.tensors import shape_of
-from layerbench.records import Workspace
+from layerbench.records.memory import Workspace
 
 MIB = 2**20
 

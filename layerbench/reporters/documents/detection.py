@@ -7,19 +7,21 @@ from functools import singledispatch
 from itertools import groupby
 
 from layerbench import units
-from layerbench.records import (
-    Bottleneck,
-    DetectionEpoch,
+from layerbench.records.detection_estimate import (
     DetectionEstimates,
-    DetectionRun,
     DetectorEstimate,
     Found,
-    OperatorRow,
     PartRow,
-    Summary,
+)
+from layerbench.records.detection_run import (
+    Bottleneck,
+    DetectionEpoch,
+    DetectionRun,
+    OperatorRow,
     Tuning,
     Usage,
 )
+from layerbench.records.timing import Summary
 from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.reporters.documents.shared import (

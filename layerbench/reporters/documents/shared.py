@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from layerbench import units
-from layerbench.records import PhaseRow, Seconds, Summary
 from layerbench.records.environment import Environment
+from layerbench.records.timing import Summary
+from layerbench.records.training_estimate import Seconds
+from layerbench.records.training_step import PhaseRow
 from layerbench.reporters import formatting
 
 PHASE_NAMES = {

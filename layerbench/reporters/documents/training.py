@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import singledispatch
 
 from layerbench import units
-from layerbench.records import Recipe, StepPhase, Sweep, TrainingEstimate, TrainingRun
+from layerbench.records.sweep import Sweep
+from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_run import Recipe, TrainingRun
+from layerbench.records.training_step import StepPhase
 from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.reporters.documents.shared import (

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from layerbench.records import Bundle, Summary
+from layerbench.records.bundle import Bundle
+from layerbench.records.timing import Summary
 from layerbench.reporters.html.metrics import rounded
 from layerbench.reporters.html.rows import PageRow, parents
 from layerbench.reporters.html.schema import Changed, Fold, Metric, Spread, Stats

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from layerbench.records import Bundle
-from layerbench.records.bundle import place_of
+from layerbench.records.bundle import Bundle, place_of
 from layerbench.records.workload import Frozen
 from layerbench.reporters.html.distributions import folds_of, spreads_of
 from layerbench.reporters.html.header import environment, facts, notes, source, subtitle, title

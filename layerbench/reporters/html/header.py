@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from layerbench import units
-from layerbench.records import (
-    Bundle,
-    MemoryEstimate,
-    MemoryReport,
-    Profile,
-    Structure,
-    TrainingProfile,
-)
+from layerbench.records.bundle import Bundle
 from layerbench.records.environment import Environment
+from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import OWN_WEIGHTS, Workload
 
 

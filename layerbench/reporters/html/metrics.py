@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from layerbench import units
-from layerbench.records import (
-    Bundle,
-    MemoryEstimate,
-    MemoryReport,
-    Profile,
-    Structure,
-    Summary,
-    TrainingProfile,
-)
+from layerbench.records.bundle import Bundle
+from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile, Summary
+from layerbench.records.training_step import TrainingProfile
 from layerbench.reporters.html.rows import PageRow, parents
 from layerbench.reporters.html.schema import Metric, Number, Unit
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from layerbench.analysis.roofline import Point, points
 from layerbench.errors import ComparisonError
-from layerbench.records import Bundle
+from layerbench.records.bundle import Bundle
 from layerbench.reporters.html.schema import Roofline, RooflinePoint
 
 

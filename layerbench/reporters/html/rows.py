@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from layerbench import units
-from layerbench.records import (
-    Bundle,
-    ComparedRow,
-    LayerRow,
-    MemoryRow,
-    Shape,
-    StructureRow,
-    TrainingRow,
-)
+from layerbench.records.bounds import Shape
+from layerbench.records.bundle import Bundle
+from layerbench.records.comparison import ComparedRow
+from layerbench.records.memory import MemoryRow
+from layerbench.records.structure import StructureRow
+from layerbench.records.timing import LayerRow
+from layerbench.records.training_step import TrainingRow
 from layerbench.records.tree import ancestors, parent
 from layerbench.reporters.html.schema import Rows
 

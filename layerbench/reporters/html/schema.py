@@ -25,8 +25,8 @@ class Rows(Part):
     """What is known of each row, whatever was measured.
 
     Attributes:
-        path, type, kind, depth, calls, note: as in `layerbench.records.LayerRow`; ``kind`` is also
-            ``missing`` for a row that only the baseline of a comparison has.
+        path, type, kind, depth, calls, note: as in `layerbench.records.timing.LayerRow`;
+            ``kind`` is also ``missing`` for a row that only the baseline of a comparison has.
         block: indices of the rows in the block view.
         inputs, outputs: shapes as text.
     """
@@ -70,7 +70,7 @@ class Spread(Part):
     Attributes:
         key: the metric's, or ``own`` and it for the self times.
         label: what it is the time of.
-        rows: the row's number and then `layerbench.records.Summary`'s fields in the order of
+        rows: the row's number and then `layerbench.records.timing.Summary`'s fields in the order of
             ``fields``.
         verdict: by row, where it is not ``stable``; ``missed``: the criteria it missed.
     """

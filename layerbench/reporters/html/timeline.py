@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerbench import units
-from layerbench.records import OUTSIDE_ROW, Bundle, MemoryReport
+from layerbench.records.bundle import Bundle
+from layerbench.records.memory import OUTSIDE_ROW, MemoryReport
 from layerbench.reporters.html.metrics import rounded
 from layerbench.reporters.html.rows import PageRow
 from layerbench.reporters.html.schema import Changed, Timeline

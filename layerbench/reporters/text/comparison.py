@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerbench.records import ComparedRow, Comparison, Side
+from layerbench.records.comparison import ComparedRow, Comparison, Side
 from layerbench.reporters import comparison_rows, formatting
 from layerbench.reporters.text import layout as page
 from layerbench.reporters.text.layout import Section

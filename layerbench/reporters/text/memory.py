@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from layerbench import units
-from layerbench.records import Category, MemoryReport, MemoryRow, TimelinePoint, Totals
+from layerbench.records.memory import Category, MemoryReport, MemoryRow, TimelinePoint, Totals
 from layerbench.records.workload import Workload
 from layerbench.reporters import formatting
 from layerbench.reporters.text import layout as page

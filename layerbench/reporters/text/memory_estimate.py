@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records import Interval, MemoryEstimate
+from layerbench.records.memory import Interval, MemoryEstimate
 from layerbench.reporters import formatting
 from layerbench.reporters.text import layout as page
 from layerbench.reporters.text import memory

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records import Structure, StructureRow
+from layerbench.records.structure import Structure, StructureRow
 from layerbench.reporters import formatting
 from layerbench.reporters.text import layout as page
 from layerbench.reporters.text.layout import Section

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from layerbench import units
-from layerbench.records import LayerRow, Profile, Reconciliation, Summary, Verdict
+from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary, Verdict
 from layerbench.reporters import formatting
 from layerbench.reporters.freeing import freeing
 from layerbench.reporters.text import layout as page

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records import Phase, PhaseRow, Summary, TrainingProfile, TrainingRow
+from layerbench.records.memory import Phase
+from layerbench.records.timing import Summary
+from layerbench.records.training_step import PhaseRow, TrainingProfile, TrainingRow
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import PHASE_NAMES
 from layerbench.reporters.text import layout as page

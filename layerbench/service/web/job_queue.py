@@ -24,7 +24,9 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from layerbench._version import __version__
-from layerbench.records import MemoryReport, Profile, Structure
+from layerbench.records.memory import MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
 from layerbench.service.protocol.questions import ProfileQuestion, Question
 from layerbench.service.protocol.results import MeasurementResult, unsteadiness
 from layerbench.service.web.connections import limit_of

@@ -7,7 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from layerbench.records import Bundle, MemoryReport, Profile, Structure
+from layerbench.records.bundle import Bundle
+from layerbench.records.memory import MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
 from layerbench.reporters.html import document
 
 # How many documents are kept as they were sent.

@@ -17,15 +17,12 @@ from pathlib import Path
 from layerbench.analysis.bundle import joined
 from layerbench.analysis.comparison import compare
 from layerbench.errors import RecordError
-from layerbench.records import (
-    Bundle,
-    Comparison,
-    MemoryEstimate,
-    MemoryReport,
-    Profile,
-    Structure,
-    TrainingProfile,
-)
+from layerbench.records.bundle import Bundle
+from layerbench.records.comparison import Comparison
+from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import Frozen
 from layerbench.service.web.answers import RecordAnswer
 from layerbench.service.web.page_documents import of_bundle

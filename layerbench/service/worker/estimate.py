@@ -37,7 +37,9 @@ from layerbench.introspection.nested import map_tensors
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.predicted import check_memory_fits, predict
 from layerbench.profilers.optimizers import make_optimizer
-from layerbench.records import STEP_PHASES, AllocatorFigures, Usage
+from layerbench.records.detection_run import Usage
+from layerbench.records.memory import AllocatorFigures
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.records.workload import Workload
 from layerbench.service.protocol.questions import Question
 from layerbench.service.protocol.results import Figure, MeasurementResult, Stage, UsageSample

@@ -18,7 +18,9 @@ from layerbench.profilers.memory.measured import profile_memory
 from layerbench.profilers.memory.predicted import check_memory_fits
 from layerbench.profilers.monitor import EventSink, Watch
 from layerbench.profilers.structure import profile_structure
-from layerbench.records import Ceilings, MemoryReport, Profile, Structure
+from layerbench.records.memory import MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Ceilings, Profile
 from layerbench.records.workload import Plan, Workload
 from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
 from layerbench.zoo import Built

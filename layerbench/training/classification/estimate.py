@@ -16,7 +16,8 @@ from layerbench.environment.devices import Device
 from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
 from layerbench.errors import UsageError
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.records import Recipe, TrainingEstimate
+from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_run import Recipe
 from layerbench.training import step_statistics
 from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.classification.distributed import Ranks

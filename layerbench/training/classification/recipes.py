@@ -9,7 +9,7 @@ from typing import Any, Literal
 from layerbench import zoo
 from layerbench.datasets import get as get_data
 from layerbench.errors import UsageError, at_least
-from layerbench.records import Recipe
+from layerbench.records.training_run import Recipe
 from layerbench.training.classification.setup import usual_size
 
 Phase = Literal[1, 2]

@@ -21,15 +21,9 @@ from layerbench.instruments.resident_memory import resident_peak
 from layerbench.profilers.memory.predicted import check_memory_fits
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.sweep import flops_of
-from layerbench.records import (
-    STEP_PHASES,
-    EpochRow,
-    Outcome,
-    RankTimes,
-    Recipe,
-    SweepPoint,
-    TrainingRun,
-)
+from layerbench.records.sweep import SweepPoint
+from layerbench.records.training_run import EpochRow, Outcome, RankTimes, Recipe, TrainingRun
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import checkpoints, run_folder, step_statistics
 from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.checkpoints import Checkpoint

@@ -8,8 +8,8 @@ from pathlib import Path
 from layerbench import datasets, zoo
 from layerbench.datasets import DatasetOptions, Splits
 from layerbench.errors import BadInput, UsageError
-from layerbench.records import Recipe
 from layerbench.records.defaults import MOST_PIXELS
+from layerbench.records.training_run import Recipe
 from layerbench.records.workload import Workload
 
 IMAGE_BATCH = 4

@@ -16,7 +16,8 @@ from layerbench.environment.devices import Device
 from layerbench.errors import DataError, LayerbenchError, ModelRunError, TrainingStopped, first_line
 from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.profilers.progress import Progress
-from layerbench.records import STEP_PHASES, Recipe
+from layerbench.records.training_run import Recipe
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.training.batches import STEP, Batch, EpochBatches, next_batch
 from layerbench.training.classification.distributed import AllReduceTimer, Ranks
 from layerbench.training.classification.lr_schedule import factor

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from layerbench.records import BOTTLENECKS, Bottleneck, BottleneckKind
+from layerbench.records.detection_run import BOTTLENECKS, Bottleneck, BottleneckKind
 
 # A share from which on advice is given about it even where it is not the largest.
 WORTH_A_WORD = 0.1

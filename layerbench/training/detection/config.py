@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from layerbench.errors import UsageError, did_you_mean
-from layerbench.records import DetectionRecipe
 from layerbench.records.defaults import MOST_PIXELS
+from layerbench.records.detection_run import DetectionRecipe
 from layerbench.records.workload import Frozen
 from layerbench.text import one_line
 

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from torchvision.ops import boxes as box_ops
 
-from layerbench.records import ContentFit, ContentPoint, Found, Summary
+from layerbench.records.detection_estimate import ContentFit, ContentPoint, Found
+from layerbench.records.timing import Summary
 
 
 @dataclass(frozen=True)

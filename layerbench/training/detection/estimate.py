@@ -27,7 +27,12 @@ from layerbench.environment.run_context import (
 from layerbench.errors import DataError, LayerbenchError, UsageError, at_least
 from layerbench.instruments.attach import mode_set
 from layerbench.profilers.progress import TO_COME, Progress, Silent
-from layerbench.records import DetectionEstimates, DetectorEstimate, DetectorFailure, DetectorMemory
+from layerbench.records.detection_estimate import (
+    DetectionEstimates,
+    DetectorEstimate,
+    DetectorFailure,
+    DetectorMemory,
+)
 from layerbench.records.environment import Environment
 from layerbench.training import step_statistics
 from layerbench.training.batches import EpochBatches, Samples

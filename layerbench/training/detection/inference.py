@@ -16,7 +16,8 @@ from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.autorange import Autorange
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import StepTimer
-from layerbench.records import ContentPoint, Found, PartRow, Summary
+from layerbench.records.detection_estimate import ContentPoint, Found, PartRow
+from layerbench.records.timing import Summary
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch
 from layerbench.training.detection.content import (

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from layerbench.profilers.progress import Progress
-from layerbench.records import STEP_PHASES, TunePoint, Tuning
+from layerbench.records.detection_run import TunePoint, Tuning
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import step_statistics
 from layerbench.training.detection.step import Stepped
 from layerbench.units import NANOSECOND

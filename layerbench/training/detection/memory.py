@@ -13,7 +13,7 @@ from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import UsageError, at_least
 from layerbench.profilers.memory.measured import profile_memory
-from layerbench.records import DetectorMemory
+from layerbench.records.detection_estimate import DetectorMemory
 from layerbench.records.environment import DeviceInfo
 from layerbench.records.workload import OWN_WEIGHTS, Frozen, Workload
 from layerbench.training.detection import models

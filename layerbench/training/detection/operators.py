@@ -30,7 +30,8 @@ from layerbench.errors import OutputError
 from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
 from layerbench.instruments.detector_parts import ITSELF, parts_of
 from layerbench.instruments.step_timer import run_phases
-from layerbench.records import STEP_PHASES, OperatorRow
+from layerbench.records.detection_run import OperatorRow
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.store import writing
 from layerbench.training.detection.batches import BoxedBatch
 from layerbench.training.detection.step import Kept, Stepper

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from layerbench.records import BoxesFrom, Labels
+from layerbench.records.detection_estimate import BoxesFrom, Labels
 from layerbench.training.detection.step import Learning
 
 SAMPLES = 50_000

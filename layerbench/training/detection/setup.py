@@ -10,7 +10,8 @@ from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.watch import utc_now
 from layerbench.errors import DeviceUnavailable, OutputError
-from layerbench.records import DetectionRecipe, PartRow
+from layerbench.records.detection_estimate import PartRow
+from layerbench.records.detection_run import DetectionRecipe
 from layerbench.store import writing
 from layerbench.training import run_folder
 from layerbench.training.detection.config import RunOptions

@@ -19,7 +19,9 @@ from layerbench.environment.run_context import model_errors
 from layerbench.errors import ModelRunError, TrainingStopped
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
-from layerbench.records import STEP_PHASES, Found, PartRow, Precision
+from layerbench.records.detection_estimate import Found, PartRow
+from layerbench.records.training_run import Precision
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch, NoMoreBatches
 from layerbench.units import NANOSECOND

@@ -16,7 +16,7 @@ from layerbench import reporters
 from layerbench.errors import ModelRunError, UsageError
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.optimizers import OPTIMIZERS
-from layerbench.records import AllocatorFigures, MemoryReport, ProcessMemory
+from layerbench.records.memory import AllocatorFigures, MemoryReport, ProcessMemory
 from tests.models import Calls, Small
 from tests.support.paths import ROOT
 from tests.support.sample_profiles import environment

@@ -13,7 +13,8 @@ from PIL import Image
 from layerbench import plots, reporters
 from layerbench.cli._progress import in_a_line
 from layerbench.errors import UsageError
-from layerbench.records import DetectionEstimates, DetectionRun
+from layerbench.records.detection_estimate import DetectionEstimates
+from layerbench.records.detection_run import DetectionRun
 from layerbench.store import paths, reading, writing
 from tests.support.paths import ROOT
 from tests.support.sample_detection import SAMPLES, begun, estimates, on_gpu, run, single, usage

@@ -12,7 +12,7 @@ import pytest
 
 from layerbench import reporters, units
 from layerbench.analysis.comparison import compare
-from layerbench.records import Bundle
+from layerbench.records.bundle import Bundle
 from layerbench.reporters.html import assets
 from layerbench.reporters.html.distributions import FIELDS
 from layerbench.reporters.html.document import bundled, of

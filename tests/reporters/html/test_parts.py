@@ -15,7 +15,7 @@ import pytest
 from layerbench import cli, reporters
 from layerbench.analysis.bundle import joined
 from layerbench.errors import ComparisonError
-from layerbench.records import Bundle
+from layerbench.records.bundle import Bundle
 from layerbench.reporters.html import assets
 from layerbench.reporters.html.document import bundled, of
 from layerbench.store import writing

@@ -11,7 +11,8 @@ import pytest
 import layerbench
 from layerbench import cli
 from layerbench.errors import UsageError
-from layerbench.records import STEP_PHASES, TrainingEstimate
+from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.store.reading import read_record
 from layerbench.training import extrapolation
 from tests.support.paths import ROOT

@@ -23,7 +23,8 @@ from torch import nn
 import layerbench
 from layerbench import cli
 from layerbench.errors import DataError, OutputError, TrainingStopped, UsageError
-from layerbench.records import STEP_PHASES, TrainingRun
+from layerbench.records.training_run import TrainingRun
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.store import reading
 from layerbench.training import run_folder
 from tests.support.paths import ROOT

@@ -9,7 +9,7 @@ import pytest
 
 from layerbench import cli
 from layerbench.errors import UsageError
-from layerbench.records import DetectionRecipe
+from layerbench.records.detection_run import DetectionRecipe
 from layerbench.training.detection.config import ALIASES, RunOptions, read, settled
 from tests.support.paths import ROOT
 

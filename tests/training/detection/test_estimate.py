@@ -18,13 +18,13 @@ from layerbench import cli, detection
 from layerbench.environment import devices
 from layerbench.errors import LayerbenchError, OutputError, UsageError
 from layerbench.profilers.progress import Silent
-from layerbench.records import (
-    STEP_PHASES,
+from layerbench.records.detection_estimate import (
     ContentFit,
     ContentPoint,
     DetectionEstimates,
     Found,
 )
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.store import reading, writing
 from layerbench.training.detection import content, estimate, inference, models, options
 from layerbench.training.detection.content import (

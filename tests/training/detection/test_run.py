@@ -20,7 +20,8 @@ from layerbench import cli
 from layerbench.environment import devices
 from layerbench.environment.devices.cpu import CpuType
 from layerbench.instruments.utilization import UsageSampler
-from layerbench.records import BOTTLENECKS, STEP_PHASES, DetectionRun
+from layerbench.records.detection_run import BOTTLENECKS, DetectionRun
+from layerbench.records.training_step import STEP_PHASES
 from layerbench.store import reading
 from layerbench.training.detection import models, run, setup
 from layerbench.training.detection.operators import PART, PHASE
