@@ -85,11 +85,6 @@ def attributes_replaced(
     return Attachment(replacements, open_to_user=open_to_user).attached()
 
 
-def forwards_replaced(forwards: Mapping[nn.Module, Forward]) -> AbstractContextManager[None]:
-    """Give each module instance another ``forward`` for the duration of a ``with`` block."""
-    return attributes_replaced((module, "forward", f) for module, f in forwards.items())
-
-
 def usual_place(module: nn.Module) -> str:
     """The attribute whose replacement sees a module's calls, whatever hooks it has.
 

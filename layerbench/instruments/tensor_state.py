@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from layerbench.introspection.tensors import parts_of, storage_of
+
 _Copy = bytes | torch.UntypedStorage | None
 
 # Up to this many bytes a copy through Python is faster than one through PyTorch.
@@ -166,27 +168,12 @@ def _identity(storage: torch.UntypedStorage) -> int:
     return int(storage._cdata)
 
 
-_SPARSE: dict[torch.layout, tuple[str, ...]] = {
-    torch.sparse_coo: ("_indices", "_values"),
-    torch.sparse_csr: ("crow_indices", "col_indices", "values"),
-    torch.sparse_bsr: ("crow_indices", "col_indices", "values"),
-    torch.sparse_csc: ("ccol_indices", "row_indices", "values"),
-    torch.sparse_bsc: ("ccol_indices", "row_indices", "values"),
-}
-
-
 def _storages_of(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
     """Those that hold a tensor's contents; none for one without memory, or of a library's own."""
-    flatten = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is not None:
-        parts = [getattr(tensor, name) for name in flatten()[0]]
-        return [storage for part in parts for storage in _storages_of(part)]
     if tensor.is_meta:
         return []
-    if tensor.layout is torch.strided:
-        return [tensor.untyped_storage()]
-    parts = [getattr(tensor, name)() for name in _SPARSE.get(tensor.layout, ())]
-    return [part.untyped_storage() for part in parts]
+    storages = (storage_of(part) for part in parts_of(tensor))
+    return [storage for storage in storages if storage is not None]
 
 
 # --- contents ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from layerbench.environment.devices.clocks import ManualClock
-from layerbench.instruments.attach import forwards_replaced, mode_set
+from layerbench.instruments.attach import attributes_replaced, mode_set
 from layerbench.instruments.layer_timer import (
     LayerTimer,
     TimedForward,
@@ -186,7 +186,7 @@ def test_an_instance_forward_of_the_users_own_comes_back() -> None:
     module = nn.Identity()
     mine = lambda x: x + 1  # noqa: E731
     module.forward = mine  # type: ignore[method-assign]
-    with forwards_replaced({module: lambda x: x * 5}):
+    with attributes_replaced([(module, "forward", lambda x: x * 5)]):
         assert module(2) == 10
     assert module.forward is mine
     assert module(2) == 3
