@@ -6,6 +6,7 @@ import gc
 import logging
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -39,6 +40,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._told = told
         of_server(self.server_state, settings)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End at the first signal; later ones would skip what closes the jobs, for seconds."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

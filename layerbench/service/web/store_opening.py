@@ -81,8 +81,14 @@ def _locked(whole: Path) -> FileLock:
 
     Raises:
         filelock.Timeout: there is one.
+        OSError: the folder takes no file.
     """
     whole.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(whole.with_name(f"{whole.name}.lock"), timeout=0, mode=MODE)
-    lock.acquire()
+    try:
+        lock.acquire()
+    except Timeout:
+        # filelock takes a file that it cannot make, as below /proc, for one that is held.
+        os.close(os.open(lock.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE))
+        raise
     return lock

@@ -10,6 +10,7 @@ import signal
 import socket
 import sqlite3
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from random import Random
@@ -82,6 +83,7 @@ def test_stores_that_cannot_be_used(capsys, monkeypatch, tmp_path, pages):
     (tmp_path / "loop").symlink_to("loop")
     assert "cannot be used as the store" in said(tmp_path / "loop")
     assert "cannot be used as the store" in said(tmp_path / "text" / "below.db")
+    assert "cannot be used as the store: No such file" in said("/proc/store.db")
     os.mkfifo(tmp_path / "pipe")
     assert "is no regular file" in said(tmp_path / "pipe")
     with sqlite3.connect(tmp_path / "other.db") as other:
@@ -191,8 +193,9 @@ def test_the_store_is_its_owners_alone(tmp_path):
 # --- ends -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
-def test_who_waits_is_told_that_the_server_ends(tmp_path, monkeypatch, ending):
+# An impatient Ctrl-C, or a shell's and a program's, is several signals.
+@pytest.mark.parametrize("endings", [[signal.SIGTERM], [signal.SIGHUP], 3 * [signal.SIGINT]])
+def test_who_waits_is_told_that_the_server_ends(tmp_path, endings):
     started = tmp_path / "started"
     started.touch()
     lines: list[str] = []
@@ -209,7 +212,9 @@ def test_who_waits_is_told_that_the_server_ends(tmp_path, monkeypatch, ending):
             pool.submit(httpx.post, url + RESOURCE, json=HANGING, timeout=60) for _ in range(3)
         ]
         until(started.read_text)
-        process.send_signal(ending)
+        for ending in endings:
+            process.send_signal(ending)
+            time.sleep(0.02)
         for answer in waiting:
             found = answer.result(timeout=20)
             assert (found.status_code, found.headers["Retry-After"]) == (503, "5")
@@ -217,8 +222,8 @@ def test_who_waits_is_told_that_the_server_ends(tmp_path, monkeypatch, ending):
         process.wait(timeout=20)
     assert Database(tmp_path / "service.db").count("queued", "running") == 0
     assert not any("Traceback" in line for line in lines)
-    # All of it is JSON, also what uvicorn says.
-    events = [json.loads(line)["event"] for line in lines]
+    # All of it is JSON, also what uvicorn says; the command's own line after Ctrl-C is not the log's.
+    events = [json.loads(line)["event"] for line in lines if "interrupted: " not in line]
     assert events[0] == "listening"
 
 
