@@ -188,7 +188,7 @@ async def _not_that_method(request: Request, _: Exception) -> Response:
     """Starlette names the methods of one route, where one address may have several."""
     found = {
         method
-        for router in _routers()
+        for router in (*_routers(), request.app)
         for route in router.routes
         if isinstance(route, Route) and route.path_regex.match(request.scope["path"])
         for method in route.methods or ()

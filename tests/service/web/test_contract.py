@@ -86,6 +86,7 @@ def test_every_method_of_an_address_is_named(client):
         assert (answer.status_code, answer.headers["Allow"]) == (405, "DELETE, GET")
     assert client.options("/api/v1/estimate-resource").headers["Allow"] == "POST"
     assert client.post("/health/live", content=b"").headers["Allow"] == "GET"
+    assert client.options("/openapi.json").headers["Allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(
