@@ -85,8 +85,11 @@ def test_a_record_lies_where_its_content_says_and_was_taken_in_full(path: Path) 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
 def test_the_tables_agree_with_the_records(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    made = update_markers(text, lambda names: whole_records([ROOT / name for name in names]))
+    document = ROOT / page
+    text = document.read_text(encoding="utf-8")
+    made = update_markers(
+        text, lambda names: whole_records([document.parent / name for name in names])
+    )
     assert made == text, f"run: python -m layerbench table --readme {page}"
 
 

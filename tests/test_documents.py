@@ -1,12 +1,15 @@
-"""The pages: links lead somewhere, excerpts are what the reports say, no part is left unnamed."""
+"""The pages: links, excerpts and commands hold, and every verb and every part has its place."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from layerbench import cli
 from tests.support.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -53,3 +56,68 @@ def test_the_design_names_every_part_of_the_package() -> None:
     parts = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
     parts |= {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
     assert parts <= named
+
+
+def test_the_walk_of_the_design_passes_files_that_exist() -> None:
+    design = (ROOT / "docs" / "DESIGN.md").read_text()
+    walk = design.partition("The walk of the data")[2].partition("## ")[0]
+    files = re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", walk)
+    assert len(files) > 10
+    assert [name for name in files if not (ROOT / "layerbench" / name).exists()] == []
+
+
+# --- commands -------------------------------------------------------------------------------
+
+SCRIPTS = {"timer.py": "timer", "mem.py": "mem", "train.py": "train", "model_viz.py": "view"}
+# What a command may name that is not in the project: folders that it writes to.
+COMMITTED = ("stats/", "cpu/", "examples/", "model_structures/", "memory_reports/")
+VERBS = {name: Path(str(file.__file__)).stem for name, file in cli.verbs().items()}
+
+
+def lines() -> Iterator[str]:
+    """Each command of layerbench in the pages, after the page's name."""
+    for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "CONTRIBUTING.md"):
+        text = path.read_text().replace("\\\n", " ")
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.M):
+            if language in ("", "sh"):
+                for line in re.findall(r"^(?:[A-Z_]+=\S+ )*(?:python|torchrun) .*", block, re.M):
+                    yield f"{path.name}: {line}"
+
+
+def words_of(line: str) -> tuple[str, list[str]] | None:
+    """The verb of a command line and what follows it."""
+    words = shlex.split(re.split(r"\s[|&>]", line)[0], comments=True)
+    words = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S*", word)]
+    if words[:1] == ["torchrun"]:
+        words = ["python", *words[words.index("train.py") :]]
+    if words[:3] == ["python", "-m", "layerbench"]:
+        verb = " ".join(words[3:5]) if words[3] == "estimate" else words[3]
+        return verb, words[3 + len(verb.split()) :]
+    if words[:1] == ["python"] and words[1] in SCRIPTS:
+        return SCRIPTS[words[1]], words[2:]
+    return None
+
+
+COMMANDS = [
+    pytest.param(*command, id=line)
+    for line in lines()
+    if (command := words_of(line.partition(": ")[2])) is not None
+]
+
+
+@pytest.mark.parametrize(("verb", "words"), COMMANDS)
+def test_every_command_of_a_page_is_one(verb: str, words: list[str]) -> None:
+    cli.options_of(VERBS[verb], words)
+    named = [word for word in words if word.startswith(COMMITTED)]
+    assert [name for name in named if not any(ROOT.glob(name.partition(":")[0]))] == []
+
+
+@pytest.mark.parametrize("verb", sorted({name.partition(" ")[0] for name in VERBS}))
+def test_every_verb_has_a_page_and_a_link_to_it(verb: str) -> None:
+    page = (ROOT / "docs" / f"{verb}.md").read_text()
+    assert page.startswith(f"# {verb}: ")
+    assert f"(docs/{verb}.md)" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 220
