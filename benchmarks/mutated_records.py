@@ -97,7 +97,7 @@ def _case(
     given: dict[str, Any],
     what: tuple[int, str],
 ) -> tuple[float, str]:
-    other = reading.read_record(before)
+    other = reading.read(before)
     slowest = (0.0, "")
     signal.alarm(given["seconds"])
     reader = "read"

@@ -159,7 +159,7 @@ def started(line: str) -> str:
 
 def only_record(pattern: str) -> object:
     (path,) = Path().glob(pattern)
-    return reading.read_record(path)
+    return reading.read(path)
 
 
 # --- training ------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_a_sweep(told, typed, monkeypatch):
     told("sweep", seconds=0.01, dtype=FASTEST)
     monkeypatch.setattr(sweep, "REPEATS", replace(sweep.REPEATS, slow_fewest=1))
     assert "latency_vs_batch.png" in typed(SWEEP)
-    record = reading.read_record(Path("sweeps/sweep.json"))
+    record = reading.read(Path("sweeps/sweep.json"))
     assert isinstance(record, Sweep)
     climbs = {
         (model, (side, side)) for model in zoo.SHORTHANDS.values() for side in (160, 224, 288)

@@ -60,7 +60,7 @@ def test_every_line_of_a_script_on_memory_has_its_report(script: str) -> None:
 def test_text_beside_a_record_is_what_the_record_renders_to(
     path: Path, request: pytest.FixtureRequest
 ) -> None:
-    record = reading.read_record(path)
+    record = reading.read(path)
     if request.config.getoption("--overwrite"):  # after a change to a reporter
         writing.write_text(path, reporters.render("json", record))
         writing.write_text(path.with_suffix(".txt"), reporters.render("txt", record))
@@ -95,14 +95,14 @@ def test_the_tables_agree_with_the_records(page: str) -> None:
 
 @pytest.mark.parametrize("path", STRUCTURES, ids=name_of)
 def test_a_structure_lies_where_its_content_says(path: Path) -> None:
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert isinstance(record, Structure)
     assert paths.place(record, path.parent).with_suffix(".json") == path
 
 
 @pytest.mark.parametrize("path", MEMORY_REPORTS, ids=name_of)
 def test_a_memory_report_adds_up_and_was_taken_from_a_commit(path: Path) -> None:
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert isinstance(record, MemoryReport)
     assert paths.place(record, path.parent).with_suffix(".json") == path
     held = sum(row.self_at_peak or 0 for row in record.rows)

@@ -84,7 +84,7 @@ DETECTED = sorted((ROOT / "examples" / "detection").rglob("*.json"))
     ids=lambda path: path.name,
 )
 def test_the_reports_of_the_examples_are_those_of_their_records(path: Path):
-    record = reading.read_record(path)
+    record = reading.read(path)
     texts = {
         "run.json": {"stats.log": "txt", "metrics.csv": "csv"},
         "detection.json": {"report.txt": "txt", "metrics.csv": "csv"},
@@ -99,7 +99,7 @@ def test_the_reports_of_the_examples_are_those_of_their_records(path: Path):
 
 def test_the_training_example_reads_digits():
     (path,) = (path for path in TRAINED if path.name == "run.json")
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert record.outcome == "finished"
     assert record.best.val_accuracy > 0.95
     assert record.environment.software.dirty is False
@@ -112,7 +112,7 @@ def test_what_no_machine_can_change_of_the_profiled_step_is_as_committed():
 
 def test_the_detection_example_measured_every_detector():
     (path,) = (ROOT / "examples" / "detection").glob("*/detection_*.json")
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert [row.model for row in record.rows] == list(detection.names())
     assert record.failures == ()
     assert record.environment.software.dirty is False
@@ -126,7 +126,7 @@ def test_the_detection_example_measured_every_detector():
 
 def test_the_detection_example_is_taken_apart():
     (path,) = (path for path in DETECTED if path.name == "detection.json")
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert record.parts_ratio == pytest.approx(1, abs=0.02)
     assert {part.name for part in record.parts} >= {"transform", "backbone", "RPN", "heads"}
     assert record.bottleneck is not None

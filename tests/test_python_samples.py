@@ -97,9 +97,9 @@ def test_the_store_takes_both(kind, tmp_path) -> None:
     writing.write_bytes(kind(tmp_path / "new" / "b.txt"), b"b")
     writing.write_arrays(kind(tmp_path / "new" / "c.npz"), {"x": np.zeros(2)})
     assert isinstance(layerbench.read(file), Profile)
-    assert isinstance(reading.read_record(file), Profile)
+    assert isinstance(reading.read(file), Profile)
     assert [path for path, _ in reading.read_all([folder])] == [Path(file)]
-    assert [path for path, _ in reading.read_all_kinds([file])] == [Path(file)]
+    assert [path for path, _ in reading.read_all([file])] == [Path(file)]
     assert paths.places(measured(), folder).whole.parent.parent == tmp_path / "new"
     assert paths.place(one_slower(), folder).parent == tmp_path / "new"
     with pytest.raises(RecordError, match="there is no record"):

@@ -145,7 +145,7 @@ def test_a_model_with_such_names_is_measured_and_its_reports_are_files(tmp_path,
     for number, record in enumerate((found, held)):
         for format in ("txt", "md", "csv", "json", "html"):
             writing.write_text(tmp_path / f"{number}{format}", reporters.render(format, record))
-        assert reading.read_record(tmp_path / f"{number}json") == record
+        assert reading.read(tmp_path / f"{number}json") == record
     assert [name for name, _ in named_modules(model)][-1] == found.rows[-1].path
     assert list(model._modules)[-1] == HOSTILE[kind]
 
@@ -170,7 +170,7 @@ def test_a_name_with_a_dot_or_that_of_a_function_loses_no_row(tmp_path, name):
     step = layerbench.profile_training(Called(name), x, **times)
     for record, rows in ((timed, 6), (step, 5)):
         writing.write_text(tmp_path / "a.json", reporters.render("json", record))
-        found = reading.read_record(tmp_path / "a.json")
+        found = reading.read(tmp_path / "a.json")
         assert found == record
         assert len(getattr(found, "layers", None) or found.rows) == rows
         assert reporters.render("txt", found)
@@ -185,7 +185,7 @@ def test_names_without_end_are_cut_and_stay_apart(tmp_path):
         model._modules[f"{alias}" + "z" * 400] = model._modules["x" * 100_000 + "a"]
     record = layerbench.structure(model, torch.zeros(1, 2))
     writing.write_text(tmp_path / "a.json", reporters.render("json", record))
-    assert reading.read_record(tmp_path / "a.json") == record
+    assert reading.read(tmp_path / "a.json") == record
     assert len({row.path for row in record.rows}) == len(record.rows) == 3
     assert max(len(row.path) for row in record.rows) == 1_000
     assert len(record.model_type) == 4_096

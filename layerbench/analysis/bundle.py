@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from layerbench.analysis.comparison import THRESHOLD, compare
 from layerbench.errors import ComparisonError
 from layerbench.records.bundle import Bundle, place_of
-from layerbench.records.comparison import Comparison
+from layerbench.records.kinds import Record
 from layerbench.records.timing import Profile
-from layerbench.records.workload import Frozen
+from layerbench.records.workload import Workload
 
 
-def joined(records: Sequence[tuple[str, Frozen]], threshold: float = THRESHOLD) -> Bundle:
+def joined(records: Sequence[tuple[str, Record]], threshold: float = THRESHOLD) -> Bundle:
     """One bundle of records of the same model and input.
 
     Args:
@@ -26,7 +27,7 @@ def joined(records: Sequence[tuple[str, Frozen]], threshold: float = THRESHOLD) 
     profiles = [(name, record) for name, record in records if isinstance(record, Profile)]
     if len(profiles) > 2:
         raise ComparisonError("at most two profiles can be compared in one report")
-    kept: dict[str, tuple[str, Frozen]] = {}
+    kept: dict[str, tuple[str, Record]] = {}
     others = [(name, record) for name, record in records if not isinstance(record, Profile)]
     # Of two profiles the latter is shown, with the former beside it.
     for name, record in [*others, *profiles[-1:]]:
@@ -46,21 +47,22 @@ def joined(records: Sequence[tuple[str, Frozen]], threshold: float = THRESHOLD) 
     return Bundle.model_validate(found)
 
 
-def _keep(kept: dict[str, tuple[str, Frozen]], name: str, record: Frozen) -> None:
+def _keep(kept: dict[str, tuple[str, Record]], name: str, record: Record) -> None:
     place = place_of(record)
-    kind = getattr(record, "record", type(record).__name__)
     if place is None:
         raise ComparisonError(
-            f"{name} holds a {kind} record, which has no rows of layers: render it on its own"
+            f"{name} holds a {record.record} record, which has no rows of layers: render it on its "
+            "own"
         )
     if place in kept:
         raise ComparisonError(
-            f"{kept[place][0]} and {name} are both {kind} records: only profiles are compared"
+            f"{kept[place][0]} and {name} are both {record.record} records: only profiles are "
+            "compared"
         )
     kept[place] = (name, record)
 
 
-def _check_same_work(named: Sequence[tuple[str, Frozen]]) -> None:
+def _check_same_work(named: Sequence[tuple[str, Record]]) -> None:
     works = [(name, _work(record)) for name, record in named]
     first, work = works[0]
     for name, other in works[1:]:
@@ -70,7 +72,7 @@ def _check_same_work(named: Sequence[tuple[str, Frozen]]) -> None:
             )
 
 
-def _work(record: Frozen) -> str:
-    side = record.contender if isinstance(record, Comparison) else record
-    workload = side.workload  # type: ignore[attr-defined]
+def _work(record: Record) -> str:
+    what_ran: Any = getattr(record, "contender", record)
+    workload: Workload = what_ran.workload
     return f"{workload.model} on {'x'.join(map(str, workload.shape))}"

@@ -50,8 +50,11 @@ def compare(
         same_model: whether the two are versions of one model, whatever they are called.
 
     Raises:
-        ComparisonError: another model or input.
+        ComparisonError: another model or input, or a record that is no profile.
     """
+    for name, record in zip(names, (baseline, contender), strict=True):
+        if not isinstance(record, Profile):
+            raise ComparisonError(f"{name} is no profile: only profiles are compared")
     check_comparable(baseline, contender, names, same_model=same_model)
     return judge(
         baseline, contender, of_records(baseline, contender), names=names, threshold=threshold

@@ -63,7 +63,7 @@ def complaints(
         RecordError: a place is not there, or a file is damaged.
     """
     listener = progress or Silent()
-    found = reading.read_all_kinds(places)
+    found = reading.read_all(places)
     for number, (path, record) in enumerate(found):
         listener.step("reports", number, len(found))
         try:

@@ -135,10 +135,11 @@ def _what_to_repeat(
     path: Path, iterations: int | None, processes: int | None
 ) -> tuple[Profile, Plan]:
     from layerbench.errors import UsageError
+    from layerbench.records.timing import Profile
     from layerbench.records.workload import OWN_WEIGHTS
     from layerbench.store.reading import read
 
-    record = read(path)
+    record = read(path, Profile)
     # A spec names a module and a callable with a colon between them; a class name has none.
     if record.workload.weights == OWN_WEIGHTS and ":" not in record.workload.model:
         raise UsageError(f"{path} was measured on a module object, which no file can bring back")

@@ -127,14 +127,15 @@ def _of_files(
 ) -> Comparison:
     from layerbench.analysis.comparison import compare
     from layerbench.errors import ComparisonError, UsageError
+    from layerbench.records.timing import Profile
     from layerbench.store.reading import read
 
     for path in (baseline, contender):
         if not path.suffix and not path.exists():
             raise UsageError(f"there is no record {path}; to measure two models, add --live")
     found = compare(
-        read(baseline),
-        read(contender),
+        read(baseline, Profile),
+        read(contender, Profile),
         names=(str(baseline), str(contender)),
         threshold=threshold,
         same_model=same_model,

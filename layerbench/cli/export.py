@@ -51,7 +51,7 @@ def command(
 
     reporters.suffix(format)
     chosen = _options.one_of("--rows", rows, ("layers", "blocks"))
-    content = reading.read_record(record)
+    content = reading.read(record)
     if isinstance(content, Profile) and chosen == "layers" and format in BY_ROW:
         content = finest(content)
     text = reporters.render(format, content)

@@ -117,7 +117,7 @@ def command(
     options = {"metric": metric, "top": top, "depth": depth}
     _check_options(chosen, options)
     wanted = None if metric is None else _options.one_of("--metric", metric, plots.METRICS)
-    read = [(path, reading.read_record(path)) for path in records]
+    read = [(path, reading.read(path)) for path in records]
     if chosen == "roofline":
         drawn = _profiles(read)
         structures = [(path, record) for path, record in read if _is_structure(record)]

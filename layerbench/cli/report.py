@@ -40,7 +40,7 @@ def command(
     from layerbench.units import bytes_, parse_percent
 
     share = parse_percent(threshold)
-    found = [(str(path), reading.read_record(path)) for path in records]
+    found = [(str(path), reading.read(path)) for path in records]
     alone = len(found) == 1 and bundled(found[0][1]) is None
     record = found[0][1] if alone else joined(found, share)
     text = reporters.render("html", record)

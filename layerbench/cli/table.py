@@ -75,12 +75,12 @@ def whole_records(paths: Sequence[Path]) -> list[Frozen]:
     So are those of a measurement that was interrupted. A record or a ``layers`` folder named as
     such is taken.
     """
-    from layerbench.store.reading import read_all_kinds
+    from layerbench.store.reading import read_all
 
     named = set(paths)
     return [
         record
-        for path, record in read_all_kinds(paths)
+        for path, record in read_all(paths)
         if path in named
         or (path.parent.name == "layers" and path.parent in named)
         or (path.parent.name != "layers" and getattr(record, "stop", "") != "interrupted")

@@ -160,7 +160,7 @@ def _climb(
 
 def _finished(folder: Path) -> Iterator[FinishedRun]:
     """The finished trainings in a folder, at any depth."""
-    for _, record in reading.read_all_kinds([folder]):
+    for _, record in reading.read_all([folder]):
         if not isinstance(record, TrainingRun) or record.outcome == "running":
             continue
         if record.best is not None and record.flops is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import model_validator
 
@@ -46,17 +46,11 @@ class Bundle(Frozen):
         return self.profile or self.structure or self.memory or self.training
 
 
-# Where each kind of record has its place.
-_PLACES: dict[type[Frozen], str] = {
-    Profile: "profile",
-    Structure: "structure",
-    MemoryReport: "memory",
-    MemoryEstimate: "memory",
-    TrainingProfile: "training",
-    Comparison: "comparison",
-}
-
-
 def place_of(record: Frozen) -> str | None:
     """The field of a `Bundle` that holds such a record; ``None`` for one without rows of layers."""
-    return _PLACES.get(type(record))
+    places = (
+        name
+        for name, field in Bundle.model_fields.items()
+        if type(record) in get_args(field.annotation)
+    )
+    return next(places, None)

@@ -21,6 +21,7 @@ from layerbench.records.bounds import (
     check_tree,
 )
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.timing import Kind
 from layerbench.records.workload import Frozen, Plan, Workload
 
@@ -91,7 +92,7 @@ class ComparedRow(Frozen):
         return self
 
 
-class Comparison(Frozen):
+class Comparison(Record):
     """What changed from one measurement to another.
 
     Attributes:
@@ -113,7 +114,6 @@ class Comparison(Frozen):
     """
 
     record: Literal["comparison"] = "comparison"
-    schema_version: Literal[1] = 1
     baseline: Side
     contender: Side
     method: Method

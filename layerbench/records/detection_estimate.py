@@ -18,6 +18,7 @@ from layerbench.records.bounds import (
     check_distinct,
 )
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.timing import Summary
 from layerbench.records.training_estimate import Seconds
 from layerbench.records.training_run import Precision
@@ -187,7 +188,7 @@ class DetectorFailure(Frozen):
     why: Text
 
 
-class DetectionEstimates(Frozen):
+class DetectionEstimates(Record):
     """What detectors take, one beside the other.
 
     Attributes:
@@ -201,7 +202,6 @@ class DetectionEstimates(Frozen):
     """
 
     record: Literal["detection estimates"] = "detection estimates"
-    schema_version: Literal[1] = 1
     batch: Positive
     epochs: Positive
     samples: Positive

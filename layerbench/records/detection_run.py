@@ -21,6 +21,7 @@ from layerbench.records.bounds import (
 )
 from layerbench.records.detection_estimate import BoxesFrom, Found, Labels, PartRow, Side
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.timing import Summary
 from layerbench.records.training_run import Precision, Unreadable
 from layerbench.records.training_step import PhaseRow
@@ -208,7 +209,7 @@ class Tuning(Frozen):
     within: Figure
 
 
-class DetectionRun(Frozen):
+class DetectionRun(Record):
     """A detector's training, taken apart.
 
     Attributes:
@@ -225,7 +226,6 @@ class DetectionRun(Frozen):
     """
 
     record: Literal["detection run"] = "detection run"
-    schema_version: Literal[1] = 1
     recipe: DetectionRecipe
     environment: Environment
     model_type: Name

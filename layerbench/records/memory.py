@@ -25,6 +25,7 @@ from layerbench.records.bounds import (
     check_tree,
 )
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.workload import Frozen, Workload
 
 Category = Literal[
@@ -185,7 +186,7 @@ class AllocatorFigures(Frozen):
     reserved: Count
 
 
-class MemoryReport(Frozen):
+class MemoryReport(Record):
     """Memory measured in a real run.
 
     Attributes:
@@ -205,7 +206,6 @@ class MemoryReport(Frozen):
     """
 
     record: Literal["memory"] = "memory"
-    schema_version: Literal[1] = 1
     workload: Workload
     training: bool
     optimizer: Optimizer | None
@@ -284,7 +284,7 @@ class Fit(Frozen):
     largest_batch_peak: Count | None
 
 
-class MemoryEstimate(Frozen):
+class MemoryEstimate(Record):
     """A device's memory predicted without it.
 
     Attributes:
@@ -302,7 +302,6 @@ class MemoryEstimate(Frozen):
     """
 
     record: Literal["memory estimate"] = "memory estimate"
-    schema_version: Literal[1] = 1
     workload: Workload
     device: Name
     how: Literal["fake", "replayed"]

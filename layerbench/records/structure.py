@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from layerbench.records.bounds import Count, Name, Path, Positive, Shape, Text, check_tree
+from layerbench.records.kinds import Record
 from layerbench.records.workload import Frozen, Workload
 
 
@@ -63,7 +64,7 @@ class StructureRow(Frozen):
     note: Text = ""
 
 
-class Structure(Frozen):
+class Structure(Record):
     """The structure of one model on one input.
 
     Attributes:
@@ -78,7 +79,6 @@ class Structure(Frozen):
     """
 
     record: Literal["structure"] = "structure"
-    schema_version: Literal[1] = 1
     workload: Workload
     how: Literal["meta", "cpu"]
     torch: Name

@@ -6,6 +6,7 @@ from typing import Literal
 
 from layerbench.records.bounds import Count, Figure, Name, Positive, Text
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.timing import Summary
 from layerbench.records.workload import Frozen, NumberFormats
 
@@ -69,7 +70,7 @@ class FinishedRun(Frozen):
     accuracy: Figure
 
 
-class Sweep(Frozen):
+class Sweep(Record):
     """Points in the order in which they were measured.
 
     Attributes:
@@ -79,7 +80,6 @@ class Sweep(Frozen):
     """
 
     record: Literal["sweep"] = "sweep"
-    schema_version: Literal[1] = 1
     dtype: NumberFormats = "float32"
     channels_last: bool = False
     environment: Environment

@@ -27,13 +27,12 @@ from layerbench.records.bounds import (
     check_tree,
 )
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.workload import DType, Frozen, Plan, Workload
 
 Verdict = Literal["stable", "noisy", "drifting"]
 Kind = Literal["module", "function"]
 StopReason = Literal["iterations", "until", "cap", "interrupted"]
-
-SCHEMA: Literal[1] = 1
 
 ONLY_INSIDE = "only what is in it ran"
 """The note of a row with 0 calls whose module holds others that were called."""
@@ -194,7 +193,7 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class Profile(Frozen):
+class Profile(Record):
     """One profile: a model timed whole and by layer.
 
     Attributes:
@@ -209,7 +208,6 @@ class Profile(Frozen):
     """
 
     record: Literal["profile"] = "profile"
-    schema_version: Literal[1] = SCHEMA
     workload: Workload
     plan: Plan
     environment: Environment

@@ -17,6 +17,7 @@ from layerbench.records.bounds import (
     check_ordered,
 )
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.timing import Summary
 from layerbench.records.training_run import Recipe
 from layerbench.records.training_step import PhaseRow
@@ -36,7 +37,7 @@ class Seconds(Frozen):
         return self
 
 
-class TrainingEstimate(Frozen):
+class TrainingEstimate(Record):
     """A training's duration, extrapolated.
 
     ``epoch`` is ``start_s``, ``steps`` times the mean step and ``between_s``, and ``val_steps``
@@ -56,7 +57,6 @@ class TrainingEstimate(Frozen):
     """
 
     record: Literal["training forecast"] = "training forecast"
-    schema_version: Literal[1] = 1
     recipe: Recipe
     samples: Positive
     val_samples: Count

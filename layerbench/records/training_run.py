@@ -19,6 +19,7 @@ from layerbench.records.bounds import (
     check_distinct,
 )
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.sweep import SweepPoint
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import PhaseRow, StepPhase
@@ -129,7 +130,7 @@ class RankTimes(Frozen):
     all_reduce: Summary | None = None
 
 
-class TrainingRun(Frozen):
+class TrainingRun(Record):
     """One run, finished or still going on.
 
     Attributes:
@@ -147,7 +148,6 @@ class TrainingRun(Frozen):
     """
 
     record: Literal["training run"] = "training run"
-    schema_version: Literal[1] = 1
     recipe: Recipe
     outcome: Outcome
     environment: Environment

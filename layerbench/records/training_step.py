@@ -22,6 +22,7 @@ from layerbench.records.bounds import (
     check_tree,
 )
 from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.memory import Optimizer, Peak, Phase
 from layerbench.records.timing import Summary
 from layerbench.records.workload import Frozen, Plan, Workload
@@ -89,7 +90,7 @@ class TrainingMemory(Frozen):
     live: dict[Phase, Count]
 
 
-class TrainingProfile(Frozen):
+class TrainingProfile(Record):
     """One training step, measured many times over.
 
     Attributes:
@@ -107,7 +108,6 @@ class TrainingProfile(Frozen):
     """
 
     record: Literal["training profile"] = "training profile"
-    schema_version: Literal[1] = 1
     workload: Workload
     plan: Plan
     environment: Environment

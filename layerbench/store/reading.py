@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, overload
 
 from pydantic import BaseModel, ValidationError
 
 from layerbench.errors import RecordError
-from layerbench.records.timing import Profile
-from layerbench.records.workload import Frozen
+from layerbench.records import kinds
+from layerbench.records.kinds import Record
 from layerbench.store.writing import AnyPath
 from layerbench.text import one_line
 from layerbench.units import bytes_
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from layerbench.records.memory import MemoryEstimate, MemoryReport
     from layerbench.records.structure import Structure
 
-Record = TypeVar("Record")
+Kind = TypeVar("Kind", bound=Record)
 
 # Beside a training run's record lies what was asked of it, under this name.
 RECIPE = "recipe.json"
@@ -36,111 +35,63 @@ MOST_VARIABLE = "LAYERBENCH_RECORD_MIB"
 # Characters of a damaged record that a message repeats.
 MOST_SAID = 200
 
-# A new kind of record is one more line: the value of its field ``record``, and its class's place in
-# `layerbench.records`.
-RECORDS: dict[str, str] = {
-    "profile": "timing.Profile",
-    "structure": "structure.Structure",
-    "memory": "memory.MemoryReport",
-    "memory estimate": "memory.MemoryEstimate",
-    "comparison": "comparison.Comparison",
-    "training profile": "training_step.TrainingProfile",
-    "training run": "training_run.TrainingRun",
-    "training forecast": "training_estimate.TrainingEstimate",
-    "sweep": "sweep.Sweep",
-    "detection estimates": "detection_estimate.DetectionEstimates",
-    "detection run": "detection_run.DetectionRun",
-}
-
-
-def record_class(kind: str) -> type[Frozen]:
-    """The class of a kind of record in `RECORDS`."""
-    module, _, name = RECORDS[kind].partition(".")
-    record: type[Frozen] = getattr(importlib.import_module(f"layerbench.records.{module}"), name)
-    return record
-
-
 # --- reading -----------------------------------------------------------------------------
 
 
-def read(path: AnyPath) -> Profile:
-    """Read and validate a profile.
+@overload
+def read(path: AnyPath) -> Any: ...  # noqa: ANN401 - what the file holds is not known before
+@overload
+def read(path: AnyPath, kind: type[Kind]) -> Kind: ...
+def read(path: AnyPath, kind: type[Record] = Record) -> Any:
+    """Read and validate a record.
+
+    Args:
+        path: of its file.
+        kind: class of the record, such as `layerbench.Profile`; left out, it may be any.
 
     Raises:
-        RecordError: there is none, or it is damaged; the message names the place.
-    """
-    record = read_record(path)
-    if not isinstance(record, Profile):
-        kind = getattr(record, "record", type(record).__name__)
-        raise RecordError(f"{path} holds a {kind} record, not a profile")
-    return record
-
-
-def read_record(path: AnyPath) -> Frozen:
-    """Read and validate a record of any kind in `RECORDS`.
-
-    Raises:
-        RecordError: there is none, or it is damaged; the message names the place.
+        RecordError: there is none, it is damaged, or of another kind; the message names the place.
     """
     path = Path(path)
     data = _file_content(path)
     head = _head(path, data)
-    kind = _kind(path, head.record)
-    _check_version(path, kind, head.schema_version)
+    held = _kind(path, head.record)
+    if not issubclass(held, kind):
+        raise RecordError(f"{path} holds a {held.kind()} record, not a {kind.kind()}")
+    _check_version(path, held, head.schema_version)
     try:
-        return kind.model_validate_json(data)
+        return held.model_validate_json(data)
     except ValidationError as error:
         raise RecordError(f"{path} is no valid record: {_first_problem(error)}") from error
 
 
-def read_all(places: Iterable[AnyPath]) -> list[tuple[Path, Profile]]:
-    """All profiles in files and in folders, at any depth, sorted by path, each once.
-
-    In a folder, records of other kinds are passed over; a damaged one is an error.
-
-    Raises:
-        RecordError: a place is not there, a file is damaged, or a file named as such is no
-            profile.
-    """
-    found: list[tuple[Path, Profile]] = []
-    for place in map(Path, places):
-        if not place.is_dir():
-            found.append((place, read(place)))
-            continue
-        read_here = ((path, read_record(path)) for path in _records_in(place))
-        found += [(path, record) for path, record in read_here if isinstance(record, Profile)]
-    return _each_once(found)
-
-
-def read_all_kinds(places: Iterable[AnyPath]) -> list[tuple[Path, Frozen]]:
-    """All records of any kind in files and in folders, as `read_all`.
+def read_all(places: Iterable[AnyPath]) -> list[tuple[Path, Record]]:
+    """All records in files and in folders, at any depth, sorted by path, each once.
 
     Raises:
         RecordError: a place is not there, or a file is damaged.
     """
-    found: list[tuple[Path, Frozen]] = []
+    paths: list[Path] = []
     for place in map(Path, places):
-        paths = _records_in(place) if place.is_dir() else [place]
-        found += [(path, read_record(path)) for path in paths]
-    return _each_once(found)
+        paths += _records_in(place) if place.is_dir() else [place]
+    records = {path: read(path) for path in sorted(set(paths))}
+    # A file with several names goes by the first of them.
+    by_file = {path.resolve(): path for path in reversed(records)}
+    return [(path, records[path]) for path in reversed(by_file.values())]
 
 
 def _records_in(folder: Path) -> Iterator[Path]:
-    """A record's name holds one dot; exports such as ``X.trace.json`` hold two.
-
-    What a training run was asked is not a record of what it did.
-    """
     return (
-        path
-        for path in folder.rglob("*.json")
-        if path.name.count(".") == 1 and path.name != RECIPE and path.is_file()
+        path for path in folder.rglob("*.json") if is_named_as_record(path.name) and path.is_file()
     )
 
 
-def _each_once(found: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
-    ordered = sorted(dict(found).items())
-    by_file = {path.resolve(): (path, record) for path, record in reversed(ordered)}
-    return list(reversed(by_file.values()))
+def is_named_as_record(name: str) -> bool:
+    """Whether a file in a folder is one: exports such as ``X.trace.json`` hold two dots.
+
+    What a training run was asked is not a record of what it did.
+    """
+    return name.endswith(".json") and name.count(".") == 1 and name != RECIPE
 
 
 def _file_content(path: Path) -> bytes:
@@ -206,18 +157,19 @@ def _wrong_json(data: bytes, message: str) -> str:
     return f"is not JSON that can be read: {one_line(message, MOST_SAID)}"
 
 
-def _kind(path: Path, name: object) -> type[Frozen]:
+def _kind(path: Path, name: object) -> type[Record]:
     if not isinstance(name, str):
         raise RecordError(f"{path} is JSON, but no layerbench record")
-    if name not in RECORDS:
+    try:
+        return kinds.named(name)
+    except KeyError:
         raise RecordError(
             f"{path} holds an unknown kind of record, {one_line(repr(name), MOST_SAID)}; "
-            f"this layerbench reads {', '.join(RECORDS)}"
-        )
-    return record_class(name)
+            f"this layerbench reads {', '.join(kinds.names())}"
+        ) from None
 
 
-def _check_version(path: Path, kind: type[Frozen], version: object) -> None:
+def _check_version(path: Path, kind: type[Record], version: object) -> None:
     readable = get_args(kind.model_fields["schema_version"].annotation)
     if version not in readable:
         raise RecordError(

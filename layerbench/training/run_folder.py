@@ -135,7 +135,7 @@ def begun_recipe(folder: Path) -> Recipe:
 def last_record(folder: Path) -> TrainingRun | None:
     """The record that a run has left so far."""
     try:
-        record = reading.read_record(folder / RECORD)
+        record = reading.read(folder / RECORD)
     except RecordError:
         return None
     return record if isinstance(record, TrainingRun) else None

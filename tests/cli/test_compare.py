@@ -77,7 +77,7 @@ def test_every_format_and_a_folder(layerbench, saved, tmp_path):
     names = [Path(line).name for line in out.splitlines()]
     stem = "comparison_tiny_2x3x32x32"  # once: both sides ran the same
     assert names == [f"{stem}.{suffix}" for suffix in formats.split(",")]
-    assert isinstance(reading.read_record(tmp_path / f"{stem}.json"), Comparison)
+    assert isinstance(reading.read(tmp_path / f"{stem}.json"), Comparison)
 
 
 def damaged(kind: str) -> str:

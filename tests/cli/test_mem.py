@@ -68,7 +68,7 @@ def test_each_question_has_its_report(mem, tmp_path):
         assert [Path(line).name for line in printed.splitlines()] == [
             f"{name}.{suffix}" for suffix in ("txt", "json", "csv", "md")
         ]
-        record = reading.read_record(tmp_path / f"{name}.json")
+        record = reading.read(tmp_path / f"{name}.json")
         assert isinstance(record, kind)
         lines = (tmp_path / f"{name}.csv").read_text().splitlines()
         assert len(lines) == 1 + len(record.rows)

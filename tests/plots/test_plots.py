@@ -547,7 +547,7 @@ def overlapping(boxes: list[object]) -> int:
 
 
 def committed(place: str) -> Profile | Structure | MemoryReport:
-    record = reading.read_record(next(ROOT.glob(place)))
+    record = reading.read(next(ROOT.glob(place)))
     assert isinstance(record, Profile | Structure | MemoryReport)
     return record
 

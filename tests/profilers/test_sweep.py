@@ -12,7 +12,7 @@ from layerbench import cli
 from layerbench.errors import BadInput, UsageError
 from layerbench.profilers import sweep
 from layerbench.records.sweep import Sweep
-from layerbench.store.reading import read_record
+from layerbench.store.reading import read
 from layerbench.store.writing import write_text
 from tests.support.paths import ROOT
 from tests.support.sample_runs import run
@@ -112,7 +112,7 @@ def test_the_verb(verb, tmp_path):
     names = {path.name for path in tmp_path.iterdir()}
     pictures = {"latency_vs_batch.png", "memory_vs_batch.png"}
     assert names == {"sweep.txt", "sweep.json", "sweep.csv", "sweep.md"} | pictures
-    record = read_record(tmp_path / "sweep.json")
+    record = read(tmp_path / "sweep.json")
     rows = list(csv.DictReader((tmp_path / "sweep.csv").open()))
     assert [float(row["median_s"]) for row in rows] == [p.latency.median for p in record.points]
 
@@ -160,7 +160,7 @@ def test_a_sweep_that_is_ended_early_has_what_was_measured(monkeypatch, tmp_path
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert (left.value.code, capsys.readouterr().out) == (130, "")
-    record = read_record(tmp_path / "sweep.json")
+    record = read(tmp_path / "sweep.json")
     assert [(point.size[0], point.batch) for point in record.points] == [(8, 1), (8, 2)]
     (note,) = record.notes
     assert note == f"{READER} 16x16: not measured yet when this was written"

@@ -103,7 +103,7 @@ def test_what_the_page_is_told(golden):
 def test_the_record_reads_back(tmp_path):
     path = tmp_path / "x.json"
     writing.write_text(path, reporters.render("json", sample()))
-    assert reading.read_record(path) == sample()
+    assert reading.read(path) == sample()
 
 
 def test_a_module_is_copied_and_its_step_adds_up():
@@ -215,7 +215,7 @@ def test_the_verb(train_profile, tmp_path):
     assert "wait for data" in out
     status, out, _ = train_profile("--optimizer", "adamw", "--out", str(tmp_path))
     assert status == 0
-    record = reading.read_record(next(tmp_path.glob("*/*_train_adamw_1-thread.json")))
+    record = reading.read(next(tmp_path.glob("*/*_train_adamw_1-thread.json")))
     assert isinstance(record, TrainingProfile)
     assert record.optimizer == "adamw"
 

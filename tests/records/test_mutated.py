@@ -17,6 +17,7 @@ from layerbench import reporters
 from layerbench.analysis.comparison import compare
 from layerbench.errors import ComparisonError, RecordError
 from layerbench.plots import bars, icicle, memory
+from layerbench.records import kinds
 from layerbench.records.bundle import Bundle
 from layerbench.records.timing import Profile, Summary
 from layerbench.records.workload import Frozen
@@ -55,7 +56,7 @@ def refusal(file, content) -> str:
     """What is said of a record that is refused."""
     file.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(RecordError) as error:
-        reading.read_record(file)
+        reading.read(file)
     text = str(error.value)
     assert text.startswith(f"{file} ")
     assert text.isprintable()
@@ -69,20 +70,20 @@ def test_no_damaged_record_ends_in_a_traceback(file, part):
         draw = random.Random(f"tests {number}")
         name = draw.choice(names)
         file.write_text(json.dumps(KNOWN[name]))
-        other = reading.read_record(file)
+        other = reading.read(file)
         file.write_bytes(mutated(KNOWN[name], draw))
         for _ in read_all(file, other):
             pass
 
 
 def test_all_records_of_the_repository_and_of_the_tests_are_valid(file):
-    assert {content["record"] for content in KNOWN.values()} == set(reading.RECORDS)
+    assert {content["record"] for content in KNOWN.values()} == set(kinds.names()) - {"toy"}
     for content in KNOWN.values():
         file.write_text(json.dumps(content))
-        reading.read_record(file)
+        reading.read(file)
     for path, _ in committed():
         if "golden" not in path.parts:
-            reading.read_record(path)
+            reading.read(path)
 
 
 ROW = ("rows", 3)
@@ -184,17 +185,17 @@ def test_a_file_without_an_end_is_no_record(file, monkeypatch):
     monkeypatch.setattr(reading, "MOST_BYTES", 1_000)
     assert "is larger than a record may be, 1000 B" in refusal(file, KNOWN["profile"])
     monkeypatch.setenv(reading.MOST_VARIABLE, "1")
-    assert reading.read_record(file)
+    assert reading.read(file)
     monkeypatch.setenv(reading.MOST_VARIABLE, "-1")
     with pytest.raises(RecordError, match="holds a number of MiB, not -1"):
-        reading.read_record(file)
+        reading.read(file)
 
 
 # --- every field has limits ------------------------------------------------------------------
 
 
 def all_fields() -> Iterator[tuple[str, Any, Any]]:
-    waiting: list[type[Frozen]] = [reading.record_class(name) for name in reading.RECORDS]
+    waiting: list[type[Frozen]] = [kinds.named(name) for name in kinds.names()]
     seen: set[type[Frozen]] = set()
     while waiting:
         kind = waiting.pop()
@@ -258,7 +259,7 @@ def test_a_model_nested_four_hundred_deep_is_shown_by_all():
 
 def test_places_between_rows_of_a_comparison_are_made_up_however_deep():
     content = changed("comparison", (("missing",), ["a." * 1_500 + "x"]))
-    record = reading.record_class("comparison").model_validate(content)
+    record = kinds.named("comparison").model_validate(content)
     assert len(of(bundled(record)).rows.path) > 1_500
 
 
@@ -282,7 +283,7 @@ def test_blocks_of_a_record_without_a_timeline():
 
 def test_epochs_with_other_phases_are_dashes():
     content = changed("training run", (("epochs", 0, "phases_s"), {"forward": 1.0}))
-    record = reading.record_class("training run").model_validate(content)
+    record = kinds.named("training run").model_validate(content)
     for name in ("txt", "md", "html", "csv"):
         assert reporters.render(name, record)
 
@@ -296,7 +297,7 @@ def test_a_structure_without_rows():
 def test_detectors_with_other_phases_share_the_columns():
     content = changed("detection estimates")
     content["rows"][0]["phases"] = content["rows"][0]["phases"][2:5]
-    record = reading.record_class("detection estimates").model_validate(content)
+    record = kinds.named("detection estimates").model_validate(content)
     assert "data_mean_s" in reporters.render("csv", record).partition("\n")[0]
 
 
@@ -327,10 +328,10 @@ def test_an_interval_without_bounds_is_no_overflow():
 
 def test_pictures_of_nothing_but_zeros():
     content = changed("memory", (("peak", "bytes"), 0))
-    assert memory(reading.record_class("memory").model_validate(content))
+    assert memory(kinds.named("memory").model_validate(content))
     nothing = changed("structure", (("flops",), 0), (("parameters",), 0))
-    assert bars(reading.record_class("structure").model_validate(nothing), "flops")
-    assert icicle(reading.record_class("structure").model_validate(nothing), "parameters")
+    assert bars(kinds.named("structure").model_validate(nothing), "flops")
+    assert icicle(kinds.named("structure").model_validate(nothing), "parameters")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from typing import Literal
 import pytest
 
 from layerbench.errors import OutputError, RecordError
+from layerbench.records import kinds
 from layerbench.records.environment import DeviceInfo, Environment, Machine, Software
+from layerbench.records.kinds import Record
 from layerbench.records.timing import Profile, Summary
-from layerbench.records.workload import Frozen, Plan, Workload
+from layerbench.records.workload import Plan, Workload
 from layerbench.store import paths, reading, writing
 
 
@@ -369,45 +371,43 @@ def test_an_invalid_field_is_named(tmp_path, keys, value, said):
     assert f"{path} is no valid record: {said}" in one_line(error)
 
 
-class Structure(Frozen):
-    record: Literal["structure"] = "structure"
+class Toy(Record):
+    record: Literal["toy"] = "toy"
     schema_version: Literal[1, 2] = 2
 
 
 @pytest.fixture
-def structure(tmp_path, monkeypatch):
-    classes = {name: reading.record_class(name) for name in reading.RECORDS}
-    monkeypatch.setattr(reading, "record_class", {**classes, "structure": Structure}.__getitem__)
-    path = tmp_path / "structure.json"
-    path.write_text(Structure().model_dump_json())
+def toy(tmp_path):
+    path = tmp_path / "toy.json"
+    path.write_text(Toy().model_dump_json())
     return path
 
 
-def test_another_kind_of_record_is_one_line_in_the_table(structure):
-    assert reading.read_record(structure) == Structure()
-    change(structure, "schema_version", to=3)
+def test_a_kind_of_record_is_read_once_its_class_is_there(toy):
+    assert reading.read(toy) == reading.read(toy, Toy) == Toy()
+    change(toy, "schema_version", to=3)
     with pytest.raises(RecordError, match="has schema_version 3; this layerbench reads 1, 2"):
-        reading.read_record(structure)
+        reading.read(toy)
 
 
-def test_another_kind_of_record_is_no_profile(structure):
-    with pytest.raises(RecordError, match="holds a structure record, not a profile"):
-        reading.read(structure)
+def test_another_kind_of_record_is_no_profile(toy):
+    with pytest.raises(RecordError, match="holds a toy record, not a profile"):
+        reading.read(toy, Profile)
 
 
 def test_every_kind_of_record_says_its_name_and_version():
-    for name in reading.RECORDS:
-        kind = reading.record_class(name)
-        assert kind.model_fields["record"].default == name
-        assert kind.model_fields["schema_version"].default == 1
+    for name in kinds.names():
+        kind = kinds.named(name)
+        assert kind.kind() == name
+        assert kind is Toy or kind.model_fields["schema_version"].default == 1
 
 
-def test_a_folder_gives_all_its_profiles_sorted(tmp_path, structure):
+def test_a_folder_gives_all_its_records_sorted(tmp_path, toy):
     paths = [tmp_path / name for name in ("b.json", "a.json", "layers/a.json")]
     for path in paths:
         write_profile(path)
     (tmp_path / "a.txt").write_text("not a record")
-    expected = [tmp_path / "a.json", tmp_path / "b.json", tmp_path / "layers" / "a.json"]
+    expected = [tmp_path / "a.json", tmp_path / "b.json", tmp_path / "layers" / "a.json", toy]
     assert [path for path, _ in reading.read_all([tmp_path])] == expected
 
 

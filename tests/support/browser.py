@@ -87,6 +87,6 @@ def full_bundle() -> Bundle:
     (profile,) = root.glob(f"stats/*/layers/{name}")
     return Bundle(
         profile=reading.read(profile),
-        structure=reading.read_record(root / "model_structures" / name),
-        memory=reading.read_record(root / "memory_reports" / name),
+        structure=reading.read(root / "model_structures" / name),
+        memory=reading.read(root / "memory_reports" / name),
     )

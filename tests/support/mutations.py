@@ -22,6 +22,7 @@ from layerbench.analysis.comparison import compare
 from layerbench.analysis.views import down_to, finest
 from layerbench.errors import LayerbenchError
 from layerbench.plots.quantities import HAS
+from layerbench.records import kinds
 from layerbench.records.timing import Profile
 from layerbench.reporters.html.document import bundled, of
 from layerbench.reporters.result_table import FORMATS, SORTS, render_table
@@ -80,12 +81,13 @@ COMMITTED = {
 
 def committed() -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every record in the repository, as it is."""
+    known = kinds.names()
     for path in sorted(ROOT.rglob("*.json")):
         hidden = any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-        if hidden or path.name.count(".") != 1 or path.name == reading.RECIPE:
+        if hidden or not reading.is_named_as_record(path.name):
             continue
         content = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(content, dict) and content.get("record") in reading.RECORDS:
+        if isinstance(content, dict) and content.get("record") in known:
             yield path, content
 
 
@@ -361,7 +363,7 @@ def read_all(place: Path, other: Any, pictures: tuple[str, ...] = ()) -> Iterato
         the name of each that ran, ``read`` first where the file is a record.
     """
     try:
-        record = reading.read_record(place)
+        record = reading.read(place)
     except LayerbenchError as error:
         check(str(error))
         return

@@ -7,14 +7,14 @@ import signal
 import time
 from pathlib import Path
 
-from layerbench.records.workload import Frozen
+from layerbench.records.kinds import Record
 from layerbench.service.web import record_reader
 from layerbench.store import reading
 
-read_record = reading.read_record
+plain_read = reading.read
 
 
-def read(path: Path) -> Frozen:
+def read(path: Path, kind: type[Record]) -> Record:
     if path.stem == "hang":
         time.sleep(1000)
     elif path.stem == "kill":
@@ -23,9 +23,9 @@ def read(path: Path) -> Frozen:
         bytearray(4 * 2**30)
     elif path.stem == "native":
         os.abort()
-    return read_record(path)
+    return plain_read(path, kind)
 
 
 if __name__ == "__main__":
-    reading.read_record = read
+    reading.read = read
     record_reader.main()

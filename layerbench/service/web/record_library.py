@@ -13,17 +13,15 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from layerbench.analysis.bundle import joined
 from layerbench.analysis.comparison import compare
 from layerbench.errors import RecordError
-from layerbench.records.bundle import Bundle
-from layerbench.records.comparison import Comparison
-from layerbench.records.memory import MemoryEstimate, MemoryReport
-from layerbench.records.structure import Structure
+from layerbench.records.bundle import Bundle, place_of
+from layerbench.records.environment import Environment
+from layerbench.records.kinds import Record
 from layerbench.records.timing import Profile
-from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import Frozen
 from layerbench.service.web.answers import RecordAnswer
 from layerbench.service.web.page_documents import of_bundle
 from layerbench.store import reading
@@ -34,8 +32,6 @@ ID_DIGITS = 16
 MOST_FILES = 10_000
 # Folders within folders.
 MOST_DEEP = 32
-
-Viewable = Profile | Structure | MemoryReport | MemoryEstimate | TrainingProfile | Comparison
 
 State = tuple[int, ...]
 """What changes where a file does: its number, size and date."""
@@ -106,7 +102,7 @@ class RecordLibrary:
             record = self._read(place)
         except RecordError as error:
             return RecordAnswer(id=id, path=place.shown, problem=str(error))
-        return _described(place, record) if isinstance(record, Viewable) else None
+        return None if place_of(record) is None else _described(place, record)
 
     def document(self, id: str) -> bytes:
         """A record as the page takes it.
@@ -138,7 +134,7 @@ class RecordLibrary:
             raise RecordError(f"{place.shown} is no profile: only profiles are compared")
         return place.shown, record
 
-    def _read(self, place: Place) -> Frozen:
+    def _read(self, place: Place) -> Record:
         """A record.
 
         Raises:
@@ -150,7 +146,7 @@ class RecordLibrary:
                 f"{place.shown} has {bytes_(size)}: records of up to {bytes_(self._most)} are read"
             )
         try:
-            return reading.read_record(place.file)
+            return reading.read(place.file, Record)
         except RecordError as error:
             raise RecordError(str(error).replace(str(place.file), place.shown)) from error
 
@@ -168,8 +164,7 @@ def _places(named: Sequence[Path]) -> Iterator[Place]:
             deep = len(Path(folder).parts) - len(whole.parts)
             folders[:] = sorted(folders) if deep < MOST_DEEP else []
             for name in sorted(files):
-                # As `layerbench.store.reading` tells records from exports.
-                if name.endswith(".json") and name.count(".") == 1 and name != reading.RECIPE:
+                if reading.is_named_as_record(name):
                     yield from _within(whole, Path(folder, name))
 
 
@@ -201,10 +196,10 @@ def _state(file: Path) -> State | None:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _described(place: Place, record: Viewable) -> RecordAnswer:
-    ran = record.contender if isinstance(record, Comparison) else record
-    environment = getattr(ran, "environment", None)
-    rows = record.layers if isinstance(record, Profile) else record.rows
+def _described(place: Place, record: Record) -> RecordAnswer:
+    ran: Any = getattr(record, "contender", record)
+    environment: Environment | None = getattr(ran, "environment", None)
+    rows = record.layers if isinstance(record, Profile) else getattr(record, "rows", ())
     return RecordAnswer(
         id=place.id,
         path=place.shown,

@@ -13,6 +13,7 @@ from PIL import Image
 from layerbench import plots, reporters
 from layerbench.cli._progress import in_a_line
 from layerbench.errors import UsageError
+from layerbench.records import kinds
 from layerbench.records.detection_estimate import DetectionEstimates
 from layerbench.records.detection_run import DetectionRun
 from layerbench.store import paths, reading, writing
@@ -46,12 +47,12 @@ def test_same_record_same_text(name, format):
 def test_the_record_reads_back(name, tmp_path):
     path = tmp_path / "x.json"
     writing.write_text(path, reporters.render("json", SAMPLES[name]()))
-    assert reading.read_record(path) == SAMPLES[name]()
+    assert reading.read(path) == SAMPLES[name]()
 
 
 def test_kinds_of_records_are_known_by_name():
-    assert reading.record_class("detection estimates") is DetectionEstimates
-    assert reading.record_class("detection run") is DetectionRun
+    assert kinds.named("detection estimates") is DetectionEstimates
+    assert kinds.named("detection run") is DetectionRun
 
 
 def test_where_estimates_lie(tmp_path):

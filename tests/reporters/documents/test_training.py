@@ -24,7 +24,7 @@ def test_golden_run(name, format, golden):
 def test_the_record_reads_back(name, tmp_path):
     path = tmp_path / "x.json"
     writing.write_text(path, reporters.render("json", SAMPLES[name]()))
-    assert reading.read_record(path) == SAMPLES[name]()
+    assert reading.read(path) == SAMPLES[name]()
 
 
 def test_a_run_without_an_epoch_has_a_report():

@@ -13,7 +13,7 @@ from layerbench import cli
 from layerbench.errors import UsageError
 from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.records.training_step import STEP_PHASES
-from layerbench.store.reading import read_record
+from layerbench.store.reading import read
 from layerbench.training import extrapolation
 from tests.support.paths import ROOT
 
@@ -169,7 +169,7 @@ def test_the_verb(verb, tmp_path):
     status, out, _ = verb(*common, "--out", tmp_path)
     assert status == 0
     (path,) = tmp_path.glob("*/training-time_tests-models-digit_reader_synthetic_16x16_b8.json")
-    assert isinstance(read_record(path), TrainingEstimate)
+    assert isinstance(read(path), TrainingEstimate)
 
 
 def test_what_cannot_be_meant(verb):

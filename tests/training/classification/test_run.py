@@ -94,7 +94,7 @@ def test_it_learns_to_read_digits(train, tmp_path):
     assert folder.name.startswith("tests-models-digit_reader_phase2_")
     names = {path.name for path in folder.iterdir()}
     assert names == WRITTEN | {"latency_vs_batch.png", "memory_vs_batch.png"}
-    record = reading.read_record(folder / "run.json")
+    record = reading.read(folder / "run.json")
     assert isinstance(record, TrainingRun)
     assert record.outcome == "finished"
     assert record.best is not None
@@ -156,7 +156,7 @@ def test_fine_tuning_on_cifar100(train, tmp_path, monkeypatch):
     assert (status, err) == (0, "")
     assert "2 steps of 64 images an epoch" in out
     (folder,) = (tmp_path / "out").iterdir()
-    record = reading.read_record(folder / "run.json")
+    record = reading.read(folder / "run.json")
     assert (record.classes, record.recipe.data, record.recipe.precision) == (
         100,
         "cifar100",
@@ -176,7 +176,7 @@ def test_from_scratch_on_a_folder_of_images(train, tmp_path):
     )  # fmt: skip
     assert (status, err) == (0, "")
     (folder,) = (tmp_path / "out").iterdir()
-    record = reading.read_record(folder / "run.json")
+    record = reading.read(folder / "run.json")
     assert (record.recipe.size, record.classes, record.epochs[0].steps) == ((32, 40), 3, 4)
     assert record.epochs[0].val_top5 is None  # of three classes
 
@@ -278,7 +278,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(uninterrupte
     assert "resuming after epoch" in said
     assert_equal(last_weights(folder), last_weights(uninterrupted))
     assert_equal(weights(folder), weights(uninterrupted))
-    mine, theirs = (reading.read_record(place / "run.json") for place in (folder, uninterrupted))
+    mine, theirs = (reading.read(place / "run.json") for place in (folder, uninterrupted))
     learned = {"train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "steps"}
     for row, other in zip(mine.epochs, theirs.epochs, strict=True):
         assert row.model_dump(include=learned) == pytest.approx(other.model_dump(include=learned))
@@ -527,7 +527,7 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns_though_one_die
     theirs = last_weights(alone)
     for name, tensor in last_weights(pair).items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4)
-    mine, other = (reading.read_record(place / "run.json") for place in (pair, alone))
+    mine, other = (reading.read(place / "run.json") for place in (pair, alone))
     assert mine.outcome == "finished"
     assert len(mine.epochs) == 2
     assert [times.rank for times in mine.ranks] == [0, 1]

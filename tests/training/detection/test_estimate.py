@@ -394,7 +394,7 @@ def test_a_chosen_size_for_all(verb, tmp_path, monkeypatch):
     )  # fmt: skip
     assert (status, err) == (0, "")
     (path,) = tmp_path.glob("*/detection_*_40x56_b2_min48.json")
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert (record.min_size, record.failures) == (48, ())
     chosen, fixed = record.rows
     assert [row.model for row in record.rows] == ["fasterrcnn_mobilenet_v3_large_320_fpn", LITE]
@@ -471,7 +471,7 @@ def test_the_verb(verb, small, tmp_path):
     )  # fmt: skip
     assert status == 0
     (path,) = tmp_path.glob("*/detection_maskrcnn_resnet50_fpn_synthetic_40x56_b2.json")
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert isinstance(record, DetectionEstimates)
     (row,) = record.rows
     assert (row.memory, row.points, row.fit) == (None, (), None)
@@ -549,7 +549,7 @@ def test_what_is_ended_early_has_what_was_measured(several, tmp_path, monkeypatc
     status, out, _ = several(names)
     assert (status, out) == (130, "")
     (path,) = tmp_path.rglob("*.json")
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert [row.model for row in record.rows] == names[:2]
     assert [(row.model, row.why) for row in record.failures] == [(names[2], estimate.TO_COME)]
     assert f"{names[2]}: {estimate.TO_COME}" in path.with_suffix(".txt").read_text()
@@ -593,4 +593,4 @@ def test_what_cannot_be_kept_meanwhile_costs_no_measurement(several, tmp_path, m
     assert err.startswith("what was measured so far is not kept: cannot write")
     (path,) = tmp_path.rglob("*.json")
     assert out.splitlines() == [str(path), str(path.with_suffix(".txt"))]
-    assert reading.read_record(path).failures == ()
+    assert reading.read(path).failures == ()

@@ -51,7 +51,7 @@ KINDS = {
 
 def only_record(below: Path) -> tuple[DetectionRun, Path]:
     (path,) = below.glob("detect_*/detection.json")
-    record = reading.read_record(path)
+    record = reading.read(path)
     assert isinstance(record, DetectionRun)
     return record, path.parent
 
