@@ -19,7 +19,7 @@ from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.records.training_run import Precision, Unreadable
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import DType, Plan
-from layerbench.training.classification.estimate import Extent, forecast
+from layerbench.training.classification.estimate import Extent, estimate
 from layerbench.training.classification.recipes import recipe_for
 from layerbench.training.classification.run import Trained, run_training
 from layerbench.training.classification.setup import RunOptions
@@ -170,7 +170,7 @@ def estimate_training_time(
         workers=at_least("workers", workers, 0),
         threads=threads_of(threads),
     )
-    return forecast(recipe, extent, where, progress=progress)
+    return estimate(recipe, extent, where, progress=progress)
 
 
 def profile_training(

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from layerbench.service.protocol.questions import Question
 from layerbench.service.protocol.results import Figure, MeasurementResult
-from layerbench.service.protocol.spread import Kind, between
 from layerbench.service.web.database import Job, Result
 from layerbench.service.web.schemas import (
     About,
@@ -23,6 +22,11 @@ from layerbench.service.web.schemas import (
     TrainingParts,
     TrainingTimeAnswer,
 )
+from layerbench.training.estimate import duration, of_two_processes
+
+# Standard deviations of the logarithm, from process to process, as `benchmarks/service.py
+# intervals` measures them; of a GPU's figures none has been measured.
+RAM_APART, CPU_APART = 0.02, 0.10
 
 
 class RecordAnswer(Answer):
@@ -63,9 +67,9 @@ def resource(result: Result, question: Question, job: str | None) -> dict[str, A
     told = {"Peak GPU Utilization": found.gpu_peak, "VRAM before training": found.vram_before}
     measured = tuple(name for name, value in told.items() if value is not None)
     figures |= {
-        "Peak RAM Memory": _of_one_process(found.ram_peak, "ram"),
-        "RAM before training": _of_one_process(found.ram_before, "ram"),
-        "Peak CPU Utilization": _of_one_process(found.cpu_peak, "cpu", most=1.0),
+        "Peak RAM Memory": _of_one_process(found.ram_peak, RAM_APART),
+        "RAM before training": _of_one_process(found.ram_before, RAM_APART),
+        "Peak CPU Utilization": _of_one_process(found.cpu_peak, CPU_APART, most=1.0),
     }
     answer = ResourceAnswer(
         gpu_memory=_value(found.gpu_memory_peak),
@@ -86,8 +90,7 @@ def training_time(result: Result, question: Question, job: str | None) -> dict[s
     assert found.forward is not None
     assert found.backward is not None
     batches = math.ceil(question.dataset_size / question.batch_size)
-    steps = batches * question.epochs
-    total = _sum(steps, found.forward, found.backward)
+    total = _total(question.epochs, batches, found.forward, found.backward)
     figures: dict[str, Figure | None] = {
         "Total Training Time": total,
         "forward_pass": found.forward,
@@ -182,21 +185,24 @@ def _about(
     )
 
 
-def _of_one_process(value: float, kind: Kind, most: float = math.inf) -> Figure:
+def _of_one_process(value: float, apart: float, most: float = math.inf) -> Figure:
     """With what another process may find in its place, up to the most that there is."""
-    factor = math.exp(between(kind))
+    factor = math.exp(of_two_processes(apart))
     return Figure(value=value, low=value / factor, high=min(most, value * factor))
 
 
-def _sum(times: int, *figures: Figure) -> Figure:
-    """So many times all of them, with bounds where all have some."""
-    low = [figure.low for figure in figures if figure.low is not None]
-    high = [figure.high for figure in figures if figure.high is not None]
-    bounded = len(low) == len(high) == len(figures)
+def _total(epochs: int, batches: int, *phases: Figure) -> Figure:
+    """Of a training whose steps have these phases, with bounds where all of them have some."""
+
+    def of(bounds: list[float | None]) -> float | None:
+        if None in bounds:
+            return None
+        return duration(epochs, batches, sum(filter(None, bounds)))[1]
+
     return Figure(
-        value=times * sum(figure.value for figure in figures),
-        low=times * sum(low) if bounded else None,
-        high=times * sum(high) if bounded else None,
+        value=duration(epochs, batches, sum(phase.value for phase in phases))[1],
+        low=of([phase.low for phase in phases]),
+        high=of([phase.high for phase in phases]),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from layerbench import zoo
-from layerbench.analysis.student_t import quantile
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import usable_cores
@@ -39,27 +37,25 @@ from layerbench.profilers.memory.predicted import check_memory_fits, predict
 from layerbench.profilers.optimizers import make_optimizer
 from layerbench.records.detection_run import Usage
 from layerbench.records.memory import AllocatorFigures
+from layerbench.records.training_estimate import Seconds
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.records.workload import Workload
 from layerbench.service.protocol.questions import Question
 from layerbench.service.protocol.results import Figure, MeasurementResult, Stage, UsageSample
-from layerbench.service.protocol.spread import between
 from layerbench.training.detection.content import FoundCount
-from layerbench.training.extrapolation import CONFIDENCE, block_spread
+from layerbench.training.estimate import StepFigures, Trial, mean_time
 from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device
 
-WARMUP = 2
-# Where a run is slow, one warms up.
-REPEATS = Autorange(fewest=5, most=300, slow_s=5.0, slow_fewest=2)
+# Of training steps and of forwards: what does not count, and the fewest that do.
+WARMUP, FEWEST = 2, 5
+# Forwards; where one is slow, one warms up.
+REPEATS = Autorange(fewest=FEWEST, most=300, slow_s=5.0, slow_fewest=2)
 # Steps that are looked at phase by phase, and not timed.
 LOOKED_AT = 2
 # Between looks of a thread.
 INTERVAL_S = 0.1
-FORWARD, BACKWARD, OPTIMIZER = (
-    STEP_PHASES.index(name) for name in ("forward", "backward", "optimizer")
-)
 STAGES: dict[str, Stage] = {"forward": "forward", "backward": "backward", "optimizer": "optimizer"}
 
 
@@ -190,27 +186,32 @@ def _trained(
 ) -> dict[str, Any]:
     step = subject.step()
 
-    def timed_step() -> NDArray[np.int64]:
-        return subject.timed(lambda: [mark for mark, _, _ in run_phases(step, subject.clock.mark)])
+    trial = Trial(WARMUP, FEWEST, seconds)
+
+    def timed_step() -> bool:
+        """Run one, and count it; whether it was the last that is needed."""
+        marks = lambda: [mark for mark, _, _ in run_phases(step, subject.clock.mark)]  # noqa: E731
+        return trial.add([subject.timed(marks).tolist()])
+
+    def all_steps() -> None:
+        while not timed_step():
+            pass
 
     with mode_set(subject.model, True), torch.enable_grad(), garbage_collection_off():
         looks.take("before")
         with _explained(subject):
-            slow = _warmed(timed_step)
+            while not trial.is_warm:
+                timed_step()
             if not question.threading:
-                for _ in range(1 if slow else LOOKED_AT):
+                for _ in range(1 if trial.is_slow else LOOKED_AT):
                     for _, done, _ in run_phases(step, lambda: 0):
                         if done in STAGES:
                             looks.take(STAGES[done])
-            steps = looks.while_running(
-                question.threading, lambda: REPEATS.repeat(timed_step, seconds, slow=slow)
-            )
-    times: NDArray[np.float64] = np.stack(steps).astype(np.float64) * NANOSECOND
+            looks.while_running(question.threading, all_steps)
+    figures = StepFigures.of(trial.measured([]))
     return {
-        "steps": len(steps),
-        "forward": _known(times[:, FORWARD]),
-        "backward": _known(times[:, BACKWARD]),
-        "optimizer": _known(times[:, OPTIMIZER]),
+        "steps": figures.step.n,
+        **{name: _figure(figures.phase(name)) for name in STAGES},
     }
 
 
@@ -247,8 +248,8 @@ def _inferred(
             content = _content(subject, question)
     return {
         "steps": len(batches),
-        "batch": _known(np.concatenate(batches).astype(np.float64) * NANOSECOND),
-        "one_image": _known(np.concatenate(ones).astype(np.float64) * NANOSECOND),
+        "batch": _figure(mean_time(np.concatenate(batches))),
+        "one_image": _figure(mean_time(np.concatenate(ones))),
         "content": content,
     }
 
@@ -272,13 +273,8 @@ def _warmed(run: Callable[[], NDArray[np.int64]]) -> bool:
     return slow
 
 
-def _known(times: NDArray[np.float64]) -> Figure:
-    """A mean time, and what another process of this machine may find in its place."""
-    mean = float(times.mean())
-    spread, blocks = block_spread(times)
-    within = quantile(CONFIDENCE, max(1, blocks - 1)) * spread / mean
-    half = math.hypot(within, between("time"))
-    return Figure(value=mean, low=mean * math.exp(-half), high=mean * math.exp(half))
+def _figure(time: Seconds) -> Figure:
+    return Figure(**time.model_dump())
 
 
 def _predicted(workload: Workload, training: bool) -> tuple[Figure | None, tuple[str, ...]]:

@@ -23,12 +23,17 @@ from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples
 from layerbench.training.classification.distributed import Ranks
 from layerbench.training.classification.models import build_classifier
 from layerbench.training.classification.setup import RunOptions, check, open_data
-from layerbench.training.classification.trainer import Trainer
-from layerbench.training.extrapolation import DRIFT, Figured, Measured, Started, extrapolated
-from layerbench.units import NANOSECOND
+from layerbench.training.classification.trainer import KEPT, Seen, Trainer
+from layerbench.training.estimate import (
+    DRIFT,
+    MOST_EPOCHS,
+    Measured,
+    Started,
+    StepFigures,
+    Trial,
+)
 
 VALIDATED_BATCHES = 10
-MOST_EPOCHS = 1000
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Extent:
     seconds: float = 20.0
 
 
-def forecast(
+def estimate(
     recipe: Recipe,
     extent: Extent,
     where: RunOptions,
@@ -72,33 +77,33 @@ def forecast(
     device = devices.get(where.device)
     with threads_set(where.threads), torch.random.fork_rng(devices=[]), memory_explained(device):
         room = watch_environment(device)
-        trial = _Trial(recipe, extent, where, device, progress or Silent())
-        figured = Figured.of(trial.measured(), extent.warmup)
-        validation = trial.validation_step_s()
+        subject = _Subject(recipe, extent, where, device, progress or Silent())
+        figures = StepFigures.of(subject.measured())
+        validation = subject.validation_step_s()
         environment = room.finish()
-    images = trial.images
-    epoch, total = extrapolated(
-        figured, images.steps, images.val_steps * (validation or 0.0), recipe.epochs
+    images = subject.images
+    epoch, total = figures.training(
+        images.steps, images.val_steps * (validation or 0.0), recipe.epochs
     )
     return TrainingEstimate(
-        recipe=trial.recipe,
+        recipe=subject.recipe,
         samples=images.samples,
         val_samples=images.val_samples,
         steps=images.steps,
         val_steps=images.val_steps,
-        warmup=figured.warmup,
+        warmup=figures.warmup,
         environment=environment,
-        model_type=type(trial.model).__name__,
-        parameters=sum(parameter.numel() for parameter in trial.model.parameters()),
-        step=figured.step,
-        phases=step_statistics.phase_rows(figured.steps),
-        between_s=figured.between_s,
-        start_s=figured.start_s,
+        model_type=type(subject.model).__name__,
+        parameters=sum(parameter.numel() for parameter in subject.model.parameters()),
+        step=figures.step,
+        phases=step_statistics.phase_rows(figures.steps),
+        between_s=figures.between_s,
+        start_s=figures.start_s,
         validation_step_s=validation,
-        once_s=figured.once_s,
+        once_s=figures.once_s,
         epoch=epoch,
         total=total,
-        assumptions=tuple(_assumptions(trial.recipe, images, where)),
+        assumptions=tuple(_assumptions(subject.recipe, images, where)),
     )
 
 
@@ -126,7 +131,7 @@ class _Images:
 # --- measuring -----------------------------------------------------------------------------
 
 
-class _Trial:
+class _Subject:
     """The beginning of a training.
 
     Attributes:
@@ -146,33 +151,27 @@ class _Trial:
         self._order = EpochBatches(len(self._splits.train), recipe.batch, recipe.seed)
         self.images = _Images.of(extent, len(self._splits.train), len(self._splits.val), recipe)
         self.model = build_classifier(workload, len(self._splits.classes)).to(device.torch_device)
-        self._fewest = extent.warmup + extent.steps
-        self._seconds = extent.seconds
+        self._trial = Trial(extent.warmup, extent.steps, extent.seconds)
         self._trainer = Trainer(
             self.model,
             recipe.model_copy(update={"epochs": MOST_EPOCHS}),
             device,
             Ranks(),
-            min(self._fewest, self._order.steps),
+            min(self._trial.fewest, self._order.steps, KEPT),
             progress,
         )
 
     def measured(self) -> Measured:
         """Train, over as many stretches of an epoch as it takes."""
+        trial = self._trial
         started = Started(self._loader(self._splits.train, 0, self._order))
-        steps: list[tuple[int, ...]] = []
-        firsts: list[int] = []
-        begins = time.perf_counter()
-        for epoch in range(1, MOST_EPOCHS + 1):
-            if len(steps) >= self._fewest and time.perf_counter() - begins >= self._seconds:
-                break
-            firsts.append(len(steps))
-            _, times, _ = self._trainer.train(epoch, self._order, started)
-            steps += times.phases
-        wall = time.perf_counter() - begins
-        inside = sum(map(sum, steps)) * NANOSECOND
-        between = max(0.0, wall - inside - sum(started.seconds))
-        return Measured(steps, firsts, started.seconds, between)
+
+        def enough(_: int, seen: Seen) -> bool:
+            return trial.see(seen.times.phases)
+
+        for epoch in trial.epochs():
+            self._trainer.train(epoch, self._order, started, between=enough)
+        return trial.measured(started.seconds)
 
     def validation_step_s(self) -> float | None:
         """Seconds of one validation batch; ``None`` where nothing would be validated."""

@@ -35,6 +35,7 @@ from layerbench.training.classification.trained_model import TrainedModel
 from layerbench.training.classification.trainer import (
     NAMED,
     Between,
+    Seen,
     StepTimes,
     Sums,
     Trainer,
@@ -327,15 +328,16 @@ class _Run:
     def _between(self, state: _State) -> Between:
         """Writes a checkpoint when it is time, at a step where all processes do."""
 
-        def between(done: int, sums: Sums, unreadable: list[str]) -> None:
+        def between(done: int, seen: Seen) -> bool:
             due = time.monotonic() - self._last_checkpoint >= (
                 self._where.checkpoint_minutes * MINUTE
             )
             if done < self._trainer.steps and self._ranks.agreed(due):
-                total = self._ranks.sums(list(sums.as_dict().values()))
-                held = dict(zip(sums.as_dict(), total, strict=True))
-                state.unreadable = self._names(state, unreadable)
+                total = self._ranks.sums(list(seen.sums.as_dict().values()))
+                held = dict(zip(seen.sums.as_dict(), total, strict=True))
+                state.unreadable = self._names(state, seen.unreadable)
                 self._write_checkpoint(state, done, held)
+            return False
 
         return between
 

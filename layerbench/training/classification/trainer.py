@@ -35,7 +35,7 @@ TOP = 5
 REMEDY = "a smaller --lr, a longer --warmup_epochs or float32 may help"
 
 Loader = Any  # an iterable of Batch
-Between = Callable[[int, "Sums", list[str]], None]
+Between = Callable[[int, "Seen"], bool]
 
 
 @dataclass
@@ -190,7 +190,7 @@ class Trainer:
         *,
         start: int = 0,
         sums: Sums | None = None,
-        between: Between = lambda _step, _sums, _names: None,
+        between: Between = lambda _step, _seen: False,
         look_every: int | None = None,
     ) -> tuple[Sums, StepTimes, list[str]]:
         """The steps of an epoch.
@@ -201,8 +201,8 @@ class Trainer:
             loader: gives the batches.
             start: the step to begin with.
             sums: of the steps before it.
-            between: called after a look, with the number of steps done, the sums, and the names
-                of unreadable images.
+            between: called after a look, with the number of steps done and what has been seen of
+                the epoch; says whether it ends there.
             look_every: steps between looks; ``None`` for as many as are worth it.
 
         Returns:
@@ -216,18 +216,19 @@ class Trainer:
         look_every = look_every or (1 if alone else LOOK_EVERY)
         order.set(epoch, start, self.steps)
         self._wrapped.train()
-        looks = _Looks(self, sums or Sums())
+        seen = Seen(self, sums or Sums())
         iterator = iter(loader)
         self._clock.reserve(look_every * (len(STEP_PHASES) + 1))
         for number in range(start, self.steps):
             torch.manual_seed(mixed(self._recipe.seed, STEP, epoch, number, self._ranks.rank))
-            looks.add(self._step(iterator))
+            seen.add(self._step(iterator))
             done = number + 1
             if done % look_every == 0 or done == self.steps:
-                looks.look(epoch, done)
+                seen.look(epoch, done)
                 self._progress.step(f"epoch {epoch}/{self._recipe.epochs}", done, self.steps)
-                between(done, looks.sums, looks.unreadable)
-        return looks.sums, looks.times, looks.unreadable
+                if between(done, seen):
+                    break
+        return seen.sums, seen.times, seen.unreadable
 
     def _step(self, iterator: Iterator[Batch]) -> _Stepped:
         marks: list[int] = []
@@ -364,8 +365,13 @@ class _Stepped:
     unreadable: tuple[str, ...] = ()
 
 
-class _Looks:
-    """Turns steps into sums and times, several at once."""
+class Seen:
+    """Turns the steps of an epoch into sums and times, several at once.
+
+    Attributes:
+        sums, times: of the steps so far.
+        unreadable: names of images.
+    """
 
     def __init__(self, trainer: Trainer, sums: Sums) -> None:
         self._trainer = trainer
@@ -375,6 +381,7 @@ class _Looks:
         self.unreadable: list[str] = []
 
     def add(self, stepped: _Stepped) -> None:
+        """A step that has run."""
         self._waiting.append(stepped)
 
     def look(self, epoch: int, done: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -59,21 +58,15 @@ from layerbench.training.detection.step import (
     found_in,
     part_times,
 )
-from layerbench.training.extrapolation import (
+from layerbench.training.estimate import (
     DRIFT,
-    Figured,
     Measured,
     Started,
-    extrapolated,
+    StepFigures,
+    Trial,
     with_error,
 )
-from layerbench.units import NANOSECOND
 from layerbench.zoo.torchvision import of_one_size
-
-MOST_EPOCHS = 1000
-# Where a step takes so many seconds, few of them have to do.
-SLOW_S = 20.0
-SLOW_WARMUP, SLOW_STEPS = 1, 2
 
 
 def estimate_time(
@@ -276,25 +269,24 @@ class _Subject:
         # Before the training, which changes what is found.
         inferred = self._inferred()
         trained = self._trained()
-        figured = Figured.of(trained.measured, trained.warmup)
-        steps = self._samples // options.batch
-        epoch, training = extrapolated(figured, steps, 0.0, options.epochs)
-        counted = trained.steps[trained.warmup :]
+        figures = StepFigures.of(trained.measured)
+        epoch, training = figures.training(self._samples // options.batch, 0.0, options.epochs)
+        counted = trained.steps[figures.warmup :]
         parts = part_times(trained.parts, [step.timed for step in counted])
         return DetectorEstimate(
             model=self._name,
             model_type=type(self._model).__name__,
             parameters=sum(parameter.numel() for parameter in self._model.parameters()),
             memory=memory,
-            warmup=figured.warmup,
-            step=figured.step,
-            phases=step_statistics.phase_rows(figured.steps),
+            warmup=figures.warmup,
+            step=figures.step,
+            phases=step_statistics.phase_rows(figures.steps),
             parts=with_inference(parts.rows, inferred.parts),
             parts_ratio=parts.ratio,
             outside_s=parts.outside_s,
-            between_s=figured.between_s,
-            start_s=figured.start_s,
-            once_s=figured.once_s,
+            between_s=figures.between_s,
+            start_s=figures.start_s,
+            once_s=figures.once_s,
             epoch=epoch,
             training=training,
             inference=with_error(*inferred.all_images(self._samples / options.batch)),
@@ -331,40 +323,25 @@ class _Subject:
             )
         )
         stepper = Stepper(self._name, self._model, options.learning, self._device)
-        warmup, fewest = options.warmup, options.warmup + options.steps
+        trial = Trial(options.warmup, options.steps, options.seconds)
         steps: list[Stepped] = []
-        firsts: list[int] = []
-        begins = time.perf_counter()
-
-        def enough() -> bool:
-            return len(steps) >= fewest and time.perf_counter() - begins >= options.seconds
-
         with torch.enable_grad(), garbage_collection_off():
-            for epoch in range(1, MOST_EPOCHS + 1):
-                order.set(epoch, 0, min(order.steps, fewest))
-                firsts.append(len(steps))
+            for epoch in trial.epochs():
+                order.set(epoch, 0, min(order.steps, trial.fewest))
                 reading = Readable(iter(loading), "skip")
+                before = len(steps)
                 with suppress(NoMoreBatches):
                     for _ in range(len(order)):
                         steps.append(stepper.step(reading.next))
-                        if len(steps) == 1 and _seconds(steps[0]) > SLOW_S:
-                            warmup = min(SLOW_WARMUP, options.warmup)
-                            fewest = warmup + SLOW_STEPS
-                        self._progress.step("training", len(steps), max(fewest, len(steps)))
-                        if fewest < len(order) and enough():
+                        enough = trial.add([steps[-1].timed.phases_ns])
+                        self._progress.step("training", len(steps), max(trial.fewest, len(steps)))
+                        if enough:
                             break
-                if firsts[-1] == len(steps):
+                if before == len(steps):
                     raise DataError(f"no image of {options.data} can be read")
                 if reading.skipped and epoch == 1:
                     self._notes.append(f"images that cannot be read are left out: {reading.names}")
-                if enough():
-                    break
-        wall = time.perf_counter() - begins
-        times = [step.timed.phases_ns for step in steps]
-        inside = sum(map(sum, times)) * NANOSECOND
-        between = max(0.0, wall - inside - sum(loading.seconds))
-        measured = Measured(times, firsts, loading.seconds, between)
-        return _Trained(measured, steps, warmup, stepper.parts)
+        return _Trained(trial.measured(loading.seconds), steps, stepper.parts)
 
     def _inferred(self) -> Inferred:
         options = self._options
@@ -400,16 +377,11 @@ class _Subject:
 
 @dataclass(frozen=True)
 class _Trained:
-    """The steps that ran, how many of them do not count, and the names of the detector's parts."""
+    """The steps that ran, and the names of the detector's parts."""
 
     measured: Measured
     steps: list[Stepped]
-    warmup: int
     parts: tuple[str, ...]
-
-
-def _seconds(step: Stepped) -> float:
-    return sum(step.timed.phases_ns) * NANOSECOND
 
 
 def _built(model: str | nn.Module, options: EstimateOptions, classes: int) -> nn.Module:

@@ -31,7 +31,7 @@ class EstimateOptions:
         learning: how the detector learns.
         workers, prefetch_factor: of the loader.
         warmup, steps: training steps that do not count, and the fewest that are measured; one and
-            two where a step takes longer than `SLOW_S`.
+            two where a step takes longer than `layerbench.training.estimate.SLOW_S`.
         seconds: that training is measured at least, and about half as long inference.
         content: whether inference is measured with several amounts found.
         memory: whether the tensors of a step are traced.

@@ -17,11 +17,19 @@ from layerbench.errors import ModelRunError, NotEnoughMemory, UsageError
 from layerbench.service.protocol.questions import EXAMPLE, Question
 from layerbench.service.protocol.results import MeasurementResult
 from layerbench.service.worker import catalog, estimate
+from layerbench.training import estimate as training_estimate
 from tests.support.service_process import server, until
 
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
 REAL = "layerbench.service.worker.process"
 RESOURCE = "/api/v1/estimate-resource"
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Every step and every forward counts as one that takes long."""
+    monkeypatch.setattr(training_estimate, "SLOW_S", 0.0)
+    monkeypatch.setattr(estimate, "REPEATS", replace(estimate.REPEATS, slow_s=0.0))
 
 
 def asked(architecture: str, task: str = "classification", **changes: object) -> Question:
@@ -66,8 +74,8 @@ def test_models_of_other_kinds(architecture, task):
     assert found.content == {}
 
 
-def test_detectors_are_trained_and_used(monkeypatch):
-    monkeypatch.setattr(estimate, "REPEATS", replace(estimate.REPEATS, slow_s=0.0))
+@pytest.mark.usefixtures("slow")
+def test_detectors_are_trained_and_used():
     small = {"batch_size": 1, "image_size": [32, 32]}
     found = estimate.measure(asked(DETECTOR, "detection", **small), "cpu", 0.0)
     assert found.backward is not None
@@ -78,9 +86,10 @@ def test_detectors_are_trained_and_used(monkeypatch):
     assert MeasurementResult.model_validate(found.model_dump(mode="json")) == found
 
 
-def test_few_runs_do_where_each_takes_long(monkeypatch):
-    monkeypatch.setattr(estimate, "REPEATS", replace(estimate.REPEATS, slow_s=0.0))
-    assert estimate.measure(asked("resnet18"), "cpu", 0.0).steps == estimate.REPEATS.slow_fewest
+@pytest.mark.usefixtures("slow")
+def test_few_runs_do_where_each_takes_long():
+    few = training_estimate.SLOW_STEPS
+    assert estimate.measure(asked("resnet18"), "cpu", 0.0).steps == few
     inference = asked("resnet18", application_type="inference")
     assert estimate.measure(inference, "cpu", 0.0).steps == estimate.REPEATS.slow_fewest
 

@@ -26,6 +26,7 @@ from layerbench.records.detection_estimate import (
 )
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.store import reading, writing
+from layerbench.training import estimate as training_estimate
 from layerbench.training.detection import content, estimate, inference, models, options
 from layerbench.training.detection.content import (
     FoundCount,
@@ -370,7 +371,7 @@ def asked(**changes: object) -> options.EstimateOptions:
 
 
 def test_few_steps_do_where_each_takes_long(monkeypatch):
-    monkeypatch.setattr(estimate, "SLOW_S", 0.0)
+    monkeypatch.setattr(training_estimate, "SLOW_S", 0.0)
     monkeypatch.setattr(inference, "REPEATS", replace(inference.REPEATS, slow_s=0.0))
     asking = asked(warmup=2, steps=9)
     found = estimate._Subject(two_stage(), asking, devices.get("cpu"), Silent()).estimated()
