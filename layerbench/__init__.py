@@ -5,93 +5,62 @@ Importing this package loads no torch; the names below load what they need when 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from layerbench._version import __version__
+from layerbench._version import __version__ as __version__
+from layerbench.registry import on_first_use
 
 if TYPE_CHECKING:
-    from layerbench.analysis.comparison import compare
-    from layerbench.api.comparison import compare_live
-    from layerbench.api.memory import estimate_memory, memory
-    from layerbench.api.structure import structure
-    from layerbench.api.sweep import sweep
-    from layerbench.api.timing import profile
-    from layerbench.api.training import estimate_training_time, profile_training, train
-    from layerbench.profilers.user_loop import time_layers
-    from layerbench.records.comparison import Comparison
-    from layerbench.records.memory import MemoryEstimate, MemoryReport
-    from layerbench.records.structure import Structure
-    from layerbench.records.sweep import Sweep
-    from layerbench.records.timing import LayerRow, Profile
-    from layerbench.records.training_estimate import TrainingEstimate
-    from layerbench.records.training_run import Recipe, TrainingRun
-    from layerbench.records.training_step import TrainingProfile
-    from layerbench.records.workload import Plan, Workload
-    from layerbench.store.reading import read
+    from layerbench.analysis.comparison import compare as compare
+    from layerbench.api.comparison import compare_live as compare_live
+    from layerbench.api.memory import estimate_memory as estimate_memory
+    from layerbench.api.memory import memory as memory
+    from layerbench.api.structure import structure as structure
+    from layerbench.api.sweep import sweep as sweep
+    from layerbench.api.timing import profile as profile
+    from layerbench.api.training import estimate_training_time as estimate_training_time
+    from layerbench.api.training import profile_training as profile_training
+    from layerbench.api.training import train as train
+    from layerbench.profilers.user_loop import time_layers as time_layers
+    from layerbench.records.comparison import Comparison as Comparison
+    from layerbench.records.kinds import Record as Record
+    from layerbench.records.memory import MemoryEstimate as MemoryEstimate
+    from layerbench.records.memory import MemoryReport as MemoryReport
+    from layerbench.records.structure import Structure as Structure
+    from layerbench.records.sweep import Sweep as Sweep
+    from layerbench.records.timing import LayerRow as LayerRow
+    from layerbench.records.timing import Profile as Profile
+    from layerbench.records.training_estimate import TrainingEstimate as TrainingEstimate
+    from layerbench.records.training_run import Recipe as Recipe
+    from layerbench.records.training_run import TrainingRun as TrainingRun
+    from layerbench.records.training_step import TrainingProfile as TrainingProfile
+    from layerbench.records.workload import Plan as Plan
+    from layerbench.records.workload import Workload as Workload
+    from layerbench.store.reading import read as read
 
-_HOMES = {
-    "compare": "layerbench.analysis.comparison",
-    "compare_live": "layerbench.api.comparison",
-    "estimate_memory": "layerbench.api.memory",
-    "estimate_training_time": "layerbench.api.training",
-    "memory": "layerbench.api.memory",
-    "profile": "layerbench.api.timing",
-    "profile_training": "layerbench.api.training",
-    "structure": "layerbench.api.structure",
-    "sweep": "layerbench.api.sweep",
-    "time_layers": "layerbench.profilers.user_loop",
-    "train": "layerbench.api.training",
-    "read": "layerbench.store.reading",
-    "Comparison": "layerbench.records.comparison",
-    "LayerRow": "layerbench.records.timing",
-    "MemoryEstimate": "layerbench.records.memory",
-    "MemoryReport": "layerbench.records.memory",
-    "Profile": "layerbench.records.timing",
-    "Structure": "layerbench.records.structure",
-    "TrainingProfile": "layerbench.records.training_step",
-    "Recipe": "layerbench.records.training_run",
-    "Sweep": "layerbench.records.sweep",
-    "TrainingEstimate": "layerbench.records.training_estimate",
-    "TrainingRun": "layerbench.records.training_run",
-    "Plan": "layerbench.records.workload",
-    "Workload": "layerbench.records.workload",
-}
-
-__all__ = [
-    "Comparison",
-    "LayerRow",
-    "MemoryEstimate",
-    "MemoryReport",
-    "Plan",
-    "Profile",
-    "Recipe",
-    "Structure",
-    "Sweep",
-    "TrainingEstimate",
-    "TrainingProfile",
-    "TrainingRun",
-    "Workload",
-    "__version__",
-    "compare",
-    "compare_live",
-    "estimate_memory",
-    "estimate_training_time",
-    "memory",
-    "profile",
-    "profile_training",
-    "read",
-    "structure",
-    "sweep",
-    "time_layers",
-    "train",
-]
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute may be anything
-    if name not in _HOMES:
-        raise AttributeError(f"module 'layerbench' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__, __all__ = on_first_use(
+    __name__,
+    "layerbench._version: __version__",
+    "layerbench.analysis.comparison: compare",
+    "layerbench.api.comparison: compare_live",
+    "layerbench.api.memory: estimate_memory memory",
+    "layerbench.api.structure: structure",
+    "layerbench.api.sweep: sweep",
+    "layerbench.api.timing: profile",
+    "layerbench.api.training: estimate_training_time profile_training train",
+    "layerbench.profilers.user_loop: time_layers",
+    "layerbench.records.comparison: Comparison",
+    "layerbench.records.kinds: Record",
+    "layerbench.records.memory: MemoryEstimate MemoryReport",
+    "layerbench.records.structure: Structure",
+    "layerbench.records.sweep: Sweep",
+    "layerbench.records.timing: LayerRow Profile",
+    "layerbench.records.training_estimate: TrainingEstimate",
+    "layerbench.records.training_run: Recipe TrainingRun",
+    "layerbench.records.training_step: TrainingProfile",
+    "layerbench.records.workload: Plan Workload",
+    "layerbench.store.reading: read",
+)
 
 
 def __dir__() -> list[str]:

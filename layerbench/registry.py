@@ -7,8 +7,10 @@ Another package offers a thing by an entry point in its pyproject.toml::
 
 The groups: ``layerbench.models`` (a `layerbench.zoo.Family`), ``layerbench.devices`` (a
 `layerbench.environment.devices.DeviceType`), ``layerbench.reporters`` (a module with ``NAME``,
-``SUFFIX`` and ``render``), ``layerbench.verbs`` (a module with ``NAME`` and ``command``),
-``layerbench.datasets`` and ``layerbench.detection_datasets`` (a source of images).
+``SUFFIX`` and ``render``), ``layerbench.records`` (a `layerbench.records.kinds.Record`),
+``layerbench.documents`` (a module with ``RECORD`` and ``document``), ``layerbench.verbs`` (a module
+with ``NAME`` and ``command``), ``layerbench.datasets`` and ``layerbench.detection_datasets`` (a
+source of images).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import functools
 import importlib
 import pkgutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -48,6 +50,27 @@ def registered(
     files = modules(package, path, packages=packages)
     own = [getattr(file, attribute) for file in files if hasattr(file, attribute)]
     return [*own, *offered(group)]
+
+
+def on_first_use(module: str, *homes: str) -> tuple[Callable[[str], Any], list[str]]:
+    """A module's ``__getattr__`` and ``__all__``, whose names load what they need when first used.
+
+    Args:
+        module: its full name.
+        homes: ``module: name name``, by the module that defines the names.
+    """
+    home_of = {
+        name: home
+        for home, _, names in (line.partition(": ") for line in homes)
+        for name in names.split()
+    }
+
+    def attribute(name: str) -> Any:  # noqa: ANN401 - a module's attribute may be anything
+        if name not in home_of:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(home_of[name]), name)
+
+    return attribute, sorted(home_of)
 
 
 @functools.cache
