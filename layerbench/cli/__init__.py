@@ -13,17 +13,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import math
 import sys
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from layerbench.cli import _endings, _interrupts, _output
-from layerbench.errors import UsageError
+from layerbench.cli import _endings, _generated, _interrupts, _output
 from layerbench.registry import modules, offered
 
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
@@ -42,7 +40,7 @@ def main() -> NoReturn:
     app = _application(ENVIRONMENT)
     app.callback()(_about)
     groups: dict[str, typer.Typer] = {}
-    for name, file in sorted(_asked_for(sys.argv[1:]).items()):
+    for name, file in sorted(_verbs_of(sys.argv[1:]).items()):
         group, _, rest = name.partition(" ")
         if rest and group not in groups:
             groups[group] = _application(f"{ENVIRONMENT}_{group.upper()}")
@@ -59,14 +57,15 @@ def _reflowed(text: str | None) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _asked_for(words: list[str]) -> dict[str, ModuleType]:
+def _verbs_of(words: list[str]) -> dict[str, ModuleType]:
     """The verb of a command line, if its file is called as the verb is; else all verbs."""
-    stem = words[0].replace("-", "_") if words else ""
-    named = stem.isidentifier() and not stem.startswith("_")
-    if named and importlib.util.find_spec(f"{__name__}.{stem}") is not None:
-        file = importlib.import_module(f"{__name__}.{stem}")
-        if getattr(file, "NAME", None) == words[0]:
-            return {words[0]: file}
+    for name in (" ".join(words[:2]), *words[:1]):
+        stem = name.replace("-", "_").replace(" ", "_")
+        own = stem.isidentifier() and not stem.startswith("_")
+        if own and importlib.util.find_spec(f"{__name__}.{stem}") is not None:
+            file = importlib.import_module(f"{__name__}.{stem}")
+            if getattr(file, "NAME", None) == name:
+                return {name: file}
     return verbs()
 
 
@@ -78,40 +77,38 @@ def run(verb: str) -> NoReturn:
     _invoke(app)
 
 
-def options_of(verb: str, words: list[str]) -> tuple[dict[str, Any], set[str]]:
+def arguments_of(verb: str, words: list[str]) -> tuple[dict[str, Any], set[str]]:
     """Read words as a verb's command line, without running it.
 
     Returns:
-        the value of every option, and the names of those that were given.
+        what the verb's function would get, and the names of the options that were said.
 
     Raises:
         click.UsageError: as the verb's own command line would.
+        UsageError: as above.
     """
-    file = importlib.import_module(f"{__name__}.{verb}")
+    command = importlib.import_module(f"{__name__}.{verb}").command
     app = _application()
-    app.command()(file.command)
-    context = typer.main.get_command(app).make_context(verb, words)
-    given = {
-        name
-        for name in context.params
-        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
-    }
-    return dict(context.params), given
+    app.command()(_generated.generated(command))
+    context: Any = typer.main.get_command(app).make_context(verb, words)
+    said = _generated.said_in(context)
+    return _generated.arguments(_generated.parts_of(command), context.params, said), said
 
 
 def _offered(file: ModuleType) -> Callable[..., Any]:
     """A verb as the command line runs it."""
-    return _with_traceback(_with_amounts(file.command))
+    words = file.NAME.replace("-", " ").upper().split()
+    return _with_traceback(_generated.generated(file.command, "_".join((ENVIRONMENT, *words))))
 
 
 def _with_traceback(command: Callable[..., Any]) -> Callable[..., Any]:
     """The verb with one more option, which says how its errors are told."""
 
     @wraps(command)
-    def verb(*, traceback: bool, **given: Any) -> Any:  # noqa: ANN401 - what the verb returns
+    def verb(*, traceback: bool, **values: Any) -> Any:  # noqa: ANN401 - what the verb returns
         _endings.tracebacks_wanted(traceback)
         try:
-            return command(**given)
+            return command(**values)
         except KeyboardInterrupt as error:
             raise _endings.Interrupted from error
 
@@ -158,31 +155,6 @@ def _variables_unsaid(command: Any) -> None:  # noqa: ANN401 - typer's own copy 
         option.show_envvar = False
     for further in getattr(command, "commands", {}).values():
         _variables_unsaid(further)
-
-
-def _spelling(command: Callable[..., Any], name: str) -> str:
-    """How the option behind a verb's parameter is written on the command line."""
-    hint = get_type_hints(command, include_extras=True)[name]
-    option = getattr(hint, "__metadata__", (None,))[0]
-    # typer takes the first spelling for a default, until it has read the annotation.
-    spellings = (getattr(option, "default", None), *(getattr(option, "param_decls", None) or ()))
-    written = (one for one in spellings if isinstance(one, str) and one.startswith("--"))
-    return next(written, f"--{name.replace('_', '-')}")
-
-
-def _with_amounts(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse what Python takes for a number, and what is no amount of anything: nan, inf, -1."""
-
-    @wraps(command)
-    def checked(**given: Any) -> Any:  # noqa: ANN401 - a verb's options, and what it returns
-        for name, value in given.items():
-            if isinstance(value, float) and not 0 <= value < math.inf:
-                raise UsageError(
-                    f"{_spelling(command, name)} must be a number from 0 on, got {value:g}"
-                )
-        return command(**given)
-
-    return checked
 
 
 def _invoke(app: typer.Typer) -> NoReturn:

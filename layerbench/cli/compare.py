@@ -181,7 +181,7 @@ def _parsed(text: str) -> dict[str, Any]:
     """The options of ``resnet50 --channels-last`` as ``timer`` reads them."""
     import shlex
 
-    from layerbench.cli import options_of
+    from layerbench.cli import arguments_of
     from layerbench.errors import UsageError
 
     try:
@@ -190,13 +190,13 @@ def _parsed(text: str) -> dict[str, Any]:
         raise UsageError(f"cannot read {text!r}: {error}") from None
     if words and not words[0].startswith("-"):
         words.insert(0, "--model")
-    given, named = options_of("timer", words)
-    for name in named - set(WHAT_RUNS):
+    arguments, said = arguments_of("timer", words)
+    for name in said - set(WHAT_RUNS):
         raise UsageError(
             f"{text!r}: --{name.replace('_', '-')} is not for one side: only what runs, where and "
             "on how many threads may differ"
         )
-    return given
+    return arguments
 
 
 WHAT_RUNS = (

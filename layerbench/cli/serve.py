@@ -3,105 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from layerbench.cli._generated import fields
 from layerbench.errors import UsageError
+from layerbench.service.web.options import ServiceOptions
+
+if TYPE_CHECKING:
+    from layerbench.service.web.settings import Settings
 
 NAME = "serve"
 
 # uvicorn's own exit status for that.
 NOT_STARTED = 3
 
-LISTENING = "Where it listens"
-MEASURING = "How it measures"
-LIMITS = "Limits"
-
-# `view` has them too: it is the same server.
-Host = Annotated[
-    str,
-    typer.Option(
-        help="Address to listen on; any but a loopback address needs an API key.",
-        rich_help_panel=LISTENING,
-    ),
-]
-Port = Annotated[
-    int, typer.Option(help="Port to listen on; 0 takes any free one.", rich_help_panel=LISTENING)
-]
-Database = Annotated[
-    Path,
-    typer.Option(
-        metavar="FILE",
-        help="Database of jobs and results; made if missing.",
-        rich_help_panel=MEASURING,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        help="Device: cpu, cuda, cuda:1, xpu or mps.",
-        show_default="the accelerator if there is one, else cpu",
-        rich_help_panel=MEASURING,
-    ),
-]
-
 
 def command(
-    host: Host = "127.0.0.1",
-    port: Port = 8000,
-    database: Database = Path("layerbench.db"),
-    device: Device = None,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            help="Seconds that a measurement takes, about; slow models take longer.",
-            rich_help_panel=MEASURING,
-        ),
-    ] = 3.0,
-    deadline: Annotated[
-        float,
-        typer.Option(help="Seconds after which a measurement is ended.", rich_help_panel=LIMITS),
-    ] = 900.0,
-    queue: Annotated[
-        int,
-        typer.Option(help="Number of measurements that may wait.", rich_help_panel=LIMITS),
-    ] = 32,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Memory that a measuring process may take, such as 8GiB.",
-            show_default="80 % of the host's",
-            rich_help_panel=LIMITS,
-        ),
-    ] = None,
+    options: Annotated[
+        ServiceOptions,
+        fields("host", "port", "database", "device", "seconds", "deadline", "queue", "memory"),
+    ],
 ) -> None:
     """Answer over HTTP what a model will need before it runs.
 
     LAYERBENCH_SERVE_API_KEY holds the key that requests must carry in X-API-Key.
     """
-    from layerbench.units import parse_bytes
-
-    serve_app(
-        host=host,
-        port=port,
-        database=database,
-        device=device,
-        seconds=seconds,
-        deadline=deadline,
-        queue=queue,
-        memory=None if memory is None else parse_bytes(memory),
-    )
+    serve_app(**options.model_dump(exclude_unset=True))
 
 
-def serve_app(told: Callable[[str], object] | None = None, **given: Any) -> None:  # noqa: ANN401
+def serve_app(on_listening: Callable[[str], object] | None = None, **settings: Any) -> None:  # noqa: ANN401
     """Serve with these settings until asked to end.
 
     Args:
-        told: hears the address once it is listened at.
-        given: fields of `layerbench.service.web.settings.Settings`.
+        on_listening: gets the address once it is listened at.
+        settings: fields of `layerbench.service.web.settings.Settings`.
 
     Raises:
         UsageError: the settings make no sense.
@@ -109,15 +46,15 @@ def serve_app(told: Callable[[str], object] | None = None, **given: Any) -> None
     """
     from layerbench.service.web.settings import settings_of
 
-    _serve(settings_of(**given), told)
+    _serve(settings_of(**settings), on_listening)
 
 
-def _serve(settings: Any, told: Callable[[str], object] | None) -> None:  # noqa: ANN401 - Settings
+def _serve(settings: Settings, on_listening: Callable[[str], object] | None) -> None:
     from layerbench.service.web.app import create_app
     from layerbench.service.web.server import Running
     from layerbench.service.web.store_opening import opened
 
-    running = Running(settings, told)
+    running = Running(settings, on_listening)
     with opened(settings.database) as database:
         try:
             app = create_app(settings, database, running.refuse)

@@ -11,11 +11,16 @@ from urllib.parse import quote
 
 import typer
 
-from layerbench.cli.serve import LISTENING, Database, Device, Host, Port, serve_app
+from layerbench.cli._generated import fields
+from layerbench.cli.serve import serve_app
 from layerbench.errors import UsageError
+from layerbench.records.options import option
+from layerbench.service.web.options import LISTENING, ServiceOptions
 
 NAME = "view"
 
+# Of the service's options.
+SERVED = ("host", "port", "database", "device")
 # Without one of them a browser on Linux is one in the terminal.
 SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
@@ -25,21 +30,19 @@ def command(
         list[Path] | None,
         typer.Argument(help="Records, and folders of records, such as stats/."),
     ] = None,
+    *,
     model: Annotated[
         str | None,
-        typer.Option(
-            metavar="SPEC",
-            help="The page opens on it; also one of your own: package.module:callable or "
+        option(
+            "The page opens on it; also one of your own: package.module:callable or "
             "path/to/file.py:callable.",
+            metavar="SPEC",
         ),
     ] = None,
-    host: Host = "127.0.0.1",
-    port: Port = 5000,
+    options: Annotated[ServiceOptions, fields(*SERVED, port=5000)],
     open: Annotated[
-        bool, typer.Option(help="Open the page in a browser.", rich_help_panel=LISTENING)
+        bool, option("Open the page in a browser.", "--open/--no-open", panel=LISTENING)
     ] = True,
-    database: Database = Path("layerbench.db"),
-    device: Device = None,
 ) -> None:
     """Show models layer by layer in a browser, measure them, and look at records.
 
@@ -50,21 +53,15 @@ def command(
         if not place.exists():
             raise UsageError(f"there is no {place}: name records, or folders of records")
 
-    def told(address: str) -> None:
+    def show(address: str) -> None:
         page = address if model is None else f"{address}#model={quote(model, safe='')}"
         typer.echo(page)
         if open and _has_screen():
             webbrowser.open(page)
 
-    serve_app(
-        told,
-        host=host,
-        port=port,
-        database=database,
-        device=device,
-        records=places,
-        specs=() if model is None else (model,),
-    )
+    # Of these the environment of `serve` decides none.
+    served = options.model_dump(include=set(SERVED))
+    serve_app(show, **served, records=places, specs=() if model is None else (model,))
 
 
 def _has_screen() -> bool:

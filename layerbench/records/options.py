@@ -1,0 +1,126 @@
+"""Fields of a model that are options of a command line too, and what is said of a wrong value.
+
+What an option means, may be and is without a word is said once, where the field is declared: the
+JSON schema, the configuration file and ``--help`` have it from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from layerbench.records.bounds import Positive
+from layerbench.text import one_line
+
+# Panels of ``--help`` that several verbs have.
+WHAT_RUNS = "What runs"
+LEARNING = "How it learns"
+MEASURING = "How it is measured"
+PLACE = "Where it runs"
+OUTCOME = "What comes out"
+
+# Characters of a wrong value that a message repeats.
+MOST_REPEATED = 200
+
+# By pydantic's names of what can be wrong.
+_SAYINGS = {
+    "greater_than": "more than",
+    "greater_than_equal": "at least",
+    "less_than": "less than",
+    "less_than_equal": "at most",
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field is written on a command line; it adds nothing to the JSON schema.
+
+    Attributes:
+        spellings: of the option, the usual one first; none for the field's own name.
+        panel: of ``--help`` that it stands in.
+        metavar: what stands for its value.
+        default_text: is shown in place of the default.
+    """
+
+    spellings: tuple[str, ...]
+    panel: str | None
+    metavar: str | None
+    default_text: str | bool
+
+    def __call__(self, schema: dict[str, Any]) -> None:
+        """Leave the JSON schema of the field as it is."""
+
+
+def option(
+    description: str,
+    *spellings: str,
+    panel: str | None = None,
+    metavar: str | None = None,
+    default_text: str | bool = True,
+    **limits: Any,  # noqa: ANN401 - pydantic's `ge`, `gt`, `le`
+) -> Any:  # noqa: ANN401 - to be put into `Annotated`
+    """A field, or a verb's parameter, that ``--help`` shows.
+
+    Args:
+        description: a phrase that stands alone.
+        spellings, panel, metavar, default_text: as in `Option`. A ``default_text`` of False shows
+            no default.
+        limits: as pydantic's ``Field`` takes them.
+    """
+    shown = Option(spellings, panel, metavar, default_text)
+    return Field(description=description, json_schema_extra=shown, **limits)
+
+
+Device = Annotated[
+    str | None,
+    option(
+        "Device: cpu, cuda, cuda:1, xpu or mps.",
+        panel=PLACE,
+        default_text="the accelerator if there is one, else cpu",
+    ),
+]
+Threads = Annotated[
+    Positive | None,
+    option("Number of intra-op CPU threads.", panel=PLACE, default_text="PyTorch's choice"),
+]
+
+
+def option_of(field: FieldInfo) -> Option | None:
+    """How a field is written on a command line, if it is an option."""
+    extra = field.json_schema_extra
+    return extra if isinstance(extra, Option) else None
+
+
+def complaint(error: ValidationError, written: Callable[[str], str]) -> str:
+    """The first thing that is wrong, on one line.
+
+    Args:
+        error: of a model.
+        written: how the user writes a field of this name.
+    """
+    first = error.errors(include_url=False)[0]
+    field, *inside = map(str, first["loc"] or ("",))
+    name = f"{written(field)} ({'.'.join(inside)})" if inside else written(field)
+    context: dict[str, Any] = first.get("ctx", {})
+    if first["type"] == "value_error":
+        return f"{name}: {context['error']}"
+    return f"{name} {_saying(first['type'], first['msg'], context)}, got {_shown(first['input'])}"
+
+
+def _saying(kind: str, message: str, context: dict[str, Any]) -> str:
+    if context.get("gt") == 0:
+        return "must be positive"
+    if kind in _SAYINGS:
+        return f"must be {_SAYINGS[kind]} {_shown(next(iter(context.values())))}"
+    if kind == "literal_error":
+        return f"takes {context['expected'].replace(' or ', ', ')}".replace("'", "")
+    said = message.removeprefix("Input ").removeprefix("Value ")
+    return f"{said[:1].lower()}{said[1:]}"
+
+
+def _shown(value: object) -> str:
+    return one_line(f"{value:g}" if isinstance(value, float) else repr(value), MOST_REPEATED)
