@@ -30,7 +30,7 @@ from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
 from layerbench.instruments.ceilings import measure_ceilings
 from layerbench.instruments.compiled import COMPILED, any_compiled, is_compiled
-from layerbench.instruments.detections import ContentObserver
+from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.fake_tensors import shapes_of_model, without_memory
 from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
 from layerbench.instruments.layer_timer import typical_calls
@@ -283,7 +283,7 @@ class Session:
     def _observe(self, model: nn.Module) -> tuple[dict[str, CallFacts], list[str]]:
         """One forward that shows calls and shapes, and what the time of a detector depends on."""
         observer = CallObserver(model, self._modules)
-        content = ContentObserver(model)
+        content = DetectionCounter(model)
         try:
             with content.attached():
                 call_facts = observer.observe(

@@ -28,6 +28,7 @@ from layerbench.environment.run_context import (
 from layerbench.errors import LayerbenchError
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.autorange import Autorange
+from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.instruments.utilization import UsageSampler, device_busy
@@ -42,7 +43,6 @@ from layerbench.records.training_step import STEP_PHASES
 from layerbench.records.workload import Workload
 from layerbench.service.protocol.questions import Question
 from layerbench.service.protocol.results import Figure, MeasurementResult, Stage, UsageSample
-from layerbench.training.detection.content import FoundCount
 from layerbench.training.estimate import StepFigures, Trial, mean_time
 from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
@@ -257,9 +257,9 @@ def _inferred(
 def _content(subject: _Subject, question: Question) -> dict[str, float]:
     if question.task_type not in ("detection", "instance"):
         return {}
-    count = FoundCount(subject.model)
-    found = count.of(lambda: subject.model(*subject.args, **subject.kwargs), question.batch_size)
-    return {name: value for name, value in found.model_dump().items() if value is not None}
+    counter = DetectionCounter(subject.model)
+    found = counter.of(lambda: subject.model(*subject.args, **subject.kwargs), question.batch_size)
+    return found.model_dump(exclude_none=True)
 
 
 # --- shared --------------------------------------------------------------------------------

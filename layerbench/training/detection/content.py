@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torchvision.ops import boxes as box_ops
 
-from layerbench.records.detection_estimate import ContentFit, ContentPoint, Found
+from layerbench.instruments.detections import DetectionCounter, counting_candidates
+from layerbench.records.detection_estimate import ContentFit, ContentPoint
 from layerbench.records.timing import Summary
 
 
@@ -94,9 +94,9 @@ def _let_pass(model: nn.Module, final: Any, image: torch.Tensor, wanted: int) ->
     again = _captured(model, final, image)
 
     def passing() -> int:
-        with _counting_candidates() as counted:
+        with counting_candidates() as counts:
             again()
-        return sum(counted)
+        return sum(counts)
 
     low, high = LEAST_SCORE, 1.0
     for _ in range(HALVINGS):
@@ -124,62 +124,6 @@ def _captured(model: nn.Module, final: Any, image: torch.Tensor) -> Callable[[],
     return lambda: usual(*calls[0])
 
 
-@contextmanager
-def _counting_candidates() -> Iterator[list[int]]:
-    """Boxes that go into non-maximum suppression, of which every detector has this one."""
-    usual = box_ops.batched_nms
-    counted: list[int] = []
-
-    def counting(boxes: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:  # noqa: ANN401
-        counted.append(len(boxes))
-        kept: torch.Tensor = usual(boxes, *args, **kwargs)
-        return kept
-
-    box_ops.batched_nms = counting
-    try:
-        yield counted
-    finally:
-        box_ops.batched_nms = usual
-
-
-class FoundCount:
-    """Counts what a forward looks at and finds, for an image.
-
-    Args:
-        model: a detector.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._rpn = getattr(model, "rpn", None)
-        self._proposals: int | None = None
-
-    def of(self, forward: Callable[[], Any], images: int) -> Found:
-        """Run a forward over so many images and count."""
-        self._proposals = None
-        with self._counting():
-            output = forward()
-        detections = sum(len(found["boxes"]) for found in output)
-        proposals = None if self._proposals is None else self._proposals / images
-        return Found(proposals=proposals, detections=detections / images)
-
-    @contextmanager
-    def _counting(self) -> Iterator[None]:
-        if self._rpn is not None:
-            handle = self._rpn.register_forward_hook(self._hear)
-            try:
-                yield
-            finally:
-                handle.remove()
-            return
-        # A one-stage detector's candidates are seen nowhere but where they are thinned out.
-        with _counting_candidates() as counted:
-            yield
-        self._proposals = sum(counted)
-
-    def _hear(self, module: nn.Module, args: object, output: Any) -> None:  # noqa: ANN401, ARG002
-        self._proposals = sum(len(boxes) for boxes in output[0])
-
-
 def measured_points(
     model: nn.Module,
     image: torch.Tensor,
@@ -192,12 +136,12 @@ def measured_points(
         image: float32 ``[3, H, W]``, there too.
         latency: measures a call.
     """
-    count = FoundCount(model)
+    counter = DetectionCounter(model)
     forward = lambda: model([image])  # noqa: E731
     points = []
     for limits in LIMITS:
         with limited(model, limits, image):
-            found = count.of(forward, 1)
+            found = counter.of(forward, 1)
             points.append(ContentPoint(found=found, latency=latency(forward)))
     return points
 

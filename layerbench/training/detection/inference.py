@@ -14,6 +14,7 @@ from layerbench.analysis.statistics import Resampler, summarize
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.autorange import Autorange
+from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import StepTimer
 from layerbench.records.detection_estimate import ContentPoint, Found, PartRow
@@ -22,7 +23,6 @@ from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch
 from layerbench.training.detection.content import (
     LIMITS,
-    FoundCount,
     can_be_limited,
     measured_points,
 )
@@ -98,7 +98,7 @@ class Inference:
 
     def _found(self) -> Found:
         """What a forward with the batch finds, for an image."""
-        return FoundCount(self._model).of(self._whole_batch, len(self._images))
+        return DetectionCounter(self._model).of(self._whole_batch, len(self._images))
 
     def _whole_batch(self) -> Any:  # noqa: ANN401 - what the detector found
         return self._model(self._images)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import model_errors
 from layerbench.errors import ModelRunError, TrainingStopped
+from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.records.detection_estimate import Found, PartRow
@@ -93,10 +93,10 @@ class Stepper:
         )
         half = learning.precision == "float16"
         self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=half)
-        found = parts_of(model)
-        self.parts = found.names
-        self._timer = StepTimer(found.timed, found.owners, len(found.names), device.clock())
-        self._proposals = ProposalCount(model)
+        parts = parts_of(model)
+        self.parts = parts.names
+        self._timer = StepTimer(parts.timed, parts.owners, len(parts.names), device.clock())
+        self._counter = DetectionCounter(model)
 
     def step(self, fetch: Callable[[], BoxedBatch]) -> Stepped:
         """One step on the batch that ``fetch`` gives.
@@ -108,14 +108,14 @@ class Stepper:
             LayerbenchError: what ``fetch`` raises.
         """
         kept = Kept()
-        with self.explained(), self._proposals.attached():
+        with self.explained(), self._counter.attached(training=True):
             timed = self._timer.instrumented(self.pieces(fetch, kept))
         return Stepped(
             timed,
             images=len(kept.batch.images),
             boxes=kept.batch.boxes,
             losses={name: float(loss) for name, loss in kept.losses.items()},
-            proposals=self._proposals.taken(),
+            proposals=self._counter.take_proposals(),
         )
 
     def pieces(self, fetch: Callable[[], BoxedBatch], kept: Kept) -> Step:
@@ -186,53 +186,6 @@ class Kept:
 
     batch: BoxedBatch = field(default_factory=lambda: BoxedBatch([], []))
     losses: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
-class ProposalCount:
-    """Counts the regions that the heads of a two-stage detector look at.
-
-    Args:
-        model: a detector; of one without a proposal network, or without heads that take proposals,
-            nothing is counted.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._networks = [m for m in model.modules() if isinstance(m, RegionProposalNetwork)]
-        self._heads = getattr(model, "roi_heads", None)
-        self._count: int | None = None
-
-    @contextmanager
-    def attached(self) -> Iterator[ProposalCount]:
-        """Count for the duration of a ``with`` block."""
-        handles = [network.register_forward_hook(self._hear) for network in self._networks]
-        select = getattr(self._heads, "select_training_samples", None)
-        if self._heads is not None and select is not None:
-            self._heads.__dict__["select_training_samples"] = self._selecting(select)
-        try:
-            yield self
-        finally:
-            for handle in handles:
-                handle.remove()
-            if self._heads is not None:
-                self._heads.__dict__.pop("select_training_samples", None)
-
-    def _hear(self, module: nn.Module, args: object, output: Any) -> None:  # noqa: ANN401, ARG002
-        self._count = sum(len(boxes) for boxes in output[0])
-
-    def _selecting(self, select: Callable[..., Any]) -> Callable[..., Any]:
-        """In training the heads look at a sample of the proposals, and at the true boxes."""
-
-        def selected(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for the method
-            found = select(*args, **kwargs)
-            self._count = sum(len(boxes) for boxes in found[0])
-            return found
-
-        return selected
-
-    def taken(self) -> int | None:
-        """How many in the last forward; forgets them."""
-        count, self._count = self._count, None
-        return count
 
 
 # --- adding up -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import layerbench
 from layerbench import cli, detection
 from layerbench.environment import devices
 from layerbench.errors import LayerbenchError, OutputError, UsageError
+from layerbench.instruments.detections import DetectionCounter
 from layerbench.profilers.progress import Silent
 from layerbench.records.detection_estimate import (
     ContentFit,
@@ -29,7 +30,6 @@ from layerbench.store import reading, writing
 from layerbench.training import estimate as training_estimate
 from layerbench.training.detection import content, estimate, inference, models, options
 from layerbench.training.detection.content import (
-    FoundCount,
     Limits,
     can_be_limited,
     fitted,
@@ -290,7 +290,7 @@ def test_limits_are_put_back(make):
 def test_what_may_be_found_is_counted(make):
     model = make().eval()
     image = torch.rand(3, 64, 80)
-    count = FoundCount(model)
+    count = DetectionCounter(model)
     found = {}
     with torch.inference_mode():
         for proposals, detections in ((4, 1), (40, 1), (40, 6)):
@@ -319,7 +319,7 @@ def test_a_detector_that_is_sure_of_everything_or_nothing_finds_as_much(make):
         with torch.no_grad():
             head.bias[1:] += shift
         with torch.inference_mode(), limited(model, Limits(40, 6), image):
-            found.append(FoundCount(model).of(lambda model=model: model([image]), 1))
+            found.append(DetectionCounter(model).of(lambda model=model: model([image]), 1))
     assert all(1 < one.detections <= 6 for one in found)
     assert all(5 < one.proposals <= 60 for one in found)
 
@@ -338,7 +338,7 @@ def test_counting_leaves_nothing_behind_when_the_forward_raises(make):
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        FoundCount(model).of(fails, 1)
+        DetectionCounter(model).of(fails, 1)
     assert box_ops.batched_nms is usual
     assert fingerprint(model) == before
 
