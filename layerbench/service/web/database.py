@@ -20,17 +20,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from layerbench.service.protocol.questions import Question
+
 State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
 STATES: tuple[State, ...] = get_args(State)
 OPEN: tuple[State, ...] = ("queued", "running")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, question TEXT NOT NULL, found TEXT NOT NULL, measured_at REAL NOT NULL
+    key TEXT PRIMARY KEY, question TEXT NOT NULL, found TEXT NOT NULL, measured_at REAL NOT NULL,
+    what TEXT NOT NULL DEFAULT 'measurement'
 ) STRICT;
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, key TEXT NOT NULL, question TEXT NOT NULL, state TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, started_at REAL, ended_at REAL
+    reason TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, started_at REAL, ended_at REAL,
+    what TEXT NOT NULL DEFAULT 'measurement'
 ) STRICT;
 CREATE TABLE IF NOT EXISTS tries (id INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
@@ -40,6 +44,14 @@ _LOOK = """
 SELECT key, question, found, measured_at FROM results LIMIT 0;
 SELECT id, key, question, state, reason, created_at, started_at, ended_at FROM jobs LIMIT 0;
 """
+# Of a store that was made before there was the column: a profile's question alone has iterations.
+# Not AND: SQLite may look into what is no JSON all the same.
+_KIND = """
+ALTER TABLE {table} ADD COLUMN what TEXT NOT NULL DEFAULT 'measurement';
+UPDATE {table} SET what = CASE WHEN NOT json_valid(question) THEN 'damaged'
+    WHEN json_type(question, '$.iterations') IS NOT NULL THEN 'profile' ELSE 'measurement' END;
+"""
+_COLUMNS = "SELECT name FROM pragma_table_info(?)"
 # How long a change waits for another process that writes; all requests wait with it.
 BUSY_S = 0.2
 # Jobs that ended longer ago are forgotten.
@@ -70,6 +82,7 @@ class Job:
         question: what it measures.
         state, reason: how far it is, and why it ended as it did.
         created_at, started_at, ended_at: seconds since 1970.
+        what: the kind of question that it is.
     """
 
     id: str
@@ -80,16 +93,18 @@ class Job:
     created_at: float
     started_at: float | None
     ended_at: float | None
+    what: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a measurement found; ``measured_at`` in seconds since 1970."""
+    """What a measurement found; ``measured_at`` in seconds since 1970, ``what`` as of the job."""
 
     key: str
     question: dict[str, Any]
     found: dict[str, Any]
     measured_at: float
+    what: str = Question.what
 
 
 class Database:
@@ -113,12 +128,24 @@ class Database:
             # A result that was told to somebody stays told, also when the machine loses power.
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.executescript(_SCHEMA + _LOOK)
+            self._add_kinds()
             self._files, self._size, self._last = self._seen()
             self._touched = False
             self._try()
         except BaseException:
             self._connection.close()
             raise
+
+    def _add_kinds(self) -> None:
+        """Bring a store of an earlier version into the present form: all of it or nothing."""
+        old = [
+            table
+            for table in ("jobs", "results")
+            if "what" not in {row["name"] for row in self._connection.execute(_COLUMNS, (table,))}
+        ]
+        if old:
+            steps = "".join(_KIND.format(table=table) for table in old)
+            self._connection.executescript(f"BEGIN IMMEDIATE; {steps} COMMIT;")
 
     def close(self) -> None:
         """Give the file back."""
@@ -198,13 +225,14 @@ class Database:
                 "DELETE FROM jobs WHERE ended_at < ?", (time.time() - KEPT_S,)
             ).rowcount
 
-    def add(self, key: str, question: dict[str, Any]) -> Job:
+    def add(self, key: str, question: dict[str, Any], what: str = Question.what) -> Job:
         """A new job, queued."""
-        job = Job(uuid.uuid4().hex, key, question, "queued", "", time.time(), None, None)
+        job = Job(uuid.uuid4().hex, key, question, "queued", "", time.time(), None, None, what)
         with self._change() as connection:
             connection.execute(
-                "INSERT INTO jobs (id, key, question, state, created_at) VALUES (?, ?, ?, ?, ?)",
-                (job.id, key, json.dumps(question), job.state, job.created_at),
+                "INSERT INTO jobs (id, key, question, state, created_at, what) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (job.id, key, json.dumps(question), job.state, job.created_at, what),
             )
         return job
 
@@ -226,8 +254,8 @@ class Database:
             ).rowcount
             if moved:
                 connection.execute(
-                    "INSERT OR REPLACE INTO results (key, question, found, measured_at) "
-                    "SELECT key, question, ?, ? FROM jobs WHERE id = ?",
+                    "INSERT OR REPLACE INTO results (key, question, found, measured_at, what) "
+                    "SELECT key, question, ?, ?, what FROM jobs WHERE id = ?",
                     (json.dumps(found), now, id),
                 )
         return bool(moved)
@@ -264,14 +292,10 @@ class Database:
     def results(self, limit: int, offset: int = 0) -> list[Result]:
         """Results, the newest first; without profiles, of which each may have megabytes."""
         rows = self._connection.execute(
-            # Not AND: SQLite may look into what is no JSON all the same.
-            "SELECT * FROM results WHERE CASE WHEN json_valid(question) "
-            "THEN json_type(question, '$.iterations') IS NULL ELSE 0 END "
-            "ORDER BY measured_at DESC, key LIMIT ? OFFSET ?",
-            (limit, offset),
+            "SELECT * FROM results WHERE what = ? ORDER BY measured_at DESC, key LIMIT ? OFFSET ?",
+            (Question.what, limit, offset),
         )
-        found = (_result(row) for row in rows)
-        return [result for result in found if result is not None]
+        return [result for row in rows if (result := _result(row)) is not None]
 
     @contextmanager
     def _change(self) -> Iterator[sqlite3.Connection]:

@@ -74,14 +74,13 @@ class QueueFull(Exception):
 
 @dataclass
 class _Open:
-    """A job that waits or runs, and of what kind it is.
+    """A job that waits or runs.
 
     ``ended`` tells those who wait for it, ``news`` those who listen; ``waits_since`` when it began
     to wait for the device.
     """
 
     job: Job
-    what: str
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     news: JobEvents = field(default_factory=JobEvents)
     waits_since: float | None = None
@@ -215,8 +214,8 @@ class Jobs:
             return self._by_key[key].job
         if len(self._waiting) >= self._settings.queue:
             raise QueueFull(self.wait_s)
-        job = self._database.add(key, question.model_dump(mode="json"))
-        entry = _Open(job, question.what)
+        job = self._database.add(key, question.model_dump(mode="json"), question.what)
+        entry = _Open(job)
         self._by_key[key] = self._by_id[job.id] = entry
         self._waiting.append(entry)
         self._queue_changed()
@@ -320,7 +319,7 @@ class Jobs:
                 await self._child.end()
                 return
             found = await self._child.answer(settings.deadline, settings.memory_bytes)
-            found[UNSTEADY] = await asyncio.to_thread(checked, entry.what, found)
+            found[UNSTEADY] = await asyncio.to_thread(checked, job.what, found)
             if entry.ended.is_set():
                 return
             if self._database.finish(job.id, found):
@@ -335,7 +334,7 @@ class Jobs:
     def _asked(self, entry: _Open) -> dict[str, Any]:
         settings = self._settings
         return {
-            "what": entry.what,
+            "what": entry.job.what,
             "question": entry.job.question,
             "device": settings.device,
             "seconds": settings.seconds,

@@ -15,7 +15,6 @@ from layerbench.errors import RecordError
 from layerbench.reporters.html import assets
 from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
 from layerbench.service.web.answers import RecordAnswer
-from layerbench.service.web.database import Job
 from layerbench.service.web.dependencies import (
     ACCEPTED,
     FAILURES,
@@ -203,7 +202,7 @@ async def job_document(
 ) -> Response:
     """What a job found that measured a profile."""
     job = there(jobs.job(id))
-    if ProfileQuestion.what != _what(job):
+    if job.what != ProfileQuestion.what:
         raise HTTPException(404, "the job measures no profile")
     if job.state != "done":
         raise HTTPException(409, f"the job is {job.state}: {job.reason}".removesuffix(": "))
@@ -212,11 +211,6 @@ async def job_document(
         raise HTTPException(404, "what the job found is no longer stored")
     key = (found.key, found.measured_at)
     return _sent(await documents.made(key, lambda: of_profile(found.found)))
-
-
-def _what(job: Job) -> str | None:
-    """The kind of question that a job was asked, as far as it can be told."""
-    return ProfileQuestion.what if "iterations" in job.question else None
 
 
 # --- news ------------------------------------------------------------------------------------

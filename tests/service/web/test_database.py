@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -111,3 +114,53 @@ def test_jobs_that_ended_long_ago_are_forgotten_and_results_are_not(tmp_path, mo
     assert database.forget_old() == 1
     assert [database.job(id) is None for id in ids] == [True, False, False]
     assert database.result("a") is not None
+
+
+# As the first version made it, which told the kind of a job by the fields of its question.
+FIRST = """
+CREATE TABLE results (
+    key TEXT PRIMARY KEY, question TEXT NOT NULL, found TEXT NOT NULL, measured_at REAL NOT NULL
+) STRICT;
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, key TEXT NOT NULL, question TEXT NOT NULL, state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, started_at REAL, ended_at REAL
+) STRICT;
+CREATE TABLE tries (id INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT;
+CREATE INDEX jobs_by_state ON jobs (state);
+"""
+MEASURED, PROFILED = {"architecture": "resnet18"}, {"architecture": "resnet18", "iterations": 30}
+
+
+def test_a_store_of_the_first_version_keeps_all_that_it_has(tmp_path):
+    path = tmp_path / "service.db"
+    old = sqlite3.connect(path)
+    old.executescript(FIRST)
+    questions = {"m": json.dumps(MEASURED), "p": json.dumps(PROFILED), "broken": "{"}
+    for moment, (key, question) in enumerate(questions.items()):
+        old.execute("INSERT INTO results VALUES (?, ?, ?, ?)", (key, question, "{}", moment))
+        old.execute(
+            "INSERT INTO jobs VALUES (?, ?, ?, 'done', '', 0, 1, 2)", (f"job {key}", key, question)
+        )
+    old.commit()
+    old.close()
+    for _ in range(2):
+        database = Database(path)
+        assert [database.job(f"job {key}").what for key in "mp"] == ["measurement", "profile"]
+        assert [database.result(key).question for key in "mp"] == [MEASURED, PROFILED]
+        assert [result.key for result in database.results(1)] == ["m"]
+        assert database.result("broken") is None
+        id = database.add("q", PROFILED, "profile").id
+        database.start(id)
+        database.finish(id, {"new": True})
+        assert (database.job(id).what, database.result("q").what) == ("profile", "profile")
+        database.close()
+
+
+def test_a_table_of_another_program_is_left_alone(tmp_path):
+    path = tmp_path / "service.db"
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE results (name TEXT)")
+    with pytest.raises(sqlite3.OperationalError):
+        Database(path)
+    assert [row[1] for row in other.execute("PRAGMA table_info(results)")] == ["name"]
+    other.close()
