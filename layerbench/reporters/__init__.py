@@ -1,4 +1,4 @@
-"""Formats of a record: one module a format, found by being here.
+"""Formats of a record: one module a format, called as the format is and found by being here.
 
 A module with a ``NAME`` is a format; it also has a ``SUFFIX`` and ``render(record) -> str``.
 A format that is for profiles alone says so with ``PROFILES_ONLY = True``, one that draws layers
@@ -83,14 +83,10 @@ def render(format: str, record: Frozen) -> str:
     return _find(format).render(record)
 
 
-# Where a format's module is not called as the format is.
-_MODULES = {"txt": "text", "md": "markdown"}
-
-
 @functools.cache
 def _find(format: str) -> Reporter:
     """The format's module, looked for under its name before all others are loaded."""
-    name = f"{__name__}.{_MODULES.get(format, format)}"
+    name = f"{__name__}.{format}"
     if format.isidentifier() and importlib.util.find_spec(name) is not None:
         module = importlib.import_module(name)
         if getattr(module, "NAME", None) == format:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from layerbench import units
@@ -170,6 +170,11 @@ def model_name(workload: Workload) -> str:
     return f"{workload.model} ({', '.join(unusual)})" if unusual else workload.model
 
 
+def pairs(values: Mapping[str, str]) -> str:
+    """Names and values, with commas."""
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
 def plural(number: int, noun: str) -> str:
     """``1 process``, ``5 processes``."""
     ending = "es" if noun.endswith("s") else "s"
@@ -238,3 +243,10 @@ def not_called(calls: int, note: str) -> str:
 def remarks(*parts: str) -> str:
     """What there is to say of a row, in one line."""
     return "; ".join(part for part in parts if part)
+
+
+def bar(value: float, whole: float, width: int) -> str:
+    """A bar of at most ``width`` characters, to an eighth of one."""
+    eighths = round(8 * width * min(max(value / whole, 0), 1)) if whole else 0
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")

@@ -21,10 +21,8 @@ from layerbench.records import kinds
 from layerbench.records.bundle import Bundle
 from layerbench.records.timing import Profile, Summary
 from layerbench.records.workload import Frozen
-from layerbench.reporters import csv, formatting
+from layerbench.reporters import csv, formatting, txt
 from layerbench.reporters.html.document import bundled, of
-from layerbench.reporters.text import layout as page
-from layerbench.reporters.text.memory import blocks
 from layerbench.store import reading
 from tests.support.mutations import committed, mutated, originals, read_all
 from tests.support.sample_profiles import in_processes, layered, summary
@@ -265,20 +263,20 @@ def test_places_between_rows_of_a_comparison_are_made_up_however_deep():
 
 def test_a_wide_cell_widens_no_other_row():
     rows = [["a", "1.5"], ["b" * 100_000, "2.25"]]
-    assert sum(map(len, page.table(["x", "y"], rows, "l."))) < 110_000
+    assert sum(map(len, txt.aligned(["x", "y"], rows, "l."))) < 110_000
     # Of Markdown, the rule below the header is as long as the longest cell.
     assert len(formatting.markdown_table(["x", "y"], rows * 10, "lr")) < 1_200_000
-    assert page.table(["x", "y"], [], "l.") == ["x  y", "-  -"]
+    assert txt.aligned(["x", "y"], [], "l.") == ["x  y", "-  -"]
 
 
 @pytest.mark.parametrize(("value", "length"), [(-5, 0), (0, 0), (1, 4), (2, 8), (10**30, 8)])
 def test_a_bar_is_never_longer_than_its_place(value, length):
-    assert len(page.bar(value, 2, 8)) == length
+    assert len(formatting.bar(value, 2, 8)) == length
 
 
 def test_blocks_of_a_record_without_a_timeline():
-    rows = Bundle.model_validate({"memory": KNOWN["memory"]}).memory.rows
-    assert blocks(rows, (), False)[0].startswith("Blocks")
+    record = Bundle.model_validate({"memory": KNOWN["memory"]}).memory
+    assert "\n\nBlocks" in reporters.render("txt", record.model_copy(update={"timeline": ()}))
 
 
 def test_epochs_with_other_phases_are_dashes():

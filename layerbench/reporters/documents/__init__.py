@@ -1,25 +1,22 @@
-"""Reports as documents: fields and tables, for text and Markdown.
+"""Records as documents, of which reports in text, Markdown and HTML are made.
 
-Each module here makes the documents of some kinds of records, and is loaded when one is asked for.
+Each module here has the document of the records of one module of `layerbench.records`, is called
+as that one is, and is loaded when such a record is to be shown. Another package offers the document
+of its own kind of record as ``layerbench.documents``: a module with ``RECORD``, the class, and
+``document``.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from typing import Any
 
 from layerbench.records.workload import Frozen
-from layerbench.reporters.documents.shared import PHASE_NAMES, Document, Table
+from layerbench.registry import offered
+from layerbench.reporters.documents.parts import Document
 
-__all__ = ["PHASE_NAMES", "Document", "Table", "document"]
-
-# The module here that has the document of a record, by the value of the record's field ``record``.
-_MODULES = {
-    "training run": "training",
-    "training forecast": "training",
-    "sweep": "training",
-    "detection estimates": "detection",
-    "detection run": "detection",
-}
+_RECORDS = "layerbench.records."
 
 
 def document(record: Frozen) -> Document:
@@ -28,9 +25,18 @@ def document(record: Frozen) -> Document:
     Raises:
         TypeError: there is none of such a record.
     """
-    kind = getattr(record, "record", None)
-    if kind not in _MODULES:
-        raise TypeError(f"no document for a {type(record).__name__}")
-    module = importlib.import_module(f"{__name__}.{_MODULES[kind]}")
-    found: Document = module.document(record)
-    return found
+    module = _module(type(record))
+    if module is None:
+        raise TypeError(f"no report for a {type(record).__name__}")
+    made: Document = module.document(record)
+    return made
+
+
+def _module(kind: type[Frozen]) -> Any:  # noqa: ANN401 - a module, or what stands for one
+    """What makes documents of such records; ``None`` where nothing does."""
+    home = kind.__module__
+    if not home.startswith(_RECORDS):
+        modules = offered("layerbench.documents")
+        return next((module for module in modules if module.RECORD is kind), None)
+    name = f"{__name__}.{home.removeprefix(_RECORDS)}"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None

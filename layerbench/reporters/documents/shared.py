@@ -1,16 +1,19 @@
-"""What documents are made of, and the parts that several have in common."""
+"""What several documents have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Protocol
 
 from layerbench import units
-from layerbench.records.environment import Environment
+from layerbench.records.detection_estimate import PartRow
+from layerbench.records.environment import Environment, Software
 from layerbench.records.timing import Summary
 from layerbench.records.training_estimate import Seconds
 from layerbench.records.training_step import PhaseRow
+from layerbench.records.workload import Workload
 from layerbench.reporters import formatting
+from layerbench.reporters.documents.parts import COMMAND, Section, Table, Text
 
 PHASE_NAMES = {
     "data": "wait for data",
@@ -23,37 +26,60 @@ PHASE_NAMES = {
 _FIGURES = ("mean", "std", "median", "p5", "p95")
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table.
+class Row(Protocol):
+    """What every row of layers has."""
 
-    Attributes:
-        title: above it.
-        header, rows: cells.
-        align: a letter a column: ``l`` left, ``r`` right, ``.`` on the decimal point.
-    """
+    @property
+    def path(self) -> str:
+        """Its place in the model."""
 
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    align: str
+    @property
+    def type(self) -> str:
+        """The module's class, or the function's name."""
+
+    @property
+    def depth(self) -> int:
+        """How far below the model it is."""
+
+    @property
+    def position(self) -> int | None:
+        """Of a block, its number among those of its type."""
 
 
-@dataclass(frozen=True)
-class Document:
-    """A report before it has a format.
+def title(workload: Workload) -> str:
+    """What ran on what."""
+    return f"{formatting.model_name(workload)} on {workload.input}"
 
-    Attributes:
-        title: of the whole.
-        fields: name and text of each line of the head.
-        tables: in order; one without rows is left out.
-        lists: titled lists of sentences, after the tables.
-    """
 
-    title: str
-    fields: Sequence[tuple[str, str]]
-    tables: Sequence[Table]
-    lists: Sequence[tuple[str, Sequence[str]]] = field(default=())
+def void(reason: str) -> list[Text]:
+    """Why the figures mean nothing; none where they do."""
+    return [Text(reason, strong=True)] if reason else []
+
+
+def block_cells(row: Row) -> list[str]:
+    """Number, type and path of a block."""
+    return ["" if row.position is None else str(row.position), row.type, row.path]
+
+
+def branch(row: Row) -> str:
+    """A row in the tree: its type and the last part of its path, indented by its depth."""
+    name = row.path.rpartition(".")[2]
+    if getattr(row, "kind", "module") == "function":
+        return "  " * row.depth + f"ƒ {name}"
+    return "  " * row.depth + (f"{row.type} ({name})" if name else row.type)
+
+
+def versions(software: Software) -> str:
+    """What a measurement ran with."""
+    packages = {"python": software.python, **software.packages, "layerbench": software.layerbench}
+    return formatting.pairs(packages)
+
+
+def commit(software: Software) -> str:
+    """Where the code stood; empty where nobody knows."""
+    if software.commit is None:
+        return ""
+    return software.commit + (" (with uncommitted changes)" if software.dirty else "")
 
 
 def known(time: Seconds) -> str:
@@ -62,24 +88,42 @@ def known(time: Seconds) -> str:
     return f"{units.duration(time.value)} (95 %: {low} to {high})"
 
 
-def phase_table(title: str, phases: Sequence[PhaseRow], step: Summary | None) -> Table:
-    """The phases of a step, and the step; no rows where none was measured."""
+def phase_table(
+    title: str, phases: Sequence[PhaseRow], step: Summary | None, *remarks: Text
+) -> Section:
+    """The phases of a step, and the step; nothing where none was measured."""
     if step is None:
-        return Table(title, [], [], "")
+        return Section(title, [])
     rows = [
         [
-            PHASE_NAMES[phase.name],
-            *(formatting.ms(phase.time, name) for name in _FIGURES),
-            share(phase.time, step),
-            phase.time.verdict,
+            name,
+            *(formatting.ms(time, figure) for figure in _FIGURES),
+            share(time, step),
+            time.verdict,
         ]
-        for phase in phases
+        for name, time in [*((PHASE_NAMES[p.name], p.time) for p in phases), ("the step", step)]
     ]
-    rows.append(
-        ["the step", *(formatting.ms(step, name) for name in _FIGURES), "100.0 %", step.verdict]
-    )
     header = ["Phase", "mean ms", "std", "median", "p5", "p95", "share", ""]
-    return Table(title, header, rows, "l.....rl")
+    return Section(title, [Table(header, rows, "l.....rl"), *remarks])
+
+
+def part_cells(parts: Sequence[PartRow], step: Summary) -> list[list[str]]:
+    """Name, forward, backward, share of the step and inference of a detector's parts."""
+    return [
+        [
+            part.name,
+            formatting.ms(part.forward, "mean"),
+            formatting.ms(part.backward, "mean"),
+            _of_step(part, step),
+            formatting.ms(part.inference, "mean"),
+        ]
+        for part in parts
+    ]
+
+
+def _of_step(part: PartRow, step: Summary) -> str:
+    times = [time.mean for time in (part.forward, part.backward) if time is not None]
+    return units.percent(sum(times) / step.mean, digits=1) if times and step.mean else "-"
 
 
 def share(part: Summary | None, whole: Summary) -> str:
@@ -99,18 +143,20 @@ def percent(fraction: float) -> str:
     return units.percent(fraction, digits=2)
 
 
-def surroundings(environment: Environment) -> list[tuple[str, str]]:
-    """The fields that every report ends its head with."""
-    software, machine = environment.software, environment.machine
-    threads = machine.threads
+def surroundings(
+    environment: Environment, planned_threads: int | None = None
+) -> list[tuple[str, str]]:
+    """The fields that every report ends its head with: device, software, date, command.
+
+    Args:
+        environment: of the measurement.
+        planned_threads: what to say of threads where the environment does not know them.
+    """
+    threads = environment.machine.threads or planned_threads
     place = environment.device.name
-    versions = {"python": software.python, **software.packages, "layerbench": software.layerbench}
     return [
-        (
-            "Device",
-            place if threads is None else f"{place}, {formatting.plural(threads, 'thread')}",
-        ),
-        ("Software", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("Device", f"{place}, {formatting.plural(threads, 'thread')}" if threads else place),
+        ("Software", versions(environment.software)),
         ("Date", f"{environment.started} to {environment.finished}"),
-        ("Command", environment.command),
+        (COMMAND, environment.command),
     ]

@@ -1,62 +1,89 @@
-"""The text report of a profile: times of the whole, the blocks and the layers."""
+"""The document of a profile: times of the whole, the blocks and the layers."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from layerbench import units
 from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary, Verdict
 from layerbench.reporters import formatting
+from layerbench.reporters.documents.parts import (
+    BRIEF,
+    COMMAND,
+    FULL,
+    Document,
+    Fields,
+    Lines,
+    Part,
+    Section,
+    Table,
+    Text,
+    listed,
+    table,
+)
+from layerbench.reporters.documents.shared import block_cells, branch, commit, title, versions, void
 from layerbench.reporters.freeing import freeing
-from layerbench.reporters.text import layout as page
-from layerbench.reporters.text.layout import Section
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
 _MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
-_FUNCTION_MARK = "ƒ "
 
 
-def render(record: Profile) -> str:
-    """The whole report. A whole-model record has the same sections less the layers'."""
-    sections = [
-        _header(record),
-        _whole(record),
-        _block_table(record),
-        _tree(record),
-        _layer_sentences(record),
-        _reconciliation(record),
-        _verdicts(record),
-        page.listed("Warnings", record.environment.warnings),
-        page.listed("Notes", record.notes),
-        page.listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
-    ]
-    return page.joined(sections)
-
-
-def _header(record: Profile) -> Section:
+def document(record: Profile) -> Document:
+    """A whole-model record has the same sections less the layers'."""
     workload, environment = record.workload, record.environment
-    title = f"{formatting.model_name(workload)} on {workload.input}"
-    lines = page.titled(title)
-    lines += page.void(environment)
-    for said in formatting.partial(record):
-        lines += page.wrap(said, page.WIDTH)
-    lines += page.field(
-        "Model",
-        f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
-        + formatting.weights(workload),
+    return Document(
+        title=title(workload),
+        head=[
+            *void(environment.machine.too_busy),
+            *(Text(warning, strong=True) for warning in formatting.partial(record)),
+            _fields(record),
+        ],
+        sections=[
+            _whole(record),
+            Section("", [Text(_whole_sentence(record), wrapped=False)], formats=FULL),
+            _block_table(record),
+            _tree(record),
+            Section("", list(_layer_sentences(record)), formats=FULL),
+            _reconciliation(record),
+            _verdicts(record),
+            listed("Warnings", environment.warnings),
+            listed("Notes", record.notes),
+            listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
+            Section("", [Text(_origin(record))], formats=BRIEF),
+        ],
     )
-    lines += page.field("Input", f"{workload.input} {units.shape(workload.shape)}")
-    lines += page.field("Mode", ", ".join([workload.mode, *_settings(record)]))
-    lines += page.field("Device", _device(record))
-    lines += page.field("Host", _host(record) if environment.device.kind != "cpu" else "")
-    lines += page.field("Software", _software(record))
-    lines += page.field("Settings", page.pairs(environment.software.settings))
-    lines += page.field("Plan", _plan(record))
-    lines += page.field("Date", f"{environment.started} to {environment.finished}")
-    lines += page.field("Commit", _commit(record))
-    # Never wrapped: it is there to be copied.
-    return [*lines, f"{'Command':<10}{environment.command}"]
+
+
+def _fields(record: Profile) -> Fields:
+    workload, environment = record.workload, record.environment
+    model = (
+        f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
+        f"{formatting.weights(workload)}"
+    )
+    items = [
+        ("Model", model),
+        ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        ("Mode", ", ".join([workload.mode, *_settings(record)])),
+        ("Device", _device(record)),
+        ("Host", _host(record) if environment.device.kind != "cpu" else ""),
+        ("Software", versions(environment.software)),
+        ("Settings", formatting.pairs(environment.software.settings)),
+        ("Plan", _plan(record)),
+        ("Date", f"{environment.started} to {environment.finished}"),
+        ("Commit", commit(environment.software)),
+        (COMMAND, environment.command),
+    ]
+    return Fields(items, formats=FULL)
+
+
+def _origin(record: Profile) -> str:
+    """Where and how it was measured, in one line."""
+    environment = record.environment
+    torch = environment.software.packages.get("torch")
+    tools = f"layerbench {environment.software.layerbench}" + (f", torch {torch}" if torch else "")
+    place = formatting.place(record)
+    return f"{place}, {environment.started}, {tools}: `{environment.command}`"
 
 
 def _settings(record: Profile) -> list[str]:
@@ -72,7 +99,7 @@ def _device(record: Profile) -> str:
         parts += _cores(record)
     if device.memory_bytes is not None:
         parts.append(f"{units.bytes_(device.memory_bytes)} memory")
-    return ", ".join([*parts, *([page.pairs(device.details)] if device.details else [])])
+    return ", ".join([*parts, *([formatting.pairs(device.details)] if device.details else [])])
 
 
 def _host(record: Profile) -> str:
@@ -83,12 +110,6 @@ def _cores(record: Profile) -> list[str]:
     threads = formatting.threads(record)
     cores = formatting.plural(record.environment.machine.cores, "core")
     return [cores, *([] if threads is None else [formatting.plural(threads, "thread")])]
-
-
-def _software(record: Profile) -> str:
-    software = record.environment.software
-    versions = {"python": software.python, **software.packages, "layerbench": software.layerbench}
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _plan(record: Profile) -> str:
@@ -115,40 +136,51 @@ def _processes(record: Profile) -> int:
     return max(record.plan.processes, len(record.process_medians))
 
 
-def _commit(record: Profile) -> str:
-    software = record.environment.software
-    if software.commit is None:
-        return ""
-    return software.commit + (" (with uncommitted changes)" if software.dirty else "")
-
-
 def _whole(record: Profile) -> Section:
-    lines = ["Whole model, untouched", *_figures(record, record.whole, formatting.fps(record))]
+    whole = record.whole
+    parts: list[Part] = [_figures_table(record), *_figures(record, whole, formatting.fps(record))]
     if record.whole_host:
-        lines += ["The same on the host's clock", *_figures(record, record.whole_host, None)]
+        parts += [
+            Text("The same on the host's clock", indented=False, formats=FULL),
+            *_figures(record, record.whole_host, None),
+        ]
     if len(record.process_medians) > 1:
-        medians = ", ".join(
-            units.milliseconds(median, formatting.half_width(record.whole))
-            for median in record.process_medians
-        )
-        lines += page.wrapped(f"Medians of the processes: {medians} ms", "  ")
-    return [*lines, "", *_whole_sentence(record)]
+        half = formatting.half_width(whole)
+        medians = ", ".join(units.milliseconds(time, half) for time in record.process_medians)
+        parts.append(Text(f"Medians of the processes: {medians} ms"))
+    return Section("Whole model, untouched", parts)
 
 
-def _figures(record: Profile, summary: Summary, fps: str | None) -> Section:
+def _figures_table(record: Profile) -> Table:
+    """Where a report is short, the parameters stand beside the figures."""
+    whole = record.whole
+    cells = {
+        "Mean": formatting.time(whole, "mean"),
+        "Std": formatting.time(whole, "std"),
+        "FPS": formatting.fps(record),
+        "Median": formatting.time(whole, "median"),
+        "95 % interval": formatting.interval(whole),
+        "Parameters": units.count(record.parameters),
+        "Verdict": whole.verdict,
+    }
+    return Table([*cells], [[*cells.values()]], "rrrrrrl", formats=BRIEF)
+
+
+def _figures(record: Profile, summary: Summary, fps: str | None) -> Iterator[Text]:
     """The whole-model line, and what it missed if it is not stable."""
     over = f" over {_processes(record)} processes" if _processes(record) > 1 else ""
-    interval = f"{formatting.interval(summary)} (95 % interval{over})"
-    parts = [
+    figures = [
         f"mean {formatting.time(summary, 'mean')}",
         f"std {formatting.time(summary, 'std')}",
         *([f"{fps} FPS"] if fps else []),
-        f"median {formatting.time(summary, 'median')} {interval}",
+        f"median {formatting.time(summary, 'median')} {formatting.interval(summary)} "
+        f"(95 % interval{over})",
         summary.verdict,
     ]
-    missed = page.wrapped(f"{summary.verdict}: {'; '.join(summary.missed)}", "  ")
-    line = "  " + " | ".join(parts)
-    return [line, *page.wrapped(_distribution(summary), "  "), *(missed if summary.missed else [])]
+    yield Text(" | ".join(figures), wrapped=False, formats=FULL)
+    yield Text(_distribution(summary), formats=FULL)
+    if summary.missed:
+        yield Text(f"{summary.verdict}: {'; '.join(summary.missed)}")
 
 
 def _distribution(summary: Summary) -> str:
@@ -160,18 +192,16 @@ def _distribution(summary: Summary) -> str:
     return f"{summary.n} samples in {unit}: {', '.join(figures)}; {mad}"
 
 
-def _whole_sentence(record: Profile) -> Section:
+def _whole_sentence(record: Profile) -> str:
     mean, std = (f"{formatting.ms(record.whole, field)} ms" for field in ("mean", "std"))
-    return [
+    return (
         f"Average execution time for {record.model_type} with input shape "
         f"{units.shape(record.workload.shape)} is {mean} (std {std}, {formatting.fps(record)} FPS)"
-    ]
+    )
 
 
 def _block_table(record: Profile) -> Section:
     blocks = formatting.blocks(record)
-    if not blocks:
-        return []
     host = formatting.has_host_times(record)
     times = ["mean ms", "std ms", "median ms", *(["host ms"] if host else [])]
     header = ["#", "block", "path", "input shape", "calls", *times, "share", "verdict"]
@@ -181,16 +211,13 @@ def _block_table(record: Profile) -> Section:
     for name, part in (("between the blocks", between), ("whole, instrumented", whole)):
         figures = [units.milliseconds(part, formatting.base_half_width(record)), *blank]
         rows.append(["", name, "", "", "", *figures, formatting.share(part, record), ""])
-    align = "rlllr" + "." * len(times) + ".l"
-    return ["Blocks", *page.table(header, rows, align)]
+    return table("Blocks", header, rows if blocks else [], "rlclr" + "." * len(times) + ".l")
 
 
 def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
     times = row.inclusive
     return [
-        "" if row.position is None else str(row.position),
-        row.type,
-        row.path,
+        *block_cells(row),
         formatting.first_shape(row),
         str(row.calls),
         *(formatting.ms(times, field) for field in ("mean", "std", "median")),
@@ -201,20 +228,18 @@ def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
 
 
 def _tree(record: Profile) -> Section:
-    if not record.layers:
-        return []
     host = formatting.has_host_times(record)
     # The two unnamed columns hold the verdict's mark of the figure before them.
     header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
     header += ["host ms", "host self"] if host else []
     freed = freeing(record)
-    rows = [_branch(row, record, host, freed.get(row.path)) for row in record.layers]
-    align = "lr.l.l." + (".." if host else "") + "l"
-    table = page.table([*header, ""], rows, align)
-    return ["Layers (medians; share of means)", *table, *_legend(record, freed)]
+    rows = [_layer(row, host, record, freed.get(row.path)) for row in record.layers]
+    layers = Table([*header, ""], rows, "lr.l.l." + (".." if host else "") + "l")
+    legend = Text(_legend(record, freed), indented=False)
+    return Section("Layers (medians; share of means)", [layers, legend], formats=FULL)
 
 
-def _branch(row: LayerRow, record: Profile, host: bool, freed_s: float | None) -> list[str]:
+def _layer(row: LayerRow, host: bool, record: Profile, freed_s: float | None) -> list[str]:
     """One row of the tree."""
     freed = ""
     if freed_s is not None and row.self_:
@@ -223,7 +248,7 @@ def _branch(row: LayerRow, record: Profile, host: bool, freed_s: float | None) -
     host_times = (row.host_inclusive, row.host_self) if host else ()
     untimed = "" if row.inclusive else formatting.why_untimed(row)
     return [
-        "  " * row.depth + _label(row),
+        branch(row),
         str(row.calls),
         *_marked(row.inclusive),
         *_marked(row.self_),
@@ -233,20 +258,12 @@ def _branch(row: LayerRow, record: Profile, host: bool, freed_s: float | None) -
     ]
 
 
-def _label(row: LayerRow) -> str:
-    """The type and the last part of the path: ``Conv2d (0)``, ``ƒ add()``."""
-    name = row.path.rpartition(".")[2]
-    if row.kind == "function":
-        return _FUNCTION_MARK + name
-    return f"{row.type} ({name})" if name else row.type
-
-
 def _marked(summary: Summary | None) -> list[str]:
     mark = _MARKS[summary.verdict] if summary else ""
     return [formatting.ms(summary, "median"), mark]
 
 
-def _legend(record: Profile, freed: Mapping[str, float]) -> Section:
+def _legend(record: Profile, freed: Mapping[str, float]) -> str:
     """What the marks and remarks that occur mean."""
     shown = [row.inclusive for row in record.layers] + [row.self_ for row in record.layers]
     marks = {_MARKS[summary.verdict] for summary in shown if summary}
@@ -262,16 +279,14 @@ def _legend(record: Profile, freed: Mapping[str, float]) -> Section:
             "function of the module takes, probably the C library giving large tensors back to "
             "the operating system (docs/reading-the-numbers.md)"
         )
-    return page.wrapped("; ".join(parts), "") if parts else []
+    return "; ".join(parts)
 
 
-def _layer_sentences(record: Profile) -> Section:
+def _layer_sentences(record: Profile) -> Iterator[Text]:
     """A sentence for every timed row but the model itself: blocks first, then the others."""
     rows = [row for row in record.layers if row.path and row.inclusive]
-    return [
-        *(_sentence(row) for row in rows if _is_numbered(row)),
-        *(_sentence(row) for row in rows if not _is_numbered(row)),
-    ]
+    rows.sort(key=lambda row: not _is_numbered(row))
+    return (Text(_sentence(row), wrapped=False) for row in rows)
 
 
 def _is_numbered(row: LayerRow) -> bool:
@@ -294,7 +309,7 @@ def _sentence(row: LayerRow) -> str:
 def _reconciliation(record: Profile) -> Section:
     costs = record.reconciliation
     if costs is None:
-        return []
+        return listed("Reconciliation", [])
     lines = [
         f"Untouched, the forward takes {units.seconds(costs.untouched_s)}; instrumented, "
         f"{units.seconds(costs.instrumented_s)} (medians). {_overhead(costs)}",
@@ -307,7 +322,7 @@ def _reconciliation(record: Profile) -> Section:
         f"{units.seconds(abs(costs.wrapper_cost_s))} in a tight loop; a forward has "
         f"{formatting.plural(costs.timed_calls, 'timed call')}.",
     ]
-    return ["Reconciliation", *(part for line in lines for part in page.wrapped(line, "  "))]
+    return Section("Reconciliation", [Lines(lines)], formats=FULL)
 
 
 def _overhead(costs: Reconciliation) -> str:
@@ -335,10 +350,8 @@ def _more_or_less(gap: float) -> str:
 def _verdicts(record: Profile) -> Section:
     """How many rows are to be trusted, and which blocks are not."""
     timed = [row.inclusive for row in record.layers if row.inclusive]
-    if not timed:
-        return []
     counts = Counter(summary.verdict for summary in timed)
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _MARKS if counts[verdict])
+    counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _MARKS if counts[verdict])
     untimed = len(record.layers) - len(timed)
     rest = f", {untimed} without times" if untimed else ""
     doubtful = [
@@ -346,8 +359,6 @@ def _verdicts(record: Profile) -> Section:
         for row in formatting.blocks(record)
         if row.inclusive and row.inclusive.missed
     ]
-    return [
-        "Verdicts",
-        f"  Of {formatting.plural(len(record.layers), 'row')} (inclusive times): {told}{rest}.",
-        *(part for line in doubtful for part in page.wrapped(line, "  ")),
-    ]
+    rows = formatting.plural(len(record.layers), "row")
+    lines = [f"Of {rows} (inclusive times): {counted}{rest}.", *doubtful]
+    return Section("Verdicts", [Lines(lines if timed else [])], formats=FULL)

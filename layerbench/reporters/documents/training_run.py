@@ -1,21 +1,14 @@
-"""Documents of training runs, sweeps and forecasts."""
+"""The document of a training run."""
 
 from __future__ import annotations
 
-from functools import singledispatch
-
 from layerbench import units
-from layerbench.records.sweep import Sweep
-from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.records.training_run import Recipe, TrainingRun
 from layerbench.records.training_step import StepPhase
-from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
+from layerbench.reporters.documents.parts import Document, Fields, Section, listed, table
 from layerbench.reporters.documents.shared import (
     PHASE_NAMES,
-    Document,
-    Table,
-    known,
     memory_cells,
     percent,
     phase_table,
@@ -24,21 +17,8 @@ from layerbench.reporters.documents.shared import (
 )
 
 
-@singledispatch
-def document(record: Frozen) -> Document:
-    """The document of a record.
-
-    Raises:
-        TypeError: there is none of such a record.
-    """
-    raise TypeError(f"no document for a {type(record).__name__}")
-
-
-# --- a training run ------------------------------------------------------------------------
-
-
-@document.register
-def _(record: TrainingRun) -> Document:
+def document(record: TrainingRun) -> Document:
+    """One epoch after the other, and what a step of the last one took."""
     recipe, best = record.recipe, record.best
     outcome: str = record.outcome
     if best is not None:
@@ -46,27 +26,26 @@ def _(record: TrainingRun) -> Document:
             f"{outcome}; best validation accuracy {units.percent(best.val_accuracy, digits=2)} in "
             f"epoch {best.epoch} of {len(record.epochs)}"
         )
+    fields = [
+        ("Outcome", outcome),
+        ("Model", _model(record)),
+        ("Data", _data(record)),
+        ("Recipe", _recipe(recipe)),
+        *surroundings(record.environment),
+        ("Resumed", _resumed(record)),
+    ]
     return Document(
         title=f"Training {recipe.model} on {recipe.data}",
-        fields=[
-            ("Outcome", outcome),
-            ("Model", _model(record)),
-            ("Data", _data(record)),
-            ("Recipe", _recipe(recipe)),
-            *surroundings(record.environment),
-            ("Resumed", _resumed(record)),
-        ],
-        tables=[
+        head=[Fields(fields)],
+        sections=[
             phase_table("A step (last epoch, first process)", record.phases, record.step),
             _epochs(record),
             _epoch_times(record),
             _ranks(record),
             _points(record),
-        ],
-        lists=[
-            ("Images that could not be read", record.unreadable),
-            ("Warnings", record.environment.warnings),
-            ("Notes", record.notes),
+            listed("Images that could not be read", record.unreadable),
+            listed("Warnings", record.environment.warnings),
+            listed("Notes", record.notes),
         ],
     )
 
@@ -109,7 +88,7 @@ def _resumed(record: TrainingRun) -> str:
     return "after epoch " + ", ".join(map(str, record.resumed_after))
 
 
-def _epochs(record: TrainingRun) -> Table:
+def _epochs(record: TrainingRun) -> Section:
     rows = [
         [
             str(row.epoch),
@@ -134,10 +113,10 @@ def _epochs(record: TrainingRun) -> Table:
         "top 5",
         "unreadable",
     ]
-    return Table("Epochs: what was learned", [*header, ""], rows, "rrrrrrrrl")
+    return table("Epochs: what was learned", [*header, ""], rows, "rrrrrrrrl")
 
 
-def _epoch_times(record: TrainingRun) -> Table:
+def _epoch_times(record: TrainingRun) -> Section:
     names = _phase_names(record)
     rows = [
         [
@@ -154,7 +133,7 @@ def _epoch_times(record: TrainingRun) -> Table:
         for row in record.epochs
     ]
     phases = [PHASE_NAMES[name].removesuffix(" to the device") + " s" for name in names]
-    return Table(
+    return table(
         "Epochs: what they took",
         ["epoch", "steps", "training s", "validation s", "images/s", *phases,
          "allocated", "reserved", "resident"],
@@ -172,7 +151,7 @@ def _in_seconds(time: float | None) -> str:
     return "-" if time is None else f"{time:.2f}"
 
 
-def _ranks(record: TrainingRun) -> Table:
+def _ranks(record: TrainingRun) -> Section:
     alone = len(record.ranks) < 2
     rows = [
         [
@@ -195,10 +174,10 @@ def _ranks(record: TrainingRun) -> Table:
         "all-reduce ms",
         "of step",
     ]
-    return Table("Processes (last epoch)", header, [] if alone else rows, "rrl....r")
+    return table("Processes (last epoch)", header, [] if alone else rows, "rrl....r")
 
 
-def _points(record: TrainingRun) -> Table:
+def _points(record: TrainingRun) -> Section:
     rows = [
         [
             str(point.batch),
@@ -211,107 +190,9 @@ def _points(record: TrainingRun) -> Table:
     ]
     predicted = any(point.memory == "predicted" for point in record.points)
     where = " (predicted for a GPU)" if predicted else ""
-    return Table(
+    return table(
         "Inference with the trained model",
         ["batch", "latency ms", "an image ms", "", f"allocated{where}", "reserved"],
         rows,
         "r..lrr",
-    )
-
-
-# --- a sweep -------------------------------------------------------------------------------
-
-
-@document.register
-def _(record: Sweep) -> Document:
-    rows = [
-        [
-            point.model,
-            f"{point.size[0]}x{point.size[1]}",
-            str(point.batch),
-            formatting.ms(point.latency, "median"),
-            units.milliseconds(point.per_image_s),
-            units.per_second(1 / point.per_image_s) if point.per_image_s else "-",
-            point.latency.verdict,
-            "-" if point.flops is None else f"{point.flops / 1e9:.2f}",
-            *memory_cells(point.allocated, point.reserved),
-            point.memory,
-        ]
-        for point in record.points
-    ]
-    header = ["model", "size", "batch", "latency ms", "an image ms", "images/s", "", "GFLOPs"]
-    return Document(
-        title="Latency and memory against batch size",
-        fields=surroundings(record.environment),
-        tables=[
-            Table("Points", [*header, "allocated", "reserved", ""], rows, "llr...lrrrl"),
-            _finished(record),
-        ],
-        lists=[
-            ("Where the climb ended", [_end(record, index) for index in range(len(record.ends))]),
-            ("Warnings", record.environment.warnings),
-            ("Notes", record.notes),
-        ],
-    )
-
-
-def _end(record: Sweep, index: int) -> str:
-    end = record.ends[index]
-    verb = "was not measured" if end.fits else "does not fit"
-    where = f"{end.model}, {end.size[0]}x{end.size[1]}: a batch of {end.batch}"
-    return f"{where} {verb}: {end.why}"
-
-
-def _finished(record: Sweep) -> Table:
-    rows = [
-        [
-            run.model,
-            run.data,
-            f"{run.size[0]}x{run.size[1]}",
-            f"{run.flops / 1e9:.2f}",
-            units.count(run.parameters, short=True),
-            percent(run.accuracy),
-        ]
-        for run in record.runs
-    ]
-    header = ["model", "data", "size", "GFLOPs an image", "parameters", "val accuracy"]
-    return Table("Finished trainings", header, rows, "lllrrr")
-
-
-# --- a forecast ----------------------------------------------------------------------------
-
-
-@document.register
-def _(record: TrainingEstimate) -> Document:
-    recipe = record.recipe
-    height, width = recipe.size
-    return Document(
-        title=f"How long training {recipe.model} on {recipe.data} will take",
-        fields=[
-            ("Total", f"{known(record.total)} for {formatting.plural(recipe.epochs, 'epoch')}"),
-            ("An epoch", f"{known(record.epoch)} for {formatting.plural(record.steps, 'step')}"),
-            (
-                "Once",
-                f"{units.seconds(record.once_s)}, part of the total: what the first steps take "
-                "longer than later ones",
-            ),
-            (
-                "Model",
-                f"{recipe.model} ({record.model_type}), {units.count(record.parameters)} "
-                f"parameters, {height}x{width}, batch {recipe.batch}",
-            ),
-            *surroundings(record.environment),
-        ],
-        tables=[
-            phase_table(
-                f"A step ({record.warmup} warm-up + {record.step.n} measured)",
-                record.phases,
-                record.step,
-            )
-        ],
-        lists=[
-            ("Assumed", record.assumptions),
-            ("Warnings", record.environment.warnings),
-            ("Notes", record.notes),
-        ],
     )

@@ -1,0 +1,334 @@
+"""The documents of measured and of predicted memory: what is held, and who owns the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from layerbench import units
+from layerbench.records.memory import (
+    Category,
+    Fit,
+    Interval,
+    MemoryEstimate,
+    MemoryReport,
+    MemoryRow,
+    Totals,
+    Workspace,
+)
+from layerbench.reporters import formatting
+from layerbench.reporters.documents.parts import (
+    COMMAND,
+    FULL,
+    Document,
+    Fields,
+    Section,
+    Table,
+    Text,
+    listed,
+    table,
+)
+from layerbench.reporters.documents.shared import block_cells, branch, commit, title, versions
+
+_BAR = 24
+_LEGEND = (
+    "allocated: by the module and those below it, freed again or not; kept: of that, alive "
+    "when the forward had ended; live peak: most bytes of all tensors alive while it ran; self "
+    "at peak: alive at the peak of the run and allocated by the module itself."
+)
+
+Memory = MemoryReport | MemoryEstimate
+
+
+def document(record: Memory) -> Document:
+    """Of either kind."""
+    return _measured(record) if isinstance(record, MemoryReport) else _predicted(record)
+
+
+def _measured(record: MemoryReport) -> Document:
+    """What depends on the machine stands in the last section, the rest is the same everywhere."""
+    return Document(
+        title=f"{title(record.workload)}: memory",
+        head=[Fields([*_what_ran(record, ", measured")])],
+        sections=[
+            _before(record),
+            _peak(record),
+            _blocks(record),
+            _tree(record),
+            _tensors(record),
+            listed("Notes", record.notes),
+            _measured_on(record),
+        ],
+    )
+
+
+def _predicted(record: MemoryEstimate) -> Document:
+    """The figures with their intervals first, then what they are made of."""
+    how = {
+        "fake": f"from shapes alone, as {record.device} tensors without a device",
+        "replayed": "from a real run on the CPU, replayed through a model of the allocator",
+    }[record.how]
+    fields = [
+        *_what_ran(record, ""),
+        ("Predicted", how),
+        ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
+    ]
+    return Document(
+        title=f"{title(record.workload)}: memory predicted for {record.device}",
+        head=[Fields(fields)],
+        sections=[
+            _predicted_peak(record),
+            Section("Fit", [Text(_fit(record.fit))]),
+            _at_peak(record),
+            _terms(record),
+            _blocks(record),
+            _tree(record),
+            listed("Notes", record.notes),
+        ],
+    )
+
+
+def _what_ran(record: Memory, how: str) -> list[tuple[str, str]]:
+    workload = record.workload
+    ran = f"training step with {record.optimizer}" if record.training else "inference"
+    return [
+        (
+            "Model",
+            f"{workload.model} ({record.model_type}), {formatting.weights(workload)}",
+        ),
+        ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        ("Run", ran + how),
+    ]
+
+
+# --- measured ------------------------------------------------------------------------------
+
+
+def _before(record: MemoryReport) -> Section:
+    sums = {
+        "parameters": record.parameters,
+        "buffers": record.buffers,
+        "input": record.inputs,
+        "total": record.total,
+    }
+    rows = [[name, *_sums(totals)] for name, totals in sums.items()]
+    header = ["", "tensors", "elements", "bytes", "", "in 512-byte blocks", ""]
+    return table("Tensors before the run", header, rows, "lrrrrrr")
+
+
+def _sums(totals: Totals) -> list[str]:
+    return [
+        units.count(totals.tensors),
+        units.count(totals.elements),
+        units.count(totals.bytes),
+        units.mebibytes(totals.bytes),
+        units.count(totals.block_bytes),
+        units.mebibytes(totals.block_bytes),
+    ]
+
+
+def _peak(record: MemoryReport) -> Section:
+    peak = record.peak
+    held = sum(row.self_at_peak or 0 for row in record.rows)
+    outside = record.outside_bytes
+    besides = (
+        f", {units.count(outside)} allocated outside the model (loss, optimizer)" if outside else ""
+    )
+    size = (
+        f"{units.mebibytes(peak.bytes)} ({units.count(peak.bytes)} bytes) of tensors alive, "
+        f"reached {_where(peak.owner, peak.phase, record)} by {peak.operator or 'loading'}."
+    )
+    parts = (
+        f"They are {units.count(record.resident_bytes)} bytes that were there before{besides} and "
+        f"{units.count(held)} allocated by its layers (column self at peak): together "
+        f"{units.count(record.resident_bytes + outside + held)}, the peak exactly."
+    )
+    return Section("Peak", [Text(size), Text(parts), _categories(peak.by_category, peak.bytes)])
+
+
+def _tensors(record: MemoryReport) -> Section:
+    rows = [
+        [
+            row.name,
+            row.role,
+            units.shape(row.shape),
+            row.dtype,
+            units.count(row.elements),
+            units.count(row.bytes),
+            row.note,
+        ]
+        for row in record.tensors
+    ]
+    header = ["tensor", "role", "shape", "dtype", "elements", "bytes", ""]
+    return Section("Tensors", [Table(header, rows, "llllrrl")], formats=FULL)
+
+
+def _measured_on(record: MemoryReport) -> Section:
+    environment = record.environment
+    fields = [
+        ("Device", f"{environment.device.name} ({environment.device.kind})"),
+        ("Software", versions(environment.software)),
+        ("Process", _process(record)),
+        ("Allocator", _allocator(record)),
+        ("Date", environment.started),
+        ("Commit", commit(environment.software)),
+        (COMMAND, environment.command),
+    ]
+    return Section("Measured on", [Fields(fields)], formats=FULL)
+
+
+def _process(record: MemoryReport) -> str:
+    process = record.process
+    if process is None:
+        return ""
+    return (
+        f"resident set {units.bytes_(process.before)} before the run, at most "
+        f"{units.bytes_(process.peak)} in it: {units.bytes_(process.peak - process.before)} more, "
+        "for the layers' tensors and what kernels and libraries take"
+    )
+
+
+def _allocator(record: MemoryReport) -> str:
+    figures = record.allocator
+    if figures is None:
+        return ""
+    return (
+        f"{units.mebibytes(figures.allocated)} allocated and {units.mebibytes(figures.reserved)} "
+        "reserved at their peaks"
+    )
+
+
+# --- predicted -----------------------------------------------------------------------------
+
+
+def _predicted_peak(record: MemoryEstimate) -> Section:
+    as_tools_show = "with the context, as the device's own tools show it"
+    figures = [
+        ("allocated", record.peak_bytes, record.peak_interval, "torch.cuda.max_memory_allocated"),
+        (
+            "reserved",
+            record.reserved_bytes,
+            record.reserved_interval,
+            "torch.cuda.max_memory_reserved",
+        ),
+        ("in all", record.total_bytes, record.total_interval, as_tools_show),
+    ]
+    rows = [
+        [name, units.mebibytes(value, unit=False), _interval(interval), why]
+        for name, value, interval, why in figures
+    ]
+    return table("Peak (prediction)", ["", "MiB", "interval", "comparable to"], rows, "lrrl")
+
+
+def _interval(interval: Interval | Workspace) -> str:
+    low, high = (units.mebibytes(value, unit=False) for value in (interval.low, interval.high))
+    return f"[{low}, {high}]"
+
+
+def _fit(fit: Fit | None) -> str:
+    """Whether it fits, and which batch does; empty where nobody asked."""
+    if fit is None:
+        return ""
+    size = units.bytes_(fit.memory_bytes)
+    verdict = {
+        "yes": f"It fits into {size}.",
+        "no": f"It does not fit into {size}.",
+        "unclear": f"Whether it fits into {size} cannot be said: the interval holds that size.",
+    }[fit.fits]
+    if fit.largest_batch and fit.largest_batch_peak is not None:
+        verdict += (
+            f" The largest batch that does is {units.count(fit.largest_batch)} "
+            f"(at most {units.bytes_(fit.largest_batch_peak)} in all)."
+        )
+    elif fit.largest_batch == 0:
+        verdict += " No batch does."
+    return verdict
+
+
+def _at_peak(record: MemoryEstimate) -> Section:
+    reached = _where(record.peak_owner, record.peak_phase, record)
+    return Section(
+        "At the allocated peak",
+        [
+            Text(f"reached {reached} by {record.peak_operator or 'loading'}"),
+            _categories(record.by_category, record.peak_bytes),
+        ],
+    )
+
+
+def _terms(record: MemoryEstimate) -> Section:
+    lines = [
+        f"{term.name}: {units.mebibytes(term.bytes)} {_interval(term)}, "
+        f"{'handed out by the allocator' if term.inside else 'outside the allocator'}; {term.why}"
+        for term in record.workspaces
+    ]
+    return listed("Terms besides tensors", lines)
+
+
+# --- both ----------------------------------------------------------------------------------
+
+
+def _where(owner: str | None, phase: str, record: Memory) -> str:
+    """``in the forward of InvertedResidual (features.2)``."""
+    if owner is None:
+        return {"load": "before the run"}.get(phase, f"in the {phase}")
+    types = {row.path: row.type for row in record.rows}
+    path = f" ({owner})" if owner else ""
+    return f"in the {phase} of {types.get(owner, 'the model')}{path}"
+
+
+def _categories(sums: Mapping[Category, int], whole: int) -> Table:
+    """A line for each category of what is alive."""
+    shares = {name: size / whole if whole else 0 for name, size in sums.items()}
+    rows = [
+        [name, units.mebibytes(size), f"{units.percent(shares[name], digits=1):>7}"]
+        for name, size in sums.items()
+    ]
+    return Table([], rows, "lrr")
+
+
+def _blocks(record: Memory) -> Section:
+    """The block view, with a picture of the bytes alive while each ran."""
+    timeline = record.timeline
+    top = max((point.live_max for point in timeline), default=0)
+    # What is there all the time would make all bars alike.
+    base = timeline[0].live_max if timeline else 0
+    rows = [
+        [
+            *block_cells(row),
+            formatting.shape_list(row.output_shapes),
+            *_figures(row, row.at_peak),
+            formatting.bar((row.live_peak or base) - base, top - base, _BAR),
+        ]
+        for row in formatting.block_rows(record.rows)
+    ]
+    header = ["#", "block", "path", "output shape", *_columns(record), "at peak", ""]
+    title = (
+        f"Blocks (MiB; bar: live peak, from {units.mebibytes(base)} at the start to "
+        f"{units.mebibytes(top)})"
+    )
+    return table(title, header, rows, "rlcl....l")
+
+
+def _tree(record: Memory) -> Section:
+    rows = [
+        [
+            branch(row),
+            str(row.calls),
+            formatting.shape_list(row.output_shapes),
+            *_figures(row, row.self_at_peak),
+            formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
+        ]
+        for row in record.rows
+    ]
+    header = ["layer", "calls", "output shape", *_columns(record), "self at peak", ""]
+    layers = Table(header, rows, "lrl....l")
+    return Section("Layers (MiB)", [layers, Text(_LEGEND, indented=False)], formats=FULL)
+
+
+def _columns(record: Memory) -> list[str]:
+    return ["allocated", "kept for backward" if record.training else "kept", "live peak"]
+
+
+def _figures(row: MemoryRow, at_peak: int | None) -> list[str]:
+    values = (row.allocated, row.kept, row.live_peak, at_peak)
+    return ["-" if value is None else units.mebibytes(value, unit=False) for value in values]

@@ -1,0 +1,124 @@
+"""The document of a structure: the same on every machine, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from layerbench import units
+from layerbench.records.structure import Structure, StructureRow
+from layerbench.reporters import formatting
+from layerbench.reporters.documents.parts import (
+    FULL,
+    Document,
+    Fields,
+    Lines,
+    Section,
+    Table,
+    listed,
+    table,
+)
+from layerbench.reporters.documents.shared import block_cells, branch, title
+
+CONVENTION = (
+    "FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as 2 "
+    "(MACs: as 1). Element-wise functions, normalization, pooling, softmax, interpolation and "
+    "moving data are not counted."
+)
+
+
+def document(record: Structure) -> Document:
+    """Totals, blocks, the tree of all modules, what could not be counted, and the convention."""
+    workload = record.workload
+    where = {
+        "meta": "on the meta device: nothing was allocated and nothing computed",
+        "cpu": "in a real run on the CPU",
+    }[record.how]
+    fields = [
+        ("Model", f"{workload.model} ({record.model_type})"),
+        ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        ("Mode", workload.mode),
+        ("Found", where),
+        ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
+    ]
+    return Document(
+        title=f"{title(workload)}: structure",
+        head=[Fields(fields)],
+        sections=[
+            _totals(record),
+            _blocks(record),
+            _tree(record),
+            listed("Not counted", list(_uncounted(record))),
+            listed("Notes", record.notes),
+            Section("Convention", [Lines([CONVENTION])], formats=FULL),
+        ],
+    )
+
+
+def _totals(record: Structure) -> Section:
+    frozen = record.parameters - record.trainable
+    more = f", {units.count(frozen)} of them frozen" if frozen else ""
+    parameters = f"{units.count(record.parameters)} ({units.bytes_(record.parameter_bytes)}){more}"
+    flops = f"{units.count(record.flops)} ({units.flops(record.flops)})"
+    rows = [
+        ["parameters", parameters],
+        ["buffers", f"{units.count(record.buffers)} ({units.bytes_(record.buffer_bytes)})"],
+        ["FLOPs", f"{flops}, {units.macs(record.macs)}"],
+    ]
+    return table("Totals", [], rows, "ll")
+
+
+def _blocks(record: Structure) -> Section:
+    header = ["#", "block", "path", "input shape", "output shape", "parameters", "MFLOPs", "share"]
+    rows = [
+        [*block_cells(row), *_figures(row), _share(row.flops, record)]
+        for row in formatting.block_rows(record.rows)
+    ]
+    return table("Blocks", header, rows, "rlcllr.r")
+
+
+def _tree(record: Structure) -> Section:
+    header = ["layer", "calls", "input shape", "output shape", "parameters", "MFLOPs", "output", ""]
+    rows = [
+        [
+            branch(row),
+            str(row.calls),
+            *_figures(row),
+            "-" if row.output_bytes is None else units.bytes_(row.output_bytes),
+            formatting.remarks(*_remarks(row)),
+        ]
+        for row in record.rows
+    ]
+    return Section("Layers", [Table(header, rows, "lrllr.rl")], formats=FULL)
+
+
+def _figures(row: StructureRow) -> list[str]:
+    """Shapes, parameters and millions of FLOPs."""
+    return [
+        formatting.shape_list(row.input_shapes),
+        formatting.shape_list(row.output_shapes),
+        units.count(row.parameters),
+        "-" if row.flops is None else f"{row.flops / 1e6:,.2f}",
+    ]
+
+
+def _remarks(row: StructureRow) -> list[str]:
+    remarks = [formatting.not_called(row.calls, row.note)]
+    if 0 < row.trainable < row.parameters:
+        remarks.append(f"{units.count(row.trainable)} trainable")
+    elif row.parameters and not row.trainable:
+        remarks.append("frozen")
+    if row.uncounted:
+        remarks.append(f"not counted: {', '.join(row.uncounted)}")
+    return [*remarks, row.note]
+
+
+def _share(flops: int | None, record: Structure) -> str:
+    if flops is None or not record.flops:
+        return "-"
+    return units.percent(flops / record.flops, digits=1)
+
+
+def _uncounted(record: Structure) -> Iterator[str]:
+    for operator in record.uncounted:
+        paths = ", ".join(path or "the model itself" for path in operator.paths)
+        yield f"{operator.name}, {formatting.plural(operator.calls, 'call')} in {paths}"

@@ -1,0 +1,156 @@
+"""The document of a training step: phases, blocks and layers, forward and backward."""
+
+from __future__ import annotations
+
+from layerbench import units
+from layerbench.records.memory import Phase
+from layerbench.records.timing import Summary
+from layerbench.records.training_step import TrainingProfile, TrainingRow
+from layerbench.reporters import formatting
+from layerbench.reporters.documents.parts import (
+    FULL,
+    Document,
+    Fields,
+    Lines,
+    Section,
+    Table,
+    Text,
+    listed,
+    table,
+)
+from layerbench.reporters.documents.shared import (
+    block_cells,
+    branch,
+    phase_table,
+    surroundings,
+    title,
+    void,
+)
+
+_LIVE: tuple[Phase, ...] = ("forward", "backward")
+
+
+def document(record: TrainingProfile) -> Document:
+    """The phases of a whole step first, then what its modules take of them."""
+    workload, environment, plan = record.workload, record.environment, record.plan
+    device, software, *rest = surroundings(environment, plan.threads)
+    model = f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters"
+    fields = [
+        ("Model", model),
+        ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        ("Optimizer", record.optimizer),
+        device,
+        software,
+        ("Plan", f"{plan.warmup} warm-up + {plan.iterations} measured rounds"),
+        *rest,
+    ]
+    return Document(
+        title=f"{title(workload)}: a training step",
+        head=[*void(environment.machine.too_busy), Fields(fields)],
+        sections=[
+            _phases(record),
+            _memory(record),
+            _blocks(record),
+            _tree(record),
+            _reconciliation(record),
+            listed("Warnings", environment.warnings),
+            listed("Notes", record.notes),
+        ],
+    )
+
+
+def _phases(record: TrainingProfile) -> Section:
+    step = record.step
+    rate = record.workload.batch / step.mean if step.mean else 0.0
+    heading = f"One step, untouched: {units.per_second(rate)} images/s"
+    missed = f"the step is {step.verdict}: {'; '.join(step.missed)}" if step.missed else ""
+    return phase_table(heading, record.phases, step, Text(missed))
+
+
+def _memory(record: TrainingProfile) -> Section:
+    memory = record.memory
+    if memory is None:
+        return listed("", [])
+    peak = memory.peak
+    owner = "outside the model" if peak.owner is None else f"in {peak.owner or 'the model itself'}"
+    phases = ", ".join(f"{name} {units.bytes_(size)}" for name, size in memory.live.items())
+    return listed(
+        f"Memory of tensors: peak {units.bytes_(peak.bytes)} in the {peak.phase}, {owner}",
+        [
+            f"parameters, buffers and input {units.bytes_(memory.resident)}, there all the time; "
+            f"most alive in each phase: {phases}"
+        ],
+    )
+
+
+def _blocks(record: TrainingProfile) -> Section:
+    rows = [
+        [
+            *block_cells(row),
+            formatting.shape_list(row.input_shapes),
+            *_times(row.forward, row.backward),
+            _share(row, record),
+        ]
+        for row in formatting.block_rows(record.rows)
+    ]
+    times = ["forward ms", "backward ms", "back/forth", "share"]
+    return table(
+        "Blocks (medians)", ["#", "block", "path", "input shape", *times], rows, "rlcl..rr"
+    )
+
+
+def _tree(record: TrainingProfile) -> Section:
+    rows = [
+        [
+            branch(row),
+            str(row.calls),
+            *_times(row.forward, row.backward),
+            *_times(row.forward_self, row.backward_self)[:2],
+            *(_bytes(size) for size in (row.kept, *map(row.live.get, _LIVE))),
+            formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
+        ]
+        for row in record.rows
+    ]
+    header = [
+        "layer", "calls", "forward ms", "backward ms", "back/forth", "self", "self back",
+        "kept MiB", "live forward", "live backward", "",
+    ]  # fmt: skip
+    layers = Table(header, rows, "lr..r.....l")
+    return Section("Layers (medians; MiB)", [layers], formats=FULL)
+
+
+def _bytes(size: int | None) -> str:
+    return "-" if size is None else units.mebibytes(size, unit=False)
+
+
+def _times(forward: Summary | None, backward: Summary | None) -> list[str]:
+    ratio = (
+        f"{backward.median / forward.median:.2f}"
+        if forward and backward and forward.median
+        else "-"
+    )
+    return [formatting.ms(forward, "median"), formatting.ms(backward, "median"), ratio]
+
+
+def _share(row: TrainingRow, record: TrainingProfile) -> str:
+    """Of forward and backward together."""
+    parts = sum(p.time.mean for p in record.phases if p.name in ("forward", "backward"))
+    if row.forward is None or row.backward is None or not parts:
+        return "-"
+    return units.percent((row.forward.mean + row.backward.mean) / parts, digits=1)
+
+
+def _reconciliation(record: TrainingProfile) -> Section:
+    cost = units.percent(record.overhead - 1, digits=2)
+    low, high = (
+        units.percent(b - 1, digits=2) for b in (record.overhead_low, record.overhead_high)
+    )
+    lines = [
+        f"Untouched, a step takes {units.seconds(record.step.median)}; instrumented, "
+        f"{units.seconds(record.instrumented_s)} (medians). Round by round, instrumented / "
+        f"untouched differs by {cost} (95 % interval {low} to {high}).",
+        f"The modules' own times add up to {record.forward_sum_ratio:.6f} of the forward and, "
+        f"with {units.seconds(record.outside_s)} of the loss and autograd's start, to "
+        f"{record.backward_sum_ratio:.6f} of the backward, in the instrumented steps.",
+    ]
+    return Section("Reconciliation", [Lines(lines)], formats=FULL)

@@ -1,0 +1,106 @@
+"""The page of a record that has no rows of layers: its document, without any script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from html import escape as escaped
+
+from layerbench.records.workload import Frozen
+from layerbench.reporters.documents import document
+from layerbench.reporters.documents.parts import (
+    COMMAND,
+    Fields,
+    Lines,
+    Part,
+    Section,
+    Table,
+    Text,
+    of_format,
+)
+from layerbench.text import shown
+
+escape = partial(escaped, quote=False)
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{body}
+</main>
+</body>
+</html>
+"""
+
+_STYLE = """\
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 75rem; padding: 1rem; }
+h1 { font-size: 1.5rem; }
+h2 { font-size: 1.1rem; margin: 1.5rem 0 .3rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
+dt { opacity: .75; }
+dd { margin: 0; overflow-wrap: anywhere; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #8886; padding: .2rem .7rem; text-align: left; white-space: pre; }
+td { font-variant-numeric: tabular-nums; }
+.r { text-align: right; }
+code { font-size: .95em; }"""
+
+
+def page(record: Frozen) -> str:
+    """A record of any kind; what it is made of is text, never markup."""
+    made = document(shown(record))
+    body = _all([*made.head, *made.sections])
+    return _PAGE.format(title=escape(made.title), style=_STYLE, body=body)
+
+
+def _all(parts: Iterable[Part]) -> str:
+    return "\n".join(_markup(part) for part in of_format(parts, "html"))
+
+
+def _markup(part: Part) -> str:
+    match part:
+        case Section():
+            heading = f"<h2>{escape(part.title)}</h2>\n" if part.title else ""
+            return heading + _all(part.parts)
+        case Fields():
+            fields = [_field(name, text) for name, text in part.items if text]
+            return "\n".join(["<dl>", *fields, "</dl>"])
+        case Text():
+            text = escape(part.text)
+            return f"<p><strong>{text}</strong></p>" if part.strong else f"<p>{text}</p>"
+        case Lines():
+            return "\n".join(
+                ["<ul>", *(f"<li>{escape(line)}</li>" for line in part.lines), "</ul>"]
+            )
+        case Table():
+            return _table(part)
+    raise TypeError(f"a document has no {type(part).__name__}")
+
+
+def _field(name: str, text: str) -> str:
+    shown = f"<code>{escape(text)}</code>" if name == COMMAND else escape(text)
+    return f"<dt>{escape(name)}</dt><dd>{shown}</dd>"
+
+
+def _table(part: Table) -> str:
+    header = [f"<thead>{_row(part.header, part.align, 'th')}</thead>"] if part.header else []
+    rows = [_row(cells, part.align, "td") for cells in part.rows]
+    return "\n".join(["<table>", *header, "<tbody>", *rows, "</tbody>", "</table>"])
+
+
+def _row(cells: Sequence[str], align: str, tag: str) -> str:
+    kinds = {"r": ' class="r"', ".": ' class="r"'}
+    columns = zip(cells, align, strict=True)
+    row = [f"<{tag}{kinds.get(side, '')}>{escape(cell)}</{tag}>" for cell, side in columns]
+    return f"<tr>{''.join(row)}</tr>"
