@@ -11,13 +11,13 @@
     ├── ModelRunError               the model does not take this input (says where)
     ├── NotEnoughMemory             says what was requested and what is free
     ├── DataError                   a data set that is not there, or damaged
-    ├── TrainingStopped             a training that cannot go on: a loss that is no number
+    ├── TrainingStopped             a training that cannot continue: a loss that is no number
     ├── OutputError                 a report cannot be written there
     ├── RecordError                 a file that is no (valid) record
     ├── ComparisonError             two measurements that are not of the same work
     ├── ServiceError                the estimation service cannot be reached
     ├── WorkerError                 a measuring process died or gave no result
-    └── UntrustedError              ``--strict``: the room or the verdicts say no; exit status 1
+    └── UntrustedError              ``--strict``: a busy machine, an unstable verdict; status 1
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import TypeVar
 
 from layerbench.text import one_line
 
-# How TorchScript begins what it says of an error, and how long a first line may be.
+# The beginning of TorchScript's errors, and the longest first line.
 _IN_SCRIPT = "The following operation failed in the TorchScript interpreter"
 _LONG = 240
 
@@ -37,7 +37,7 @@ Number = TypeVar("Number", int, float)
 
 
 def said_by(error: BaseException) -> str:
-    """An error's message; empty for one whose class cannot say it."""
+    """An error's message; empty if its class cannot give it."""
     try:
         return str(error).strip()
     except Exception:
@@ -50,7 +50,7 @@ class LayerbenchError(Exception):
     exit_status: int = 2
 
     def __str__(self) -> str:
-        """On one line that a terminal shows as it is, whatever names stand in it."""
+        """On one line, with control characters written out."""
         text = super().__str__()
         return text if text.isprintable() else one_line(text)
 
@@ -88,7 +88,7 @@ class DataError(LayerbenchError):
 
 
 class TrainingStopped(LayerbenchError):
-    """A training that cannot go on; the message says where its last good state lies."""
+    """A training that cannot continue; the message names its last good checkpoint."""
 
     exit_status = 1
 
@@ -120,11 +120,11 @@ class UntrustedError(LayerbenchError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says on one line, without the stack or the advice that torch's carry."""
+    """An error's message on one line, without the stack or the advice of torch's errors."""
     text = said_by(error) or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines[0].startswith(_IN_SCRIPT):
-        # What went wrong stands at the end, after the interpreter's own stack.
+        # The cause stands at the end, after the interpreter's own stack.
         lines = lines[-1:]
     return lines[0] if len(lines[0]) <= _LONG else f"{lines[0].partition('. ')[0][:_LONG]}"
 
@@ -145,12 +145,12 @@ TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no"
 
 
 def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
-    """``did you mean A, B?``; empty where nothing is called alike.
+    """``did you mean A, B?``; empty if no name is similar.
 
     Args:
         name: as the user wrote it.
         names: that there are.
-        most: of them that are told.
+        most: number of names to suggest.
     """
     close = difflib.get_close_matches(name, list(names), n=most)
     return f"did you mean {', '.join(close)}?" if close else ""

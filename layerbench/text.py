@@ -1,7 +1,7 @@
-"""Text of anybody's as it can be shown: what a terminal or an editor would obey is written out.
+"""Text from outside as it can be shown: control characters are written out.
 
-Names come from models, files and other machines. An escape sequence in one could clear a terminal
-or hide what follows, a bidirectional mark turns a line around, a line separator adds a line.
+Names come from models, files and other machines. An escape sequence could clear a terminal or hide
+text. A bidirectional mark reverses a line, and a line separator adds one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 Part = TypeVar("Part")
 
-# What no text is in, and most of a record is.
+# Types without text, which most of a record has.
 _NO_TEXT = frozenset({int, float, bool, type(None)})
 
 
@@ -46,7 +46,7 @@ def encodable(text: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Both ends of a text that has more characters, and a mark that tells it from others."""
+    """Both ends of a longer text, and a hash that distinguishes it from others."""
     if len(text) <= most:
         return text
     mark = hashlib.sha256(encodable(text).encode()).hexdigest()[:8]
@@ -55,45 +55,38 @@ def shortened(text: str, most: int) -> str:
 
 
 def shown(part: Part, written: Callable[[str], str] = visible) -> Part:
-    """A record, or a part of one, with all its text as it is to be written.
+    """A record, or a part of one, with all its text made visible.
 
     Args:
-        part: comes back itself where nothing changes.
-        written: what becomes of each text.
+        part: returned itself if nothing changes.
+        written: applied to each text.
     """
-    found: Part = _Shown(written).part(part)
-    return found
+    result: Part = _shown(part, written)
+    return result
 
 
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
 
 
-class _Shown:
-    """Goes through a record."""
-
-    def __init__(self, written: Callable[[str], str]) -> None:
-        self._written = written
-
-    def part(self, part: Any) -> Any:  # noqa: ANN401 - whatever a record holds
-        kind = type(part)
-        if kind in _NO_TEXT:
-            return part
-        if kind is str:
-            return self._written(part)
-        if kind is tuple:
-            parts = tuple(map(self.part, part))
-            return part if all(map(operator.is_, parts, part)) else parts
-        if kind is dict:
-            entries = {self.part(name): self.part(value) for name, value in part.items()}
-            return part if entries == part else entries
-        copied = getattr(part, "model_copy", None)
-        if copied is not None:
-            changed = {}
-            for name, value in part.__dict__.items():
-                # Asked here, too, as most of what a record holds are numbers.
-                new = value if type(value) in _NO_TEXT else self.part(value)
-                if new is not value:
-                    changed[name] = new
-            return copied(update=changed) if changed else part
+def _shown(part: Any, written: Callable[[str], str]) -> Any:  # noqa: ANN401 - whatever a record holds
+    kind = type(part)
+    if kind in _NO_TEXT:
         return part
+    if kind is str:
+        return written(part)
+    if kind is tuple:
+        parts = tuple(_shown(item, written) for item in part)
+        return part if all(map(operator.is_, parts, part)) else parts
+    if kind is dict:
+        entries = {_shown(name, written): _shown(value, written) for name, value in part.items()}
+        return part if entries == part else entries
+    if not hasattr(part, "model_copy"):
+        return part
+    changed = {}
+    for name, value in part.__dict__.items():
+        # Checked here too, since most of what a record holds are numbers.
+        new = value if type(value) in _NO_TEXT else _shown(value, written)
+        if new is not value:
+            changed[name] = new
+    return part.model_copy(update=changed) if changed else part

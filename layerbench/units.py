@@ -1,34 +1,34 @@
 """Quantities as text: the only place that makes strings of SI values.
 
 Digits follow the uncertainty: the last digit printed is the first significant digit of the
-interval's half-width, so that a figure never looks better known than it is.
+interval's half-width, so that a figure never looks more exact than it is.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from layerbench.errors import UsageError
 
-# Without an uncertainty nothing says how many digits mean something; four are enough to tell
-# figures apart and few enough to read.
+# Without an uncertainty the number of significant digits is unknown. Four distinguish figures and
+# are easy to read.
 DEFAULT_DIGITS = 4
 # A half-width larger than the figure would leave no digit of it; two still give its size.
 LEAST_DIGITS = 2
 # Beyond six digits a reader compares digits, not figures.
 MOST_DIGITS = 6
 
-# A number of bytes below this was meant to have a unit.
+# A smaller number of bytes probably lacks its unit.
 FEWEST_BYTES = 2**20
 
 NANOSECOND = 1e-9
 """In seconds: clocks count integer nanoseconds."""
 
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
-# Shorter times are told in seconds with decimals.
+# Shorter times are written in seconds with decimals.
 SHORT_S = 120.0
 _LONG_UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 _BYTE_UNITS = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
@@ -88,11 +88,7 @@ def per_second(value: float) -> str:
 
 def bytes_(value: float) -> str:
     """A number of bytes in binary units, three digits: ``1.50 GiB``, ``512 B``."""
-    for name, size in _BYTE_UNITS.items():
-        # What three digits round up to the next unit belongs to it.
-        if abs(value) >= size * 0.9995:
-            return f"{_significant(value / size, 3)} {name}"
-    return f"{value:.0f} B"
+    return _with_prefix(value, _BYTE_UNITS) or f"{value:.0f} B"
 
 
 def mebibytes(value: float, unit: bool = True) -> str:
@@ -103,28 +99,26 @@ def mebibytes(value: float, unit: bool = True) -> str:
 
 def flops(value: int) -> str:
     """FLOPs of one forward: ``2.13 GFLOPs``."""
-    return _with_prefix(value, "FLOPs")
+    return _with_prefix(value, _FLOP_UNITS, "FLOPs") or f"{value:.0f} FLOPs"
 
 
 def macs(value: int) -> str:
     """Multiply-adds of one forward: ``1.06 GMACs``."""
-    return _with_prefix(value, "MACs")
-
-
-def _with_prefix(value: float, unit: str) -> str:
-    for name, size in _FLOP_UNITS.items():
-        if abs(value) >= size * 0.9995:
-            return f"{_significant(value / size, 3)} {name}{unit}"
-    return f"{value:.0f} {unit}"
+    return _with_prefix(value, _FLOP_UNITS, "MACs") or f"{value:.0f} MACs"
 
 
 def count(value: int, short: bool = False) -> str:
     """A whole number: ``3,504,872``; ``short``, three digits: ``3.50 M``."""
-    if short:
-        for name, size in _COUNT_UNITS.items():
-            if abs(value) >= size * 0.9995:
-                return f"{_significant(value / size, 3)} {name}"
-    return f"{value:,}"
+    return (short and _with_prefix(value, _COUNT_UNITS)) or f"{value:,}"
+
+
+def _with_prefix(value: float, sizes: Mapping[str, float], unit: str = "") -> str:
+    """Three digits and the largest prefix that leaves one before the point; else nothing."""
+    for name, size in sizes.items():
+        # A value that three digits round up to the next prefix has that one.
+        if abs(value) >= size * 0.9995:
+            return f"{_significant(value / size, 3)} {name}{unit}"
+    return ""
 
 
 def percent(fraction: float, digits: int = 0, beyond: float | None = None) -> str:
@@ -175,7 +169,7 @@ def parse_bytes(text: str) -> int:
     """Bytes from ``24GiB``, ``512 MiB``, ``16GB`` (10**9) or a bare number of bytes.
 
     Raises:
-        UsageError: anything else, also 0; a bare number too small to be meant as bytes.
+        UsageError: anything else, also 0; a bare number that is too small for bytes.
     """
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?i?b?)\s*", text.lower(), flags=re.ASCII)
     sizes = {"": 1, "b": 1}
@@ -191,7 +185,7 @@ def parse_bytes(text: str) -> int:
 
 
 def check_bytes(said: object, value: float) -> None:
-    """Refuse a number without a unit that nobody means as the bytes of a memory.
+    """Refuse a number of bytes that is too small for a memory: its unit is missing.
 
     Raises:
         UsageError: it is below `FEWEST_BYTES`.
@@ -207,10 +201,10 @@ def _in_unit(value: float, half_width: float | None, unit: str) -> str:
     scale = _TIME_UNITS[unit]
     if half_width is None or not 0 < half_width < math.inf:
         return _significant(value / scale, DEFAULT_DIGITS)
-    return _as_known(value / scale, half_width / scale)
+    return _to_uncertainty(value / scale, half_width / scale)
 
 
-def _as_known(value: float, half_width: float) -> str:
+def _to_uncertainty(value: float, half_width: float) -> str:
     """Digits as far as the half-width's first one, within bounds."""
     magnitude = _magnitude(value)
     decimals = -_magnitude(half_width)

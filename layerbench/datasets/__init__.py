@@ -1,4 +1,4 @@
-"""Data sets to train on: one file each, found by being here. Importing this loads no torch.
+"""Data sets to train on: each file of this folder is one. Importing this loads no torch.
 
 Those with boxes, to train detectors, are in `layerbench.datasets.boxed`.
 """

@@ -18,7 +18,7 @@ def normalized(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Transform:
-    """The transforms given, then a float tensor with its channels' mean and deviation taken out."""
+    """The transforms, then a float tensor normalized by its channels' mean and deviation."""
     transform: Transform = v2.Compose(
         [
             v2.ToImage(),

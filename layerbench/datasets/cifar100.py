@@ -23,19 +23,21 @@ class Cifar100:
 
     name: str = "cifar100"
 
-    def open(self, asked: DatasetOptions) -> Splits:
+    def open(self, options: DatasetOptions) -> Splits:
         """Both halves; the images are resized to what the model takes."""
-        train = self._half(asked, True, _augmented(asked.size))
-        val = self._half(asked, False, _plain(asked.size))
+        train = self._half(options, True, _augmented(options.size))
+        val = self._half(options, False, _plain(options.size))
         return Splits(train, val, train.classes, (Numbered("train"), Numbered("test")))
 
-    def _half(self, asked: DatasetOptions, train: bool, transform: Transform) -> Any:  # noqa: ANN401
+    def _half(self, options: DatasetOptions, train: bool, transform: Transform) -> Any:  # noqa: ANN401
         from torchvision.datasets import CIFAR100
 
         try:
-            return CIFAR100(asked.root, train=train, transform=transform, download=asked.download)
+            return CIFAR100(
+                options.root, train=train, transform=transform, download=options.download
+            )
         except (OSError, RuntimeError, KeyError, EOFError, ValueError) as error:
-            raise DataError(_missing(asked.root, asked.download, error)) from error
+            raise DataError(_missing(options.root, options.download, error)) from error
 
 
 SOURCE = Cifar100()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-# Of the images, the last fifth by a seeded order is validated on.
+# The last fifth of the images, in a seeded order, is for validation.
 VALIDATED = 0.2
 BRIGHTEST = 16.0
 # In scikit-learn's folder: 64 pixels a line, and the digit.
@@ -28,19 +28,19 @@ class Digits:
 
     name: str = "digits"
 
-    def open(self, asked: DatasetOptions) -> Splits:
+    def open(self, options: DatasetOptions) -> Splits:
         """Both halves, resized, as three equal channels."""
         import numpy as np
         import torch
 
         rows = _rows()
         images, labels = rows[:, :-1], rows[:, -1]
-        order = np.random.default_rng(asked.seed).permutation(len(labels))
+        order = np.random.default_rng(options.seed).permutation(len(labels))
         cut = len(labels) - round(VALIDATED * len(labels))
         pixels = torch.tensor(images[order], dtype=torch.float32).view(-1, 1, 8, 8) / BRIGHTEST
         targets = [int(label) for label in labels[order]]
-        train = Tensors(pixels[:cut], targets[:cut], asked.size)
-        val = Tensors(pixels[cut:], targets[cut:], asked.size)
+        train = Tensors(pixels[:cut], targets[:cut], options.size)
+        val = Tensors(pixels[cut:], targets[cut:], options.size)
         names = [str(digit) for digit in range(10)]
         return Splits(train, val, names, (Numbered("train"), Numbered("validation")))
 
@@ -56,13 +56,13 @@ def _rows() -> NDArray[np.float64]:
     """
     import numpy as np
 
-    found = importlib.util.find_spec("sklearn")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
         raise UsageError(
             "the data set digits comes with scikit-learn, which is not installed: "
             "pip install scikit-learn"
         )
-    path = Path(found.origin).parent / FILE
+    path = Path(package.origin).parent / FILE
     if path.is_file():
         return np.loadtxt(path, delimiter=",")
     from sklearn.datasets import load_digits
@@ -71,7 +71,7 @@ def _rows() -> NDArray[np.float64]:
 
 
 class Tensors:
-    """Images in memory, resized when asked for.
+    """Images in memory, resized at each access.
 
     Args:
         images: in [0, 1], ``[N, 1 or 3, H, W]``.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerbench.datasets.source import DatasetOptions, Splits, Transform
+from layerbench.datasets.source import DatasetOptions, FileNames, Splits, Transform
 from layerbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ class ImageNet:
     name: str = "imagenet"
     folders: tuple[str, ...] = ("imagenet", "ImageNet", "imagenet-1k", ".")
 
-    def open(self, asked: DatasetOptions) -> Splits:
+    def open(self, options: DatasetOptions) -> Splits:
         """Both halves: random parts of the images to train on, their middle to validate."""
         from layerbench.datasets._transforms import central_crop, random_crop
 
-        root = self._root(asked.root)
-        train = _half(root, "train", random_crop(asked.size))
-        val = _half(root, "val", central_crop(asked.size))
+        root = self._root(options.root)
+        train = _half(root, "train", random_crop(options.size))
+        val = _half(root, "val", central_crop(options.size))
         if train.classes != val.classes:
             raise DataError(_differing(root, train.classes, val.classes))
-        names = (_FileNames(train.samples), _FileNames(val.samples))
-        return Splits(train, val, train.classes, names)
+        files = [FileNames([file for file, _ in half.samples]) for half in (train, val)]
+        return Splits(train, val, train.classes, (files[0], files[1]))
 
     def _root(self, root: Path) -> Path:
         for folder in self.folders:
@@ -72,13 +72,3 @@ def _differing(root: Path, train: list[str], val: list[str]) -> str:
         f"the classes of {root}/train and {root}/val differ: {', '.join(only[:3])}"
         f"{' and more' if len(only) > 3 else ''} in one of them only"
     )
-
-
-@dataclass(frozen=True)
-class _FileNames:
-    """The files of a half; an object, so that processes that load images can be given it."""
-
-    samples: list[tuple[str, int]]
-
-    def __call__(self, index: int) -> str:
-        return self.samples[index][0]

@@ -16,14 +16,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What a user asked of a data set.
+    """A user's choices for a data set.
 
     Attributes:
         root: the folder that data sets lie in.
         size: height and width that the model takes.
         download: whether what is missing may be fetched.
-        seed: of what is made up or split at random.
-        samples: how many images to make up, where they are made up.
+        seed: of synthetic images and random splits.
+        samples: number of synthetic images.
     """
 
     root: Path
@@ -66,12 +66,23 @@ class Source(Protocol):
     def name(self) -> str:
         """As the command line calls it."""
 
-    def open(self, asked: DatasetOptions) -> Splits:
+    def open(self, options: DatasetOptions) -> Splits:
         """The set, ready to be read.
 
         Raises:
             DataError: it is not there, with what to put where; or damaged.
         """
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """The files of a half; an object, so that it can be sent to processes that load images."""
+
+    files: Sequence[str | Path]
+
+    def __call__(self, index: int) -> str:
+        """The file of one image."""
+        return str(self.files[index])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Images made up from a seed, each class with a pattern of its own: a trial without any data."""
+"""Synthetic images from a seed, with a pattern for each class: a trial without any data."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Synthetic:
 
     name: str = "synthetic"
 
-    def open(self, asked: DatasetOptions) -> Splits:
-        """``asked.samples`` images to train on (1,024 where it says nothing), a quarter besides."""
-        trained = asked.samples or TRAINED
+    def open(self, options: DatasetOptions) -> Splits:
+        """``options.samples`` images to train on (1,024 by default), and a quarter to validate."""
+        trained = options.samples or TRAINED
         validated = max(1, trained * VALIDATED // TRAINED)
-        train = SyntheticImages(trained, asked.size, asked.seed)
-        val = SyntheticImages(validated, asked.size, asked.seed, first=trained)
+        train = SyntheticImages(trained, options.size, options.seed)
+        val = SyntheticImages(validated, options.size, options.seed, first=trained)
         classes = [f"pattern {number}" for number in range(CLASSES)]
         return Splits(train, val, classes, (Numbered("train"), Numbered("validation")))
 
@@ -36,7 +36,7 @@ SOURCE = Synthetic()
 
 
 class SyntheticImages:
-    """Images made when they are asked for; the same number always gives the same image.
+    """Images generated at each access. The same number always gives the same image.
 
     Args:
         count: how many.
@@ -68,7 +68,7 @@ class SyntheticImages:
     def _noise(self, number: int) -> torch.Tensor:
         import torch
 
-        # Far enough apart that neighbouring seeds' images do not meet.
+        # Far enough apart that neighbouring seeds have no image in common.
         seed = (self._seed * 1_000_000_007 + number + CLASSES + 1) % 2**63
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(3, *self._size, generator=generator)

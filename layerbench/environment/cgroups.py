@@ -1,4 +1,4 @@
-"""What a control group (a container) leaves this process of memory and cores. Loads no torch."""
+"""The memory and cores that a control group (a container) allows. Loads no torch."""
 
 from __future__ import annotations
 

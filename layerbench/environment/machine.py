@@ -1,4 +1,4 @@
-"""The host: what it is made of, and how busy it is. Loads no torch.
+"""The host: its parts, and how busy it is. Loads no torch.
 
 Readers take the root folder of the file system, so that tests can give them another machine's
 ``/proc`` and ``/sys``.
@@ -77,7 +77,7 @@ def run_and_read(command: Sequence[str], variables: Mapping[str, str] | None = N
 
 
 def read_machine(root: Path = ROOT) -> Machine:
-    """The host and how busy it is now; what only torch knows is left ``None``."""
+    """The host and how busy it is now; fields that need torch are ``None``."""
     import psutil  # not needed by readers of records
 
     return Machine(
@@ -112,7 +112,7 @@ def cpu_times() -> CpuTimes:
 
 
 def affinity() -> tuple[int, ...] | None:
-    """The logical cores this process may use, or ``None`` where the system does not say."""
+    """The logical cores this process may use; ``None`` if the system does not tell them."""
     if not hasattr(os, "sched_getaffinity"):
         return None
     return tuple(sorted(os.sched_getaffinity(0)))
@@ -135,7 +135,7 @@ def load_average() -> float | None:
 
 
 def cpu_model(root: Path = ROOT) -> str:
-    """The CPU as its vendor calls it; ``unknown CPU`` if nothing says."""
+    """The vendor's name of the CPU; ``unknown CPU`` if there is none."""
     return (
         _cpuinfo(root).get("model name")
         or _lscpu_model()
@@ -164,7 +164,7 @@ def _cpuinfo(root: Path) -> dict[str, str]:
 
 
 def hypervisor(root: Path = ROOT) -> bool | None:
-    """Whether the CPU says that it is virtual; ``None`` if it would not say (ARM, macOS)."""
+    """Whether the CPU reports a hypervisor; ``None`` where it never does (ARM, macOS)."""
     flags = _cpuinfo(root).get("flags")
     return None if flags is None else "hypervisor" in flags.split()
 

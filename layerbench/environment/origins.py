@@ -1,4 +1,4 @@
-"""Where an error arose in the user's own code: no torch, and no frame of a library."""
+"""The line of the user's own code at which an error arose. Loads no torch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def origin(error: BaseException) -> str | None:
     """
     causes = list(_causes(error))
     if isinstance(causes[-1], LayerbenchError):
-        return None  # it says itself what is wrong
+        return None  # its message is complete
     for cause in reversed(causes):
         lines = [
             (frame.f_code.co_filename, line, frame.f_code.co_name)
@@ -40,14 +40,14 @@ def origin(error: BaseException) -> str | None:
 
 
 def explained(error: BaseException) -> str:
-    """An error's message on one line, with `origin` where that is known and not said yet."""
+    """An error's message on one line, with `origin` unless the message has it."""
     text = " ".join(str(error).split()) or type(error).__name__
     where = origin(error)
     return text if where is None or where in text else f"{text} ({where})"
 
 
 def innermost(tb: TracebackType | None) -> str:
-    """The line that raised, whosever it is."""
+    """The line that raised, also in a library."""
     frames = list(traceback.walk_tb(tb))
     if not frames:
         return "an unknown place"
@@ -57,10 +57,10 @@ def innermost(tb: TracebackType | None) -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The error, what it was raised from, and so on."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
+    while following is not None and id(following) not in visited:
+        visited.add(id(following))
         yield following
         hidden = following.__suppress_context__
         following = following.__cause__ or (None if hidden else following.__context__)
@@ -68,7 +68,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _is_users(file: str) -> bool:
     if file.startswith("<") or not linecache.getline(file, 1):
-        return False  # generated code, or a file that is not there
+        return False  # generated code, or a missing file
     path = os.path.realpath(file)
     return not any(path.startswith(library) for library in _libraries())
 

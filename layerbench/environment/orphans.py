@@ -1,7 +1,7 @@
-"""A process that must not outlive the one that started it, however that one ends.
+"""A process that ends with the one that started it, however that one ends.
 
-Both ways are needed: Linux ends it also while native code runs, and the end of standard input,
-which the parent holds open, tells it everywhere.
+Both ways are needed. Linux ends it even while native code runs. On every system the parent holds
+standard input open, whose end is the signal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every run on a device stands in: the model moved there, and errors that say what to do."""
+"""What surrounds every run on a device: threads, gradients, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def input_bytes(workload: Workload) -> int:
 
 
 def check_input_fits(workload: Workload, device: Device) -> None:
-    """Refuse an input that cannot be held before anything is allocated.
+    """Refuse an input that does not fit, before anything is allocated.
 
     Raises:
         NotEnoughMemory: with the bytes that the input needs, and those that are free.
@@ -80,15 +80,15 @@ def memory_explained(device: Device) -> Iterator[None]:
         if not (isinstance(error, MemoryError) or device.is_out_of_memory(error)):
             raise
         requested = device.requested_bytes(error)
-        asked = f"requested {bytes_(requested)}" if requested else "the allocator gave up"
+        amount = f"requested {bytes_(requested)}" if requested else "the allocator gave up"
         raise NotEnoughMemory(
-            f"not enough memory on {device.kind}: {asked}, {bytes_(device.memory().free_bytes)} "
+            f"not enough memory on {device.kind}: {amount}, {bytes_(device.memory().free_bytes)} "
             "free: take a smaller input or batch"
         ) from error
 
 
 def raise_model_error(error: Exception, device: Device, said: str) -> NoReturn:
-    """Raise, in place of what a model raised, one line; lack of memory and our own errors stay.
+    """Raise one line in place of a model's error; lack of memory and our own errors stay.
 
     Args:
         error: what the model raised.
@@ -107,7 +107,7 @@ def raise_model_error(error: Exception, device: Device, said: str) -> NoReturn:
 def model_errors(
     device: Device, before: str, passed: type[Exception] = LayerbenchError
 ) -> Iterator[None]:
-    """Turn what a model raises inside into one line, see `raise_model_error`.
+    """Turn a model's error into one line, see `raise_model_error`.
 
     Args:
         device: that it runs on.
@@ -126,8 +126,7 @@ def model_errors(
 def garbage_collection_off() -> Iterator[None]:
     """Collect once, then not inside the block.
 
-    A collection would land in some layer's time; and when one happens to free a tensor is no
-    property of a model.
+    A collection would add to some layer's time. When it frees a tensor is no property of a model.
     """
     gc.collect()
     with no_collection():
@@ -136,7 +135,7 @@ def garbage_collection_off() -> Iterator[None]:
 
 @contextmanager
 def gradients_on(on: bool) -> Iterator[None]:
-    """Let the forward build its graph, or not.
+    """Switch the recording of autograd's graph on or off.
 
     Without: `torch.no_grad`. A tensor that a model keeps from inference mode can take no part in
     a backward, ever, and a model that takes gradients in its forward does not run there
@@ -152,7 +151,7 @@ def gradients_on(on: bool) -> Iterator[None]:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Let the garbage collector rest."""
+    """Switch the garbage collector off."""
     was_on = gc.isenabled()
     gc.disable()
     try:

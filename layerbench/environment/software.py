@@ -34,8 +34,8 @@ SPEED_VARIABLES = (
 )
 
 
-# Changes to these change no number: a script that writes several reports would otherwise
-# mark all but its first as made by changed code.
+# Changes to these change no figure. Without this list a script that writes several reports would
+# mark all but its first as measured with changed code.
 NOT_CODE = (
     "stats/**",
     "cpu/*/**",
@@ -75,7 +75,7 @@ def _without_machine_path(argument: str) -> str:
 
 
 def read_software(settings: Mapping[str, str]) -> Software:
-    """Versions, the settings given and those in the environment, and the state of the code."""
+    """Versions, settings, those in the environment included, and the state of the code."""
     commit, dirty = code_version()
     return Software(
         layerbench=__version__,
@@ -102,11 +102,11 @@ def package_versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 def speed_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that change speed, with paths cut to their last part."""
-    found = {name: variables[name] for name in SPEED_VARIABLES if variables.get(name)}
-    if "LD_PRELOAD" in found:
-        libraries = found["LD_PRELOAD"].replace(":", " ").split()
-        found["LD_PRELOAD"] = " ".join(Path(library).name for library in libraries)
-    return found
+    settings = {name: variables[name] for name in SPEED_VARIABLES if variables.get(name)}
+    if "LD_PRELOAD" in settings:
+        libraries = settings["LD_PRELOAD"].replace(":", " ").split()
+        settings["LD_PRELOAD"] = " ".join(Path(library).name for library in libraries)
+    return settings
 
 
 def code_version(package: Path = Path(__file__).parents[1]) -> tuple[str | None, bool | None]:

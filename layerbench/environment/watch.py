@@ -1,4 +1,4 @@
-"""What goes on around a measurement: looked at before it, and once it has ended. Loads no torch.
+"""The machine around a measurement: load, stolen time, clocks, before and after. Loads no torch.
 
 `watch` looks before the measurement, `EnvironmentWatch.finish` after it. What only torch knows (the
 device, threads, settings) is passed in.
@@ -98,12 +98,12 @@ def watch(
         software_settings: PyTorch's switches that change speed, as text.
         threads: PyTorch's intra-op threads.
         interop_threads: PyTorch's inter-op threads.
-        other_processes_on_device: processes besides this one on the accelerator, if known.
-        now: tells the time, for tests.
+        other_processes_on_device: processes besides this one on the accelerator, or ``None``.
+        now: the clock, for tests.
         pause: waits some seconds, for tests.
     """
     machine = read_machine()
-    known = {
+    facts = {
         "threads": threads,
         "interop_threads": interop_threads,
         "other_processes_on_device": other_processes_on_device,
@@ -111,7 +111,7 @@ def watch(
     }
     return EnvironmentWatch(
         device=device,
-        machine=machine.model_copy(update=known),
+        machine=machine.model_copy(update=facts),
         software=read_software(software_settings or {}),
         command=command_line(sys.argv),
         started=utc_text(now()),

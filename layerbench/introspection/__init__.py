@@ -1,1 +1,1 @@
-"""Modules and tensors of a model, read without asking methods that the model may hide."""
+"""Modules and tensors of a model, read without methods that the model may hide."""

@@ -1,9 +1,9 @@
-"""The modules and tensors of a model, whatever its author calls his attributes.
+"""The modules and tensors of a model, independent of its attributes' names.
 
 A model may have an attribute named ``modules``, ``children`` or ``train``, which hides the method
 of `torch.nn.Module`; PyTorch runs it all the same. So the tables in which every module keeps its
-children and tensors are read here, and the methods are asked of the class. Nothing here recurses:
-a model may be nested deeper than Python's stack.
+children and tensors are read here, and methods are called through the class. Nothing here
+recurses: a model may be nested deeper than Python's stack.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LONGEST_NAME = 1_000
 
 def named_children(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The modules directly in it, each instance once, with its name there."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     for name, child in module._modules.items():
-        if child is not None and id(child) not in seen:
-            seen.add(id(child))
+        if child is not None and id(child) not in visited:
+            visited.add(id(child))
             yield name, child
 
 
@@ -56,13 +56,13 @@ def named_modules(
 
 
 def _first_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    seen: set[int] = set()
+    visited: set[int] = set()
     waiting = [("", model)]
     while waiting:
         path, module = waiting.pop()
-        if id(module) in seen:
+        if id(module) in visited:
             continue
-        seen.add(id(module))
+        visited.add(id(module))
         yield path, module
         if module._modules:
             inner = [
@@ -91,7 +91,7 @@ def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def join(path: str, name: str) -> str:
-    """The path of what is called ``name`` in the module at ``path``, as a record can hold it."""
+    """The path of ``name`` in the module at ``path``, cut to what a record can hold."""
     if not name.isascii() or len(name) > LONGEST_NAME:
         name = shortened(encodable(name), LONGEST_NAME)
     return f"{path}.{name}" if path else name
@@ -99,13 +99,13 @@ def join(path: str, name: str) -> str:
 
 def modules(model: nn.Module) -> Iterator[nn.Module]:
     """Every module once, in the order of `named_modules`; without the names, which cost as much."""
-    seen: set[int] = set()
+    visited: set[int] = set()
     waiting = [model]
     while waiting:
         module = waiting.pop()
-        if id(module) in seen:
+        if id(module) in visited:
             continue
-        seen.add(id(module))
+        visited.add(id(module))
         yield module
         if module._modules:
             inner = [child for _, child in module._modules.items() if child is not None]
@@ -153,11 +153,11 @@ def buffers(model: nn.Module) -> Iterator[torch.Tensor]:
 
 
 def _tensors(model: nn.Module, table: str) -> Iterator[Any]:
-    seen: set[int] = set()
+    visited: set[int] = set()
     for module in modules(model):
         for _, tensor in getattr(module, table).items():
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
+            if tensor is not None and id(tensor) not in visited:
+                visited.add(id(tensor))
                 yield tensor
 
 
@@ -172,18 +172,18 @@ def own_buffers(module: nn.Module) -> list[torch.Tensor]:
 
 
 def _named_tensors(model: nn.Module, table: str, remove_duplicate: bool) -> Iterator[Any]:
-    seen: set[int] = set()
+    visited: set[int] = set()
     for path, module in named_modules(model, remove_duplicate=remove_duplicate):
         for name, tensor in getattr(module, table).items():
-            if tensor is None or id(tensor) in seen:
+            if tensor is None or id(tensor) in visited:
                 continue
             if remove_duplicate:
-                seen.add(id(tensor))
+                visited.add(id(tensor))
             yield join(path, name), tensor
 
 
 def set_mode(model: nn.Module, training: bool, *, anew: bool = False) -> None:
-    """Put the model into train or eval mode, with what its classes make of ``train``.
+    """Put the model into train or eval mode, as its classes define ``train``.
 
     A model that is in that mode is left as it is: a part in the other mode (frozen normalization,
     dropout that stays on) is so in its owner's loop. So is one whose own ``train`` or ``eval``
@@ -210,7 +210,7 @@ def set_mode(model: nn.Module, training: bool, *, anew: bool = False) -> None:
 
 
 def write_mode(module: nn.Module, training: bool) -> None:
-    """Set the mode of one module alone, whatever its class makes of setting an attribute."""
+    """Set the mode of one module alone, also if its class refuses the attribute."""
     with suppress(Exception):
         module.training = training
     # A scripted module keeps its mode outside Python; a class may refuse to have any.
@@ -249,8 +249,8 @@ def _hides_a_method(module: nn.Module) -> bool:
 def moved(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with its tensors on a device; nothing is done where they lie there already.
 
-    A class that has a ``to`` of its own may move more than parameters and buffers. What it
-    returns is not looked at.
+    A class that has a ``to`` of its own may move more than parameters and buffers. Its result is
+    ignored.
     """
     from torch import nn
 
@@ -269,6 +269,6 @@ def _lies_on(tensor: torch.Tensor, device: torch.device) -> bool:
 
 
 def apply_to_tensors(model: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """As ``model._apply(change)``, which `torch.nn.Module.to` is made of."""
+    """As ``model._apply(change)``, the core of `torch.nn.Module.to`."""
     for module in submodules_first(model):
         type(module)._apply(module, change, recurse=False)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""Tensors in nested values: what models take and return comes in containers and objects.
+"""Tensors in nested values: models take and return containers and objects.
 
-torch is loaded when a value is looked into, so that whoever only parses inputs needs none.
+torch is loaded when a value is searched, so that parsing an input loads none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 if TYPE_CHECKING:
     import torch
 
-# An object that holds others that hold others may lead to everything there is.
+# A chain of objects may lead to everything in the process.
 _OBJECTS_DEEP = 4
 _NESTED_DEEP = 64
 _PLAIN = (str, bytes, bytearray, int, float, complex, bool, type(None), range, slice)
@@ -50,7 +50,7 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
 
 
 def has_tensor(value: object) -> bool:
-    """Whether there is a tensor in it; no where a container of the user's own cannot be read."""
+    """Whether there is a tensor in it; no if a container of the user's cannot be read."""
     try:
         return next(tensors_in(value), None) is not None
     except Exception:
@@ -116,14 +116,14 @@ def _find_slots(kind: type) -> dict[str, types.MemberDescriptorType]:
 
 def _attributes(value: object) -> dict[str, object]:
     """An object's own attributes that have a value now: those in slots, and those in its dict."""
-    found: dict[str, object] = {}
+    attributes: dict[str, object] = {}
     for name, member in _slots(type(value)).items():
         with suppress(AttributeError):
-            found[name] = member.__get__(value)
+            attributes[name] = member.__get__(value)
     held = getattr(value, "__dict__", None)
     if isinstance(held, dict):
-        found.update((name, item) for name, item in held.items() if isinstance(name, str))
-    return found
+        attributes.update((name, item) for name, item in held.items() if isinstance(name, str))
+    return attributes
 
 
 def map_tensors(value: Any, change: Change) -> Any:  # noqa: ANN401 - any nesting
@@ -140,20 +140,20 @@ class _Mapping:
 
     def __init__(self, change: Change) -> None:
         self._change = change
-        # What was changed, with what became of it; the key is an identity, so both are held.
+        # Each value with its changed form, by identity, which holds as long as the value does.
         self._done: dict[int, tuple[object, Any]] = {}
 
     def of(self, value: Any) -> Any:  # noqa: ANN401 - any nesting
         if isinstance(value, _PLAIN):
             return value
-        known = self._done.get(id(value))
-        if known is not None:
-            return known[1]
+        entry = self._done.get(id(value))
+        if entry is not None:
+            return entry[1]
         if next(tensors_in(value), None) is None:
             return value
-        made = self._made(value)
-        self._done[id(value)] = (value, made)
-        return made
+        changed = self._made(value)
+        self._done[id(value)] = (value, changed)
+        return changed
 
     def _made(self, value: Any) -> Any:  # noqa: ANN401 - any nesting
         import torch
@@ -174,26 +174,26 @@ class _Mapping:
     def _packed(self, value: Any) -> Any:  # noqa: ANN401 - a PackedSequence
         """Its batch sizes are numbers for the host, and stay there."""
         data, sizes, sorted_indices, unsorted_indices = value
-        made = (self.of(data), sizes, self.of(sorted_indices), self.of(unsorted_indices))
-        return tuple.__new__(type(value), made)
+        parts = (self.of(data), sizes, self.of(sorted_indices), self.of(unsorted_indices))
+        return tuple.__new__(type(value), parts)
 
     def _list(self, value: list[Any]) -> list[Any]:
-        made = [] if type(value) is list else copy.copy(value)
-        self._done[id(value)] = (value, made)
-        made[:] = [self.of(item) for item in value]
-        return made
+        twin = [] if type(value) is list else copy.copy(value)
+        self._done[id(value)] = (value, twin)
+        twin[:] = [self.of(item) for item in value]
+        return twin
 
     def _mapping(self, value: Mapping[Any, Any]) -> Any:  # noqa: ANN401 - of the same type
         if isinstance(value, types.MappingProxyType):
             return types.MappingProxyType({key: self.of(item) for key, item in value.items()})
         if not isinstance(value, MutableMapping):
-            # It cannot be written: what it holds lies in its attributes.
+            # It cannot be written: its items are attributes.
             return self._object(value)
-        made = {} if type(value) is dict else copy.copy(value)
-        self._done[id(value)] = (value, made)
+        twin = {} if type(value) is dict else copy.copy(value)
+        self._done[id(value)] = (value, twin)
         for key, item in value.items():
-            made[key] = self.of(item)
-        return made
+            twin[key] = self.of(item)
+        return twin
 
     def _object(self, value: Any) -> Any:  # noqa: ANN401 - of the same type
         # A copy, as a constructor may compute; written past a frozen dataclass's refusal.
@@ -209,6 +209,6 @@ def _like_tuple(value: tuple[Any, ...], items: list[Any]) -> Any:  # noqa: ANN40
         return value._make(items)
     if type(value) is tuple or hasattr(value, "n_sequence_fields"):
         return type(value)(items)
-    made = tuple.__new__(type(value), items)
-    getattr(made, "__dict__", {}).update(getattr(value, "__dict__", {}))
-    return made
+    twin = tuple.__new__(type(value), items)
+    getattr(twin, "__dict__", {}).update(getattr(value, "__dict__", {}))
+    return twin

@@ -1,7 +1,7 @@
-"""What a tensor of any kind has: a shape, bytes, the plain tensors it is made of, their storages.
+"""Shape, bytes, parts and storages of a tensor of any kind.
 
-A sparse, nested, quantized or wrapped tensor answers some of PyTorch's own questions with an
-error. These here are asked while somebody's model runs, and are never a reason for it to fail.
+For a sparse, nested, quantized or wrapped tensor some of PyTorch's own methods raise. These
+functions run beside somebody's model and never raise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes, is_traceable_wrapper_subclass
 
-# Asked first, as most tensors are of these.
+# Checked first, since most tensors are of these.
 _USUAL = frozenset({torch.Tensor, torch.nn.Parameter})
 _COMPRESSED = {
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
@@ -26,7 +26,7 @@ _COMPRESSED = {
 def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
     """A tensor's shape; of a nested tensor, whose rows differ in length, as if it were padded.
 
-    Empty where a tensor cannot say.
+    Empty if the tensor has none.
     """
     try:
         return _padded_shape(tensor) if tensor.is_nested else tuple(int(n) for n in tensor.shape)
@@ -41,15 +41,15 @@ def _padded_shape(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def elements_of(tensor: torch.Tensor) -> int:
-    """How many it has, also those that a sparse tensor does not store; 0 where it cannot say."""
+    """How many it has, also those that a sparse tensor does not store; 0 for a lazy one."""
     return 0 if is_lazy(tensor) else tensor.numel()
 
 
 def bytes_of(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor's elements; those of its parts where it is made of several.
+    """Bytes of a tensor's elements; those of its parts if it has several.
 
-    A view that repeats its elements (`torch.Tensor.expand`) has those that lie in memory. 0 where
-    a tensor cannot say.
+    A view that repeats its elements (`torch.Tensor.expand`) has those that lie in memory. 0 if
+    they cannot be read.
     """
     try:
         parts = parts_of(tensor)
@@ -110,6 +110,6 @@ def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
 
 @contextmanager
 def _unseen() -> Iterator[None]:
-    """Whoever watches a model's operators must not see those that a question takes."""
+    """Hide the operators of these functions from modes that observe a model's operators."""
     with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
         yield

@@ -1,6 +1,6 @@
 """Pictures of records. Matplotlib is loaded when one is drawn; torch is not.
 
-`trainings` draws what a training run or a sweep leaves behind, as PNG. `icicle`, `bars`,
+`training` draws a training run or a sweep, as PNG. `icicle`, `bars`,
 `roofline` and `memory` draw a record for ``layerbench plot``: each gives a figure, and `encoded`
 makes PNG or SVG of it.
 

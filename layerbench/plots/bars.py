@@ -43,7 +43,7 @@ def bars(record: Drawn, metric: Metric | None = None, top: int = TOP) -> Figure:
         UsageError: the record has no such metric.
     """
     shown = quantity(record, metric, "self")
-    # The model's inclusive figure is the whole, next to which no bar could be seen.
+    # The model's inclusive figure is the whole: beside it no bar would be visible.
     rows = [cell for cell in shown.cells if cell.own > 0 and (cell.path or metric != "time")]
     if not rows:
         raise UsageError(f"no row has {shown.own} to draw a bar of")

@@ -113,7 +113,7 @@ def tail(path: str, most: int) -> str:
 
 
 def headline(axes: Any, what: str, record: Drawn) -> None:  # noqa: ANN401 - axes are not typed
-    """Write over the picture what it shows, of which model and input, and where that was."""
+    """Write the title: what is shown, of which model and input, and on which device."""
     first = f"{what}: {shortened(work(record.workload), LONGEST_TITLE - len(what))}"
     axes.set_title(f"{first}\n{shortened(where(record), LONGEST_TITLE)}", fontsize="medium")
 
@@ -121,8 +121,8 @@ def headline(axes: Any, what: str, record: Drawn) -> None:  # noqa: ANN401 - axe
 def work(workload: Workload) -> str:
     """Model, input and every choice that is not the usual one."""
     shape = "x".join(map(str, workload.shape))
-    given = shape if workload.input == shape else f"{workload.input} ({shape})"
-    parts = [workload.model, given]
+    size = shape if workload.input == shape else f"{workload.input} ({shape})"
+    parts = [workload.model, size]
     if workload.dtype != "float32":
         parts.append(workload.dtype)
     if workload.memory_format != "contiguous":
@@ -133,7 +133,7 @@ def work(workload: Workload) -> str:
 
 
 def where(record: Drawn) -> str:
-    """The device and its threads, or what stands for them."""
+    """The device and its threads; for predictions and structures a phrase in their place."""
     if isinstance(record, Structure):
         return "the same on every machine"
     if isinstance(record, MemoryEstimate):
@@ -158,7 +158,7 @@ class Ruler:
         self._scale = POINTS_PER_INCH / figure.dpi
         box = axes.get_window_extent()
         self.width, self.height = box.width * self._scale, box.height * self._scale
-        self._known: dict[tuple[str, float], float] = {}
+        self._widths: dict[tuple[str, float], float] = {}
 
     def text(self, text: str, size: float) -> float:
         """How wide the longest line may come out, in points."""
@@ -166,11 +166,11 @@ class Ruler:
 
     def _line(self, line: str, size: float) -> float:
         key = (line, size)
-        if key not in self._known:
+        if key not in self._widths:
             from matplotlib.font_manager import FontProperties
 
             width, _, _ = self._renderer.get_text_width_height_descent(
                 line, FontProperties(size=size), False
             )
-            self._known[key] = width * self._scale
-        return self._known[key]
+            self._widths[key] = width * self._scale
+        return self._widths[key]

@@ -1,4 +1,4 @@
-"""The tree of layers as nested boxes: the model on top, below each module what it is made of."""
+"""The tree of layers as nested boxes: the model on top, below each module its submodules."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Box:
     Attributes:
         left, width: parts of the whole width.
         level: 0 for the model.
-        cell: what it stands for; ``None`` for rows too narrow to draw.
-        small: how many of those it stands for.
+        cell: its row; ``None`` for rows that are too narrow to draw.
+        small: the number of those.
     """
 
     left: float
@@ -62,25 +62,25 @@ def boxes(cells: Sequence[Cell], depth: int | None = None) -> tuple[Box, ...]:
         depth: the last level; ``None`` for all.
     """
     below = _children(cells)
-    found: list[Box] = []
+    placed: list[Box] = []
     waiting = [Box(0.0, 1.0, 0, cells[0])] if cells and cells[0].total else []
     while waiting:
         box = waiting.pop()
-        found.append(box)
+        placed.append(box)
         if box.cell is None or (depth is not None and box.level >= depth):
             continue
         waiting.extend(reversed(list(_within(box, box.cell, below))))
-    return tuple(found)
+    return tuple(placed)
 
 
 def _children(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     """By path, the cells of the rows next below that have a figure."""
-    known = {cell.path for cell in cells}
+    paths = {cell.path for cell in cells}
     below: dict[str, list[Cell]] = {}
     for cell in cells:
         if cell.path and cell.total > 0:
             # A module that is never called itself has no cell, and may hold others that have.
-            above = next((path for path in ancestors(cell.path) if path in known), "")
+            above = next((path for path in ancestors(cell.path) if path in paths), "")
             below.setdefault(above, []).append(cell)
     return below
 
@@ -126,32 +126,32 @@ def icicle(record: Drawn, metric: Metric | None = None, depth: int | None = None
     """
     shown = quantity(record, metric, "time")
     deepest = MOST_LEVELS - 1 if depth is None else min(depth, MOST_LEVELS - 1)
-    found = boxes(shown.cells, deepest)
-    levels = 1 + max(box.level for box in found)
+    drawn = boxes(shown.cells, deepest)
+    levels = 1 + max(box.level for box in drawn)
     figure, axes = canvas.blank(WIDTH_INCHES, MARGIN_INCHES + LEVEL_INCHES * levels)
     colour = _colouring(figure, axes, shown)
     canvas.headline(axes, shown.total[:1].upper() + shown.total[1:], record)
-    _axes(axes, levels, shown, found)
+    _axes(axes, levels, shown, drawn)
     ruler = Ruler(figure, axes)
-    for box in found:
+    for box in drawn:
         _draw(axes, box, shown, colour, ruler)
     return figure
 
 
-def _axes(axes: Any, levels: int, shown: Quantity, found: Sequence[Box]) -> None:  # noqa: ANN401
+def _axes(axes: Any, levels: int, shown: Quantity, drawn: Sequence[Box]) -> None:  # noqa: ANN401
     axes.set_xlim(0, 1)
     axes.set_ylim(levels, 0)
     axes.set_yticks([level + 0.5 for level in range(levels)], [str(n) for n in range(levels)])
     axes.set_ylabel("depth")
     axes.tick_params(axis="y", length=0)
     axes.set_xticks([n / 10 for n in range(11)], [units.percent(n / 10) for n in range(11)])
-    told = ["below each box what it is made of", "white: its own"]
-    if any(box.cell is None for box in found):
-        told.append("grey: small ones together")
-    if any(box.cell is not None and box.cell.function for box in found):
-        told.append("hatched: functions")
+    remarks = ["below each box its parts", "white: its own"]
+    if any(box.cell is None for box in drawn):
+        remarks.append("grey: small ones together")
+    if any(box.cell is not None and box.cell.function for box in drawn):
+        remarks.append("hatched: functions")
     whole = f"100 % = {shown.text(shown.cells[0].total)}"
-    axes.set_xlabel("\n".join(t for t in ("; ".join([whole, *told]), shown.note) if t))
+    axes.set_xlabel("\n".join(t for t in ("; ".join([whole, *remarks]), shown.note) if t))
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 

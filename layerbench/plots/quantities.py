@@ -1,4 +1,4 @@
-"""What of a record is drawn: for every row a figure of its own and one with all below it."""
+"""The figures of a record to draw: for every row its own figure, and one with all rows below."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layerbench.records.tree import with_ancestors
 Metric = Literal["time", "self", "flops", "parameters", "memory"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
-# Of each kind of record, the metrics it has.
+# The metrics of each kind of record.
 HAS: dict[str, tuple[Metric, ...]] = {
     "profile": ("time", "self"),
     "training profile": ("time", "self"),
@@ -67,7 +67,7 @@ class Quantity:
         text: a figure with its unit.
         unit: of an axis, and ``scale``: what is one of it.
         cells: in tree order, the model first; rows that did not run are not among them.
-        note: what the whole is not, in one sentence, or nothing.
+        note: what the whole leaves out, in one sentence, or nothing.
         by_own: whether an icicle is coloured by `Cell.share`, else by the share of ``total``.
     """
 
@@ -99,10 +99,10 @@ def quantity(record: Drawn, metric: Metric | None, usual: Metric | None = None) 
             f"a {record.record} record has {' and '.join(having)}, not {chosen}: take "
             f"{MAKERS[chosen]}"
         )
-    found = _MAKE[record.record](record, chosen)
-    if not found.cells or found.cells[0].total <= 0:
+    figures = _MAKE[record.record](record, chosen)
+    if not figures.cells or figures.cells[0].total <= 0:
         raise UsageError(f"the record has no {chosen} of layers: take {MAKERS[chosen]}")
-    return found
+    return figures
 
 
 def _of_profile(record: Profile, metric: Metric) -> Quantity:
@@ -162,9 +162,9 @@ def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
         if row.path in totals:
             shown = (totals if inclusive else owns)[row.path]
             cells.append(Cell(row.path, row.type, sums[row.path], shown, shown / (whole or 1)))
-    found = _times(cells, "time of forward and backward", inclusive)
+    times = _times(cells, "time of forward and backward", inclusive)
     kind = "inclusive" if inclusive else "self"
-    return replace(found, own=f"mean {kind} time of forward and backward")
+    return replace(times, own=f"mean {kind} time of forward and backward")
 
 
 def _of_structure(record: Structure, metric: Metric) -> Quantity:

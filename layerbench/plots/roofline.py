@@ -31,7 +31,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#66ccee", "#ccbb44", "#222222")
 OTHER = "other types"
 AREAS = "area: the layer's part of the time of all layers shown"
-REACHED = "after a name: what it reaches of the roof above it"
+REACHED = "after a name: its share of the roof above it"
 NO_CEILINGS = "This record has no ceilings: measure with timer.py --ceilings"
 
 
@@ -48,15 +48,15 @@ def roofline(profile: Profile, structure: Structure, top: int = NAMED) -> Figure
         ComparisonError: the two are of different work.
         UsageError: no layer has both FLOPs and a time.
     """
-    found = sorted(points(profile, structure), key=lambda point: -point.time_s)
-    if not found:
+    layers = sorted(points(profile, structure), key=lambda point: -point.time_s)
+    if not layers:
         raise UsageError(
             "no layer has both FLOPs and a time: take the record of all layers, which timer.py "
             "writes to layers/"
         )
     figure, axes = canvas.blank(*SIZE_INCHES)
-    _scales(axes, found, profile.ceilings)
-    handles = [*_scatter(axes, found), *_roofs(axes, profile.ceilings)]
+    _scales(axes, layers, profile.ceilings)
+    handles = [*_scatter(axes, layers), *_roofs(axes, profile.ceilings)]
     canvas.headline(axes, "Roofline", profile)
     figure.legend(
         handles=handles,
@@ -70,15 +70,15 @@ def roofline(profile: Profile, structure: Structure, top: int = NAMED) -> Figure
         axes.text(
             0.5, 0.985, NO_CEILINGS, transform=axes.transAxes, ha="center", va="top", style="italic"
         )
-    _names(figure, axes, found, top, profile.ceilings)
+    _names(figure, axes, layers, top, profile.ceilings)
     return figure
 
 
-def _scales(axes: Any, found: Sequence[Point], ceilings: Ceilings | None) -> None:  # noqa: ANN401
+def _scales(axes: Any, layers: Sequence[Point], ceilings: Ceilings | None) -> None:  # noqa: ANN401
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    across = [point.intensity for point in found]
-    upward = [point.rate for point in found]
+    across = [point.intensity for point in layers]
+    upward = [point.rate for point in layers]
     if ceilings is not None:
         across.append(ridge(ceilings))
         upward.append(ceilings.flops_per_s)
@@ -106,14 +106,16 @@ def _rate(value: float) -> str:
     return f"{units.flops(round(value))}/s"
 
 
-def _scatter(axes: Any, found: Sequence[Point]) -> Iterator[Any]:  # noqa: ANN401
+def _scatter(axes: Any, layers: Sequence[Point]) -> Iterator[Any]:  # noqa: ANN401
     """Draw the points and give what stands for them in the legend."""
     from matplotlib.lines import Line2D
 
-    whole = sum(point.time_s for point in found)
-    looks = _looks(found)
+    whole = sum(point.time_s for point in layers)
+    looks = _looks(layers)
     for kind, (marker, colour) in looks.items():
-        named = [point for point in found if (point.type if point.type in looks else OTHER) == kind]
+        named = [
+            point for point in layers if (point.type if point.type in looks else OTHER) == kind
+        ]
         axes.scatter(
             [point.intensity for point in named],
             [point.rate for point in named],
@@ -132,10 +134,10 @@ def _scatter(axes: Any, found: Sequence[Point]) -> Iterator[Any]:  # noqa: ANN40
         )
 
 
-def _looks(found: Sequence[Point]) -> dict[str, tuple[str, str]]:
-    """A marker and a colour for each type; the types that take least share the last ones."""
+def _looks(layers: Sequence[Point]) -> dict[str, tuple[str, str]]:
+    """A marker and a colour for each type. The types with the least time share the last ones."""
     times: dict[str, float] = {}
-    for point in found:
+    for point in layers:
         times[point.type] = times.get(point.type, 0.0) + point.time_s
     types = sorted(times, key=lambda kind: -times[kind])
     if len(types) > len(MARKERS):
@@ -178,16 +180,16 @@ _Spot = tuple[float, float]
 def _names(
     figure: Figure,
     axes: Any,  # noqa: ANN401 - axes are not typed
-    found: Sequence[Point],
+    layers: Sequence[Point],
     top: int,
     ceilings: Ceilings | None,
 ) -> None:
     """Name the first points where there is room: no name covers a point, a line or a name."""
     ruler = Ruler(figure, axes)
-    spots = [_spot(axes, ruler, point.intensity, point.rate) for point in found]
+    spots = [_spot(axes, ruler, point.intensity, point.rate) for point in layers]
     marks = [*(_around_spot(spot) for spot in spots), *_along_roofs(axes, ruler, ceilings)]
     names: list[_Rectangle] = []
-    for point, spot in list(zip(found, spots, strict=True))[:top]:
+    for point, spot in list(zip(layers, spots, strict=True))[:top]:
         text = canvas.tail(point.path or point.type, LONGEST_NAME)
         if point.share_of_roof is not None:
             text += f", {units.percent(point.share_of_roof)}"
@@ -196,7 +198,7 @@ def _names(
             leader = _leader(spot, place)
             if not _meet([place], [*marks, *names]) and not _meet(leader, names):
                 break
-        else:  # rather none than one that cannot be read
+        else:  # no name is better than an unreadable one
             continue
         names.append(place)
         marks += leader

@@ -1,4 +1,4 @@
-"""How the live bytes went in a run: a step curve with its phases and its peak."""
+"""The live bytes over a run: a step curve with its phases and its peak."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def memory(record: Recorded) -> Figure:
 
 def _modules(record: Recorded) -> list[tuple[int, int, str]]:
     """Start, end and name of what runs, at the finest depth that can still be read."""
-    found: list[tuple[int, int, str]] = []
+    stretches: list[tuple[int, int, str]] = []
     for depth in (1, 2, 3):
         names = [_above(record, point, depth) for point in record.timeline]
         finer = [run for run in _runs(names) if run[2]]
-        if found and len(finer) > MOST_MODULES:
+        if stretches and len(finer) > MOST_MODULES:
             break
-        found = finer
-    return found
+        stretches = finer
+    return stretches
 
 
 def _above(record: Recorded, point: TimelinePoint, depth: int) -> str:

@@ -1,4 +1,4 @@
-"""What a training run or a sweep leaves behind, as PNG."""
+"""Pictures of a training run or a sweep, as PNG."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def memory_against_batch(points: Sequence[SweepPoint], title: str) -> bytes:
 
     def draw(axes: Axes) -> None:
         for name, line in _lines(points).items():
-            known = [point for point in line if point.allocated is not None]
-            batches = [point.batch for point in known]
+            sized = [point for point in line if point.allocated is not None]
+            batches = [point.batch for point in sized]
             (drawn,) = axes.plot(
-                batches, [(p.allocated or 0) / MEBIBYTE for p in known], marker="o", label=name
+                batches, [(p.allocated or 0) / MEBIBYTE for p in sized], marker="o", label=name
             )
-            reserved = [p for p in known if p.reserved is not None]
+            reserved = [p for p in sized if p.reserved is not None]
             axes.plot(
                 [p.batch for p in reserved],
                 [(p.reserved or 0) / MEBIBYTE for p in reserved],
@@ -133,10 +133,10 @@ def utilization(record: DetectionRun) -> bytes:
         axes.plot(
             at, [100 * s.system_cpu for s in samples], linewidth=0.8, label="CPU, whole machine, %"
         )
-        told = [sample for sample in samples if sample.device is not None]
-        if told:
-            busy = [100 * (sample.device or 0) for sample in told]
-            axes.plot([sample.at_s for sample in told], busy, label="accelerator, %")
+        sampled = [sample for sample in samples if sample.device is not None]
+        if sampled:
+            busy = [100 * (sample.device or 0) for sample in sampled]
+            axes.plot([sample.at_s for sample in sampled], busy, label="accelerator, %")
         axes.set_ylim(0, 105)
         axes.set_xlabel("seconds since the first step")
         axes.set_ylabel("busy, %")

@@ -59,7 +59,7 @@ SHORTHANDS = {
 
 @functools.cache
 def families() -> tuple[Family, ...]:
-    """All families, in the order in which they are asked about a model spec."""
+    """All families, in the order in which they may claim a model spec."""
     every: list[Family] = registered(__name__, __path__, "FAMILY", "layerbench.models")
     return tuple(sorted(every, key=lambda family: family.last_resort))
 
@@ -81,10 +81,10 @@ def resolve(
     weights: str | None = None,
     compile: bool = False,
 ) -> Workload:
-    """Check a model spec and an input spec, and say exactly what is to run.
+    """Check a model spec and an input spec, and return the workload.
 
-    The model is not built, except the user's own where no input or no dtype is named: what the
-    callable returns then says what they are. It is built without memory if that suffices.
+    The model is not built, with one exception: a user's callable determines an input or a dtype
+    that is not named. It is built without memory if possible.
 
     Args:
         model: a torchvision model, ``timm:NAME``, ``package.module:callable``,
@@ -93,7 +93,7 @@ def resolve(
             one the model is meant for.
         batch: images per forward; ``None`` for the input's own.
         dtype: of the floating parameters and inputs, which are converted to it; ``None`` for
-            float32, and for the formats that a user's model has.
+            float32, or the formats of a user's model.
         memory_format: of the 4-D (and 5-D) parameters and inputs.
         mode: ``eval`` or ``train``.
         seed: of the weights and the inputs.
@@ -175,7 +175,7 @@ def build_shapes(workload: Workload) -> Built:
 
     Raises:
         LayerbenchError: the weights cannot be loaded, or the model does not take the size.
-        Exception: whatever a constructor raises that cannot do without its weights' values.
+        Exception: from a constructor that needs the values of its weights.
     """
     from layerbench.zoo._formats import converted
     from layerbench.zoo._lazy import made_ready
@@ -191,7 +191,7 @@ def inputs_for(
     memory_format: str = "contiguous",
     seed: int = 0,
 ) -> torch.Tensor:
-    """A seeded random input in [0, 1) on the CPU, for a module handed over in Python."""
+    """A seeded random input in [0, 1) on the CPU, for a module passed in Python."""
     from layerbench.zoo._formats import convert_value
 
     tensor: torch.Tensor = convert_value(random_input(shape, seed), dtype, memory_format)
@@ -234,7 +234,7 @@ def _names(family: Family) -> list[str]:
 
 
 def _advice(model: str) -> str:
-    """What to write in the place of a file, or of a module without its callable."""
+    """The spec to use instead of a file, or of a module without its callable."""
     name = model.rpartition("/")[2]
     if name.endswith(_WEIGHTS):
         return (

@@ -1,4 +1,4 @@
-"""The number formats of a model and its inputs: what they are, and another one in their place."""
+"""The number formats of a model and its inputs: reading and converting them."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def input_format(module: nn.Module) -> torch.dtype:
 
 
 def converted(built: Built, workload: Workload, device: str = "cpu") -> Built:
-    """What was built, on a device in the workload's formats, memory format and mode.
+    """The model and its inputs, on a device in the workload's formats and mode.
 
-    The module is changed in place, and is taken as it is where there is nothing to change.
+    The module is changed in place, and only if there is something to change.
     """
     module = built.module
     _convert_module(module, workload, device)
     args, kwargs = built.args, built.kwargs
     if workload.input != OWN and named_format(workload.dtype) is None:
-        # A random input, of which nothing but the model says what format it is to have.
+        # A random input takes the model's format.
         wanted = input_format(module)
         args = tuple(t.to(wanted) if isinstance(t, torch.Tensor) else t for t in args)
     args, kwargs = convert_value((args, kwargs), workload.dtype, workload.memory_format, device)
@@ -68,10 +68,10 @@ def convert_value(
 
 
 def _convert_module(module: nn.Module, workload: Workload, device: str) -> None:
-    # Neither what ``to`` nor what ``train`` returns is looked at: a class may have its own.
+    # The results of ``to`` and ``train`` are ignored: a class may have its own.
     name = named_format(workload.dtype)
     if name is not None and device == "cpu" and type(module).to is not nn.Module.to:
-        module.to(getattr(torch, name))  # may also convert what is no parameter
+        module.to(getattr(torch, name))  # may convert more than parameters
     settings = (workload.dtype, workload.memory_format, device)
     if any(_differs(tensor, *settings) for tensor in (*parameters(module), *buffers(module))):
         apply_to_tensors(module, lambda tensor: _changed(tensor, *settings))

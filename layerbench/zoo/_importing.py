@@ -85,7 +85,7 @@ class Scope:
 
     @contextmanager
     def offered(self) -> Iterator[None]:
-        """In the block also who asks without an ``import`` statement finds the scope's modules."""
+        """In the block, imports without an ``import`` statement find the scope's modules, too."""
         with self.entered():
             finder = _Finder(self)
         sys.meta_path.insert(0, finder)
@@ -154,16 +154,16 @@ class Scope:
         level: int = 0,
     ) -> Any:  # noqa: ANN401 - a module, or what is there in its place
         """What an ``import`` statement in this scope's modules calls."""
-        given = (globals, locals, fromlist, level)
+        arguments = (globals, locals, fromlist, level)
         if level == 0:
             if not self.owns(name.partition(".")[0]):
-                return builtins.__import__(name, *given)
+                return builtins.__import__(name, *arguments)
             at_hand = self._modules.get(name)
             if at_hand is not None and all(hasattr(at_hand, part) for part in fromlist or ()):
                 return at_hand if fromlist else self._modules[name.partition(".")[0]]
         with self.entered():
             self._hide_others(name if level == 0 else "")
-            return builtins.__import__(name, *given)
+            return builtins.__import__(name, *arguments)
 
     def _by_name(self, name: str) -> ModuleType:
         importlib.invalidate_caches()
@@ -185,15 +185,15 @@ class Scope:
         # Classes of the file look themselves up by their module's name, dataclasses for one; and a
         # module beside it may import it in turn.
         names = [name, *([path.stem] if self.owns(path.stem) else [])]
-        before = {known: sys.modules.get(known) for known in names}
+        before = {alias: sys.modules.get(alias) for alias in names}
         sys.modules.update(dict.fromkeys(names, module))
         self._modules.update(dict.fromkeys(names, module))
         try:
             loader.exec_module(module)
         except BaseException:
-            for known in names:
-                self._modules.pop(known, None)
-                _put(known, before[known])
+            for alias in names:
+                self._modules.pop(alias, None)
+                _put(alias, before[alias])
             raise
         return module
 
@@ -202,7 +202,7 @@ class Scope:
     def _take_places(self) -> dict[str, ModuleType]:
         """Put this scope's modules into ``sys.modules``; gives the process's own of these names.
 
-        More come to it where a module's name turns out to be taken.
+        Later imports may add to it.
         """
         if self._depth:
             return {}
@@ -221,31 +221,31 @@ class Scope:
         top = name.partition(".")[0]
         if not top or not self.owns(top):
             return
-        for known, present in list(sys.modules.items()):
-            if known.partition(".")[0] == top and self._modules.get(known) is not present:
+        for full_name, present in list(sys.modules.items()):
+            if full_name.partition(".")[0] == top and self._modules.get(full_name) is not present:
                 if not _of_a_scope(present):
-                    self._displaced[known] = present
-                del sys.modules[known]
+                    self._displaced[full_name] = present
+                del sys.modules[full_name]
 
     def _note_new(self) -> None:
         """Note what is no Python file: an extension, a folder of packages."""
-        for known, module in list(sys.modules.items()):
-            if known not in self._modules and self._owned.get(known.partition(".")[0]):
-                self._modules[known] = module
-        for known in [name for name in self._modules if name not in sys.modules]:
-            del self._modules[known]  # it failed to import
+        for name, module in list(sys.modules.items()):
+            if name not in self._modules and self._owned.get(name.partition(".")[0]):
+                self._modules[name] = module
+        for name in [name for name in self._modules if name not in sys.modules]:
+            del self._modules[name]  # it failed to import
 
     def _is_beside(self, top: str) -> bool:
         if top in _SHARED or top in sys.builtin_module_names:
             return False
         present = sys.modules.get(top)
-        known = present is not None and not _of_a_scope(present)
-        if known and (top in sys.stdlib_module_names or self._lies_here(present)):
+        foreign = present is not None and not _of_a_scope(present)
+        if foreign and (top in sys.stdlib_module_names or self._lies_here(present)):
             return False
         return any(_holds(root, top) for root in self.roots)
 
     def _lies_here(self, module: ModuleType | None) -> bool:
-        """Whether the process itself has imported a module of these folders: it is taken."""
+        """Whether the process itself has imported a module of these folders."""
         places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
         return any(
             place is not None and Path(place).resolve().is_relative_to(root)
@@ -269,9 +269,10 @@ class _Finder:
 
 
 class _LastFinder:
-    """Finds modules of scopes for who asks without an ``import`` statement.
+    """Finds modules of scopes for imports without an ``import`` statement.
 
-    `importlib.import_module` in a forward and ``pickle`` are such. It is asked after all others.
+    `importlib.import_module` in a forward and ``pickle`` are examples. It comes after all other
+    finders.
     """
 
     def find_spec(
@@ -279,8 +280,8 @@ class _LastFinder:
     ) -> ModuleSpec | None:
         """As `importlib.abc.MetaPathFinder` has it."""
         del target
-        found = (scope.find(name, path) for scope in reversed(list(_scopes.values())))
-        return next((spec for spec in found if spec is not None), None)
+        specs = (scope.find(name, path) for scope in reversed(list(_scopes.values())))
+        return next((spec for spec in specs if spec is not None), None)
 
 
 sys.meta_path.append(_LastFinder())

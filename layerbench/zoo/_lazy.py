@@ -36,7 +36,7 @@ def made_ready(built: Built) -> Built:
     return Built(twin, built.args, built.kwargs)
 
 
-# Its types do not say what it takes.
+# Its type hints lack the arguments.
 _empty_buffer: Any = UninitializedBuffer
 
 

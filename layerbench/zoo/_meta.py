@@ -36,16 +36,16 @@ class _ShapesOnly(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - whatever the function returns
         del types
-        given = dict(kwargs or {})
+        options = dict(kwargs or {})
         if func in _WEIGHTS_AND_INPUTS:
-            given["device"] = "meta"
-            given.pop("generator", None)
-            given.pop("pin_memory", None)
-        return func(*args, **given)
+            options["device"] = "meta"
+            options.pop("generator", None)
+            options.pop("pin_memory", None)
+        return func(*args, **options)
 
 
 @contextmanager
 def no_memory() -> Iterator[None]:
-    """Inside, weights and random inputs are made on the meta device, whatever device is named."""
+    """Inside, weights and random inputs are created on the meta device."""
     with _ShapesOnly():
         yield

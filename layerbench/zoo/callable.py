@@ -37,7 +37,7 @@ class User:
         return ":" in model
 
     def names(self) -> list[str]:
-        """None: what a user has cannot be listed."""
+        """None: a user's models cannot be listed."""
         return []
 
     def check(self, model: str, weights: str | None) -> None:
@@ -47,7 +47,7 @@ class User:
         _find(model)
 
     def has_weights(self, model: str) -> bool:  # noqa: ARG002 - the user's model has its own
-        """Never: what the callable returns is taken as it is."""
+        """Never: the callable's result is used as it is."""
         return False
 
     def default_input(self, model: str, batch: int | None) -> InputSpec:
@@ -55,7 +55,7 @@ class User:
         return own_input(model, self.brought(model), batch)
 
     def brought(self, model: str) -> Built:
-        """What the callable returns, without memory if it can do without values.
+        """The callable's result, without memory if it does not need values.
 
         Without inputs there are no arguments.
         """
@@ -86,7 +86,7 @@ def own_input(model: str, brought: Built, batch: int | None) -> InputSpec:
     """The shape of the inputs that a user's callable returned.
 
     Raises:
-        BadInput: there are none, or with another batch than is asked for.
+        BadInput: there are none, or they have another batch.
     """
     if not brought.args and not brought.kwargs:
         raise BadInput(
@@ -107,12 +107,12 @@ FAMILY = User()
 
 
 def _called(model: str) -> Built:
-    """What the callable returned; without inputs there are no arguments."""
+    """The callable's result; without inputs there are no arguments."""
     from torch import nn
 
     target = _find(model)
     if isinstance(target, nn.Module):
-        # The file's own instance must not change: it may be asked for again.
+        # The file's own instance must not change: it may be used again.
         return Built(copy.deepcopy(target), ())
     with _at_home(model):
         try:
@@ -133,10 +133,10 @@ def _called(model: str) -> Built:
 
 
 def _called_without_memory(model: str) -> Built:
-    """What the callable returned, without memory for large tensors.
+    """The callable's result, without memory for large tensors.
 
     Raises:
-        Exception: what the callable raised, which may be that it needs values.
+        Exception: from the callable, which may need values.
     """
     from layerbench.zoo._meta import no_memory
 
@@ -148,7 +148,7 @@ def _called_without_memory(model: str) -> Built:
         cause = error.__cause__
         raise cause if isinstance(cause, Exception) else error from None
     finally:
-        # The file may keep what it made, a table of positions for instance.
+        # The file may cache tensors, a table of positions for instance.
         forget(model.rpartition(":")[0])
 
 
@@ -160,10 +160,10 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
             f"cannot read the model {model!r}: give package.module:callable "
             "or path/to/file.py:callable"
         )
-    # What is drawn while a file is imported is alike each time, and no build sees whether it was.
+    # A file draws the same numbers at each import, and builds do not depend on it.
     with seeded_on_cpu(0), _at_home(model) as scope:
         try:
-            found: Any = scope.module(place)
+            value: Any = scope.module(place)
         except FileNotFoundError as error:
             if place.endswith(".py") and not Path(place).expanduser().is_file():
                 raise ModelImportError(f"cannot import {model}: no file {place}") from None
@@ -173,17 +173,17 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
             hint = f"; did you mean {beside}:{name}?" if beside.is_file() else ""
             raise ModelImportError(f"cannot import {model}: {one_line(error)}{hint}") from error
     for part in name.split("."):
-        if not hasattr(found, part):
-            close = did_you_mean(part, dir(found))
+        if not hasattr(value, part):
+            close = did_you_mean(part, dir(value))
             hint = f"; {close}" if close else ""
             raise ModelImportError(f"cannot import {model}: {place} has no {name!r}{hint}")
-        found = getattr(found, part)
-    if not callable(found):
+        value = getattr(value, part)
+    if not callable(value):
         raise ModelImportError(
-            f"{model} is {_described(found)}, which cannot be called: name a "
+            f"{model} is {_described(value)}, which cannot be called: name a "
             "function that returns the model"
         )
-    return found
+    return value
 
 
 @contextmanager

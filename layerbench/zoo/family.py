@@ -1,4 +1,4 @@
-"""What a model family is, and the tensors every family needs. Importing this loads no torch."""
+"""Model families, and the tensors that each needs. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Family(Protocol):
 
     Attributes:
         name: as messages call it.
-        last_resort: asked only after the other families have declined a model spec.
+        last_resort: tried only after the other families have declined a model spec.
     """
 
     @property
@@ -46,10 +46,10 @@ class Family(Protocol):
 
     @property
     def last_resort(self) -> bool:
-        """Whether it is asked only after the other families have declined."""
+        """Whether it is tried only after the other families have declined."""
 
     def claims(self, model: str) -> bool:
-        """Whether a spec written like this is this family's to judge. Must be cheap."""
+        """Whether a spec of this form belongs to this family. Must be cheap."""
 
     def names(self) -> list[str]:
         """All model specs of the family; empty where they cannot be listed."""
@@ -67,12 +67,12 @@ class Family(Protocol):
         """Whether trained weights are published for a model that `check` found."""
 
     def default_input(self, model: str, batch: int | None) -> InputSpec:
-        """The input the model is meant for. Called with the random generator seeded."""
+        """The model's usual input. Called with the random generator seeded."""
 
     def brought(self, model: str) -> Built | None:
-        """What comes with inputs and number formats of its own, to be looked at.
+        """A user's model with its own inputs and number formats.
 
-        ``None`` for models that are made in float32 for any input. Called with the random
+        ``None`` for models that are built in float32 for any input. Called with the random
         generator seeded.
 
         Raises:
@@ -94,9 +94,29 @@ class Family(Protocol):
         """As `build`, without memory for weights and inputs.
 
         Raises:
-            LayerbenchError: such a model cannot be.
-            Exception: what a constructor raises that cannot do without values.
+            LayerbenchError: the model does not exist in that form.
+            Exception: from a constructor that needs values.
         """
+
+
+class LibraryFamily:
+    """Common methods of families whose models are built for any input."""
+
+    last_resort: bool = False
+
+    def brought(self, model: str) -> None:
+        """Nothing: every model is built in float32, without inputs of its own."""
+
+    def build(self, workload: Workload) -> Built:
+        """See `Family.build`."""
+        raise NotImplementedError
+
+    def build_shapes(self, workload: Workload) -> Built:
+        """As `build`, with the tensors of weights and inputs on the meta device."""
+        from layerbench.zoo._meta import no_memory
+
+        with no_memory():
+            return self.build(workload)
 
 
 _loading: ContextVar[bool] = ContextVar("whether weights are loaded", default=True)
@@ -126,7 +146,7 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def size_refused(workload: Workload) -> Iterator[None]:
-    """Turn what a constructor raises for an image size that it cannot take into one line."""
+    """Turn a constructor's error about its image size into one line."""
     try:
         yield
     except (AssertionError, ValueError, RuntimeError) as error:
@@ -146,7 +166,7 @@ def random_input(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 @contextmanager
 def seeded_on_cpu(seed: int) -> Iterator[None]:
-    """Build on the CPU from ``seed``; the caller's generators and default device come back.
+    """Build on the CPU from ``seed``; restore the caller's generators and default device.
 
     PyTorch's, Python's and NumPy's: a model may draw its widths, too.
     """
@@ -155,7 +175,7 @@ def seeded_on_cpu(seed: int) -> Iterator[None]:
 
     python, numbers = random.getstate(), np.random.get_state()
     # torch.manual_seed would also seed the accelerators, whose generators are not forked here.
-    # What a caller's inference mode would make could never be trained.
+    # Tensors of a caller's inference mode could never be trained.
     with (
         torch.random.fork_rng(devices=[]),
         torch.device("cpu"),
@@ -172,21 +192,21 @@ def seeded_on_cpu(seed: int) -> Iterator[None]:
             np.random.set_state(numbers)
 
 
-def call_arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
-    """What to call a module with: a tuple holds the arguments, a dict the keyword arguments.
+def call_arguments(values: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
+    """The arguments of a call: a tuple holds positional ones, a dict keyword arguments.
 
     A tuple with names, such as a packed sequence, is one argument.
     """
-    if isinstance(given, dict):
-        return (), dict(given)
-    several = isinstance(given, tuple) and not hasattr(given, "_fields")
-    return (given if several else (given,)), {}
+    if isinstance(values, dict):
+        return (), dict(values)
+    several = isinstance(values, tuple) and not hasattr(values, "_fields")
+    return (values if several else (values,)), {}
 
 
 def first_shape(value: object) -> tuple[int, ...] | None:
     """The first tensor's shape, batch first; ``None`` without a tensor that has a batch.
 
-    One that is empty counts only where all are.
+    An empty tensor counts only if all are empty.
 
     A list of images, as detectors take it, is a batch: its length comes before the first
     image's shape.
@@ -202,8 +222,8 @@ def first_shape(value: object) -> tuple[int, ...] | None:
     if isinstance(value, list) and _are_images(value):
         return (len(value), *value[0].shape)
     items = value if isinstance(value, (list, tuple)) else tensors_in(value)
-    found = map(first_shape, items)
-    shapes = [shape for shape in found if shape is not None]
+    candidates = map(first_shape, items)
+    shapes = [shape for shape in candidates if shape is not None]
     return next((shape for shape in shapes if shape[0] > 0), shapes[0] if shapes else None)
 
 
@@ -216,7 +236,7 @@ def _are_images(value: list[Any]) -> bool:
 
 
 def checked_workload(**fields: object) -> Workload:
-    """A workload, or one line that says which field makes no sense.
+    """A workload, or an error of one line that names the bad field.
 
     Raises:
         UsageError: such as a dtype that is not one of `layerbench.records.workload.DType`.

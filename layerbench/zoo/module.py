@@ -1,4 +1,4 @@
-"""A module that the user hands over in Python: its inputs, and the workload they make."""
+"""A module that the user passes in Python: its inputs, and their workload."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def with_inputs(
     module: nn.Module,
-    given: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None,
+    values: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None,
     *,
     batch: int | None = None,
     seed: int = 0,
@@ -31,37 +31,37 @@ def with_inputs(
 ) -> Built:
     """Put inputs beside a module; the module stays as it is.
 
-    For one with lazy layers that have not run yet, a copy stands that has.
+    A module with lazy layers that have not run yet is replaced by a copy that has.
 
     Args:
         module: the user's.
-        given: an input spec, for a random input in the module's dtype; or ready inputs: a tensor,
+        values: an input spec, for a random input in the module's dtype; or ready inputs: a tensor,
             a tuple of positional arguments, a dict of keyword arguments. Ready ones are used
             as they are.
-        batch: images per forward; must agree with what is given.
+        batch: images per forward; must agree with the inputs.
         seed: of the random input.
         device: where the random input goes.
         memory_format: of the random input.
 
     Raises:
-        BadInput: nothing was given, it cannot be read, or its batch is not ``batch``.
+        BadInput: there is no input, it cannot be read, or its batch is not ``batch``.
         UsageError: ``batch`` is not positive.
     """
     from layerbench.zoo._formats import convert_value, input_format, number_formats
     from layerbench.zoo._lazy import made_ready
 
-    if given is None:
+    if values is None:
         raise BadInput(
             "a module object needs an input: give a shape such as '1x3x224x224', a name "
             f"({', '.join(inputs.NAMED)}), or the inputs themselves"
         )
-    if isinstance(given, str):
-        shape = inputs.parse(given, batch).shape
+    if isinstance(values, str):
+        shape = inputs.parse(values, batch).shape
         value = random_input(shape, seed).to(input_format(module))
         value = convert_value(value, number_formats(module, ()), memory_format)
         return made_ready(Built(module, (value.to(device),)))
     inputs.check_batch(batch)
-    args, kwargs = call_arguments(given)
+    args, kwargs = call_arguments(values)
     built = Built(module, args, kwargs)
     if batch is not None and _shape(built)[:1] != (batch,):
         held = _shape(built)[:1] or ("nothing",)
@@ -77,7 +77,7 @@ def describe(
     seed: int = 0,
     compile: bool = False,
 ) -> Workload:
-    """The workload of a module that was handed over: its class, and the shape of its input.
+    """The workload of a module passed in Python: its class, and the shape of its input.
 
     Raises:
         UsageError: a dtype, mode or memory format that a workload cannot have.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from layerbench.errors import UnknownModel, UsageError, chosen
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
-from layerbench.zoo.family import Built, random_input
+from layerbench.zoo.family import Built, LibraryFamily, random_input
 from layerbench.zoo.inputs import InputSpec
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NamedModels:
+class NamedModels(LibraryFamily):
     """Models by name, as ``PREFIX:NAME``.
 
     Attributes:
@@ -29,7 +29,6 @@ class NamedModels:
     prefix: str
     builders: Mapping[str, Callable[[], nn.Module]]
     input: str = "imagenet"
-    last_resort: bool = False
 
     @property
     def name(self) -> str:
@@ -61,20 +60,10 @@ class NamedModels:
         """The family's input."""
         return inputs.parse(self.input, batch)
 
-    def brought(self, model: str) -> None:
-        """Nothing: every model is built for inputs that are made."""
-
     def build(self, workload: Workload) -> Built:
         """Call the model's function."""
         built = self._builder(workload.model)()
         return Built(built, (random_input(workload.shape, workload.seed),))
-
-    def build_shapes(self, workload: Workload) -> Built:
-        """As `build`, with the tensors of weights and inputs on the meta device."""
-        from layerbench.zoo._meta import no_memory
-
-        with no_memory():
-            return self.build(workload)
 
     def _builder(self, model: str) -> Callable[[], nn.Module]:
         name = model.removeprefix(f"{self.prefix}:")

@@ -10,18 +10,24 @@ from typing import Any
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
-from layerbench.zoo.family import Built, loads_weights, one_line, random_input, size_refused
+from layerbench.zoo.family import (
+    Built,
+    LibraryFamily,
+    loads_weights,
+    one_line,
+    random_input,
+    size_refused,
+)
 from layerbench.zoo.inputs import InputSpec
 
 _PREFIX = "timm:"
 
 
 @dataclass(frozen=True)
-class Timm:
+class Timm(LibraryFamily):
     """The family of all names in ``timm.list_models()``."""
 
     name: str = "timm"
-    last_resort: bool = False
 
     def claims(self, model: str) -> bool:
         """``timm:NAME``."""
@@ -58,9 +64,6 @@ class Timm:
         name = "imagenet" if size == imagenet[1:] else "x".join(map(str, size))
         return inputs.parse(name, batch)
 
-    def brought(self, model: str) -> None:
-        """Nothing: every model is built in float32, for inputs that are made."""
-
     def build(self, workload: Workload) -> Built:
         """Build with ``timm.create_model``; any weights come through timm's loader."""
         timm = _timm()
@@ -78,13 +81,6 @@ class Timm:
                 "check the network, or leave the weights out for random ones"
             ) from error
 
-    def build_shapes(self, workload: Workload) -> Built:
-        """As `build`, with the tensors of weights and inputs on the meta device."""
-        from layerbench.zoo._meta import no_memory
-
-        with no_memory():
-            return self.build(workload)
-
 
 FAMILY = Timm()
 
@@ -101,7 +97,7 @@ def _timm() -> ModuleType:
 
 
 def _size_options(name: str, workload: Workload) -> dict[str, Any]:
-    """What a model that is made for one image size needs to take another.
+    """The options of a model with a fixed image size, for another size.
 
     Its position embeddings have a size; timm interpolates those of weights that it loads.
     """

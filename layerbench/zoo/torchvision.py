@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
-from layerbench.zoo.family import Built, loads_weights, one_line, random_input, size_refused
+from layerbench.zoo.family import (
+    Built,
+    LibraryFamily,
+    loads_weights,
+    one_line,
+    random_input,
+    size_refused,
+)
 from layerbench.zoo.inputs import InputSpec
 
 if TYPE_CHECKING:
@@ -27,7 +34,7 @@ _KEYPOINTS = 17
 
 @dataclass(frozen=True)
 class _Task:
-    """What a package of torchvision models takes.
+    """The inputs of a package of torchvision models.
 
     Attributes:
         default_input: the input spec for a model's name.
@@ -39,11 +46,10 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class Torchvision:
+class Torchvision(LibraryFamily):
     """The family of all names in ``torchvision.models.list_models()``."""
 
     name: str = "torchvision"
-    last_resort: bool = False
 
     def claims(self, model: str) -> bool:
         """A name without a colon."""
@@ -72,9 +78,6 @@ class Torchvision:
         """By task: torchvision keeps the models of a task in one package."""
         return inputs.parse(_task(model).default_input(model), batch)
 
-    def brought(self, model: str) -> None:
-        """Nothing: every model is built in float32, for inputs that are made."""
-
     def build(self, workload: Workload) -> Built:
         """Build with torchvision's builder; weights come through torchvision's loader."""
         task = _task(workload.model)
@@ -82,13 +85,6 @@ class Torchvision:
         with size_refused(workload) if size else nullcontext():
             module = _build(workload.model, workload.weights, size)
         return Built(module, task.arguments(module, workload))
-
-    def build_shapes(self, workload: Workload) -> Built:
-        """As `build`, with the tensors of weights and inputs on the meta device."""
-        from layerbench.zoo._meta import no_memory
-
-        with no_memory():
-            return self.build(workload)
 
 
 FAMILY = Torchvision()
@@ -106,8 +102,8 @@ def build_detector(
 ) -> nn.Module:
     """A detector on the CPU for any number of classes.
 
-    With weights and another number of classes than they were trained for, what the classes do not
-    touch has the weights, and the rest is random: what fine-tuning begins with.
+    The weights may be for another number of classes. Parameters that do not depend on it are
+    loaded, and the others are random: the start of a fine-tuning.
 
     Args:
         model: one of `detectors`.
@@ -128,9 +124,10 @@ def build_detector(
     with _loading_nothing(), _any_number_of_classes(model):
         module: nn.Module = _builder(model)(weights=weights, num_classes=classes, **size)
     own = module.state_dict()
-    given = trained.state_dict().items()
     fitting = {
-        name: tensor for name, tensor in given if name in own and own[name].shape == tensor.shape
+        name: tensor
+        for name, tensor in trained.state_dict().items()
+        if name in own and own[name].shape == tensor.shape
     }
     module.load_state_dict(fitting, strict=False)
     return module
@@ -145,7 +142,7 @@ def _shorter_side(model: str, min_size: int | None) -> dict[str, Any]:
 
 
 def of_one_size(detector: str) -> bool:
-    """Whether a detector's default boxes and last convolutions are made for one size of images."""
+    """Whether a detector takes images of one size only: its default boxes depend on it."""
     return detector.startswith("ssd")
 
 
@@ -226,7 +223,7 @@ def _any_number_of_classes(model: str) -> Iterator[None]:
 
 @contextmanager
 def _loading_nothing() -> Iterator[None]:
-    """Let builders believe that they loaded weights: some change the model afterwards.
+    """Skip the loading of weights in builders: some change the model afterwards.
 
     GoogLeNet's drops the auxiliary heads that its weights came with.
     """
@@ -250,10 +247,10 @@ def _check_weights(model: str, weights: str) -> None:
     name = weights.removeprefix(f"{enum.__name__}.")
     # A quantized model's builder takes the float model's weights, listed under another name.
     if name not in enum.__members__ and not model.startswith("quantized_"):
-        known = ", ".join(["DEFAULT", *(member.name for member in enum)])
+        choices = ", ".join(["DEFAULT", *(member.name for member in enum)])
         raise UsageError(
-            f"{model} has no weights {weights!r}; torchvision has {known}; weights of your own are "
-            "loaded by a function that returns the model, path/to/file.py:callable"
+            f"{model} has no weights {weights!r}; torchvision has {choices}; for weights of your "
+            "own name a function that loads them, path/to/file.py:callable"
         )
 
 
@@ -273,7 +270,7 @@ def _list_of_images(module: nn.Module, workload: Workload) -> tuple[Any, ...]:
 
 
 def _target(module: nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Boxes of several sizes spread over the image, and what the heads of the model learn from."""
+    """Boxes of several sizes over the image, with masks or keypoints if the model has them."""
     import torch
     from torchvision.models.detection import KeypointRCNN, MaskRCNN
 
@@ -310,7 +307,7 @@ def keypoints_in(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def _video_input(model: str) -> str:
-    """Sixteen frames of the size that the model's weights were trained for."""
+    """Sixteen frames of the size of the weights' training images."""
     from torchvision.models import get_model_weights
 
     try:

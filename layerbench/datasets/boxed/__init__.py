@@ -1,4 +1,4 @@
-"""Data sets with boxes, to train detectors on: one file each, found by being here.
+"""Data sets with boxes, to train detectors on: each file of this folder is one.
 
 Importing this loads no torch.
 """

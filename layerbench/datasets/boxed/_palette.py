@@ -1,4 +1,4 @@
-"""Colours and shapes that drawn detection images are made of."""
+"""Colours and shapes of synthetic detection images."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from torchvision.datasets.utils import check_integrity, download_url, extract_ar
 
 from layerbench.datasets.boxed._tensors import Box, box_around, example, target
 from layerbench.datasets.boxed.source import BACKGROUND, BoxedSplits, DatasetOptions, Target
+from layerbench.datasets.source import FileNames
 from layerbench.errors import DataError
 
 # Of a pixel in a trimap.
@@ -29,7 +30,7 @@ PET, AROUND, BORDER = 1, 2, 3
 def unpack(folder: Path, download: bool) -> None:
     """Make the folders ``images`` and ``annotations`` from their archives, where they are not.
 
-    A folder comes into being whole or not at all: an unpacking that was ended is done again.
+    A folder appears whole or not at all. An interrupted unpacking is repeated.
 
     Args:
         folder: of the set.
@@ -57,23 +58,23 @@ def unpack(folder: Path, download: bool) -> None:
                 (Path(fresh) / part.name).rename(part)
 
 
-def splits(folder: Path, asked: DatasetOptions) -> BoxedSplits:
+def splits(folder: Path, options: DatasetOptions) -> BoxedSplits:
     """Both halves of a set that is there.
 
     Raises:
-        DataError: a list or the annotations asked for are not there.
+        DataError: a list, or the annotations needed, are not there.
         OSError, ValueError: a list cannot be read.
     """
-    train, val = (_listed(folder, split, asked) for split in ("trainval", "test"))
-    classes = [BACKGROUND, *_class_names((train, val), asked)]
+    train, val = (_listed(folder, split, options) for split in ("trainval", "test"))
+    classes = [BACKGROUND, *_class_names((train, val), options)]
     notes: tuple[str, ...] = ()
-    if asked.boxes == "xml":
+    if options.boxes == "xml":
         val, notes = _with_xml(folder, train, val)
     return BoxedSplits(
-        PetImages(train, asked.masks, augmented=True),
-        PetImages(val, asked.masks, augmented=False),
+        PetImages(train, options.masks, augmented=True),
+        PetImages(val, options.masks, augmented=False),
         classes,
-        (_FileNames(train.images), _FileNames(val.images)),
+        (FileNames(train.images), FileNames(val.images)),
         notes,
     )
 
@@ -95,7 +96,7 @@ def xml_boxes(path: Path, size: tuple[int, int]) -> list[Box]:
         raise FileNotFoundError(f"missing annotation: there is no {path}") from None
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise ValueError(f"{path} is no XML that can be read: {error}") from error
-    return [_xml_box(found, path, size) for found in root.iter("object")]
+    return [_xml_box(element, path, size) for element in root.iter("object")]
 
 
 def animal(trimap: Image.Image, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -146,7 +147,7 @@ class PetImages:
 
     Args:
         half: of the set.
-        masks: whether they are given.
+        masks: whether objects have masks.
         augmented: mirrored half of the time.
     """
 
@@ -161,29 +162,19 @@ class PetImages:
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Target]:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        image, found = self._half.data[self._half.chosen[index]]
+        image, labels = self._half.data[self._half.chosen[index]]
         if self._half.xmls is None:
-            category, trimap = found
+            category, trimap = labels
             objects = self._outlined(animal(trimap, image.size), category + 1)
         else:
             boxes = xml_boxes(self._half.xmls[index], image.size)
-            objects = target(boxes, [found + 1] * len(boxes))
+            objects = target(boxes, [labels + 1] * len(boxes))
         return example(image, objects, augmented=self._augmented)
 
     def _outlined(self, inside: NDArray[np.bool_], label: int) -> Target:
         there = bool(inside.any())
         masks = inside[None][: int(there)] if self._masks else None
         return target([box_around(inside)], [label], masks) if there else target([], [], masks)
-
-
-@dataclass(frozen=True)
-class _FileNames:
-    """The files of a half; an object, so that processes that load images can be given it."""
-
-    images: Sequence[Path]
-
-    def __call__(self, index: int) -> str:
-        return str(self.images[index])
 
 
 def _missing(folder: Path) -> str:
@@ -195,11 +186,11 @@ def _missing(folder: Path) -> str:
     )
 
 
-def _listed(folder: Path, split: str, asked: DatasetOptions) -> _Half:
-    kinds = ["category" if asked.classes == "breed" else "binary-category"]
-    if asked.boxes == "trimap":
+def _listed(folder: Path, split: str, options: DatasetOptions) -> _Half:
+    kinds = ["category" if options.classes == "breed" else "binary-category"]
+    if options.boxes == "trimap":
         kinds.append("segmentation")
-    _require(folder / "annotations" / ("trimaps" if asked.boxes == "trimap" else "xmls"))
+    _require(folder / "annotations" / ("trimaps" if options.boxes == "trimap" else "xmls"))
     try:
         data = OxfordIIITPet(folder.parent, split=split, target_types=kinds)
     except ValueError as error:
@@ -209,7 +200,7 @@ def _listed(folder: Path, split: str, asked: DatasetOptions) -> _Half:
     if not images:
         raise DataError(f"{folder}/annotations/{split}.txt lists no image")
     xmls = None
-    if asked.boxes == "xml":
+    if options.boxes == "xml":
         xmls = [folder / "annotations" / "xmls" / f"{image.stem}.xml" for image in images]
     return _Half(data, images, xmls, range(len(images)))
 
@@ -222,10 +213,10 @@ def _require(annotations: Path) -> None:
         )
 
 
-def _class_names(halves: Sequence[_Half], asked: DatasetOptions) -> list[str]:
-    """By category; a breed that no listed image is of goes by its number."""
+def _class_names(halves: Sequence[_Half], options: DatasetOptions) -> list[str]:
+    """By category. A breed without a listed image has its number as a name."""
     named: dict[int, str] = {}
-    if asked.classes == "species":
+    if options.classes == "species":
         named.update(enumerate(halves[0].data.bin_classes))
         present = {category for half in halves for category in half.data._bin_labels}
     else:
@@ -237,14 +228,14 @@ def _class_names(halves: Sequence[_Half], asked: DatasetOptions) -> list[str]:
         present = {category for category in named if category < 0}
     if wrong := present - set(range(max(named) + 1)):
         raise DataError(
-            f"the lists of Oxford-IIIT Pet have images of a {asked.classes} {min(wrong) + 1}, "
+            f"the lists of Oxford-IIIT Pet have images of a {options.classes} {min(wrong) + 1}, "
             "which there is not"
         )
     return [named.get(category, f"breed {category + 1}") for category in range(max(named) + 1)]
 
 
 def _with_xml(folder: Path, train: _Half, val: _Half) -> tuple[_Half, tuple[str, ...]]:
-    """What can be validated on, and what to say of both halves."""
+    """The images to validate on, and notes on both halves."""
     there = {path.stem for path in (folder / "annotations" / "xmls").glob("*.xml")}
     trained, validated = (
         [number for number, image in enumerate(half.images) if image.stem in there]
@@ -267,9 +258,9 @@ def _with_xml(folder: Path, train: _Half, val: _Half) -> tuple[_Half, tuple[str,
     return val.only(validated), tuple(notes)
 
 
-def _xml_box(found: ElementTree.Element, path: Path, size: tuple[int, int]) -> Box:
+def _xml_box(element: ElementTree.Element, path: Path, size: tuple[int, int]) -> Box:
     xmin, ymin, xmax, ymax = (
-        _coordinate(found, side, path) for side in ("xmin", "ymin", "xmax", "ymax")
+        _coordinate(element, side, path) for side in ("xmin", "ymin", "xmax", "ymax")
     )
     if xmax < xmin or ymax < ymin:
         raise ValueError(f"{path} has a box from {xmin:g}, {ymin:g} back to {xmax:g}, {ymax:g}")
@@ -282,8 +273,8 @@ def _xml_box(found: ElementTree.Element, path: Path, size: tuple[int, int]) -> B
     return x1, y1, x2, y2
 
 
-def _coordinate(found: ElementTree.Element, side: str, path: Path) -> float:
-    text = found.findtext(f"bndbox/{side}")
+def _coordinate(element: ElementTree.Element, side: str, path: Path) -> float:
+    text = element.findtext(f"bndbox/{side}")
     if text is None:
         raise ValueError(f"{path} has an object without {side}")
     try:

@@ -15,9 +15,9 @@ from layerbench.datasets.boxed._tensors import Box, box_around, example, target
 from layerbench.datasets.boxed.source import Target
 
 MOST_SHAPES = 5
-# Of placing them; a crowded image has fewer shapes than were drawn for it.
+# Attempts to place shapes; a crowded image gets fewer than it should have.
 TRIES = 30
-# As cameras and published sets have it, about.
+# About that of cameras and published sets.
 QUALITY = 90
 # How far the noise takes a channel, of 255, either way.
 NOISE = 12
@@ -33,7 +33,7 @@ class SyntheticImages:
         size: height and width.
         seed: of everything.
         half: number of the half, so that two share no image.
-        masks: whether they are given.
+        masks: whether objects have masks.
         augmented: mirrored half of the time.
     """
 

@@ -33,16 +33,16 @@ def target(
 
     Args:
         boxes, labels: K of each.
-        masks: ``[K, H, W]``, where asked for.
+        masks: ``[K, H, W]``, or ``None``.
     """
-    made: Target = {
+    objects: Target = {
         # The shape is [0, 4] where there is no object.
         "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor(labels, dtype=torch.int64),
     }
     if masks is not None:
-        made["masks"] = torch.from_numpy(masks.astype(np.uint8))
-    return made
+        objects["masks"] = torch.from_numpy(masks.astype(np.uint8))
+    return objects
 
 
 def example(image: Image.Image, objects: Target, *, augmented: bool) -> tuple[torch.Tensor, Target]:

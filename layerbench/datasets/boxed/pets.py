@@ -12,7 +12,7 @@ from layerbench.datasets.boxed.source import BoxedSplits, DatasetOptions
 from layerbench.errors import DataError, UsageError
 
 FOLDER = "oxford-iiit-pet"
-# What fetching, unpacking and reading the lists end in.
+# Errors of fetching, unpacking and reading the lists.
 DAMAGED = (
     OSError,
     HTTPException,
@@ -35,21 +35,21 @@ class Pets:
 
     name: str = "pets"
 
-    def open(self, asked: DatasetOptions) -> BoxedSplits:
+    def open(self, options: DatasetOptions) -> BoxedSplits:
         """Both halves; archives that lie there are unpacked the first time."""
-        if asked.masks and asked.boxes == "xml":
+        if options.masks and options.boxes == "xml":
             raise UsageError(
                 "the XML files of Oxford-IIIT Pet mark heads and have no masks: take the boxes "
                 "from trimap, or no masks"
             )
         from layerbench.datasets.boxed import _pets
 
-        folder = asked.root / FOLDER
+        folder = options.root / FOLDER
         try:
-            _pets.unpack(folder, asked.download)
-            return _pets.splits(folder, asked)
+            _pets.unpack(folder, options.download)
+            return _pets.splits(folder, options)
         except DAMAGED as error:
-            raise DataError(_unusable(folder, asked.download, error)) from error
+            raise DataError(_unusable(folder, options.download, error)) from error
 
 
 SOURCE = Pets()

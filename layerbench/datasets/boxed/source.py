@@ -16,25 +16,25 @@ BACKGROUND = "background"
 # The objects of one image, as torchvision's detectors take them:
 #   boxes   float32 [K, 4], x1, y1, x2, y2 in pixels from the left upper corner, x2 > x1, y2 > y1
 #   labels  int64 [K], from 1; 0 is the background
-#   masks   uint8 [K, H, W], 1 on the object; only where masks were asked for
+#   masks   uint8 [K, H, W], 1 on the object; only if `DatasetOptions.masks`
 # K is 0 for an image without an object: an example of background alone.
 Target = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """What a user asked of a data set with boxes.
+    """A user's choices for a data set with boxes.
 
     Attributes:
         root: the folder that data sets lie in.
-        boxes: what the boxes are made from, where a set has both: ``trimap`` (the outline of the
-            whole object) or ``xml`` (what was marked by hand).
-        classes: what is told apart, where a set has both.
+        boxes: source of the boxes, if a set has both: ``trimap`` (the outline of the whole object)
+            or ``xml`` (marked by hand).
+        classes: which classes are distinguished, if a set has both.
         masks: whether each object comes with its mask.
         download: whether what is missing may be fetched.
-        seed: of what is made up.
-        samples: how many images to make up, where they are made up.
-        size: height and width of images, where they are made up.
+        seed: of synthetic images.
+        samples: number of synthetic images.
+        size: height and width of synthetic images.
     """
 
     root: Path
@@ -87,10 +87,10 @@ class BoxedSource(Protocol):
     def name(self) -> str:
         """As the command line calls it."""
 
-    def open(self, asked: DatasetOptions) -> BoxedSplits:
+    def open(self, options: DatasetOptions) -> BoxedSplits:
         """The set, ready to be read.
 
         Raises:
             DataError: it is not there, with what to put where; or damaged.
-            UsageError: it does not have what was asked for.
+            UsageError: it does not have the boxes, classes or masks needed.
         """

@@ -1,4 +1,4 @@
-"""Images made up from a seed, with coloured shapes to be found: a trial without any data."""
+"""Synthetic images from a seed, with coloured shapes to detect: a trial without any data."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ class Synthetic:
 
     name: str = "synthetic"
 
-    def open(self, asked: DatasetOptions) -> BoxedSplits:
-        """``asked.samples`` images to train on (256 where it says nothing), a quarter besides."""
+    def open(self, options: DatasetOptions) -> BoxedSplits:
+        """``options.samples`` images to train on (256 by default), and a quarter to validate."""
         from layerbench.datasets.boxed._synthetic import SyntheticImages
 
-        trained = asked.samples or TRAINED
+        trained = options.samples or TRAINED
         validated = max(1, trained * VALIDATED // TRAINED)
-        size = asked.size or SIZE
-        train = SyntheticImages(trained, size, asked.seed, 0, masks=asked.masks, augmented=True)
-        val = SyntheticImages(validated, size, asked.seed, 1, masks=asked.masks, augmented=False)
+        size = options.size or SIZE
+        train = SyntheticImages(trained, size, options.seed, 0, masks=options.masks, augmented=True)
+        val = SyntheticImages(
+            validated, size, options.seed, 1, masks=options.masks, augmented=False
+        )
         notes: tuple[str, ...] = ()
         if trained > DISTINCT:
             notes = (f"{DISTINCT} different images are made up, and come again by number",)

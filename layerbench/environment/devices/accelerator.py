@@ -1,4 +1,4 @@
-"""Accelerators that PyTorch knows only in general: xpu, mps, and what `torch.accelerator` finds."""
+"""Accelerators behind PyTorch's general interface: xpu, mps, and those of `torch.accelerator`."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Accelerator(Uncounted, MemoryErrors):
             self._module().synchronize()
 
     def memory(self) -> MemoryInfo:
-        """The device's memory; the host's for a backend that tells none or shares the host's."""
+        """The device's memory; the host's for a backend that reports none or shares it."""
         read = getattr(self._module(), "mem_get_info", None)
         if read is not None:
             free, total = read(self.torch_device)
@@ -89,7 +89,7 @@ class Accelerator(Uncounted, MemoryErrors):
         return MemoryInfo(total_bytes=total, free_bytes=free)
 
     def describe(self) -> DeviceInfo:
-        """The name, as far as the backend tells it."""
+        """The name, if the backend has one."""
         name = self._name()
         return DeviceInfo(
             kind=self.kind,
@@ -158,8 +158,8 @@ def _names(kind: str) -> list[str]:
 class WaitingClock(PerfCounter):
     """The host's clock for a device without timing events: every mark waits for the device.
 
-    The waiting keeps the device from running ahead, so layers take longer than they would
-    unobserved; the reconciliation shows by how much.
+    The device cannot run ahead, so layers take longer than they would without marks. The
+    reconciliation shows by how much.
 
     Args:
         wait: returns once the device is idle.

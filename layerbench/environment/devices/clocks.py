@@ -1,4 +1,4 @@
-"""Clocks: an instrument only marks; what the marks mean is worked out after the forward.
+"""Clocks: an instrument only marks; the marks are resolved after the forward.
 
 Positions are integer nanoseconds, so that self times add up to the whole exactly:
 floating-point seconds would lose the last digit in every subtraction.
@@ -31,7 +31,7 @@ class Clock(Protocol):
         """The marks' positions on the host's clock, or ``None`` if this *is* the host's clock."""
 
     def release(self) -> None:
-        """Forget all marks; their handles may be given out again."""
+        """Forget all marks; their handles may be used again."""
 
 
 class PerfCounter:
@@ -123,8 +123,8 @@ class DeviceEvents:
         self._next = 0
 
 
-class ManualClock:
-    """A clock that stands still until told otherwise: exact tables in tests.
+class ManualClock(PerfCounter):
+    """A clock that advances only when asked to: exact tables in tests.
 
     Example:
         >>> clock = ManualClock()
@@ -142,20 +142,3 @@ class ManualClock:
     def mark(self) -> int:
         """The present position."""
         return self.now_ns
-
-    def reserve(self, marks: int) -> None:
-        """Nothing to reserve."""
-
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
-
-    def resolve(self, marks: Sequence[int]) -> list[int]:
-        """The marks themselves."""
-        return list(marks)
-
-    def resolve_host(self, marks: Sequence[int]) -> list[int] | None:  # noqa: ARG002
-        """``None``: one clock only."""
-        return None
-
-    def release(self) -> None:
-        """Nothing to release."""

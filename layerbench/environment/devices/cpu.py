@@ -1,4 +1,4 @@
-"""The CPU: its own clock, and the memory a container leaves it."""
+"""The CPU: its clock, and its memory within a container's limit."""
 
 from __future__ import annotations
 

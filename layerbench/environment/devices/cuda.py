@@ -53,14 +53,14 @@ class Cuda(MemoryErrors):
         return DeviceEvents(self._event_maker(), lambda: cuda.synchronize(self.index))
 
     def _event_maker(self) -> Callable[[], Event]:
-        # An event goes to the current GPU's queue unless told otherwise. Telling costs host
-        # time at every mark, so it is done only where there is another GPU to mistake it for.
+        # An event goes to the current GPU's queue by default. Naming the queue costs host time at
+        # every mark, so it is done only if there are several GPUs.
         if cuda.device_count() == 1:
             return _current_event
         return _bound_event(self.index)
 
     def memory(self) -> MemoryInfo:
-        """The GPU's memory; what this process holds in reserve counts as free."""
+        """The GPU's memory; this process's reserve counts as free."""
         free, total = cuda.mem_get_info(self.index)
         reserve = cuda.memory_reserved(self.index) - cuda.memory_allocated(self.index)
         return MemoryInfo(total_bytes=total, free_bytes=free + reserve)
@@ -82,7 +82,7 @@ class Cuda(MemoryErrors):
         )
 
     def describe(self) -> DeviceInfo:
-        """Name, driver, clocks, power limit: as far as they can be read."""
+        """Name, driver, clocks and power limit, if they can be read."""
         properties = cuda.get_device_properties(self.index)
         return DeviceInfo(
             kind=self.kind,
@@ -179,7 +179,7 @@ def _smi(query: str, gpu: str | None) -> str | None:
 
 
 def smi_details(gpu: str | None) -> dict[str, str]:
-    """Driver, clocks and limits as nvidia-smi prints them; what it does not know is left out.
+    """Driver, clocks and limits as nvidia-smi prints them; unknown ones are left out.
 
     Args:
         gpu: the GPU's UUID; ``None`` gives nothing.

@@ -1,4 +1,4 @@
-"""What every device can do, and what devices have in common."""
+"""The interface of devices, and their common parts."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Device(Protocol):
         """From now on `peak` counts anew."""
 
     def forget_freed(self) -> None:
-        """Give back to the device what PyTorch's allocator keeps for later."""
+        """Return the memory that PyTorch's allocator keeps for later to the device."""
 
     def peak(self) -> AllocatorFigures | None:
-        """The most that PyTorch's allocator has handed out and reserved since `begin_peak`.
+        """The largest bytes that PyTorch's allocator has allocated and reserved since `begin_peak`.
 
         ``None`` where the device's allocator does not count.
         """
@@ -78,13 +78,13 @@ class DeviceType(Protocol):
 
 
 class Uncounted:
-    """Mixed into a device whose allocator does not count what it hands out."""
+    """Mixed into a device whose allocator does not count its bytes."""
 
     def begin_peak(self) -> None:
         """Nothing to begin."""
 
     def forget_freed(self) -> None:
-        """Nothing is kept that is known of."""
+        """The allocator keeps nothing."""
 
     def peak(self) -> AllocatorFigures | None:
         """Not counted."""
@@ -104,10 +104,10 @@ class MemoryErrors:
 
     def requested_bytes(self, error: BaseException) -> int | None:
         """How much memory the allocation that failed with ``error`` asked for, if it says so."""
-        found = _REQUEST.search(str(error))
-        if found is None:
+        match = _REQUEST.search(str(error))
+        if match is None:
             return None
-        return round(float(found["amount"]) * _UNITS[found["unit"][0].lower()])
+        return round(float(match["amount"]) * _UNITS[match["unit"][0].lower()])
 
 
 _MEMORY_PHRASES = (
