@@ -31,6 +31,22 @@ def test_links_lead_to_files_of_the_project(page: Path) -> None:
     assert missing == []
 
 
+def headings(path: Path) -> set[str]:
+    """The names that links give to a page's headings, as GitHub makes them."""
+    prose = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@page
+def test_links_lead_to_headings(page: Path) -> None:
+    for target in LINK.findall(page.read_text()):
+        file, mark, heading = target.partition("#")
+        linked = page.parent / file if file else page
+        if mark and "://" not in target and linked.suffix == ".md":
+            assert heading in headings(linked), target
+
+
 @page
 def test_excerpts_stand_in_the_report_they_name(page: Path) -> None:
     text = page.read_text()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.plots.canvas import Drawn
-from layerbench.records.memory import MemoryEstimate, MemoryReport
-from layerbench.records.structure import Structure
+from layerbench.records.memory import MemoryEstimate, MemoryReport, MemoryRow
+from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.tree import with_ancestors
 
 Metric = Literal["time", "self", "flops", "parameters", "memory"]
+Row = TypeVar("Row", StructureRow, MemoryRow)
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # The metrics of each kind of record.
@@ -169,27 +170,26 @@ def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
 
 def _of_structure(record: Structure, metric: Metric) -> Quantity:
     if metric == "flops":
-        whole = record.flops or 1
-        cells = [
-            Cell(row.path, row.type, row.flops, row.self_flops or 0, (row.self_flops or 0) / whole)
-            for row in record.rows
-            if row.flops
-        ]
-        return Quantity(
-            "FLOPs", "own FLOPs", _flops, "GFLOPs", 1e9, tuple(cells), _uncounted(record)
-        )
-    cells = [
-        Cell(
-            row.path,
-            row.type,
-            row.parameters,
-            row.own_parameters,
-            row.own_parameters / (record.parameters or 1),
-        )
-        for row in record.rows
-        if row.parameters
-    ]
-    return Quantity("parameters", "own parameters", _count, "million parameters", 1e6, tuple(cells))
+        cells = _cells(record.rows, record.flops, lambda r: r.flops, lambda r: r.self_flops)
+        return Quantity("FLOPs", "own FLOPs", _flops, "GFLOPs", 1e9, cells, _uncounted(record))
+    cells = _cells(
+        record.rows, record.parameters, lambda r: r.parameters, lambda r: r.own_parameters
+    )
+    return Quantity("parameters", "own parameters", _count, "million parameters", 1e6, cells)
+
+
+def _cells(
+    rows: Sequence[Row],
+    whole: float | None,
+    total: Callable[[Row], float | None],
+    own: Callable[[Row], float | None],
+) -> tuple[Cell, ...]:
+    """The rows that have a total, with their own figure and its part of the whole."""
+    return tuple(
+        Cell(row.path, row.type, figure, own(row) or 0, (own(row) or 0) / (whole or 1))
+        for row in rows
+        if (figure := total(row))
+    )
 
 
 def _uncounted(record: Structure) -> str:
@@ -202,17 +202,7 @@ def _of_memory(record: MemoryReport | MemoryEstimate, _: Metric) -> Quantity:
     own = {row.path: row.self_at_peak for row in record.rows if row.self_at_peak is not None}
     sums = with_ancestors(own)
     peak = record.peak.bytes if isinstance(record, MemoryReport) else record.peak_bytes
-    cells = [
-        Cell(
-            row.path,
-            row.type,
-            sums[row.path],
-            own.get(row.path, 0),
-            own.get(row.path, 0) / (peak or 1),
-        )
-        for row in record.rows
-        if sums.get(row.path)
-    ]
+    cells = _cells(record.rows, peak, lambda r: sums.get(r.path), lambda r: own.get(r.path))
     layers = sums.get("", 0)
     note = (
         f"layers hold {units.mebibytes(layers)} of the {units.mebibytes(peak)} at the peak; "
@@ -224,7 +214,7 @@ def _of_memory(record: MemoryReport | MemoryEstimate, _: Metric) -> Quantity:
         text=units.bytes_,
         unit="MiB",
         scale=2.0**20,
-        cells=tuple(cells),
+        cells=cells,
         note=note,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layerbench import units
+from layerbench.plots import canvas
 from layerbench.records.detection_run import DetectionRun
 from layerbench.records.sweep import FinishedRun, Sweep, SweepPoint
 from layerbench.records.training_run import EpochRow, TrainingRun
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE = (6.4, 4.0)
-DOTS_PER_INCH = 110
 # A longer legend stands below the picture, where it hides no line.
 MOST_INSIDE = 3
 MEBIBYTE = 2**20
@@ -154,13 +154,7 @@ def utilization(record: DetectionRun) -> bytes:
 
 
 def _png(draw: Callable[[Axes], None], title: str) -> bytes:
-    # Not pyplot, which keeps every figure and asks for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=SIZE, dpi=DOTS_PER_INCH, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes: Any = figure.add_subplot()
+    figure, axes = canvas.blank(*SIZE)
     draw(axes)
     axes.set_title(title, fontsize="medium")
     axes.grid(visible=True, alpha=0.3)

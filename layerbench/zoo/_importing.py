@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, all_suffixes
@@ -87,7 +87,14 @@ class Scope:
     def offered(self) -> Iterator[None]:
         """In the block, imports without an ``import`` statement find the scope's modules, too."""
         with self.entered():
-            finder = _Finder(self)
+            pass  # its modules are in their places
+        with self._finding():
+            yield
+
+    @contextmanager
+    def _finding(self) -> Iterator[None]:
+        """In the block this scope's finder comes before all others."""
+        finder = _Finder(lambda: (self,))
         sys.meta_path.insert(0, finder)
         try:
             yield
@@ -99,14 +106,12 @@ class Scope:
         """In the block this scope's modules are those that ``sys.modules`` holds."""
         with _lock:
             displaced = self._take_places()
-            finder = _Finder(self)
-            sys.meta_path.insert(0, finder)
             self._depth += 1
             try:
-                yield
+                with self._finding():
+                    yield
             finally:
                 self._depth -= 1
-                sys.meta_path.remove(finder)
                 self._note_new()
                 # What the process had under such a name is again there; another model's is not.
                 sys.modules.update(displaced)
@@ -255,36 +260,27 @@ class Scope:
 
 
 class _Finder:
-    """Finds a scope's modules while it is entered."""
+    """Finds modules of scopes.
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: object = None
-    ) -> ModuleSpec | None:
-        """As `importlib.abc.MetaPathFinder` has it."""
-        del target
-        return self._scope.find(name, path)
-
-
-class _LastFinder:
-    """Finds modules of scopes for imports without an ``import`` statement.
-
-    `importlib.import_module` in a forward and ``pickle`` are examples. It comes after all other
-    finders.
+    Args:
+        scopes: the first that has a module gives it.
     """
 
+    def __init__(self, scopes: Callable[[], Iterable[Scope]]) -> None:
+        self._scopes = scopes
+
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: object = None
     ) -> ModuleSpec | None:
         """As `importlib.abc.MetaPathFinder` has it."""
         del target
-        specs = (scope.find(name, path) for scope in reversed(list(_scopes.values())))
+        specs = (scope.find(name, path) for scope in self._scopes())
         return next((spec for spec in specs if spec is not None), None)
 
 
-sys.meta_path.append(_LastFinder())
+# After all other finders: for imports without an ``import`` statement, such as ``pickle``'s and
+# those of `importlib.import_module` in a forward.
+sys.meta_path.append(_Finder(lambda: reversed(list(_scopes.values()))))
 
 
 class _Loader(SourceFileLoader):
