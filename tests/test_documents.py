@@ -123,7 +123,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("verb", "words"), COMMANDS)
 def test_every_command_of_a_page_is_one(verb: str, words: list[str]) -> None:
-    cli.options_of(VERBS[verb], words)
+    cli.arguments_of(VERBS[verb], words)
     named = [word for word in words if word.startswith(COMMITTED)]
     assert [name for name in named if not any(ROOT.glob(name.partition(":")[0]))] == []
 
