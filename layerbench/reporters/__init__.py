@@ -1,9 +1,9 @@
 """Formats of a record: one module a format, called as the format is and found by being here.
 
 A module with a ``NAME`` is a format; it also has a ``SUFFIX`` and ``render(record) -> str``.
-A format that is for profiles alone says so with ``PROFILES_ONLY = True``, one that draws layers
-also with ``NEEDS_LAYERS = True``. Rendering reads nothing but the record: no files, no flags, no
-clock, so that the same record always gives the same text.
+A format that is for profiles alone says so with ``PROFILES_ONLY = True`` and gets no other record,
+one that draws layers also with ``NEEDS_LAYERS = True``. Rendering reads nothing but the record: no
+files, no flags, no clock, so that the same record always gives the same text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Protocol, cast
 
 from layerbench.errors import UsageError
+from layerbench.records.timing import Profile
 from layerbench.records.workload import Frozen
 from layerbench.registry import modules, offered
 
@@ -55,8 +56,7 @@ def check(format: str, *, profile: bool, layers: bool = True) -> None:
     Raises:
         UsageError: no such format, or not for such a record.
     """
-    found = _find(format)
-    if getattr(found, "PROFILES_ONLY", False) and not profile:
+    if getattr(_find(format), "PROFILES_ONLY", False) and not profile:
         raise UsageError(f"the format {format} is for time profiles only")
     if needs_layers(format) and not layers:
         raise UsageError(
@@ -80,6 +80,7 @@ def render(format: str, record: Frozen) -> str:
     Raises:
         UsageError: no such format, or not for such a record.
     """
+    check(format, profile=isinstance(record, Profile))
     return _find(format).render(record)
 
 

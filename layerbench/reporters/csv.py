@@ -11,18 +11,18 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 
-from layerbench.records.comparison import ComparedRow, Comparison
+from layerbench.records.comparison import Comparison
 from layerbench.records.detection_estimate import DetectionEstimates, DetectorMemory
 from layerbench.records.detection_run import DetectionEpoch, DetectionRun
-from layerbench.records.memory import PHASES, MemoryEstimate, MemoryReport, MemoryRow
-from layerbench.records.structure import Structure, StructureRow
+from layerbench.records.environment import Environment
+from layerbench.records.memory import PHASES, MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
 from layerbench.records.sweep import Sweep
 from layerbench.records.timing import LayerRow, Profile, Summary
-from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_estimate import Seconds, TrainingEstimate
 from layerbench.records.training_run import EpochRow, TrainingRun
 from layerbench.records.training_step import STEP_PHASES, TrainingProfile
 from layerbench.records.workload import Frozen, Workload
-from layerbench.reporters import formatting
 
 NAME = "csv"
 SUFFIX = ".csv"
@@ -30,6 +30,10 @@ SUFFIX = ".csv"
 Cells = dict[str, object]
 
 _TIMES = ("inclusive", "self", "host_inclusive", "host_self")
+_LAYER = (
+    *("kind", "path", "type", "depth", "calls", "block", "position", "input_shapes"),
+    *("output_shapes", "parameters", "scaled", "note"),
+)
 _UNITLESS = ("n", "verdict", "missed")
 # One column a figure: what each process found is in the record.
 _FIGURES = tuple(name for name in Summary.model_fields if name != "process_medians")
@@ -43,7 +47,8 @@ def render(record: Frozen) -> str:
 
 def _profile(record: Profile) -> str:
     rows = [_whole(record), *(_layer(row) for row in record.layers)]
-    return _table(_surroundings(record), rows)
+    surroundings = {**_what_ran(record.workload), "compile": record.workload.compile}
+    return _table(surroundings | _where(record, "commit", "dirty"), rows)
 
 
 def _each_row(record: Structure | MemoryReport | MemoryEstimate) -> str:
@@ -51,21 +56,13 @@ def _each_row(record: Structure | MemoryReport | MemoryEstimate) -> str:
 
 
 def _comparison(record: Comparison) -> str:
-    return _table(_both_sides(record), [_fields(row) for row in (record.whole, *record.rows)])
+    return _table(_both_sides(record), [_plain(row) for row in (record.whole, *record.rows)])
 
 
 def _training(record: TrainingProfile) -> str:
     """The step, its phases and every module; the same columns, of which each kind fills some."""
-    software = record.environment.software
-    surroundings = {
-        **_what_ran(record.workload),
-        "optimizer": record.optimizer,
-        "device": record.environment.device.name,
-        "threads": record.environment.machine.threads or record.plan.threads,
-        "torch": software.packages.get("torch"),
-        "commit": software.commit,
-        "started": record.environment.started,
-    }
+    surroundings = {**_what_ran(record.workload), "optimizer": record.optimizer}
+    surroundings |= _where(record, "commit")
     rows = [_training_cells("step", "", record.model_type, {"time": record.step})]
     rows += [_training_cells("phase", p.name, "", {"time": p.time}) for p in record.phases]
     rows += [
@@ -106,13 +103,11 @@ def _points(record: Sweep) -> str:
             "width": point.size[1],
             "batch": point.batch,
             "dtype": record.dtype,
-            "device": record.environment.device.name,
-            "threads": record.environment.machine.threads,
-            "median_s": point.latency.median,
-            "ci_low_s": point.latency.ci_low,
-            "ci_high_s": point.latency.ci_high,
-            "mean_s": point.latency.mean,
-            "std_s": point.latency.std,
+            **_place(record.environment),
+            **{
+                f"{name}_s": getattr(point.latency, name)
+                for name in ("median", "ci_low", "ci_high", "mean", "std")
+            },
             "verdict": point.latency.verdict,
             "per_image_s": point.per_image_s,
             "flops": point.flops,
@@ -135,27 +130,23 @@ def _forecast(record: TrainingEstimate) -> str:
         "epochs": recipe.epochs,
         "samples": record.samples,
         "steps": record.steps,
-        "device": record.environment.device.name,
-        "threads": record.environment.machine.threads,
+        **_place(record.environment),
         **{f"{phase.name}_mean_s": phase.time.mean for phase in record.phases},
         "step_mean_s": record.step.mean,
     }
-    for name, time in (("epoch", record.epoch), ("total", record.total)):
-        cells |= {f"{name}_s": time.value, f"{name}_low_s": time.low, f"{name}_high_s": time.high}
-    return _table({}, [cells])
+    return _table({}, [cells | _with_interval(record, "epoch", "total")])
 
 
 def _detectors(record: DetectionEstimates) -> str:
     """A row a detector, seconds and bytes."""
-    asked: Cells = {
+    options: Cells = {
         "batch": record.batch,
         "epochs": record.epochs,
         "samples": record.samples,
         "height": record.size[0],
         "width": record.size[1],
         "data": record.data,
-        "device": record.environment.device.name,
-        "threads": record.environment.machine.threads,
+        **_place(record.environment),
     }
     memory = DetectorMemory.model_fields
     rows: list[Cells] = []
@@ -172,15 +163,17 @@ def _detectors(record: DetectionEstimates) -> str:
             "proposals": row.inferred.proposals,
             "detections": row.inferred.detections,
         }
-        totals = (("epoch", row.epoch), ("training", row.training), ("inference", row.inference))
-        for name, time in totals:
-            cells |= {
-                f"{name}_s": time.value,
-                f"{name}_low_s": time.low,
-                f"{name}_high_s": time.high,
-            }
-        rows.append(cells)
-    return _table(asked, rows) if rows else ""
+        rows.append(cells | _with_interval(row, "epoch", "training", "inference"))
+    return _table(options, rows) if rows else ""
+
+
+def _with_interval(row: Frozen, *names: str) -> Cells:
+    """Durations and the ends of their intervals, seconds."""
+    cells: Cells = {}
+    for name in names:
+        time: Seconds = getattr(row, name)
+        cells |= {f"{name}_s": time.value, f"{name}_low_s": time.low, f"{name}_high_s": time.high}
+    return cells
 
 
 def _detection_epochs(record: DetectionRun) -> str:
@@ -225,20 +218,16 @@ def _both_sides(record: Comparison) -> Cells:
     }
 
 
-def _fields(row: ComparedRow) -> Cells:
-    return {name: getattr(row, name) for name in type(row).model_fields}
+def _plain(row: Frozen, *names: str) -> Cells:
+    """Fields of a row as they are, all of them where none is named: FLOPs, elements, bytes."""
+    return {name: _cell(name, getattr(row, name)) for name in names or type(row).model_fields}
 
 
-def _plain(row: StructureRow | MemoryRow) -> Cells:
-    """A row's fields as they are: FLOPs, elements, bytes."""
-    return {
-        name: "; ".join(value)
-        if name == "uncounted"
-        else _shapes(value)
-        if name.endswith("_shapes")
-        else value
-        for name, value in ((name, getattr(row, name)) for name in type(row).model_fields)
-    }
+def _cell(name: str, value: object) -> object:
+    """A field's value; several texts or shapes in one cell."""
+    if not isinstance(value, tuple):
+        return value
+    return _shapes(value) if name.endswith("_shapes") else "; ".join(value)
 
 
 def _what_ran(workload: Workload) -> Cells:
@@ -250,6 +239,10 @@ def _what_ran(workload: Workload) -> Cells:
         "memory_format": workload.memory_format,
         "mode": workload.mode,
     }
+
+
+def _place(environment: Environment) -> Cells:
+    return {"device": environment.device.name, "threads": environment.machine.threads}
 
 
 def _table(surroundings: Cells, rows: list[Cells]) -> str:
@@ -293,54 +286,36 @@ def inert(cell: object) -> object:
     return f"'{cell}"
 
 
-def _surroundings(record: Profile) -> Cells:
-    environment = record.environment
+def _where(record: Profile | TrainingProfile, *code: str) -> Cells:
+    """The place, and as much of the code's state as is named."""
+    software = record.environment.software
     return {
-        **_what_ran(record.workload),
-        "compile": record.workload.compile,
-        "device": environment.device.name,
-        "threads": formatting.threads(record),
-        "torch": environment.software.packages.get("torch"),
-        "commit": environment.software.commit,
-        "dirty": environment.software.dirty,
-        "started": environment.started,
+        "device": record.environment.device.name,
+        "threads": record.environment.machine.threads or record.plan.threads,
+        "torch": software.packages.get("torch"),
+        **_plain(software, *code),
+        "started": record.environment.started,
     }
 
 
 def _whole(record: Profile) -> Cells:
-    return {
+    whole = {
+        **dict.fromkeys(_LAYER),
         "kind": "whole",
         "path": "",
         "type": record.model_type,
         "depth": 0,
         "calls": 1,
         "block": False,
-        "position": None,
         "input_shapes": _shapes((record.workload.shape,)),
-        "output_shapes": None,
         "parameters": record.parameters,
-        "scaled": None,
-        "note": None,
-        **_times(record.whole, None, record.whole_host, None),
     }
+    return whole | _times(record.whole, None, record.whole_host, None)
 
 
 def _layer(row: LayerRow) -> Cells:
-    return {
-        "kind": row.kind,
-        "path": row.path,
-        "type": row.type,
-        "depth": row.depth,
-        "calls": row.calls,
-        "block": row.block,
-        "position": row.position,
-        "input_shapes": _shapes(row.input_shapes),
-        "output_shapes": _shapes(row.output_shapes),
-        "parameters": row.parameters,
-        "scaled": row.scaled,
-        "note": row.note,
-        **_times(row.inclusive, row.self_, row.host_inclusive, row.host_self),
-    }
+    times = (row.inclusive, row.self_, row.host_inclusive, row.host_self)
+    return _plain(row, *_LAYER) | _times(*times)
 
 
 def _times(*summaries: Summary | None) -> Cells:
@@ -349,13 +324,9 @@ def _times(*summaries: Summary | None) -> Cells:
     for name, summary in zip(_TIMES, summaries, strict=True):
         for field in _FIGURES:
             unit = "" if field in _UNITLESS else "_s"
-            cells[f"{name}_{field}{unit}"] = None if summary is None else _cell(summary, field)
+            value = None if summary is None else _cell(field, getattr(summary, field))
+            cells[f"{name}_{field}{unit}"] = value
     return cells
-
-
-def _cell(summary: Summary, field: str) -> object:
-    value = getattr(summary, field)
-    return "; ".join(value) if field == "missed" else value
 
 
 def _shapes(shapes: tuple[tuple[int, ...], ...]) -> str:

@@ -3,9 +3,7 @@ r"""A LaTeX table of the blocks, for a paper: booktabs, ``\usepackage{booktabs}`
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.errors import UsageError
 from layerbench.records.timing import Profile
-from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.text import shown
 
@@ -14,14 +12,8 @@ SUFFIX = ".tex"
 PROFILES_ONLY = True
 
 
-def render(record: Frozen) -> str:
-    """The whole model and its blocks; the environment stands above it as comments.
-
-    Raises:
-        UsageError: no profile.
-    """
-    if not isinstance(record, Profile):
-        raise UsageError("only a profile can be written as a LaTeX table")
+def render(record: Profile) -> str:
+    """The whole model and its blocks; the environment stands above it as comments."""
     record = shown(record)
     header = ["Block", "Path", "Input", "Parameters", "Mean (ms)", "Std (ms)", "Median (ms)"]
     rows = [_whole(record), *_blocks(record)]

@@ -6,17 +6,7 @@ from collections.abc import Iterable
 
 from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import document
-from layerbench.reporters.documents.parts import (
-    COMMAND,
-    Fields,
-    Lines,
-    Part,
-    Section,
-    Table,
-    Text,
-    of_format,
-)
+from layerbench.reporters.documents import document, layout
 from layerbench.text import shown
 
 NAME = "md"
@@ -32,27 +22,27 @@ def render(record: Frozen) -> str:
     return f"### {made.title}\n\n{_all([*made.head, *made.sections])}\n"
 
 
-def _all(parts: Iterable[Part]) -> str:
-    return "\n\n".join(_text(part) for part in of_format(parts, NAME))
+def _all(parts: Iterable[layout.Part]) -> str:
+    return "\n\n".join(_text(part) for part in layout.of_format(parts, NAME))
 
 
-def _text(part: Part) -> str:
+def _text(part: layout.Part) -> str:
     match part:
-        case Section():
+        case layout.Section():
             return f"{part.title}:\n\n{_all(part.parts)}" if part.title else _all(part.parts)
-        case Fields():
-            fields = [(name, text) for name, text in part.items if text and name != COMMAND]
+        case layout.Fields():
+            fields = [(name, text) for name, text in part.items if text and name != layout.COMMAND]
             return "\n".join(f"- {name}: {text}" for name, text in fields)
-        case Text():
+        case layout.Text():
             return f"**{part.text}**" if part.strong else part.text
-        case Lines():
+        case layout.Lines():
             return "\n".join(f"- {line}" for line in part.lines)
-        case Table():
+        case layout.Table():
             return _table(part)
     raise TypeError(f"a document has no {type(part).__name__}")
 
 
-def _table(part: Table) -> str:
+def _table(part: layout.Table) -> str:
     if not part.header:
         return "\n".join(
             f"- {name}: {', '.join(map(str.strip, cells))}" for name, *cells in part.rows

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 
-from layerbench.errors import UsageError
 from layerbench.records.timing import Profile
-from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.reporters.spans import Span, label, spans
 
@@ -18,14 +16,12 @@ NEEDS_LAYERS = True
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
 
-def render(record: Frozen) -> str:
+def render(record: Profile) -> str:
     """The profile as JSON; see `layerbench.reporters.spans` for what the forward is.
 
     Raises:
-        UsageError: no profile, or one without layers.
+        UsageError: a profile without layers.
     """
-    if not isinstance(record, Profile):
-        raise UsageError("only a profile can be drawn as a flame graph")
     drawn = spans(record)
     title = f"{formatting.model_name(record.workload)} on {record.workload.input}"
     content = {

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 
-from layerbench.errors import UsageError
 from layerbench.records.timing import Profile
-from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.reporters.spans import Span, label, spans
 
@@ -23,14 +21,12 @@ MICROSECOND = 1e-6
 _PROCESS, _THREAD = 1, 1
 
 
-def render(record: Frozen) -> str:
+def render(record: Profile) -> str:
     """The trace as JSON, one event a line.
 
     Raises:
-        UsageError: no profile, or one without layers.
+        UsageError: a profile without layers.
     """
-    if not isinstance(record, Profile):
-        raise UsageError("only a profile can be drawn as a trace")
     events = [*_names(record), *(_event(span) for span in spans(record))]
     lines = ",\n".join(json.dumps(event, ensure_ascii=False) for event in events)
     other = json.dumps(_origin(record), ensure_ascii=False)

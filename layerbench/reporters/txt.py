@@ -6,17 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from layerbench.records.workload import Frozen
-from layerbench.reporters.documents import document
-from layerbench.reporters.documents.parts import (
-    COMMAND,
-    Fields,
-    Lines,
-    Part,
-    Section,
-    Table,
-    Text,
-    of_format,
-)
+from layerbench.reporters.documents import document, layout
 from layerbench.reporters.formatting import WIDEST
 from layerbench.text import shown
 
@@ -31,38 +21,38 @@ def render(record: Frozen) -> str:
     """The whole report of a record of any kind."""
     made = document(shown(record))
     head = [made.title, "=" * len(made.title), *_all(made.head, "")]
-    sections = [_lines(section, "") for section in of_format(made.sections, NAME)]
+    sections = [_lines(section, "") for section in layout.of_format(made.sections, NAME)]
     return "\n\n".join("\n".join(lines) for lines in (head, *sections)) + "\n"
 
 
-def _all(parts: Iterable[Part], indent: str) -> list[str]:
-    return [line for part in of_format(parts, NAME) for line in _lines(part, indent)]
+def _all(parts: Iterable[layout.Part], indent: str) -> list[str]:
+    return [line for part in layout.of_format(parts, NAME) for line in _lines(part, indent)]
 
 
-def _lines(part: Part, indent: str) -> list[str]:
+def _lines(part: layout.Part, indent: str) -> list[str]:
     """A part, in a section whose lines are as far in."""
     match part:
-        case Section():
+        case layout.Section():
             return [part.title, *_all(part.parts, "  ")] if part.title else _all(part.parts, "")
-        case Fields():
+        case layout.Fields():
             fields = [line for name, text in part.items if text for line in _field(name, text)]
             return [indent + line for line in fields]
-        case Text():
+        case layout.Text():
             return _paragraph(part, indent)
-        case Lines():
+        case layout.Lines():
             return [line for text in part.lines for line in _hanging(text, indent)]
-        case Table():
+        case layout.Table():
             return _table(part, indent)
     raise TypeError(f"a document has no {type(part).__name__}")
 
 
 def _field(name: str, text: str) -> list[str]:
     """A name, and its text in a column beside it."""
-    first, *more = [text] if name == COMMAND else _wrap(text, WIDTH - _NAME_WIDTH)
+    first, *more = [text] if name == layout.COMMAND else _wrap(text, WIDTH - _NAME_WIDTH)
     return [f"{name:<{_NAME_WIDTH}}{first}", *(" " * _NAME_WIDTH + line for line in more)]
 
 
-def _paragraph(part: Text, indent: str) -> list[str]:
+def _paragraph(part: layout.Text, indent: str) -> list[str]:
     if not part.wrapped:
         return [indent + part.text]
     if not indent:
@@ -70,7 +60,7 @@ def _paragraph(part: Text, indent: str) -> list[str]:
     return _hanging(part.text, indent if part.indented else "")
 
 
-def _table(part: Table, indent: str) -> list[str]:
+def _table(part: layout.Table, indent: str) -> list[str]:
     sides = part.align.replace("c", "l")
     if part.header:
         return aligned(part.header, part.rows, sides)

@@ -21,7 +21,7 @@ from layerbench.records import samples
 from layerbench.records.comparison import CHANGES, ComparedRow
 from layerbench.records.samples import RowFacts, Run, RunFacts
 from layerbench.records.workload import Workload
-from layerbench.reporters import comparison_rows
+from layerbench.reporters.documents import comparison as report
 from layerbench.reporters.html.document import bundled, of
 from tests.support.sample_comparisons import in_processes, measured, one_process, one_slower
 from tests.support.sample_profiles import environment, layered, summary
@@ -384,8 +384,8 @@ def test_digits_show_the_change():
             baseline_s=known.baseline_s, contender_s=known.contender_s,
             ratio_low=ratio / math.exp(scale), ratio_high=ratio * math.exp(scale),
         )  # fmt: skip
-        before, after = comparison_rows.milliseconds(row)
-        assert agree(before, after, comparison_rows.ratio(row))
+        before, after = report.milliseconds(row)
+        assert agree(before, after, report.ratio(row))
         assert float(after) / float(before) == pytest.approx(ratio, rel=0.01)
 
 

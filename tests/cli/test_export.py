@@ -106,7 +106,7 @@ def test_a_record_without_layers_says_what_to_take(format):
 @pytest.mark.parametrize("format", ["trace", "speedscope", "latex"])
 def test_only_profiles_are_drawn(format):
     structure = reading.read(ROOT / "model_structures" / "mobilenet_v2_pascal.json")
-    with pytest.raises(UsageError, match="only a profile"):
+    with pytest.raises(UsageError, match="time profiles only"):
         reporters.render(format, structure)
 
 

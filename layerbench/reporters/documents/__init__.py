@@ -14,12 +14,12 @@ from typing import Any
 
 from layerbench.records.workload import Frozen
 from layerbench.registry import offered
-from layerbench.reporters.documents.parts import Document
+from layerbench.reporters.documents import layout
 
 _RECORDS = "layerbench.records."
 
 
-def document(record: Frozen) -> Document:
+def document(record: Frozen) -> layout.Document:
     """The document of a record.
 
     Raises:
@@ -28,7 +28,7 @@ def document(record: Frozen) -> Document:
     module = _module(type(record))
     if module is None:
         raise TypeError(f"no report for a {type(record).__name__}")
-    made: Document = module.document(record)
+    made: layout.Document = module.document(record)
     return made
 
 

@@ -2,49 +2,61 @@
 
 from __future__ import annotations
 
-from layerbench.records.comparison import ComparedRow, Comparison, Side
-from layerbench.reporters import comparison_rows, formatting
-from layerbench.reporters.documents.parts import (
-    FULL,
-    Document,
-    Fields,
-    Section,
-    Table,
-    Text,
-    listed,
-    table,
-)
-from layerbench.reporters.documents.shared import block_cells, branch, void
+from collections import Counter
+from collections.abc import Sequence
 
+from layerbench import units
+from layerbench.records.comparison import CHANGES, ComparedRow, Comparison, Side
+from layerbench.reporters import formatting
+from layerbench.reporters.documents import layout, shared
+
+_METHODS = {
+    "one process": "two records, one or both of one process; their spread is assumed",
+    "processes": "two records of several processes each; how far processes lie apart is measured",
+    "live, one process": "both measured in turn, in one process",
+    "live, processes": "both measured in turn, in each of several fresh processes",
+}
+
+_BY_PROCESSES = "times are geometric means of the processes' medians, and their ratio the change"
+_IN_TURN = "the change is the median round's, and the times are the median round's, apart by it"
+_TIMES = {
+    "one process": "times are medians, and their ratio the change",
+    "processes": _BY_PROCESSES,
+    "live, one process": _IN_TURN,
+    "live, processes": _IN_TURN,
+}
+# Digits of a time, as shares of it that its last digit may be: three show a change of a per cent,
+# and more than five say nothing beside a change that is printed to a tenth of a per cent.
+_COARSEST, _FINEST = 5e-3, 5e-4
+_MOST_NAMED = 20
 _HEADER = ["Verdict", "Baseline ms", "Contender ms", "Change", "95 % interval"]
 _ALIGN = "l...r"
 
 
-def document(record: Comparison) -> Document:
+def document(record: Comparison) -> layout.Document:
     """The answer, then how it was found."""
-    counts = f"Rows: {comparison_rows.counts(record.rows)}" if record.rows else ""
     fields = [
         ("Baseline", _side(record.baseline)),
         ("Contender", _side(record.contender)),
-        ("Method", comparison_rows.method(record)),
+        ("Method", _method(record)),
     ]
-    return Document(
-        title=comparison_rows.title(record),
+    return layout.Document(
+        title=_title(record),
         head=[
-            *void(record.void),
-            Text(comparison_rows.verdict_sentence(record)),
-            Text(comparison_rows.advice(record)),
-            Text(counts),
+            *shared.void(record.void),
+            layout.Text(_verdict_sentence(record)),
+            layout.Text(_advice(record)),
+            layout.Text(_counts(record.rows)),
         ],
         sections=[
-            Section("", [Fields(fields)]),
+            layout.Section("", [layout.Fields(fields)]),
             _changed(record),
             _blocks(record),
             _tree(record),
-            listed("Only in the contender", comparison_rows.named(record.added)),
-            listed("Only in the baseline", comparison_rows.named(record.missing)),
+            layout.listed("Only in the contender", _named(record.added)),
+            layout.listed("Only in the baseline", _named(record.missing)),
             _differences(record),
-            listed("Notes", record.notes),
+            layout.listed("Notes", record.notes),
         ],
     )
 
@@ -63,33 +75,139 @@ def _side(side: Side) -> str:
     return ", ".join(parts)
 
 
-def _changed(record: Comparison) -> Section:
-    rows = [[row.path, row.type, *_cells(row), row.note] for row in comparison_rows.changed(record)]
-    return table("What changed", ["Path", "Type", *_HEADER, ""], rows, f"cl{_ALIGN}l")
+def _changed(record: Comparison) -> layout.Section:
+    changed = [row for row in record.rows if row.verdict in ("SLOWER", "FASTER")]
+    # The largest loss of time first.
+    changed.sort(key=lambda row: row.baseline_s - row.contender_s)
+    rows = [[row.path, row.type, *_cells(row), row.note] for row in changed]
+    return layout.table("What changed", ["Path", "Type", *_HEADER, ""], rows, f"cl{_ALIGN}l")
 
 
-def _blocks(record: Comparison) -> Section:
-    rows = [[*block_cells(row), *_cells(row)] for row in comparison_rows.blocks(record)]
-    return table("Blocks", ["#", "Block", "Path", *_HEADER], rows, f"rlc{_ALIGN}")
+def _blocks(record: Comparison) -> layout.Section:
+    rows = [[*shared.block_cells(row), *_cells(row)] for row in record.rows if row.block]
+    return layout.table("Blocks", ["#", "Block", "Path", *_HEADER], rows, f"rlc{_ALIGN}")
 
 
-def _tree(record: Comparison) -> Section:
+def _tree(record: Comparison) -> layout.Section:
     rows = [[_branch(row), *_cells(row), row.note] for row in record.rows]
-    layers = Table(["Layer", *_HEADER, ""], rows, f"l{_ALIGN}l")
-    return Section("Layers", [layers], formats=FULL)
+    layers = layout.Table(["Layer", *_HEADER, ""], rows, f"l{_ALIGN}l")
+    return layout.Section("Layers", [layers], formats=layout.FULL)
 
 
 def _branch(row: ComparedRow) -> str:
-    return branch(row).removesuffix("()")
+    if row.kind == "function":
+        return "  " * row.depth + f"ƒ {row.type}"
+    return shared.branch(row)
 
 
 def _cells(row: ComparedRow) -> list[str]:
-    before, after = comparison_rows.milliseconds(row)
-    return [row.verdict, before, after, comparison_rows.ratio(row), comparison_rows.interval(row)]
+    before, after = milliseconds(row)
+    return [row.verdict, before, after, ratio(row), _interval(row)]
 
 
-def _differences(record: Comparison) -> Section:
+def _differences(record: Comparison) -> layout.Section:
+    if not record.differences:
+        none = layout.Text("Workload, plan and environment are the same on both sides.")
+        return layout.Section("", [none])
     rows = [[d.where, d.what, d.baseline, d.contender] for d in record.differences]
-    if not rows:
-        return Section("", [Text("Workload, plan and environment are the same on both sides.")])
-    return table("What differs", ["In", "What", "Baseline", "Contender"], rows, "llll")
+    return layout.table("What differs", ["In", "What", "Baseline", "Contender"], rows, "llll")
+
+
+def _title(record: Comparison) -> str:
+    """The work, and the answer: ``resnet50 on pascal: SAME, +0.1 %; of the rows 1 SLOWER``."""
+    return f"{_work(record)}: {_answer(record)}"
+
+
+def _answer(record: Comparison) -> str:
+    """The outcome in a few words."""
+    if record.void:
+        return "UNCLEAR, the machine was too busy"
+    called = Counter(row.verdict for row in record.rows)
+    rows = ", ".join(f"{called[name]} {name}" for name in ("SLOWER", "FASTER") if called[name])
+    more = f"; of the rows {rows}" if rows else ""
+    return f"{record.whole.verdict}, {ratio(record.whole)}{more}"
+
+
+def _work(record: Comparison) -> str:
+    """What ran, once if both sides name it alike."""
+    before, after = (shared.title(side.workload) for side in (record.baseline, record.contender))
+    return before if before == after else f"{before} → {after}"
+
+
+def _counts(rows: Sequence[ComparedRow]) -> str:
+    """``Rows: 1 SLOWER, 0 FASTER, 180 SAME, 32 UNCLEAR``; empty without any."""
+    called = Counter(row.verdict for row in rows)
+    counts = ", ".join(f"{called[change]} {change}" for change in CHANGES)
+    return f"Rows: {counts}" if rows else ""
+
+
+def ratio(row: ComparedRow) -> str:
+    """The change in per cent: ``+10.2 %``."""
+    return _percent(row.ratio)
+
+
+def _interval(row: ComparedRow) -> str:
+    """Its 95 % interval: ``[+8.1, +12.4]``."""
+    low, high = (_percent(bound).removesuffix(" %") for bound in (row.ratio_low, row.ratio_high))
+    return f"[{low}, {high}]"
+
+
+def _percent(value: float) -> str:
+    """A ratio as a change: 1.102 is ``+10.2 %``; twice and more as a factor would be unread."""
+    return f"{(value - 1) * 100:+.1f} %"
+
+
+def milliseconds(row: ComparedRow) -> tuple[str, str]:
+    """Both times, to the digits that show the change, or that the ratio's interval leaves.
+
+    They are by the change's own estimator: their ratio is the ratio printed, but for rounding.
+    """
+    known = row.baseline_s * (row.ratio_high - row.ratio_low) / 2
+    least, apart = min(row.baseline_s, row.contender_s), abs(row.contender_s - row.baseline_s)
+    # A change that is printed as none needs no digits to be seen.
+    shown = min(known, apart) if apart > _FINEST * least else known
+    last = min(max(shown, _FINEST * least), _COARSEST * least)
+    return units.milliseconds(row.baseline_s, last), units.milliseconds(row.contender_s, last)
+
+
+def _named(paths: Sequence[str]) -> list[str]:
+    """The first paths, and how many more there are."""
+    more = len(paths) - _MOST_NAMED
+    return [*paths[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else [])]
+
+
+def _verdict_sentence(record: Comparison) -> str:
+    """The outcome for the whole model in one sentence."""
+    row = record.whole
+    before, after = milliseconds(row)
+    allowance = (
+        f", and {units.percent(record.allowance, digits=1)} beyond that may be the machine's"
+        if record.allowance
+        else ""
+    )
+    return (
+        f"The whole model is {row.verdict}: {before} ms → {after} ms, {ratio(row)} "
+        f"{_interval(row)} (95 % interval); changes up to "
+        f"{units.percent(record.threshold, digits=1)}{allowance} count as none."
+    )
+
+
+def _advice(record: Comparison) -> str:
+    """What to do where little can be told of the two records; empty where there is nothing."""
+    if record.method != "one process" or record.void:
+        return ""
+    return (
+        "With one process on a side only large changes can be told: measure both with "
+        "--processes 5, or compare --live."
+    )
+
+
+def _method(record: Comparison) -> str:
+    """How it was measured, what the times are, and how often chance calls a row."""
+    rate = (
+        f"; of comparisons of a model with itself at most {units.percent(record.alarm_rate)} call "
+        "any row SLOWER or FASTER"
+        if record.alarm_rate
+        else ""
+    )
+    return f"{_METHODS[record.method]}; {_TIMES[record.method]}{rate}"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.records.detection_estimate import DetectionEstimates, DetectorEstimate
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import Document, Fields, Section, listed, table
-from layerbench.reporters.documents.shared import known, part_cells, phase_table, surroundings
+from layerbench.reporters.documents import layout, shared
 
 
-def document(record: DetectionEstimates) -> Document:
+def document(record: DetectionEstimates) -> layout.Document:
     """Every detector in a row of each table; of one alone also phases and latencies."""
     height, width = record.size
     made_up = record.data == "synthetic"
@@ -18,27 +17,27 @@ def document(record: DetectionEstimates) -> Document:
     fields = [
         ("Training", f"batch {record.batch}, {record.precision}, SGD with momentum"),
         ("Images", images),
-        *surroundings(record.environment),
+        *shared.surroundings(record.environment),
     ]
-    return Document(
+    return layout.Document(
         title=f"Detection: what {formatting.plural(record.epochs, 'epoch')} of "
         f"{units.count(record.samples)} images will take",
-        head=[Fields(fields)],
+        head=[layout.Fields(fields)],
         sections=[
             _estimates(record),
             _intervals(record),
             *([_phases_of(record.rows[0]), _points(record.rows[0])] if alone else []),
             _parts_of_all(record),
             _content(record),
-            listed("Not measured", [f"{row.model}: {row.why}" for row in record.failures]),
-            listed("Assumed", record.assumptions),
-            listed("Warnings", record.environment.warnings),
-            listed("Notes", [*_notes(record), *record.notes]),
+            layout.listed("Not measured", [f"{row.model}: {row.why}" for row in record.failures]),
+            layout.listed("Assumed", record.assumptions),
+            layout.listed("Warnings", record.environment.warnings),
+            layout.listed("Notes", [*_notes(record), *record.notes]),
         ],
     )
 
 
-def _estimates(record: DetectionEstimates) -> Section:
+def _estimates(record: DetectionEstimates) -> layout.Section:
     rows = [
         [
             row.model,
@@ -58,7 +57,7 @@ def _estimates(record: DetectionEstimates) -> Section:
         "step", "training", "1 image", f"batch of {record.batch}",
     ]  # fmt: skip
     title = "Memory and forward, backward and a step in training (means); inference (medians)"
-    return table(title, header, rows, "lrrrrrrrrrr")
+    return layout.table(title, header, rows, "lrrrrrrrrrr")
 
 
 def _memory(row: DetectorEstimate) -> list[str]:
@@ -68,33 +67,39 @@ def _memory(row: DetectorEstimate) -> list[str]:
     return [units.mebibytes(size, unit=False) for size in sizes]
 
 
-def _intervals(record: DetectionEstimates) -> Section:
+def _intervals(record: DetectionEstimates) -> layout.Section:
     rows = [
-        [row.model, str(row.step.n), known(row.epoch), known(row.training), known(row.inference)]
+        [
+            row.model,
+            str(row.step.n),
+            shared.known(row.epoch),
+            shared.known(row.training),
+            shared.known(row.inference),
+        ]
         for row in record.rows
     ]
     header = ["model", "steps", "an epoch", "training", "inference with all images once"]
-    return table("Durations with their intervals", header, rows, "lrlll")
+    return layout.table("Durations with their intervals", header, rows, "lrlll")
 
 
-def _phases_of(row: DetectorEstimate) -> Section:
-    return phase_table(
+def _phases_of(row: DetectorEstimate) -> layout.Section:
+    return shared.phase_table(
         f"A step ({row.warmup} warm-up + {row.step.n} measured)", row.phases, row.step
     )
 
 
-def _parts_of_all(record: DetectionEstimates) -> Section:
+def _parts_of_all(record: DetectionEstimates) -> layout.Section:
     rows = [
         [estimate.model if number == 0 else "", *cells]
         for estimate in record.rows
-        for number, cells in enumerate(part_cells(estimate.parts, estimate.step))
+        for number, cells in enumerate(shared.part_cells(estimate.parts, estimate.step))
     ]
     header = ["model", "part", "forward ms", "backward ms", "of the step", "inference ms"]
     title = f"Parts: in training, and in inference with a batch of {record.batch} (means)"
-    return table(title, header, rows, "ll..r.")
+    return layout.table(title, header, rows, "ll..r.")
 
 
-def _content(record: DetectionEstimates) -> Section:
+def _content(record: DetectionEstimates) -> layout.Section:
     rows = [
         [
             row.model,
@@ -120,10 +125,10 @@ def _content(record: DetectionEstimates) -> Section:
         "1 image: nothing found", "a proposal", "a detection", "worst fit",
     ]  # fmt: skip
     title = "What an image held, and how the latency of one depends on it"
-    return table(title, header, rows, "lrrrrrrrr")
+    return layout.table(title, header, rows, "lrrrrrrrr")
 
 
-def _points(row: DetectorEstimate) -> Section:
+def _points(row: DetectorEstimate) -> layout.Section:
     rows = [
         [
             _number(point.found.proposals),
@@ -135,7 +140,7 @@ def _points(row: DetectorEstimate) -> Section:
         for point in row.points
     ]
     header = ["proposals", "detections", "latency ms", "by the fit", ""]
-    return table("Latency of one image by what is found", header, rows, "rr..l")
+    return layout.table("Latency of one image by what is found", header, rows, "rr..l")
 
 
 def _number(value: float | None) -> str:

@@ -15,8 +15,7 @@ from layerbench.records.detection_run import (
     Usage,
 )
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import Document, Fields, Section, listed, table
-from layerbench.reporters.documents.shared import part_cells, phase_table, surroundings
+from layerbench.reporters.documents import layout, shared
 
 # Of each part and phase, so many operators are listed.
 OPERATORS = 5
@@ -28,7 +27,7 @@ BOTTLENECK_NAMES = {
 }
 
 
-def document(record: DetectionRun) -> Document:
+def document(record: DetectionRun) -> layout.Document:
     """The bottleneck first, then what it was found in."""
     fields = [
         ("Verdict", _bottleneck(record.bottleneck)),
@@ -39,23 +38,23 @@ def document(record: DetectionRun) -> Document:
         ),
         ("Data", _data(record)),
         ("Recipe", _recipe(record)),
-        *surroundings(record.environment),
+        *shared.surroundings(record.environment),
     ]
-    return Document(
+    return layout.Document(
         title=f"Training {record.recipe.model} on {record.recipe.data}, taken apart",
-        head=[Fields(fields)],
+        head=[layout.Fields(fields)],
         sections=[
             _epochs(record.epochs),
-            phase_table(f"A step ({record.measured} measured)", record.phases, record.step),
+            shared.phase_table(f"A step ({record.measured} measured)", record.phases, record.step),
             _run_parts(record),
             _shares(record.bottleneck),
             _operators(record),
             _usage(record.usage),
             _tuning(record.tuning),
-            listed("Advice", () if record.bottleneck is None else record.bottleneck.advice),
-            listed("Images that could not be read", record.unreadable),
-            listed("Warnings", record.environment.warnings),
-            listed("Notes", [*_run_notes(record), *record.notes]),
+            layout.listed("Advice", () if record.bottleneck is None else record.bottleneck.advice),
+            layout.listed("Images that could not be read", record.unreadable),
+            layout.listed("Warnings", record.environment.warnings),
+            layout.listed("Notes", [*_run_notes(record), *record.notes]),
         ],
     )
 
@@ -100,7 +99,7 @@ def _recipe(record: DetectionRun) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _epochs(epochs: Sequence[DetectionEpoch]) -> Section:
+def _epochs(epochs: Sequence[DetectionEpoch]) -> layout.Section:
     rows = [
         [
             str(row.epoch),
@@ -122,31 +121,33 @@ def _epochs(epochs: Sequence[DetectionEpoch]) -> Section:
         "epoch", "steps", "images", "loss", "losses", "took", "images/s", "unreadable",
         "allocated", "resident",
     ]  # fmt: skip
-    return table("Epochs", header, rows, "rrrrlrrrrr")
+    return layout.table("Epochs", header, rows, "rrrrlrrrrr")
 
 
-def _run_parts(record: DetectionRun) -> Section:
+def _run_parts(record: DetectionRun) -> layout.Section:
     if record.step is None:
-        return listed("", [])
+        return layout.listed("", [])
     rows = [
         [*cells[:-1], "-" if part.kept is None else units.mebibytes(part.kept, unit=False)]
-        for part, cells in zip(record.parts, part_cells(record.parts, record.step), strict=True)
+        for part, cells in zip(
+            record.parts, shared.part_cells(record.parts, record.step), strict=True
+        )
     ]
     header = ["part", "forward ms", "backward ms", "of the step", "kept MiB"]
-    return table("Parts of the detector (means)", header, rows, "l..rr")
+    return layout.table("Parts of the detector (means)", header, rows, "l..rr")
 
 
-def _shares(found: Bottleneck | None) -> Section:
+def _shares(found: Bottleneck | None) -> layout.Section:
     if found is None:
-        return listed("", [])
+        return layout.listed("", [])
     rows = [
         [BOTTLENECK_NAMES[kind], units.percent(part, digits=1)]
         for kind, part in found.shares.items()
     ]
-    return table(f"Where a step goes ({found.how})", ["", "share"], rows, "lr")
+    return layout.table(f"Where a step goes ({found.how})", ["", "share"], rows, "lr")
 
 
-def _operators(record: DetectionRun) -> Section:
+def _operators(record: DetectionRun) -> layout.Section:
     on_device = any(row.device_s is not None for row in record.operators)
     rows: list[list[str]] = []
     for (part, phase), group in groupby(record.operators, key=lambda row: (row.part, row.phase)):
@@ -174,16 +175,16 @@ def _operators(record: DetectionRun) -> Section:
         f"Operators by part ({formatting.plural(record.profiled, 'step')} under torch.profiler; a "
         f"step's mean, without what an operator calls; the longest {OPERATORS} of each)"
     )
-    return table(title, header, rows, "lllr." + "." * on_device)
+    return layout.table(title, header, rows, "lllr." + "." * on_device)
 
 
 def _device_ms(row: OperatorRow) -> str:
     return "-" if row.device_s is None else units.milliseconds(row.device_s)
 
 
-def _usage(usage: Usage | None) -> Section:
+def _usage(usage: Usage | None) -> layout.Section:
     if usage is None or not usage.samples:
-        return listed("", [])
+        return layout.listed("", [])
     samples = usage.samples
 
     def row(name: str, values: Sequence[float], text: str) -> list[str]:
@@ -201,16 +202,16 @@ def _usage(usage: Usage | None) -> Section:
     if allocated:
         rows.append(row("allocated on it, MiB", allocated, "{:.0f}"))
     title = f"Utilization ({len(samples)} samples, {usage.cores} cores)"
-    return table(title, ["", "least", "mean", "most"], rows, "lrrr")
+    return layout.table(title, ["", "least", "mean", "most"], rows, "lrrr")
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _tuning(tuning: Tuning | None) -> Section:
+def _tuning(tuning: Tuning | None) -> layout.Section:
     if tuning is None:
-        return listed("", [])
+        return layout.listed("", [])
     chosen = (tuning.workers, tuning.prefetch_factor)
     rows = [
         [
@@ -229,7 +230,7 @@ def _tuning(tuning: Tuning | None) -> Section:
         f"Settings of the loader (the smallest that waits at most {near} of the time, or is within "
         f"{near} of the best)"
     )
-    return table(title, header, rows, "rr.rrl")
+    return layout.table(title, header, rows, "rr.rrl")
 
 
 def _run_notes(record: DetectionRun) -> list[str]:

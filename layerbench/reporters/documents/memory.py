@@ -16,18 +16,7 @@ from layerbench.records.memory import (
     Workspace,
 )
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import (
-    COMMAND,
-    FULL,
-    Document,
-    Fields,
-    Section,
-    Table,
-    Text,
-    listed,
-    table,
-)
-from layerbench.reporters.documents.shared import block_cells, branch, commit, title, versions
+from layerbench.reporters.documents import layout, shared
 
 _BAR = 24
 _LEGEND = (
@@ -39,29 +28,29 @@ _LEGEND = (
 Memory = MemoryReport | MemoryEstimate
 
 
-def document(record: Memory) -> Document:
+def document(record: Memory) -> layout.Document:
     """Of either kind."""
     return _measured(record) if isinstance(record, MemoryReport) else _predicted(record)
 
 
-def _measured(record: MemoryReport) -> Document:
+def _measured(record: MemoryReport) -> layout.Document:
     """What depends on the machine stands in the last section, the rest is the same everywhere."""
-    return Document(
-        title=f"{title(record.workload)}: memory",
-        head=[Fields([*_what_ran(record, ", measured")])],
+    return layout.Document(
+        title=f"{shared.title(record.workload)}: memory",
+        head=[layout.Fields([*_what_ran(record, ", measured")])],
         sections=[
             _before(record),
             _peak(record),
             _blocks(record),
             _tree(record),
             _tensors(record),
-            listed("Notes", record.notes),
+            layout.listed("Notes", record.notes),
             _measured_on(record),
         ],
     )
 
 
-def _predicted(record: MemoryEstimate) -> Document:
+def _predicted(record: MemoryEstimate) -> layout.Document:
     """The figures with their intervals first, then what they are made of."""
     how = {
         "fake": f"from shapes alone, as {record.device} tensors without a device",
@@ -72,17 +61,17 @@ def _predicted(record: MemoryEstimate) -> Document:
         ("Predicted", how),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
     ]
-    return Document(
-        title=f"{title(record.workload)}: memory predicted for {record.device}",
-        head=[Fields(fields)],
+    return layout.Document(
+        title=f"{shared.title(record.workload)}: memory predicted for {record.device}",
+        head=[layout.Fields(fields)],
         sections=[
             _predicted_peak(record),
-            Section("Fit", [Text(_fit(record.fit))]),
+            layout.Section("Fit", [layout.Text(_fit(record.fit))]),
             _at_peak(record),
             _terms(record),
             _blocks(record),
             _tree(record),
-            listed("Notes", record.notes),
+            layout.listed("Notes", record.notes),
         ],
     )
 
@@ -103,7 +92,7 @@ def _what_ran(record: Memory, how: str) -> list[tuple[str, str]]:
 # --- measured ------------------------------------------------------------------------------
 
 
-def _before(record: MemoryReport) -> Section:
+def _before(record: MemoryReport) -> layout.Section:
     sums = {
         "parameters": record.parameters,
         "buffers": record.buffers,
@@ -112,7 +101,7 @@ def _before(record: MemoryReport) -> Section:
     }
     rows = [[name, *_sums(totals)] for name, totals in sums.items()]
     header = ["", "tensors", "elements", "bytes", "", "in 512-byte blocks", ""]
-    return table("Tensors before the run", header, rows, "lrrrrrr")
+    return layout.table("Tensors before the run", header, rows, "lrrrrrr")
 
 
 def _sums(totals: Totals) -> list[str]:
@@ -126,7 +115,7 @@ def _sums(totals: Totals) -> list[str]:
     ]
 
 
-def _peak(record: MemoryReport) -> Section:
+def _peak(record: MemoryReport) -> layout.Section:
     peak = record.peak
     held = sum(row.self_at_peak or 0 for row in record.rows)
     outside = record.outside_bytes
@@ -142,10 +131,12 @@ def _peak(record: MemoryReport) -> Section:
         f"{units.count(held)} allocated by its layers (column self at peak): together "
         f"{units.count(record.resident_bytes + outside + held)}, the peak exactly."
     )
-    return Section("Peak", [Text(size), Text(parts), _categories(peak.by_category, peak.bytes)])
+    return layout.Section(
+        "Peak", [layout.Text(size), layout.Text(parts), _categories(peak.by_category, peak.bytes)]
+    )
 
 
-def _tensors(record: MemoryReport) -> Section:
+def _tensors(record: MemoryReport) -> layout.Section:
     rows = [
         [
             row.name,
@@ -159,21 +150,21 @@ def _tensors(record: MemoryReport) -> Section:
         for row in record.tensors
     ]
     header = ["tensor", "role", "shape", "dtype", "elements", "bytes", ""]
-    return Section("Tensors", [Table(header, rows, "llllrrl")], formats=FULL)
+    return layout.Section("Tensors", [layout.Table(header, rows, "llllrrl")], formats=layout.FULL)
 
 
-def _measured_on(record: MemoryReport) -> Section:
+def _measured_on(record: MemoryReport) -> layout.Section:
     environment = record.environment
     fields = [
         ("Device", f"{environment.device.name} ({environment.device.kind})"),
-        ("Software", versions(environment.software)),
+        ("Software", shared.versions(environment.software)),
         ("Process", _process(record)),
         ("Allocator", _allocator(record)),
         ("Date", environment.started),
-        ("Commit", commit(environment.software)),
-        (COMMAND, environment.command),
+        ("Commit", shared.commit(environment.software)),
+        (layout.COMMAND, environment.command),
     ]
-    return Section("Measured on", [Fields(fields)], formats=FULL)
+    return layout.Section("Measured on", [layout.Fields(fields)], formats=layout.FULL)
 
 
 def _process(record: MemoryReport) -> str:
@@ -200,7 +191,7 @@ def _allocator(record: MemoryReport) -> str:
 # --- predicted -----------------------------------------------------------------------------
 
 
-def _predicted_peak(record: MemoryEstimate) -> Section:
+def _predicted_peak(record: MemoryEstimate) -> layout.Section:
     as_tools_show = "with the context, as the device's own tools show it"
     figures = [
         ("allocated", record.peak_bytes, record.peak_interval, "torch.cuda.max_memory_allocated"),
@@ -216,7 +207,7 @@ def _predicted_peak(record: MemoryEstimate) -> Section:
         [name, units.mebibytes(value, unit=False), _interval(interval), why]
         for name, value, interval, why in figures
     ]
-    return table("Peak (prediction)", ["", "MiB", "interval", "comparable to"], rows, "lrrl")
+    return layout.table("Peak (prediction)", ["", "MiB", "interval", "comparable to"], rows, "lrrl")
 
 
 def _interval(interval: Interval | Workspace) -> str:
@@ -244,24 +235,24 @@ def _fit(fit: Fit | None) -> str:
     return verdict
 
 
-def _at_peak(record: MemoryEstimate) -> Section:
+def _at_peak(record: MemoryEstimate) -> layout.Section:
     reached = _where(record.peak_owner, record.peak_phase, record)
-    return Section(
+    return layout.Section(
         "At the allocated peak",
         [
-            Text(f"reached {reached} by {record.peak_operator or 'loading'}"),
+            layout.Text(f"reached {reached} by {record.peak_operator or 'loading'}"),
             _categories(record.by_category, record.peak_bytes),
         ],
     )
 
 
-def _terms(record: MemoryEstimate) -> Section:
+def _terms(record: MemoryEstimate) -> layout.Section:
     lines = [
         f"{term.name}: {units.mebibytes(term.bytes)} {_interval(term)}, "
         f"{'handed out by the allocator' if term.inside else 'outside the allocator'}; {term.why}"
         for term in record.workspaces
     ]
-    return listed("Terms besides tensors", lines)
+    return layout.listed("Terms besides tensors", lines)
 
 
 # --- both ----------------------------------------------------------------------------------
@@ -276,17 +267,17 @@ def _where(owner: str | None, phase: str, record: Memory) -> str:
     return f"in the {phase} of {types.get(owner, 'the model')}{path}"
 
 
-def _categories(sums: Mapping[Category, int], whole: int) -> Table:
+def _categories(sums: Mapping[Category, int], whole: int) -> layout.Table:
     """A line for each category of what is alive."""
     shares = {name: size / whole if whole else 0 for name, size in sums.items()}
     rows = [
         [name, units.mebibytes(size), f"{units.percent(shares[name], digits=1):>7}"]
         for name, size in sums.items()
     ]
-    return Table([], rows, "lrr")
+    return layout.Table([], rows, "lrr")
 
 
-def _blocks(record: Memory) -> Section:
+def _blocks(record: Memory) -> layout.Section:
     """The block view, with a picture of the bytes alive while each ran."""
     timeline = record.timeline
     top = max((point.live_max for point in timeline), default=0)
@@ -294,7 +285,7 @@ def _blocks(record: Memory) -> Section:
     base = timeline[0].live_max if timeline else 0
     rows = [
         [
-            *block_cells(row),
+            *shared.block_cells(row),
             formatting.shape_list(row.output_shapes),
             *_figures(row, row.at_peak),
             formatting.bar((row.live_peak or base) - base, top - base, _BAR),
@@ -302,17 +293,17 @@ def _blocks(record: Memory) -> Section:
         for row in formatting.block_rows(record.rows)
     ]
     header = ["#", "block", "path", "output shape", *_columns(record), "at peak", ""]
-    title = (
+    heading = (
         f"Blocks (MiB; bar: live peak, from {units.mebibytes(base)} at the start to "
         f"{units.mebibytes(top)})"
     )
-    return table(title, header, rows, "rlcl....l")
+    return layout.table(heading, header, rows, "rlcl....l")
 
 
-def _tree(record: Memory) -> Section:
+def _tree(record: Memory) -> layout.Section:
     rows = [
         [
-            branch(row),
+            shared.branch(row),
             str(row.calls),
             formatting.shape_list(row.output_shapes),
             *_figures(row, row.self_at_peak),
@@ -321,8 +312,10 @@ def _tree(record: Memory) -> Section:
         for row in record.rows
     ]
     header = ["layer", "calls", "output shape", *_columns(record), "self at peak", ""]
-    layers = Table(header, rows, "lrl....l")
-    return Section("Layers (MiB)", [layers, Text(_LEGEND, indented=False)], formats=FULL)
+    layers = layout.Table(header, rows, "lrl....l")
+    return layout.Section(
+        "Layers (MiB)", [layers, layout.Text(_LEGEND, indented=False)], formats=layout.FULL
+    )
 
 
 def _columns(record: Memory) -> list[str]:

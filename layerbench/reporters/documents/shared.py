@@ -13,7 +13,7 @@ from layerbench.records.training_estimate import Seconds
 from layerbench.records.training_step import PhaseRow
 from layerbench.records.workload import Workload
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import COMMAND, Section, Table, Text
+from layerbench.reporters.documents import layout
 
 PHASE_NAMES = {
     "data": "wait for data",
@@ -51,9 +51,9 @@ def title(workload: Workload) -> str:
     return f"{formatting.model_name(workload)} on {workload.input}"
 
 
-def void(reason: str) -> list[Text]:
+def void(reason: str) -> list[layout.Text]:
     """Why the figures mean nothing; none where they do."""
-    return [Text(reason, strong=True)] if reason else []
+    return [layout.Text(reason, strong=True)] if reason else []
 
 
 def block_cells(row: Row) -> list[str]:
@@ -89,11 +89,11 @@ def known(time: Seconds) -> str:
 
 
 def phase_table(
-    title: str, phases: Sequence[PhaseRow], step: Summary | None, *remarks: Text
-) -> Section:
+    title: str, phases: Sequence[PhaseRow], step: Summary | None, *remarks: layout.Text
+) -> layout.Section:
     """The phases of a step, and the step; nothing where none was measured."""
     if step is None:
-        return Section(title, [])
+        return layout.Section(title, [])
     rows = [
         [
             name,
@@ -104,7 +104,7 @@ def phase_table(
         for name, time in [*((PHASE_NAMES[p.name], p.time) for p in phases), ("the step", step)]
     ]
     header = ["Phase", "mean ms", "std", "median", "p5", "p95", "share", ""]
-    return Section(title, [Table(header, rows, "l.....rl"), *remarks])
+    return layout.Section(title, [layout.Table(header, rows, "l.....rl"), *remarks])
 
 
 def part_cells(parts: Sequence[PartRow], step: Summary) -> list[list[str]]:
@@ -158,5 +158,5 @@ def surroundings(
         ("Device", f"{place}, {formatting.plural(threads, 'thread')}" if threads else place),
         ("Software", versions(environment.software)),
         ("Date", f"{environment.started} to {environment.finished}"),
-        (COMMAND, environment.command),
+        (layout.COMMAND, environment.command),
     ]

@@ -7,17 +7,7 @@ from collections.abc import Iterator
 from layerbench import units
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import (
-    FULL,
-    Document,
-    Fields,
-    Lines,
-    Section,
-    Table,
-    listed,
-    table,
-)
-from layerbench.reporters.documents.shared import block_cells, branch, title
+from layerbench.reporters.documents import layout, shared
 
 CONVENTION = (
     "FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as 2 "
@@ -26,7 +16,7 @@ CONVENTION = (
 )
 
 
-def document(record: Structure) -> Document:
+def document(record: Structure) -> layout.Document:
     """Totals, blocks, the tree of all modules, what could not be counted, and the convention."""
     workload = record.workload
     where = {
@@ -40,21 +30,21 @@ def document(record: Structure) -> Document:
         ("Found", where),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
     ]
-    return Document(
-        title=f"{title(workload)}: structure",
-        head=[Fields(fields)],
+    return layout.Document(
+        title=f"{shared.title(workload)}: structure",
+        head=[layout.Fields(fields)],
         sections=[
             _totals(record),
             _blocks(record),
             _tree(record),
-            listed("Not counted", list(_uncounted(record))),
-            listed("Notes", record.notes),
-            Section("Convention", [Lines([CONVENTION])], formats=FULL),
+            layout.listed("Not counted", list(_uncounted(record))),
+            layout.listed("Notes", record.notes),
+            layout.Section("Convention", [layout.Lines([CONVENTION])], formats=layout.FULL),
         ],
     )
 
 
-def _totals(record: Structure) -> Section:
+def _totals(record: Structure) -> layout.Section:
     frozen = record.parameters - record.trainable
     more = f", {units.count(frozen)} of them frozen" if frozen else ""
     parameters = f"{units.count(record.parameters)} ({units.bytes_(record.parameter_bytes)}){more}"
@@ -64,23 +54,23 @@ def _totals(record: Structure) -> Section:
         ["buffers", f"{units.count(record.buffers)} ({units.bytes_(record.buffer_bytes)})"],
         ["FLOPs", f"{flops}, {units.macs(record.macs)}"],
     ]
-    return table("Totals", [], rows, "ll")
+    return layout.table("Totals", [], rows, "ll")
 
 
-def _blocks(record: Structure) -> Section:
+def _blocks(record: Structure) -> layout.Section:
     header = ["#", "block", "path", "input shape", "output shape", "parameters", "MFLOPs", "share"]
     rows = [
-        [*block_cells(row), *_figures(row), _share(row.flops, record)]
+        [*shared.block_cells(row), *_figures(row), _share(row.flops, record)]
         for row in formatting.block_rows(record.rows)
     ]
-    return table("Blocks", header, rows, "rlcllr.r")
+    return layout.table("Blocks", header, rows, "rlcllr.r")
 
 
-def _tree(record: Structure) -> Section:
+def _tree(record: Structure) -> layout.Section:
     header = ["layer", "calls", "input shape", "output shape", "parameters", "MFLOPs", "output", ""]
     rows = [
         [
-            branch(row),
+            shared.branch(row),
             str(row.calls),
             *_figures(row),
             "-" if row.output_bytes is None else units.bytes_(row.output_bytes),
@@ -88,7 +78,7 @@ def _tree(record: Structure) -> Section:
         ]
         for row in record.rows
     ]
-    return Section("Layers", [Table(header, rows, "lrllr.rl")], formats=FULL)
+    return layout.Section("Layers", [layout.Table(header, rows, "lrllr.rl")], formats=layout.FULL)
 
 
 def _figures(row: StructureRow) -> list[str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.records.sweep import Sweep
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import Document, Fields, Section, listed, table
-from layerbench.reporters.documents.shared import memory_cells, percent, surroundings
+from layerbench.reporters.documents import layout, shared
 
 
-def document(record: Sweep) -> Document:
+def document(record: Sweep) -> layout.Document:
     """Every point, and where the climb to larger batches ended."""
     rows = [
         [
@@ -21,23 +20,23 @@ def document(record: Sweep) -> Document:
             units.per_second(1 / point.per_image_s) if point.per_image_s else "-",
             point.latency.verdict,
             "-" if point.flops is None else f"{point.flops / 1e9:.2f}",
-            *memory_cells(point.allocated, point.reserved),
+            *shared.memory_cells(point.allocated, point.reserved),
             point.memory,
         ]
         for point in record.points
     ]
     header = ["model", "size", "batch", "latency ms", "an image ms", "images/s", "", "GFLOPs"]
-    return Document(
+    return layout.Document(
         title="Latency and memory against batch size",
-        head=[Fields(surroundings(record.environment))],
+        head=[layout.Fields(shared.surroundings(record.environment))],
         sections=[
-            table("Points", [*header, "allocated", "reserved", ""], rows, "llr...lrrrl"),
+            layout.table("Points", [*header, "allocated", "reserved", ""], rows, "llr...lrrrl"),
             _finished(record),
-            listed(
+            layout.listed(
                 "Where the climb ended", [_end(record, index) for index in range(len(record.ends))]
             ),
-            listed("Warnings", record.environment.warnings),
-            listed("Notes", record.notes),
+            layout.listed("Warnings", record.environment.warnings),
+            layout.listed("Notes", record.notes),
         ],
     )
 
@@ -49,7 +48,7 @@ def _end(record: Sweep, index: int) -> str:
     return f"{where} {verb}: {end.why}"
 
 
-def _finished(record: Sweep) -> Section:
+def _finished(record: Sweep) -> layout.Section:
     rows = [
         [
             run.model,
@@ -57,9 +56,9 @@ def _finished(record: Sweep) -> Section:
             f"{run.size[0]}x{run.size[1]}",
             f"{run.flops / 1e9:.2f}",
             units.count(run.parameters, short=True),
-            percent(run.accuracy),
+            shared.percent(run.accuracy),
         ]
         for run in record.runs
     ]
     header = ["model", "data", "size", "GFLOPs an image", "parameters", "val accuracy"]
-    return table("Finished trainings", header, rows, "lllrrr")
+    return layout.table("Finished trainings", header, rows, "lllrrr")

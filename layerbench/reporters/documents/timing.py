@@ -8,54 +8,44 @@ from collections.abc import Iterator, Mapping
 from layerbench import units
 from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary, Verdict
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import (
-    BRIEF,
-    COMMAND,
-    FULL,
-    Document,
-    Fields,
-    Lines,
-    Part,
-    Section,
-    Table,
-    Text,
-    listed,
-    table,
-)
-from layerbench.reporters.documents.shared import block_cells, branch, commit, title, versions, void
+from layerbench.reporters.documents import layout, shared
 from layerbench.reporters.freeing import freeing
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
 _MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
 
 
-def document(record: Profile) -> Document:
+def document(record: Profile) -> layout.Document:
     """A whole-model record has the same sections less the layers'."""
     workload, environment = record.workload, record.environment
-    return Document(
-        title=title(workload),
+    return layout.Document(
+        title=shared.title(workload),
         head=[
-            *void(environment.machine.too_busy),
-            *(Text(warning, strong=True) for warning in formatting.partial(record)),
+            *shared.void(environment.machine.too_busy),
+            *(layout.Text(warning, strong=True) for warning in formatting.partial(record)),
             _fields(record),
         ],
         sections=[
             _whole(record),
-            Section("", [Text(_whole_sentence(record), wrapped=False)], formats=FULL),
+            layout.Section(
+                "", [layout.Text(_whole_sentence(record), wrapped=False)], formats=layout.FULL
+            ),
             _block_table(record),
             _tree(record),
-            Section("", list(_layer_sentences(record)), formats=FULL),
+            layout.Section("", list(_layer_sentences(record)), formats=layout.FULL),
             _reconciliation(record),
             _verdicts(record),
-            listed("Warnings", environment.warnings),
-            listed("Notes", record.notes),
-            listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
-            Section("", [Text(_origin(record))], formats=BRIEF),
+            layout.listed("Warnings", environment.warnings),
+            layout.listed("Notes", record.notes),
+            layout.listed(
+                "Not measured", [f"{what}: {why}" for what, why in record.absent.items()]
+            ),
+            layout.Section("", [layout.Text(_origin(record))], formats=layout.BRIEF),
         ],
     )
 
 
-def _fields(record: Profile) -> Fields:
+def _fields(record: Profile) -> layout.Fields:
     workload, environment = record.workload, record.environment
     model = (
         f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
@@ -67,14 +57,14 @@ def _fields(record: Profile) -> Fields:
         ("Mode", ", ".join([workload.mode, *_settings(record)])),
         ("Device", _device(record)),
         ("Host", _host(record) if environment.device.kind != "cpu" else ""),
-        ("Software", versions(environment.software)),
+        ("Software", shared.versions(environment.software)),
         ("Settings", formatting.pairs(environment.software.settings)),
         ("Plan", _plan(record)),
         ("Date", f"{environment.started} to {environment.finished}"),
-        ("Commit", commit(environment.software)),
-        (COMMAND, environment.command),
+        ("Commit", shared.commit(environment.software)),
+        (layout.COMMAND, environment.command),
     ]
-    return Fields(items, formats=FULL)
+    return layout.Fields(items, formats=layout.FULL)
 
 
 def _origin(record: Profile) -> str:
@@ -136,22 +126,25 @@ def _processes(record: Profile) -> int:
     return max(record.plan.processes, len(record.process_medians))
 
 
-def _whole(record: Profile) -> Section:
+def _whole(record: Profile) -> layout.Section:
     whole = record.whole
-    parts: list[Part] = [_figures_table(record), *_figures(record, whole, formatting.fps(record))]
+    parts: list[layout.Part] = [
+        _figures_table(record),
+        *_figures(record, whole, formatting.fps(record)),
+    ]
     if record.whole_host:
         parts += [
-            Text("The same on the host's clock", indented=False, formats=FULL),
+            layout.Text("The same on the host's clock", indented=False, formats=layout.FULL),
             *_figures(record, record.whole_host, None),
         ]
     if len(record.process_medians) > 1:
         half = formatting.half_width(whole)
         medians = ", ".join(units.milliseconds(time, half) for time in record.process_medians)
-        parts.append(Text(f"Medians of the processes: {medians} ms"))
-    return Section("Whole model, untouched", parts)
+        parts.append(layout.Text(f"Medians of the processes: {medians} ms"))
+    return layout.Section("Whole model, untouched", parts)
 
 
-def _figures_table(record: Profile) -> Table:
+def _figures_table(record: Profile) -> layout.Table:
     """Where a report is short, the parameters stand beside the figures."""
     whole = record.whole
     cells = {
@@ -163,10 +156,10 @@ def _figures_table(record: Profile) -> Table:
         "Parameters": units.count(record.parameters),
         "Verdict": whole.verdict,
     }
-    return Table([*cells], [[*cells.values()]], "rrrrrrl", formats=BRIEF)
+    return layout.Table([*cells], [[*cells.values()]], "rrrrrrl", formats=layout.BRIEF)
 
 
-def _figures(record: Profile, summary: Summary, fps: str | None) -> Iterator[Text]:
+def _figures(record: Profile, summary: Summary, fps: str | None) -> Iterator[layout.Text]:
     """The whole-model line, and what it missed if it is not stable."""
     over = f" over {_processes(record)} processes" if _processes(record) > 1 else ""
     figures = [
@@ -177,10 +170,10 @@ def _figures(record: Profile, summary: Summary, fps: str | None) -> Iterator[Tex
         f"(95 % interval{over})",
         summary.verdict,
     ]
-    yield Text(" | ".join(figures), wrapped=False, formats=FULL)
-    yield Text(_distribution(summary), formats=FULL)
+    yield layout.Text(" | ".join(figures), wrapped=False, formats=layout.FULL)
+    yield layout.Text(_distribution(summary), formats=layout.FULL)
     if summary.missed:
-        yield Text(f"{summary.verdict}: {'; '.join(summary.missed)}")
+        yield layout.Text(f"{summary.verdict}: {'; '.join(summary.missed)}")
 
 
 def _distribution(summary: Summary) -> str:
@@ -200,7 +193,7 @@ def _whole_sentence(record: Profile) -> str:
     )
 
 
-def _block_table(record: Profile) -> Section:
+def _block_table(record: Profile) -> layout.Section:
     blocks = formatting.blocks(record)
     host = formatting.has_host_times(record)
     times = ["mean ms", "std ms", "median ms", *(["host ms"] if host else [])]
@@ -211,13 +204,13 @@ def _block_table(record: Profile) -> Section:
     for name, part in (("between the blocks", between), ("whole, instrumented", whole)):
         figures = [units.milliseconds(part, formatting.base_half_width(record)), *blank]
         rows.append(["", name, "", "", "", *figures, formatting.share(part, record), ""])
-    return table("Blocks", header, rows if blocks else [], "rlclr" + "." * len(times) + ".l")
+    return layout.table("Blocks", header, rows if blocks else [], "rlclr" + "." * len(times) + ".l")
 
 
 def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
     times = row.inclusive
     return [
-        *block_cells(row),
+        *shared.block_cells(row),
         formatting.first_shape(row),
         str(row.calls),
         *(formatting.ms(times, field) for field in ("mean", "std", "median")),
@@ -227,16 +220,16 @@ def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
     ]
 
 
-def _tree(record: Profile) -> Section:
+def _tree(record: Profile) -> layout.Section:
     host = formatting.has_host_times(record)
     # The two unnamed columns hold the verdict's mark of the figure before them.
     header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
     header += ["host ms", "host self"] if host else []
     freed = freeing(record)
     rows = [_layer(row, host, record, freed.get(row.path)) for row in record.layers]
-    layers = Table([*header, ""], rows, "lr.l.l." + (".." if host else "") + "l")
-    legend = Text(_legend(record, freed), indented=False)
-    return Section("Layers (medians; share of means)", [layers, legend], formats=FULL)
+    layers = layout.Table([*header, ""], rows, "lr.l.l." + (".." if host else "") + "l")
+    legend = layout.Text(_legend(record, freed), indented=False)
+    return layout.Section("Layers (medians; share of means)", [layers, legend], formats=layout.FULL)
 
 
 def _layer(row: LayerRow, host: bool, record: Profile, freed_s: float | None) -> list[str]:
@@ -248,7 +241,7 @@ def _layer(row: LayerRow, host: bool, record: Profile, freed_s: float | None) ->
     host_times = (row.host_inclusive, row.host_self) if host else ()
     untimed = "" if row.inclusive else formatting.why_untimed(row)
     return [
-        branch(row),
+        shared.branch(row),
         str(row.calls),
         *_marked(row.inclusive),
         *_marked(row.self_),
@@ -282,11 +275,11 @@ def _legend(record: Profile, freed: Mapping[str, float]) -> str:
     return "; ".join(parts)
 
 
-def _layer_sentences(record: Profile) -> Iterator[Text]:
+def _layer_sentences(record: Profile) -> Iterator[layout.Text]:
     """A sentence for every timed row but the model itself: blocks first, then the others."""
     rows = [row for row in record.layers if row.path and row.inclusive]
     rows.sort(key=lambda row: not _is_numbered(row))
-    return (Text(_sentence(row), wrapped=False) for row in rows)
+    return (layout.Text(_sentence(row), wrapped=False) for row in rows)
 
 
 def _is_numbered(row: LayerRow) -> bool:
@@ -306,10 +299,10 @@ def _sentence(row: LayerRow) -> str:
     )
 
 
-def _reconciliation(record: Profile) -> Section:
+def _reconciliation(record: Profile) -> layout.Section:
     costs = record.reconciliation
     if costs is None:
-        return listed("Reconciliation", [])
+        return layout.listed("Reconciliation", [])
     lines = [
         f"Untouched, the forward takes {units.seconds(costs.untouched_s)}; instrumented, "
         f"{units.seconds(costs.instrumented_s)} (medians). {_overhead(costs)}",
@@ -322,7 +315,7 @@ def _reconciliation(record: Profile) -> Section:
         f"{units.seconds(abs(costs.wrapper_cost_s))} in a tight loop; a forward has "
         f"{formatting.plural(costs.timed_calls, 'timed call')}.",
     ]
-    return Section("Reconciliation", [Lines(lines)], formats=FULL)
+    return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)
 
 
 def _overhead(costs: Reconciliation) -> str:
@@ -347,7 +340,7 @@ def _more_or_less(gap: float) -> str:
     return f"{units.percent(abs(gap), digits=2)} {'less' if gap < 0 else 'more'} than"
 
 
-def _verdicts(record: Profile) -> Section:
+def _verdicts(record: Profile) -> layout.Section:
     """How many rows are to be trusted, and which blocks are not."""
     timed = [row.inclusive for row in record.layers if row.inclusive]
     counts = Counter(summary.verdict for summary in timed)
@@ -361,4 +354,4 @@ def _verdicts(record: Profile) -> Section:
     ]
     rows = formatting.plural(len(record.layers), "row")
     lines = [f"Of {rows} (inclusive times): {counted}{rest}.", *doubtful]
-    return Section("Verdicts", [Lines(lines if timed else [])], formats=FULL)
+    return layout.Section("Verdicts", [layout.Lines(lines if timed else [])], formats=layout.FULL)

@@ -5,22 +5,21 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import Document, Fields, listed
-from layerbench.reporters.documents.shared import known, phase_table, surroundings
+from layerbench.reporters.documents import layout, shared
 
 
-def document(record: TrainingEstimate) -> Document:
+def document(record: TrainingEstimate) -> layout.Document:
     """The answer with its interval first, then what it is made of."""
     recipe = record.recipe
     height, width = recipe.size
     fields = [
         (
             "Total",
-            f"{known(record.total)} for {formatting.plural(recipe.epochs, 'epoch')}",
+            f"{shared.known(record.total)} for {formatting.plural(recipe.epochs, 'epoch')}",
         ),
         (
             "An epoch",
-            f"{known(record.epoch)} for {formatting.plural(record.steps, 'step')}",
+            f"{shared.known(record.epoch)} for {formatting.plural(record.steps, 'step')}",
         ),
         (
             "Once",
@@ -32,19 +31,19 @@ def document(record: TrainingEstimate) -> Document:
             f"{recipe.model} ({record.model_type}), {units.count(record.parameters)} "
             f"parameters, {height}x{width}, batch {recipe.batch}",
         ),
-        *surroundings(record.environment),
+        *shared.surroundings(record.environment),
     ]
-    return Document(
+    return layout.Document(
         title=f"How long training {recipe.model} on {recipe.data} will take",
-        head=[Fields(fields)],
+        head=[layout.Fields(fields)],
         sections=[
-            phase_table(
+            shared.phase_table(
                 f"A step ({record.warmup} warm-up + {record.step.n} measured)",
                 record.phases,
                 record.step,
             ),
-            listed("Assumed", record.assumptions),
-            listed("Warnings", record.environment.warnings),
-            listed("Notes", record.notes),
+            layout.listed("Assumed", record.assumptions),
+            layout.listed("Warnings", record.environment.warnings),
+            layout.listed("Notes", record.notes),
         ],
     )

@@ -6,18 +6,10 @@ from layerbench import units
 from layerbench.records.training_run import Recipe, TrainingRun
 from layerbench.records.training_step import StepPhase
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import Document, Fields, Section, listed, table
-from layerbench.reporters.documents.shared import (
-    PHASE_NAMES,
-    memory_cells,
-    percent,
-    phase_table,
-    share,
-    surroundings,
-)
+from layerbench.reporters.documents import layout, shared
 
 
-def document(record: TrainingRun) -> Document:
+def document(record: TrainingRun) -> layout.Document:
     """One epoch after the other, and what a step of the last one took."""
     recipe, best = record.recipe, record.best
     outcome: str = record.outcome
@@ -31,21 +23,21 @@ def document(record: TrainingRun) -> Document:
         ("Model", _model(record)),
         ("Data", _data(record)),
         ("Recipe", _recipe(recipe)),
-        *surroundings(record.environment),
+        *shared.surroundings(record.environment),
         ("Resumed", _resumed(record)),
     ]
-    return Document(
+    return layout.Document(
         title=f"Training {recipe.model} on {recipe.data}",
-        head=[Fields(fields)],
+        head=[layout.Fields(fields)],
         sections=[
-            phase_table("A step (last epoch, first process)", record.phases, record.step),
+            shared.phase_table("A step (last epoch, first process)", record.phases, record.step),
             _epochs(record),
             _epoch_times(record),
             _ranks(record),
             _points(record),
-            listed("Images that could not be read", record.unreadable),
-            listed("Warnings", record.environment.warnings),
-            listed("Notes", record.notes),
+            layout.listed("Images that could not be read", record.unreadable),
+            layout.listed("Warnings", record.environment.warnings),
+            layout.listed("Notes", record.notes),
         ],
     )
 
@@ -88,16 +80,16 @@ def _resumed(record: TrainingRun) -> str:
     return "after epoch " + ", ".join(map(str, record.resumed_after))
 
 
-def _epochs(record: TrainingRun) -> Section:
+def _epochs(record: TrainingRun) -> layout.Section:
     rows = [
         [
             str(row.epoch),
             f"{row.lr:.2e}",
             f"{row.train_loss:.4f}",
-            percent(row.train_accuracy),
+            shared.percent(row.train_accuracy),
             f"{row.val_loss:.4f}",
-            percent(row.val_accuracy),
-            "-" if row.val_top5 is None else percent(row.val_top5),
+            shared.percent(row.val_accuracy),
+            "-" if row.val_top5 is None else shared.percent(row.val_top5),
             str(row.unreadable) if row.unreadable else "-",
             "kept" if row.epoch == record.best_epoch else "",
         ]
@@ -113,10 +105,10 @@ def _epochs(record: TrainingRun) -> Section:
         "top 5",
         "unreadable",
     ]
-    return table("Epochs: what was learned", [*header, ""], rows, "rrrrrrrrl")
+    return layout.table("Epochs: what was learned", [*header, ""], rows, "rrrrrrrrl")
 
 
-def _epoch_times(record: TrainingRun) -> Section:
+def _epoch_times(record: TrainingRun) -> layout.Section:
     names = _phase_names(record)
     rows = [
         [
@@ -132,8 +124,8 @@ def _epoch_times(record: TrainingRun) -> Section:
         ]
         for row in record.epochs
     ]
-    phases = [PHASE_NAMES[name].removesuffix(" to the device") + " s" for name in names]
-    return table(
+    phases = [shared.PHASE_NAMES[name].removesuffix(" to the device") + " s" for name in names]
+    return layout.table(
         "Epochs: what they took",
         ["epoch", "steps", "training s", "validation s", "images/s", *phases,
          "allocated", "reserved", "resident"],
@@ -151,7 +143,7 @@ def _in_seconds(time: float | None) -> str:
     return "-" if time is None else f"{time:.2f}"
 
 
-def _ranks(record: TrainingRun) -> Section:
+def _ranks(record: TrainingRun) -> layout.Section:
     alone = len(record.ranks) < 2
     rows = [
         [
@@ -160,7 +152,7 @@ def _ranks(record: TrainingRun) -> Section:
             times.device,
             *(formatting.ms(times.step, name) for name in ("mean", "median", "p95")),
             formatting.ms(times.all_reduce, "mean"),
-            share(times.all_reduce, times.step),
+            shared.share(times.all_reduce, times.step),
         ]
         for times in record.ranks
     ]
@@ -174,23 +166,23 @@ def _ranks(record: TrainingRun) -> Section:
         "all-reduce ms",
         "of step",
     ]
-    return table("Processes (last epoch)", header, [] if alone else rows, "rrl....r")
+    return layout.table("Processes (last epoch)", header, [] if alone else rows, "rrl....r")
 
 
-def _points(record: TrainingRun) -> Section:
+def _points(record: TrainingRun) -> layout.Section:
     rows = [
         [
             str(point.batch),
             formatting.ms(point.latency, "median"),
             units.milliseconds(point.per_image_s),
             point.latency.verdict,
-            *memory_cells(point.allocated, point.reserved),
+            *shared.memory_cells(point.allocated, point.reserved),
         ]
         for point in record.points
     ]
     predicted = any(point.memory == "predicted" for point in record.points)
     where = " (predicted for a GPU)" if predicted else ""
-    return table(
+    return layout.table(
         "Inference with the trained model",
         ["batch", "latency ms", "an image ms", "", f"allocated{where}", "reserved"],
         rows,

@@ -7,33 +7,15 @@ from layerbench.records.memory import Phase
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import TrainingProfile, TrainingRow
 from layerbench.reporters import formatting
-from layerbench.reporters.documents.parts import (
-    FULL,
-    Document,
-    Fields,
-    Lines,
-    Section,
-    Table,
-    Text,
-    listed,
-    table,
-)
-from layerbench.reporters.documents.shared import (
-    block_cells,
-    branch,
-    phase_table,
-    surroundings,
-    title,
-    void,
-)
+from layerbench.reporters.documents import layout, shared
 
 _LIVE: tuple[Phase, ...] = ("forward", "backward")
 
 
-def document(record: TrainingProfile) -> Document:
+def document(record: TrainingProfile) -> layout.Document:
     """The phases of a whole step first, then what its modules take of them."""
     workload, environment, plan = record.workload, record.environment, record.plan
-    device, software, *rest = surroundings(environment, plan.threads)
+    device, software, *rest = shared.surroundings(environment, plan.threads)
     model = f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters"
     fields = [
         ("Model", model),
@@ -44,37 +26,37 @@ def document(record: TrainingProfile) -> Document:
         ("Plan", f"{plan.warmup} warm-up + {plan.iterations} measured rounds"),
         *rest,
     ]
-    return Document(
-        title=f"{title(workload)}: a training step",
-        head=[*void(environment.machine.too_busy), Fields(fields)],
+    return layout.Document(
+        title=f"{shared.title(workload)}: a training step",
+        head=[*shared.void(environment.machine.too_busy), layout.Fields(fields)],
         sections=[
             _phases(record),
             _memory(record),
             _blocks(record),
             _tree(record),
             _reconciliation(record),
-            listed("Warnings", environment.warnings),
-            listed("Notes", record.notes),
+            layout.listed("Warnings", environment.warnings),
+            layout.listed("Notes", record.notes),
         ],
     )
 
 
-def _phases(record: TrainingProfile) -> Section:
+def _phases(record: TrainingProfile) -> layout.Section:
     step = record.step
     rate = record.workload.batch / step.mean if step.mean else 0.0
     heading = f"One step, untouched: {units.per_second(rate)} images/s"
     missed = f"the step is {step.verdict}: {'; '.join(step.missed)}" if step.missed else ""
-    return phase_table(heading, record.phases, step, Text(missed))
+    return shared.phase_table(heading, record.phases, step, layout.Text(missed))
 
 
-def _memory(record: TrainingProfile) -> Section:
+def _memory(record: TrainingProfile) -> layout.Section:
     memory = record.memory
     if memory is None:
-        return listed("", [])
+        return layout.listed("", [])
     peak = memory.peak
     owner = "outside the model" if peak.owner is None else f"in {peak.owner or 'the model itself'}"
     phases = ", ".join(f"{name} {units.bytes_(size)}" for name, size in memory.live.items())
-    return listed(
+    return layout.listed(
         f"Memory of tensors: peak {units.bytes_(peak.bytes)} in the {peak.phase}, {owner}",
         [
             f"parameters, buffers and input {units.bytes_(memory.resident)}, there all the time; "
@@ -83,10 +65,10 @@ def _memory(record: TrainingProfile) -> Section:
     )
 
 
-def _blocks(record: TrainingProfile) -> Section:
+def _blocks(record: TrainingProfile) -> layout.Section:
     rows = [
         [
-            *block_cells(row),
+            *shared.block_cells(row),
             formatting.shape_list(row.input_shapes),
             *_times(row.forward, row.backward),
             _share(row, record),
@@ -94,15 +76,15 @@ def _blocks(record: TrainingProfile) -> Section:
         for row in formatting.block_rows(record.rows)
     ]
     times = ["forward ms", "backward ms", "back/forth", "share"]
-    return table(
+    return layout.table(
         "Blocks (medians)", ["#", "block", "path", "input shape", *times], rows, "rlcl..rr"
     )
 
 
-def _tree(record: TrainingProfile) -> Section:
+def _tree(record: TrainingProfile) -> layout.Section:
     rows = [
         [
-            branch(row),
+            shared.branch(row),
             str(row.calls),
             *_times(row.forward, row.backward),
             *_times(row.forward_self, row.backward_self)[:2],
@@ -115,8 +97,8 @@ def _tree(record: TrainingProfile) -> Section:
         "layer", "calls", "forward ms", "backward ms", "back/forth", "self", "self back",
         "kept MiB", "live forward", "live backward", "",
     ]  # fmt: skip
-    layers = Table(header, rows, "lr..r.....l")
-    return Section("Layers (medians; MiB)", [layers], formats=FULL)
+    layers = layout.Table(header, rows, "lr..r.....l")
+    return layout.Section("Layers (medians; MiB)", [layers], formats=layout.FULL)
 
 
 def _bytes(size: int | None) -> str:
@@ -140,7 +122,7 @@ def _share(row: TrainingRow, record: TrainingProfile) -> str:
     return units.percent((row.forward.mean + row.backward.mean) / parts, digits=1)
 
 
-def _reconciliation(record: TrainingProfile) -> Section:
+def _reconciliation(record: TrainingProfile) -> layout.Section:
     cost = units.percent(record.overhead - 1, digits=2)
     low, high = (
         units.percent(b - 1, digits=2) for b in (record.overhead_low, record.overhead_high)
@@ -153,4 +135,4 @@ def _reconciliation(record: TrainingProfile) -> Section:
         f"with {units.seconds(record.outside_s)} of the loss and autograd's start, to "
         f"{record.backward_sum_ratio:.6f} of the backward, in the instrumented steps.",
     ]
-    return Section("Reconciliation", [Lines(lines)], formats=FULL)
+    return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)

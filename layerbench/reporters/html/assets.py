@@ -23,26 +23,6 @@ _VENDORED = {
     "d3-hierarchy": ("d3-hierarchy/d3-hierarchy.min.mjs", ""),
 }
 _STYLES = ("vendor/uplot/uPlot.min.css", f"{_FOLDER}/page.css")
-_MODULES = (
-    "address",
-    "columns",
-    "details",
-    "dom",
-    "exports",
-    "figures",
-    "heat",
-    "icicle",
-    "keys",
-    "report",
-    "roofline",
-    "state",
-    "table",
-    "tabs",
-    "timeline",
-    "tree",
-    "units",
-    "viewer",
-)
 _LIVE_ONLY = ("live",)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
@@ -66,7 +46,7 @@ _NO_SCRIPT = (
 
 def report(document: Document) -> str:
     """One self-contained HTML file that shows a document; names in it are text, never markup."""
-    modules = {f"layerbench/{name}": _module(name) for name in _MODULES}
+    modules = {f"layerbench/{name}": _module(name) for name in _modules() if name not in _LIVE_ONLY}
     modules |= {name: _vendored(name) for name in _VENDORED}
     imports = {name: _data_address(text) for name, text in modules.items()}
     parts = [
@@ -89,7 +69,7 @@ def report(document: Document) -> str:
 @functools.cache
 def live_page() -> tuple[bytes, str]:
     """The page that the service shows, and the content-security policy that goes with it."""
-    names = [f"layerbench/{name}" for name in (*_MODULES, *_LIVE_ONLY)]
+    names = [f"layerbench/{name}" for name in _modules()]
     imports = {name: f"/static/{name}.js" for name in (*names, *_VENDORED)}
     mapped = json.dumps({"imports": imports})
     digest = base64.b64encode(hashlib.sha256(mapped.encode()).digest()).decode()
@@ -116,14 +96,20 @@ def static(name: str) -> tuple[bytes, str] | None:
 
 @functools.cache
 def _files() -> dict[str, tuple[bytes, str]]:
-    texts = {f"layerbench/{name}.js": _module(name) for name in (*_MODULES, *_LIVE_ONLY)}
+    texts = {f"layerbench/{name}.js": _module(name) for name in _modules()}
     texts |= {f"{name}.js": _vendored(name) for name in _VENDORED}
     texts["page.css"] = _style()
     return {name: (text.encode(), _TYPES[name[name.rindex(".") :]]) for name, text in texts.items()}
 
 
+def _modules() -> list[str]:
+    """The page's own modules, each in a file."""
+    folder = resources.files(__package__).joinpath(_FOLDER)
+    return sorted(file.name[:-3] for file in folder.iterdir() if file.name.endswith(".js"))
+
+
 def _read(name: str) -> str:
-    return resources.files("layerbench.reporters.html").joinpath(name).read_text(encoding="utf-8")
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _module(name: str) -> str:

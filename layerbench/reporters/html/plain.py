@@ -7,17 +7,7 @@ from functools import partial
 from html import escape as escaped
 
 from layerbench.records.workload import Frozen
-from layerbench.reporters.documents import document
-from layerbench.reporters.documents.parts import (
-    COMMAND,
-    Fields,
-    Lines,
-    Part,
-    Section,
-    Table,
-    Text,
-    of_format,
-)
+from layerbench.reporters.documents import document, layout
 from layerbench.text import shown
 
 escape = partial(escaped, quote=False)
@@ -64,36 +54,36 @@ def page(record: Frozen) -> str:
     return _PAGE.format(title=escape(made.title), style=_STYLE, body=body)
 
 
-def _all(parts: Iterable[Part]) -> str:
-    return "\n".join(_markup(part) for part in of_format(parts, "html"))
+def _all(parts: Iterable[layout.Part]) -> str:
+    return "\n".join(_markup(part) for part in layout.of_format(parts, "html"))
 
 
-def _markup(part: Part) -> str:
+def _markup(part: layout.Part) -> str:
     match part:
-        case Section():
+        case layout.Section():
             heading = f"<h2>{escape(part.title)}</h2>\n" if part.title else ""
             return heading + _all(part.parts)
-        case Fields():
+        case layout.Fields():
             fields = [_field(name, text) for name, text in part.items if text]
             return "\n".join(["<dl>", *fields, "</dl>"])
-        case Text():
+        case layout.Text():
             text = escape(part.text)
             return f"<p><strong>{text}</strong></p>" if part.strong else f"<p>{text}</p>"
-        case Lines():
+        case layout.Lines():
             return "\n".join(
                 ["<ul>", *(f"<li>{escape(line)}</li>" for line in part.lines), "</ul>"]
             )
-        case Table():
+        case layout.Table():
             return _table(part)
     raise TypeError(f"a document has no {type(part).__name__}")
 
 
 def _field(name: str, text: str) -> str:
-    shown = f"<code>{escape(text)}</code>" if name == COMMAND else escape(text)
+    shown = f"<code>{escape(text)}</code>" if name == layout.COMMAND else escape(text)
     return f"<dt>{escape(name)}</dt><dd>{shown}</dd>"
 
 
-def _table(part: Table) -> str:
+def _table(part: layout.Table) -> str:
     header = [f"<thead>{_row(part.header, part.align, 'th')}</thead>"] if part.header else []
     rows = [_row(cells, part.align, "td") for cells in part.rows]
     return "\n".join(["<table>", *header, "<tbody>", *rows, "</tbody>", "</table>"])

@@ -12,7 +12,7 @@ import pytest
 from layerbench import reporters
 from layerbench.records.workload import Frozen
 from layerbench.reporters import documents
-from layerbench.reporters.documents.parts import (
+from layerbench.reporters.documents.layout import (
     BRIEF,
     FULL,
     Document,
@@ -129,4 +129,4 @@ def test_a_comparison_does_not_wait_for_other_documents():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = [name.rpartition(".")[2] for name in done.stdout.split()]
-    assert sorted(loaded) == ["comparison", "parts", "shared"]
+    assert sorted(loaded) == ["comparison", "layout", "shared"]
