@@ -10,7 +10,7 @@
     │   └── DeviceUnavailable       no such device on this machine
     ├── ModelRunError               the model does not take this input (says where)
     ├── NotEnoughMemory             says what was requested and what is free
-    ├── DataError                   a data set that is not there, or damaged
+    ├── DataError                   a data set that is missing, or damaged
     ├── TrainingStopped             a training that cannot continue: a loss that is no number
     ├── OutputError                 a report cannot be written there
     ├── RecordError                 a file that is no (valid) record
@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 Number = TypeVar("Number", int, float)
 
 
-def said_by(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """An error's message; empty if its class cannot give it."""
     try:
         return str(error).strip()
@@ -76,15 +76,15 @@ class DeviceUnavailable(UsageError):
 
 
 class ModelRunError(LayerbenchError):
-    """The model raised on this input; the message names the layer and what came in."""
+    """The model raised on this input; the message names the layer and its input."""
 
 
 class NotEnoughMemory(LayerbenchError):
-    """The run needs more memory than there is; the message says how much of each."""
+    """The run needs more memory than there is; the message states both."""
 
 
 class DataError(LayerbenchError):
-    """A data set that is not there or damaged; the message says what to put where."""
+    """A data set that is missing or damaged; the message names the files to add."""
 
 
 class TrainingStopped(LayerbenchError):
@@ -94,7 +94,7 @@ class TrainingStopped(LayerbenchError):
 
 
 class OutputError(LayerbenchError):
-    """A report cannot be written where it should go."""
+    """A report cannot be written to its place."""
 
 
 class RecordError(LayerbenchError):
@@ -121,7 +121,7 @@ class UntrustedError(LayerbenchError):
 
 def first_line(error: BaseException) -> str:
     """An error's message on one line, without the stack or the advice of torch's errors."""
-    text = said_by(error) or type(error).__name__
+    text = message_of(error) or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if lines[0].startswith(_IN_SCRIPT):
         # The cause stands at the end, after the interpreter's own stack.
@@ -162,10 +162,10 @@ def chosen(name: str, sources: Mapping[str, Found], what: str) -> Found:
     Args:
         name: as the user wrote it.
         sources: by name.
-        what: they are, for the message.
+        what: their name in the message.
 
     Raises:
-        UsageError: there is none; the message has the names.
+        UsageError: there is none; the message lists the names.
     """
     if name in sources:
         return sources[name]

@@ -82,7 +82,7 @@ def duration(value: float) -> str:
 
 
 def per_second(value: float) -> str:
-    """A rate such as images per second, three digits or all before the point: ``1.79``."""
+    """A rate such as images per second: three digits, or all before the point: ``1.79``."""
     return _significant(value, 3)
 
 
@@ -113,7 +113,7 @@ def count(value: int, short: bool = False) -> str:
 
 
 def _with_prefix(value: float, sizes: Mapping[str, float], unit: str = "") -> str:
-    """Three digits and the largest prefix that leaves one before the point; else nothing."""
+    """Three digits with the largest prefix that leaves one before the point; else empty."""
     for name, size in sizes.items():
         # A value that three digits round up to the next prefix has that one.
         if abs(value) >= size * 0.9995:
@@ -213,7 +213,7 @@ def _to_uncertainty(value: float, half_width: float) -> str:
 
 
 def _significant(value: float, digits: int) -> str:
-    """Text with so many significant digits, or more where they stand before the point."""
+    """Text with so many significant digits, or more before the point."""
     return _fixed(value, digits - 1 - _magnitude(value, digits))
 
 

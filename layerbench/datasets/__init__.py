@@ -23,7 +23,7 @@ def get(name: str) -> Source:
     """The data set of this name.
 
     Raises:
-        UsageError: there is none; the message has the names.
+        UsageError: there is none; the message lists the names.
     """
     return chosen(name, _sources(), "data set")
 

@@ -24,7 +24,7 @@ class Cifar100:
     name: str = "cifar100"
 
     def open(self, options: DatasetOptions) -> Splits:
-        """Both halves; the images are resized to what the model takes."""
+        """Both halves; the images are resized to the model's input."""
         train = self._half(options, True, _augmented(options.size))
         val = self._half(options, False, _plain(options.size))
         return Splits(train, val, train.classes, (Numbered("train"), Numbered("test")))
@@ -47,10 +47,10 @@ def _missing(root: Path, tried: bool, error: Exception) -> str:
     if tried:
         return f"CIFAR-100 could not be fetched into {root}: {error}"
     folder = root / FOLDER
-    state = "is damaged or not whole" if folder.exists() else "is not there"
+    state = "is damaged or incomplete" if folder.exists() else "is missing"
     return (
         f"CIFAR-100 {state}: {folder} must hold the files meta, train and test of "
-        "cifar-100-python.tar.gz; --download fetches them, and --data synthetic makes up images"
+        "cifar-100-python.tar.gz; --download fetches them, and --data synthetic generates images"
     )
 
 

@@ -1,4 +1,4 @@
-"""ImageNet-1K (Russakovsky et al. 2015), and any set that lies alike: a folder for each class."""
+"""ImageNet-1K (Russakovsky et al. 2015), and any set with a folder for each class."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
 
 @dataclass(frozen=True)
 class ImageNet:
-    """``<root>/imagenet/train/<class>/*.JPEG`` and ``val`` alike, or the archives of ILSVRC 2012.
+    """``<root>/imagenet/{train,val}/<class>/*.JPEG``, or the archives of ILSVRC 2012.
 
     Attributes:
         folders: tried in this order below the root.
@@ -44,10 +44,10 @@ class ImageNet:
             if (place / "train").is_dir() or (place / DEVKIT).is_file():
                 return place
         raise DataError(
-            f"ImageNet is not there: put its images into {root}/imagenet/train/<class>/ and "
+            f"ImageNet is missing: put its images into {root}/imagenet/train/<class>/ and "
             f"{root}/imagenet/val/<class>/, or the archives {DEVKIT}, ILSVRC2012_img_train.tar and "
             f"ILSVRC2012_img_val.tar into {root}/imagenet/ (from image-net.org, after "
-            "registration: they cannot be fetched from here)"
+            "registration: layerbench cannot fetch them)"
         )
 
 

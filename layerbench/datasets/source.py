@@ -19,9 +19,9 @@ class DatasetOptions:
     """A user's choices for a data set.
 
     Attributes:
-        root: the folder that data sets lie in.
+        root: the folder of all data sets.
         size: height and width that the model takes.
-        download: whether what is missing may be fetched.
+        download: whether missing files may be fetched.
         seed: of synthetic images and random splits.
         samples: number of synthetic images.
     """
@@ -70,7 +70,7 @@ class Source(Protocol):
         """The set, ready to be read.
 
         Raises:
-            DataError: it is not there, with what to put where; or damaged.
+            DataError: it is missing, with the files to add, or damaged.
         """
 
 
@@ -87,7 +87,7 @@ class FileNames:
 
 @dataclass(frozen=True)
 class Numbered:
-    """Names for images that lie in no file of their own: ``train image 17``."""
+    """Names for images without a file of their own: ``train image 17``."""
 
     what: str
 

@@ -21,7 +21,7 @@ def origin(error: BaseException) -> str | None:
     """The innermost line of the user's code that led to an error, or to what caused it.
 
     Returns:
-        such as ``net.py:12 in forward``; ``None`` where no frame is the user's.
+        such as ``net.py:12 in forward``; ``None`` if no frame is the user's.
     """
     causes = list(_causes(error))
     if isinstance(causes[-1], LayerbenchError):
@@ -56,7 +56,7 @@ def innermost(tb: TracebackType | None) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on."""
+    """The error, its cause, and so on."""
     visited: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in visited:
@@ -83,7 +83,7 @@ def _libraries() -> list[str]:
 
 
 def _shown(file: str) -> str:
-    """The path from the working directory where the file lies there."""
+    """The path, from the working directory if the file is in it."""
     path = Path(os.path.realpath(file))
     try:
         return str(path.relative_to(Path.cwd()))

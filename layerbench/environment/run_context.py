@@ -20,7 +20,7 @@ from layerbench.units import bytes_
 
 @contextmanager
 def threads_set(count: int | None) -> Iterator[None]:
-    """Set the intra-op threads for the measurement; the caller's number comes back."""
+    """Set the intra-op threads for the measurement, and restore the caller's number."""
     if count is None:
         yield
         return
@@ -33,12 +33,12 @@ def threads_set(count: int | None) -> Iterator[None]:
 
 
 def torch_version() -> str:
-    """PyTorch's version without the build, which changes nothing that is predicted or counted."""
+    """PyTorch's version without the build, which changes no prediction and no count."""
     return str(torch.__version__).partition("+")[0]
 
 
 def watch_environment(device: Device) -> EnvironmentWatch:
-    """Begin to watch what goes on around the run."""
+    """Begin to watch the machine around the run."""
     return watch.watch(
         device.describe(),
         software_settings=devices.torch_settings(),
@@ -71,7 +71,7 @@ def check_input_fits(workload: Workload, device: Device) -> None:
 
 @contextmanager
 def memory_explained(device: Device) -> Iterator[None]:
-    """Turn an allocator's failure into one line that says what was requested and what is free."""
+    """Turn an allocator's failure into one line with the bytes requested and free."""
     try:
         yield
     except LayerbenchError:
@@ -91,7 +91,7 @@ def raise_model_error(error: Exception, device: Device, said: str) -> NoReturn:
     """Raise one line in place of a model's error; lack of memory and our own errors stay.
 
     Args:
-        error: what the model raised.
+        error: of the model.
         device: that it ran on.
         said: the line.
 
@@ -111,7 +111,7 @@ def model_errors(
 
     Args:
         device: that it runs on.
-        before: what the line begins with, before the error's own words.
+        before: the beginning of the line, before the error's own words.
         passed: errors that are no failure.
     """
     try:

@@ -133,7 +133,7 @@ def utc_text(moment: datetime) -> str:
 
 
 def warnings_about(machine: Machine, quota: float | None = None) -> Iterator[str]:
-    """What makes numbers from this room less believable, and what to do, one sentence each.
+    """Conditions that make the figures less reliable, and what to do, one sentence each.
 
     Args:
         machine: the host after the measurement.

@@ -47,7 +47,7 @@ def named_modules(
     Args:
         model: comes first, with the path ``""``.
         remove_duplicate: give each instance once, by its first name; else by every name. A module
-            that lies in itself is not followed twice.
+            that contains itself is not followed twice.
     """
     if remove_duplicate:
         yield from _first_names(model)
@@ -185,13 +185,13 @@ def _named_tensors(model: nn.Module, table: str, remove_duplicate: bool) -> Iter
 def set_mode(model: nn.Module, training: bool, *, anew: bool = False) -> None:
     """Put the model into train or eval mode, as its classes define ``train``.
 
-    A model that is in that mode is left as it is: a part in the other mode (frozen normalization,
-    dropout that stays on) is so in its owner's loop. So is one whose own ``train`` or ``eval``
-    raises: its owner never changes its mode.
+    A model in that mode is left as it is: its owner may keep a part in the other mode (frozen
+    normalization, dropout that stays on). So is a model whose own ``train`` or ``eval`` raises: its
+    owner never changes its mode.
 
-    Where no class has a ``train`` of its own, each module's mode is set as `torch.nn.Module.train`
-    would; so too where that cannot go through the tree: an attribute hides a method, or a module
-    lies in itself.
+    If no class has a ``train`` of its own, each module's mode is set as `torch.nn.Module.train`
+    would. The same holds if that cannot walk the tree: an attribute hides a method, or a module
+    contains itself.
 
     Args:
         model: whose modes are set.
@@ -239,7 +239,7 @@ def _any_has_own_train(model: nn.Module) -> bool:
 
 
 def _hides_a_method(module: nn.Module) -> bool:
-    """Whether what `torch.nn.Module.train` calls is something else in this module."""
+    """Whether this module replaces a method that `torch.nn.Module.train` calls."""
     return any(
         name in module.__dict__ or not callable(inspect.getattr_static(type(module), name))
         for name in ("train", "children", "named_children")
@@ -247,7 +247,7 @@ def _hides_a_method(module: nn.Module) -> bool:
 
 
 def moved(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with its tensors on a device; nothing is done where they lie there already.
+    """The model with its tensors on a device; unchanged if they are there already.
 
     A class that has a ``to`` of its own may move more than parameters and buffers. Its result is
     ignored.

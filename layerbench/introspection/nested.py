@@ -38,8 +38,8 @@ Change = Callable[["torch.Tensor"], "torch.Tensor"]
 def tensors_in(value: object) -> Iterator[torch.Tensor]:
     """The tensors in nested lists, tuples, sets, mappings and objects, in order.
 
-    Of an object (a dataclass, a distribution, torchvision's ImageList) its attributes are looked
-    into, unless it is a module: a model's tensors are no part of what passes through it.
+    The attributes of an object (a dataclass, a distribution, torchvision's ImageList) are searched,
+    except for modules: a model's tensors are not part of its inputs and outputs.
     """
     import torch
 
@@ -127,7 +127,7 @@ def _attributes(value: object) -> dict[str, object]:
 
 
 def map_tensors(value: Any, change: Change) -> Any:  # noqa: ANN401 - any nesting
-    """The same nesting with each tensor changed, the rest as it was.
+    """The same nesting with each tensor changed, and the rest unchanged.
 
     Containers and objects keep their type; one without a tensor in it is passed on itself. A
     tensor that comes several times is changed once.

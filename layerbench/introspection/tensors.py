@@ -24,7 +24,7 @@ _COMPRESSED = {
 
 
 def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
-    """A tensor's shape; of a nested tensor, whose rows differ in length, as if it were padded.
+    """A tensor's shape; the padded one of a nested tensor, whose rows differ in length.
 
     Empty if the tensor has none.
     """
@@ -48,7 +48,7 @@ def elements_of(tensor: torch.Tensor) -> int:
 def bytes_of(tensor: torch.Tensor) -> int:
     """Bytes of a tensor's elements; those of its parts if it has several.
 
-    A view that repeats its elements (`torch.Tensor.expand`) has those that lie in memory. 0 if
+    A view that repeats its elements (`torch.Tensor.expand`) counts those in memory. 0 if
     they cannot be read.
     """
     try:
@@ -73,7 +73,7 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors that hold its numbers: itself, or indices and values, or what it wraps."""
+    """The tensors that hold its numbers: itself, indices and values, or the wrapped ones."""
     if tensor.layout is torch.strided and (
         type(tensor) in _USUAL or not is_traceable_wrapper_subclass(tensor)
     ):

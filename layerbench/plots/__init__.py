@@ -1,7 +1,7 @@
 """Pictures of records. Matplotlib is loaded when one is drawn; torch is not.
 
 `training` draws a training run or a sweep, as PNG. `icicle`, `bars`,
-`roofline` and `memory` draw a record for ``layerbench plot``: each gives a figure, and `encoded`
+`roofline` and `memory` draw a record for ``layerbench plot``: each returns a figure, and `encoded`
 makes PNG or SVG of it.
 
 Known limitation: the bytes depend on matplotlib's version and fonts.

@@ -107,7 +107,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def tail(path: str, most: int) -> str:
-    """The path with at most so many characters: its end tells one layer from another."""
+    """The path with at most so many characters: its end distinguishes layers."""
     path = plain(path)
     return path if len(path) <= most else f"…{path[1 - most :]}"
 
@@ -148,7 +148,7 @@ class Ruler:
     """Measures text and axes in points, once the figure is laid out.
 
     Args:
-        figure: as it will be, but for what is in no layout.
+        figure: complete, except for artists outside the layout.
         axes: of it.
     """
 
@@ -161,7 +161,7 @@ class Ruler:
         self._widths: dict[tuple[str, float], float] = {}
 
     def text(self, text: str, size: float) -> float:
-        """How wide the longest line may come out, in points."""
+        """The largest possible width of the longest line, in points."""
         return max(self._line(line, size) for line in text.split("\n")) * SLACK
 
     def _line(self, line: str, size: float) -> float:

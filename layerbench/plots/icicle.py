@@ -51,7 +51,7 @@ class Box:
 
 
 def boxes(cells: Sequence[Cell], depth: int | None = None) -> tuple[Box, ...]:
-    """Where each row goes: as wide as its part of the whole, children from the left in their order.
+    """The place of each row: as wide as its part of the whole, children from the left in order.
 
     Children that add up to more than the box above, as shared parameters and separately timed
     functions may, are narrowed to fit. Those of a box that are narrower than `LEAST_WIDTH` stand

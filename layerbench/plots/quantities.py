@@ -64,9 +64,9 @@ class Quantity:
     """A metric of a record.
 
     Attributes:
-        total, own: what `Cell.total` and `Cell.own` are, in words.
+        total, own: names of `Cell.total` and `Cell.own`.
         text: a figure with its unit.
-        unit: of an axis, and ``scale``: what is one of it.
+        unit: of an axis; ``scale``: its size.
         cells: in tree order, the model first; rows that did not run are not among them.
         note: what the whole leaves out, in one sentence, or nothing.
         by_own: whether an icicle is coloured by `Cell.share`, else by the share of ``total``.
@@ -91,7 +91,7 @@ def quantity(record: Drawn, metric: Metric | None, usual: Metric | None = None) 
         usual: of the picture.
 
     Raises:
-        UsageError: the record does not have it, or no rows at all; says which record does.
+        UsageError: the record does not have it, or has no rows; the message names one that does.
     """
     having = HAS[record.record]
     chosen = metric or (usual if usual in having else having[0])

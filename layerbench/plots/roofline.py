@@ -107,7 +107,7 @@ def _rate(value: float) -> str:
 
 
 def _scatter(axes: Any, layers: Sequence[Point]) -> Iterator[Any]:  # noqa: ANN401
-    """Draw the points and give what stands for them in the legend."""
+    """Draw the points and return their entries in the legend."""
     from matplotlib.lines import Line2D
 
     whole = sum(point.time_s for point in layers)
@@ -225,7 +225,7 @@ def _write(axes: Any, point: Point, text: str, offset: _Spot) -> None:  # noqa: 
 
 
 def _spot(axes: Any, ruler: Ruler, x: float, y: float) -> _Spot:  # noqa: ANN401
-    """Where a value lies, in points from the lower left corner of the axes."""
+    """The place of a value, in points from the lower left corner of the axes."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     across = math.log(x / left) / math.log(right / left)
     upward = math.log(y / low) / math.log(high / low)
@@ -271,7 +271,7 @@ def _places(spot: _Spot, size: tuple[float, float], ruler: Ruler) -> Iterator[_R
 
 
 def _meet(ones: Sequence[_Rectangle], others: Sequence[_Rectangle]) -> bool:
-    """Whether one of some rectangles lies on one of others."""
+    """Whether a rectangle of the first overlaps one of the second."""
     return any(
         one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
         for one in ones

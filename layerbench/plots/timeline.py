@@ -76,7 +76,7 @@ def memory(record: Recorded) -> Figure:
 
 
 def _modules(record: Recorded) -> list[tuple[int, int, str]]:
-    """Start, end and name of what runs, at the finest depth that can still be read."""
+    """Start, end and name of the running modules, at the finest readable depth."""
     stretches: list[tuple[int, int, str]] = []
     for depth in (1, 2, 3):
         names = [_above(record, point, depth) for point in record.timeline]
@@ -144,7 +144,7 @@ def _peak(axes: Any, record: Recorded, most: Sequence[float]) -> None:  # noqa: 
     axes.plot(middle, height, "v", color="#cc3311", markersize=7, zorder=4)
     left = at < len(most) / 2
     axes.annotate(
-        _said_of_peak(record),
+        _peak_text(record),
         (middle, height),
         xytext=(8 if left else -8, 14),
         textcoords="offset points",
@@ -161,7 +161,7 @@ def _peak(axes: Any, record: Recorded, most: Sequence[float]) -> None:  # noqa: 
     ).set_in_layout(False)
 
 
-def _said_of_peak(record: Recorded) -> str:
+def _peak_text(record: Recorded) -> str:
     if isinstance(record, MemoryReport):
         peak = record.peak
         figure, owner, operator = units.mebibytes(peak.bytes), peak.owner, peak.operator

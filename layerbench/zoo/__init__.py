@@ -218,7 +218,7 @@ def _checked_family(model: str, weights: str | None) -> Family:
 
 
 def _own_formats(brought: Built | None, *, with_inputs: bool) -> str:
-    """The number formats of what a user's callable returned; float32 for all other models."""
+    """The number formats of a user's model; float32 for all other models."""
     from layerbench.zoo._formats import number_formats
 
     if brought is None:

@@ -23,8 +23,8 @@ _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def number_formats(module: nn.Module, values: Any) -> str:  # noqa: ANN401 - any nesting
     """The floating and complex formats of a model's tensors and its inputs, joined.
 
-    The format that most elements of its parameters have comes first, inputs come last. ``float32``
-    where no tensor has such a format.
+    The most frequent format of its parameters' elements comes first, inputs come last. ``float32``
+    if no tensor has such a format.
     """
     held = (parameters(module), buffers(module), tensors_in(values))
     names = chain.from_iterable(map(_by_size, held))
@@ -61,8 +61,8 @@ def convert_value(
 ) -> Any:  # noqa: ANN401 - any nesting
     """The tensors in ``value`` (nested lists, tuples, dicts) on the device in dtype and format.
 
-    Integer tensors keep their type, tensors of other than 4 or 5 dimensions their strides,
-    and what is no tensor is passed on.
+    Integer tensors keep their type, and tensors of other than 4 or 5 dimensions their strides.
+    Other values are passed on.
     """
     return map_tensors(value, lambda tensor: _changed(tensor, dtype, memory_format, device))
 

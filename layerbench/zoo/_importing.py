@@ -1,9 +1,9 @@
 """Import a user's file with the modules beside it, as Python would if it ran that file alone.
 
 Each model's file has a `Scope` of its own: the modules found in its folder and in the working
-directory. The code of a scope imports through it whenever it runs, in a constructor, a forward, a
-hook or a thread, so that an import inside ``forward`` finds what one at the file's head finds, and
-two models that each have a ``helper.py`` never get each other's. The process keeps its own
+directory. The code of a scope always imports through it: in a constructor, a forward, a hook or a
+thread. So an import inside ``forward`` finds the same modules as one at the file's head, and two
+models that each have a ``helper.py`` never get each other's. The process keeps its own
 ``sys.path``, and its own modules of the same names.
 """
 
@@ -46,7 +46,7 @@ def scope_of(place: str) -> Scope:
 
 
 def forget(place: str) -> None:
-    """Let the next `scope_of` import everything anew; what runs keeps its own."""
+    """Let the next `scope_of` import everything again; running code keeps its modules."""
     with _lock:
         forgotten = scope_of(place)
         _scopes.pop(forgotten.roots, None)
@@ -127,7 +127,7 @@ class Scope:
         return any(_stamp(path) != stamp for path, stamp in self._stamps.items())
 
     def owns(self, top: str) -> bool:
-        """Whether a module of this name is to come from the scope's folders."""
+        """Whether the scope's folders provide a module of this name."""
         if top not in self._owned:
             self._owned[top] = self._is_beside(top)
         return self._owned[top]
@@ -233,7 +233,7 @@ class Scope:
                 del sys.modules[full_name]
 
     def _note_new(self) -> None:
-        """Note what is no Python file: an extension, a folder of packages."""
+        """Note modules that are no Python file: an extension, a folder of packages."""
         for name, module in list(sys.modules.items()):
             if name not in self._modules and self._owned.get(name.partition(".")[0]):
                 self._modules[name] = module
@@ -284,7 +284,7 @@ sys.meta_path.append(_Finder(lambda: reversed(list(_scopes.values()))))
 
 
 class _Loader(SourceFileLoader):
-    """Runs a file's source as it is now, in its scope; no compiled copy is written beside it."""
+    """Runs a file's present source in its scope, and writes no compiled copy."""
 
     def __init__(self, scope: Scope, name: str, path: str) -> None:
         super().__init__(name, path)
@@ -343,7 +343,7 @@ def _holds(root: Path, top: str) -> bool:
 
 
 def _package_of(path: Path) -> tuple[str, Path] | None:
-    """For a file with relative imports its name with its packages, and the folder they lie in."""
+    """For a file with relative imports: its name with its packages, and their folder."""
     levels = _relative_levels(path)
     parts, folder = [path.stem], path.parent
     while folder.name.isidentifier() and (levels > 0 or (folder / "__init__.py").is_file()):
@@ -353,7 +353,7 @@ def _package_of(path: Path) -> tuple[str, Path] | None:
 
 
 def _relative_levels(path: Path) -> int:
-    """The most dots that an import in the file begins with; 0 where it cannot be read."""
+    """The most leading dots of an import in the file; 0 if it cannot be read."""
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):

@@ -30,7 +30,7 @@ def made_ready(built: Built) -> Built:
             twin(*args, **kwargs)
     except Exception as error:
         raise ModelRunError(
-            f"{type(model).__name__}: the forward that shows its lazy layers their size failed: "
+            f"{type(model).__name__}: the forward that initializes its lazy layers failed: "
             f"{one_line(error)}"
         ) from error
     return Built(twin, built.args, built.kwargs)
@@ -52,5 +52,5 @@ def _copied(built: Built) -> torch.nn.Module:
     except Exception as error:
         raise ModelRunError(
             f"{type(built.module).__name__} has lazy layers and cannot be copied: run it once "
-            f"before you hand it over ({one_line(error)})"
+            f"before you pass it ({one_line(error)})"
         ) from error

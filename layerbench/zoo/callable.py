@@ -43,7 +43,7 @@ class User:
     def check(self, model: str, weights: str | None) -> None:
         """Import the callable, without calling it."""
         if weights is not None:
-            raise UsageError(f"{model} brings its own weights: leave the weights option out")
+            raise UsageError(f"{model} has its own weights: leave the weights option out")
         _find(model)
 
     def has_weights(self, model: str) -> bool:  # noqa: ARG002 - the user's model has its own
@@ -65,7 +65,7 @@ class User:
             return _called(model)  # says what is wrong, if anything is
 
     def build(self, workload: Workload) -> Built:
-        """Call the callable; its own inputs are used where the workload says so."""
+        """Call the callable; its own inputs are used if the workload says so."""
         built = _called(workload.model)
         if workload.input != inputs.OWN:
             return Built(built.module, (random_input(workload.shape, workload.seed),))
@@ -97,8 +97,8 @@ def own_input(model: str, brought: Built, batch: int | None) -> InputSpec:
     if batch is not None and shape[:1] != (batch,):
         held = shape[0] if shape else "nothing"
         raise BadInput(
-            f"{model} returned inputs with a batch of {held}, and the batch asked for "
-            f"is {batch}: leave --batch out, or name an input"
+            f"{model} returned inputs with a batch of {held}, not of {batch}: "
+            "leave --batch out, or name an input"
         )
     return InputSpec(inputs.OWN, shape)
 
@@ -153,7 +153,7 @@ def _called_without_memory(model: str) -> Built:
 
 
 def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
-    """Import what stands before the colon and take what stands after it."""
+    """Import the module before the colon and return its attribute after it."""
     place, _, name = model.rpartition(":")
     if not place or not name:
         raise ModelImportError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
-from layerbench.errors import ModelRunError, UsageError, said_by
+from layerbench.errors import ModelRunError, UsageError, message_of
 from layerbench.introspection.nested import map_tensors, tensors_in
 from layerbench.records.workload import Workload
 from layerbench.zoo.inputs import InputSpec
@@ -25,7 +25,7 @@ _IMAGE_DIMENSIONS = 3  # channels, height, width
 
 @dataclass(frozen=True)
 class Built:
-    """A model on the CPU and what to call it with: ``module(*args, **kwargs)``."""
+    """A model on the CPU and its arguments: ``module(*args, **kwargs)``."""
 
     module: nn.Module
     args: tuple[Any, ...]
@@ -83,7 +83,7 @@ class Family(Protocol):
         """Build on the CPU, with random inputs of ``workload.shape``.
 
         Called with the random generator seeded; `layerbench.zoo.build` sets the dtype, the
-        memory format and the mode afterwards. Where `loads_weights` says no, the model
+        memory format and the mode afterwards. Without `loads_weights` the model
         is as its weights would configure it, and nothing is loaded.
 
         Raises:
@@ -139,7 +139,7 @@ def loads_weights() -> bool:
 
 def one_line(error: BaseException) -> str:
     """The error's type and the first line of its message."""
-    text = said_by(error)
+    text = message_of(error)
     first = text.splitlines()[0] if text else ""
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
@@ -195,7 +195,7 @@ def seeded_on_cpu(seed: int) -> Iterator[None]:
 def call_arguments(values: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ANN401
     """The arguments of a call: a tuple holds positional ones, a dict keyword arguments.
 
-    A tuple with names, such as a packed sequence, is one argument.
+    A named tuple, such as a packed sequence, is one argument.
     """
     if isinstance(values, dict):
         return (), dict(values)
@@ -208,7 +208,7 @@ def first_shape(value: object) -> tuple[int, ...] | None:
 
     An empty tensor counts only if all are empty.
 
-    A list of images, as detectors take it, is a batch: its length comes before the first
+    A list of images, the input of detectors, is a batch: its length comes before the first
     image's shape.
     """
     import torch

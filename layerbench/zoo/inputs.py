@@ -28,7 +28,7 @@ _MOST_ELEMENTS = 2**56
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What goes in, as the workload records it.
+    """An input, as the workload records it.
 
     Attributes:
         name: a name of `NAMED`, or the shape written out with the batch first.

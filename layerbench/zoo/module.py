@@ -29,7 +29,7 @@ def with_inputs(
     device: torch.device | str = "cpu",
     memory_format: str = "contiguous",
 ) -> Built:
-    """Put inputs beside a module; the module stays as it is.
+    """Add inputs to a module; the module is not changed.
 
     A module with lazy layers that have not run yet is replaced by a copy that has.
 
@@ -40,7 +40,7 @@ def with_inputs(
             as they are.
         batch: images per forward; must agree with the inputs.
         seed: of the random input.
-        device: where the random input goes.
+        device: of the random input.
         memory_format: of the random input.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A family that is a table of functions: what another package needs to offer models of its own."""
+"""A family that is a table of functions: for other packages with models of their own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NamedModels(LibraryFamily):
     """Models by name, as ``PREFIX:NAME``.
 
     Attributes:
-        prefix: of their specs, and what messages call the family.
+        prefix: of their specs, and the family's name in messages.
         builders: a function without arguments that returns the module, by the model's name.
         input: that the models are meant for: a name of `layerbench.zoo.inputs.NAMED`, or a shape.
     """

@@ -47,12 +47,12 @@ class Timm(LibraryFamily):
             timm.get_pretrained_cfg(name)
         except RuntimeError as error:
             raise UsageError(
-                f"{model}: {one_line(error)}; weights of your own are loaded by a function that "
-                "returns the model, path/to/file.py:callable"
+                f"{model}: {one_line(error)}; for weights of your own name a function that loads "
+                "them, path/to/file.py:callable"
             ) from None
 
     def has_weights(self, model: str) -> bool:
-        """Whether timm's configuration of the model says where its weights are."""
+        """Whether timm's configuration of the model names its weights."""
         config = _timm().get_pretrained_cfg(_timm_name(model, None), allow_unregistered=True)
         return config is not None and bool(config.has_weights)
 

@@ -386,7 +386,7 @@ def test_several_objects_in_one_xml(tmp_path):
     assert target["labels"].tolist() == [2, 2]
 
 
-# Where the set is not, or not whole.
+# Where the set is missing or incomplete.
 
 
 def test_without_pets_the_error_says_what_to_put_where(tmp_path):
@@ -434,13 +434,13 @@ def test_pets_in_their_archives(tmp_path, published, download):
 def test_one_archive_of_pets_is_missing_or_damaged(tmp_path, published):
     top = pets(tmp_path)
     shutil.rmtree(top / "annotations")
-    with pytest.raises(DataError, match=r"Oxford-IIIT Pet is not there: .*--download fetches them"):
+    with pytest.raises(DataError, match=r"Oxford-IIIT Pet is missing: .*--download fetches them"):
         opened(tmp_path)
     shutil.copy(published / "annotations.tar.gz", top)
     cut_short(top / "annotations.tar.gz")
-    with pytest.raises(DataError, match=r"annotations.tar.gz is damaged or not whole; --download"):
+    with pytest.raises(DataError, match=r"annotations.tar.gz is damaged or incomplete; --download"):
         opened(tmp_path)
-    # Fetching takes it anew.
+    # Fetching takes it again.
     assert len(opened(tmp_path, download=True).train) == 6
 
 
@@ -469,9 +469,9 @@ def test_an_unpacking_that_was_ended_is_done_again(tmp_path, published, monkeypa
 @pytest.mark.parametrize(
     ("missing", "boxes", "said"),
     [
-        ("test.txt", "trimap", r"not whole: .*test\.txt.*--download fetches it anew"),
-        ("trimaps", "trimap", r"trimaps is not there; it comes with annotations\.tar\.gz"),
-        ("xmls", "xml", r"xmls is not there; it comes with annotations\.tar\.gz"),
+        ("test.txt", "trimap", r"incomplete: .*test\.txt.*--download fetches it again"),
+        ("trimaps", "trimap", r"trimaps is missing; it comes with annotations\.tar\.gz"),
+        ("xmls", "xml", r"xmls is missing; it comes with annotations\.tar\.gz"),
     ],
 )
 def test_annotations_of_pets_that_are_not_whole(tmp_path, missing, boxes, said):
@@ -489,8 +489,8 @@ def test_annotations_of_pets_that_are_not_whole(tmp_path, missing, boxes, said):
     [
         ("Abyssinian_1 1 1\n", {}, r"cannot read .*annotations/trainval\.txt: not enough values"),
         ("Abyssinian_1 one 1 1\n", {}, r"cannot read .*annotations/trainval\.txt: .*'one'"),
-        ("Abyssinian_1 0 1 1\n", {}, "have images of a breed 0, which there is not"),
-        ("Abyssinian_1 1 3 1\n", {"classes": "species"}, "of a species 3, which there is not"),
+        ("Abyssinian_1 0 1 1\n", {}, "have images of a breed 0, which does not exist"),
+        ("Abyssinian_1 1 3 1\n", {"classes": "species"}, "of a species 3, which does not exist"),
         ("Abyssinian_1 1 1 1\nBengal_1 1 1 1\n", {}, "give two breeds the same number"),
         ("", {}, r"annotations/trainval\.txt lists no image"),
         ("Bengal_1 1 1 1\n", {"boxes": "xml"}, r"has no XML of an image in trainval\.txt"),

@@ -42,7 +42,7 @@ def test_cifar100_that_is_not_whole(tmp_path, monkeypatch, damage):
         cut_short(folder / "test")
     else:
         (folder / "meta").write_bytes((folder / "meta").read_bytes() + b" ")
-    with pytest.raises(DataError, match=r"is damaged or not whole.*--download fetches them"):
+    with pytest.raises(DataError, match=r"is damaged or incomplete.*--download fetches them"):
         datasets.get("cifar100").open(DatasetOptions(tmp_path, (32, 32)))
 
 

@@ -29,7 +29,7 @@ def get(name: str) -> BoxedSource:
     """The data set with boxes of this name.
 
     Raises:
-        UsageError: there is none; the message has the names.
+        UsageError: there is none; the message lists the names.
     """
     return chosen(name, _sources(), "data set with boxes")
 

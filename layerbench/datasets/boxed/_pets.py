@@ -51,7 +51,7 @@ def unpack(folder: Path, download: bool) -> None:
         elif not archive.is_file():
             raise DataError(_missing(folder))
         elif not check_integrity(archive, checksum):
-            raise DataError(f"{archive} is damaged or not whole; --download fetches it anew")
+            raise DataError(f"{archive} is damaged or incomplete; --download fetches it again")
         with TemporaryDirectory(prefix="unpacking-", dir=folder) as fresh:
             extract_archive(archive, fresh)
             if not part.is_dir():  # another process of the same training may have been first
@@ -80,7 +80,7 @@ def splits(folder: Path, options: DatasetOptions) -> BoxedSplits:
 
 
 def xml_boxes(path: Path, size: tuple[int, int]) -> list[Box]:
-    """The boxes of a PASCAL VOC file; none where it has no object.
+    """The boxes of a PASCAL VOC file; empty if it has no object.
 
     Args:
         path: of the file.
@@ -88,7 +88,7 @@ def xml_boxes(path: Path, size: tuple[int, int]) -> list[Box]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no XML, or a box in it is none.
+        ValueError: it is no XML, or a box in it is not valid.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -124,9 +124,9 @@ class _Half:
     """A split as its list has it.
 
     Attributes:
-        data: gives image, category from 0 and, where boxes come from it, trimap.
+        data: image, category from 0 and, if boxes come from it, trimap.
         images: their files.
-        xmls: of each image where its XML should be; ``None`` where boxes come from trimaps.
+        xmls: the XML file of each image; ``None`` if boxes come from trimaps.
         chosen: numbers in `data`, one for each of `images`.
     """
 
@@ -179,10 +179,10 @@ class PetImages:
 
 def _missing(folder: Path) -> str:
     return (
-        f"Oxford-IIIT Pet is not there: {folder} must hold the folders images and annotations, or "
+        f"Oxford-IIIT Pet is missing: {folder} must hold the folders images and annotations, or "
         "their archives images.tar.gz and annotations.tar.gz (from "
         "www.robots.ox.ac.uk/~vgg/data/pets); --download fetches them, and --data synthetic "
-        "makes up images"
+        "generates images"
     )
 
 
@@ -208,8 +208,8 @@ def _listed(folder: Path, split: str, options: DatasetOptions) -> _Half:
 def _require(annotations: Path) -> None:
     if not annotations.is_dir():
         raise DataError(
-            f"Oxford-IIIT Pet is not whole: {annotations} is not there; it comes with "
-            f"annotations.tar.gz: remove {annotations.parent} and --download fetches it anew"
+            f"Oxford-IIIT Pet is incomplete: {annotations} is missing; it comes with "
+            f"annotations.tar.gz: remove {annotations.parent} and --download fetches it again"
         )
 
 
@@ -229,7 +229,7 @@ def _class_names(halves: Sequence[_Half], options: DatasetOptions) -> list[str]:
     if wrong := present - set(range(max(named) + 1)):
         raise DataError(
             f"the lists of Oxford-IIIT Pet have images of a {options.classes} {min(wrong) + 1}, "
-            "which there is not"
+            "which does not exist"
         )
     return [named.get(category, f"breed {category + 1}") for category in range(max(named) + 1)]
 

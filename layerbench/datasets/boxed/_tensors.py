@@ -1,4 +1,4 @@
-"""From decoded images and masks to what detectors take. Loads torch."""
+"""From decoded images and masks to the inputs of detectors. Loads torch."""
 
 from __future__ import annotations
 

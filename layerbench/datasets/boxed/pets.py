@@ -36,7 +36,7 @@ class Pets:
     name: str = "pets"
 
     def open(self, options: DatasetOptions) -> BoxedSplits:
-        """Both halves; archives that lie there are unpacked the first time."""
+        """Both halves; archives are unpacked the first time."""
         if options.masks and options.boxes == "xml":
             raise UsageError(
                 "the XML files of Oxford-IIIT Pet mark heads and have no masks: take the boxes "
@@ -60,6 +60,6 @@ def _unusable(folder: Path, tried: bool, error: Exception) -> str:
     if tried and not (folder / "annotations").is_dir():
         return f"Oxford-IIIT Pet could not be fetched into {folder}: {reason}"
     return (
-        f"Oxford-IIIT Pet is damaged or not whole: {reason}; remove {folder}/annotations and "
-        "--download fetches it anew"
+        f"Oxford-IIIT Pet is damaged or incomplete: {reason}; remove {folder}/annotations and "
+        "--download fetches it again"
     )

@@ -26,12 +26,12 @@ class DatasetOptions:
     """A user's choices for a data set with boxes.
 
     Attributes:
-        root: the folder that data sets lie in.
+        root: the folder of all data sets.
         boxes: source of the boxes, if a set has both: ``trimap`` (the outline of the whole object)
             or ``xml`` (marked by hand).
         classes: which classes are distinguished, if a set has both.
-        masks: whether each object comes with its mask.
-        download: whether what is missing may be fetched.
+        masks: whether each object has a mask.
+        download: whether missing files may be fetched.
         seed: of synthetic images.
         samples: number of synthetic images.
         size: height and width of synthetic images.
@@ -70,7 +70,7 @@ class BoxedSplits:
         train, val: images; those to train on are mirrored half of the time.
         classes: names, by label; the first is ``background``.
         files: of `train` and of `val`: a name for the image of a number, for messages.
-        notes: what a user should know about the halves, a sentence each.
+        notes: remarks on the halves, a sentence each.
     """
 
     train: BoxedImages
@@ -91,6 +91,6 @@ class BoxedSource(Protocol):
         """The set, ready to be read.
 
         Raises:
-            DataError: it is not there, with what to put where; or damaged.
+            DataError: it is missing, with the files to add, or damaged.
             UsageError: it does not have the boxes, classes or masks needed.
         """

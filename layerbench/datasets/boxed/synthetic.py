@@ -17,7 +17,7 @@ CLASSES = (BACKGROUND, *(f"{colour} {shape}" for colour in COLOURS for shape in 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Shapes on a noisy background, as JPEG: a reading costs what decoding a photograph costs.
+    """Shapes on a noisy background, as JPEG: reading costs as much as decoding a photograph.
 
     An image is drawn and encoded when it is first read, by each process that reads it, and
     decoded at each reading. At most `DISTINCT` different images are made of each half; further

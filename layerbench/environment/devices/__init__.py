@@ -49,7 +49,7 @@ def get(name: str | None = None) -> Device:
             best accelerator there is, else the CPU.
 
     Raises:
-        DeviceUnavailable: it is not on this machine; the message says what is.
+        DeviceUnavailable: it is not on this machine; the message lists those that are.
     """
     wanted = (name or "auto").strip().lower()
     present: list[str] = []

@@ -27,7 +27,7 @@ _WITH_FILES_OF_THEIR_OWN = ("cpu", "cuda")
 
 
 class Accelerator(Uncounted, MemoryErrors):
-    """One accelerator, driven through what `torch` offers for all of them.
+    """One accelerator, driven through `torch`'s general interface.
 
     Args:
         kind: PyTorch's name of the backend.

@@ -23,7 +23,7 @@ from layerbench.records.memory import AllocatorFigures
 
 cuda: Any = torch.cuda  # most of it is not typed
 
-# What nvidia-smi is asked, and the name and unit under which the record has the answer.
+# The fields of nvidia-smi, with their name and unit in the record.
 _SMI_FIELDS = {
     "driver_version": ("driver", ""),
     "clocks.sm": ("SM clock", " MHz"),
@@ -93,7 +93,7 @@ class Cuda(MemoryErrors):
         )
 
     def other_processes(self) -> int | None:
-        """Processes on the GPU besides this one and those it descends from."""
+        """Processes on the GPU except this one and its ancestors."""
         properties = cuda.get_device_properties(self.index)
         return count_others(
             _smi("--query-compute-apps=pid", _smi_id(properties)),
@@ -209,7 +209,7 @@ def count_others(printed: str | None, own: set[int], present: bool) -> int | Non
         present: whether this process uses the GPU already.
 
     Returns:
-        Their number; ``None`` if it cannot be told. In a container the ids may be the host's:
+        Their number; ``None`` if it is unknown. In a container the ids may be the host's:
         then this process is among them under a number it does not know.
     """
     if printed is None:

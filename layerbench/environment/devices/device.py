@@ -33,7 +33,7 @@ class Device(Protocol):
         """Where modules and tensors go."""
 
     def clock(self) -> Clock:
-        """A fresh clock for what runs here."""
+        """A fresh clock for this device."""
 
     def memory(self) -> MemoryInfo:
         """The memory there is now."""
@@ -51,16 +51,16 @@ class Device(Protocol):
         """
 
     def describe(self) -> DeviceInfo:
-        """What the record says about this device."""
+        """The device's description in records."""
 
     def other_processes(self) -> int | None:
-        """How many processes besides this one use the device; ``None`` if that is not known."""
+        """Number of other processes on the device; ``None`` if it is unknown."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether ``error`` says that there was not enough memory."""
+        """Whether ``error`` means that memory ran out."""
 
     def requested_bytes(self, error: BaseException) -> int | None:
-        """How much memory the allocation that failed with ``error`` asked for, if it says so."""
+        """Bytes requested by the allocation that failed with ``error``, if it states them."""
 
 
 class DeviceType(Protocol):
@@ -92,10 +92,10 @@ class Uncounted:
 
 
 class MemoryErrors:
-    """How PyTorch's allocators say that memory ran out; mixed into every device."""
+    """The out-of-memory errors of PyTorch's allocators; mixed into every device."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether ``error`` says that there was not enough memory."""
+        """Whether ``error`` means that memory ran out."""
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return True
         return isinstance(error, RuntimeError) and any(
@@ -103,7 +103,7 @@ class MemoryErrors:
         )
 
     def requested_bytes(self, error: BaseException) -> int | None:
-        """How much memory the allocation that failed with ``error`` asked for, if it says so."""
+        """Bytes requested by the allocation that failed with ``error``, if it states them."""
         match = _REQUEST.search(str(error))
         if match is None:
             return None

@@ -11,7 +11,7 @@ backends: Any = torch.backends  # not typed throughout
 
 
 def torch_settings() -> dict[str, str]:
-    """The switches as they stand now, by the name under which PyTorch has them.
+    """The present switches, by their names in PyTorch.
 
     One that this version of PyTorch lacks, or refuses to read because it was set through a
     newer interface, is left out.

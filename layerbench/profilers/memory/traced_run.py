@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from layerbench.environment.run_context import garbage_collection_off, gradients_on
-from layerbench.errors import first_line, said_by
+from layerbench.errors import first_line, message_of
 from layerbench.instruments.attach import notes_on_modes
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.control_flow import notes_on_trained
@@ -295,7 +295,7 @@ def explain_step(
             return f"the backward failed{_in_module(model, reached)}: {first_line(again)}"
     if isinstance(error, RunFailed):
         return str(error)
-    hint = "; take sgd or adagrad" if "sparse gradients" in said_by(error) else ""
+    hint = "; take sgd or adagrad" if "sparse gradients" in message_of(error) else ""
     return f"the optimizer failed: {first_line(error)}{hint}"
 
 
