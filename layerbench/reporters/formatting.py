@@ -22,27 +22,41 @@ def blocks(record: Profile) -> list[LayerRow]:
     return block_rows(record.layers)
 
 
-class Block(Protocol):
-    """What `block_rows` asks of a row."""
+class Row(Protocol):
+    """What a row of layers has in every record."""
+
+    @property
+    def path(self) -> str:
+        """Its place in the model."""
+
+    @property
+    def type(self) -> str:
+        """The module's class, or the function's name."""
+
+    @property
+    def depth(self) -> int:
+        """How far below the model it is."""
 
     @property
     def block(self) -> bool:
         """Whether it stands in the block view."""
 
     @property
-    def turn(self) -> int | None:
-        """Its number there, where the rows are not in order of execution."""
+    def position(self) -> int | None:
+        """Of a block, its number among those of its type."""
 
 
-AnyBlock = TypeVar("AnyBlock", bound=Block)
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
-def block_rows(rows: Sequence[AnyBlock]) -> list[AnyBlock]:
+def block_rows(rows: Sequence[AnyRow]) -> list[AnyRow]:
     """The blocks among the rows, in order of execution; those that did not run come last."""
-    found = [row for row in rows if row.block]
-    if any(row.turn for row in found):
-        found.sort(key=lambda row: (row.turn is None, row.turn or 0))
-    return found
+    blocks = [row for row in rows if row.block]
+    # A number there, where the rows are not in order of execution; rows of a comparison are.
+    turns = {row.path: getattr(row, "turn", None) for row in blocks}
+    if any(turns.values()):
+        blocks.sort(key=lambda row: (turns[row.path] is None, turns[row.path] or 0))
+    return blocks
 
 
 def root(record: Profile) -> LayerRow | None:
@@ -126,14 +140,9 @@ def place(record: Profile) -> str:
     return device if number is None else f"{device}, {plural(number, 'thread')}"
 
 
-def shapes(row: LayerRow) -> str:
-    """The input shapes of a row; empty if no tensor came in."""
-    return ", ".join(units.shape(shape) for shape in row.input_shapes)
-
-
-def first_shape(row: LayerRow) -> str:
-    """The first input shape, and how many more there are."""
-    return shape_list(row.input_shapes)
+def shapes(shapes: Sequence[Shape]) -> str:
+    """All shapes; empty without any."""
+    return ", ".join(units.shape(shape) for shape in shapes)
 
 
 def shape_list(shapes: Sequence[Shape]) -> str:
@@ -227,7 +236,7 @@ def markdown(text: str) -> str:
 
 def partial(record: Profile) -> list[str]:
     """What a reader of an interrupted measurement must know first; else nothing."""
-    return [said for said in record.environment.warnings[:1] if record.stop == "interrupted"]
+    return [*record.environment.warnings[:1]] if record.stop == "interrupted" else []
 
 
 def why_untimed(row: LayerRow) -> str:

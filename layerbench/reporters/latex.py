@@ -40,7 +40,7 @@ def _blocks(record: Profile) -> list[list[str]]:
         [
             row.type,
             row.path,
-            formatting.first_shape(row),
+            formatting.shape_list(row.input_shapes),
             "" if row.parameters is None else units.count(row.parameters),
             formatting.ms(row.inclusive, "mean"),
             formatting.ms(row.inclusive, "std"),

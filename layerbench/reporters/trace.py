@@ -55,7 +55,7 @@ def _event(span: Span) -> dict[str, object]:
         "args": {
             "path": row.path,
             "calls": row.calls,
-            "input": formatting.shapes(row),
+            "input": formatting.shapes(row.input_shapes),
             "parameters": row.parameters,
             "median ms": formatting.ms(row.inclusive, "median"),
             "self ms": formatting.ms(row.self_, "mean"),

@@ -84,7 +84,7 @@ def _changed(record: Comparison) -> layout.Section:
 
 
 def _blocks(record: Comparison) -> layout.Section:
-    rows = [[*shared.block_cells(row), *_cells(row)] for row in record.rows if row.block]
+    rows = [[*shared.block_cells(row), *_cells(row)] for row in formatting.block_rows(record.rows)]
     return layout.table("Blocks", ["#", "Block", "Path", *_HEADER], rows, f"rlc{_ALIGN}")
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from layerbench import units
-from layerbench.records.detection_estimate import PartRow
-from layerbench.records.environment import Environment, Software
-from layerbench.records.timing import Summary
-from layerbench.records.training_estimate import Seconds
-from layerbench.records.training_step import PhaseRow
+from layerbench.records.environment import Environment, Machine, Software
 from layerbench.records.workload import Workload
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout
+
+if TYPE_CHECKING:
+    # Whose records are not shown is not waited for.
+    from layerbench.records.detection_estimate import PartRow
+    from layerbench.records.timing import Summary
+    from layerbench.records.training_estimate import Seconds
+    from layerbench.records.training_step import PhaseRow
 
 PHASE_NAMES = {
     "data": "wait for data",
@@ -26,26 +29,6 @@ PHASE_NAMES = {
 _FIGURES = ("mean", "std", "median", "p5", "p95")
 
 
-class Row(Protocol):
-    """What every row of layers has."""
-
-    @property
-    def path(self) -> str:
-        """Its place in the model."""
-
-    @property
-    def type(self) -> str:
-        """The module's class, or the function's name."""
-
-    @property
-    def depth(self) -> int:
-        """How far below the model it is."""
-
-    @property
-    def position(self) -> int | None:
-        """Of a block, its number among those of its type."""
-
-
 def title(workload: Workload) -> str:
     """What ran on what."""
     return f"{formatting.model_name(workload)} on {workload.input}"
@@ -56,17 +39,23 @@ def void(reason: str) -> list[layout.Text]:
     return [layout.Text(reason, strong=True)] if reason else []
 
 
-def block_cells(row: Row) -> list[str]:
+def block_cells(row: formatting.Row) -> list[str]:
     """Number, type and path of a block."""
     return ["" if row.position is None else str(row.position), row.type, row.path]
 
 
-def branch(row: Row) -> str:
+def branch(row: formatting.Row) -> str:
     """A row in the tree: its type and the last part of its path, indented by its depth."""
     name = row.path.rpartition(".")[2]
     if getattr(row, "kind", "module") == "function":
         return "  " * row.depth + f"ƒ {name}"
     return "  " * row.depth + (f"{row.type} ({name})" if name else row.type)
+
+
+def cores(machine: Machine, threads: int | None) -> list[str]:
+    """How many there are, and how many threads ran on them where that is known."""
+    running = [] if threads is None else [formatting.plural(threads, "thread")]
+    return [formatting.plural(machine.cores, "core"), *running]
 
 
 def versions(software: Software) -> str:

@@ -84,9 +84,7 @@ def _settings(record: Profile) -> list[str]:
 
 def _device(record: Profile) -> str:
     device = record.environment.device
-    parts = [f"{device.name} ({device.kind})"]
-    if device.kind == "cpu":
-        parts += _cores(record)
+    parts = [f"{device.name} ({device.kind})", *(_cores(record) if device.kind == "cpu" else [])]
     if device.memory_bytes is not None:
         parts.append(f"{units.bytes_(device.memory_bytes)} memory")
     return ", ".join([*parts, *([formatting.pairs(device.details)] if device.details else [])])
@@ -97,9 +95,7 @@ def _host(record: Profile) -> str:
 
 
 def _cores(record: Profile) -> list[str]:
-    threads = formatting.threads(record)
-    cores = formatting.plural(record.environment.machine.cores, "core")
-    return [cores, *([] if threads is None else [formatting.plural(threads, "thread")])]
+    return shared.cores(record.environment.machine, formatting.threads(record))
 
 
 def _plan(record: Profile) -> str:
@@ -211,7 +207,7 @@ def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
     times = row.inclusive
     return [
         *shared.block_cells(row),
-        formatting.first_shape(row),
+        formatting.shape_list(row.input_shapes),
         str(row.calls),
         *(formatting.ms(times, field) for field in ("mean", "std", "median")),
         *([formatting.ms(row.host_inclusive, "mean")] if host else []),
@@ -289,12 +285,12 @@ def _is_numbered(row: LayerRow) -> bool:
 def _sentence(row: LayerRow) -> str:
     numbered = _is_numbered(row)
     place = f"position {row.position}" if numbered else row.path
-    shapes = formatting.shapes(row)
+    shapes = formatting.shapes(row.input_shapes)
     noun = "shapes" if len(row.input_shapes) > 1 else "shape"
-    given = f" with input {noun} {shapes}" if shapes else ""
+    inputs = f" with input {noun} {shapes}" if shapes else ""
     path = f" ({row.path})" if numbered else ""
     return (
-        f"Average execution time for {row.type} at {place}{given} "
+        f"Average execution time for {row.type} at {place}{inputs} "
         f"is {formatting.ms(row.inclusive, 'mean')} ms{path}"
     )
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from layerbench.records.bundle import Bundle
 from layerbench.records.timing import Summary
 from layerbench.reporters.html.metrics import rounded
-from layerbench.reporters.html.rows import PageRow, parents
+from layerbench.reporters.html.rows import PageRow, figure, parents
 from layerbench.reporters.html.schema import Changed, Fold, Metric, Spread, Stats
 
 # So many siblings of one type are shown as one.
@@ -26,32 +26,32 @@ FIELDS = (
 
 def spreads_of(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Spread]:
     """The distributions of all times that were measured."""
-    wanted: list[tuple[str, str, Callable[[PageRow], Summary | None]]] = []
+    times: list[tuple[str, str, Callable[[PageRow], Summary | None]]] = []
     if bundle.profile:
-        wanted += [
-            ("time", "Time", lambda row: row.time.inclusive if row.time else None),
-            ("own time", "Self time", lambda row: row.time.self_ if row.time else None),
+        times += [
+            ("time", "Time", figure("time", "inclusive")),
+            ("own time", "Self time", figure("time", "self_")),
         ]
     if bundle.training:
-        wanted += [
-            ("forward", "Forward", lambda row: row.step.forward if row.step else None),
-            ("backward", "Backward", lambda row: row.step.backward if row.step else None),
+        times += [
+            ("forward", "Forward", figure("step", "forward")),
+            ("backward", "Backward", figure("step", "backward")),
         ]
-    for key, label, summary in wanted:
-        known = [(index, found) for index, row in enumerate(rows) if (found := summary(row))]
-        if known:
+    for key, label, summary_of in times:
+        summaries = {at: time for at, time in enumerate(map(summary_of, rows)) if time is not None}
+        if summaries:
             yield Spread(
                 key=key,
                 label=label,
                 fields=FIELDS,
                 rows=tuple(
-                    (index, *(rounded(getattr(found, name)) for name in FIELDS))
-                    for index, found in known
+                    (at, *(rounded(getattr(time, name)) for name in FIELDS))
+                    for at, time in summaries.items()
                 ),
                 verdict={
-                    index: found.verdict for index, found in known if found.verdict != "stable"
+                    at: time.verdict for at, time in summaries.items() if time.verdict != "stable"
                 },
-                missed={index: found.missed for index, found in known if found.missed},
+                missed={at: time.missed for at, time in summaries.items() if time.missed},
             )
 
 
@@ -85,7 +85,8 @@ def folds_of(
 def _stats_of(metrics: Sequence[Metric], members: Sequence[int]) -> Iterator[tuple[str, Stats]]:
     for metric in metrics:
         for key, values in ((metric.key, metric.values), (f"own {metric.key}", metric.own)):
-            known = [value for index in members if values and (value := values[index]) is not None]
-            if known:
-                total = rounded(sum(known)) if metric.area else None
-                yield key, (total, min(known), rounded(statistics.median(known)), max(known))
+            figures = [values[index] for index in members if values]
+            some = [value for value in figures if value is not None]
+            if some:
+                total = rounded(sum(some)) if metric.area else None
+                yield key, (total, min(some), rounded(statistics.median(some)), max(some))

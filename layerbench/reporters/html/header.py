@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from layerbench import units
 from layerbench.records.bundle import Bundle
 from layerbench.records.environment import Environment
 from layerbench.records.memory import MemoryEstimate, MemoryReport
-from layerbench.records.structure import Structure
-from layerbench.records.timing import Profile
-from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import OWN_WEIGHTS, Workload
+from layerbench.reporters import formatting
+from layerbench.reporters.documents import shared
 
 
 def _workload(bundle: Bundle) -> Workload:
-    known = bundle.any_with_rows()
-    if known is not None:
-        return known.workload
+    record = bundle.any_with_rows()
+    if record is not None:
+        return record.workload
     assert bundle.comparison is not None
     return bundle.comparison.contender.workload
 
 
 def environment(bundle: Bundle) -> Environment | None:
     """Of the measurement; ``None`` for what no machine was needed for."""
-    for known in (bundle.profile, bundle.training, bundle.memory):
-        if isinstance(known, Profile | TrainingProfile | MemoryReport):
-            return known.environment
+    for record in (bundle.profile, bundle.training, bundle.memory):
+        if record is not None and not isinstance(record, MemoryEstimate):
+            return record.environment
     return bundle.comparison.contender.environment if bundle.comparison else None
 
 
@@ -38,15 +37,11 @@ def title(bundle: Bundle) -> str:
 def subtitle(bundle: Bundle) -> str:
     """Its input, and how it ran."""
     workload = _workload(bundle)
-    parts = [f"{workload.input} {units.shape(workload.shape)}", workload.dtype, workload.mode]
-    if workload.memory_format != "contiguous":
-        parts.append(workload.memory_format)
-    if workload.compile:
-        parts.append("compiled")
-    if workload.weights is not None:
-        own = workload.weights == OWN_WEIGHTS
-        parts.append("own weights" if own else f"weights {workload.weights}")
-    return ", ".join(parts)
+    usual = [workload.dtype, workload.mode]
+    own = ["own weights"] if workload.weights == OWN_WEIGHTS else []
+    others = [setting for setting in formatting.variant(workload) if setting not in usual]
+    shape = f"{workload.input} {units.shape(workload.shape)}"
+    return ", ".join([shape, *usual, *others, *own])
 
 
 def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -60,9 +55,9 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
             yield "Throughput", f"{units.per_second(profile.workload.batch / whole.mean)} images/s"
     if bundle.training:
         yield "Training step", units.seconds(bundle.training.step.median)
-    known = bundle.any_with_rows()
-    if known is not None:
-        yield "Parameters", _parameter_text(known)
+    parameters = _parameters(bundle)
+    if parameters is not None:
+        yield "Parameters", units.count(parameters, short=True)
     if structure:
         yield "Forward", f"{units.flops(structure.flops)}, {units.macs(structure.macs)}"
     if isinstance(memory, MemoryReport):
@@ -76,47 +71,24 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
         yield "Layers less the whole", units.percent(profile.reconciliation.layers_gap, digits=1)
 
 
-def _parameter_text(
-    known: Profile | Structure | MemoryReport | MemoryEstimate | TrainingProfile,
-) -> str:
-    if isinstance(known, MemoryReport):
-        return units.count(known.parameters.elements, short=True)
-    if isinstance(known, MemoryEstimate):
-        return units.count(known.rows[0].parameters if known.rows else 0, short=True)
-    return units.count(known.parameters, short=True)
+def _parameters(bundle: Bundle) -> int | None:
+    record = bundle.any_with_rows()
+    if isinstance(record, MemoryReport):
+        return record.parameters.elements
+    if isinstance(record, MemoryEstimate):
+        return record.rows[0].parameters if record.rows else 0
+    return None if record is None else record.parameters
 
 
 def source(bundle: Bundle) -> Iterator[tuple[str, str]]:
     """Where the figures come from, as label and text."""
-    room = environment(bundle)
+    measured = environment(bundle)
+    computed = bundle.structure or bundle.memory
+    if measured is not None:
+        yield from _measured(measured)
+    elif computed and not isinstance(computed, MemoryReport):
+        yield "Software", f"torch {computed.torch}, layerbench {computed.layerbench}"
     profile = bundle.profile or bundle.training
-    if room:
-        device, machine = room.device, room.machine
-        yield "Device", f"{device.name} ({device.kind})"
-        yield (
-            "Host",
-            f"{machine.cpu}, {machine.cores} cores"
-            + (f", {machine.threads} threads" if machine.threads else ""),
-        )
-        for name, value in device.details.items():
-            yield name.capitalize(), value
-        if machine.governor:
-            yield "Governor", machine.governor
-        software = room.software
-        versions = {
-            "Python": software.python,
-            **software.packages,
-            "layerbench": software.layerbench,
-        }
-        yield "Software", ", ".join(f"{name} {version}" for name, version in versions.items())
-        yield "Date", f"{room.started} to {room.finished}"
-        if software.commit:
-            yield "Commit", software.commit + (" with changes" if software.dirty else "")
-        yield "Command", room.command
-    elif bundle.structure or bundle.memory:
-        made = bundle.structure or bundle.memory
-        assert isinstance(made, Structure | MemoryEstimate)
-        yield "Software", f"torch {made.torch}, layerbench {made.layerbench}"
     if profile:
         plan = profile.plan
         yield (
@@ -131,23 +103,34 @@ def source(bundle: Bundle) -> Iterator[tuple[str, str]]:
         )
 
 
+def _measured(environment: Environment) -> Iterator[tuple[str, str]]:
+    device, machine = environment.device, environment.machine
+    yield "Device", f"{device.name} ({device.kind})"
+    yield "Host", ", ".join([machine.cpu, *shared.cores(machine, machine.threads)])
+    for name, value in device.details.items():
+        yield name.capitalize(), value
+    if machine.governor:
+        yield "Governor", machine.governor
+    yield "Software", shared.versions(environment.software)
+    yield "Date", f"{environment.started} to {environment.finished}"
+    if environment.software.commit:
+        yield "Commit", shared.commit(environment.software)
+    yield "Command", environment.command
+
+
 def notes(bundle: Bundle) -> Iterator[str]:
     """What the records say that a reader should know, each once."""
-    known: Mapping[str, str] = bundle.profile.absent if bundle.profile else {}
-    yield from (f"{what} not measured: {why}" for what, why in known.items())
+    absent = bundle.profile.absent if bundle.profile else {}
+    yield from (f"{what} not measured: {why}" for what, why in absent.items())
     yield from _unlike(bundle)
-    seen: set[str] = set()
-    for record in (
+    records = (
         bundle.profile,
         bundle.training,
         bundle.structure,
         bundle.memory,
         bundle.comparison,
-    ):
-        for note in record.notes if record else ():
-            if note not in seen:
-                seen.add(note)
-                yield note
+    )
+    yield from dict.fromkeys(note for record in records if record for note in record.notes)
 
 
 def _unlike(bundle: Bundle) -> Iterator[str]:
@@ -163,7 +146,6 @@ def _unlike(bundle: Bundle) -> Iterator[str]:
                     f"the {kind} is of another {what.replace('_', ' ')}: {getattr(ours, what)}, "
                     f"not {getattr(first.workload, what)}"
                 )
-        room = getattr(record, "environment", None)
-        known = environment(bundle)
-        if room is not None and known is not None and room.device != known.device:
-            yield f"the {kind} is from another device: {room.device.name}"
+        measured, here = getattr(record, "environment", None), environment(bundle)
+        if measured is not None and here is not None and measured.device != here.device:
+            yield f"the {kind} is from another device: {measured.device.name}"

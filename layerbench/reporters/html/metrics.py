@@ -10,7 +10,7 @@ from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile, Summary
 from layerbench.records.training_step import TrainingProfile
-from layerbench.reporters.html.rows import PageRow, parents
+from layerbench.reporters.html.rows import PageRow, figure, parents
 from layerbench.reporters.html.schema import Metric, Number, Unit
 
 Figure = Callable[[PageRow], Number | None]
@@ -32,8 +32,8 @@ def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
             rows,
             ("flops", "FLOPs", "flops"),
             f"{counted}; a multiply-add is two",
-            lambda row: row.made_of.flops if row.made_of else None,
-            lambda row: row.made_of.self_flops if row.made_of else None,
+            figure("made_of", "flops"),
+            figure("made_of", "self_flops"),
         )
     yield _metric(
         rows, ("parameters", "Parameters", "count"), "elements, shared ones once", _parameters
@@ -43,7 +43,7 @@ def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
             rows,
             ("output", "Output", "bytes"),
             "bytes of the tensors that it returned",
-            lambda row: row.made_of.output_bytes if row.made_of else None,
+            figure("made_of", "output_bytes"),
             adds=False,
         )
     if bundle.memory:
@@ -55,37 +55,35 @@ def _on_meta(structure: Structure | None) -> bool:
 
 
 def _parameters(row: PageRow) -> int | None:
-    for known in (row.made_of, row.time, row.bytes, row.step):
-        if known is not None and known.parameters is not None:
-            return known.parameters
-    return None
+    parameters = (figure(part, "parameters")(row) for part in ("made_of", "time", "bytes", "step"))
+    return next((number for number in parameters if number is not None), None)
 
 
 def _time(rows: Sequence[PageRow], profile: Profile) -> Metric:
     number = profile.whole.n
-    own = _mean(rows, lambda row: row.time.self_ if row.time else None)
+    own = _mean(rows, figure("time", "self_"))
     above = parents(rows)
     functions: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
         if row.kind == "function" and row.time and row.time.inclusive:
             own[index] = row.time.inclusive.mean
             functions.setdefault(above[index], []).append(index)
-    for module, found in functions.items():
+    for module, run in functions.items():
         # What a module's own functions account for is shown as theirs, as far as it is there:
         # they were timed in forwards of their own.
-        taken = sum(own[index] for index in found)
-        fitting = min(1.0, own[module] / taken) if taken else 1.0
-        for index in found:
+        theirs = sum(own[index] for index in run)
+        fitting = min(1.0, own[module] / theirs) if theirs else 1.0
+        for index in run:
             own[index] *= fitting
-        own[module] = max(0.0, own[module] - taken)
+        own[module] = max(0.0, own[module] - theirs)
     return Metric(
         key="time",
         label="Time",
         unit="seconds",
         how=f"measured on {profile.environment.device.name}: median of {units.count(number)} "
         "forwards; areas by the mean",
-        values=_medians(rows, lambda row: row.time.inclusive if row.time else None),
-        own=_medians(rows, lambda row: row.time.self_ if row.time else None),
+        values=_medians(rows, figure("time", "inclusive")),
+        own=_medians(rows, figure("time", "self_")),
         area=tuple(rounded(value) for value in own),
     )
 
@@ -96,7 +94,7 @@ def _step_times(rows: Sequence[PageRow], training: TrainingProfile) -> Iterator[
         "training steps"
     )
     for name in ("forward", "backward"):
-        inclusive, own = _of_step(name), _of_step(f"{name}_self")
+        inclusive, own = figure("step", name), figure("step", f"{name}_self")
         yield Metric(
             key=name,
             label=name.capitalize(),
@@ -106,14 +104,6 @@ def _step_times(rows: Sequence[PageRow], training: TrainingProfile) -> Iterator[
             own=_medians(rows, own),
             area=tuple(rounded(value) for value in _mean(rows, own)),
         )
-
-
-def _of_step(field: str) -> Callable[[PageRow], Summary | None]:
-    def found(row: PageRow) -> Summary | None:
-        known: Summary | None = getattr(row.step, field, None)
-        return known
-
-    return found
 
 
 def _held(rows: Sequence[PageRow], memory: MemoryReport | MemoryEstimate) -> Iterator[Metric]:
@@ -126,21 +116,21 @@ def _held(rows: Sequence[PageRow], memory: MemoryReport | MemoryEstimate) -> Ite
         rows,
         ("at_peak", "At the peak", "bytes"),
         f"{how}: alive at the peak, by the module that allocated them",
-        lambda row: row.bytes.at_peak if row.bytes else None,
-        lambda row: row.bytes.self_at_peak if row.bytes else None,
+        figure("bytes", "at_peak"),
+        figure("bytes", "self_at_peak"),
     )
     yield _metric(
         rows,
         ("kept", "Kept", "bytes"),
         f"{how}: alive when the forward had ended",
-        lambda row: row.bytes.kept if row.bytes else None,
-        lambda row: row.bytes.self_kept if row.bytes else None,
+        figure("bytes", "kept"),
+        figure("bytes", "self_kept"),
     )
     yield _metric(
         rows,
         ("live", "Live peak", "bytes"),
         f"{how}: the most bytes alive while it ran",
-        lambda row: row.bytes.live_peak if row.bytes else None,
+        figure("bytes", "live_peak"),
         adds=False,
     )
 
@@ -164,31 +154,30 @@ def _metric(
         how=how,
         values=tuple(values),
         own=tuple(selfs) if own else (),
-        area=tuple(max(0, known or 0) for known in selfs) if adds else (),
+        area=tuple(max(0, value or 0) for value in selfs) if adds else (),
     )
 
 
 def _without_children(
     rows: Sequence[PageRow], values: Sequence[Number | None]
 ) -> list[Number | None]:
-    left = list(values)
+    rest = list(values)
     for index, above in enumerate(parents(rows)):
-        known, mine = left[above] if above >= 0 else None, values[index]
-        if known is not None and mine is not None:
-            left[above] = max(0, known - mine)
-    return left
+        whole, part = rest[above] if above >= 0 else None, values[index]
+        if whole is not None and part is not None:
+            rest[above] = max(0, whole - part)
+    return rest
 
 
 def _medians(
     rows: Sequence[PageRow], summary: Callable[[PageRow], Summary | None]
 ) -> tuple[float | None, ...]:
-    found = (summary(row) for row in rows)
-    return tuple(None if known is None else rounded(known.median) for known in found)
+    times = map(summary, rows)
+    return tuple(None if time is None else rounded(time.median) for time in times)
 
 
 def _mean(rows: Sequence[PageRow], summary: Callable[[PageRow], Summary | None]) -> list[float]:
-    found = (summary(row) for row in rows)
-    return [0.0 if known is None else known.mean for known in found]
+    return [0.0 if time is None else time.mean for time in map(summary, rows)]
 
 
 def rounded(value: float) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from layerbench import units
 from layerbench.records.bounds import Shape
 from layerbench.records.bundle import Bundle
 from layerbench.records.comparison import ComparedRow
@@ -15,6 +14,7 @@ from layerbench.records.structure import StructureRow
 from layerbench.records.timing import LayerRow
 from layerbench.records.training_step import TrainingRow
 from layerbench.records.tree import ancestors, parent
+from layerbench.reporters import formatting
 from layerbench.reporters.html.schema import Rows
 
 _Basis = LayerRow | StructureRow | MemoryRow | TrainingRow | ComparedRow
@@ -37,6 +37,11 @@ class PageRow:
     made_of: StructureRow | None = None
     bytes: MemoryRow | None = None
     step: TrainingRow | None = None
+
+
+def figure(part: str, field: str) -> Callable[[PageRow], Any]:
+    """What one of the records says of a row; ``None`` where it says nothing."""
+    return lambda row: getattr(getattr(row, part), field, None)
 
 
 def rows_of(bundle: Bundle) -> list[PageRow]:
@@ -64,9 +69,9 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
 
 
 def _model_type(bundle: Bundle) -> str:
-    known = bundle.any_with_rows()
-    if known is not None:
-        return known.model_type
+    record = bundle.any_with_rows()
+    if record is not None:
+        return record.model_type
     assert bundle.comparison is not None
     return bundle.comparison.contender.model_type
 
@@ -113,10 +118,8 @@ def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
     def add(path: str, kind: Literal["module", "missing"]) -> None:
         while path not in there:
             there.add(path)
-            known = before.get(path)
-            row = PageRow(
-                path=path, type=known.type if known else "", depth=_depth(path), kind=kind, calls=0
-            )
+            type_ = before[path].type if path in before else ""
+            row = PageRow(path=path, type=type_, depth=_depth(path), kind=kind, calls=0)
             path, kind = parent(path), "module"
             below.setdefault(path, []).append(row)
 
@@ -126,7 +129,7 @@ def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
         add(path, "module")
     for path in bundle.comparison.missing:
         add(path, "missing")
-    return _in_tree_order([*rows, *(row for found in below.values() for row in found)])
+    return _in_tree_order([*rows, *(row for siblings in below.values() for row in siblings)])
 
 
 def _depth(path: str) -> int:
@@ -162,23 +165,19 @@ def columns(rows: Sequence[PageRow]) -> Rows:
         depth=tuple(row.depth for row in rows),
         calls=tuple(row.calls for row in rows),
         block=tuple(index for index, row in enumerate(rows) if row.block),
-        inputs=tuple(_shapes(row.inputs) for row in rows),
-        outputs=tuple(_shapes(row.outputs) for row in rows),
+        inputs=tuple(formatting.shapes(row.inputs) for row in rows),
+        outputs=tuple(formatting.shapes(row.outputs) for row in rows),
         note={index: row.note for index, row in enumerate(rows) if row.note},
     )
 
 
-def _shapes(shapes: Sequence[Shape]) -> str:
-    return ", ".join(units.shape(shape) for shape in shapes)
-
-
 def parents(rows: Sequence[PageRow]) -> list[int]:
     """Of each row the number of the one above; -1 for the first."""
-    found: list[int] = []
+    numbers: list[int] = []
     above: list[int] = []
     for index, row in enumerate(rows):
         while above and rows[above[-1]].depth >= row.depth:
             above.pop()
-        found.append(above[-1] if above else -1)
+        numbers.append(above[-1] if above else -1)
         above.append(index)
-    return found
+    return numbers
