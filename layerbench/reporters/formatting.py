@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from layerbench import units
@@ -47,6 +47,7 @@ class Row(Protocol):
 
 
 AnyRow = TypeVar("AnyRow", bound=Row)
+Value = TypeVar("Value")
 
 
 def block_rows(rows: Sequence[AnyRow]) -> list[AnyRow]:
@@ -108,6 +109,16 @@ def ms(summary: Summary | None, field: str) -> str:
     if summary is None:
         return "-"
     return units.milliseconds(getattr(summary, field), half_width(summary))
+
+
+def dash(value: Value | None, written: Callable[[Value], str]) -> str:
+    """A value as it is written; ``-`` if it is not known."""
+    return "-" if value is None else written(value)
+
+
+def mebibytes(size: int | None) -> str:
+    """Without the unit, which the column names."""
+    return "-" if size is None else units.mebibytes(size, unit=False)
 
 
 def time(summary: Summary, field: str) -> str:

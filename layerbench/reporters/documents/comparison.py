@@ -29,7 +29,6 @@ _TIMES = {
 # and more than five say nothing beside a change that is printed to a tenth of a per cent.
 _COARSEST, _FINEST = 5e-3, 5e-4
 _MOST_NAMED = 20
-_HEADER = ["Verdict", "Baseline ms", "Contender ms", "Change", "95 % interval"]
 _ALIGN = "l...r"
 
 
@@ -79,19 +78,21 @@ def _changed(record: Comparison) -> layout.Section:
     changed = [row for row in record.rows if row.verdict in ("SLOWER", "FASTER")]
     # The largest loss of time first.
     changed.sort(key=lambda row: row.baseline_s - row.contender_s)
-    rows = [[row.path, row.type, *_cells(row), row.note] for row in changed]
-    return layout.table("What changed", ["Path", "Type", *_HEADER, ""], rows, f"cl{_ALIGN}l")
+    rows = [{"Path": row.path, "Type": row.type, **_cells(row), "": row.note} for row in changed]
+    return layout.table("What changed", rows, f"cl{_ALIGN}l")
 
 
 def _blocks(record: Comparison) -> layout.Section:
-    rows = [[*shared.block_cells(row), *_cells(row)] for row in formatting.block_rows(record.rows)]
-    return layout.table("Blocks", ["#", "Block", "Path", *_HEADER], rows, f"rlc{_ALIGN}")
+    rows = [
+        {name.capitalize(): cell for name, cell in shared.block_cells(row).items()} | _cells(row)
+        for row in formatting.block_rows(record.rows)
+    ]
+    return layout.table("Blocks", rows, f"rlc{_ALIGN}")
 
 
 def _tree(record: Comparison) -> layout.Section:
-    rows = [[_branch(row), *_cells(row), row.note] for row in record.rows]
-    layers = layout.Table(["Layer", *_HEADER, ""], rows, f"l{_ALIGN}l")
-    return layout.Section("Layers", [layers], formats=layout.FULL)
+    rows = [{"Layer": _branch(row), **_cells(row), "": row.note} for row in record.rows]
+    return layout.table("Layers", rows, f"l{_ALIGN}l", formats=layout.FULL)
 
 
 def _branch(row: ComparedRow) -> str:
@@ -100,17 +101,26 @@ def _branch(row: ComparedRow) -> str:
     return shared.branch(row)
 
 
-def _cells(row: ComparedRow) -> list[str]:
+def _cells(row: ComparedRow) -> dict[str, str]:
     before, after = milliseconds(row)
-    return [row.verdict, before, after, ratio(row), _interval(row)]
+    return {
+        "Verdict": row.verdict,
+        "Baseline ms": before,
+        "Contender ms": after,
+        "Change": ratio(row),
+        "95 % interval": _interval(row),
+    }
 
 
 def _differences(record: Comparison) -> layout.Section:
     if not record.differences:
         none = layout.Text("Workload, plan and environment are the same on both sides.")
         return layout.Section("", [none])
-    rows = [[d.where, d.what, d.baseline, d.contender] for d in record.differences]
-    return layout.table("What differs", ["In", "What", "Baseline", "Contender"], rows, "llll")
+    rows = [
+        {"In": d.where, "What": d.what, "Baseline": d.baseline, "Contender": d.contender}
+        for d in record.differences
+    ]
+    return layout.table("What differs", rows, "llll")
 
 
 def _title(record: Comparison) -> str:

@@ -31,55 +31,44 @@ def document(record: DetectionEstimates) -> layout.Document:
             _content(record),
             layout.listed("Not measured", [f"{row.model}: {row.why}" for row in record.failures]),
             layout.listed("Assumed", record.assumptions),
-            layout.listed("Warnings", record.environment.warnings),
-            layout.listed("Notes", [*_notes(record), *record.notes]),
+            *shared.remarks(record, *_notes(record)),
         ],
     )
 
 
 def _estimates(record: DetectionEstimates) -> layout.Section:
     rows = [
-        [
-            row.model,
-            units.count(row.parameters, short=True),
-            *_memory(row),
-            units.seconds(row.forward_s),
-            units.seconds(row.backward_s),
-            units.seconds(row.step.mean),
-            units.duration(row.training.value),
-            units.seconds(row.one_image.median),
-            units.seconds(row.one_batch.median),
-        ]
+        {
+            "model": row.model,
+            "parameters": units.count(row.parameters, short=True),
+            "weights MiB": formatting.mebibytes(getattr(row.memory, "parameters", None)),
+            "activations MiB": formatting.mebibytes(getattr(row.memory, "activations", None)),
+            "peak MiB": formatting.mebibytes(getattr(row.memory, "peak", None)),
+            "forward": units.seconds(row.forward_s),
+            "backward": units.seconds(row.backward_s),
+            "step": units.seconds(row.step.mean),
+            "training": units.duration(row.training.value),
+            "1 image": units.seconds(row.one_image.median),
+            f"batch of {record.batch}": units.seconds(row.one_batch.median),
+        }
         for row in record.rows
     ]
-    header = [
-        "model", "parameters", "weights MiB", "activations MiB", "peak MiB", "forward", "backward",
-        "step", "training", "1 image", f"batch of {record.batch}",
-    ]  # fmt: skip
     title = "Memory and forward, backward and a step in training (means); inference (medians)"
-    return layout.table(title, header, rows, "lrrrrrrrrrr")
-
-
-def _memory(row: DetectorEstimate) -> list[str]:
-    if row.memory is None:
-        return ["-", "-", "-"]
-    sizes = (row.memory.parameters, row.memory.activations, row.memory.peak)
-    return [units.mebibytes(size, unit=False) for size in sizes]
+    return layout.table(title, rows, "lrrrrrrrrrr")
 
 
 def _intervals(record: DetectionEstimates) -> layout.Section:
     rows = [
-        [
-            row.model,
-            str(row.step.n),
-            shared.known(row.epoch),
-            shared.known(row.training),
-            shared.known(row.inference),
-        ]
+        {
+            "model": row.model,
+            "steps": str(row.step.n),
+            "an epoch": shared.known(row.epoch),
+            "training": shared.known(row.training),
+            "inference with all images once": shared.known(row.inference),
+        }
         for row in record.rows
     ]
-    header = ["model", "steps", "an epoch", "training", "inference with all images once"]
-    return layout.table("Durations with their intervals", header, rows, "lrlll")
+    return layout.table("Durations with their intervals", rows, "lrlll")
 
 
 def _phases_of(row: DetectorEstimate) -> layout.Section:
@@ -90,64 +79,59 @@ def _phases_of(row: DetectorEstimate) -> layout.Section:
 
 def _parts_of_all(record: DetectionEstimates) -> layout.Section:
     rows = [
-        [estimate.model if number == 0 else "", *cells]
+        {
+            "model": estimate.model if number == 0 else "",
+            **shared.part_cells(part, estimate.step),
+            "inference ms": formatting.ms(part.inference, "mean"),
+        }
         for estimate in record.rows
-        for number, cells in enumerate(shared.part_cells(estimate.parts, estimate.step))
+        for number, part in enumerate(estimate.parts)
     ]
-    header = ["model", "part", "forward ms", "backward ms", "of the step", "inference ms"]
     title = f"Parts: in training, and in inference with a batch of {record.batch} (means)"
-    return layout.table(title, header, rows, "ll..r.")
+    return layout.table(title, rows, "ll..r.")
 
 
 def _content(record: DetectionEstimates) -> layout.Section:
     rows = [
-        [
-            row.model,
-            f"{row.boxes:.1f}",
-            _number(row.trained.proposals),
-            _number(row.inferred.proposals),
-            _number(row.inferred.detections),
-            *(
-                ["-"] * 4
-                if row.fit is None
-                else [
-                    units.seconds(row.fit.base_s),
-                    _slope(row.fit.per_proposal_s),
-                    _slope(row.fit.per_detection_s),
-                    units.percent(row.fit.worst),
-                ]
-            ),
-        ]
+        {
+            "model": row.model,
+            "boxes": f"{row.boxes:.1f}",
+            "proposals in training": _number(row.trained.proposals),
+            "proposals": _number(row.inferred.proposals),
+            "detections": _number(row.inferred.detections),
+            "1 image: nothing found": _seconds(getattr(row.fit, "base_s", None)),
+            "a proposal": _seconds(getattr(row.fit, "per_proposal_s", None)),
+            "a detection": _seconds(getattr(row.fit, "per_detection_s", None)),
+            "worst fit": "-" if row.fit is None else units.percent(row.fit.worst),
+        }
         for row in record.rows
     ]
-    header = [
-        "model", "boxes", "proposals in training", "proposals", "detections",
-        "1 image: nothing found", "a proposal", "a detection", "worst fit",
-    ]  # fmt: skip
-    title = "What an image held, and how the latency of one depends on it"
-    return layout.table(title, header, rows, "lrrrrrrrr")
+    return layout.table(
+        "What an image held, and how the latency of one depends on it", rows, "lrrrrrrrr"
+    )
 
 
 def _points(row: DetectorEstimate) -> layout.Section:
     rows = [
-        [
-            _number(point.found.proposals),
-            _number(point.found.detections),
-            formatting.ms(point.latency, "median"),
-            "-" if row.fit is None else units.milliseconds(row.fit.latency_s(point.found)),
-            point.latency.verdict,
-        ]
+        {
+            "proposals": _number(point.found.proposals),
+            "detections": _number(point.found.detections),
+            "latency ms": formatting.ms(point.latency, "median"),
+            "by the fit": "-"
+            if row.fit is None
+            else units.milliseconds(row.fit.latency_s(point.found)),
+            "": point.latency.verdict,
+        }
         for point in row.points
     ]
-    header = ["proposals", "detections", "latency ms", "by the fit", ""]
-    return layout.table("Latency of one image by what is found", header, rows, "rr..l")
+    return layout.table("Latency of one image by what is found", rows, "rr..l")
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
 
 
-def _slope(value: float | None) -> str:
+def _seconds(value: float | None) -> str:
     return "-" if value is None else units.seconds(value)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, islice
 
 from layerbench import units
 from layerbench.records.detection_run import (
     Bottleneck,
     DetectionEpoch,
     DetectionRun,
-    OperatorRow,
     Tuning,
     Usage,
 )
@@ -46,32 +45,31 @@ def document(record: DetectionRun) -> layout.Document:
         sections=[
             _epochs(record.epochs),
             shared.phase_table(f"A step ({record.measured} measured)", record.phases, record.step),
-            _run_parts(record),
+            _parts(record),
             _shares(record.bottleneck),
             _operators(record),
             _usage(record.usage),
             _tuning(record.tuning),
             layout.listed("Advice", () if record.bottleneck is None else record.bottleneck.advice),
             layout.listed("Images that could not be read", record.unreadable),
-            layout.listed("Warnings", record.environment.warnings),
-            layout.listed("Notes", [*_run_notes(record), *record.notes]),
+            *shared.remarks(record, *_notes(record)),
         ],
     )
 
 
-def _bottleneck(found: Bottleneck | None) -> str:
-    if found is None:
+def _bottleneck(bottleneck: Bottleneck | None) -> str:
+    if bottleneck is None:
         return ""
-    part = units.percent(found.shares[found.kind], digits=0)
-    name = BOTTLENECK_NAMES[found.kind].partition(":")[0]
+    part = units.percent(bottleneck.shares[bottleneck.kind], digits=0)
+    name = BOTTLENECK_NAMES[bottleneck.kind].partition(":")[0]
     return f"the bottleneck is {name}: {part} of a step"
 
 
 def _data(record: DetectionRun) -> str:
     recipe = record.recipe
-    held = "" if record.boxes is None else f", {record.boxes:.1f} boxes an image"
-    chosen = f" (boxes from {recipe.boxes}, {recipe.labels})" if recipe.data == "pets" else ""
-    return f"{recipe.data}{chosen}, {units.count(record.images)} images to train on{held}"
+    boxes = "" if record.boxes is None else f", {record.boxes:.1f} boxes an image"
+    labels = f" (boxes from {recipe.boxes}, {recipe.labels})" if recipe.data == "pets" else ""
+    return f"{recipe.data}{labels}, {units.count(record.images)} images to train on{boxes}"
 
 
 def _recipe(record: DetectionRun) -> str:
@@ -101,139 +99,119 @@ def _recipe(record: DetectionRun) -> str:
 
 def _epochs(epochs: Sequence[DetectionEpoch]) -> layout.Section:
     rows = [
-        [
-            str(row.epoch),
-            str(row.steps),
-            str(row.images),
-            f"{row.loss:.4f}",
-            ", ".join(
+        {
+            "epoch": str(row.epoch),
+            "steps": str(row.steps),
+            "images": str(row.images),
+            "loss": f"{row.loss:.4f}",
+            "losses": ", ".join(
                 f"{name.removeprefix('loss_')} {loss:.4f}" for name, loss in row.losses.items()
             ),
-            units.duration(row.train_s),
-            units.per_second(row.images_per_s),
-            str(row.unreadable) if row.unreadable else "-",
-            "-" if row.allocated is None else units.bytes_(row.allocated),
-            "-" if row.resident is None else units.bytes_(row.resident),
-        ]
+            "took": units.duration(row.train_s),
+            "images/s": units.per_second(row.images_per_s),
+            "unreadable": str(row.unreadable) if row.unreadable else "-",
+            "allocated": formatting.dash(row.allocated, units.bytes_),
+            "resident": formatting.dash(row.resident, units.bytes_),
+        }
         for row in epochs
     ]
-    header = [
-        "epoch", "steps", "images", "loss", "losses", "took", "images/s", "unreadable",
-        "allocated", "resident",
-    ]  # fmt: skip
-    return layout.table("Epochs", header, rows, "rrrrlrrrrr")
+    return layout.table("Epochs", rows, "rrrrlrrrrr")
 
 
-def _run_parts(record: DetectionRun) -> layout.Section:
+def _parts(record: DetectionRun) -> layout.Section:
     if record.step is None:
         return layout.listed("", [])
     rows = [
-        [*cells[:-1], "-" if part.kept is None else units.mebibytes(part.kept, unit=False)]
-        for part, cells in zip(
-            record.parts, shared.part_cells(record.parts, record.step), strict=True
-        )
+        {**shared.part_cells(part, record.step), "kept MiB": formatting.mebibytes(part.kept)}
+        for part in record.parts
     ]
-    header = ["part", "forward ms", "backward ms", "of the step", "kept MiB"]
-    return layout.table("Parts of the detector (means)", header, rows, "l..rr")
+    return layout.table("Parts of the detector (means)", rows, "l..rr")
 
 
-def _shares(found: Bottleneck | None) -> layout.Section:
-    if found is None:
+def _shares(bottleneck: Bottleneck | None) -> layout.Section:
+    if bottleneck is None:
         return layout.listed("", [])
     rows = [
-        [BOTTLENECK_NAMES[kind], units.percent(part, digits=1)]
-        for kind, part in found.shares.items()
+        {"": BOTTLENECK_NAMES[kind], "share": units.percent(part, digits=1)}
+        for kind, part in bottleneck.shares.items()
     ]
-    return layout.table(f"Where a step goes ({found.how})", ["", "share"], rows, "lr")
+    return layout.table(f"Where a step goes ({bottleneck.how})", rows, "lr")
 
 
 def _operators(record: DetectionRun) -> layout.Section:
     on_device = any(row.device_s is not None for row in record.operators)
-    rows: list[list[str]] = []
+    rows = []
     for (part, phase), group in groupby(record.operators, key=lambda row: (row.part, row.phase)):
-        for number, row in enumerate(list(group)[:OPERATORS]):
-            first = number == 0
-            rows.append(
-                [
-                    (part or "-") if first else "",
-                    phase if first else "",
-                    row.name,
-                    f"{row.calls:.0f}" if row.calls >= 1 else f"{row.calls:.1f}",
-                    units.milliseconds(row.host_s),
-                    *([_device_ms(row)] if on_device else []),
-                ]
-            )
-    header = [
-        "part",
-        "phase",
-        "operator",
-        "calls",
-        "host ms",
-        *(["device ms"] if on_device else []),
-    ]
+        for number, row in enumerate(islice(group, OPERATORS)):
+            cells = {
+                "part": (part or "-") if number == 0 else "",
+                "phase": phase if number == 0 else "",
+                "operator": row.name,
+                "calls": f"{row.calls:.0f}" if row.calls >= 1 else f"{row.calls:.1f}",
+                "host ms": units.milliseconds(row.host_s),
+            }
+            if on_device:
+                cells["device ms"] = formatting.dash(row.device_s, units.milliseconds)
+            rows.append(cells)
     title = (
         f"Operators by part ({formatting.plural(record.profiled, 'step')} under torch.profiler; a "
         f"step's mean, without what an operator calls; the longest {OPERATORS} of each)"
     )
-    return layout.table(title, header, rows, "lllr." + "." * on_device)
-
-
-def _device_ms(row: OperatorRow) -> str:
-    return "-" if row.device_s is None else units.milliseconds(row.device_s)
+    return layout.table(title, rows, "lllr." + "." * on_device)
 
 
 def _usage(usage: Usage | None) -> layout.Section:
     if usage is None or not usage.samples:
         return layout.listed("", [])
     samples = usage.samples
-
-    def row(name: str, values: Sequence[float], text: str) -> list[str]:
-        return [name, *(text.format(value) for value in (min(values), _mean(values), max(values)))]
-
-    rows = [
-        row("CPU, this process and its loaders, cores", [s.process_cpu for s in samples], "{:.2f}"),
-        row("CPU, whole machine, %", [100 * s.system_cpu for s in samples], "{:.0f}"),
-        row("resident, MiB", [s.resident / 2**20 for s in samples], "{:.0f}"),
+    figures: list[tuple[str, str, list[float]]] = [
+        ("CPU, this process and its loaders, cores", ".2f", [s.process_cpu for s in samples]),
+        ("CPU, whole machine, %", ".0f", [100 * s.system_cpu for s in samples]),
+        ("resident, MiB", ".0f", [s.resident / 2**20 for s in samples]),
+        ("accelerator, %", ".0f", [100 * s.device for s in samples if s.device is not None]),
+        (
+            "allocated on it, MiB",
+            ".0f",
+            [s.allocated / 2**20 for s in samples if s.allocated is not None],
+        ),
     ]
-    device = [100 * s.device for s in samples if s.device is not None]
-    allocated = [s.allocated / 2**20 for s in samples if s.allocated is not None]
-    if device:
-        rows.append(row("accelerator, %", device, "{:.0f}"))
-    if allocated:
-        rows.append(row("allocated on it, MiB", allocated, "{:.0f}"))
-    title = f"Utilization ({len(samples)} samples, {usage.cores} cores)"
-    return layout.table(title, ["", "least", "mean", "most"], rows, "lrrr")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    rows = [
+        {
+            "": name,
+            "least": format(min(values), digits),
+            "mean": format(sum(values) / len(values), digits),
+            "most": format(max(values), digits),
+        }
+        for name, digits, values in figures
+        if values
+    ]
+    return layout.table(f"Utilization ({len(samples)} samples, {usage.cores} cores)", rows, "lrrr")
 
 
 def _tuning(tuning: Tuning | None) -> layout.Section:
     if tuning is None:
         return layout.listed("", [])
-    chosen = (tuning.workers, tuning.prefetch_factor)
+    best = (tuning.workers, tuning.prefetch_factor)
     rows = [
-        [
-            str(point.workers),
-            str(point.prefetch_factor) if point.workers else "-",
-            formatting.ms(point.step, "median"),
-            units.per_second(point.images_per_s),
-            units.percent(point.waiting, digits=1),
-            "take this" if (point.workers, point.prefetch_factor) == chosen else "",
-        ]
+        {
+            "workers": str(point.workers),
+            "prefetch factor": str(point.prefetch_factor) if point.workers else "-",
+            "step ms": formatting.ms(point.step, "median"),
+            "images/s": units.per_second(point.images_per_s),
+            "waiting for data": units.percent(point.waiting, digits=1),
+            "": "take this" if (point.workers, point.prefetch_factor) == best else "",
+        }
         for point in tuning.points
     ]
-    header = ["workers", "prefetch factor", "step ms", "images/s", "waiting for data", ""]
     near = units.percent(tuning.within)
     title = (
         f"Settings of the loader (the smallest that waits at most {near} of the time, or is within "
         f"{near} of the best)"
     )
-    return layout.table(title, header, rows, "rr.rrl")
+    return layout.table(title, rows, "rr.rrl")
 
 
-def _run_notes(record: DetectionRun) -> list[str]:
+def _notes(record: DetectionRun) -> list[str]:
     notes = []
     if record.parts_ratio is not None:
         notes.append(

@@ -6,7 +6,7 @@ pasted and leaves out what has a line for every layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 EVERYWHERE = frozenset({"txt", "md", "html"})
@@ -116,9 +116,26 @@ def _content(part: Part, format: str) -> Sequence[object]:
     raise TypeError(f"a document has no {type(part).__name__}")
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> Section:
-    """A table with a title."""
-    return Section(title, [Table(header, rows, align)])
+def table(
+    title: str,
+    rows: Sequence[Mapping[str, str]],
+    align: str,
+    *legend: Text,
+    formats: frozenset[str] = EVERYWHERE,
+) -> Section:
+    """A table with a title, and what is to be said below it.
+
+    Args:
+        title: above it.
+        rows: cells by the name of the column, in the same order in each row.
+        align: a letter a column, as in a `Table`.
+        legend: below the table.
+        formats: those that show it.
+    """
+    if not rows:
+        return Section(title, [])
+    cells = [[*row.values()] for row in rows]
+    return Section(title, [Table([*rows[0]], cells, align), *legend], formats=formats)
 
 
 def listed(title: str, lines: Sequence[str]) -> Section:

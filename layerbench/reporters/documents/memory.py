@@ -12,7 +12,6 @@ from layerbench.records.memory import (
     MemoryEstimate,
     MemoryReport,
     MemoryRow,
-    Totals,
     Workspace,
 )
 from layerbench.reporters import formatting
@@ -99,20 +98,21 @@ def _before(record: MemoryReport) -> layout.Section:
         "input": record.inputs,
         "total": record.total,
     }
-    rows = [[name, *_sums(totals)] for name, totals in sums.items()]
-    header = ["", "tensors", "elements", "bytes", "", "in 512-byte blocks", ""]
-    return layout.table("Tensors before the run", header, rows, "lrrrrrr")
-
-
-def _sums(totals: Totals) -> list[str]:
-    return [
-        units.count(totals.tensors),
-        units.count(totals.elements),
-        units.count(totals.bytes),
-        units.mebibytes(totals.bytes),
-        units.count(totals.block_bytes),
-        units.mebibytes(totals.block_bytes),
+    rows = [
+        [
+            name,
+            units.count(totals.tensors),
+            units.count(totals.elements),
+            units.count(totals.bytes),
+            units.mebibytes(totals.bytes),
+            units.count(totals.block_bytes),
+            units.mebibytes(totals.block_bytes),
+        ]
+        for name, totals in sums.items()
     ]
+    header = ["", "tensors", "elements", "bytes", "", "in 512-byte blocks", ""]
+    table = layout.Table(header, rows, "lrrrrrr")
+    return layout.Section("Tensors before the run", [table])
 
 
 def _peak(record: MemoryReport) -> layout.Section:
@@ -138,19 +138,18 @@ def _peak(record: MemoryReport) -> layout.Section:
 
 def _tensors(record: MemoryReport) -> layout.Section:
     rows = [
-        [
-            row.name,
-            row.role,
-            units.shape(row.shape),
-            row.dtype,
-            units.count(row.elements),
-            units.count(row.bytes),
-            row.note,
-        ]
+        {
+            "tensor": row.name,
+            "role": row.role,
+            "shape": units.shape(row.shape),
+            "dtype": row.dtype,
+            "elements": units.count(row.elements),
+            "bytes": units.count(row.bytes),
+            "": row.note,
+        }
         for row in record.tensors
     ]
-    header = ["tensor", "role", "shape", "dtype", "elements", "bytes", ""]
-    return layout.Section("Tensors", [layout.Table(header, rows, "llllrrl")], formats=layout.FULL)
+    return layout.table("Tensors", rows, "llllrrl", formats=layout.FULL)
 
 
 def _measured_on(record: MemoryReport) -> layout.Section:
@@ -192,22 +191,23 @@ def _allocator(record: MemoryReport) -> str:
 
 
 def _predicted_peak(record: MemoryEstimate) -> layout.Section:
+    allocated, reserved = "torch.cuda.max_memory_allocated", "torch.cuda.max_memory_reserved"
     as_tools_show = "with the context, as the device's own tools show it"
     figures = [
-        ("allocated", record.peak_bytes, record.peak_interval, "torch.cuda.max_memory_allocated"),
-        (
-            "reserved",
-            record.reserved_bytes,
-            record.reserved_interval,
-            "torch.cuda.max_memory_reserved",
-        ),
+        ("allocated", record.peak_bytes, record.peak_interval, allocated),
+        ("reserved", record.reserved_bytes, record.reserved_interval, reserved),
         ("in all", record.total_bytes, record.total_interval, as_tools_show),
     ]
     rows = [
-        [name, units.mebibytes(value, unit=False), _interval(interval), why]
-        for name, value, interval, why in figures
+        {
+            "": name,
+            "MiB": formatting.mebibytes(size),
+            "interval": _interval(interval),
+            "comparable to": same_as,
+        }
+        for name, size, interval, same_as in figures
     ]
-    return layout.table("Peak (prediction)", ["", "MiB", "interval", "comparable to"], rows, "lrrl")
+    return layout.table("Peak (prediction)", rows, "lrrl")
 
 
 def _interval(interval: Interval | Workspace) -> str:
@@ -284,44 +284,38 @@ def _blocks(record: Memory) -> layout.Section:
     # What is there all the time would make all bars alike.
     base = timeline[0].live_max if timeline else 0
     rows = [
-        [
-            *shared.block_cells(row),
-            formatting.shape_list(row.output_shapes),
-            *_figures(row, row.at_peak),
-            formatting.bar((row.live_peak or base) - base, top - base, _BAR),
-        ]
+        {
+            **shared.block_cells(row),
+            "output shape": formatting.shape_list(row.output_shapes),
+            **_figures(row, record),
+            "at peak": formatting.mebibytes(row.at_peak),
+            "": formatting.bar((row.live_peak or base) - base, top - base, _BAR),
+        }
         for row in formatting.block_rows(record.rows)
     ]
-    header = ["#", "block", "path", "output shape", *_columns(record), "at peak", ""]
-    heading = (
-        f"Blocks (MiB; bar: live peak, from {units.mebibytes(base)} at the start to "
-        f"{units.mebibytes(top)})"
-    )
-    return layout.table(heading, header, rows, "rlcl....l")
+    ends = f"{units.mebibytes(base)} at the start to {units.mebibytes(top)}"
+    return layout.table(f"Blocks (MiB; bar: live peak, from {ends})", rows, "rlcl....l")
 
 
 def _tree(record: Memory) -> layout.Section:
     rows = [
-        [
-            shared.branch(row),
-            str(row.calls),
-            formatting.shape_list(row.output_shapes),
-            *_figures(row, row.self_at_peak),
-            formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
-        ]
+        {
+            "layer": shared.branch(row),
+            "calls": str(row.calls),
+            "output shape": formatting.shape_list(row.output_shapes),
+            **_figures(row, record),
+            "self at peak": formatting.mebibytes(row.self_at_peak),
+            "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
+        }
         for row in record.rows
     ]
-    header = ["layer", "calls", "output shape", *_columns(record), "self at peak", ""]
-    layers = layout.Table(header, rows, "lrl....l")
-    return layout.Section(
-        "Layers (MiB)", [layers, layout.Text(_LEGEND, indented=False)], formats=layout.FULL
-    )
+    legend = layout.Text(_LEGEND, indented=False)
+    return layout.table("Layers (MiB)", rows, "lrl....l", legend, formats=layout.FULL)
 
 
-def _columns(record: Memory) -> list[str]:
-    return ["allocated", "kept for backward" if record.training else "kept", "live peak"]
-
-
-def _figures(row: MemoryRow, at_peak: int | None) -> list[str]:
-    values = (row.allocated, row.kept, row.live_peak, at_peak)
-    return ["-" if value is None else units.mebibytes(value, unit=False) for value in values]
+def _figures(row: MemoryRow, record: Memory) -> dict[str, str]:
+    return {
+        "allocated": formatting.mebibytes(row.allocated),
+        "kept for backward" if record.training else "kept": formatting.mebibytes(row.kept),
+        "live peak": formatting.mebibytes(row.live_peak),
+    }

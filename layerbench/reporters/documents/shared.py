@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from layerbench import units
 from layerbench.records.environment import Environment, Machine, Software
@@ -26,7 +26,19 @@ PHASE_NAMES = {
     "backward": "backward",
     "optimizer": "optimizer",
 }
-_FIGURES = ("mean", "std", "median", "p5", "p95")
+_FIGURES = {"mean ms": "mean", "std": "std", "median": "median", "p5": "p5", "p95": "p95"}
+
+
+class Measured(Protocol):
+    """What every measured record has."""
+
+    @property
+    def environment(self) -> Environment:
+        """Where it was measured."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know."""
 
 
 def title(workload: Workload) -> str:
@@ -39,9 +51,10 @@ def void(reason: str) -> list[layout.Text]:
     return [layout.Text(reason, strong=True)] if reason else []
 
 
-def block_cells(row: formatting.Row) -> list[str]:
-    """Number, type and path of a block."""
-    return ["" if row.position is None else str(row.position), row.type, row.path]
+def block_cells(row: formatting.Row) -> dict[str, str]:
+    """Number, type and path of a block, by the name of the column."""
+    number = "" if row.position is None else str(row.position)
+    return {"#": number, "block": row.type, "path": row.path}
 
 
 def branch(row: formatting.Row) -> str:
@@ -78,41 +91,34 @@ def known(time: Seconds) -> str:
 
 
 def phase_table(
-    title: str, phases: Sequence[PhaseRow], step: Summary | None, *remarks: layout.Text
+    title: str, phases: Sequence[PhaseRow], step: Summary | None, *legend: layout.Text
 ) -> layout.Section:
     """The phases of a step, and the step; nothing where none was measured."""
     if step is None:
         return layout.Section(title, [])
+    times = [*((PHASE_NAMES[phase.name], phase.time) for phase in phases), ("the step", step)]
     rows = [
-        [
-            name,
-            *(formatting.ms(time, figure) for figure in _FIGURES),
-            share(time, step),
-            time.verdict,
-        ]
-        for name, time in [*((PHASE_NAMES[p.name], p.time) for p in phases), ("the step", step)]
+        {
+            "Phase": name,
+            **{column: formatting.ms(time, figure) for column, figure in _FIGURES.items()},
+            "share": share(time, step),
+            "": time.verdict,
+        }
+        for name, time in times
     ]
-    header = ["Phase", "mean ms", "std", "median", "p5", "p95", "share", ""]
-    return layout.Section(title, [layout.Table(header, rows, "l.....rl"), *remarks])
+    return layout.table(title, rows, "l.....rl", *legend)
 
 
-def part_cells(parts: Sequence[PartRow], step: Summary) -> list[list[str]]:
-    """Name, forward, backward, share of the step and inference of a detector's parts."""
-    return [
-        [
-            part.name,
-            formatting.ms(part.forward, "mean"),
-            formatting.ms(part.backward, "mean"),
-            _of_step(part, step),
-            formatting.ms(part.inference, "mean"),
-        ]
-        for part in parts
-    ]
-
-
-def _of_step(part: PartRow, step: Summary) -> str:
+def part_cells(part: PartRow, step: Summary) -> dict[str, str]:
+    """What a part of a detector takes of a step."""
     times = [time.mean for time in (part.forward, part.backward) if time is not None]
-    return units.percent(sum(times) / step.mean, digits=1) if times and step.mean else "-"
+    share = units.percent(sum(times) / step.mean, digits=1) if times and step.mean else "-"
+    return {
+        "part": part.name,
+        "forward ms": formatting.ms(part.forward, "mean"),
+        "backward ms": formatting.ms(part.backward, "mean"),
+        "of the step": share,
+    }
 
 
 def share(part: Summary | None, whole: Summary) -> str:
@@ -122,9 +128,12 @@ def share(part: Summary | None, whole: Summary) -> str:
     return units.percent(part.mean / whole.mean, digits=1)
 
 
-def memory_cells(allocated: int | None, reserved: int | None) -> list[str]:
-    """Two sizes, a dash for what is not known."""
-    return ["-" if size is None else units.bytes_(size) for size in (allocated, reserved)]
+def remarks(record: Measured, *own: str) -> list[layout.Section]:
+    """What a report ends with: the warnings, and the notes with what the report adds to them."""
+    return [
+        layout.listed("Warnings", record.environment.warnings),
+        layout.listed("Notes", [*own, *record.notes]),
+    ]
 
 
 def percent(fraction: float) -> str:

@@ -54,41 +54,38 @@ def _totals(record: Structure) -> layout.Section:
         ["buffers", f"{units.count(record.buffers)} ({units.bytes_(record.buffer_bytes)})"],
         ["FLOPs", f"{flops}, {units.macs(record.macs)}"],
     ]
-    return layout.table("Totals", [], rows, "ll")
+    return layout.Section("Totals", [layout.Table([], rows, "ll")])
 
 
 def _blocks(record: Structure) -> layout.Section:
-    header = ["#", "block", "path", "input shape", "output shape", "parameters", "MFLOPs", "share"]
     rows = [
-        [*shared.block_cells(row), *_figures(row), _share(row.flops, record)]
+        {**shared.block_cells(row), **_figures(row), "share": _share(row.flops, record)}
         for row in formatting.block_rows(record.rows)
     ]
-    return layout.table("Blocks", header, rows, "rlcllr.r")
+    return layout.table("Blocks", rows, "rlcllr.r")
 
 
 def _tree(record: Structure) -> layout.Section:
-    header = ["layer", "calls", "input shape", "output shape", "parameters", "MFLOPs", "output", ""]
     rows = [
-        [
-            shared.branch(row),
-            str(row.calls),
-            *_figures(row),
-            "-" if row.output_bytes is None else units.bytes_(row.output_bytes),
-            formatting.remarks(*_remarks(row)),
-        ]
+        {
+            "layer": shared.branch(row),
+            "calls": str(row.calls),
+            **_figures(row),
+            "output": formatting.dash(row.output_bytes, units.bytes_),
+            "": formatting.remarks(*_remarks(row)),
+        }
         for row in record.rows
     ]
-    return layout.Section("Layers", [layout.Table(header, rows, "lrllr.rl")], formats=layout.FULL)
+    return layout.table("Layers", rows, "lrllr.rl", formats=layout.FULL)
 
 
-def _figures(row: StructureRow) -> list[str]:
-    """Shapes, parameters and millions of FLOPs."""
-    return [
-        formatting.shape_list(row.input_shapes),
-        formatting.shape_list(row.output_shapes),
-        units.count(row.parameters),
-        "-" if row.flops is None else f"{row.flops / 1e6:,.2f}",
-    ]
+def _figures(row: StructureRow) -> dict[str, str]:
+    return {
+        "input shape": formatting.shape_list(row.input_shapes),
+        "output shape": formatting.shape_list(row.output_shapes),
+        "parameters": units.count(row.parameters),
+        "MFLOPs": "-" if row.flops is None else f"{row.flops / 1e6:,.2f}",
+    }
 
 
 def _remarks(row: StructureRow) -> list[str]:

@@ -3,62 +3,69 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records.sweep import Sweep
+from layerbench.records.sweep import Sweep, SweepEnd
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, shared
 
 
 def document(record: Sweep) -> layout.Document:
     """Every point, and where the climb to larger batches ended."""
+    ends = [_end(end) for end in record.ends]
+    return layout.Document(
+        title="Latency and memory against batch size",
+        head=[layout.Fields(shared.surroundings(record.environment))],
+        sections=[
+            _points(record),
+            _finished(record),
+            layout.listed("Where the climb ended", ends),
+            *shared.remarks(record),
+        ],
+    )
+
+
+def _points(record: Sweep) -> layout.Section:
     rows = [
         [
             point.model,
-            f"{point.size[0]}x{point.size[1]}",
+            _size(point.size),
             str(point.batch),
             formatting.ms(point.latency, "median"),
             units.milliseconds(point.per_image_s),
             units.per_second(1 / point.per_image_s) if point.per_image_s else "-",
             point.latency.verdict,
             "-" if point.flops is None else f"{point.flops / 1e9:.2f}",
-            *shared.memory_cells(point.allocated, point.reserved),
+            formatting.dash(point.allocated, units.bytes_),
+            formatting.dash(point.reserved, units.bytes_),
             point.memory,
         ]
         for point in record.points
     ]
-    header = ["model", "size", "batch", "latency ms", "an image ms", "images/s", "", "GFLOPs"]
-    return layout.Document(
-        title="Latency and memory against batch size",
-        head=[layout.Fields(shared.surroundings(record.environment))],
-        sections=[
-            layout.table("Points", [*header, "allocated", "reserved", ""], rows, "llr...lrrrl"),
-            _finished(record),
-            layout.listed(
-                "Where the climb ended", [_end(record, index) for index in range(len(record.ends))]
-            ),
-            layout.listed("Warnings", record.environment.warnings),
-            layout.listed("Notes", record.notes),
-        ],
-    )
+    header = [
+        "model", "size", "batch", "latency ms", "an image ms", "images/s", "", "GFLOPs",
+        "allocated", "reserved", "",
+    ]  # fmt: skip
+    return layout.Section("Points", [layout.Table(header, rows, "llr...lrrrl")])
 
 
-def _end(record: Sweep, index: int) -> str:
-    end = record.ends[index]
+def _end(end: SweepEnd) -> str:
     verb = "was not measured" if end.fits else "does not fit"
-    where = f"{end.model}, {end.size[0]}x{end.size[1]}: a batch of {end.batch}"
-    return f"{where} {verb}: {end.why}"
+    return f"{end.model}, {_size(end.size)}: a batch of {end.batch} {verb}: {end.why}"
+
+
+def _size(size: tuple[int, int]) -> str:
+    return "x".join(map(str, size))
 
 
 def _finished(record: Sweep) -> layout.Section:
     rows = [
-        [
-            run.model,
-            run.data,
-            f"{run.size[0]}x{run.size[1]}",
-            f"{run.flops / 1e9:.2f}",
-            units.count(run.parameters, short=True),
-            shared.percent(run.accuracy),
-        ]
+        {
+            "model": run.model,
+            "data": run.data,
+            "size": _size(run.size),
+            "GFLOPs an image": f"{run.flops / 1e9:.2f}",
+            "parameters": units.count(run.parameters, short=True),
+            "val accuracy": shared.percent(run.accuracy),
+        }
         for run in record.runs
     ]
-    header = ["model", "data", "size", "GFLOPs an image", "parameters", "val accuracy"]
-    return layout.table("Finished trainings", header, rows, "lllrrr")
+    return layout.table("Finished trainings", rows, "lllrrr")

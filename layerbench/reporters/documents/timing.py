@@ -35,8 +35,7 @@ def document(record: Profile) -> layout.Document:
             layout.Section("", list(_layer_sentences(record)), formats=layout.FULL),
             _reconciliation(record),
             _verdicts(record),
-            layout.listed("Warnings", environment.warnings),
-            layout.listed("Notes", record.notes),
+            *shared.remarks(record),
             layout.listed(
                 "Not measured", [f"{what}: {why}" for what, why in record.absent.items()]
             ),
@@ -190,30 +189,29 @@ def _whole_sentence(record: Profile) -> str:
 
 
 def _block_table(record: Profile) -> layout.Section:
-    blocks = formatting.blocks(record)
     host = formatting.has_host_times(record)
-    times = ["mean ms", "std ms", "median ms", *(["host ms"] if host else [])]
-    header = ["#", "block", "path", "input shape", "calls", *times, "share", "verdict"]
-    rows = [_block(row, record, host) for row in blocks]
-    blank = [""] * (len(times) - 1)
+    rows = [_block(row, record, host) for row in formatting.blocks(record)]
+    if not rows:
+        return layout.listed("Blocks", [])
     between, whole = formatting.between_blocks_s(record), formatting.base_s(record)
     for name, part in (("between the blocks", between), ("whole, instrumented", whole)):
-        figures = [units.milliseconds(part, formatting.base_half_width(record)), *blank]
-        rows.append(["", name, "", "", "", *figures, formatting.share(part, record), ""])
-    return layout.table("Blocks", header, rows if blocks else [], "rlclr" + "." * len(times) + ".l")
+        mean = units.milliseconds(part, formatting.base_half_width(record))
+        sums = {"block": name, "mean ms": mean, "share": formatting.share(part, record)}
+        rows.append(dict.fromkeys(rows[0], "") | sums)
+    return layout.table("Blocks", rows, "rlclr..." + "." * host + ".l")
 
 
-def _block(row: LayerRow, record: Profile, host: bool) -> list[str]:
+def _block(row: LayerRow, record: Profile, host: bool) -> dict[str, str]:
     times = row.inclusive
-    return [
-        *shared.block_cells(row),
-        formatting.shape_list(row.input_shapes),
-        str(row.calls),
-        *(formatting.ms(times, field) for field in ("mean", "std", "median")),
-        *([formatting.ms(row.host_inclusive, "mean")] if host else []),
-        formatting.share(times.mean, record) if times else "-",
-        times.verdict if times else formatting.why_untimed(row),
-    ]
+    return {
+        **shared.block_cells(row),
+        "input shape": formatting.shape_list(row.input_shapes),
+        "calls": str(row.calls),
+        **{f"{figure} ms": formatting.ms(times, figure) for figure in ("mean", "std", "median")},
+        **({"host ms": formatting.ms(row.host_inclusive, "mean")} if host else {}),
+        "share": formatting.share(times.mean, record) if times else "-",
+        "verdict": times.verdict if times else formatting.why_untimed(row),
+    }
 
 
 def _tree(record: Profile) -> layout.Section:
@@ -254,8 +252,8 @@ def _marked(summary: Summary | None) -> list[str]:
 
 def _legend(record: Profile, freed: Mapping[str, float]) -> str:
     """What the marks and remarks that occur mean."""
-    shown = [row.inclusive for row in record.layers] + [row.self_ for row in record.layers]
-    marks = {_MARKS[summary.verdict] for summary in shown if summary}
+    times = [row.inclusive for row in record.layers] + [row.self_ for row in record.layers]
+    marks = {_MARKS[summary.verdict] for summary in times if summary}
     parts = [text for mark, text in _MARK_LEGEND.items() if mark in marks]
     if any(row.kind == "function" for row in record.layers):
         parts.append(

@@ -43,7 +43,6 @@ def document(record: TrainingEstimate) -> layout.Document:
                 record.step,
             ),
             layout.listed("Assumed", record.assumptions),
-            layout.listed("Warnings", record.environment.warnings),
-            layout.listed("Notes", record.notes),
+            *shared.remarks(record),
         ],
     )

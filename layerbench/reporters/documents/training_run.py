@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from layerbench import units
 from layerbench.records.training_run import Recipe, TrainingRun
-from layerbench.records.training_step import StepPhase
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, shared
 
@@ -36,8 +35,7 @@ def document(record: TrainingRun) -> layout.Document:
             _ranks(record),
             _points(record),
             layout.listed("Images that could not be read", record.unreadable),
-            layout.listed("Warnings", record.environment.warnings),
-            layout.listed("Notes", record.notes),
+            *shared.remarks(record),
         ],
     )
 
@@ -82,109 +80,76 @@ def _resumed(record: TrainingRun) -> str:
 
 def _epochs(record: TrainingRun) -> layout.Section:
     rows = [
-        [
-            str(row.epoch),
-            f"{row.lr:.2e}",
-            f"{row.train_loss:.4f}",
-            shared.percent(row.train_accuracy),
-            f"{row.val_loss:.4f}",
-            shared.percent(row.val_accuracy),
-            "-" if row.val_top5 is None else shared.percent(row.val_top5),
-            str(row.unreadable) if row.unreadable else "-",
-            "kept" if row.epoch == record.best_epoch else "",
-        ]
+        {
+            "epoch": str(row.epoch),
+            "rate": f"{row.lr:.2e}",
+            "loss": f"{row.train_loss:.4f}",
+            "accuracy": shared.percent(row.train_accuracy),
+            "val loss": f"{row.val_loss:.4f}",
+            "val accuracy": shared.percent(row.val_accuracy),
+            "top 5": formatting.dash(row.val_top5, shared.percent),
+            "unreadable": str(row.unreadable) if row.unreadable else "-",
+            "": "kept" if row.epoch == record.best_epoch else "",
+        }
         for row in record.epochs
     ]
-    header = [
-        "epoch",
-        "rate",
-        "loss",
-        "accuracy",
-        "val loss",
-        "val accuracy",
-        "top 5",
-        "unreadable",
-    ]
-    return layout.table("Epochs: what was learned", [*header, ""], rows, "rrrrrrrrl")
+    return layout.table("Epochs: what was learned", rows, "rrrrrrrrl")
 
 
 def _epoch_times(record: TrainingRun) -> layout.Section:
-    names = _phase_names(record)
+    # Those that any epoch has, in the order in which they come.
+    names = dict.fromkeys(name for row in record.epochs for name in row.phases_s)
+    columns = {name: shared.PHASE_NAMES[name].removesuffix(" to the device") for name in names}
     rows = [
-        [
-            str(row.epoch),
-            str(row.steps),
-            f"{row.train_s:.2f}",
-            f"{row.validation_s:.2f}",
-            units.per_second(row.images_per_s),
-            *(_in_seconds(row.phases_s.get(name)) for name in names),
-            "-" if row.allocated is None else units.bytes_(row.allocated),
-            "-" if row.reserved is None else units.bytes_(row.reserved),
-            "-" if row.resident is None else units.bytes_(row.resident),
-        ]
+        {
+            "epoch": str(row.epoch),
+            "steps": str(row.steps),
+            "training s": f"{row.train_s:.2f}",
+            "validation s": f"{row.validation_s:.2f}",
+            "images/s": units.per_second(row.images_per_s),
+            **{
+                f"{column} s": formatting.dash(row.phases_s.get(name), "{:.2f}".format)
+                for name, column in columns.items()
+            },
+            "allocated": formatting.dash(row.allocated, units.bytes_),
+            "reserved": formatting.dash(row.reserved, units.bytes_),
+            "resident": formatting.dash(row.resident, units.bytes_),
+        }
         for row in record.epochs
     ]
-    phases = [shared.PHASE_NAMES[name].removesuffix(" to the device") + " s" for name in names]
-    return layout.table(
-        "Epochs: what they took",
-        ["epoch", "steps", "training s", "validation s", "images/s", *phases,
-         "allocated", "reserved", "resident"],
-        rows,
-        "rrrrr" + "r" * len(phases) + "rrr",
-    )  # fmt: skip
-
-
-def _phase_names(record: TrainingRun) -> list[StepPhase]:
-    """Those that any epoch has, in the order in which they come."""
-    return list(dict.fromkeys(name for row in record.epochs for name in row.phases_s))
-
-
-def _in_seconds(time: float | None) -> str:
-    return "-" if time is None else f"{time:.2f}"
+    return layout.table("Epochs: what they took", rows, "r" * (8 + len(names)))
 
 
 def _ranks(record: TrainingRun) -> layout.Section:
-    alone = len(record.ranks) < 2
     rows = [
-        [
-            str(times.rank),
-            str(times.machine),
-            times.device,
-            *(formatting.ms(times.step, name) for name in ("mean", "median", "p95")),
-            formatting.ms(times.all_reduce, "mean"),
-            shared.share(times.all_reduce, times.step),
-        ]
+        {
+            "rank": str(times.rank),
+            "machine": str(times.machine),
+            "device": times.device,
+            "step mean ms": formatting.ms(times.step, "mean"),
+            "median": formatting.ms(times.step, "median"),
+            "p95": formatting.ms(times.step, "p95"),
+            "all-reduce ms": formatting.ms(times.all_reduce, "mean"),
+            "of step": shared.share(times.all_reduce, times.step),
+        }
         for times in record.ranks
     ]
-    header = [
-        "rank",
-        "machine",
-        "device",
-        "step mean ms",
-        "median",
-        "p95",
-        "all-reduce ms",
-        "of step",
-    ]
-    return layout.table("Processes (last epoch)", header, [] if alone else rows, "rrl....r")
+    return layout.table("Processes (last epoch)", rows if len(rows) > 1 else [], "rrl....r")
 
 
 def _points(record: TrainingRun) -> layout.Section:
+    predicted = any(point.memory == "predicted" for point in record.points)
     rows = [
-        [
-            str(point.batch),
-            formatting.ms(point.latency, "median"),
-            units.milliseconds(point.per_image_s),
-            point.latency.verdict,
-            *shared.memory_cells(point.allocated, point.reserved),
-        ]
+        {
+            "batch": str(point.batch),
+            "latency ms": formatting.ms(point.latency, "median"),
+            "an image ms": units.milliseconds(point.per_image_s),
+            "": point.latency.verdict,
+            "allocated (predicted for a GPU)" if predicted else "allocated": formatting.dash(
+                point.allocated, units.bytes_
+            ),
+            "reserved": formatting.dash(point.reserved, units.bytes_),
+        }
         for point in record.points
     ]
-    predicted = any(point.memory == "predicted" for point in record.points)
-    where = " (predicted for a GPU)" if predicted else ""
-    return layout.table(
-        "Inference with the trained model",
-        ["batch", "latency ms", "an image ms", "", f"allocated{where}", "reserved"],
-        rows,
-        "r..lrr",
-    )
+    return layout.table("Inference with the trained model", rows, "r..lrr")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records.memory import Phase
-from layerbench.records.timing import Summary
 from layerbench.records.training_step import TrainingProfile, TrainingRow
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, shared
-
-_LIVE: tuple[Phase, ...] = ("forward", "backward")
 
 
 def document(record: TrainingProfile) -> layout.Document:
@@ -35,8 +31,7 @@ def document(record: TrainingProfile) -> layout.Document:
             _blocks(record),
             _tree(record),
             _reconciliation(record),
-            layout.listed("Warnings", environment.warnings),
-            layout.listed("Notes", record.notes),
+            *shared.remarks(record),
         ],
     )
 
@@ -67,51 +62,45 @@ def _memory(record: TrainingProfile) -> layout.Section:
 
 def _blocks(record: TrainingProfile) -> layout.Section:
     rows = [
-        [
-            *shared.block_cells(row),
-            formatting.shape_list(row.input_shapes),
-            *_times(row.forward, row.backward),
-            _share(row, record),
-        ]
+        {
+            **shared.block_cells(row),
+            "input shape": formatting.shape_list(row.input_shapes),
+            **_times(row),
+            "share": _share(row, record),
+        }
         for row in formatting.block_rows(record.rows)
     ]
-    times = ["forward ms", "backward ms", "back/forth", "share"]
-    return layout.table(
-        "Blocks (medians)", ["#", "block", "path", "input shape", *times], rows, "rlcl..rr"
-    )
+    return layout.table("Blocks (medians)", rows, "rlcl..rr")
 
 
 def _tree(record: TrainingProfile) -> layout.Section:
     rows = [
-        [
-            shared.branch(row),
-            str(row.calls),
-            *_times(row.forward, row.backward),
-            *_times(row.forward_self, row.backward_self)[:2],
-            *(_bytes(size) for size in (row.kept, *map(row.live.get, _LIVE))),
-            formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
-        ]
+        {
+            "layer": shared.branch(row),
+            "calls": str(row.calls),
+            **_times(row),
+            "self": formatting.ms(row.forward_self, "median"),
+            "self back": formatting.ms(row.backward_self, "median"),
+            "kept MiB": formatting.mebibytes(row.kept),
+            "live forward": formatting.mebibytes(row.live.get("forward")),
+            "live backward": formatting.mebibytes(row.live.get("backward")),
+            "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
+        }
         for row in record.rows
     ]
-    header = [
-        "layer", "calls", "forward ms", "backward ms", "back/forth", "self", "self back",
-        "kept MiB", "live forward", "live backward", "",
-    ]  # fmt: skip
-    layers = layout.Table(header, rows, "lr..r.....l")
-    return layout.Section("Layers (medians; MiB)", [layers], formats=layout.FULL)
+    return layout.table("Layers (medians; MiB)", rows, "lr..r.....l", formats=layout.FULL)
 
 
-def _bytes(size: int | None) -> str:
-    return "-" if size is None else units.mebibytes(size, unit=False)
-
-
-def _times(forward: Summary | None, backward: Summary | None) -> list[str]:
-    ratio = (
-        f"{backward.median / forward.median:.2f}"
-        if forward and backward and forward.median
-        else "-"
-    )
-    return [formatting.ms(forward, "median"), formatting.ms(backward, "median"), ratio]
+def _times(row: TrainingRow) -> dict[str, str]:
+    forward, backward = row.forward, row.backward
+    ratio = "-"
+    if forward and backward and forward.median:
+        ratio = f"{backward.median / forward.median:.2f}"
+    return {
+        "forward ms": formatting.ms(forward, "median"),
+        "backward ms": formatting.ms(backward, "median"),
+        "back/forth": ratio,
+    }
 
 
 def _share(row: TrainingRow, record: TrainingProfile) -> str:

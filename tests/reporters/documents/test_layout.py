@@ -33,12 +33,15 @@ class Noise(Frozen):
     decibels: float = 61.5
 
 
+HOURS = [{"from": "8.w", "dB": "1.25", "": ""}, {"from": "b|", "dB": "10.5", "": "!"}]
+
+
 def noise(record: Noise) -> Document:
     return Document(
         title=f"Noise in the {record.place}",
         head=[Text("nobody was there", strong=True), Fields([("Level", f"{record.decibels} dB")])],
         sections=[
-            table("Hours", ["from", "dB", ""], [["8.w", "1.25", ""], ["b|", "10.5", "!"]], "c.l"),
+            table("Hours", HOURS, "c.l"),
             Section("Sums", [Table([], [["all", "12"], ["of two", "3"]], "lr")]),
             listed("Notes", []),
             Section("Rows", [Text("only in full")], formats=FULL),
