@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from layerbench.errors import RecordError
 from layerbench.records.bundle import Bundle
 from layerbench.records.memory import MemoryReport
 from layerbench.records.structure import Structure
@@ -81,6 +82,9 @@ def of_profile(found: dict[str, Any]) -> bytes:
     """The document of what `read_profile` reads.
 
     Raises:
-        pydantic.ValidationError, KeyError: it cannot be read.
+        RecordError: it cannot be read, as where the store was damaged.
     """
-    return of_bundle(read_profile(found))
+    try:
+        return of_bundle(read_profile(found))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise RecordError(" ".join(str(error).split())[:200]) from error

@@ -15,6 +15,7 @@ from layerbench.errors import RecordError
 from layerbench.reporters.html import assets
 from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
 from layerbench.service.web.answers import RecordAnswer
+from layerbench.service.web.database import Result
 from layerbench.service.web.dependencies import (
     ACCEPTED,
     FAILURES,
@@ -183,9 +184,9 @@ async def profile(
     asked = question.model_copy(update={"architecture": name})
     # Code of one's own may have changed since it was measured.
     stored = None if refresh or name in settings.specs else jobs.stored(asked)
-    if stored is not None:
-        key = (stored.key, stored.measured_at)
-        return _sent(await documents.made(key, lambda: of_profile(stored.found)))
+    document = await _of_stored(stored, documents)
+    if document is not None:
+        return _sent(document)
     try:
         job = jobs.ask(asked)
     except QueueFull as error:
@@ -206,11 +207,21 @@ async def job_document(
         raise HTTPException(404, "the job measures no profile")
     if job.state != "done":
         raise HTTPException(409, f"the job is {job.state}: {job.reason}".removesuffix(": "))
-    found = database.result(job.key)
-    if found is None:
+    document = await _of_stored(database.result(job.key), documents)
+    if document is None:
         raise HTTPException(404, "what the job found is no longer stored")
-    key = (found.key, found.measured_at)
-    return _sent(await documents.made(key, lambda: of_profile(found.found)))
+    return _sent(document)
+
+
+async def _of_stored(stored: Result | None, documents: Documents) -> bytes | None:
+    """A stored profile's document; ``None`` where there is none, or only a damaged one."""
+    if stored is None:
+        return None
+    key = (stored.key, stored.measured_at)
+    try:
+        return await documents.made(key, lambda: of_profile(stored.found))
+    except RecordError:
+        return None
 
 
 # --- news ------------------------------------------------------------------------------------

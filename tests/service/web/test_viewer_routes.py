@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -82,6 +83,7 @@ class Live:
     def __init__(self, url: str, pid: int, pipe: Path, started: Path) -> None:
         self.client = httpx.Client(base_url=url, timeout=30)
         self.url, self.pid, self._pipe, self._started = url, pid, pipe, started
+        self.folder = pipe.parent
 
     def ask(self, **changes: object) -> str:
         """A job that measures what a script says."""
@@ -257,6 +259,19 @@ def test_news_of_an_estimate(live):
     live.client.post(PROFILES, json={"architecture": "quick"})
     listed = live.client.get("/api/v1/results").json()
     assert {result["question"]["task_type"] for result in listed} == {"classification"}
+
+
+def test_a_stored_profile_that_is_damaged_is_measured_anew(live):
+    asked = {"architecture": "quick", "warmup": 7}
+    job = live.client.post(PROFILES, json=asked).json()["id"]
+    with live.news(job) as news:
+        assert list(news)[-1][1]["state"] == "done"
+    with sqlite3.connect(live.folder / "service.db") as other:
+        other.execute("UPDATE results SET found = '{}' WHERE question LIKE '%\"warmup\": 7%'")
+    answer = live.client.get(f"/api/v1/jobs/{job}/document")
+    assert answer.status_code == 404
+    assert "no longer stored" in answer.json()["detail"]
+    assert live.client.post(PROFILES, json=asked).status_code == 202
 
 
 def test_a_profile_that_fails_says_why(live):
