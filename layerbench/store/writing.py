@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -47,13 +48,17 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
 def replaced(path: AnyPath) -> Iterator[BinaryIO]:
     """As `write_bytes`, for what is written piece by piece: the file takes its place at the end.
 
+    A link stays, and what it leads to is replaced. A device or a pipe is written to: a file in its
+    place would end it for everybody.
+
     Raises:
         OutputError: it cannot be written.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path) as file:
+        place = Path(os.path.realpath(path))
+        with path.open("wb") if _is_special(path) else _replacing(place) as file:
             yield file
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -66,6 +71,15 @@ def write_arrays(path: AnyPath, arrays: Mapping[str, NDArray[np.generic]]) -> No
         OutputError: it cannot be written there.
     """
     write_bytes(path, arrays_file(arrays))
+
+
+def _is_special(path: Path) -> bool:
+    """Whether there is something that is neither a file nor a folder."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 @contextlib.contextmanager

@@ -89,6 +89,25 @@ def test_a_report_has_the_permissions_of_any_new_file(tmp_path):
     assert len(modes) == 1
 
 
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writing.write_text(pipe, "new")
+    assert os.read(reader, 9) == b"new"
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "a.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("below/a.txt")
+    writing.write_text(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "below" / "a.txt").read_text() == "new"
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, RuntimeError])
 def test_an_interrupted_write_leaves_the_old_report_and_nothing_else(
