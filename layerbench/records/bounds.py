@@ -6,7 +6,6 @@ read, nothing that shows it needs to check again. docs/security.md states the li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Annotated
 
@@ -80,67 +79,3 @@ def check_ordered(name: str, low: float, high: float) -> None:
     """
     if low > high:
         raise ValueError(f"the lower bound of {name} is above the upper one")
-
-
-def check_tree(paths: Sequence[str], depths: Sequence[int], *, rooted: bool = True) -> None:
-    """Refuse rows that are no tree in the order of their parents.
-
-    Args:
-        paths, depths: of the rows in order; the model's own path is ``""``.
-        rooted: whether the first row is the model's; otherwise none is.
-
-    Raises:
-        ValueError: says of which row, and why.
-    """
-    own = [index for index, path in enumerate(paths) if not path]
-    if rooted and paths and own != [0]:
-        raise ValueError("the first row, and no other, is the model's own, whose path is empty")
-    if not rooted and own:
-        raise ValueError("a row has an empty path, which is the whole model's")
-    check_distinct("the path", paths)
-    known = set(paths)
-    seen: set[str] = set()
-    for path, depth in zip(paths, depths, strict=True):
-        above = path.rpartition(".")[0]
-        if depth != (path.count(".") + 1 if path else 0):
-            raise ValueError(f"the depth of {_short(path)} is {depth}, which its path does not say")
-        if above not in seen and path and above in known:
-            raise ValueError(f"the row {_short(path)} stands before the one that holds it")
-        seen.add(path)
-    check_absent(known, paths)
-
-
-def check_absent(known: set[str], paths: Sequence[str]) -> None:
-    """Refuse paths so long and so far from every row that the places between would fill memory.
-
-    Raises:
-        ValueError: they are.
-    """
-    absent: set[str] = set()
-    size = 0
-    for path in paths:
-        above = path.rpartition(".")[0]
-        while above and above not in known and above not in absent:
-            absent.add(above)
-            size += len(above)
-            if size > MOST_ABSENT:
-                raise ValueError("too many places between the rows are no rows themselves")
-            above = above.rpartition(".")[0]
-
-
-def check_distinct(what: str, names: Sequence[str]) -> None:
-    """Refuse a name that occurs twice.
-
-    Raises:
-        ValueError: names it.
-    """
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ValueError(f"{what} {_short(name)} occurs twice")
-        seen.add(name)
-
-
-def _short(text: str) -> str:
-    shown = ascii(text)
-    return shown if len(shown) <= 80 else f"{shown[:76]}...'"

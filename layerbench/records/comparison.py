@@ -15,13 +15,11 @@ from layerbench.records.bounds import (
     Ratio,
     Text,
     Time,
-    check_absent,
-    check_distinct,
     check_ordered,
-    check_tree,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.rows import Branches, check_absent, check_distinct
 from layerbench.records.timing import Kind
 from layerbench.records.workload import Frozen, Plan, Workload
 
@@ -122,7 +120,7 @@ class Comparison(Record):
     alarm_rate: float = Field(default=0.0, ge=0, le=1, exclude_if=operator.not_)
     void: Text = Field(default="", exclude_if=operator.not_)
     whole: ComparedRow
-    rows: tuple[ComparedRow, ...] = ()
+    rows: Branches[ComparedRow] = ()
     added: tuple[Path, ...] = ()
     missing: tuple[Path, ...] = ()
     differences: tuple[Difference, ...] = ()
@@ -132,11 +130,9 @@ class Comparison(Record):
     def _consistent(self) -> Comparison:
         if self.whole.path or self.whole.depth:
             raise ValueError("the whole model's own path is not empty")
-        paths = [row.path for row in self.rows]
-        check_tree(paths, [row.depth for row in self.rows], rooted=False)
-        everywhere = [*paths, *self.added, *self.missing]
+        everywhere = [*(row.path for row in self.rows), *self.added, *self.missing]
         check_distinct("the row", everywhere)
-        check_absent(set(everywhere), everywhere)
+        check_absent(everywhere)
         return self
 
     @property

@@ -15,10 +15,10 @@ from layerbench.records.bounds import (
     Seed,
     SignedTime,
     Text,
-    check_distinct,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.rows import Phases
 from layerbench.records.timing import Summary
 from layerbench.records.training_estimate import Seconds
 from layerbench.records.training_run import Precision
@@ -140,7 +140,7 @@ class DetectorEstimate(Frozen):
     memory: DetectorMemory | None = None
     warmup: Count
     step: Summary
-    phases: tuple[PhaseRow, ...]
+    phases: Phases[PhaseRow]
     parts: tuple[PartRow, ...]
     parts_ratio: Figure
     outside_s: SignedTime
@@ -161,9 +161,7 @@ class DetectorEstimate(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> DetectorEstimate:
-        names = [phase.name for phase in self.phases]
-        check_distinct("the phase", names)
-        if not {"forward", "backward"} <= set(names):
+        if not {"forward", "backward"} <= {phase.name for phase in self.phases}:
             raise ValueError("the phases lack the forward or the backward")
         return self
 

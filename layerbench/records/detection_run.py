@@ -17,11 +17,11 @@ from layerbench.records.bounds import (
     SignedTime,
     Text,
     Time,
-    check_distinct,
 )
 from layerbench.records.detection_estimate import BoxesFrom, Found, Labels, PartRow, Side
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.rows import Phases
 from layerbench.records.timing import Summary
 from layerbench.records.training_run import Precision, Unreadable
 from layerbench.records.training_step import PhaseRow
@@ -235,7 +235,7 @@ class DetectionRun(Record):
     epochs: tuple[DetectionEpoch, ...]
     measured: Count
     step: Summary | None = None
-    phases: tuple[PhaseRow, ...] = ()
+    phases: Phases[PhaseRow] = ()
     parts: tuple[PartRow, ...] = ()
     parts_ratio: Figure | None = None
     outside_s: SignedTime = 0.0
@@ -249,8 +249,3 @@ class DetectionRun(Record):
     tuning: Tuning | None = None
     unreadable: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> DetectionRun:
-        check_distinct("the phase", [phase.name for phase in self.phases])
-        return self

@@ -18,14 +18,13 @@ from layerbench.records.bounds import (
     Integer,
     Name,
     Path,
-    Positive,
     Shape,
     Text,
     check_ordered,
-    check_tree,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.rows import ModuleRow, Tree
 from layerbench.records.workload import Frozen, Workload
 
 Category = Literal[
@@ -73,11 +72,10 @@ class Totals(Frozen):
     block_bytes: Count
 
 
-class MemoryRow(Frozen):
+class MemoryRow(ModuleRow):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position, turn: as in `layerbench.records.timing.LayerRow`.
         allocated: bytes of all storages that the module and those below it allocated, in all
             phases, freed ones included.
         self_allocated: without the modules below it.
@@ -91,13 +89,6 @@ class MemoryRow(Frozen):
         note: what a reader should know, such as other names it goes by.
     """
 
-    path: Path
-    type: Name
-    depth: Count
-    calls: Count
-    block: bool = False
-    position: Count | None = None
-    turn: Positive | None = Field(default=None, exclude_if=operator.not_)
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count
     allocated: Count | None = None
@@ -158,13 +149,12 @@ class TimelinePoint(Frozen):
     within: tuple[Count, ...] = Field(default=(), exclude_if=operator.not_)
 
 
-def _check_rows(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint]) -> None:
-    """Refuse rows that are no tree, and a timeline that tells of rows that are not there.
+def _check_timeline(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint]) -> None:
+    """Refuse a timeline that tells of rows that are not there.
 
     Raises:
         ValueError: says what is wrong.
     """
-    check_tree([row.path for row in rows], [row.depth for row in rows])
     for number, point in enumerate(timeline):
         named = [*(row for row, _ in point.changes), *point.within]
         named += [] if point.owner is None else [point.owner]
@@ -219,7 +209,7 @@ class MemoryReport(Record):
     resident_bytes: Count
     outside_bytes: Integer
     peak: Peak
-    rows: tuple[MemoryRow, ...]
+    rows: Tree[MemoryRow]
     timeline: tuple[TimelinePoint, ...]
     process: ProcessMemory | None = None
     allocator: AllocatorFigures | None = None
@@ -227,7 +217,7 @@ class MemoryReport(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> MemoryReport:
-        _check_rows(self.rows, self.timeline)
+        _check_timeline(self.rows, self.timeline)
         return self
 
 
@@ -320,7 +310,7 @@ class MemoryEstimate(Record):
     peak_phase: Phase
     peak_operator: Name
     by_category: dict[Category, Count]
-    rows: tuple[MemoryRow, ...]
+    rows: Tree[MemoryRow]
     timeline: tuple[TimelinePoint, ...]
     workspaces: tuple[Workspace, ...]
     fit: Fit | None = None
@@ -328,5 +318,5 @@ class MemoryEstimate(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> MemoryEstimate:
-        _check_rows(self.rows, self.timeline)
+        _check_timeline(self.rows, self.timeline)
         return self

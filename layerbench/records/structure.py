@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Literal
 
-from pydantic import Field, model_validator
-
-from layerbench.records.bounds import Count, Name, Path, Positive, Shape, Text, check_tree
+from layerbench.records.bounds import Count, Name, Path, Positive, Shape, Text
 from layerbench.records.kinds import Record
+from layerbench.records.rows import ModuleRow, Tree
 from layerbench.records.workload import Frozen, Workload
 
 
@@ -26,11 +24,10 @@ class Operator(Frozen):
     paths: tuple[Path, ...]
 
 
-class StructureRow(Frozen):
+class StructureRow(ModuleRow):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position, turn: as in `layerbench.records.timing.LayerRow`.
         input_shapes, output_shapes: of the tensors in the first call.
         parameters: elements of the parameters in it and below, shared ones counted once.
         trainable: those of them that require a gradient.
@@ -44,13 +41,6 @@ class StructureRow(Frozen):
         note: what a reader should know, such as other names it goes by.
     """
 
-    path: Path
-    type: Name
-    depth: Count
-    calls: Count
-    block: bool = False
-    position: Count | None = None
-    turn: Positive | None = Field(default=None, exclude_if=operator.not_)
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count
@@ -90,14 +80,9 @@ class Structure(Record):
     buffers: Count
     buffer_bytes: Count
     flops: Count
-    rows: tuple[StructureRow, ...]
+    rows: Tree[StructureRow]
     uncounted: tuple[Operator, ...] = ()
     notes: tuple[Text, ...] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Structure:
-        check_tree([row.path for row in self.rows], [row.depth for row in self.rows])
-        return self
 
     @property
     def macs(self) -> int:

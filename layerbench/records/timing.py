@@ -24,10 +24,10 @@ from layerbench.records.bounds import (
     Text,
     Time,
     check_ordered,
-    check_tree,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.rows import Tree
 from layerbench.records.workload import DType, Frozen, Plan, Workload
 
 Verdict = Literal["stable", "noisy", "drifting"]
@@ -217,7 +217,7 @@ class Profile(Record):
     whole_host: Summary | None = None
     process_medians: tuple[Time, ...] = ()
     stop: StopReason = "iterations"
-    layers: tuple[LayerRow, ...] = ()
+    layers: Tree[LayerRow] = ()
     reconciliation: Reconciliation | None = None
     # Left out of the JSON where it is None, as in the records from before it could be measured.
     ceilings: Ceilings | None = Field(default=None, exclude_if=_is_none)
@@ -226,7 +226,6 @@ class Profile(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
-        check_tree([row.path for row in self.layers], [row.depth for row in self.layers])
         for time in self.process_medians:
             if 0 < time < LEAST_SECONDS:
                 raise ValueError("a process's median is shorter than a picosecond and not 0")

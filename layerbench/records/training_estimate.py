@@ -13,11 +13,11 @@ from layerbench.records.bounds import (
     SignedTime,
     Text,
     Time,
-    check_distinct,
     check_ordered,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.rows import Phases
 from layerbench.records.timing import Summary
 from layerbench.records.training_run import Recipe
 from layerbench.records.training_step import PhaseRow
@@ -67,7 +67,7 @@ class TrainingEstimate(Record):
     model_type: Name
     parameters: Count
     step: Summary
-    phases: tuple[PhaseRow, ...]
+    phases: Phases[PhaseRow]
     between_s: SignedTime
     start_s: SignedTime
     validation_step_s: SignedTime | None = None
@@ -76,8 +76,3 @@ class TrainingEstimate(Record):
     total: Seconds
     assumptions: tuple[Text, ...]
     notes: tuple[Text, ...] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainingEstimate:
-        check_distinct("the phase", [phase.name for phase in self.phases])
-        return self

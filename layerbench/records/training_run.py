@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from layerbench.records.bounds import (
     MOST_FIGURE,
@@ -16,10 +16,10 @@ from layerbench.records.bounds import (
     Positive,
     Text,
     Time,
-    check_distinct,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.rows import Phases
 from layerbench.records.sweep import SweepPoint
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import PhaseRow, StepPhase
@@ -161,16 +161,11 @@ class TrainingRun(Record):
     best_epoch: Count | None = None
     resumed_after: tuple[Count, ...] = ()
     step: Summary | None = None
-    phases: tuple[PhaseRow, ...] = ()
+    phases: Phases[PhaseRow] = ()
     ranks: tuple[RankTimes, ...] = ()
     points: tuple[SweepPoint, ...] = ()
     unreadable: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> TrainingRun:
-        check_distinct("the phase", [phase.name for phase in self.phases])
-        return self
 
     @property
     def best(self) -> EpochRow | None:

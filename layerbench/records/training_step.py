@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,19 +10,16 @@ from layerbench.records.bounds import (
     Count,
     Figure,
     Name,
-    Path,
-    Positive,
     Shape,
     SignedTime,
     Text,
     Time,
-    check_distinct,
     check_ordered,
-    check_tree,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.memory import Optimizer, Peak, Phase
+from layerbench.records.rows import ModuleRow, Phases, Tree
 from layerbench.records.timing import Summary
 from layerbench.records.workload import Frozen, Plan, Workload
 
@@ -44,11 +40,10 @@ class PhaseRow(Frozen):
     time: Summary
 
 
-class TrainingRow(Frozen):
+class TrainingRow(ModuleRow):
     """One module.
 
     Attributes:
-        path, type, depth, calls, block, position, turn: as in `layerbench.records.timing.LayerRow`.
         forward, backward: inclusive: with the modules below it.
         forward_self, backward_self: without them. The backward of a module is that of the nodes
             that its forward put into the graph, and of adding up its parameters' gradients.
@@ -57,13 +52,6 @@ class TrainingRow(Frozen):
         live: the most bytes of all tensors together while it, or a module below it, ran, by phase.
     """
 
-    path: Path
-    type: Name
-    depth: Count
-    calls: Count
-    block: bool = False
-    position: Count | None = None
-    turn: Positive | None = Field(default=None, exclude_if=operator.not_)
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count | None = None
@@ -115,8 +103,8 @@ class TrainingProfile(Record):
     model_type: Name
     parameters: Count
     step: Summary
-    phases: tuple[PhaseRow, ...]
-    rows: tuple[TrainingRow, ...]
+    phases: Phases[PhaseRow]
+    rows: Tree[TrainingRow]
     instrumented_s: Time
     overhead: Figure
     overhead_low: Figure
@@ -129,7 +117,5 @@ class TrainingProfile(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingProfile:
-        check_tree([row.path for row in self.rows], [row.depth for row in self.rows])
-        check_distinct("the phase", [phase.name for phase in self.phases])
         check_ordered("the overhead", self.overhead_low, self.overhead_high)
         return self
