@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from layerbench.errors import UsageError
@@ -142,6 +142,11 @@ def percent(fraction: float, digits: int = 0, beyond: float | None = None) -> st
 def ratio(value: float, digits: int = 3) -> str:
     """A ratio without unit: ``1.003``."""
     return _fixed(value, digits)
+
+
+def by_x(sizes: Iterable[int]) -> str:
+    """Sizes as the command line reads them: ``8x3x224x224``."""
+    return "x".join(map(str, sizes))
 
 
 def shape(sizes: Sequence[int]) -> str:

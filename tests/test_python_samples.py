@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 import layerbench
@@ -95,7 +94,6 @@ def test_the_store_takes_both(kind, tmp_path) -> None:
     writing.check_writable(folder)
     writing.write_text(file, reporters.render("json", measured()))
     writing.write_bytes(kind(tmp_path / "new" / "b.txt"), b"b")
-    writing.write_arrays(kind(tmp_path / "new" / "c.npz"), {"x": np.zeros(2)})
     assert isinstance(layerbench.read(file), Profile)
     assert isinstance(reading.read(file), Profile)
     assert [path for path, _ in reading.read_all([folder])] == [Path(file)]

@@ -22,6 +22,7 @@ from layerbench.records.bounds import MOST_NAME, MOST_TEXT
 from layerbench.records.comparison import Change, ComparedRow, Comparison, Side
 from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.workload import Workload
+from layerbench.units import by_x
 
 THRESHOLD = 0.05
 """Smaller changes are the same to a reader: two copies of one model differ by up to 2 %."""
@@ -79,7 +80,7 @@ def check_comparable(
     same_input = baseline.workload.shape == contender.workload.shape
     if same_model and same_input:
         return
-    works = [f"{one.workload.model} on {_shape(one.workload)}" for one in (baseline, contender)]
+    works = [f"{one.workload.model} on {by_x(one.workload.shape)}" for one in (baseline, contender)]
     if works[0] != works[1]:
         raise ComparisonError(
             f"{names[0]} measured {works[0]} and {names[1]} {works[1]}: only measurements of the "
@@ -98,13 +99,9 @@ def check_same_input(baseline: Workload, contender: Workload, names: tuple[str, 
     """
     if baseline.shape != contender.shape:
         raise ComparisonError(
-            f"{names[0]} would run on {_shape(baseline)} and {names[1]} on {_shape(contender)}: "
+            f"{names[0]} would run on {by_x(baseline.shape)} and {names[1]} on {by_x(contender.shape)}: "
             "give both the same --input and --batch"
         )
-
-
-def _shape(workload: Workload) -> str:
-    return "x".join(map(str, workload.shape))
 
 
 # --- verdicts ------------------------------------------------------------------------------

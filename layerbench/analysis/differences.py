@@ -9,6 +9,7 @@ from layerbench.records.comparison import Difference
 from layerbench.records.environment import Environment
 from layerbench.records.timing import Profile
 from layerbench.records.workload import Frozen
+from layerbench.units import by_x
 
 
 def differences(baseline: Profile, contender: Profile) -> Iterator[Difference]:
@@ -35,7 +36,7 @@ def _difference(where: str, what: str, before: object, after: object) -> Differe
 
 def _text(value: object) -> str:
     if isinstance(value, tuple):
-        return "x".join(map(str, value))
+        return by_x(value)
     return "-" if value is None else str(value)
 
 

@@ -19,6 +19,7 @@ from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.timing import Ceilings, LayerRow, Profile
 from layerbench.records.tree import parent
 from layerbench.records.workload import Workload
+from layerbench.units import by_x
 
 Bound = Literal["compute", "memory"]
 
@@ -127,7 +128,7 @@ def bytes_least(row: StructureRow, size: int) -> int:
 
 
 def _text(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return by_x(value) if isinstance(value, tuple) else str(value)
 
 
 def _leaves(structure: Structure) -> Iterator[StructureRow]:

@@ -11,16 +11,14 @@ from torch import nn
 from layerbench.analysis.aggregation import assemble
 from layerbench.analysis.comparison import THRESHOLD, check_same_input, judge
 from layerbench.analysis.paired import of_rounds
-from layerbench.api.inputs import threads_of, what_runs
+from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.api.timing import NO_HANDING_OVER, Measurement
-from layerbench.environment import devices
-from layerbench.errors import UntrustedError, UsageError, at_least
+from layerbench.errors import UntrustedError, UsageError
 from layerbench.profilers.paired import Task, measure_pair
 from layerbench.profilers.processes import Job, measure_pair_in_processes
 from layerbench.profilers.progress import Progress
 from layerbench.records.comparison import Comparison
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
-from layerbench.records.workload import Plan
 from layerbench.zoo import Built
 
 
@@ -60,12 +58,7 @@ def compare_live(
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
-    plan = Plan(
-        warmup=at_least("warmup", warmup, 0),
-        iterations=at_least("iterations", iterations, 1),
-        processes=at_least("processes", processes, 1),
-        threads=threads_of(threads),
-    )
+    plan = plan_of(warmup=warmup, iterations=iterations, processes=processes, threads=threads)
     tasks, subjects = [], []
     for model in (baseline, contender):
         workload, subject = what_runs(
@@ -78,17 +71,16 @@ def compare_live(
             mode="eval",
             seed=0,
         )
-        where = devices.get(device) if subject is None else devices.of_module(subject.module)
-        tasks.append(Task(workload, plan, where))
+        tasks.append(Task(workload, plan, where_it_runs(subject, device)))
         subjects.append(subject)
-    found = measure_live(
+    measured = measure_live(
         (tasks[0], tasks[1]),
         names=(tasks[0].workload.model, tasks[1].workload.model),
         subjects=(subjects[0], subjects[1]),
         threshold=threshold,
         progress=progress,
     )
-    return found.comparison
+    return measured.comparison
 
 
 def measure_live(

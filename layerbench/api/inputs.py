@@ -9,11 +9,12 @@ from torch import nn
 
 from layerbench import zoo
 from layerbench.environment import devices
+from layerbench.environment.devices import Device
 from layerbench.errors import UsageError, at_least
 from layerbench.introspection.modules import buffers, parameters
 from layerbench.profilers.optimizers import check_optimizer
 from layerbench.records.memory import Optimizer
-from layerbench.records.workload import DType, MemoryFormat, Mode, Workload
+from layerbench.records.workload import DType, MemoryFormat, Mode, Plan, Workload
 from layerbench.units import check_bytes, parse_bytes
 from layerbench.zoo import Built
 
@@ -24,6 +25,28 @@ def bytes_of(size: int | str) -> int:
         return parse_bytes(size)
     check_bytes(size, size)
     return size
+
+
+# The least that each number of a plan may be.
+_LEAST = {"warmup": 0, "iterations": 1, "function_iterations": 0, "processes": 1, "threads": 1}
+
+
+def plan_of(**numbers: Any) -> Plan:  # noqa: ANN401 - as the plan has them
+    """The plan with these numbers; those that are ``None`` are left to it.
+
+    Raises:
+        UsageError: one is less than it may be.
+    """
+    said = {name: value for name, value in numbers.items() if value is not None}
+    for name, least in _LEAST.items():
+        if name in said:
+            at_least(name, said[name], least)
+    return Plan(**said)
+
+
+def where_it_runs(subject: Built | None, device: str | None) -> Device:
+    """The device of a name, or that which a module handed over is on."""
+    return devices.get(device) if subject is None else devices.of_module(subject.module)
 
 
 def threads_of(threads: int | None) -> int | None:
@@ -45,7 +68,7 @@ def optimizer_of(training: bool, optimizer: Optimizer | None) -> Optimizer | Non
 
 def what_runs(
     model: str | nn.Module,
-    given: str | torch.Tensor | tuple[Any, ...] | None,
+    input: str | torch.Tensor | tuple[Any, ...] | None,
     *,
     batch: int | None,
     dtype: DType | None,
@@ -59,18 +82,18 @@ def what_runs(
     """The workload, and the user's module with its inputs if one was handed over."""
     memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
     if isinstance(model, nn.Module):
-        subject = _hand_over(model, given, batch, device, seed, memory_format)
+        subject = _hand_over(model, input, batch, device, seed, memory_format)
         workload = zoo.describe(
             subject, memory_format=memory_format, mode=mode, seed=seed, compile=compile
         )
         return workload, subject
     if not isinstance(model, str):
         raise UsageError(zoo.not_a_module(model))
-    if not (given is None or isinstance(given, str)):
+    if not (input is None or isinstance(input, str)):
         raise UsageError("a model given by name takes an input by name or shape, not a tensor")
     workload = zoo.resolve(
         model,
-        given,
+        input,
         batch=batch,
         dtype=dtype,
         memory_format=memory_format,
@@ -84,7 +107,7 @@ def what_runs(
 
 def _hand_over(
     model: nn.Module,
-    given: str | torch.Tensor | tuple[Any, ...] | None,
+    input: str | torch.Tensor | tuple[Any, ...] | None,
     batch: int | None,
     device: str | None,
     seed: int,
@@ -104,7 +127,7 @@ def _hand_over(
         )
     return zoo.with_inputs(
         model,
-        given,
+        input,
         batch=batch,
         seed=seed,
         device=where,

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerbench.api.inputs import bytes_of, optimizer_of, what_runs
-from layerbench.environment import devices
+from layerbench.api.inputs import bytes_of, optimizer_of, what_runs, where_it_runs
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits
 from layerbench.profilers.memory.largest_batch import with_fit
@@ -58,8 +57,9 @@ def memory(
         seed=seed,
         weights=weights,
     )
-    where = devices.get(device) if subject is None else devices.of_module(subject.module)
-    return measure_memory(workload, where, optimizer=chosen, subject=subject)
+    return measure_memory(
+        workload, where_it_runs(subject, device), optimizer=chosen, subject=subject
+    )
 
 
 def measure_memory(
@@ -75,8 +75,7 @@ def measure_memory(
         LayerbenchError: as `memory`.
     """
     if subject is None:
-        if subject is None:
-            check_input_fits(workload, device)
+        check_input_fits(workload, device)
         check_memory_fits(workload, device, optimizer)
     return profile_memory(workload, device, optimizer=optimizer, subject=subject)
 

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from layerbench.analysis.aggregation import assemble
-from layerbench.api.inputs import threads_of, what_runs
-from layerbench.environment import devices
+from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.environment.devices import Device
-from layerbench.errors import UntrustedError, UsageError, at_least
+from layerbench.errors import UntrustedError, UsageError
 from layerbench.profilers import timing
 from layerbench.profilers.processes import measure_in_processes
 from layerbench.profilers.progress import Progress
@@ -76,12 +75,12 @@ def profile(
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
-    plan = Plan(
-        warmup=at_least("warmup", warmup, 0),
-        iterations=at_least("iterations", iterations, 1),
-        **_function_iterations(function_iterations),
-        processes=at_least("processes", processes, 1),
-        threads=threads_of(threads),
+    plan = plan_of(
+        warmup=warmup,
+        iterations=iterations,
+        function_iterations=function_iterations,
+        processes=processes,
+        threads=threads,
         until=until,
         granularity=granularity,
     )
@@ -97,7 +96,7 @@ def profile(
         seed=seed,
         weights=weights,
     )
-    where = devices.get(device) if subject is None else devices.of_module(subject.module)
+    where = where_it_runs(subject, device)
     measured = measure(
         workload,
         plan,
@@ -158,8 +157,8 @@ def measure(
     if strict:
         _insist(record)
     if ceilings and record.stop != "interrupted":
-        found = timing.ceilings(workload, plan, device)
-        record = record.model_copy(update={"ceilings": found})
+        update = {"ceilings": timing.ceilings(workload, plan, device)}
+        record = record.model_copy(update=update)
     return Measurement(record, tuple(runs))
 
 
@@ -176,9 +175,3 @@ def _insist(record: Profile) -> None:
         reasons.append(f"the whole model is {record.whole.verdict}: {missed}")
     if reasons:
         raise UntrustedError(f"--strict: {' '.join(reasons)}")
-
-
-def _function_iterations(count: int | None) -> dict[str, int]:
-    """Left to the plan where nobody says."""
-    name = "function_iterations"
-    return {} if count is None else {name: at_least(name, count, 0)}

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerbench.api.inputs import threads_of, what_runs
-from layerbench.environment import devices
+from layerbench.api.inputs import plan_of, threads_of, what_runs, where_it_runs
 from layerbench.errors import at_least
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.training_step import profile_step
@@ -18,7 +17,7 @@ from layerbench.records.memory import Optimizer
 from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.records.training_run import Precision, Unreadable
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import DType, Plan
+from layerbench.records.workload import DType
 from layerbench.training.classification.estimate import Extent, estimate
 from layerbench.training.classification.recipes import recipe_for
 from layerbench.training.classification.run import Trained, run_training
@@ -203,12 +202,7 @@ def profile_training(
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
-    plan = Plan(
-        warmup=at_least("warmup", warmup, 0),
-        iterations=at_least("iterations", iterations, 1),
-        threads=threads_of(threads),
-        function_iterations=0,
-    )
+    plan = plan_of(warmup=warmup, iterations=iterations, threads=threads, function_iterations=0)
     workload, subject = what_runs(
         model,
         input,
@@ -220,11 +214,10 @@ def profile_training(
         seed=seed,
         weights=weights,
     )
-    where = devices.get(device) if subject is None else devices.of_module(subject.module)
     return profile_step(
         workload,
         plan,
-        where,
+        where_it_runs(subject, device),
         optimizer=optimizer,
         subject=subject,
         progress=progress,

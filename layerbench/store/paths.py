@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from layerbench.records.workload import OWN_WEIGHTS, Plan, Workload
 from layerbench.store.writing import AnyPath
+from layerbench.units import by_x
 
 if TYPE_CHECKING:
     from layerbench.records.comparison import Comparison
@@ -59,7 +60,7 @@ def place(
     if record.record == "detection estimates":
         models = [row.model for row in record.rows] + [row.model for row in record.failures]
         what = (models or ["none"])[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
-        size = "x".join(map(str, record.size))
+        size = by_x(record.size)
         name = f"detection_{model_name(what)}_{record.data}_{size}_b{record.batch}"
         if record.min_size is not None:
             name += f"_min{record.min_size}"
@@ -69,7 +70,7 @@ def place(
         return out / record.environment.device.slug / name
     if record.record == "training forecast":
         recipe = record.recipe
-        size = "x".join(map(str, recipe.size))
+        size = by_x(recipe.size)
         name = f"training-time_{model_name(recipe.model)}_{recipe.data}_{size}_b{recipe.batch}"
         return out / record.environment.device.slug / name
     if record.record == "comparison":
@@ -123,7 +124,7 @@ def model_name(model: str) -> str:
 
 
 def _input_name(workload: Workload) -> str:
-    says_batch = workload.input == "x".join(map(str, workload.shape))
+    says_batch = workload.input == by_x(workload.shape)
     batch = "" if says_batch or workload.batch == 1 else f"-b{workload.batch}"
     return _safe(workload.input) + batch
 

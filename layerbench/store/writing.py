@@ -56,7 +56,6 @@ def replaced(path: AnyPath) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         place = Path(os.path.realpath(path))
         with path.open("wb") if _is_special(path) else _replacing(place) as file:
             yield file
@@ -64,13 +63,16 @@ def replaced(path: AnyPath) -> Iterator[BinaryIO]:
         raise cannot_write(path, error) from error
 
 
-def write_arrays(path: AnyPath, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Write arrays as one compressed ``.npz``, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written there.
-    """
-    write_bytes(path, arrays_file(arrays))
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name beside a place; the file is gone at the end unless it took the place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _is_special(path: Path) -> bool:
@@ -84,18 +86,20 @@ def _is_special(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        # Exclusive, so that nothing else is overwritten; `open`, so that the umask holds.
-        with temporary.open("xb") as file:
+    with _beside(path) as temporary:
+        with _new(temporary) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+
+
+@contextlib.contextmanager
+def _new(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is on the disk at the end."""
+    # Exclusive, so that nothing else is overwritten; `open`, so that the umask holds.
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def check_writable(directory: AnyPath) -> None:
@@ -157,33 +161,17 @@ def write_all(files: Sequence[tuple[AnyPath, bytes]]) -> None:
     """
     done: list[Path] = []
     paths = [Path(path) for path, _ in files]
-    contents = [data for _, data in files]
     with contextlib.ExitStack() as waiting:
         try:
-            temporaries = [
-                waiting.enter_context(_written(path, data))
-                for path, data in zip(paths, contents, strict=True)
-            ]
+            temporaries = [waiting.enter_context(_beside(path)) for path in paths]
+            for temporary, (_, data) in zip(temporaries, files, strict=True):
+                with _new(temporary) as file:
+                    file.write(data)
             for temporary, path in zip(temporaries, paths, strict=True):
                 os.replace(temporary, path)
                 done.append(path)
         except OSError as error:
             raise cannot_write(paths[len(done)], error, done) from error
-
-
-@contextlib.contextmanager
-def _written(path: Path, data: bytes) -> Iterator[Path]:
-    """A file beside a place, whole and on the disk; gone at the end unless it took the place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def arrays_file(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
