@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from layerbench.analysis.comparison import THRESHOLD, compare
+from layerbench.analysis.comparison import THRESHOLD, compare, work_of
 from layerbench.errors import ComparisonError
 from layerbench.records.bundle import Bundle, place_of
 from layerbench.records.kinds import Record
 from layerbench.records.timing import Profile
-from layerbench.records.workload import Workload
 
 
 def joined(records: Sequence[tuple[str, Record]], threshold: float = THRESHOLD) -> Bundle:
@@ -72,7 +71,5 @@ def _check_same_work(named: Sequence[tuple[str, Record]]) -> None:
             )
 
 
-def _work(record: Record) -> str:
-    what_ran: Any = getattr(record, "contender", record)
-    workload: Workload = what_ran.workload
-    return f"{workload.model} on {'x'.join(map(str, workload.shape))}"
+def _work(record: Any) -> str:  # noqa: ANN401 - of any kind that has rows of layers
+    return work_of(getattr(record, "contender", record).workload)

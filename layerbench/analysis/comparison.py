@@ -80,7 +80,7 @@ def check_comparable(
     same_input = baseline.workload.shape == contender.workload.shape
     if same_model and same_input:
         return
-    works = [f"{one.workload.model} on {by_x(one.workload.shape)}" for one in (baseline, contender)]
+    works = [work_of(record.workload) for record in (baseline, contender)]
     if works[0] != works[1]:
         raise ComparisonError(
             f"{names[0]} measured {works[0]} and {names[1]} {works[1]}: only measurements of the "
@@ -91,6 +91,11 @@ def check_comparable(
 _IF_VERSIONS = "; versions of one model under two names, with --same-model (same_model=True)"
 
 
+def work_of(workload: Workload) -> str:
+    """What two records that are looked at together have in common: model and input."""
+    return f"{workload.model} on {by_x(workload.shape)}"
+
+
 def check_same_input(baseline: Workload, contender: Workload, names: tuple[str, str]) -> None:
     """Refuse to measure two models on different inputs.
 
@@ -99,8 +104,8 @@ def check_same_input(baseline: Workload, contender: Workload, names: tuple[str, 
     """
     if baseline.shape != contender.shape:
         raise ComparisonError(
-            f"{names[0]} would run on {by_x(baseline.shape)} and {names[1]} on {by_x(contender.shape)}: "
-            "give both the same --input and --batch"
+            f"{names[0]} would run on {by_x(baseline.shape)} and {names[1]} on "
+            f"{by_x(contender.shape)}: give both the same --input and --batch"
         )
 
 

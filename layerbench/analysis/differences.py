@@ -30,11 +30,12 @@ def _fields(where: str, before: Frozen, after: Frozen) -> Iterator[Difference]:
 
 
 def _difference(where: str, what: str, before: object, after: object) -> Difference:
-    texts = {"baseline": _text(before)[:MOST_TEXT], "contender": _text(after)[:MOST_TEXT]}
+    texts = {"baseline": text_of(before)[:MOST_TEXT], "contender": text_of(after)[:MOST_TEXT]}
     return Difference.model_validate({"where": where, "what": what, **texts})
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value as reports have it: a shape with ``x`` between, ``-`` for none."""
     if isinstance(value, tuple):
         return by_x(value)
     return "-" if value is None else str(value)

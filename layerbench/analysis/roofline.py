@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from layerbench.analysis.differences import text_of
 from layerbench.errors import ComparisonError
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.timing import Ceilings, LayerRow, Profile
 from layerbench.records.tree import parent
 from layerbench.records.workload import Workload
-from layerbench.units import by_x
 
 Bound = Literal["compute", "memory"]
 
@@ -111,8 +111,8 @@ def check_same_work(timed: Workload, dissected: Workload) -> None:
         ours, theirs = getattr(timed, name), getattr(dissected, name)
         if ours != theirs:
             raise ComparisonError(
-                f"the profile's {name} is {_text(ours)} and the structure's {_text(theirs)}: take "
-                "a structure of the same work, as mem.py --struct writes it"
+                f"the profile's {name} is {text_of(ours)} and the structure's {text_of(theirs)}: "
+                "take a structure of the same work, as mem.py --struct writes it"
             )
 
 
@@ -125,10 +125,6 @@ def bytes_least(row: StructureRow, size: int) -> int:
     """
     moved = sum(prod(shape) for shape in (*row.input_shapes, *row.output_shapes))
     return (row.calls * moved + row.own_parameters) * size
-
-
-def _text(value: object) -> str:
-    return by_x(value) if isinstance(value, tuple) else str(value)
 
 
 def _leaves(structure: Structure) -> Iterator[StructureRow]:

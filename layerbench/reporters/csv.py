@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 
+from layerbench.errors import UsageError
 from layerbench.records.comparison import Comparison
 from layerbench.records.detection_estimate import DetectionEstimates, DetectorMemory
 from layerbench.records.detection_run import DetectionEpoch, DetectionRun
@@ -42,7 +43,8 @@ _FIGURES = tuple(name for name in Summary.model_fields if name != "process_media
 @singledispatch
 def render(record: Frozen) -> str:
     """Rows in tree order; a profile's first one (``kind`` is ``whole``) is the whole model."""
-    raise TypeError(f"no CSV for a {type(record).__name__}")
+    kind = getattr(record, "record", type(record).__name__)
+    raise UsageError(f"there is no CSV of {kind} records: take txt, md, html or json")
 
 
 def _profile(record: Profile) -> str:

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 from typing import Any
 
+from layerbench.errors import UsageError
 from layerbench.records.workload import Frozen
 from layerbench.registry import offered
 from layerbench.reporters.documents import layout
@@ -23,11 +24,12 @@ def document(record: Frozen) -> layout.Document:
     """The document of a record.
 
     Raises:
-        TypeError: there is none of such a record.
+        UsageError: there is none of such a record.
     """
     module = _module(type(record))
     if module is None:
-        raise TypeError(f"no report for a {type(record).__name__}")
+        kind = getattr(record, "record", type(record).__name__)
+        raise UsageError(f"there is no report of {kind} records: take json")
     made: layout.Document = module.document(record)
     return made
 

@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from layerbench import reporters
+from layerbench.errors import UsageError
 from layerbench.records.workload import Frozen
 from layerbench.reporters import documents
 from layerbench.reporters.documents.layout import (
@@ -119,7 +120,7 @@ def test_a_document_of_another_package_as_a_page(offered):
 
 
 def test_a_kind_of_record_that_nobody_has_a_document_for():
-    with pytest.raises(TypeError, match="no report for a Noise"):
+    with pytest.raises(UsageError, match="no report of noise records"):
         reporters.render("txt", Noise())
 
 
