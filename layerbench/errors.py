@@ -129,6 +129,12 @@ def first_line(error: BaseException) -> str:
     return lines[0] if len(lines[0]) <= _LONG else f"{lines[0].partition('. ')[0][:_LONG]}"
 
 
+def typed_line(error: BaseException) -> str:
+    """An error's type and its `first_line`: ``ValueError: no such size``."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"
+
+
 def at_least(name: str, value: Number, least: float) -> Number:
     """The value.
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
-from layerbench.errors import ModelRunError
+from layerbench.errors import ModelRunError, typed_line
 from layerbench.introspection.modules import buffers, parameters
 from layerbench.introspection.nested import map_tensors
-from layerbench.zoo.family import Built, one_line
+from layerbench.zoo.family import Built
 
 
 def made_ready(built: Built) -> Built:
@@ -31,7 +31,7 @@ def made_ready(built: Built) -> Built:
     except Exception as error:
         raise ModelRunError(
             f"{type(model).__name__}: the forward that initializes its lazy layers failed: "
-            f"{one_line(error)}"
+            f"{typed_line(error)}"
         ) from error
     return Built(twin, built.args, built.kwargs)
 
@@ -52,5 +52,5 @@ def _copied(built: Built) -> torch.nn.Module:
     except Exception as error:
         raise ModelRunError(
             f"{type(built.module).__name__} has lazy layers and cannot be copied: run it once "
-            f"before you pass it ({one_line(error)})"
+            f"before you pass it ({typed_line(error)})"
         ) from error

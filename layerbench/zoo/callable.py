@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerbench.errors import BadInput, ModelImportError, UsageError, did_you_mean
+from layerbench.errors import BadInput, ModelImportError, UsageError, did_you_mean, typed_line
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
 from layerbench.zoo._importing import Scope, forget, scope_of
@@ -18,7 +18,6 @@ from layerbench.zoo.family import (
     Built,
     call_arguments,
     first_shape,
-    one_line,
     random_input,
     seeded_on_cpu,
 )
@@ -119,7 +118,7 @@ def _called(model: str) -> Built:
             result = target()
         except (Exception, SystemExit) as error:
             raise ModelImportError(
-                f"calling {model} without arguments failed: {one_line(error)}{_needs_none(error)}"
+                f"calling {model} without arguments failed: {typed_line(error)}{_needs_none(error)}"
             ) from error
     own: Any = ()
     if isinstance(result, tuple) and len(result) == 2:
@@ -167,11 +166,11 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
         except FileNotFoundError as error:
             if place.endswith(".py") and not Path(place).expanduser().is_file():
                 raise ModelImportError(f"cannot import {model}: no file {place}") from None
-            raise ModelImportError(f"cannot import {model}: {one_line(error)}") from error
+            raise ModelImportError(f"cannot import {model}: {typed_line(error)}") from error
         except (Exception, SystemExit) as error:
             beside = Path(f"{place}.py")
             hint = f"; did you mean {beside}:{name}?" if beside.is_file() else ""
-            raise ModelImportError(f"cannot import {model}: {one_line(error)}{hint}") from error
+            raise ModelImportError(f"cannot import {model}: {typed_line(error)}{hint}") from error
     for part in name.split("."):
         if not hasattr(value, part):
             close = did_you_mean(part, dir(value))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
-from layerbench.errors import ModelRunError, UsageError, message_of
+from layerbench.errors import ModelRunError, UsageError, typed_line
 from layerbench.introspection.nested import map_tensors, tensors_in
 from layerbench.records.workload import Workload
 from layerbench.zoo.inputs import InputSpec
@@ -137,13 +137,6 @@ def loads_weights() -> bool:
     return _loading.get()
 
 
-def one_line(error: BaseException) -> str:
-    """The error's type and the first line of its message."""
-    text = message_of(error)
-    first = text.splitlines()[0] if text else ""
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
 @contextmanager
 def size_refused(workload: Workload) -> Iterator[None]:
     """Turn a constructor's error about its image size into one line."""
@@ -152,7 +145,7 @@ def size_refused(workload: Workload) -> Iterator[None]:
     except (AssertionError, ValueError, RuntimeError) as error:
         height, width = workload.shape[-2:]
         raise ModelRunError(
-            f"{workload.model} cannot be built for images of {height}x{width}: {one_line(error)}"
+            f"{workload.model} cannot be built for images of {height}x{width}: {typed_line(error)}"
         ) from error
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from layerbench.errors import LayerbenchError, UnknownModel, UsageError
+from layerbench.errors import LayerbenchError, UnknownModel, UsageError, typed_line
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
     Built,
     LibraryFamily,
     loads_weights,
-    one_line,
     random_input,
     size_refused,
 )
@@ -47,7 +46,7 @@ class Timm(LibraryFamily):
             timm.get_pretrained_cfg(name)
         except RuntimeError as error:
             raise UsageError(
-                f"{model}: {one_line(error)}; for weights of your own name a function that loads "
+                f"{model}: {typed_line(error)}; for weights of your own name a function that loads "
                 "them, path/to/file.py:callable"
             ) from None
 
@@ -77,7 +76,7 @@ class Timm(LibraryFamily):
             return Built(timm.create_model(name, pretrained=True, **options), arguments)
         except Exception as error:
             raise LayerbenchError(
-                f"the weights of {workload.model} could not be loaded ({one_line(error)}); "
+                f"the weights of {workload.model} could not be loaded ({typed_line(error)}); "
                 "check the network, or leave the weights out for random ones"
             ) from error
 

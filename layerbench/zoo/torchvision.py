@@ -9,14 +9,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layerbench.errors import LayerbenchError, UnknownModel, UsageError
+from layerbench.errors import LayerbenchError, UnknownModel, UsageError, typed_line
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
     Built,
     LibraryFamily,
     loads_weights,
-    one_line,
     random_input,
     size_refused,
 )
@@ -194,7 +193,7 @@ def _build(model: str, weights: str | None, more: dict[str, Any]) -> nn.Module:
             raise UsageError(f"{model} cannot be built with the weights {weights!r}") from None
         except (OSError, RuntimeError) as error:
             raise LayerbenchError(
-                f"the weights {weights!r} of {model} could not be loaded ({one_line(error)}); "
+                f"the weights {weights!r} of {model} could not be loaded ({typed_line(error)}); "
                 "check the network, or leave the weights out for random ones"
             ) from error
 

@@ -12,7 +12,7 @@ from layerbench.analysis.aggregation import assemble
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits, memory_explained
-from layerbench.errors import LayerbenchError, first_line
+from layerbench.errors import LayerbenchError, first_line, typed_line
 from layerbench.profilers import timing
 from layerbench.profilers.memory.measured import profile_memory
 from layerbench.profilers.memory.predicted import check_memory_fits
@@ -127,7 +127,7 @@ def _memory(
         reason = first_line(error)
     except Exception as error:
         # The times are there, and worth more than this.
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = typed_line(error)
     return None, (f"no memory report: {reason}",)
 
 
