@@ -94,14 +94,14 @@ def _is_open(value: object) -> bool:
     return has_attributes and not closed
 
 
-_found_slots: WeakKeyDictionary[type, dict[str, types.MemberDescriptorType]] = WeakKeyDictionary()
+_known_slots: WeakKeyDictionary[type, dict[str, types.MemberDescriptorType]] = WeakKeyDictionary()
 
 
 def _slots(kind: type) -> dict[str, types.MemberDescriptorType]:
     """The attributes that instances keep in slots, the base classes' first."""
-    if kind not in _found_slots:
-        _found_slots[kind] = _find_slots(kind)
-    return _found_slots[kind]
+    if kind not in _known_slots:
+        _known_slots[kind] = _find_slots(kind)
+    return _known_slots[kind]
 
 
 def _find_slots(kind: type) -> dict[str, types.MemberDescriptorType]:
@@ -151,11 +151,11 @@ class _Mapping:
             return entry[1]
         if next(tensors_in(value), None) is None:
             return value
-        changed = self._made(value)
+        changed = self._changed(value)
         self._done[id(value)] = (value, changed)
         return changed
 
-    def _made(self, value: Any) -> Any:  # noqa: ANN401 - any nesting
+    def _changed(self, value: Any) -> Any:  # noqa: ANN401 - any nesting
         import torch
         from torch.nn.utils.rnn import PackedSequence
 
@@ -197,11 +197,11 @@ class _Mapping:
 
     def _object(self, value: Any) -> Any:  # noqa: ANN401 - of the same type
         # A copy, as a constructor may compute; written past a frozen dataclass's refusal.
-        made = copy.copy(value)
-        self._done[id(value)] = (value, made)
+        twin = copy.copy(value)
+        self._done[id(value)] = (value, twin)
         for name, item in _attributes(value).items():
-            object.__setattr__(made, name, self.of(item))
-        return made
+            object.__setattr__(twin, name, self.of(item))
+        return twin
 
 
 def _like_tuple(value: tuple[Any, ...], items: list[Any]) -> Any:  # noqa: ANN401 - of the same type

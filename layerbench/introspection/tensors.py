@@ -35,7 +35,7 @@ def shape_of(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def _padded_shape(tensor: torch.Tensor) -> tuple[int, ...]:
-    with _unseen():
+    with _unobserved():
         sizes = [tuple(part.shape) for part in tensor.unbind()]
     return (len(sizes), *(max(lengths) for lengths in zip(*sizes, strict=True)))
 
@@ -79,7 +79,7 @@ def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
     ):
         return [tensor]
     try:
-        with _unseen():
+        with _unobserved():
             return list(_parts(tensor))
     except Exception:
         return [tensor]
@@ -109,7 +109,7 @@ def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
 
 
 @contextmanager
-def _unseen() -> Iterator[None]:
+def _unobserved() -> Iterator[None]:
     """Hide the operators of these functions from modes that observe a model's operators."""
     with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
         yield
