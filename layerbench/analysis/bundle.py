@@ -32,18 +32,18 @@ def joined(records: Sequence[tuple[str, Record]], threshold: float = THRESHOLD) 
     for name, record in [*others, *profiles[-1:]]:
         _keep(kept, name, record)
     _check_same_work([*kept.values()])
-    found = {place: record for place, (_, record) in kept.items()}
+    parts = {place: record for place, (_, record) in kept.items()}
     if len(profiles) > 1:
         if "comparison" in kept:
             raise ComparisonError(
                 f"{kept['comparison'][0]} is a comparison already: leave it or one profile out"
             )
         (first, baseline), (second, contender) = profiles
-        found["baseline"] = baseline
-        found["comparison"] = compare(
+        parts["baseline"] = baseline
+        parts["comparison"] = compare(
             baseline, contender, names=(first, second), threshold=threshold
         )
-    return Bundle.model_validate(found)
+    return Bundle.model_validate(parts)
 
 
 def _keep(kept: dict[str, tuple[str, Record]], name: str, record: Record) -> None:

@@ -117,7 +117,7 @@ class _Pair:
     """A row of both sides."""
 
     row: LayerRow
-    known: Estimate
+    estimate: Estimate
     note: str
 
 
@@ -196,16 +196,16 @@ class _Limits:
     def judged(self, family: Sequence[_Pair], share: float) -> dict[str, ComparedRow]:
         """Rows that are judged together, by path, with their share of the alarm rate."""
         margin = self.threshold + self.allowance
-        p_values = [pair.known.ratio.p_beyond(margin) for pair in family]
-        found = ratios.rejected(p_values, share * ALARM_RATE)
+        p_values = [pair.estimate.ratio.p_beyond(margin) for pair in family]
+        called = ratios.rejected(p_values, share * ALARM_RATE)
         return {
             pair.row.path: self._row(pair, p, changed)
-            for pair, p, changed in zip(family, p_values, found, strict=True)
+            for pair, p, changed in zip(family, p_values, called, strict=True)
         }
 
     def _row(self, pair: _Pair, p: float, changed: bool) -> ComparedRow:
-        row, known = pair.row, pair.known
-        low, high = known.ratio.interval()
+        row, estimate = pair.row, pair.estimate
+        low, high = estimate.ratio.interval()
         return ComparedRow(
             path=row.path,
             type=row.type,
@@ -213,13 +213,13 @@ class _Limits:
             depth=row.depth,
             block=row.block,
             position=row.position,
-            baseline_s=_rounded(known.baseline_s),
-            contender_s=_rounded(known.contender_s),
-            ratio=_rounded(known.ratio.ratio),
+            baseline_s=_rounded(estimate.baseline_s),
+            contender_s=_rounded(estimate.contender_s),
+            ratio=_rounded(estimate.ratio.ratio),
             ratio_low=_rounded(low),
             ratio_high=_rounded(high),
             p=_rounded(p),
-            verdict=self._verdict(known.ratio.centre, low, high, changed),
+            verdict=self._verdict(estimate.ratio.centre, low, high, changed),
             note=pair.note,
         )
 
@@ -251,9 +251,9 @@ def _side(record: Profile, name: str) -> Side:
     )
 
 
-def _least_told(known: LogRatio, margin: float) -> float:
+def _least_told(ratio: LogRatio, margin: float) -> float:
     """The smallest factor that the whole model would be called by."""
-    reach = quantile(1 - 2 * WHOLE_SHARE * ALARM_RATE, known.df) * known.scale
+    reach = quantile(1 - 2 * WHOLE_SHARE * ALARM_RATE, ratio.df) * ratio.scale
     return math.exp(min(margin + reach, ratios.LARGEST))
 
 

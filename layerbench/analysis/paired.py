@@ -78,9 +78,9 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
     on_cpu = pairs[0][0].facts.environment.device.kind == "cpu"
     alone = LAYER_SCALE if on_cpu else LAYOUT_SCALE
     for path, series in _row_series(pairs).items():
-        found = estimate(series, seed, alone)
-        if found is not None:
-            rows[path] = found
+        of_row = estimate(series, seed, alone)
+        if of_row is not None:
+            rows[path] = of_row
     return Evidence(
         method="live, processes" if len(pairs) > 1 else "live, one process",
         whole=whole,
@@ -94,15 +94,15 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
 
 def _row_series(pairs: Sequence[tuple[Run, Run]]) -> dict[str, list[Series | None]]:
     """The rows that both sides have in every process."""
-    found: dict[str, list[Series | None]] = {}
+    series_of: dict[str, list[Series | None]] = {}
     for pair in pairs:
         for name, rows_of in _KINDS.items():
             before, after = ({row.path: i for i, row in enumerate(rows_of(run))} for run in pair)
             for path, column in after.items():
                 if path and path in before:
                     series = _series(pair, name, (before[path], column))
-                    found.setdefault(path, []).append(series)
-    return {path: series for path, series in found.items() if len(series) == len(pairs)}
+                    series_of.setdefault(path, []).append(series)
+    return {path: series for path, series in series_of.items() if len(series) == len(pairs)}
 
 
 _KINDS: Mapping[str, Callable[[Run], Sequence[RowFacts]]] = {
@@ -194,18 +194,18 @@ def estimate(
     Returns:
         ``None`` if a process has too few rounds.
     """
-    found = list(_in_each(series, seed, alone))
-    if len(found) < len(series):
+    estimates = list(_in_each(series, seed, alone))
+    if len(estimates) < len(series):
         return None
-    level = math.exp(math.fsum(math.log(one.level_s) for one in found) / len(found))
-    return Estimate(ratios.of_estimates([one.ratio for one in found]), level)
+    level = math.exp(math.fsum(math.log(one.level_s) for one in estimates) / len(estimates))
+    return Estimate(ratios.of_estimates([one.ratio for one in estimates]), level)
 
 
 def _in_each(series: Sequence[Series | None], seed: int, alone: float) -> Iterator[Estimate]:
     for one in series:
-        found = None if one is None else _in_one_process(one, seed, alone)
-        if found is not None:
-            yield found
+        of_process = None if one is None else _in_one_process(one, seed, alone)
+        if of_process is not None:
+            yield of_process
 
 
 def _in_one_process(series: Series, seed: int, alone: float) -> Estimate | None:
@@ -230,14 +230,14 @@ def _in_one_process(series: Series, seed: int, alone: float) -> Estimate | None:
     seen = float(((medians - medians.mean()) ** 2).sum())
     df = LAYOUT_DF + count - 1
     scale = math.sqrt((LAYOUT_DF * believed + seen) / df / count)
-    found = LogRatio(float(medians.mean()), scale, df)
-    return Estimate(found.plus(OBJECTS_S / level, OBJECTS_DF), level)
+    ratio = LogRatio(float(medians.mean()), scale, df)
+    return Estimate(ratio.plus(OBJECTS_S / level, OBJECTS_DF), level)
 
 
 def _places(numbers: NDArray[np.int64]) -> list[NDArray[np.intp]]:
     """The rounds of each place that has enough of them; of all together, if none has."""
-    found = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
-    enough = [here for here in found if len(here) >= FEWEST_IN_A_PLACE]
+    places = [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
+    enough = [here for here in places if len(here) >= FEWEST_IN_A_PLACE]
     return enough or ([np.arange(len(numbers))] if len(numbers) >= FEWEST_IN_A_PLACE else [])
 
 

@@ -83,12 +83,12 @@ def points(profile: Profile, structure: Structure) -> tuple[Point, ...]:
     check_same_work(profile.workload, structure.workload)
     timed = {row.path: row for row in profile.layers if row.kind == "module"}
     size = BYTES.get(profile.workload.formats[0], BYTES["float32"])
-    found = (
+    drawn = (
         _point(row, timed[row.path], size, profile.ceilings)
         for row in _leaves(structure)
         if row.path in timed
     )
-    return tuple(point for point in found if point is not None)
+    return tuple(point for point in drawn if point is not None)
 
 
 def roof(ceilings: Ceilings, intensity: float) -> float:

@@ -63,9 +63,9 @@ def complaints(
         RecordError: a place is not there, or a file is damaged.
     """
     listener = progress or Silent()
-    found = reading.read_all(places)
-    for number, (path, record) in enumerate(found):
-        listener.step("reports", number, len(found))
+    records = reading.read_all(places)
+    for number, (path, record) in enumerate(records):
+        listener.step("reports", number, len(records))
         try:
             yield path, _change(record, again(record)) or _text_beside(path, record)
         except LayerbenchError as error:

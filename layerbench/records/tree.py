@@ -22,12 +22,12 @@ def ancestors(path: str) -> Iterator[str]:
         yield path
 
 
-def holder(path: str, known: Collection[str]) -> str:
+def holder(path: str, rows: Collection[str]) -> str:
     """The innermost path above that names a row; the model's, ``""``, always does.
 
     A module may have a dot in its own name: what stands before it then names no row.
     """
-    return next(above for above in ancestors(path) if not above or above in known)
+    return next(above for above in ancestors(path) if not above or above in rows)
 
 
 def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
@@ -44,10 +44,10 @@ def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
         the rows' indices in tree order.
     """
     children: dict[str, list[int]] = {}
-    known = set(paths)
+    named = set(paths)
     for index, path in enumerate(paths):
         if path:
-            children.setdefault(holder(path, known), []).append(index)
+            children.setdefault(holder(path, named), []).append(index)
     first = _first_calls(paths, orders)
     for siblings in children.values():
         siblings.sort(key=lambda i: (first[i] is None, first[i] or 0, i))
@@ -68,20 +68,20 @@ def _first_calls(paths: Sequence[str], orders: Sequence[int | None]) -> list[int
         above = index_of.get(parent(paths[index]), index) if paths[index] else index
         at = first[index]
         if orders[above] is None and at is not None:
-            known = first[above]
-            first[above] = at if known is None else min(known, at)
+            earliest = first[above]
+            first[above] = at if earliest is None else min(earliest, at)
     return first
 
 
 def positions(types: Iterable[str], numbered: Iterable[bool]) -> list[int | None]:
     """Number the rows that are to be numbered, by type, from 1."""
     seen: Counter[str] = Counter()
-    found: list[int | None] = []
-    for kind, wanted in zip(types, numbered, strict=True):
-        if wanted:
+    numbers: list[int | None] = []
+    for kind, is_numbered in zip(types, numbered, strict=True):
+        if is_numbered:
             seen[kind] += 1
-        found.append(seen[kind] if wanted else None)
-    return found
+        numbers.append(seen[kind] if is_numbered else None)
+    return numbers
 
 
 class Placed(NamedTuple):
