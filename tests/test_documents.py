@@ -15,7 +15,8 @@ from tests.support.paths import ROOT
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 EXCERPT = re.compile(
-    r"<!-- layerbench:excerpt (\S+) -->\n+```\w*\n(.*?)```\n+<!-- layerbench:end -->", re.DOTALL
+    r"<!-- layerbench:(excerpt|output) ([^\n]+) -->\n+```\w*\n(.*?)```\n+<!-- layerbench:end -->",
+    re.DOTALL,
 )
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -51,16 +52,40 @@ def test_links_lead_to_headings(page: Path) -> None:
 def test_excerpts_stand_in_the_report_they_name(page: Path) -> None:
     text = page.read_text()
     excerpts = EXCERPT.findall(text)
-    assert len(excerpts) == text.count("<!-- layerbench:excerpt ")
-    for source, excerpt in excerpts:
-        assert excerpt.strip()
-        report = (ROOT / source).read_text()
-        # A line that is only an ellipsis stands for what was left out.
-        position = 0
-        for part in re.split(r"^\s*(?:\.\.\.|…)\s*\n", excerpt, flags=re.MULTILINE):
-            found = report.find(part, position)
-            assert found >= 0, f"{source} does not say:\n{part}"
-            position = found + len(part)
+    assert len(excerpts) == len(re.findall("<!-- layerbench:(?:excerpt|output) ", text))
+    for kind, source, excerpt in excerpts:
+        if kind == "excerpt":
+            check_parts(excerpt, (ROOT / source).read_text(), source)
+
+
+OUTPUTS = [
+    pytest.param(command, excerpt, id=f"{path.stem}-{command.partition(' ')[0]}")
+    for path in PAGES
+    for kind, command, excerpt in EXCERPT.findall(path.read_text())
+    if kind == "output"
+]
+
+
+@pytest.mark.parametrize(("command", "excerpt"), OUTPUTS)
+def test_a_command_prints_what_a_page_shows(
+    command: str, excerpt: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", ["layerbench", *shlex.split(command)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0
+    check_parts(excerpt, capsys.readouterr().out, command)
+
+
+def check_parts(excerpt: str, report: str, source: str) -> None:
+    """The parts of an excerpt follow each other in a report; a line `...` stands between them."""
+    assert excerpt.strip()
+    position = 0
+    for part in re.split(r"^\s*(?:\.\.\.|…)\s*\n", excerpt, flags=re.MULTILINE):
+        place = report.find(part, position)
+        assert place >= 0, f"{source} does not say:\n{part}"
+        position = place + len(part)
 
 
 def test_the_design_names_every_part_of_the_package() -> None:
