@@ -8,9 +8,9 @@ Another package offers a thing by an entry point in its pyproject.toml::
 The groups: ``layerbench.models`` (a `layerbench.zoo.Family`), ``layerbench.devices`` (a
 `layerbench.environment.devices.DeviceType`), ``layerbench.reporters`` (a module with ``NAME``,
 ``SUFFIX`` and ``render``), ``layerbench.records`` (a `layerbench.records.kinds.Record`),
-``layerbench.documents`` (a module with ``RECORD`` and ``document``), ``layerbench.verbs`` (a module
-with ``NAME`` and ``command``), ``layerbench.datasets`` and ``layerbench.detection_datasets`` (a
-source of images).
+``layerbench.documents`` (a module with ``RECORD``, ``document`` and perhaps ``rows``),
+``layerbench.verbs`` (a module with ``NAME`` and ``command``), ``layerbench.datasets`` and
+``layerbench.detection_datasets`` (a source of images).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from layerbench import units
 from layerbench.records.comparison import CHANGES, ComparedRow, Comparison, Side
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
 
 _METHODS = {
     "one process": "two records, one or both of one process; their spread is assumed",
@@ -221,3 +221,14 @@ def _method(record: Comparison) -> str:
         else ""
     )
     return f"{_METHODS[record.method]}; {_TIMES[record.method]}{rate}"
+
+
+def rows(record: Comparison) -> cells.Rows:
+    """The whole, and a row for each layer."""
+    both = {
+        "baseline": record.baseline.name,
+        "contender": record.contender.name,
+        **cells.what_ran(record.contender.workload),
+        **cells.fields(record, "method", "threshold", "allowance", "alarm_rate", "void"),
+    }
+    return both, [cells.fields(row) for row in (record.whole, *record.rows)]

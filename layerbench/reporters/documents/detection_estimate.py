@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records.detection_estimate import DetectionEstimates, DetectorEstimate
+from layerbench.records.detection_estimate import (
+    DetectionEstimates,
+    DetectorEstimate,
+    DetectorMemory,
+)
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
 
 
 def document(record: DetectionEstimates) -> layout.Document:
@@ -149,3 +153,31 @@ def _notes(record: DetectionEstimates) -> list[str]:
             "non-maximum suppression"
         )
     return notes
+
+
+def rows(record: DetectionEstimates) -> cells.Rows:
+    """A row a detector."""
+    options = {
+        **cells.fields(record, "batch", "epochs", "samples"),
+        "height": record.size[0],
+        "width": record.size[1],
+        "data": record.data,
+        **cells.place(record.environment),
+    }
+    sizes = DetectorMemory.model_fields
+    detectors: list[cells.Cells] = [
+        {
+            "model": row.model,
+            "parameters": row.parameters,
+            **{f"{name}_bytes": getattr(row.memory, name, None) for name in sizes},
+            **{f"{phase.name}_mean_s": phase.time.mean for phase in row.phases},
+            "step_mean_s": row.step.mean,
+            "one_image_median_s": row.one_image.median,
+            "one_batch_median_s": row.one_batch.median,
+            "boxes": row.boxes,
+            **cells.fields(row.inferred, "proposals", "detections"),
+            **cells.durations(row, "epoch", "training", "inference"),
+        }
+        for row in record.rows
+    ]
+    return options, detectors

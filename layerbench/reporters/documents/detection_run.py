@@ -14,7 +14,7 @@ from layerbench.records.detection_run import (
     Usage,
 )
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
 
 # Of each part and phase, so many operators are listed.
 OPERATORS = 5
@@ -229,3 +229,9 @@ def _notes(record: DetectionRun) -> list[str]:
     if record.usage is not None and record.usage.no_device:
         notes.append(record.usage.no_device)
     return notes
+
+
+def rows(record: DetectionRun) -> cells.Rows:
+    """A row an epoch, with the losses by name."""
+    ran = cells.fields(record.recipe, "model", "data", "batch")
+    return shared.epochs(ran, DetectionEpoch, record.epochs)

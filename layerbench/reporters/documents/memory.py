@@ -15,7 +15,7 @@ from layerbench.records.memory import (
     Workspace,
 )
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
 
 _BAR = 24
 _LEGEND = (
@@ -319,3 +319,8 @@ def _figures(row: MemoryRow, record: Memory) -> dict[str, str]:
         "kept for backward" if record.training else "kept": formatting.mebibytes(row.kept),
         "live peak": formatting.mebibytes(row.live_peak),
     }
+
+
+def rows(record: Memory) -> cells.Rows:
+    """A row a module."""
+    return cells.what_ran(record.workload), [cells.fields(row) for row in record.rows]

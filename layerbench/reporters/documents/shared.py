@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Protocol
 
 from layerbench import units
 from layerbench.records.environment import Environment, Machine, Software
-from layerbench.records.workload import Workload
+from layerbench.records.workload import Frozen, Workload
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout
+from layerbench.reporters.documents import cells, layout
 
 if TYPE_CHECKING:
     # Whose records are not shown is not waited for.
     from layerbench.records.detection_estimate import PartRow
+    from layerbench.records.detection_run import DetectionEpoch
     from layerbench.records.timing import Summary
     from layerbench.records.training_estimate import Seconds
-    from layerbench.records.training_step import PhaseRow
+    from layerbench.records.training_run import EpochRow
+    from layerbench.records.training_step import PhaseRow, StepPhase
 
-PHASE_NAMES = {
+PHASE_NAMES: dict[StepPhase, str] = {
     "data": "wait for data",
     "copy": "copy to the device",
     "forward": "forward",
@@ -158,3 +160,26 @@ def surroundings(
         ("Date", f"{environment.started} to {environment.finished}"),
         (layout.COMMAND, environment.command),
     ]
+
+
+def epochs(
+    ran: cells.Cells, kind: type[Frozen], epochs: Sequence[EpochRow | DetectionEpoch]
+) -> cells.Rows:
+    """A row an epoch: its fields, its losses by name, and its phases; the header before the first.
+
+    Args:
+        ran: what is the same in all rows.
+        kind: the class of the epochs.
+        epochs: one after the other.
+    """
+    names = [name for name in kind.model_fields if name not in ("phases_s", "losses")]
+    columns = dict.fromkeys([*ran, *names])
+    rows = [
+        {
+            **cells.fields(epoch, *names),
+            **getattr(epoch, "losses", {}),
+            **{f"{phase}_s": epoch.phases_s.get(phase) for phase in PHASE_NAMES},
+        }
+        for epoch in epochs
+    ]
+    return columns | ran, rows

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from layerbench import units
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
 
 CONVENTION = (
     "FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as 2 "
@@ -109,3 +109,8 @@ def _uncounted(record: Structure) -> Iterator[str]:
     for operator in record.uncounted:
         paths = ", ".join(path or "the model itself" for path in operator.paths)
         yield f"{operator.name}, {formatting.plural(operator.calls, 'call')} in {paths}"
+
+
+def rows(record: Structure) -> cells.Rows:
+    """A row a module."""
+    return cells.what_ran(record.workload), [cells.fields(row) for row in record.rows]

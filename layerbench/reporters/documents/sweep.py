@@ -5,7 +5,9 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.records.sweep import Sweep, SweepEnd
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
+
+_FIGURES = ("median", "ci_low", "ci_high", "mean", "std")
 
 
 def document(record: Sweep) -> layout.Document:
@@ -69,3 +71,25 @@ def _finished(record: Sweep) -> layout.Section:
         for run in record.runs
     ]
     return layout.table("Finished trainings", rows, "lllrrr")
+
+
+def rows(record: Sweep) -> cells.Rows:
+    """A row a point."""
+    points: list[cells.Cells] = [
+        {
+            "model": point.model,
+            "height": point.size[0],
+            "width": point.size[1],
+            "batch": point.batch,
+            "dtype": record.dtype,
+            **cells.place(record.environment),
+            **{f"{name}_s": getattr(point.latency, name) for name in _FIGURES},
+            "verdict": point.latency.verdict,
+            **cells.fields(point, "per_image_s", "flops"),
+            "allocated_bytes": point.allocated,
+            "reserved_bytes": point.reserved,
+            "memory": point.memory,
+        }
+        for point in record.points
+    ]
+    return {}, points

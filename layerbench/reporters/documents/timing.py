@@ -8,11 +8,16 @@ from collections.abc import Iterator, Mapping
 from layerbench import units
 from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary, Verdict
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
 from layerbench.reporters.freeing import freeing
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
 _MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
+_FIELDS = (
+    *("kind", "path", "type", "depth", "calls", "block", "position", "input_shapes"),
+    *("output_shapes", "parameters", "scaled", "note"),
+)
+_UNITLESS = ("n", "verdict", "missed")
 
 
 def document(record: Profile) -> layout.Document:
@@ -349,3 +354,40 @@ def _verdicts(record: Profile) -> layout.Section:
     rows = formatting.plural(len(record.layers), "row")
     lines = [f"Of {rows} (inclusive times): {counted}{rest}.", *doubtful]
     return layout.Section("Verdicts", [layout.Lines(lines if timed else [])], formats=layout.FULL)
+
+
+def rows(record: Profile) -> cells.Rows:
+    """The whole model, whose ``kind`` is ``whole``, and a row for each layer."""
+    whole: cells.Cells = {
+        **dict.fromkeys(_FIELDS),
+        "kind": "whole",
+        "path": "",
+        "type": record.model_type,
+        "depth": 0,
+        "calls": 1,
+        "block": False,
+        "input_shapes": cells.shapes([record.workload.shape]),
+        "parameters": record.parameters,
+        **_times(record.whole, None, record.whole_host, None),
+    }
+    layers = [
+        cells.fields(row, *_FIELDS)
+        | _times(row.inclusive, row.self_, row.host_inclusive, row.host_self)
+        for row in record.layers
+    ]
+    ran = cells.what_ran(record.workload, "compile")
+    return ran | cells.origin(record, "commit", "dirty"), [whole, *layers]
+
+
+def _times(*summaries: Summary | None) -> cells.Cells:
+    """The columns of the four times; all of them empty for one that was not measured."""
+    names = ("inclusive", "self", "host_inclusive", "host_self")
+    return {
+        f"{name}_{figure}{'' if figure in _UNITLESS else '_s'}": cells.cell(
+            figure, getattr(summary, figure, None)
+        )
+        for name, summary in zip(names, summaries, strict=True)
+        # What each process found is in the record.
+        for figure in Summary.model_fields
+        if figure != "process_medians"
+    }

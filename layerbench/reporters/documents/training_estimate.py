@@ -5,7 +5,7 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
 
 
 def document(record: TrainingEstimate) -> layout.Document:
@@ -46,3 +46,16 @@ def document(record: TrainingEstimate) -> layout.Document:
             *shared.remarks(record),
         ],
     )
+
+
+def rows(record: TrainingEstimate) -> cells.Rows:
+    """One row."""
+    row = {
+        **cells.fields(record.recipe, "model", "data", "batch", "epochs"),
+        **cells.fields(record, "samples", "steps"),
+        **cells.place(record.environment),
+        **{f"{phase.name}_mean_s": phase.time.mean for phase in record.phases},
+        "step_mean_s": record.step.mean,
+        **cells.durations(record, "epoch", "total"),
+    }
+    return {}, [row]

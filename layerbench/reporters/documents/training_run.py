@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records.training_run import Recipe, TrainingRun
+from layerbench.records.training_run import EpochRow, Recipe, TrainingRun
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
 
 
 def document(record: TrainingRun) -> layout.Document:
@@ -153,3 +153,9 @@ def _points(record: TrainingRun) -> layout.Section:
         for point in record.points
     ]
     return layout.table("Inference with the trained model", rows, "r..lrr")
+
+
+def rows(record: TrainingRun) -> cells.Rows:
+    """A row an epoch."""
+    ran = cells.fields(record.recipe, "model", "data", "batch", "ranks")
+    return shared.epochs(ran, EpochRow, record.epochs)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from layerbench import units
+from layerbench.records.memory import PHASES
+from layerbench.records.timing import Summary
 from layerbench.records.training_step import TrainingProfile, TrainingRow
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, shared
+from layerbench.reporters.documents import cells, layout, shared
+
+_TIMES = ("forward", "forward_self", "backward", "backward_self")
 
 
 def document(record: TrainingProfile) -> layout.Document:
@@ -125,3 +131,27 @@ def _reconciliation(record: TrainingProfile) -> layout.Section:
         f"{record.backward_sum_ratio:.6f} of the backward, in the instrumented steps.",
     ]
     return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)
+
+
+def rows(record: TrainingProfile) -> cells.Rows:
+    """The step, its phases and every module; the same columns, of which each kind fills some."""
+    step = _row("step", "", record.model_type, {"time": record.step})
+    phases = [_row("phase", phase.name, "", {"time": phase.time}) for phase in record.phases]
+    modules = [
+        {
+            **_row("module", row.path, row.type, {name: getattr(row, name) for name in _TIMES}),
+            "kept_bytes": row.kept,
+            **{f"live_{phase}_bytes": row.live.get(phase) for phase in PHASES},
+        }
+        for row in record.rows
+    ]
+    ran = {**cells.what_ran(record.workload), "optimizer": record.optimizer}
+    return ran | cells.origin(record, "commit"), [step, *phases, *modules]
+
+
+def _row(kind: str, path: str, type: str, times: Mapping[str, Summary | None]) -> cells.Cells:
+    row: cells.Cells = {"kind": kind, "path": path, "type": type, "kept_bytes": None}
+    row |= dict.fromkeys(f"live_{phase}_bytes" for phase in PHASES)
+    for name in ("time", *_TIMES):
+        row |= cells.figures(name, times.get(name), "mean", "std", "median", "p5", "p95")
+    return row

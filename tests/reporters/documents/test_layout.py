@@ -124,6 +124,16 @@ def test_a_kind_of_record_that_nobody_has_a_document_for():
         reporters.render("txt", Noise())
 
 
+def test_rows_are_made_of_another_package_where_it_has_any(offered, monkeypatch):
+    with pytest.raises(UsageError, match="no CSV of noise records"):
+        reporters.render("csv", Noise())
+    (other,) = documents.offered("layerbench.documents")
+    monkeypatch.setattr(other, "rows", lambda _: ({"a": 1}, [{"b": "=2"}, {"c": None}]), False)
+    assert reporters.render("csv", Noise()) == "a,b,c\n1,'=2,\n1,,\n"
+    monkeypatch.setattr(other, "rows", lambda _: ({}, []))
+    assert reporters.render("csv", Noise()) == ""
+
+
 def test_a_comparison_does_not_wait_for_other_documents():
     code = (
         "import sys; from layerbench import reporters\n"
@@ -133,4 +143,4 @@ def test_a_comparison_does_not_wait_for_other_documents():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = [name.rpartition(".")[2] for name in done.stdout.split()]
-    assert sorted(loaded) == ["comparison", "layout", "shared"]
+    assert sorted(loaded) == ["cells", "comparison", "layout", "shared"]
