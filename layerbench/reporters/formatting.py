@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from layerbench import units
 from layerbench.records.bounds import Shape
@@ -13,6 +13,15 @@ from layerbench.records.workload import OWN_WEIGHTS, Workload
 from layerbench.text import visible
 from layerbench.units import NANOSECOND
 
+if TYPE_CHECKING:
+    from layerbench.records.comparison import ComparedRow
+    from layerbench.records.rows import ModuleRow
+
+Row: TypeAlias = "ComparedRow | LayerRow | ModuleRow"
+"""A row of layers, of any kind of record."""
+AnyRow = TypeVar("AnyRow", bound=Row)
+Value = TypeVar("Value")
+
 # Cells are not padded to the width of one that is wider than this.
 WIDEST = 400
 
@@ -20,34 +29,6 @@ WIDEST = 400
 def blocks(record: Profile) -> list[LayerRow]:
     """The rows of the block view, in order. Blocks never contain each other."""
     return block_rows(record.layers)
-
-
-class Row(Protocol):
-    """What a row of layers has in every record."""
-
-    @property
-    def path(self) -> str:
-        """Its place in the model."""
-
-    @property
-    def type(self) -> str:
-        """The module's class, or the function's name."""
-
-    @property
-    def depth(self) -> int:
-        """How far below the model it is."""
-
-    @property
-    def block(self) -> bool:
-        """Whether it stands in the block view."""
-
-    @property
-    def position(self) -> int | None:
-        """Of a block, its number among those of its type."""
-
-
-AnyRow = TypeVar("AnyRow", bound=Row)
-Value = TypeVar("Value")
 
 
 def block_rows(rows: Sequence[AnyRow]) -> list[AnyRow]:
