@@ -31,6 +31,8 @@ from layerbench.text import one_line
 # The beginning of TorchScript's errors, and the longest first line.
 _IN_SCRIPT = "The following operation failed in the TorchScript interpreter"
 _LONG = 240
+# What stands before this in PyTorch's own failed checks is their source code.
+_ADVICE = "please report a bug to PyTorch."
 
 Found = TypeVar("Found")
 Number = TypeVar("Number", int, float)
@@ -126,7 +128,8 @@ def first_line(error: BaseException) -> str:
     if lines[0].startswith(_IN_SCRIPT):
         # The cause stands at the end, after the interpreter's own stack.
         lines = lines[-1:]
-    return lines[0] if len(lines[0]) <= _LONG else f"{lines[0].partition('. ')[0][:_LONG]}"
+    line = lines[0].rpartition(_ADVICE)[2].strip() or lines[0]
+    return line if len(line) <= _LONG else f"{line.partition('. ')[0][:_LONG]}"
 
 
 def typed_line(error: BaseException) -> str:

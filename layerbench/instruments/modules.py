@@ -236,13 +236,26 @@ class CallObserver:
         # Before the call: an in-place module or a container emptied by it would hide what came in.
         came_in = shapes_of((args, kwargs))
         self._running.entered(fact.path)
+        output = None
         try:
             output = original(*args, **kwargs)
+            self._failure = None  # what was raised meanwhile, the model has dealt with
         except Exception:
             self._failure = self._failure or (fact.path, fact.type, came_in)
             raise
         finally:
             self._running.left()
+            self._note(fact, order, came_in, output, direct)
+        return output
+
+    def _note(
+        self,
+        fact: ModuleFacts,
+        order: int,
+        came_in: tuple[Shape, ...],
+        output: Any,  # noqa: ANN401 - whatever the module returned, None where it raised
+        direct: bool,
+    ) -> None:
         facts = self._seen.get(fact.path)
         # The first call of a module that calls itself is the last to end.
         if facts is None or order < facts.order:
@@ -256,7 +269,6 @@ class CallObserver:
             )
         facts.calls += 1
         facts.direct = facts.direct or direct
-        return output
 
     def observe(
         self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -6,12 +6,14 @@ functions run beside somebody's model and never raise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes, is_traceable_wrapper_subclass
+
+from layerbench.errors import DeviceUnavailable
 
 # Checked first, since most tensors are of these.
 _USUAL = frozenset({torch.Tensor, torch.nn.Parameter})
@@ -106,6 +108,19 @@ def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
         return tensor.untyped_storage()
     except (NotImplementedError, RuntimeError):
         return None
+
+
+def check_values(tensors: Iterable[torch.Tensor]) -> None:
+    """Refuse to measure a model that has tensors on the meta device.
+
+    Raises:
+        DeviceUnavailable: with what can be done.
+    """
+    if any(tensor.is_meta for tensor in tensors):
+        raise DeviceUnavailable(
+            "the model has tensors on the meta device, which hold no values: give them memory, "
+            "such as by to_empty(device='cpu'); structure and predicted memory need no values"
+        )
 
 
 @contextmanager

@@ -157,8 +157,8 @@ def _observe(
     try:
         inputs, draws = FreshInputs(built), RandomState()
         began = perf_counter()
-        with mode_set(model, workload.mode == "train"), torch.no_grad():
-            with _unfused(), counter:
+        with mode_set(model, workload.mode == "train"), torch.no_grad(), _unfused():
+            with counter:
                 calls = observer.observe(model, built.args, built.kwargs)
             rows = observed_rows(model, modules, calls)
             notes = (*notes, *observer.notes, *notes_on_modes(model, workload.mode == "train"))

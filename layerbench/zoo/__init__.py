@@ -158,14 +158,19 @@ def build(workload: Workload, *, load_weights: bool = True) -> Built:
         load_weights: otherwise the model is as its weights configure it, with random ones.
 
     Raises:
-        LayerbenchError: the weights cannot be loaded, or the user's callable failed.
+        LayerbenchError: the weights cannot be loaded, the user's callable failed, or its model
+            has tensors without values.
     """
+    from layerbench.introspection.modules import buffers, parameters
+    from layerbench.introspection.tensors import check_values
     from layerbench.zoo._formats import converted
     from layerbench.zoo._lazy import made_ready
 
     loading = nullcontext() if load_weights else weights_left_out()
     with seeded_on_cpu(workload.seed), loading:
-        return made_ready(converted(_family_of(workload.model).build(workload), workload))
+        built = _family_of(workload.model).build(workload)
+        check_values((*parameters(built.module), *buffers(built.module)))
+        return made_ready(converted(built, workload))
 
 
 def build_shapes(workload: Workload) -> Built:

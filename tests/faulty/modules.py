@@ -46,6 +46,35 @@ def _() -> Built:
     return orthogonal(nn.RNN(4, 4), "weight_hh_l0"), (torch.rand(3, 2, 4),)
 
 
+@case("weight norm on the projection of an attention", 296, 2 * 2 * 5 * (8 * 32 + 2 * 5 * 8))
+def _() -> Built:
+    """The attention asks for its weights more often where it looks whether it can run fused."""
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    weight_norm(attention.out_proj)
+    x = torch.rand(2, 5, 8)
+    return attention, (x, x, x)
+
+
+class _FallsBack(nn.Module):
+    """Tries one layer, and takes another where that fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            output: torch.Tensor = self.first(x)
+        except RuntimeError:
+            output = self.second(x)
+        return output
+
+
+@case("a layer that fails, and another takes its place", 36, 64)
+def _() -> Built:
+    return _FallsBack(), (torch.rand(2, 4),)
+
+
 class _Sealed(nn.Module):
     """Refuses every attribute, its mode too."""
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nested._internal import nested_tensor
 
 import layerbench
-from layerbench.errors import ModelRunError, UsageError
+from layerbench.errors import DeviceUnavailable, ModelRunError, UsageError, first_line
 from tests.faulty import Case, modules, operators, threads
 from tests.faulty import cases as all_cases
 from tests.models import Calls
@@ -172,6 +172,38 @@ def test_an_exported_program_is_refused_with_what_to_do():
         layerbench.structure(program, torch.rand(2, 4))
 
 
+def test_an_attention_runs_alike_in_all_forwards_of_a_structure():
+    case = next(case for case in CASES if case.name.startswith("weight norm on the projection"))
+    assert layerbench.structure(*case.build()).notes == ()
+
+
+def test_a_call_that_fails_is_a_call():
+    case = next(case for case in CASES if case.name.startswith("a layer that fails"))
+    model, args = case.build()
+    profile = layerbench.profile(model, args, warmup=0, iterations=1, function_iterations=0)
+    for rows in (layerbench.structure(model, args).rows, layerbench.memory(model, args).rows):
+        assert [(row.path, row.calls) for row in rows] == [("", 1), ("first", 1), ("second", 1)]
+    assert [row.calls for row in profile.layers] == [1, 1, 1]
+
+
+def test_the_layer_that_fails_is_named_and_not_one_whose_error_was_caught():
+    case = next(case for case in CASES if case.name.startswith("a layer that fails"))
+    model = nn.Sequential(case.build()[0], nn.Linear(5, 5))
+    for call in (layerbench.structure, layerbench.memory, layerbench.profile):
+        with pytest.raises(ModelRunError, match="in Linear at 1"):
+            call(model, torch.rand(2, 4))
+
+
+def test_a_model_without_values_is_measured_nowhere_and_told_what_to_do():
+    with torch.device("meta"):
+        model, x = nn.Linear(4, 4), torch.rand(2, 4)
+    assert layerbench.structure(model, x).flops == 64
+    assert layerbench.estimate_memory(model, x).peak_bytes > 0
+    for call in (layerbench.memory, layerbench.profile, layerbench.profile_training):
+        with pytest.raises(DeviceUnavailable, match="to_empty"):
+            call(model, x)
+
+
 def test_a_mode_that_cannot_be_set_is_told():
     model, x = modules.OfOneMode(), torch.rand(2, 4)
     profile = layerbench.profile(model, x, warmup=0, iterations=1, function_iterations=1)
@@ -194,3 +226,11 @@ def test_an_error_without_a_message_is_told_by_its_type():
     for call in (layerbench.structure, layerbench.memory, layerbench.profile):
         with pytest.raises(ModelRunError, match=r"given .*: _Unspeakable"):
             call(model, x)
+
+
+def test_a_failed_check_of_pytorch_is_told_by_its_reason():
+    where = 'is_cpu() || is_cuda() INTERNAL ASSERT FAILED at "N.cpp":183'
+    advice = "please report a bug to PyTorch."
+    error = RuntimeError(f"{where}, {advice} storage must be either CPU or CUDA")
+    assert first_line(error) == "storage must be either CPU or CUDA"
+    assert first_line(RuntimeError(f"{where}, {advice}")).startswith("is_cpu()")

@@ -10,6 +10,7 @@ import torch
 
 import layerbench
 from layerbench import reporters, zoo
+from layerbench.errors import DeviceUnavailable
 from tests.support.paths import ROOT
 
 FORMATS = ROOT / "tests/faulty" / "formats.py"
@@ -198,6 +199,20 @@ def test_a_changed_file_is_imported_anew(two_folders):
     assert value(zoo.build(zoo.resolve(spec))) == 2
     (two_folders / "one" / "helper.py").write_text("factor = 5\n")
     assert value(zoo.build(zoo.resolve(spec))) == 10
+
+
+def test_a_model_without_values_is_told_what_to_do(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "def build():\n"
+        "    with torch.device('meta'):\n"
+        "        return torch.nn.Linear(4, 4), torch.rand(2, 4)\n"
+    )
+    spec = f"{tmp_path}/net.py:build"
+    assert layerbench.structure(spec).flops == 64
+    for call in (layerbench.memory, layerbench.profile):
+        with pytest.raises(DeviceUnavailable, match="to_empty"):
+            call(spec)
 
 
 SOURCES = {

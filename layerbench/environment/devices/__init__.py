@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from layerbench.environment.devices.device import Device, DeviceType, MemoryInfo
 from layerbench.errors import DeviceUnavailable
 from layerbench.introspection.modules import buffers, parameters
+from layerbench.introspection.tensors import check_values
 from layerbench.registry import modules, offered
 
 if TYPE_CHECKING:
@@ -67,8 +68,13 @@ def get(name: str | None = None) -> Device:
 
 
 def of_module(module: nn.Module) -> Device:
-    """The device of a module's first parameter or buffer; the CPU for a module without any."""
+    """The device of a module's first parameter or buffer; the CPU for a module without any.
+
+    Raises:
+        DeviceUnavailable: the module's tensors hold no values.
+    """
     tensors = (*parameters(module), *buffers(module))
+    check_values(tensors)
     return get(str(tensors[0].device) if tensors else "cpu")
 
 
