@@ -125,18 +125,23 @@ def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
         kept.restore()
 
 
+# What PyTorch answers of a tensor in which several elements lie in one place: one that is expanded.
+_OVERLAPS = 1
+
+
 class _Buffers:
     """The contents of buffers, and a way back to them.
 
     Args:
-        there: of any kind. Not all of those that are sparse, nested or quantized can be copied.
+        there: of any kind. Not all of those that are sparse, nested or quantized can be copied, and
+            into one whose elements share memory nothing can be.
     """
 
     def __init__(self, there: Iterable[torch.Tensor]) -> None:
         self._plain: list[tuple[torch.Tensor, torch.Tensor]] = []
         others = []
         for buffer in there:
-            if is_plain(buffer):
+            if is_plain(buffer) and torch._debug_has_internal_overlap(buffer) != _OVERLAPS:
                 self._plain.append((buffer, buffer.detach().clone()))
             else:
                 others.append(buffer)

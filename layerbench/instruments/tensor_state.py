@@ -182,8 +182,10 @@ def _storages_of(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
 def _copy(storage: torch.UntypedStorage) -> _Copy:
     """The contents on the host; ``None`` where there is no memory behind it."""
     size = storage.nbytes()
-    if storage.device.type == "meta" or size == 0:
+    if storage.device.type == "meta":
         return None
+    if size == 0:
+        return b""
     if storage.device.type != "cpu":
         return _on_host(storage)
     if not storage.data_ptr():
@@ -197,8 +199,11 @@ def _put_back(storage: torch.UntypedStorage, copy: _Copy) -> bool:
     if copy is None:
         return False
     size = len(copy) if isinstance(copy, bytes) else copy.nbytes()
-    if storage.nbytes() != size:
+    resized = storage.nbytes() != size
+    if resized:
         storage.resize_(size)
+    if size == 0:
+        return resized
     if isinstance(copy, bytes):
         if ctypes.string_at(storage.data_ptr(), size) == copy:
             return False

@@ -75,6 +75,21 @@ def _() -> Built:
     return _FallsBack(), (torch.rand(2, 4),)
 
 
+class _Expanded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.register_buffer("scale", torch.full((1,), 2.0).expand(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) * self.scale
+
+
+@case("a buffer whose elements share their memory", 20, 64)
+def _() -> Built:
+    return _Expanded(), (torch.rand(2, 4),)
+
+
 class _Sealed(nn.Module):
     """Refuses every attribute, its mode too."""
 

@@ -76,6 +76,19 @@ def test_a_counter_in_eval_mode_and_the_inputs_gradient() -> None:
     assert x.grad is None
 
 
+def grows(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    model.largest.resize_(4).copy_(x.amax(0))
+    return model.fc(x)
+
+
+def test_a_buffer_that_was_empty_is_empty_again() -> None:
+    model, x = Calls(grows, fc=nn.Linear(4, 4)), torch.rand(2, 4)
+    model.register_buffer("largest", torch.empty(0))
+    layerbench.memory(model, x)
+    assert model.largest.shape == (0,)
+    assert model.largest.untyped_storage().nbytes() == 0
+
+
 def forces(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     with torch.enable_grad():
         x = x.detach().requires_grad_()
