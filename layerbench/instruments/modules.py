@@ -17,10 +17,10 @@ from layerbench.instruments.attach import Attachment, Forward, Replacement, usua
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.compiled import entry_noticed, inside_compiled
 from layerbench.instruments.holdings import Holdings
-from layerbench.instruments.iterators import iterator_in, notes_on_iterators
 from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.overlay import Overlay
 from layerbench.instruments.threads import Carrier
+from layerbench.introspection.iterators import iterator_in, notes_on_iterators
 from layerbench.introspection.modules import children, modules, named_modules
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, elements_of, shape_of

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from layerbench.instruments.iterators import advice, iterator_in
+from layerbench.introspection.iterators import advice, iterator_in
 from layerbench.introspection.nested import tensors_in
 
 

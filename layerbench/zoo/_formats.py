@@ -70,10 +70,13 @@ def convert_value(
 def _convert_module(module: nn.Module, workload: Workload, device: str) -> None:
     # The results of ``to`` and ``train`` are ignored: a class may have its own.
     name = named_format(workload.dtype)
-    if name is not None and device == "cpu" and type(module).to is not nn.Module.to:
-        module.to(getattr(torch, name))  # may convert more than parameters
     settings = (workload.dtype, workload.memory_format, device)
-    if any(_differs(tensor, *settings) for tensor in (*parameters(module), *buffers(module))):
+    tensors = [*parameters(module), *buffers(module)]
+    differs = any(_differs(tensor, *settings) for tensor in tensors)
+    own_to = type(module).to is not nn.Module.to
+    if name is not None and device == "cpu" and own_to and (differs or not tensors):
+        module.to(getattr(torch, name))  # may convert more than parameters
+    if differs:
         apply_to_tensors(module, lambda tensor: _changed(tensor, *settings))
     training = workload.mode == "train"
     own = type(module).train is not nn.Module.train and "train" not in module.__dict__

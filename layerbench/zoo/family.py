@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
-from layerbench.errors import ModelRunError, UsageError, typed_line
+from layerbench.errors import BadInput, ModelRunError, UsageError, typed_line
+from layerbench.introspection.iterators import iterator_in
 from layerbench.introspection.nested import map_tensors, tensors_in
 from layerbench.records.workload import Workload
 from layerbench.zoo.inputs import InputSpec
@@ -189,7 +190,15 @@ def call_arguments(values: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:  # no
     """The arguments of a call: a tuple holds positional ones, a dict keyword arguments.
 
     A named tuple, such as a packed sequence, is one argument.
+
+    Raises:
+        BadInput: one of them can be read once, and a measurement makes many forwards.
     """
+    if kind := iterator_in(values):
+        raise BadInput(
+            f"a {kind} in the inputs is used up by the first of several forwards: give a list of "
+            "what it gives, or let the forward make it"
+        )
     if isinstance(values, dict):
         return (), dict(values)
     several = isinstance(values, tuple) and not hasattr(values, "_fields")

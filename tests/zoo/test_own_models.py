@@ -10,7 +10,7 @@ import torch
 
 import layerbench
 from layerbench import reporters, zoo
-from layerbench.errors import DeviceUnavailable
+from layerbench.errors import BadInput, DeviceUnavailable
 from tests.support.paths import ROOT
 
 FORMATS = ROOT / "tests/faulty" / "formats.py"
@@ -213,6 +213,35 @@ def test_a_model_without_values_is_told_what_to_do(tmp_path):
     for call in (layerbench.memory, layerbench.profile):
         with pytest.raises(DeviceUnavailable, match="to_empty"):
             call(spec)
+
+
+def test_a_model_that_cannot_be_moved_need_not_be(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def to(self, *wanted):\n"
+        "        raise RuntimeError('cannot be moved')\n"
+        "def build(): return Net(4, 4), torch.rand(2, 4)\n"
+    )
+    spec = f"{tmp_path}/net.py:build"
+    assert layerbench.memory(spec).peak.bytes == 80 + 32 + 32
+    with pytest.raises(RuntimeError, match="cannot be moved"):
+        layerbench.memory(spec, dtype="float64")
+
+
+@pytest.mark.parametrize("made", ["iter(rows)", "(row for row in rows)", "{'rows': iter(rows)}"])
+def test_an_iterator_as_input_is_told_what_to_do(tmp_path, made):
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "rows = [torch.rand(2, 4)]\n"
+        f"def build(): return torch.nn.Linear(4, 4), ({made},)\n"
+    )
+    with pytest.raises(BadInput, match=r"_iterator|generator"):
+        layerbench.structure(f"{tmp_path}/net.py:build")
+    rows = iter([torch.rand(2, 4)])
+    with pytest.raises(BadInput, match="give a list"):
+        layerbench.memory(torch.nn.Linear(4, 4), (rows,))
+    assert len(list(rows)) == 1
 
 
 SOURCES = {

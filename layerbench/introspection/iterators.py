@@ -1,4 +1,4 @@
-"""Outputs that compute when somebody iterates or awaits them, such as those of a generator."""
+"""Values that can be read once, as iterators and coroutines, in what a model takes or returns."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DEEP = 8
 
 
 def iterator_in(output: object, *, unread: bool = False) -> str:
-    """The type of the first iterator or coroutine in a model's output; empty if there is none.
+    """The type of the first iterator or coroutine in these values; empty if there is none.
 
     Args:
-        output: what a model returned; lists, tuples and mappings are looked into.
+        output: what a model takes or returned; lists, tuples and mappings are looked into.
         unread: pass over those whose values were made before.
     """
     passed_over = _MADE if unread else ()
