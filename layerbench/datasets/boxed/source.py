@@ -5,10 +5,11 @@ Images keep their own sizes: detectors resize them, and their boxes, by themselv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+from layerbench.datasets.source import ImagesOf, SourceOf, SplitsOf
 
 # The name of label 0, which no object has.
 BACKGROUND = "background"
@@ -47,50 +48,8 @@ class DatasetOptions:
     size: tuple[int, int] | None = None
 
 
-class BoxedImages(Protocol):
-    """Images with the objects in them, by number."""
-
-    def __len__(self) -> int:
-        """How many."""
-
-    def __getitem__(self, index: int, /) -> tuple[Any, Target]:
-        """The image, float32 ``[3, H, W]`` in 0..1, and its objects.
-
-        Raises:
-            OSError, SyntaxError, ValueError, EOFError: this image, or what belongs to it, cannot
-                be read; the others can.
-        """
-
-
-@dataclass(frozen=True)
-class BoxedSplits:
-    """The two halves of a data set with boxes.
-
-    Attributes:
-        train, val: images; those to train on are mirrored half of the time.
-        classes: names, by label; the first is ``background``.
-        files: of `train` and of `val`: a name for the image of a number, for messages.
-        notes: remarks on the halves, a sentence each.
-    """
-
-    train: BoxedImages
-    val: BoxedImages
-    classes: Sequence[str]
-    files: tuple[Callable[[int], str], Callable[[int], str]]
-    notes: tuple[str, ...] = ()
-
-
-class BoxedSource(Protocol):
-    """One file of this folder holds one data set as ``SOURCE``; nothing else lists it."""
-
-    @property
-    def name(self) -> str:
-        """As the command line calls it."""
-
-    def open(self, options: DatasetOptions) -> BoxedSplits:
-        """The set, ready to be read.
-
-        Raises:
-            DataError: it is missing, with the files to add, or damaged.
-            UsageError: it does not have the boxes, classes or masks needed.
-        """
+# Images are float32 ``[3, H, W]`` in 0..1; those to train on are mirrored half of the time. The
+# first of the classes is `BACKGROUND`.
+BoxedImages = ImagesOf[Target]
+BoxedSplits = SplitsOf[Target]
+BoxedSource = SourceOf[DatasetOptions, Target]
