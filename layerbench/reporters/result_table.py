@@ -26,25 +26,8 @@ from layerbench.text import shown
 
 SORTS = ("device", "model", "input", "mean", "median", "parameters")
 
-_COLUMNS = {
-    "Model": "l",
-    "Input": "l",
-    "Device": "l",
-    "Threads": "r",
-    "Mean ms": "r",
-    "Std ms": "r",
-    "FPS": "r",
-    "Median ms": "r",
-    "95 % interval": "r",
-    "Parameters": "r",
-    "Verdict": "l",
-}
-_MEMORY_COLUMNS = {
-    "Allocated MiB": "r",
-    "Tensors M": "r",
-    "Peak MiB": "r",
-}
-_STRUCTURE_COLUMNS = {"GFLOPs": "r"}
+# Columns of names; the others are of figures.
+_NAMES = ("Model", "Input", "Device", "Verdict")
 _OPENING = re.compile(r"<!-- *layerbench:table\b(?P<arguments>[^\n]*?)-->")
 _ENDING = "<!-- layerbench:end -->"
 
@@ -85,27 +68,30 @@ def render_table(
     more = _Companions(records)
     ordered = sorted(profiles, key=lambda record: _order(record, sort))
     if side_by_side:
-        return _made(*_side_by_side(ordered), format)
-    rows = [[*_row(record), *more.cells(record.workload)] for record in ordered]
-    return _made(_COLUMNS | more.columns, rows, format)
+        return _made(_side_by_side(ordered), format)
+    return _made([_row(record) | more.cells(record.workload) for record in ordered], format)
 
 
-def _made(columns: Mapping[str, str], rows: Sequence[Sequence[str]], format: str) -> str:
+def _made(rows: Sequence[Mapping[str, str]], format: str) -> str:
+    """The table in one of the formats, of cells by the name of the column."""
+    columns = list(rows[0])
+    align = "".join("l" if name in _NAMES else "r" for name in columns)
+    cells = [list(row.values()) for row in rows]
     if format == "md":
-        rows = [[formatting.markdown(cell) for cell in row] for row in rows]
-        return formatting.markdown_table(list(columns), rows, "".join(columns.values()))
+        cells = [[formatting.markdown(cell) for cell in row] for row in cells]
+        return formatting.markdown_table(columns, cells, align)
     if format == "csv":
-        return written([list(columns), *rows]).removesuffix("\n")
+        return written([columns, *cells]).removesuffix("\n")
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}: choose from {', '.join([*FORMATS, 'csv'])}")
-    return formatting.tabulated(list(columns), rows, "".join(columns.values()), FORMATS[format])
+    return formatting.tabulated(columns, cells, align, FORMATS[format])
 
 
 _MARKS = {"stable": "", "noisy": " ~", "drifting": " >"}
 
 
-def _side_by_side(profiles: Sequence[Profile]) -> tuple[dict[str, str], list[list[str]]]:
-    """Columns, by device and threads, and rows in the order of the profiles."""
+def _side_by_side(profiles: Sequence[Profile]) -> list[dict[str, str]]:
+    """A row for each work, in the order of the profiles; columns by device and threads."""
     places = {
         formatting.place(record): (
             _natural(record.environment.device.name),
@@ -124,13 +110,12 @@ def _side_by_side(profiles: Sequence[Profile]) -> tuple[dict[str, str], list[lis
         there = works.setdefault(work, {})
         if place not in there or there[place].environment.started < record.environment.started:
             there[place] = record
-    columns = {"Model": "l", "Input": "l", "Parameters": "r"}
     ordered = sorted(places, key=lambda place: places[place])
-    columns |= {f"{place}: median ms": "r" for place in ordered}
-    rows = [
-        [*work, *(_median(there.get(place)) for place in ordered)] for work, there in works.items()
+    return [
+        {"Model": model, "Input": input, "Parameters": parameters}
+        | {f"{place}: median ms": _median(there.get(place)) for place in ordered}
+        for (model, input, parameters), there in works.items()
     ]
-    return columns, rows
 
 
 def _median(record: Profile | None) -> str:
@@ -153,23 +138,18 @@ class _Companions:
             record.workload: record for record in records if isinstance(record, Structure)
         }
 
-    @property
-    def columns(self) -> dict[str, str]:
-        """Those that some record has something for."""
-        memory = _MEMORY_COLUMNS if self._memory else {}
-        return memory | (_STRUCTURE_COLUMNS if self._structures else {})
-
-    def cells(self, workload: Workload) -> list[str]:
-        """One for each of `columns`; ``-`` where no record of the workload is there."""
+    def cells(self, workload: Workload) -> dict[str, str]:
+        """Those that some record has something for; ``-`` where none of the workload is there."""
         memory, structure = self._memory.get(workload), self._structures.get(workload)
-        cells = dict.fromkeys(self.columns, "-")
+        columns = ("Allocated MiB", "Tensors M", "Peak MiB") if self._memory else ()
+        cells = dict.fromkeys((*columns, *(["GFLOPs"] if self._structures else [])), "-")
         if memory:
             cells["Allocated MiB"] = units.mebibytes(memory.total.block_bytes, unit=False)
             cells["Tensors M"] = f"{memory.total.elements / 1e6:.2f}"
             cells["Peak MiB"] = units.mebibytes(memory.peak.bytes, unit=False)
         if structure:
             cells["GFLOPs"] = f"{structure.flops / 1e9:.2f}"
-        return list(cells.values())
+        return cells
 
 
 def update_markers(text: str, load: Callable[[Sequence[str]], Sequence[Frozen]]) -> str:
@@ -188,7 +168,7 @@ def update_markers(text: str, load: Callable[[Sequence[str]], Sequence[Frozen]])
             "no table to update: put <!-- layerbench:table PATHS --> and "
             f"{_ENDING} where it should stand"
         )
-    done: list[str] = []
+    parts: list[str] = []
     while opening:
         head, text = text[: opening.end()], text[opening.end() :]
         following = _OPENING.search(text)
@@ -197,10 +177,10 @@ def update_markers(text: str, load: Callable[[Sequence[str]], Sequence[Frozen]])
             raise UsageError(f"the marker {opening[0]} has no {_ENDING} after it")
         paths, sort, side_by_side = _arguments(opening)
         table = render_table(load(paths), sort, side_by_side=side_by_side)
-        done += [head, "\n", table, "\n", _ENDING]
+        parts += [head, "\n", table, "\n", _ENDING]
         text = text[end + len(_ENDING) :]
         opening = _OPENING.search(text)
-    return "".join([*done, text])
+    return "".join([*parts, text])
 
 
 def _arguments(opening: re.Match[str]) -> tuple[list[str], str, bool]:
@@ -224,22 +204,21 @@ def _arguments(opening: re.Match[str]) -> tuple[list[str], str, bool]:
     return words, sort, side_by_side
 
 
-def _row(record: Profile) -> list[str]:
+def _row(record: Profile) -> dict[str, str]:
     whole = record.whole
-    threads = formatting.threads(record)
-    return [
-        formatting.model_name(record.workload),
-        _input(record),
-        record.environment.device.name,
-        "-" if threads is None else str(threads),
-        formatting.ms(whole, "mean"),
-        formatting.ms(whole, "std"),
-        formatting.fps(record),
-        formatting.ms(whole, "median"),
-        f"[{formatting.ms(whole, 'ci_low')}, {formatting.ms(whole, 'ci_high')}]",
-        units.count(record.parameters),
-        whole.verdict,
-    ]
+    return {
+        "Model": formatting.model_name(record.workload),
+        "Input": _input(record),
+        "Device": record.environment.device.name,
+        "Threads": formatting.dash(formatting.threads(record), str),
+        "Mean ms": formatting.ms(whole, "mean"),
+        "Std ms": formatting.ms(whole, "std"),
+        "FPS": formatting.fps(record),
+        "Median ms": formatting.ms(whole, "median"),
+        "95 % interval": f"[{formatting.ms(whole, 'ci_low')}, {formatting.ms(whole, 'ci_high')}]",
+        "Parameters": units.count(record.parameters),
+        "Verdict": whole.verdict,
+    }
 
 
 def _input(record: Profile) -> str:

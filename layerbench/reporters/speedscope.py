@@ -22,39 +22,39 @@ def render(record: Profile) -> str:
     Raises:
         UsageError: a profile without layers.
     """
-    drawn = spans(record)
+    stretches = spans(record)
     title = f"{formatting.model_name(record.workload)} on {record.workload.input}"
     content = {
         "$schema": _SCHEMA,
         "exporter": f"layerbench {record.environment.software.layerbench}",
         "name": f"{title}, {record.environment.device.name}",
         "activeProfileIndex": 0,
-        "shared": {"frames": [{"name": label(span.row)} for span in drawn]},
+        "shared": {"frames": [{"name": label(span.row)} for span in stretches]},
         "profiles": [
             {
                 "type": "evented",
                 "name": title,
                 "unit": "seconds",
                 "startValue": 0.0,
-                "endValue": _rounded(drawn[0].end_s),
-                "events": _events(drawn),
+                "endValue": _rounded(stretches[0].end_s),
+                "events": _events(stretches),
             }
         ],
     }
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
-def _events(drawn: list[Span]) -> list[dict[str, object]]:
+def _events(stretches: list[Span]) -> list[dict[str, object]]:
     """Opening and closing events in order of time, an inner frame closed before an outer one."""
     events: list[dict[str, object]] = []
     open_frames: list[int] = []
 
     def close(until_depth: int) -> None:
-        while open_frames and drawn[open_frames[-1]].row.depth >= until_depth:
+        while open_frames and stretches[open_frames[-1]].row.depth >= until_depth:
             frame = open_frames.pop()
-            events.append({"type": "C", "frame": frame, "at": _rounded(drawn[frame].end_s)})
+            events.append({"type": "C", "frame": frame, "at": _rounded(stretches[frame].end_s)})
 
-    for frame, span in enumerate(drawn):
+    for frame, span in enumerate(stretches):
         close(span.row.depth)
         events.append({"type": "O", "frame": frame, "at": _rounded(span.start_s)})
         open_frames.append(frame)

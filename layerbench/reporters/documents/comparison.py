@@ -172,11 +172,11 @@ def milliseconds(row: ComparedRow) -> tuple[str, str]:
 
     They are by the change's own estimator: their ratio is the ratio printed, but for rounding.
     """
-    known = row.baseline_s * (row.ratio_high - row.ratio_low) / 2
+    half_width = row.baseline_s * (row.ratio_high - row.ratio_low) / 2
     least, apart = min(row.baseline_s, row.contender_s), abs(row.contender_s - row.baseline_s)
     # A change that is printed as none needs no digits to be seen.
-    shown = min(known, apart) if apart > _FINEST * least else known
-    last = min(max(shown, _FINEST * least), _COARSEST * least)
+    digit = min(half_width, apart) if apart > _FINEST * least else half_width
+    last = min(max(digit, _FINEST * least), _COARSEST * least)
     return units.milliseconds(row.baseline_s, last), units.milliseconds(row.contender_s, last)
 
 

@@ -117,7 +117,7 @@ def _before(record: MemoryReport) -> layout.Section:
 
 def _peak(record: MemoryReport) -> layout.Section:
     peak = record.peak
-    held = sum(row.self_at_peak or 0 for row in record.rows)
+    own = sum(row.self_at_peak or 0 for row in record.rows)
     outside = record.outside_bytes
     besides = (
         f", {units.count(outside)} allocated outside the model (loss, optimizer)" if outside else ""
@@ -128,8 +128,8 @@ def _peak(record: MemoryReport) -> layout.Section:
     )
     parts = (
         f"They are {units.count(record.resident_bytes)} bytes that were there before{besides} and "
-        f"{units.count(held)} allocated by its layers (column self at peak): together "
-        f"{units.count(record.resident_bytes + outside + held)}, the peak exactly."
+        f"{units.count(own)} allocated by its layers (column self at peak): together "
+        f"{units.count(record.resident_bytes + outside + own)}, the peak exactly."
     )
     return layout.Section(
         "Peak", [layout.Text(size), layout.Text(parts), _categories(peak.by_category, peak.bytes)]

@@ -47,6 +47,6 @@ def of(bundle: Bundle) -> Document:
 
 def _warnings(bundle: Bundle) -> tuple[str, ...]:
     """What makes the figures less believable; first why a comparison tells nothing."""
-    known, compared = environment(bundle), bundle.comparison
+    measured, compared = environment(bundle), bundle.comparison
     void = (compared.void,) if compared and compared.void else ()
-    return (*void, *(known.warnings if known else ()))
+    return (*void, *(measured.warnings if measured else ()))

@@ -79,8 +79,8 @@ def _markup(part: layout.Part) -> str:
 
 
 def _field(name: str, text: str) -> str:
-    shown = f"<code>{escape(text)}</code>" if name == layout.COMMAND else escape(text)
-    return f"<dt>{escape(name)}</dt><dd>{shown}</dd>"
+    marked = f"<code>{escape(text)}</code>" if name == layout.COMMAND else escape(text)
+    return f"<dt>{escape(name)}</dt><dd>{marked}</dd>"
 
 
 def _table(part: layout.Table) -> str:

@@ -21,7 +21,7 @@ def roofline(bundle: Bundle, numbers: Mapping[str, int]) -> Roofline | None:
     if profile is None or structure is None or not profile.layers:
         return None
     try:
-        found = points(profile, structure)
+        layers = points(profile, structure)
     except ComparisonError:
         return None
     ceilings = profile.ceilings
@@ -33,7 +33,7 @@ def roofline(bundle: Bundle, numbers: Mapping[str, int]) -> Roofline | None:
         if ceilings
         else f"{bytes_are} No ceilings were measured (timer --ceilings).",
         points=tuple(
-            _point(point, numbers[point.path]) for point in found if point.path in numbers
+            _point(point, numbers[point.path]) for point in layers if point.path in numbers
         ),
     )
 

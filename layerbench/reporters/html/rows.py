@@ -49,16 +49,16 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
     profile, memory, training = bundle.profile, bundle.memory, bundle.training
     times = {row.path: row for row in profile.layers} if profile else {}
     made_of = {row.path: row for row in bundle.structure.rows} if bundle.structure else {}
-    held = {row.path: row for row in memory.rows} if memory else {}
+    bytes_of = {row.path: row for row in memory.rows} if memory else {}
     steps = {row.path: row for row in training.rows} if training else {}
     compared = {row.path: row for row in bundle.comparison.rows} if bundle.comparison else {}
-    lists: tuple[Mapping[str, _Basis], ...] = (times, made_of, held, steps, compared)
+    lists: tuple[Mapping[str, _Basis], ...] = (times, made_of, bytes_of, steps, compared)
     rows = [
         replace(
             _row(row),
             time=times.get(path),
             made_of=made_of.get(path),
-            bytes=held.get(path),
+            bytes=bytes_of.get(path),
             step=steps.get(path),
         )
         for path, row in max(lists, key=len).items()

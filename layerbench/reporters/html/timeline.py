@@ -14,42 +14,42 @@ from layerbench.reporters.html.schema import Changed, Timeline
 
 def changed(bundle: Bundle, rows: Sequence[PageRow]) -> Changed | None:
     """Two measurements row by row; ``None`` without a comparison."""
-    found = bundle.comparison
-    if found is None:
+    comparison = bundle.comparison
+    if comparison is None:
         return None
-    by_path = {row.path: row for row in found.rows}
-    by_path.setdefault("", found.whole)
-    added, missing = set(found.added), set(found.missing)
-    whole = found.whole
+    by_path = {row.path: row for row in comparison.rows}
+    by_path.setdefault("", comparison.whole)
+    added, missing = set(comparison.added), set(comparison.missing)
+    whole = comparison.whole
     compared = [by_path.get(row.path) for row in rows]
     return Changed(
-        baseline=found.baseline.name,
-        contender=found.contender.name,
+        baseline=comparison.baseline.name,
+        contender=comparison.contender.name,
         summary=(
             f"{whole.verdict}: {units.ratio(whole.ratio)} times the baseline "
             f"({units.ratio(whole.ratio_low)} to {units.ratio(whole.ratio_high)}), "
             f"{units.seconds(whole.baseline_s)} before, {units.seconds(whole.contender_s)} now"
         ),
-        threshold=found.threshold,
+        threshold=comparison.threshold,
         before=tuple(row and rounded(row.baseline_s) for row in compared),
         after=tuple(row and rounded(row.contender_s) for row in compared),
         ratio=tuple(row and rounded(row.ratio) for row in compared),
         low=tuple(row and rounded(row.ratio_low) for row in compared),
         high=tuple(row and rounded(row.ratio_high) for row in compared),
         verdict=tuple(
-            known.verdict
-            if known
+            row.verdict
+            if row
             else "missing"
-            if row.path in missing
+            if path in missing
             else "added"
-            if row.path in added
+            if path in added
             else ""
-            for row, known in zip(rows, compared, strict=True)
+            for path, row in zip((row.path for row in rows), compared, strict=True)
         ),
-        notes={index: known.note for index, known in enumerate(compared) if known and known.note},
+        notes={index: row.note for index, row in enumerate(compared) if row and row.note},
         differences=tuple(
             (f"{differs.where}: {differs.what}", differs.baseline, differs.contender)
-            for differs in found.differences
+            for differs in comparison.differences
         ),
     )
 
