@@ -38,11 +38,11 @@ def command(
     answered. LAYERBENCH_SERVE_API_KEY holds the service's key, if it takes one.
     """
     from layerbench.cli._progress import shown
-    from layerbench.service.client import asked, read_cases, table
+    from layerbench.service.client import ask, read_cases, table
 
     cases = read_cases(test_cases)
     with shown("client", quiet) as progress:
-        found = asked(cases, url, timeout=timeout, refresh=refresh, progress=progress)
-    typer.echo(table(found))
-    if any(not outcome.answered for outcome in found):
+        outcomes = ask(cases, url, timeout=timeout, refresh=refresh, progress=progress)
+    typer.echo(table(outcomes))
+    if any(not outcome.answered for outcome in outcomes):
         raise typer.Exit(1)

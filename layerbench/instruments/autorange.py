@@ -45,6 +45,17 @@ class Autorange:
         fits = budget_s / call_s if call_s > 0 else math.inf
         return int(min(max(fits, self._fewest(slow)), self.most))
 
+    def enough(self, calls: int, spent_s: float, budget_s: float, *, slow: bool = False) -> bool:
+        """Whether no further call is needed.
+
+        Args:
+            calls: made so far.
+            spent_s: seconds that they took.
+            budget_s: seconds for all of them.
+            slow: whether few have to do.
+        """
+        return calls >= self._fewest(slow) and (spent_s >= budget_s or calls >= self.most)
+
     def repeat(
         self,
         call: Callable[[], Result],
@@ -63,8 +74,7 @@ class Autorange:
         """
         began, spent_s = perf_counter(), 0.0
         results: list[Result] = []
-        fewest = self._fewest(slow)
-        while len(results) < fewest or (spent_s < budget_s and len(results) < self.most):
+        while not self.enough(len(results), spent_s, budget_s, slow=slow):
             results.append(call())
             spent_s = (
                 perf_counter() - began if seconds_of is None else spent_s + seconds_of(results[-1])

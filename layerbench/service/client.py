@@ -80,11 +80,11 @@ def read_cases(path: Path) -> list[Case]:
 def _case(row: dict[str | None, Any], where: str) -> Case:
     if None in row:
         raise UsageError(f"{where}: more cells than names of columns")
-    given = {name: cell.strip() for name, cell in row.items() if name and cell and cell.strip()}
-    route = given.pop(ROUTE, ROUTES[0])
+    cells = {name: cell.strip() for name, cell in row.items() if name and cell and cell.strip()}
+    route = cells.pop(ROUTE, ROUTES[0])
     if route not in ROUTES:
         raise UsageError(f"{where}: {ROUTE} takes {', '.join(ROUTES)}, got {route!r}")
-    return Case(route, {name: _value(name, cell, where) for name, cell in given.items()})
+    return Case(route, {name: _value(name, cell, where) for name, cell in cells.items()})
 
 
 def _value(name: str, cell: str, where: str) -> Any:  # noqa: ANN401 - a field of any type
@@ -101,7 +101,7 @@ def _value(name: str, cell: str, where: str) -> Any:  # noqa: ANN401 - a field o
     return cell
 
 
-def asked(
+def ask(
     cases: Sequence[Case], url: str, *, timeout: float, refresh: bool, progress: Progress
 ) -> list[Outcome]:
     """What a service says to each question.
@@ -118,7 +118,7 @@ def asked(
     headers = {"Accept-Encoding": "identity", "Connection": "close"} | (
         {} if key is None else {"X-API-Key": key}
     )
-    found = []
+    outcomes = []
     try:
         client = httpx.Client(base_url=url, timeout=timeout, headers=headers, trust_env=False)
     except (httpx.InvalidURL, ValueError) as error:
@@ -126,11 +126,11 @@ def asked(
     with client:
         for number, case in enumerate(cases):
             progress.step(str(case.question.get("architecture", case.route)), number, len(cases))
-            found.append(_asked(client, case, refresh))
-    return found
+            outcomes.append(_ask(client, case, refresh))
+    return outcomes
 
 
-def _asked(client: httpx.Client, case: Case, refresh: bool) -> Outcome:
+def _ask(client: httpx.Client, case: Case, refresh: bool) -> Outcome:
     begins = time.perf_counter()
     ends = begins + float(client.timeout.read or 0)
     try:
@@ -164,7 +164,7 @@ def _answer(
         _until_ended(client, answer.location, ends)
         answer = _sent(client, "POST", route, ends, {"json": case.question})
     body = _object(answer.body)
-    return answer.status, _told(body) if answer.status == OK else body
+    return answer.status, _figures_of(body) if answer.status == OK else body
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,9 @@ def _cut_off(ends: float) -> Iterator[Callable[[str, dict[str, Any]], None]]:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
-    def trace(event: str, told: dict[str, Any]) -> None:
+    def trace(event: str, details: dict[str, Any]) -> None:
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            opened.append(told["return_value"].get_extra_info("socket"))
+            opened.append(details["return_value"].get_extra_info("socket"))
 
     timer = threading.Timer(min(max(0.0, ends - time.perf_counter()), threading.TIMEOUT_MAX), cut)
     timer.daemon = True
@@ -250,12 +250,12 @@ def _state(answer: _Sent) -> object:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body)
+        answer = json.loads(body)
     except RecursionError as error:
         raise ValueError("its answer is nested too deep") from error
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         raise ValueError("its answer is no JSON object")
-    return found
+    return answer
 
 
 _Quantity = Amount | None
@@ -268,7 +268,7 @@ class _About(BaseModel):
     stored: bool
 
 
-class _Told(BaseModel):
+class _Answer(BaseModel):
     """An answer: figures, some of them below a name; and how they came about."""
 
     model_config = ConfigDict(extra="allow")
@@ -278,25 +278,25 @@ class _Told(BaseModel):
     about: _About
 
 
-def _told(body: dict[str, Any]) -> dict[str, Any]:
+def _figures_of(body: dict[str, Any]) -> dict[str, Any]:
     """The figures, and ``about``."""
     try:
-        found = _Told.model_validate(body)
+        answer = _Answer.model_validate(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"its answer is none: {place}: {first['msg']}") from None
-    return {**(found.__pydantic_extra__ or {}), "about": {"stored": found.about.stored}}
+    return {**(answer.__pydantic_extra__ or {}), "about": {"stored": answer.about.stored}}
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Questions and answers beside each other."""
-    rows = [[*_asked_for(outcome.case), *_said(outcome)] for outcome in outcomes]
+    rows = [[*_question_cells(outcome.case), *_answer_cells(outcome)] for outcome in outcomes]
     columns = ["architecture", "for", "batch", "image", "answer", "from", "took"]
     return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
 
 
-def _asked_for(case: Case) -> Iterator[str]:
+def _question_cells(case: Case) -> Iterator[str]:
     question = case.question
     yield one_line(question.get("architecture", ""))
     yield one_line(question.get("application_type", "training"))
@@ -304,23 +304,23 @@ def _asked_for(case: Case) -> Iterator[str]:
     yield "x".join(map(str, question.get("image_size", ())))
 
 
-def _said(outcome: Outcome) -> Iterator[str]:
+def _answer_cells(outcome: Outcome) -> Iterator[str]:
     if outcome.answered:
-        told = {name: value for name, value in outcome.body.items() if name != "about"}
-        yield "\n".join(_lines(told))
+        figures = {name: value for name, value in outcome.body.items() if name != "about"}
+        yield "\n".join(_lines(figures))
         yield "store" if outcome.body["about"]["stored"] else "measurement"
     else:
-        said = outcome.body.get("detail", outcome.body)
-        yield f"{outcome.status}: {one_line(said, MOST_SAID)}"
+        detail = outcome.body.get("detail", outcome.body)
+        yield f"{outcome.status}: {one_line(detail, MOST_SAID)}"
         yield ""
     yield units.duration(outcome.seconds)
 
 
-def _lines(told: dict[str, Any]) -> Iterator[str]:
-    for name, value in told.items():
+def _lines(figures: dict[str, Any]) -> Iterator[str]:
+    for name, value in figures.items():
         if isinstance(value, dict):
             yield from (
-                f"{one_line(inner)} {_quantity(inner, found)}" for inner, found in value.items()
+                f"{one_line(inner)} {_quantity(inner, part)}" for inner, part in value.items()
             )
         else:
             yield f"{one_line(name)} {_quantity(name, value)}"

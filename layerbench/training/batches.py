@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from layerbench.errors import DataError, LayerbenchError
 from layerbench.records.defaults import MOST_PIXELS
+from layerbench.records.training_run import Unreadable
 from layerbench.training.seeds import mixed
 
 Thing = TypeVar("Thing")
@@ -131,8 +132,8 @@ def _of_pil(error: Exception) -> bool:
 
 
 def _pixels(error: BaseException, most: int) -> str:
-    found = re.search(r"(\d+) pixels", str(error))
-    size = "too many" if found is None else f"{int(found[1]):,}"
+    match = re.search(r"(\d+) pixels", str(error))
+    size = "too many" if match is None else f"{int(match[1]):,}"
     return f"{size} pixels, more than {most:,}: --most_pixels lets larger images be read"
 
 
@@ -250,6 +251,22 @@ def loader(
         persistent_workers=workers > 0,
         prefetch_factor=prefetch_factor if workers else None,
     )
+
+
+def check_readable(unreadable: Sequence[str], policy: Unreadable) -> None:
+    """Refuse images that cannot be read, where that is fatal.
+
+    Args:
+        unreadable: names, each with the reason.
+        policy: what such an image does: it is ``fatal``, or left out (``skip``).
+
+    Raises:
+        DataError: the first of them.
+    """
+    if unreadable and policy == "fatal":
+        raise DataError(
+            f"cannot read {unreadable[0]}; --unreadable skip leaves such images out and counts them"
+        )
 
 
 def next_batch(iterator: Iterator[Thing]) -> Thing:

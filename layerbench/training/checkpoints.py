@@ -102,11 +102,11 @@ def read(path: Path) -> Checkpoint:
     if not isinstance(content, dict) or content.get(MARK) != VERSION:
         raise RecordError(f"{path} is no checkpoint of this version of layerbench")
     try:
-        found = _Content.model_validate({name: content[name] for name in content if name != MARK})
+        held = _Content.model_validate({name: content[name] for name in content if name != MARK})
         return Checkpoint(
-            **{name: getattr(found, name) for name in _Content.model_fields if name in _PLAIN},
-            recipe=Recipe.model_validate_json(found.recipe),
-            rows=tuple(EpochRow.model_validate_json(row) for row in found.rows),
+            **{name: getattr(held, name) for name in _Content.model_fields if name in _PLAIN},
+            recipe=Recipe.model_validate_json(held.recipe),
+            rows=tuple(EpochRow.model_validate_json(row) for row in held.rows),
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -161,16 +161,16 @@ class _Content(Frozen):
 _PLAIN = set(_Content.model_fields) - {"recipe", "rows"}
 
 
-def check_same(recipe: Recipe, found: Recipe, path: Path) -> None:
+def check_same(recipe: Recipe, begun: Recipe, path: Path) -> None:
     """Refuse to go on with another training than the one that was begun.
 
     Raises:
         UsageError: what differs.
     """
     differing = [
-        f"{name} {getattr(found, name)} there, {getattr(recipe, name)} here"
+        f"{name} {getattr(begun, name)} there, {getattr(recipe, name)} here"
         for name in Recipe.model_fields
-        if name not in FREE and getattr(found, name) != getattr(recipe, name)
+        if name not in FREE and getattr(begun, name) != getattr(recipe, name)
     ]
     if differing:
         raise UsageError(

@@ -8,6 +8,7 @@ service answer from here. Loads no torch.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from layerbench.analysis.student_t import quantile
 from layerbench.errors import UsageError
+from layerbench.instruments.autorange import Autorange
 from layerbench.records.timing import Summary
 from layerbench.records.training_estimate import Seconds
 from layerbench.records.training_step import STEP_PHASES
@@ -94,7 +96,6 @@ class Trial:
 
     Attributes:
         steps: nanoseconds by phase, so far.
-        fewest: steps that are needed in any case, the warm-up among them.
         is_slow: whether few have to do, as each takes long.
     """
 
@@ -103,7 +104,7 @@ class Trial:
         self._seconds = seconds
         self._firsts: list[int] = []
         self._begins = self._counted_from = time.perf_counter()
-        self.fewest = warmup + steps
+        self._range = Autorange(steps, sys.maxsize, SLOW_S, min(SLOW_STEPS, steps))
         self.is_slow = False
         self.steps: list[tuple[int, ...]] = []
 
@@ -127,13 +128,17 @@ class Trial:
         """
         for phases in steps:
             self.steps.append(tuple(map(int, phases)))
-            if len(self.steps) == 1 and sum(phases) * NANOSECOND > SLOW_S:
+            if len(self.steps) == 1 and self._range.is_slow(sum(phases) * NANOSECOND):
                 self.is_slow = True
                 self._warmup = min(SLOW_WARMUP, self._warmup)
-                self.fewest = min(self.fewest, self._warmup + SLOW_STEPS)
             if len(self.steps) == self._warmup:
                 self._counted_from = time.perf_counter()
         return self.enough
+
+    @property
+    def fewest(self) -> int:
+        """Steps that are needed in any case, the warm-up among them."""
+        return self._warmup + (self._range.slow_fewest if self.is_slow else self._range.fewest)
 
     @property
     def is_warm(self) -> bool:
@@ -143,8 +148,9 @@ class Trial:
     @property
     def enough(self) -> bool:
         """Whether no further step is needed."""
-        long_enough = time.perf_counter() - self._counted_from >= self._seconds
-        return len(self.steps) >= self.fewest and long_enough
+        spent_s = time.perf_counter() - self._counted_from
+        counted = len(self.steps) - self._warmup
+        return self._range.enough(counted, spent_s, self._seconds, slow=self.is_slow)
 
     def measured(self, starts_s: list[float]) -> Measured:
         """All steps.
@@ -316,3 +322,42 @@ def block_spread(times: Times) -> tuple[float, int]:
         return (float(times.std(ddof=1)) if len(times) > 1 else float(times.mean())), len(times)
     means = times[: blocks * length].reshape(blocks, length).mean(axis=1)
     return float(means.std(ddof=1)), blocks
+
+
+# --- what is assumed -----------------------------------------------------------------------
+
+
+def assumptions(
+    samples: int, steps: int, batch: int, workers: int, others: Iterable[str]
+) -> tuple[str, ...]:
+    """What an estimate takes for granted, one sentence each.
+
+    Args:
+        samples, steps: images and steps of an epoch.
+        batch: images of a step.
+        workers: further processes that load images.
+        others: sentences on data, memory and what is left out.
+    """
+    return (
+        f"All epochs are alike: {steps} steps of {batch} images; {samples - steps * batch} left "
+        "over are not trained on.",
+        f"One process; {workers} further ones load images."
+        if workers
+        else "One process, which loads its images itself.",
+        *others,
+        "The machine is as busy as now: its speed moves as it did during the measurement, and by "
+        f"{DRIFT:.0%} besides (standard deviation).",
+    )
+
+
+def check_samples(samples: int, batch: int) -> None:
+    """Refuse an epoch without a step.
+
+    Raises:
+        UsageError: there are fewer images than one batch has.
+    """
+    if samples < batch:
+        raise UsageError(
+            f"{samples} images are fewer than one batch of {batch}: raise --samples or lower "
+            "--batch"
+        )

@@ -22,14 +22,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from torch import nn
 
 from layerbench import plots, reporters
+from layerbench.environment.watch import utc_now
 from layerbench.errors import OutputError, RecordError, UsageError
 from layerbench.records.training_run import EpochRow, Recipe, TrainingRun
+from layerbench.records.workload import Frozen
 from layerbench.store import paths, reading, writing
 from layerbench.text import one_line, visible
 from layerbench.training import checkpoints
@@ -68,19 +69,23 @@ def log_epoch(row: EpochRow, epochs: int, *, unreadable: bool) -> None:
         log.warning("%d images could not be read and were left out", row.unreadable)
 
 
-def new_folder(recipe: Recipe, below: Path, now: datetime) -> Path:
-    """Make the folder of a new run and put its recipe there.
+def new_folder(recipe: Frozen, below: Path, prefix: str) -> Path:
+    """Make the folder of a run that begins now, and put its recipe there.
+
+    Args:
+        recipe: what is trained, and how.
+        below: the folder that runs lie in.
+        prefix: what its name begins with, before the time.
 
     Raises:
         OutputError: it is there already, or cannot be made.
     """
-    folder = below / f"{_prefix(recipe)}{now.strftime('%Y%m%d-%H%M%S')}"
+    folder = below / f"{prefix}{utc_now().strftime('%Y%m%d-%H%M%S')}"
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise OutputError(
-            f"{folder} is there already: wait a second, take another --output_dir, or go on with "
-            "--resume"
+            f"{folder} is there already: wait a second, or take another --output_dir"
         ) from None
     except OSError as error:
         raise OutputError(
@@ -92,8 +97,8 @@ def new_folder(recipe: Recipe, below: Path, now: datetime) -> Path:
 
 def latest(recipe: Recipe, below: Path) -> Path | None:
     """The last run of this model and phase that has not finished."""
-    found = sorted(below.glob(f"{_prefix(recipe)}*/{RECIPE}"), reverse=True)
-    return next((path.parent for path in found if not _is_finished(path.parent)), None)
+    begun = sorted(below.glob(f"{prefix(recipe)}*/{RECIPE}"), reverse=True)
+    return next((path.parent for path in begun if not _is_finished(path.parent)), None)
 
 
 def check_folder(folder: Path) -> Path:
@@ -109,7 +114,8 @@ def check_folder(folder: Path) -> Path:
     return folder
 
 
-def _prefix(recipe: Recipe) -> str:
+def prefix(recipe: Recipe) -> str:
+    """What the names of the folders of a model and phase begin with."""
     phase = f"phase{recipe.phase}" if recipe.phase else recipe.data
     return f"{paths.model_name(recipe.model)}_{phase}_"
 

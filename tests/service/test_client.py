@@ -15,7 +15,7 @@ import pytest
 from layerbench.errors import DataError, ServiceError, UsageError
 from layerbench.profilers.progress import Silent
 from layerbench.service import client
-from layerbench.service.client import Case, asked, read_cases, table
+from layerbench.service.client import Case, read_cases, table
 
 CASE = Case("estimate-resource", {"architecture": "resnet18", "batch_size": 2})
 ABOUT = {"stored": True, "units": {"time": "seconds"}, "environment": {"a": [1]}}
@@ -46,7 +46,7 @@ def ask(monkeypatch):
 
         clients = partial(made, transport=httpx.MockTransport(handle))
         monkeypatch.setattr(client.httpx, "Client", clients)
-        return asked([CASE], "http://there", timeout=timeout, refresh=False, progress=Silent())
+        return client.ask([CASE], "http://there", timeout=timeout, refresh=False, progress=Silent())
 
     return answered
 
@@ -160,7 +160,7 @@ def test_what_speaks_no_http_is_said_in_one_line(garbage):
         thread.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ServiceError) as error:
-            asked([CASE], url, timeout=5.0, refresh=False, progress=Silent())
+            client.ask([CASE], url, timeout=5.0, refresh=False, progress=Silent())
         thread.join()
     assert str(error.value).isprintable()
 
@@ -168,14 +168,14 @@ def test_what_speaks_no_http_is_said_in_one_line(garbage):
 @pytest.mark.parametrize("url", ["http://[", "nonsense", "ftp://there", "http://\x1b[2J/", ""])
 def test_an_address_that_is_none(url):
     with pytest.raises((UsageError, ServiceError)) as error:
-        asked([CASE], url, timeout=1.0, refresh=False, progress=Silent())
+        client.ask([CASE], url, timeout=1.0, refresh=False, progress=Silent())
     assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_timeout_that_is_none(timeout):
     with pytest.raises(UsageError, match="--timeout takes seconds above 0"):
-        asked([CASE], "http://there", timeout=timeout, refresh=False, progress=Silent())
+        client.ask([CASE], "http://there", timeout=timeout, refresh=False, progress=Silent())
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"a\x00b\n1,2\n", b"architecture\n"])
@@ -211,4 +211,4 @@ def test_a_header_that_never_ends_is_cut_off():
         threading.Thread(target=trickle, daemon=True).start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         with pytest.raises(ServiceError, match="raise --timeout"):
-            asked([CASE], url, timeout=0.3, refresh=False, progress=Silent())
+            client.ask([CASE], url, timeout=0.3, refresh=False, progress=Silent())

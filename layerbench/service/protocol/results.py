@@ -90,14 +90,14 @@ class MeasurementResult(Frozen):
     unsteady: str = ""
 
 
-def unsteadiness(found: MeasurementResult) -> str:
+def unsteadiness(result: MeasurementResult) -> str:
     """Why figures are told once and measured anew for the next one who asks; empty if they are not.
 
     A time whose 95 % interval spans more than tenfold says next to nothing: something else used the
     machine. Kept, it would be everybody's answer for good.
     """
     for name in TIMES:
-        time: Figure | None = getattr(found, name)
+        time: Figure | None = getattr(result, name)
         if time is None or time.low is None or time.high is None:
             continue
         if time.high > WIDEST * time.low:
@@ -106,4 +106,4 @@ def unsteadiness(found: MeasurementResult) -> str:
                 f"the time of {name.replace('_', ' ')} is uncertain, {low} to {high}: the machine "
                 "was busy; close other programs and ask again, it will be measured anew"
             )
-    return found.environment.machine.too_busy
+    return result.environment.machine.too_busy

@@ -56,68 +56,73 @@ class RecordAnswer(Answer):
 
 def resource(result: Result, question: Question, job: str | None) -> dict[str, Any]:
     """Of ``estimate-resource``."""
-    found = MeasurementResult.model_validate(result.found)
-    figures = {"Peak GPU Memory": found.gpu_memory_peak}
+    measurement = MeasurementResult.model_validate(result.found)
+    figures = {"Peak GPU Memory": measurement.gpu_memory_peak}
     if question.application_type == "training":
-        figures |= {"forward_pass": found.forward, "backward_pass": found.backward}
-        times = BatchTime(forward_pass=_value(found.forward), backward_pass=_value(found.backward))
+        figures |= {"forward_pass": measurement.forward, "backward_pass": measurement.backward}
+        times = BatchTime(
+            forward_pass=_value(measurement.forward), backward_pass=_value(measurement.backward)
+        )
     else:
-        figures |= {"forward_pass": found.batch}
-        times = BatchTime(forward_pass=_value(found.batch), backward_pass=None)
-    told = {"Peak GPU Utilization": found.gpu_peak, "VRAM before training": found.vram_before}
-    measured = tuple(name for name, value in told.items() if value is not None)
+        figures |= {"forward_pass": measurement.batch}
+        times = BatchTime(forward_pass=_value(measurement.batch), backward_pass=None)
+    of_devices = {
+        "Peak GPU Utilization": measurement.gpu_peak,
+        "VRAM before training": measurement.vram_before,
+    }
+    measured = tuple(name for name, value in of_devices.items() if value is not None)
     figures |= {
-        "Peak RAM Memory": _of_one_process(found.ram_peak, RAM_APART),
-        "RAM before training": _of_one_process(found.ram_before, RAM_APART),
-        "Peak CPU Utilization": _of_one_process(found.cpu_peak, CPU_APART, most=1.0),
+        "Peak RAM Memory": _of_one_process(measurement.ram_peak, RAM_APART),
+        "RAM before training": _of_one_process(measurement.ram_before, RAM_APART),
+        "Peak CPU Utilization": _of_one_process(measurement.cpu_peak, CPU_APART, most=1.0),
     }
     answer = ResourceAnswer(
-        gpu_memory=_value(found.gpu_memory_peak),
-        gpu_utilization=found.gpu_peak,
-        ram=found.ram_peak,
-        cpu=found.cpu_peak,
+        gpu_memory=_value(measurement.gpu_memory_peak),
+        gpu_utilization=measurement.gpu_peak,
+        ram=measurement.ram_peak,
+        cpu=measurement.cpu_peak,
         batch_time=times,
-        ram_before=found.ram_before,
-        vram_before=found.vram_before,
-        about=_about(result, found, question, figures, job, measured),
+        ram_before=measurement.ram_before,
+        vram_before=measurement.vram_before,
+        about=_about(result, measurement, question, figures, job, measured),
     )
     return answer.model_dump(mode="json", by_alias=True)
 
 
 def training_time(result: Result, question: Question, job: str | None) -> dict[str, Any]:
     """Of ``estimate-training-time``."""
-    found = MeasurementResult.model_validate(result.found)
-    assert found.forward is not None
-    assert found.backward is not None
+    measurement = MeasurementResult.model_validate(result.found)
+    assert measurement.forward is not None
+    assert measurement.backward is not None
     batches = math.ceil(question.dataset_size / question.batch_size)
-    total = _total(question.epochs, batches, found.forward, found.backward)
+    total = _total(question.epochs, batches, measurement.forward, measurement.backward)
     figures: dict[str, Figure | None] = {
         "Total Training Time": total,
-        "forward_pass": found.forward,
-        "backward_pass": found.backward,
+        "forward_pass": measurement.forward,
+        "backward_pass": measurement.backward,
     }
     answer = TrainingTimeAnswer(
         total=total.value,
         parts=TrainingParts(
-            forward_pass=found.forward.value,
-            backward_pass=found.backward.value,
+            forward_pass=measurement.forward.value,
+            backward_pass=measurement.backward.value,
             batches=batches,
             epochs=question.epochs,
         ),
-        about=_about(result, found, question, figures, job),
+        about=_about(result, measurement, question, figures, job),
     )
     return answer.model_dump(mode="json", by_alias=True)
 
 
 def inference_time(result: Result, question: Question, job: str | None) -> dict[str, Any]:
     """Of ``estimate-inference-time``."""
-    found = MeasurementResult.model_validate(result.found)
+    measurement = MeasurementResult.model_validate(result.found)
     one, batch = "1-Image Inference Time", f"Batch of {question.batch_size} Inference Time"
-    figures = {one: found.one_image, batch: found.batch}
-    about = _about(result, found, question, figures, job)
+    figures = {one: measurement.one_image, batch: measurement.batch}
+    about = _about(result, measurement, question, figures, job)
     return {
-        one: _value(found.one_image),
-        batch: _value(found.batch),
+        one: _value(measurement.one_image),
+        batch: _value(measurement.batch),
         "about": about.model_dump(mode="json"),
     }
 
@@ -150,38 +155,40 @@ def stored(result: Result) -> StoredResult | None:
 
 def _about(
     result: Result,
-    found: MeasurementResult,
+    measurement: MeasurementResult,
     question: Question,
     figures: dict[str, Figure | None],
     job: str | None,
     measured: tuple[str, ...] = (),
 ) -> About:
-    known = {name: figure for name, figure in figures.items() if figure is not None}
+    available = {name: figure for name, figure in figures.items() if figure is not None}
     return About(
         method={
-            **{name: figure.method for name, figure in known.items()},
+            **{name: figure.method for name, figure in available.items()},
             **dict.fromkeys(measured, "measured"),
         },
         interval={
             name: (figure.low, figure.high)
-            for name, figure in known.items()
+            for name, figure in available.items()
             if figure.low is not None and figure.high is not None
         },
         stored=job is None,
         measured_at=_moment(result.measured_at),
         job=job,
-        steps=found.steps,
+        steps=measurement.steps,
         parameters=Parameters(
             asked=question.parameters,
-            found=found.parameters,
+            found=measurement.parameters,
             matches=(
-                None if question.parameters is None else question.parameters == found.parameters
+                None
+                if question.parameters is None
+                else question.parameters == measurement.parameters
             ),
         ),
-        content=found.content,
-        environment=found.environment.model_dump(mode="json"),
-        notes=found.notes,
-        unsteady=found.unsteady,
+        content=measurement.content,
+        environment=measurement.environment.model_dump(mode="json"),
+        notes=measurement.notes,
+        unsteady=measurement.unsteady,
     )
 
 

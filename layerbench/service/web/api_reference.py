@@ -75,7 +75,12 @@ def _operation(
     yield _text(operation.get("description", ""))
     parameters = operation.get("parameters", ())
     rows = [
-        [one["name"], one["in"], *_told(one["schema"], document), one.get("description", "")]
+        [
+            one["name"],
+            one["in"],
+            *_type_and_limits(one["schema"], document),
+            one.get("description", ""),
+        ]
         for one in parameters
     ]
     yield _table(["parameter", "in", "type", "limits", ""], rows)
@@ -95,14 +100,14 @@ def _operation(
 def _body(
     method: str, path: str, schema: Mapping[str, Any], document: Mapping[str, Any]
 ) -> Iterator[str]:
-    found = _resolved(schema, document)
-    needed = found.get("required", ())
+    resolved = _resolved(schema, document)
+    needed = resolved.get("required", ())
     rows = [
-        [name, "needed" if name in needed else "", *_told(one, document)]
-        for name, one in found.get("properties", {}).items()
+        [name, "needed" if name in needed else "", *_type_and_limits(one, document)]
+        for name, one in resolved.get("properties", {}).items()
     ]
     yield _table(["field", "", "type", "limits"], rows)
-    for example in found.get("examples", ()):
+    for example in resolved.get("examples", ()):
         sent = escape(json.dumps(example))
         yield (
             f"<pre>curl -X {method} -H 'Content-Type: application/json' -d '{sent}' "
@@ -110,14 +115,14 @@ def _body(
         )
 
 
-def _told(schema: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[str, str]:
+def _type_and_limits(schema: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[str, str]:
     """A schema's type and limits."""
-    found = _resolved(schema, document)
-    either = [_resolved(one, document) for one in found.get("anyOf", ())]
-    kinds = [str(one.get("type", "any")) for one in either or [found]]
+    resolved = _resolved(schema, document)
+    either = [_resolved(one, document) for one in resolved.get("anyOf", ())]
+    kinds = [str(one.get("type", "any")) for one in either or [resolved]]
     limits = [
         f"{name} {json.dumps(one[name])}"
-        for one in [found, *either]
+        for one in [resolved, *either]
         for name in LIMITS
         if name in one
     ]

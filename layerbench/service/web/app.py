@@ -31,11 +31,13 @@ from layerbench.service.web import api_reference
 from layerbench.service.web.database import Database
 from layerbench.service.web.dependencies import (
     PROBLEMS,
+    REFUSALS,
     RETRY,
     HealthOf,
     MetricsOf,
     problem,
     problems,
+    refusal,
 )
 from layerbench.service.web.estimate_routes import api
 from layerbench.service.web.health import Health
@@ -100,18 +102,20 @@ def create_app(
     for router in _routers():
         app.include_router(router)
     app.add_middleware(RequestMiddleware, settings=settings, metrics=app.state.metrics)
-    app.add_exception_handler(RequestValidationError, _cannot_be_meant)
+    app.add_exception_handler(RequestValidationError, _invalid_question)
     app.add_exception_handler(sqlite3.Error, _no_store)
     app.add_exception_handler(405, _not_that_method)
+    for kind in REFUSALS:
+        app.add_exception_handler(kind, refusal)
     return app
 
 
 @asynccontextmanager
 async def _life(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    given: Database | None = app.state.given
+    own: Database | None = app.state.given
     # Whoever made the application may hold the store already.
-    held = opened(settings.database) if given is None else nullcontext(given)
+    held = opened(settings.database) if own is None else nullcontext(own)
     with held as database:
         architect = StructureProcess(settings)
         catalog = Catalog(architect, app.state.refused)
@@ -167,11 +171,11 @@ def _hanging_up_ends() -> Iterator[None]:
 # --- what goes wrong -------------------------------------------------------------------------
 
 
-def _cannot_be_meant(_: Request, error: Exception) -> Response:
+def _invalid_question(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()[0]
-    where = ".".join(str(part) for part in found["loc"] if part != "body")
-    return problem(422, f"{where}: {found['msg']}" if where else str(found["msg"]))
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    return problem(422, f"{where}: {first['msg']}" if where else str(first["msg"]))
 
 
 def _no_store(request: Request, error: Exception) -> Response:
@@ -186,14 +190,14 @@ def _routers() -> tuple[APIRouter, ...]:
 
 async def _not_that_method(request: Request, _: Exception) -> Response:
     """Starlette names the methods of one route, where one address may have several."""
-    found = {
+    methods = {
         method
         for router in (*_routers(), request.app)
         for route in router.routes
         if isinstance(route, Route) and route.path_regex.match(request.scope["path"])
         for method in route.methods or ()
     }
-    return problem(405, "no such method here", Allow=", ".join(sorted(found)))
+    return problem(405, "no such method here", Allow=", ".join(sorted(methods)))
 
 
 # --- questions -------------------------------------------------------------------------------

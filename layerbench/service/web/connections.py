@@ -160,7 +160,7 @@ class Connection(H11Protocol):
         self._behind = False
         # Whether it ever sent requests in advance, and what it sent that is still to be taken in.
         self._sent_ahead, self._unheard = False, bytearray()
-        self._asked: ASGIApp = self.app
+        self._application: ASGIApp = self.app
         self.app = self._in_turn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -182,7 +182,7 @@ class Connection(H11Protocol):
         self._all.lost(self)
         super().connection_lost(exc)
         # No circle of references is left for the collector.
-        self.app = self._asked
+        self.app = self._application
         self.flow = FlowControl(self.transport)
 
     def data_received(self, data: bytes) -> None:
@@ -239,15 +239,15 @@ class Connection(H11Protocol):
                 self._all.asks_ahead(self)
             await self._all.turns.taken(self.address, in_advance)
         except asyncio.CancelledError:
-            said = {"detail": "the server is ending: ask again"}
-            await JSONResponse(said, 503, {"Retry-After": str(RETRY_S)})(scope, receive, send)
+            answer = {"detail": "the server is ending: ask again"}
+            await JSONResponse(answer, 503, {"Retry-After": str(RETRY_S)})(scope, receive, send)
             return
         if self.transport.is_closing():
             # uvicorn learns of it a moment later, and would answer.
             self.cycle.disconnected = True
             return
         self._judge()
-        await self._asked(scope, receive, send)
+        await self._application(scope, receive, send)
 
     def pause_writing(self) -> None:
         """Give the client so long to read on."""
@@ -362,10 +362,10 @@ _SERVERS: WeakKeyDictionary[ServerState, Connections] = WeakKeyDictionary()
 
 def of_server(state: ServerState, settings: Settings | None = None) -> Connections:
     """The connections of a server; with settings of the surroundings where none are named."""
-    found = _SERVERS.get(state)
-    if found is None:
-        found = _SERVERS[state] = Connections(settings or Settings())
-    return found
+    connections = _SERVERS.get(state)
+    if connections is None:
+        connections = _SERVERS[state] = Connections(settings or Settings())
+    return connections
 
 
 def _put(by_address: _ByAddress, connection: Connection) -> None:

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -64,7 +64,7 @@ _Moments = tuple[tuple[int, int], ...]
 
 
 @contextmanager
-def _damage_told() -> Iterator[None]:
+def _damage_explained() -> Iterator[None]:
     """Say that the file is damaged where SQLite says so in words that are no text."""
     try:
         yield
@@ -98,11 +98,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a measurement found; ``measured_at`` in seconds since 1970, ``what`` as of the job."""
+    """What a measurement found; ``measured_at`` in seconds since 1970, ``what`` as of the job.
+
+    Two with one key and moment are the same.
+    """
 
     key: str
-    question: dict[str, Any]
-    found: dict[str, Any]
+    question: dict[str, Any] = field(compare=False)
+    found: dict[str, Any] = field(compare=False)
     measured_at: float
     what: str = Question.what
 
@@ -117,7 +120,7 @@ class Database:
         sqlite3.Error, OSError: it cannot be opened.
     """
 
-    @_damage_told()
+    @_damage_explained()
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
@@ -162,7 +165,7 @@ class Database:
     def damage(self) -> str | None:
         """What is wrong with a page of the file, read whole; for a thread of its own."""
         try:
-            with _damage_told(), contextlib.closing(_connected(self._path)) as connection:
+            with _damage_explained(), contextlib.closing(_connected(self._path)) as connection:
                 _whole(connection)
         except sqlite3.OperationalError:
             # Held by another program, or no longer there: `complaint` says that.
@@ -177,9 +180,9 @@ class Database:
 
     def _seen(self) -> tuple[_Names, int, _Moments]:
         """Which files its names stand for (SQLite goes on with those that it opened), and how."""
-        found = [os.stat(f"{self._path}{ending}") for ending in ("", "-wal")]
-        names = tuple((one.st_dev, one.st_ino) for one in found)
-        return names, found[0].st_size, tuple((one.st_size, one.st_mtime_ns) for one in found)
+        files = [os.stat(f"{self._path}{ending}") for ending in ("", "-wal")]
+        names = tuple((one.st_dev, one.st_ino) for one in files)
+        return names, files[0].st_size, tuple((one.st_size, one.st_mtime_ns) for one in files)
 
     def touched(self) -> bool:
         """Whether another program has written into the files since this was asked."""
@@ -244,7 +247,7 @@ class Database:
         """End an open job; ``False`` if it has ended before."""
         return self._move(id, state, OPEN, ended_at=time.time(), reason=reason)
 
-    def finish(self, id: str, found: dict[str, Any]) -> bool:
+    def finish(self, id: str, content: dict[str, Any]) -> bool:
         """End a running job with its result: both, or neither."""
         now = time.time()
         with self._change() as connection:
@@ -256,17 +259,17 @@ class Database:
                 connection.execute(
                     "INSERT OR REPLACE INTO results (key, question, found, measured_at, what) "
                     "SELECT key, question, ?, ?, what FROM jobs WHERE id = ?",
-                    (json.dumps(found), now, id),
+                    (json.dumps(content), now, id),
                 )
         return bool(moved)
 
-    @_damage_told()
+    @_damage_explained()
     def job(self, id: str) -> Job | None:
         """The job of a number."""
         row = self._connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
         return None if row is None else _job(row)
 
-    @_damage_told()
+    @_damage_explained()
     def count(self, *states: State) -> int:
         """Jobs in these states."""
         marks = ", ".join("?" * len(states))
@@ -282,13 +285,13 @@ class Database:
 
     # --- results ---------------------------------------------------------------------------
 
-    @_damage_told()
+    @_damage_explained()
     def result(self, key: str) -> Result | None:
         """What is stored under a key; ``None`` also where the row cannot be read."""
         row = self._connection.execute("SELECT * FROM results WHERE key = ?", (key,)).fetchone()
         return None if row is None else _result(row)
 
-    @_damage_told()
+    @_damage_explained()
     def results(self, limit: int, offset: int = 0) -> list[Result]:
         """Results, the newest first; without profiles, of which each may have megabytes."""
         rows = self._connection.execute(
@@ -301,7 +304,7 @@ class Database:
     def _change(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it or nothing."""
         self._refuse_if_gone()
-        with _damage_told():
+        with _damage_explained():
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -330,9 +333,9 @@ def _whole(connection: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: one is damaged, or the file is no database.
     """
-    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if said != "ok":
-        raise sqlite3.DatabaseError(" ".join(str(said).split()))
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(verdict).split()))
 
 
 def _job(row: sqlite3.Row) -> Job | None:
@@ -346,18 +349,18 @@ def _job(row: sqlite3.Row) -> Job | None:
 
 def _result(row: sqlite3.Row) -> Result | None:
     """``None`` for one that is damaged."""
-    question, found = _object(row["question"]), _object(row["found"])
-    if question is None or found is None or not _is_moment(row["measured_at"]):
+    question, content = _object(row["question"]), _object(row["found"])
+    if question is None or content is None or not _is_moment(row["measured_at"]):
         return None
-    return Result(**{**dict(row), "question": question, "found": found})
+    return Result(**{**dict(row), "question": question, "found": content})
 
 
 def _object(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _is_moment(seconds: float | None) -> bool:

@@ -8,16 +8,18 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException, Path, Query, Request
 from fastapi.responses import JSONResponse
 
+from layerbench.errors import RecordError
 from layerbench.service.web import answers
 from layerbench.service.web.database import Database, Job
 from layerbench.service.web.health import Health
 from layerbench.service.web.job_queue import Jobs, QueueFull
 from layerbench.service.web.metrics import Metrics
-from layerbench.service.web.model_catalog import Catalog
-from layerbench.service.web.record_process import Records
+from layerbench.service.web.model_catalog import Catalog, Unlisted
+from layerbench.service.web.record_process import Crowded, Records, Unknown
 from layerbench.service.web.schemas import JobAnswer, Problem
 from layerbench.service.web.settings import Settings
 from layerbench.service.web.structure_process import StructureProcess
+from layerbench.service.web.worker_process import ChildFailed
 
 PREFIX = "/api/v1"
 RETRY_S = 5
@@ -29,25 +31,46 @@ ENDED_OTHERWISE = 409
 def problem(status: int, detail: str, **headers: str) -> JSONResponse:
     """Why there is no answer."""
     # What names a file may hold bytes that are no text.
-    said = detail.encode(errors="backslashreplace").decode()
-    return JSONResponse({"detail": said}, status, headers)
+    text = detail.encode(errors="backslashreplace").decode()
+    return JSONResponse({"detail": text}, status, headers)
 
 
-def queue_full(error: QueueFull) -> JSONResponse:
-    """That no further job can wait."""
-    return problem(429, str(error), **{"Retry-After": str(error.retry_after_s)})
+# What a route answers where one of these is raised; in the error's own words if there are none.
+REFUSALS: dict[type[Exception], tuple[int, str]] = {
+    Unlisted: (503, ""),
+    Crowded: (503, "too many wait for records: come again later"),
+    Unknown: (404, "there is no such record"),
+    RecordError: (422, ""),
+    QueueFull: (429, ""),
+    ChildFailed: (502, ""),
+}
 
 
-def too_many_pixels(count: int, settings: Settings) -> JSONResponse | None:
-    """That a batch has more pixels than a request may, if it has."""
+async def refusal(_: Request, error: Exception) -> JSONResponse:
+    """Why there is no answer, where a route raised one of `REFUSALS`."""
+    status, words = REFUSALS[type(error)]
+    headers = RETRY if status == 503 else {}
+    if isinstance(error, QueueFull):
+        headers = {"Retry-After": str(error.retry_after_s)}
+    if isinstance(error, ChildFailed):
+        status = FAILURES[error.kind]
+    return problem(status, words or str(error), **headers)
+
+
+def check_pixels(count: int, settings: Settings) -> None:
+    """Refuse a batch of more pixels than a request may have.
+
+    Raises:
+        HTTPException: it has more.
+    """
     most = settings.most_pixels
-    if count <= most:
-        return None
-    return problem(422, f"batch times height times width may be {most}, not {count}")
+    if count > most:
+        raise HTTPException(422, f"batch times height times width may be {most}, not {count}")
 
 
 def accepted(job: Job, jobs: Jobs) -> JSONResponse:
-    """A job, to be asked for."""
+    """A job as it is now, to be asked for."""
+    job = jobs.job(job.id) or job
     where = {"Location": f"{PREFIX}/jobs/{job.id}", "Retry-After": str(jobs.wait_s)}
     return JSONResponse(answers.job_answer(job).model_dump(mode="json"), 202, where)
 
@@ -71,27 +94,29 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: PROBLEMS[status] for status in statuses}
 
 
-def _said(description: str, **headers: str) -> dict[str, Any]:
-    said = {
+def _documented(description: str, **headers: str) -> dict[str, Any]:
+    documented = {
         name.replace("_", "-"): {"description": text, "schema": {"type": "string"}}
         for name, text in headers.items()
     }
-    return {"model": Problem, "description": description, "headers": said}
+    return {"model": Problem, "description": description, "headers": documented}
 
 
 PROBLEMS: dict[int, dict[str, Any]] = {
-    400: _said("The body is no JSON in UTF-8."),
-    401: _said("No API key in X-API-Key, or a wrong one."),
-    403: _said("Asked from another machine, and there is no API key; or under a foreign Host."),
-    404: _said("There is no such thing."),
-    409: _said("The job was cancelled or interrupted, or has not ended."),
-    411: _said("No Content-Length."),
-    413: _said("The body is too long."),
-    422: _said("The question makes no sense, or cannot be measured."),
-    429: _said("The queue is full.", Retry_After="Seconds until it is worth asking again."),
-    502: _said("The measuring process died."),
-    503: _said("The service cannot do that now."),
-    504: _said("The measurement took longer than it may."),
+    400: _documented("The body is no JSON in UTF-8."),
+    401: _documented("No API key in X-API-Key, or a wrong one."),
+    403: _documented(
+        "Asked from another machine, and there is no API key; or under a foreign Host."
+    ),
+    404: _documented("There is no such thing."),
+    409: _documented("The job was cancelled or interrupted, or has not ended."),
+    411: _documented("No Content-Length."),
+    413: _documented("The body is too long."),
+    422: _documented("The question makes no sense, or cannot be measured."),
+    429: _documented("The queue is full.", Retry_After="Seconds until it is worth asking again."),
+    502: _documented("The measuring process died."),
+    503: _documented("The service cannot do that now."),
+    504: _documented("The measurement took longer than it may."),
 }
 ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
@@ -107,7 +132,7 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-ASKED = {**ACCEPTED, **problems(400, 409, 422, 429, 502, 503, 504)}
+QUESTION_RESPONSES = {**ACCEPTED, **problems(400, 409, 422, 429, 502, 503, 504)}
 
 
 # --- what routes are given -------------------------------------------------------------------

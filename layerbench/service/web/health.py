@@ -33,7 +33,7 @@ class Health:
         self._read_at = time.monotonic()
         self._damage: str | None = None
         self._reading = asyncio.Lock()
-        self._said: str | None = None
+        self._last_reason: str | None = None
 
     def suspect(self) -> None:
         """Read the store whole the next time: something in it could not be read."""
@@ -41,16 +41,16 @@ class Health:
 
     async def complaint(self) -> str | None:
         """Why nothing can be measured now; ``None`` if it can. Said in the log once."""
-        found = (
+        reason = (
             self._jobs.complaint
             or self._catalog.complaint_of_all
             or self._database.complaint()
             or await self._damaged()
         )
-        if found is not None and found != self._said:
-            log.error("not ready", reason=found)
-        self._said = found
-        return found
+        if reason is not None and reason != self._last_reason:
+            log.error("not ready", reason=reason)
+        self._last_reason = reason
+        return reason
 
     async def _damaged(self) -> str | None:
         """What is wrong with the file.

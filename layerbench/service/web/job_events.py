@@ -13,7 +13,7 @@ from typing import Any
 
 from layerbench.service.web.database import OPEN
 
-Said = tuple[str, dict[str, Any]]
+Event = tuple[str, dict[str, Any]]
 """The name of a piece of news, and what it says."""
 
 # In which order they are told.
@@ -26,26 +26,26 @@ WAITING = "waiting for the device"
 class Subscription:
     """What somebody has not been told yet: at most one piece of each kind."""
 
-    def __init__(self, known: Mapping[str, dict[str, Any]]) -> None:
-        self._untold = dict(known)
+    def __init__(self, latest: Mapping[str, dict[str, Any]]) -> None:
+        self._untold = dict(latest)
         self._new = asyncio.Event()
-        if known:
+        if latest:
             self._new.set()
 
-    def note(self, kind: str, said: dict[str, Any]) -> None:
+    def note(self, kind: str, content: dict[str, Any]) -> None:
         """Keep a piece of news, in place of what it makes old."""
-        _merge(self._untold, kind, said)
+        _merge(self._untold, kind, content)
         self._new.set()
 
-    async def news(self) -> list[Said]:
+    async def news(self) -> list[Event]:
         """Wait for something new, and take all of it; the job's end comes last."""
         await self._new.wait()
         self._new.clear()
         untold, self._untold = self._untold, {}
-        found = [(kind, untold[kind]) for kind in KINDS if kind in untold]
-        if found and found[0][0] == STATE and is_end(found[0][1]):
-            found.append(found.pop(0))
-        return found
+        news = [(kind, untold[kind]) for kind in KINDS if kind in untold]
+        if news and news[0][0] == STATE and is_end(news[0][1]):
+            news.append(news.pop(0))
+        return news
 
 
 class JobEvents:
@@ -55,13 +55,13 @@ class JobEvents:
         self._latest: dict[str, dict[str, Any]] = {}
         self._listeners: set[Subscription] = set()
 
-    def tell(self, kind: str, said: dict[str, Any]) -> None:
+    def tell(self, kind: str, content: dict[str, Any]) -> None:
         """Tell all who listen. What is of no known kind is dropped."""
         if kind not in KINDS:
             return
-        _merge(self._latest, kind, said)
+        _merge(self._latest, kind, content)
         for listener in self._listeners:
-            listener.note(kind, said)
+            listener.note(kind, content)
 
     @contextmanager
     def listened(self) -> Iterator[Subscription]:
@@ -79,10 +79,10 @@ def is_end(state: Mapping[str, Any]) -> bool:
     return state["state"] not in OPEN
 
 
-def _merge(known: dict[str, dict[str, Any]], kind: str, said: dict[str, Any]) -> None:
-    earlier = known.get(kind)
+def _merge(latest: dict[str, dict[str, Any]], kind: str, content: dict[str, Any]) -> None:
+    earlier = latest.get(kind)
     if kind == ROWS and earlier is not None:
         # A forward that has only begun says nothing of the layers that are still to come.
-        rows = {row[0]: row for row in (*earlier["rows"], *said["rows"])}
-        said = {**said, "rows": list(rows.values())}
-    known[kind] = said
+        rows = {row[0]: row for row in (*earlier["rows"], *content["rows"])}
+        content = {**content, "rows": list(rows.values())}
+    latest[kind] = content

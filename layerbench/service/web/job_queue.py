@@ -56,7 +56,7 @@ UNSTEADY = "unsteady"
 LOST = "the job is no longer there as it was: another program changed the store"
 PACKAGES = ("torch", "torchvision", "timm")
 # What is found for each kind of question.
-FOUND: dict[str, tuple[type[BaseModel], ...]] = {
+FORMS: dict[str, tuple[type[BaseModel], ...]] = {
     Question.what: (MeasurementResult,),
     ProfileQuestion.what: (Profile, Structure, MemoryReport),
 }
@@ -91,8 +91,8 @@ class _Open:
             waits = event.get("phase") == WAITING
             self.waits_since = time.monotonic() if waits else None
         if not self.ended.is_set():
-            said = {name: value for name, value in event.items() if name != "kind"}
-            self.news.tell(str(event.get("kind")), said)
+            content = {name: value for name, value in event.items() if name != "kind"}
+            self.news.tell(str(event.get("kind")), content)
 
     @property
     def waits_s(self) -> float:
@@ -137,7 +137,7 @@ class Jobs:
         self._task: asyncio.Task[None] | None = None
         self._usual_s = FIRST_GUESS_S
         self._stopping = False
-        self._versions = {what: versions(*found) for what, found in FOUND.items()}
+        self._versions = {what: versions(*kinds) for what, kinds in FORMS.items()}
 
     async def begin(self) -> None:
         """Take over from a server before, and work from now on."""
@@ -199,8 +199,8 @@ class Jobs:
 
     def stored(self, question: AnyQuestion) -> Result | None:
         """What was measured for such a question before, and is an answer to the next."""
-        found = self._database.result(self.key(question))
-        return None if found is None or found.found.get(UNSTEADY) else found
+        result = self._database.result(self.key(question))
+        return None if result is None or result.found.get(UNSTEADY) else result
 
     def ask(self, question: AnyQuestion) -> Job:
         """A job that measures a question: the one that does already, or a new one.
@@ -313,16 +313,16 @@ class Jobs:
                 self._close(entry, "failed", f"store: {LOST}")
                 return
             entry.news.tell(STATE, state_of("running"))
-            self._child = await Child.begun(settings.child, self._asked(entry), entry.hear)
+            self._child = await Child.begun(settings.child, self._order(entry), entry.hear)
             if entry.ended.is_set():
                 # Cancelled while it was being started.
                 await self._child.end()
                 return
-            found = await self._child.answer(settings.deadline, settings.memory_bytes)
-            found[UNSTEADY] = await asyncio.to_thread(checked, job.what, found)
+            answer = await self._child.answer(settings.deadline, settings.memory_bytes)
+            answer[UNSTEADY] = await asyncio.to_thread(checked, job.what, answer)
             if entry.ended.is_set():
                 return
-            if self._database.finish(job.id, found):
+            if self._database.finish(job.id, answer):
                 self._close(entry, "done", "")
             else:
                 self._close(entry, "failed", f"store: {LOST}")
@@ -331,7 +331,7 @@ class Jobs:
         except sqlite3.Error as error:
             self._close(entry, "failed", f"store: it cannot be written: {error}")
 
-    def _asked(self, entry: _Open) -> dict[str, Any]:
+    def _order(self, entry: _Open) -> dict[str, Any]:
         settings = self._settings
         return {
             "what": entry.job.what,
@@ -384,7 +384,7 @@ def state_of(state: State, reason: str = "", ahead: int = 0) -> dict[str, Any]:
     return {"state": state, "reason": reason, "ahead": ahead}
 
 
-def checked(what: str, found: dict[str, Any]) -> str:
+def checked(what: str, answer: dict[str, Any]) -> str:
     """Look whether what a process found can be read again; why it is not to be kept, if so.
 
     Raises:
@@ -392,8 +392,8 @@ def checked(what: str, found: dict[str, Any]) -> str:
     """
     try:
         if what == Question.what:
-            return unsteadiness(MeasurementResult.model_validate(found))
-        profile = read_profile(found).profile
+            return unsteadiness(MeasurementResult.model_validate(answer))
+        profile = read_profile(answer).profile
         return "" if profile is None else profile.environment.machine.too_busy
     except (ValidationError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -402,12 +402,12 @@ def checked(what: str, found: dict[str, Any]) -> str:
         )
 
 
-def versions(*found: type[BaseModel]) -> Mapping[str, str]:
+def versions(*kinds: type[BaseModel]) -> Mapping[str, str]:
     """Of the software that a result depends on, and of the form in which it is found."""
     # What is stored in another form is not found, rather than misread.
-    form = "".join(json.dumps(kind.model_json_schema(), sort_keys=True) for kind in found)
-    said = {"layerbench": __version__, "form": hashlib.sha256(form.encode()).hexdigest()[:8]}
+    form = "".join(json.dumps(kind.model_json_schema(), sort_keys=True) for kind in kinds)
+    software = {"layerbench": __version__, "form": hashlib.sha256(form.encode()).hexdigest()[:8]}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            said[name] = metadata.version(name)
-    return said
+            software[name] = metadata.version(name)
+    return software

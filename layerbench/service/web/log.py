@@ -62,9 +62,9 @@ def _take_over(library: logging.Logger) -> None:
     library.propagate = False
 
 
-def _uncaught(found: threading.ExceptHookArgs) -> None:
-    error = found.exc_value
-    log.error("uncaught", thread=getattr(found.thread, "name", None), exc_info=error)
+def _uncaught(hook_args: threading.ExceptHookArgs) -> None:
+    error = hook_args.exc_value
+    log.error("uncaught", thread=getattr(hook_args.thread, "name", None), exc_info=error)
 
 
 class _Handler(logging.Handler):
@@ -88,16 +88,16 @@ class _Handler(logging.Handler):
             self._last.clear()
             self._unsaid.clear()
         self._last[kind] = now
-        said: dict[str, object] = {"source": record.name}
+        fields: dict[str, object] = {"source": record.name}
         if (left_out := self._unsaid.pop(kind, 0)) > 0:
-            said["left_out"] = left_out
+            fields["left_out"] = left_out
         if error is not None:
-            said["exc_info"] = error
+            fields["exc_info"] = error
         try:
             text = record.getMessage().strip()
         except Exception:
             text = str(record.msg)
-        (log.error if record.levelno >= logging.ERROR else log.warning)(text, **said)
+        (log.error if record.levelno >= logging.ERROR else log.warning)(text, **fields)
 
 
 def _line(error: BaseException | None) -> int | None:
@@ -155,8 +155,8 @@ class _StandardError:
         left_out = _REPEATS.left_out(whenever)
         if left_out is None:
             return SECOND_S / 2
-        for said in left_out:
-            cls._print(str(_JSON(None, "", _MOMENT(None, "", said))))
+        for line in left_out:
+            cls._print(str(_JSON(None, "", _MOMENT(None, "", line))))
         return None
 
     @classmethod

@@ -72,7 +72,7 @@ class RequestMiddleware:
 
         with structlog.contextvars.bound_contextvars(request=number):
             try:
-                app = self._refusal(scope, headers) or await self._asked(headers, receive)
+                app = self._refusal(scope, headers) or await self._with_body(headers, receive)
                 if app is None:
                     status = GONE
                 else:
@@ -86,7 +86,7 @@ class RequestMiddleware:
             finally:
                 self._note(scope, status, time.perf_counter() - begins)
 
-    async def _asked(self, headers: Headers, receive: Receive) -> ASGIApp | None:
+    async def _with_body(self, headers: Headers, receive: Receive) -> ASGIApp | None:
         """The application with the whole body; ``None`` where the client left before it was there.
 
         Nothing else is done for who has not yet asked.
@@ -115,8 +115,8 @@ class RequestMiddleware:
         method = scope["method"]
         route = getattr(scope.get("route"), "path", UNMATCHED)
         # A client may make up methods; each would be counted for ever.
-        known = method if method in METHODS else "other"
-        self._metrics.requests.labels(route, known, status).inc()
+        method_label = method if method in METHODS else "other"
+        self._metrics.requests.labels(route, method_label, status).inc()
         self._metrics.request_s.labels(route).observe(took)
         # Who left before anything could be answered is counted, and not worth a line. One page is
         # some twenty files, of which nobody wants to read unless one fails.
@@ -135,22 +135,22 @@ class RequestMiddleware:
         key = self._settings.api_key
         if key is None:
             if not _from_here(scope, headers):
-                return _said(403, f"only this machine is answered: {KEY_VARIABLE} is not set")
+                return _problem(403, f"only this machine is answered: {KEY_VARIABLE} is not set")
         elif not _of_page(scope) and not hmac.compare_digest(
             headers.get("x-api-key", "").encode("latin-1"), key.get_secret_value().encode()
         ):
-            return _said(401, "send the API key as X-API-Key")
+            return _problem(401, "send the API key as X-API-Key")
         return self._too_long(scope, headers)
 
     def _too_long(self, scope: Scope, headers: Headers) -> ASGIApp | None:
         length = headers.get("content-length")
         # Of both headers, servers believe the one that says nothing about the length.
         if "transfer-encoding" in headers or (length is None and scope["method"] in BODY):
-            return _said(411, "say how long the body is: Content-Length")
+            return _problem(411, "say how long the body is: Content-Length")
         if length is None:
             return None
         if not length.isdecimal() or int(length) > self._settings.most_body:
-            return _said(413, f"the body may have {self._settings.most_body} bytes")
+            return _problem(413, f"the body may have {self._settings.most_body} bytes")
         return None
 
 
@@ -161,9 +161,9 @@ def _of_page(scope: Scope) -> bool:
 
 
 def _number(headers: Headers) -> str:
-    given = headers.get("x-request-id", "")
-    fits = 0 < len(given) <= MOST_NUMBER and given.isascii() and given.isprintable()
-    return given if fits else uuid.uuid4().hex
+    header = headers.get("x-request-id", "")
+    fits = 0 < len(header) <= MOST_NUMBER and header.isascii() and header.isprintable()
+    return header if fits else uuid.uuid4().hex
 
 
 def _from_here(scope: Scope, headers: Headers) -> bool:
@@ -177,8 +177,8 @@ def _from_here(scope: Scope, headers: Headers) -> bool:
 
 def _host(header: str) -> str:
     """Without the port: ``[::1]:8000`` and ``localhost:8000`` have one; empty where it is none."""
-    found = HOST.fullmatch(header.lower())
-    return "" if found is None else found["six"] or found["name"]
+    match = HOST.fullmatch(header.lower())
+    return "" if match is None else match["six"] or match["name"]
 
 
 def _loopback(host: str) -> bool:
@@ -190,7 +190,7 @@ def _loopback(host: str) -> bool:
         return False
 
 
-def _said(status: int, detail: str) -> ASGIApp:
+def _problem(status: int, detail: str) -> ASGIApp:
     return JSONResponse({"detail": detail}, status)
 
 

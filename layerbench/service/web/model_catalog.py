@@ -124,7 +124,7 @@ class Catalog:
 
     async def _list(self) -> None:
         try:
-            found = await self._architect.listed()
+            listing = await self._architect.listed()
         except ChildFailed as error:
             self._why = f"architectures and device cannot be told: {error.reason}"
             self._refusal = error.reason if error.kind == "refused" else None
@@ -133,10 +133,10 @@ class Catalog:
             else:
                 self._refused(self._refusal)
             return
-        self._device = found["device"]
-        self._sets = {task: frozenset(names) for task, names in found["models"].items()}
-        self._shorthands = found.get("shorthands", {})
-        self._names = found["models"]
+        self._device = listing["device"]
+        self._sets = {task: frozenset(names) for task, names in listing["models"].items()}
+        self._shorthands = listing.get("shorthands", {})
+        self._names = listing["models"]
 
 
 def _hint(name: str, names: Sequence[str]) -> str:

@@ -34,20 +34,20 @@ class Documents:
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def keep(self, key: object, found: bytes) -> None:
+    def keep(self, key: object, content: bytes) -> None:
         """Keep one, in place of the one that nobody has asked for longest."""
-        self._bytes += len(found) - len(self._kept.get(key, b""))
-        self._kept[key] = found
+        self._bytes += len(content) - len(self._kept.get(key, b""))
+        self._kept[key] = content
         while len(self._kept) > KEPT or (self._bytes > MOST_KEPT and len(self._kept) > 1):
             self._bytes -= len(self._kept.popitem(last=False)[1])
 
     async def made(self, key: object, make: Callable[[], bytes]) -> bytes:
         """One that is kept, or else made now, in a thread."""
-        found = self.get(key)
-        if found is None:
-            found = await asyncio.to_thread(make)
-            self.keep(key, found)
-        return found
+        content = self.get(key)
+        if content is None:
+            content = await asyncio.to_thread(make)
+            self.keep(key, content)
+        return content
 
 
 def of_bundle(bundle: Bundle) -> bytes:
@@ -55,36 +55,36 @@ def of_bundle(bundle: Bundle) -> bytes:
     return document.of(bundle).model_dump_json().encode()
 
 
-def of_structure(found: dict[str, Any]) -> bytes:
+def of_structure(answer: dict[str, Any]) -> bytes:
     """Of a structure as a process told it.
 
     Raises:
         pydantic.ValidationError: it is none.
     """
-    return of_bundle(Bundle(structure=Structure.model_validate(found)))
+    return of_bundle(Bundle(structure=Structure.model_validate(answer)))
 
 
-def read_profile(found: dict[str, Any]) -> Bundle:
+def read_profile(answer: dict[str, Any]) -> Bundle:
     """A profile with its structure and, perhaps, its memory report, as a process told them.
 
     Raises:
         pydantic.ValidationError, KeyError: they are none.
     """
-    memory = found["memory"]
+    memory = answer["memory"]
     return Bundle(
-        profile=Profile.model_validate(found["profile"]),
-        structure=Structure.model_validate(found["structure"]),
+        profile=Profile.model_validate(answer["profile"]),
+        structure=Structure.model_validate(answer["structure"]),
         memory=None if memory is None else MemoryReport.model_validate(memory),
     )
 
 
-def of_profile(found: dict[str, Any]) -> bytes:
+def of_profile(answer: dict[str, Any]) -> bytes:
     """The document of what `read_profile` reads.
 
     Raises:
         RecordError: it cannot be read, as where the store was damaged.
     """
     try:
-        return of_bundle(read_profile(found))
+        return of_bundle(read_profile(answer))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise RecordError(" ".join(str(error).split())[:200]) from error

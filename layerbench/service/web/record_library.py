@@ -70,13 +70,13 @@ class RecordLibrary:
 
     def listed(self) -> list[Place]:
         """Every file once, as it was first named."""
-        found: dict[str, Place] = {}
+        places: dict[str, Place] = {}
         for place in _places(self._named):
-            found.setdefault(place.id, place)
-            if len(found) == MOST_FILES:
+            places.setdefault(place.id, place)
+            if len(places) == MOST_FILES:
                 break
-        self._places = found
-        return list(found.values())
+        self._places = places
+        return list(places.values())
 
     def place(self, id: str) -> Place:
         """The file of a number, as it is now.
@@ -84,8 +84,8 @@ class RecordLibrary:
         Raises:
             Unknown: there is none.
         """
-        known = self._places.get(id)
-        if known is None or _state(known.file) != known.state:
+        place = self._places.get(id)
+        if place is None or _state(place.file) != place.state:
             self.listed()
         if id not in self._places:
             raise Unknown
@@ -124,8 +124,8 @@ class RecordLibrary:
             ComparisonError: they are not of the same work.
         """
         (first, before), (second, after) = (self._profile(id) for id in (baseline, contender))
-        found = compare(before, after, names=(first, second))
-        return of_bundle(Bundle(comparison=found, profile=after, baseline=before))
+        comparison = compare(before, after, names=(first, second))
+        return of_bundle(Bundle(comparison=comparison, profile=after, baseline=before))
 
     def _profile(self, id: str) -> tuple[str, Profile]:
         place = self.place(id)
@@ -188,12 +188,12 @@ def _shown(path: str) -> str:
 def _state(file: Path) -> State | None:
     """Of a regular file; nothing of what could hang or never end."""
     try:
-        found = file.stat()
+        status = file.stat()
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _described(place: Place, record: Record) -> RecordAnswer:

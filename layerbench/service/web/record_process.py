@@ -82,9 +82,9 @@ class Records:
             described = {
                 id: await self._entry(id, shown, state, ends) for id, shown, state in files
             }
-            self._described = {id: known for id, known in described.items() if known[0]}
-        found = (answer for _, answer in described.values() if answer is not None)
-        return sorted(found, key=lambda one: one.path)
+            self._described = {id: entry for id, entry in described.items() if entry[0]}
+        answers = (answer for _, answer in described.values() if answer is not None)
+        return sorted(answers, key=lambda one: one.path)
 
     async def document(self, id: str) -> bytes:
         """A record as the page takes it.
@@ -110,19 +110,19 @@ class Records:
         self, id: str, shown: str, state: list[int], ends: float
     ) -> tuple[list[int], RecordAnswer | None]:
         """What is said of a file in a state; no state where it is to be read again."""
-        known = self._described.get(id)
-        if known is not None and known[0] == state:
-            return known
+        earlier = self._described.get(id)
+        if earlier is not None and earlier[0] == state:
+            return earlier
         if time.monotonic() > ends:
             return [], RecordAnswer(id=id, path=shown, problem=UNREAD)
         try:
             async with self._process.turn:
-                found = await self._ask("describe", READ_S, id)
+                answer = await self._ask("describe", READ_S, id)
         except Unknown:
             return [], None
         except ChildFailed as error:
             return state, RecordAnswer(id=id, path=shown, problem=_hostile(shown, error))
-        described = found["record"]
+        described = answer["record"]
         return state, None if described is None else RecordAnswer.model_validate(described)
 
     async def _made(self, what: str, *ids: str) -> bytes:
@@ -141,13 +141,13 @@ class Records:
                 return kept
             if key not in self._refused:
                 try:
-                    found: bytes = (await self._ask(what, MAKE_S, *ids))[DOCUMENT]
+                    document: bytes = (await self._ask(what, MAKE_S, *ids))[DOCUMENT]
                 except ChildFailed as error:
                     shown = " and ".join(name for name, _ in seen)
                     self._refuse(key, _hostile(shown, error))
                 else:
-                    self._documents.keep(key, found)
-                    return found
+                    self._documents.keep(key, document)
+                    return document
             raise RecordError(self._refused[key])
 
     def _refuse(self, key: object, reason: str) -> None:
@@ -156,10 +156,10 @@ class Records:
             self._refused.popitem(last=False)
 
     async def _ask(self, what: str, deadline_s: float, *ids: str) -> dict[str, Any]:
-        found = await self._process.ask({"what": what, "ids": ids}, deadline_s)
-        if UNKNOWN in found:
+        answer = await self._process.ask({"what": what, "ids": ids}, deadline_s)
+        if UNKNOWN in answer:
             raise Unknown
-        return found
+        return answer
 
     @asynccontextmanager
     async def _turn(self, lock: asyncio.Lock) -> AsyncIterator[None]:

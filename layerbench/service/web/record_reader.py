@@ -26,19 +26,19 @@ def main() -> None:
     pipe = PipeWriter(os.dup(1))
     # Libraries print what they like, but not into the answer.
     os.dup2(2, 1)
-    asked = json.loads(sys.stdin.readline())
+    first = json.loads(sys.stdin.readline())
     end_first()
-    limit_memory(asked["memory_bytes"])
+    limit_memory(first["memory_bytes"])
     os.nice(NICE)
-    folders = RecordLibrary([Path(place) for place in asked["places"]], asked["most_bytes"])
+    folders = RecordLibrary([Path(place) for place in first["places"]], first["most_bytes"])
     pipe.send({"found": {}})
     for line in sys.stdin:
         pipe.send(*_answered(folders, json.loads(line)))
 
 
-def _answered(folders: RecordLibrary, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _answered(folders: RecordLibrary, question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
-        found, document = _found(folders, asked)
+        answer, document = _answer_to(folders, question)
     except Unknown:
         return {"found": {UNKNOWN: True}}, b""
     except (RecordError, ComparisonError) as error:
@@ -46,13 +46,15 @@ def _answered(folders: RecordLibrary, asked: dict[str, Any]) -> tuple[dict[str, 
     except (MemoryError, RecursionError):
         return {"error": "the record cannot be read: it takes too much memory"}, b""
     if document is not None:
-        found = {BYTES: len(document)}
-    return {"found": found}, document or b""
+        answer = {BYTES: len(document)}
+    return {"found": answer}, document or b""
 
 
-def _found(folders: RecordLibrary, asked: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
+def _answer_to(
+    folders: RecordLibrary, question: dict[str, Any]
+) -> tuple[dict[str, Any], bytes | None]:
     """What was asked, and a document's bytes if it was one."""
-    what, ids = asked["what"], asked["ids"]
+    what, ids = question["what"], question["ids"]
     if what == "list":
         return {"files": [[one.id, one.shown, one.state] for one in folders.listed()]}, None
     if what == "states":

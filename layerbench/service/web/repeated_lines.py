@@ -45,7 +45,7 @@ class Repeats:
         self._written = 0
         self._left_out = False
 
-    def __call__(self, _: object, __: str, said: EventDict) -> EventDict:
+    def __call__(self, _: object, __: str, line: EventDict) -> EventDict:
         """Let a line pass, or count it.
 
         Raises:
@@ -54,11 +54,11 @@ class Repeats:
         with self._lock:
             if not self._left_out and time.monotonic() - self._since >= SECOND_S:
                 self._begin_again()
-            count = self._counted(said)
+            count = self._counted(line)
             if count.written < OF_A_KIND and (self._written < OF_ALL or not count.written):
                 count.written += 1
                 self._written += 1
-                return said
+                return line
             count.left_out += 1
             first, self._left_out = not self._left_out, True
         if first:
@@ -79,16 +79,16 @@ class Repeats:
                 return []
             if not whenever and time.monotonic() - self._since < SECOND_S:
                 return None
-            found: list[EventDict] = [
+            lines: list[EventDict] = [
                 {**dict(_parts(kind)), "left_out": count.left_out}
                 for kind, count in self._counts.items()
                 if count.left_out
             ]
             self._begin_again()
-        return found
+        return lines
 
-    def _counted(self, said: EventDict) -> _Count:
-        kind: Kind = (str(said.get("event"))[:200], *(str(said.get(part, "")) for part in PARTS))
+    def _counted(self, line: EventDict) -> _Count:
+        kind: Kind = (str(line.get("event"))[:200], *(str(line.get(part, "")) for part in PARTS))
         if kind not in self._counts and len(self._counts) >= MOST_KINDS:
             kind = ("of other kinds", *[""] * len(PARTS))
         return self._counts.setdefault(kind, _Count())

@@ -13,13 +13,11 @@ import structlog
 
 from layerbench.service.web.worker_process import (
     MOST_ANSWER,
-    TOO_MUCH,
     Child,
     ChildFailed,
     read_answer,
     tail,
 )
-from layerbench.units import bytes_
 
 log = structlog.get_logger("layerbench.service")
 
@@ -93,26 +91,21 @@ class Kept:
         """The next answer; where there is none, the process is gone afterwards."""
         child = self._child
         assert child is not None
-        too_much = asyncio.Event()
-        watching = asyncio.create_task(child.watch(self._first.get("memory_bytes"), too_much))
-        try:
-            return await asyncio.wait_for(self._said(child), deadline_s)
-        except asyncio.TimeoutError:
-            await self.stop()
-            raise ChildFailed("deadline", f"it took longer than {deadline_s:g} s") from None
-        except ChildFailed:
-            if too_much.is_set():
-                most = bytes_(self._first["memory_bytes"])
-                raise ChildFailed("refused", TOO_MUCH.format(most)) from None
-            raise
-        except BaseException:
-            # Who waited is gone. What comes next would be taken for the answer to another question.
-            await asyncio.shield(self.stop())
-            raise
-        finally:
-            watching.cancel()
+        async with child.watched(self._first.get("memory_bytes")):
+            try:
+                return await asyncio.wait_for(self._next_answer(child), deadline_s)
+            except asyncio.TimeoutError:
+                await self.stop()
+                raise ChildFailed("deadline", f"it took longer than {deadline_s:g} s") from None
+            except ChildFailed:
+                raise
+            except BaseException:
+                # Who waited is gone. What comes next would be taken for the answer to another
+                # question.
+                await asyncio.shield(self.stop())
+                raise
 
-    async def _said(self, child: Child) -> dict[str, Any]:
+    async def _next_answer(self, child: Child) -> dict[str, Any]:
         complaints = self._complaints
         assert complaints is not None
         out = child.process.stdout
@@ -128,9 +121,9 @@ class Kept:
         status = await child.process.wait()
         # Processes that it started may hold its standard error open.
         await asyncio.wait([complaints], timeout=PATIENCE_S)
-        said = complaints.result() if complaints.done() else b""
+        words = complaints.result() if complaints.done() else b""
         await self.stop()
-        return read_answer(line, said, status)
+        return read_answer(line, words, status)
 
     async def _whole(self, out: asyncio.StreamReader, answer: dict[str, Any]) -> dict[str, Any]:
         """An answer with the bytes that it announces."""

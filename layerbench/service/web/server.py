@@ -131,8 +131,8 @@ def _bound(host: str, port: int) -> list[socket.socket]:
     """
     sockets: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, place in dict.fromkeys((one[0], one[4]) for one in found):
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, place in dict.fromkeys((one[0], one[4]) for one in addresses):
             # Named, since asyncio sends small parts at once (TCP_NODELAY) only where it is.
             sockets.append(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
             _bind(sockets[-1], place)

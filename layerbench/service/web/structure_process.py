@@ -23,12 +23,12 @@ class StructureProcess(Kept):
     """
 
     def __init__(self, settings: Settings) -> None:
-        asked = {
+        first = {
             "what": "models",
             "device": settings.device,
             "memory_bytes": settings.structure_bytes,
         }
-        super().__init__("architect", settings.child, asked, LISTING_S)
+        super().__init__("architect", settings.child, first, LISTING_S)
 
     async def listed(self) -> dict[str, Any]:
         """The device and all architectures, told by a process that begins now.

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable
-from typing import Annotated, Any
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from layerbench.errors import RecordError
 from layerbench.reporters.html import assets
 from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
 from layerbench.service.web.answers import RecordAnswer
 from layerbench.service.web.database import Result
 from layerbench.service.web.dependencies import (
     ACCEPTED,
-    FAILURES,
     PREFIX,
     RETRY,
     ArchitectOf,
@@ -30,17 +28,15 @@ from layerbench.service.web.dependencies import (
     Refresh,
     SettingsOf,
     accepted,
+    check_pixels,
     problem,
     problems,
-    queue_full,
     there,
-    too_many_pixels,
 )
-from layerbench.service.web.job_events import KINDS, STATE, Said, Subscription, is_end
-from layerbench.service.web.job_queue import Jobs, QueueFull, state_of
-from layerbench.service.web.model_catalog import Catalog, Unlisted
+from layerbench.service.web.job_events import KINDS, STATE, Event, Subscription, is_end
+from layerbench.service.web.job_queue import Jobs, state_of
+from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.page_documents import Documents, of_profile, of_structure
-from layerbench.service.web.record_process import Crowded, Unknown
 from layerbench.service.web.settings import Settings
 from layerbench.service.web.structure_process import StructureProcess
 from layerbench.service.web.worker_process import ChildFailed
@@ -49,7 +45,6 @@ HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"
 STREAM = "text/event-stream"
 JSON = "application/json"
-CROWDED = "too many wait for records: come again later"
 
 ID_DIGITS = 16
 RecordId = Annotated[str, Query(pattern=f"^[0-9a-f]{{{ID_DIGITS}}}$", examples=["0" * ID_DIGITS])]
@@ -82,13 +77,15 @@ NEWS: dict[int | str, dict[str, Any]] = {
     }
 }
 
+Viewed = TypeVar("Viewed", bound=ViewQuestion)
+
 viewer = APIRouter(prefix=PREFIX)
 page = APIRouter(include_in_schema=False)
 
 
 async def _documents(request: Request) -> Documents:
-    found: Documents = request.app.state.documents
-    return found
+    documents: Documents = request.app.state.documents
+    return documents
 
 
 DocumentsOf = Annotated[Documents, Depends(_documents)]
@@ -101,24 +98,24 @@ def _sent(document: bytes) -> Response:
 # --- what may be asked about -----------------------------------------------------------------
 
 
-async def _meant(
-    question: ViewQuestion, catalog: Catalog, settings: Settings
-) -> tuple[str, Response | None]:
-    """The architecture spelled out, and what is wrong with the question."""
-    try:
-        await catalog.known()
-    except Unlisted as error:
-        return question.architecture, problem(503, str(error), **RETRY)
+async def _spelled_out(question: Viewed, catalog: Catalog, settings: Settings) -> Viewed:
+    """The question with its architecture spelled out.
+
+    Raises:
+        HTTPException: it cannot be asked.
+    """
+    await catalog.known()
     name = question.architecture
     if name in settings.specs:
-        return name, too_many_pixels(question.pixels(resized=False), settings)
+        check_pixels(question.pixels(resized=False), settings)
+        return question
     if not question.named:
-        return name, problem(422, f"{name!r} is no architecture's name; code is not run on request")
+        raise HTTPException(422, f"{name!r} is no architecture's name; code is not run on request")
     name = catalog.spelled_out(name)
-    wrong = catalog.unknown(name)
-    if wrong is not None:
-        return name, problem(422, wrong)
-    return name, too_many_pixels(question.pixels(resized=catalog.resizes(name)), settings)
+    if (wrong := catalog.unknown(name)) is not None:
+        raise HTTPException(422, wrong)
+    check_pixels(question.pixels(resized=catalog.resizes(name)), settings)
+    return question.model_copy(update={"architecture": name})
 
 
 # --- structures ------------------------------------------------------------------------------
@@ -136,14 +133,9 @@ async def structure(
     documents: DocumentsOf,
 ) -> Response:
     """What a model is made of: shapes, parameters and FLOPs of every layer, at once."""
-    name, wrong = await _meant(question, catalog, settings)
-    if wrong is not None:
-        return wrong
-    asked = question.model_copy(update={"architecture": name})
-    try:
-        return _sent(await _structure(asked, architect, documents, keep=name not in settings.specs))
-    except ChildFailed as error:
-        return problem(FAILURES[error.kind], error.reason)
+    question = await _spelled_out(question, catalog, settings)
+    keep = question.architecture not in settings.specs
+    return _sent(await _structure(question, architect, documents, keep=keep))
 
 
 async def _structure(
@@ -178,20 +170,13 @@ async def profile(
     refresh: Refresh = False,
 ) -> Response:
     """Times, structure and memory of every layer: what is stored, or a job that measures it."""
-    name, wrong = await _meant(question, catalog, settings)
-    if wrong is not None:
-        return wrong
-    asked = question.model_copy(update={"architecture": name})
+    question = await _spelled_out(question, catalog, settings)
     # Code of one's own may have changed since it was measured.
-    stored = None if refresh or name in settings.specs else jobs.stored(asked)
-    document = await _of_stored(stored, documents)
+    anew = refresh or question.architecture in settings.specs
+    document = None if anew else await _of_stored(jobs.stored(question), documents)
     if document is not None:
         return _sent(document)
-    try:
-        job = jobs.ask(asked)
-    except QueueFull as error:
-        return queue_full(error)
-    return accepted(jobs.job(job.id) or job, jobs)
+    return accepted(jobs.ask(question), jobs)
 
 
 @viewer.get(
@@ -237,10 +222,10 @@ async def job_events(id: JobId, jobs: JobsOf) -> Response:
     if jobs.crowded:
         return problem(503, "too many listen already: come again later", **RETRY)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_told(id, jobs), media_type=STREAM, headers=headers)
+    return StreamingResponse(_stream(id, jobs), media_type=STREAM, headers=headers)
 
 
-async def _told(id: str, jobs: Jobs) -> AsyncIterator[bytes]:
+async def _stream(id: str, jobs: Jobs) -> AsyncIterator[bytes]:
     with jobs.listened(id) as listener:
         if listener is None:
             job = jobs.job(id)
@@ -254,7 +239,7 @@ async def _told(id: str, jobs: Jobs) -> AsyncIterator[bytes]:
                 return
 
 
-async def _news(listener: Subscription) -> list[Said]:
+async def _news(listener: Subscription) -> list[Event]:
     """What is new; nothing if that takes long."""
     try:
         return await asyncio.wait_for(listener.news(), HEARTBEAT_S)
@@ -262,21 +247,19 @@ async def _news(listener: Subscription) -> list[Said]:
         return []
 
 
-def _event(said: Said) -> bytes:
-    kind, what = said
-    return f"event: {kind}\ndata: {json.dumps(what)}\n\n".encode()
+def _event(event: Event) -> bytes:
+    kind, content = event
+    return f"event: {kind}\ndata: {json.dumps(content)}\n\n".encode()
 
 
 # --- records ---------------------------------------------------------------------------------
 
 
 @viewer.get("/records", responses=problems(503), operation_id="records")
-async def records(found: RecordsOf) -> list[RecordAnswer]:
+async def records(library: RecordsOf) -> list[RecordAnswer]:
     """The records that the server was started with."""
     try:
-        return await found.entries()
-    except Crowded:
-        raise HTTPException(503, CROWDED, RETRY) from None
+        return await library.entries()
     except ChildFailed as error:
         raise HTTPException(503, f"records cannot be listed: {error.reason}", RETRY) from None
 
@@ -285,29 +268,18 @@ async def records(found: RecordsOf) -> list[RecordAnswer]:
     "/records/{id}/document", response_class=Response, operation_id="record_document",
     responses={**DOCUMENT, **problems(404, 422, 503)},
 )  # fmt: skip
-async def record_document(id: RecordPath, found: RecordsOf) -> Response:
+async def record_document(id: RecordPath, library: RecordsOf) -> Response:
     """A record."""
-    return await _of_records(found.document(id))
+    return _sent(await library.document(id))
 
 
 @viewer.get(
     "/comparison", response_class=Response, operation_id="comparison",
     responses={**DOCUMENT, **problems(404, 422, 503)},
 )  # fmt: skip
-async def comparison(baseline: RecordId, contender: RecordId, found: RecordsOf) -> Response:
+async def comparison(baseline: RecordId, contender: RecordId, library: RecordsOf) -> Response:
     """Two profiles of the same model and input, compared layer by layer."""
-    return await _of_records(found.comparison(baseline, contender))
-
-
-async def _of_records(made: Awaitable[bytes]) -> Response:
-    try:
-        return _sent(await made)
-    except Unknown:
-        return problem(404, "there is no such record")
-    except RecordError as error:
-        return problem(422, str(error))
-    except Crowded:
-        return problem(503, CROWDED, **RETRY)
+    return _sent(await library.comparison(baseline, contender))
 
 
 # --- the page --------------------------------------------------------------------------------
@@ -327,10 +299,10 @@ async def live_page() -> Response:
 @page.get("/static/{name:path}")
 async def static(name: str, request: Request) -> Response:
     """A file of the page."""
-    found = assets.static(name)
-    if found is None:
+    file = assets.static(name)
+    if file is None:
         return problem(404, "there is no such file", **SAFE)
-    text, kind = found
+    text, kind = file
     tag = f'"{hashlib.sha256(text).hexdigest()[:32]}"'
     headers = {**CHECKED, "ETag": tag}
     if tag in request.headers.get("if-none-match", ""):

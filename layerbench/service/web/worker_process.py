@@ -12,7 +12,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,7 +85,9 @@ class Child:
     heard: Heard = _ignored
 
     @classmethod
-    async def begun(cls, module: str, asked: Mapping[str, Any], heard: Heard = _ignored) -> Child:
+    async def begun(
+        cls, module: str, question: Mapping[str, Any], heard: Heard = _ignored
+    ) -> Child:
         """Start a process and ask it.
 
         Raises:
@@ -104,15 +107,15 @@ class Child:
         except OSError as error:
             raise ChildFailed("died", f"no process could be started: {error}") from error
         child = cls(process, heard)
-        await child.ask(asked)
+        await child.ask(question)
         return child
 
-    async def ask(self, asked: Mapping[str, Any]) -> None:
+    async def ask(self, question: Mapping[str, Any]) -> None:
         """Send it a line."""
         assert self.process.stdin is not None
         # It may be dead already; what it then answers says so.
         with contextlib.suppress(ConnectionError):
-            self.process.stdin.write(json.dumps(asked).encode() + b"\n")
+            self.process.stdin.write(json.dumps(question).encode() + b"\n")
             await self.process.stdin.drain()
 
     async def answer(self, deadline_s: float, memory_bytes: int | None = None) -> dict[str, Any]:
@@ -125,24 +128,20 @@ class Child:
         Raises:
             ChildFailed: it gave no result.
         """
-        too_much = asyncio.Event()
-        watching = asyncio.create_task(self.watch(memory_bytes, too_much))
-        try:
-            out, err, status = await asyncio.wait_for(self._ended(), deadline_s)
-        except asyncio.TimeoutError:
-            raise ChildFailed(
-                "deadline",
-                f"the measurement took longer than {deadline_s:g} s, waiting for the device "
-                "included",
-            ) from None
-        finally:
-            # Also where the one who waits is cancelled: the group must not outlive this.
-            await asyncio.shield(self.end())
-            watching.cancel()
-        if too_much.is_set():
-            raise ChildFailed("refused", TOO_MUCH.format(bytes_(memory_bytes or 0)))
-        # Megabytes of it: meanwhile others are answered.
-        return await asyncio.to_thread(read_answer, out, err, status)
+        async with self.watched(memory_bytes):
+            try:
+                out, err, status = await asyncio.wait_for(self._ended(), deadline_s)
+            except asyncio.TimeoutError:
+                raise ChildFailed(
+                    "deadline",
+                    f"the measurement took longer than {deadline_s:g} s, waiting for the device "
+                    "included",
+                ) from None
+            finally:
+                # Also where the one who waits is cancelled: the group must not outlive this.
+                await asyncio.shield(self.end())
+            # Megabytes of it: meanwhile others are answered.
+            return await asyncio.to_thread(read_answer, out, err, status)
 
     async def end(self) -> None:
         """Ask the group to end, and kill what does not."""
@@ -152,11 +151,29 @@ class Child:
         self._signal(signal.SIGKILL)
         await self.process.wait()
 
-    async def watch(self, most: int | None, too_much: asyncio.Event) -> None:
-        """End it where it holds more than so many bytes.
+    @asynccontextmanager
+    async def watched(self, most: int | None) -> AsyncIterator[None]:
+        """Say that it held too much, in place of whatever else is then wrong with its answer.
 
-        The limit that a process has of its own leaves out memory that is shared.
+        Args:
+            most: bytes; it is ended where it holds more.
+
+        Raises:
+            ChildFailed: it held more.
         """
+        too_much = asyncio.Event()
+        watching = asyncio.create_task(self._watch(most, too_much))
+        try:
+            yield
+        except ChildFailed:
+            if too_much.is_set():
+                raise ChildFailed("refused", TOO_MUCH.format(bytes_(most or 0))) from None
+            raise
+        finally:
+            watching.cancel()
+
+    async def _watch(self, most: int | None, too_much: asyncio.Event) -> None:
+        # The limit that a process has of its own leaves out memory that is shared.
         while most is not None:
             await asyncio.sleep(LOOK_S)
             if held_bytes(self.process.pid) > most:
@@ -176,8 +193,8 @@ class Child:
         out, err = self.process.stdout, self.process.stderr
         assert out is not None
         assert err is not None
-        said, complained = await asyncio.gather(_read_most(out, self.heard), tail(err))
-        return said, complained, await self.process.wait()
+        output, complained = await asyncio.gather(_read_most(out, self.heard), tail(err))
+        return output, complained, await self.process.wait()
 
 
 async def _read_most(stream: asyncio.StreamReader, heard: Heard) -> bytes:
@@ -247,5 +264,5 @@ def _why(status: int, err: bytes) -> str:
         hint = " (out of memory, perhaps)" if -status == signal.SIGKILL else ""
         return f"the measuring process was ended by {name}{hint}"
     last = err.decode(errors="replace").strip().splitlines()
-    said = f": {last[-1][:200]}" if last and status else ""
-    return f"the measuring process ended with status {status} and no answer{said}"
+    words = f": {last[-1][:200]}" if last and status else ""
+    return f"the measuring process ended with status {status} and no answer{words}"

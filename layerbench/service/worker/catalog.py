@@ -18,8 +18,8 @@ def device(name: str | None) -> str:
     Raises:
         DeviceUnavailable: there is none of that name.
     """
-    found = devices.get(name)
-    return f"{found.torch_device} {found.describe().slug}"
+    place = devices.get(name)
+    return f"{place.torch_device} {place.describe().slug}"
 
 
 def models() -> dict[TaskType, list[str]]:

@@ -79,7 +79,7 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Meas
         check_memory_fits(workload, device, "momentum" if training else None)
         subject = _Subject(workload, on_device(zoo.build(workload), device.torch_device), device)
         looks = _Looks(device)
-        found = (
+        figures = (
             _trained(subject, looks, question, seconds)
             if training
             else _inferred(subject, looks, question, seconds)
@@ -105,7 +105,7 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Meas
         ended_at=time.time(),
         environment=environment,
         notes=notes,
-        **found,
+        **figures,
     )
 
 
@@ -258,8 +258,8 @@ def _content(subject: _Subject, question: Question) -> dict[str, float]:
     if question.task_type not in ("detection", "instance"):
         return {}
     counter = DetectionCounter(subject.model)
-    found = counter.of(lambda: subject.model(*subject.args, **subject.kwargs), question.batch_size)
-    return found.model_dump(exclude_none=True)
+    counts = counter.of(lambda: subject.model(*subject.args, **subject.kwargs), question.batch_size)
+    return counts.model_dump(exclude_none=True)
 
 
 # --- shared --------------------------------------------------------------------------------
@@ -280,21 +280,21 @@ def _figure(time: Seconds) -> Figure:
 def _predicted(workload: Workload, training: bool) -> tuple[Figure | None, tuple[str, ...]]:
     """What a GPU would have to hold, or why that cannot be told."""
     try:
-        found = predict(workload, optimizer="momentum" if training else None)
+        estimate = predict(workload, optimizer="momentum" if training else None)
     except LayerbenchError as error:
         return None, (f"GPU memory cannot be predicted: {error}",)
-    known = Figure(
-        value=found.reserved_bytes,
-        low=found.reserved_interval.low,
-        high=found.reserved_interval.high,
-        method="replayed" if found.how == "replayed" else "analytic",
+    figure = Figure(
+        value=estimate.reserved_bytes,
+        low=estimate.reserved_interval.low,
+        high=estimate.reserved_interval.high,
+        method="replayed" if estimate.how == "replayed" else "analytic",
     )
-    return known, found.notes
+    return figure, estimate.notes
 
 
 def _most(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return max(known) if known else None
+    values_there = [value for value in values if value is not None]
+    return max(values_there) if values_there else None
 
 
 @contextmanager
@@ -338,9 +338,9 @@ class _Looks:
         if not threading:
             return run()
         with UsageSampler(self._device, INTERVAL_S, children=False) as sampler:
-            found = run()
+            outcome = run()
         self._add(sampler.usage(), time.perf_counter() - self._begins)
-        return found
+        return outcome
 
     def _add(self, usage: Usage, ended_s: float) -> None:
         last = max((sample.at_s for sample in usage.samples), default=0.0)

@@ -50,19 +50,19 @@ def main(
     pipe = PipeWriter(os.dup(1))
     # Libraries print what they like, but not into the answer.
     os.dup2(2, 1)
-    asked = json.loads(sys.stdin.readline())
+    task = json.loads(sys.stdin.readline())
     end_first()
-    limit_memory(asked.get("memory_bytes"))
-    if asked["what"] == "models":
-        pipe.send(_explained(listed or _listed, asked))
+    limit_memory(task.get("memory_bytes"))
+    if task["what"] == "models":
+        pipe.send(_explained(listed or _listed, task))
         _draw(drawn or _drawn, pipe)
         return
     end_with_input()
-    if asked["what"] == "profile":
+    if task["what"] == "profile":
         work = profiled or _profiled
-        answer = _alone(lambda asked: work(asked, pipe.try_send), asked, pipe.try_send)
+        answer = _alone(lambda task: work(task, pipe.try_send), task, pipe.try_send)
     else:
-        answer = _alone(measured or _measured, asked, pipe.try_send)
+        answer = _alone(measured or _measured, task, pipe.try_send)
     pipe.send(answer)
 
 
@@ -74,13 +74,13 @@ def _draw(work: Work, pipe: PipeWriter) -> None:
         pipe.send(_explained(work, json.loads(line)))
 
 
-def _alone(work: Work, asked: dict[str, Any], offer: EventSink) -> dict[str, Any]:
+def _alone(work: Work, task: dict[str, Any], offer: EventSink) -> dict[str, Any]:
     """Work while no other process of this machine measures on the device."""
     from filelock import FileLock, Timeout
 
     # Held by this process: the kernel releases it when the process dies, however it dies. Whoever
     # measures on the machine has to be able to open it.
-    lock = FileLock(Path(asked["lock"]), mode=0o666)
+    lock = FileLock(Path(task["lock"]), mode=0o666)
     try:
         try:
             lock.acquire(timeout=0)
@@ -90,42 +90,42 @@ def _alone(work: Work, asked: dict[str, Any], offer: EventSink) -> dict[str, Any
             offer(_phase("building"))
     except OSError as error:
         reason = error.strerror or str(error)
-        return {"error": f"the lock of the device cannot be taken, {asked['lock']}: {reason}"}
+        return {"error": f"the lock of the device cannot be taken, {task['lock']}: {reason}"}
     with lock:
-        return _explained(work, asked)
+        return _explained(work, task)
 
 
 def _phase(name: str) -> dict[str, Any]:
     return {"kind": PROGRESS, "phase": name, "done": 0, "total": 1}
 
 
-def _explained(work: Work, asked: dict[str, Any]) -> dict[str, Any]:
+def _explained(work: Work, task: dict[str, Any]) -> dict[str, Any]:
     from layerbench.errors import LayerbenchError
 
     try:
-        return {"found": work(asked)}
+        return {"found": work(task)}
     except LayerbenchError as error:
         return {"error": " ".join(str(error).split())}
     except MemoryError:
         return {"error": "not enough memory: take a smaller input or batch"}
 
 
-def _measured(asked: dict[str, Any]) -> dict[str, Any]:
+def _measured(task: dict[str, Any]) -> dict[str, Any]:
     from layerbench.service.protocol.questions import Question
     from layerbench.service.worker.estimate import measure
 
-    question = Question.model_validate(asked["question"])
-    return measure(question, asked["device"], asked["seconds"]).model_dump(mode="json")
+    question = Question.model_validate(task["question"])
+    return measure(question, task["device"], task["seconds"]).model_dump(mode="json")
 
 
-def _profiled(asked: dict[str, Any], offer: EventSink) -> dict[str, Any]:
+def _profiled(task: dict[str, Any], offer: EventSink) -> dict[str, Any]:
     from layerbench.service.protocol.questions import ProfileQuestion
     from layerbench.service.worker.profile import profile
 
-    return profile(ProfileQuestion.model_validate(asked["question"]), asked["device"], offer)
+    return profile(ProfileQuestion.model_validate(task["question"]), task["device"], offer)
 
 
-def _drawn(asked: dict[str, Any]) -> dict[str, Any]:
+def _drawn(task: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     # A model for which shapes do not suffice runs for real, perhaps beside a measurement.
@@ -133,15 +133,15 @@ def _drawn(asked: dict[str, Any]) -> dict[str, Any]:
     from layerbench.service.protocol.questions import ViewQuestion
     from layerbench.service.worker.profile import structure
 
-    return structure(ViewQuestion.model_validate(asked["question"]))
+    return structure(ViewQuestion.model_validate(task["question"]))
 
 
-def _listed(asked: dict[str, Any]) -> dict[str, Any]:
+def _listed(task: dict[str, Any]) -> dict[str, Any]:
     from layerbench.service.worker.catalog import device, models
     from layerbench.zoo import SHORTHANDS
 
     return {
-        "device": device(asked["device"]),
+        "device": device(task["device"]),
         "models": models(),
         "shorthands": SHORTHANDS,
     }

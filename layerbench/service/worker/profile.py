@@ -60,18 +60,18 @@ def profile(question: ProfileQuestion, device_name: str | None, offer: EventSink
         )
         watch.step("memory", 0, 1)
         timed = assemble(workload, plan, [run])
-        ceilings, told = _ceilings(workload, plan, device)
+        ceilings, reasons = _ceilings(workload, plan, device)
         memory, notes = _memory(workload, device, built)
         watch.step("memory", 1, 1)
-    found: Profile = timed.model_copy(
+    report: Profile = timed.model_copy(
         update={
             "ceilings": ceilings,
-            "notes": (*timed.notes, *told, *notes),
+            "notes": (*timed.notes, *reasons, *notes),
             "environment": timed.environment.model_copy(update={"command": _command(question)}),
         }
     )
     return {
-        "profile": _json(found),
+        "profile": _json(report),
         "structure": _json(drawn),
         "memory": None if memory is None else _json(memory),
     }

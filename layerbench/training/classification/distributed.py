@@ -95,10 +95,10 @@ class Ranks:
         """Every process's, in the order of their numbers."""
         if self.count == 1:
             return [thing]
-        found: list[Any] = [None] * self.count
+        things: list[Any] = [None] * self.count
         with self.named():
-            distributed.all_gather_object(found, thing)
-        return found
+            distributed.all_gather_object(things, thing)
+        return things
 
     @property
     def machine(self) -> int:
@@ -118,10 +118,10 @@ class Ranks:
         """What the first process says."""
         if self.count == 1:
             return thing
-        said: list[Any] = [thing]
+        box: list[Any] = [thing]
         with self.named():
-            distributed.broadcast_object_list(said, src=0)
-        result: Thing = said[0]
+            distributed.broadcast_object_list(box, src=0)
+        result: Thing = box[0]
         return result
 
     @contextmanager

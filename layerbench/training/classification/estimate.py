@@ -14,7 +14,6 @@ from layerbench.datasets import Images
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
-from layerbench.errors import UsageError
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.records.training_run import Recipe
@@ -25,12 +24,13 @@ from layerbench.training.classification.models import build_classifier
 from layerbench.training.classification.setup import RunOptions, check, open_data
 from layerbench.training.classification.trainer import KEPT, Seen, Trainer
 from layerbench.training.estimate import (
-    DRIFT,
     MOST_EPOCHS,
     Measured,
     Started,
     StepFigures,
     Trial,
+    assumptions,
+    check_samples,
 )
 
 VALIDATED_BATCHES = 10
@@ -103,7 +103,13 @@ def estimate(
         once_s=figures.once_s,
         epoch=epoch,
         total=total,
-        assumptions=tuple(_assumptions(subject.recipe, images, where)),
+        assumptions=assumptions(
+            images.samples,
+            images.steps,
+            recipe.batch,
+            where.workers,
+            _assumptions(recipe, images),
+        ),
     )
 
 
@@ -120,11 +126,7 @@ class _Images:
     def of(cls, extent: Extent, train: int, val: int, recipe: Recipe) -> _Images:
         samples = train if extent.samples is None else extent.samples
         validated = val if extent.val_samples is None else extent.val_samples
-        if samples < recipe.batch:
-            raise UsageError(
-                f"{samples} images are fewer than one batch of {recipe.batch}: raise --samples or "
-                "lower --batch"
-            )
+        check_samples(samples, recipe.batch)
         return cls(samples, validated, samples // recipe.batch, math.ceil(validated / recipe.batch))
 
 
@@ -190,16 +192,7 @@ class _Subject:
         return loader(samples, batches, workers=self._workers, pinned=self._pinned, collate=collate)
 
 
-def _assumptions(recipe: Recipe, images: _Images, where: RunOptions) -> Iterator[str]:
-    yield (
-        f"All epochs are alike: {images.steps} steps of {recipe.batch} images; "
-        f"{images.samples - images.steps * recipe.batch} left over are not trained on."
-    )
-    yield (
-        f"One process; {where.workers} further ones load images."
-        if where.workers
-        else "One process, which loads its images itself."
-    )
+def _assumptions(recipe: Recipe, images: _Images) -> Iterator[str]:
     if recipe.data == "synthetic":
         yield (
             "The images are made up as they are asked for: the wait for data says nothing about a "
@@ -211,7 +204,3 @@ def _assumptions(recipe: Recipe, images: _Images, where: RunOptions) -> Iterator
         else "Nothing is validated."
     )
     yield "Checkpoints, reports and plots are not counted; nor is loading torch."
-    yield (
-        f"The machine is as busy as now: its speed moves as it did during the measurement, and by "
-        f"{DRIFT:.0%} besides (standard deviation)."
-    )

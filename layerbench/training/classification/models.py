@@ -35,8 +35,8 @@ def build_classifier(workload: Workload, classes: int) -> nn.Module:
         LayerbenchError: the model or its weights cannot be built or loaded.
     """
     module = zoo.build(workload).module
-    heads, found = _heads(module, workload)
-    if found != classes:
+    heads, own_classes = _heads(module, workload)
+    if own_classes != classes:
         with seeded_on_cpu(workload.seed):
             for path in heads:
                 _replace(module, path, classes)
@@ -83,14 +83,14 @@ def _heads(module: nn.Module, workload: Workload) -> tuple[list[str], int]:
         raise ModelRunError(
             f"{workload.model} returns {shapes}, not logits [N, classes]: it is no classifier"
         )
-    found = outputs[0].shape[1]
-    fitting = [path for path, width in calls if width == found]
+    logits = outputs[0].shape[1]
+    fitting = [path for path, width in calls if width == logits]
     if not fitting:
         raise ModelRunError(
-            f"{workload.model}: no linear or convolutional layer gives its {found} logits, so its "
+            f"{workload.model}: no linear or convolutional layer gives its {logits} logits, so its "
             "head cannot be exchanged"
         )
-    return fitting[-len(outputs) :], found
+    return fitting[-len(outputs) :], logits
 
 
 def _called(

@@ -45,7 +45,7 @@ def recipe_for(
     *,
     pretrained: bool | None = None,
     size: tuple[int, int] | None = None,
-    **given: Any,  # noqa: ANN401 - fields of `Recipe`
+    **changes: Any,  # noqa: ANN401 - fields of `Recipe`
 ) -> Recipe:
     """The recipe of a phase with what the user said otherwise.
 
@@ -55,7 +55,7 @@ def recipe_for(
         pretrained: whether published weights are loaded; ``None`` leaves it to the phase, and to
             whether there are any.
         size: height and width; ``None`` for what the model is meant for.
-        given: any other field of `Recipe`; ``None`` means the usual.
+        changes: any other field of `Recipe`; ``None`` means the usual.
 
     Raises:
         UsageError: something makes no sense; `UnknownModel` for the model.
@@ -63,7 +63,7 @@ def recipe_for(
     if phase not in USUAL:
         raise UsageError(f"--phase takes {' or '.join(map(str, USUAL))}, got {phase}")
     usual = USUAL[phase]
-    said = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: value for name, value in changes.items() if value is not None}
     fields = {
         "data": usual.data,
         "epochs": usual.epochs,
@@ -71,7 +71,7 @@ def recipe_for(
         "weight_decay": usual.weight_decay,
         "patience": usual.patience,
         "batch": BATCH,
-        **said,
+        **chosen,
     }
     # A climb as long as the run, or longer, would never come down.
     fields.setdefault("warmup_epochs", min(usual.warmup_epochs, fields["epochs"] / 10))

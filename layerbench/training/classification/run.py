@@ -14,8 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from layerbench.environment import devices
-from layerbench.environment.run_context import threads_set, watch_environment
-from layerbench.environment.watch import utc_now
+from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
 from layerbench.errors import LayerbenchError, NotEnoughMemory, TrainingStopped, UsageError
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.profilers.memory.predicted import check_memory_fits
@@ -86,8 +85,8 @@ def run_training(recipe: Recipe, where: RunOptions, *, progress: Progress | None
         ranks = held.enter_context(joined(where.device))
         held.enter_context(torch.random.fork_rng(devices=[]))
         heard = (progress or Silent()) if ranks.first else Silent()
-        asked = recipe.model_copy(update={"ranks": ranks.count})
-        run = _Run(asked, where, ranks, heard, held)
+        of_all_ranks = recipe.model_copy(update={"ranks": ranks.count})
+        run = _Run(of_all_ranks, where, ranks, heard, held)
         if ranks.first:
             held.enter_context(run_folder.logged(run.folder))
         try:
@@ -162,14 +161,14 @@ class _Run:
             begun = run_folder.begun_recipe(self.folder)
             checkpoints.check_same(self._recipe, begun, self.folder / run_folder.RECIPE)
             return None
-        found = checkpoints.read(path)
-        checkpoints.check_same(self._recipe, found.recipe, path)
-        if found.images != len(self._splits.train):
+        checkpoint = checkpoints.read(path)
+        checkpoints.check_same(self._recipe, checkpoint.recipe, path)
+        if checkpoint.images != len(self._splits.train):
             raise UsageError(
-                f"{path} is of a data set with {found.images} images to train on; now it has "
+                f"{path} is of a data set with {checkpoint.images} images to train on; now it has "
                 f"{len(self._splits.train)}"
             )
-        return found
+        return checkpoint
 
     def _folder(self) -> Path:
         resume, below = self._where.resume, self._where.outputs
@@ -177,12 +176,12 @@ class _Run:
             named = run_folder.check_folder(resume)
             self._held.enter_context(run_folder.alone(named))
             return named
-        found = run_folder.latest(self._recipe, below) if resume else None
-        if found is not None:
-            self._held.enter_context(run_folder.alone(found))
-            run_folder.clear_away(found)
-            return found
-        new = run_folder.new_folder(self._recipe, below, utc_now())
+        unfinished = run_folder.latest(self._recipe, below) if resume else None
+        if unfinished is not None:
+            self._held.enter_context(run_folder.alone(unfinished))
+            run_folder.clear_away(unfinished)
+            return unfinished
+        new = run_folder.new_folder(self._recipe, below, run_folder.prefix(self._recipe))
         self._held.enter_context(run_folder.alone(new))
         return new
 
@@ -193,26 +192,26 @@ class _Run:
             return model.to(self._device.torch_device)
 
     def _resumed(self) -> _State:
-        found = self._checkpoint
-        if found is None:
+        checkpoint = self._checkpoint
+        if checkpoint is None:
             return _State()
-        self._trainer.load(found.states, epoch=found.epoch, step=found.step)
-        self._kept = (found.epoch, found.step)
+        self._trainer.load(checkpoint.states, epoch=checkpoint.epoch, step=checkpoint.step)
+        self._kept = (checkpoint.epoch, checkpoint.step)
         # The sums are of all processes: the first goes on with them, the others from nothing.
-        sums = Sums(**found.sums) if self._ranks.first and found.sums else Sums()
-        done = len(found.rows)
-        ended = found.step == 0 and step_statistics.best_epoch(found.rows) == done
+        sums = Sums(**checkpoint.sums) if self._ranks.first and checkpoint.sums else Sums()
+        done = len(checkpoint.rows)
+        ended = checkpoint.step == 0 and step_statistics.best_epoch(checkpoint.rows) == done
         if self._ranks.first and ended:
             # It may have been killed before these weights, the best so far, were written.
             run_folder.write_weights(self._model, self.folder)
-        log.info("resuming after epoch %d, step %d", done, found.step)
+        log.info("resuming after epoch %d, step %d", done, checkpoint.step)
         return _State(
-            found.epoch,
-            found.step,
+            checkpoint.epoch,
+            checkpoint.step,
             sums,
-            list(found.rows),
-            (*found.resumed_after, done),
-            list(found.unreadable),
+            list(checkpoint.rows),
+            (*checkpoint.resumed_after, done),
+            list(checkpoint.unreadable),
         )
 
     # --- the run ---------------------------------------------------------------------------
@@ -289,14 +288,9 @@ class _Run:
     def _memory_explained(self) -> Iterator[None]:
         """Say what a step needs and what would fit where memory runs out."""
         try:
-            yield
+            with memory_explained(self._device):
+                yield
         except NotEnoughMemory as error:
-            raise NotEnoughMemory(self._advice()) from error
-        except LayerbenchError:
-            raise
-        except (MemoryError, RuntimeError) as error:
-            if not self._device.is_out_of_memory(error):
-                raise
             raise NotEnoughMemory(self._advice()) from error
 
     def _advice(self) -> str:
@@ -365,22 +359,22 @@ class _Run:
         self._kept = (state.epoch, step)
 
     def _row(
-        self, state: _State, sums: Sums, found: Validated, train_s: float, validation_s: float
+        self, state: _State, sums: Sums, validated: Validated, train_s: float, validation_s: float
     ) -> EpochRow:
         total = Sums(*self._ranks.sums(list(sums.as_dict().values())))
         peak = self._device.peak()
         images = max(1.0, total.images)
         ran = (self._trainer.steps - state.step) * self._recipe.batch * self._ranks.count
-        skipped = self._ranks.sums([len(found.unreadable)])[0]
+        skipped = self._ranks.sums([len(validated.unreadable)])[0]
         return EpochRow(
             epoch=state.epoch,
             steps=self._trainer.steps,
             lr=self._trainer.last_lr,
             train_loss=total.loss / images,
             train_accuracy=total.correct / images,
-            val_loss=found.loss,
-            val_accuracy=found.accuracy,
-            val_top5=None if len(self._splits.classes) < FEW_CLASSES else found.top5,
+            val_loss=validated.loss,
+            val_accuracy=validated.accuracy,
+            val_top5=None if len(self._splits.classes) < FEW_CLASSES else validated.top5,
             train_s=train_s,
             validation_s=validation_s,
             images_per_s=ran / train_s,

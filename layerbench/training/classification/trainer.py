@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -13,15 +13,17 @@ import torch
 from torch import nn
 
 from layerbench.environment.devices import Device
-from layerbench.errors import DataError, LayerbenchError, ModelRunError, TrainingStopped, first_line
+from layerbench.environment.run_context import model_errors
+from layerbench.errors import DataError, ModelRunError, TrainingStopped, first_line
 from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.profilers.progress import Progress
 from layerbench.records.training_run import Recipe
 from layerbench.records.training_step import STEP_PHASES
-from layerbench.training.batches import STEP, Batch, EpochBatches, next_batch
+from layerbench.training.batches import STEP, Batch, EpochBatches, check_readable, next_batch
 from layerbench.training.classification.distributed import AllReduceTimer, Ranks
 from layerbench.training.classification.lr_schedule import factor
 from layerbench.training.classification.models import classification_loss, logits_of
+from layerbench.training.learning import Learner, autocast
 from layerbench.training.seeds import mixed
 
 # Losses are looked at, and marks turned into times, after so many steps, where a look waits for
@@ -110,24 +112,25 @@ class Trainer:
         steps: int,
         progress: Progress,
     ) -> None:
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if not parameters:
-            raise ModelRunError(f"{recipe.model}: no parameter requires a gradient")
         self.model = model
         self._recipe = recipe
         self._device = device
         self._ranks = ranks
         self._progress = progress
         self.steps = steps
-        self._wrapped = ranks.wrap(model)
-        self._optimizer = torch.optim.AdamW(
-            parameters, lr=recipe.lr, weight_decay=recipe.weight_decay
+        self._learner = Learner(
+            recipe.model,
+            model,
+            device,
+            recipe.precision,
+            lambda parameters: torch.optim.AdamW(
+                parameters, lr=recipe.lr, weight_decay=recipe.weight_decay
+            ),
         )
+        self._wrapped = ranks.wrap(model)
         self._done = 0
         self._set_rate()
         self.last_lr = self.lr
-        kind = device.torch_device.type
-        self._scaler = torch.amp.GradScaler(kind, enabled=recipe.precision == "float16")
         self._clock = device.clock()
         self._reduced = AllReduceTimer(self._wrapped, ranks, device.clock())
         self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
@@ -138,8 +141,8 @@ class Trainer:
         """Of model, optimizer and scaler."""
         return {
             "model": self.model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "scaler": self._scaler.state_dict(),
+            "optimizer": self._learner.optimizer.state_dict(),
+            "scaler": self._learner.scaler.state_dict(),
         }
 
     def check_finite(self) -> None:
@@ -160,8 +163,8 @@ class Trainer:
         """
         try:
             self.model.load_state_dict(states["model"])
-            self._optimizer.load_state_dict(states["optimizer"])
-            self._scaler.load_state_dict(states["scaler"])
+            self._learner.optimizer.load_state_dict(states["optimizer"])
+            self._learner.scaler.load_state_dict(states["scaler"])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelRunError(
                 f"the checkpoint is of another model than {self._recipe.model}: {first_line(error)}"
@@ -172,13 +175,13 @@ class Trainer:
     def _set_rate(self) -> None:
         total = self._recipe.epochs * self.steps
         warmup = min(round(self._recipe.warmup_epochs * self.steps), total - 1)
-        for group in self._optimizer.param_groups:
+        for group in self._learner.optimizer.param_groups:
             group["lr"] = self._recipe.lr * factor(self._done, warmup=warmup, total=total)
 
     @property
     def lr(self) -> float:
         """Of the next step."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        return float(self._learner.optimizer.param_groups[0]["lr"])
 
     # --- training --------------------------------------------------------------------------
 
@@ -254,52 +257,37 @@ class Trainer:
 
         def loss(output: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - as above
             with self._autocast():
-                found = classification_loss(output, batch.labels)
+                total = classification_loss(output, batch.labels)
             stepped.logits, stepped.labels = logits_of(output).detach(), batch.labels
-            return found
+            return total
 
         return Step(
             fetch=lambda: next_batch(iterator),
             move=lambda batch: batch.to(self._device.torch_device, self._format),
             forward=forward,
             loss=loss,
-            backward=lambda made: torch.autograd.backward(self._scaler.scale(made)),
+            backward=self._learner.backward,
             update=self._update,
         )
 
     def _call(self, batch: Batch) -> Any:  # noqa: ANN401 - whatever the model returns
-        try:
+        if self._ranks.count > 1:
+            # What another process's end raises here is explained by `Ranks.named`.
             return self._wrapped(batch.images)
-        except LayerbenchError:
-            raise
-        except Exception as error:
-            if self._device.is_out_of_memory(error) or self._ranks.count > 1:
-                raise
-            raise ModelRunError(f"{self._recipe.model}: {first_line(error)}") from error
+        with model_errors(self._device, self._recipe.model):
+            return self._wrapped(batch.images)
 
-    def _autocast(self) -> Any:  # noqa: ANN401 - a context
-        if self._recipe.precision == "float32":
-            return nullcontext()
-        dtype = getattr(torch, self._recipe.precision)
-        return torch.autocast(self._device.torch_device.type, dtype=dtype)
+    def _autocast(self) -> AbstractContextManager[object]:
+        return autocast(self._recipe.precision, self._device)
 
     def _update(self) -> None:
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._learner.update()
         self._advance()
 
     def _advance(self) -> None:
         self.last_lr = self.lr
         self._done += 1
         self._set_rate()
-
-    def _check_readable(self, batch: Batch) -> None:
-        if batch.unreadable and self._recipe.unreadable == "fatal":
-            raise DataError(
-                f"cannot read {batch.unreadable[0]}; --unreadable skip leaves such images out and "
-                "counts them"
-            )
 
     def _can_train(self, batch: Batch) -> bool:
         """Whether there is anything to train on; a batch of which nothing can be read is left out.
@@ -308,7 +296,7 @@ class Trainer:
             DataError: an image cannot be read and that is fatal; or no image of this batch can,
                 while other processes wait for its gradients.
         """
-        self._check_readable(batch)
+        check_readable(batch.unreadable, self._recipe.unreadable)
         if batch.images is None and self._ranks.count > 1:
             raise DataError(
                 f"none of the {len(batch.unreadable)} images of a batch can be read, the first "
@@ -333,7 +321,7 @@ class Trainer:
         iterator = iter(loader)
         for number in range(total):
             batch = next_batch(iterator)
-            self._check_readable(batch)
+            check_readable(batch.unreadable, self._recipe.unreadable)
             unreadable += batch.unreadable
             if batch.images is None:
                 continue
@@ -341,9 +329,9 @@ class Trainer:
             with self._autocast():
                 output = self.model(here.images)
                 loss = classification_loss(output, here.labels)
-            found = _hits(logits_of(output), here.labels)
+            hits = _hits(logits_of(output), here.labels)
             count = len(here.labels)
-            for index, value in enumerate((float(loss) * count, *found, count)):
+            for index, value in enumerate((float(loss) * count, *hits, count)):
                 sums[index] += value
             self._progress.step("validation", number + 1, total)
         loss_sum, first, top, images = self._ranks.sums(sums)

@@ -10,11 +10,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from layerbench.datasets.boxed import BoxedImages, Target
-from layerbench.errors import DataError
 from layerbench.introspection.nested import map_tensors
 from layerbench.records.defaults import MOST_PIXELS
 from layerbench.records.training_run import Unreadable
-from layerbench.training.batches import EpochBatches, Samples, loader, next_batch
+from layerbench.training.batches import EpochBatches, Samples, check_readable, loader, next_batch
 from layerbench.training.detection import models
 from layerbench.zoo.torchvision import keypoints_in
 
@@ -158,11 +157,7 @@ class Readable:
                 batch = next_batch(self._iterator)
             except StopIteration:
                 raise NoMoreBatches from None
-            if batch.unreadable and self._policy == "fatal":
-                raise DataError(
-                    f"cannot read {batch.unreadable[0]}; --unreadable skip leaves such images out "
-                    "and counts them"
-                )
+            check_readable(batch.unreadable, self._policy)
             self.skipped += len(batch.unreadable)
             self.names += batch.unreadable[: NAMED - len(self.names)]
             if batch.images:

@@ -141,8 +141,8 @@ def measured_points(
     points = []
     for limits in LIMITS:
         with limited(model, limits, image):
-            found = counter.of(forward, 1)
-            points.append(ContentPoint(found=found, latency=latency(forward)))
+            amounts = counter.of(forward, 1)
+            points.append(ContentPoint(found=amounts, latency=latency(forward)))
     return points
 
 

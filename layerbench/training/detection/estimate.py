@@ -23,7 +23,7 @@ from layerbench.environment.run_context import (
     threads_set,
     watch_environment,
 )
-from layerbench.errors import DataError, LayerbenchError, UsageError, at_least
+from layerbench.errors import DataError, LayerbenchError, at_least
 from layerbench.instruments.attach import mode_set
 from layerbench.profilers.progress import TO_COME, Progress, Silent
 from layerbench.records.detection_estimate import (
@@ -52,20 +52,21 @@ from layerbench.training.detection.options import EstimateOptions
 from layerbench.training.detection.step import (
     Stepped,
     Stepper,
-    autocast,
     boxes_in,
     explained,
     found_in,
     part_times,
 )
 from layerbench.training.estimate import (
-    DRIFT,
     Measured,
     Started,
     StepFigures,
     Trial,
+    assumptions,
+    check_samples,
     with_error,
 )
+from layerbench.training.learning import autocast
 from layerbench.zoo.torchvision import of_one_size
 
 
@@ -185,17 +186,19 @@ def _record(
         environment=environment,
         rows=tuple(rows),
         failures=tuple(failures),
-        assumptions=tuple(_assumptions(options, samples)),
+        assumptions=assumptions(
+            samples,
+            samples // options.batch,
+            options.batch,
+            options.workers,
+            _assumptions(options),
+        ),
     )
 
 
 def _check_counts(epochs: int, samples: int, batch: int) -> None:
     at_least("epochs", epochs, 1)
-    if samples < batch:
-        raise UsageError(
-            f"{samples} images are fewer than one batch of {batch}: raise --samples or lower "
-            "--batch"
-        )
+    check_samples(samples, batch)
 
 
 @dataclass(frozen=True)
@@ -394,17 +397,7 @@ def _built(model: str | nn.Module, options: EstimateOptions, classes: int) -> nn
     return copy.deepcopy(model)
 
 
-def _assumptions(options: EstimateOptions, samples: int) -> Iterator[str]:
-    steps = samples // options.batch
-    yield (
-        f"All epochs are alike: {steps} steps of {options.batch} images; "
-        f"{samples - steps * options.batch} left over are not trained on."
-    )
-    yield (
-        f"One process; {options.workers} further ones load images."
-        if options.workers
-        else "One process, which loads its images itself."
-    )
+def _assumptions(options: EstimateOptions) -> Iterator[str]:
     if options.data == "synthetic":
         height, width = options.size
         resized = (
@@ -424,7 +417,3 @@ def _assumptions(options: EstimateOptions, samples: int) -> Iterator[str]:
     if options.memory and options.learning.precision != "float32":
         yield "Memory is that of a float32 step."
     yield "Nothing is validated; checkpoints and reports are not counted."
-    yield (
-        f"The machine is as busy as now: its speed moves as it did during the measurement, and by "
-        f"{DRIFT:.0%} besides (standard deviation)."
-    )

@@ -82,9 +82,9 @@ class Inference:
     def inferred(self) -> Inferred:
         """All of it."""
         one = self._summary(self._times(lambda: self._model(self._images[:1])))
-        found: list[Found] = []
+        counts: list[Found] = []
         # What is found is counted in the forward that is not kept.
-        first = _timed(self._device.clock(), lambda: found.append(self._found()))
+        first = _timed(self._device.clock(), lambda: counts.append(self._counted()))
         batch_s, taken = self._batches(first)
         points = (
             measured_points(
@@ -94,9 +94,9 @@ class Inference:
             else []
         )
         parts = self._by_part(taken)
-        return Inferred(one, self._summary(batch_s), batch_s, found[0], parts, tuple(points))
+        return Inferred(one, self._summary(batch_s), batch_s, counts[0], parts, tuple(points))
 
-    def _found(self) -> Found:
+    def _counted(self) -> Found:
         """What a forward with the batch finds, for an image."""
         return DetectionCounter(self._model).of(self._whole_batch, len(self._images))
 

@@ -114,8 +114,8 @@ def check_input(batch: int, input_size: tuple[int, int, int]) -> None:
 def made_up(model: nn.Module, batch: int, size: tuple[int, int], seed: int = 0) -> BoxedBatch:
     """A batch of made-up images with boxes, as this detector learns from them."""
     masks = models.wants_masks(model)
-    asked = DatasetOptions(root=Path(), size=size, samples=batch, seed=seed, masks=masks)
-    images = ForModel(boxed.get("synthetic").open(asked).train, model)
+    options = DatasetOptions(root=Path(), size=size, samples=batch, seed=seed, masks=masks)
+    images = ForModel(boxed.get("synthetic").open(options).train, model)
     return collate([images[number] for number in range(batch)])
 
 

@@ -82,9 +82,9 @@ def build(
 def class_count(model: nn.Module) -> int | None:
     """How many classes a detector tells apart, the background included; ``None`` if unknown."""
     for path in ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor"):
-        found = _at(model, path)
-        if isinstance(found, nn.Linear):
-            return found.out_features
+        layer = _at(model, path)
+        if isinstance(layer, nn.Linear):
+            return layer.out_features
     counted = getattr(_at(model, "head.classification_head"), "num_classes", None)
     if counted is None:
         # SSD's heads keep it under another name.
@@ -103,7 +103,7 @@ def wants_keypoints(model: nn.Module) -> bool:
 
 
 def _at(model: nn.Module, path: str) -> object | None:
-    found: object | None = model
+    value: object | None = model
     for name in path.split("."):
-        found = getattr(found, name, None)
-    return found
+        value = getattr(value, name, None)
+    return value

@@ -132,14 +132,14 @@ _PIECES = tuple(
 
 
 def _ranges(stepper: Stepper) -> list[Replacement]:
-    found = parts_of(stepper.model)
+    parts = parts_of(stepper.model)
     return [
         (
             what.module,
             what.attribute,
-            _in_range(PART + found.names[what.row], getattr(what.module, what.attribute)),
+            _in_range(PART + parts.names[what.row], getattr(what.module, what.attribute)),
         )
-        for what in found.timed
+        for what in parts.timed
     ]
 
 
@@ -305,7 +305,7 @@ def _rows(
         )
         for part, phase in sorted(grouped, key=together, reverse=True)
         for name, entry in sorted(
-            grouped[part, phase], key=lambda found: weight(found[1]), reverse=True
+            grouped[part, phase], key=lambda row: weight(row[1]), reverse=True
         )[:MOST_OPERATORS]
     )
 

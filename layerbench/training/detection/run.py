@@ -66,7 +66,6 @@ from layerbench.training.detection.operators import WORKING, Profiled, profile_s
 from layerbench.training.detection.setup import (
     device_of,
     learning_of,
-    new_folder,
     open_data,
     with_kept,
 )
@@ -176,7 +175,8 @@ class _Run:
         self._order = EpochBatches(len(self._images), recipe.batch, recipe.seed)
         self._stepper = Stepper(recipe.model, self._model, learning_of(recipe), device)
         # What can go wrong before has: from here on the run leaves something behind.
-        self.folder = new_folder(recipe, around.output_dir)
+        prefix = f"detect_{recipe.model}_{recipe.data}_"
+        self.folder = run_folder.new_folder(recipe, around.output_dir, prefix)
         self._save_weights = around.save_weights
         self._most_pixels = around.most_pixels
         self._profiled: Profiled | None = None

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from layerbench.datasets import boxed
 from layerbench.datasets.boxed import BoxedSplits, DatasetOptions
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
-from layerbench.environment.watch import utc_now
-from layerbench.errors import DeviceUnavailable, OutputError
+from layerbench.errors import DeviceUnavailable
 from layerbench.records.detection_estimate import PartRow
 from layerbench.records.detection_run import DetectionRecipe
-from layerbench.store import writing
-from layerbench.training import run_folder
 from layerbench.training.detection.config import RunOptions
 from layerbench.training.detection.operators import Profiled
 from layerbench.training.detection.step import Learning
@@ -59,21 +54,3 @@ def with_kept(rows: tuple[PartRow, ...], profiled: Profiled | None) -> tuple[Par
     """Rows of parts with how many proposals and detections were kept."""
     kept = {} if profiled is None else profiled.kept
     return tuple(row.model_copy(update={"kept": kept.get(row.name)}) for row in rows)
-
-
-def new_folder(recipe: DetectionRecipe, below: Path) -> Path:
-    """Make the folder of a new run."""
-    moment = utc_now().strftime("%Y%m%d-%H%M%S")
-    folder = below / f"detect_{recipe.model}_{recipe.data}_{moment}"
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise OutputError(
-            f"{folder} is there already: wait a second, or take another --output_dir"
-        ) from None
-    except OSError as error:
-        raise OutputError(
-            f"cannot make {folder}: {error.strerror or error}; choose another --output_dir"
-        ) from error
-    writing.write_text(folder / run_folder.RECIPE, recipe.model_dump_json(indent=2) + "\n")
-    return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import model_errors
-from layerbench.errors import ModelRunError, TrainingStopped
+from layerbench.errors import TrainingStopped
 from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
@@ -24,6 +24,7 @@ from layerbench.records.training_run import Precision
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch, NoMoreBatches
+from layerbench.training.learning import Learner, autocast
 from layerbench.units import NANOSECOND
 
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
@@ -43,6 +44,12 @@ class Learning:
     momentum: float = 0.9
     weight_decay: float = 0.0005
     precision: Precision = "float32"
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Of the parameters that learn."""
+        return torch.optim.SGD(
+            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
 
 
 @dataclass(frozen=True)
@@ -78,21 +85,11 @@ class Stepper:
     """
 
     def __init__(self, name: str, model: nn.Module, learning: Learning, device: Device) -> None:
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if not parameters:
-            raise ModelRunError(f"{name}: no parameter requires a gradient")
         self._name = name
         self.model = model.train()
         self._learning = learning
         self._device = device
-        self._optimizer = torch.optim.SGD(
-            parameters,
-            lr=learning.lr,
-            momentum=learning.momentum,
-            weight_decay=learning.weight_decay,
-        )
-        half = learning.precision == "float16"
-        self._scaler = torch.amp.GradScaler(device.torch_device.type, enabled=half)
+        self._learner = Learner(name, model, device, learning.precision, learning.optimizer)
         parts = parts_of(model)
         self.parts = parts.names
         self._timer = StepTimer(parts.timed, parts.owners, len(parts.names), device.clock())
@@ -140,8 +137,8 @@ class Stepper:
             move=lambda batch: batch.to(self._device.torch_device),
             forward=forward,
             loss=loss,
-            backward=lambda made: torch.autograd.backward(self._scaler.scale(made)),
-            update=self._update,
+            backward=self._learner.backward,
+            update=self._learner.update,
         )
 
     def _check_finite(self, kept: Kept) -> None:
@@ -151,11 +148,6 @@ class Stepper:
                 f"{', '.join(broken)} of {self._name} is {float(kept.losses[broken[0]])}: the "
                 f"training stops; {REMEDY}"
             )
-
-    def _update(self) -> None:
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn what the detector raises into one line that says what failed."""
@@ -171,13 +163,6 @@ def explained(name: str, what: str, device: Device) -> Iterator[None]:
     """
     with model_errors(device, f"{name}: {what} failed", NoMoreBatches):
         yield
-
-
-def autocast(precision: Precision, device: Device) -> AbstractContextManager[object]:
-    """What a forward of this precision runs in."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.torch_device.type, dtype=getattr(torch, precision))
 
 
 @dataclass

@@ -325,7 +325,7 @@ def test_somebody_still_listens(monkeypatch):
                 yield listener
 
     async def first() -> bytes:
-        return await anext(viewer_routes._told("x", Jobs()))
+        return await anext(viewer_routes._stream("x", Jobs()))
 
     assert asyncio.run(first()).startswith(b":")
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -330,8 +331,8 @@ def test_resuming_says_what_does_not_fit(train, tmp_path, uninterrupted):
 
 
 def test_an_output_folder_that_exists(tmp_path, monkeypatch):
-    moment = run_folder.datetime(2030, 1, 2, 3, 4, 5)
-    monkeypatch.setattr("layerbench.training.classification.run.utc_now", lambda: moment)
+    moment = datetime(2030, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    monkeypatch.setattr(run_folder, "utc_now", lambda: moment)
     layerbench.train(READER, **QUICK, batch=500, epochs=1, output_dir=tmp_path)
     with pytest.raises(OutputError, match="20300102-030405 is there already"):
         layerbench.train(READER, **QUICK, batch=500, epochs=1, output_dir=tmp_path)

@@ -23,7 +23,8 @@ from layerbench.instruments.utilization import UsageSampler
 from layerbench.records.detection_run import BOTTLENECKS, DetectionRun
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.store import reading
-from layerbench.training.detection import models, run, setup
+from layerbench.training import run_folder
+from layerbench.training.detection import models, run
 from layerbench.training.detection.operators import PART, PHASE
 from tests.support.paths import ROOT
 from tests.support.small_data import cut_short, pet_name, pets
@@ -416,7 +417,7 @@ def test_a_folder_that_cannot_be_made(detect, tmp_path):
 def test_two_runs_in_a_second(detect, tmp_path, monkeypatch):
     pets(tmp_path / "data")
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
-    monkeypatch.setattr(setup, "utc_now", lambda: moment)
+    monkeypatch.setattr(run_folder, "utc_now", lambda: moment)
     assert detect("--profile_steps", 0, "--no-save_weights")[0] == 0
     record, folder = only_record(tmp_path / "outputs")
     assert folder.name == "detect_fasterrcnn_resnet50_fpn_pets_20260102-030405"
