@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
+from layerbench.errors import RecordError
 from layerbench.reporters.html import assets
 from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
 from layerbench.service.web.answers import RecordAnswer
