@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,11 +96,14 @@ def layer_rows(
     own = _pooled(arrays, samples.SELF)
     if inclusive is None or own is None:
         return ()
-    times = _ModuleTimes.of(modules, inclusive, own, arrays, seed)
+    times = _module_times(modules, inclusive, own, arrays, seed)
     room = {row.path: own[:, index] for index, row in enumerate(modules)}
     facts = [*modules, *functions]
     rows = [
-        *(_module_row(index, row, times) for index, row in enumerate(modules)),
+        *(
+            _row(row, **{name: summaries.get(index) for name, summaries in times.items()})
+            for index, row in enumerate(modules)
+        ),
         *_function_rows(functions, room, arrays, seed),
     ]
     return tuple(_numbered(rows[place.row], place) for place in placed(facts[: len(rows)]))
@@ -117,35 +119,28 @@ def _resampler(arrays: Sequence[Arrays], name: str, seed: int) -> Resampler:
     return Resampler([len(run[name]) for run in arrays], seed=seed)
 
 
-@dataclass(frozen=True)
-class _ModuleTimes:
-    """Summaries of all modules, by the index of those that ran."""
-
-    inclusive: Mapping[int, Summary]
-    own: Mapping[int, Summary]
-    host_inclusive: Mapping[int, Summary]
-    host_own: Mapping[int, Summary]
-
-    @classmethod
-    def of(
-        cls,
-        modules: Sequence[RowFacts],
-        inclusive: Samples,
-        own: Samples,
-        arrays: Sequence[Arrays],
-        seed: int,
-    ) -> _ModuleTimes:
-        resampler = _resampler(arrays, samples.INCLUSIVE, seed)
-        ran = [index for index, row in enumerate(modules) if row.calls]
-        whole = _summaries(inclusive, ran, resampler)
-        # A module that calls none has one time, and one summary.
-        calling = (inclusive != own).any(axis=0)
-        apart = _summaries(own, [index for index in ran if calling[index]], resampler)
-        hosts = (
-            _summaries(_pooled(arrays, samples.HOST + name), ran, resampler)
-            for name in (samples.INCLUSIVE, samples.SELF)
-        )
-        return cls(whole, {**whole, **apart}, *hosts)
+def _module_times(
+    modules: Sequence[RowFacts],
+    inclusive: Samples,
+    own: Samples,
+    arrays: Sequence[Arrays],
+    seed: int,
+) -> dict[str, dict[int, Summary]]:
+    """By a row's field the summaries of all modules that ran, by their index."""
+    resampler = _resampler(arrays, samples.INCLUSIVE, seed)
+    ran = [index for index, row in enumerate(modules) if row.calls]
+    whole = _summaries(inclusive, ran, resampler)
+    # A module that calls none has one time, and one summary.
+    calling = (inclusive != own).any(axis=0)
+    apart = _summaries(own, [index for index in ran if calling[index]], resampler)
+    hosts = (_pooled(arrays, samples.HOST + name) for name in (samples.INCLUSIVE, samples.SELF))
+    host, host_own = (_summaries(times, ran, resampler) for times in hosts)
+    return {
+        "inclusive": whole,
+        "self_": {**whole, **apart},
+        "host_inclusive": host,
+        "host_self": host_own,
+    }
 
 
 def _summaries(
@@ -168,16 +163,6 @@ def _pooled(arrays: Sequence[Arrays], name: str) -> Samples | None:
 def _summary(nanoseconds: NDArray[np.generic] | None, resampler: Resampler) -> Summary:
     assert nanoseconds is not None
     return summarize(np.asarray(nanoseconds, dtype=np.float64) * NANOSECOND, resampler)
-
-
-def _module_row(index: int, facts: RowFacts, times: _ModuleTimes) -> LayerRow:
-    return _row(
-        facts,
-        inclusive=times.inclusive.get(index),
-        self_=times.own.get(index),
-        host_inclusive=times.host_inclusive.get(index),
-        host_self=times.host_own.get(index),
-    )
 
 
 def _row(facts: RowFacts, **times: Summary | float | None) -> LayerRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,18 +194,12 @@ def estimate(
     Returns:
         ``None`` if a process has too few rounds.
     """
-    estimates = list(_in_each(series, seed, alone))
+    every = [None if one is None else _in_one_process(one, seed, alone) for one in series]
+    estimates = [one for one in every if one is not None]
     if len(estimates) < len(series):
         return None
     level = math.exp(math.fsum(math.log(one.level_s) for one in estimates) / len(estimates))
     return Estimate(ratios.of_estimates([one.ratio for one in estimates]), level)
-
-
-def _in_each(series: Sequence[Series | None], seed: int, alone: float) -> Iterator[Estimate]:
-    for one in series:
-        of_process = None if one is None else _in_one_process(one, seed, alone)
-        if of_process is not None:
-            yield of_process
 
 
 def _in_one_process(series: Series, seed: int, alone: float) -> Estimate | None:

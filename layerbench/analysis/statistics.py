@@ -115,17 +115,13 @@ class Resampler:
         medians = np.median(rows, axis=1)
         return np.minimum(low, medians), np.maximum(high, medians)
 
-    def drift(self, samples: Samples) -> float:
-        """Relative change of the median from the first third of a run to its last third.
+    def drifts(self, rows: Rows) -> Samples:
+        """Relative change of each row's median from the first third of a run to its last third.
 
         Judged within each process and then the median over processes. A change that the
         intervals of the two thirds explain (they overlap) counts as 0, as does a run of
         fewer than 9 samples: otherwise mere noise would be called drift.
         """
-        return float(self.drifts(_one_row(samples))[0])
-
-    def drifts(self, rows: Rows) -> Samples:
-        """As `drift`, of many rows, shape (rows,)."""
         groups = self.groups(rows)
         drifts: Samples = np.median([_raw_drifts(group) for group in groups], axis=0)
         doubtful = np.abs(drifts) > DRIFT_LIMIT

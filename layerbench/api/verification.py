@@ -30,21 +30,25 @@ from layerbench.records.workload import Frozen
 from layerbench.reporters.json import document
 from layerbench.store import reading
 
-# A profile's plan and surroundings are no result; times do not follow from the workload.
-_MEASURED = {
-    "plan",
-    "environment",
-    "whole",
-    "whole_host",
-    "process_medians",
-    "stop",
-    "reconciliation",
-    "absent",
-    "notes",
+_STEP_TIMES = {"forward", "backward", "forward_self", "backward_self"}
+_STEP = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters", "memory"}
+_VERSIONS = dict.fromkeys(("torch", "layerbench"), True)
+# What of a record is measured, or follows from plan and surroundings. Whether a model fits depends
+# on one device.
+_MEASURED: dict[type[Frozen], dict[str, Any]] = {
+    Profile: {
+        **dict.fromkeys(("plan", "environment", "whole", "whole_host", "process_medians"), True),
+        **dict.fromkeys(("stop", "reconciliation", "absent", "notes"), True),
+        "layers": {"__all__": {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}},
+    },
+    Structure: _VERSIONS,
+    MemoryReport: dict.fromkeys(("environment", "process", "allocator", "notes"), True),
+    MemoryEstimate: {**_VERSIONS, "fit": True},
+    TrainingProfile: {
+        **dict.fromkeys(TrainingProfile.model_fields.keys() - _STEP, True),
+        "rows": {"__all__": _STEP_TIMES},
+    },
 }
-_MEASURED_OF_A_ROW = {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}
-_MEASURED_OF_A_STEP = {"forward", "forward_self", "backward", "backward_self"}
-_VERSIONS = {"torch", "layerbench"}
 
 
 def complaints(
@@ -72,44 +76,9 @@ def complaints(
             yield path, f"cannot be worked out anew: {error}"
 
 
-@singledispatch
 def half(record: Frozen) -> dict[str, Any]:
     """What of a record depends on no machine, as plain values."""
-    return record.model_dump(mode="json", by_alias=True)
-
-
-@half.register
-def _(record: Profile) -> dict[str, Any]:
-    rows: dict[str, Any] = {"__all__": _MEASURED_OF_A_ROW}
-    exclude: dict[str, Any] = {**dict.fromkeys(_MEASURED, True), "layers": rows}
-    return record.model_dump(mode="json", by_alias=True, exclude=exclude)
-
-
-@half.register
-def _(record: Structure) -> dict[str, Any]:
-    return record.model_dump(mode="json", by_alias=True, exclude=_VERSIONS)
-
-
-@half.register
-def _(record: MemoryReport) -> dict[str, Any]:
-    return record.model_dump(
-        mode="json", by_alias=True, exclude={"environment", "process", "allocator", "notes"}
-    )
-
-
-@half.register
-def _(record: TrainingProfile) -> dict[str, Any]:
-    kept = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters"}
-    kept |= {"rows", "memory"}
-    exclude: dict[str, Any] = dict.fromkeys(set(TrainingProfile.model_fields) - kept, True)
-    exclude["rows"] = {"__all__": _MEASURED_OF_A_STEP}
-    return record.model_dump(mode="json", by_alias=True, exclude=exclude)
-
-
-@half.register
-def _(record: MemoryEstimate) -> dict[str, Any]:
-    # Whether it fits was asked of one device.
-    return record.model_dump(mode="json", by_alias=True, exclude=_VERSIONS | {"fit"})
+    return record.model_dump(mode="json", by_alias=True, exclude=_MEASURED.get(type(record)))
 
 
 @singledispatch
@@ -128,7 +97,7 @@ def _(record: Profile) -> Profile:
 @again.register
 def _(record: TrainingProfile) -> TrainingProfile:
     made = profile_structure(record.workload)
-    names = set(TrainingRow.model_fields) - _MEASURED_OF_A_STEP - {"kept", "live"}
+    names = set(TrainingRow.model_fields) - _STEP_TIMES - {"kept", "live"}
     rows = (TrainingRow(**{name: getattr(row, name) for name in names}) for row in made.rows)
     update = {"rows": tuple(rows), "model_type": made.model_type, "parameters": made.parameters}
     made_anew = record.model_copy(update=update)
