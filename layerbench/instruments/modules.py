@@ -15,6 +15,7 @@ from torch.compiler import is_dynamo_compiling
 from layerbench.errors import first_line
 from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
 from layerbench.instruments.calls import CallTree
+from layerbench.instruments.closures import calls_stood_for
 from layerbench.instruments.compiled import entry_noticed, inside_compiled
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.module_tracker import RunningModule
@@ -213,7 +214,7 @@ class CallObserver:
 
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
-            if is_dynamo_compiling():
+            if is_dynamo_compiling() or not calls_stood_for():
                 return original(*args, **kwargs)
             direct = _called_directly()
             if self._carrier is None or not self._carrier.is_elsewhere():
@@ -267,7 +268,7 @@ class CallObserver:
                 output_bytes=_bytes_in((output,)),
                 direct=facts.direct if facts else False,
             )
-        facts.calls += 1
+        facts.calls += calls_stood_for()
         facts.direct = facts.direct or direct
 
     def observe(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
 import torch
 from torch._ops import HigherOrderOperator
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 # Its mask and score functions run mapped over indices, between the products.
@@ -19,7 +19,7 @@ def run_seen(
     func: HigherOrderOperator,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    mode: TorchDispatchMode,
+    mode: AbstractContextManager[object],
 ) -> Any:  # noqa: ANN401 - whatever the operator returns
     """Run a higher-order operator so that a mode sees the operators of the functions it runs."""
     if operator_name(func) in _ONE_PIECE and _KEY in func.py_kernels:
@@ -29,7 +29,7 @@ def run_seen(
     return func(*args, **kwargs)
 
 
-def _seen_by(mode: TorchDispatchMode, value: Any) -> Any:  # noqa: ANN401 - any argument
+def _seen_by(mode: AbstractContextManager[object], value: Any) -> Any:  # noqa: ANN401 - any argument
     """A function that runs under the mode; anything else as it is."""
     if isinstance(value, (torch.Tensor, type)) or not callable(value):
         return value
