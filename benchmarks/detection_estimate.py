@@ -115,7 +115,7 @@ def _estimated(model: str, folder: Path, threads: int, progress: Any = None) -> 
 
 
 def _trained(model: str, folder: Path, threads: int, progress: Any = None) -> DetectionRun:
-    from layerbench.records.detection_run import DetectionRecipe
+    from layerbench.records.recipes import DetectionRecipe
     from layerbench.training.detection.config import RunOptions
     from layerbench.training.detection.run import run_detection
 

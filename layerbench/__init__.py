@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from layerbench.records.kinds import Record as Record
     from layerbench.records.memory import MemoryEstimate as MemoryEstimate
     from layerbench.records.memory import MemoryReport as MemoryReport
+    from layerbench.records.recipes import Recipe as Recipe
     from layerbench.records.structure import Structure as Structure
     from layerbench.records.sweep import Sweep as Sweep
     from layerbench.records.timing import LayerRow as LayerRow
     from layerbench.records.timing import Profile as Profile
     from layerbench.records.training_estimate import TrainingEstimate as TrainingEstimate
-    from layerbench.records.training_run import Recipe as Recipe
     from layerbench.records.training_run import TrainingRun as TrainingRun
     from layerbench.records.training_step import TrainingProfile as TrainingProfile
     from layerbench.records.workload import Plan as Plan
@@ -56,7 +56,8 @@ __getattr__, __all__ = on_first_use(
     "layerbench.records.sweep: Sweep",
     "layerbench.records.timing: LayerRow Profile",
     "layerbench.records.training_estimate: TrainingEstimate",
-    "layerbench.records.training_run: Recipe TrainingRun",
+    "layerbench.records.recipes: Recipe",
+    "layerbench.records.training_run: TrainingRun",
     "layerbench.records.training_step: TrainingProfile",
     "layerbench.records.workload: Plan Workload",
     "layerbench.store.reading: read",

@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerbench.api.inputs import plan_of, threads_of, what_runs, where_it_runs
-from layerbench.errors import at_least
+from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.training_step import profile_step
 from layerbench.records.defaults import MOST_PIXELS, TRAINING_ITERATIONS, TRAINING_WARMUP
 from layerbench.records.memory import Optimizer
+from layerbench.records.options import checked
+from layerbench.records.recipes import Precision, Unreadable
 from layerbench.records.training_estimate import TrainingEstimate
-from layerbench.records.training_run import Precision, Unreadable
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import DType
-from layerbench.training.classification.estimate import Extent, estimate
+from layerbench.training.classification.estimate import estimate
+from layerbench.training.classification.options import EstimateOptions, RunOptions
 from layerbench.training.classification.recipes import recipe_for
 from layerbench.training.classification.run import Trained, run_training
-from layerbench.training.classification.setup import RunOptions
 
 
 def train(
@@ -65,7 +65,7 @@ def train(
             precision, limit, samples, channels_last, unreadable, seed: see `Recipe`; ``None``
             means the phase's usual. A patience of 0 never stops early.
         device, data_dir, download, workers, threads, output_dir, resume, checkpoint_minutes,
-            points, most_pixels: see `layerbench.training.classification.run.RunOptions`.
+            points, most_pixels: see `layerbench.training.classification.options.RunOptions`.
         progress: hears of each step.
 
     Returns:
@@ -93,19 +93,19 @@ def train(
         unreadable=unreadable,
         seed=seed,
     )
-    where = RunOptions(
-        device=device,
-        data=Path(data_dir),
-        outputs=Path(output_dir),
-        download=download,
-        workers=at_least("workers", workers, 0),
-        threads=threads_of(threads),
-        resume=Path(resume) if isinstance(resume, str) else resume,
-        checkpoint_minutes=checkpoint_minutes,
-        points=points,
-        most_pixels=at_least("most_pixels", most_pixels, 1),
-    )
-    return run_training(recipe, where, progress=progress)
+    where = {
+        "device": device,
+        "data_dir": data_dir,
+        "output_dir": output_dir,
+        "download": download,
+        "workers": workers,
+        "threads": threads,
+        "resume": Path(resume) if isinstance(resume, str) else resume,
+        "checkpoint_minutes": checkpoint_minutes,
+        "points": points,
+        "most_pixels": most_pixels,
+    }
+    return run_training(recipe, checked(RunOptions, where), progress=progress)
 
 
 def estimate_training_time(
@@ -146,7 +146,6 @@ def estimate_training_time(
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
     if samples is not None:
-        at_least("samples", samples, 1)
         val_samples = val_samples or 0
     recipe = recipe_for(
         model,
@@ -159,17 +158,23 @@ def estimate_training_time(
         channels_last=channels_last,
         seed=seed,
     )
-    extent = Extent(
-        samples, val_samples, at_least("warmup", warmup, 0), at_least("steps", steps, 2), seconds
+    options = {
+        "samples": samples,
+        "val_samples": val_samples,
+        "warmup": warmup,
+        "steps": steps,
+        "seconds": seconds,
+    }
+    where = {
+        "device": device,
+        "data_dir": data_dir,
+        "download": download,
+        "workers": workers,
+        "threads": threads,
+    }
+    return estimate(
+        recipe, checked(EstimateOptions, options), checked(RunOptions, where), progress=progress
     )
-    where = RunOptions(
-        device=device,
-        data=Path(data_dir),
-        download=download,
-        workers=at_least("workers", workers, 0),
-        threads=threads_of(threads),
-    )
-    return estimate(recipe, extent, where, progress=progress)
 
 
 def profile_training(

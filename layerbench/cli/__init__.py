@@ -1,8 +1,8 @@
 """Command lines: one thin file a verb.
 
-A verb's file exposes ``NAME`` and ``command``, a function with typer's annotations, and imports
-nothing but typer before it runs, so that ``--help`` answers at once. A name of two words is a verb
-and what it is done to: ``estimate training-time``.
+A verb's file exposes ``NAME`` and ``command``, a function whose parameters are the options
+(`layerbench.cli._generated`), and imports no torch before it runs, so that ``--help`` answers at
+once. A name of two words is a verb and what it is done to: ``estimate training-time``.
 
 What a command line does not say is read from the environment: ``--seconds`` of ``sweep`` from
 ``LAYERBENCH_SWEEP_SECONDS``. Every verb has ``--traceback`` besides, or ``LAYERBENCH_TRACEBACK``.
@@ -40,14 +40,18 @@ def main() -> NoReturn:
     app = _application(ENVIRONMENT)
     app.callback()(_about)
     groups: dict[str, typer.Typer] = {}
-    for name, file in sorted(_verbs_of(sys.argv[1:]).items()):
+    words = sys.argv[1:]
+    for name, file in sorted(_verbs_of(words).items()):
         group, _, rest = name.partition(" ")
         if rest and group not in groups:
             groups[group] = _application(f"{ENVIRONMENT}_{group.upper()}")
             groups[group].callback()(_about)
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         owner = groups[group] if rest else app
-        owner.command(rest or name, help=_reflowed(file.command.__doc__))(_offered(file))
+        # A list of verbs shows no options: they are made for the verb of the command line alone.
+        meant = words[: len(name.split())] == name.split()
+        command = _offered(file) if meant else _about
+        owner.command(rest or name, help=_reflowed(file.command.__doc__))(command)
     _invoke(app)
 
 

@@ -4,8 +4,8 @@ A parameter is one of these:
 
 * a pydantic model: each of its fields that is an `option` is one of the verb's, and the verb gets
   the model, checked;
-* ``Annotated[dict[str, Any], given(Model)]``: the same options, and the verb gets only the values
-  that were said, by the names of the fields, each checked;
+* ``Annotated[dict[str, Any], values_of(Model)]``: the same options, and the verb gets
+  only the values that were said, by the names of the fields, each checked;
 * ``Annotated[T, option(...)]``: an option of the verb's own;
 * anything else, as typer takes it.
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -28,8 +28,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from layerbench.errors import UsageError
-from layerbench.records.options import Option, complaint, option_of
+from layerbench.errors import TRUTHS, UsageError
+from layerbench.records.options import Option, checked, complaint, option_of
 from layerbench.units import parse_bytes, parse_percent
 
 # The default of an option that has to be said.
@@ -49,9 +49,54 @@ def size_of(text: str) -> tuple[int, int]:
     raise UsageError(f"takes a number such as 224, or HxW such as 480x640, got {text!r}")
 
 
-# What a value is written as, by what stands for it in the help.
+def numbers(text: str) -> list[int]:
+    """Positive numbers with commas, ascending and each once; ``1,2,4,...,256`` doubles.
+
+    Raises:
+        UsageError: they cannot be read.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    counts: list[int] = []
+    for index, part in enumerate(parts):
+        if part == "..." and counts and index + 1 < len(parts) and parts[index + 1].isdigit():
+            while counts[-1] * 2 < int(parts[index + 1]):
+                counts.append(counts[-1] * 2)
+        elif part.isdigit() and int(part) > 0:
+            counts.append(int(part))
+        else:
+            raise UsageError(f"takes positive numbers with commas, got {text!r}")
+    return sorted(set(counts))
+
+
+def names_in(text: str) -> list[str]:
+    """Names with commas.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"takes names with commas, got {text!r}")
+    return names
+
+
+def truth(text: str) -> bool:
+    """A yes or no in one of its spellings.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text.lower() not in TRUTHS:
+        raise UsageError(f"takes True or False, got {text!r}")
+    return TRUTHS[text.lower()]
+
+
+# How a value is read, by what stands for it in the help.
 PARSERS: dict[str, Callable[[str], Any]] = {
+    "BOOL": truth,
+    "LIST": names_in,
     "N|HxW": size_of,
+    "NUMBERS": numbers,
     "PERCENT": parse_percent,
     "SIZE": parse_bytes,
 }
@@ -86,7 +131,7 @@ def fields(
     return Fields((*names, *defaults) if names else (), omit, panel, defaults)
 
 
-def given(*sources: type[BaseModel], picked: Fields | None = None) -> Fields:
+def values_of(*sources: type[BaseModel], picked: Fields | None = None) -> Fields:
     """Have the values alone that were said, of fields of these models."""
     return replace(picked or fields(), sources=sources)
 
@@ -97,23 +142,22 @@ class Declared:
 
     Attributes:
         name: of the field or parameter.
-        kind: its type.
-        field: what pydantic knows of it.
+        kind: its type, with what pydantic checks.
+        description: what the help says.
         shown: how it is written.
         default: what it is without a word; ``None`` also where the model works it out.
     """
 
     name: str
     kind: Any
-    field: FieldInfo
+    description: str | None
     shown: Option
     default: Any
 
     @property
     def written(self) -> str:
         """The usual spelling."""
-        first = next(iter(self.shown.spellings), f"--{self.name.replace('_', '-')}")
-        return first.partition("/")[0]
+        return self.shown.written(self.name)
 
     @property
     def _names(self) -> dict[str, None]:
@@ -151,7 +195,7 @@ class Declared:
 
     def _help(self) -> str:
         """The description, with the choices that it does not name."""
-        text = self.field.description or ""
+        text = self.description or ""
         choices = _choices(self.kind)
         if all(choice in text for choice in choices):
             return text
@@ -179,7 +223,7 @@ class Declared:
             UsageError: it cannot.
         """
         try:
-            adapter: TypeAdapter[Any] = TypeAdapter(Annotated[self.kind, self.field])  # type: ignore[arg-type]
+            adapter: TypeAdapter[Any] = TypeAdapter(self.kind)
             return adapter.validate_python(self.parsed(value))
         except ValidationError as error:
             raise UsageError(complaint(error, lambda _: self.written)) from None
@@ -219,85 +263,114 @@ def _readable(kind: Any) -> Any:  # noqa: ANN401 - a type
     raise TypeError(f"no option is read as {kind}: give it a metavar that a parser has")
 
 
-class _Part:
-    """One parameter of a verb's function: the options that it takes, and its value."""
+@dataclass(frozen=True)
+class _AsItIs:
+    """A parameter that typer takes."""
 
-    def __init__(self, parameter: inspect.Parameter) -> None:
-        self.name = parameter.name
-        self.parameter = parameter
-        kind, *notes = _split(parameter.annotation)
-        self.picked = next((note for note in notes if isinstance(note, Fields)), fields())
-        own = next((note for note in notes if isinstance(note, FieldInfo)), None)
-        self.model = kind if inspect.isclass(kind) and issubclass(kind, BaseModel) else None
-        sources = self.picked.sources if self.model is None else (self.model,)
-        self.options = list(_declared(sources, self.picked))
-        self.own = None
-        if own is not None and (shown := option_of(own)) is not None:
-            default = REQUIRED if parameter.default is parameter.empty else parameter.default
-            self.own = Declared(self.name, kind, own, shown, default)
+    parameter: inspect.Parameter
 
-    def parameters(self, prefix: str | None) -> list[inspect.Parameter]:
-        """As typer takes them."""
-        if self.own is not None:
-            return [self.own.parameter(prefix)]
-        if self.options:
-            return [one.parameter(prefix) for one in self.options]
+    def parameters(self, _: str | None) -> list[inspect.Parameter]:
         return [self.parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
 
+    def value(self, values: Mapping[str, Any], _: set[str]) -> Any:  # noqa: ANN401 - of many kinds
+        name = self.parameter.name
+        check_amount(f"--{name.replace('_', '-')}", values[name])
+        return values[name]
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A parameter that is an option."""
+
+    option: Declared
+
+    def parameters(self, prefix: str | None) -> list[inspect.Parameter]:
+        return [self.option.parameter(prefix)]
+
     def value(self, values: Mapping[str, Any], said: set[str]) -> Any:  # noqa: ANN401 - of many kinds
-        """What the verb gets."""
-        if self.own is not None:
-            return self.own.checked(values[self.name]) if self.name in said else self.own.default
-        if not self.options:
-            check_amount(f"--{self.name.replace('_', '-')}", values[self.name])
-            return values[self.name]
-        defaults = self.picked.defaults
-        wanted = {one.name: one for one in self.options if one.name in said}
+        name = self.option.name
+        return self.option.checked(values[name]) if name in said else self.option.default
+
+
+@dataclass(frozen=True)
+class _Grouped:
+    """A parameter that has an option for each of these fields.
+
+    Attributes:
+        model: that the verb gets; ``None`` for the values alone.
+    """
+
+    options: tuple[Declared, ...]
+    defaults: Mapping[str, Any]
+    model: type[BaseModel] | None
+
+    def parameters(self, prefix: str | None) -> list[inspect.Parameter]:
+        return [one.parameter(prefix) for one in self.options]
+
+    def value(self, values: Mapping[str, Any], said: set[str]) -> Any:  # noqa: ANN401 - of many kinds
+        options = {one.name: one for one in self.options if one.name in said}
         if self.model is None:
-            checked = {name: one.checked(values[name]) for name, one in wanted.items()}
-            return {**defaults, **checked}
-        parsed = {name: one.parsed(values[name]) for name, one in wanted.items()}
-        try:
-            return self.model(**{**defaults, **parsed})
-        except ValidationError as error:
-            raise UsageError(complaint(error, lambda name: wanted[name].written)) from None
+            mine = {name: one.checked(values[name]) for name, one in options.items()}
+            return {**self.defaults, **mine}
+        mine = {name: one.parsed(values[name]) for name, one in options.items()}
+        return checked(self.model, {**self.defaults, **mine}, lambda name: options[name].written)
 
 
-def _split(annotation: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a type
-    return get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+_Part = _AsItIs | _Own | _Grouped
 
 
-def _declared(sources: tuple[type[BaseModel], ...], picked: Fields) -> Iterator[Declared]:
+def _part(parameter: inspect.Parameter) -> _Part:
+    annotation = parameter.annotation
+    kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    picked = next((note for note in notes if isinstance(note, Fields)), fields())
+    model = kind if inspect.isclass(kind) and issubclass(kind, BaseModel) else None
+    sources = picked.sources if model is None else (model,)
+    if sources:
+        options = tuple(_options_of(sources, picked))
+        return _Grouped(options, picked.defaults, model)
+    for note in notes:
+        if isinstance(note, FieldInfo) and (shown := option_of(note)) is not None:
+            shown = replace(shown, panel=picked.panel or shown.panel)
+            default = REQUIRED if parameter.default is parameter.empty else parameter.default
+            return _Own(Declared(parameter.name, annotation, note.description, shown, default))
+    return _AsItIs(parameter)
+
+
+def _options_of(sources: Iterable[type[BaseModel]], picked: Fields) -> Iterator[Declared]:
     for model in sources:
         for name, field in model.model_fields.items():
             shown = option_of(field)
-            if shown is None or name in picked.omit or (picked.names and name not in picked.names):
+            left_out = name in picked.omit or (picked.names and name not in picked.names)
+            if shown is None or left_out:
                 continue
             default = None if field.default is PydanticUndefined else field.default
             if name in picked.defaults:
                 default, shown = picked.defaults[name], replace(shown, default_text=True)
-            shown = replace(shown, panel=picked.panel or shown.panel)
-            yield Declared(name, field.annotation, field, shown, default)
+            panel = picked.panel or shown.panel or getattr(model, "PANEL", None)
+            kind = Annotated[field.annotation, field]  # type: ignore[name-defined]
+            yield Declared(name, kind, field.description, replace(shown, panel=panel), default)
 
 
-def parts_of(command: Callable[..., Any]) -> list[_Part]:
-    """The parameters of a verb's function."""
-    parameters = inspect.signature(command, eval_str=True).parameters.values()
-    return [_Part(parameter) for parameter in parameters]
+def parts_of(command: Callable[..., Any]) -> dict[str, _Part]:
+    """The parameters of a verb's function, by name."""
+    parameters = inspect.signature(command, eval_str=True).parameters
+    return {name: _part(parameter) for name, parameter in parameters.items()}
 
 
-def arguments(parts: list[_Part], values: Mapping[str, Any], said: set[str]) -> dict[str, Any]:
+def arguments(
+    parts: Mapping[str, _Part], values: Mapping[str, Any], said: set[str]
+) -> dict[str, Any]:
     """What a verb's function gets.
 
     Args:
-        parts: its parameters.
+        parts: by the names of its parameters.
         values: of the options, by name.
         said: those that are not defaults.
 
     Raises:
         UsageError: a value cannot be meant.
     """
-    return {part.name: part.value(values, said) for part in parts}
+    return {name: part.value(values, said) for name, part in parts.items()}
 
 
 def said_in(context: typer.Context) -> set[str]:
@@ -326,7 +399,7 @@ def generated(command: Callable[..., Any], prefix: str | None = None) -> Callabl
     context = inspect.Parameter(
         "typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context
     )
-    parameters = [one for part in parts for one in part.parameters(prefix)]
+    parameters = [one for part in parts.values() for one in part.parameters(prefix)]
     vars(verb)["__signature__"] = inspect.Signature([*parameters, context])
     verb.__annotations__ = {one.name: one.annotation for one in (*parameters, context)}
     return verb

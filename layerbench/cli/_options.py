@@ -1,254 +1,124 @@
-"""What the verbs' options have in common: declaring them, and reading what was given."""
+"""What the verbs' options have in common: what runs, and what comes out."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from layerbench.errors import TRUTHS, UsageError
+from layerbench.records.bounds import Positive
+from layerbench.records.options import OUTCOME, WHAT_RUNS, option
+from layerbench.records.workload import ChannelsLast, DType, Frozen, Mode, RandomSeed
 
 if TYPE_CHECKING:
-    from layerbench.records.workload import Frozen, Workload
+    from layerbench.records.workload import Workload
 
-WORKLOAD = "What runs"
-REPORT = "What comes out"
-PLAN = "Where it runs"
-
-DTYPES = ("float32", "float16", "bfloat16", "float64")
-MODES = ("eval", "train")
-PRECISIONS = ("float32", "bfloat16", "float16")
-BOXES_FROM = ("trimap", "xml")
-LABELS = ("breed", "species")
-
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="SPEC",
-        help="A torchvision model's name, timm:NAME, package.module:callable or "
-        "path/to/file.py:callable.",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Input = Annotated[
-    str | None,
-    typer.Option(
-        "--input",
-        "--i",
-        "-i",
-        metavar="NAME|SHAPE",
-        help="cityscapes, pascal, imagenet, coco, cifar100, or a shape: NxCxHxW, or CxHxW "
-        "with --batch. Default: the model family's usual input.",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Batch = Annotated[
-    int | None,
-    typer.Option(help="Number of images in a forward.", show_default="1", rich_help_panel=WORKLOAD),
-]
 Dtype = Annotated[
-    str | None,
-    typer.Option(
-        help="float32, float16, bfloat16 or float64: what floating weights and inputs are "
-        "converted to.",
-        show_default="float32; for package.module:callable and file.py:callable what the model has",
-        rich_help_panel=WORKLOAD,
+    DType | None,
+    option(
+        "float32, float16, bfloat16 or float64: what floating weights and inputs are converted to.",
+        panel=WHAT_RUNS,
+        default_text="float32; for package.module:callable and file.py:callable what the model has",
     ),
 ]
-ChannelsLast = Annotated[
-    bool,
-    typer.Option(
-        "--channels-last",
-        help="Use the channels-last (NHWC) memory format.",
-        rich_help_panel=WORKLOAD,
-    ),
+Quiet = Annotated[bool, option("No progress bar.", "--quiet", "-q", panel=OUTCOME)]
+Threshold = Annotated[
+    float,
+    option("Changes up to this are the same.", metavar="PERCENT", default_text="5%"),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=REPORT)
-]
+SAME = 0.05
 
 
-Classifier = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="SPEC",
-        help="vit, deit, swin or resnet (timm's base models), a torchvision model's name, "
-        "timm:NAME, package.module:callable or path/to/file.py:callable.",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help="cifar100, imagenet (any set with a folder for each class), digits, synthetic.",
-        show_default="phase 1: imagenet, phase 2: cifar100",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-DataDir = Annotated[
-    Path,
-    typer.Option(
-        "--data_dir",
-        "--data-dir",
-        metavar="DIR",
-        help="Folder that the data sets lie in.",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Download = Annotated[
-    bool,
-    typer.Option(
-        "--download",
-        help="Fetch the data set if it is missing and can be fetched.",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-MostPixels = Annotated[
-    int,
-    typer.Option(
-        "--most_pixels",
-        "--most-pixels",
-        help="Pixels of an image at most: a larger one could fill the memory and is not read.",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Samples = Annotated[
-    int | None,
-    typer.Option(
-        help="Number of images that synthetic makes up.",
-        show_default="1024",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Size = Annotated[
-    str | None,
-    typer.Option(
-        metavar="N|HxW",
-        help="Height and width of the images as the model takes them.",
-        show_default="what the model is meant for",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-BatchSize = Annotated[
-    int,
-    typer.Option(
-        "--batch_size",
-        "--batch-size",
-        "--batch",
-        help="Number of images in a step.",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        help="Device: cpu, cuda, cuda:1, xpu or mps.",
-        show_default="the accelerator if there is one, else cpu",
-        rich_help_panel=PLAN,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        help="Number of intra-op CPU threads.",
-        show_default="PyTorch's choice",
-        rich_help_panel=PLAN,
-    ),
-]
-BoxedData = Annotated[
-    str,
-    typer.Option(
-        help="pets (Oxford-IIIT Pet), or synthetic: made-up JPEG images with several boxes each.",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-BoxesFrom = Annotated[
-    str,
-    typer.Option(
-        help="Boxes of pets: trimap (the whole animal, with its mask) or xml (its head, marked by "
-        "hand).",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Labels = Annotated[
-    str,
-    typer.Option(help="Classes of pets: breed (37) or species (2).", rich_help_panel=WORKLOAD),
-]
-Autocast = Annotated[
-    str,
-    typer.Option(
-        help="Number format: float32, or by autocast bfloat16 or float16.", rich_help_panel=WORKLOAD
-    ),
-]
-MinSize = Annotated[
-    int | None,
-    typer.Option(
-        "--min_size",
-        "--min-size",
-        help="The shorter side that a detector resizes its images to.",
-        show_default="its own, 800 for most",
-        rich_help_panel=WORKLOAD,
-    ),
-]
-Workers = Annotated[
-    int, typer.Option(help="Number of processes that load images.", rich_help_panel=PLAN)
-]
+def out(files: str) -> Any:  # noqa: ANN401 - to be put into `Annotated`
+    """The option of the folder that these files are written to."""
+    text = f"Write {files}; without it the report goes to the terminal."
+    return option(text, panel=OUTCOME, metavar="DIR")
 
 
-def size_of(text: str | None) -> tuple[int, int] | None:
-    """``224`` or ``480x640`` as height and width.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) <= 2 and all(part.isdigit() and int(part) > 0 for part in parts):
-        return int(parts[0]), int(parts[-1])
-    raise UsageError(f"--size takes a number such as 224, or HxW such as 480x640, got {text!r}")
-
-
-def numbers(option: str, text: str) -> list[int]:
-    """Positive numbers with commas, ascending and each once; ``1,2,4,...,256`` doubles.
-
-    Raises:
-        UsageError: they cannot be read.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    found: list[int] = []
-    for index, part in enumerate(parts):
-        if part == "..." and found and index + 1 < len(parts) and parts[index + 1].isdigit():
-            while found[-1] * 2 < int(parts[index + 1]):
-                found.append(found[-1] * 2)
-        elif part.isdigit() and int(part) > 0:
-            found.append(int(part))
-        else:
-            raise UsageError(f"{option} takes positive numbers with commas, got {text!r}")
-    return sorted(set(found))
-
-
-Formats = Annotated[
-    str | None,
-    typer.Option(
+def formats(names: str, usual: str = "txt,json") -> Any:  # noqa: ANN401 - to be put into `Annotated`
+    """The option of the formats of these names."""
+    return option(
+        f"{names}; several with commas.",
         "--format",
+        panel=OUTCOME,
         metavar="LIST",
-        help="txt, json, csv, md, html; several with commas.",
-        show_default="txt,json with --out, else txt",
-        rich_help_panel=REPORT,
-    ),
-]
+        default_text=f"{usual} with --out, else txt",
+    )
 
 
-def checked_formats(text: str | None, out: Path | None) -> list[str]:
-    """The formats asked for, before a long run: they are known and the folder can be written.
+Formats = Annotated[list[str] | None, formats("txt, json, csv, md, html")]
+
+
+class WorkloadOptions(Frozen):
+    """What runs, as a command line says it."""
+
+    PANEL: ClassVar = WHAT_RUNS
+
+    model: Annotated[
+        str,
+        option(
+            "A torchvision model's name, timm:NAME, package.module:callable or "
+            "path/to/file.py:callable.",
+            *("--model", "-m"),
+            metavar="SPEC",
+        ),
+    ] = "mobilenet_v2"
+    input: Annotated[
+        str | None,
+        option(
+            "cityscapes, pascal, imagenet, coco, cifar100, or a shape: NxCxHxW, or CxHxW with "
+            "--batch. Default: the model family's usual input.",
+            *("--input", "--i", "-i"),
+            metavar="NAME|SHAPE",
+        ),
+    ] = None
+    batch: Annotated[
+        Positive | None, option("Number of images in a forward.", default_text="1")
+    ] = None
+    mode: Annotated[Mode, option("eval or train (forward only).")] = "eval"
+    dtype: Dtype = None
+    channels_last: ChannelsLast = False
+    compile: Annotated[bool, option("torch.compile; whole model only.")] = False
+    weights: Annotated[
+        str | None,
+        option(
+            "DEFAULT or a name of the library's weights, which it loads where the model runs. "
+            "Random ones take the same time.",
+            default_text="random ones",
+        ),
+    ] = None
+    seed: RandomSeed = 0
+
+    def workload(self, **changes: Any) -> Workload:  # noqa: ANN401 - fields of many kinds
+        """What that is; loads torch.
+
+        Args:
+            changes: of the options.
+
+        Raises:
+            UsageError: one of them makes no sense.
+        """
+        from layerbench import zoo
+        from layerbench.cli._streams import model_output_aside
+
+        settings = self.model_dump() | changes
+        channels_last = settings.pop("channels_last")
+        settings["memory_format"] = "channels_last" if channels_last else "contiguous"
+        with model_output_aside():
+            return zoo.resolve(settings.pop("model"), settings.pop("input"), **settings)
+
+
+def checked_formats(
+    names: list[str] | None, out: Path | None, usual: str = "txt,json"
+) -> list[str]:
+    """The formats to write, before a long run: there are such, and the folder can be written.
+
+    Args:
+        names: as the command line says them.
+        out: the folder.
+        usual: the formats where it says none, with a folder.
 
     Raises:
         UsageError: no such format, or not for such a record.
@@ -257,12 +127,17 @@ def checked_formats(text: str | None, out: Path | None) -> list[str]:
     from layerbench import reporters
     from layerbench.store import writing
 
-    names = formats(text, out)
+    names = names_or_usual(names, out, usual)
     for name in names:
         reporters.check(name, profile=False)
     if out is not None:
         writing.check_writable(out)
     return names
+
+
+def names_or_usual(names: list[str] | None, out: Path | None, usual: str = "txt,json") -> list[str]:
+    """The formats to write: the text, and with a folder the usual ones, where none is named."""
+    return names or ("txt" if out is None else usual).split(",")
 
 
 def deliver(record: Frozen, names: list[str], path: Path | None) -> list[Path]:
@@ -318,53 +193,3 @@ def written(record: Frozen, names: list[str], path: Path) -> list[Path]:
     for place, name in zip(places, names, strict=True):
         writing.write_text(place, reporters.render(name, record))
     return places
-
-
-def workload_of(given: Mapping[str, Any]) -> Workload:
-    """What the options under `WORKLOAD` say to run; loads torch.
-
-    Args:
-        given: their values by name.
-
-    Raises:
-        UsageError: one of them makes no sense.
-    """
-    from layerbench import zoo
-    from layerbench.cli._streams import model_output_aside
-
-    settings = {
-        "batch": given["batch"],
-        "dtype": dtype_of(given["dtype"]),
-        "memory_format": "channels_last" if given["channels_last"] else "contiguous",
-        "mode": one_of("--mode", given["mode"], MODES),
-        "seed": given["seed"],
-        "weights": given["weights"],
-        "compile": given["compile"],
-    }
-    with model_output_aside():
-        return zoo.resolve(given["model"], given["input"], **settings)
-
-
-def formats(text: str | None, out: Path | None) -> list[str]:
-    """The formats asked for; the text and the record where a folder is written."""
-    text = text if text is not None else ("txt" if out is None else "txt,json")
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def one_of(option: str, value: str, known: tuple[str, ...]) -> Any:  # noqa: ANN401 - a Literal
-    """The value if it is one of those known, or a `UsageError`."""
-    if value not in known:
-        raise UsageError(f"{option} takes {', '.join(known)}, got {value!r}")
-    return value
-
-
-def dtype_of(value: str | None) -> Any:  # noqa: ANN401 - a Literal
-    """The number format asked for, or a `UsageError`; ``None`` leaves it to the model."""
-    return None if value is None else one_of("--dtype", value, DTYPES)
-
-
-def truth(option: str, value: str) -> bool:
-    """A yes or no in one of its spellings, or a `UsageError`."""
-    if value.lower() not in TRUTHS:
-        raise UsageError(f"{option} takes True or False, got {value!r}")
-    return TRUTHS[value.lower()]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerbench.cli import _options
-from layerbench.errors import at_least
+from layerbench.cli._generated import fields
+from layerbench.records.bounds import Positive
+from layerbench.records.options import option
 
 if TYPE_CHECKING:
     from layerbench.records.comparison import Comparison
@@ -30,88 +32,51 @@ def command(
             show_default=False,
         ),
     ] = None,
+    *,
     static: Annotated[
         bool,
-        typer.Option(
-            "--static",
-            help="Measure nothing: work out shapes, parameters, FLOPs and bytes anew and demand "
-            "that the reports say the same, to the byte.",
+        option(
+            "Measure nothing: work out shapes, parameters, FLOPs and bytes anew and demand that "
+            "the reports say the same, to the byte."
         ),
     ] = False,
-    threshold: Annotated[
-        str,
-        typer.Option(
-            metavar="PERCENT", help="Changes up to this are the same.", rich_help_panel=MEASURE
-        ),
-    ] = "5%",
+    threshold: Annotated[_options.Threshold, fields(panel=MEASURE)] = _options.SAME,
     iterations: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of measured rounds.", show_default="the record's", rich_help_panel=MEASURE
-        ),
+        Positive | None,
+        option("Number of measured rounds.", panel=MEASURE, default_text="the record's"),
     ] = None,
     processes: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of fresh processes to measure in.",
-            show_default="the record's",
-            rich_help_panel=MEASURE,
+        Positive | None,
+        option(
+            "Number of fresh processes to measure in.", panel=MEASURE, default_text="the record's"
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(
-            help="Device to measure on: cpu, cuda, ...",
-            show_default="the record's",
-            rich_help_panel=MEASURE,
-        ),
+        option("Device to measure on: cpu, cuda, ...", panel=MEASURE, default_text="the record's"),
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Write DIR/comparison_<what>.*; without it the report goes to the terminal.",
-            rich_help_panel=MEASURE,
-        ),
+        Path | None, _options.out("DIR/comparison_<what>.*"), fields(panel=MEASURE)
     ] = None,
-    formats: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help="txt, md, csv, json, html; several with commas.",
-            show_default="txt,json with --out, else txt",
-            rich_help_panel=MEASURE,
-        ),
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress bar.", rich_help_panel=MEASURE)
-    ] = False,
+    formats: Annotated[_options.Formats, fields(panel=MEASURE)] = None,
+    quiet: Annotated[_options.Quiet, fields(panel=MEASURE)] = False,
 ) -> int:
     """Run a record's workload and plan again and say what changed; or check what cannot change.
 
     Exit status 0 where the record holds, 1 where something is SLOWER or a report says something
     else, 2 where it cannot be checked.
     """
-    from layerbench import reporters
     from layerbench.cli.compare import say
     from layerbench.errors import UsageError
-    from layerbench.store import writing
-    from layerbench.units import parse_percent
 
     if static:
         return _static(records or [Path(name) for name in STATIC_PLACES])
     if not records or len(records) > 1:
         raise UsageError("name one record to measure again, or give --static")
-    names = _options.formats(formats, out)
-    for name in names:
-        reporters.check(name, profile=False)
-    share = parse_percent(threshold)
-    if out is not None:
-        writing.check_writable(out)
+    names = _options.checked_formats(formats, out)
     record, plan = _what_to_repeat(records[0], iterations, processes)
-    found = _measured_again(records[0], record, plan, device, share, quiet)
-    return say(found, names, out)
+    comparison = _measured_again(records[0], record, plan, device, threshold, quiet)
+    return say(comparison, names, out)
 
 
 def _static(places: list[Path]) -> int:
@@ -144,9 +109,6 @@ def _what_to_repeat(
     if record.workload.weights == OWN_WEIGHTS and ":" not in record.workload.model:
         raise UsageError(f"{path} was measured on a module object, which no file can bring back")
     changed = {"iterations": iterations, "processes": processes}
-    for name, value in changed.items():
-        if value is not None:
-            at_least(f"--{name}", value, 1)
     update = {name: value for name, value in changed.items() if value is not None}
     return record, record.plan.model_copy(update=update)
 

@@ -8,28 +8,27 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.records.options import option
 
 NAME = "client"
 
 
 def command(
+    *,
     test_cases: Annotated[
         Path,
-        typer.Option(
-            "--test-cases",
-            "--test_cases",
-            metavar="FILE",
-            help="CSV: a column for each field of a question, image_size as 256x256; `route` is "
+        option(
+            "CSV: a column for each field of a question, image_size as 256x256; `route` is "
             "estimate-resource, estimate-training-time or estimate-inference-time.",
+            *("--test-cases", "--test_cases"),
+            metavar="FILE",
         ),
     ],
-    url: Annotated[str, typer.Option(help="Address of the service.")] = "http://127.0.0.1:8000",
+    url: Annotated[str, option("Address of the service.")] = "http://127.0.0.1:8000",
     timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for each answer, its measurement included.")
+        float, option("Seconds to wait for each answer, its measurement included.")
     ] = 900.0,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Measure again, whatever is stored.")
-    ] = False,
+    refresh: Annotated[bool, option("Measure again, whatever is stored.")] = False,
     quiet: _options.Quiet = False,
 ) -> None:
     """Ask the estimation service each question of a table.

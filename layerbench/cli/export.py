@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from layerbench.cli import _options
+from layerbench.records.options import option
 
 NAME = "export"
 
@@ -16,27 +17,21 @@ BY_ROW = ("md", "html", "latex")
 
 def command(
     record: Annotated[Path, typer.Argument(help="A record, such as stats/*/layers/X.json.")],
+    *,
     format: Annotated[
         str,
-        typer.Option(
-            "--format",
+        option(
+            "csv, md, html, latex, txt, json; trace for Perfetto and chrome://tracing; speedscope "
+            "for www.speedscope.app.",
             metavar="NAME",
-            help="csv, md, html, latex, txt, json; trace for Perfetto and chrome://tracing; "
-            "speedscope for www.speedscope.app.",
         ),
     ] = "csv",
     rows: Annotated[
-        str,
-        typer.Option(
-            "--rows",
-            help="Rows of md, html and latex: layers or blocks.",
-        ),
+        Literal["layers", "blocks"], option("Rows of md, html and latex: layers or blocks.")
     ] = "layers",
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="Where to write it; without it to the terminal."
-        ),
+        option("Where to write it; without it to the terminal.", "--out", "-o", metavar="FILE"),
     ] = None,
 ) -> None:
     """Write a record for spreadsheets, papers and trace viewers.
@@ -50,9 +45,8 @@ def command(
     from layerbench.store import reading, writing
 
     reporters.suffix(format)
-    chosen = _options.one_of("--rows", rows, ("layers", "blocks"))
     content = reading.read(record)
-    if isinstance(content, Profile) and chosen == "layers" and format in BY_ROW:
+    if isinstance(content, Profile) and rows == "layers" and format in BY_ROW:
         content = finest(content)
     text = reporters.render(format, content)
     if out is None:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from layerbench.cli import _options
-from layerbench.errors import at_least
+from layerbench.cli._generated import fields
+from layerbench.records.bounds import Count
+from layerbench.records.memory import Optimizer
+from layerbench.records.options import OUTCOME, WHAT_RUNS, option
 
 if TYPE_CHECKING:
     from layerbench.records.memory import MemoryEstimate, MemoryReport
@@ -19,97 +22,62 @@ if TYPE_CHECKING:
 
 NAME = "mem"
 
-WHAT = "What is asked"
+WHAT = "What is wanted"
 
 
 def command(
-    model: _options.Model = "mobilenet_v2",
-    input: _options.Input = None,
-    batch: _options.Batch = None,
+    *,
+    what: Annotated[_options.WorkloadOptions, fields(omit=("mode", "compile"))],
     train: Annotated[
         bool,
-        typer.Option(
-            "--train",
-            help="A training step (forward, backward, optimizer) instead of inference.",
-            rich_help_panel=_options.WORKLOAD,
+        option(
+            "A training step (forward, backward, optimizer) instead of inference.", panel=WHAT_RUNS
         ),
     ] = False,
     optimizer: Annotated[
-        str | None,
-        typer.Option(
-            help="sgd, momentum, adam, adamw, rmsprop or adagrad; needs --train.",
-            show_default="sgd with --train",
-            rich_help_panel=_options.WORKLOAD,
+        Optimizer | None,
+        option(
+            "sgd, momentum, adam, adamw, rmsprop or adagrad; needs --train.",
+            panel=WHAT_RUNS,
+            default_text="sgd with --train",
         ),
     ] = None,
-    dtype: _options.Dtype = None,
-    channels_last: _options.ChannelsLast = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            help="DEFAULT or a name of the library's weights: the model as they configure it. "
-            "Only a measured run loads them.",
-            show_default="random ones",
-            rich_help_panel=_options.WORKLOAD,
-        ),
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            help="Seed of the weights, the input and what the model draws.",
-            rich_help_panel=_options.WORKLOAD,
-        ),
-    ] = 0,
     struct: Annotated[
         bool,
-        typer.Option(
-            "--struct",
-            help="The structure instead: shapes, parameters, FLOPs. Nothing is allocated.",
-            rich_help_panel=WHAT,
+        option(
+            "The structure instead: shapes, parameters, FLOPs. Nothing is allocated.", panel=WHAT
         ),
     ] = False,
     device: Annotated[
         str | None,
-        typer.Option(
-            help="Where the run is measured. cuda on a machine that has none: a prediction, and "
+        option(
+            "Where the run is measured. cuda on a machine that has none: a prediction, and "
             "labelled so.",
-            show_default="cpu",
-            rich_help_panel=WHAT,
+            panel=WHAT,
+            default_text="cpu",
         ),
     ] = None,
     predict: Annotated[
-        bool,
-        typer.Option(
-            "--predict",
-            help="Predict for cuda even where there is one.",
-            rich_help_panel=WHAT,
-        ),
+        bool, option("Predict for cuda even where there is one.", panel=WHAT)
     ] = False,
     gpu_memory: Annotated[
-        str | None,
-        typer.Option(
+        int | None,
+        option(
+            "Does it fit into this much, such as 24GiB, and what is the largest batch that does? "
+            "Predicts.",
+            panel=WHAT,
             metavar="SIZE",
-            help="Does it fit into this much, such as 24GiB, and what is the largest batch that "
-            "does? Predicts.",
-            rich_help_panel=WHAT,
         ),
     ] = None,
     depth: Annotated[
-        int | None,
-        typer.Option(
-            help="Show modules down to this depth; 1 is the model's children.",
-            show_default="all",
-            rich_help_panel=_options.REPORT,
+        Count | None,
+        option(
+            "Show modules down to this depth; 1 is the model's children.",
+            panel=OUTCOME,
+            default_text="all",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Write DIR/<model>_<input>.*; without it the report goes to the terminal.",
-            rich_help_panel=_options.REPORT,
-        ),
-    ] = None,
+    out: Annotated[Path | None, _options.out("DIR/<model>_<input>.*")] = None,
     formats: _options.Formats = None,
     quiet: _options.Quiet = False,
 ) -> None:
@@ -117,46 +85,24 @@ def command(
     from layerbench import reporters
     from layerbench.errors import UsageError
     from layerbench.store import paths, reading, writing
-    from layerbench.units import parse_bytes
 
-    names = _options.formats(formats, out)
-    for name in names:
-        reporters.check(name, profile=False)  # said before anything runs
+    names = _options.checked_formats(formats, out)
     if struct and (train or predict or device or gpu_memory):
         raise UsageError("--struct says nothing of memory: leave the other questions out")
     if optimizer is not None and not train:
         raise UsageError("--optimizer belongs to a training step: add --train")
-    if depth is not None:
-        at_least("--depth", depth, 0)
-    memory_bytes = None if gpu_memory is None else parse_bytes(gpu_memory)
-    if out is not None:
-        writing.check_writable(out)
 
     # After the cheap checks: this loads torch.
     from layerbench.analysis.views import down_to
     from layerbench.cli._progress import shown
-    from layerbench.profilers.optimizers import check_optimizer
 
     chosen = (optimizer or "sgd") if train else None
-    check_optimizer(chosen)
-    workload = _options.workload_of(
-        {
-            "model": model,
-            "input": input,
-            "batch": batch,
-            "mode": "train" if train else "eval",
-            "dtype": dtype,
-            "channels_last": channels_last,
-            "compile": False,
-            "weights": weights,
-            "seed": seed,
-        }
-    )
+    workload = what.workload(mode="train" if train else "eval")
     with shown(workload.model, quiet) as progress:
         if struct:
             record: Record = _structure(workload)
-        elif predict or memory_bytes is not None or _is_elsewhere(device):
-            record = _estimate(workload, chosen, device, memory_bytes, progress)
+        elif predict or gpu_memory is not None or _is_elsewhere(device):
+            record = _estimate(workload, chosen, device, gpu_memory, progress)
         else:
             record = _measured(workload, chosen, device)
     if out is None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard
 
 import typer
 
-from layerbench.cli import _options
 from layerbench.errors import at_least
+from layerbench.records.bounds import Count
+from layerbench.records.options import OUTCOME, option
+from layerbench.records.tree import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from layerbench.plots import Metric
     from layerbench.plots.canvas import Drawn
     from layerbench.records.memory import MemoryEstimate, MemoryReport
     from layerbench.records.structure import Structure
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "plot"
 
-KINDS = ("icicle", "bars", "roofline", "memory")
+Kind = Literal["icicle", "bars", "roofline", "memory"]
 ROWS = (
     "a profile (timer.py), a training profile (layerbench train-profile), a structure "
     "(mem.py --struct) or a memory record (mem.py)"
@@ -52,60 +53,55 @@ def command(
             help="Records to draw, one picture each; a roofline also takes their structures.",
         ),
     ],
+    *,
     kind: Annotated[
-        str,
-        typer.Option(
-            "--kind",
+        Kind,
+        option(
+            "icicle: the tree, each layer as wide as its part. bars: the rows that take the most. "
+            "roofline: FLOPs a second over FLOPs a byte. memory: live bytes in a run.",
+            panel=READ,
             metavar="NAME",
-            help="icicle: the tree, each layer as wide as its part. bars: the rows that take the "
-            "most. roofline: FLOPs a second over FLOPs a byte. memory: live bytes in a run.",
-            rich_help_panel=READ,
         ),
     ] = "icicle",
     metric: Annotated[
-        str | None,
-        typer.Option(
+        Metric | None,
+        option(
+            "Figure that icicle and bars show: time, self, flops, parameters or memory.",
+            panel=READ,
             metavar="NAME",
-            help="Figure that icicle and bars show: time, self, flops, parameters or memory.",
-            show_default="time or self, or what the record has",
-            rich_help_panel=READ,
+            default_text="time or self, or what the record has",
         ),
     ] = None,
     top: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of rows of bars, or of layers that a roofline names.",
-            show_default="20, and 8",
-            rich_help_panel=READ,
+        Count | None,
+        option(
+            "Number of rows of bars, or of layers that a roofline names.",
+            panel=READ,
+            default_text="20, and 8",
         ),
     ] = None,
     depth: Annotated[
-        int | None,
-        typer.Option(
-            help="Levels that an icicle shows below the model.",
-            show_default="all",
-            rich_help_panel=READ,
-        ),
+        Count | None,
+        option("Levels that an icicle shows below the model.", panel=READ, default_text="all"),
     ] = None,
     out: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--out",
-            "-o",
+        option(
+            "Where to write it, .png or .svg; several times for both.",
+            *("--out", "-o"),
+            panel=OUTCOME,
             metavar="FILE",
-            help="Where to write it, .png or .svg; several times for both.",
-            show_default="<record>.<kind>.png in this folder",
-            rich_help_panel=_options.REPORT,
+            default_text="<record>.<kind>.png in this folder",
         ),
     ] = None,
     formats: Annotated[
-        str | None,
-        typer.Option(
+        list[Literal["png", "svg"]] | None,
+        option(
+            "png, svg, or both with a comma; instead of -o.",
             "--format",
+            panel=OUTCOME,
             metavar="LIST",
-            help="png, svg, or both with a comma; instead of -o.",
-            show_default="png",
-            rich_help_panel=_options.REPORT,
+            default_text="png",
         ),
     ] = None,
 ) -> None:
@@ -113,29 +109,27 @@ def command(
     from layerbench import plots
     from layerbench.store import reading, writing
 
-    chosen = _options.one_of("--kind", kind, KINDS)
     options = {"metric": metric, "top": top, "depth": depth}
-    _check_options(chosen, options)
-    wanted = None if metric is None else _options.one_of("--metric", metric, plots.METRICS)
+    _check_options(kind, options)
     read = [(path, reading.read(path)) for path in records]
-    if chosen == "roofline":
+    if kind == "roofline":
         drawn = _profiles(read)
         structures = [(path, record) for path, record in read if _is_structure(record)]
     else:
         drawn, structures = read, []
-    places = [_places(path, chosen, out, formats, len(drawn)) for path, _ in drawn]
-    _check_apart([place for found in places for place in found])
-    for (path, record), found in zip(drawn, places, strict=True):
-        if chosen == "roofline":
+    places = [_places(path, kind, out, formats, len(drawn)) for path, _ in drawn]
+    _check_apart([place for files in places for place in files])
+    for (path, record), files in zip(drawn, places, strict=True):
+        if kind == "roofline":
             figure = _roofline(path, record, structures, top)
         else:
-            figure = _figure(path, record, chosen, wanted, top, depth)
-        for place in found:
+            figure = _figure(path, record, kind, metric, top, depth)
+        for place in files:
             writing.write_bytes(place, plots.encoded(figure, place.suffix[1:].lower()))
             typer.echo(str(place))
 
 
-def _check_options(kind: str, options: dict[str, str | int | None]) -> None:
+def _check_options(kind: str, options: Mapping[str, str | int | None]) -> None:
     from layerbench.errors import UsageError
 
     for name, value in options.items():
@@ -151,7 +145,7 @@ def _check_options(kind: str, options: dict[str, str | int | None]) -> None:
 
 
 def _places(
-    path: Path, kind: str, out: list[Path] | None, formats: str | None, pictures: int
+    path: Path, kind: str, out: list[Path] | None, formats: Sequence[str] | None, pictures: int
 ) -> list[Path]:
     """The files that one record's picture is written to."""
     from layerbench.errors import UsageError
@@ -166,11 +160,8 @@ def _places(
             if place.suffix[1:].lower() not in ENDINGS:
                 raise UsageError(f"-o takes a file ending in .png or .svg, got {place}")
         return list(dict.fromkeys(out))
-    names = ENDINGS[:1] if formats is None else _options.formats(formats, None)
-    return [
-        Path(f"{path.stem}.{kind}.{_options.one_of('--format', name, ENDINGS)}")
-        for name in dict.fromkeys(names)
-    ]
+    names = ENDINGS[:1] if formats is None else formats
+    return [Path(f"{path.stem}.{kind}.{name}") for name in dict.fromkeys(names)]
 
 
 def _check_apart(places: list[Path]) -> None:
@@ -212,8 +203,8 @@ def _roofline(
 
     if not _is_profile(profile):
         raise _wrong(path, profile, "roofline")
-    found = _structure_for(path, profile, structures)
-    return plots.roofline(profile, found, **({} if top is None else {"top": top}))
+    structure = _structure_for(path, profile, structures)
+    return plots.roofline(profile, structure, **({} if top is None else {"top": top}))
 
 
 def _profiles(read: Sequence[tuple[Path, Frozen]]) -> list[tuple[Path, Frozen]]:
@@ -222,18 +213,20 @@ def _profiles(read: Sequence[tuple[Path, Frozen]]) -> list[tuple[Path, Frozen]]:
     Raises:
         UsageError: nothing.
     """
-    found = [(path, record) for path, record in read if not _is_structure(record)]
-    if not found:
+    profiles = [(path, record) for path, record in read if not _is_structure(record)]
+    if not profiles:
         raise _wrong(*read[0], "roofline")
-    return found
+    return profiles
 
 
-def _structure_for(path: Path, profile: Profile, given: Sequence[tuple[Path, Frozen]]) -> Structure:
-    """The structure of the profile's work among those given, else worked out anew.
+def _structure_for(
+    path: Path, profile: Profile, structures: Sequence[tuple[Path, Frozen]]
+) -> Structure:
+    """The structure of the profile's work among these, else worked out anew.
 
     Raises:
         UsageError: no layers were timed, or the model cannot be built here.
-        ComparisonError: those given are of other work.
+        ComparisonError: they are of other work.
     """
     from layerbench.analysis.roofline import check_same_work
     from layerbench.errors import ComparisonError, UsageError
@@ -241,7 +234,7 @@ def _structure_for(path: Path, profile: Profile, given: Sequence[tuple[Path, Fro
     if not profile.layers:
         raise UsageError(f"{path} holds no layers, the whole model only: take layers/{path.name}")
     refused: ComparisonError | None = None
-    for _, structure in given:
+    for _, structure in structures:
         assert _is_structure(structure)
         try:
             check_same_work(profile.workload, structure.workload)

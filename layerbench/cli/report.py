@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from layerbench.cli import _options
+from layerbench.records.options import option
+
 NAME = "report"
 
 
@@ -19,15 +22,12 @@ def command(
             "baseline; a structure, a memory or a training record adds its columns.",
         ),
     ],
+    *,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", metavar="FILE", help="File to write.", show_default="X.html, here"
-        ),
+        option("File to write.", "--out", "-o", metavar="FILE", default_text="X.html, here"),
     ] = None,
-    threshold: Annotated[
-        str, typer.Option(help="Smaller changes between two profiles are the same.")
-    ] = "5%",
+    threshold: _options.Threshold = _options.SAME,
 ) -> None:
     """Write one self-contained HTML file: tree, icicle, details, search and comparison.
 
@@ -37,12 +37,11 @@ def command(
     from layerbench.analysis.bundle import joined
     from layerbench.reporters.html.document import bundled
     from layerbench.store import reading, writing
-    from layerbench.units import bytes_, parse_percent
+    from layerbench.units import bytes_
 
-    share = parse_percent(threshold)
-    found = [(str(path), reading.read(path)) for path in records]
-    alone = len(found) == 1 and bundled(found[0][1]) is None
-    record = found[0][1] if alone else joined(found, share)
+    contents = [(str(path), reading.read(path)) for path in records]
+    alone = len(contents) == 1 and bundled(contents[0][1]) is None
+    record = contents[0][1] if alone else joined(contents, threshold)
     text = reporters.render("html", record)
     place = out or Path(records[-1].with_suffix(".html").name)
     writing.write_text(place, text)

@@ -9,76 +9,66 @@ import typer
 
 from layerbench.cli import _options
 from layerbench.cli._kept import Kept
-from layerbench.errors import UsageError
+from layerbench.records.options import MEASURING, OUTCOME, WHAT_RUNS, Device, Threads, option
+from layerbench.records.workload import ChannelsLast
 
 NAME = "sweep"
 
-PLAN = "How it is measured"
+FORMATS = "txt,json,csv,md"
 
 
 def command(
+    *,
     models: Annotated[
-        str,
-        typer.Option(
+        list[str],
+        option(
+            "Model specs with commas; vit, deit, swin and resnet are timm's base models.",
+            panel=WHAT_RUNS,
             metavar="LIST",
-            help="Model specs with commas; vit, deit, swin and resnet are timm's base models.",
-            rich_help_panel=_options.WORKLOAD,
+            default_text="vit,deit,swin,resnet",
         ),
-    ] = "vit,deit,swin,resnet",
+    ] = ["vit", "deit", "swin", "resnet"],  # noqa: B006 - nobody changes it
     batches: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST",
-            help="Batch sizes, with commas; 1,2,4,...,256 doubles.",
-            rich_help_panel=_options.WORKLOAD,
+        list[int],
+        option(
+            "Batch sizes, with commas; 1,2,4,...,256 doubles.",
+            panel=WHAT_RUNS,
+            metavar="NUMBERS",
+            default_text="1,2,4,8,16,32",
         ),
-    ] = "1,2,4,8,16,32",
+    ] = [1, 2, 4, 8, 16, 32],  # noqa: B006
     sizes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Heights and widths of the images, with commas.",
-            show_default="what each model is meant for",
-            rich_help_panel=_options.WORKLOAD,
+        list[int] | None,
+        option(
+            "Heights and widths of the images, with commas.",
+            panel=WHAT_RUNS,
+            metavar="NUMBERS",
+            default_text="what each model is meant for",
         ),
     ] = None,
     dtype: _options.Dtype = None,
-    channels_last: _options.ChannelsLast = False,
-    device: _options.Device = None,
-    threads: _options.Threads = None,
+    channels_last: ChannelsLast = False,
+    device: Device = None,
+    threads: Threads = None,
     seconds: Annotated[
         float,
-        typer.Option(
-            help="Seconds for each point, about. The climb ends where 8 forwards would "
-            "take longer.",
-            rich_help_panel=PLAN,
+        option(
+            "Seconds for each point, about. The climb ends where 8 forwards would take longer.",
+            panel=MEASURING,
+            gt=0,
         ),
     ] = 20.0,
     runs: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "Finished trainings, such as outputs: their accuracy is set against GFLOPs.",
+            panel=OUTCOME,
             metavar="DIR",
-            help="Finished trainings, such as outputs: their accuracy is set against GFLOPs.",
-            rich_help_panel=_options.REPORT,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Write DIR/sweep.* and the plots; without it the table goes to the terminal.",
-            rich_help_panel=_options.REPORT,
-        ),
-    ] = None,
+    out: Annotated[Path | None, _options.out("DIR/sweep.* and the plots")] = None,
     formats: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help="txt, json, csv, md, html; several with commas.",
-            show_default="txt,json,csv,md with --out, else txt",
-            rich_help_panel=_options.REPORT,
-        ),
+        list[str] | None, _options.formats("txt, json, csv, md, html", usual=FORMATS)
     ] = None,
     quiet: _options.Quiet = False,
 ) -> None:
@@ -89,15 +79,7 @@ def command(
     """
     from layerbench.store import writing
 
-    default = None if out is None or formats is not None else "txt,json,csv,md"
-    names = _options.checked_formats(formats or default, out)
-    specs = [name.strip() for name in models.split(",") if name.strip()]
-    if not specs:
-        raise UsageError("--models names no model")
-    if not seconds > 0:
-        raise UsageError(f"--seconds must be positive, got {seconds:g}")
-    sides = None if sizes is None else _options.numbers("--sizes", sizes)
-    counts = _options.numbers("--batches", batches)
+    names = _options.checked_formats(formats, out, usual=FORMATS)
 
     # After the cheap checks: this loads torch.
     from layerbench.api import sweep
@@ -107,10 +89,10 @@ def command(
     kept = Kept[Sweep](names, None if out is None else lambda _: out / "sweep")
     with shown("sweep", quiet) as progress:
         record = sweep.sweep(
-            specs,
-            batches=counts,
-            sizes=sides,
-            dtype=_options.dtype_of(dtype),
+            models,
+            batches=batches,
+            sizes=sizes,
+            dtype=dtype,
             channels_last=channels_last,
             device=device,
             threads=threads,

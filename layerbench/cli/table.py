@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from layerbench.records.options import option
+
 if TYPE_CHECKING:
     from layerbench.records.workload import Frozen
 
@@ -19,28 +21,20 @@ def table(
         list[Path] | None,
         typer.Argument(help="Records, or folders of them."),
     ] = None,
+    *,
     sort: Annotated[
-        str | None,
-        typer.Option(help="device (default), model, input, mean, median or parameters."),
+        str | None, option("device (default), model, input, mean, median or parameters.")
     ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option("--format", help="md (default), txt, csv, html or latex."),
-    ] = None,
+    format: Annotated[str | None, option("md (default), txt, csv, html or latex.")] = None,
     side_by_side: Annotated[
         bool,
-        typer.Option(
-            "--side-by-side",
-            help="A row for each model and input, a column for each device and number of threads.",
-        ),
+        option("A row for each model and input, a column for each device and number of threads."),
     ] = False,
     readme: Annotated[
-        Path | None,
-        typer.Option(help="Renew the tables between the markers of this file."),
+        Path | None, option("Renew the tables between the markers of this file.")
     ] = None,
     check: Annotated[
-        bool,
-        typer.Option("--check", help="With --readme: change nothing, fail if it is out of date."),
+        bool, option("With --readme: change nothing, fail if it is out of date.")
     ] = False,
 ) -> None:
     """Make one table out of many whole-model records, also of several devices.

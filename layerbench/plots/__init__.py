@@ -12,7 +12,6 @@ from __future__ import annotations
 from layerbench.plots.bars import bars
 from layerbench.plots.canvas import ENDINGS, encoded
 from layerbench.plots.icicle import icicle
-from layerbench.plots.quantities import METRICS, Metric
 from layerbench.plots.roofline import roofline
 from layerbench.plots.timeline import memory
 from layerbench.plots.training import (
@@ -24,10 +23,10 @@ from layerbench.plots.training import (
     of_sweep,
     utilization,
 )
+from layerbench.records.tree import Metric
 
 __all__ = [
     "ENDINGS",
-    "METRICS",
     "Metric",
     "accuracy",
     "accuracy_against_flops",

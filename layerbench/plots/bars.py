@@ -8,7 +8,8 @@ from layerbench import units
 from layerbench.errors import UsageError
 from layerbench.plots import canvas
 from layerbench.plots.canvas import Drawn
-from layerbench.plots.quantities import Cell, Metric, Quantity, quantity
+from layerbench.plots.quantities import Cell, Quantity, quantity
+from layerbench.records.tree import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

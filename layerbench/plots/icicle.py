@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from layerbench import units
 from layerbench.plots import canvas
 from layerbench.plots.canvas import POINTS_PER_INCH, Drawn, Ruler
-from layerbench.plots.quantities import Cell, Metric, Quantity, quantity
-from layerbench.records.tree import ancestors
+from layerbench.plots.quantities import Cell, Quantity, quantity
+from layerbench.records.tree import Metric, ancestors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, get_args
+from typing import TypeVar
 
 from layerbench import units
 from layerbench.errors import UsageError
@@ -13,11 +13,9 @@ from layerbench.records.memory import MemoryEstimate, MemoryReport, MemoryRow
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.tree import with_ancestors
+from layerbench.records.tree import Metric, with_ancestors
 
-Metric = Literal["time", "self", "flops", "parameters", "memory"]
 Row = TypeVar("Row", StructureRow, MemoryRow)
-METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # The metrics of each kind of record.
 HAS: dict[str, tuple[Metric, ...]] = {

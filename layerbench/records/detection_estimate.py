@@ -18,17 +18,12 @@ from layerbench.records.bounds import (
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.recipes import Precision, Side
 from layerbench.records.rows import Phases
 from layerbench.records.timing import Summary
 from layerbench.records.training_estimate import Seconds
-from layerbench.records.training_run import Precision
 from layerbench.records.training_step import PhaseRow
 from layerbench.records.workload import Frozen
-
-# Of an image, in pixels.
-Side = Positive
-BoxesFrom = Literal["trimap", "xml"]
-Labels = Literal["breed", "species"]
 
 
 class PartRow(Frozen):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from layerbench.records.bounds import (
-    MOST_FIGURE,
-    MOST_SEED,
     Amount,
     Count,
     Figure,
@@ -18,12 +16,12 @@ from layerbench.records.bounds import (
     Text,
     Time,
 )
-from layerbench.records.detection_estimate import BoxesFrom, Found, Labels, PartRow, Side
+from layerbench.records.detection_estimate import Found, PartRow
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.recipes import DetectionRecipe
 from layerbench.records.rows import Phases
 from layerbench.records.timing import Summary
-from layerbench.records.training_run import Precision, Unreadable
 from layerbench.records.training_step import PhaseRow
 from layerbench.records.workload import Frozen
 
@@ -31,48 +29,6 @@ BottleneckKind = Literal["data", "copy", "launch", "compute"]
 
 
 BOTTLENECKS: tuple[BottleneckKind, ...] = get_args(BottleneckKind)
-
-
-class DetectionRecipe(Frozen):
-    """What a detector is trained on, how, and what of it is profiled.
-
-    Attributes:
-        model: a torchvision detector's name.
-        data: ``pets`` or ``synthetic``; ``boxes``, ``labels``: what of it is learned.
-        pretrained: begin with published weights.
-        min_size: the shorter side that the detector resizes images to; ``None`` for its own.
-        epochs, batch: of the training; ``limit``: steps of an epoch at most.
-        workers: further processes that load images; ``prefetch_factor``: batches that each of
-            them has ready.
-        lr, momentum, weight_decay: of SGD.
-        precision: float32, or by autocast another.
-        warmup: steps that count for no figure.
-        profile_steps: of the first epoch, steps under torch.profiler; they count for no time.
-        samples, size: images to make up, where they are made up.
-        unreadable: what an image does that cannot be read.
-    """
-
-    model: Name = "fasterrcnn_resnet50_fpn"
-    data: Name = "pets"
-    boxes: BoxesFrom = "trimap"
-    labels: Labels = "breed"
-    pretrained: bool = False
-    min_size: Side | None = None
-    epochs: Positive = 1
-    batch: Positive = 2
-    limit: Positive | None = None
-    workers: Count = 0
-    prefetch_factor: Positive = 2
-    lr: Annotated[float, Field(gt=0, le=MOST_FIGURE)] = 0.005
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: Amount = 0.0005
-    precision: Precision = "float32"
-    warmup: Count = 3
-    profile_steps: Count = 5
-    samples: Positive | None = None
-    size: tuple[Side, Side] | None = None
-    unreadable: Unreadable = "fatal"
-    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
 
 
 class DetectionEpoch(Frozen):

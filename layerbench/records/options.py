@@ -6,15 +6,18 @@ JSON schema, the configuration file and ``--help`` have it from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from layerbench.errors import UsageError
 from layerbench.records.bounds import Positive
 from layerbench.text import one_line
+
+Model = TypeVar("Model", bound=BaseModel)
 
 # Panels of ``--help`` that several verbs have.
 WHAT_RUNS = "What runs"
@@ -51,6 +54,11 @@ class Option:
     metavar: str | None
     default_text: str | bool
 
+    def written(self, name: str) -> str:
+        """The usual spelling of the option of this name, of a yes and no that of the yes."""
+        first = next(iter(self.spellings), f"--{name.replace('_', '-')}")
+        return first.partition("/")[0]
+
     def __call__(self, schema: dict[str, Any]) -> None:
         """Leave the JSON schema of the field as it is."""
 
@@ -78,7 +86,7 @@ def option(
 Device = Annotated[
     str | None,
     option(
-        "Device: cpu, cuda, cuda:1, xpu or mps.",
+        "Device: auto, cpu, cuda, cuda:1, xpu or mps.",
         panel=PLACE,
         default_text="the accelerator if there is one, else cpu",
     ),
@@ -93,6 +101,33 @@ def option_of(field: FieldInfo) -> Option | None:
     """How a field is written on a command line, if it is an option."""
     extra = field.json_schema_extra
     return extra if isinstance(extra, Option) else None
+
+
+def checked(
+    model: type[Model],
+    values: Mapping[str, Any],
+    written: Callable[[str], str] = lambda name: name,
+) -> Model:
+    """A model with these values.
+
+    Args:
+        model: its class.
+        values: of its fields.
+        written: how the user writes a field of this name.
+
+    Raises:
+        UsageError: a value cannot be meant; one line.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise UsageError(complaint(error, written)) from None
+
+
+def spelling(model: type[BaseModel], name: str) -> str:
+    """How the option of a model's field is usually written; of other fields the name."""
+    shown = option_of(model.model_fields[name])
+    return name if shown is None else shown.written(name)
 
 
 def complaint(error: ValidationError, written: Callable[[str], str]) -> str:

@@ -17,9 +17,9 @@ from layerbench.records.bounds import (
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.recipes import Recipe
 from layerbench.records.rows import Phases
 from layerbench.records.timing import Summary
-from layerbench.records.training_run import Recipe
 from layerbench.records.training_step import PhaseRow
 from layerbench.records.workload import Frozen
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
-
-from pydantic import Field
+from typing import Literal
 
 from layerbench.records.bounds import (
-    MOST_FIGURE,
-    MOST_SEED,
-    Amount,
     Count,
     Figure,
     Name,
@@ -19,60 +14,14 @@ from layerbench.records.bounds import (
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.recipes import Recipe
 from layerbench.records.rows import Phases
 from layerbench.records.sweep import SweepPoint
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import PhaseRow, StepPhase
 from layerbench.records.workload import Frozen
 
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
-Unreadable = Literal["fatal", "skip"]
-
 Outcome = Literal["running", "finished", "stopped early"]
-
-
-class Recipe(Frozen):
-    """What is trained, and how: with the data, everything that the weights depend on.
-
-    Attributes:
-        model: a model spec as the zoo reads it.
-        data: a data set of `layerbench.datasets`.
-        phase: 1 for a training from scratch, 2 for fine-tuning: where the defaults came from.
-        weights: that the model begins with; ``None`` for random ones.
-        size: height and width of the images as the model takes them.
-        batch: images a step and process; with several processes a step has as many times more.
-        ranks: processes.
-        epochs: the most that are run.
-        lr: the largest learning rate, of AdamW.
-        weight_decay: of AdamW.
-        warmup_epochs: in which the rate climbs to ``lr``; then it falls to 0 linearly.
-        precision: of the forward, by autocast; the weights are float32.
-        patience: epochs without a better validation accuracy before the run stops.
-        limit: steps an epoch at most, and validation batches.
-        samples: images to make up, where the data set makes them up.
-        unreadable: what an image that cannot be read does.
-    """
-
-    model: Name
-    data: Name
-    phase: Literal[1, 2] | None = None
-    weights: Name | None = None
-    size: tuple[Count, Count]
-    batch: Positive
-    ranks: Positive = 1
-    epochs: Positive
-    lr: Annotated[float, Field(gt=0, le=MOST_FIGURE)]
-    weight_decay: Amount
-    warmup_epochs: Amount
-    precision: Precision = "float32"
-    patience: Positive | None = None
-    limit: Positive | None = None
-    samples: Positive | None = None
-    channels_last: bool = False
-    unreadable: Unreadable = "fatal"
-    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = 0
 
 
 class EpochRow(Frozen):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 Number = TypeVar("Number", int, float)
+
+# Figures of a row that can be drawn.
+Metric = Literal["time", "self", "flops", "parameters", "memory"]
 
 
 def parent(path: str) -> str:

@@ -7,7 +7,13 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from layerbench.records.bounds import Count, Name, Positive, Seed, Shape
-from layerbench.records.defaults import FUNCTION_ITERATIONS, MEASURED_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.records.defaults import (
+    CAP_FACTOR,
+    FUNCTION_ITERATIONS,
+    MEASURED_ITERATIONS,
+    WARMUP_ITERATIONS,
+)
+from layerbench.records.options import MEASURING, WHAT_RUNS, Threads, option
 
 Mode = Literal["eval", "train"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -27,6 +33,15 @@ class Frozen(BaseModel):
 
     # Built when first used: a reader of one kind of record does not wait for all the others.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
+
+
+ChannelsLast = Annotated[
+    bool, option("Use the channels-last (NHWC) memory format.", panel=WHAT_RUNS)
+]
+RandomSeed = Annotated[
+    Seed,
+    option("Seed of the weights, the input and all else that is drawn.", panel=WHAT_RUNS),
+]
 
 
 class Workload(Frozen):
@@ -78,25 +93,42 @@ class Plan(Frozen):
     """How a workload is measured.
 
     Attributes:
-        warmup: unmeasured rounds before the first measured one.
-        iterations: measured rounds; each runs the forward untouched and instrumented.
-        processes: fresh processes the measurement is repeated in.
-        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         granularity: ``whole`` times the model alone, ``blocks`` its blocks, ``layers`` all modules.
-        function_iterations: forwards in the pass that times functions; not more than
-            ``iterations`` unless it is asked for.
-        until: stop once the half-width of the whole model's 95 % interval, relative to its
-            median, is at most this (``0.01`` for 1 %); ``None`` runs ``iterations`` rounds.
+        until: ``0.01`` for 1 %; ``None`` runs ``iterations`` rounds.
         max_iterations: the cap of a run that goes on ``until``.
     """
 
-    warmup: Count = WARMUP_ITERATIONS
-    iterations: Positive = MEASURED_ITERATIONS
-    processes: Positive = 1
-    threads: Positive | None = None
-    granularity: Granularity = "layers"
-    function_iterations: Count = Field(
-        default_factory=lambda plan: min(FUNCTION_ITERATIONS, plan["iterations"])
+    warmup: Annotated[
+        Count, option("Number of warm-up rounds, which are not kept.", panel=MEASURING)
+    ] = WARMUP_ITERATIONS
+    iterations: Annotated[
+        Positive,
+        option("Measured rounds; each runs once untouched and once instrumented.", panel=MEASURING),
+    ] = MEASURED_ITERATIONS
+    processes: Annotated[
+        Positive, option("Number of fresh processes to measure in.", panel=MEASURING)
+    ] = 1
+    threads: Threads = None
+    granularity: Annotated[Granularity, option("whole, blocks or layers.", panel=MEASURING)] = (
+        "layers"
     )
-    until: float | None = Field(default=None, gt=0, lt=1)
+    function_iterations: Annotated[
+        Count,
+        option(
+            "Further forwards that time functions, such as an add between layers.",
+            panel=MEASURING,
+            default_text=f"{FUNCTION_ITERATIONS}, and not more than --iterations",
+        ),
+    ] = Field(default_factory=lambda plan: min(FUNCTION_ITERATIONS, plan["iterations"]))
+    until: Annotated[
+        float | None,
+        option(
+            "After the iterations go on until the 95 % interval's half-width is this share of the "
+            f"median (such as 1%), at most {CAP_FACTOR} times the iterations.",
+            panel=MEASURING,
+            metavar="PERCENT",
+            gt=0,
+            lt=1,
+        ),
+    ] = None
     max_iterations: Positive | None = None

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from layerbench.errors import DataError, LayerbenchError
 from layerbench.records.defaults import MOST_PIXELS
-from layerbench.records.training_run import Unreadable
+from layerbench.records.recipes import Unreadable
 from layerbench.training.seeds import mixed
 
 Thing = TypeVar("Thing")

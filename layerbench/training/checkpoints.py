@@ -12,7 +12,8 @@ from pydantic import ConfigDict, ValidationError
 
 from layerbench.errors import OutputError, RecordError, UsageError
 from layerbench.records.bounds import Count, Figure, Positive
-from layerbench.records.training_run import EpochRow, Recipe
+from layerbench.records.recipes import Recipe
+from layerbench.records.training_run import EpochRow
 from layerbench.records.workload import Frozen
 from layerbench.store import writing
 from layerbench.text import one_line

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerbench.environment.devices import Device
 from layerbench.errors import ModelRunError
-from layerbench.records.training_run import Precision
+from layerbench.records.recipes import Precision
 
 
 class Learner:

@@ -29,7 +29,8 @@ from torch import nn
 from layerbench import plots, reporters
 from layerbench.environment.watch import utc_now
 from layerbench.errors import OutputError, RecordError, UsageError
-from layerbench.records.training_run import EpochRow, Recipe, TrainingRun
+from layerbench.records.recipes import Recipe
+from layerbench.records.training_run import EpochRow, TrainingRun
 from layerbench.records.workload import Frozen
 from layerbench.store import paths, reading, writing
 from layerbench.text import one_line, visible

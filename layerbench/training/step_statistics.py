@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis.statistics import Resampler, summarize
+from layerbench.records.recipes import Recipe
 from layerbench.records.timing import Summary
-from layerbench.records.training_run import EpochRow, Recipe
+from layerbench.records.training_run import EpochRow
 from layerbench.records.training_step import STEP_PHASES, PhaseRow
 from layerbench.units import NANOSECOND
 

@@ -40,7 +40,7 @@ def complaint(monkeypatch, capsys):
             "LAYERBENCH_ESTIMATE_TRAINING_TIME_WORKERS",
             "--workers must be at least 0, got -1",
         ),
-        ("layerbench detect", "LAYERBENCH_DETECT_MIN_SIZE", "greater than or equal to 1, got -1"),
+        ("layerbench detect", "LAYERBENCH_DETECT_MIN_SIZE", "--min_size must be at least 1"),
         ("train.py", "LAYERBENCH_TRAIN_BATCH_SIZE", "--batch_size must be at least 1, got -1"),
     ],
 )

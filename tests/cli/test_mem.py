@@ -107,7 +107,7 @@ def test_does_it_fit(mem):
     [
         (("--struct", "--train"), "--struct"),
         (("--optimizer", "adam"), "add --train"),
-        (("--train", "--optimizer", "adm"), "choose from sgd"),
+        (("--train", "--optimizer", "adm"), "--optimizer takes sgd"),
         (("--gpu-memory", "lots"), "24GiB"),
         (("--depth", "-1"), "--depth must be at least 0"),
         (("--device", "abacus"), "--device cpu"),

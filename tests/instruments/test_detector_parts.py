@@ -20,7 +20,8 @@ from layerbench.training.detection import operators
 from layerbench.training.detection.batches import NoMoreBatches, Readable
 from layerbench.training.detection.memory import made_up
 from layerbench.training.detection.operators import PART, PHASE, profile_steps, summarized
-from layerbench.training.detection.step import Learning, Stepper, boxes_in, found_in, part_times
+from layerbench.training.detection.options import Learning
+from layerbench.training.detection.step import Stepper, boxes_in, found_in, part_times
 from tests.instruments.test_step_timer import Passing, Takes, step_of
 from tests.models import Small
 from tests.support.small_detectors import (

@@ -15,7 +15,6 @@ from layerbench.records.detection_estimate import (
 from layerbench.records.detection_run import (
     Bottleneck,
     DetectionEpoch,
-    DetectionRecipe,
     DetectionRun,
     OperatorRow,
     TunePoint,
@@ -24,6 +23,7 @@ from layerbench.records.detection_run import (
     UsageSample,
 )
 from layerbench.records.environment import DeviceInfo
+from layerbench.records.recipes import DetectionRecipe
 from layerbench.records.training_estimate import Seconds
 from layerbench.records.training_step import STEP_PHASES, PhaseRow
 from tests.support.sample_profiles import environment, summary

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from layerbench.records.recipes import Recipe
 from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
 from layerbench.records.training_estimate import Seconds, TrainingEstimate
-from layerbench.records.training_run import EpochRow, RankTimes, Recipe, TrainingRun
+from layerbench.records.training_run import EpochRow, RankTimes, TrainingRun
 from layerbench.records.training_step import STEP_PHASES, PhaseRow
 from tests.support.sample_profiles import environment, summary
 

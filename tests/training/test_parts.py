@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from layerbench.errors import DataError, RecordError, UsageError
-from layerbench.records.training_run import EpochRow, Recipe
+from layerbench.records.recipes import Recipe
+from layerbench.records.training_run import EpochRow
 from layerbench.training import checkpoints, step_statistics
 from layerbench.training.batches import EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.checkpoints import Checkpoint
@@ -226,7 +227,7 @@ def test_phases():
         ({"data": "mnist"}, "no data set 'mnist'"),
         ({"batch": 0}, "--batch_size must be at least 1"),
         ({"lr": 0.0}, "--lr must be positive"),
-        ({"weight_decay": -1.0}, "--weight_decay must not be negative"),
+        ({"weight_decay": -1.0}, "--weight_decay must be at least 0"),
         ({"limit": 0}, "--limit must be at least 1"),
     ],
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records.training_run import EpochRow, Recipe, TrainingRun
+from layerbench.records.recipes import Recipe
+from layerbench.records.training_run import EpochRow, TrainingRun
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import psutil
-from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from layerbench.errors import UsageError
-from layerbench.records.options import complaint
+from layerbench.records.options import checked
 from layerbench.service.web.options import ServiceOptions
 
 # That every machine has.
@@ -63,9 +62,7 @@ def settings_of(**fields: Any) -> Settings:  # noqa: ANN401 - of many kinds
         UsageError: they make no sense; one line.
     """
     try:
-        return Settings(**fields)
-    except ValidationError as error:
-        raise UsageError(complaint(error, lambda name: f"{PREFIX}{name.upper()}")) from None
+        return checked(Settings, fields, lambda name: f"{PREFIX}{name.upper()}")
     except ValueError as error:
         # A variable of the surroundings that should hold a list, and is none.
         raise UsageError(" ".join(str(error).split())) from None

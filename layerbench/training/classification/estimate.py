@@ -15,13 +15,14 @@ from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
 from layerbench.profilers.progress import Progress, Silent
+from layerbench.records.recipes import Recipe
 from layerbench.records.training_estimate import TrainingEstimate
-from layerbench.records.training_run import Recipe
 from layerbench.training import step_statistics
 from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.classification.distributed import Ranks
 from layerbench.training.classification.models import build_classifier
-from layerbench.training.classification.setup import RunOptions, check, open_data
+from layerbench.training.classification.options import EstimateOptions, RunOptions
+from layerbench.training.classification.setup import check, open_data
 from layerbench.training.classification.trainer import KEPT, Seen, Trainer
 from layerbench.training.estimate import (
     MOST_EPOCHS,
@@ -36,26 +37,9 @@ from layerbench.training.estimate import (
 VALIDATED_BATCHES = 10
 
 
-@dataclass(frozen=True)
-class Extent:
-    """How much would be trained, and how much of it is measured.
-
-    Attributes:
-        samples, val_samples: images of an epoch; ``None`` for those that the data set has.
-        warmup, steps: steps run without counting, and the fewest that are measured.
-        seconds: that are measured at least; a machine's speed moves within seconds.
-    """
-
-    samples: int | None = None
-    val_samples: int | None = None
-    warmup: int = 5
-    steps: int = 40
-    seconds: float = 20.0
-
-
 def estimate(
     recipe: Recipe,
-    extent: Extent,
+    options: EstimateOptions,
     where: RunOptions,
     *,
     progress: Progress | None = None,
@@ -67,7 +51,7 @@ def estimate(
 
     Args:
         recipe: what would be trained.
-        extent: how much of it.
+        options: how much of it.
         where: as for `layerbench.training.classification.run.run_training`; one process.
         progress: hears of each step.
 
@@ -77,7 +61,7 @@ def estimate(
     device = devices.get(where.device)
     with threads_set(where.threads), torch.random.fork_rng(devices=[]), memory_explained(device):
         room = watch_environment(device)
-        subject = _Subject(recipe, extent, where, device, progress or Silent())
+        subject = _Subject(recipe, options, where, device, progress or Silent())
         figures = StepFigures.of(subject.measured())
         validation = subject.validation_step_s()
         environment = room.finish()
@@ -123,9 +107,9 @@ class _Images:
     val_steps: int
 
     @classmethod
-    def of(cls, extent: Extent, train: int, val: int, recipe: Recipe) -> _Images:
-        samples = train if extent.samples is None else extent.samples
-        validated = val if extent.val_samples is None else extent.val_samples
+    def of(cls, options: EstimateOptions, train: int, val: int, recipe: Recipe) -> _Images:
+        samples = train if options.samples is None else options.samples
+        validated = val if options.val_samples is None else options.val_samples
         check_samples(samples, recipe.batch)
         return cls(samples, validated, samples // recipe.batch, math.ceil(validated / recipe.batch))
 
@@ -143,7 +127,12 @@ class _Subject:
     """
 
     def __init__(
-        self, recipe: Recipe, extent: Extent, where: RunOptions, device: Device, progress: Progress
+        self,
+        recipe: Recipe,
+        options: EstimateOptions,
+        where: RunOptions,
+        device: Device,
+        progress: Progress,
     ) -> None:
         workload = check(recipe)
         self.recipe = recipe = recipe.model_copy(update={"model": workload.model})
@@ -151,9 +140,9 @@ class _Subject:
         self._workers = where.workers
         self._pinned = device.kind == "cuda"
         self._order = EpochBatches(len(self._splits.train), recipe.batch, recipe.seed)
-        self.images = _Images.of(extent, len(self._splits.train), len(self._splits.val), recipe)
+        self.images = _Images.of(options, len(self._splits.train), len(self._splits.val), recipe)
         self.model = build_classifier(workload, len(self._splits.classes)).to(device.torch_device)
-        self._trial = Trial(extent.warmup, extent.steps, extent.seconds)
+        self._trial = Trial(options.warmup, options.steps, options.seconds)
         self._trainer = Trainer(
             self.model,
             recipe.model_copy(update={"epochs": MOST_EPOCHS}),

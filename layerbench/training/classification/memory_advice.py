@@ -7,7 +7,7 @@ from layerbench.errors import LayerbenchError
 from layerbench.profilers.memory.largest_batch import largest_batch
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Silent
-from layerbench.records.training_run import Recipe
+from layerbench.records.recipes import Recipe
 from layerbench.records.workload import Workload
 from layerbench.units import bytes_
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from layerbench import zoo
 from layerbench.datasets import get as get_data
-from layerbench.errors import UsageError, at_least
-from layerbench.records.training_run import Recipe
+from layerbench.errors import UsageError
+from layerbench.records.options import checked, spelling
+from layerbench.records.recipes import Recipe
 from layerbench.training.classification.setup import usual_size
 
 Phase = Literal[1, 2]
@@ -64,7 +65,7 @@ def recipe_for(
         raise UsageError(f"--phase takes {' or '.join(map(str, USUAL))}, got {phase}")
     usual = USUAL[phase]
     chosen = {name: value for name, value in changes.items() if value is not None}
-    fields = {
+    values: dict[str, Any] = {
         "data": usual.data,
         "epochs": usual.epochs,
         "lr": usual.lr,
@@ -74,17 +75,19 @@ def recipe_for(
         **chosen,
     }
     # A climb as long as the run, or longer, would never come down.
-    fields.setdefault("warmup_epochs", min(usual.warmup_epochs, fields["epochs"] / 10))
-    get_data(fields["data"])
-    if fields["patience"] == 0:
-        fields["patience"] = None
-    return Recipe(
-        model=model,
-        phase=phase,
-        size=size or usual_size(model),
-        weights=_weights(model, usual.pretrained if pretrained is None else pretrained, pretrained),
-        **_checked(fields),
-    )
+    values.setdefault("warmup_epochs", min(usual.warmup_epochs, values["epochs"] / 10))
+    get_data(values["data"])
+    if values["patience"] == 0:
+        values["patience"] = None
+    values |= {
+        "model": model,
+        "phase": phase,
+        "size": size or usual_size(model),
+        "weights": _weights(
+            model, usual.pretrained if pretrained is None else pretrained, pretrained
+        ),
+    }
+    return checked(Recipe, values, partial(spelling, Recipe))
 
 
 def _weights(model: str, wanted: bool, insisted: bool | None) -> str | None:
@@ -95,19 +98,3 @@ def _weights(model: str, wanted: bool, insisted: bool | None) -> str | None:
     if insisted:
         raise UsageError(f"{model} has no published weights: leave --pretrained out")
     return None
-
-
-_LEAST: dict[str, float] = {"batch": 1, "epochs": 1, "patience": 1, "limit": 1, "samples": 1}
-_NAMES = {"batch": "--batch_size", "lr": "--lr"}
-
-
-def _checked(fields: dict[str, Any]) -> dict[str, Any]:
-    for name, least in _LEAST.items():
-        if fields.get(name) is not None:
-            at_least(_NAMES.get(name, f"--{name}"), fields[name], least)
-    if not 0 < fields["lr"] < math.inf:
-        raise UsageError(f"--lr must be positive, got {fields['lr']:g}")
-    for name in ("weight_decay", "warmup_epochs", "seed"):
-        if not 0 <= fields.get(name, 0) < math.inf:
-            raise UsageError(f"--{name} must not be negative, got {fields[name]:g}")
-    return fields

@@ -20,8 +20,9 @@ from layerbench.instruments.resident_memory import resident_peak
 from layerbench.profilers.memory.predicted import check_memory_fits
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.sweep import flops_of
+from layerbench.records.recipes import Recipe
 from layerbench.records.sweep import SweepPoint
-from layerbench.records.training_run import EpochRow, Outcome, RankTimes, Recipe, TrainingRun
+from layerbench.records.training_run import EpochRow, Outcome, RankTimes, TrainingRun
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import checkpoints, run_folder, step_statistics
 from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
@@ -29,7 +30,8 @@ from layerbench.training.checkpoints import Checkpoint
 from layerbench.training.classification.distributed import Ranks, joined
 from layerbench.training.classification.memory_advice import memory_advice
 from layerbench.training.classification.models import build_classifier
-from layerbench.training.classification.setup import RunOptions, check, open_data
+from layerbench.training.classification.options import RunOptions
+from layerbench.training.classification.setup import check, open_data
 from layerbench.training.classification.trained_model import TrainedModel
 from layerbench.training.classification.trainer import (
     NAMED,
@@ -171,7 +173,7 @@ class _Run:
         return checkpoint
 
     def _folder(self) -> Path:
-        resume, below = self._where.resume, self._where.outputs
+        resume, below = self._where.resume, self._where.output_dir
         if isinstance(resume, Path):
             named = run_folder.check_folder(resume)
             self._held.enter_context(run_folder.alone(named))

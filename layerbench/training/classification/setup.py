@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from layerbench import datasets, zoo
 from layerbench.datasets import DatasetOptions, Splits
 from layerbench.errors import BadInput, UsageError
-from layerbench.records.defaults import MOST_PIXELS
-from layerbench.records.training_run import Recipe
+from layerbench.records.recipes import Recipe
 from layerbench.records.workload import Workload
+from layerbench.training.classification.options import RunOptions
 
 IMAGE_BATCH = 4
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where a run happens, and what changes no weight.
-
-    Attributes:
-        device: its name; ``None`` takes the accelerator if there is one.
-        data: the folder that data sets lie in.
-        outputs: the folder that runs lie in.
-        download: fetch a data set that is missing.
-        workers: processes that load images.
-        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
-        resume: go on with the last run of the same model and phase, or with the run in a folder.
-        checkpoint_minutes: between checkpoints within an epoch; 0 for one after every step.
-        points: measure the trained model's latency and memory at several batch sizes.
-        most_pixels: an image of more is not read.
-    """
-
-    device: str | None = None
-    data: Path = Path("data")
-    outputs: Path = Path("outputs")
-    download: bool = False
-    workers: int = 0
-    threads: int | None = None
-    resume: bool | Path = False
-    checkpoint_minutes: float = 10.0
-    points: bool = True
-    most_pixels: int = MOST_PIXELS
 
 
 def check(recipe: Recipe) -> Workload:
@@ -86,7 +56,7 @@ def open_data(recipe: Recipe, where: RunOptions) -> Splits:
     """
     return datasets.get(recipe.data).open(
         DatasetOptions(
-            root=where.data,
+            root=Path(where.data_dir),
             size=recipe.size,
             download=where.download,
             seed=recipe.seed,

@@ -10,8 +10,8 @@ from layerbench import zoo
 from layerbench.environment.devices import Device
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.sweep import Climb, climb
+from layerbench.records.recipes import Recipe
 from layerbench.records.sweep import SweepPoint
-from layerbench.records.training_run import Recipe
 from layerbench.records.workload import Workload
 from layerbench.training.run_folder import log
 from layerbench.zoo import Built

@@ -17,7 +17,7 @@ from layerbench.environment.run_context import model_errors
 from layerbench.errors import DataError, ModelRunError, TrainingStopped, first_line
 from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.profilers.progress import Progress
-from layerbench.records.training_run import Recipe
+from layerbench.records.recipes import Recipe
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.training.batches import STEP, Batch, EpochBatches, check_readable, next_batch
 from layerbench.training.classification.distributed import AllReduceTimer, Ranks

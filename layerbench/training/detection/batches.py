@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from layerbench.datasets.boxed import BoxedImages, Target
 from layerbench.introspection.nested import map_tensors
 from layerbench.records.defaults import MOST_PIXELS
-from layerbench.records.training_run import Unreadable
+from layerbench.records.recipes import Unreadable
 from layerbench.training.batches import EpochBatches, Samples, check_readable, loader, next_batch
 from layerbench.training.detection import models
 from layerbench.zoo.torchvision import keypoints_in

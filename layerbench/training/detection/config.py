@@ -8,14 +8,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import Field, ValidationError
+from typing import Annotated, Any
 
 from layerbench.errors import UsageError, did_you_mean
-from layerbench.records.defaults import MOST_PIXELS
-from layerbench.records.detection_run import DetectionRecipe
-from layerbench.records.workload import Frozen
+from layerbench.records.options import OUTCOME, checked, option
+from layerbench.records.recipes import DetectionRecipe, MachineOptions
 from layerbench.text import one_line
 
 if sys.version_info >= (3, 11):
@@ -30,26 +27,27 @@ MOST_BYTES = 2**20
 MOST_SAID = 200
 
 
-class RunOptions(Frozen):
-    """What changes no weight.
+class RunOptions(MachineOptions):
+    """Where a run happens, and what changes no weight."""
 
-    Attributes:
-        device: its name; ``None`` or ``auto`` takes the accelerator if there is one.
-        data_dir: the folder that data sets lie in.
-        output_dir: the folder that runs lie in.
-        download: fetch a data set that is missing.
-        threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
-        save_weights: write the weights at the end.
-        most_pixels: an image of more is not read.
-    """
-
-    device: str | None = None
-    data_dir: Path = Path("data")
-    output_dir: Path = Path("outputs")
-    download: bool = False
-    threads: int | None = Field(default=None, ge=1)
-    save_weights: bool = True
-    most_pixels: int = Field(default=MOST_PIXELS, ge=1)
+    output_dir: Annotated[
+        Path,
+        option(
+            "The run is written to DIR/detect_<model>_<data>_<time>/.",
+            *("--output_dir", "--output-dir"),
+            panel=OUTCOME,
+            metavar="DIR",
+        ),
+    ] = Path("outputs")
+    save_weights: Annotated[
+        bool,
+        option(
+            "Write the weights at the end.",
+            "--save_weights/--no-save_weights",
+            panel=OUTCOME,
+            default_text="they are written",
+        ),
+    ] = True
 
 
 # Keys of the file that other tools of this kind use, and the fields that they mean.
@@ -104,42 +102,37 @@ def _table(place: Path) -> dict[str, Any]:
 
 
 def settled(
-    given: Mapping[str, Any], path: Path | None = None
+    options: Mapping[str, Any], path: Path | None = None
 ) -> tuple[DetectionRecipe, RunOptions]:
     """What is trained and where: a command line's words before the file's before the defaults.
 
     Args:
-        given: by the names of our fields; ``None`` for what was not said.
+        options: what was said, by the names of our fields.
         path: as for `read`.
 
     Raises:
         UsageError: the file cannot be read, or a value makes no sense.
     """
-    values = read(path) | {name: value for name, value in given.items() if value is not None}
+    values = read(path) | dict(options)
     around = set(RunOptions.model_fields)
     recipe = {name: value for name, value in values.items() if name not in around}
-    try:
-        return (
-            DetectionRecipe.model_validate(recipe),
-            RunOptions.model_validate({name: values[name] for name in values if name in around}),
-        )
-    except ValidationError as error:
-        raise UsageError(_first(error)) from None
+    return (
+        checked(DetectionRecipe, recipe, _written),
+        checked(RunOptions, {name: values[name] for name in values if name in around}, _written),
+    )
 
 
 def _field(name: str, place: Path) -> str:
-    found = ALIASES.get(name, name)
-    known = {*DetectionRecipe.model_fields, *RunOptions.model_fields}
-    if found in known:
-        return found
-    close = did_you_mean(name, [*ALIASES, *known])
-    hint = f": {close}" if close else f"; known are {', '.join(sorted(known))}"
+    field = ALIASES.get(name, name)
+    fields = {*DetectionRecipe.model_fields, *RunOptions.model_fields}
+    if field in fields:
+        return field
+    close = did_you_mean(name, [*ALIASES, *fields])
+    hint = f": {close}" if close else f"; known are {', '.join(sorted(fields))}"
     raise UsageError(f"{place} has a key {name!r} in [{TABLE}] that means nothing{hint}")
 
 
-def _first(error: ValidationError) -> str:
-    found = error.errors()[0]
-    name = ".".join(map(str, found["loc"]))
-    names = [alias for alias, field in ALIASES.items() if field == name]
-    said = f"{name} ({', '.join(names)})" if names else name
-    return f"{said}: {found['msg'].lower()}, got {one_line(repr(found.get('input')), MOST_SAID)}"
+def _written(field: str) -> str:
+    """A field with the other keys that mean it."""
+    names = [alias for alias, name in ALIASES.items() if name == field]
+    return f"{field} ({', '.join(names)})" if names else field

@@ -6,7 +6,7 @@ import copy
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -250,7 +250,7 @@ class _Subject:
         splits = _opened(options)
         self._notes: list[str] = list(splits.notes)
         if isinstance(model, str) and options.min_size is not None and of_one_size(model):
-            options = replace(options, min_size=None)
+            options = options.model_copy(update={"min_size": None})
             self._notes.append("it takes images of one size, whatever --min_size says")
         self._model = _built(model, options, len(splits.classes)).to(device.torch_device)
         if models.wants_masks(self._model):

@@ -1,12 +1,23 @@
-"""What an estimate of detectors is asked for."""
+"""What an estimate of detectors is asked for. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated
 
-from layerbench.records.detection_estimate import BoxesFrom, Labels
-from layerbench.training.detection.step import Learning
+from layerbench.records.bounds import Amount, Count, Name, Positive
+from layerbench.records.options import MEASURING, WHAT_RUNS, option
+from layerbench.records.recipes import (
+    Boxes,
+    Classes,
+    DataOptions,
+    MinSize,
+    Precision,
+    Side,
+    StepBatch,
+    Workers,
+)
+from layerbench.records.workload import RandomSeed
 
 SAMPLES = 50_000
 
@@ -17,43 +28,95 @@ STILL = 1e-9
 
 
 @dataclass(frozen=True)
-class EstimateOptions:
-    """What is asked about each detector.
+class Learning:
+    """How a detector learns: SGD, as in torchvision's reference training.
 
     Attributes:
-        batch, epochs, samples: of the training; ``samples`` of ``None`` are as many as the data
-            set has.
-        size: height and width of made-up images.
-        min_size: the shorter side that detectors resize images to; ``None`` for their own, which
-            those that take images of one size keep.
-        data: a data set with boxes; ``data_dir``: where such lie; ``download``: fetch it.
-        boxes, labels: what of it is learned, where it leaves a choice.
-        learning: how the detector learns.
-        workers, prefetch_factor: of the loader.
-        warmup, steps: training steps that do not count, and the fewest that are measured; one and
-            two where a step takes longer than `layerbench.training.estimate.SLOW_S`.
-        seconds: that training is measured at least, and about half as long inference.
-        content: whether inference is measured with several amounts found.
-        memory: whether the tensors of a step are traced.
-        seed: of weights, images and order.
+        lr, momentum, weight_decay: of SGD.
+        precision: of the forward, by autocast; the weights are float32.
     """
 
-    batch: int = 8
-    epochs: int = 3
-    samples: int | None = SAMPLES
-    size: tuple[int, int] = (224, 224)
-    min_size: int | None = None
-    data: str = "synthetic"
-    data_dir: str | Path = "data"
-    download: bool = False
-    boxes: BoxesFrom = "trimap"
-    labels: Labels = "breed"
-    learning: Learning = field(default_factory=lambda: Learning(lr=STILL))
-    workers: int = 0
-    prefetch_factor: int | None = None
-    warmup: int = 2
-    steps: int = 5
-    seconds: float = 10.0
-    content: bool = True
-    memory: bool = True
-    seed: int = 0
+    lr: float = 0.005
+    momentum: float = 0.9
+    weight_decay: float = 0.0005
+    precision: Precision = "float32"
+
+
+class EstimateOptions(DataOptions):
+    """What is asked about each detector.
+
+    Where a step takes longer than `SLOW_S`, one step warms up and two are measured.
+
+    Attributes:
+        samples: ``None`` for as many as the data set has.
+        min_size: ``None`` for a detector's own, which those that take images of one size keep.
+        seconds: inference is measured about half as long.
+        content: whether inference is measured with several amounts found.
+    """
+
+    batch: StepBatch = 8
+    epochs: Annotated[Positive, option("Epochs of the training.", panel=WHAT_RUNS)] = 3
+    samples: Annotated[
+        Positive | None,
+        option(
+            "Number of images in an epoch; a data set that is read has its own.",
+            panel=WHAT_RUNS,
+            default_text="50000 made-up ones",
+        ),
+    ] = SAMPLES
+    size: Annotated[
+        tuple[Side, Side],
+        option(
+            "Height and width of the made-up images; detectors resize them.",
+            panel=WHAT_RUNS,
+            metavar="N|HxW",
+            default_text="224",
+        ),
+    ] = (224, 224)
+    min_size: MinSize = None
+    data: Annotated[
+        Name,
+        option(
+            "pets (Oxford-IIIT Pet), or synthetic: made-up JPEG images with several boxes each.",
+            panel=WHAT_RUNS,
+        ),
+    ] = "synthetic"
+    boxes: Boxes = "trimap"
+    labels: Classes = "breed"
+    learning: Learning = Learning(lr=STILL)
+    workers: Workers = 0
+    prefetch_factor: Positive | None = None
+    warmup: Annotated[
+        Count,
+        option(
+            "Training steps that do not count; one where a step takes over 20 s.", panel=MEASURING
+        ),
+    ] = 2
+    steps: Annotated[
+        int,
+        option(
+            "Training steps measured, at least; two where a step takes over 20 s.",
+            panel=MEASURING,
+            ge=2,
+        ),
+    ] = 5
+    seconds: Annotated[
+        Amount,
+        option(
+            "Seconds of training for each detector, at least; inference takes half as long.",
+            panel=MEASURING,
+        ),
+    ] = 10.0
+    content: Annotated[
+        bool,
+        option(
+            "Measure how the latency depends on proposals and detections.",
+            "--content/--no-content",
+            panel=MEASURING,
+        ),
+    ] = True
+    memory: Annotated[
+        bool,
+        option("Trace the tensors of a training step.", "--memory/--no-memory", panel=MEASURING),
+    ] = True
+    seed: RandomSeed = 0

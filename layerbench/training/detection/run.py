@@ -39,13 +39,8 @@ from layerbench.errors import DataError
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.instruments.utilization import UsageSampler
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.records.detection_run import (
-    DetectionEpoch,
-    DetectionRecipe,
-    DetectionRun,
-    Tuning,
-    Usage,
-)
+from layerbench.records.detection_run import DetectionEpoch, DetectionRun, Tuning, Usage
+from layerbench.records.recipes import DetectionRecipe
 from layerbench.records.training_step import STEP_PHASES, PhaseRow
 from layerbench.store import writing
 from layerbench.training import run_folder, step_statistics

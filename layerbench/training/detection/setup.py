@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from layerbench.datasets import boxed
 from layerbench.datasets.boxed import BoxedSplits, DatasetOptions
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import DeviceUnavailable
 from layerbench.records.detection_estimate import PartRow
-from layerbench.records.detection_run import DetectionRecipe
+from layerbench.records.recipes import DetectionRecipe
 from layerbench.training.detection.config import RunOptions
 from layerbench.training.detection.operators import Profiled
-from layerbench.training.detection.step import Learning
+from layerbench.training.detection.options import Learning
 
 
 def device_of(name: str | None) -> Device:
@@ -33,7 +35,7 @@ def open_data(recipe: DetectionRecipe, around: RunOptions, *, masks: bool = Fals
     """The images and boxes that a recipe names, on this machine."""
     return boxed.get(recipe.data).open(
         DatasetOptions(
-            root=around.data_dir,
+            root=Path(around.data_dir),
             boxes=recipe.boxes,
             classes=recipe.labels,
             masks=masks,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,36 +21,15 @@ from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.records.detection_estimate import Found, PartRow
-from layerbench.records.training_run import Precision
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch, NoMoreBatches
+from layerbench.training.detection.options import Learning
 from layerbench.training.learning import Learner, autocast
 from layerbench.units import NANOSECOND
 
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
 REMEDY = "a smaller --lr or float32 may help"
-
-
-@dataclass(frozen=True)
-class Learning:
-    """How a detector learns: SGD, as in torchvision's reference training.
-
-    Attributes:
-        lr, momentum, weight_decay: of SGD.
-        precision: of the forward, by autocast; the weights are float32.
-    """
-
-    lr: float = 0.005
-    momentum: float = 0.9
-    weight_decay: float = 0.0005
-    precision: Precision = "float32"
-
-    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Of the parameters that learn."""
-        return torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +69,13 @@ class Stepper:
         self.model = model.train()
         self._learning = learning
         self._device = device
-        self._learner = Learner(name, model, device, learning.precision, learning.optimizer)
+        sgd = partial(
+            torch.optim.SGD,
+            lr=learning.lr,
+            momentum=learning.momentum,
+            weight_decay=learning.weight_decay,
+        )
+        self._learner = Learner(name, model, device, learning.precision, sgd)
         parts = parts_of(model)
         self.parts = parts.names
         self._timer = StepTimer(parts.timed, parts.owners, len(parts.names), device.clock())

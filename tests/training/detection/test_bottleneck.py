@@ -14,7 +14,8 @@ from layerbench.datasets.source import Numbered
 from layerbench.errors import DataError
 from layerbench.instruments.step_timer import TimedStep
 from layerbench.profilers.progress import Silent
-from layerbench.records.detection_run import BOTTLENECKS, DetectionRecipe, TunePoint
+from layerbench.records.detection_run import BOTTLENECKS, TunePoint
+from layerbench.records.recipes import DetectionRecipe
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.training.detection import models, run
 from layerbench.training.detection.bottleneck import judge

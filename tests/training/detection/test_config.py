@@ -9,7 +9,7 @@ import pytest
 
 from layerbench import cli
 from layerbench.errors import UsageError
-from layerbench.records.detection_run import DetectionRecipe
+from layerbench.records.recipes import DetectionRecipe
 from layerbench.training.detection.config import ALIASES, RunOptions, read, settled
 from tests.support.paths import ROOT
 
@@ -113,7 +113,7 @@ def test_an_empty_file_says_nothing():
 
 
 def test_the_command_line_goes_before_the_file():
-    given = {"batch": 9, "device": "cpu", "epochs": None, "data_dir": Path("mine")}
+    given = {"batch": 9, "device": "cpu", "data_dir": Path("mine")}
     recipe, around = settled(given, written(ASKED))
     assert (recipe.batch, recipe.workers, recipe.epochs) == (9, 4, 1)
     assert (around.device, around.data_dir) == ("cpu", Path("mine"))
