@@ -113,13 +113,16 @@ def settled(
     Raises:
         UsageError: the file cannot be read, or a value makes no sense.
     """
-    values = read(path) | dict(options)
-    around = set(RunOptions.model_fields)
-    recipe = {name: value for name, value in values.items() if name not in around}
-    return (
-        checked(DetectionRecipe, recipe, _written),
-        checked(RunOptions, {name: values[name] for name in values if name in around}, _written),
-    )
+    file = read(path)
+    values = file | dict(options)
+    around = {name: values[name] for name in values if name in RunOptions.model_fields}
+    recipe = {name: values[name] for name in values if name not in RunOptions.model_fields}
+
+    def written(field: str) -> str:
+        place = f"{path or DEFAULT}: " if field in file.keys() - options.keys() else ""
+        return f"{place}{_written(field)}"
+
+    return checked(DetectionRecipe, recipe, written), checked(RunOptions, around, written)
 
 
 def _field(name: str, place: Path) -> str:
