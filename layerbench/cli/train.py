@@ -14,7 +14,7 @@ from layerbench.cli._generated import fields, values_of
 from layerbench.records.bounds import Count
 from layerbench.records.options import LEARNING, OUTCOME, WHAT_RUNS, option
 from layerbench.records.recipes import Recipe
-from layerbench.training.classification.options import RunOptions
+from layerbench.training.classification.options import BATCH, RunOptions
 
 NAME = "train"
 
@@ -22,7 +22,7 @@ NAME = "train"
 def command(
     *,
     recipe: Annotated[
-        dict[str, Any], values_of(Recipe, picked=fields(model="resnet", phase=2, batch=128))
+        dict[str, Any], values_of(Recipe, picked=fields(model="resnet", phase=2, batch=BATCH))
     ],
     pretrained: Annotated[
         bool | None,

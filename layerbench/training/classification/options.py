@@ -13,6 +13,9 @@ from layerbench.records.options import MEASURING, OUTCOME, WHAT_RUNS, option
 from layerbench.records.recipes import MachineOptions, Workers
 from layerbench.records.workload import Frozen
 
+# Images of a step, where nothing else is said.
+BATCH = 128
+
 
 class RunOptions(MachineOptions):
     """Where a run happens, and what changes no weight.

@@ -11,6 +11,7 @@ from layerbench.datasets import get as get_data
 from layerbench.errors import UsageError
 from layerbench.records.options import checked, spelling
 from layerbench.records.recipes import Recipe
+from layerbench.training.classification.options import BATCH
 from layerbench.training.classification.setup import usual_size
 
 Phase = Literal[1, 2]
@@ -37,7 +38,6 @@ USUAL: dict[int, Usual] = {
     1: Usual("imagenet", pretrained=False, epochs=50, lr=1e-3, warmup_epochs=5),
     2: Usual("cifar100", pretrained=True, epochs=50, lr=1e-3, warmup_epochs=1),
 }
-BATCH = 128
 
 
 def recipe_for(
