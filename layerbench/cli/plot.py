@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,11 +16,9 @@ from layerbench.records.tree import Metric
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from layerbench.plots.canvas import Drawn
-    from layerbench.records.memory import MemoryEstimate, MemoryReport
+    from layerbench.records.kinds import Record
     from layerbench.records.structure import Structure
     from layerbench.records.timing import Profile
-    from layerbench.records.workload import Frozen
 
 NAME = "plot"
 
@@ -107,16 +105,14 @@ def command(
 ) -> None:
     """Draw a record: layers as an icicle, bars or a roofline, or memory over a run; PNG or SVG."""
     from layerbench import plots
+    from layerbench.records.structure import Structure
     from layerbench.store import reading, writing
 
     options = {"metric": metric, "top": top, "depth": depth}
     _check_options(kind, options)
     read = [(path, reading.read(path)) for path in records]
-    if kind == "roofline":
-        drawn = _profiles(read)
-        structures = [(path, record) for path, record in read if _is_structure(record)]
-    else:
-        drawn, structures = read, []
+    structures = [record for _, record in read if isinstance(record, Structure)]
+    drawn = read if kind != "roofline" else _without_structures(read)
     places = [_places(path, kind, out, formats, len(drawn)) for path, _ in drawn]
     _check_apart([place for files in places for place in files])
     for (path, record), files in zip(drawn, places, strict=True):
@@ -178,15 +174,17 @@ def _check_apart(places: list[Path]) -> None:
 
 
 def _figure(
-    path: Path, record: Frozen, kind: str, metric: Metric | None, top: int | None, depth: int | None
+    path: Path, record: Record, kind: str, metric: Metric | None, top: int | None, depth: int | None
 ) -> Figure:
     from layerbench import plots
+    from layerbench.plots.canvas import Drawn
+    from layerbench.records.memory import MemoryEstimate, MemoryReport
 
     if kind == "memory":
-        if not _is_memory(record):
+        if not isinstance(record, MemoryReport | MemoryEstimate):
             raise _wrong(path, record, kind)
         return plots.memory(record)
-    if not _has_rows(record):
+    if not isinstance(record, Drawn):
         raise _wrong(path, record, kind)
     if kind == "icicle":
         return plots.icicle(record, metric, depth)
@@ -194,34 +192,32 @@ def _figure(
 
 
 def _roofline(
-    path: Path,
-    profile: Frozen,
-    structures: Sequence[tuple[Path, Frozen]],
-    top: int | None,
+    path: Path, profile: Record, structures: Sequence[Structure], top: int | None
 ) -> Figure:
     from layerbench import plots
+    from layerbench.records.timing import Profile
 
-    if not _is_profile(profile):
+    if not isinstance(profile, Profile):
         raise _wrong(path, profile, "roofline")
     structure = _structure_for(path, profile, structures)
     return plots.roofline(profile, structure, **({} if top is None else {"top": top}))
 
 
-def _profiles(read: Sequence[tuple[Path, Frozen]]) -> list[tuple[Path, Frozen]]:
-    """What of the records a roofline is drawn of: all but the structures.
+def _without_structures(read: list[tuple[Path, Record]]) -> list[tuple[Path, Record]]:
+    """What a roofline is drawn of.
 
     Raises:
         UsageError: nothing.
     """
-    profiles = [(path, record) for path, record in read if not _is_structure(record)]
-    if not profiles:
+    from layerbench.records.structure import Structure
+
+    others = [(path, record) for path, record in read if not isinstance(record, Structure)]
+    if not others:
         raise _wrong(*read[0], "roofline")
-    return profiles
+    return others
 
 
-def _structure_for(
-    path: Path, profile: Profile, structures: Sequence[tuple[Path, Frozen]]
-) -> Structure:
+def _structure_for(path: Path, profile: Profile, structures: Sequence[Structure]) -> Structure:
     """The structure of the profile's work among these, else worked out anew.
 
     Raises:
@@ -234,8 +230,7 @@ def _structure_for(
     if not profile.layers:
         raise UsageError(f"{path} holds no layers, the whole model only: take layers/{path.name}")
     refused: ComparisonError | None = None
-    for _, structure in structures:
-        assert _is_structure(structure)
+    for structure in structures:
         try:
             check_same_work(profile.workload, structure.workload)
         except ComparisonError as error:
@@ -266,26 +261,7 @@ def _dissected(profile: Profile) -> Structure:
         raise UsageError(f"{workload.model} cannot be built here ({error}): {advice}") from error
 
 
-def _wrong(path: Path, record: Frozen, kind: str) -> Exception:
+def _wrong(path: Path, record: Record, kind: str) -> Exception:
     from layerbench.errors import UsageError
 
-    holds = getattr(record, "record", type(record).__name__)
-    return UsageError(f"{path} holds a {holds} record: --kind {kind} needs {NEEDS[kind]}")
-
-
-def _is_profile(record: Frozen) -> TypeGuard[Profile]:
-    return getattr(record, "record", "") == "profile"
-
-
-def _is_structure(record: Frozen) -> TypeGuard[Structure]:
-    return getattr(record, "record", "") == "structure"
-
-
-def _is_memory(record: Frozen) -> TypeGuard[MemoryReport | MemoryEstimate]:
-    return getattr(record, "record", "") in ("memory", "memory estimate")
-
-
-def _has_rows(record: Frozen) -> TypeGuard[Drawn]:
-    from layerbench.plots.quantities import HAS
-
-    return getattr(record, "record", "") in HAS
+    return UsageError(f"{path} holds a {record.record} record: --kind {kind} needs {NEEDS[kind]}")

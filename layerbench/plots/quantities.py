@@ -17,14 +17,6 @@ from layerbench.records.tree import Metric, with_ancestors
 
 Row = TypeVar("Row", StructureRow, MemoryRow)
 
-# The metrics of each kind of record.
-HAS: dict[str, tuple[Metric, ...]] = {
-    "profile": ("time", "self"),
-    "training profile": ("time", "self"),
-    "structure": ("flops", "parameters"),
-    "memory": ("memory",),
-    "memory estimate": ("memory",),
-}
 MAKERS: dict[Metric, str] = {
     "time": "a profile of layers, as timer.py writes it to layers/",
     "self": "a profile of layers, as timer.py writes it to layers/",
@@ -84,21 +76,21 @@ def quantity(record: Drawn, metric: Metric | None, usual: Metric | None = None) 
     """A record's figures by one of its metrics.
 
     Args:
-        record: of a kind in `HAS`.
+        record: with rows of layers.
         metric: ``None`` for the usual one, where the record has it, else for its first.
         usual: of the picture.
 
     Raises:
         UsageError: the record does not have it, or has no rows; the message names one that does.
     """
-    having = HAS[record.record]
+    having, figures_of = _FIGURES[type(record)]
     chosen = metric or (usual if usual in having else having[0])
     if chosen not in having:
         raise UsageError(
             f"a {record.record} record has {' and '.join(having)}, not {chosen}: take "
             f"{MAKERS[chosen]}"
         )
-    figures = _MAKE[record.record](record, chosen)
+    figures = figures_of(record, chosen)
     if not figures.cells or figures.cells[0].total <= 0:
         raise UsageError(f"the record has no {chosen} of layers: take {MAKERS[chosen]}")
     return figures
@@ -225,10 +217,11 @@ def _count(value: float) -> str:
     return units.count(round(value), short=True)
 
 
-_MAKE: dict[str, Callable[..., Quantity]] = {
-    "profile": _of_profile,
-    "training profile": _of_training,
-    "structure": _of_structure,
-    "memory": _of_memory,
-    "memory estimate": _of_memory,
+# The metrics of each kind of record, and what makes them.
+_FIGURES: dict[type[Drawn], tuple[tuple[Metric, ...], Callable[..., Quantity]]] = {
+    Profile: (("time", "self"), _of_profile),
+    TrainingProfile: (("time", "self"), _of_training),
+    Structure: (("flops", "parameters"), _of_structure),
+    MemoryReport: (("memory",), _of_memory),
+    MemoryEstimate: (("memory",), _of_memory),
 }

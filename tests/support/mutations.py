@@ -21,7 +21,7 @@ from layerbench.analysis.bundle import joined
 from layerbench.analysis.comparison import compare
 from layerbench.analysis.views import down_to, finest
 from layerbench.errors import LayerbenchError
-from layerbench.plots.quantities import HAS
+from layerbench.plots.canvas import Drawn
 from layerbench.records import kinds
 from layerbench.records.timing import Profile
 from layerbench.reporters.html.document import bundled, of
@@ -351,7 +351,7 @@ def _picture(name: str, record: Any) -> None:
     if name == "memory":
         if record.record in ("memory", "memory estimate"):
             plots.encoded(plots.memory(record), "png")
-    elif record.record in HAS:
+    elif isinstance(record, Drawn):
         draw = plots.icicle if name == "icicle" else plots.bars
         plots.encoded(draw(record), "svg")
 
