@@ -66,9 +66,9 @@ def _intervals(record: DetectionEstimates) -> layout.Section:
         {
             "model": row.model,
             "steps": str(row.step.n),
-            "an epoch": shared.known(row.epoch),
-            "training": shared.known(row.training),
-            "inference with all images once": shared.known(row.inference),
+            "an epoch": shared.duration(row.epoch),
+            "training": shared.duration(row.training),
+            "inference with all images once": shared.duration(row.inference),
         }
         for row in record.rows
     ]

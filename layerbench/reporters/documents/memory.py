@@ -34,9 +34,10 @@ def document(record: Memory) -> layout.Document:
 
 def _measured(record: MemoryReport) -> layout.Document:
     """What depends on the machine stands in the last section, the rest is the same everywhere."""
+    head, foot = layout.about(_what_ran(record, ", measured"))
     return layout.Document(
         title=f"{shared.title(record.workload)}: memory",
-        head=[layout.Fields([*_what_ran(record, ", measured")])],
+        head=[head],
         sections=[
             _before(record),
             _peak(record),
@@ -45,6 +46,7 @@ def _measured(record: MemoryReport) -> layout.Document:
             _tensors(record),
             layout.listed("Notes", record.notes),
             _measured_on(record),
+            foot,
         ],
     )
 
@@ -60,9 +62,10 @@ def _predicted(record: MemoryEstimate) -> layout.Document:
         ("Predicted", how),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
     ]
+    head, foot = layout.about(fields)
     return layout.Document(
         title=f"{shared.title(record.workload)}: memory predicted for {record.device}",
-        head=[layout.Fields(fields)],
+        head=[head],
         sections=[
             _predicted_peak(record),
             layout.Section("Fit", [layout.Text(_fit(record.fit))]),
@@ -71,6 +74,7 @@ def _predicted(record: MemoryEstimate) -> layout.Document:
             _blocks(record),
             _tree(record),
             layout.listed("Notes", record.notes),
+            foot,
         ],
     )
 

@@ -86,7 +86,7 @@ def commit(software: Software) -> str:
     return software.commit + (" (with uncommitted changes)" if software.dirty else "")
 
 
-def known(time: Seconds) -> str:
+def duration(time: Seconds) -> str:
     """A duration with its interval: ``2 h 05 min (95 %: 2 h 01 min to 2 h 10 min)``."""
     low, high = units.duration(time.low), units.duration(time.high)
     return f"{units.duration(time.value)} (95 %: {low} to {high})"

@@ -30,9 +30,10 @@ def document(record: Structure) -> layout.Document:
         ("Found", where),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
     ]
+    head, foot = layout.about(fields)
     return layout.Document(
         title=f"{shared.title(workload)}: structure",
-        head=[layout.Fields(fields)],
+        head=[head],
         sections=[
             _totals(record),
             _blocks(record),
@@ -40,6 +41,7 @@ def document(record: Structure) -> layout.Document:
             layout.listed("Not counted", list(_uncounted(record))),
             layout.listed("Notes", record.notes),
             layout.Section("Convention", [layout.Lines([CONVENTION])], formats=layout.FULL),
+            foot,
         ],
     )
 

@@ -15,11 +15,11 @@ def document(record: TrainingEstimate) -> layout.Document:
     fields = [
         (
             "Total",
-            f"{shared.known(record.total)} for {formatting.plural(recipe.epochs, 'epoch')}",
+            f"{shared.duration(record.total)} for {formatting.plural(recipe.epochs, 'epoch')}",
         ),
         (
             "An epoch",
-            f"{shared.known(record.epoch)} for {formatting.plural(record.steps, 'step')}",
+            f"{shared.duration(record.epoch)} for {formatting.plural(record.steps, 'step')}",
         ),
         (
             "Once",

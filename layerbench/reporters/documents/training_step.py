@@ -28,9 +28,10 @@ def document(record: TrainingProfile) -> layout.Document:
         ("Plan", f"{plan.warmup} warm-up + {plan.iterations} measured rounds"),
         *rest,
     ]
+    head, foot = layout.about(fields)
     return layout.Document(
         title=f"{shared.title(workload)}: a training step",
-        head=[*shared.void(environment.machine.too_busy), layout.Fields(fields)],
+        head=[*shared.void(environment.machine.too_busy), head],
         sections=[
             _phases(record),
             _memory(record),
@@ -38,6 +39,7 @@ def document(record: TrainingProfile) -> layout.Document:
             _tree(record),
             _reconciliation(record),
             *shared.remarks(record),
+            foot,
         ],
     )
 

@@ -91,6 +91,9 @@ def _table(part: layout.Table) -> str:
 
 def _row(cells: Sequence[str], align: str, tag: str) -> str:
     kinds = {"r": ' class="r"', ".": ' class="r"'}
-    columns = zip(cells, align, strict=True)
-    row = [f"<{tag}{kinds.get(side, '')}>{escape(cell)}</{tag}>" for cell, side in columns]
+    row = []
+    for cell, side in zip(cells, align, strict=True):
+        # An unnamed column has no header.
+        name = tag if cell else "td"
+        row.append(f"<{name}{kinds.get(side, '')}>{escape(cell)}</{name}>")
     return f"<tr>{''.join(row)}</tr>"
