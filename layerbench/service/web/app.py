@@ -278,9 +278,9 @@ def _reference(app: FastAPI) -> bytes:
 @observed.get("/metrics", operation_id="metrics", response_class=Response, responses={
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}}
 })  # fmt: skip
-async def metrics(found: MetricsOf) -> Response:
+async def metrics(counters: MetricsOf) -> Response:
     """Counters in Prometheus's text format."""
-    return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(counters.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute

@@ -35,10 +35,10 @@ class _Server(uvicorn.Server):
     """Says in the service's log where it listens, also where any free port was asked for."""
 
     def __init__(
-        self, config: uvicorn.Config, settings: Settings, told: Callable[[str], object]
+        self, config: uvicorn.Config, settings: Settings, on_address: Callable[[str], object]
     ) -> None:
         super().__init__(config)
-        self._told = told
+        self._on_address = on_address
         of_server(self.server_state, settings)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -59,7 +59,7 @@ class _Server(uvicorn.Server):
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             log.info("listening", documentation=f"http://{shown}:{port}/docs")
-            self._told(f"http://{shown}:{port}/")
+            self._on_address(f"http://{shown}:{port}/")
 
 
 class Running:
@@ -67,15 +67,17 @@ class Running:
 
     Args:
         settings: of the server.
-        told: hears each address once it is listened at.
+        on_address: hears each address once it is listened at.
 
     Attributes:
         refused: why it ended by itself, if it did.
     """
 
-    def __init__(self, settings: Settings, told: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, on_address: Callable[[str], object] | None = None
+    ) -> None:
         self._settings = settings
-        self._told = told or _ignored
+        self._on_address = on_address or _ignored
         self._server: _Server | None = None
         self.refused: str | None = None
 
@@ -112,7 +114,7 @@ class Running:
         take_over_all()
         uvicorns = logging.getLogger("uvicorn.error")
         uvicorns.addFilter(self._worth_saying)
-        self._server = _Server(config, self._settings, self._told)
+        self._server = _Server(config, self._settings, self._on_address)
         try:
             self._server.run(sockets)
         finally:

@@ -148,8 +148,8 @@ async def _structure(
         kept = documents.get(question) if keep else None
         if kept is not None:
             return kept
-        found = await architect.drawn(question)
-    made = await asyncio.to_thread(of_structure, found)
+        answer = await architect.drawn(question)
+    made = await asyncio.to_thread(of_structure, answer)
     if keep:
         documents.keep(question, made)
     return made

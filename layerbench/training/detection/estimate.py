@@ -295,7 +295,7 @@ class _Subject:
             inference=with_error(*inferred.all_images(self._samples / options.batch)),
             boxes=boxes_in(counted),
             trained=found_in(counted),
-            inferred=inferred.found,
+            inferred=inferred.counts,
             one_image=inferred.one_image,
             one_batch=inferred.one_batch,
             points=inferred.points,

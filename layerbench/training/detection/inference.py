@@ -40,7 +40,7 @@ class Inferred:
     Attributes:
         one_image, one_batch: latencies.
         batch_s: of each forward with a batch.
-        found: in the batch, for an image.
+        counts: of what is in the batch, for an image.
         parts: time of each part in forwards with a batch.
         points: latency of one image with several amounts found.
     """
@@ -48,7 +48,7 @@ class Inferred:
     one_image: Summary
     one_batch: Summary
     batch_s: NDArray[np.float64]
-    found: Found
+    counts: Found
     parts: dict[str, Summary | None]
     points: tuple[ContentPoint, ...]
 
