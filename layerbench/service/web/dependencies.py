@@ -15,7 +15,8 @@ from layerbench.service.web.health import Health
 from layerbench.service.web.job_queue import Jobs, QueueFull
 from layerbench.service.web.metrics import Metrics
 from layerbench.service.web.model_catalog import Catalog, Unlisted
-from layerbench.service.web.record_process import Crowded, Records, Unknown
+from layerbench.service.web.record_library import Unknown
+from layerbench.service.web.record_process import Crowded, Records
 from layerbench.service.web.schemas import JobAnswer, Problem
 from layerbench.service.web.settings import Settings
 from layerbench.service.web.structure_process import StructureProcess

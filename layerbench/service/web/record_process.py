@@ -16,6 +16,7 @@ from typing import Any
 from layerbench.errors import RecordError
 from layerbench.service.web.answers import RecordAnswer
 from layerbench.service.web.page_documents import Documents
+from layerbench.service.web.record_library import Unknown
 from layerbench.service.web.resident_process import DOCUMENT, UNKNOWN, Kept
 from layerbench.service.web.settings import Settings
 from layerbench.service.web.worker_process import ChildFailed
@@ -35,10 +36,6 @@ UNREAD = "not read yet: ask again"
 
 class Crowded(Exception):
     """So many wait for records that nobody else may."""
-
-
-class Unknown(Exception):
-    """There is no record of this number."""
 
 
 class Records:

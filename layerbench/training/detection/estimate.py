@@ -46,7 +46,7 @@ from layerbench.training.detection.batches import (
     collate,
 )
 from layerbench.training.detection.content import fitted
-from layerbench.training.detection.inference import Inference, Inferred, with_inference
+from layerbench.training.detection.inference import Inference, Inferred
 from layerbench.training.detection.memory import check_input, detector_memory
 from layerbench.training.detection.options import EstimateOptions
 from layerbench.training.detection.step import (
@@ -284,7 +284,7 @@ class _Subject:
             warmup=figures.warmup,
             step=figures.step,
             phases=step_statistics.phase_rows(figures.steps),
-            parts=with_inference(parts.rows, inferred.parts),
+            parts=parts.with_column("inference", inferred.parts),
             parts_ratio=parts.ratio,
             outside_s=parts.outside_s,
             between_s=figures.between_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from layerbench.instruments.autorange import Autorange
 from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import StepTimer
-from layerbench.records.detection_estimate import ContentPoint, Found, PartRow
+from layerbench.records.detection_estimate import ContentPoint, Found
 from layerbench.records.timing import Summary
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch
@@ -161,10 +161,3 @@ def _timed(clock: Clock, call: Callable[[], Any]) -> float:
     finally:
         clock.release()
     return float((last - first) * NANOSECOND)
-
-
-def with_inference(
-    rows: Sequence[PartRow], inference: dict[str, Summary | None]
-) -> tuple[PartRow, ...]:
-    """Rows of parts with their times in forwards that detect."""
-    return tuple(row.model_copy(update={"inference": inference.get(row.name)}) for row in rows)

@@ -62,7 +62,6 @@ from layerbench.training.detection.setup import (
     device_of,
     learning_of,
     open_data,
-    with_kept,
 )
 from layerbench.training.detection.step import Stepped, Stepper, boxes_in, found_in, part_times
 from layerbench.training.run_folder import log
@@ -366,7 +365,7 @@ class _Run:
             measured=len(counted),
             step=step_statistics.step_summary(times),
             phases=phases,
-            parts=with_kept(parts.rows, profiled),
+            parts=parts.with_column("kept", {} if profiled is None else profiled.kept),
             parts_ratio=parts.ratio,
             outside_s=parts.outside_s,
             boxes=boxes_in(counted),

@@ -9,10 +9,8 @@ from layerbench.datasets.boxed import BoxedSplits, DatasetOptions
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import DeviceUnavailable
-from layerbench.records.detection_estimate import PartRow
 from layerbench.records.recipes import DetectionRecipe
 from layerbench.training.detection.config import RunOptions
-from layerbench.training.detection.operators import Profiled
 from layerbench.training.detection.options import Learning
 
 
@@ -50,9 +48,3 @@ def open_data(recipe: DetectionRecipe, around: RunOptions, *, masks: bool = Fals
 def learning_of(recipe: DetectionRecipe) -> Learning:
     """What the optimizer is made of."""
     return Learning(recipe.lr, recipe.momentum, recipe.weight_decay, recipe.precision)
-
-
-def with_kept(rows: tuple[PartRow, ...], profiled: Profiled | None) -> tuple[PartRow, ...]:
-    """Rows of parts with how many proposals and detections were kept."""
-    kept = {} if profiled is None else profiled.kept
-    return tuple(row.model_copy(update={"kept": kept.get(row.name)}) for row in rows)

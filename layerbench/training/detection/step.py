@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -175,6 +175,10 @@ class PartTimes:
     rows: tuple[PartRow, ...]
     ratio: float
     outside_s: float
+
+    def with_column(self, name: str, values: Mapping[str, object]) -> tuple[PartRow, ...]:
+        """The rows with a further column, whose values are by part."""
+        return tuple(row.model_copy(update={name: values.get(row.name)}) for row in self.rows)
 
 
 def part_times(names: Sequence[str], steps: Sequence[TimedStep]) -> PartTimes:
