@@ -209,6 +209,11 @@ def test_different_work_is_refused(changes):
         compare(record, other, names=("a.json", "b.json"))
 
 
+def test_only_profiles_are_compared():
+    with pytest.raises(ComparisonError, match=r"b\.json is no profile: only profiles are compared"):
+        compare(measured(), one_slower(), names=("a.json", "b.json"))
+
+
 def test_other_precision_is_compared_and_said():
     record = measured()
     half = record.model_copy(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from layerbench.environment.devices.device import Device, DeviceType, MemoryInfo
 from layerbench.errors import DeviceUnavailable
 from layerbench.introspection.modules import buffers, parameters
-from layerbench.introspection.tensors import check_values
 from layerbench.registry import modules, offered
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ def of_module(module: nn.Module) -> Device:
     Raises:
         DeviceUnavailable: the module's tensors hold no values.
     """
+    from layerbench.introspection.tensors import check_values  # loads torch
+
     tensors = (*parameters(module), *buffers(module))
     check_values(tensors)
     return get(str(tensors[0].device) if tensors else "cpu")
