@@ -45,7 +45,11 @@ TrainingSeed = Annotated[
 ]
 SyntheticSamples = Annotated[
     Positive | None,
-    option("Number of images that synthetic makes up.", panel=WHAT_RUNS, default_text="1024"),
+    option(
+        "Number of synthetic images to train on.",
+        panel=WHAT_RUNS,
+        default_text="1024; 256 for detectors",
+    ),
 ]
 MinSize = Annotated[
     Side | None,
