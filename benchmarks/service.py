@@ -52,6 +52,8 @@ QUESTION = {
 }
 ASYNC = {"Prefer": "respond-async"}
 CONNECTIONS = 16
+# From a job's start until torch is loaded and steps are run.
+BEGINNING_S = 15.0
 # Connections that send slowly, and stored answers a second beside them.
 SLOW, SLOW_RATE = 2000, 50
 # Requests that are sent before any answer is read, on so many connections.
@@ -86,7 +88,7 @@ def stored(given: argparse.Namespace) -> None:
     rows = []
     for measuring in (False, True):
         with tempfile.TemporaryDirectory() as folder:
-            seconds = str(given.seconds * 2)
+            seconds = str(BEGINNING_S + given.seconds * 2)
             with server(
                 Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS="0.5"
             ) as (_, url):
@@ -119,8 +121,7 @@ def begin_measuring(url: str) -> None:
     where = httpx.post(url + RESOURCE, json=big, headers=ASYNC).headers["Location"]
     while httpx.get(url + where).json()["state"] != "running":
         time.sleep(0.1)
-    # Until torch is loaded and steps are run.
-    time.sleep(15)
+    time.sleep(BEGINNING_S)
 
 
 async def answered_at(

@@ -101,11 +101,16 @@ def strays_removed(model: str) -> Iterator[None]:
         UserWarning: such a tensor is held where it cannot be taken away.
     """
     strays = StrayTensors()
+    ending = False
     try:
         yield
+    except BaseException as error:
+        # The frames of an interrupt or of a `sys.exit` still hold what the run made.
+        ending = not isinstance(error, Exception)
+        raise
     finally:
         holders = strays.remove()
-        if holders:
+        if holders and not ending:
             warnings.warn(
                 f"{model}: a tensor without contents stays in {', '.join(holders)}: make the "
                 "model anew before it runs again",

@@ -104,6 +104,9 @@ def own_input(model: str, brought: Built, batch: int | None) -> InputSpec:
 
 FAMILY = User()
 
+# Of a file's own callables, where the one that was named is not there.
+MOST_NAMED = 8
+
 
 def _called(model: str) -> Built:
     """The callable's result; without inputs there are no arguments."""
@@ -173,9 +176,10 @@ def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
             raise ModelImportError(f"cannot import {model}: {typed_line(error)}{hint}") from error
     for part in name.split("."):
         if not hasattr(value, part):
-            close = did_you_mean(part, dir(value))
-            hint = f"; {close}" if close else ""
-            raise ModelImportError(f"cannot import {model}: {place} has no {name!r}{hint}")
+            hint = did_you_mean(part, dir(value)) or _callables_of(value)
+            raise ModelImportError(
+                f"cannot import {model}: {place} has no {name!r}{hint and '; '}{hint}"
+            )
         value = getattr(value, part)
     if not callable(value):
         raise ModelImportError(
@@ -215,6 +219,18 @@ def _needs_none(error: BaseException) -> str:
 def _hint(value: object) -> str:
     is_program = type(value).__name__ == "ExportedProgram"
     return ", which has one: program.module()" if is_program else ""
+
+
+def _callables_of(module: Any) -> str:  # noqa: ANN401 - whatever stands before the name
+    """The functions and classes that are defined there, a few of them."""
+    home = getattr(module, "__name__", None)
+    names = [
+        name
+        for name, value in getattr(module, "__dict__", {}).items()
+        if callable(value) and getattr(value, "__module__", None) == home and name[:1] != "_"
+    ]
+    rest = ", ..." if len(names) > MOST_NAMED else ""
+    return f"it has {', '.join(names[:MOST_NAMED])}{rest}" if names else ""
 
 
 def _described(value: object) -> str:

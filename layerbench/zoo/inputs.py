@@ -84,5 +84,6 @@ def _parse_shape(spec: str, text: str) -> Shape:
     hint = f" ({close})" if close else ""
     raise BadInput(
         f"cannot read the input {spec!r}{hint}: give {', '.join(NAMED)}, or a shape of "
-        "positive sizes, NxCxHxW or CxHxW, such as 8x3x224x224"
+        "positive sizes, NxCxHxW or CxHxW, such as 8x3x224x224; inputs of another form are "
+        "returned by the callable, as (module, inputs)"
     )

@@ -12,7 +12,7 @@ from torch.nested._internal import nested_tensor
 
 import layerbench
 from layerbench.errors import DeviceUnavailable, ModelRunError, UsageError, first_line
-from tests.faulty import Case, modules, operators, threads
+from tests.faulty import Case, modules, operators, sources, threads
 from tests.faulty import cases as all_cases
 from tests.models import Calls
 
@@ -68,6 +68,12 @@ def test_what_pytorch_keeps_for_itself_is_no_tensor_left_in_the_model(
     for call in (layerbench.estimate_memory, layerbench.structure):
         call(*case.build())
     assert not [one for one in recwarn if "without contents" in str(one.message)]
+
+
+def test_a_forward_that_leaves_python_says_nothing_of_tensors(recwarn: pytest.WarningsRecorder):
+    with pytest.raises(SystemExit):
+        layerbench.structure(*sources.leaves())
+    assert not recwarn.list
 
 
 def test_a_sparse_buffer_has_the_bytes_of_its_indices_and_values():

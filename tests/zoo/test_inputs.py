@@ -56,6 +56,7 @@ def test_specs_that_cannot_be_read_say_what_can(spec):
     assert "\n" not in message
     assert all(name in message for name in NAMED)
     assert "NxCxHxW" in message
+    assert "as (module, inputs)" in message
 
 
 def test_a_misspelt_name_is_suggested():

@@ -484,6 +484,7 @@ def test_inputs_that_are_missing_or_contradict(tiny, spec, arguments, says):
         ("absent.py:make", "no file absent.py"),
         ("no_such_package.nets:make", "No module named"),
         (f"{TINY}:mak", "did you mean make"),
+        (f"{TINY}:zzz", "has no 'zzz'; it has Net, make, with_tensor"),
         (f"{TINY}:number", "cannot be called: name a function that returns the model"),
         (f"{TINY}:", "package.module:callable"),
         (":make", "package.module:callable"),
