@@ -35,7 +35,7 @@ def document(record: DetectionEstimates) -> layout.Document:
             _content(record),
             layout.listed("Not measured", [f"{row.model}: {row.why}" for row in record.failures]),
             layout.listed("Assumed", record.assumptions),
-            *shared.remarks(record, *_notes(record)),
+            *shared.warnings_and_notes(record, *_notes(record)),
         ],
     )
 

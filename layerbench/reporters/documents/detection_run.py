@@ -52,7 +52,7 @@ def document(record: DetectionRun) -> layout.Document:
             _tuning(record.tuning),
             layout.listed("Advice", () if record.bottleneck is None else record.bottleneck.advice),
             layout.listed("Images that could not be read", record.unreadable),
-            *shared.remarks(record, *_notes(record)),
+            *shared.warnings_and_notes(record, *_notes(record)),
         ],
     )
 

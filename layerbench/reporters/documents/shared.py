@@ -130,7 +130,7 @@ def share(part: Summary | None, whole: Summary) -> str:
     return units.percent(part.mean / whole.mean, digits=1)
 
 
-def remarks(record: Measured, *own: str) -> list[layout.Section]:
+def warnings_and_notes(record: Measured, *own: str) -> list[layout.Section]:
     """What a report ends with: the warnings, and the notes with what the report adds to them."""
     return [
         layout.listed("Warnings", record.environment.warnings),

@@ -20,7 +20,7 @@ def document(record: Sweep) -> layout.Document:
             _points(record),
             _finished(record),
             layout.listed("Where the climb ended", ends),
-            *shared.remarks(record),
+            *shared.warnings_and_notes(record),
         ],
     )
 

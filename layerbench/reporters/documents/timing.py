@@ -40,7 +40,7 @@ def document(record: Profile) -> layout.Document:
             layout.Section("", list(_layer_sentences(record)), formats=layout.FULL),
             _reconciliation(record),
             _verdicts(record),
-            *shared.remarks(record),
+            *shared.warnings_and_notes(record),
             layout.listed(
                 "Not measured", [f"{what}: {why}" for what, why in record.absent.items()]
             ),

@@ -43,7 +43,7 @@ def document(record: TrainingEstimate) -> layout.Document:
                 record.step,
             ),
             layout.listed("Assumed", record.assumptions),
-            *shared.remarks(record),
+            *shared.warnings_and_notes(record),
         ],
     )
 

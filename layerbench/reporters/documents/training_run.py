@@ -36,7 +36,7 @@ def document(record: TrainingRun) -> layout.Document:
             _ranks(record),
             _points(record),
             layout.listed("Images that could not be read", record.unreadable),
-            *shared.remarks(record),
+            *shared.warnings_and_notes(record),
         ],
     )
 

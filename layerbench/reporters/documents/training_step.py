@@ -38,7 +38,7 @@ def document(record: TrainingProfile) -> layout.Document:
             _blocks(record),
             _tree(record),
             _reconciliation(record),
-            *shared.remarks(record),
+            *shared.warnings_and_notes(record),
             foot,
         ],
     )
