@@ -142,7 +142,11 @@ def _about() -> None:
 
 def _application(environment: str | None = None) -> typer.Typer:
     """With options from the variables that begin like this; ``None`` reads none."""
-    settings: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+    settings: dict[str, Any] = {
+        "help_option_names": ["-h", "--help"],
+        # The words of an option may be joined either way.
+        "token_normalize_func": lambda name: name.replace("_", "-"),
+    }
     if environment is not None:
         settings["auto_envvar_prefix"] = environment
     return typer.Typer(

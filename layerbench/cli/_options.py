@@ -25,8 +25,7 @@ Dtype = Annotated[
 ]
 Quiet = Annotated[bool, option("No progress bar.", "--quiet", "-q", panel=OUTCOME)]
 Threshold = Annotated[
-    float,
-    option("Changes up to this are the same.", metavar="PERCENT", default_text="5%"),
+    float, option("Changes up to this are the same.", metavar="PERCENT", default_text="5%")
 ]
 SAME = 0.05
 
@@ -61,7 +60,8 @@ class WorkloadOptions(Frozen):
         option(
             "A torchvision model's name, timm:NAME, package.module:callable or "
             "path/to/file.py:callable.",
-            *("--model", "-m"),
+            "--model",
+            "-m",
             metavar="SPEC",
         ),
     ] = "mobilenet_v2"
@@ -70,7 +70,9 @@ class WorkloadOptions(Frozen):
         option(
             "cityscapes, pascal, imagenet, coco, cifar100, or a shape: NxCxHxW, or CxHxW with "
             "--batch. Default: the model family's usual input.",
-            *("--input", "--i", "-i"),
+            "--input",
+            "--i",
+            "-i",
             metavar="NAME|SHAPE",
         ),
     ] = None

@@ -20,7 +20,7 @@ def command(
         option(
             "CSV: a column for each field of a question, image_size as 256x256; `route` is "
             "estimate-resource, estimate-training-time or estimate-inference-time.",
-            *("--test-cases", "--test_cases"),
+            "--test-cases",
             metavar="FILE",
         ),
     ],

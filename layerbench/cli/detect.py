@@ -40,9 +40,7 @@ def command(
     tune_steps: Annotated[
         Positive,
         option(
-            "Steps measured with each setting of --tune, at least.",
-            *("--tune_steps", "--tune-steps"),
-            panel=PLACE,
+            "Steps measured with each setting of --tune, at least.", "--tune_steps", panel=PLACE
         ),
     ] = 8,
     quiet: _options.Quiet = False,

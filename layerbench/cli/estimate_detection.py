@@ -20,7 +20,9 @@ def command(
         list[str],
         option(
             "all, or names of torchvision's detection models with commas.",
-            *("--models", "--model", "-m"),
+            "--models",
+            "--model",
+            "-m",
             panel=WHAT_RUNS,
             metavar="LIST",
             default_text="all",
@@ -31,8 +33,7 @@ def command(
     device: Device = None,
     threads: Threads = None,
     out: Annotated[
-        Path | None,
-        _options.out("DIR/<device>/detection_<models>_<data>_<size>_b<batch>.*"),
+        Path | None, _options.out("DIR/<device>/detection_<models>_<data>_<size>_b<batch>.*")
     ] = None,
     formats: _options.Formats = None,
     quiet: _options.Quiet = False,

@@ -35,11 +35,7 @@ NEEDS = {
     "memory": "a memory report (mem.py) or estimate (mem.py --predict)",
 }
 # Of each option that only some kinds have.
-TAKES = {
-    "metric": ("icicle", "bars"),
-    "top": ("bars", "roofline"),
-    "depth": ("icicle",),
-}
+TAKES = {"metric": ("icicle", "bars"), "top": ("bars", "roofline"), "depth": ("icicle",)}
 READ = "What is drawn"
 
 
@@ -86,7 +82,8 @@ def command(
         list[Path] | None,
         option(
             "Where to write it, .png or .svg; several times for both.",
-            *("--out", "-o"),
+            "--out",
+            "-o",
             panel=OUTCOME,
             metavar="FILE",
             default_text="<record>.<kind>.png in this folder",

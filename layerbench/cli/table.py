@@ -17,10 +17,7 @@ NAME = "table"
 
 
 def table(
-    paths: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Records, or folders of them."),
-    ] = None,
+    paths: Annotated[list[Path] | None, typer.Argument(help="Records, or folders of them.")] = None,
     *,
     sort: Annotated[
         str | None, option("device (default), model, input, mean, median or parameters.")

@@ -48,19 +48,14 @@ def command(
         ),
     ] = False,
     out: Annotated[
-        Path | None,
-        _options.out("DIR/<device>/<model>_<input>.* and DIR/<device>/layers/..."),
+        Path | None, _options.out("DIR/<device>/<model>_<input>.* and DIR/<device>/layers/...")
     ] = None,
     formats: Annotated[
         list[str] | None,
         _options.formats("txt, json, csv, md, html, latex, trace (Perfetto), speedscope"),
     ] = None,
     keep_samples: Annotated[
-        bool,
-        option(
-            "Write every sample beside the record as .npz; needs --out.",
-            panel=OUTCOME,
-        ),
+        bool, option("Write every sample beside the record as .npz; needs --out.", panel=OUTCOME)
     ] = False,
     quiet: _options.Quiet = False,
 ) -> None:
@@ -124,10 +119,7 @@ def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bo
     if record.layers:
         documents.append((places.layers, record))
     files = [
-        (
-            stem.with_suffix(reporters.suffix(name)),
-            reporters.render(name, document).encode("utf-8"),
-        )
+        (stem.with_suffix(reporters.suffix(name)), reporters.render(name, document).encode("utf-8"))
         for stem, document in documents
         for name in formats
         if document.layers or not reporters.needs_layers(name)

@@ -51,12 +51,7 @@ def command(
     ] = False,
     resume_from: Annotated[
         Path | None,
-        option(
-            "Go on with the run in this folder.",
-            *("--resume_from", "--resume-from"),
-            panel=OUTCOME,
-            metavar="DIR",
-        ),
+        option("Go on with the run in this folder.", "--resume_from", panel=OUTCOME, metavar="DIR"),
     ] = None,
     quiet: _options.Quiet = False,
 ) -> None:

@@ -27,8 +27,7 @@ SCREENS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 def command(
     records: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Records, and folders of records, such as stats/."),
+        list[Path] | None, typer.Argument(help="Records, and folders of records, such as stats/.")
     ] = None,
     *,
     model: Annotated[

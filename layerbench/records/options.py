@@ -104,9 +104,7 @@ def option_of(field: FieldInfo) -> Option | None:
 
 
 def checked(
-    model: type[Model],
-    values: Mapping[str, Any],
-    written: Callable[[str], str] = lambda name: name,
+    model: type[Model], values: Mapping[str, Any], written: Callable[[str], str] = lambda name: name
 ) -> Model:
     """A model with these values.
 

@@ -20,16 +20,10 @@ BoxesFrom = Literal["trimap", "xml"]
 Labels = Literal["breed", "species"]
 
 StepBatch = Annotated[
-    Positive,
-    option(
-        "Number of images in a step.",
-        *("--batch_size", "--batch-size", "--batch"),
-        panel=WHAT_RUNS,
-    ),
+    Positive, option("Number of images in a step.", "--batch_size", "--batch", panel=WHAT_RUNS)
 ]
 Autocast = Annotated[
-    Precision,
-    option("Number format: float32, or by autocast bfloat16 or float16.", panel=LEARNING),
+    Precision, option("Number format: float32, or by autocast bfloat16 or float16.", panel=LEARNING)
 ]
 WhatUnreadableDoes = Annotated[
     Unreadable,
@@ -55,7 +49,7 @@ MinSize = Annotated[
     Side | None,
     option(
         "The shorter side that a detector resizes its images to.",
-        *("--min_size", "--min-size"),
+        "--min_size",
         panel=WHAT_RUNS,
         default_text="its own, 800 for most",
     ),
@@ -69,15 +63,12 @@ Boxes = Annotated[
     ),
 ]
 Classes = Annotated[
-    Labels,
-    option("Classes of pets: breed (37) or species (2).", "--classes", panel=WHAT_RUNS),
+    Labels, option("Classes of pets: breed (37) or species (2).", "--classes", panel=WHAT_RUNS)
 ]
 Workers = Annotated[
     Count,
     option(
-        "Number of further processes that load images.",
-        *("--workers", "--num_workers"),
-        panel=PLACE,
+        "Number of further processes that load images.", "--workers", "--num_workers", panel=PLACE
     ),
 ]
 
@@ -92,16 +83,10 @@ class DataOptions(Frozen):
     data_dir: Annotated[
         str | Path,
         AfterValidator(_folder),
-        option(
-            "Folder that the data sets lie in.",
-            *("--data_dir", "--data-dir"),
-            panel=WHAT_RUNS,
-            metavar="DIR",
-        ),
+        option("Folder that the data sets lie in.", "--data_dir", panel=WHAT_RUNS, metavar="DIR"),
     ] = Path("data")
     download: Annotated[
-        bool,
-        option("Fetch the data set if it is missing and can be fetched.", panel=WHAT_RUNS),
+        bool, option("Fetch the data set if it is missing and can be fetched.", panel=WHAT_RUNS)
     ] = False
 
 
@@ -112,7 +97,7 @@ class MachineOptions(DataOptions):
         Positive,
         option(
             "Pixels of an image at most: a larger one could fill the memory and is not read.",
-            *("--most_pixels", "--most-pixels"),
+            "--most_pixels",
             panel=WHAT_RUNS,
         ),
     ] = MOST_PIXELS
@@ -138,7 +123,8 @@ class Recipe(Frozen):
         option(
             "vit, deit, swin or resnet (timm's base models), a torchvision model's name, "
             "timm:NAME, package.module:callable or path/to/file.py:callable.",
-            *("--model", "-m"),
+            "--model",
+            "-m",
             panel=WHAT_RUNS,
             metavar="SPEC",
         ),
@@ -177,18 +163,13 @@ class Recipe(Frozen):
     ]
     weight_decay: Annotated[
         Amount,
-        option(
-            "Weight decay of AdamW.",
-            *("--weight_decay", "--weight-decay"),
-            panel=LEARNING,
-            default_text="0.1",
-        ),
+        option("Weight decay of AdamW.", "--weight_decay", panel=LEARNING, default_text="0.1"),
     ]
     warmup_epochs: Annotated[
         Amount,
         option(
             "Epochs in which the learning rate climbs; then it falls to 0 linearly.",
-            *("--warmup_epochs", "--warmup-epochs"),
+            "--warmup_epochs",
             panel=LEARNING,
             default_text="phase 1: 5, phase 2: 1, at most a tenth of the epochs",
         ),
@@ -243,11 +224,7 @@ class DetectionRecipe(Frozen):
     workers: Workers = 0
     prefetch_factor: Annotated[
         Positive,
-        option(
-            "Batches that each loading process has ready.",
-            *("--prefetch_factor", "--prefetch-factor"),
-            panel=PLACE,
-        ),
+        option("Batches that each loading process has ready.", "--prefetch_factor", panel=PLACE),
     ] = 2
     lr: Annotated[
         float,
@@ -264,7 +241,7 @@ class DetectionRecipe(Frozen):
         Count,
         option(
             "Steps under torch.profiler; they count for no time. 0: none.",
-            *("--profile_steps", "--profile-steps"),
+            "--profile_steps",
             panel=OUTCOME,
         ),
     ] = 5

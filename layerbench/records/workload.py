@@ -39,8 +39,7 @@ ChannelsLast = Annotated[
     bool, option("Use the channels-last (NHWC) memory format.", panel=WHAT_RUNS)
 ]
 RandomSeed = Annotated[
-    Seed,
-    option("Seed of the weights, the input and all else that is drawn.", panel=WHAT_RUNS),
+    Seed, option("Seed of the weights, the input and all else that is drawn.", panel=WHAT_RUNS)
 ]
 
 

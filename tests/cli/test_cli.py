@@ -53,6 +53,13 @@ def test_the_command_line_comes_first(complaint):
     assert "got -2" in said
 
 
+def test_the_words_of_an_option_are_joined_either_way(complaint):
+    for words in ("mem.py --gpu_memory x", "mem.py --gpu-memory x"):
+        assert "--gpu-memory cannot read 'x'" in complaint(words, "LAYERBENCH_MEM_SEED", "1")
+    for words in ("train.py --batch_size 0", "train.py --batch-size 0", "train.py --batch 0"):
+        assert "--batch_size must be" in complaint(words, "LAYERBENCH_TRAIN_SEED", "1")
+
+
 def test_help_does_not_repeat_each_name(monkeypatch, capsys):
     for words in (["sweep", "--help"], ["estimate", "detection", "--help"]):
         monkeypatch.setattr(sys, "argv", ["layerbench", *words])

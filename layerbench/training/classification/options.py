@@ -29,7 +29,7 @@ class RunOptions(MachineOptions):
         Path,
         option(
             "The run is written to DIR/<model>_<phase>_<time>/.",
-            *("--output_dir", "--output-dir"),
+            "--output_dir",
             panel=OUTCOME,
             metavar="DIR",
         ),
@@ -39,7 +39,7 @@ class RunOptions(MachineOptions):
         Amount,
         option(
             "Minutes between checkpoints within an epoch; 0 writes one after every step.",
-            *("--checkpoint_minutes", "--checkpoint-minutes"),
+            "--checkpoint_minutes",
             panel=OUTCOME,
         ),
     ] = 10.0
@@ -71,7 +71,7 @@ class EstimateOptions(Frozen):
         Count | None,
         option(
             "Number of images validated after each epoch.",
-            *("--val-samples", "--val_samples"),
+            "--val-samples",
             panel=WHAT_RUNS,
             default_text="as many as the data set has; with --samples none",
         ),

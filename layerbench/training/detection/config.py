@@ -34,7 +34,7 @@ class RunOptions(MachineOptions):
         Path,
         option(
             "The run is written to DIR/detect_<model>_<data>_<time>/.",
-            *("--output_dir", "--output-dir"),
+            "--output_dir",
             panel=OUTCOME,
             metavar="DIR",
         ),
