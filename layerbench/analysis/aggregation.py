@@ -146,7 +146,7 @@ def _module_times(
 def _summaries(
     nanoseconds: Samples | None, columns: Sequence[int], resampler: Resampler
 ) -> dict[int, Summary]:
-    """Of an array of shape (rounds, columns), those columns; none where it was not measured."""
+    """Summaries of columns of an array of shape (rounds, columns); empty if not measured."""
     if nanoseconds is None or not columns:
         return {}
     seconds = nanoseconds.T[list(columns)].astype(np.float64) * NANOSECOND

@@ -42,7 +42,7 @@ def text_of(value: object) -> str:
 
 
 def _surroundings(environment: Environment) -> dict[str, object]:
-    """What could change a time, and is no measurement itself."""
+    """The circumstances of a record that could change its times."""
     machine, software, device = environment.machine, environment.software, environment.device
     return {
         "device": device.name,

@@ -16,7 +16,7 @@ from layerbench.records.timing import Profile, Summary
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the ratios.
+    """The estimates of a comparison's ratios.
 
     Attributes:
         method: how it came about.
@@ -34,7 +34,7 @@ class Evidence:
 
 
 def of_records(baseline: Profile, contender: Profile) -> Evidence:
-    """What two records tell: they hold no samples, but the median of each process."""
+    """The evidence of two records, which hold medians of processes and no samples."""
     several = min(processes_of(baseline), processes_of(contender)) > 1
     pairs = timed_on_both(baseline, contender)
     blocks = {row.path for row in contender.layers if row.block}
@@ -123,7 +123,7 @@ ROWS_APART = Apart(0.15, 3.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is known of one row, times and ratio by the same estimator.
+    """The estimate of one row, with times and ratio by the same estimator.
 
     Attributes:
         ratio: contender over baseline.

@@ -1,4 +1,4 @@
-"""What runs that were measured in turn tell of their ratio. No torch."""
+"""The ratio of two runs that were measured in alternation. No torch."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Series:
 
 
 def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
-    """What runs that were measured in turn tell (`layerbench.profilers.paired`).
+    """The evidence of runs measured in alternation (`layerbench.profilers.paired`).
 
     Rounds in which either side waited for a core do not count. Where most did, nothing can be
     told, which the evidence says.
@@ -145,7 +145,7 @@ def _series(
 
 
 def _quiet(pair: tuple[Run, Run], forwards: str, rounds: int) -> NDArray[np.bool_]:
-    """Which rounds had their cores, as far as is known."""
+    """The rounds without a wait for a core; rounds without a measurement count."""
     quiet = np.full(rounds, True)
     for run in pair:
         waited = run.arrays.get(samples.WAITED + forwards)
@@ -159,7 +159,7 @@ def _needed(rounds: int) -> float:
 
 
 def _too_busy(pairs: Sequence[tuple[Run, Run]]) -> str:
-    """Why nothing can be told, in one sentence; empty where it can."""
+    """Why no verdict is possible, in one sentence; empty if one is."""
     quiet = [
         _quiet(pair, kind, len(pair[0].arrays[kind]))
         for pair in pairs

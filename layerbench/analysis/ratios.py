@@ -1,4 +1,4 @@
-"""Ratios of two measurements: how well each is known, and which of many may be called a change.
+"""Ratios of two measurements: their uncertainty, and which of many are changes.
 
 Everything is done on logarithms: a ratio of 2 and one of 1/2 are equally far from 1, and times,
 which are positive and skewed, come out nearly symmetric.
@@ -21,7 +21,7 @@ STATED_DF = 4.0
 
 @dataclass(frozen=True)
 class LogRatio:
-    """The natural logarithm of a ratio, as a measurement tells it.
+    """An estimate of the natural logarithm of a ratio.
 
     Attributes:
         centre: the estimate.
@@ -94,7 +94,7 @@ def of_groups(baseline: Sequence[float], contender: Sequence[float]) -> LogRatio
 
 
 def of_processes(ratios: Sequence[float]) -> LogRatio:
-    """The ratio that several processes found, each of which measured both sides.
+    """The ratio from several processes that each measured both sides.
 
     Args:
         ratios: one from each process, at least two.
@@ -108,7 +108,7 @@ def of_processes(ratios: Sequence[float]) -> LogRatio:
 
 
 def of_interval(ratio: float, low: float, high: float) -> LogRatio:
-    """A ratio of which only a 95 % interval is known; its error is taken for a normal one.
+    """A ratio known by its 95 % interval alone; its error is assumed to be normal.
 
     Raises:
         ValueError: not three positive numbers.

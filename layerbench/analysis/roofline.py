@@ -66,7 +66,7 @@ class Point:
 
 
 def points(profile: Profile, structure: Structure) -> tuple[Point, ...]:
-    """A point for every layer of which FLOPs and time are known, in tree order.
+    """A point for every layer with FLOPs and a time, in tree order.
 
     A layer here is a module that holds no other module, ran, does arithmetic that counts as FLOPs
     and was timed. What composite modules do themselves, such as attention, has no point. Shapes

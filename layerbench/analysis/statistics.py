@@ -431,7 +431,7 @@ def _one_row(samples: Samples) -> Rows:
 
 
 def _relative(part: float, whole: float) -> float:
-    """``part / whole``; of nothing, nothing is 0 and anything else without bound."""
+    """``part / whole``; for a whole of 0 it is 0 (0 / 0) or infinite."""
     if part == 0:
         return 0.0
     return float(part / whole) if whole > 0 else math.copysign(math.inf, part)

@@ -24,7 +24,7 @@ def structure(
     seed: int = 0,
     weights: str | None = None,
 ) -> Structure:
-    """What a model is made of: shapes, parameters and FLOPs of every module.
+    """A model's structure: shapes, parameters and FLOPs of every module.
 
     Nothing is allocated and nothing computed, unless the model needs its tensors' values.
 

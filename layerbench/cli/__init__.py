@@ -62,7 +62,7 @@ def _reflowed(text: str | None) -> str:
 
 
 def _verbs_of(words: list[str]) -> dict[str, ModuleType]:
-    """The verb of a command line, if its file is called as the verb is; else all verbs."""
+    """The verb that a command line names, if one of our files has it; else all verbs."""
     for name in (" ".join(words[:2]), *words[:1]):
         stem = name.replace("-", "_").replace(" ", "_")
         own = stem.isidentifier() and not stem.startswith("_")
@@ -106,7 +106,7 @@ def _offered(file: ModuleType) -> Callable[..., Any]:
 
 
 def _with_traceback(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The verb with one more option, which says how its errors are told."""
+    """The verb with one more option, which chooses how its errors are shown."""
 
     @wraps(command)
     def verb(*, traceback: bool, **values: Any) -> Any:  # noqa: ANN401 - what the verb returns

@@ -1,4 +1,4 @@
-"""How a command ends that raised: one line for whoever ran it, and a status."""
+"""The end of a command that raised: one line for the user, and an exit status."""
 
 from __future__ import annotations
 

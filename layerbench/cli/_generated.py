@@ -190,7 +190,7 @@ class Declared:
         )
 
     def _kind(self) -> Any:  # noqa: ANN401 - a type
-        """That typer reads: text where it is parsed here."""
+        """The type that typer reads: ``str`` if the value is parsed here."""
         return str if self.shown.metavar in PARSERS else _readable(self.kind)
 
     def _help(self) -> str:
@@ -230,7 +230,7 @@ class Declared:
 
 
 def check_amount(name: str, value: object) -> None:
-    """Refuse what Python takes for a number, and what is no amount of anything: nan, inf, -1.
+    """Refuse numbers that are not amounts: nan, inf, -1.
 
     Raises:
         UsageError: it is such.
@@ -240,7 +240,7 @@ def check_amount(name: str, value: object) -> None:
 
 
 def _plain(kind: Any) -> Any:  # noqa: ANN401 - a type
-    """A type without what is annotated, and without ``None``."""
+    """A type without its annotations and without ``None``."""
     if get_origin(kind) is Annotated:
         return _plain(get_args(kind)[0])
     if get_origin(kind) in (Union, types.UnionType):

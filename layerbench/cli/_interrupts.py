@@ -67,7 +67,7 @@ def _loads(frame: FrameType | None) -> bool:
 
 @contextmanager
 def heard() -> Iterator[Interrupts]:
-    """Hear every interrupt for as long as the block runs; where nobody else handles them."""
+    """Handle every interrupt while the block runs, unless another handler is set."""
     interrupts = Interrupts()
     unhandled = (
         threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Standard output and error: what they are told, and what becomes of a command that they fail."""
+"""Standard output and error: writing to them, and ending a command if that fails."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def every_letter_written() -> None:
 
 
 def nothing_closed() -> None:
-    """Where standard output or error is closed, what is told goes nowhere.
+    """If standard output or error is closed, discard the text.
 
     Nor does the next file that is opened get its number, and with it what is told.
     """
@@ -46,7 +46,7 @@ def complain(text: str) -> None:
 
 
 def lost(error: BaseException) -> int | None:
-    """What to do where the output takes no more: quiet if its reader has gone, as ``head`` does.
+    """Handle output that cannot be written: silently if its reader has closed, as ``head`` does.
 
     Returns:
         the status to leave with; ``None`` where the error is another one.

@@ -13,7 +13,7 @@ OUT, ERROR = 1, 2
 
 @contextmanager
 def model_output_aside() -> Iterator[None]:
-    """Let what is printed in the block go to standard error, by Python or by a C library."""
+    """Send prints of Python and C libraries in the block to standard error."""
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     with _descriptor_aside(), redirect_stdout(sys.stderr):

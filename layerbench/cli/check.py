@@ -80,7 +80,7 @@ def command(
 
 
 def _static(places: list[Path]) -> int:
-    """Say what is wrong with each report, or that nothing is."""
+    """Print the differences of each report, or that there are none."""
     from layerbench.api.verification import complaints
     from layerbench.cli._progress import beside_report
     from layerbench.text import visible

@@ -215,7 +215,7 @@ def _without_structures(read: list[tuple[Path, Record]]) -> list[tuple[Path, Rec
 
 
 def _structure_for(path: Path, profile: Profile, structures: Sequence[Structure]) -> Structure:
-    """The structure of the profile's work among these, else worked out anew.
+    """The profile's structure among these records, or else computed now.
 
     Raises:
         UsageError: no layers were timed, or the model cannot be built here.

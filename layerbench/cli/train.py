@@ -72,7 +72,7 @@ def command(
 
 @contextmanager
 def log_shown() -> Iterator[None]:
-    """Let what is logged appear on standard output too; only the first process logs."""
+    """Copy log messages to standard output; only the first process logs."""
     from layerbench.training.run_folder import PlainFormatter, log
 
     # Made while a bar may be shown: the bar then makes room for each line.

@@ -64,7 +64,7 @@ class Autorange:
         slow: bool = False,
         seconds_of: Callable[[Result], float] | None = None,
     ) -> list[Result]:
-        """Call until the time has gone; what each call gave.
+        """Call until the time is over; returns the result of each call.
 
         Args:
             call: what is repeated.

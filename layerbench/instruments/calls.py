@@ -1,4 +1,4 @@
-"""Which calls are made within which: what a module does is attributed to where it ran.
+"""The nesting of calls: a module's work is attributed to the place where it ran.
 
 A module can be called from several places: a layer that blocks share, one that a block keeps in a
 list. Its place in the tree of modules then says little. What ran inside a module is therefore told

@@ -104,7 +104,7 @@ def _product(device: Device, dtype: DType, side: int) -> Callable[[], object]:
 
 
 def _larger(side: int, took_s: float) -> int:
-    """The side of which a product lasts long enough, as its time grows with the third power."""
+    """A side whose product lasts long enough; the time grows with its third power."""
     factor = (LEAST_CALL_S / took_s) ** (1 / 3) * 1.05 if took_s > 0 else GROWTH
     wanted = math.ceil(side * min(factor, GROWTH) / SIDE_STEP) * SIDE_STEP
     return min(wanted, LARGEST_SIDE)

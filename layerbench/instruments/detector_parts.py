@@ -1,4 +1,4 @@
-"""The parts of a detector: what its forward is made of, as people who train detectors speak of it.
+"""The parts of a detector's forward, under the names that detection papers use.
 
 A detector is no chain of layers: it resizes images, runs a backbone, proposes regions, looks at
 them, and turns what it found into boxes. These parts, and not its hundreds of layers, are what a

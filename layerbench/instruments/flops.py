@@ -1,4 +1,4 @@
-"""FLOPs of each operator that runs, and the operators whose arithmetic nobody has a formula for.
+"""FLOPs of each operator that runs, and the operators without a formula.
 
 The convention is the one of papers and of torchvision's published figures: matrix products,
 convolutions and attention count, a multiply-add as two. Element-wise functions, normalization,
@@ -85,7 +85,7 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _run_higher_order(
         self, func: HigherOrderOperator, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401 - whatever it returns
-        """One that has a formula is counted by it, else what its functions run is seen."""
+        """Count the operator by its formula, or else the operators that its functions run."""
         name = operator_name(func)
         own = HIGHER_ORDER.get(name)
         if own is not None:
@@ -172,7 +172,7 @@ def _is_variant_of_free(func: Any, plain: str) -> bool:  # noqa: ANN401 - an OpO
 
 
 def _computes(func: Any, output: object) -> bool:  # noqa: ANN401 - an OpOverload
-    """Whether an operator gives or changes floating-point numbers: else it does no FLOPs."""
+    """Whether an operator returns or changes floating-point numbers; others do no FLOPs."""
     floating = any(
         isinstance(leaf, torch.Tensor) and (leaf.is_floating_point() or leaf.is_complex())
         for leaf in tree_leaves(output)

@@ -126,7 +126,7 @@ def _expanded(tensor: torch.Tensor, dimensions: Iterable[int]) -> list[int]:
 
 
 def _convolved(elements: int, weight: Sequence[int], filters: int) -> int:
-    """Each of so many elements, of the output or of what is spread, meets one filter."""
+    """FLOPs of a convolution: each element (of a transposed one's input) meets one filter."""
     return 2 * elements * (prod(weight) // max(filters, 1))
 
 

@@ -69,7 +69,7 @@ class FunctionForward:
 
 @dataclass
 class _Tally:
-    """What is known of one function in one module while the forward runs."""
+    """The calls and times of one function in one module during the forward."""
 
     order: int
     input_shapes: tuple[Shape, ...]
@@ -129,7 +129,7 @@ class FunctionTimer:
         )
 
     def _modes_around(self, module: nn.Module) -> Callable[[], AbstractContextManager[None]]:
-        """What is to be on while the module runs."""
+        """The modes that are active while the module runs."""
         if is_compiled(module):
             return self._modes.off
         return self._modes.operators if isinstance(module, GUARDED) else nullcontext

@@ -31,7 +31,7 @@ class Kept:
         self.earlier = earlier
 
     def restore(self) -> bool:
-        """Put back what was held; gives whether that was necessary."""
+        """Restore the earlier contents; returns whether anything had changed."""
         raise NotImplementedError
 
 
@@ -149,7 +149,7 @@ class KeptScripted(Kept):
         super().__init__(compiled, {name: compiled.getattr(name) for name in names})
 
     def restore(self) -> bool:
-        """As `Kept.restore`; tensors are told apart by identity, all else by what it says."""
+        """As `Kept.restore`; tensors are compared by identity, other values by their ``repr``."""
         changed = False
         for name, value in self.earlier.items():
             now = self.holder.getattr(name)

@@ -107,7 +107,7 @@ def _by_place(trace: Trace, sizes: Sequence[int], which: Iterator[int]) -> dict[
 
 
 def _place(trace: Trace, what: Allocation | Step) -> int | None:
-    """The call that it belongs to; the owner's first where that is not known."""
+    """The call that it belongs to; if unknown, the owner's first call."""
     if what.owner is None:
         return None
     return trace.calls.home(what.owner) if what.place is None else what.place

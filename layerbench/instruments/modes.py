@@ -1,4 +1,4 @@
-"""Two modes that see what a model computes, of which at most one is on.
+"""Two modes that observe a model's operators. At most one is on.
 
 Modes lie on stacks that the model's own code uses, too. What Dynamo has compiled it compiles again
 under another mode, or it fails; so ours go out of the way of what is compiled.

@@ -38,7 +38,7 @@ class _InThread(threading.local):
 
 
 class RunningModule:
-    """Answers one question: which module runs now, and called by whom?
+    """Tracks which module is running, and its caller.
 
     `entered` and `left` are called around every module's forward by whoever sees the calls
     (`layerbench.instruments.modules.CallObserver`).

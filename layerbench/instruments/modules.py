@@ -1,4 +1,4 @@
-"""What a model is made of, and what one forward shows of it: calls, order and shapes."""
+"""A model's modules, and their calls, order and shapes in one forward."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def depth_of(path: str) -> int:
 
 
 def type_name(module: nn.Module) -> str:
-    """The class name; for a scripted module, that of the class it was made from."""
+    """The class name; for a scripted module, the name of its original class."""
     if isinstance(module, torch.jit.ScriptModule):
         return str(getattr(module, "original_name", type(module).__name__))
     return type(module).__name__

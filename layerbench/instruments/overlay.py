@@ -1,4 +1,4 @@
-"""What lies over the attributes of one module for a while, and what is beneath it.
+"""Temporary attributes of one module, and the original ones beneath them.
 
 Instruments write into a module's ``__dict__``, which copies, pickles and ``torch.save`` read. So
 the instance also gets the methods through which it is copied, and these see what is beneath: a
@@ -114,7 +114,7 @@ class Overlay:
         return True
 
     def _take_all(self) -> None:
-        """As `_take`, of an overlay that nobody else has a part in."""
+        """As `_take`, for an overlay without other users."""
         attributes = self._module.__dict__
         for name, over in self._over.items():
             if attributes.get(name, _MISSING) is over[0]:

@@ -90,7 +90,7 @@ def drawing_anew(workload: Workload, built: Built) -> Iterator[None]:
 
 @contextmanager
 def strays_removed(model: str) -> Iterator[None]:
-    """Take tensors without memory that a run on stand-ins leaves away from whoever holds them.
+    """Remove the tensors without memory that a run on stand-ins left in other objects.
 
     To be left when the run has ended and its error, if it raised, is dealt with.
 
@@ -177,7 +177,7 @@ class FreshInputs:
         self._needed: bool | None = None
 
     def renew(self) -> None:
-        """Put back what the forward before has changed; the first call decides whether any does."""
+        """Undo the previous forward's changes; the first call decides whether there are any."""
         if self._needed is False:
             return
         python, tensors = self._state.restore(), self._tensors.restore()

@@ -115,7 +115,7 @@ class PythonState:
                 self._visit(self._pending.pop())
 
     def restore(self) -> bool:
-        """Put back what differs; gives whether anything did."""
+        """Restore changed values; returns whether anything had changed."""
         changed = False
         for kept in self._kept:
             try:
@@ -126,7 +126,7 @@ class PythonState:
         return changed
 
     def draws(self) -> list[Kept]:
-        """Of what is kept, the generators of random numbers."""
+        """The kept generators of random numbers."""
         return [one for one in self._kept if isinstance(one, KeptDraws)]
 
     def _push(self, values: Iterable[object]) -> None:
@@ -306,7 +306,7 @@ class PythonState:
     # --- code ------------------------------------------------------------------------------
 
     def _is_code(self, value: Any) -> bool:  # noqa: ANN401 - any object
-        """Follow functions, classes and cells; gives whether ``value`` is one."""
+        """Follow functions, classes and cells; returns whether ``value`` is one."""
         if isinstance(value, types.FunctionType):
             self._function(value)
         elif isinstance(value, types.MethodType):

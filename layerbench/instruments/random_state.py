@@ -28,7 +28,7 @@ class RandomState:
         self._accelerators = _accelerators_states()
 
     def restore(self) -> bool:
-        """Put back what was drawn from; gives whether anything was."""
+        """Restore the generators that were used; returns whether any was."""
         drawn = self.drawn()
         self.put_back()
         return drawn

@@ -17,7 +17,7 @@ _RESET_PEAK = "5"
 
 @dataclass
 class ResidentSet:
-    """The process's resident set while a block ran; ``found`` is ``None`` where it is not told."""
+    """The process's resident set while a block ran; ``found`` is ``None`` if it is unknown."""
 
     found: ProcessMemory | None = None
 

@@ -364,7 +364,7 @@ class _Places:
 
     @staticmethod
     def _callers(calls: Sequence[tuple[int, int, int, int, int]]) -> list[int]:
-        """Of each call the place around it. One that made no node may be told a wrong one."""
+        """The enclosing place of each call. It may be wrong for a call that made no node."""
         around = [0] * len(calls)
         unclaimed: list[int] = []
         for number, call in enumerate(calls):
@@ -379,7 +379,7 @@ class _Places:
         return self._of_number[at] if 0 <= at < len(self._of_number) else OUTSIDE
 
     def home(self, row: int) -> int:
-        """The row's first call; of one that was never called, a place in that of the row above."""
+        """The row's first call; for a row without calls, a new place within its parent's."""
         if row not in self._home:
             # First, as it may append rows itself.
             around = self.home(self._above[row]) if row in self._above else 0
@@ -428,7 +428,7 @@ def nodes_of(loss: torch.Tensor) -> deque[Node]:
 
 
 def let_go(nodes: deque[Node]) -> None:
-    """Give a graph back node by node; its loss and output must be gone.
+    """Free a graph node by node; its loss and output must have been deleted.
 
     PyTorch frees a graph whose nodes Python has looked at by recursion, which ends the process
     where the graph is a hundred thousand nodes long.

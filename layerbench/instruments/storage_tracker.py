@@ -222,7 +222,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.phase = before
 
     def finish(self) -> Trace:
-        """The trace; what is alive now has no end. The tracker must not be entered again.
+        """The trace; live storages have no end. The tracker must not be entered again.
 
         What libraries take once and keep is there from the moment ``loaded`` on: a run that
         goes on finds it so.
@@ -312,7 +312,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Ending:
-    """Called when a storage is gone. Holds the tracker weakly: a storage may outlive the run."""
+    """Called when a storage is freed. Holds the tracker weakly: a storage may outlive the run."""
 
     __slots__ = ("_allocation", "_key", "_tracker")
 

@@ -130,7 +130,7 @@ def _is_namespace(mapping: dict[Any, Any]) -> bool:
 
 
 def _holders(strays: Sequence[torch.Tensor]) -> Iterator[object]:
-    """Whoever keeps a stray for longer than the moment."""
+    """The lasting objects that hold a stray."""
     for level in _levels(strays, only_through=_CONTAINERS):
         for holder in level:
             inner = isinstance(holder, dict) and not _is_namespace(holder)

@@ -39,7 +39,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class HeldTensor:
-    """A tensor's row, and what tells whether it is another's, or shares memory with it.
+    """A tensor's row, and the identity of the tensor and of its memory.
 
     It is kept, as what tells it from others is told by where it lies.
     """
@@ -102,7 +102,7 @@ def _held(name: str, tensor: torch.Tensor, role: Role, note: str = "") -> HeldTe
 
 
 def _kind(tensor: torch.Tensor) -> str:
-    """What kind of tensor it is, where it is no plain one."""
+    """The kind of a tensor; empty for a plain one."""
     if tensor.is_nested:
         return "nested"
     return "" if tensor.layout is torch.strided else str(tensor.layout).removeprefix("torch.")

@@ -112,7 +112,7 @@ class UsageSampler:
 
 
 def device_busy(device: Device) -> float | None:
-    """Share of time in which a device worked, 0 to 1, of late; ``None`` where it is not told."""
+    """Recent share of time in which a device worked, 0 to 1; ``None`` if it is unknown."""
     if device.kind != "cuda":
         return None
     try:

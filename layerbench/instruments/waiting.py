@@ -48,7 +48,7 @@ def wait_meter(clock: Clock) -> WaitMeter:
 
 
 class Unknown:
-    """Where nothing tells."""
+    """The source on systems that do not count waits."""
 
     def begin(self) -> None:
         """Nothing to begin."""

@@ -1,4 +1,4 @@
-"""What a measurement tells of itself while it runs: how far it is, the module now running, times.
+"""Progress of a running measurement: the round, the running module, provisional times.
 
 A thread looks a few times a second, reads, and hands over what changed. What takes longer, the
 medians of all rows, is worked out by the measuring thread itself between two rounds, where nothing
@@ -136,7 +136,7 @@ class Watch:
         self._send()
 
     def _send(self) -> None:
-        """Offer what is new; rows are new by themselves."""
+        """Offer new events; rows are always new."""
         phase, done, total = self._progress
         self._send_if_new({"kind": "progress", "phase": phase, "done": done, "total": total})
         self._send_if_new({"kind": "running", "path": self._running(phase)})

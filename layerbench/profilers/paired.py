@@ -118,7 +118,7 @@ def _is_movable(side: _Side) -> bool:
 
 
 def _placed(run: Run, places: dict[str, list[int]]) -> Run:
-    """The run with the place of the weights in each forward, where it has as many of the kind."""
+    """The run with the weights' place in each forward, for kinds with as many forwards."""
     arrays = {
         samples.PLACEMENT + kind: np.array(numbers, dtype=np.int64)
         for kind, numbers in places.items()
@@ -164,7 +164,7 @@ class _Side:
 def _side(
     task: Task, subject: Built | None, progress: Progress, draws: RandomState
 ) -> Iterator[_Side]:
-    """Build one side, whose first forward draws what that of the other does."""
+    """Build one side. Its first forward draws the same random numbers as the other's."""
     draws.put_back()
     training = task.workload.mode == "train"
     if subject is None:
@@ -225,7 +225,7 @@ def _move(sides: list[_Side], number: int) -> None:
 
 
 def round_order(number: int, draw: random.Random) -> Iterator[tuple[Kind, int]]:
-    """The four forwards of a round: which kind, and of which of the two.
+    """The four forwards of a round: each one's kind and side.
 
     Args:
         number: of the round; the kinds take turns at being first.

@@ -1,4 +1,4 @@
-"""How long work tells that it goes on; the runner reports, a command line may show it."""
+"""Progress of long work: the runner reports it, a command line may show it."""
 
 from __future__ import annotations
 

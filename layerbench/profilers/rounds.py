@@ -142,7 +142,7 @@ class Rounds:
             self.host.append(host)
 
     def run_instrumented(self) -> None:
-        """One forward with the layers timed, if they are to be."""
+        """One forward with the layers timed, if the plan times layers."""
         if self.layers is None:
             return
         self.renew_inputs()

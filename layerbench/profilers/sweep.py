@@ -312,7 +312,7 @@ def flops_of(workload: Workload, built: Built) -> int | None:
 
 
 def _predicted(workload: Workload, built: Built) -> AllocatorFigures | None:
-    """What a GPU's allocator would say; ``None`` where it cannot be predicted."""
+    """Predicted peaks of a GPU's allocator; ``None`` if they cannot be predicted."""
     try:
         estimate = predict(workload, subject=built)
     except LayerbenchError:

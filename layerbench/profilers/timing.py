@@ -120,7 +120,7 @@ def measure(
 def preserved_or_built(
     workload: Workload, device: Device, subject: Built | None
 ) -> Iterator[Built]:
-    """What was handed over, to come back as it was; else the workload's model, on the device."""
+    """The caller's model, restored afterwards, or else the workload's model, on the device."""
     if subject is None:
         built = on_device(zoo.build(workload), device.torch_device)
         with drawing_anew(workload, built):
@@ -141,7 +141,7 @@ def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
 
 
 def dry_run(workload: Workload, plan: Plan) -> Run:
-    """One round without memory: what the rows are, on any machine; the times mean nothing.
+    """One round on tensors without memory. It shows the rows; its times mean nothing.
 
     A model that needs its tensors' values runs for real on the CPU.
 

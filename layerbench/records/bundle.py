@@ -15,7 +15,7 @@ from layerbench.records.workload import Frozen
 
 
 class Bundle(Frozen):
-    """What is known of one model on one input.
+    """All records of one model on one input.
 
     Attributes:
         profile: times; ``baseline``: those it is compared with, ``comparison``: their verdicts.

@@ -42,7 +42,7 @@ def too_busy(waits: Waits | None, threads: int | None) -> str:
 
 
 def refusal(waits: Waits, threads: int | None) -> str:
-    """That the machine was too busy, how one can tell, and what to do."""
+    """The message that the machine was too busy, with its evidence and advice."""
     return f"The machine was too busy to be measured on. {_told(waits)} {_advice(threads)}"
 
 
@@ -72,7 +72,7 @@ def warning(waits: Waits | None, threads: int | None) -> str:
 
 
 def missed(waits: Waits | None) -> str:
-    """The criterion that a verdict on times then missed; empty where it did not."""
+    """The criterion that a verdict on times missed because of waits; empty if none."""
     if waits is None or waits.rounds <= MOST:
         return ""
     return f"rounds that waited for a core {percent(waits.rounds, beyond=MOST)} > {percent(MOST)}"

@@ -90,7 +90,7 @@ class ContentPoint(Frozen):
 
 
 class ContentFit(Frozen):
-    """Latency of one image's forward as a linear function of what is found, by least squares.
+    """Latency of one image's forward, linear in proposals and detections, by least squares.
 
     Attributes:
         base_s: with nothing found.

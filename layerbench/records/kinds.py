@@ -13,7 +13,7 @@ _DEFINED: dict[str, type[Record]] = {}
 
 
 class Record(Frozen):
-    """Base of what a file holds: one class for each kind.
+    """Base class of the records: one subclass for each kind.
 
     A kind of another package's is such a class, too, offered as an entry point of the group
     ``layerbench.records``.

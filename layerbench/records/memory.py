@@ -150,7 +150,7 @@ class TimelinePoint(Frozen):
 
 
 def _check_timeline(rows: Sequence[MemoryRow], timeline: Sequence[TimelinePoint]) -> None:
-    """Refuse a timeline that tells of rows that are not there.
+    """Refuse a timeline that refers to missing rows.
 
     Raises:
         ValueError: says what is wrong.

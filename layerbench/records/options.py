@@ -1,4 +1,4 @@
-"""Fields of a model that are options of a command line too, and what is said of a wrong value.
+"""Model fields that are also command-line options, and the messages for wrong values.
 
 What an option means, may be and is without a word is said once, where the field is declared: the
 JSON schema, the configuration file and ``--help`` have it from there.
@@ -55,7 +55,7 @@ class Option:
     default_text: str | bool
 
     def written(self, name: str) -> str:
-        """The usual spelling of the option of this name, of a yes and no that of the yes."""
+        """The usual spelling of this option; for a pair of flags, the positive one."""
         first = next(iter(self.spellings), f"--{name.replace('_', '-')}")
         return first.partition("/")[0]
 

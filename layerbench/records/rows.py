@@ -54,7 +54,7 @@ def _below_root(rows: tuple[InTree, ...]) -> tuple[InTree, ...]:
 
 
 def _in_order(rows: tuple[InTree, ...]) -> tuple[InTree, ...]:
-    """Parents before what is below them, at the depth that the path says."""
+    """Require parents before their children, at the depth of their paths."""
     paths = [row.path for row in rows]
     check_distinct("the path", paths)
     named = set(paths)

@@ -1,4 +1,4 @@
-"""What a model is made of: shapes, parameters, FLOPs, bytes. Nothing in it depends on a machine."""
+"""A model's structure: shapes, parameters, FLOPs, bytes. Nothing in it depends on a machine."""
 
 from __future__ import annotations
 

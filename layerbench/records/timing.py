@@ -74,7 +74,7 @@ class Summary(Frozen):
 
     @model_validator(mode="after")
     def _in_order(self) -> Summary:
-        """Figures that a file was edited into are told from those of a distribution."""
+        """Refuse figures that no distribution can have, such as those of an edited file."""
         low, middle, high = self.p5, self.median, self.p95
         if not (self.min <= low <= self.p25 <= middle <= self.p75 <= high <= self.p99 <= self.max):
             raise ValueError("min, p5, p25, median, p75, p95, p99 and max are not in this order")

@@ -1,4 +1,4 @@
-"""A training run: what was asked, what each epoch gave, and what the steps took."""
+"""A training run: its recipe, each epoch's results, and the times of the steps."""
 
 from __future__ import annotations
 

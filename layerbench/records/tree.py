@@ -64,7 +64,7 @@ def tree_order(paths: Sequence[str], orders: Sequence[int | None]) -> list[int]:
 
 
 def _first_calls(paths: Sequence[str], orders: Sequence[int | None]) -> list[int | None]:
-    """Of each row the first call of itself, or else of what is below it."""
+    """The first call of each row, or else the first call below it."""
     first = list(orders)
     index_of = {path: index for index, path in enumerate(paths)}
     for index in sorted(range(len(paths)), key=lambda i: paths[i].count("."), reverse=True):

@@ -75,12 +75,12 @@ def has_host_times(record: Profile) -> bool:
 
 
 def half_width(summary: Summary) -> float:
-    """Half the width of the median's interval: how well the figures of a row are known."""
+    """Half the width of the median's interval, which sets the digits of a row."""
     return (summary.ci_high - summary.ci_low) / 2
 
 
 def base_half_width(record: Profile) -> float:
-    """How well `base_s` is known."""
+    """Half the width of the interval of `base_s`."""
     top = root(record)
     return half_width(top.inclusive if top and top.inclusive else record.whole)
 
@@ -93,7 +93,7 @@ def ms(summary: Summary | None, field: str) -> str:
 
 
 def dash(value: Value | None, written: Callable[[Value], str]) -> str:
-    """A value as it is written; ``-`` if it is not known."""
+    """A value as text; ``-`` if it is unknown."""
     return "-" if value is None else written(value)
 
 
@@ -227,7 +227,7 @@ def markdown(text: str) -> str:
 
 
 def partial(record: Profile) -> list[str]:
-    """What a reader of an interrupted measurement must know first; else nothing."""
+    """The warning of an interrupted measurement; empty for a complete one."""
     return [*record.environment.warnings[:1]] if record.stop == "interrupted" else []
 
 
@@ -237,12 +237,12 @@ def why_untimed(row: LayerRow) -> str:
 
 
 def not_called(calls: int, note: str) -> str:
-    """What to say of a row because of its calls: nothing where it has some, or its note says it."""
+    """A remark on a row without calls; empty if it has calls or a note of its own."""
     return "" if calls or ONLY_INSIDE in note else "not called"
 
 
 def remarks(*parts: str) -> str:
-    """What there is to say of a row, in one line."""
+    """The remarks on a row, in one line."""
     return "; ".join(part for part in parts if part)
 
 

@@ -1,4 +1,4 @@
-"""Self time of modules that compute nothing: memory is given back to the operating system.
+"""Self time of modules that compute nothing: memory is returned to the operating system.
 
 When the last name of a large tensor goes away, the C library unmaps its pages, and that takes time
 by the page. A container such as `torch.nn.Sequential` lets go of one layer's output when the next

@@ -73,7 +73,7 @@ def _children(rows: Sequence[LayerRow], index: int) -> Iterator[int]:
 
 
 def label(row: LayerRow) -> str:
-    """What a viewer shows: the type and where it is."""
+    """A span's label: the type and the path."""
     if row.kind == "function":
         return f"{row.type}()"
     return f"{row.type} {row.path}" if row.path else row.type

@@ -47,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back: the answer's body, or what is wrong, and the seconds that it took."""
+    """A reply: the answer's body or an error, and the seconds that it took."""
 
     case: Case
     status: int

@@ -1,1 +1,1 @@
-"""Records and reports in files: where they lie, written whole or not, read back validated."""
+"""Files of records and reports: their paths, atomic writing, validated reading."""

@@ -124,7 +124,7 @@ def _most_bytes() -> int:
 
 
 class _Head(BaseModel):
-    """What says how the rest of a record is to be read."""
+    """The head of a record, which determines how the rest is read."""
 
     record: Any = None
     schema_version: Any = None
@@ -208,7 +208,7 @@ _KIND = re.compile(r'(?:"record": ?"|: )(structure|memory)\b')
 
 
 def _kind_of(file: Path) -> str | None:
-    """``structure`` or ``memory``; ``None`` where there is no file, or one of something else."""
+    """``structure`` or ``memory``; ``None`` if there is no file, or a file of another kind."""
     try:
         with file.open(encoding="utf-8", errors="replace") as text:
             start = text.read(4096)

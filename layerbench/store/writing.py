@@ -46,7 +46,7 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
 
 @contextlib.contextmanager
 def replaced(path: AnyPath) -> Iterator[BinaryIO]:
-    """As `write_bytes`, for what is written piece by piece: the file takes its place at the end.
+    """As `write_bytes`, for content written in pieces; the file is renamed at the end.
 
     A link stays, and what it leads to is replaced. A device or a pipe is written to: a file in its
     place would end it for everybody.
@@ -65,7 +65,7 @@ def replaced(path: AnyPath) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A name beside a place; the file is gone at the end unless it took the place."""
+    """A temporary name beside a path; the file is removed at the end unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

@@ -61,13 +61,13 @@ class Batch:
 
 
 class Numbered(Protocol):
-    """Images with what is to be learned of them, by number."""
+    """Images with their targets, by number."""
 
     def __len__(self) -> int:
         """How many."""
 
     def __getitem__(self, index: int, /) -> tuple[Any, Any]:
-        """The image, and what is to be learned of it."""
+        """The image and its target."""
 
 
 class Samples(Dataset[tuple[Any, Any] | str]):

@@ -88,7 +88,7 @@ def save(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever torch can
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint, every byte of which is checked; nothing in it is executed.
+    """Read a checkpoint. Every byte is checked, and nothing in it is executed.
 
     Raises:
         RecordError: it is none, or damaged.

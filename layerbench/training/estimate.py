@@ -117,11 +117,11 @@ class Trial:
                 return
 
     def see(self, epoch: Sequence[Sequence[int]]) -> bool:
-        """Count what is new of the steps of this epoch; whether there are enough now."""
+        """Count the new steps of this epoch; returns whether there are enough now."""
         return self.add(epoch[len(self.steps) - self._firsts[-1] :])
 
     def add(self, steps: Iterable[Sequence[int]]) -> bool:
-        """Count further steps; whether there are enough now.
+        """Count further steps; returns whether there are enough now.
 
         Args:
             steps: nanoseconds by phase.

@@ -47,7 +47,7 @@ log = logging.getLogger("layerbench.training")
 
 
 def log_epoch(row: EpochRow, epochs: int, *, unreadable: bool) -> None:
-    """Say in the run's log what an epoch gave.
+    """Log the results of an epoch.
 
     Args:
         row: of the epoch.
@@ -260,7 +260,7 @@ class PlainFormatter(logging.Formatter):
 
 @contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """Write what is logged into the run's ``train.log`` too."""
+    """Copy log messages into the run's ``train.log``."""
     try:
         handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
     except OSError as error:

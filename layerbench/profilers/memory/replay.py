@@ -29,7 +29,7 @@ _Moment = tuple[Allocation, int, bool]
 
 @dataclass(frozen=True)
 class Replayed:
-    """What the model of the allocator made of a trace.
+    """The allocator model's result for a trace.
 
     Attributes:
         sizes: of the block that each allocation got.

@@ -147,7 +147,7 @@ class _Run:
         self._forward_s = 0.0
 
     def load(self) -> None:
-        """Note what is there before anything runs, in the order in which it is moved there."""
+        """Note the tensors that exist before the run, in the order in which they are moved."""
         for parameter in _in_order_of_moving(self.model, "_parameters"):
             self._tracker.add(parameter, "parameters")
         for _, weight in packed_weights(self.model):

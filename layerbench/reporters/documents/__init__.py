@@ -1,4 +1,4 @@
-"""What reports say of records: documents, of which text, Markdown and HTML are made, and rows.
+"""The contents of reports: documents, for text, Markdown and HTML, and rows.
 
 Each module here has the ``document`` of the records of one module of `layerbench.records`, and the
 ``rows`` for spreadsheets; it is called as that one is, and is loaded when such a record is shown.

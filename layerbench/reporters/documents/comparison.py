@@ -203,7 +203,7 @@ def _verdict_sentence(record: Comparison) -> str:
 
 
 def _advice(record: Comparison) -> str:
-    """What to do where little can be told of the two records; empty where there is nothing."""
+    """Advice if the two records can show little; empty if there is none."""
     if record.method != "one process" or record.void:
         return ""
     return (
@@ -213,7 +213,7 @@ def _advice(record: Comparison) -> str:
 
 
 def _method(record: Comparison) -> str:
-    """How it was measured, what the times are, and how often chance calls a row."""
+    """The method, the meaning of the times, and the rate of false alarms."""
     rate = (
         f"; of comparisons of a model with itself at most {units.percent(record.alarm_rate)} call "
         "any row SLOWER or FASTER"

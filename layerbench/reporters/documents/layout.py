@@ -1,4 +1,4 @@
-"""What documents are made of: sections of fields, texts, lists and tables.
+"""The elements of documents: sections of fields, texts, lists and tables.
 
 A part that only some formats show says so. Text and pages show the full report, Markdown is to be
 pasted and leaves out what has a line for every layer.
@@ -123,7 +123,7 @@ def table(
     *legend: Text,
     formats: frozenset[str] = EVERYWHERE,
 ) -> Section:
-    """A table with a title, and what is to be said below it.
+    """A table with a title and remarks below it.
 
     Args:
         title: above it.

@@ -1,4 +1,4 @@
-"""The documents of measured and of predicted memory: what is held, and who owns the peak."""
+"""The documents of measured and predicted memory: the bytes held and the peak's owner."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _measured(record: MemoryReport) -> layout.Document:
 
 
 def _predicted(record: MemoryEstimate) -> layout.Document:
-    """The figures with their intervals first, then what they are made of."""
+    """The figures with their intervals first, then their terms."""
     how = {
         "fake": f"from shapes alone, as {record.device} tensors without a device",
         "replayed": "from a real run on the CPU, replayed through a model of the allocator",
@@ -220,7 +220,7 @@ def _interval(interval: Interval | Workspace) -> str:
 
 
 def _fit(fit: Fit | None) -> str:
-    """Whether it fits, and which batch does; empty where nobody asked."""
+    """Whether it fits, and the largest batch that does; empty without a GPU's memory."""
     if fit is None:
         return ""
     size = units.bytes_(fit.memory_bytes)
@@ -272,7 +272,7 @@ def _where(owner: str | None, phase: str, record: Memory) -> str:
 
 
 def _categories(sums: Mapping[Category, int], whole: int) -> layout.Table:
-    """A line for each category of what is alive."""
+    """A line for each category of live bytes."""
     shares = {name: size / whole if whole else 0 for name, size in sums.items()}
     rows = [
         [name, units.mebibytes(size), f"{units.percent(shares[name], digits=1):>7}"]

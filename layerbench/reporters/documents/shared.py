@@ -68,7 +68,7 @@ def branch(row: formatting.Row) -> str:
 
 
 def cores(machine: Machine, threads: int | None) -> list[str]:
-    """How many there are, and how many threads ran on them where that is known."""
+    """The number of cores, and of threads if it is known."""
     running = [] if threads is None else [formatting.plural(threads, "thread")]
     return [formatting.plural(machine.cores, "core"), *running]
 
@@ -80,7 +80,7 @@ def versions(software: Software) -> str:
 
 
 def commit(software: Software) -> str:
-    """Where the code stood; empty where nobody knows."""
+    """The commit of the code; empty if it is unknown."""
     if software.commit is None:
         return ""
     return software.commit + (" (with uncommitted changes)" if software.dirty else "")

@@ -340,7 +340,7 @@ def _more_or_less(gap: float) -> str:
 
 
 def _verdicts(record: Profile) -> layout.Section:
-    """How many rows are to be trusted, and which blocks are not."""
+    """The number of rows with each verdict, and the criteria that blocks missed."""
     timed = [row.inclusive for row in record.layers if row.inclusive]
     counts = Counter(summary.verdict for summary in timed)
     counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _MARKS if counts[verdict])

@@ -9,7 +9,7 @@ from layerbench.reporters.documents import cells, layout, shared
 
 
 def document(record: TrainingEstimate) -> layout.Document:
-    """The answer with its interval first, then what it is made of."""
+    """The total with its interval first, then its terms."""
     recipe = record.recipe
     height, width = recipe.size
     fields = [

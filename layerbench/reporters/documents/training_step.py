@@ -136,7 +136,7 @@ def _reconciliation(record: TrainingProfile) -> layout.Section:
 
 
 def rows(record: TrainingProfile) -> cells.Rows:
-    """The step, its phases and every module; the same columns, of which each kind fills some."""
+    """The step, its phases and every module, in common columns; each kind fills some of them."""
     step = _row("step", "", record.model_type, {"time": record.step})
     phases = [_row("phase", phase.name, "", {"time": phase.time}) for phase in record.phases]
     modules = [

@@ -1,4 +1,4 @@
-"""From records to what the page is told. Sums, orders and joins happen here, not in the page."""
+"""From records to the page's document. Sums, orders and joins happen here, not in the page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def of(bundle: Bundle) -> Document:
 
 
 def _warnings(bundle: Bundle) -> tuple[str, ...]:
-    """What makes the figures less believable; first why a comparison tells nothing."""
+    """The warnings; first, why a comparison has no verdict."""
     measured, compared = environment(bundle), bundle.comparison
     void = (compared.void,) if compared and compared.void else ()
     return (*void, *(measured.warnings if measured else ()))

@@ -48,7 +48,7 @@ code { font-size: .95em; }"""
 
 
 def page(record: Frozen) -> str:
-    """A record of any kind; what it is made of is text, never markup."""
+    """The page of a record of any kind; its values are text, never markup."""
     made = document(shown(record))
     body = _all([*made.head, *made.sections])
     return _PAGE.format(title=escape(made.title), style=_STYLE, body=body)

@@ -40,7 +40,7 @@ class PageRow:
 
 
 def figure(part: str, field: str) -> Callable[[PageRow], Any]:
-    """What one of the records says of a row; ``None`` where it says nothing."""
+    """Return a function that reads a field of a row's record; ``None`` if there is none."""
     return lambda row: getattr(getattr(row, part), field, None)
 
 
@@ -103,7 +103,7 @@ def _with_shapes(row: PageRow) -> PageRow:
 
 
 def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
-    """With the rows that a comparison tells of and no row stands for.
+    """The rows, and those that only the comparison has.
 
     Those are rows of the baseline only, and where there is no profile also rows of the contender
     only, and containers that were timed on neither side. Each stands at the end of what is below
@@ -137,7 +137,7 @@ def _depth(path: str) -> int:
 
 
 def _in_tree_order(rows: Sequence[PageRow]) -> list[PageRow]:
-    """Parents before their children, siblings as they, or what is below them, come."""
+    """The rows in tree order. Siblings stand in the order of their first rows."""
     first: dict[str, int] = {}
     for index, row in enumerate(rows):
         for path in (row.path, *ancestors(row.path)):
@@ -157,7 +157,7 @@ def _in_tree_order(rows: Sequence[PageRow]) -> list[PageRow]:
 
 
 def columns(rows: Sequence[PageRow]) -> Rows:
-    """What is known of the rows whatever was measured, column by column."""
+    """The rows as columns, without the measured figures."""
     return Rows(
         path=tuple(row.path for row in rows),
         type=tuple(row.type for row in rows),

@@ -1,4 +1,4 @@
-"""What the page is told, column by column: plain values in SI units, which it only shows.
+"""The page's document, column by column: plain values in SI units, which it only shows.
 
 Rows are numbered in tree order, parents before children and children in order of execution; each
 column has a value for each row.
@@ -22,7 +22,7 @@ class Part(BaseModel):
 
 
 class Rows(Part):
-    """What is known of each row, whatever was measured.
+    """The columns of each row that do not depend on a measurement.
 
     Attributes:
         path, type, kind, depth, calls, note: as in `layerbench.records.timing.LayerRow`;

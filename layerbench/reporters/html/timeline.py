@@ -55,7 +55,7 @@ def changed(bundle: Bundle, rows: Sequence[PageRow]) -> Changed | None:
 
 
 def timeline(bundle: Bundle, rows: Sequence[PageRow]) -> Timeline | None:
-    """Memory stretch by stretch; ``None`` where it was not followed."""
+    """Memory over time, in stretches; ``None`` if it was not traced."""
     memory = bundle.memory
     if memory is None or not memory.timeline:
         return None

@@ -28,7 +28,7 @@ def end_first() -> None:
 
 
 def limit_memory(size: int | None) -> None:
-    """What the process may allocate: an allocation beyond it fails, and is told as such.
+    """The process's memory limit: an allocation beyond it fails and is reported as such.
 
     Not the address space, of which CUDA and libraries reserve far more than they use.
     """

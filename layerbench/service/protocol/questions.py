@@ -1,4 +1,4 @@
-"""What may be asked. Names of known architectures only, never code; unknown fields are refused."""
+"""Questions to the service: names of known architectures, never code. Nothing else is accepted."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class MeasurementResult(Frozen):
 
 
 def unsteadiness(result: MeasurementResult) -> str:
-    """Why figures are told once and measured anew for the next one who asks; empty if they are not.
+    """Why figures are returned once and not stored; empty if they may be stored.
 
     A time whose 95 % interval spans more than tenfold says next to nothing: something else used the
     machine. Kept, it would be everybody's answer for good.

@@ -1,4 +1,4 @@
-"""The service's documentation as one page, made of its OpenAPI document. Loads no torch.
+"""The service's documentation as one page, made from its OpenAPI document. Loads no torch.
 
 No script, and nothing from another machine: it is read where there is no network, too.
 """

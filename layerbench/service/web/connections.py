@@ -1,4 +1,4 @@
-"""Connections with deadlines and a limit: a client that sends slowly, or never, holds nobody up.
+"""Connections with deadlines and a limit: a slow or silent client delays no other.
 
 A request has to be there, head and body, within a time from its first byte. An answer that nobody
 reads is given up. Where there are as many connections as there may be, a new one takes the place of
@@ -104,12 +104,12 @@ class Connections:
         _put(self._waiting[connection.answered], connection)
 
     def asks_ahead(self, connection: Connection) -> None:
-        """Note that one has sent requests in advance, and waits for its turn."""
+        """Note that a connection has sent requests in advance and waits for its turn."""
         self.busy(connection)
         _put(self._ahead, connection)
 
     def busy(self, connection: Connection) -> None:
-        """Note that one has a whole request, which is being answered, or is gone."""
+        """Note that a connection has sent a whole request, or has closed."""
         for by_address in (self._ahead, *self._waiting):
             waiting = by_address.get(connection.address)
             if waiting is None:
@@ -164,7 +164,7 @@ class Connection(H11Protocol):
         self.app = self._in_turn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take it in, or say that there is no room."""
+        """Accept the connection, or answer that there are too many."""
         transport = cast(asyncio.Transport, Joined(transport, self.loop))
         super().connection_made(transport)
         self.flow = _Flow(transport, self.ahead)
@@ -186,7 +186,7 @@ class Connection(H11Protocol):
         self.flow = FlowControl(self.transport)
 
     def data_received(self, data: bytes) -> None:
-        """Read on: at once what a known client sends, and what strangers send in its turn."""
+        """Read a known client's data immediately, and an unknown client's data in turn."""
         if self.answered and not (self._sent_ahead or self._unheard):
             self._hear(data)
             return
@@ -287,7 +287,7 @@ class Connection(H11Protocol):
 
 
 class Joined:
-    """A transport that sends in one piece what is written within one pass of the event loop.
+    """A transport that sends all writes of one pass of the event loop together.
 
     An answer is written as its head and its body. In two pieces each would wake the client, which
     waits for a core each time where a measurement keeps them busy.
@@ -313,7 +313,7 @@ class Joined:
             setattr(self._transport, name, value)
 
     def write(self, data: bytes) -> None:
-        """Send with what else is written now; at once where that is much."""
+        """Send together with other writes of this pass; immediately if they are large."""
         if not self._pieces:
             self._loop.call_soon(self._send)
         self._pieces.append(data)

@@ -1,4 +1,4 @@
-"""Jobs and results in SQLite. Every change is one transaction: what is half-written is not there.
+"""Jobs and results in SQLite. Every change is one transaction, whole or absent.
 
 A job goes ``queued`` → ``running`` → ``done``, ``failed``, ``cancelled`` or ``interrupted``; one
 that waits can be cancelled, or interrupted by the server's end, without running. Nothing leaves an
@@ -65,7 +65,7 @@ _Moments = tuple[tuple[int, int], ...]
 
 @contextmanager
 def _damage_explained() -> Iterator[None]:
-    """Say that the file is damaged where SQLite says so in words that are no text."""
+    """Report a damaged file if SQLite's own message cannot be decoded."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -293,7 +293,7 @@ class Database:
 
     @_damage_explained()
     def results(self, limit: int, offset: int = 0) -> list[Result]:
-        """Results, the newest first; without profiles, of which each may have megabytes."""
+        """Results, newest first; without profiles, which may take megabytes each."""
         rows = self._connection.execute(
             "SELECT * FROM results WHERE what = ? ORDER BY measured_at DESC, key LIMIT ? OFFSET ?",
             (Question.what, limit, offset),

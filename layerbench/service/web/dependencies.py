@@ -48,7 +48,7 @@ REFUSALS: dict[type[Exception], tuple[int, str]] = {
 
 
 async def refusal(_: Request, error: Exception) -> JSONResponse:
-    """Why there is no answer, where a route raised one of `REFUSALS`."""
+    """The reason for refusing, if a route raised one of `REFUSALS`."""
     status, words = REFUSALS[type(error)]
     headers = RETRY if status == 503 else {}
     if isinstance(error, QueueFull):

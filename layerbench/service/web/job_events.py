@@ -1,4 +1,4 @@
-"""What is known of a job while it goes on, and those who listen. Loads no torch.
+"""The state of running jobs, and their subscribers. Loads no torch.
 
 Who listens slowly is told less, not later: what is newer takes the place of what was not yet told.
 All of it runs on one event loop.
@@ -24,7 +24,7 @@ WAITING = "waiting for the device"
 
 
 class Subscription:
-    """What somebody has not been told yet: at most one piece of each kind."""
+    """Events that a subscriber has not received yet: at most one of each kind."""
 
     def __init__(self, latest: Mapping[str, dict[str, Any]]) -> None:
         self._untold = dict(latest)
@@ -56,7 +56,7 @@ class JobEvents:
         self._listeners: set[Subscription] = set()
 
     def tell(self, kind: str, content: dict[str, Any]) -> None:
-        """Tell all who listen. What is of no known kind is dropped."""
+        """Send an event to all subscribers. Events of unknown kinds are dropped."""
         if kind not in KINDS:
             return
         _merge(self._latest, kind, content)
@@ -65,7 +65,7 @@ class JobEvents:
 
     @contextmanager
     def listened(self) -> Iterator[Subscription]:
-        """Somebody who listens for as long as the block runs, and is told first what is known."""
+        """A subscription for the time of the block. It first gets all events so far."""
         listener = Subscription(self._latest)
         self._listeners.add(listener)
         try:

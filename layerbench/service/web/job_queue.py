@@ -86,7 +86,7 @@ class _Open:
     waits_since: float | None = None
 
     def hear(self, event: dict[str, Any]) -> None:
-        """Pass on what the measuring process tells."""
+        """Pass on the events of the measuring process."""
         if event.get("kind") == PROGRESS:
             waits = event.get("phase") == WAITING
             self.waits_since = time.monotonic() if waits else None
@@ -148,7 +148,7 @@ class Jobs:
         self._task = asyncio.create_task(self._work())
 
     async def stop(self) -> None:
-        """End what runs; what is open becomes ``interrupted``."""
+        """End running measurements; open jobs become ``interrupted``."""
         # A cancellation that comes together with a result can be lost on its way.
         self._stopping = True
         if self._task is not None:
@@ -241,7 +241,7 @@ class Jobs:
 
     @property
     def crowded(self) -> bool:
-        """Whether nobody else may wait for a job, or listen to one."""
+        """Whether as many clients as allowed wait for jobs or follow them."""
         return self._those_who_wait >= self._most_waiting
 
     @contextmanager
@@ -372,7 +372,7 @@ class Jobs:
         entry.news.tell(STATE, state_of(state, reason))
 
     def _queue_changed(self) -> None:
-        """Count those who wait, and tell each how many come first."""
+        """Count the waiting jobs, and send each the number of jobs before it."""
         self._metrics.queued.set(len(self._waiting))
         first = int(self._running is not None)
         for ahead, entry in enumerate(self._waiting, start=first):

@@ -48,7 +48,7 @@ def configure_log() -> None:
 
 
 def take_over_all() -> None:
-    """Have every library's lines in JSON, and what nobody caught: of a process that only serves."""
+    """Log library messages and uncaught errors as JSON, in a process that only serves."""
     _take_over(logging.getLogger())
     for name in LIBRARIES:
         logging.getLogger(name).handlers = []
@@ -151,7 +151,7 @@ class _StandardError:
 
     @classmethod
     def _say_left_out(cls, whenever: bool = False) -> float | None:
-        """Say so once it is time; gives after how many seconds to look again, if at all."""
+        """Print the counts of omitted lines when due; returns the seconds to wait, or ``None``."""
         left_out = _REPEATS.left_out(whenever)
         if left_out is None:
             return SECOND_S / 2
@@ -180,5 +180,5 @@ _JSON = structlog.processors.JSONRenderer()
 
 
 def drain_log(seconds: float = 1.0) -> None:
-    """Let what is still to be said be written, for so long at most."""
+    """Wait for the remaining lines to be written, for so many seconds at most."""
     _StandardError.drain(seconds)

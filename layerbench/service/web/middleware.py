@@ -176,7 +176,7 @@ def _from_here(scope: Scope, headers: Headers) -> bool:
 
 
 def _host(header: str) -> str:
-    """Without the port: ``[::1]:8000`` and ``localhost:8000`` have one; empty where it is none."""
+    """A host without its port, as in ``[::1]:8000`` or ``localhost:8000``; empty if invalid."""
     match = HOST.fullmatch(header.lower())
     return "" if match is None else match["six"] or match["name"]
 

@@ -1,4 +1,4 @@
-"""What may be asked about, and where it is measured: told by a measuring process at the start.
+"""The architectures and the device, which a process determines at the start.
 
 Loads no torch.
 """
@@ -24,7 +24,7 @@ Names = dict[str, list[str]]
 
 
 class Unlisted(Exception):
-    """Architectures and device cannot be told; the message says why."""
+    """Architectures and device cannot be determined; the message says why."""
 
 
 class Catalog:
@@ -53,7 +53,7 @@ class Catalog:
         self._task = asyncio.create_task(self._list())
 
     async def stop(self) -> None:
-        """End what is still listing."""
+        """End the process that lists architectures, if it still runs."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -82,23 +82,23 @@ class Catalog:
 
     @property
     def complaint_of_all(self) -> str | None:
-        """Why nothing at all can be asked about; ``None`` also while it is being told."""
+        """Why no question can be answered; ``None`` also while the list is being made."""
         waits = self._task is None or not self._task.done()
         return None if waits or self._names is not None else self._why
 
     @property
     def names(self) -> Names:
-        """By task, once they are `known`."""
+        """The architectures by task, after `known`."""
         assert self._names is not None
         return self._names
 
     @property
     def device(self) -> str:
-        """Its place and what it is, once it is `known`."""
+        """The device's name and description, after `known`."""
         return self._device
 
     def complaint(self, question: Question) -> str | None:
-        """What is wrong with a question's architecture, once names are `known`."""
+        """Why a question's architecture is refused, after `known`."""
         name, task = question.architecture, question.task_type
         if name in self._sets[task]:
             return None
@@ -112,7 +112,7 @@ class Catalog:
         return self._shorthands.get(name, name)
 
     def unknown(self, name: str) -> str | None:
-        """What is wrong with an architecture for whatever task, once names are `known`."""
+        """Why an architecture is refused for every task, after `known`."""
         if any(name in names for names in self._sets.values()):
             return None
         every = [*self._shorthands, *(name for names in self.names.values() for name in names)]

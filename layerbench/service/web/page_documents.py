@@ -35,14 +35,14 @@ class Documents:
         return self._kept[key]
 
     def keep(self, key: object, content: bytes) -> None:
-        """Keep one, in place of the one that nobody has asked for longest."""
+        """Keep a document; the least recently used ones are dropped."""
         self._bytes += len(content) - len(self._kept.get(key, b""))
         self._kept[key] = content
         while len(self._kept) > KEPT or (self._bytes > MOST_KEPT and len(self._kept) > 1):
             self._bytes -= len(self._kept.popitem(last=False)[1])
 
     async def made(self, key: object, make: Callable[[], bytes]) -> bytes:
-        """One that is kept, or else made now, in a thread."""
+        """A kept document, or a new one, made in a thread."""
         content = self.get(key)
         if content is None:
             content = await asyncio.to_thread(make)
@@ -56,7 +56,7 @@ def of_bundle(bundle: Bundle) -> bytes:
 
 
 def of_structure(answer: dict[str, Any]) -> bytes:
-    """Of a structure as a process told it.
+    """The document of a structure, from a process's answer.
 
     Raises:
         pydantic.ValidationError: it is none.
@@ -65,7 +65,7 @@ def of_structure(answer: dict[str, Any]) -> bytes:
 
 
 def read_profile(answer: dict[str, Any]) -> Bundle:
-    """A profile with its structure and, perhaps, its memory report, as a process told them.
+    """A profile with its structure and an optional memory report, from a process's answer.
 
     Raises:
         pydantic.ValidationError, KeyError: they are none.

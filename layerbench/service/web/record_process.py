@@ -35,7 +35,7 @@ UNREAD = "not read yet: ask again"
 
 
 class Crowded(Exception):
-    """So many wait for records that nobody else may."""
+    """As many requests as allowed are waiting for records."""
 
 
 class Records:
@@ -106,7 +106,7 @@ class Records:
     async def _entry(
         self, id: str, shown: str, state: list[int], ends: float
     ) -> tuple[list[int], RecordAnswer | None]:
-        """What is said of a file in a state; no state where it is to be read again."""
+        """The list's entry of a file in a state; an empty state if it must be read again."""
         earlier = self._described.get(id)
         if earlier is not None and earlier[0] == state:
             return earlier
@@ -173,7 +173,7 @@ class Records:
 
 
 def _hostile(shown: str, error: ChildFailed) -> str:
-    """Why there is no picture of a record: what was said of it, or what reading it did."""
+    """Why a record cannot be shown: a listed problem, or a failure while reading it."""
     if error.kind == "refused":
         return error.reason
     return f"{shown} cannot be read: {error.reason}"

@@ -66,7 +66,7 @@ class Repeats:
         raise DropEvent
 
     def left_out(self, whenever: bool = False) -> list[EventDict] | None:
-        """Once a second is over, what is to be said of the lines that were left out.
+        """After each second, lines that count those left out.
 
         Args:
             whenever: also before it is over.

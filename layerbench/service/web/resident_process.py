@@ -1,4 +1,4 @@
-"""A process that is kept and answers one question at a time, begun anew where it has ended.
+"""A process that stays alive and answers one question at a time; restarted if it ends.
 
 Loads no torch itself.
 """

@@ -78,7 +78,7 @@ class ResourceAnswer(Answer):
 
 
 class TrainingParts(Answer):
-    """What a training's time was made of."""
+    """The terms of a training's time."""
 
     forward_pass: float
     backward_pass: float
@@ -111,7 +111,7 @@ class InferenceTimeAnswer(Answer):
 
 
 class Problem(Answer):
-    """Why there is no answer, in one line."""
+    """The reason for a refusal, in one line."""
 
     detail: str
 

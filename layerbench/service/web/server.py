@@ -28,11 +28,11 @@ log = structlog.get_logger("layerbench.service")
 
 
 def _ignored(_: str) -> None:
-    """What nobody wants to hear."""
+    """Ignore a message."""
 
 
 class _Server(uvicorn.Server):
-    """Says in the service's log where it listens, also where any free port was asked for."""
+    """Logs the address that it listens on, also if the port was chosen by the system."""
 
     def __init__(
         self, config: uvicorn.Config, settings: Settings, on_address: Callable[[str], object]
@@ -88,11 +88,11 @@ class Running:
             self._server.should_exit = True
 
     def _worth_saying(self, _: object) -> bool:
-        """Whoever serves says why it was refused; that it then ends, uvicorn need not add."""
+        """Whether uvicorn's line is needed: after a refusal the caller reports the reason."""
         return self.refused is None
 
     def serve(self, app: ASGIApp) -> bool:
-        """Serve until asked to end; gives whether it began at all.
+        """Serve until stopped; returns whether it started.
 
         Raises:
             UsageError: it cannot listen where the settings say.

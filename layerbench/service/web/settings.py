@@ -27,7 +27,7 @@ STRUCTURE_FEWEST = 2 * 2**30
 
 
 class Settings(BaseSettings, ServiceOptions):
-    """`ServiceOptions`, where nothing else is said from the environment."""
+    """`ServiceOptions`; fields that are not passed are read from the environment."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="ignore"

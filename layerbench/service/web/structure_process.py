@@ -1,4 +1,4 @@
-"""The process that stays: it tells device and architectures, and then works out structures.
+"""The resident process: it lists device and architectures, then computes structures.
 
 Kept warm, because loading libraries takes longer than most structures do. Loads no torch itself.
 """
@@ -31,7 +31,7 @@ class StructureProcess(Kept):
         super().__init__("architect", settings.child, first, LISTING_S)
 
     async def listed(self) -> dict[str, Any]:
-        """The device and all architectures, told by a process that begins now.
+        """The device and all architectures, from a process that starts now.
 
         Raises:
             ChildFailed: they cannot be told.

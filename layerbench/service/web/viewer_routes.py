@@ -218,7 +218,7 @@ async def _of_stored(stored: Result | None, documents: Documents) -> bytes | Non
     responses={**NEWS, **problems(404, 422, 503)},
 )  # fmt: skip
 async def job_events(id: JobId, jobs: JobsOf) -> Response:
-    """What happens to a job, as it happens: first what is known, then what is new."""
+    """Events of a job: first its present state, then each new event."""
     there(jobs.job(id))
     if jobs.crowded:
         return problem(503, "too many listen already: come again later", **RETRY)

@@ -53,7 +53,7 @@ class ChildFailed(Exception):
 
 
 def held_bytes(pid: int) -> int:
-    """Of a process and those below it: resident memory that is no file's; 0 where none is told.
+    """Bytes of memory held by a process and its children, files excluded; 0 if unknown.
 
     Read from Linux's /proc: `RssAnon` and `RssShmem`. Memory that is shared counts once for each
     process that has touched it.
@@ -69,7 +69,7 @@ def held_bytes(pid: int) -> int:
 
 
 def _ignored(_: dict[str, Any]) -> None:
-    """What nobody wants to hear."""
+    """Ignore a message."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Child:
             await self.process.stdin.drain()
 
     async def answer(self, deadline_s: float, memory_bytes: int | None = None) -> dict[str, Any]:
-        """What it answers; its group is gone afterwards, whatever happened.
+        """The process's answer. Its process group has ended afterwards in every case.
 
         Args:
             deadline_s: it is ended after so long.
@@ -153,7 +153,7 @@ class Child:
 
     @asynccontextmanager
     async def watched(self, most: int | None) -> AsyncIterator[None]:
-        """Say that it held too much, in place of whatever else is then wrong with its answer.
+        """Report that the process held too much memory, instead of any error that follows from it.
 
         Args:
             most: bytes; it is ended where it holds more.
@@ -182,7 +182,7 @@ class Child:
                 return
 
     def _signal(self, number: signal.Signals) -> bool:
-        """Whether there was anybody to hear it."""
+        """Whether the signal reached a process."""
         try:
             os.killpg(self.process.pid, number)
         except (ProcessLookupError, PermissionError):

@@ -60,7 +60,7 @@ STAGES: dict[str, Stage] = {"forward": "forward", "backward": "backward", "optim
 
 
 def measure(question: Question, device_name: str | None, seconds: float) -> MeasurementResult:
-    """Build what is asked about, run it, and say what it took.
+    """Build the question's model, run it, and return its time and memory.
 
     Args:
         question: what is asked.
@@ -266,7 +266,7 @@ def _content(subject: _Subject, question: Question) -> dict[str, float]:
 
 
 def _warmed(run: Callable[[], NDArray[np.int64]]) -> bool:
-    """Run what does not count; gives whether it takes so long that few runs have to do."""
+    """Run the warm-up; returns whether a run is so slow that few must suffice."""
     slow = REPEATS.is_slow(float(run().sum()) * NANOSECOND)
     for _ in range(0 if slow else WARMUP - 1):
         run()
@@ -278,7 +278,7 @@ def _figure(time: Seconds) -> Figure:
 
 
 def _predicted(workload: Workload, training: bool) -> tuple[Figure | None, tuple[str, ...]]:
-    """What a GPU would have to hold, or why that cannot be told."""
+    """The memory that a GPU would need, or why it cannot be predicted."""
     try:
         estimate = predict(workload, optimizer="momentum" if training else None)
     except LayerbenchError as error:

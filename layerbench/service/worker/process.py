@@ -39,7 +39,7 @@ def main(
     profiled: ToldWork | None = None,
     drawn: Work | None = None,
 ) -> None:
-    """Read what is asked, work, answer.
+    """Read a question, measure, and write the answer.
 
     Args:
         measured: does the work of a measurement.

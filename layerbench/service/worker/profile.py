@@ -110,7 +110,7 @@ def _built(workload: Workload, device: Device) -> Built:
 def _ceilings(
     workload: Workload, plan: Plan, device: Device
 ) -> tuple[Ceilings | None, tuple[str, ...]]:
-    """What the device can do, or why that is not told: the times are worth more than this."""
+    """The device's ceilings, or why they are missing; their failure does not lose the times."""
     try:
         return timing.ceilings(workload, plan, device), ()
     except (LayerbenchError, RuntimeError, MemoryError) as error:
@@ -120,7 +120,7 @@ def _ceilings(
 def _memory(
     workload: Workload, device: Device, built: Built
 ) -> tuple[MemoryReport | None, tuple[str, ...]]:
-    """What the tensors of one more forward held, or why that is not told."""
+    """The memory of one more forward, or why it is missing."""
     try:
         return profile_memory(workload, device, subject=built), ()
     except LayerbenchError as error:

@@ -126,7 +126,7 @@ class Ranks:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Turn what a collective raises when a process is gone into a line that names it.
+        """Turn a collective's error after a process died into a line that names the process.
 
         Raises:
             WorkerError: which process ended.

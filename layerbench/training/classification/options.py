@@ -1,4 +1,4 @@
-"""What a classifier's training takes besides its recipe, and what an estimate of one takes.
+"""Options of a classifier's training besides its recipe, and options of an estimate.
 
 Loads no torch.
 """

@@ -282,7 +282,7 @@ class _Run:
         return self._row(state, sums, validated, trained - started, ended - trained)
 
     def _names(self, state: _State, more: list[str]) -> list[str]:
-        """The unreadable images that are known, of all processes, the first ones."""
+        """The first unreadable images of all processes."""
         gathered = [name for names in self._ranks.gathered(more) for name in names]
         return list(dict.fromkeys([*state.unreadable, *gathered]))[:NAMED]
 

@@ -146,7 +146,7 @@ class Trainer:
         }
 
     def check_finite(self) -> None:
-        """Refuse weights that are no numbers: a gradient can be none where the loss still was one.
+        """Refuse weights that are not finite: a gradient can overflow where the loss did not.
 
         Raises:
             TrainingStopped: some are not finite.
@@ -290,7 +290,7 @@ class Trainer:
         self._set_rate()
 
     def _can_train(self, batch: Batch) -> bool:
-        """Whether there is anything to train on; a batch of which nothing can be read is left out.
+        """Whether the batch has images; a batch without a readable image is left out.
 
         Raises:
             DataError: an image cannot be read and that is fatal; or no image of this batch can,

@@ -51,7 +51,7 @@ class BoxedBatch:
 
     @property
     def boxes(self) -> int:
-        """How many there are to learn from."""
+        """The number of boxes in the targets."""
         return sum(len(target["boxes"]) for target in self.targets)
 
 

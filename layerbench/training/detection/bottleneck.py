@@ -1,4 +1,4 @@
-"""What a training step waits for most, told from its phases and from how busy the device was.
+"""The bottleneck of a training step, from its phases and the device's busy time.
 
 Loads no torch: it judges figures.
 """

@@ -1,4 +1,4 @@
-"""``.config/config.toml``: what `layerbench detect` trains, where it is not said otherwise.
+"""``.config/config.toml``: the defaults of `layerbench detect`.
 
 One table, ``[training]``. Loads no torch.
 """

@@ -23,7 +23,7 @@ from layerbench.records.timing import Summary
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a detector is to find, for an image.
+    """The largest numbers of proposals and detections of an image.
 
     Attributes:
         proposals: that the heads look at; of a one-stage detector, candidates that go into

@@ -53,7 +53,7 @@ class Inferred:
     points: tuple[ContentPoint, ...]
 
     def all_images(self, batches: float) -> tuple[float, NDArray[np.float64], float]:
-        """Seconds of so many forwards, the times they are told from, and their mean."""
+        """Seconds for ``batches`` forwards, the measured seconds of each, and their mean."""
         mean = float(self.batch_s.mean())
         return batches * mean, self.batch_s, mean
 

@@ -1,4 +1,4 @@
-"""What a detector's tensors need, and what the machine has."""
+"""The memory that a detector's tensors need, and that the machine has."""
 
 from __future__ import annotations
 

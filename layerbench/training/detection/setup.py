@@ -46,5 +46,5 @@ def open_data(recipe: DetectionRecipe, around: RunOptions, *, masks: bool = Fals
 
 
 def learning_of(recipe: DetectionRecipe) -> Learning:
-    """What the optimizer is made of."""
+    """The optimizer's settings."""
     return Learning(recipe.lr, recipe.momentum, recipe.weight_decay, recipe.precision)
