@@ -14,105 +14,20 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from layerbench import plots
-from layerbench.errors import UsageError
 from layerbench.plots import canvas, quantities
 from layerbench.plots.icicle import boxes as boxes_of
 from layerbench.plots.quantities import Cell
-from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.memory import MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
 from layerbench.store import reading
 from tests.support.paths import ROOT
-from tests.support.sample_profiles import layered, on_gpu, summary, whole
-from tests.support.sample_structures import ceilings, structure
+from tests.support.pictures import estimate, report, roofed, texts, written_in
+from tests.support.sample_profiles import layered, on_gpu, summary
+from tests.support.sample_structures import structure
 
 NASTY = ("$x^2$", "<b>&amp;", "tab\tand\x00nul", "层")
-
-
-def roofed() -> Profile:
-    return layered().model_copy(update={"ceilings": ceilings()})
-
-
-def report() -> MemoryReport:
-    """Loaded, then three layers; the second is the peak."""
-    return MemoryReport.model_validate(
-        {
-            "workload": layered().workload,
-            "training": False,
-            "optimizer": None,
-            "environment": layered().environment,
-            "model_type": "TinyNet",
-            "tensors": (),
-            **{
-                name: {"tensors": 1, "elements": 1, "bytes": 4, "block_bytes": 512}
-                for name in ("parameters", "buffers", "inputs", "total")
-            },
-            "resident_bytes": 2 * 2**20,
-            "outside_bytes": 0,
-            "peak": {
-                "bytes": 6 * 2**20,
-                "owner": "features.1",
-                "phase": "forward",
-                "operator": "aten.add",
-                "by_category": {"parameters": 2 * 2**20, "activations": 4 * 2**20},
-            },
-            "rows": [
-                memory_row("", "TinyNet", 0),
-                memory_row("features", "Sequential", 0),
-                memory_row("features.0", "Conv2d", 3 * 2**20),
-                memory_row("features.1", "Conv2d", 2**20),
-                memory_row("head", "Linear", 0),
-            ],
-            "timeline": [
-                point(None, "load", 2),
-                point(2, "forward", 5),
-                point(3, "forward", 6),
-                point(4, "forward", 4),
-            ],
-        }
-    )
-
-
-def memory_row(path: str, type: str, at_peak: int) -> dict[str, object]:
-    depth = path.count(".") + 1 if path else 0
-    own = {"self_allocated": at_peak, "self_kept": 0, "self_at_peak": at_peak}
-    return {"path": path, "type": type, "depth": depth, "calls": 1, "parameters": 1, **own}
-
-
-def point(owner: int | None, phase: str, mebibytes: int) -> dict[str, object]:
-    size = mebibytes * 2**20
-    return {"owner": owner, "phase": phase, "live_max": size, "live_end": size}
-
-
-def estimate() -> MemoryEstimate:
-    made = report()
-    bounds = {"low": 5 * 2**20, "high": 9 * 2**20}
-    return MemoryEstimate.model_validate(
-        {
-            "workload": made.workload,
-            "device": "cuda",
-            "how": "fake",
-            "training": False,
-            "optimizer": None,
-            "torch": "2.8.0",
-            "layerbench": "0.1.0",
-            "model_type": "TinyNet",
-            "peak_bytes": 6 * 2**20,
-            "peak_interval": bounds,
-            "reserved_bytes": 7 * 2**20,
-            "reserved_interval": bounds,
-            "total_bytes": 8 * 2**20,
-            "total_interval": bounds,
-            "peak_owner": None,
-            "peak_phase": "loss",
-            "peak_operator": "aten.nll_loss_forward",
-            "by_category": {},
-            "rows": made.rows,
-            "timeline": made.timeline,
-            "workspaces": (),
-        }
-    )
 
 
 def trained() -> TrainingProfile:
@@ -173,18 +88,6 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 @cache
 def pictured(name: str, ending: str) -> bytes:
     return plots.encoded(FIGURES[name](), ending)
-
-
-def texts(figure: Figure) -> list[str]:
-    """All that is written in a picture, read out of its SVG."""
-    return written_in(plots.encoded(figure, "svg"))
-
-
-def written_in(svg: bytes) -> list[str]:
-    tree = ET.fromstring(svg)
-    return [
-        "".join(found.itertext()).strip() for found in tree.iter() if found.tag.endswith("text")
-    ]
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -405,127 +308,6 @@ def test_bars_of_inclusive_time_leave_the_whole_out() -> None:
         "features Sequential",
         "features.2 InvertedResidual",
     ]
-
-
-# --- roofline -------------------------------------------------------------------------------
-
-
-def test_a_roofline_has_points_roofs_and_names() -> None:
-    figure = plots.roofline(roofed(), structure())
-    (axes,) = figure.axes
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    dots = [tuple(at) for scatter in axes.collections for at in scatter.get_offsets()]
-    assert len(dots) == 4
-    time_s = next(row for row in layered().layers if row.path == "features.2.conv").self_.median
-    assert any(at == pytest.approx((2_400_000 / 56_768, 2_400_000 / time_s)) for at in dots)
-    memory, arithmetic = axes.get_lines()
-    assert memory.get_xdata()[1] == arithmetic.get_xdata()[0] == 50
-    assert list(arithmetic.get_ydata()) == pytest.approx([1e9, 1e9])
-    left = memory.get_xdata()[0]
-    assert memory.get_ydata()[0] == pytest.approx(left * 2e7)
-    written = texts(figure)
-    assert "memory: 19.1 MiB/s" in written
-    assert "arithmetic: 1.00 GFLOPs/s in float32" in written
-    named = [text for text in written if text.startswith(("features", "classifier"))]
-    assert {name.partition(",")[0] for name in named} == {
-        *("features.0", "features.1.conv", "features.2.conv", "classifier"),
-    }
-
-
-def test_area_is_time_and_types_have_markers_of_their_own() -> None:
-    axes = plots.roofline(roofed(), structure()).axes[0]
-    conv, linear = axes.collections
-    areas = list(conv.get_sizes())
-    assert areas == sorted(areas, reverse=True)
-    assert min(areas) > linear.get_sizes()[0]
-    shapes = {len(found.get_paths()[0].vertices) for found in (conv, linear)}
-    assert len(shapes) == 2
-
-
-def test_without_ceilings_it_says_how_to_get_them() -> None:
-    figure = plots.roofline(layered(), structure())
-    assert "This record has no ceilings: measure with timer.py --ceilings" in texts(figure)
-    assert figure.axes[0].get_lines() == []
-
-
-def test_many_types_share_the_last_marker() -> None:
-    rows = [row for row in layered().layers if row.path in ("", "classifier")]
-    leaf = next(row for row in structure().rows if row.path == "classifier")
-    layers, dissected = [rows[0]], []
-    for number in range(12):
-        name = f"layer{number}"
-        layers.append(rows[1].model_copy(update={"path": name, "type": f"Type{number}"}))
-        dissected.append(leaf.model_copy(update={"path": name, "type": f"Type{number}"}))
-    root = structure().rows[0]
-    figure = plots.roofline(
-        layered().model_copy(update={"layers": tuple(layers)}),
-        structure(rows=(root, *dissected)),
-    )
-    assert any(text.startswith("other types: 50") for text in texts(figure))
-    assert len(figure.axes[0].collections) == 7
-
-
-def test_a_roofline_without_layers_says_where_they_are() -> None:
-    with pytest.raises(UsageError, match="layers/"):
-        plots.roofline(whole(), structure())
-
-
-# --- memory ---------------------------------------------------------------------------------
-
-
-def test_the_timeline_is_a_step_curve_in_mebibytes() -> None:
-    figure = plots.memory(report())
-    (axes,) = figure.axes
-    steps = next(patch for patch in axes.patches if hasattr(patch, "get_data"))
-    assert list(steps.get_data().values) == [2, 5, 6, 4]
-    assert axes.get_ylabel() == "alive, MiB"
-    written = texts(figure)
-    assert {"load", "forward", "there all the time: 2.00 MiB"} <= set(written)
-    assert "peak: 6.00 MiB in features.1, aten.add" in written
-    peak = next(line for line in axes.get_lines() if line.get_marker() == "v")
-    assert (peak.get_xdata()[0], peak.get_ydata()[0]) == (2.5, 6)
-
-
-def test_an_estimates_peak_has_its_interval() -> None:
-    said = "peak: 6.00 MiB (5.00 MiB to 9.00 MiB) outside the model, aten.nll_loss_forward"
-    assert said in texts(plots.memory(estimate()))
-
-
-def test_a_record_without_a_timeline_says_which_has_one() -> None:
-    with pytest.raises(UsageError, match=r"mem\.py"):
-        plots.memory(report().model_copy(update={"timeline": ()}))
-
-
-# --- metrics --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("record", "metric", "says"),
-    [
-        (layered, "flops", "a profile record has time and self, not flops: take a structure"),
-        (
-            structure,
-            "time",
-            "a structure record has flops and parameters, not time: take a profile",
-        ),
-        (report, "self", "a memory record has memory, not self"),
-        (whole, None, "no time of layers: take a profile of layers"),
-    ],
-)
-def test_a_metric_that_a_record_lacks(record, metric, says) -> None:
-    with pytest.raises(UsageError, match=says):
-        plots.icicle(record(), metric)
-
-
-def test_a_structure_without_work_or_parameters() -> None:
-    rows = tuple(
-        row.model_copy(update={"flops": 0, "self_flops": 0, "parameters": 0, "own_parameters": 0})
-        for row in structure().rows
-    )
-    empty = structure(rows=rows, flops=0, parameters=0)
-    for metric in ("flops", "parameters"):
-        with pytest.raises(UsageError, match=f"no {metric} of layers"):
-            plots.icicle(empty, metric)
 
 
 # --- committed records ----------------------------------------------------------------------
