@@ -55,7 +55,7 @@ def compare(
     """
     for name, record in zip(names, (baseline, contender), strict=True):
         if not isinstance(record, Profile):
-            raise ComparisonError(f"{name} is no profile: only profiles are compared")
+            raise ComparisonError(f"{name} is not a profile: only profiles can be compared")
     check_comparable(baseline, contender, names, same_model=same_model)
     return judge(
         baseline, contender, of_records(baseline, contender), names=names, threshold=threshold

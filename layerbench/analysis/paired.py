@@ -70,8 +70,7 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
     whole = estimate([_series(pair, samples.UNTOUCHED) for pair in pairs], seed)
     if whole is None:
         raise ComparisonError(
-            f"in turn, two models are compared by at least {FEWEST_ROUNDS} rounds, none of which "
-            "took no time"
+            f"a live comparison needs at least {FEWEST_ROUNDS} rounds with times above 0"
         )
     rows: dict[str, Estimate] = {}
     # An accelerator's memory has no pages and caches of this kind.

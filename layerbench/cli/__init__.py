@@ -119,7 +119,7 @@ def _with_traceback(command: Callable[..., Any]) -> Callable[..., Any]:
     option = typer.Option(
         "--traceback",
         envvar=f"{ENVIRONMENT}_TRACEBACK",
-        help="Show where an error arose, call by call.",
+        help="Show the traceback of an error.",
     )
     shown = inspect.Parameter(
         "traceback",

@@ -36,8 +36,8 @@ def command(
     static: Annotated[
         bool,
         option(
-            "Measure nothing: work out shapes, parameters, FLOPs and bytes anew and demand that "
-            "the reports say the same, to the byte."
+            "Measure nothing: compute shapes, parameters, FLOPs and bytes again, and compare them "
+            "with the reports to the byte."
         ),
     ] = False,
     threshold: Annotated[_options.Threshold, fields(panel=MEASURE)] = _options.SAME,
@@ -61,10 +61,10 @@ def command(
     formats: Annotated[_options.Formats, fields(panel=MEASURE)] = None,
     quiet: Annotated[_options.Quiet, fields(panel=MEASURE)] = False,
 ) -> int:
-    """Run a record's workload and plan again and say what changed; or check what cannot change.
+    """Measure a record's workload again and compare; or with --static check what cannot change.
 
-    Exit status 0 where the record holds, 1 where something is SLOWER or a report says something
-    else, 2 where it cannot be checked.
+    Exit status 0 if the record holds, 1 if something is SLOWER or a report differs, 2 if it cannot
+    be checked.
     """
     from layerbench.cli.compare import say
     from layerbench.errors import UsageError

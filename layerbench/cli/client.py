@@ -31,10 +31,10 @@ def command(
     refresh: Annotated[bool, option("Measure again, whatever is stored.")] = False,
     quiet: _options.Quiet = False,
 ) -> None:
-    """Ask the estimation service each question of a table.
+    """Send each question of a table to the estimation service.
 
-    Prints, beside each, what came back and how long it took. Exit status 1 if a question was not
-    answered. LAYERBENCH_SERVE_API_KEY holds the service's key, if it takes one.
+    Prints each answer and how long it took. Exit status 1 if a question was not answered.
+    LAYERBENCH_SERVE_API_KEY holds the service's key, if it takes one.
     """
     from layerbench.cli._progress import shown
     from layerbench.service.client import ask, read_cases, table

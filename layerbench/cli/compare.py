@@ -50,7 +50,7 @@ def command(
     strict: Annotated[
         bool,
         option(
-            "Status 2 where the machine was too busy to tell; with --live, refuse to measure while "
+            "Status 2 if the machine was too busy to tell; with --live, refuse to measure while "
             "it is busy."
         ),
     ] = False,
@@ -60,9 +60,9 @@ def command(
 ) -> int:
     """Compare two measurements layer by layer: FASTER, SLOWER, SAME or UNCLEAR.
 
-    Exit status 0 where nothing is SLOWER, 1 where something is, 2 where the two cannot be
-    compared. Of comparisons of a model with itself at most 1 % end with 1. A machine that was too
-    busy leaves all UNCLEAR, with 0; with --strict, 2.
+    Exit status 0 if nothing is SLOWER, 1 if something is, 2 if the two cannot be compared. Of
+    comparisons of a model with itself at most 1 % end with 1. If the machine was too busy, all rows
+    are UNCLEAR, and the status is 0, or 2 with --strict.
     """
     names = _options.checked_formats(formats, out)
     if not live:

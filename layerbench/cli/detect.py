@@ -22,7 +22,7 @@ def command(
     config: Annotated[
         Path | None,
         option(
-            "Configuration in TOML, one table [training]; options below override it.",
+            "Configuration in TOML, one table named training; options below override it.",
             panel=WHAT_RUNS,
             metavar="FILE",
             default_text=".config/config.toml, if it is there",
@@ -45,7 +45,7 @@ def command(
     ] = 8,
     quiet: _options.Quiet = False,
 ) -> None:
-    """Fine-tune a detector and take its training apart: where does the time go, what is in the way?
+    """Fine-tune a detector; time every phase and part of its training, and name the bottleneck.
 
     Waiting for data, copying, forward by backbone, RPN and heads, backward, optimizer; operators
     by part, utilization, memory, and the bottleneck. Report, record, Chrome trace and plot are

@@ -41,8 +41,8 @@ def command(
     """Memory, forward, backward, training time and inference time of torchvision's detectors.
 
     One table for all of them. Training and inference are measured and extrapolated with an
-    interval; proposals and detections are stated, and the time as a function of them. The reports
-    of --out are written after each detector: what is ended early has those that were measured.
+    interval. The report states proposals and detections, and the time as a function of them.
+    Reports of --out are written after each detector, so an interrupted run keeps its rows.
     """
     from layerbench.store import paths
 

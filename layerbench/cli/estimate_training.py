@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """Measure some steps of a training, data loading included, and extrapolate with an interval.
 
-    Forward and backward are measured each. What is assumed is said.
+    Forward and backward are timed separately. The report lists its assumptions.
     """
     from layerbench.store import paths
 

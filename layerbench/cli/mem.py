@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "mem"
 
-WHAT = "What is wanted"
+WHAT = "What to report"
 
 
 def command(
@@ -51,19 +51,17 @@ def command(
     device: Annotated[
         str | None,
         option(
-            "Where the run is measured. cuda on a machine that has none: a prediction, and "
-            "labelled so.",
+            "Device to measure on. Without such a device, cuda gives a prediction, labelled as "
+            "one.",
             panel=WHAT,
             default_text="cpu",
         ),
     ] = None,
-    predict: Annotated[
-        bool, option("Predict for cuda even where there is one.", panel=WHAT)
-    ] = False,
+    predict: Annotated[bool, option("Predict for cuda even if there is one.", panel=WHAT)] = False,
     gpu_memory: Annotated[
         int | None,
         option(
-            "Does it fit into this much, such as 24GiB, and what is the largest batch that does? "
+            "Say whether it fits into this much, such as 24GiB, and the largest batch that does. "
             "Predicts.",
             panel=WHAT,
             metavar="SIZE",

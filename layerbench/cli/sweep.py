@@ -53,7 +53,7 @@ def command(
     seconds: Annotated[
         float,
         option(
-            "Seconds for each point, about. The climb ends where 8 forwards would take longer.",
+            "Seconds for each point, about. The batch grows until 8 forwards would take longer.",
             panel=MEASURING,
             gt=0,
         ),
@@ -74,8 +74,8 @@ def command(
 ) -> None:
     """Forward latency, memory and FLOPs over models, input sizes and batch sizes.
 
-    Climbs until a batch does not fit, or takes too long, and says so. The reports of --out are
-    written after each model and size: a sweep that is ended early has what was measured.
+    The batch grows until it does not fit or takes too long, and the report says which. Reports of
+    --out are written after each model and size, so an interrupted sweep keeps its points.
     """
     from layerbench.store import writing
 

@@ -28,7 +28,7 @@ def table(
         option("A row for each model and input, a column for each device and number of threads."),
     ] = False,
     readme: Annotated[
-        Path | None, option("Renew the tables between the markers of this file.")
+        Path | None, option("Rewrite the tables between the markers of this file.")
     ] = None,
     check: Annotated[
         bool, option("With --readme: change nothing, fail if it is out of date.")

@@ -42,7 +42,7 @@ def command(
     strict: Annotated[
         bool,
         option(
-            "Exit with status 1, and write nothing, where the machine is busy or the whole model's "
+            "Exit with status 1, and write nothing, if the machine is busy or the whole model's "
             "verdict is not stable.",
             panel=MEASURING,
         ),

@@ -37,7 +37,7 @@ def command(
     formats: _options.Formats = None,
     quiet: _options.Quiet = False,
 ) -> None:
-    """Take a training step apart: data, copy, forward, loss, backward, optimizer, and every layer.
+    """Time one training step: data, copy, forward, loss, backward, optimizer, and every layer.
 
     Forward and backward of every layer, also of in-place ones. The batch is random and is
     copied to the device anew for every step.

@@ -100,7 +100,7 @@ def check_absent(paths: Sequence[str]) -> None:
             passed.add(above)
             size += len(above)
             if size > MOST_ABSENT:
-                raise ValueError("too many places between the rows are no rows themselves")
+                raise ValueError("too many paths between the rows have no rows themselves")
 
 
 def check_distinct(what: str, names: Sequence[str]) -> None:

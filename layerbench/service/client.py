@@ -122,7 +122,7 @@ def ask(
     try:
         client = httpx.Client(base_url=url, timeout=timeout, headers=headers, trust_env=False)
     except (httpx.InvalidURL, ValueError) as error:
-        raise UsageError(f"--url {one_line(url, MOST_SAID)} is no address: {error}") from error
+        raise UsageError(f"--url {one_line(url, MOST_SAID)} is not an address: {error}") from error
     with client:
         for number, case in enumerate(cases):
             progress.step(str(case.question.get("architecture", case.route)), number, len(cases))
@@ -254,7 +254,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("its answer is nested too deep") from error
     if not isinstance(answer, dict):
-        raise ValueError("its answer is no JSON object")
+        raise ValueError("its answer is not a JSON object")
     return answer
 
 

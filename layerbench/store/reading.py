@@ -62,7 +62,7 @@ def read(path: AnyPath, kind: type[Record] = Record) -> Any:
     try:
         return held.model_validate_json(data)
     except ValidationError as error:
-        raise RecordError(f"{path} is no valid record: {_first_problem(error)}") from error
+        raise RecordError(f"{path} is not a valid record: {_first_problem(error)}") from error
 
 
 def read_all(places: Iterable[AnyPath]) -> list[tuple[Path, Record]]:

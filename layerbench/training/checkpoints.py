@@ -101,7 +101,7 @@ def read(path: Path) -> Checkpoint:
     except Exception as error:  # whatever damaged bytes make torch raise
         raise _unreadable(path, str(error) or type(error).__name__) from error
     if not isinstance(content, dict) or content.get(MARK) != VERSION:
-        raise RecordError(f"{path} is no checkpoint of this version of layerbench")
+        raise RecordError(f"{path} is not a checkpoint of this version of layerbench")
     try:
         held = _Content.model_validate({name: content[name] for name in content if name != MARK})
         return Checkpoint(
@@ -138,7 +138,7 @@ def _check_archive(path: Path) -> None:
 
 def _unreadable(path: Path, reason: str) -> RecordError:
     return RecordError(
-        f"{path} is no checkpoint that can be read: {one_line(reason, MOST_SAID)}; without "
+        f"{path} is not a readable checkpoint: {one_line(reason, MOST_SAID)}; without "
         "--resume a new run begins"
     )
 

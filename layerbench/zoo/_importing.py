@@ -185,7 +185,7 @@ class Scope:
         loader = _Loader(self, name, str(path))
         spec = importlib.util.spec_from_file_location(name, path, loader=loader)
         if spec is None:
-            raise ImportError(f"{path.name} is no Python file")
+            raise ImportError(f"{path.name} is not a Python file")
         module = importlib.util.module_from_spec(spec)
         # Classes of the file look themselves up by their module's name, dataclasses for one; and a
         # module beside it may import it in turn.

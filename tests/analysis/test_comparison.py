@@ -210,7 +210,9 @@ def test_different_work_is_refused(changes):
 
 
 def test_only_profiles_are_compared():
-    with pytest.raises(ComparisonError, match=r"b\.json is no profile: only profiles are compared"):
+    with pytest.raises(
+        ComparisonError, match=r"b\.json is not a profile: only profiles can be compared"
+    ):
         compare(measured(), one_slower(), names=("a.json", "b.json"))
 
 

@@ -126,7 +126,7 @@ def test_a_row_of_a_comparison_has_a_path(file):
 def test_paths_far_from_every_row_would_fill_memory(file):
     deep = [f"{number}." + "a." * 2_000 + "x" for number in range(20)]
     said = refusal(file, changed("comparison", (("added",), deep)))
-    assert "too many places between the rows are no rows" in said
+    assert "too many paths between the rows have no rows" in said
 
 
 NUMBERS = [
@@ -155,7 +155,7 @@ NUMBERS = [
 def test_a_value_that_cannot_be_is_refused_with_its_place(file, kind, keys, value, said):
     text = refusal(file, changed(kind, (keys, value)))
     assert said in text
-    assert f"{file} is no valid record: " in text
+    assert f"{file} is not a valid record: " in text
 
 
 FILES = [

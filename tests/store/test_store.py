@@ -387,7 +387,7 @@ def test_an_invalid_field_is_named(tmp_path, keys, value, said):
     change(path, *keys, to=value)
     with pytest.raises(RecordError) as error:
         reading.read(path)
-    assert f"{path} is no valid record: {said}" in one_line(error)
+    assert f"{path} is not a valid record: {said}" in one_line(error)
 
 
 class Toy(Record):

@@ -192,10 +192,10 @@ def test_what_is_no_checkpoint(tmp_path):
         checkpoints.read(path)
     checkpoints.write(path, Checkpoint(recipe(), 1, 0, {"model": {"w": torch.zeros(1000)}}))
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(RecordError, match="is no checkpoint that can be read"):
+    with pytest.raises(RecordError, match="is not a readable checkpoint"):
         checkpoints.read(path)
     torch.save({"state_dict": {}}, path)
-    with pytest.raises(RecordError, match="no checkpoint of this version"):
+    with pytest.raises(RecordError, match="not a checkpoint of this version"):
         checkpoints.read(path)
 
 

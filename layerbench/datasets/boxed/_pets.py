@@ -95,7 +95,7 @@ def xml_boxes(path: Path, size: tuple[int, int]) -> list[Box]:
     except FileNotFoundError:
         raise FileNotFoundError(f"missing annotation: there is no {path}") from None
     except (ElementTree.ParseError, LookupError, ValueError) as error:
-        raise ValueError(f"{path} is no XML that can be read: {error}") from error
+        raise ValueError(f"{path} is not readable XML: {error}") from error
     return [_xml_box(element, path, size) for element in root.iter("object")]
 
 
@@ -282,5 +282,5 @@ def _coordinate(element: ElementTree.Element, side: str, path: Path) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{path} has {text.strip()!r} for {side}, which is no number")
+        raise ValueError(f"{path} has {text.strip()!r} for {side}, which is not a number")
     return value

@@ -131,7 +131,7 @@ class RecordLibrary:
         place = self.place(id)
         record = self._read(place)
         if not isinstance(record, Profile):
-            raise RecordError(f"{place.shown} is no profile: only profiles are compared")
+            raise RecordError(f"{place.shown} is not a profile: only profiles can be compared")
         return place.shown, record
 
     def _read(self, place: Place) -> Record:

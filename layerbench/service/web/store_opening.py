@@ -65,7 +65,7 @@ def _refuse_what_is_no_file(path: Path, whole: Path) -> None:
     if whole.is_dir():
         raise UsageError(f"{path} is a folder: name a file with --database")
     if whole.exists() and not whole.is_file():
-        raise UsageError(f"{path} is no regular file: name one with --database")
+        raise UsageError(f"{path} is not a regular file: name one with --database")
 
 
 def _make_file(path: Path, whole: Path) -> None:

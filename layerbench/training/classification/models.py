@@ -81,7 +81,7 @@ def _heads(module: nn.Module, workload: Workload) -> tuple[list[str], int]:
     if not outputs or any(output.dim() != _LOGITS for output in outputs):
         shapes = ", ".join(str(list(output.shape)) for output in outputs) or "no tensor"
         raise ModelRunError(
-            f"{workload.model} returns {shapes}, not logits [N, classes]: it is no classifier"
+            f"{workload.model} returns {shapes}, not logits [N, classes]: it is not a classifier"
         )
     logits = outputs[0].shape[1]
     fitting = [path for path, width in calls if width == logits]

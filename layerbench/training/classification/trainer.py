@@ -153,7 +153,9 @@ class Trainer:
         """
         finite = [torch.isfinite(parameter.detach()).all() for parameter in self.model.parameters()]
         if not bool(torch.stack(finite).all()):
-            raise TrainingStopped(f"weights are no longer numbers: the training stops; {REMEDY}")
+            raise TrainingStopped(
+                f"some weights are no longer finite: the training stops; {REMEDY}"
+            )
 
     def load(self, states: Mapping[str, Any], *, epoch: int, step: int) -> None:
         """Go on from a checkpoint's states, before this step of this epoch.
@@ -400,7 +402,7 @@ class Seen:
             )
         if anywhere:
             raise TrainingStopped(
-                f"the loss of another process in epoch {epoch} is no number: the training stops"
+                f"the loss of another process in epoch {epoch} is not a number: the training stops"
             )
 
     def _count(self, stepped: _Stepped) -> None:

@@ -61,13 +61,13 @@ class EstimateOptions(DataOptions):
         option(
             "Number of images in an epoch; a data set that is read has its own.",
             panel=WHAT_RUNS,
-            default_text="50000 made-up ones",
+            default_text="50000 synthetic ones",
         ),
     ] = SAMPLES
     size: Annotated[
         tuple[Side, Side],
         option(
-            "Height and width of the made-up images; detectors resize them.",
+            "Height and width of the synthetic images; detectors resize them.",
             panel=WHAT_RUNS,
             metavar="N|HxW",
             default_text="224",
@@ -77,7 +77,7 @@ class EstimateOptions(DataOptions):
     data: Annotated[
         Name,
         option(
-            "pets (Oxford-IIIT Pet), or synthetic: made-up JPEG images with several boxes each.",
+            "pets (Oxford-IIIT Pet), or synthetic: generated JPEG images with several boxes each.",
             panel=WHAT_RUNS,
         ),
     ] = "synthetic"
@@ -88,14 +88,12 @@ class EstimateOptions(DataOptions):
     prefetch_factor: Positive | None = None
     warmup: Annotated[
         Count,
-        option(
-            "Training steps that do not count; one where a step takes over 20 s.", panel=MEASURING
-        ),
+        option("Warm-up training steps; one if a step takes over 20 s.", panel=MEASURING),
     ] = 2
     steps: Annotated[
         int,
         option(
-            "Training steps measured, at least; two where a step takes over 20 s.",
+            "Training steps measured, at least; two if a step takes over 20 s.",
             panel=MEASURING,
             ge=2,
         ),

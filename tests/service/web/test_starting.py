@@ -85,7 +85,7 @@ def test_stores_that_cannot_be_used(capsys, monkeypatch, tmp_path, pages):
     assert "cannot be used as the store" in said(tmp_path / "text" / "below.db")
     assert "cannot be used as the store: No such file" in said("/proc/store.db")
     os.mkfifo(tmp_path / "pipe")
-    assert "is no regular file" in said(tmp_path / "pipe")
+    assert "is not a regular file" in said(tmp_path / "pipe")
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE results (a, b)")
     assert "no such column" in said(tmp_path / "other.db")

@@ -527,7 +527,7 @@ def test_records_are_listed_shown_and_compared(serving, folder):
         assert answer.status_code == 422
         assert "shelf/a.json measured tiny" in answer.json()["detail"]
         answer = compared(first["id"], by_path["shelf/c.json"]["id"])
-        assert "shelf/c.json is no profile" in answer.json()["detail"]
+        assert "shelf/c.json is not a profile" in answer.json()["detail"]
         assert compared(first["id"], "0" * 16).status_code == 404
         assert compared(first["id"], "../a.json").status_code == 422
 

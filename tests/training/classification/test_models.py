@@ -57,7 +57,7 @@ def test_a_fitting_model_stays_as_it_is():
 
 
 def test_what_is_no_classifier():
-    with pytest.raises(ModelRunError, match=r"not logits .*: it is no classifier"):
+    with pytest.raises(ModelRunError, match=r"not logits .*: it is not a classifier"):
         build_classifier(zoo.resolve("lraspp_mobilenet_v3_large", "2x3x64x64"), 5)
 
 

@@ -376,7 +376,7 @@ def test_weights_that_are_no_numbers_are_never_kept(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(trainer, "classification_loss", breaks)
-    with pytest.raises(TrainingStopped, match=r"weights are no longer numbers.*last good state"):
+    with pytest.raises(TrainingStopped, match=r"weights are no longer finite.*last good state"):
         layerbench.train(
             READER, **QUICK, batch=200, epochs=1, checkpoint_minutes=0, output_dir=tmp_path
         )
