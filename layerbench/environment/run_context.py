@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -87,20 +87,20 @@ def memory_explained(device: Device) -> Iterator[None]:
         ) from error
 
 
-def raise_model_error(error: Exception, device: Device, said: str) -> NoReturn:
+def raise_model_error(error: Exception, device: Device, line: str | Callable[[], str]) -> NoReturn:
     """Raise one line in place of a model's error; lack of memory and our own errors stay.
 
     Args:
         error: of the model.
         device: that it ran on.
-        said: the line.
+        line: what is said; a function where it takes another run to say it.
 
     Raises:
         ModelRunError: with the line.
     """
-    if isinstance(error, (LayerbenchError, MemoryError)) or device.is_out_of_memory(error):
+    if isinstance(error, LayerbenchError) or device.is_out_of_memory(error):
         raise error
-    raise ModelRunError(said) from error
+    raise ModelRunError(line if isinstance(line, str) else line()) from error
 
 
 @contextmanager

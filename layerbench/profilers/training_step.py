@@ -6,6 +6,7 @@ import gc
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -188,12 +189,12 @@ class _Trained:
                 return self.timer.instrumented(self.step)
             return self.timer.untouched(self.step)
         except Exception as error:
-            if self._device.is_out_of_memory(error):
-                raise
-            draws.put_back()
-            args, kwargs = self._moved(self._host)
-            said = explain_step(self.model, args, kwargs, error)
-            raise ModelRunError(f"{self.workload.model}: {said}") from error
+            raise_model_error(error, self._device, partial(self._explained, error, draws))
+
+    def _explained(self, error: Exception, draws: RandomState) -> str:
+        draws.put_back()
+        args, kwargs = self._moved(self._host)
+        return f"{self.workload.model}: {explain_step(self.model, args, kwargs, error)}"
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import nn
 
 import layerbench
 from layerbench import cli, reporters
-from layerbench.errors import ModelRunError, UsageError
+from layerbench.errors import DataError, ModelRunError, NotEnoughMemory, UsageError
 from layerbench.records.memory import Peak
 from layerbench.records.training_step import (
     STEP_PHASES,
@@ -186,6 +186,25 @@ def test_what_cannot_be_meant(arguments, error, says):
         layerbench.profile_training(Small(), torch.rand(1, 3, 8, 8), **{**QUICK, **arguments})
 
 
+@pytest.mark.parametrize(
+    ("raised", "kind", "says"),
+    [
+        (ValueError("odd"), ModelRunError, "Linear: the backward failed in Linear: odd"),
+        # What says already what to do is not said once more.
+        (DataError("the folder is gone"), DataError, "^the folder is gone$"),
+        (MemoryError(), NotEnoughMemory, "take a smaller input"),
+    ],
+)
+def test_what_a_step_raises_becomes_one_line_unless_it_is_one(raised, kind, says):
+    def broken(_):
+        raise raised
+
+    model = nn.Linear(4, 4)
+    model.bias.register_hook(broken)
+    with pytest.raises(kind, match=says):
+        layerbench.profile_training(model, torch.ones(2, 4), **QUICK)
+
+
 def test_an_input_that_does_not_fit_names_the_layer():
     with pytest.raises(ModelRunError, match="Conv2d at stem"):
         layerbench.profile_training(Small(), torch.rand(2, 5, 8, 8), **QUICK)
@@ -223,7 +242,7 @@ def test_the_verb(train_profile, tmp_path):
 def test_the_verb_complains_before_it_measures(train_profile):
     for arguments, says in (
         (("--format", "trace"), "time profiles only"),
-        (("--optimizer", "magic"), "no optimizer"),
+        (("--optimizer", "magic"), "--optimizer takes"),
         (("--dtype", "int8"), "--dtype takes"),
     ):
         status, out, err = train_profile(*arguments)
