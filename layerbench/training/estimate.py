@@ -42,9 +42,9 @@ BLOCKS = 10
 # How far a machine's speed moves between the measurement and the training, at least: the standard
 # deviation of the logarithm. Where it moved more while it was measured, it will move so again.
 DRIFT = 0.03
-# Runs of fewer seconds than this are that far apart from one process to the next, besides: the
-# standard deviation of the logarithm (docs/benchmarks.md, "The service").
-SHORT_S, APART = 0.05, 0.10
+# How far runs are apart from one process to the next, besides: the standard deviation of the
+# logarithm (docs/benchmarks.md, "The service").
+APART = 0.10
 # The normal distribution's 97.5th percentile.
 NORMAL = 1.96
 DATA = STEP_PHASES.index("data")
@@ -205,7 +205,7 @@ class StepFigures:
     def phase(self, name: str) -> Seconds:
         """The mean of a phase, with its bounds."""
         times = [step[STEP_PHASES.index(name)] for step in self.steps]
-        return mean_time(np.array(times), self.step.mean)
+        return mean_time(np.array(times))
 
     def training(self, steps: int, validation_s: float, epochs: int) -> tuple[Seconds, Seconds]:
         """An epoch, and all of them with what comes once.
@@ -261,39 +261,32 @@ def duration(
 # --- how sure that is ----------------------------------------------------------------------
 
 
-def mean_time(nanoseconds: NDArray[np.int64], run_s: float | None = None) -> Seconds:
-    """The mean of times in the order in which they were measured, with its bounds.
-
-    Args:
-        nanoseconds: the times.
-        run_s: as for `with_error`.
-    """
+def mean_time(nanoseconds: NDArray[np.int64]) -> Seconds:
+    """The mean of times in the order in which they were measured, with its bounds."""
     times = nanoseconds.astype(np.float64) * NANOSECOND
     mean = float(times.mean())
-    return with_error(mean, times, mean, run_s)
+    return with_error(mean, times, mean)
 
 
-def with_error(value: float, times: Times, mean: float, run_s: float | None = None) -> Seconds:
+def with_error(value: float, times: Times, mean: float) -> Seconds:
     """A duration with the bounds that its measurement allows.
 
     The interval holds errors taken as independent. The machine's speed moves, in seconds and in
     minutes: what means over blocks of steps (batch means: Law & Kelton) spread by is how far all
     of the measurement, being of one moment, may be from another. From one minute to the next it
-    moves by `DRIFT` besides. And short work is as far apart from one process to another as
+    moves by `DRIFT` besides. And the process that trains is another one, as far from this one as
     `APART` says.
 
     Args:
         value: seconds, proportional to ``mean``.
         times: seconds, that the mean is of, in the order in which they were measured.
         mean: of them, and of what goes with each.
-        run_s: seconds of the run that each is a part of; ``None`` where they are whole runs.
     """
     if mean <= 0:
         return Seconds(value=value, low=value, high=value)
     spread, blocks = block_spread(times)
     moment = quantile(CONFIDENCE, max(1, blocks - 1)) * math.hypot(spread / mean, DRIFT)
-    is_short = (times.mean() if run_s is None else run_s) < SHORT_S
-    half = math.hypot(moment, of_two_processes(APART) if is_short else 0.0)
+    half = math.hypot(moment, of_two_processes(APART))
     return Seconds(value=value, low=value * math.exp(-half), high=value * math.exp(half))
 
 
@@ -346,7 +339,7 @@ def assumptions(
         else "One process, which loads its images itself.",
         *others,
         "The machine is as busy as now: its speed moves as it did during the measurement, and by "
-        f"{DRIFT:.0%} besides (standard deviation).",
+        f"{DRIFT:.0%} besides (standard deviation); from process to process by {APART:.0%}.",
     )
 
 

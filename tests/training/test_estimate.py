@@ -19,7 +19,6 @@ from layerbench.service.worker import estimate as worker
 from layerbench.training import estimate
 from layerbench.training.estimate import DRIFT, Measured, StepFigures, Trial
 
-# So long that one process is like another.
 TEN_MS = 10_000_000
 
 
@@ -41,8 +40,8 @@ def test_steps_alike_are_multiplied():
     epoch, total = figures.training(100, 2.0, epochs=3)
     assert epoch.value == pytest.approx(3.5 + 100 * (0.100 + 0.020) + 2.0)
     assert total.value == pytest.approx(3 * epoch.value)
-    # Without spread, the machine's drift is all there is.
-    half = quantile(0.95, 7) * DRIFT
+    # Without spread, the machine's drift and the other process are all there is.
+    half = math.hypot(quantile(0.95, 7) * DRIFT, 1.96 * math.sqrt(2) * estimate.APART)
     assert epoch.high / epoch.value == pytest.approx(math.exp(half))
     assert epoch.value / epoch.low == pytest.approx(math.exp(half))
 
@@ -55,7 +54,8 @@ def test_a_slow_beginning_counts_once():
     assert (epoch.value, total.value) == pytest.approx((5.0, 4 * 5.0 + 1.10))
 
 
-def test_spread_widens_the_interval():
+def test_spread_widens_the_interval(monkeypatch):
+    monkeypatch.setattr(estimate, "APART", 0.0)
     rng = np.random.default_rng(0)
 
     def width(count: int, spread: float) -> float:
@@ -80,8 +80,10 @@ def wandering(rng: np.random.Generator, count: int, lasting: float) -> np.ndarra
 
 
 @pytest.mark.parametrize("lasting", [2, 20, 60])
-def test_the_interval_holds_the_truth_of_a_machine_that_wanders(lasting):
+def test_the_interval_holds_the_truth_of_a_machine_that_wanders(lasting, monkeypatch):
     """At least nine in ten, also where it wanders as slowly as the measurement is long."""
+    # Both are one process here.
+    monkeypatch.setattr(estimate, "APART", 0.0)
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(300):
@@ -93,15 +95,12 @@ def test_the_interval_holds_the_truth_of_a_machine_that_wanders(lasting):
     assert held / 300 >= 0.9
 
 
-def test_short_work_is_apart_from_one_process_to_the_next():
-    def width(seconds: float) -> float:
-        mean = estimate.mean_time(np.full(50, round(seconds * 1e9)))
-        return math.log(mean.high / mean.low) / 2
-
-    alike = quantile(0.95, 9) * DRIFT
-    assert width(2 * estimate.SHORT_S) == pytest.approx(alike)
+@pytest.mark.parametrize("seconds", [0.001, 1.0])
+def test_another_process_is_apart_however_long_a_step_takes(seconds):
+    mean = estimate.mean_time(np.full(50, round(seconds * 1e9)))
+    moment = quantile(0.95, 9) * DRIFT
     apart = 1.96 * math.sqrt(2) * estimate.APART
-    assert width(estimate.SHORT_S / 2) == pytest.approx(math.hypot(alike, apart))
+    assert math.log(mean.high / mean.low) / 2 == pytest.approx(math.hypot(moment, apart))
 
 
 def test_few_steps_do_where_each_takes_long():
