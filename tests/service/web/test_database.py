@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from pydantic import create_model
 
 from layerbench.service.web.database import OPEN, STATES, Database
+from layerbench.service.web.job_queue import versions
 
 KEYS = st.sampled_from("abc")
 ENDS = st.sampled_from([state for state in STATES if state not in (*OPEN, "done")])
@@ -131,8 +135,8 @@ CREATE INDEX jobs_by_state ON jobs (state);
 MEASURED, PROFILED = {"architecture": "resnet18"}, {"architecture": "resnet18", "iterations": 30}
 
 
-def test_a_store_of_the_first_version_keeps_all_that_it_has(tmp_path):
-    path = tmp_path / "service.db"
+def first_store(path: Path) -> None:
+    """A store of the first version with a measurement, a profile, and what is no question."""
     old = sqlite3.connect(path)
     old.executescript(FIRST)
     questions = {"m": json.dumps(MEASURED), "p": json.dumps(PROFILED), "broken": "{"}
@@ -143,6 +147,11 @@ def test_a_store_of_the_first_version_keeps_all_that_it_has(tmp_path):
         )
     old.commit()
     old.close()
+
+
+def test_a_store_of_the_first_version_keeps_all_that_it_has(tmp_path):
+    path = tmp_path / "service.db"
+    first_store(path)
     for _ in range(2):
         database = Database(path)
         assert [database.job(f"job {key}").what for key in "mp"] == ["measurement", "profile"]
@@ -154,6 +163,59 @@ def test_a_store_of_the_first_version_keeps_all_that_it_has(tmp_path):
         database.finish(id, {"new": True})
         assert (database.job(id).what, database.result("q").what) == ("profile", "profile")
         database.close()
+
+
+# Opens copies of a store in processes that end before the first statement, the second and so on.
+OPENED = """
+import itertools, os, shutil, signal, sqlite3, sys
+from pathlib import Path
+from layerbench.service.web.database import Database
+
+connect = sqlite3.connect
+for number in itertools.count():
+    path = shutil.copy(sys.argv[1], f"{sys.argv[1]}.{number}")
+    if (child := os.fork()) == 0:
+        left = itertools.count(-number)
+
+        def traced(*words, **options):
+            connection = connect(*words, **options)
+            end = lambda _: next(left) or os.kill(os.getpid(), signal.SIGKILL)
+            connection.set_trace_callback(end)
+            return connection
+
+        sqlite3.connect = traced
+        Database(Path(path))
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        print(number)
+        break
+"""
+
+
+def test_a_store_of_the_first_version_is_whole_wherever_its_opening_ends(tmp_path):
+    path = tmp_path / "service.db"
+    first_store(path)
+    command = [sys.executable, "-c", OPENED, str(path)]
+    statements = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert statements > 15
+    for number in range(statements):
+        copy = tmp_path / f"service.db.{number}"
+        database = Database(copy)
+        kinds = [database.job(f"job {key}").what for key in ("m", "p", "broken")]
+        assert kinds == ["measurement", "profile", "damaged"]
+        assert [database.result(key).question for key in "mp"] == [MEASURED, PROFILED]
+        assert [result.key for result in database.results(2)] == ["m"]
+        database.close()
+
+
+def test_another_wording_of_a_form_is_no_other_form():
+    def form(words: str, **fields: type) -> str:
+        kind = create_model("Form", __doc__=words, **{n: (f, ...) for n, f in fields.items()})
+        return versions(kind)["form"]
+
+    assert form("What it is.", description=str) == form("In other words.", description=str)
+    assert form("What it is.", description=str) != form("What it is.", description=int)
+    assert form("What it is.") != form("What it is.", description=str)
 
 
 def test_a_table_of_another_program_is_left_alone(tmp_path):
