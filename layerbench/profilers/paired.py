@@ -1,4 +1,4 @@
-"""The recipe of a live comparison: two workloads measured in turn, in one process.
+"""A live comparison: two workloads measured in alternation, in one process.
 
 Whatever slows the machine for longer than a forward meets both alike, so that the ratio of the
 two, taken round by round, is known far better than either time.

@@ -1,4 +1,4 @@
-"""The recipe of a structure dump: shapes, parameters and FLOPs, without memory or arithmetic."""
+"""A structure: shapes, parameters and FLOPs, without memory or arithmetic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of a sweep: latency and memory over input sizes and batch sizes."""
+"""A sweep: latency and memory over input sizes and batch sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of a profile, readable as a list of steps."""
+"""The measurement of a profile, readable as a list of steps."""
 
 from __future__ import annotations
 

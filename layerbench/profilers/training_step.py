@@ -1,4 +1,4 @@
-"""The recipe of a training profile: steps untouched and instrumented, in turn."""
+"""A training profile: steps untouched and instrumented, in alternation."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from layerbench.cli._options import WorkloadOptions
 from layerbench.errors import BadInput, UsageError
 from layerbench.zoo.inputs import NAMED, InputSpec, parse
 
@@ -97,3 +98,10 @@ def test_a_model_that_is_shared_out_among_processes_says_what_to_do() -> None:
     model.weight.device_mesh = "as a DTensor has one"  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="time_layers in a loop of your own"):
         layerbench.structure(model, torch.rand(1, 2))
+
+
+def test_the_help_of_input_names_every_named_input() -> None:
+    """The help is a text of its own, so that ``--help`` does not load the zoo."""
+    help = WorkloadOptions.model_fields["input"].description
+    assert help is not None
+    assert all(name in help for name in NAMED)

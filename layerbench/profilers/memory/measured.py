@@ -1,4 +1,4 @@
-"""The recipe of a memory report: a real run with every tensor's life traced."""
+"""A memory report: a real run with every tensor's life traced."""
 
 from __future__ import annotations
 

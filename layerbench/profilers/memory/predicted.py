@@ -1,4 +1,4 @@
-"""The recipe of a memory prediction: fake tensors, a model of the allocator, stated terms."""
+"""A memory prediction: fake tensors, a model of the allocator, stated terms."""
 
 from __future__ import annotations
 
