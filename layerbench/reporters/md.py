@@ -53,4 +53,10 @@ def _table(part: layout.Table) -> str:
         for row in part.rows
     ]
     align = part.align.replace("c", "l").replace(".", "r")
-    return formatting.markdown_table(part.header, rows, align)
+    # A column without a name is for what few rows have.
+    filled = [at for at, name in enumerate(part.header) if name or any(row[at] for row in rows)]
+    return formatting.markdown_table(
+        [part.header[at] for at in filled],
+        [[row[at] for at in filled] for row in rows],
+        "".join(align[at] for at in filled),
+    )

@@ -50,7 +50,7 @@ def document(record: Comparison) -> layout.Document:
         sections=[
             layout.Section("", [layout.Fields(fields)]),
             _changed(record),
-            _blocks(record),
+            *_blocks(record),
             _tree(record),
             layout.listed("Only in the contender", _named(record.added)),
             layout.listed("Only in the baseline", _named(record.missing)),
@@ -82,12 +82,18 @@ def _changed(record: Comparison) -> layout.Section:
     return layout.table("What changed", rows, f"cl{_ALIGN}l")
 
 
-def _blocks(record: Comparison) -> layout.Section:
+def _blocks(record: Comparison) -> list[layout.Section]:
+    """The blocks; with their notes where no row of a layer has them."""
+    blocks = formatting.block_rows(record.rows)
     rows = [
         {name.capitalize(): cell for name, cell in shared.block_cells(row).items()} | _cells(row)
-        for row in formatting.block_rows(record.rows)
+        for row in blocks
     ]
-    return layout.table("Blocks", rows, f"rlc{_ALIGN}")
+    noted = [cells | {"": row.note} for row, cells in zip(blocks, rows, strict=True)]
+    return [
+        layout.table("Blocks", rows, f"rlc{_ALIGN}", formats=layout.FULL),
+        layout.table("Blocks", noted, f"rlc{_ALIGN}l", formats=layout.BRIEF),
+    ]
 
 
 def _tree(record: Comparison) -> layout.Section:
