@@ -21,7 +21,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from layerbench.cli import _endings, _generated, _interrupts, _output
+from layerbench.cli import _endings, _generated, _help, _interrupts, _output
 from layerbench.registry import modules, offered
 
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
@@ -51,7 +51,8 @@ def main() -> NoReturn:
         # A list of verbs shows no options: they are made for the verb of the command line alone.
         meant = words[: len(name.split())] == name.split()
         command = _offered(file) if meant else _about
-        owner.command(rest or name, help=_reflowed(file.command.__doc__))(command)
+        about = _reflowed(file.command.__doc__)
+        owner.command(rest or name, help=about, cls=_help.Command)(command)
     _invoke(app)
 
 
@@ -77,7 +78,8 @@ def run(verb: str) -> NoReturn:
     """One verb as a script of its own: ``python timer.py ...``."""
     file = importlib.import_module(f"{__name__}.{verb}")
     app = _application(f"{ENVIRONMENT}_{verb.upper()}")
-    app.command(help=_reflowed(file.command.__doc__))(_offered(file))
+    about = _reflowed(file.command.__doc__)
+    app.command(help=about, cls=_help.Command)(_offered(file))
     _invoke(app)
 
 
@@ -96,7 +98,7 @@ def arguments_of(verb: str, words: list[str]) -> tuple[dict[str, Any], set[str]]
     app.command()(_generated.generated(command))
     context: Any = typer.main.get_command(app).make_context(verb, words)
     said = _generated.said_in(context)
-    return _generated.arguments(_generated.parts_of(command), context.params, said), said
+    return _generated.arguments(_generated.parts_of(command), context.params, said), set(said)
 
 
 def _offered(file: ModuleType) -> Callable[..., Any]:
@@ -157,18 +159,9 @@ def _application(environment: str | None = None) -> typer.Typer:
     )
 
 
-def _variables_unsaid(command: Any) -> None:  # noqa: ANN401 - typer's own copy of click
-    """Keep each option's variable out of its help, where it would only repeat the name."""
-    for option in command.params:
-        option.show_envvar = False
-    for further in getattr(command, "commands", {}).values():
-        _variables_unsaid(further)
-
-
 def _invoke(app: typer.Typer) -> NoReturn:
     """Run and leave with the status that the outcome deserves; never with a traceback of ours."""
     command: Any = typer.main.get_command(app)
-    _variables_unsaid(command)
     _output.nothing_closed()
     _output.every_letter_written()
     with _interrupts.heard() as interrupts:

@@ -8,10 +8,13 @@ from typing import Any
 
 import click
 import typer
+from pydantic import ValidationError
 
+from layerbench.cli._generated import called
 from layerbench.cli._output import complain, lost
 from layerbench.environment.origins import explained, innermost, origin
 from layerbench.errors import LayerbenchError
+from layerbench.records.options import complaint
 
 INTERRUPTED = 130
 FAILED = 2
@@ -40,7 +43,9 @@ def end(error: BaseException) -> Any:  # noqa: ANN401 - whatever `sys.exit` take
     # typer brings its own copy of click, so usage errors are known by what they can do.
     show, code = getattr(error, "show", None), getattr(error, "exit_code", None)
     if code is not None:
-        if show is not None:
+        if isinstance(error.__cause__, ValidationError):
+            complain(f"error: {_unreadable(error, error.__cause__)}")
+        elif show is not None:
             show()
         return code
     if isinstance(error, SystemExit) and origin(error) is None:
@@ -52,6 +57,11 @@ def end(error: BaseException) -> Any:  # noqa: ANN401 - whatever `sys.exit` take
         traceback.print_exception(error)
     complain(f"error: {_told(error)}")
     return error.exit_status if isinstance(error, LayerbenchError) else FAILED
+
+
+def _unreadable(error: Any, cause: ValidationError) -> str:  # noqa: ANN401 - typer's own click
+    """What typer could not read, in the words that the models' own checks have."""
+    return complaint(cause, lambda _: called(error.ctx, error.param))
 
 
 def _told(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -201,32 +202,40 @@ class Declared:
             return text
         return f"{text} One of {', '.join(choices[:-1])} or {choices[-1]}."
 
-    def parsed(self, value: Any) -> Any:  # noqa: ANN401 - of many kinds
+    def parsed(self, value: Any, written: str) -> Any:  # noqa: ANN401 - of many kinds
         """What is written, as the model takes it.
+
+        Args:
+            value: of the option.
+            written: what the user calls it.
 
         Raises:
             UsageError: it cannot be read.
         """
-        check_amount(self.written, value)
+        check_amount(written, value)
         parse = PARSERS.get(self.shown.metavar or "")
         if parse is None or not isinstance(value, str):
             return value
         try:
             return parse(value)
         except UsageError as error:
-            raise UsageError(f"{self.written} {error}") from None
+            raise UsageError(f"{written} {error}") from None
 
-    def checked(self, value: Any) -> Any:  # noqa: ANN401 - of many kinds
+    def checked(self, value: Any, written: str) -> Any:  # noqa: ANN401 - of many kinds
         """What is written, if it can be meant.
+
+        Args:
+            value: of the option.
+            written: what the user calls it.
 
         Raises:
             UsageError: it cannot.
         """
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(self.kind)
-            return adapter.validate_python(self.parsed(value))
+            return adapter.validate_python(self.parsed(value, written))
         except ValidationError as error:
-            raise UsageError(complaint(error, lambda _: self.written)) from None
+            raise UsageError(complaint(error, lambda _: written)) from None
 
 
 def check_amount(name: str, value: object) -> None:
@@ -272,9 +281,9 @@ class _AsItIs:
     def parameters(self, _: str | None) -> list[inspect.Parameter]:
         return [self.parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
 
-    def value(self, values: Mapping[str, Any], _: set[str]) -> Any:  # noqa: ANN401 - of many kinds
+    def value(self, values: Mapping[str, Any], said: Mapping[str, str]) -> Any:  # noqa: ANN401 - of many kinds
         name = self.parameter.name
-        check_amount(f"--{name.replace('_', '-')}", values[name])
+        check_amount(said.get(name, name), values[name])
         return values[name]
 
 
@@ -287,9 +296,11 @@ class _Own:
     def parameters(self, prefix: str | None) -> list[inspect.Parameter]:
         return [self.option.parameter(prefix)]
 
-    def value(self, values: Mapping[str, Any], said: set[str]) -> Any:  # noqa: ANN401 - of many kinds
+    def value(self, values: Mapping[str, Any], said: Mapping[str, str]) -> Any:  # noqa: ANN401 - of many kinds
         name = self.option.name
-        return self.option.checked(values[name]) if name in said else self.option.default
+        if name not in said:
+            return self.option.default
+        return self.option.checked(values[name], said[name])
 
 
 @dataclass(frozen=True)
@@ -307,13 +318,13 @@ class _Grouped:
     def parameters(self, prefix: str | None) -> list[inspect.Parameter]:
         return [one.parameter(prefix) for one in self.options]
 
-    def value(self, values: Mapping[str, Any], said: set[str]) -> Any:  # noqa: ANN401 - of many kinds
+    def value(self, values: Mapping[str, Any], said: Mapping[str, str]) -> Any:  # noqa: ANN401 - of many kinds
         options = {one.name: one for one in self.options if one.name in said}
         if self.model is None:
-            mine = {name: one.checked(values[name]) for name, one in options.items()}
+            mine = {name: one.checked(values[name], said[name]) for name, one in options.items()}
             return {**self.defaults, **mine}
-        mine = {name: one.parsed(values[name]) for name, one in options.items()}
-        return checked(self.model, {**self.defaults, **mine}, lambda name: options[name].written)
+        mine = {name: one.parsed(values[name], said[name]) for name, one in options.items()}
+        return checked(self.model, {**self.defaults, **mine}, lambda name: said[name])
 
 
 _Part = _AsItIs | _Own | _Grouped
@@ -358,14 +369,14 @@ def parts_of(command: Callable[..., Any]) -> dict[str, _Part]:
 
 
 def arguments(
-    parts: Mapping[str, _Part], values: Mapping[str, Any], said: set[str]
+    parts: Mapping[str, _Part], values: Mapping[str, Any], said: Mapping[str, str]
 ) -> dict[str, Any]:
     """What a verb's function gets.
 
     Args:
         parts: by the names of its parameters.
         values: of the options, by name.
-        said: those that are not defaults.
+        said: what the user calls those that are not defaults.
 
     Raises:
         UsageError: a value cannot be meant.
@@ -373,14 +384,28 @@ def arguments(
     return {name: part.value(values, said) for name, part in parts.items()}
 
 
-def said_in(context: typer.Context) -> set[str]:
-    """The options that a command line or the environment says."""
+def said_in(context: typer.Context) -> dict[str, str]:
+    """The options that a command line or the environment says, as `called` calls them."""
     sources = ("COMMANDLINE", "ENVIRONMENT")
     return {
-        name
-        for name in context.params
-        if getattr(context.get_parameter_source(name), "name", "") in sources
+        option.name: called(context, option)
+        for option in context.command.params
+        if option.name in context.params and _source(context, option.name) in sources
     }
+
+
+def called(context: Any, option: Any) -> str:  # noqa: ANN401 - typer's own copy of click
+    """What the user calls an option: its usual spelling, or the variable that says it."""
+    if _source(context, option.name) == "ENVIRONMENT":
+        variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar or ()
+        return next((name for name in variables if os.environ.get(name)), str(option.name))
+    is_option = option.param_type_name == "option"
+    return str(option.opts[0] if is_option else option.metavar or option.name)
+
+
+def _source(context: Any, name: str) -> str:  # noqa: ANN401 - typer's own copy of click
+    """Where an option's value is from."""
+    return str(getattr(context.get_parameter_source(name), "name", ""))
 
 
 def generated(command: Callable[..., Any], prefix: str | None = None) -> Callable[..., Any]:

@@ -25,7 +25,8 @@ Dtype = Annotated[
 ]
 Quiet = Annotated[bool, option("No progress bar.", "--quiet", "-q", panel=OUTCOME)]
 Threshold = Annotated[
-    float, option("Changes up to this are the same.", metavar="PERCENT", default_text="5%")
+    float,
+    option("Changes between records up to this are none.", metavar="PERCENT", default_text="5%"),
 ]
 SAME = 0.05
 
@@ -87,7 +88,7 @@ class WorkloadOptions(Frozen):
         str | None,
         option(
             "DEFAULT or a name of the library's weights, which it loads where the model runs. "
-            "Random ones take the same time.",
+            "Random ones take the same time and memory.",
             default_text="random ones",
         ),
     ] = None

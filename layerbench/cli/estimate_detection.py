@@ -33,7 +33,7 @@ def command(
     device: Device = None,
     threads: Threads = None,
     out: Annotated[
-        Path | None, _options.out("DIR/<device>/detection_<models>_<data>_<size>_b<batch>.*")
+        Path | None, _options.out("detection_<models>_<data>_<size>_b<batch>.* to DIR/<device>/")
     ] = None,
     formats: _options.Formats = None,
     quiet: _options.Quiet = False,

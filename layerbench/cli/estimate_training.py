@@ -32,7 +32,7 @@ def command(
     where: Annotated[RunOptions, fields("data_dir", "download", "device", "threads", "workers")],
     out: Annotated[
         Path | None,
-        _options.out("DIR/<device>/training-time_<model>_<data>_<size>_b<batch>.*"),
+        _options.out("training-time_<model>_<data>_<size>_b<batch>.* to DIR/<device>/"),
     ] = None,
     formats: _options.Formats = None,
     quiet: _options.Quiet = False,

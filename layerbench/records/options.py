@@ -36,6 +36,13 @@ _SAYINGS = {
     "less_than": "less than",
     "less_than_equal": "at most",
 }
+# What is no value of the type, by the beginning of pydantic's name for it.
+_TYPES = {
+    "bool": "True or False",
+    "float": "a number",
+    "finite_number": "a number",
+    "int": "a whole number",
+}
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,9 @@ def _saying(kind: str, message: str, context: dict[str, Any]) -> str:
         return "must be positive"
     if kind in _SAYINGS:
         return f"must be {_SAYINGS[kind]} {_shown(next(iter(context.values())))}"
+    for beginning, said in _TYPES.items():
+        if kind.startswith(beginning + "_"):
+            return f"must be {said}"
     if kind == "literal_error":
         return f"takes {context['expected'].replace(' or ', ', ')}".replace("'", "")
     said = message.removeprefix("Input ").removeprefix("Value ")

@@ -28,24 +28,25 @@ def complaint(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "variable", "says"),
+    ("words", "variable", "value", "says"),
     [
-        (
-            "layerbench sweep",
-            "LAYERBENCH_SWEEP_SECONDS",
-            "--seconds must be a number from 0 on, got -1",
-        ),
+        ("layerbench sweep", "SWEEP_SECONDS", "-1", "must be a number from 0 on, got -1"),
+        ("layerbench sweep", "SWEEP_SECONDS", "some", "must be a number, got 'some'"),
         (
             "layerbench estimate training-time",
-            "LAYERBENCH_ESTIMATE_TRAINING_TIME_WORKERS",
-            "--workers must be at least 0, got -1",
+            "ESTIMATE_TRAINING_TIME_WORKERS",
+            "-1",
+            "must be at least 0, got -1",
         ),
-        ("layerbench detect", "LAYERBENCH_DETECT_MIN_SIZE", "--min_size must be at least 1"),
-        ("train.py", "LAYERBENCH_TRAIN_BATCH_SIZE", "--batch_size must be at least 1, got -1"),
+        ("layerbench detect", "DETECT_MIN_SIZE", "-1", "must be at least 1, got -1"),
+        ("train.py", "TRAIN_BATCH_SIZE", "-1", "must be at least 1, got -1"),
+        ("timer.py", "TIMER_ITERATIONS", "1.5", "must be a whole number, got '1.5'"),
+        ("timer.py", "TIMER_QUIET", "perhaps", "must be True or False, got 'perhaps'"),
     ],
 )
-def test_an_option_from_the_environment(complaint, words, variable, says):
-    assert says in complaint(words, variable, "-1")
+def test_a_wrong_variable_is_told_by_its_name(complaint, words, variable, value, says):
+    variable = f"LAYERBENCH_{variable}"
+    assert complaint(words, variable, value) == f"error: {variable} {says}\n"
 
 
 def test_the_command_line_comes_first(complaint):
@@ -58,6 +59,16 @@ def test_the_words_of_an_option_are_joined_either_way(complaint):
         assert "--gpu-memory cannot read 'x'" in complaint(words, "LAYERBENCH_MEM_SEED", "1")
     for words in ("train.py --batch_size 0", "train.py --batch-size 0", "train.py --batch 0"):
         assert "--batch_size must be" in complaint(words, "LAYERBENCH_TRAIN_SEED", "1")
+
+
+def test_help_shows_names_and_texts_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    for verb in cli.verbs():
+        monkeypatch.setattr(sys, "argv", ["layerbench", *verb.split(), "--help"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        shown = capsys.readouterr().out
+        assert [text for text in ("…", "list[", "<class", "Undefined") if text in shown] == []
 
 
 def test_help_does_not_repeat_each_name(monkeypatch, capsys):

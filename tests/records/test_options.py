@@ -36,7 +36,7 @@ class Box(BaseModel):
     [
         ({"width": 0}, "<width> must be at least 1, got 0"),
         ({"width": 10**30}, f"<width> must be at most 9, got {10**30}"),
-        ({"width": "wide"}, "<width> should be a valid integer, unable to parse string as an "),
+        ({"width": "wide"}, "<width> must be a whole number, got 'wide'"),
         ({"weight": 0.0}, "<weight> must be positive, got 0"),
         ({"weight": 2.5}, "<weight> must be less than 2.5, got 2.5"),
         ({"above": 1.0}, "<above> must be more than 1, got 1"),

@@ -28,7 +28,7 @@ class RunOptions(MachineOptions):
     output_dir: Annotated[
         Path,
         option(
-            "The run is written to DIR/<model>_<phase>_<time>/.",
+            "The run gets a folder of its own in DIR, named after model, phase and time.",
             "--output_dir",
             panel=OUTCOME,
             metavar="DIR",

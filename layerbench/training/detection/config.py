@@ -33,7 +33,7 @@ class RunOptions(MachineOptions):
     output_dir: Annotated[
         Path,
         option(
-            "The run is written to DIR/detect_<model>_<data>_<time>/.",
+            "The run gets a folder of its own in DIR, named after model, data and time.",
             "--output_dir",
             panel=OUTCOME,
             metavar="DIR",
