@@ -122,6 +122,7 @@ def _with_traceback(command: Callable[..., Any]) -> Callable[..., Any]:
         "--traceback",
         envvar=f"{ENVIRONMENT}_TRACEBACK",
         help="Show the traceback of an error.",
+        metavar=" ",
     )
     shown = inspect.Parameter(
         "traceback",

@@ -178,7 +178,8 @@ class Declared:
         shown = typer.Option(
             *spellings,
             help=self._help(),
-            metavar=self.shown.metavar,
+            # A flag takes no value; without a text typer would show a type.
+            metavar=" " if kind is bool else self.shown.metavar,
             rich_help_panel=self.shown.panel,
             show_default=True if parsed else self.shown.default_text,
             envvar=[f"{prefix}_{name.upper()}" for name in self._names] if prefix else None,

@@ -125,6 +125,7 @@ def test_help_has_the_choices_the_default_and_the_panel(baked):
     assert "--trays,--tray-count" in shown
     assert "default: 3]" in shown
     assert "--no-clean" not in shown
+    assert "--clean Clean it first." in shown  # a flag takes no value
     assert "serial" not in shown
 
 
