@@ -11,7 +11,7 @@ from layerbench._version import __version__ as __version__
 from layerbench.registry import on_first_use
 
 if TYPE_CHECKING:
-    from layerbench.analysis.comparison import compare as compare
+    from layerbench.api.comparing import compare as compare
     from layerbench.api.comparison import compare_live as compare_live
     from layerbench.api.memory import estimate_memory as estimate_memory
     from layerbench.api.memory import memory as memory
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = on_first_use(
     __name__,
     "layerbench._version: __version__",
-    "layerbench.analysis.comparison: compare",
+    "layerbench.api.comparing: compare",
     "layerbench.api.comparison: compare_live",
     "layerbench.api.memory: estimate_memory memory",
     "layerbench.api.structure: structure",

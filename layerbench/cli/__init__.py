@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
@@ -22,6 +23,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from layerbench.cli import _endings, _generated, _help, _interrupts, _output
+from layerbench.environment.notices import keep_notices_back
 from layerbench.registry import modules, offered
 
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
@@ -165,7 +167,8 @@ def _invoke(app: typer.Typer) -> NoReturn:
     command: Any = typer.main.get_command(app)
     _output.nothing_closed()
     _output.every_letter_written()
-    with _interrupts.heard() as interrupts:
+    with warnings.catch_warnings(), _interrupts.heard() as interrupts:
+        keep_notices_back()
         try:
             status: Any = command(standalone_mode=False)
             sys.stdout.flush()

@@ -322,8 +322,7 @@ class _Grouped:
     def value(self, values: Mapping[str, Any], said: Mapping[str, str]) -> Any:  # noqa: ANN401 - of many kinds
         options = {one.name: one for one in self.options if one.name in said}
         if self.model is None:
-            mine = {name: one.checked(values[name], said[name]) for name, one in options.items()}
-            return {**self.defaults, **mine}
+            return {name: one.checked(values[name], said[name]) for name, one in options.items()}
         mine = {name: one.parsed(values[name], said[name]) for name, one in options.items()}
         return checked(self.model, {**self.defaults, **mine}, lambda name: said[name])
 

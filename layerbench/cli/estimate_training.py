@@ -11,6 +11,7 @@ from layerbench.records.recipes import Recipe
 from layerbench.training.classification.options import EstimateOptions, RunOptions
 
 NAME = "estimate training-time"
+USUAL = {"model": "resnet", "data": "synthetic", "batch": 8, "epochs": 3}
 
 
 def command(
@@ -21,10 +22,7 @@ def command(
             Recipe,
             picked=fields(
                 *("size", "channels_last", "precision", "seed"),
-                model="resnet",
-                data="synthetic",
-                batch=8,
-                epochs=3,
+                **USUAL,
             ),
         ),
     ],
@@ -49,6 +47,7 @@ def command(
     from layerbench.api import training
     from layerbench.cli._progress import shown
 
+    recipe = {**USUAL, **recipe}
     with shown(recipe["model"], quiet) as progress:
         record = training.estimate_training_time(
             **recipe,

@@ -17,13 +17,12 @@ from layerbench.records.recipes import Recipe
 from layerbench.training.classification.options import BATCH, RunOptions
 
 NAME = "train"
+USUAL = {"model": "resnet", "phase": 2, "batch": BATCH}
 
 
 def command(
     *,
-    recipe: Annotated[
-        dict[str, Any], values_of(Recipe, picked=fields(model="resnet", phase=2, batch=BATCH))
-    ],
+    recipe: Annotated[dict[str, Any], values_of(Recipe, picked=fields(**USUAL))],
     pretrained: Annotated[
         bool | None,
         option(
@@ -51,7 +50,12 @@ def command(
     ] = False,
     resume_from: Annotated[
         Path | None,
-        option("Go on with the run in this folder.", "--resume_from", panel=OUTCOME, metavar="DIR"),
+        option(
+            "Go on with the run in this folder, which has its recipe.",
+            "--resume_from",
+            panel=OUTCOME,
+            metavar="DIR",
+        ),
     ] = None,
     quiet: _options.Quiet = False,
 ) -> None:
@@ -61,10 +65,15 @@ def command(
     """
     # This loads torch.
     from layerbench.cli._progress import beside_report
-    from layerbench.training.classification.recipes import recipe_for
+    from layerbench.training.classification.recipes import recipe_for, recipe_with
     from layerbench.training.classification.run import run_training
+    from layerbench.training.run_folder import begun_recipe, check_folder
 
-    whole = recipe_for(**recipe, pretrained=pretrained, patience=patience)
+    said = {**recipe, "patience": patience, "pretrained": pretrained}
+    if resume_from is None:
+        whole = recipe_for(**{**USUAL, **said})
+    else:
+        whole = recipe_with(begun_recipe(check_folder(resume_from)), **said)
     where = where.model_copy(update={"resume": resume_from or resume})
     with beside_report(whole.model, quiet) as progress, log_shown():
         run_training(whole, where, progress=progress)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -123,10 +123,21 @@ def checked(
     Raises:
         UsageError: a value cannot be meant; one line.
     """
+    for name, value in values.items():
+        # Python's True is the number 1, which nobody means by it.
+        if isinstance(value, bool) and not _takes_bool(model, name):
+            raise UsageError(f"{written(name)} takes no {str(value).lower()}")
     try:
         return model(**values)
     except ValidationError as error:
         raise UsageError(complaint(error, written)) from None
+
+
+def _takes_bool(model: type[BaseModel], name: str) -> bool:
+    field = model.model_fields.get(name)
+    if field is None:
+        return True
+    return bool in (field.annotation, *get_args(field.annotation))
 
 
 def spelling(model: type[BaseModel], name: str) -> str:

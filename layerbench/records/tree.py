@@ -147,8 +147,19 @@ def _when(order: int | None) -> float:
 
 def with_ancestors(own: dict[str, Number]) -> dict[str, Number]:
     """For each path the sum of its own and all values below it; paths without any are left out."""
-    sums = dict(own)
-    for path, value in own.items():
+    paths = set(own)
+    for path in own:
         for above in ancestors(path):
-            sums[above] = sums.get(above, type(value)()) + value
+            if above in paths:
+                break
+            paths.add(above)
+    sums = dict(own)
+    # Each passes on what it holds to the path above, the deepest first: linear in depth.
+    for path in sorted(paths - {""}, key=_depth, reverse=True):
+        above = parent(path)
+        sums[above] = sums[above] + sums[path] if above in sums else sums[path]
     return sums
+
+
+def _depth(path: str) -> int:
+    return path.count(".")

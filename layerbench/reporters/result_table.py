@@ -64,7 +64,10 @@ def render_table(
     records = [shown(record) for record in records]
     profiles = [record for record in records if isinstance(record, Profile)]
     if not profiles:
-        raise UsageError("no whole-model record to make a table of: run sh stats.sh first")
+        raise UsageError(
+            "there is no profile of a whole model among the records: name one that timer.py, "
+            "layerbench.profile or sh stats.sh wrote"
+        )
     more = _Companions(records)
     ordered = sorted(profiles, key=lambda record: _order(record, sort))
     if side_by_side:

@@ -99,7 +99,7 @@ def read(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise RecordError(f"there is no checkpoint {path}") from None
     except Exception as error:  # whatever damaged bytes make torch raise
-        raise _unreadable(path, str(error) or type(error).__name__) from error
+        raise unreadable(path, str(error) or type(error).__name__) from error
     if not isinstance(content, dict) or content.get(MARK) != VERSION:
         raise RecordError(f"{path} is not a checkpoint of this version of layerbench")
     try:
@@ -112,7 +112,7 @@ def read(path: Path) -> Checkpoint:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"])) or "the recipe or a row"
-        raise _unreadable(path, f"{place}: {first['msg']}") from error
+        raise unreadable(path, f"{place}: {first['msg']}") from error
 
 
 def _check_archive(path: Path) -> None:
@@ -136,7 +136,8 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"{damaged} in it is not as it was written: its checksum is another")
 
 
-def _unreadable(path: Path, reason: str) -> RecordError:
+def unreadable(path: Path, reason: str) -> RecordError:
+    """The error of a checkpoint that cannot be gone on from, and what to do."""
     return RecordError(
         f"{path} is not a readable checkpoint: {one_line(reason, MOST_SAID)}; without "
         "--resume a new run begins"

@@ -166,3 +166,18 @@ def test_what_to_write_for_a_file(mem, model, says):
 def test_what_to_write_for_weights_of_ones_own(mem):
     status, _, err = mem("--model", "resnet18", "--weights", "x.pth")
     assert (status, "path/to/file.py:callable" in err) == (2, True)
+
+
+def test_what_pytorch_says_of_sparse_tensors_is_kept_back(mem, tmp_path, recwarn) -> None:
+    """PyTorch says it once in a process, so the model says it here; its own warning is heard."""
+    file = tmp_path / "sparse.py"
+    file.write_text(
+        "import warnings, torch\n"
+        "def build():\n"
+        "    warnings.warn('Sparse CSR tensor support is in beta state. If you miss')\n"
+        "    warnings.warn('Sparse invariant checks are implicitly disabled. Memory errors')\n"
+        "    warnings.warn('of my own')\n"
+        "    return torch.nn.Linear(16, 16)\n"
+    )
+    assert mem("--struct", "--model", f"{file}:build")[0] == 0
+    assert {str(warning.message) for warning in recwarn} == {"of my own"}

@@ -109,7 +109,7 @@ def test_result_table_sorts(sort, models):
 def test_result_table_refuses():
     with pytest.raises(UsageError, match="cannot sort by 'size': choose from device, model"):
         render_table([whole()], "size")
-    with pytest.raises(UsageError, match="no whole-model record"):
+    with pytest.raises(UsageError, match="name one that timer"):
         render_table([])
 
 

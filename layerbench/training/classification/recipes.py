@@ -90,6 +90,29 @@ def recipe_for(
     return checked(Recipe, values, partial(spelling, Recipe))
 
 
+def recipe_with(
+    begun: Recipe,
+    *,
+    pretrained: bool | None = None,
+    **changes: Any,  # noqa: ANN401 - fields of `Recipe`
+) -> Recipe:
+    """The recipe of a run that goes on, with what the user said otherwise.
+
+    Args:
+        begun: of the run.
+        pretrained, changes: as for `recipe_for`; ``None`` means as it was.
+
+    Raises:
+        UsageError: something makes no sense.
+    """
+    said = {name: value for name, value in changes.items() if value is not None}
+    if said.get("patience") == 0:
+        said["patience"] = None
+    if pretrained is not None:
+        said["weights"] = _weights(said.get("model", begun.model), pretrained, pretrained)
+    return checked(Recipe, {**dict(begun), **said}, partial(spelling, Recipe))
+
+
 def _weights(model: str, wanted: bool, insisted: bool | None) -> str | None:
     if not wanted:
         return None

@@ -15,7 +15,13 @@ from torch.utils.data import DataLoader
 
 from layerbench.environment import devices
 from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
-from layerbench.errors import LayerbenchError, NotEnoughMemory, TrainingStopped, UsageError
+from layerbench.errors import (
+    LayerbenchError,
+    ModelRunError,
+    NotEnoughMemory,
+    TrainingStopped,
+    UsageError,
+)
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.profilers.memory.predicted import check_memory_fits
 from layerbench.profilers.progress import Progress, Silent
@@ -197,7 +203,11 @@ class _Run:
         checkpoint = self._checkpoint
         if checkpoint is None:
             return _State()
-        self._trainer.load(checkpoint.states, epoch=checkpoint.epoch, step=checkpoint.step)
+        try:
+            self._trainer.load(checkpoint.states, epoch=checkpoint.epoch, step=checkpoint.step)
+        except ModelRunError as error:
+            path = self.folder / run_folder.CHECKPOINT
+            raise checkpoints.unreadable(path, str(error)) from error
         self._kept = (checkpoint.epoch, checkpoint.step)
         # The sums are of all processes: the first goes on with them, the others from nothing.
         sums = Sums(**checkpoint.sums) if self._ranks.first and checkpoint.sums else Sums()

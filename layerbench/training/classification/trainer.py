@@ -165,11 +165,11 @@ class Trainer:
         """
         try:
             self.model.load_state_dict(states["model"])
-            self._learner.optimizer.load_state_dict(states["optimizer"])
-            self._learner.scaler.load_state_dict(states["scaler"])
+            self._learner.load(states["optimizer"], states["scaler"])
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelRunError(
-                f"the checkpoint is of another model than {self._recipe.model}: {first_line(error)}"
+                f"its states are not those of a training of {self._recipe.model}: "
+                f"{first_line(error)}"
             ) from error
         self._done = (epoch - 1) * self.steps + step
         self._set_rate()

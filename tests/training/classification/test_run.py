@@ -325,6 +325,16 @@ def test_resuming_says_what_does_not_fit(train, tmp_path, uninterrupted):
     status, _, err = train(*ONCE, "--lr", "0.5", "--resume_from", unfinished)
     assert status == 2
     assert "of another training: lr 0.02 there, 0.5 here" in err
+    content = torch.load(unfinished / "checkpoint.pth", weights_only=True)
+    moments = content["states"]["optimizer"]["state"][0]
+    for wrong in ({"exp_avg": 1.5}, {"exp_avg": torch.zeros(1, 1, 1)}):
+        content["states"]["optimizer"]["state"][0] = moments | wrong
+        torch.save(content, unfinished / "checkpoint.pth")
+        status, _, err = train("--resume_from", unfinished)
+        assert status == 2
+        assert f"{unfinished / 'checkpoint.pth'} is no checkpoint that can be read" in err
+        assert "the optimizer's " in err
+        assert "without --resume a new run begins" in err
     status, _, err = train(*ONCE, "--model", READER, "--resume_from", unfinished)
     assert status == 2
     assert "model tests/models.py:dropping_reader there" in err

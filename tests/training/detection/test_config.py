@@ -274,3 +274,10 @@ def test_the_verb_says_what_is_wrong_in_one_line(text, words, says, monkeypatch,
     assert says in shown.err
     assert len(shown.err.splitlines()) == 1
     assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("line", ["epochs = true", "batch_size = false", "lr = true"])
+def test_a_truth_is_no_number(line):
+    """Python's True is 1."""
+    with pytest.raises(UsageError, match=r"own\.toml: .* takes no (true|false)"):
+        settled({}, training(line))
