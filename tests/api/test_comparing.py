@@ -21,5 +21,5 @@ def test_paths_in_place_of_records(tmp_path):
     assert layerbench.compare(measured(), contender).baseline.name == "baseline"
     with pytest.raises(RecordError, match=r"no\.json"):
         layerbench.compare(str(tmp_path / "no.json"), contender)
-    with pytest.raises(ComparisonError, match="baseline is no profile"):
+    with pytest.raises(ComparisonError, match="baseline is not a profile"):
         layerbench.compare(5, contender)
