@@ -8,8 +8,10 @@ Why not forward hooks: a module with a hook leaves PyTorch's short call path, an
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -94,6 +96,33 @@ def usual_place(module: nn.Module) -> str:
     if module._compiled_call_impl is not None and is_compiled(module):
         return "_compiled_call_impl"
     return "_call_impl" if has_property_for_forward(type(module)) else "forward"
+
+
+def function_at(module: nn.Module, place: str) -> Forward:
+    """What a module has at a place, whichever class it is of by the time of a call.
+
+    A forward may set its module's ``__class__``: the next call then runs the forward of that one,
+    which a replacement in the instance hides.
+    """
+    function: Forward = getattr(module, place)
+    if place in module.__dict__:
+        return function
+    kind = type(module)
+
+    @wraps(function)
+    def of_class(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+        if type(module) is kind:
+            return function(*args, **kwargs)
+        return of_present_class(module, place)(*args, **kwargs)
+
+    return of_class
+
+
+def of_present_class(module: nn.Module, place: str) -> Forward:
+    """What the class of a module has at a place, bound to the module."""
+    kind = type(module)
+    function: Forward = inspect.getattr_static(kind, place).__get__(module, kind)
+    return function
 
 
 def has_property_for_forward(kind: type[nn.Module]) -> bool:
@@ -216,7 +245,37 @@ def tensors_replaced(
                     if tensor is not None:
                         before.append((table, name, tensor))
                         table[name] = stand_in(tensor)
-        yield
+        with ExitStack() as flat:
+            for module in modules(model):
+                if isinstance(module, nn.RNNBase):
+                    flat.enter_context(_flat_weights_replaced(module))
+            yield
     finally:
         for table, name, tensor in before:
             table[name] = tensor
+
+
+@contextmanager
+def _flat_weights_replaced(module: nn.RNNBase) -> Iterator[None]:
+    """Let a recurrent layer's own list of its weights have those that stand in for them.
+
+    A layer whose list is out of date makes it anew in its forward, which asks each weight that is
+    computed (`torch.nn.utils.parametrize`) for another value.
+    """
+    attributes = module.__dict__
+    weights, refs = attributes.get("_flat_weights", []), attributes.get("_flat_weight_refs", [])
+    own = [module._parameters.get(name) for name in module._flat_weights_names]
+    if not len(weights) == len(refs) == len(own):
+        yield
+        return
+    attributes["_flat_weights"] = [
+        earlier if weight is None else weight for weight, earlier in zip(own, weights, strict=True)
+    ]
+    attributes["_flat_weight_refs"] = [
+        earlier if weight is None else weakref.ref(weight)
+        for weight, earlier in zip(own, refs, strict=True)
+    ]
+    try:
+        yield
+    finally:
+        attributes.update({"_flat_weights": weights, "_flat_weight_refs": refs})

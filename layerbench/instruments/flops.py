@@ -63,21 +63,21 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if NestedTensor in types:
             # Its rows differ in length. It runs what there is to do on the values of all of them.
             return NotImplemented
-        given = kwargs or {}
+        keywords = kwargs or {}
         if isinstance(func, HigherOrderOperator):
-            return self._run_higher_order(func, args, given)
+            return self._run_higher_order(func, args, keywords)
         formula = formula_of(func)
         if formula is None and not _free(func):
             # An operator made of others: those are seen instead.
             with self:
-                output = func.decompose(*args, **given)
+                output = func.decompose(*args, **keywords)
             if output is not NotImplemented:
                 return output
-        output = func(*args, **given)
-        if _draws(func) and given.get("generator") is None:
+        output = func(*args, **keywords)
+        if _draws(func) and keywords.get("generator") is None:
             self._note_draw(output)
         if formula is not None:
-            self._count(operator_name(func), formula, args, given, output)
+            self._count(operator_name(func), formula, args, keywords, output)
         elif not _free(func) and _computes(func, output):
             self._list(operator_name(func))
         return output

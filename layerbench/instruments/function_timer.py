@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerbench.environment.devices.clocks import Clock
-from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
+from layerbench.instruments.attach import Attachment, Replacement, function_at, usual_place
 from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.modes import ModeSwitch
 from layerbench.instruments.modules import Call, ModuleFacts, modules_at, shapes_of
@@ -136,7 +136,7 @@ class FunctionTimer:
 
     def _followed(self, module: nn.Module, path: str) -> Replacement:
         place = usual_place(module)
-        original: Forward = getattr(module, place)
+        original = function_at(module, place)
         around = self._modes_around(module)
 
         @wraps(original)

@@ -67,27 +67,27 @@ class InPlace:
         func: object,
         args: Sequence[Any],
         moment: int,
-        known: Callable[[torch.Tensor], Allocation | None],
+        allocation_of: Callable[[torch.Tensor], Allocation | None],
     ) -> Allocation | None:
         """The storage that an operator would write into; ``None`` for most.
 
         Args:
             func, args: the operator, which has not run yet.
             moment: of its beginning.
-            known: the storage of a tensor.
+            allocation_of: the storage of a tensor.
         """
         if func in _PRODUCTS:
             self._product = _instruction()
         if func is _ADD and self._adds_bias(args):
-            return known(args[0])
-        return self._target_in_backward(func, args, moment, known)
+            return allocation_of(args[0])
+        return self._target_in_backward(func, args, moment, allocation_of)
 
     def _target_in_backward(
         self,
         func: object,
         args: Sequence[Any],
         moment: int,
-        known: Callable[[torch.Tensor], Allocation | None],
+        allocation_of: Callable[[torch.Tensor], Allocation | None],
     ) -> Allocation | None:
         node = torch._C._current_autograd_node()
         if node is None:
@@ -100,12 +100,12 @@ class InPlace:
             return None
         if torch.is_grad_enabled() or not _called_by_engine():
             return None
-        target = known(args[0])
+        target = allocation_of(args[0])
         if target is None:
             return None
         if func is not _ADD:
             return target if target.born >= self._node_began else None
-        adds = _adds_up(args[0], args[1]) and known(args[1]) is not target
+        adds = _adds_up(args[0], args[1]) and allocation_of(args[1]) is not target
         earlier = target.born < self._node_began or _feeds_one_twice(node)
         return target if adds and earlier else None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from itertools import chain
 from threading import get_ident
 from typing import Any
@@ -26,6 +26,7 @@ from layerbench.instruments.attach import (
     Attachment,
     Forward,
     Replacement,
+    function_at,
     has_property_for_forward,
     usual_place,
 )
@@ -186,29 +187,28 @@ def timed_call(
 ) -> Forward:
     """As `timed`, in the place of the module's ``_call_impl``.
 
-    A module that has come to have hooks or another ``forward`` is called as PyTorch calls it.
+    A module that has come to have hooks, another ``forward`` or another class is called as PyTorch
+    calls it.
     """
     entries, thread = recording.entries, recording.thread
-    attributes = module.__dict__
-    beneath: Forward | None = attributes.get("_call_impl")
-    forward = attributes.get("forward")
+    beneath: Forward | None = module.__dict__.get("_call_impl")
     on_entry, on_exit, on_grad, on_grad_entry = (getattr(module, name) for name in _HOOKS)
-    as_pytorch = beneath or partial(type(module)._call_impl, module)
-    asked_anew = has_property_for_forward(type(module))
-    original = as_pytorch if asked_anew else beneath or module.forward
+    as_pytorch = beneath or function_at(module, "_call_impl")
+    no_short_cut = beneath is not None or has_property_for_forward(type(module))
 
-    @wraps(original)
+    @wraps(as_pytorch if no_short_cut else module.forward)
     def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
         if is_dynamo_compiling() or get_ident() not in thread:
             if thread and not is_dynamo_compiling():  # which refuses what reaches outside
                 recording.elsewhere.add(index)
             return as_pytorch(*args, **kwargs)
-        changed = on_entry or on_exit or on_grad or on_grad_entry
+        changed = on_entry or on_exit or on_grad or on_grad_entry or no_short_cut
         start = mark()
         try:
-            if changed or attributes.get("forward") is not forward:
+            if changed:
                 return as_pytorch(*args, **kwargs)
-            return original(*args, **kwargs)
+            # By the instance and its present class: either may have got another one.
+            return module.forward(*args, **kwargs)
         finally:
             entries.append((index, start, mark()))
 
@@ -251,7 +251,7 @@ def replacement(
     """
     if place == "_call_impl":
         return module, place, timed_call(module, index, mark, recording)
-    return module, place, timed(getattr(module, place), index, mark, recording)
+    return module, place, timed(function_at(module, place), index, mark, recording)
 
 
 class LayerTimer:

@@ -291,10 +291,10 @@ class _Rows:
 
     def _row(self, row: RowFacts, place: Placed, ran: bool) -> MemoryRow:
         path = row.path
-        known = ran or path in self._all
+        has_figures = ran or path in self._all
 
         def value(sums: Mapping[str, int]) -> int | None:
-            return sums.get(path, 0) if known else None
+            return sums.get(path, 0) if has_figures else None
 
         return MemoryRow(
             path=path,

@@ -13,10 +13,10 @@ from torch import nn
 from torch.compiler import is_dynamo_compiling
 
 from layerbench.errors import first_line
-from layerbench.instruments.attach import Attachment, Forward, Replacement, usual_place
+from layerbench.instruments.attach import Attachment, Forward, Replacement, function_at, usual_place
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.closures import calls_stood_for
-from layerbench.instruments.compiled import entry_noticed, inside_compiled
+from layerbench.instruments.compiled import entry_noticed, inside_compiled, is_compiled
 from layerbench.instruments.holdings import Holdings
 from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.overlay import Overlay
@@ -186,6 +186,8 @@ class CallObserver:
         facts: Sequence[ModuleFacts],
         running: RunningModule | None = None,
     ) -> None:
+        # Whether the next call of the model is the one that is noted around it.
+        self._is_noted = False
         self._running = running or RunningModule(model)
         self._seen = ObservedCalls(self._running.calls)
         self._order = 0
@@ -194,7 +196,7 @@ class CallObserver:
         self._attachment = Attachment(
             self._observed(instances[fact.path], fact)
             for fact in facts
-            if fact.path and fact.reachable
+            if fact.reachable and (fact.path or not is_compiled(model))
         )
         self._root = facts[0]
         self.compiled: set[int] = set()
@@ -210,11 +212,14 @@ class CallObserver:
 
     def _observed(self, module: nn.Module, fact: ModuleFacts) -> Replacement:
         place = usual_place(module)
-        original: Forward = getattr(module, place)
+        original = function_at(module, place)
 
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
             if is_dynamo_compiling() or not calls_stood_for():
+                return original(*args, **kwargs)
+            if self._is_noted and not fact.path:
+                self._is_noted = False
                 return original(*args, **kwargs)
             direct = _called_directly()
             if self._carrier is None or not self._carrier.is_elsewhere():
@@ -272,18 +277,27 @@ class CallObserver:
         facts.direct = facts.direct or direct
 
     def observe(
-        self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        forward: Forward,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        within: bool = False,
     ) -> ObservedCalls:
         """Run the whole model's forward once.
 
         Args:
-            forward: the model, or what stands for its forward.
+            forward: the model, or what calls it.
+            args, kwargs: what it gets.
+            within: whether the model's call has begun, and ``forward`` is what it runs.
 
         Returns:
             facts by path; a module that did not run has no entry. Whatever the model raises
             passes through, and `explain` then says where.
         """
         self._seen, self._order, self._failure = ObservedCalls(self._running.calls), 0, None
+
+        self._is_noted = not within
 
         def carried(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for the forward
             self._carrier = Carrier(self._running)

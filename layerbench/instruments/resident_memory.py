@@ -17,9 +17,9 @@ _RESET_PEAK = "5"
 
 @dataclass
 class ResidentSet:
-    """The process's resident set while a block ran; ``found`` is ``None`` if it is unknown."""
+    """The process's resident set while a block ran; ``figures`` is ``None`` if it is unknown."""
 
-    found: ProcessMemory | None = None
+    figures: ProcessMemory | None = None
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def resident_set() -> Iterator[ResidentSet]:
     finally:
         peak = _read("VmHWM")
         if before is not None and peak is not None:
-            result.found = ProcessMemory(before=before, peak=peak)
+            result.figures = ProcessMemory(before=before, peak=peak)
 
 
 def resident_peak() -> int | None:

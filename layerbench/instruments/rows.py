@@ -33,13 +33,16 @@ def module_rows(
     Args:
         modules: those that get rows, in the order of the samples' columns.
         call_facts: what one forward showed of them.
-        calls: of each in one timed forward.
+        calls: of each in one timed forward; those of the model, which may call itself, are what
+            the observed forward showed.
         view: which of them are blocks.
         functions: if the functions' pass ran, its count of first calls orders the modules, for
             it holds the functions too.
     """
     order = functions[0].module_order if functions else {p: c.order for p, c in call_facts.items()}
     remarks = _Remarks(call_facts, view)
+    if "" in call_facts:
+        calls = (call_facts[""].calls, *calls[1:])
     return tuple(
         _module_row(
             fact, call_facts.get(fact.path), count, fact.path in view.blocks, order, remarks

@@ -31,7 +31,13 @@ from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 from torch.compiler import is_dynamo_compiling
 
 from layerbench.environment.devices.clocks import Clock
-from layerbench.instruments.attach import Forward, Replacement, attributes_replaced, usual_place
+from layerbench.instruments.attach import (
+    Forward,
+    Replacement,
+    attributes_replaced,
+    function_at,
+    usual_place,
+)
 from layerbench.instruments.layer_timer import Folded, fold
 from layerbench.instruments.modules import modules_at
 from layerbench.introspection.modules import own_parameters
@@ -156,7 +162,7 @@ class StepTimer:
         self._replaced: list[Replacement] = [
             (what.module, what.attribute, self._timed(function, what.row))
             for what in timed
-            for function in [getattr(what.module, what.attribute)]
+            for function in [function_at(what.module, what.attribute)]
         ]
 
     @classmethod

@@ -93,7 +93,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class KernelMemory:
     """Memory that a kernel takes besides its outputs, an estimate with its bounds, in bytes.
 
     Attributes:
@@ -110,7 +110,7 @@ class Taken:
 LOADED = "loaded"
 """The moment when model and input are there and nothing has run."""
 
-WorkspaceRule = Callable[[Any, Sequence[Any], dict[str, Any], Any], Iterable[Taken]]
+WorkspaceRule = Callable[[Any, Sequence[Any], dict[str, Any], Any], Iterable[KernelMemory]]
 """What the kernels of an operator take: (operator, arguments, keyword arguments, output)."""
 
 
@@ -162,36 +162,36 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _DEVICE:
             # Fake tensors ask for their device as an operator, more often than all others.
             return _device(args[0])
-        given = kwargs or {}
+        keywords = kwargs or {}
         if isinstance(func, HigherOrderOperator):
-            return run_seen(func, args, given, self)
+            return run_seen(func, args, keywords, self)
         # Threads of the forward's own come here, too, and fake tensors are not made for them.
         with self._lock:
-            return self._run(func, args, given)
+            return self._run(func, args, keywords)
 
-    def _run(self, func: Any, args: tuple[Any, ...], given: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _run(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
         place, phase = self._running.place(), self.phase
         begin = self._tick()
-        target = self._in_place.target(func, args, begin, self._known)
-        output = func(*args, **given)
+        target = self._in_place.target(func, args, begin, self._allocation_of)
+        output = func(*args, **keywords)
         name = self._names.get(func) or self._names.setdefault(func, operator_name(func))
         for leaf in (output,) if isinstance(output, torch.Tensor) else tree_leaves(output):
             if isinstance(leaf, torch.Tensor) and not _is_view_without_storage(func, leaf):
                 self._see(leaf, place, phase, name, "activations")
         if self._workspace is not None:
-            for taken in self._workspace(func, args, given, output):
-                self._take(taken, place, phase, name)
+            for kernel_memory in self._workspace(func, args, keywords, output):
+                self._note_kernel_memory(kernel_memory, place, phase, name)
         if target is not None:
-            self._in_place.note(target, self._known(output), self._now)
+            self._in_place.note(target, self._allocation_of(output), self._now)
         self.trace.steps.append(Step(self._owner(place), phase, name, begin, self._now, place))
         return output
 
     def add(self, tensor: torch.Tensor, category: Category) -> None:
         """Note a tensor that is there already, or say what one is for."""
         for part in parts_of(tensor):
-            known = self._known(part)
-            if known is not None:
-                known.category = category
+            allocation = self._allocation_of(part)
+            if allocation is not None:
+                allocation.category = category
             else:
                 self._see_part(part, OUTSIDE, self.phase, "", category)
 
@@ -204,9 +204,9 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def leave_out(self, tensor: torch.Tensor) -> None:
         """Count a tensor as nothing: it would lie elsewhere."""
         for part in parts_of(tensor):
-            known = self._known(part)
-            if known is not None:
-                known.bytes = 0
+            allocation = self._allocation_of(part)
+            if allocation is not None:
+                allocation.bytes = 0
 
     def mark(self, name: str) -> None:
         """Name this moment."""
@@ -236,7 +236,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             allocation.born = self.trace.marks.get(LOADED, 0)
         return self.trace
 
-    def _known(self, part: torch.Tensor) -> Allocation | None:
+    def _allocation_of(self, part: torch.Tensor) -> Allocation | None:
         key, holder, _ = _memory(part)
         entry = self._alive.get(key)
         return entry[1] if entry is not None and entry[0]() is holder else None
@@ -275,24 +275,26 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.trace.allocations.append(allocation)
         self._alive[key] = (weakref.ref(holder, _Ending(self, key, allocation)), allocation)
 
-    def _take(self, taken: Taken, place: int | None, phase: Phase, operator: str) -> None:
-        if taken.lasting in self._lasting:
+    def _note_kernel_memory(
+        self, memory: KernelMemory, place: int | None, phase: Phase, operator: str
+    ) -> None:
+        if memory.lasting in self._lasting:
             return
-        place = OUTSIDE if taken.lasting else place
+        place = OUTSIDE if memory.lasting else place
         allocation = Allocation(
-            taken.bytes,
+            memory.bytes,
             self._owner(place),
             phase,
             operator,
             "workspace",
             self._tick(),
-            low=taken.low,
-            high=taken.high,
+            low=memory.low,
+            high=memory.high,
             place=place,
         )
         self.trace.allocations.append(allocation)
-        if taken.lasting:
-            self._lasting[taken.lasting] = allocation
+        if memory.lasting:
+            self._lasting[memory.lasting] = allocation
         else:
             allocation.died = self._tick()
 

@@ -12,11 +12,19 @@ from typing import Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from layerbench import units
 from layerbench.instruments.compiled import original
-from layerbench.introspection.modules import join, named_buffers, named_modules, named_parameters
+from layerbench.introspection.modules import (
+    join,
+    named_buffers,
+    named_modules,
+    named_parameters,
+    parameters,
+)
 from layerbench.introspection.nested import tensors_in
-from layerbench.introspection.tensors import bytes_of, parts_of, shape_of, storage_of
+from layerbench.introspection.tensors import bytes_of, elements_of, parts_of, shape_of, storage_of
 from layerbench.records.memory import TensorRow, Totals
 from layerbench.zoo import Built
 
@@ -154,3 +162,35 @@ def _union(pieces: Iterable[_Piece]) -> Iterator[tuple[int, int]]:
             storage, begin, end = piece.storage, piece.begin, piece.end
         end = max(end, piece.end)
     yield begin, end
+
+
+def notes_on_parameters(model: nn.Module) -> tuple[str, ...]:
+    """Where the parameters of a structure, which are PyTorch's, are not those of memory."""
+    notes = []
+    packed = [weight for _, weight in packed_weights(model)]
+    if packed:
+        elements, size = sum(map(elements_of, packed)), sum(map(bytes_of, packed))
+        notes.append(
+            f"{units.count(elements)} elements in {units.bytes_(size)} are packed by a library: "
+            "memory counts them as parameters, structure does not, as PyTorch"
+        )
+    sharing = _sharing_a_storage(model)
+    own = sum(map(bytes_of, sharing))
+    covered = sum(end - begin for begin, end in _union({_piece(part) for part in sharing}))
+    if covered < own:
+        notes.append(
+            f"parameters share memory: structure counts each, as PyTorch ({units.bytes_(own)}), "
+            f"memory what they share once ({units.bytes_(covered)})"
+        )
+    return tuple(notes)
+
+
+def _sharing_a_storage(model: nn.Module) -> list[torch.Tensor]:
+    """The parameters, or parts of them, whose storage another one has, too."""
+    by_storage: dict[int, list[torch.Tensor]] = {}
+    for parameter in parameters(model):
+        for part in () if is_lazy(parameter) else parts_of(parameter):
+            storage = storage_of(part)
+            if storage is not None:
+                by_storage.setdefault(storage._cdata, []).append(part)
+    return [part for parts in by_storage.values() if len(parts) > 1 for part in parts]

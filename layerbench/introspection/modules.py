@@ -91,7 +91,13 @@ def _all_names(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def join(path: str, name: str) -> str:
-    """The path of ``name`` in the module at ``path``, cut to what a record can hold."""
+    """The path of ``name`` in the module at ``path``, cut to what a record can hold.
+
+    A name that PyTorch would refuse (`torch.nn.Module.add_module`) stands in it without dots, and
+    an empty one as two quotation marks: a dot in a path separates a module from what is in it.
+    """
+    if not name or "." in name:
+        name = name.replace(".", ":") or "''"
     if not name.isascii() or len(name) > LONGEST_NAME:
         name = shortened(encodable(name), LONGEST_NAME)
     return f"{path}.{name}" if path else name

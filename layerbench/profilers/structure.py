@@ -33,6 +33,7 @@ from layerbench.instruments.preserve import (
 )
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.tensors_held import notes_on_parameters
 from layerbench.introspection.tensors import bytes_of, elements_of
 from layerbench.records.samples import RowFacts
 from layerbench.records.structure import Operator, Structure, StructureRow
@@ -141,7 +142,7 @@ def observe(workload: Workload, built: Built, *, propagate: bool = False) -> _Ob
     Raises:
         ModelRunError: the model raised, with the module and what came in.
     """
-    notes = notes_on_compiled(built.module)
+    notes = (*notes_on_compiled(built.module), *notes_on_parameters(original(built.module)))
     with compilation_off():
         return _observe(workload, original(built.module), built, propagate, notes)
 

@@ -19,7 +19,7 @@ from layerbench.analysis.aggregation import layer_rows
 from layerbench.environment import devices
 from layerbench.environment.devices.clocks import Clock
 from layerbench.errors import first_line
-from layerbench.instruments.attach import Forward, attributes_replaced, usual_place
+from layerbench.instruments.attach import Forward, attributes_replaced, function_at, usual_place
 from layerbench.instruments.blocks import find_blocks
 from layerbench.instruments.compiled import COMPILED, any_compiled, inside_compiled, is_compiled
 from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
@@ -120,7 +120,7 @@ class LiveLayers:
     def attached(self) -> Iterator[None]:
         """Time the model for the duration of a ``with`` block."""
         place = usual_place(self._model)
-        root = (self._model, place, self._root_forward(getattr(self._model, place)))
+        root = (self._model, place, self._root_forward(function_at(self._model, place)))
         with (
             attributes_replaced([root], open_to_user=True),
             compilation_told(self._compiled_meanwhile),
@@ -225,7 +225,7 @@ class LiveLayers:
             return outputs[0]
 
         def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            self._seen = observer.observe(forward, args, kwargs)
+            self._seen = observer.observe(forward, args, kwargs, within=True)
             return outputs[0]
 
         with self._timer.attached():

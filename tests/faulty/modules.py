@@ -422,3 +422,25 @@ class _Switches(nn.Module):
 @case("a property that says what the forward is", 76, 2 * 2 * 2 * 4 * 8)
 def _() -> Built:
     return _Switches(), (torch.rand(2, 4),)
+
+
+class _Opens(nn.Module):
+    """Is of another class once it has run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.later = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        nn.Module.__setattr__(self, "__class__", _Opened)
+        return self.first(x)
+
+
+class _Opened(_Opens):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.later(self.later(x))
+
+
+@case("a class that the first forward changes", 40, 64)
+def _() -> Built:
+    return nn.Sequential(_Opens()), (torch.rand(2, 4),)

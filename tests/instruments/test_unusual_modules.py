@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nested._internal import nested_tensor
+from torch.nn.utils.parametrizations import weight_norm
 
 import layerbench
 from layerbench.errors import DeviceUnavailable, ModelRunError, UsageError, first_line
@@ -102,6 +103,10 @@ def test_a_tied_weight_and_its_transpose_are_summed_once():
     model.forward = lambda x: x @ model.weight @ model.transposed
     report = layerbench.memory(model, torch.rand(2, 4))
     assert (report.parameters.bytes, report.parameters.elements) == (128, 32)
+    record = layerbench.structure(model, torch.rand(2, 4))
+    assert (record.parameter_bytes, record.parameters) == (256, 64)
+    assert record.notes == report.notes
+    assert "(256 B), memory what they share once (128 B)" in record.notes[0]
 
 
 def test_the_same_input_twice_is_one_in_a_prediction_too():
@@ -133,6 +138,10 @@ def test_packed_weights_of_all_layers_are_summed():
     report = layerbench.memory(model, torch.rand(2, 64))
     rows = [row for row in report.tensors if row.role == "parameter"]
     assert report.parameters.bytes == sum(row.bytes for row in rows) >= 6 * 64 * 64
+    record = layerbench.structure(model, torch.rand(2, 64))
+    packed = [note for note in record.notes if note in report.notes and "packed" in note]
+    assert record.parameters == 0
+    assert packed[0].startswith("24,960 elements in ")
 
 
 def test_every_case_has_a_name_of_its_own():
@@ -240,3 +249,39 @@ def test_a_failed_check_of_pytorch_is_told_by_its_reason():
     error = RuntimeError(f"{where}, {advice} storage must be either CPU or CUDA")
     assert first_line(error) == "storage must be either CPU or CUDA"
     assert first_line(RuntimeError(f"{where}, {advice}")).startswith("is_cpu()")
+
+
+def test_a_model_that_calls_itself_has_all_its_calls():
+    def run(model: nn.Module, x: torch.Tensor, more: int = 3) -> torch.Tensor:
+        x = model.layer(x)
+        return model(x, more - 1) if more else x
+
+    model, x = Calls(run, layer=nn.Linear(4, 4)), torch.rand(2, 4)
+    profile = layerbench.profile(model, x, warmup=0, iterations=1, function_iterations=0)
+    with layerbench.time_layers(model) as layers:
+        model(x)
+    for rows in (layerbench.structure(model, x).rows, layerbench.memory(model, x).rows):
+        assert [row.calls for row in rows] == [4, 4]
+    assert [row.calls for row in profile.layers] == [row.calls for row in layers.rows] == [4, 4]
+
+
+def test_a_parametrized_weight_of_a_recurrent_layer_is_computed_as_often_as_on_real_tensors():
+    model, calls = weight_norm(nn.LSTM(4, 4), "weight_hh_l0"), []
+    computed = model.parametrizations.weight_hh_l0
+    handle = computed.register_forward_hook(lambda *_: calls.append(0))
+    model(torch.rand(3, 2, 4))
+    handle.remove()
+    record = layerbench.structure(model, torch.rand(3, 2, 4))
+    rows = {row.path: row.calls for row in record.rows}
+    assert (record.how, record.notes) == ("meta", ())
+    assert rows["parametrizations.weight_hh_l0"] == len(calls)
+
+
+def test_names_that_pytorch_would_refuse_are_told_apart():
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4)))
+    model._modules.update({"0.0": nn.Linear(4, 4), "": nn.Linear(4, 4)})
+    record = layerbench.structure(model, torch.rand(2, 4))
+    assert (record.parameters, record.parameter_bytes, record.flops) == (60, 240, 3 * 64)
+    paths = ["", "0", "0.0", "0:0", "''"]
+    assert [row.path for row in record.rows] == paths
+    assert [row.path for row in layerbench.memory(model, torch.rand(2, 4)).rows] == paths

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 import layerbench
 from layerbench.environment.devices.clocks import DeviceEvents, ManualClock
 from layerbench.profilers import user_loop
+from tests.faulty import modules
 from tests.models import Calls, Composite, Small, Takes
 
 
@@ -233,3 +235,15 @@ def test_a_loop_of_one_forward_has_its_times():
         ("0", 1, True),
         ("1", 1, True),
     ]
+
+
+def test_a_class_that_a_forward_changes_counts_in_the_next_forward():
+    case = next(case for case in modules.CASES if case.name.startswith("a class that"))
+    for pick in (lambda model: model, lambda model: model[0]):  # as a part, and as the whole
+        model, (x,) = case.build()
+        model = pick(model)
+        plain = copy.deepcopy(model)
+        expected = [plain(x) for _ in range(4)]
+        with layerbench.time_layers(model) as layers:
+            assert all(torch.equal(model(x), output) for output in expected)
+        assert {row.path.removeprefix("0.") for row in layers.rows if row.calls == 2} == {"later"}

@@ -31,7 +31,12 @@ from layerbench.instruments.preserve import (
 )
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.resident_memory import resident_set
-from layerbench.instruments.tensors_held import HeldTensor, held_tensors, totals
+from layerbench.instruments.tensors_held import (
+    HeldTensor,
+    held_tensors,
+    notes_on_parameters,
+    totals,
+)
 from layerbench.profilers.loss import RunFailed
 from layerbench.profilers.memory.traced_run import Traced, trace_run
 from layerbench.profilers.optimizers import check_optimizer
@@ -136,6 +141,7 @@ class _Measured:
 
 
 def _measure(workload: Workload, built: Built, device: Device, optimizer: str | None) -> _Measured:
+    notes = notes_on_parameters(original(built.module))
     inputs, draws = FreshInputs(built), RandomState()
     device.begin_peak()
     try:
@@ -155,8 +161,8 @@ def _measure(workload: Workload, built: Built, device: Device, optimizer: str | 
         if cause is not None and device.is_out_of_memory(cause):
             raise cause from None
         raise ModelRunError(f"{workload.model}: {error}") from error
-    traced = replace(traced, notes=(*traced.notes, *varied))
-    return _Measured(traced, process.found, peak)
+    traced = replace(traced, notes=(*notes, *traced.notes, *varied))
+    return _Measured(traced, process.figures, peak)
 
 
 def _what_varies(

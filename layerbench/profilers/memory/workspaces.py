@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from layerbench.instruments.storage_tracker import Taken
+from layerbench.instruments.storage_tracker import KernelMemory
 from layerbench.introspection.tensors import shape_of
 from layerbench.records.memory import Workspace
 
@@ -21,7 +21,7 @@ MIB = 2**20
 
 # PyTorch's CublasHandlePool.cpp: :4096:2:16:8, and 32 MiB on GPUs of compute capability 9.0 and
 # later. One for the thread of the forward, one for autograd's.
-CUBLAS = Taken(bytes=8_519_680, low=0, high=32 * MIB)
+CUBLAS = KernelMemory(bytes=8_519_680, low=0, high=32 * MIB)
 
 # Context, kernels and library handles: 256 to 1000 MiB have been reported, and it grows with what
 # is used.
@@ -65,7 +65,7 @@ class Workspaces:
     def __init__(self) -> None:
         self.products = False
         self.convolutions = 0
-        self.largest = Taken(0, 0, 0)
+        self.largest = KernelMemory(0, 0, 0)
 
     def __call__(
         self,
@@ -73,7 +73,7 @@ class Workspaces:
         args: Sequence[Any],
         kwargs: dict[str, Any],
         output: Any,  # noqa: ANN401 - whatever the operator returned
-    ) -> Iterator[Taken]:
+    ) -> Iterator[KernelMemory]:
         """What the kernels of this operator take."""
         del kwargs
         name = func.overloadpacket._qualified_op_name
@@ -94,7 +94,7 @@ class Workspaces:
 
     def _convolution(
         self, input: torch.Tensor, weight: torch.Tensor, result: torch.Tensor, how: Sequence[Any]
-    ) -> Iterator[Taken]:
+    ) -> Iterator[KernelMemory]:
         stride, _padding, _dilation, transposed, _output_padding, groups = how
         channels_last = _is_channels_last(input)
         if _is_depthwise(input, weight, groups) and not transposed and not channels_last:
@@ -150,7 +150,7 @@ def convolution_workspace(
     item: int,
     *,
     channels_last: bool = False,
-) -> Taken:
+) -> KernelMemory:
     """The workspace of one convolution, or of one of its gradients.
 
     Args:
@@ -171,7 +171,7 @@ def convolution_workspace(
     if _is_plain_3x3(weight, stride) and item == 4:
         transforms = max(_winograd(input, weight, result), _fourier(input, weight))
         high = max(high, min(transforms, LARGEST_SEEN))
-    return Taken(bytes=figure, low=0, high=high)
+    return KernelMemory(bytes=figure, low=0, high=high)
 
 
 def _is_plain_3x3(weight: Sequence[int], stride: Sequence[int]) -> bool:
@@ -219,13 +219,13 @@ def _is_channels_last(tensor: torch.Tensor) -> bool:
     )
 
 
-def _cublas() -> Taken:
+def _cublas() -> KernelMemory:
     backward = torch._C._current_autograd_node() is not None
     thread = "autograd's thread" if backward else "the forward's thread"
-    return Taken(CUBLAS.bytes, CUBLAS.low, CUBLAS.high, lasting=f"cuBLAS, {thread}")
+    return KernelMemory(CUBLAS.bytes, CUBLAS.low, CUBLAS.high, lasting=f"cuBLAS, {thread}")
 
 
-def _inside_attention(args: Sequence[Any]) -> Taken:
+def _inside_attention(args: Sequence[Any]) -> KernelMemory:
     """What attention's fast path takes beside its output.
 
     PyTorch's ``native/transformers/cuda/attention.cu``: where query, key and value are one tensor
@@ -238,27 +238,27 @@ def _inside_attention(args: Sequence[Any]) -> Taken:
     one = batch * length * width * query.element_size()
     fused = query is key and mask is None and not need_weights and (width // heads) % 8 == 0
     if fused:
-        return Taken(4 * one, 4 * one, 4 * one)
+        return KernelMemory(4 * one, 4 * one, 4 * one)
     scores = batch * heads * length * key.shape[1] * query.element_size()
     plain = max(6 * one, 3 * one + scores * (1 if mask is None else 2))
-    return Taken(plain, plain, plain)
+    return KernelMemory(plain, plain, plain)
 
 
-def _inside_attention_backward(args: Sequence[Any]) -> Taken:
+def _inside_attention_backward(args: Sequence[Any]) -> KernelMemory:
     """The query's gradient is added up in float32, and the output's may be copied into order.
 
     PyTorch's ``native/transformers/cuda/attention_backward.cu``.
     """
     query = args[1]
     accumulated = query.numel() * 4
-    return Taken(accumulated, 0, 2 * accumulated + query.numel() * query.element_size())
+    return KernelMemory(accumulated, 0, 2 * accumulated + query.numel() * query.element_size())
 
 
-def _inside_encoder_layer(args: Sequence[Any]) -> Taken:
+def _inside_encoder_layer(args: Sequence[Any]) -> KernelMemory:
     """Attention's, or the hidden layer with its activation, whichever is more; and two norms."""
     source, hidden = args[0], args[14].shape[0]
     batch, length, width = shape_of(source)
     one = batch * length * width * source.element_size()
     inner = batch * length * hidden * source.element_size()
     most = max(5 * one, 2 * one + 2 * inner)
-    return Taken(most, most, most)
+    return KernelMemory(most, most, most)
