@@ -155,7 +155,9 @@ def _measure(workload: Workload, built: Built, device: Device, optimizer: str | 
                     renew_inputs=inputs.renew,
                 )
             peak = device.peak()
-            varied = _what_varies(built, traced, inputs, draws)
+            # As the traced forward: in training, operators that run functions count otherwise.
+            with compilation_off(), gradients_on(optimizer is not None):
+                varied = _what_varies(built, traced, inputs, draws)
     except RunFailed as error:
         cause = error.__cause__
         if cause is not None and device.is_out_of_memory(cause):
@@ -170,16 +172,15 @@ def _what_varies(
 ) -> tuple[str, ...]:
     """What other forwards of the model do otherwise than the one that was traced."""
     model = original(built.module)
-    with compilation_off(), gradients_on(False):
-        again = more_forwards(
-            model,
-            built.args,
-            built.kwargs,
-            module_facts(model),
-            renew=inputs.renew,
-            drawn=draws.drawn(),
-            spent_s=traced.forward_s,
-        )
+    again = more_forwards(
+        model,
+        built.args,
+        built.kwargs,
+        module_facts(model),
+        renew=inputs.renew,
+        drawn=draws.drawn(),
+        spent_s=traced.forward_s,
+    )
     return notes_on_chance([traced.modules, *again])
 
 
