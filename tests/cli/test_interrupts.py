@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ from tests.models import Small
 from tests.support.paths import ROOT
 
 PLAN = Plan(warmup=1, iterations=20, function_iterations=2)
+
+
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Ctrl-C is heard, as it is not where a shell started the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Interrupting:
@@ -167,6 +176,7 @@ def lacking() -> None:
     raise AttributeError("half a library")
 
 
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("after", [sleeping, lacking])
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupt_waits_for_the_library_that_is_loading(
