@@ -18,7 +18,7 @@ from layerbench import zoo
 from layerbench.errors import LayerbenchError
 from layerbench.introspection.modules import parameters
 from layerbench.introspection.nested import tensors_in
-from tests.faulty import Case, cases, counts, keeps_state
+from tests.faulty import Case, cases, changed_inputs, counts, keeps_state, layers
 from tests.support.fingerprint import draws, fingerprint, saving
 
 Call = Callable[[nn.Module, tuple[Any, ...]], object]
@@ -73,7 +73,8 @@ def test_what_a_forward_counts_in_globals_and_classes_is_put_back() -> None:
 def calls_for(case: Case) -> list[tuple[str, Call]]:
     """All of them; two models in turn only where a forward keeps something for the other."""
     # A training profile runs a memory report of training, too.
-    keeps = any(case.name == other.name for other in keeps_state.CASES)
+    keep = (*keeps_state.CASES, *layers.CASES, *changed_inputs.CASES)
+    keeps = any(case.name == other.name for other in keep)
     return [(name, call) for name, call in CALLS.items() if keeps or name != "compare_live"]
 
 

@@ -16,7 +16,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils import prune, spectral_norm, weight_norm
 
 from tests.faulty import Case
 
@@ -24,7 +23,13 @@ Inputs = tuple[nn.Module, tuple[Any, ...]]
 CASES: list[Case] = []
 
 
-def case(name: str, *args: Any, trains: bool = True, flops: int | None = None) -> Any:
+def case(
+    name: str,
+    *args: Any,
+    trains: bool = True,
+    flops: int | None = None,
+    among: list[Case] = CASES,
+) -> Any:
     """A class decorator: the class becomes a `Case`; ``args`` are its input, or make it."""
 
     def add(kind: type[nn.Module]) -> type[nn.Module]:
@@ -33,15 +38,10 @@ def case(name: str, *args: Any, trains: bool = True, flops: int | None = None) -
             model = kind()
             return model, tuple(a() if callable(a) else a for a in args) or (torch.rand(2, 4),)
 
-        CASES.append(Case(name, build, flops=flops, trains=trains))
+        among.append(Case(name, build, flops=flops, trains=trains))
         return kind
 
     return add
-
-
-@dataclass
-class _Batch:
-    x: torch.Tensor | None
 
 
 class Base(nn.Module):
@@ -436,30 +436,6 @@ class _AfterAnother(Base):
         return self.fc(x)
 
 
-# --- inputs -----------------------------------------------------------------------------------
-
-
-@case("a dictionary that is emptied", lambda: {"x": torch.rand(2, 4), "more": [torch.rand(2, 4)]})
-class _Pops(Base):
-    def forward(self, batch: dict[str, Any]) -> torch.Tensor:
-        return self.fc(batch.pop("x") + batch["more"].pop())
-
-
-@case("an input that is overwritten")
-class _Overwrites(Base):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert float(x.sum()) < 8 if not x.is_meta else True
-        x.mul_(100)
-        return self.fc(x)
-
-
-@case("a dataclass whose tensor is taken out", lambda: _Batch(torch.rand(2, 4)))
-class _Takes(Base):
-    def forward(self, batch: _Batch) -> torch.Tensor:
-        taken, batch.x = batch.x, None
-        return self.fc(taken)
-
-
 # --- more that a forward may write --------------------------------------------------------------
 
 
@@ -499,76 +475,3 @@ class _Trains(Base):
             for average, one in zip(self.average, self.fc.parameters(), strict=True):
                 average.lerp_(one, 0.1)
         return self.fc(x) * _context.get()
-
-
-# --- what libraries do ------------------------------------------------------------------------
-
-
-@case("recurrent weights in a list", lambda: torch.rand(3, 2, 4))
-class _Recurrent(Base):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn = nn.LSTM(4, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.rnn(x)[0])
-
-
-def _layer_case(name: str, make: Any, *, trains: bool = True) -> None:
-    def build() -> Inputs:
-        torch.manual_seed(0)
-        return nn.Sequential(make(nn.Linear(4, 4)), nn.ReLU()), (torch.rand(2, 4),)
-
-    CASES.append(Case(name, build, trains=trains))
-
-
-_layer_case("spectral norm by hook", spectral_norm)
-_layer_case("weight norm by hook", weight_norm)
-_layer_case("a pruned layer", lambda layer: prune.l1_unstructured(layer, "weight", 0.5))
-
-
-class _Frozen(nn.Sequential):
-    """A body whose normalization was frozen by its owner."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4))
-        self[1].eval()
-
-
-CASES.append(Case("frozen normalization", lambda: (_Frozen(), (torch.rand(2, 4),))))
-
-
-class _Counts(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("steps", torch.zeros(()))
-        self.calls = 0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.steps += 1
-        self.calls += 1
-        return x + self.calls
-
-
-@case("a scripted counter")
-class _Scripted(Base):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = torch.jit.script(_Counts())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.inner(x))
-
-
-@case("raises in its second and each third forward", trains=False)
-class _Raises(Base):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        self.fc.weight.data.mul_(0.5)
-        if self.calls % 3 == 2:
-            raise ValueError("the second")
-        return self.fc(x)
