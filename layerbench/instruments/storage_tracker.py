@@ -345,12 +345,14 @@ _Holder = torch.UntypedStorage | torch.Tensor
 def _memory(tensor: torch.Tensor) -> tuple[int, _Holder, int]:
     """What identifies a tensor's memory, what lives as long as it, and its bytes.
 
-    That is the storage; a tensor without one (mkldnn) stands for itself.
+    That is the storage; a tensor without one (mkldnn) stands for itself. The zeros that stand for
+    a tangent which is not there (`torch.func.jvp`) have a storage that takes no memory.
     """
     storage = storage_of(tensor)
     if storage is None:
         return id(tensor), tensor, bytes_of(tensor)
-    return storage._cdata, storage, storage.nbytes()
+    size = 0 if tensor._is_zerotensor() else storage.nbytes()
+    return storage._cdata, storage, size
 
 
 def _is_view_without_storage(func: Any, tensor: torch.Tensor) -> bool:  # noqa: ANN401

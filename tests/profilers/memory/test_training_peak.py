@@ -28,6 +28,7 @@ from tests.models import Calls
 
 Model = tuple[nn.Module, torch.Tensor]
 ROWS, WIDTH = 512, 32
+FLOAT = 4
 
 
 class Heads(nn.Module):
@@ -184,3 +185,15 @@ def test_six_heads_add_no_gradient_of_their_body():
     model, x = _heads()
     report = layerbench.memory(model, x, training=True)
     assert report.peak.bytes == 8_559_160
+
+
+def test_tangents_that_are_not_there_take_no_memory():
+    """Forward mode stands zeros without memory for the tangents of weight and bias."""
+
+    def tangent(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.func.jvp(lambda y: m.a(y).tanh(), (x,), (torch.ones_like(x),))[1]
+
+    model, x = Calls(tangent, a=nn.Linear(64, 128)), torch.rand(8, 64)
+    # With the model and the input: ones like it, and five results as large as the output.
+    held = 64 * 128 + 128 + 2 * 8 * 64
+    assert layerbench.memory(model, x).peak.bytes == FLOAT * (held + 5 * 8 * 128)
