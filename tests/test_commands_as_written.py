@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,28 @@ def told(monkeypatch):
 
 
 @pytest.fixture
+def quickly_filled(monkeypatch):
+    """New weights repeat a few thousand random numbers, for tests that read no weight.
+
+    To draw a number for each of a real model takes longer than what is done with it.
+    """
+    few = 4096
+
+    def fill(drawn: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def filled(tensor: torch.Tensor, *limits: float, **options: object) -> torch.Tensor:
+            if tensor.numel() <= few:
+                return drawn(tensor, *limits, **options)
+            block = drawn(tensor.new_empty(few), *limits, **options)
+            times = -(-tensor.numel() // few)
+            return tensor.copy_(block.repeat(times)[: tensor.numel()].view(tensor.shape))
+
+        return filled
+
+    for name in ("uniform_", "normal_"):
+        monkeypatch.setattr(torch.Tensor, name, fill(getattr(torch.Tensor, name)))
+
+
+@pytest.fixture
 def typed(monkeypatch, capsys):
     """``typed(line)``: run a command line in this process; what it printed."""
 
@@ -224,7 +247,7 @@ def test_how_long_it_will_take(told, typed):
     assert (record.steps, record.recipe.epochs) == (6250, 3)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "quickly_filled")
 def test_a_sweep(told, typed, monkeypatch):
     told("sweep", seconds=0.01, dtype=FASTEST)
     monkeypatch.setattr(sweep, "REPEATS", replace(sweep.REPEATS, slow_fewest=1))
@@ -302,7 +325,7 @@ def with_less_to_do(*wanted: object) -> nn.Module:
     return model
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "quickly_filled")
 def test_every_detector(told, typed, learned, monkeypatch):
     monkeypatch.setattr(models, "build_detector", with_less_to_do)
     # Each forward is run as few times as one that takes long.
