@@ -173,7 +173,7 @@ class FreshInputs:
         room = devices.get("cpu").memory().free_bytes // 2
         # Of stand-ins there is nothing to put back, and to ask them is work that a trace sees.
         real = [tensor for tensor in self._state.tensors if not is_without_memory(tensor)]
-        self._tensors = TensorState(real, room=room)
+        self._tensors = TensorState(real, room=room, hold=True)
         self._needed: bool | None = None
 
     def renew(self) -> None:

@@ -2,13 +2,15 @@
 
 Contents are kept by storage, so that views of one storage are one; on the host, so that a
 device's memory stays as it is. A storage is written again only where it differs: it may be a
-file's, and then it cannot be written.
+file's, and then it cannot be written. Memory that the run lets go is let go, and made anew after
+it: a forward that casts its own weights takes what it takes without us.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 from layerbench.introspection.tensors import parts_of, storage_of
 
 _Copy = bytes | torch.UntypedStorage | None
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 # Up to this many bytes a copy through Python is faster than one through PyTorch.
 _SMALL = 1 << 16
@@ -32,6 +36,7 @@ class TensorState:
         tensors: whose contents are kept too.
         bare: others, whose contents cannot be reached by the run.
         room: bytes that may be taken for contents; the largest go without where it does not do.
+        hold: whether the tensors' memory stays there until it is put back, whatever the run does.
 
     Attributes:
         without_room: bytes of contents that were not kept.
@@ -43,24 +48,26 @@ class TensorState:
         bare: Iterable[torch.Tensor] = (),
         *,
         room: int | None = None,
+        hold: bool = False,
     ) -> None:
         self.without_room = 0
         self._standings: dict[int, _Standing] = {}
         storages: dict[int, torch.UntypedStorage] = {}
         with torch._C.DisableTorchFunctionSubclass(), _disable_current_modes():
+            tensors = list(tensors)
             for tensor in tensors:
-                self._standings[id(tensor)] = _Standing.of(tensor)
                 for storage in _storages_of(tensor):
                     storages[storage._cdata] = storage
-            for tensor in bare:
-                if id(tensor) not in self._standings:
-                    self._standings[id(tensor)] = _Standing.of(tensor)
             self._contents = self._copied(storages.values(), room)
+            let_go = {} if hold else {id(c.storage()): c for c in self._contents if not c.held}
+            for tensor in (*tensors, *bare):
+                if id(tensor) not in self._standings:
+                    self._standings[id(tensor)] = _Standing.of(tensor, let_go)
 
     def _copied(
         self, storages: Iterable[torch.UntypedStorage], room: int | None
-    ) -> list[tuple[torch.UntypedStorage, _Copy]]:
-        kept: list[tuple[torch.UntypedStorage, _Copy]] = []
+    ) -> list[_Contents]:
+        kept: list[_Contents] = []
         left = room
         for storage in sorted(storages, key=torch.UntypedStorage.nbytes):
             size = storage.nbytes()
@@ -69,7 +76,7 @@ class TensorState:
                 continue
             if left is not None:
                 left -= size
-            kept.append((storage, _copy(storage)))
+            kept.append(_Contents.of(storage))
         return kept
 
     def restore(self) -> bool:
@@ -81,7 +88,7 @@ class TensorState:
             torch.no_grad(),
         ):
             changed = [standing.restore() for standing in self._standings.values()]
-            changed += [_put_back(storage, copy) for storage, copy in self._contents]
+            changed += [contents.put_back() for contents in self._contents]
             for standing in self._standings.values():
                 standing.restore_version()
         return any(changed)
@@ -93,7 +100,7 @@ class _Standing:
 
     tensor: torch.Tensor
     kind: type
-    data: torch.Tensor
+    data: Callable[[], torch.Tensor]
     requires_grad: bool
     leaf: bool
     grad: torch.Tensor | None
@@ -102,13 +109,13 @@ class _Standing:
     version: int | None
 
     @classmethod
-    def of(cls, tensor: torch.Tensor) -> _Standing:
+    def of(cls, tensor: torch.Tensor, let_go: dict[int, _Contents]) -> _Standing:
         leaf = tensor.is_leaf
         grad = tensor.grad if leaf else None
         standing = cls(
             tensor=tensor,
             kind=type(tensor),
-            data=tensor.detach(),
+            data=_data_of(tensor, let_go),
             requires_grad=tensor.requires_grad,
             leaf=leaf,
             grad=grad,
@@ -129,8 +136,9 @@ class _Standing:
         if self.leaf and tensor.grad_fn is not None:
             tensor.detach_()
             changed = True
-        if not _same_place(tensor, self.data):
-            tensor.data = self.data
+        data = self.data()
+        if not _same_place(tensor, data):
+            tensor.data = data
             changed = True
         if self.leaf:
             if tensor.requires_grad != self.requires_grad:
@@ -148,6 +156,33 @@ class _Standing:
         # What others have kept for their own backward still counts as unchanged.
         if self.version is not None and self.tensor._version != self.version:
             torch._C._autograd._unsafe_set_version_counter((self.tensor,), (self.version,))
+
+
+def _data_of(tensor: torch.Tensor, let_go: dict[int, _Contents]) -> Callable[[], torch.Tensor]:
+    """Where a tensor's data is; only a plain tensor's can be told without holding its memory."""
+    storage = storage_of(tensor) if _is_plain(tensor) else None
+    contents = let_go.get(id(storage))
+    if contents is None:
+        data = tensor.detach()
+        return lambda: data
+    dtype, shape, stride = tensor.dtype, tensor.shape, tensor.stride()
+    offset = tensor.storage_offset()
+
+    def made() -> torch.Tensor:
+        empty = torch.empty(0, dtype=dtype, device="cpu")
+        return empty.set_(contents.storage(), offset, shape, stride)
+
+    return made
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a storage, a type of numbers and a geometry say all of a tensor's data."""
+    return (
+        type(tensor) in _PLAIN
+        and tensor.layout is torch.strided
+        and not (tensor.is_nested or tensor.is_quantized or tensor.is_inference())
+        and not (tensor.is_conj() or tensor.is_neg())
+    )
 
 
 def _same_place(tensor: torch.Tensor, data: torch.Tensor) -> bool:
@@ -179,6 +214,39 @@ def _storages_of(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
 # --- contents ------------------------------------------------------------------------------
 
 
+@dataclass(slots=True)
+class _Contents:
+    """A storage, which is held where it could not be made anew, and what it contains."""
+
+    alive: weakref.ref[torch.UntypedStorage]
+    held: torch.UntypedStorage | None
+    copy: _Copy
+
+    @classmethod
+    def of(cls, storage: torch.UntypedStorage) -> _Contents:
+        copy = _copy(storage)
+        # Memory of NumPy's, a file's or other processes' is theirs, too.
+        own = storage.device.type == "cpu" and storage.resizable() and not storage.is_shared()
+        held = None if own and copy is not None else storage
+        return cls(weakref.ref(storage), held, copy)
+
+    def storage(self) -> torch.UntypedStorage:
+        """The storage; a new one if nobody has held it."""
+        storage = self.alive()
+        if storage is None:
+            storage = self.held = _new(0 if self.copy is None else _size(self.copy))
+            self.alive = weakref.ref(storage)
+        return storage
+
+    def put_back(self) -> bool:
+        """Make the storage contain again what it did; gives whether it did not."""
+        return _put_back(self.storage(), self.copy)
+
+
+def _size(copy: bytes | torch.UntypedStorage) -> int:
+    return len(copy) if isinstance(copy, bytes) else copy.nbytes()
+
+
 def _copy(storage: torch.UntypedStorage) -> _Copy:
     """The contents on the host; ``None`` where there is no memory behind it."""
     size = storage.nbytes()
@@ -198,7 +266,7 @@ def _copy(storage: torch.UntypedStorage) -> _Copy:
 def _put_back(storage: torch.UntypedStorage, copy: _Copy) -> bool:
     if copy is None:
         return False
-    size = len(copy) if isinstance(copy, bytes) else copy.nbytes()
+    size = _size(copy)
     resized = storage.nbytes() != size
     if resized:
         storage.resize_(size)

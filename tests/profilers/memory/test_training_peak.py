@@ -197,3 +197,22 @@ def test_tangents_that_are_not_there_take_no_memory():
     # With the model and the input: ones like it, and five results as large as the output.
     held = 64 * 128 + 128 + 2 * 8 * 64
     assert layerbench.memory(model, x).peak.bytes == FLOAT * (held + 5 * 8 * 128)
+
+
+def test_weights_that_a_forward_casts_give_their_memory_back():
+    """What keeps the model as it was holds none of the memory that the forward lets go."""
+
+    def cast(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.a.double()(x.double())
+        m.a.float()
+        return y
+
+    model, x = Calls(cast, a=nn.Linear(4, 5)), torch.rand(2, 4)
+    model.a.rows = nn.Parameter(model.a.weight[1:])
+    before = model.a.weight.tolist()
+    # Weights, biases, rows and the output in double precision; of the first ones only those
+    # weights that are cast back while all these are there.
+    double = 2 * FLOAT * (5 * 4 + 5 + 4 * 4 + 2 * 5)
+    assert layerbench.memory(model, x).peak.bytes == FLOAT * 2 * 4 + double + FLOAT * 5 * 4
+    assert model.a.weight.tolist() == before
+    assert model.a.rows.data_ptr() == model.a.weight[1].data_ptr()
