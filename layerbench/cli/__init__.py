@@ -155,6 +155,7 @@ def _application(environment: str | None = None) -> typer.Typer:
     if environment is not None:
         settings["auto_envvar_prefix"] = environment
     return typer.Typer(
+        cls=_help.Group,
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 
-class Command(TyperCommand):
-    """A verb whose options stand in narrow columns, so that names and texts are shown whole."""
+class _Narrow:
+    """Options stand in narrow columns, so that names and texts are shown whole."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's own click
         """Write the help, after which the process ends.
@@ -17,9 +17,17 @@ class Command(TyperCommand):
             ctx: of the command line.
             formatter: that typer has no use for.
         """
-        for option in self.params:
+        for option in self.get_params(ctx):  # type: ignore[attr-defined]
             _narrowed(option)
-        super().format_help(ctx, formatter)
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+class Command(_Narrow, TyperCommand):
+    """A verb."""
+
+
+class Group(_Narrow, TyperGroup):
+    """Several verbs."""
 
 
 def _narrowed(option: Any) -> None:  # noqa: ANN401 - typer's own copy of click
@@ -29,5 +37,7 @@ def _narrowed(option: Any) -> None:  # noqa: ANN401 - typer's own copy of click
         short = [name for name in option.opts if name not in long]
         option.opts = [",\n".join(long), *short]
     option.show_envvar = False
+    if option.name == "help":  # typer's own: a flag takes no value
+        option.metavar = " "
     if option.nargs == -1:  # files, of which typer says `list[Path]`
         option.display_type = lambda _: "<path>"

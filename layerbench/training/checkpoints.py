@@ -22,6 +22,7 @@ VERSION = 1
 MARK = "layerbench checkpoint"
 # Characters of what is wrong that a message repeats.
 MOST_SAID = 200
+RESUME, RESUME_FROM = "--resume", "--resume_from"
 # What may differ between a run and the one that takes it up: it changes no weight.
 FREE = frozenset({"patience", "unreadable"})
 
@@ -87,8 +88,12 @@ def save(path: Path, content: Any) -> None:  # noqa: ANN401 - whatever torch can
         raise OutputError(f"cannot write {path}: {error}") from error
 
 
-def read(path: Path) -> Checkpoint:
+def read(path: Path, option: str = RESUME) -> Checkpoint:
     """Read a checkpoint. Every byte is checked, and nothing in it is executed.
+
+    Args:
+        path: of its file.
+        option: that asked for it.
 
     Raises:
         RecordError: it is none, or damaged.
@@ -99,7 +104,7 @@ def read(path: Path) -> Checkpoint:
     except FileNotFoundError:
         raise RecordError(f"there is no checkpoint {path}") from None
     except Exception as error:  # whatever damaged bytes make torch raise
-        raise unreadable(path, str(error) or type(error).__name__) from error
+        raise unreadable(path, str(error) or type(error).__name__, option) from error
     if not isinstance(content, dict) or content.get(MARK) != VERSION:
         raise RecordError(f"{path} is not a checkpoint of this version of layerbench")
     try:
@@ -112,7 +117,7 @@ def read(path: Path) -> Checkpoint:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"])) or "the recipe or a row"
-        raise unreadable(path, f"{place}: {first['msg']}") from error
+        raise unreadable(path, f"{place}: {first['msg']}", option) from error
 
 
 def _check_archive(path: Path) -> None:
@@ -136,11 +141,11 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"{damaged} in it is not as it was written: its checksum is another")
 
 
-def unreadable(path: Path, reason: str) -> RecordError:
+def unreadable(path: Path, reason: str, option: str) -> RecordError:
     """The error of a checkpoint that cannot be gone on from, and what to do."""
     return RecordError(
         f"{path} is not a readable checkpoint: {one_line(reason, MOST_SAID)}; without "
-        "--resume a new run begins"
+        f"{option} a new run begins"
     )
 
 
@@ -163,7 +168,7 @@ class _Content(Frozen):
 _PLAIN = set(_Content.model_fields) - {"recipe", "rows"}
 
 
-def check_same(recipe: Recipe, begun: Recipe, path: Path) -> None:
+def check_same(recipe: Recipe, begun: Recipe, path: Path, option: str = RESUME) -> None:
     """Refuse to go on with another training than the one that was begun.
 
     Raises:
@@ -177,5 +182,5 @@ def check_same(recipe: Recipe, begun: Recipe, path: Path) -> None:
     if differing:
         raise UsageError(
             f"{path} is of another training: {'; '.join(differing)}. Give the options it was begun "
-            "with, or leave --resume out"
+            f"with, or leave {option} out"
         )

@@ -155,8 +155,12 @@ def clear_away(folder: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, option: str = checkpoints.RESUME) -> Iterator[None]:
     """Hold the run's folder: two processes that go on with one run would write into each other.
+
+    Args:
+        folder: of the run.
+        option: that led to it.
 
     Raises:
         UsageError: another process has it.
@@ -171,7 +175,7 @@ def alone(folder: Path) -> Iterator[None]:
         if not _locked(held):
             raise UsageError(
                 f"another process trains in {folder}: wait for it, or begin a run of its own "
-                "without --resume"
+                f"without {option}"
             )
         yield
     finally:

@@ -63,12 +63,14 @@ def test_the_words_of_an_option_are_joined_either_way(complaint):
 
 def test_help_shows_names_and_texts_whole(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
-    for verb in cli.verbs():
+    for verb in ("", *cli.verbs()):
         monkeypatch.setattr(sys, "argv", ["layerbench", *verb.split(), "--help"])
         with pytest.raises(SystemExit):
             cli.main()
         shown = capsys.readouterr().out
-        assert [text for text in ("…", "list[", "<class", "Undefined") if text in shown] == []
+        assert [
+            text for text in ("…", "list[", "<class", "<bool>", "Undefined") if text in shown
+        ] == []
 
 
 def test_help_does_not_repeat_each_name(monkeypatch, capsys):

@@ -128,6 +128,8 @@ class _Run:
         self, recipe: Recipe, where: RunOptions, ranks: Ranks, progress: Progress, held: ExitStack
     ) -> None:
         self._where = where
+        named = isinstance(where.resume, Path)
+        self._option = checkpoints.RESUME_FROM if named else checkpoints.RESUME
         # Closed when the run ends, however it does.
         self._held = held
         self._kept: tuple[int, int] | None = None
@@ -167,10 +169,11 @@ class _Run:
         # Asked once: a process that does not see the file must not begin anew by itself.
         if not self._ranks.agreed(path.is_file()):
             begun = run_folder.begun_recipe(self.folder)
-            checkpoints.check_same(self._recipe, begun, self.folder / run_folder.RECIPE)
+            begun_in = self.folder / run_folder.RECIPE
+            checkpoints.check_same(self._recipe, begun, begun_in, self._option)
             return None
-        checkpoint = checkpoints.read(path)
-        checkpoints.check_same(self._recipe, checkpoint.recipe, path)
+        checkpoint = checkpoints.read(path, self._option)
+        checkpoints.check_same(self._recipe, checkpoint.recipe, path, self._option)
         if checkpoint.images != len(self._splits.train):
             raise UsageError(
                 f"{path} is of a data set with {checkpoint.images} images to train on; now it has "
@@ -182,7 +185,7 @@ class _Run:
         resume, below = self._where.resume, self._where.output_dir
         if isinstance(resume, Path):
             named = run_folder.check_folder(resume)
-            self._held.enter_context(run_folder.alone(named))
+            self._held.enter_context(run_folder.alone(named, self._option))
             return named
         unfinished = run_folder.latest(self._recipe, below) if resume else None
         if unfinished is not None:
@@ -207,7 +210,7 @@ class _Run:
             self._trainer.load(checkpoint.states, epoch=checkpoint.epoch, step=checkpoint.step)
         except ModelRunError as error:
             path = self.folder / run_folder.CHECKPOINT
-            raise checkpoints.unreadable(path, str(error)) from error
+            raise checkpoints.unreadable(path, str(error), self._option) from error
         self._kept = (checkpoint.epoch, checkpoint.step)
         # The sums are of all processes: the first goes on with them, the others from nothing.
         sums = Sums(**checkpoint.sums) if self._ranks.first and checkpoint.sums else Sums()

@@ -129,7 +129,7 @@ def test_resuming_says_what_does_not_fit(train, tmp_path, uninterrupted):
         assert status == 2
         assert f"{unfinished / 'checkpoint.pth'} is not a readable" in err
         assert "the optimizer's " in err
-        assert "without --resume a new run begins" in err
+        assert "without --resume_from a new run begins" in err
     status, _, err = train(*ONCE, "--model", READER, "--resume_from", unfinished)
     assert status == 2
     assert "model tests/models.py:dropping_reader there" in err
