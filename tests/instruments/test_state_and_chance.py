@@ -108,7 +108,8 @@ def pops(model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
 
 
 def overwrites(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    assert float(x.max()) <= 1
+    if float(x.max()) > 1:  # An `assert` of pytest's would reach all that pytest knows.
+        raise AssertionError
     return model.fc(x.mul_(100))
 
 
