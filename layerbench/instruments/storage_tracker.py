@@ -221,6 +221,26 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self.phase = before
 
+    @contextmanager
+    def random_states_seen(self) -> Iterator[None]:
+        """Note what `torch.get_rng_state` gives, as a checkpoint keeps it: no operator makes it."""
+        read = torch.get_rng_state
+
+        def seen() -> torch.Tensor:
+            with self._lock:
+                place, begin, name = self._running.place(), self._tick(), "torch.get_rng_state"
+                state = read()
+                self._see(state, place, self.phase, name, "activations")
+                owner = self._owner(place)
+                self.trace.steps.append(Step(owner, self.phase, name, begin, self._now, place))
+            return state
+
+        torch.get_rng_state = seen
+        try:
+            yield
+        finally:
+            torch.get_rng_state = read
+
     def finish(self) -> Trace:
         """The trace; live storages have no end. The tracker must not be entered again.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -160,7 +160,7 @@ class _Run:
 
     def inference(self) -> None:
         """One forward without gradients; the output is dropped."""
-        with garbage_collection_off(), gradients_on(False), self._tracker:
+        with garbage_collection_off(), gradients_on(False), self._observed():
             self._tracker.mark(ITERATION)
             self._forward()
 
@@ -192,7 +192,7 @@ class _Run:
         """As in the loops that people write, output and loss stay until the next ones come."""
         output = loss = None
         nodes: deque[torch.autograd.graph.Node] = deque()
-        with garbage_collection_off(), gradients_on(True), self._tracker:
+        with garbage_collection_off(), gradients_on(True), self._observed():
             for step in range(2):
                 if step:
                     self._renew_inputs()
@@ -221,6 +221,11 @@ class _Run:
         return Traced(
             self._tracker.finish(), rows, self._calls, self._observer.notes, self._forward_s
         )
+
+    @contextmanager
+    def _observed(self) -> Iterator[None]:
+        with self._tracker, self._tracker.random_states_seen():
+            yield
 
     def _forward(self) -> Any:  # noqa: ANN401 - whatever the model returns
         self._tracker.mark(FORWARD)

@@ -216,3 +216,16 @@ def test_weights_that_a_forward_casts_give_their_memory_back():
     assert layerbench.memory(model, x).peak.bytes == FLOAT * 2 * 4 + double + FLOAT * 5 * 4
     assert model.a.weight.tolist() == before
     assert model.a.rows.data_ptr() == model.a.weight[1].data_ptr()
+
+
+def test_the_state_of_random_numbers_that_a_forward_keeps_takes_memory():
+    """No operator makes it; the regions of a checkpoint keep it in the same way."""
+
+    def forked(m: Any, x: torch.Tensor) -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            return m.a(x)
+
+    model, x, read = Calls(forked, a=nn.Linear(8, 8)), torch.rand(2, 8), torch.get_rng_state
+    held = FLOAT * (8 * 8 + 8 + 2 * 8 + 2 * 8) + read().nbytes
+    assert layerbench.memory(model, x).peak.bytes == held
+    assert torch.get_rng_state is read
