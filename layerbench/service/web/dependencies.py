@@ -25,7 +25,7 @@ from layerbench.service.web.worker_process import ChildFailed
 PREFIX = "/api/v1"
 RETRY_S = 5
 RETRY = {"Retry-After": str(RETRY_S)}
-FAILURES = {"refused": 422, "died": 502, "deadline": 504, "store": 503}
+FAILURES = {"refused": 422, "died": 502, "deadline": 504, "device": 503, "store": 503}
 ENDED_OTHERWISE = 409
 
 
@@ -55,6 +55,7 @@ async def refusal(_: Request, error: Exception) -> JSONResponse:
         headers = {"Retry-After": str(error.retry_after_s)}
     if isinstance(error, ChildFailed):
         status = FAILURES[error.kind]
+        headers = RETRY if status == 503 else {}
     return problem(status, words or str(error), **headers)
 
 

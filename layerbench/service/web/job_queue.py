@@ -27,6 +27,7 @@ from layerbench._version import __version__
 from layerbench.records.memory import MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
+from layerbench.service.protocol.device_lock import DeviceLock, held_by_another
 from layerbench.service.protocol.questions import ProfileQuestion, Question
 from layerbench.service.protocol.results import MeasurementResult, unsteadiness
 from layerbench.service.web.connections import limit_of
@@ -129,6 +130,7 @@ class Jobs:
         self._running: _Open | None = None
         self._began = 0.0
         self._child: Child | None = None
+        self._device_lock = DeviceLock()
         self._by_key: dict[str, _Open] = {}
         self._by_id: dict[str, _Open] = {}
         # Ends that the store could not be told.
@@ -175,11 +177,19 @@ class Jobs:
         """Why nothing could be measured now, if so."""
         if not self.alive:
             return "the measurement that runs cannot be ended: restart the service"
-        if self._running is not None and self._running.waits_s > HELD_S:
+        if not self._catalog.device:
+            # Nothing has been measured, and the lock has no name yet.
+            return None
+        if self._running is None:
+            return self._device_lock.complaint(self._lock())
+        if self._running.waits_s > HELD_S:
             return (
                 f"another process has held the device for {self._running.waits_s:.0f} s, by the "
                 f"lock {self._lock()}"
             )
+        if self._running.waits_s and self._device_lock.missed:
+            # A deadline may be shorter than that.
+            return held_by_another(self._lock())
         return None
 
     @property
@@ -301,6 +311,7 @@ class Jobs:
             # Whatever it is, the next job shall run.
             log.exception("measuring failed", job=entry.job.id)
             self._close(entry, "failed", f"died: {error}")
+        self._device_lock.missed = entry.waits_since is not None
         self._running = self._child = None
         self._metrics.running.set(0)
         took = time.monotonic() - self._began

@@ -33,7 +33,7 @@ TAIL = 2000
 # As `layerbench.service.protocol.pipe` begins the line of an event.
 EVENT = b'{"event": '
 
-Failure = Literal["refused", "died", "deadline"]
+Failure = Literal["refused", "died", "deadline", "device"]
 Heard = Callable[[dict[str, Any]], object]
 """Takes an event."""
 
@@ -42,7 +42,8 @@ class ChildFailed(Exception):
     """A measurement gave no result.
 
     Args:
-        kind: ``refused`` (the question cannot be measured), ``died``, or ``deadline``.
+        kind: ``refused`` (the question cannot be measured), ``died``, ``deadline``, or ``device``
+            (nothing can be measured on it now).
         reason: one line.
     """
 
@@ -248,8 +249,10 @@ def read_answer(out: bytes, err: bytes, status: int) -> dict[str, Any]:
         answer = json.loads(out)
     except ValueError:
         answer = None
-    if not isinstance(answer, dict) or not {"error", "found"} & answer.keys():
+    if not isinstance(answer, dict) or not {"error", "no_device", "found"} & answer.keys():
         raise ChildFailed("died", _why(status, err))
+    if "no_device" in answer:
+        raise ChildFailed("device", str(answer["no_device"]))
     if "error" in answer:
         raise ChildFailed("refused", str(answer["error"]))
     return dict(answer["found"])

@@ -76,11 +76,13 @@ def _draw(work: Work, pipe: PipeWriter) -> None:
 
 def _alone(work: Work, task: dict[str, Any], offer: EventSink) -> dict[str, Any]:
     """Work while no other process of this machine measures on the device."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    # Held by this process: the kernel releases it when the process dies, however it dies. Whoever
-    # measures on the machine has to be able to open it.
-    lock = FileLock(Path(task["lock"]), mode=0o666)
+    from layerbench.service.protocol.device_lock import cannot_be_taken, lock_of
+
+    # Held by this process: the kernel releases it when the process dies, however it dies.
+    path = Path(task["lock"])
+    lock = lock_of(path)
     try:
         try:
             lock.acquire(timeout=0)
@@ -89,8 +91,7 @@ def _alone(work: Work, task: dict[str, Any], offer: EventSink) -> dict[str, Any]
             lock.acquire()
             offer(_phase("building"))
     except OSError as error:
-        reason = error.strerror or str(error)
-        return {"error": f"the lock of the device cannot be taken, {task['lock']}: {reason}"}
+        return {"no_device": cannot_be_taken(path, error)}
     with lock:
         return _explained(work, task)
 

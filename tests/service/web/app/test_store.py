@@ -206,14 +206,19 @@ def test_a_device_that_another_process_holds(client, tmp_path, monkeypatch):
 def test_a_deadline_says_that_another_process_held_the_device(serving, tmp_path):
     with serving(deadline=2.0) as client, FileLock(tmp_path / "layerbench-cpu.lock"):
         detail = client.post(RESOURCE, json=question()).json()["detail"]
+        ready = client.get("/health/ready")
     assert re.search("longer than 2 s.*another process held the device for [12] s of it", detail)
+    assert (ready.status_code, "layerbench-cpu.lock" in ready.json()["detail"]) == (503, True)
 
 
 def test_a_lock_that_cannot_be_taken(serving, tmp_path):
-    (tmp_path / "layerbench-cpu.lock").mkdir()
+    lock = tmp_path / "layerbench-cpu.lock"
+    lock.mkdir()
     with serving() as client:
-        answer = client.post(RESOURCE, json=question())
-    assert (answer.status_code, "cannot be taken" in answer.json()["detail"]) == (422, True)
+        for answer in (client.post(RESOURCE, json=question()), client.get("/health/ready")):
+            assert (answer.status_code, "cannot be taken" in answer.json()["detail"]) == (503, True)
+        lock.rmdir()
+        assert client.get("/health/ready").status_code == 200
 
 
 def test_where_all_connections_wait_a_job_is_given(serving, started, monkeypatch):
