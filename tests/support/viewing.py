@@ -8,15 +8,8 @@ from collections.abc import Iterator
 import httpx
 from starlette.testclient import TestClient
 
-HERE = "http://127.0.0.1:8000"
-
-
 STRUCTURES = "/api/v1/structures"
-
-
 PROFILES = "/api/v1/profiles"
-
-
 RECORDS = "/api/v1/records"
 
 

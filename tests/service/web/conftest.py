@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from layerbench.records.workload import Workload
-from layerbench.service.web.app import create_app
-from layerbench.service.web.settings import Settings
 from tests.support import service_child
 from tests.support.paths import ROOT
 from tests.support.sample_profiles import layered, whole
-from tests.support.viewing import HERE
+from tests.support.serving import application
+
+Serving = Callable[..., AbstractContextManager[TestClient]]
 
 
 @pytest.fixture
@@ -33,19 +34,9 @@ def drawn(tmp_path, monkeypatch) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def serving(tmp_path, drawn):
-    @contextmanager
-    def serve(**changes: object) -> Iterator[TestClient]:
-        settings = {
-            "database": tmp_path / "service.db",
-            "locks": tmp_path,
-            "child": "tests.support.service_child",
-        }
-        app = create_app(Settings(**{**settings, **changes}))
-        with TestClient(app, base_url=HERE) as client:
-            yield client
-
-    return serve
+def serving(tmp_path, drawn) -> Serving:
+    """``with serving(queue=3) as client``: an application on measuring processes of the tests."""
+    return partial(application, tmp_path)
 
 
 @pytest.fixture

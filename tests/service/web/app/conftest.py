@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 
 import pytest
-from starlette.testclient import TestClient
 
-from layerbench.service.web.app import create_app
-from layerbench.service.web.settings import Settings
+from tests.service.web.conftest import Serving
 from tests.support import service_child
 from tests.support.paths import ROOT
-from tests.support.serving import HERE
+from tests.support.serving import application
 
 
 @pytest.fixture(autouse=True)
@@ -26,25 +24,6 @@ def started(tmp_path, monkeypatch) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def serving(tmp_path):
-    """``with serving(queue=3) as client``: an application on measuring processes of the tests."""
-
-    @contextmanager
-    def serve(**changes: object) -> Iterator[TestClient]:
-        settings = {
-            "database": tmp_path / "service.db",
-            "locks": tmp_path,
-            "child": "tests.support.service_child",
-            "deadline": 60.0,
-        }
-        app = create_app(Settings(**{**settings, **changes}))
-        with TestClient(app, base_url=HERE) as client:
-            yield client
-
-    return serve
-
-
-@pytest.fixture
-def client(serving):
-    with serving() as found:
-        yield found
+def serving(tmp_path) -> Serving:
+    """As for the other tests of the web process; measurements end sooner."""
+    return partial(application, tmp_path, deadline=60.0)
