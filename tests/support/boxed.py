@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from layerbench.datasets import boxed
-from layerbench.datasets.boxed import DatasetOptions
+from layerbench.datasets.boxed import BoxedDatasetOptions
 
 
 def opened(root, name="pets", **asked):
-    return boxed.get(name).open(DatasetOptions(root, **asked))
+    return boxed.get(name).open(BoxedDatasetOptions(root, **asked))
 
 
 def check_target(target, size, classes, masks):

@@ -8,16 +8,24 @@ from __future__ import annotations
 import functools
 
 from layerbench.datasets.boxed.source import (
+    BoxedDatasetOptions,
     BoxedImages,
     BoxedSource,
     BoxedSplits,
-    DatasetOptions,
     Target,
 )
 from layerbench.errors import chosen
 from layerbench.registry import registered
 
-__all__ = ["BoxedImages", "BoxedSource", "BoxedSplits", "DatasetOptions", "Target", "get", "names"]
+__all__ = [
+    "BoxedDatasetOptions",
+    "BoxedImages",
+    "BoxedSource",
+    "BoxedSplits",
+    "Target",
+    "get",
+    "names",
+]
 
 
 def names() -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from torchvision.datasets import OxfordIIITPet
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 from layerbench.datasets.boxed._tensors import Box, box_around, example, target
-from layerbench.datasets.boxed.source import BACKGROUND, BoxedSplits, DatasetOptions, Target
+from layerbench.datasets.boxed.source import BACKGROUND, BoxedDatasetOptions, BoxedSplits, Target
 from layerbench.datasets.source import FileNames
 from layerbench.errors import DataError
 
@@ -58,7 +58,7 @@ def unpack(folder: Path, download: bool) -> None:
                 (Path(fresh) / part.name).rename(part)
 
 
-def splits(folder: Path, options: DatasetOptions) -> BoxedSplits:
+def splits(folder: Path, options: BoxedDatasetOptions) -> BoxedSplits:
     """Both halves of a set that is there.
 
     Raises:
@@ -186,7 +186,7 @@ def _missing(folder: Path) -> str:
     )
 
 
-def _listed(folder: Path, split: str, options: DatasetOptions) -> _Half:
+def _listed(folder: Path, split: str, options: BoxedDatasetOptions) -> _Half:
     kinds = ["category" if options.classes == "breed" else "binary-category"]
     if options.boxes == "trimap":
         kinds.append("segmentation")
@@ -213,7 +213,7 @@ def _require(annotations: Path) -> None:
         )
 
 
-def _class_names(halves: Sequence[_Half], options: DatasetOptions) -> list[str]:
+def _class_names(halves: Sequence[_Half], options: BoxedDatasetOptions) -> list[str]:
     """By category. A breed without a listed image has its number as a name."""
     named: dict[int, str] = {}
     if options.classes == "species":

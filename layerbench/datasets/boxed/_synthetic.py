@@ -25,7 +25,7 @@ NOISE = 12
 COARSE = (8, 6)
 
 
-class SyntheticImages:
+class SyntheticBoxedImages:
     """Images drawn from a seed; the same number always gives the same image.
 
     Args:

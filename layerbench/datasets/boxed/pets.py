@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from layerbench.datasets.boxed.source import BoxedSplits, DatasetOptions
+from layerbench.datasets.boxed.source import BoxedDatasetOptions, BoxedSplits
 from layerbench.errors import DataError, UsageError
 
 FOLDER = "oxford-iiit-pet"
@@ -35,7 +35,7 @@ class Pets:
 
     name: str = "pets"
 
-    def open(self, options: DatasetOptions) -> BoxedSplits:
+    def open(self, options: BoxedDatasetOptions) -> BoxedSplits:
         """Both halves; archives are unpacked the first time."""
         if options.masks and options.boxes == "xml":
             raise UsageError(

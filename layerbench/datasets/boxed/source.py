@@ -17,13 +17,13 @@ BACKGROUND = "background"
 # The objects of one image, as torchvision's detectors take them:
 #   boxes   float32 [K, 4], x1, y1, x2, y2 in pixels from the left upper corner, x2 > x1, y2 > y1
 #   labels  int64 [K], from 1; 0 is the background
-#   masks   uint8 [K, H, W], 1 on the object; only if `DatasetOptions.masks`
+#   masks   uint8 [K, H, W], 1 on the object; only if `BoxedDatasetOptions.masks`
 # K is 0 for an image without an object: an example of background alone.
 Target = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class DatasetOptions:
+class BoxedDatasetOptions:
     """A user's choices for a data set with boxes.
 
     Attributes:
@@ -52,4 +52,4 @@ class DatasetOptions:
 # first of the classes is `BACKGROUND`.
 BoxedImages = ImagesOf[Target]
 BoxedSplits = SplitsOf[Target]
-BoxedSource = SourceOf[DatasetOptions, Target]
+BoxedSource = SourceOf[BoxedDatasetOptions, Target]

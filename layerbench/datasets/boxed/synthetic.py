@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from layerbench.datasets.boxed._palette import COLOURS, DISTINCT, SHAPES
-from layerbench.datasets.boxed.source import BACKGROUND, BoxedSplits, DatasetOptions
+from layerbench.datasets.boxed.source import BACKGROUND, BoxedDatasetOptions, BoxedSplits
 from layerbench.datasets.source import Numbered
 
 TRAINED, VALIDATED = 256, 64
@@ -26,15 +26,17 @@ class Synthetic:
 
     name: str = "synthetic"
 
-    def open(self, options: DatasetOptions) -> BoxedSplits:
+    def open(self, options: BoxedDatasetOptions) -> BoxedSplits:
         """``options.samples`` images to train on (256 by default), and a quarter to validate."""
-        from layerbench.datasets.boxed._synthetic import SyntheticImages
+        from layerbench.datasets.boxed._synthetic import SyntheticBoxedImages
 
         trained = options.samples or TRAINED
         validated = max(1, trained * VALIDATED // TRAINED)
         size = options.size or SIZE
-        train = SyntheticImages(trained, size, options.seed, 0, masks=options.masks, augmented=True)
-        val = SyntheticImages(
+        train = SyntheticBoxedImages(
+            trained, size, options.seed, 0, masks=options.masks, augmented=True
+        )
+        val = SyntheticBoxedImages(
             validated, size, options.seed, 1, masks=options.masks, augmented=False
         )
         notes: tuple[str, ...] = ()

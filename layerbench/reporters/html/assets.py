@@ -13,7 +13,7 @@ import hashlib
 import json
 from importlib import resources
 
-from layerbench.reporters.html.schema import Document
+from layerbench.reporters.html.schema import PageData
 
 _FOLDER = "static"
 # Vendored as they are (vendor/SHA256SUMS); what they lack to be modules is added when they are
@@ -44,7 +44,7 @@ _NO_SCRIPT = (
 )
 
 
-def report(document: Document) -> str:
+def report(document: PageData) -> str:
     """One self-contained HTML file that shows a document; names in it are text, never markup."""
     modules = {f"layerbench/{name}": _module(name) for name in _modules() if name not in _LIVE_ONLY}
     modules |= {name: _vendored(name) for name in _VENDORED}
@@ -133,6 +133,6 @@ def _import_map(imports: dict[str, str]) -> str:
     return f'<script type="importmap">{json.dumps({"imports": imports})}</script>\n'
 
 
-def _embedded(document: Document) -> str:
+def _embedded(document: PageData) -> str:
     """JSON in which nothing can end the element that it stands in."""
     return document.model_dump_json().replace("<", "\\u003c")

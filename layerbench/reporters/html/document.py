@@ -1,4 +1,4 @@
-"""From records to the page's document. Sums, orders and joins happen here, not in the page."""
+"""From records to the page's data. Sums, orders and joins happen here, not in the page."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from layerbench.reporters.html.header import environment, facts, notes, source, 
 from layerbench.reporters.html.metrics import metrics_of
 from layerbench.reporters.html.roofline import roofline
 from layerbench.reporters.html.rows import columns, rows_of
-from layerbench.reporters.html.schema import Document
+from layerbench.reporters.html.schema import PageData
 from layerbench.reporters.html.timeline import changed, timeline
-
-__all__ = ["Document", "bundled", "of"]
 
 
 def bundled(record: Frozen) -> Bundle | None:
@@ -23,12 +21,12 @@ def bundled(record: Frozen) -> Bundle | None:
     return None if place is None else Bundle.model_validate({place: record})
 
 
-def of(bundle: Bundle) -> Document:
+def of(bundle: Bundle) -> PageData:
     """All that a page shows of these records."""
     rows = rows_of(bundle)
     metrics = metrics_of(bundle, rows)
     compared = changed(bundle, rows)
-    return Document(
+    return PageData(
         title=title(bundle),
         subtitle=subtitle(bundle),
         facts=tuple(facts(bundle)),

@@ -1,4 +1,4 @@
-"""The page's document, column by column: plain values in SI units, which it only shows.
+"""The page's data, column by column: plain values in SI units, which it only shows.
 
 Rows are numbered in tree order, parents before children and children in order of execution; each
 column has a value for each row.
@@ -175,7 +175,7 @@ class Roofline(Part):
     points: tuple[RooflinePoint, ...]
 
 
-class Document(Part):
+class PageData(Part):
     """All that a page shows of a record, or of several of the same work.
 
     Attributes:

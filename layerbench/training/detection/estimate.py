@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from layerbench.datasets import boxed
-from layerbench.datasets.boxed import BoxedSplits, DatasetOptions, Target
+from layerbench.datasets.boxed import BoxedDatasetOptions, BoxedSplits, Target
 from layerbench.datasets.boxed._palette import DISTINCT
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
@@ -214,7 +214,7 @@ class _Named:
 
 def _opened(options: EstimateOptions, *, masks: bool = False) -> BoxedSplits:
     return boxed.get(options.data).open(
-        DatasetOptions(
+        BoxedDatasetOptions(
             root=Path(options.data_dir),
             boxes=options.boxes,
             classes=options.labels,

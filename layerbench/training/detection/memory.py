@@ -8,7 +8,7 @@ import psutil
 from torch import nn
 
 from layerbench.datasets import boxed
-from layerbench.datasets.boxed import DatasetOptions
+from layerbench.datasets.boxed import BoxedDatasetOptions
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import UsageError, at_least
@@ -114,7 +114,7 @@ def check_input(batch: int, input_size: tuple[int, int, int]) -> None:
 def made_up(model: nn.Module, batch: int, size: tuple[int, int], seed: int = 0) -> BoxedBatch:
     """A batch of made-up images with boxes, as this detector learns from them."""
     masks = models.wants_masks(model)
-    options = DatasetOptions(root=Path(), size=size, samples=batch, seed=seed, masks=masks)
+    options = BoxedDatasetOptions(root=Path(), size=size, samples=batch, seed=seed, masks=masks)
     images = ForModel(boxed.get("synthetic").open(options).train, model)
     return collate([images[number] for number in range(batch)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerbench.datasets import boxed
-from layerbench.datasets.boxed import BoxedSplits, DatasetOptions
+from layerbench.datasets.boxed import BoxedDatasetOptions, BoxedSplits
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import DeviceUnavailable
@@ -32,7 +32,7 @@ def device_of(name: str | None) -> Device:
 def open_data(recipe: DetectionRecipe, around: RunOptions, *, masks: bool = False) -> BoxedSplits:
     """The images and boxes that a recipe names, on this machine."""
     return boxed.get(recipe.data).open(
-        DatasetOptions(
+        BoxedDatasetOptions(
             root=Path(around.data_dir),
             boxes=recipe.boxes,
             classes=recipe.labels,

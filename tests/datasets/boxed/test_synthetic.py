@@ -11,7 +11,7 @@ from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 from torchvision.transforms.v2 import functional
 
 from layerbench.datasets.boxed._palette import COLOURS, DISTINCT
-from layerbench.datasets.boxed._synthetic import SyntheticImages
+from layerbench.datasets.boxed._synthetic import SyntheticBoxedImages
 from layerbench.datasets.boxed.synthetic import CLASSES
 from tests.support.boxed import check_target, opened
 from tests.support.small_data import pets
@@ -52,7 +52,7 @@ def test_a_made_up_image_is_decoded_from_jpeg_at_each_reading(monkeypatch):
 
 
 def test_no_more_made_up_images_are_kept_than_said():
-    images = SyntheticImages(3 * DISTINCT, (12, 16), 0, 0, masks=False, augmented=True)
+    images = SyntheticBoxedImages(3 * DISTINCT, (12, 16), 0, 0, masks=False, augmented=True)
     for index in range(len(images)):
         images[index]
     assert len(images._encoded) == DISTINCT
