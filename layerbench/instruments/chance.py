@@ -6,16 +6,20 @@ bytes, or keep what it made for the next one. Figures of one forward then say on
 
 from __future__ import annotations
 
+import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from layerbench.instruments.modules import CallObserver, ModuleFacts
 from layerbench.instruments.rows import notes_on_calls, observed_rows
+from layerbench.introspection.modules import modules as modules_of
 from layerbench.records.samples import RowFacts
 from layerbench.records.timing import VARIED
 
@@ -27,6 +31,12 @@ QUICK_S, LONGEST_S = 0.2, 2.0
 
 MANY_MODULES = 1000
 """Of a model with more, which draws nothing, no other forward follows: observing takes long."""
+
+LIBRARIES = ("torch.nn.", "torchvision.", "timm.")
+"""Whose layers vary by chance only as they draw, and keep nothing that changes the next forward.
+
+Not torch.fx, torch.jit and torch.export: the code in their modules may be anybody's.
+"""
 
 
 def more_forwards(
@@ -41,6 +51,8 @@ def more_forwards(
 ) -> list[tuple[RowFacts, ...]]:
     """The rows of some more forwards, as long as none raises.
 
+    None follows where nothing was drawn and all code is of libraries that are known to run alike.
+
     Args:
         model, args, kwargs: what runs, as it ran before.
         modules: facts of its modules.
@@ -49,7 +61,7 @@ def more_forwards(
         spent_s: seconds that the forward before took.
     """
     forwards: list[tuple[RowFacts, ...]] = []
-    if len(modules) > MANY_MODULES and not drawn:
+    if not drawn and (len(modules) > MANY_MODULES or runs_alike(model)):
         return forwards
     began = perf_counter()
     with suppress(Exception):
@@ -61,6 +73,39 @@ def more_forwards(
             call_facts = CallObserver(model, modules).observe(model, args, dict(kwargs))
             forwards.append(observed_rows(model, modules, call_facts))
     return forwards
+
+
+def runs_alike(model: nn.Module) -> bool:
+    """Whether a model consists of `LIBRARIES`' code alone, which runs alike where it draws nothing.
+
+    No, too, where somebody's function stands in a module: as a hook, as its ``forward``, or as an
+    attribute, such as an encoder layer's activation.
+    """
+    if has_any_global_hook():  # type: ignore[no-untyped-call]
+        return False
+    kinds: dict[type, bool] = {}
+    for module in modules_of(model):
+        kind = type(module)
+        if kind not in kinds:
+            kinds[kind] = _is_library(kind) and _is_library(kind.forward)
+        if not kinds[kind] or module._forward_hooks or module._forward_pre_hooks:
+            return False
+        if not all(map(_is_harmless, vars(module).values())):
+            return False
+    return True
+
+
+def _is_harmless(value: object) -> bool:
+    """Whether an attribute is no function of somebody else's."""
+    if isinstance(value, partial):
+        return _is_harmless(value.func)
+    if not callable(value) or isinstance(value, (nn.Module, type, types.BuiltinFunctionType)):
+        return True
+    return _is_library(value)
+
+
+def _is_library(code: object) -> bool:
+    return f"{getattr(code, '__module__', '')}.".startswith(LIBRARIES)
 
 
 def notes_on_chance(forwards: Sequence[Sequence[RowFacts]]) -> tuple[str, ...]:
