@@ -36,7 +36,7 @@ HOSTILE = {
     "lines": "a\nb\rc\td\x0be",
     "surrogate": "a\ud800b",
 }
-PEOPLE = ("txt", "md", "latex")
+PEOPLE = ("txt", "md", "latex", "html")
 
 
 def renamed(name: str) -> Profile:

@@ -21,6 +21,7 @@ from layerbench.instruments.layer_timer import Folded, fold
 from layerbench.introspection.modules import named_modules
 from layerbench.profilers.rounds import Rounds
 from layerbench.profilers.timing import Session
+from layerbench.text import visible
 from layerbench.units import NANOSECOND
 
 Event = dict[str, Any]
@@ -106,7 +107,7 @@ class Watch:
     def begun(self, session: Session) -> None:
         """Know the session whose rounds are about to run."""
         model = session.built.module
-        self._paths = {id(module): path for path, module in named_modules(model)}
+        self._paths = {id(module): visible(path) for path, module in named_modules(model)}
         self._rows_due = time.monotonic() + self._rows_s
         self._session = session
 
@@ -199,7 +200,7 @@ def _rows(
         calls.tolist(),
         strict=True,
     )
-    rows = [[path, inclusive, own] for path, inclusive, own, called in times if called]
+    rows = [[visible(path), inclusive, own] for path, inclusive, own, called in times if called]
     return {"kind": "rows", "rounds": rounds, "final": final, "rows": rows} if rows else None
 
 

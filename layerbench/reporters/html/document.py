@@ -11,6 +11,7 @@ from layerbench.reporters.html.roofline import roofline
 from layerbench.reporters.html.rows import columns, rows_of
 from layerbench.reporters.html.schema import PageData
 from layerbench.reporters.html.timeline import changed, timeline
+from layerbench.text import shown
 
 
 def bundled(record: Frozen) -> Bundle | None:
@@ -22,11 +23,11 @@ def bundled(record: Frozen) -> Bundle | None:
 
 
 def of(bundle: Bundle) -> PageData:
-    """All that a page shows of these records."""
+    """All that a page shows of these records, with their text made visible."""
     rows = rows_of(bundle)
     metrics = metrics_of(bundle, rows)
     compared = changed(bundle, rows)
-    return PageData(
+    data = PageData(
         title=title(bundle),
         subtitle=subtitle(bundle),
         facts=tuple(facts(bundle)),
@@ -41,6 +42,7 @@ def of(bundle: Bundle) -> PageData:
         timeline=timeline(bundle, rows),
         roofline=roofline(bundle, {row.path: index for index, row in enumerate(rows)}),
     )
+    return shown(data)
 
 
 def _warnings(bundle: Bundle) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from layerbench.records.timing import Profile
 from layerbench.service.web.answers import RecordAnswer
 from layerbench.service.web.page_documents import of_bundle
 from layerbench.store import reading
+from layerbench.text import visible
 from layerbench.units import bytes_
 
 ID_DIGITS = 16
@@ -158,7 +159,7 @@ def _places(named: Sequence[Path]) -> Iterator[Place]:
             # Named by whoever started the server, wherever a link leads.
             state = _state(whole)
             if state is not None:
-                yield Place(whole, _shown(place.name), state)
+                yield Place(whole, visible(place.name), state)
             continue
         for folder, folders, files in os.walk(whole):
             deep = len(Path(folder).parts) - len(whole.parts)
@@ -177,12 +178,7 @@ def _within(whole: Path, file: Path) -> Iterator[Place]:
         return
     state = _state(real)
     if state is not None and real.is_relative_to(whole):
-        yield Place(real, _shown(str(whole.name / file.relative_to(whole))), state)
-
-
-def _shown(path: str) -> str:
-    """As text: a name may hold bytes that are none."""
-    return path.encode(errors="backslashreplace").decode()
+        yield Place(real, visible(str(whole.name / file.relative_to(whole))), state)
 
 
 def _state(file: Path) -> State | None:
@@ -204,8 +200,8 @@ def _described(place: Place, record: Record) -> RecordAnswer:
         id=place.id,
         path=place.shown,
         kind=record.record,
-        model=ran.workload.model,
-        input=ran.workload.input,
+        model=visible(ran.workload.model),
+        input=visible(ran.workload.input),
         device=None if environment is None else environment.device.slug,
         measured_at=None if environment is None else environment.started,
         layers=len(rows),

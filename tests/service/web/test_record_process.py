@@ -100,12 +100,14 @@ def test_only_so_many_are_listed(folder, monkeypatch):
     assert len(RecordLibrary([folder], MOST).listed()) == 1
 
 
-def test_names_that_are_no_text_are_shown(tmp_path):
-    name = os.fsencode(tmp_path) + b"/a\xff.json"
-    with open(name, "w") as file:
-        file.write("{")
-    (place,) = RecordLibrary([tmp_path], MOST).listed()
-    assert place.shown.endswith("/a\\udcff.json")
+def test_names_that_do_not_print_are_shown(tmp_path):
+    name = os.fsencode(tmp_path) + "/\u202ea".encode() + b"\xff.json"
+    with open(name, "w", encoding="utf-8") as file:
+        file.write(TEXT.replace('"model":"', '"model":"\u202e'))
+    library = RecordLibrary([tmp_path], MOST)
+    (place,) = library.listed()
+    assert place.shown.endswith("/\\u202ea\\udcff.json")
+    assert library.described(place.id).model.startswith("\\u202e")
 
 
 # --- read by a process of its own -----------------------------------------------------------

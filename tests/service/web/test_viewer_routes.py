@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 
 import httpx
@@ -126,7 +127,7 @@ def test_what_is_told_while_a_model_is_measured(monkeypatch):
     """The module that runs, and the rows that have ended while the first forward still runs."""
     heard = Heard()
     gate = Gated()
-    model = nn.Sequential(nn.Linear(4, 4), gate)
+    model = nn.Sequential(OrderedDict({"\u202e": nn.Linear(4, 4), "1": gate}))
     built = zoo.Built(model, (torch.zeros(1, 4),))
     workload = Workload(model="tiny", input="1x4", shape=(1, 4), batch=1)
     plan = Plan(warmup=1, iterations=3, function_iterations=1)
@@ -148,8 +149,8 @@ def test_what_is_told_while_a_model_is_measured(monkeypatch):
         watch.step("memory", 0, 1)
     rows = [event for event in heard.all if event["kind"] == "rows"]
     # Of the forward that stands still, only what comes before the gate.
-    assert [row[0] for row in rows[0]["rows"]] == ["0"]
-    assert [row[0] for row in rows[-1]["rows"]] == ["", "0", "1"]
+    assert [row[0] for row in rows[0]["rows"]] == ["\\u202e"]
+    assert [row[0] for row in rows[-1]["rows"]] == ["", "\\u202e", "1"]
     assert (rows[-1]["rounds"], rows[-1]["final"]) == (3, True)
     assert all(inclusive >= own >= 0 for _, inclusive, own in rows[-1]["rows"])
     phases = [event["phase"] for event in heard.all if event["kind"] == "progress"]
