@@ -22,7 +22,8 @@ def command(
     config: Annotated[
         Path | None,
         option(
-            "Configuration in TOML, one table named training; options below override it.",
+            "Configuration in TOML, one table named training. It replaces the defaults below; "
+            "options replace what it says.",
             panel=WHAT_RUNS,
             metavar="FILE",
             default_text=".config/config.toml, if it is there",

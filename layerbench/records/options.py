@@ -90,14 +90,16 @@ def option(
     return Field(description=description, json_schema_extra=shown, **limits)
 
 
-Device = Annotated[
-    str | None,
-    option(
+def device_option(before: str = "") -> Any:  # noqa: ANN401 - to be put into `Annotated`
+    """The option of the device, and ``before``: what goes before the usual choice."""
+    return option(
         "Device: auto, cpu, cuda, cuda:1, xpu or mps.",
         panel=PLACE,
-        default_text="the accelerator if there is one, else cpu",
-    ),
-]
+        default_text=f"{before}the accelerator if there is one, else cpu",
+    )
+
+
+Device = Annotated[str | None, device_option()]
 Threads = Annotated[
     Positive | None,
     option("Number of intra-op CPU threads.", panel=PLACE, default_text="PyTorch's choice"),

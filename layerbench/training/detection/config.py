@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from layerbench.errors import UsageError, did_you_mean
-from layerbench.records.options import OUTCOME, checked, option
+from layerbench.records.options import OUTCOME, checked, device_option, option
 from layerbench.records.recipes import DetectionRecipe, MachineOptions
 from layerbench.text import one_line
 
@@ -30,6 +30,7 @@ MOST_SAID = 200
 class RunOptions(MachineOptions):
     """Where a run happens, and what changes no weight."""
 
+    device: Annotated[str | None, device_option("the configuration's, else ")] = None
     output_dir: Annotated[
         Path,
         option(

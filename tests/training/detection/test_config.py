@@ -9,6 +9,7 @@ import pytest
 
 from layerbench import cli
 from layerbench.errors import UsageError
+from layerbench.records.options import option_of
 from layerbench.records.recipes import DetectionRecipe
 from layerbench.training.detection.config import ALIASES, RunOptions, read, settled
 from tests.support.paths import ROOT
@@ -38,6 +39,11 @@ def written(text: str, path: Path = Path("own.toml")) -> Path:
 
 def training(lines: str) -> Path:
     return written(f"[training]\n{lines}\n")
+
+
+def test_help_says_that_the_file_chooses_the_device():
+    shown = option_of(RunOptions.model_fields["device"])
+    assert shown.default_text.startswith("the configuration's, else the accelerator")
 
 
 # --- what it says --------------------------------------------------------------------------
