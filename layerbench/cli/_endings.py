@@ -6,7 +6,6 @@ import traceback
 from contextvars import ContextVar
 from typing import Any
 
-import click
 import typer
 from pydantic import ValidationError
 
@@ -37,7 +36,7 @@ def end(error: BaseException) -> Any:  # noqa: ANN401 - whatever `sys.exit` take
     Returns:
         the status to leave with.
     """
-    if isinstance(error, (Interrupted, KeyboardInterrupt, click.exceptions.Abort, typer.Abort)):
+    if isinstance(error, (Interrupted, KeyboardInterrupt, typer.Abort)):
         complain("interrupted: what was being written is whole or as it was")
         return INTERRUPTED
     # typer brings its own copy of click, so usage errors are known by what they can do.

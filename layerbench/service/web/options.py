@@ -25,7 +25,7 @@ Memory = Annotated[
 Seconds = Annotated[float, Field(allow_inf_nan=False, le=30 * 86400)]
 
 
-class ServiceOptions(BaseModel):
+class ServiceOptions(BaseModel, defer_build=True):
     """How the service runs.
 
     Attributes:
