@@ -32,10 +32,10 @@ def main(folder: Path) -> None:
 
 def chromium() -> str:
     """The browser's path."""
-    found = os.environ.get("LAYERBENCH_CHROMIUM") or shutil.which("chromium-headless-shell")
-    if not found:
+    path = os.environ.get("LAYERBENCH_CHROMIUM") or shutil.which("chromium-headless-shell")
+    if not path:
         sys.exit("no browser: apt-get install chromium-headless-shell")
-    return found
+    return path
 
 
 def report(page: Page, folder: Path) -> None:
@@ -58,9 +58,9 @@ def viewer() -> Iterator[str]:
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                found = re.search(r"http://[\d.]+:\d+/", line)
-                if found:
-                    yield found[0]
+                address = re.search(r"http://[\d.]+:\d+/", line)
+                if address:
+                    yield address[0]
                     break
         finally:
             process.terminate()
