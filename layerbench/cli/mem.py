@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NAME = "mem"
 
 WHAT = "What to report"
+ROWS_ALONE = ("csv", "json")
 
 
 def command(
@@ -105,7 +106,9 @@ def command(
             record = _measured(workload, chosen, device)
     if out is None:
         for name in names:
-            _options.say(reporters.render(name, down_to(record, depth)))
+            shown_record = down_to(record, depth)
+            _options.say(reporters.render(name, shown_record))
+            _say_what_is_left_out(name, record, shown_record)
         return
     place = reading.apart(paths.place(record, out), record)
     for name in names:
@@ -114,6 +117,18 @@ def command(
         path = place.with_suffix(reporters.suffix(name))
         writing.write_text(path, reporters.render(name, shown_record))
         typer.echo(str(path))
+        _say_what_is_left_out(name, record, shown_record)
+
+
+def _say_what_is_left_out(name: str, whole: Record, shown: Record) -> None:
+    """Say how many rows are missing where nobody would see it: a format of rows alone."""
+    missing = len(whole.rows) - len(shown.rows)
+    if missing and name in ROWS_ALONE:
+        typer.echo(
+            f"{name} has {len(shown.rows)} of {len(whole.rows)} rows: --depth leaves out those of "
+            "deeper modules",
+            err=True,
+        )
 
 
 def _structure(workload: Workload) -> Structure:

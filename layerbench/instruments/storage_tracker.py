@@ -25,7 +25,7 @@ from layerbench.instruments.calls import CallTree
 from layerbench.instruments.in_place import InPlace
 from layerbench.instruments.module_tracker import OUTSIDE, RunningModule
 from layerbench.instruments.operators import operator_name, run_seen
-from layerbench.introspection.tensors import bytes_of, parts_of, storage_of
+from layerbench.introspection.tensors import bytes_of, holders_of, parts_of, storage_of
 from layerbench.records.memory import Category, Phase
 
 
@@ -121,6 +121,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         running: says which module an operator belongs to.
         device: storages on other devices are passed over; ``None`` notes all.
         workspace: what kernels take inside an operator, where that is known.
+        for_gpu: the tensors stand for a GPU's: what would lie on the host all the same is passed
+            over.
 
     Known limitations: a storage allocated inside an operator and not returned by it (a kernel's
     temporary) is not seen; nor is one whose tensor a C++ extension makes without the
@@ -134,6 +136,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         running: RunningModule,
         device: str | None = None,
         workspace: WorkspaceRule | None = None,
+        for_gpu: bool = False,
     ) -> None:
         # The first operator under a dispatch mode loads it otherwise, and meanwhile the frames of
         # that import keep tensors alive that are gone in every later run.
@@ -144,6 +147,8 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._running = running
         self._device = device
         self._workspace = workspace
+        self._for_gpu = for_gpu
+        self._parts_of = holders_of if for_gpu else parts_of
         self._alive: dict[int, tuple[weakref.ref[_Holder], Allocation]] = {}
         self._lasting: dict[str, Allocation] = {}
         self._names: dict[object, str] = {}
@@ -188,7 +193,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def add(self, tensor: torch.Tensor, category: Category) -> None:
         """Note a tensor that is there already, or say what one is for."""
-        for part in parts_of(tensor):
+        for part in self._parts_of(tensor):
             allocation = self._allocation_of(part)
             if allocation is not None:
                 allocation.category = category
@@ -203,7 +208,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def leave_out(self, tensor: torch.Tensor) -> None:
         """Count a tensor as nothing: it would lie elsewhere."""
-        for part in parts_of(tensor):
+        for part in self._parts_of(tensor):
             allocation = self._allocation_of(part)
             if allocation is not None:
                 allocation.bytes = 0
@@ -223,7 +228,13 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def random_states_seen(self) -> Iterator[None]:
-        """Note what `torch.get_rng_state` gives, as a checkpoint keeps it: no operator makes it."""
+        """Note what `torch.get_rng_state` gives, as a checkpoint keeps it: no operator makes it.
+
+        It lies on the host: for a GPU nothing is noted.
+        """
+        if self._for_gpu:
+            yield
+            return
         read = torch.get_rng_state
 
         def seen() -> torch.Tensor:
@@ -269,7 +280,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         operator: str,
         category: Category,
     ) -> None:
-        for part in parts_of(tensor):
+        for part in self._parts_of(tensor):
             self._see_part(part, place, phase, operator, category)
 
     def _see_part(

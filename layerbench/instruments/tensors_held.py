@@ -6,8 +6,8 @@ is distinct.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -24,7 +24,16 @@ from layerbench.introspection.modules import (
     parameters,
 )
 from layerbench.introspection.nested import tensors_in
-from layerbench.introspection.tensors import bytes_of, elements_of, parts_of, shape_of, storage_of
+from layerbench.introspection.tensors import (
+    bytes_of,
+    bytes_of_part,
+    elements_of,
+    holders_of,
+    lengths_of,
+    parts_of,
+    shape_of,
+    storage_of,
+)
 from layerbench.records.memory import TensorRow, Totals
 from layerbench.zoo import Built
 
@@ -37,12 +46,20 @@ PACKED = "packed by a library"
 
 @dataclass(frozen=True)
 class _Piece:
-    """A tensor's place in a storage, from its first byte to its last."""
+    """A tensor's place in a storage, from its first byte to its last.
+
+    Attributes:
+        bytes: of its elements.
+        blocks: bytes that the storage takes on a GPU.
+        numbers: whether elements of the tensor are there, and not what places or scales them.
+    """
 
     storage: int
     begin: int
     end: int
+    bytes: int
     blocks: int
+    numbers: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ def _unpacked(name: str, packed: torch.ScriptObject) -> Iterator[tuple[str, torc
 
 
 def _held(name: str, tensor: torch.Tensor, role: Role, note: str = "") -> HeldTensor:
-    pieces = tuple(_piece(part) for part in parts_of(tensor))
+    pieces = tuple(_pieces(tensor))
     row = TensorRow(
         name=name,
         role=role,
@@ -120,17 +137,24 @@ def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
     return tensor.stride() if tensor.layout is torch.strided and not tensor.is_nested else ()
 
 
+def _pieces(tensor: torch.Tensor) -> Iterator[_Piece]:
+    for part in holders_of(tensor):
+        yield replace(_piece(part), numbers=part.dtype == tensor.dtype)
+    for lengths in lengths_of(tensor):
+        yield replace(_piece(lengths), numbers=False, blocks=0)  # they lie on the host
+
+
 def _piece(tensor: torch.Tensor) -> _Piece:
-    storage, size = storage_of(tensor), bytes_of(tensor)
+    storage, size = storage_of(tensor), bytes_of_part(tensor)
     if storage is None:
-        return _Piece(id(tensor), 0, size, _blocks(size))
+        return _Piece(id(tensor), 0, size, size, _blocks(size))
     if tensor.is_nested:
-        return _Piece(storage._cdata, 0, size, _blocks(storage.nbytes()))
+        return _Piece(storage._cdata, 0, size, size, _blocks(storage.nbytes()))
     item = tensor.element_size()
     last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     begin = int(tensor.storage_offset()) * item
     end = begin + (last + 1) * item if tensor.numel() else begin
-    return _Piece(storage._cdata, begin, end, _blocks(storage.nbytes()))
+    return _Piece(storage._cdata, begin, end, size, _blocks(storage.nbytes()))
 
 
 def _blocks(size: int) -> int:
@@ -140,17 +164,25 @@ def _blocks(size: int) -> int:
 def totals(held: Iterable[HeldTensor], *roles: Role) -> Totals:
     """Sums over the tensors of some roles, what several share counted once."""
     distinct = {one.identity: one for one in held if one.row.role in roles}
-    pieces = {piece for one in distinct.values() for piece in one.pieces}
-    elements = sum(one.row.elements for one in distinct.values())
-    own = sum(one.row.bytes for one in distinct.values())
-    covered = sum(end - begin for begin, end in _union(pieces))
+    pieces = [piece for one in distinct.values() for piece in one.pieces]
+    numbers = [piece for piece in pieces if piece.numbers]
+    elements, own = sum(one.row.elements for one in distinct.values()), _own_bytes(numbers)
     return Totals(
         tensors=len(distinct),
         # Views of the same bytes have the same elements.
-        elements=elements * covered // own if covered < own else elements,
-        bytes=min(own, covered),
+        elements=elements * _distinct_bytes(numbers) // own if own else elements,
+        bytes=_distinct_bytes(pieces),
         block_bytes=sum({piece.storage: piece.blocks for piece in pieces}.values()),
     )
+
+
+def _own_bytes(pieces: Iterable[_Piece]) -> int:
+    return sum(piece.bytes for piece in pieces)
+
+
+def _distinct_bytes(pieces: Sequence[_Piece]) -> int:
+    """Bytes of pieces, those that several share once; a view may skip some of its stretch."""
+    return min(_own_bytes(pieces), sum(end - begin for begin, end in _union(pieces)))
 
 
 def _union(pieces: Iterable[_Piece]) -> Iterator[tuple[int, int]]:
@@ -174,9 +206,8 @@ def notes_on_parameters(model: nn.Module) -> tuple[str, ...]:
             f"{units.count(elements)} elements in {units.bytes_(size)} are packed by a library: "
             "memory counts them as parameters, structure does not, as PyTorch"
         )
-    sharing = _sharing_a_storage(model)
-    own = sum(map(bytes_of, sharing))
-    covered = sum(end - begin for begin, end in _union({_piece(part) for part in sharing}))
+    sharing = [_piece(part) for part in _sharing_a_storage(model)]
+    own, covered = _own_bytes(sharing), _distinct_bytes(sharing)
     if covered < own:
         notes.append(
             f"parameters share memory: structure counts each, as PyTorch ({units.bytes_(own)}), "

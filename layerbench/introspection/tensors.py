@@ -48,17 +48,19 @@ def elements_of(tensor: torch.Tensor) -> int:
 
 
 def bytes_of(tensor: torch.Tensor) -> int:
-    """Bytes of a tensor's elements; those of its parts if it has several.
+    """Bytes of a tensor's elements; those of all its parts if it has several.
 
     A view that repeats its elements (`torch.Tensor.expand`) counts those in memory. 0 if
     they cannot be read.
     """
+    return sum(map(bytes_of_part, parts_of(tensor)))
+
+
+def bytes_of_part(part: torch.Tensor) -> int:
+    """Bytes of the elements of one of `parts_of`; 0 if they cannot be read."""
     try:
-        parts = parts_of(tensor)
-        if len(parts) != 1 or parts[0] is not tensor:
-            return sum(bytes_of(part) for part in parts)
-        size = tensor.numel() * tensor.element_size()
-        storage = storage_of(tensor)
+        size = part.numel() * part.element_size()
+        storage = storage_of(part)
         return size if storage is None else min(size, storage.nbytes())
     except Exception:
         return 0
@@ -75,6 +77,11 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """All that it consists of: `holders_of` its numbers, and `lengths_of` its rows."""
+    return [*holders_of(tensor), *lengths_of(tensor)]
+
+
+def holders_of(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that hold its numbers: itself, indices and values, or the wrapped ones."""
     if tensor.layout is torch.strided and (
         type(tensor) in _USUAL or not is_traceable_wrapper_subclass(tensor)
@@ -85,6 +92,25 @@ def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
             return list(_parts(tensor))
     except Exception:
         return [tensor]
+
+
+def lengths_of(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The int64 tensors of a strided nested tensor: its rows' sizes, strides and offsets.
+
+    They lie on the host wherever the tensor is, and several tensors may share them. Other
+    tensors have none.
+    """
+    if not tensor.is_nested or tensor.layout is not torch.strided:
+        return []
+    try:
+        with _unobserved():
+            return [
+                tensor._nested_tensor_size(),
+                tensor._nested_tensor_strides(),
+                tensor._nested_tensor_storage_offsets(),
+            ]
+    except Exception:
+        return []
 
 
 def _parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -89,6 +89,16 @@ def test_depth_folds_rows_and_keeps_sums(mem, tmp_path):
     assert owners <= set(range(len(short["rows"])))
 
 
+@pytest.mark.parametrize("what", [("--struct",), ()])
+def test_a_table_that_a_depth_shortens_says_so(mem, tmp_path, what):
+    says = "csv has 5 of 13 rows: --depth leaves out those of deeper modules\n"
+    _, table, complaint = mem(*what, "--format", "csv", "--depth", "1")
+    assert (len(table.splitlines()), complaint) == (1 + 5, says)
+    out = ("--out", str(tmp_path), "--depth", "1", "--format")
+    assert mem(*what, *out, "txt,csv,json")[2] == says
+    assert mem(*what, *out[:2], "--depth", "9", "--format", "csv")[2] == ""
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure on")
 def test_a_gpu_that_is_not_there_is_predicted_for(mem):
     status, text, _ = mem("--device", "cuda")

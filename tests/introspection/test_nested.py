@@ -15,14 +15,15 @@ from layerbench.introspection.tensors import bytes_of, shape_of
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize(("layout", "offsets"), [(torch.strided, 0), (torch.jagged, 3)])
+@pytest.mark.parametrize(("layout", "lengths"), [(torch.strided, 4 + 4 + 2), (torch.jagged, 3)])
 def test_a_nested_tensor_has_the_shape_that_it_would_have_padded(
-    layout: torch.layout, offsets: int
+    layout: torch.layout, lengths: int
 ) -> None:
+    """Strided, it has two sizes, two strides and an offset for each row; jagged, offsets alone."""
     rows = [torch.zeros(6, 16), torch.zeros(4, 16)]
     tensor = torch.nested.nested_tensor(rows, layout=layout)
     assert shape_of(tensor) == (2, 6, 16)
-    assert bytes_of(tensor) == 10 * 16 * 4 + offsets * 8
+    assert bytes_of(tensor) == 10 * 16 * 4 + lengths * 8
 
 
 def test_a_sparse_tensor_holds_indices_and_values() -> None:

@@ -38,7 +38,7 @@ from layerbench.instruments.storage_tracker import LOADED, StorageTracker, Trace
 from layerbench.instruments.tensors_held import packed_weights
 from layerbench.introspection.modules import parameters, submodules_first
 from layerbench.introspection.nested import tensors_in
-from layerbench.introspection.tensors import bytes_of
+from layerbench.introspection.tensors import bytes_of, shape_of
 from layerbench.profilers.loss import RunFailed, loss_of
 from layerbench.profilers.optimizers import make_optimizer
 from layerbench.records.samples import RowFacts
@@ -91,7 +91,8 @@ def trace_run(
         train_mode: which mode the model was asked to be in.
         device: storages on other kinds of devices are passed over.
         for_gpu: the tensors stand for a GPU's: the optimizer works on all parameters at once,
-            as PyTorch does there, and its step counts lie on the host.
+            as PyTorch does there, and its step counts lie on the host, as do the state of random
+            numbers and the lengths of nested tensors' rows.
         workspace: what kernels take inside operators.
         stepping: entered around each step of the optimizer.
         renew_inputs: called between two steps.
@@ -101,7 +102,7 @@ def trace_run(
     """
     notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
     with compilation_off() as trained:
-        run = _Run(built, device, workspace, renew_inputs)
+        run = _Run(built, device, workspace, renew_inputs, for_gpu)
         traced = _trace_run(run, optimizer, for_gpu, stepping)
     return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
 
@@ -135,6 +136,7 @@ class _Run:
         device: str | None,
         workspace: WorkspaceRule | None,
         renew_inputs: Callable[[], object],
+        for_gpu: bool,
     ) -> None:
         self._built = built
         self._renew_inputs = renew_inputs
@@ -142,7 +144,7 @@ class _Run:
         self._facts = module_facts(self.model)
         self._running = RunningModule(self.model)
         self._observer = CallObserver(self.model, self._facts, self._running)
-        self._tracker = StorageTracker(self._running, device, workspace)
+        self._tracker = StorageTracker(self._running, device, workspace, for_gpu)
         self._calls: dict[str, CallFacts] = {}
         self._forward_s = 0.0
 
@@ -292,7 +294,7 @@ def explain_step(
         except RunFailed as again:
             return str(again)
         except Exception as again:
-            shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors_in(outputs[0]))
+            shapes = ", ".join(str(list(shape_of(tensor))) for tensor in tensors_in(outputs[0]))
             return f"no loss could be made of the output {shapes}: {first_line(again)}"
         try:
             _backward_watched(loss, running, reached)
