@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from math import prod
 
+from layerbench import units
 from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.tree import ancestors
+from layerbench.reporters import formatting
 
 # Between two calls Python was seen to take up to 40 µs in a module's own forward.
 PER_CALL_S = 100e-6
@@ -41,6 +43,29 @@ def freeing(record: Profile) -> dict[str, float]:
         for rest in [_rest(called.holder, called.rows)]
         if rest is not None
     }
+
+
+def remarks(record: Profile) -> dict[str, str]:
+    """What a report says beside a row, by path."""
+    freed = freeing(record)
+    remarks_by_path = {}
+    for row in record.layers:
+        if row.path in freed and row.self_:
+            time = units.seconds(freed[row.path], formatting.half_width(row.self_))
+            remarks_by_path[row.path] = f"freeing memory: {time} of its self time"
+    return remarks_by_path
+
+
+def in_all(record: Profile) -> str:
+    """What a report says of the whole; empty where no row is freeing memory."""
+    freed = freeing(record)
+    return (
+        f"freeing memory: {units.seconds(sum(freed.values()))} of self time in all that no "
+        "function of the module takes, probably the C library giving large tensors back to "
+        "the operating system (docs/reading-the-numbers.md)"
+        if freed
+        else ""
+    )
 
 
 class _Called:

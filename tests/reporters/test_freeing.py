@@ -9,7 +9,7 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.records.timing import LayerRow, Profile
-from layerbench.reporters.freeing import freeing
+from layerbench.reporters.freeing import freeing, in_all
 from tests.support.sample_profiles import layered, on_gpu, summary
 
 LARGE, SMALL = (1, 64, 128, 128), (1, 8, 8, 8)
@@ -34,8 +34,11 @@ def test_a_container_without_functions_is_freeing_what_it_lets_go_of():
     profile = record(row("a", 9.9, 3.0, SMALL), row("a.0", 6.9, 6.9, LARGE))
     assert freeing(profile) == {"a": pytest.approx(3e-3)}
     text = reporters.render("txt", profile)
+    page = reporters.render("html", profile)
     assert "freeing memory: 3.000 ms of its self time" in text
-    assert "freeing memory: 3.000 ms of self time in all" in text
+    assert "freeing memory: 3.000 ms of its self time" in page
+    for report in (text, page, reporters.render("md", profile)):
+        assert report.count("freeing memory: 3.000 ms of self time in all") == 1
 
 
 def test_functions_are_told_from_what_they_leave():
@@ -58,6 +61,7 @@ def test_functions_are_told_from_what_they_leave():
 )
 def test_other_self_time_is_not(rows: list[LayerRow], why: str):
     assert freeing(record(*rows)) == {}, why
+    assert in_all(record(*rows)) == ""
 
 
 def test_nothing_is_said_where_functions_were_not_timed_or_a_device_keeps_its_memory():

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from layerbench import units
 from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary, Verdict
-from layerbench.reporters import formatting
+from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import cells, layout, shared
-from layerbench.reporters.freeing import freeing
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
 _MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
@@ -41,6 +40,8 @@ def document(record: Profile) -> layout.Document:
             _reconciliation(record),
             _verdicts(record),
             *shared.warnings_and_notes(record),
+            # The tree says so where it is shown.
+            layout.Section("", [layout.Text(freeing.in_all(record))], formats=layout.BRIEF),
             layout.listed(
                 "Not measured", [f"{what}: {why}" for what, why in record.absent.items()]
             ),
@@ -224,19 +225,15 @@ def _tree(record: Profile) -> layout.Section:
     # The two unnamed columns hold the verdict's mark of the figure before them.
     header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
     header += ["host ms", "host self"] if host else []
-    freed = freeing(record)
-    rows = [_layer(row, host, record, freed.get(row.path)) for row in record.layers]
+    freed = freeing.remarks(record)
+    rows = [_layer(row, host, record, freed.get(row.path, "")) for row in record.layers]
     layers = layout.Table([*header, ""], rows, "lr.l.l." + (".." if host else "") + "l")
-    legend = layout.Text(_legend(record, freed), indented=False)
+    legend = layout.Text(_legend(record), indented=False)
     return layout.Section("Layers (medians; share of means)", [layers, legend], formats=layout.FULL)
 
 
-def _layer(row: LayerRow, host: bool, record: Profile, freed_s: float | None) -> list[str]:
+def _layer(row: LayerRow, host: bool, record: Profile, freed: str) -> list[str]:
     """One row of the tree."""
-    freed = ""
-    if freed_s is not None and row.self_:
-        time = units.seconds(freed_s, formatting.half_width(row.self_))
-        freed = f"freeing memory: {time} of its self time"
     host_times = (row.host_inclusive, row.host_self) if host else ()
     untimed = "" if row.inclusive else formatting.why_untimed(row)
     return [
@@ -255,7 +252,7 @@ def _marked(summary: Summary | None) -> list[str]:
     return [formatting.ms(summary, "median"), mark]
 
 
-def _legend(record: Profile, freed: Mapping[str, float]) -> str:
+def _legend(record: Profile) -> str:
     """What the marks and remarks that occur mean."""
     times = [row.inclusive for row in record.layers] + [row.self_ for row in record.layers]
     marks = {_MARKS[summary.verdict] for summary in times if summary}
@@ -265,13 +262,8 @@ def _legend(record: Profile, freed: Mapping[str, float]) -> str:
             "ƒ a function that its module runs itself, timed in a pass of its own: its time is "
             "part of that module's self time"
         )
-    if freed:
-        parts.append(
-            f"freeing memory: {units.seconds(sum(freed.values()))} of self time in all that no "
-            "function of the module takes, probably the C library giving large tensors back to "
-            "the operating system (docs/reading-the-numbers.md)"
-        )
-    return "; ".join(parts)
+    freed = freeing.in_all(record)
+    return "; ".join([*parts, freed] if freed else parts)
 
 
 def _layer_sentences(record: Profile) -> Iterator[layout.Text]:

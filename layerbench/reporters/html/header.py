@@ -9,7 +9,7 @@ from layerbench.records.bundle import Bundle
 from layerbench.records.environment import Environment
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.workload import OWN_WEIGHTS, Workload
-from layerbench.reporters import formatting
+from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import shared
 
 
@@ -123,6 +123,8 @@ def notes(bundle: Bundle) -> Iterator[str]:
     absent = bundle.profile.absent if bundle.profile else {}
     yield from (f"{what} not measured: {why}" for what, why in absent.items())
     yield from _unlike(bundle)
+    freed = freeing.in_all(bundle.profile) if bundle.profile else ""
+    yield from [freed] if freed else []
     records = (
         bundle.profile,
         bundle.training,

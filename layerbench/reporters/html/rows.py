@@ -14,7 +14,7 @@ from layerbench.records.structure import StructureRow
 from layerbench.records.timing import LayerRow
 from layerbench.records.training_step import TrainingRow
 from layerbench.records.tree import ancestors, parent
-from layerbench.reporters import formatting
+from layerbench.reporters import formatting, freeing
 from layerbench.reporters.html.schema import Rows
 
 _Basis = LayerRow | StructureRow | MemoryRow | TrainingRow | ComparedRow
@@ -52,6 +52,7 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
     bytes_of = {row.path: row for row in memory.rows} if memory else {}
     steps = {row.path: row for row in training.rows} if training else {}
     compared = {row.path: row for row in bundle.comparison.rows} if bundle.comparison else {}
+    freed = freeing.remarks(profile) if profile else {}
     lists: tuple[Mapping[str, _Basis], ...] = (times, made_of, bytes_of, steps, compared)
     rows = [
         replace(
@@ -65,7 +66,11 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
     ]
     if not rows or rows[0].path:
         rows.insert(0, PageRow(path="", type=_model_type(bundle), depth=0))
-    return _with_others([_with_shapes(row) for row in rows], bundle)
+    noted = [
+        replace(row, note=formatting.remarks(freed.get(row.path, ""), row.note))
+        for row in map(_with_shapes, rows)
+    ]
+    return _with_others(noted, bundle)
 
 
 def _model_type(bundle: Bundle) -> str:
