@@ -131,17 +131,22 @@ def has_property_for_forward(kind: type[nn.Module]) -> bool:
 
 
 @contextmanager
-def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
+def mode_set(model: nn.Module, training: bool, *, buffers_too: bool = True) -> Iterator[None]:
     """Put the model into one mode; on exit every module has its own mode again.
 
-    A model that is in that mode is left as it is, with its frozen parts. In training mode the
-    buffers are kept too: BatchNorm moves its running statistics at every forward.
+    A model that is in that mode is left as it is, with its frozen parts.
+
+    Args:
+        model: the model.
+        training: which mode.
+        buffers_too: whether in training mode the buffers' contents are put back, too: BatchNorm
+            moves its running statistics at every forward. It holds them meanwhile.
     """
     # A frozen scripted module has no mode.
     modes: list[tuple[nn.Module, Any]] = [
         (module, getattr(module, "training", _MISSING)) for module in modules(model)
     ]
-    kept = _Buffers(buffers(model) if training else ())
+    kept = _Buffers(buffers(model) if training and buffers_too else ())
     try:
         set_mode(model, training)
         yield

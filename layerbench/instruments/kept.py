@@ -34,6 +34,19 @@ class Kept:
         """Restore the earlier contents; returns whether anything had changed."""
         raise NotImplementedError
 
+    def exchange(self, other: Callable[[Any], Any]) -> None:
+        """Keep another object in the stead of each of the earlier ones, where that is possible."""
+
+
+class KeptObject(Kept):
+    """One object, in a place of its own."""
+
+    __slots__ = ()
+
+    def exchange(self, other: Callable[[Any], Any]) -> None:
+        """As `Kept.exchange`."""
+        self.earlier = other(self.earlier)
+
 
 class KeptMapping(Kept):
     """A dict. ``earlier`` has its keys and its values."""
@@ -43,6 +56,12 @@ class KeptMapping(Kept):
     def __init__(self, base: Any, mapping: dict[Any, Any]) -> None:  # noqa: ANN401 - its type
         super().__init__(mapping, (tuple(base.keys(mapping)), tuple(base.values(mapping))))
         self.base = base
+
+    def exchange(self, other: Callable[[Any], Any]) -> None:
+        """As `Kept.exchange`; the keys stay."""
+        keys, values = self.earlier
+        if values:
+            self.earlier = keys, tuple(map(other, values))
 
     def restore(self) -> bool:
         """As `Kept.restore`; also the order of the keys."""
@@ -73,6 +92,10 @@ class KeptItems(Kept):
         base: Any = next(kind for kind in (list, deque, set) if isinstance(holder, kind))
         items: Iterable[Any] = base.__iter__(holder)
         return items
+
+    def exchange(self, other: Callable[[Any], Any]) -> None:
+        """As `Kept.exchange`."""
+        self.earlier = tuple(map(other, self.earlier))
 
     def restore(self) -> bool:
         """As `Kept.restore`."""
@@ -159,7 +182,7 @@ class KeptScripted(Kept):
         return changed
 
 
-class KeptSlot(Kept):
+class KeptSlot(KeptObject):
     """What an object holds in one of its class's ``__slots__``."""
 
     __slots__ = ("slot",)
@@ -188,7 +211,7 @@ class KeptSlot(Kept):
         return True
 
 
-class KeptCell(Kept):
+class KeptCell(KeptObject):
     """A variable that a function closes over."""
 
     __slots__ = ()
@@ -214,7 +237,7 @@ class KeptCell(Kept):
         return True
 
 
-class KeptContextVar(Kept):
+class KeptContextVar(KeptObject):
     """The value of a context variable; one that had none gets ``None``: none cannot be set."""
 
     __slots__ = ()
@@ -230,7 +253,7 @@ class KeptContextVar(Kept):
         return True
 
 
-class KeptGlobal(Kept):
+class KeptGlobal(KeptObject):
     """A global; ``earlier`` is `MISSING` of one that code may make."""
 
     __slots__ = ("name",)
@@ -261,6 +284,10 @@ class KeptClassAttributes(Kept):
     @staticmethod
     def _now(kind: type) -> dict[str, Any]:
         return {name: value for name, value in vars(kind).items() if name not in _OF_EVERY_CLASS}
+
+    def exchange(self, other: Callable[[Any], Any]) -> None:
+        """As `Kept.exchange`."""
+        self.earlier = {name: other(value) for name, value in self.earlier.items()}
 
     def restore(self) -> bool:
         """As `Kept.restore`."""

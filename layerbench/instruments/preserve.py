@@ -18,6 +18,7 @@ import torch
 from layerbench.environment import devices
 from layerbench.instruments.python_state import PythonState
 from layerbench.instruments.random_state import RandomState, drawing_from
+from layerbench.instruments.release import Releaser
 from layerbench.instruments.stray_tensors import StrayTensors, is_without_memory
 from layerbench.instruments.tensor_state import TensorState
 from layerbench.introspection.modules import buffers, parameters
@@ -28,7 +29,9 @@ from layerbench.zoo import Built
 
 
 @contextmanager
-def preserved(built: Built, *, training: bool = False) -> Iterator[Built]:
+def preserved(
+    built: Built, *, training: bool = False, releaser: Releaser | None = None
+) -> Iterator[Built]:
     """Leave a model that was handed over, and its inputs, as they are now.
 
     To be entered before anything is attached, and left after it was taken off.
@@ -36,6 +39,8 @@ def preserved(built: Built, *, training: bool = False) -> Iterator[Built]:
     Args:
         built: the user's.
         training: whether autograd will work on it.
+        releaser: is to hold the tensors meanwhile, where memory that the run lets go must not be
+            held.
 
     Yields:
         the same model, with inputs that are cut off from the user's own graph.
@@ -47,6 +52,8 @@ def preserved(built: Built, *, training: bool = False) -> Iterator[Built]:
     room = devices.get("cpu").memory().free_bytes // 2
     tensors = TensorState([*state.tensors, *state.table_tensors], room=room)
     _say_what_stays_changed(built, state, tensors)
+    if releaser is not None:
+        state.hold_elsewhere(tensors.hand_over(releaser))
     with _put_back_after(state, tensors):
         yield _cut_off(built, training)
 

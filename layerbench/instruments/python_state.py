@@ -25,7 +25,7 @@ import types
 import warnings
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -50,6 +50,7 @@ from layerbench.instruments.kept import (
     KeptScripted,
     KeptSlot,
 )
+from layerbench.instruments.release import HeldOnce
 from layerbench.introspection.modules import children, own_buffers, own_parameters
 
 # What holds nothing that a forward could change.
@@ -108,15 +109,31 @@ class PythonState:
         self._followed: dict[type, bool] = {}
         self._slots: dict[type, list[Any]] = {}
         self._pending: list[object] = []
+        self._elsewhere = False
         self._push(roots)
         # Nothing here is garbage, and there is much of it: a collection would look at all of it.
         with no_collection():
             while self._pending:
                 self._visit(self._pending.pop())
 
+    def hold_elsewhere(self, held: Mapping[int, HeldOnce]) -> None:
+        """Let others hold some of the tensors until they are restored.
+
+        Args:
+            held: what stands for a tensor, by the tensor's id.
+        """
+        for kept in self._kept:
+            kept.exchange(lambda value: held.get(id(value), value))
+        self.tensors, self.table_tensors, self._seen = [], [], {}
+        self._elsewhere = bool(held)
+
     def restore(self) -> bool:
         """Restore changed values; returns whether anything had changed."""
         changed = False
+        if self._elsewhere:
+            for kept in self._kept:
+                kept.exchange(_itself)
+            self._elsewhere = False
         for kept in self._kept:
             try:
                 changed = kept.restore() or changed
@@ -364,6 +381,10 @@ class PythonState:
             for name, value in kept.earlier.items():
                 if type(value) in _DRAWN:
                     self._iterator(value, name, partial(type.__setattr__, above, name))
+
+
+def _itself(value: object) -> object:
+    return value() if type(value) is HeldOnce else value
 
 
 def _is_followed(kind: type) -> bool:

@@ -123,6 +123,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         workspace: what kernels take inside an operator, where that is known.
         for_gpu: the tensors stand for a GPU's: what would lie on the host all the same is passed
             over.
+        release: called before each operator; frees memory that nobody but us holds.
 
     Known limitations: a storage allocated inside an operator and not returned by it (a kernel's
     temporary) is not seen; nor is one whose tensor a C++ extension makes without the
@@ -137,6 +138,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device: str | None = None,
         workspace: WorkspaceRule | None = None,
         for_gpu: bool = False,
+        release: Callable[[], object] = lambda: None,
     ) -> None:
         # The first operator under a dispatch mode loads it otherwise, and meanwhile the frames of
         # that import keep tensors alive that are gone in every later run.
@@ -149,6 +151,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._workspace = workspace
         self._for_gpu = for_gpu
         self._parts_of = holders_of if for_gpu else parts_of
+        self._release = release
         self._alive: dict[int, tuple[weakref.ref[_Holder], Allocation]] = {}
         self._lasting: dict[str, Allocation] = {}
         self._names: dict[object, str] = {}
@@ -175,6 +178,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._run(func, args, keywords)
 
     def _run(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
+        self._release()
         place, phase = self._running.place(), self.phase
         begin = self._tick()
         target = self._in_place.target(func, args, begin, self._allocation_of)

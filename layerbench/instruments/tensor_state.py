@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
+from layerbench.instruments.release import HeldOnce, Releaser
 from layerbench.introspection.tensors import parts_of, storage_of
 
 _Copy = bytes | torch.UntypedStorage | None
@@ -64,6 +65,18 @@ class TensorState:
                 if id(tensor) not in self._standings:
                     self._standings[id(tensor)] = _Standing.of(tensor, let_go)
 
+    def hand_over(self, releaser: Releaser) -> dict[int, HeldOnce]:
+        """Let another hold the tensors whose memory can be made anew.
+
+        Returns:
+            What stands for each of them, by its id.
+        """
+        held: dict[int, HeldOnce] = {}
+        for key, standing in self._standings.items():
+            if isinstance(standing.data, _Place):
+                standing.tensor = held[key] = releaser.hold(standing.tensor())
+        return held
+
     def _copied(
         self, storages: Iterable[torch.UntypedStorage], room: int | None
     ) -> list[_Contents]:
@@ -98,7 +111,7 @@ class TensorState:
 class _Standing:
     """How one tensor stands: where its data is, what autograd knows of it."""
 
-    tensor: torch.Tensor
+    tensor: Callable[[], torch.Tensor]
     kind: type
     data: Callable[[], torch.Tensor]
     requires_grad: bool
@@ -113,7 +126,7 @@ class _Standing:
         leaf = tensor.is_leaf
         grad = tensor.grad if leaf else None
         standing = cls(
-            tensor=tensor,
+            tensor=lambda: tensor,
             kind=type(tensor),
             data=_data_of(tensor, let_go),
             requires_grad=tensor.requires_grad,
@@ -128,7 +141,7 @@ class _Standing:
         return standing
 
     def restore(self) -> bool:
-        tensor = self.tensor
+        tensor = self.tensor()
         changed = False
         if type(tensor) is not self.kind:
             tensor.__class__ = self.kind  # a lazy module's parameter
@@ -154,8 +167,9 @@ class _Standing:
 
     def restore_version(self) -> None:
         # What others have kept for their own backward still counts as unchanged.
-        if self.version is not None and self.tensor._version != self.version:
-            torch._C._autograd._unsafe_set_version_counter((self.tensor,), (self.version,))
+        tensor = self.tensor()
+        if self.version is not None and tensor._version != self.version:
+            torch._C._autograd._unsafe_set_version_counter((tensor,), (self.version,))
 
 
 def _data_of(tensor: torch.Tensor, let_go: dict[int, _Contents]) -> Callable[[], torch.Tensor]:
@@ -165,14 +179,24 @@ def _data_of(tensor: torch.Tensor, let_go: dict[int, _Contents]) -> Callable[[],
     if contents is None:
         data = tensor.detach()
         return lambda: data
-    dtype, shape, stride = tensor.dtype, tensor.shape, tensor.stride()
-    offset = tensor.storage_offset()
+    return _Place(
+        contents, tensor.dtype, tensor.shape, tensor.stride(), int(tensor.storage_offset())
+    )
 
-    def made() -> torch.Tensor:
-        empty = torch.empty(0, dtype=dtype, device="cpu")
-        return empty.set_(contents.storage(), offset, shape, stride)
 
-    return made
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the data of a plain tensor is, in a storage that need not be there now."""
+
+    contents: _Contents
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+    def __call__(self) -> torch.Tensor:
+        empty = torch.empty(0, dtype=self.dtype, device="cpu")
+        return empty.set_(self.contents.storage(), self.offset, self.shape, self.stride)
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

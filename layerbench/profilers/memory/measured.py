@@ -30,6 +30,7 @@ from layerbench.instruments.preserve import (
     strays_removed,
 )
 from layerbench.instruments.random_state import RandomState, drawing_from
+from layerbench.instruments.release import Releaser
 from layerbench.instruments.resident_memory import resident_set
 from layerbench.instruments.tensors_held import (
     HeldTensor,
@@ -70,15 +71,15 @@ def profile_memory(
     check_optimizer(optimizer)
     with memory_explained(device), no_collection():
         watch = watch_environment(device)
+        releaser = Releaser()
         if subject is None:
             check_input_fits(workload, device)
-        if subject is None:
             built = on_device(zoo.build(workload), device.torch_device)
             with drawing_anew(workload, built):
-                measured = _measure(workload, built, device, optimizer)
+                measured = _measure(workload, built, device, optimizer, releaser)
         else:
-            with preserved(subject, training=optimizer is not None) as built:
-                measured = _measure(workload, built, device, optimizer)
+            with preserved(subject, training=optimizer is not None, releaser=releaser) as built:
+                measured = _measure(workload, built, device, optimizer, releaser)
         return _record(workload, optimizer, measured, held_tensors(built), watch.finish())
 
 
@@ -140,12 +141,18 @@ class _Measured:
     allocator: AllocatorFigures | None
 
 
-def _measure(workload: Workload, built: Built, device: Device, optimizer: str | None) -> _Measured:
+def _measure(
+    workload: Workload,
+    built: Built,
+    device: Device,
+    optimizer: str | None,
+    releaser: Releaser,
+) -> _Measured:
     notes = notes_on_parameters(original(built.module))
     inputs, draws = FreshInputs(built), RandomState()
     device.begin_peak()
     try:
-        with mode_set(built.module, workload.mode == "train"):
+        with mode_set(built.module, workload.mode == "train", buffers_too=False):
             with resident_set() as process:
                 traced = trace_run(
                     built,
@@ -153,6 +160,7 @@ def _measure(workload: Workload, built: Built, device: Device, optimizer: str | 
                     train_mode=workload.mode == "train",
                     device=device.torch_device.type,
                     renew_inputs=inputs.renew,
+                    release=releaser.release,
                 )
             peak = device.peak()
             # As the traced forward: in training, operators that run functions count otherwise.

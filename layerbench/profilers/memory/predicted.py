@@ -36,6 +36,7 @@ from layerbench.instruments.preserve import (
     strays_removed,
 )
 from layerbench.instruments.random_state import drawing_from
+from layerbench.instruments.release import Releaser
 from layerbench.profilers.loss import RunFailed
 from layerbench.profilers.memory.kernels import chosen_as_on_gpu
 from layerbench.profilers.memory.replay import Replays
@@ -173,7 +174,7 @@ def _real_run(
 ) -> Traced:
     from layerbench.environment import devices
 
-    cpu = devices.get("cpu")
+    cpu, releaser = devices.get("cpu"), Releaser()
     with memory_explained(cpu):
         if subject is None:
             check_input_fits(workload, cpu)
@@ -181,9 +182,10 @@ def _real_run(
             if subject is None:
                 built = zoo.build(workload, load_weights=False)
                 with drawing_anew(workload, built):
-                    return _trace_for_real(workload, optimizer, built, workspaces)
-            with preserved(subject, training=optimizer is not None) as built:
-                return _trace_for_real(workload, optimizer, built, workspaces)
+                    return _trace_for_real(workload, optimizer, built, workspaces, releaser)
+            training = optimizer is not None
+            with preserved(subject, training=training, releaser=releaser) as built:
+                return _trace_for_real(workload, optimizer, built, workspaces, releaser)
         except RunFailed as error:
             cause = error.__cause__
             if cause is not None and cpu.is_out_of_memory(cause):
@@ -192,9 +194,13 @@ def _real_run(
 
 
 def _trace_for_real(
-    workload: Workload, optimizer: str | None, built: Built, workspaces: Workspaces
+    workload: Workload,
+    optimizer: str | None,
+    built: Built,
+    workspaces: Workspaces,
+    releaser: Releaser,
 ) -> Traced:
-    with mode_set(built.module, workload.mode == "train"):
+    with mode_set(built.module, workload.mode == "train", buffers_too=False):
         return trace_run(
             built,
             optimizer=optimizer,
@@ -203,6 +209,7 @@ def _trace_for_real(
             for_gpu=True,
             workspace=workspaces,
             renew_inputs=FreshInputs(built).renew,
+            release=releaser.release,
         )
 
 

@@ -78,6 +78,7 @@ def trace_run(
     workspace: WorkspaceRule | None = None,
     stepping: Callable[[], AbstractContextManager[object]] = nullcontext,
     renew_inputs: Callable[[], object] = lambda: None,
+    release: Callable[[], object] = lambda: None,
 ) -> Traced:
     """Run the model where its tensors are, and trace it.
 
@@ -96,13 +97,14 @@ def trace_run(
         workspace: what kernels take inside operators.
         stepping: entered around each step of the optimizer.
         renew_inputs: called between two steps.
+        release: called before each operator; frees memory that nobody but us holds.
 
     Raises:
         RunFailed: whatever the model raised, with a line that says where.
     """
     notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
     with compilation_off() as trained:
-        run = _Run(built, device, workspace, renew_inputs, for_gpu)
+        run = _Run(built, device, workspace, renew_inputs, for_gpu, release)
         traced = _trace_run(run, optimizer, for_gpu, stepping)
     return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
 
@@ -137,6 +139,7 @@ class _Run:
         workspace: WorkspaceRule | None,
         renew_inputs: Callable[[], object],
         for_gpu: bool,
+        release: Callable[[], object],
     ) -> None:
         self._built = built
         self._renew_inputs = renew_inputs
@@ -144,7 +147,7 @@ class _Run:
         self._facts = module_facts(self.model)
         self._running = RunningModule(self.model)
         self._observer = CallObserver(self.model, self._facts, self._running)
-        self._tracker = StorageTracker(self._running, device, workspace, for_gpu)
+        self._tracker = StorageTracker(self._running, device, workspace, for_gpu, release)
         self._calls: dict[str, CallFacts] = {}
         self._forward_s = 0.0
 
