@@ -250,6 +250,7 @@ def tensors_replaced(
                     if tensor is not None:
                         before.append((table, name, tensor))
                         table[name] = stand_in(tensor)
+        stand_ins.clear()  # the model alone holds them, and may let them go
         with ExitStack() as flat:
             for module in modules(model):
                 if isinstance(module, nn.RNNBase):

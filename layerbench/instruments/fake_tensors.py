@@ -59,6 +59,7 @@ def without_memory(
             args, kwargs = map_tensors((built.args, built.kwargs), fakes.of)
             stand_in = Built(built.module, args, kwargs)
             del args, kwargs
+            fakes.let_go()
             try:
                 yield stand_in
             finally:
@@ -91,6 +92,10 @@ class _Fakes:
         return self._storages[key].as_strided(
             tensor.shape, tensor.stride(), tensor.storage_offset()
         )
+
+    def let_go(self) -> None:
+        """Hold no storage any longer; tensors that are made from now on share none of before."""
+        self._storages.clear()
 
 
 def _function_of(kind: type[torch.Tensor]) -> object:

@@ -79,7 +79,9 @@ _PLAIN = (
     *(weakref.WeakSet, random.Random, queue.Queue, argparse.Namespace),
 )
 # Engines with a life of their own: what they learn in a run is no state of the model.
-_ENGINES = ("torch._dynamo", "torch._inductor", "torch.fx", "torch._C", "torch.jit")
+_ENGINES = (
+    *("torch._dynamo", "torch._inductor", "torch._subclasses", "torch.fx", "torch._C", "torch.jit"),
+)
 _BARE_MAPPINGS = (dict, OrderedDict)
 _HEAP_TYPE = 1 << 9  # of a class's flags: made by a class statement, or as if by one
 

@@ -94,6 +94,21 @@ def test_a_replaced_tensor_gives_its_memory_back(
     assert layerbench.memory(model, x).peak.bytes == FLOAT * (ELEMENTS + 1 + 3 * ELEMENTS)
 
 
+@pytest.mark.parametrize("names", [["kept"], ["kept", "part"]])
+def test_a_replaced_buffer_gives_its_memory_back_in_a_prediction(names: list[str]) -> None:
+    def replace(m: Any, x: torch.Tensor) -> None:
+        for name in names:
+            setattr(m, name, None)
+
+    model, x = Calls(then_takes_more(replace)), torch.rand(ELEMENTS)
+    kept = torch.zeros(2 * ELEMENTS)
+    for name, tensor in zip(names, (kept, kept[ELEMENTS:]), strict=False):
+        model.register_buffer(name, tensor)
+    record = layerbench.estimate_memory(model, x)
+    assert record.how == "fake"
+    assert record.peak_bytes == FLOAT * 4 * ELEMENTS
+
+
 def test_what_a_first_step_replaces_is_not_there_in_the_second() -> None:
     """Nor is it held so that a mode, or the batch, can be put back."""
     peaks = []
