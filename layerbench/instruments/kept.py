@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextvars
 import types
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from operator import is_
 from typing import Any
 
@@ -34,8 +34,21 @@ class Kept:
         """Restore the earlier contents; returns whether anything had changed."""
         raise NotImplementedError
 
-    def exchange(self, other: Callable[[Any], Any]) -> None:
-        """Keep another object in the stead of each of the earlier ones, where that is possible."""
+    def exchange(self, others: Mapping[int, Any]) -> bool:
+        """Keep others in the stead of earlier objects; returns whether there was one.
+
+        Args:
+            others: by the id of what each stands for.
+        """
+        del others
+        return False
+
+
+def _exchanged(values: tuple[Any, ...], others: Mapping[int, Any]) -> tuple[Any, ...]:
+    """The values, or a tuple with others in the stead of some."""
+    if not values or others.keys().isdisjoint(map(id, values)):
+        return values
+    return tuple(others.get(id(value), value) for value in values)
 
 
 class KeptObject(Kept):
@@ -43,9 +56,11 @@ class KeptObject(Kept):
 
     __slots__ = ()
 
-    def exchange(self, other: Callable[[Any], Any]) -> None:
+    def exchange(self, others: Mapping[int, Any]) -> bool:
         """As `Kept.exchange`."""
-        self.earlier = other(self.earlier)
+        earlier = self.earlier
+        self.earlier = others.get(id(earlier), earlier)
+        return self.earlier is not earlier
 
 
 class KeptMapping(Kept):
@@ -57,11 +72,12 @@ class KeptMapping(Kept):
         super().__init__(mapping, (tuple(base.keys(mapping)), tuple(base.values(mapping))))
         self.base = base
 
-    def exchange(self, other: Callable[[Any], Any]) -> None:
+    def exchange(self, others: Mapping[int, Any]) -> bool:
         """As `Kept.exchange`; the keys stay."""
         keys, values = self.earlier
-        if values:
-            self.earlier = keys, tuple(map(other, values))
+        exchanged = _exchanged(values, others)
+        self.earlier = keys, exchanged
+        return exchanged is not values
 
     def restore(self) -> bool:
         """As `Kept.restore`; also the order of the keys."""
@@ -93,9 +109,11 @@ class KeptItems(Kept):
         items: Iterable[Any] = base.__iter__(holder)
         return items
 
-    def exchange(self, other: Callable[[Any], Any]) -> None:
+    def exchange(self, others: Mapping[int, Any]) -> bool:
         """As `Kept.exchange`."""
-        self.earlier = tuple(map(other, self.earlier))
+        earlier = self.earlier
+        self.earlier = _exchanged(earlier, others)
+        return self.earlier is not earlier
 
     def restore(self) -> bool:
         """As `Kept.restore`."""
@@ -285,9 +303,12 @@ class KeptClassAttributes(Kept):
     def _now(kind: type) -> dict[str, Any]:
         return {name: value for name, value in vars(kind).items() if name not in _OF_EVERY_CLASS}
 
-    def exchange(self, other: Callable[[Any], Any]) -> None:
+    def exchange(self, others: Mapping[int, Any]) -> bool:
         """As `Kept.exchange`."""
-        self.earlier = {name: other(value) for name, value in self.earlier.items()}
+        values = tuple(self.earlier.values())
+        exchanged = _exchanged(values, others)
+        self.earlier = dict(zip(self.earlier, exchanged, strict=True))
+        return exchanged is not values
 
     def restore(self) -> bool:
         """As `Kept.restore`."""

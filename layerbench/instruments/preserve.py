@@ -53,7 +53,7 @@ def preserved(
     tensors = TensorState([*state.tensors, *state.table_tensors], room=room)
     _say_what_stays_changed(built, state, tensors)
     if releaser is not None:
-        state.hold_elsewhere(tensors.hand_over(releaser))
+        state.hold_elsewhere(tensors.hand_over(releaser), releaser)
     with _put_back_after(state, tensors):
         yield _cut_off(built, training)
 

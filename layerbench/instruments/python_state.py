@@ -24,7 +24,7 @@ import threading
 import types
 import warnings
 import weakref
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -50,7 +50,7 @@ from layerbench.instruments.kept import (
     KeptScripted,
     KeptSlot,
 )
-from layerbench.instruments.release import HeldOnce
+from layerbench.instruments.release import HeldOnce, Releaser, holders_of
 from layerbench.introspection.modules import children, own_buffers, own_parameters
 
 # What holds nothing that a forward could change.
@@ -111,31 +111,43 @@ class PythonState:
         self._followed: dict[type, bool] = {}
         self._slots: dict[type, list[Any]] = {}
         self._pending: list[object] = []
-        self._elsewhere = False
+        self._elsewhere: list[Kept] = []
+        self._stand_ins: list[HeldOnce] = []
         self._push(roots)
         # Nothing here is garbage, and there is much of it: a collection would look at all of it.
         with no_collection():
             while self._pending:
                 self._visit(self._pending.pop())
 
-    def hold_elsewhere(self, held: Mapping[int, HeldOnce]) -> None:
-        """Let others hold some of the tensors until they are restored.
+    def hold_elsewhere(self, tensors: Mapping[int, HeldOnce], releaser: Releaser) -> None:
+        """Let another hold some of the tensors, and what holds them, until they are restored.
 
         Args:
-            held: what stands for a tensor, by the tensor's id.
+            tensors: what stands for a tensor, by the tensor's id.
+            releaser: holds them.
         """
-        for kept in self._kept:
-            kept.exchange(lambda value: held.get(id(value), value))
+        held = {**tensors}
+        ours = Counter(id(kept.holder) for kept in self._kept)
+        for holder in self._holders_of(tensors):
+            held[id(holder)] = releaser.hold(holder, others=ours[id(holder)])
+        self._elsewhere = [kept for kept in self._kept if kept.exchange(held)]
+        self._stand_ins = [*held.values()]
         self.tensors, self.table_tensors, self._seen = [], [], {}
-        self._elsewhere = bool(held)
+
+    def _holders_of(self, tensors: Iterable[int]) -> list[object]:
+        """What may be let go with tensors; a module, which the run's instruments know, is not."""
+        among = [value for key, value in self._seen.items() if key == id(value)]
+        modules = [value for value in among if isinstance(value, nn.Module)]
+        lasting = self._tables.union(id(module.__dict__) for module in modules)
+        return holders_of(tensors, among, lasting)
 
     def restore(self) -> bool:
         """Restore changed values; returns whether anything had changed."""
         changed = False
-        if self._elsewhere:
-            for kept in self._kept:
-                kept.exchange(_itself)
-            self._elsewhere = False
+        themselves = {id(stand_in): stand_in() for stand_in in self._stand_ins}
+        for kept in self._elsewhere:
+            kept.exchange(themselves)
+        self._elsewhere.clear()
         for kept in self._kept:
             try:
                 changed = kept.restore() or changed
@@ -383,10 +395,6 @@ class PythonState:
             for name, value in kept.earlier.items():
                 if type(value) in _DRAWN:
                     self._iterator(value, name, partial(type.__setattr__, above, name))
-
-
-def _itself(value: object) -> object:
-    return value() if type(value) is HeldOnce else value
 
 
 def _is_followed(kind: type) -> bool:

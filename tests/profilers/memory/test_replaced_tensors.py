@@ -6,7 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -71,6 +71,56 @@ def in_object(m: Any, kept: torch.Tensor) -> None:
 
 def replace_in_object(m: Any, x: torch.Tensor) -> None:
     m.cache.past[0] = m.cache.past[0][:1] + 1
+
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+class Slotted:
+    __slots__ = ("past",)
+
+    def __init__(self, past: object) -> None:
+        self.past = past
+
+
+HOLDERS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "a tuple": lambda kept: (kept, kept),
+    "a named tuple": lambda kept: Pair(kept[:1].clone(), kept),
+    "a list": lambda kept: [kept],
+    "a list of tuples": lambda kept: [(torch.zeros(1), kept)],
+    "a dict of lists": lambda kept: {"past": [kept]},
+    "an object": lambda kept: SimpleNamespace(past=(kept,)),
+    "an object with slots": lambda kept: Slotted(deque([kept])),
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_what_goes_with_its_holder_gives_its_memory_back(name: str) -> None:
+    def replace(m: Any, x: torch.Tensor) -> None:
+        tensor(m.state)[:1].add_(1)
+        m.state = None
+
+    def tensor(state: Any) -> torch.Tensor:
+        """The last one in it."""
+        while not isinstance(state, torch.Tensor):
+            state = [*state.values()] if isinstance(state, dict) else state
+            state = state[-1] if isinstance(state, (list, tuple, deque)) else state.past
+        return state
+
+    model, x = Calls(then_takes_more(replace)), torch.rand(ELEMENTS)
+    model.state = HOLDERS[name](torch.zeros(ELEMENTS))
+    place = id(model.state)
+    assert layerbench.memory(model, x).peak.bytes == FLOAT * (ELEMENTS + 3 * ELEMENTS)
+    assert id(model.state) == place
+    assert tensor(model.state).sum() == 0
+    # Somebody who holds the tensor, or its holder, keeps it alive.
+    for which in (tensor, lambda state: state):
+        held = which(model.state)
+        peak = layerbench.memory(model, x).peak.bytes
+        assert peak == FLOAT * (ELEMENTS + ELEMENTS + 3 * ELEMENTS)
+        del held
 
 
 @pytest.mark.parametrize(
