@@ -118,7 +118,7 @@ class Releaser:
         if weakref.getweakrefcount(value):
             return
         if isinstance(value, torch.Tensor):
-            # Before PyTorch 2.10 what C++ holds is not among the references.
+            # Older releases of PyTorch do not count what C++ holds among the references.
             if value._use_count() == 1:  # type: ignore[attr-defined]
                 _release(value)
             return

@@ -217,6 +217,16 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if allocation is not None:
                 allocation.bytes = 0
 
+    def replaced_bytes(self, tensors: Iterable[torch.Tensor]) -> int:
+        """Bytes of parameters and buffers that live on, though they are none of these tensors."""
+        self._release()
+        present = {_memory(part)[0] for tensor in tensors for part in self._parts_of(tensor)}
+        return sum(
+            allocation.bytes
+            for key, (_, allocation) in self._alive.items()
+            if allocation.category in ("parameters", "buffers") and key not in present
+        )
+
     def mark(self, name: str) -> None:
         """Name this moment."""
         self.trace.marks[name] = self._tick()

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerbench import units
 from layerbench.environment.run_context import garbage_collection_off, gradients_on
 from layerbench.errors import first_line, message_of
 from layerbench.instruments.attach import notes_on_modes
@@ -223,8 +224,18 @@ class _Run:
 
     def traced(self) -> Traced:
         rows = observed_rows(self.model, self._facts, self._calls)
-        return Traced(
-            self._tracker.finish(), rows, self._calls, self._observer.notes, self._forward_s
+        notes = (*self._observer.notes, *self._notes_on_replaced())
+        return Traced(self._tracker.finish(), rows, self._calls, notes, self._forward_s)
+
+    def _notes_on_replaced(self) -> tuple[str, ...]:
+        tables = ("_parameters", "_buffers")
+        present = [one for table in tables for one in _in_order_of_moving(self.model, table)]
+        size = self._tracker.replaced_bytes(present)
+        if not size:
+            return ()
+        return (
+            f"the run replaced parameters or buffers of {units.bytes_(size)} that are still held: "
+            "where nothing but this run holds them, to put them back, the peak is too high by that",
         )
 
     @contextmanager

@@ -183,6 +183,16 @@ def test_a_buffer_is_there_until_its_last_name_is_deleted(names: list[str], held
     assert model.second is model.first
 
 
+def test_a_note_says_what_a_replaced_module_may_have_held() -> None:
+    def replace(m: Any, x: torch.Tensor) -> None:
+        m.part = m.buffer = None
+
+    model, x = Calls(then_takes_more(replace), part=nn.Linear(4, 5)), torch.rand(ELEMENTS)
+    model.register_buffer("buffer", torch.zeros(ELEMENTS))
+    (note,) = layerbench.memory(model, x).notes
+    assert f"parameters or buffers of {FLOAT * (4 * 5 + 5)} B that are still held" in note
+
+
 class Replaces(nn.Module):
     """Everything it keeps is replaced, emptied or deleted in its forward."""
 
