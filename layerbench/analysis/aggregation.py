@@ -166,8 +166,9 @@ def _summary(nanoseconds: NDArray[np.generic] | None, resampler: Resampler) -> S
 
 
 def _row(facts: RowFacts, **times: Summary | float | None) -> LayerRow:
-    shared = facts.model_dump(exclude={"order", "module"})
-    return LayerRow.model_validate({**shared, **times})
+    shared = facts.model_dump(exclude={"order", "module", "work"})
+    work = facts.work.model_dump() if facts.work else {}
+    return LayerRow.model_validate({**shared, **work, **times})
 
 
 def _function_rows(

@@ -11,14 +11,21 @@ from torch import nn
 from layerbench.analysis.aggregation import assemble
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.environment.devices import Device
-from layerbench.errors import UntrustedError, UsageError
+from layerbench.errors import LayerbenchError, UntrustedError, UsageError, first_line
 from layerbench.profilers import timing
 from layerbench.profilers.processes import measure_in_processes
 from layerbench.profilers.progress import Progress
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.records.samples import Run
-from layerbench.records.timing import Profile
-from layerbench.records.workload import DType, Granularity, Mode, Plan, Workload
+from layerbench.records.timing import Ceilings, Profile
+from layerbench.records.workload import (
+    DType,
+    Granularity,
+    Mode,
+    Plan,
+    Workload,
+    real_format,
+)
 from layerbench.zoo import Built
 
 
@@ -49,7 +56,7 @@ def profile(
     mode: Mode = "eval",
     seed: int = 0,
     weights: str | None = None,
-    ceilings: bool = False,
+    ceilings: bool = True,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Profile:
@@ -65,7 +72,8 @@ def profile(
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         warmup, iterations, function_iterations, processes, until, granularity: see `Plan`.
         dtype, channels_last, compile, mode, seed, weights: see `Workload`.
-        ceilings: measure the device's own afterwards, for a roofline (`Profile.ceilings`).
+        ceilings: measure the device's own afterwards (`Profile.ceilings`), once in a process for
+            each number format: they say what bounds a layer.
         strict: raise `UntrustedError` where the room or the whole model's verdict says no.
         progress: hears of each step.
 
@@ -125,7 +133,7 @@ def measure(
     Args:
         workload, plan, device, subject, strict, progress, keep_interrupted: as for
             `layerbench.profilers.timing.measure`.
-        ceilings: measure the device's own too, once, after all rounds of all processes.
+        ceilings: measure the device's own too, after all rounds of all processes.
 
     Raises:
         LayerbenchError: as `profile`.
@@ -156,10 +164,30 @@ def measure(
     record = assemble(workload, plan, runs)
     if strict:
         _insist(record)
-    if ceilings and record.stop != "interrupted":
-        update = {"ceilings": timing.ceilings(workload, plan, device)}
-        record = record.model_copy(update=update)
+    if ceilings and record.layers and record.stop != "interrupted":
+        record = _with_ceilings(record, device)
     return Measurement(record, tuple(runs))
+
+
+def _with_ceilings(record: Profile, device: Device) -> Profile:
+    """The record with the device's ceilings, or why there are none; the times are worth more."""
+    try:
+        ceilings = _ceilings(record.workload, record.plan, device)
+    except (LayerbenchError, RuntimeError, MemoryError) as error:
+        absent = {**record.absent, "ceilings": first_line(error)}
+        return record.model_copy(update={"absent": absent})
+    return record.model_copy(update={"ceilings": ceilings})
+
+
+_measured: dict[tuple[object, ...], Ceilings] = {}
+
+
+def _ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
+    """Measured once in a process, so that several models stand under the same roof."""
+    key = (str(device.torch_device), real_format(workload), plan.threads, torch.get_num_threads())
+    if key not in _measured:
+        _measured[key] = timing.ceilings(workload, plan, device)
+    return _measured[key]
 
 
 NO_HANDING_OVER = (

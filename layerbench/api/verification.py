@@ -26,6 +26,7 @@ from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import CALLS_VARIED, VARIED, Profile
 from layerbench.records.training_step import TrainingProfile, TrainingRow
+from layerbench.records.view import View
 from layerbench.records.workload import Frozen
 from layerbench.reporters.json import document
 from layerbench.store import reading
@@ -38,7 +39,7 @@ _VERSIONS = dict.fromkeys(("torch", "layerbench"), True)
 _MEASURED: dict[type[Frozen], dict[str, Any]] = {
     Profile: {
         **dict.fromkeys(("plan", "environment", "whole", "whole_host", "process_medians"), True),
-        **dict.fromkeys(("stop", "reconciliation", "absent", "notes"), True),
+        **dict.fromkeys(("stop", "reconciliation", "ceilings", "absent", "notes"), True),
         "layers": {"__all__": {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}},
     },
     Structure: _VERSIONS,
@@ -91,7 +92,9 @@ def again(record: Frozen) -> Frozen:
 def _(record: Profile) -> Profile:
     granularity = record.plan.granularity if record.layers else "whole"
     plan = record.plan.model_copy(update={"granularity": granularity})
-    return assemble(record.workload, plan, [dry_run(record.workload, plan)])
+    # Records of before FLOPs were counted have none.
+    counted = any(row.flops is not None for row in record.layers)
+    return assemble(record.workload, plan, [dry_run(record.workload, plan, counted=counted)])
 
 
 @again.register
@@ -182,4 +185,4 @@ def _renderings(name: str, record: Frozen) -> Iterator[str]:
     """As measuring wrote it; or as ``layerbench export`` does, a row for every layer."""
     yield reporters.render(name, record)
     if isinstance(record, Profile):
-        yield reporters.render(name, finest(record))
+        yield reporters.render(name, finest(record), View(folded=False))

@@ -34,6 +34,7 @@ from layerbench.instruments.preserve import (
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.tensors_held import notes_on_parameters
+from layerbench.instruments.work import NO_KERNEL, Flops, Kernel
 from layerbench.introspection.tensors import bytes_of, elements_of
 from layerbench.records.samples import RowFacts
 from layerbench.records.structure import Operator, Structure, StructureRow
@@ -102,6 +103,7 @@ class _Observation:
     rows: tuple[RowFacts, ...]
     calls: ObservedCalls
     holdings: Mapping[str, _Holdings]
+    kernels: Mapping[str, Kernel]
     counter: FlopCounter
     notes: tuple[str, ...]
 
@@ -151,7 +153,8 @@ def _observe(
     workload: Workload, model: nn.Module, built: Built, propagate: bool, notes: tuple[str, ...]
 ) -> _Observation:
     modules = module_facts(model)
-    holdings = _Holdings.of_all(model)  # a forward may take modules away
+    # A forward may take modules away.
+    holdings, kernels = _Holdings.of_all(model), Kernel.of_all(model)
     running = RunningModule(model)
     observer = CallObserver(model, modules, running)
     counter = FlopCounter(running)
@@ -178,7 +181,7 @@ def _observe(
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
-    return _Observation(modules, rows, calls, holdings, counter, notes)
+    return _Observation(modules, rows, calls, holdings, kernels, counter, notes)
 
 
 @contextmanager
@@ -219,17 +222,10 @@ def _record(
 
 
 def _rows(observed: _Observation) -> tuple[StructureRow, ...]:
-    tree = observed.calls.calls
-    by_call: Counter[int] = Counter()
-    own: Counter[str] = Counter()
-    for place, flops in observed.counter.flops.items():
-        call = tree.home("") if place is None else place
-        by_call[call] += flops
-        own[tree.paths[call]] += flops
-    inclusive = tree.sums(by_call)
+    flops = Flops.by_module(observed.calls, observed.counter)
     uncounted = _uncounted_by_path(observed.counter)
     return tuple(
-        _row(row, place, observed, own, inclusive, uncounted.get(row.path, ()))
+        _row(row, place, observed, flops, uncounted.get(row.path, ()))
         for place in placed(observed.rows)
         for row in (observed.rows[place.row],)
     )
@@ -239,14 +235,14 @@ def _row(
     row: RowFacts,
     place: Placed,
     observed: _Observation,
-    own: Mapping[str, int],
-    inclusive: Mapping[str, int],
+    flops: Flops,
     uncounted: Iterable[str],
 ) -> StructureRow:
     ran = row.path in observed.calls
     holdings = observed.holdings[row.path]
+    kernel = observed.kernels.get(row.path, NO_KERNEL)
     # A module that is never called itself may hold others that are (torchvision's RAFT).
-    counted = ran or row.path in inclusive
+    counted = ran or row.path in flops.inclusive
     return StructureRow(
         path=row.path,
         type=row.type,
@@ -261,8 +257,10 @@ def _row(
         trainable=holdings.trainable,
         own_parameters=holdings.own_parameters,
         buffers=holdings.buffers,
-        flops=inclusive.get(row.path, 0) if counted else None,
-        self_flops=own.get(row.path, 0) if counted else None,
+        flops=flops.inclusive.get(row.path, 0) if counted else None,
+        self_flops=flops.own.get(row.path, 0) if counted else None,
+        kernel_size=kernel.size,
+        groups=kernel.groups,
         output_bytes=observed.calls[row.path].output_bytes if ran else None,
         uncounted=tuple(uncounted),
         note=row.note,

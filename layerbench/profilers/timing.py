@@ -51,11 +51,12 @@ from layerbench.instruments.preserve import (
 )
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.instruments.work import observe_work
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
 from layerbench.records.environment import Environment
-from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
+from layerbench.records.samples import RowFacts, Run, RunFacts, Samples, WorkFacts
 from layerbench.records.timing import Ceilings, StopReason
 from layerbench.records.workload import Plan, Workload, real_format
 from layerbench.zoo import Built
@@ -140,10 +141,14 @@ def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
         return measure_ceilings(device, real_format(workload))
 
 
-def dry_run(workload: Workload, plan: Plan) -> Run:
+def dry_run(workload: Workload, plan: Plan, *, counted: bool = True) -> Run:
     """One round on tensors without memory. It shows the rows; its times mean nothing.
 
     A model that needs its tensors' values runs for real on the CPU.
+
+    Args:
+        workload, plan: as for `measure`.
+        counted: whether FLOPs are counted, too.
 
     Raises:
         LayerbenchError: as `measure`.
@@ -159,13 +164,13 @@ def dry_run(workload: Workload, plan: Plan) -> Run:
             drawing_from(workload.seed),
             without_memory(built, "cpu") as stand_in,
         ):
-            return _one_round(workload, plan, cpu, stand_in)
+            return _one_round(workload, plan, cpu, stand_in, counted)
     built = zoo.build(workload, load_weights=False)
     with drawing_anew(workload, built):
-        return _one_round(workload, plan, cpu, built)
+        return _one_round(workload, plan, cpu, built, counted)
 
 
-def _one_round(workload: Workload, plan: Plan, device: Device, built: Built) -> Run:
+def _one_round(workload: Workload, plan: Plan, device: Device, built: Built, counted: bool) -> Run:
     training = workload.mode == "train"
     with mode_set(built.module, training), gradients_on(training):
         session = Session(workload, plan, device, built, Silent())
@@ -174,6 +179,8 @@ def _one_round(workload: Workload, plan: Plan, device: Device, built: Built) -> 
             run()
         for _ in session.function_forwards():
             pass
+        if counted:
+            session.count_work()
         return session.result(watch_environment(device).finish(), "iterations")
 
 
@@ -214,22 +221,41 @@ class Session:
         self._layers = self._layers_to_time(model, self._modules, self._observed)
         self._call = self._bind(torch.compile(model) if workload.compile else model)
         self._functions: list[FunctionForward] = []
+        self._work: dict[str, tuple[int, WorkFacts]] = {}
         self._renew_inputs = inputs.renew
         self._renew_inputs()  # the other side of a pair may have the same
         self.rounds = Rounds(self._call, self._layers, self.clock, progress, inputs.renew)
 
     def run_all(self) -> StopReason:
-        """The planned rounds, and the pass that times functions."""
+        """The planned rounds, and the passes that time functions and count FLOPs."""
         stop = self.rounds.run(self.plan, self.workload.seed)
         for _ in self.function_forwards():
             pass
+        self.count_work()
         return stop
+
+    def count_work(self) -> None:
+        """One forward that counts what each module computes; its failure loses nothing else."""
+        if self._layers is None:
+            return
+        self.progress.step("FLOPs", 0, 1)
+        self._renew()
+        args, kwargs = self.built.args, self.built.kwargs
+        try:
+            self._work = observe_work(self.built.module, self._modules, args, kwargs)
+        except Exception as error:
+            self.absent["flops"] = (
+                f"the forward failed while they were counted: {first_line(error)}"
+            )
+        self.progress.step("FLOPs", 1, 1)
 
     def interrupted(self) -> StopReason:
         """End with what there is."""
         if self._layers is not None and not self._functions:
             self.absent["functions"] = "interrupted before they were timed"
             self.rounds.waits.pop(samples.FUNCTIONS, None)
+        if self._layers is not None and not self._work:
+            self.absent["flops"] = "interrupted before they were counted"
         return "interrupted"
 
     def result(self, environment: Environment, stop: StopReason) -> Run:
@@ -263,7 +289,13 @@ class Session:
         if layers is None:
             return ()
         calls = typical_calls(rounds.forwards)
-        return module_rows(layers.modules, observed, calls, layers.view, functions)
+        rows = module_rows(layers.modules, observed, calls, layers.view, functions)
+        return tuple(map(self._with_work, rows))
+
+    def _with_work(self, row: RowFacts) -> RowFacts:
+        """The row with its work; without, where the counted forward called it otherwise."""
+        calls, work = self._work.get(row.path, (0, None))
+        return row.model_copy(update={"work": work}) if work and calls == row.calls else row
 
     def _bind(self, model: Callable[..., Any]) -> Call:
         args, kwargs = self.built.args, self.built.kwargs

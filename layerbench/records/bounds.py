@@ -79,3 +79,11 @@ def check_ordered(name: str, low: float, high: float) -> None:
     """
     if low > high:
         raise ValueError(f"the lower bound of {name} is above the upper one")
+
+
+def is_none(value: object) -> bool:
+    """Whether a field is left out of the JSON, as in the records from before there was such a one.
+
+    To be given to pydantic as ``exclude_if``.
+    """
+    return value is None

@@ -33,12 +33,23 @@ WAITED = "waited_"
 PLACEMENT = "placement_"
 
 
+class WorkFacts(Frozen):
+    """What a module computes in one forward; fields as in `layerbench.records.timing.LayerRow`."""
+
+    own_parameters: int
+    flops: int
+    self_flops: int
+    kernel_size: Shape | None = None
+    groups: int | None = None
+
+
 class RowFacts(Frozen):
     """What a row is, apart from its times; fields as in `layerbench.records.timing.LayerRow`.
 
     Attributes:
         order: when it was first called, among the children of its parent.
         module: for a function, the path of the module that runs it.
+        work: of a module; ``None`` where it was not counted.
     """
 
     path: str
@@ -52,6 +63,7 @@ class RowFacts(Frozen):
     output_shapes: tuple[Shape, ...] = ()
     parameters: int | None = None
     module: str | None = None
+    work: WorkFacts | None = None
     note: str = ""
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layerbench.records.bounds import Count, Name, Path, Positive, Shape, Text
+from pydantic import Field
+
+from layerbench.records.bounds import Count, Name, Path, Positive, Shape, Text, is_none
 from layerbench.records.kinds import Record
 from layerbench.records.rows import ModuleRow, Tree
 from layerbench.records.workload import Frozen, Workload
@@ -36,6 +38,9 @@ class StructureRow(ModuleRow):
         flops: of all its calls in one forward, the modules below it included; ``None`` for a
             module that did not run, or whose inside could not be seen.
         self_flops: without the modules below it.
+        kernel_size: of a convolution or a pooling; ``None`` for what has none, and in records of
+            before it was noted.
+        groups: of a convolution.
         output_bytes: of the tensors it returned in its first call.
         uncounted: names of operators it ran itself whose arithmetic has no formula.
         note: what a reader should know, such as other names it goes by.
@@ -49,6 +54,8 @@ class StructureRow(ModuleRow):
     buffers: Count
     flops: Count | None = None
     self_flops: Count | None = None
+    kernel_size: Shape | None = Field(default=None, exclude_if=is_none)
+    groups: Positive | None = Field(default=None, exclude_if=is_none)
     output_bytes: Count | None = None
     uncounted: tuple[Name, ...] = ()
     note: Text = ""

@@ -24,6 +24,7 @@ from layerbench.records.bounds import (
     Text,
     Time,
     check_ordered,
+    is_none,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
@@ -104,6 +105,8 @@ class LayerRow(Frozen):
             order of the rows: what runs can go back and forth between branches of the tree.
         input_shapes, output_shapes: of the tensors in the first call, in order of appearance.
         parameters: elements of the parameters in this module and below; ``None`` for functions.
+        own_parameters, flops, self_flops, kernel_size, groups: as in
+            `layerbench.records.structure.StructureRow`; ``None`` where FLOPs were not counted.
         inclusive: time per forward between entry and exit, all calls added up.
         self_: inclusive less the inclusive time of the modules called meanwhile (JSON: ``self``).
         host_inclusive, host_self: the same on the host's clock, where the device has its own.
@@ -125,6 +128,11 @@ class LayerRow(Frozen):
     input_shapes: tuple[Shape, ...] = ()
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count | None = None
+    own_parameters: Count | None = Field(default=None, exclude_if=is_none)
+    flops: Count | None = Field(default=None, exclude_if=is_none)
+    self_flops: Count | None = Field(default=None, exclude_if=is_none)
+    kernel_size: Shape | None = Field(default=None, exclude_if=is_none)
+    groups: Positive | None = Field(default=None, exclude_if=is_none)
     inclusive: Summary | None = None
     self_: Summary | None = Field(default=None, alias="self")
     host_inclusive: Summary | None = None
@@ -189,10 +197,6 @@ class Ceilings(Frozen):
     how: Text
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class Profile(Record):
     """One profile: a model timed whole and by layer.
 
@@ -220,7 +224,7 @@ class Profile(Record):
     layers: Tree[LayerRow] = ()
     reconciliation: Reconciliation | None = None
     # Left out of the JSON where it is None, as in the records from before it could be measured.
-    ceilings: Ceilings | None = Field(default=None, exclude_if=_is_none)
+    ceilings: Ceilings | None = Field(default=None, exclude_if=is_none)
     absent: dict[Name, Text] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 

@@ -1,0 +1,195 @@
+"""Where a forward's time goes: the slowest layers, types and blocks. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import fsum, prod
+
+from layerbench.analysis.roofline import BYTES, Bound, ridge
+from layerbench.records.timing import Ceilings, LayerRow, Profile, Summary
+from layerbench.records.tree import parent
+from layerbench.records.view import Sort
+
+BETWEEN = "between layers"
+"""In place of a type: what modules that hold others do besides calling them."""
+
+
+@dataclass(frozen=True)
+class Hotspot:
+    """A layer or function, with what it takes itself and what it does with it.
+
+    Attributes:
+        row: of the record.
+        between: whether it is a module that holds others, and this what it does besides.
+        time: what it takes itself; ``None`` where it is the rest beside timed functions.
+        mean_s: its mean, seconds.
+        share: of the instrumented forward, by means.
+        bytes_least: that its calls move at least; ``None`` where shapes do not say.
+        bound: the roof that is lower here; ``None`` without ceilings, or where FLOPs are unknown.
+        rate: FLOPs a second where arithmetic is the bound, else bytes a second.
+        of_roof: ``rate`` over the most that the device does of it.
+    """
+
+    row: LayerRow
+    between: bool
+    time: Summary | None
+    mean_s: float
+    share: float
+    bytes_least: int | None = None
+    bound: Bound | None = None
+    rate: float | None = None
+    of_roof: float | None = None
+
+    @property
+    def median_s(self) -> float:
+        """The median, or the mean where there is no more."""
+        return self.mean_s if self.time is None else self.time.median
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers of one type, or what runs in one block.
+
+    Attributes:
+        name: the type; of a block, its type.
+        path: of the block; empty for a type.
+        mean_s: of all of them together, seconds.
+        share: of the instrumented forward.
+        count: of the layers.
+    """
+
+    name: str
+    path: str
+    mean_s: float
+    share: float
+    count: int
+
+
+def whole_s(record: Profile) -> float:
+    """The mean that shares refer to: the instrumented whole, which the layers add up to."""
+    top = next((row for row in record.layers if row.depth == 0 and row.inclusive), None)
+    return top.inclusive.mean if top and top.inclusive else record.whole.mean
+
+
+def hotspots(record: Profile) -> list[Hotspot]:
+    """All timed layers and functions by the time that they take themselves, slowest first.
+
+    Their shares add up to 1: a module's functions are apart from the rest of its own time.
+    """
+    whole = whole_s(record)
+    functions = _functions(record.layers)
+    composite = {parent(row.path) for row in record.layers if row.path and row.kind == "module"}
+    spots = [
+        _hotspot(row, functions.get(row.path, ()), row.path in composite, whole)
+        for row in record.layers
+        if row.self_ is not None
+    ]
+    size = BYTES.get(record.workload.formats[0], BYTES["float32"])
+    own_flops = {row.path: row.self_flops for row in record.layers}
+    spots = [_under_roof(spot, record.ceilings, size, own_flops) for spot in spots]
+    return sorted(spots, key=lambda spot: spot.median_s, reverse=True)
+
+
+def top(
+    record: Profile, number: int, sort: Sort = "self", type: str | None = None
+) -> list[Hotspot]:
+    """The slowest or largest layers.
+
+    Args:
+        record: rows of layers.
+        number: of layers.
+        sort: by what: ``self`` by their own time, ``time`` by that with all that is in them,
+            ``flops``, ``params``. What a profile does not know is sorted by the own time.
+        type: of the layers; ``None`` takes all.
+    """
+    spots = [spot for spot in hotspots(record) if type in (None, spot.row.type)]
+    return sorted(spots, key=_KEYS[sort], reverse=True)[:number]
+
+
+def by_type(record: Profile) -> list[Group]:
+    """The types by what their layers take themselves; they add up to the whole."""
+    groups: dict[str, list[Hotspot]] = {}
+    for spot in hotspots(record):
+        groups.setdefault(BETWEEN if spot.between else spot.row.type, []).append(spot)
+    made = [_group(name, "", spots) for name, spots in groups.items()]
+    return sorted(made, key=lambda group: group.mean_s, reverse=True)
+
+
+def by_block(record: Profile) -> list[Group]:
+    """The blocks by the time of all that is in them."""
+    whole = whole_s(record)
+    blocks = [(row, row.inclusive) for row in record.layers if row.block and row.inclusive]
+    made = [
+        Group(row.type, row.path, time.mean, time.mean / whole if whole else 0, 1)
+        for row, time in blocks
+    ]
+    return sorted(made, key=lambda group: group.mean_s, reverse=True)
+
+
+def _group(name: str, path: str, spots: Sequence[Hotspot]) -> Group:
+    return Group(
+        name,
+        path,
+        fsum(spot.mean_s for spot in spots),
+        fsum(spot.share for spot in spots),
+        len(spots),
+    )
+
+
+def _functions(rows: Iterable[LayerRow]) -> dict[str, list[LayerRow]]:
+    """The timed functions by the path of the module that runs them."""
+    functions: dict[str, list[LayerRow]] = {}
+    for row in rows:
+        if row.kind == "function" and row.inclusive:
+            functions.setdefault(parent(row.path), []).append(row)
+    return functions
+
+
+def _hotspot(
+    row: LayerRow, functions: Sequence[LayerRow], composite: bool, whole: float
+) -> Hotspot:
+    time = row.self_
+    mean = time.mean if time else 0.0
+    if functions:
+        # A module's own summary holds its functions: of the rest there is a mean alone.
+        mean = max(mean - fsum(f.inclusive.mean for f in functions if f.inclusive), 0.0)
+        time = None
+    return Hotspot(row, composite, time, mean, mean / whole if whole else 0)
+
+
+def _under_roof(
+    spot: Hotspot, ceilings: Ceilings | None, size: int, own_flops: Mapping[str, int | None]
+) -> Hotspot:
+    row = spot.row
+    moved = None if spot.between else _bytes_least(row, size)
+    spot = replace(spot, bytes_least=moved)
+    flops = row.self_flops
+    if row.kind == "function" and own_flops.get(parent(row.path)) == 0:
+        flops = 0  # FLOPs are counted by module; where the module has none, its functions have none
+    if ceilings is None or not moved or flops is None or spot.median_s <= 0:
+        return spot
+    if flops / moved >= ridge(ceilings):
+        rate = flops / spot.median_s
+        return replace(spot, bound="compute", rate=rate, of_roof=rate / ceilings.flops_per_s)
+    rate = moved / spot.median_s
+    return replace(spot, bound="memory", rate=rate, of_roof=rate / ceilings.bytes_per_s)
+
+
+def _bytes_least(row: LayerRow, size: int) -> int:
+    """As `layerbench.analysis.roofline.bytes_least`, of a row of a profile."""
+    moved = sum(prod(shape) for shape in (*row.input_shapes, *row.output_shapes))
+    return (row.calls * moved + (row.own_parameters or 0)) * size
+
+
+def _inclusive_s(spot: Hotspot) -> float:
+    return spot.row.inclusive.median if spot.row.inclusive else spot.median_s
+
+
+_KEYS: dict[Sort, Callable[[Hotspot], tuple[float, float]]] = {
+    "self": lambda spot: (spot.median_s, 0.0),
+    "time": lambda spot: (_inclusive_s(spot), 0.0),
+    "flops": lambda spot: (spot.row.self_flops or 0, spot.median_s),
+    "params": lambda spot: (spot.row.own_parameters or 0, spot.median_s),
+    "memory": lambda spot: (spot.bytes_least or 0, spot.median_s),
+}

@@ -1,0 +1,109 @@
+"""What each module of a model computes in one forward: FLOPs, parameters, kernel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from layerbench.instruments.flops import FlopCounter
+from layerbench.instruments.module_tracker import RunningModule
+from layerbench.instruments.modules import CallObserver, ModuleFacts, ObservedCalls
+from layerbench.introspection.modules import named_modules, own_parameters
+from layerbench.introspection.tensors import elements_of
+from layerbench.records.bounds import Shape
+from layerbench.records.samples import WorkFacts
+
+
+class Kernel(NamedTuple):
+    """The window of a convolution or a pooling, and the groups of its channels."""
+
+    size: Shape | None
+    groups: int | None
+
+    @classmethod
+    def of_all(cls, model: nn.Module) -> dict[str, Kernel]:
+        """By path of each module that has a window."""
+        kernels = {path: cls.of(module) for path, module in named_modules(model)}
+        return {path: kernel for path, kernel in kernels.items() if kernel.size is not None}
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Kernel:
+        """A module's; `NO_KERNEL` where it has none."""
+        # Attributes of the instance alone: a user's property may compute, or raise.
+        size, groups = (vars(module).get(name) for name in ("kernel_size", "groups"))
+        sizes = size if isinstance(size, tuple) else (size,)
+        if not sizes or not all(type(side) is int and side >= 0 for side in sizes):
+            return NO_KERNEL
+        return cls(tuple(sizes), groups if type(groups) is int and groups > 0 else None)
+
+
+NO_KERNEL = Kernel(None, None)
+
+
+class Flops(NamedTuple):
+    """FLOPs by path of the modules.
+
+    Attributes:
+        own: what a module ran itself; inclusive: with all that it called.
+    """
+
+    own: Mapping[str, int]
+    inclusive: Mapping[str, int]
+
+    @classmethod
+    def by_module(cls, calls: ObservedCalls, counter: FlopCounter) -> Flops:
+        """What was counted by call, by module."""
+        tree = calls.calls
+        by_call: Counter[int] = Counter()
+        own: Counter[str] = Counter()
+        for place, flops in counter.flops.items():
+            call = tree.home("") if place is None else place
+            by_call[call] += flops
+            own[tree.paths[call]] += flops
+        return cls(own, tree.sums(by_call))
+
+
+def observe_work(
+    model: nn.Module,
+    modules: Sequence[ModuleFacts],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> dict[str, tuple[int, WorkFacts]]:
+    """Run one forward and count what each module computes.
+
+    Args:
+        model: is run in the mode that it has.
+        modules: facts of its modules.
+        args, kwargs: of the forward.
+
+    Returns:
+        by path of each module that ran: how often it was called, and its work.
+
+    Raises:
+        Exception: whatever the forward raises.
+    """
+    held = dict(named_modules(model))  # a forward may take modules away
+    running = RunningModule(model)
+    observer, counter = CallObserver(model, modules, running), FlopCounter(running)
+    with counter:
+        calls = observer.observe(model, args, dict(kwargs))
+    flops = Flops.by_module(calls, counter)
+    return {
+        path: (facts.calls, _facts(held[path], path, flops))
+        for path, facts in calls.items()
+        if path in held
+    }
+
+
+def _facts(module: nn.Module, path: str, flops: Flops) -> WorkFacts:
+    kernel = Kernel.of(module)
+    return WorkFacts(
+        own_parameters=sum(elements_of(tensor) for tensor in own_parameters(module)),
+        flops=flops.inclusive.get(path, 0),
+        self_flops=flops.own.get(path, 0),
+        kernel_size=kernel.size,
+        groups=kernel.groups,
+    )
