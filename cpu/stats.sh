@@ -8,18 +8,18 @@ CDPATH='' cd -- "$(dirname -- "$0")/.."
 . ./setup.sh
 
 # pascal (1x3x500x334), one thread
-"$PYTHON" timer.py --device cpu --threads 1 --model mobilenet_v2 --input pascal --out cpu/stats "$@"
-"$PYTHON" timer.py --device cpu --threads 1 --model resnet18 --input pascal --out cpu/stats "$@"
-"$PYTHON" timer.py --device cpu --threads 1 --model resnet34 --input pascal --out cpu/stats "$@"
-"$PYTHON" timer.py --device cpu --threads 1 --model resnet50 --input pascal --out cpu/stats "$@"
-"$PYTHON" timer.py --device cpu --threads 1 --model resnet101 --input pascal --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --threads 1 --model mobilenet_v2 --input pascal --sentences --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --threads 1 --model resnet18 --input pascal --sentences --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --threads 1 --model resnet34 --input pascal --sentences --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --threads 1 --model resnet50 --input pascal --sentences --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --threads 1 --model resnet101 --input pascal --sentences --out cpu/stats "$@"
 
 # pascal, all threads
-"$PYTHON" timer.py --device cpu --model mobilenet_v2 --input pascal --out cpu/stats "$@"
-"$PYTHON" timer.py --device cpu --model resnet18 --input pascal --out cpu/stats "$@"
-"$PYTHON" timer.py --device cpu --model resnet34 --input pascal --out cpu/stats "$@"
-"$PYTHON" timer.py --device cpu --model resnet50 --input pascal --out cpu/stats "$@"
-"$PYTHON" timer.py --device cpu --model resnet101 --input pascal --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --model mobilenet_v2 --input pascal --sentences --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --model resnet18 --input pascal --sentences --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --model resnet34 --input pascal --sentences --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --model resnet50 --input pascal --sentences --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --model resnet101 --input pascal --sentences --out cpu/stats "$@"
 
 # cityscapes (1x3x1024x2048), one thread
-"$PYTHON" timer.py --device cpu --threads 1 --model mobilenet_v2 --input cityscapes --out cpu/stats "$@"
+"$PYTHON" timer.py --device cpu --threads 1 --model mobilenet_v2 --input cityscapes --sentences --out cpu/stats "$@"

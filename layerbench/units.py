@@ -107,6 +107,16 @@ def macs(value: int) -> str:
     return _with_prefix(value, _FLOP_UNITS, "MACs") or f"{value:.0f} MACs"
 
 
+def flop_rate(value: float) -> str:
+    """FLOPs a second: ``77.2 GFLOP/s``."""
+    return _with_prefix(value, _FLOP_UNITS, "FLOP/s") or f"{value:.0f} FLOP/s"
+
+
+def byte_rate(value: float) -> str:
+    """Bytes a second, with decimal prefixes as data sheets have them: ``26.6 GB/s``."""
+    return _with_prefix(value, _FLOP_UNITS, "B/s") or f"{value:.0f} B/s"
+
+
 def count(value: int, short: bool = False) -> str:
     """A whole number: ``3,504,872``; ``short``, three digits: ``3.50 M``."""
     return (short and _with_prefix(value, _COUNT_UNITS)) or f"{value:,}"

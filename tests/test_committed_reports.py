@@ -30,15 +30,16 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("script", ["stats.sh", "cpu/stats.sh"])
 def test_every_line_of_a_script_has_its_reports(script: str) -> None:
     runs = [
-        dict(zip(words[2::2], words[3::2], strict=False))
+        {name: words[words.index(name) + 1] for name in words[2:] if name.startswith("--")}
         for line in (ROOT / script).read_text(encoding="utf-8").splitlines()
         if (words := line.split()) and words[:2] == ['"$PYTHON"', "timer.py"]
     ]
     assert runs
     for run in runs:
         threads = f"_{run['--threads']}-thread" if "--threads" in run else ""
-        name = f"{run['--model']}_{run['--input']}{threads}.json"
-        for place in (f"*/{name}", f"*/layers/{name}"):
+        stem = f"{run['--model']}_{run['--input']}{threads}"
+        name, sentences = f"{stem}.json", f"{stem}.sentences.txt"
+        for place in (f"*/{name}", f"*/layers/{name}", f"*/layers/{sentences}"):
             assert list((ROOT / run["--out"]).glob(place)), f"{script}: no {place}"
 
 
@@ -64,6 +65,9 @@ def test_text_beside_a_record_is_what_the_record_renders_to(
     if request.config.getoption("--overwrite"):  # after a change to a reporter
         writing.write_text(path, reporters.render("json", record))
         writing.write_text(path.with_suffix(".txt"), reporters.render("txt", record))
+        if path.with_suffix(".sentences.txt").exists():
+            said = reporters.render("sentences", record)
+            writing.write_text(path.with_suffix(".sentences.txt"), said)
     assert path.read_text(encoding="utf-8") == reporters.render("json", record)
     assert path.with_suffix(".txt").read_text(encoding="utf-8") == reporters.render("txt", record)
 

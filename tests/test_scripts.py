@@ -26,21 +26,21 @@ MOBILENET = "--model mobilenet_v2 --input"
 ON_CPU = "timer.py --device cpu"
 EXPECTED = {
     "stats.sh": [
-        f"timer.py {MOBILENET} cityscapes --out stats",
-        f"timer.py {MOBILENET} pascal --out stats",
+        f"timer.py {MOBILENET} cityscapes --sentences --out stats",
+        f"timer.py {MOBILENET} pascal --sentences --out stats",
     ],
     "cpu/stats.sh": [
-        f"{ON_CPU} --threads 1 {MOBILENET} pascal --out cpu/stats",
-        f"{ON_CPU} --threads 1 --model resnet18 --input pascal --out cpu/stats",
-        f"{ON_CPU} --threads 1 --model resnet34 --input pascal --out cpu/stats",
-        f"{ON_CPU} --threads 1 --model resnet50 --input pascal --out cpu/stats",
-        f"{ON_CPU} --threads 1 --model resnet101 --input pascal --out cpu/stats",
-        f"{ON_CPU} {MOBILENET} pascal --out cpu/stats",
-        f"{ON_CPU} --model resnet18 --input pascal --out cpu/stats",
-        f"{ON_CPU} --model resnet34 --input pascal --out cpu/stats",
-        f"{ON_CPU} --model resnet50 --input pascal --out cpu/stats",
-        f"{ON_CPU} --model resnet101 --input pascal --out cpu/stats",
-        f"{ON_CPU} --threads 1 {MOBILENET} cityscapes --out cpu/stats",
+        f"{ON_CPU} --threads 1 {MOBILENET} pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --threads 1 --model resnet18 --input pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --threads 1 --model resnet34 --input pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --threads 1 --model resnet50 --input pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --threads 1 --model resnet101 --input pascal --sentences --out cpu/stats",
+        f"{ON_CPU} {MOBILENET} pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --model resnet18 --input pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --model resnet34 --input pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --model resnet50 --input pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --model resnet101 --input pascal --sentences --out cpu/stats",
+        f"{ON_CPU} --threads 1 {MOBILENET} cityscapes --sentences --out cpu/stats",
     ],
     "summary.sh": [
         f"mem.py --struct --model {model} --input {input} --out model_structures"

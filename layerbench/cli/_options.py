@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from layerbench.cli import _output
 from layerbench.records.bounds import Positive
 from layerbench.records.options import OUTCOME, WHAT_RUNS, option
+from layerbench.records.view import USUAL, View
 from layerbench.records.workload import ChannelsLast, DType, Frozen, Mode, RandomSeed
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ Threshold = Annotated[
     option("Changes between records up to this are none.", metavar="PERCENT", default_text="5%"),
 ]
 SAME = 0.05
+
+# Columns of a first screen.
+NARROWEST, WIDEST = 80, 120
 
 
 def out(files: str) -> Any:  # noqa: ANN401 - to be put into `Annotated`
@@ -159,11 +165,28 @@ def deliver(record: Frozen, names: list[str], path: Path | None) -> list[Path]:
         for place in places:
             typer.echo(str(place))
         return places
+    for name in names:
+        show(name, record)
+    return []
+
+
+def show(format: str, record: Frozen, view: View = USUAL) -> None:
+    """Print a report; of a text to a terminal the first screen, unless all of it is wanted.
+
+    Args:
+        format: its name.
+        record: of any kind.
+        view: what is shown.
+    """
     from layerbench import reporters
 
-    for name in names:
-        say(reporters.render(name, record))
-    return []
+    if format != "txt" or view.full or not sys.stdout.isatty():
+        say(reporters.render(format, record, view))
+        return
+    columns = shutil.get_terminal_size().columns
+    view = view.model_copy(update={"width": min(max(columns, NARROWEST), WIDEST)})
+    say(reporters.render("screen", record, view))
+    _output.complain("the first screen of the report: --full shows all of it")
 
 
 def say(text: str) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from layerbench.cli import _options
 from layerbench.records.options import option
+from layerbench.records.view import View
 
 NAME = "export"
 
@@ -21,7 +22,8 @@ def command(
     format: Annotated[
         str,
         option(
-            "csv, md, html, latex, txt, json; trace for Perfetto and chrome://tracing; speedscope "
+            "csv, md, html, latex, txt, json; screen for the first screen of txt, sentences for "
+            "one for each row; trace for Perfetto and chrome://tracing; speedscope "
             "for www.speedscope.app.",
             metavar="NAME",
         ),
@@ -33,6 +35,7 @@ def command(
         Path | None,
         option("Where to write it; without it to the terminal.", "--out", "-o", metavar="FILE"),
     ] = None,
+    view: View,
 ) -> None:
     """Write a record for spreadsheets, papers and trace viewers.
 
@@ -47,10 +50,10 @@ def command(
     reporters.suffix(format)
     content = reading.read(record)
     if isinstance(content, Profile) and rows == "layers" and format in BY_ROW:
-        content = finest(content)
-    text = reporters.render(format, content)
+        content, view = finest(content), view.model_copy(update={"folded": False})
     if out is None:
-        _options.say(text)
+        _options.show(format, content, view)
         return
+    text = reporters.render(format, content, view)
     writing.write_text(out, text)
     typer.echo(str(out))

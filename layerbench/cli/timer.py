@@ -9,6 +9,7 @@ import typer
 
 from layerbench.cli import _endings, _options, _output
 from layerbench.records.options import MEASURING, OUTCOME, Device, option
+from layerbench.records.view import View
 from layerbench.records.workload import Plan
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ def command(
     ceilings: Annotated[
         bool,
         option(
-            "Measure afterwards what the device reaches at best, for plot --kind roofline.",
+            "Measure afterwards what the device reaches at best: it says what bounds a layer.",
+            "--ceilings/--no-ceilings",
             panel=MEASURING,
         ),
-    ] = False,
+    ] = True,
     strict: Annotated[
         bool,
         option(
@@ -57,15 +59,23 @@ def command(
     keep_samples: Annotated[
         bool, option("Write every sample beside the record as .npz; needs --out.", panel=OUTCOME)
     ] = False,
+    view: View,
     quiet: _options.Quiet = False,
 ) -> None:
-    """Time a model, its blocks and its layers."""
+    """Time a model, its blocks and its layers.
+
+    On a terminal it shows the first screen of the report: what to think of the times, the slowest
+    layers and types, and why they are slow.
+    """
     from layerbench import reporters
     from layerbench.cli._progress import shown
     from layerbench.errors import UsageError
     from layerbench.store import writing
 
     names = _options.names_or_usual(formats, out)
+    if view.sentences and out is not None and "sentences" not in names:
+        # In a file of their own, beside the report.
+        names, view = [*names, "sentences"], view.model_copy(update={"sentences": False})
     if keep_samples and out is None:
         raise UsageError("--keep-samples writes beside the record: give --out DIR")
     if whole is not None:
@@ -94,16 +104,22 @@ def command(
         )
     if out is None:
         for name in names:
-            _options.say(reporters.render(name, measured.profile))
+            _options.show(name, measured.profile, view)
     else:
-        for path in write(measured, out, names, keep_samples):
+        for path in write(measured, out, names, keep_samples, view):
             typer.echo(str(path))
     if measured.profile.stop == "interrupted":
         _output.complain("interrupted: the report is of what was measured up to then")
         raise typer.Exit(_endings.INTERRUPTED)
 
 
-def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bool) -> list[Path]:
+def write(
+    measured: Measurement,
+    out: Path,
+    formats: list[str],
+    keep_samples: bool,
+    view: View,
+) -> list[Path]:
     """Write the whole-model report and, if layers were timed, the layers report; all or none.
 
     Returns:
@@ -119,7 +135,10 @@ def write(measured: Measurement, out: Path, formats: list[str], keep_samples: bo
     if record.layers:
         documents.append((places.layers, record))
     files = [
-        (stem.with_suffix(reporters.suffix(name)), reporters.render(name, document).encode("utf-8"))
+        (
+            stem.with_suffix(reporters.suffix(name)),
+            reporters.render(name, document, view).encode("utf-8"),
+        )
         for stem, document in documents
         for name in formats
         if document.layers or not reporters.needs_layers(name)

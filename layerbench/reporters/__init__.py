@@ -1,6 +1,7 @@
 """Formats of a record: one module a format, called as the format is and found by being here.
 
-A module with a ``NAME`` is a format; it also has a ``SUFFIX`` and ``render(record) -> str``.
+A module with a ``NAME`` is a format; it also has a ``SUFFIX`` and ``render(record) -> str``. One
+whose ``render`` has a second parameter, ``view``, shows what a `View` says.
 A format that is for profiles alone says so with ``PROFILES_ONLY = True`` and gets no other record,
 one that draws layers also with ``NEEDS_LAYERS = True``. Rendering reads nothing but the record: no
 files, no flags, no clock, so that the same record always gives the same text.
@@ -17,8 +18,10 @@ from typing import Protocol, cast
 
 from layerbench.errors import UsageError
 from layerbench.records.timing import Profile
+from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.registry import modules, offered
+from layerbench.reporters.documents import with_view
 
 
 class Reporter(Protocol):
@@ -74,14 +77,20 @@ def needs_layers(format: str) -> bool:
     return bool(getattr(_find(format), "NEEDS_LAYERS", False))
 
 
-def render(format: str, record: Frozen) -> str:
+def render(format: str, record: Frozen, view: View = USUAL) -> str:
     """The record in this format.
+
+    Args:
+        format: its name.
+        record: of any kind.
+        view: what a report for people shows; a format for programs has all.
 
     Raises:
         UsageError: no such format, or not for such a record.
     """
     check(format, profile=isinstance(record, Profile))
-    return _find(format).render(record)
+    reporter = _find(format)
+    return with_view(reporter.render, record, view)
 
 
 @functools.cache

@@ -74,9 +74,29 @@ def has_host_times(record: Profile) -> bool:
     return any(row.host_inclusive for row in record.layers)
 
 
+# A part of the median from where on it needs no digits after the point.
+_ROUND_FROM = 0.0995
+# The host's time over the device's from where on the host decides.
+_LAUNCH_BOUND = 0.95
+
+
+def is_launch_bound(record: Profile) -> bool:
+    """Whether an accelerator waits for the host to launch its work."""
+    host, device = record.whole_host, record.whole
+    return host is not None and host.median >= _LAUNCH_BOUND * device.median
+
+
 def half_width(summary: Summary) -> float:
     """Half the width of the median's interval, which sets the digits of a row."""
     return (summary.ci_high - summary.ci_low) / 2
+
+
+def relative_half_width(summary: Summary) -> str:
+    """The same as a part of the median; ``-`` where that is not positive."""
+    if summary.median <= 0:
+        return "-"
+    part = half_width(summary) / summary.median
+    return units.percent(part, digits=0 if part >= _ROUND_FROM else 1)
 
 
 def base_half_width(record: Profile) -> float:

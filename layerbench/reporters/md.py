@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import document, layout
@@ -13,12 +14,12 @@ NAME = "md"
 SUFFIX = ".md"
 
 
-def render(record: Frozen) -> str:
+def render(record: Frozen, view: View = USUAL) -> str:
     """The report of a record of any kind.
 
     Text of the record can neither begin a table's next cell nor markup.
     """
-    made = document(shown(record, formatting.markdown))
+    made = document(shown(record, formatting.markdown), view)
     return f"### {made.title}\n\n{_all([*made.head, *made.sections])}\n"
 
 

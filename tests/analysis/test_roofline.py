@@ -12,9 +12,10 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.analysis import roofline
+from layerbench.api import timing as api
 from layerbench.environment import devices
 from layerbench.environment.devices.clocks import ManualClock
-from layerbench.errors import ComparisonError
+from layerbench.errors import ComparisonError, NotEnoughMemory
 from layerbench.instruments import ceilings as measuring
 from layerbench.profilers import timing
 from layerbench.records.timing import Profile
@@ -222,13 +223,29 @@ def test_a_profile_has_them_where_asked(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         timing, "measure_ceilings", lambda device, dtype: asked.append(dtype) or ceilings()
     )
+    monkeypatch.setattr(api, "_measured", {})
     few = {"warmup": 0, "iterations": 1, "function_iterations": 0}
     model = nn.Linear(8, 4)
-    assert layerbench.profile(model, torch.zeros(2, 8), **few).ceilings is None
+    assert layerbench.profile(model, torch.zeros(2, 8), **few, ceilings=False).ceilings is None
+    assert layerbench.profile(model, torch.zeros(2, 8), **few, granularity="whole").ceilings is None
     assert asked == []
-    found = layerbench.profile(model, torch.zeros(2, 8), **few, ceilings=True)
-    assert found.ceilings == found.without_layers().ceilings == ceilings()
+    for _ in range(2):  # under the same roof
+        found = layerbench.profile(model, torch.zeros(2, 8), **few)
+        assert found.ceilings == found.without_layers().ceilings == ceilings()
     assert asked == ["float32"]
+
+
+def test_ceilings_that_cannot_be_measured_do_not_lose_the_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise NotEnoughMemory("no room for a matrix")
+
+    monkeypatch.setattr(timing, "measure_ceilings", fails)
+    monkeypatch.setattr(api, "_measured", {})
+    record = layerbench.profile(nn.Linear(8, 4), torch.zeros(2, 8), warmup=0, iterations=1)
+    assert record.absent["ceilings"] == "no room for a matrix"
+    assert record.whole.median > 0
 
 
 def test_a_record_without_ceilings_says_nothing_of_them(tmp_path) -> None:

@@ -12,6 +12,7 @@ from layerbench.analysis.views import finest
 from layerbench.api import verification
 from layerbench.errors import RecordError
 from layerbench.records.workload import Plan
+from layerbench.records.view import View
 from layerbench.store import reading, writing
 from tests.support.paths import ROOT
 from tests.support.sample_comparisons import one_slower
@@ -76,8 +77,8 @@ def test_an_export_beside_a_record_is_no_stranger(tmp_path):
     source = next(path for path in REPORTS if path.parent.name == "layers")
     shutil.copy(source, tmp_path / "x.json")
     record = reading.read(source)
-    for view in (record, finest(record)):
-        writing.write_text(tmp_path / "x.md", reporters.render("md", view))
+    for made, view in ((record, View()), (finest(record), View(folded=False))):
+        writing.write_text(tmp_path / "x.md", reporters.render("md", made, view))
         assert list(verification.complaints([tmp_path])) == [(tmp_path / "x.json", None)]
     (tmp_path / "x.md").write_bytes(b"\xff\xfe")
     ((_, complaint),) = verification.complaints([tmp_path])

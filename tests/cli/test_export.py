@@ -162,7 +162,9 @@ def test_a_row_for_each_layer_or_block(export):
     assert len(leaves) > 150
     text = export(str(RECORD), "--format", "md")[1]
     assert all(f"`{row.path}`" in text for row in leaves)
-    assert "`features.0.0`" not in export(str(RECORD), "--format", "md", "--rows", "blocks")[1]
+    assert (
+        "`features.17.conv.0.0`" not in export(str(RECORD), "--format", "md", "--rows", "blocks")[1]
+    )
     assert export(str(RECORD), "--rows", "some")[0] == 2
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli, reporters
+from layerbench.api import timing as api
 from layerbench.profilers import timing
 from layerbench.records.timing import Profile
 from layerbench.store import reading, writing
@@ -164,12 +165,13 @@ def test_help_and_pictures_load_no_torch(here) -> None:
 def test_ceilings_from_the_timer_to_a_roofline(plot, here, monkeypatch, capsys) -> None:
     """The structure is worked out anew, from what the record says that ran."""
     monkeypatch.setattr(timing, "measure_ceilings", lambda *_: ceilings())
+    monkeypatch.setattr(api, "_measured", {})
     model = f"{ROOT / 'tests' / 'models.py'}:small"
     words = ["--i", "2x3x16x16", "--device", "cpu", "--threads", "1", "--warmup", "0"]
     monkeypatch.setattr(
         sys, "argv", ["timer.py", "--model", model, *words, "--iterations", "2", "--out", "out"]
     )
-    for more in ([], ["--ceilings"]):
+    for more in (["--no-ceilings"], ["--ceilings"]):
         monkeypatch.setattr(sys, "argv", [*sys.argv, *more])
         with pytest.raises(SystemExit) as left:
             cli.run("timer")
@@ -178,7 +180,7 @@ def test_ceilings_from_the_timer_to_a_roofline(plot, here, monkeypatch, capsys) 
         (found,) = Path("out").glob("*/layers/*.json")
         record = reading.read(found)
         assert isinstance(record, Profile)
-        assert record.ceilings == (ceilings() if more else None)
+        assert record.ceilings == (ceilings() if more == ["--ceilings"] else None)
     (all_of_it,) = Path("out").glob("*/*.json")
     assert reading.read(all_of_it).ceilings == ceilings()
     assert plot(str(found), "--kind", "roofline", "-o", "r.svg") == (0, ["r.svg"], "")

@@ -77,7 +77,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_without_out_the_report_goes_to_the_terminal() -> None:
-    done = timer(*QUICK)
+    done = timer(*QUICK, "--sentences")
     assert "Average execution time for Small with input shape [2, 3, 16, 16] is" in done.stdout
     assert "Average execution time for ResidualBlock at position 2" in done.stdout
     assert done.stderr == ""  # no progress bar where there is no terminal

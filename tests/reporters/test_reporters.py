@@ -12,6 +12,7 @@ import pytest
 from layerbench import reporters
 from layerbench.errors import UsageError
 from layerbench.records.timing import LayerRow, Profile
+from layerbench.records.view import View
 from layerbench.reporters import formatting
 from layerbench.reporters.html.document import bundled, of
 from tests.support.paths import ROOT
@@ -27,6 +28,8 @@ FORMATS = {
     "latex": ".tex",
     "speedscope": ".speedscope.json",
     "trace": ".trace.json",
+    "screen": ".screen.txt",
+    "sentences": ".sentences.txt",
 }
 DRAWN = ("speedscope", "trace")  # of layers only
 CASES = [
@@ -120,7 +123,7 @@ def test_rendering_loads_no_torch_and_depends_on_no_hash_seed():
 
 
 def test_the_sentences_people_search_for():
-    text = reporters.render("txt", layered())
+    text = "\n" + reporters.render("sentences", layered())
     for sentence in (
         "Average execution time for TinyNet with input shape [2, 3, 32, 32] is 9.90 ms "
         "(std 0.074 ms, 202 FPS)",
@@ -136,7 +139,8 @@ def test_the_sentences_people_search_for():
 
 def test_a_sentence_for_every_timed_row_and_the_whole():
     record = layered()
-    text = reporters.render("txt", record)
+    text = reporters.render("sentences", record)
+    assert reporters.render("txt", record, View(sentences=True)).endswith(text.partition("\n")[2])
     timed = [row for row in record.layers if row.inclusive]
     assert text.count("Average execution time for ") == len(timed)  # the root stands for the whole
     assert text.count(" at position ") == 4
@@ -170,7 +174,7 @@ def test_marks_only_where_a_row_is_not_stable():
 def test_the_block_table_adds_up():
     rows = table_rows(reporters.render("txt", layered()), "#")
     assert [row[1] for row in rows[:3]] == ["Conv2d", "InvertedResidual", "InvertedResidual"]
-    shares = [float(re.search(r"([\d.]+) %", " ".join(row))[1]) for row in rows]
+    shares = [float(re.findall(r"([\d.]+) %", " ".join(row))[-1]) for row in rows]
     *parts, total = shares
     assert total == 100
     assert sum(parts) == pytest.approx(total, abs=0.05 * len(parts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerbench.records.structure import Structure, StructureRow
-from layerbench.records.timing import Ceilings
+from layerbench.records.timing import Ceilings, Profile
 from tests.support.sample_profiles import layered
 
 IMAGE, FEATURES = (2, 3, 32, 32), (2, 8, 16, 16)
@@ -79,3 +79,16 @@ def ceilings() -> Ceilings:
     return Ceilings(
         flops_per_s=1e9, bytes_per_s=2e7, dtype="float32", threads=1, how="made up by hand"
     )
+
+
+def counted() -> Profile:
+    """The profile that goes with it, with the structure's FLOPs and parameters and the ceilings."""
+    record, work = layered(), {row.path: row for row in structure().rows}
+    fields = ("own_parameters", "flops", "self_flops")
+    rows = [
+        row.model_copy(update={name: getattr(work[row.path], name) for name in fields})
+        if row.path in work
+        else row
+        for row in record.layers
+    ]
+    return record.model_copy(update={"layers": tuple(rows), "ceilings": ceilings()})

@@ -3,31 +3,48 @@
 Each module here has the ``document`` of the records of one module of `layerbench.records`, and the
 ``rows`` for spreadsheets; it is called as that one is, and is loaded when such a record is shown.
 Another package offers those of its own kind of record as ``layerbench.documents``: a module with
-``RECORD``, the class, ``document``, and ``rows`` if it likes.
+``RECORD``, the class, ``document``, and ``rows`` if it likes. A ``document`` with a second
+parameter, ``view``, shows what a `View` says.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from layerbench.errors import UsageError
+from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.registry import offered
 from layerbench.reporters.documents import cells, layout
 
+Shown = TypeVar("Shown")
+
 _RECORDS = "layerbench.records."
 
 
-def document(record: Frozen) -> layout.Document:
+def document(record: Frozen, view: View = USUAL) -> layout.Document:
     """The document of a record.
+
+    Args:
+        record: of any kind.
+        view: what it shows, if its document can be seen in several ways.
 
     Raises:
         UsageError: there is none of such a record.
     """
-    made: layout.Document = _maker(record, "document", "report", "json")(record)
+    made: layout.Document = with_view(_maker(record, "document", "report", "json"), record, view)
     return made
+
+
+def with_view(show: Callable[..., Shown], record: Frozen, view: View) -> Shown:
+    """What a function makes of a record; of a view, too, if it has a parameter of that name."""
+    if "view" in inspect.signature(show).parameters:
+        return show(record, view=view)
+    return show(record)
 
 
 def rows(record: Frozen) -> cells.Rows:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from layerbench.records.bounds import Shape
 from layerbench.records.environment import Environment
 from layerbench.records.workload import Frozen, Workload
+from layerbench.units import by_x
 
 if TYPE_CHECKING:
     from layerbench.records.timing import Profile, Summary
@@ -25,15 +26,17 @@ def fields(row: Frozen, *names: str) -> Cells:
 
 
 def cell(name: str, value: object) -> object:
-    """A field's value; several texts or shapes in one cell."""
+    """A field's value; several texts, shapes or sizes in one cell."""
     if not isinstance(value, tuple):
         return value
+    if name == "kernel_size":
+        return by_x(value)
     return shapes(value) if name.endswith("_shapes") else "; ".join(value)
 
 
 def shapes(shapes: Iterable[Shape]) -> str:
     """Shapes as the command line reads them: ``1x3x500x334``; several with a blank between."""
-    return " ".join("x".join(str(size) for size in shape) for shape in shapes)
+    return " ".join(map(by_x, shapes))
 
 
 def what_ran(workload: Workload, *more: str) -> Cells:

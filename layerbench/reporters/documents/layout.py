@@ -66,11 +66,17 @@ class Table(Part):
         rows: cells, as many in each row as ``align`` has letters.
         align: a letter a column: ``l`` left, ``c`` left and a name in code, ``r`` right, ``.`` on
             the decimal point.
+        omitted_first: columns that a narrow screen goes without, in this order.
+        cut: the column whose cells are cut in their middle where that is not enough.
+        fewest: rows that stay where a screen is too low for all.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     align: str
+    omitted_first: tuple[int, ...] = ()
+    cut: int | None = None
+    fewest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,8 @@ class Document:
 
     Attributes:
         title: of the whole, with the answer where a few words can say it.
-        head: what stands below the title; first what voids the figures.
+        head: what stands below the title and with it makes the first screen: what voids or weakens
+            the figures, the answer, and what most readers look for.
         sections: in order.
     """
 

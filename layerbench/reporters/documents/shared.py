@@ -53,6 +53,24 @@ def void(reason: str) -> list[layout.Text]:
     return [layout.Text(reason, strong=True)] if reason else []
 
 
+_LONGEST_CAUTION = 100
+
+
+def cautions(reasons: Sequence[str]) -> list[layout.Text]:
+    """What weakens the figures of a first screen: the gravest in a line, and how many more."""
+    if not reasons:
+        return []
+    more = f" (and {len(reasons) - 1} more below)" if len(reasons) > 1 else ""
+    first, *parts = reasons[0].partition(". ")[0].split("; ")
+    room = _LONGEST_CAUTION - len(more)
+    for part in parts:
+        if len(f"{first}; {part}") <= room:
+            first = f"{first}; {part}"
+    if len(first) > room:
+        first = f"{first[: room - 1]}…"
+    return [layout.Text(first + more, strong=True)]
+
+
 def block_cells(row: formatting.Row) -> dict[str, str]:
     """Number, type and path of a block, by the name of the column."""
     number = "" if row.position is None else str(row.position)

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import fsum
 
 from layerbench import units
 from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary, Verdict
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents.slowest import first_screen
+from layerbench.reporters.documents.trifles import LEAST_SHARE, is_trifle, trifles_together
+from layerbench.reporters.sentences import sentences, whole_sentence
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
 _MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
 _FIELDS = (
     *("kind", "path", "type", "depth", "calls", "block", "position", "input_shapes"),
-    *("output_shapes", "parameters", "scaled", "note"),
+    *("output_shapes", "parameters", "own_parameters", "flops", "self_flops", "kernel_size"),
+    *("groups", "scaled", "note"),
 )
+# Of the whole, what a block takes at least to have a row.
+_LEAST_BLOCK = 0.001
+# Fewer are not worth folding.
+_FEWEST_FOLDED = 2
+# Of the whole, what a block takes at least for its verdict to be explained.
+_LEAST_DOUBTFUL = 0.01
 _UNITLESS = ("n", "verdict", "missed")
 
 
-def document(record: Profile) -> layout.Document:
+def document(record: Profile, view: View = USUAL) -> layout.Document:
     """A whole-model record has the same sections less the layers'."""
-    workload, environment = record.workload, record.environment
     return layout.Document(
-        title=shared.title(workload),
-        head=[
-            *shared.void(environment.machine.too_busy),
-            *(layout.Text(warning, strong=True) for warning in formatting.partial(record)),
-            _fields(record),
-        ],
+        title=shared.title(record.workload),
+        head=first_screen(record, view),
         sections=[
             _whole(record),
             layout.Section(
-                "", [layout.Text(_whole_sentence(record), wrapped=False)], formats=layout.FULL
+                "", [layout.Text(whole_sentence(record), wrapped=False)], formats=layout.FULL
             ),
-            _block_table(record),
-            _tree(record),
-            layout.Section("", list(_layer_sentences(record)), formats=layout.FULL),
+            _block_table(record, view),
+            _tree(record, view),
             _reconciliation(record),
             _verdicts(record),
             *shared.warnings_and_notes(record),
@@ -45,7 +51,9 @@ def document(record: Profile) -> layout.Document:
             layout.listed(
                 "Not measured", [f"{what}: {why}" for what, why in record.absent.items()]
             ),
+            layout.Section("Measured on", [_fields(record)], formats=layout.FULL),
             layout.Section("", [layout.Text(_origin(record))], formats=layout.BRIEF),
+            _sentences(record, view),
         ],
     )
 
@@ -186,25 +194,25 @@ def _distribution(summary: Summary) -> str:
     return f"{summary.n} samples in {unit}: {', '.join(figures)}; {mad}"
 
 
-def _whole_sentence(record: Profile) -> str:
-    mean, std = (f"{formatting.ms(record.whole, field)} ms" for field in ("mean", "std"))
-    return (
-        f"Average execution time for {record.model_type} with input shape "
-        f"{units.shape(record.workload.shape)} is {mean} (std {std}, {formatting.fps(record)} FPS)"
-    )
-
-
-def _block_table(record: Profile) -> layout.Section:
+def _block_table(record: Profile, view: View) -> layout.Section:
     host = formatting.has_host_times(record)
-    rows = [_block(row, record, host) for row in formatting.blocks(record)]
-    if not rows:
+    blocks = formatting.blocks(record)
+    if not blocks:
         return layout.listed("Blocks", [])
+    trifles = [row for row in blocks if is_trifle(row, formatting.base_s(record), _LEAST_BLOCK)]
+    if len(trifles) < _FEWEST_FOLDED or not view.folded:
+        trifles = []
+    rows = [_block(row, record, host) for row in blocks if row not in trifles]
     between, whole = formatting.between_blocks_s(record), formatting.base_s(record)
-    for name, part in (("between the blocks", between), ("whole, instrumented", whole)):
+    sums_of = [("between the blocks", between), ("whole, instrumented", whole)]
+    if trifles:
+        name = f"{formatting.plural(len(trifles), 'block')} under {_least(_LEAST_BLOCK)}"
+        sums_of.insert(0, (name, fsum(row.inclusive.mean for row in trifles if row.inclusive)))
+    for name, part in sums_of:
         mean = units.milliseconds(part, formatting.base_half_width(record))
         sums = {"block": name, "mean ms": mean, "share": formatting.share(part, record)}
         rows.append(dict.fromkeys(rows[0], "") | sums)
-    return layout.table("Blocks", rows, "rlclr..." + "." * host + ".l")
+    return layout.table("Blocks", rows, "rlclr..r" + "." * host + ".l")
 
 
 def _block(row: LayerRow, record: Profile, host: bool) -> dict[str, str]:
@@ -213,23 +221,50 @@ def _block(row: LayerRow, record: Profile, host: bool) -> dict[str, str]:
         **shared.block_cells(row),
         "input shape": formatting.shape_list(row.input_shapes),
         "calls": str(row.calls),
-        **{f"{figure} ms": formatting.ms(times, figure) for figure in ("mean", "std", "median")},
+        **{f"{figure} ms": formatting.ms(times, figure) for figure in ("mean", "median")},
+        "±": formatting.relative_half_width(times) if times else "-",
         **({"host ms": formatting.ms(row.host_inclusive, "mean")} if host else {}),
         "share": formatting.share(times.mean, record) if times else "-",
         "verdict": times.verdict if times else formatting.why_untimed(row),
     }
 
 
-def _tree(record: Profile) -> layout.Section:
+def _tree(record: Profile, view: View) -> layout.Section:
     host = formatting.has_host_times(record)
     # The two unnamed columns hold the verdict's mark of the figure before them.
     header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
     header += ["host ms", "host self"] if host else []
     freed = freeing.remarks(record)
-    rows = [_layer(row, host, record, freed.get(row.path, "")) for row in record.layers]
+    shown = [row for row in record.layers if _is_in(view, row)]
+    rows = [
+        _layer(run[0], host, record, freed.get(run[0].path, ""))
+        if len(run) == 1
+        else _folded(run, len(header) + 1, record)
+        for run in (
+            trifles_together(shown, record)
+            if view.folded and view.type is None
+            else [[r] for r in shown]
+        )
+    ]
     layers = layout.Table([*header, ""], rows, "lr.l.l." + (".." if host else "") + "l")
     legend = layout.Text(_legend(record), indented=False)
     return layout.Section("Layers (medians; share of means)", [layers, legend], formats=layout.FULL)
+
+
+def _folded(rows: Sequence[LayerRow], cells: int, record: Profile) -> list[str]:
+    """One row for neighbours that take next to nothing, and what is in them."""
+    outer = [row for row in rows if row.depth == rows[0].depth]
+    times = [row.inclusive.median for row in outer if row.inclusive]
+    label = (
+        "  " * rows[0].depth + f"{formatting.plural(len(rows), 'row')} under {_least(LEAST_SHARE)}"
+    )
+    sums = [label, "", units.milliseconds(fsum(times), formatting.base_half_width(record))]
+    return [*sums, *[""] * (cells - len(sums))]
+
+
+def _is_in(view: View, row: LayerRow) -> bool:
+    deep = view.depth is not None and row.depth > view.depth
+    return not deep and view.type in (None, row.type)
 
 
 def _layer(row: LayerRow, host: bool, record: Profile, freed: str) -> list[str]:
@@ -266,27 +301,10 @@ def _legend(record: Profile) -> str:
     return "; ".join([*parts, freed] if freed else parts)
 
 
-def _layer_sentences(record: Profile) -> Iterator[layout.Text]:
-    """A sentence for every timed row but the model itself: blocks first, then the others."""
-    rows = [row for row in record.layers if row.path and row.inclusive]
-    rows.sort(key=lambda row: not _is_numbered(row))
-    return (layout.Text(_sentence(row), wrapped=False) for row in rows)
-
-
-def _is_numbered(row: LayerRow) -> bool:
-    return row.block and row.position is not None
-
-
-def _sentence(row: LayerRow) -> str:
-    numbered = _is_numbered(row)
-    place = f"position {row.position}" if numbered else row.path
-    shapes = formatting.shapes(row.input_shapes)
-    noun = "shapes" if len(row.input_shapes) > 1 else "shape"
-    inputs = f" with input {noun} {shapes}" if shapes else ""
-    path = f" ({row.path})" if numbered else ""
-    return (
-        f"Average execution time for {row.type} at {place}{inputs} "
-        f"is {formatting.ms(row.inclusive, 'mean')} ms{path}"
+def _sentences(record: Profile, view: View) -> layout.Section:
+    lines = sentences(record) if view.sentences else ()
+    return layout.Section(
+        "", [layout.Text(line, wrapped=False) for line in lines], formats=layout.FULL
     )
 
 
@@ -337,15 +355,44 @@ def _verdicts(record: Profile) -> layout.Section:
     counts = Counter(summary.verdict for summary in timed)
     counted = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _MARKS if counts[verdict])
     untimed = len(record.layers) - len(timed)
-    rest = f", {untimed} without times" if untimed else ""
+    without = f", {untimed} without times" if untimed else ""
     doubtful = [
-        f"{row.type} ({row.path}) is {row.inclusive.verdict}: {'; '.join(row.inclusive.missed)}"
+        (row, row.inclusive)
         for row in formatting.blocks(record)
         if row.inclusive and row.inclusive.missed
     ]
+    large = [
+        (row, times)
+        for row, times in doubtful
+        if times.mean >= _LEAST_DOUBTFUL * formatting.base_s(record)
+    ]
     rows = formatting.plural(len(record.layers), "row")
-    lines = [f"Of {rows} (inclusive times): {counted}{rest}.", *doubtful]
+    lines = [
+        f"Of {rows} (inclusive times): {counted}{without}.",
+        *_explained(large),
+    ]
+    if rest := len(doubtful) - len(large):
+        lines.append(
+            f"{formatting.plural(rest, 'more block')} of less than {_least(_LEAST_DOUBTFUL)} "
+            "not stable either."
+        )
     return layout.Section("Verdicts", [layout.Lines(lines if timed else [])], formats=layout.FULL)
+
+
+def _explained(blocks: Sequence[tuple[LayerRow, Summary]]) -> Iterator[str]:
+    """Of each verdict the blocks with what they missed, one after the other."""
+    for verdict in _MARKS:
+        missed = [
+            f"{row.path} ({'; '.join(times.missed)})"
+            for row, times in blocks
+            if times.verdict == verdict
+        ]
+        if missed:
+            yield f"{verdict}: {', '.join(missed)}"
+
+
+def _least(share: float) -> str:
+    return f"{units.percent(share, digits=0 if share >= _LEAST_DOUBTFUL else 1)} each"
 
 
 def rows(record: Profile) -> cells.Rows:
