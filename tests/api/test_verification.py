@@ -11,8 +11,8 @@ from layerbench import reporters
 from layerbench.analysis.views import finest
 from layerbench.api import verification
 from layerbench.errors import RecordError
-from layerbench.records.workload import Plan
 from layerbench.records.view import View
+from layerbench.records.workload import Plan
 from layerbench.store import reading, writing
 from tests.support.paths import ROOT
 from tests.support.sample_comparisons import one_slower
