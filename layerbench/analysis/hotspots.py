@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from math import fsum, prod
 
@@ -80,14 +80,12 @@ def hotspots(record: Profile) -> list[Hotspot]:
     whole = whole_s(record)
     functions = _functions(record.layers)
     composite = {parent(row.path) for row in record.layers if row.path and row.kind == "module"}
+    roofs = _Roofs.of(record)
     spots = [
-        _hotspot(row, functions.get(row.path, ()), row.path in composite, whole)
+        roofs.over(_hotspot(row, functions.get(row.path, ()), row.path in composite, whole))
         for row in record.layers
         if row.self_ is not None
     ]
-    size = BYTES.get(record.workload.formats[0], BYTES["float32"])
-    own_flops = {row.path: row.self_flops for row in record.layers}
-    spots = [_under_roof(spot, record.ceilings, size, own_flops) for spot in spots]
     return sorted(spots, key=lambda spot: spot.median_s, reverse=True)
 
 
@@ -103,14 +101,26 @@ def top(
             ``flops``, ``params``. What a profile does not know is sorted by the own time.
         type: of the layers; ``None`` takes all.
     """
-    spots = [spot for spot in hotspots(record) if type in (None, spot.row.type)]
+    return top_of(hotspots(record), number, sort, type)
+
+
+def top_of(
+    spots: Iterable[Hotspot], number: int, sort: Sort = "self", type: str | None = None
+) -> list[Hotspot]:
+    """The same of hotspots that are there already."""
+    spots = [spot for spot in spots if type in (None, spot.row.type)]
     return sorted(spots, key=_KEYS[sort], reverse=True)[:number]
 
 
 def by_type(record: Profile) -> list[Group]:
     """The types by what their layers take themselves; they add up to the whole."""
+    return types_of(hotspots(record))
+
+
+def types_of(spots: Iterable[Hotspot]) -> list[Group]:
+    """The same of hotspots that are there already."""
     groups: dict[str, list[Hotspot]] = {}
-    for spot in hotspots(record):
+    for spot in spots:
         groups.setdefault(BETWEEN if spot.between else spot.row.type, []).append(spot)
     made = [_group(name, "", spots) for name, spots in groups.items()]
     return sorted(made, key=lambda group: group.mean_s, reverse=True)
@@ -158,22 +168,42 @@ def _hotspot(
     return Hotspot(row, composite, time, mean, mean / whole if whole else 0)
 
 
-def _under_roof(
-    spot: Hotspot, ceilings: Ceilings | None, size: int, own_flops: Mapping[str, int | None]
-) -> Hotspot:
-    row = spot.row
-    moved = None if spot.between else _bytes_least(row, size)
-    spot = replace(spot, bytes_least=moved)
-    flops = row.self_flops
-    if row.kind == "function" and own_flops.get(parent(row.path)) == 0:
-        flops = 0  # FLOPs are counted by module; where the module has none, its functions have none
-    if ceilings is None or not moved or flops is None or spot.median_s <= 0:
-        return spot
-    if flops / moved >= ridge(ceilings):
-        rate = flops / spot.median_s
-        return replace(spot, bound="compute", rate=rate, of_roof=rate / ceilings.flops_per_s)
-    rate = moved / spot.median_s
-    return replace(spot, bound="memory", rate=rate, of_roof=rate / ceilings.bytes_per_s)
+@dataclass(frozen=True)
+class _Roofs:
+    """What bounds the layers of a record.
+
+    Attributes:
+        ceilings: of the device; ``None`` where nobody measured them.
+        size: bytes of an element.
+        without_flops: paths of the modules that do none themselves.
+    """
+
+    ceilings: Ceilings | None
+    size: int
+    without_flops: Set[str]
+
+    @classmethod
+    def of(cls, record: Profile) -> _Roofs:
+        size = BYTES.get(record.workload.formats[0], BYTES["float32"])
+        without = {row.path for row in record.layers if row.self_flops == 0}
+        return cls(record.ceilings, size, without)
+
+    def over(self, spot: Hotspot) -> Hotspot:
+        """The hotspot with the roof that is the lower one for it."""
+        row, ceilings = spot.row, self.ceilings
+        moved = None if spot.between else _bytes_least(row, self.size)
+        flops = row.self_flops
+        if row.kind == "function" and parent(row.path) in self.without_flops:
+            flops = 0  # FLOPs are counted by module; where it has none, its functions have none
+        if moved is None:
+            return spot
+        if ceilings is None or not moved or flops is None or spot.median_s <= 0:
+            return replace(spot, bytes_least=moved)
+        computes = flops / moved >= ridge(ceilings)
+        bound: Bound = "compute" if computes else "memory"
+        rate = (flops if computes else moved) / spot.median_s
+        most = ceilings.flops_per_s if computes else ceilings.bytes_per_s
+        return replace(spot, bytes_least=moved, bound=bound, rate=rate, of_roof=rate / most)
 
 
 def _bytes_least(row: LayerRow, size: int) -> int:

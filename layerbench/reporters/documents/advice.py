@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import fsum
 
 from layerbench import units
-from layerbench.analysis.hotspots import Hotspot, by_type, hotspots
+from layerbench.analysis.hotspots import Hotspot, types_of
 from layerbench.records.timing import Profile
 from layerbench.reporters import formatting
 
@@ -18,15 +19,19 @@ _MOSTLY_CALLS = 0.3
 _NAMED = 2
 
 
-def advice(record: Profile) -> str:
-    """What to try first; empty where the figures point at nothing."""
+def advice(record: Profile, spots: Sequence[Hotspot]) -> str:
+    """What to try first; empty where the figures point at nothing.
+
+    Args:
+        record: a profile.
+        spots: its hotspots.
+    """
     if not record.layers:
         return ""
-    spots = hotspots(record)
     return _of_launches(record, spots) or _of_memory(record, spots) or _of_compute(record, spots)
 
 
-def _of_launches(record: Profile, spots: list[Hotspot]) -> str:
+def _of_launches(record: Profile, spots: Sequence[Hotspot]) -> str:
     between = fsum(spot.share for spot in spots if spot.between)
     if formatting.is_launch_bound(record):
         why = "The device waits for the host to launch its work"
@@ -38,14 +43,14 @@ def _of_launches(record: Profile, spots: list[Hotspot]) -> str:
     return f"{why}: a larger batch, torch.compile{graphs} make fewer calls for as much work."
 
 
-def _of_memory(record: Profile, spots: list[Hotspot]) -> str:
+def _of_memory(record: Profile, spots: Sequence[Hotspot]) -> str:
     """Layers without arithmetic that counts: what moves through memory, and can be fused."""
     moving = [spot for spot in spots if spot.bound == "memory" and not spot.row.self_flops]
     share = fsum(spot.share for spot in moving)
     if share < _WORTH:
         return ""
     mine = {spot.row.type for spot in moving}
-    named = [group.name for group in by_type(record) if group.name in mine][:_NAMED]
+    named = [group.name for group in types_of(spots) if group.name in mine][:_NAMED]
     ways = ["torch.compile, which fuses them"]
     if record.workload.memory_format != "channels_last" and len(record.workload.shape) == 4:
         ways.insert(0, "--channels-last")
@@ -55,7 +60,7 @@ def _of_memory(record: Profile, spots: list[Hotspot]) -> str:
     )
 
 
-def _of_compute(record: Profile, spots: list[Hotspot]) -> str:
+def _of_compute(record: Profile, spots: Sequence[Hotspot]) -> str:
     slow = [spot for spot in spots if spot.row.self_flops and (spot.of_roof or 1) < _FAR_BELOW]
     share = fsum(spot.share for spot in slow)
     if share < _WORTH or record.workload.memory_format == "channels_last":

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from layerbench import units
-from layerbench.analysis.hotspots import Group, Hotspot, by_block, by_type, hotspots, top
+from layerbench.analysis.hotspots import Group, Hotspot, by_block, hotspots, top_of, types_of
 from layerbench.records.bounds import Shape
 from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.view import View
@@ -26,19 +26,20 @@ _LEAST_SHARE = 0.01
 
 def first_screen(record: Profile, view: View) -> list[layout.Part]:
     """What stands below the title."""
+    spots = hotspots(record)
     return [
         *shared.void(record.environment.machine.too_busy),
         *(layout.Text(warning, strong=True) for warning in formatting.partial(record)),
         *shared.cautions(list(_cautions(record))),
         layout.Text(_answer(record), wrapped=False),
         layout.Text(_what_ran(record)),
-        _table(record, view),
+        _table(spots, view),
         layout.Fields(
             [
-                ("By type", _groups(by_type(record), view.width)),
+                ("By type", _groups(types_of(spots), view.width)),
                 ("By block", _groups(by_block(record), view.width)),
-                ("Bound by", _bounds(record)),
-                ("Advice", advice(record)),
+                ("Bound by", _bounds(spots)),
+                ("Advice", advice(record, spots)),
             ]
         ),
     ]
@@ -81,8 +82,8 @@ def _what_ran(record: Profile) -> str:
 # --- the table -----------------------------------------------------------------------------
 
 
-def _table(record: Profile, view: View) -> layout.Section:
-    spots = top(record, view.top, view.sort, view.type)
+def _table(every: Sequence[Hotspot], view: View) -> layout.Section:
+    spots = top_of(every, view.top, view.sort, view.type)
     return layout.Section(_title(view, spots), [table_of([_row(spot) for spot in spots])])
 
 
@@ -174,10 +175,10 @@ def _name(group: Group) -> str:
     return group.path or f"{group.name} ({group.count})"
 
 
-def _bounds(record: Profile) -> str:
+def _bounds(spots: Sequence[Hotspot]) -> str:
     """Which roof is over how much of the time."""
     shares: dict[str, float] = {}
-    for spot in hotspots(record):
+    for spot in spots:
         bound = spot.bound or "not known"
         shares[bound] = shares.get(bound, 0.0) + spot.share
     if set(shares) <= {"not known"}:

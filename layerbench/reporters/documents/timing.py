@@ -199,10 +199,12 @@ def _block_table(record: Profile, view: View) -> layout.Section:
     blocks = formatting.blocks(record)
     if not blocks:
         return layout.listed("Blocks", [])
-    trifles = [row for row in blocks if is_trifle(row, formatting.base_s(record), _LEAST_BLOCK)]
+    whole = formatting.base_s(record)
+    trifles = [row for row in blocks if is_trifle(row, whole, _LEAST_BLOCK)]
     if len(trifles) < _FEWEST_FOLDED or not view.folded:
         trifles = []
-    rows = [_block(row, record, host) for row in blocks if row not in trifles]
+    folded = {row.path for row in trifles}
+    rows = [_block(row, record, host) for row in blocks if row.path not in folded]
     between, whole = formatting.between_blocks_s(record), formatting.base_s(record)
     sums_of = [("between the blocks", between), ("whole, instrumented", whole)]
     if trifles:
@@ -361,11 +363,8 @@ def _verdicts(record: Profile) -> layout.Section:
         for row in formatting.blocks(record)
         if row.inclusive and row.inclusive.missed
     ]
-    large = [
-        (row, times)
-        for row, times in doubtful
-        if times.mean >= _LEAST_DOUBTFUL * formatting.base_s(record)
-    ]
+    whole = formatting.base_s(record)
+    large = [(row, times) for row, times in doubtful if times.mean >= _LEAST_DOUBTFUL * whole]
     rows = formatting.plural(len(record.layers), "row")
     lines = [
         f"Of {rows} (inclusive times): {counted}{without}.",
