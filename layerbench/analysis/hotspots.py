@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, prod
 
@@ -25,6 +25,7 @@ class Hotspot:
         time: what it takes itself; ``None`` where it is the rest beside timed functions.
         mean_s: its mean, seconds.
         share: of the instrumented forward, by means.
+        flops: in one forward; ``None`` where they are unknown.
         bytes_least: that its calls move at least; ``None`` where shapes do not say.
         bound: the roof that is lower here; ``None`` without ceilings, or where FLOPs are unknown.
         rate: FLOPs a second where arithmetic is the bound, else bytes a second.
@@ -36,6 +37,7 @@ class Hotspot:
     time: Summary | None
     mean_s: float
     share: float
+    flops: int | None = None
     bytes_least: int | None = None
     bound: Bound | None = None
     rate: float | None = None
@@ -175,35 +177,53 @@ class _Roofs:
     Attributes:
         ceilings: of the device; ``None`` where nobody measured them.
         size: bytes of an element.
-        without_flops: paths of the modules that do none themselves.
+        flops: of the functions, by path.
     """
 
     ceilings: Ceilings | None
     size: int
-    without_flops: Set[str]
+    flops: Mapping[str, int]
 
     @classmethod
     def of(cls, record: Profile) -> _Roofs:
         size = BYTES.get(record.workload.formats[0], BYTES["float32"])
-        without = {row.path for row in record.layers if row.self_flops == 0}
-        return cls(record.ceilings, size, without)
+        return cls(record.ceilings, size, _flops_of_functions(record.layers))
 
     def over(self, spot: Hotspot) -> Hotspot:
         """The hotspot with the roof that is the lower one for it."""
         row, ceilings = spot.row, self.ceilings
+        function = row.kind == "function"
+        flops = self.flops.get(row.path) if function else row.self_flops
         moved = None if spot.between else _bytes_least(row, self.size)
-        flops = row.self_flops
-        if row.kind == "function" and parent(row.path) in self.without_flops:
-            flops = 0  # FLOPs are counted by module; where it has none, its functions have none
-        if moved is None:
-            return spot
+        spot = replace(spot, flops=flops, bytes_least=moved)
         if ceilings is None or not moved or flops is None or spot.median_s <= 0:
-            return replace(spot, bytes_least=moved)
+            return spot
         computes = flops / moved >= ridge(ceilings)
         bound: Bound = "compute" if computes else "memory"
         rate = (flops if computes else moved) / spot.median_s
         most = ceilings.flops_per_s if computes else ceilings.bytes_per_s
-        return replace(spot, bytes_least=moved, bound=bound, rate=rate, of_roof=rate / most)
+        return replace(spot, bound=bound, rate=rate, of_roof=rate / most)
+
+
+# Functions with one of these in their names do arithmetic that counts as FLOPs.
+_ARITHMETIC = ("attention", "conv", "linear", "matmul", "einsum", "mm", "bilinear", "dot")
+
+
+def _flops_of_functions(rows: Iterable[LayerRow]) -> dict[str, int]:
+    """FLOPs of the functions whose share of their module's is plain, by path.
+
+    FLOPs are counted by module. Where one function alone can do them, it did all; where several
+    can, nobody knows which.
+    """
+    modules = {row.path: row for row in rows if row.kind == "module"}
+    flops: dict[str, int] = {}
+    for path, functions in _functions(rows).items():
+        total = modules[path].self_flops if path in modules else None
+        able = [row.path for row in functions if any(name in row.type for name in _ARITHMETIC)]
+        if total is None or (total and len(able) != 1):
+            continue
+        flops |= {row.path: total if row.path in able else 0 for row in functions}
+    return flops
 
 
 def _bytes_least(row: LayerRow, size: int) -> int:
@@ -219,7 +239,7 @@ def _inclusive_s(spot: Hotspot) -> float:
 _KEYS: dict[Sort, Callable[[Hotspot], tuple[float, float]]] = {
     "self": lambda spot: (spot.median_s, 0.0),
     "time": lambda spot: (_inclusive_s(spot), 0.0),
-    "flops": lambda spot: (spot.row.self_flops or 0, spot.median_s),
+    "flops": lambda spot: (spot.flops or 0, spot.median_s),
     "params": lambda spot: (spot.row.own_parameters or 0, spot.median_s),
     "memory": lambda spot: (spot.bytes_least or 0, spot.median_s),
 }

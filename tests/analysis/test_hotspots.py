@@ -67,6 +67,23 @@ def test_a_function_of_a_module_without_flops_moves_memory() -> None:
     assert (spot.bound, spot.bytes_least) == ("memory", 3 * 4096 * 4)
 
 
+def test_flops_of_a_module_are_those_of_its_one_function_that_computes() -> None:
+    def own_flops(names: list[str]) -> dict[str, int | None]:
+        """Of the model's functions, which do 1000 FLOPs together."""
+        record = counted()
+        root = record.layers[0].model_copy(update={"self_flops": 1000})
+        mean = next(row for row in record.layers if row.path == "mean()")
+        functions = [mean.model_copy(update={"path": f"{name}()", "type": name}) for name in names]
+        made = record.model_copy(update={"layers": (root, *functions)})
+        return {s.row.type: s.flops for s in hotspots(made) if s.row.kind == "function"}
+
+    assert own_flops(["scaled_dot_product_attention", "add"]) == {
+        "scaled_dot_product_attention": 1000,
+        "add": 0,
+    }
+    assert own_flops(["matmul", "bmm", "add"]) == {"matmul": None, "bmm": None, "add": None}
+
+
 def test_without_ceilings_or_flops_nothing_is_bound() -> None:
     assert {spot.bound for spot in hotspots(layered())} == {None}
     uncounted = counted().model_copy(update={"layers": layered().layers})

@@ -45,7 +45,7 @@ def _of_launches(record: Profile, spots: Sequence[Hotspot]) -> str:
 
 def _of_memory(record: Profile, spots: Sequence[Hotspot]) -> str:
     """Layers without arithmetic that counts: what moves through memory, and can be fused."""
-    moving = [spot for spot in spots if spot.bound == "memory" and not spot.row.self_flops]
+    moving = [spot for spot in spots if spot.bound == "memory" and not spot.flops]
     share = fsum(spot.share for spot in moving)
     if share < _WORTH:
         return ""
@@ -61,7 +61,7 @@ def _of_memory(record: Profile, spots: Sequence[Hotspot]) -> str:
 
 
 def _of_compute(record: Profile, spots: Sequence[Hotspot]) -> str:
-    slow = [spot for spot in spots if spot.row.self_flops and (spot.of_roof or 1) < _FAR_BELOW]
+    slow = [spot for spot in spots if spot.flops and (spot.of_roof or 1) < _FAR_BELOW]
     share = fsum(spot.share for spot in slow)
     if share < _WORTH or record.workload.memory_format == "channels_last":
         return ""

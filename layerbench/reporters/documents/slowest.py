@@ -32,7 +32,7 @@ def first_screen(record: Profile, view: View) -> list[layout.Part]:
         *(layout.Text(warning, strong=True) for warning in formatting.partial(record)),
         *shared.cautions(list(_cautions(record))),
         layout.Text(_answer(record), wrapped=False),
-        layout.Text(_what_ran(record)),
+        layout.Text(_what_ran(record, view.width)),
         _table(spots, view),
         layout.Fields(
             [
@@ -66,8 +66,8 @@ def _cautions(record: Profile) -> Iterator[str]:
     yield from (warning for warning in environment.warnings if warning not in said)
 
 
-def _what_ran(record: Profile) -> str:
-    """What was measured where, in one line."""
+def _what_ran(record: Profile, width: int) -> str:
+    """What was measured where, in one line; what the title says, too, where there is room."""
     workload = record.workload
     parts = [
         f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
@@ -76,7 +76,8 @@ def _what_ran(record: Profile) -> str:
         formatting.place(record),
         formatting.plural(record.whole.n, "iteration"),
     ]
-    return ", ".join(parts)
+    line = ", ".join(parts)
+    return line if len(line) <= width else ", ".join(parts[1:])
 
 
 # --- the table -----------------------------------------------------------------------------
@@ -126,12 +127,13 @@ def _row(spot: Hotspot) -> dict[str, str]:
     rate = {"compute": units.flop_rate, "memory": units.byte_rate}
     return {
         "path": row.path or "(model)",
-        "type": row.type,
+        # A function's name stands in its path.
+        "type": "function" if row.kind == "function" else row.type,
         "input→output": _shapes(row),
         "ms": formatting.ms(time, "median") if time else units.milliseconds(spot.mean_s),
         "±": formatting.relative_half_width(time) if time else "-",
         "share": units.percent(spot.share, digits=1),
-        "FLOPs": formatting.dash(row.self_flops, partial(units.count, short=True)),
+        "FLOPs": formatting.dash(spot.flops, partial(units.count, short=True)),
         "reached": rate[spot.bound](spot.rate) if spot.bound and spot.rate is not None else "-",
         "of roof": "-" if spot.of_roof is None else units.percent(spot.of_roof),
         "bound by": spot.bound or "-",
