@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum, prod
 
+from layerbench import units
 from layerbench.analysis.roofline import BYTES, Bound, ridge
 from layerbench.records.timing import Ceilings, LayerRow, Profile, Summary
 from layerbench.records.tree import parent
@@ -15,7 +16,7 @@ BETWEEN = "between layers"
 """In place of a type: what modules that hold others do besides calling them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Hotspot:
     """A layer or function, with what it takes itself and what it does with it.
 
@@ -48,8 +49,12 @@ class Hotspot:
         """The median, or the mean where there is no more."""
         return self.mean_s if self.time is None else self.time.median
 
+    def __repr__(self) -> str:
+        name = f"{self.row.path or '(model)'} {self.row.type}"
+        return f"<{name}: {_amount(self.median_s, self.share)}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Group:
     """Layers of one type, or what runs in one block.
 
@@ -66,6 +71,14 @@ class Group:
     mean_s: float
     share: float
     count: int
+
+    def __repr__(self) -> str:
+        name = f"{self.path} {self.name}" if self.path else f"{self.name} ({self.count})"
+        return f"<{name}: {_amount(self.mean_s, self.share)}>"
+
+
+def _amount(seconds: float, share: float) -> str:
+    return f"{units.seconds(seconds)}, {units.percent(share, digits=1)}"
 
 
 def whole_s(record: Profile) -> float:

@@ -8,13 +8,14 @@ from pydantic import model_validator
 
 from layerbench.records.comparison import Comparison
 from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.presented import Presented
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import Frozen
 
 
-class Bundle(Frozen):
+class Bundle(Presented, Frozen):
     """All records of one model on one input.
 
     Attributes:

@@ -6,13 +6,14 @@ import functools
 from typing import Literal
 
 from layerbench import records
+from layerbench.records.presented import Presented
 from layerbench.records.workload import Frozen
 from layerbench.registry import modules, offered
 
 _DEFINED: dict[str, type[Record]] = {}
 
 
-class Record(Frozen):
+class Record(Presented, Frozen):
     """Base class of the records: one subclass for each kind.
 
     A kind of another package's is such a class, too, offered as an entry point of the group

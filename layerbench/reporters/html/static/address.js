@@ -20,6 +20,7 @@ export class Address {
   /** @param {states.State} state */
   write(state) {
     window.clearTimeout(this.soon);
+    if (location.protocol === 'about:') return; // a frame in a notebook, which has no address
     const parameters = new URLSearchParams(location.hash.slice(1));
     states.write(state, parameters);
     const hash = parameters.toString();
