@@ -7,7 +7,7 @@ time, and a function's time is part of its module's self time.
 from __future__ import annotations
 
 from layerbench.records.environment import DeviceInfo, Environment, Machine, Software
-from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary
+from layerbench.records.timing import Ceilings, LayerRow, Profile, Reconciliation, Summary
 from layerbench.records.workload import Plan, Workload
 
 
@@ -223,6 +223,30 @@ def layered() -> Profile:
         absent={"host times": "the host's clock is the device's clock on a CPU"},
         notes=("functions were timed in a pass of their own, 30 forwards",),
     )
+
+
+def counted() -> Profile:
+    """The layers with FLOPs, a convolution's kernel, and the device's ceilings."""
+    own = {"features.0": 1_000_000, "features.1.conv": 4_000_000, "features.2.conv": 2_000_000}
+    below = {"": 7_000_000, "features": 7_000_000, "features.1": 4_000_000, "features.2": 2_000_000}
+    rows = [
+        row.model_copy(
+            update={
+                "flops": own.get(row.path, below.get(row.path, 0)),
+                "self_flops": own.get(row.path, 0),
+                "own_parameters": row.parameters if row.path in (*own, "classifier") else 0,
+                "kernel_size": (3, 3) if row.type == "Conv2d" else None,
+                "groups": 2 if row.path == "features.0" else None,
+            }
+        )
+        if row.kind == "module"
+        else row
+        for row in layered().layers
+    ]
+    ceilings = Ceilings(
+        flops_per_s=1e10, bytes_per_s=1e9, dtype="float32", threads=2, how="By the best of 3."
+    )
+    return layered().model_copy(update={"layers": tuple(rows), "ceilings": ceilings})
 
 
 def whole() -> Profile:

@@ -6,6 +6,7 @@ their documents are.
 
 from __future__ import annotations
 
+from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.reporters.html.assets import report
 from layerbench.reporters.html.document import bundled, of
@@ -15,7 +16,12 @@ NAME = "html"
 SUFFIX = ".html"
 
 
-def render(record: Frozen) -> str:
-    """The page; it loads nothing from anywhere, and names in it are text, never markup."""
+def render(record: Frozen, view: View = USUAL) -> str:
+    """The page; it loads nothing from anywhere, and names in it are text, never markup.
+
+    Args:
+        record: of any kind.
+        view: what its first screen shows.
+    """
     bundle = bundled(record)
-    return page(record) if bundle is None else report(of(bundle))
+    return page(record) if bundle is None else report(of(bundle, view))

@@ -11,6 +11,8 @@ import base64
 import functools
 import hashlib
 import json
+import re
+from html import escape
 from importlib import resources
 
 from layerbench.reporters.html.schema import PageData
@@ -42,6 +44,11 @@ _HEAD = """<!DOCTYPE html>
 _NO_SCRIPT = (
     "<noscript><p>This page needs JavaScript; the text report needs nothing.</p></noscript>"
 )
+# What is there without scripts can be read; the rest would be empty.
+_READABLE = (
+    "<noscript><style>.tools, .legend, .panes, .help { display: none; }</style></noscript>\n"
+)
+_MORE = "<noscript><p>Its layers and pictures need JavaScript.</p></noscript>\n"
 
 
 def report(document: PageData) -> str:
@@ -52,12 +59,13 @@ def report(document: PageData) -> str:
     parts = [
         _HEAD,
         f'<meta http-equiv="Content-Security-Policy" content="{REPORT_POLICY}">\n',
-        "<title>layerbench</title>\n",
+        f"<title>{escape(document.title)}: layerbench</title>\n",
         f"<style>\n{_style()}</style>\n",
+        _READABLE,
         _import_map(imports),
         '</head>\n<body>\n<main class="viewer">\n',
-        _NO_SCRIPT,
-        _read(f"{_FOLDER}/viewer.html"),
+        _viewer(document),
+        _MORE,
         "</main>\n",
         f'<script type="application/json" id="document">{_embedded(document)}</script>\n',
         '<script type="module">import "layerbench/report";</script>\n',
@@ -73,7 +81,7 @@ def live_page() -> tuple[bytes, str]:
     imports = {name: f"/static/{name}.js" for name in (*names, *_VENDORED)}
     mapped = json.dumps({"imports": imports})
     digest = base64.b64encode(hashlib.sha256(mapped.encode()).digest()).decode()
-    body = _read(f"{_FOLDER}/live.html").replace("{viewer}", _read(f"{_FOLDER}/viewer.html"))
+    body = _read(f"{_FOLDER}/live.html").replace("{viewer}", _viewer())
     page = (
         f"{_HEAD}<title>layerbench</title>\n"
         '<link rel="stylesheet" href="/static/page.css">\n'
@@ -87,6 +95,16 @@ def live_page() -> tuple[bytes, str]:
         "frame-ancestors 'none'"
     )
     return page.encode(), policy
+
+
+def _viewer(document: PageData | None = None) -> str:
+    """What shows a document; what can be read without scripts stands in it."""
+    begun = [] if document is None else [document.title, document.subtitle]
+    title, subtitle = (escape(text) for text in begun or ("", ""))
+    parts = {"title": title, "subtitle": subtitle, "head": document.head if document else ""}
+    before, *pieces = re.split(r"\{(title|subtitle|head)\}", _read(f"{_FOLDER}/viewer.html"))
+    filled = (parts[name] + after for name, after in zip(pieces[::2], pieces[1::2], strict=True))
+    return "".join([before, *filled])
 
 
 def static(name: str) -> tuple[bytes, str] | None:
@@ -134,5 +152,5 @@ def _import_map(imports: dict[str, str]) -> str:
 
 
 def _embedded(document: PageData) -> str:
-    """JSON in which nothing can end the element that it stands in."""
-    return document.model_dump_json().replace("<", "\\u003c")
+    """JSON in which nothing can end the element that it stands in; the head is in the page."""
+    return document.model_dump_json(exclude={"head"}).replace("<", "\\u003c")

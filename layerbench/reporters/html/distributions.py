@@ -37,8 +37,14 @@ def spreads_of(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Spread]:
             ("forward", "Forward", figure("step", "forward")),
             ("backward", "Backward", figure("step", "backward")),
         ]
+    said: dict[int, Summary] = {}
     for key, label, summary_of in times:
-        summaries = {at: time for at, time in enumerate(map(summary_of, rows)) if time is not None}
+        summaries = {
+            at: time
+            for at, time in enumerate(map(summary_of, rows))
+            if time is not None and not (key == "own time" and time == said.get(at))
+        }
+        said = summaries
         if summaries:
             yield Spread(
                 key=key,

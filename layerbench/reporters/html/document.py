@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from layerbench.records.bundle import Bundle, place_of
+from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
+from layerbench.reporters.html import plain
 from layerbench.reporters.html.distributions import folds_of, spreads_of
 from layerbench.reporters.html.header import environment, facts, notes, source, subtitle, title
 from layerbench.reporters.html.metrics import metrics_of
@@ -22,8 +24,13 @@ def bundled(record: Frozen) -> Bundle | None:
     return None if place is None else Bundle.model_validate({place: record})
 
 
-def of(bundle: Bundle) -> PageData:
-    """All that a page shows of these records, with their text made visible."""
+def of(bundle: Bundle, view: View = USUAL) -> PageData:
+    """All that a page shows of these records, with their text made visible.
+
+    Args:
+        bundle: the records.
+        view: what the first screen shows.
+    """
     rows = rows_of(bundle)
     metrics = metrics_of(bundle, rows)
     compared = changed(bundle, rows)
@@ -42,11 +49,20 @@ def of(bundle: Bundle) -> PageData:
         timeline=timeline(bundle, rows),
         roofline=roofline(bundle, {row.path: index for index, row in enumerate(rows)}),
     )
-    return shown(data)
+    # Markup has lines, which are no text from outside.
+    return shown(data).model_copy(update={"head": _head(bundle, view)})
+
+
+def _head(bundle: Bundle, view: View) -> str:
+    """The first screen of a profile; a comparison says its answer elsewhere."""
+    alone = bundle.profile if bundle.comparison is None else None
+    return "" if alone is None else plain.head(alone, view)
 
 
 def _warnings(bundle: Bundle) -> tuple[str, ...]:
-    """The warnings; first, why a comparison has no verdict."""
+    """The warnings; first, why a comparison has no verdict. The first screen says some of them."""
     measured, compared = environment(bundle), bundle.comparison
     void = (compared.void,) if compared and compared.void else ()
-    return (*void, *(measured.warnings if measured else ()))
+    said = measured.machine.too_busy if measured and bundle.profile and not compared else ""
+    warnings = measured.warnings if measured else ()
+    return (*void, *(warning for warning in warnings if warning != said))

@@ -45,9 +45,10 @@ def subtitle(bundle: Bundle) -> str:
 
 
 def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """The whole model's figures, as label and text."""
+    """The whole model's figures, as label and text; a first screen has said some of them."""
     profile, structure, memory = bundle.profile, bundle.structure, bundle.memory
-    if profile:
+    begun = profile is not None and bundle.comparison is None
+    if profile and not begun:
         whole = profile.whole
         half = (whole.ci_high - whole.ci_low) / 2
         yield "Latency", f"{units.seconds(whole.median, half)}, {whole.verdict}"
@@ -56,10 +57,12 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     if bundle.training:
         yield "Training step", units.seconds(bundle.training.step.median)
     parameters = _parameters(bundle)
-    if parameters is not None:
+    if parameters is not None and not begun:
         yield "Parameters", units.count(parameters, short=True)
     if structure:
         yield "Forward", f"{units.flops(structure.flops)}, {units.macs(structure.macs)}"
+    elif profile and profile.layers and profile.layers[0].flops is not None:
+        yield "Forward", units.flops(profile.layers[0].flops)
     if isinstance(memory, MemoryReport):
         yield "Memory at the peak", units.bytes_(memory.peak.bytes)
     elif memory:

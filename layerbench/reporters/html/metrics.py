@@ -10,7 +10,7 @@ from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile, Summary
 from layerbench.records.training_step import TrainingProfile
-from layerbench.reporters.html.rows import PageRow, figure, parents
+from layerbench.reporters.html.rows import PageRow, counted, figure, parents
 from layerbench.reporters.html.schema import Metric, Number, Unit
 
 Figure = Callable[[PageRow], Number | None]
@@ -26,18 +26,15 @@ def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
         yield _time(rows, bundle.profile)
     if bundle.training:
         yield from _step_times(rows, bundle.training)
-    counted = "counted on shapes alone" if _on_meta(bundle.structure) else "counted in one forward"
-    if bundle.structure:
-        yield _metric(
-            rows,
-            ("flops", "FLOPs", "flops"),
-            f"{counted}; a multiply-add is two",
-            figure("made_of", "flops"),
-            figure("made_of", "self_flops"),
-        )
+    how = "counted on shapes alone" if _on_meta(bundle.structure) else "counted in one forward"
     yield _metric(
-        rows, ("parameters", "Parameters", "count"), "elements, shared ones once", _parameters
+        rows,
+        ("flops", "FLOPs", "flops"),
+        f"{how}; a multiply-add is two",
+        counted("flops"),
+        counted("self_flops"),
     )
+    yield _of_parameters(rows)
     if bundle.structure:
         yield _metric(
             rows,
@@ -52,6 +49,18 @@ def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
 
 def _on_meta(structure: Structure | None) -> bool:
     return structure is not None and structure.how == "meta"
+
+
+def _of_parameters(rows: Sequence[PageRow]) -> Metric:
+    """Parameters, and those of a module's own where a record has them.
+
+    Own ones do not add up where modules share some, so areas are by what is below a row.
+    """
+    made = _metric(
+        rows, ("parameters", "Parameters", "count"), "elements, shared ones once", _parameters
+    )
+    own = tuple(map(counted("own_parameters"), rows))
+    return made.model_copy(update={"own": own}) if any(own) else made
 
 
 def _parameters(row: PageRow) -> int | None:

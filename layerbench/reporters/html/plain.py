@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from html import escape as escaped
 
+from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.reporters.documents import document, layout
 from layerbench.text import shown
@@ -42,6 +43,8 @@ dt { opacity: .75; }
 dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 th, td { border-bottom: 1px solid #8886; padding: .2rem .7rem; text-align: left; white-space: pre; }
+th[scope=row] { font-weight: normal; }
+caption { text-align: left; font-weight: bold; }
 td { font-variant-numeric: tabular-nums; }
 .r { text-align: right; }
 code { font-size: .95em; }"""
@@ -50,8 +53,29 @@ code { font-size: .95em; }"""
 def page(record: Frozen) -> str:
     """The page of a record of any kind; its values are text, never markup."""
     made = document(shown(record))
-    body = _all([*made.head, *made.sections])
+    body = "\n".join(filter(None, [first_screen(made), _all(made.sections)]))
     return _PAGE.format(title=escape(made.title), style=_STYLE, body=body)
+
+
+def head(record: Frozen, view: View = USUAL) -> str:
+    """The first screen of a record of any kind, less its title, to stand in another page."""
+    return first_screen(document(shown(record), view))
+
+
+def first_screen(made: layout.Document) -> str:
+    """What stands below a document's title; its tables are named by captions."""
+    return "\n".join(
+        _captioned(part) if isinstance(part, layout.Section) else _markup(part)
+        for part in layout.of_format(made.head, "html")
+    )
+
+
+def _captioned(section: layout.Section) -> str:
+    """A section of one table, named in the table itself: it is read out with it."""
+    parts = layout.of_format(section.parts, "html")
+    if len(parts) == 1 and isinstance(parts[0], layout.Table):
+        return _table(parts[0], section.title)
+    return _markup(section)
 
 
 def _all(parts: Iterable[layout.Part]) -> str:
@@ -83,17 +107,22 @@ def _field(name: str, text: str) -> str:
     return f"<dt>{escape(name)}</dt><dd>{marked}</dd>"
 
 
-def _table(part: layout.Table) -> str:
-    header = [f"<thead>{_row(part.header, part.align, 'th')}</thead>"] if part.header else []
-    rows = [_row(cells, part.align, "td") for cells in part.rows]
-    return "\n".join(["<table>", *header, "<tbody>", *rows, "</tbody>", "</table>"])
+def _table(part: layout.Table, caption: str = "") -> str:
+    named = [f"<caption>{escape(caption)}</caption>"] if caption else []
+    columns = ["col"] * len(part.header)
+    header = [f"<thead>{_row(part.header, part.align, columns)}</thead>"] if part.header else []
+    # Whatever is read of a row, its name is read with it.
+    scopes = ["row", *[""] * (len(part.align) - 1)]
+    rows = [_row(cells, part.align, scopes) for cells in part.rows]
+    return "\n".join(["<table>", *named, *header, "<tbody>", *rows, "</tbody>", "</table>"])
 
 
-def _row(cells: Sequence[str], align: str, tag: str) -> str:
+def _row(cells: Sequence[str], align: str, scopes: Sequence[str]) -> str:
+    """A row; a cell with a scope names a column or a row."""
     kinds = {"r": ' class="r"', ".": ' class="r"'}
     row = []
-    for cell, side in zip(cells, align, strict=True):
+    for cell, side, scope in zip(cells, align, scopes, strict=True):
         # An unnamed column has no header.
-        name = tag if cell else "td"
-        row.append(f"<{name}{kinds.get(side, '')}>{escape(cell)}</{name}>")
+        opening = f'th scope="{scope}"' if scope and cell else "td"
+        row.append(f"<{opening}{kinds.get(side, '')}>{escape(cell)}</{opening[:2]}>")
     return f"<tr>{''.join(row)}</tr>"

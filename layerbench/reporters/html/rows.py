@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from layerbench import units
 from layerbench.records.bounds import Shape
 from layerbench.records.bundle import Bundle
 from layerbench.records.comparison import ComparedRow
@@ -42,6 +43,16 @@ class PageRow:
 def figure(part: str, field: str) -> Callable[[PageRow], Any]:
     """Return a function that reads a field of a row's record; ``None`` if there is none."""
     return lambda row: getattr(getattr(row, part), field, None)
+
+
+def counted(field: str) -> Callable[[PageRow], Any]:
+    """Return a function that reads what a structure says of a row, or else a profile."""
+
+    def read(row: PageRow) -> Any:  # noqa: ANN401 - fields of many kinds
+        found = getattr(row.made_of, field, None)
+        return getattr(row.time, field, None) if found is None else found
+
+    return read
 
 
 def rows_of(bundle: Bundle) -> list[PageRow]:
@@ -173,6 +184,14 @@ def columns(rows: Sequence[PageRow]) -> Rows:
         inputs=tuple(formatting.shapes(row.inputs) for row in rows),
         outputs=tuple(formatting.shapes(row.outputs) for row in rows),
         note={index: row.note for index, row in enumerate(rows) if row.note},
+        kernel={
+            index: units.by_x(size)
+            for index, size in enumerate(map(counted("kernel_size"), rows))
+            if size
+        },
+        groups={
+            index: number for index, number in enumerate(map(counted("groups"), rows)) if number
+        },
     )
 
 

@@ -29,6 +29,7 @@ class Rows(Part):
             ``kind`` is also ``missing`` for a row that only the baseline of a comparison has.
         block: indices of the rows in the block view.
         inputs, outputs: shapes as text.
+        kernel, groups: by row, of a convolution or a pooling.
     """
 
     path: tuple[str, ...]
@@ -40,6 +41,8 @@ class Rows(Part):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     note: dict[int, str]
+    kernel: dict[int, str] = {}
+    groups: dict[int, int] = {}
 
 
 class Metric(Part):
@@ -68,7 +71,8 @@ class Spread(Part):
     """The distributions behind a metric of times.
 
     Attributes:
-        key: the metric's, or ``own`` and it for the self times.
+        key: the metric's, or ``own`` and it for the self times, where these are others: what holds
+            nothing has only the former.
         label: what it is the time of.
         rows: the row's number and then `layerbench.records.timing.Summary`'s fields in the order of
             ``fields``.
@@ -180,6 +184,7 @@ class PageData(Part):
 
     Attributes:
         title, subtitle: what ran.
+        head: the first screen of a profile, as markup; empty without one.
         facts: of the whole model, as label and text.
         source: where the figures come from, as label and text.
         notes: what the reader should know; ``warnings``: what makes the figures less believable.
@@ -189,6 +194,7 @@ class PageData(Part):
     form: Literal[1] = 1
     title: str
     subtitle: str
+    head: str = ""
     facts: tuple[tuple[str, str], ...]
     source: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]

@@ -17,7 +17,7 @@ from layerbench.reporters.html import assets
 from layerbench.reporters.html.distributions import FIELDS
 from layerbench.reporters.html.document import bundled, of
 from tests.support.sample_comparisons import measured, one_slower
-from tests.support.sample_profiles import deep, layered, summary
+from tests.support.sample_profiles import counted, deep, layered, summary
 
 MOST_ROWS = 200
 CELLS = "[role=treegrid] .body [role=row]"
@@ -65,15 +65,60 @@ def test_it_opens_from_disk_expands_and_sorts(opened):
     assert page.locator(".title").inner_text() == "tiny"
     assert names(page)[0] == "TinyNet"
     assert cell(page, "TinyNet", "Time") == "9.99 ms"
-    assert "features" in names(page)
-    assert "2" not in names(page)
+    # At the blocks: what is in them is closed.
+    blocks = ["TinyNet", "features", "0", "1", "2", "mean()", "classifier"]
+    assert names(page) == blocks
     row(page, "features").locator(".twisty").click()
-    shown = names(page)
-    assert shown[:2] == ["TinyNet", "features"]
-    assert len(shown) > 4
+    assert names(page) == ["TinyNet", "features", "mean()", "classifier"]
+    page.keyboard.press("b")
+    assert names(page) == blocks
     page.get_by_role("columnheader", name="Time", exact=True).get_by_role("button").click()
     header = page.get_by_role("columnheader", name="Time", exact=True)
     assert header.get_attribute("aria-sort") == "descending"
+
+
+def test_the_first_screen_is_read_without_scripts(browser, tmp_path):
+    record = counted()
+    path = tmp_path / "report.html"
+    path.write_text(reporters.render("html", record), encoding="utf-8")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    first = page.locator(".first")
+    told = first.inner_text()
+    made = reporters.render("screen", record)
+    assert page.locator("h1").inner_text() == "tiny"
+    for line in ("Advice", *re.findall(r"^.* a forward .*$", made, flags=re.MULTILINE)):
+        assert line in told
+    assert first.get_by_role("table").get_by_role("caption").inner_text() in made
+    heads = first.get_by_role("columnheader").all_inner_texts()
+    assert heads[:3] == ["path", "type", "input→output"]
+    assert first.get_by_role("rowheader").all_inner_texts()[:2] == [
+        "features.2.conv",
+        "features.1.conv",
+    ]
+    assert not page.locator(".panes").is_visible()
+    context.close()
+
+
+def test_a_slow_layer_is_shown_in_the_tree(opened):
+    page = opened(layered())
+    assert page.locator(".first p").first.inner_text() in reporters.render("screen", layered())
+    page.locator(".first").get_by_role("button", name="features.1.conv").click()
+    assert page.locator("#panel h2").inner_text() == "features.1.conv"
+    assert row(page, "conv").get_attribute("aria-selected") == "true"
+
+
+def test_figures_of_a_profile_alone(opened):
+    """FLOPs, kernels and the roofline, without a record of the structure."""
+    page = opened(counted())
+    assert cell(page, "0", "FLOPs") == "1.00 M"
+    assert cell(page, "0", "Kernel") == "3x3"
+    assert cell(page, "0", "Groups") == "2"
+    assert cell(page, "0", "Self parameters") == "224"
+    row(page, "0").click()
+    assert "3x3" in page.locator("#panel").inner_text()
+    assert page.get_by_role("tab", name="Roofline").count() == 1
 
 
 def test_a_report_is_small():
@@ -129,6 +174,7 @@ def test_keys_of_a_treegrid(opened):
             "document.activeElement.querySelector('span:nth-child(2)').textContent"
         )
 
+    page.keyboard.press("1")
     row(page, "TinyNet").focus()
     page.keyboard.press("ArrowDown")
     assert focused() == "features"

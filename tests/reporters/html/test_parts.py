@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from layerbench import cli, reporters
 from layerbench.analysis.bundle import joined
 from layerbench.errors import ComparisonError
 from layerbench.records.bundle import Bundle
+from layerbench.records.view import View
 from layerbench.reporters.html import assets
 from layerbench.reporters.html.document import bundled, of
 from layerbench.store import writing
 from tests.support.browser import REQUIRED, full_bundle
 from tests.support.sample_comparisons import in_processes, measured, one_slower
 from tests.support.sample_detection import begun
-from tests.support.sample_profiles import deep, layered, summary, whole
+from tests.support.sample_profiles import counted, deep, layered, summary, whole
 from tests.support.sample_structures import structure
 
 PAGE = Path(assets.__file__).parent
@@ -94,6 +96,23 @@ def test_mobilenets_report_is_below_600_kilobytes():
     assert len(reporters.render("html", full_bundle()).encode()) < 600 * 1024
 
 
+def test_mobilenets_profile_is_below_350_kilobytes():
+    """With FLOPs and all; a notebook keeps it for each cell."""
+    bundle = full_bundle()
+    names = ("own_parameters", "flops", "self_flops", "kernel_size", "groups")
+    made = {row.path: row for row in bundle.structure.rows}
+    rows = [
+        row.model_copy(update={name: getattr(made[row.path], name) for name in names})
+        if row.path in made
+        else row
+        for row in bundle.profile.layers
+    ]
+    profile = bundle.profile.model_copy(
+        update={"layers": tuple(rows), "ceilings": counted().ceilings}
+    )
+    assert len(reporters.render("html", profile).encode()) <= 350_000
+
+
 # --- what it is told -----------------------------------------------------------------------
 
 
@@ -142,7 +161,7 @@ def test_repeats_are_folded_but_stages_are_not():
 def test_a_whole_models_record_has_one_row():
     document = of(bundled(whole()))
     assert document.rows.path == ("",)
-    assert document.facts[0][0] == "Latency"
+    assert " a forward (median, 95 % interval)" in document.head
 
 
 def test_a_row_that_only_the_baseline_has_stands_below_its_parent():
@@ -202,6 +221,54 @@ def test_folded_rows_have_self_figures_and_verdicts():
     verdicts = [fold.verdicts for fold in document.folds if fold.type == "Block"]
     assert verdicts
     assert sum(verdicts[0].values()) == 3
+
+
+def test_what_holds_nothing_has_one_distribution():
+    spreads = {spread.key: spread for spread in of(bundled(layered())).spreads}
+    rows = [row.path for row in layered().layers]
+    once = {rows[row[0]] for row in spreads["time"].rows} - {
+        rows[row[0]] for row in spreads["own time"].rows
+    }
+    assert once == {
+        row.path for row in layered().layers if row.self_ and row.self_ == row.inclusive
+    }
+    assert "classifier" in once
+
+
+def test_figures_of_a_profile_give_way_to_a_structures():
+    bundle = full_bundle()
+    rows = [row.model_copy(update={"flops": 1, "groups": 7}) for row in bundle.profile.layers]
+    profile = bundle.profile.model_copy(update={"layers": tuple(rows)})
+    document = of(bundle.model_copy(update={"profile": profile}))
+    assert metric(document, "flops").values[0] == bundle.structure.flops
+    alone = of(Bundle(profile=profile))
+    assert metric(alone, "flops").values[0] == 1
+    assert alone.rows.groups[0] == 7
+
+
+def test_the_roofline_of_a_profile_is_that_of_its_structure():
+    profile = counted()
+    (point,) = [
+        one
+        for one in of(Bundle(profile=profile)).roofline.points
+        if profile.layers[one.row].path == "features.2.conv"
+    ]
+    row = profile.layers[point.row]
+    assert point.rate == pytest.approx(2e6 / row.self_.median, rel=1e-4)
+    moved = 4 * (2 * prod(row.input_shapes[0]) + row.own_parameters)
+    assert point.intensity == pytest.approx(2e6 / moved, rel=1e-4)
+    assert point.bound == "compute"
+    assert of(Bundle(profile=layered())).roofline is None
+
+
+def test_a_first_screen_says_what_the_text_does_and_is_text():
+    record = counted()
+    assert of(Bundle(profile=record), View(top=1)).head.count('<th scope="row">') == 1
+    rows = list(record.layers)
+    rows[2] = rows[2].model_copy(update={"path": "<b>", "type": "</table>\x1b"})
+    head = of(Bundle(profile=record.model_copy(update={"layers": tuple(rows)}))).head
+    assert '<th scope="row">&lt;b&gt;</th><td>&lt;/table&gt;\\x1b</td>' in head
+    assert of(Bundle(comparison=one_slower())).head == ""
 
 
 def test_what_differs_between_joined_records_is_said():

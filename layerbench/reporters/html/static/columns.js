@@ -26,6 +26,9 @@ export function columnsOf(figures) {
   const plain = (values) => (/** @type {number} */ node) => (node < values.length ? String(values[node]) : '');
   if (inputs.some(Boolean)) columns.push({ key: 'inputs', label: 'In', width: '10rem', wide: true, left: true, text: plain(inputs) });
   if (outputs.some(Boolean)) columns.push({ key: 'outputs', label: 'Out', width: '10rem', wide: true, left: true, text: plain(outputs) });
+  const { kernel, groups } = doc.rows;
+  if (Object.keys(kernel).length) columns.push({ key: 'kernel', label: 'Kernel', title: 'Size of the kernel', width: '5rem', wide: true, text: (node) => kernel[node] ?? '' });
+  if (Object.values(groups).some((number) => number > 1)) columns.push({ key: 'groups', label: 'Groups', width: '4.5rem', wide: true, text: (node) => String(groups[node] ?? '') });
   columns.push({ key: 'calls', label: 'Calls', width: '4rem', wide: true, text: plain(calls) });
   return columns;
 }

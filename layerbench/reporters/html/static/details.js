@@ -45,6 +45,8 @@ function ofRow(doc, row) {
     ['Type', `${rows.type[row]} (${rows.kind[row]})`],
     ['In', rows.inputs[row]],
     ['Out', rows.outputs[row]],
+    ['Kernel', rows.kernel[row] ?? ''],
+    ['Groups', String(rows.groups[row] ?? '')],
     ['Calls', rows.kind[row] === 'missing' ? '' : String(rows.calls[row])],
     ['Note', rows.note[row] ?? ''],
   ];

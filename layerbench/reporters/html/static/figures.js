@@ -47,7 +47,7 @@ export class Figures {
 
   /** @param {string} key */
   sortable(key) {
-    const others = ['calls', 'inputs', 'outputs', 'ratio', 'changed', 'verdict'];
+    const others = ['calls', 'inputs', 'outputs', 'kernel', 'groups', 'ratio', 'changed', 'verdict'];
     return this.all().has(key) || others.includes(key);
   }
 
@@ -104,6 +104,7 @@ export class Figures {
     if (sort === 'before' || sort === 'after') return changed?.[sort][node] ?? null;
     if (sort === 'verdict') return spreads[0]?.verdict[node] ?? null;
     if (sort === 'calls' || sort === 'inputs' || sort === 'outputs') return rows[sort][node] ?? null;
+    if (sort === 'kernel' || sort === 'groups') return rows[sort][String(node)] ?? null;
     return this.number(sort, node);
   }
 
@@ -173,6 +174,8 @@ export class Figures {
 function halfWidths(doc, key) {
   /** @type {Map<number, number>} */
   const widths = new Map();
+  // What holds nothing has one distribution for both of its times.
+  if (key.startsWith(OWN)) for (const [row, width] of halfWidths(doc, key.slice(OWN.length))) widths.set(row, width);
   const spread = doc.spreads.find((one) => one.key === key);
   if (!spread) return widths;
   const low = 1 + spread.fields.indexOf('ci_low');

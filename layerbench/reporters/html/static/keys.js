@@ -31,6 +31,7 @@ function actions(viewer) {
     '?': () => /** @type {HTMLDialogElement} */ (the('.help', root)).showModal(),
     e: () => viewer.openTo('all'),
     c: () => viewer.openTo('1'),
+    b: () => viewer.openTo('blocks'),
     f: () => the('.folding', root).click(),
     l: () => the('.flat', root).click(),
     z: () => viewer.zoom(Math.max(0, viewer.selected ?? 0)),

@@ -3,7 +3,8 @@
 import { the } from 'layerbench/dom';
 import { Viewer } from 'layerbench/viewer';
 
-const doc = JSON.parse(the('#document').textContent ?? '');
+// The first screen lies in the page itself, to be read without scripts.
+const doc = { ...JSON.parse(the('#document').textContent ?? ''), head: the('.first').innerHTML.trim() };
 document.title = `${doc.title}: layerbench`;
 the('.keys').addEventListener('click', () => /** @type {HTMLDialogElement} */ (the('.help')).showModal());
 const viewer = new Viewer(the('.viewer'), doc, () => {});

@@ -13,7 +13,7 @@
  * @property {string} selected path
  * @property {string} zoom path
  * @property {string} tab
- * @property {string} depth as far as it is open: a number or ``all``
+ * @property {string} depth as far as it is open: a number, ``blocks`` or ``all``
  * @property {string[]} flipped paths that are open or closed against that
  */
 
@@ -31,7 +31,7 @@ export function initial() {
     selected: '',
     zoom: '',
     tab: '',
-    depth: '1',
+    depth: 'blocks',
     flipped: [],
   };
 }

@@ -92,6 +92,19 @@ export class Tree {
   }
 
   /**
+   * Everything that holds a block, so that the blocks are what is seen; one level where none is known.
+   * @param {boolean} folding
+   */
+  openedAtBlocks(folding) {
+    const { block } = this.doc.rows;
+    if (!block.some((row) => row > 0)) return this.opened(1, folding);
+    /** @type {Set<number>} */
+    const open = new Set([0]);
+    for (const row of block) for (const node of this.above(row, folding)) open.add(node);
+    return open;
+  }
+
+  /**
    * Everything that has children, down to a depth.
    * @param {number} most levels that are shown below the top
    * @param {boolean} folding

@@ -100,6 +100,7 @@ interface Doc {
   form: 1;
   title: string;
   subtitle: string;
+  head: string;
   facts: [string, string][];
   source: [string, string][];
   notes: string[];
@@ -114,6 +115,8 @@ interface Doc {
     inputs: string[];
     outputs: string[];
     note: Record<string, string>;
+    kernel: Record<string, string>;
+    groups: Record<string, number>;
   };
   metrics: Metric[];
   spreads: Spread[];

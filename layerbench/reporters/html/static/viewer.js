@@ -6,6 +6,7 @@ import { details } from 'layerbench/details';
 import { h, the } from 'layerbench/dom';
 import { exportsOf } from 'layerbench/exports';
 import { Figures } from 'layerbench/figures';
+import { firstScreen } from 'layerbench/first';
 import { Icicle } from 'layerbench/icicle';
 import { pressed } from 'layerbench/keys';
 import { Table } from 'layerbench/table';
@@ -58,7 +59,7 @@ export class Viewer {
     if (state.width && !figures.metric(state.width)) state.width = '';
     if (state.sort && state.sort !== 'name' && !figures.sortable(state.sort)) state.sort = '';
     /** @type {Set<number>} */
-    this.open = tree.opened(state.depth === 'all' ? Infinity : Number(state.depth) || 1, state.folding);
+    this.open = this.openedTo(state.depth);
     for (const path of state.flipped) this.flip(this.nodeOf(path));
     this.selected = tree.at.get(state.selected) ?? -1;
     this.header();
@@ -92,6 +93,7 @@ export class Viewer {
     const doc = /** @type {Doc} */ (this.doc);
     the('.title', this.root).textContent = doc.title;
     the('.subtitle', this.root).textContent = doc.subtitle;
+    firstScreen(the('.first', this.root), doc, (row) => this.goTo(row));
     const facts = doc.facts.map(([name, text]) => h('div', {}, h('dt', {}, name), h('dd', {}, text)));
     the('.facts', this.root).replaceChildren(...facts);
     const said = [];
@@ -160,9 +162,9 @@ export class Viewer {
     width.value = figures.widthKey();
     const depth = /** @type {HTMLSelectElement} */ (the('.depth', this.root));
     const deepest = doc.rows.depth.reduce((a, b) => Math.max(a, b), 1);
-    if (!(Number(this.state.depth) <= deepest)) this.state.depth = 'all';
+    if (this.state.depth !== 'blocks' && !(Number(this.state.depth) <= deepest)) this.state.depth = 'all';
     const levels = Array.from({ length: deepest }, (_, level) => h('option', { value: String(level + 1) }, String(level + 1)));
-    depth.replaceChildren(...levels, h('option', { value: 'all' }, 'all'));
+    depth.replaceChildren(h('option', { value: 'blocks' }, 'the blocks'), ...levels, h('option', { value: 'all' }, 'all'));
     depth.value = this.state.depth;
     the('.folding', this.root).closest('label')?.toggleAttribute('hidden', !doc.folds.length);
     const menu = the('.exports', this.root);
@@ -334,10 +336,16 @@ export class Viewer {
     this.remember();
   }
 
+  /** @param {string} depth @returns {Set<number>} */
+  openedTo(depth) {
+    const tree = /** @type {Tree} */ (this.tree);
+    if (depth === 'blocks') return tree.openedAtBlocks(this.state.folding);
+    return tree.opened(depth === 'all' ? Infinity : Number(depth) || 1, this.state.folding);
+  }
+
   /** @param {string} depth */
   openTo(depth) {
-    const tree = /** @type {Tree} */ (this.tree);
-    this.open = tree.opened(depth === 'all' ? Infinity : Number(depth), this.state.folding);
+    this.open = this.openedTo(depth);
     Object.assign(this.state, { depth, flipped: [] });
     this.refresh();
     this.remember();
@@ -347,6 +355,14 @@ export class Viewer {
   refold(folding) {
     this.state.folding = folding;
     this.openTo(this.state.depth);
+  }
+
+  /** @param {number} row wherever the page is */
+  goTo(row) {
+    this.clearSearch();
+    this.select(row, true);
+    the('.panes', this.root).scrollIntoView({ block: 'nearest' });
+    this.table?.reveal(row, true);
   }
 
   /** @param {number} node @param {boolean} reveal whether the table goes there */
