@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import fsum, prod
+from math import fsum
 
 from layerbench import units
-from layerbench.analysis.roofline import BYTES, Bound, ridge
+from layerbench.analysis.roofline import BYTES, Bound, bytes_least, ridge
 from layerbench.records.timing import Ceilings, LayerRow, Profile, Summary
 from layerbench.records.tree import parent
 from layerbench.records.view import Sort
@@ -207,7 +207,7 @@ class _Roofs:
         row, ceilings = spot.row, self.ceilings
         function = row.kind == "function"
         flops = self.flops.get(row.path) if function else row.self_flops
-        moved = None if spot.between else _bytes_least(row, self.size)
+        moved = None if spot.between else bytes_least(row, self.size)
         spot = replace(spot, flops=flops, bytes_least=moved)
         if ceilings is None or not moved or flops is None or spot.median_s <= 0:
             return spot
@@ -237,12 +237,6 @@ def _flops_of_functions(rows: Iterable[LayerRow]) -> dict[str, int]:
             continue
         flops |= {row.path: total if row.path in able else 0 for row in functions}
     return flops
-
-
-def _bytes_least(row: LayerRow, size: int) -> int:
-    """As `layerbench.analysis.roofline.bytes_least`, of a row of a profile."""
-    moved = sum(prod(shape) for shape in (*row.input_shapes, *row.output_shapes))
-    return (row.calls * moved + (row.own_parameters or 0)) * size
 
 
 def _inclusive_s(spot: Hotspot) -> float:

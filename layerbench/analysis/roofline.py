@@ -9,13 +9,13 @@ device's arithmetic rate and B its memory's bandwidth: both measured, as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
 from layerbench.analysis.differences import text_of
-from layerbench.errors import ComparisonError
+from layerbench.errors import ComparisonError, UsageError
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.timing import Ceilings, LayerRow, Profile
 from layerbench.records.tree import parent
@@ -65,7 +65,12 @@ class Point:
         return self.flops / self.time_s
 
 
-def points(profile: Profile, structure: Structure) -> tuple[Point, ...]:
+def has_flops(profile: Profile) -> bool:
+    """Whether the profile itself says what its layers compute."""
+    return any(row.flops is not None for row in profile.layers)
+
+
+def points(profile: Profile, structure: Structure | None = None) -> tuple[Point, ...]:
     """A point for every layer with FLOPs and a time, in tree order.
 
     A layer here is a module that holds no other module, ran, does arithmetic that counts as FLOPs
@@ -75,17 +80,29 @@ def points(profile: Profile, structure: Structure) -> tuple[Point, ...]:
 
     Args:
         profile: has times, and perhaps ceilings.
-        structure: has FLOPs and shapes, of the same model, input shape and number format.
+        structure: has FLOPs and shapes, of the same model, input shape and number format;
+            ``None`` takes those that the profile has.
 
     Raises:
         ComparisonError: they are of different work.
+        UsageError: there is no structure, and the profile has no FLOPs.
     """
-    check_same_work(profile.workload, structure.workload)
     timed = {row.path: row for row in profile.layers if row.kind == "module"}
+    computed: Sequence[StructureRow | LayerRow]
+    if structure is not None:
+        check_same_work(profile.workload, structure.workload)
+        computed = structure.rows
+    elif has_flops(profile):
+        computed = tuple(timed.values())
+    else:
+        raise UsageError(
+            "the profile holds no FLOPs of layers: add the structure of the same work, as "
+            "mem.py --struct or layerbench.structure makes it"
+        )
     size = BYTES.get(profile.workload.formats[0], BYTES["float32"])
     drawn = (
         _point(row, timed[row.path], size, profile.ceilings)
-        for row in _leaves(structure)
+        for row in _leaves(computed)
         if row.path in timed
     )
     return tuple(point for point in drawn if point is not None)
@@ -116,7 +133,7 @@ def check_same_work(timed: Workload, dissected: Workload) -> None:
             )
 
 
-def bytes_least(row: StructureRow, size: int) -> int:
+def bytes_least(row: StructureRow | LayerRow, size: int) -> int:
     """Bytes that a layer's calls must move at least.
 
     Args:
@@ -124,17 +141,19 @@ def bytes_least(row: StructureRow, size: int) -> int:
         size: bytes of an element.
     """
     moved = sum(prod(shape) for shape in (*row.input_shapes, *row.output_shapes))
-    return (row.calls * moved + row.own_parameters) * size
+    return (row.calls * moved + (row.own_parameters or 0)) * size
 
 
-def _leaves(structure: Structure) -> Iterator[StructureRow]:
+def _leaves(
+    rows: Sequence[StructureRow | LayerRow],
+) -> Iterator[StructureRow | LayerRow]:
     """The modules that hold no other one."""
-    composite = {parent(row.path) for row in structure.rows if row.path}
-    return (row for row in structure.rows if row.path not in composite)
+    composite = {parent(row.path) for row in rows if row.path}
+    return (row for row in rows if row.path not in composite)
 
 
 def _point(
-    row: StructureRow, timed: LayerRow, size: int, ceilings: Ceilings | None
+    row: StructureRow | LayerRow, timed: LayerRow, size: int, ceilings: Ceilings | None
 ) -> Point | None:
     time_s = None if timed.self_ is None else timed.self_.median
     moved = bytes_least(row, size)

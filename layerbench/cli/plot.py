@@ -214,14 +214,18 @@ def _without_structures(read: list[tuple[Path, Record]]) -> list[tuple[Path, Rec
     return others
 
 
-def _structure_for(path: Path, profile: Profile, structures: Sequence[Structure]) -> Structure:
+def _structure_for(
+    path: Path, profile: Profile, structures: Sequence[Structure]
+) -> Structure | None:
     """The profile's structure among these records, or else computed now.
+
+    None, where none is among them and the profile itself has what it would say.
 
     Raises:
         UsageError: no layers were timed, or the model cannot be built here.
         ComparisonError: they are of other work.
     """
-    from layerbench.analysis.roofline import check_same_work
+    from layerbench.analysis.roofline import check_same_work, has_flops
     from layerbench.errors import ComparisonError, UsageError
 
     if not profile.layers:
@@ -236,7 +240,7 @@ def _structure_for(path: Path, profile: Profile, structures: Sequence[Structure]
         return structure
     if refused is not None:
         raise refused
-    return _dissected(profile)
+    return None if has_flops(profile) else _dissected(profile)
 
 
 def _dissected(profile: Profile) -> Structure:

@@ -23,16 +23,17 @@ MARGIN_INCHES = 1.6
 LONGEST_LABEL = 60
 # To the right of the longest bar, for what stands at its end.
 ROOM = 1.3
-BAR_COLOUR = "#4477aa"
-FUNCTION_COLOUR = "#ccbb44"
+BAR_COLOUR = canvas.BLUE
+FUNCTION_COLOUR = canvas.ORANGE
 
 
 @canvas.styled
 def bars(record: Drawn, metric: Metric | None = None, top: int = TOP) -> Figure:
     """Draw the rows with the most self time, the first on top, functions among them.
 
-    A bar is a median with its 95 % interval where the record has one; the share at its end is the
-    one of the reports, by the means.
+    A bar is a median with its 95 % interval where the record has one. What stands at its end is the
+    bar's own length, and that length as a part of the whole: bars, figures and shares are in one
+    order.
 
     Args:
         record: with rows.
@@ -79,9 +80,12 @@ def _bar(axes: Any, place: int, cell: Cell, shown: Quantity) -> None:  # noqa: A
         sides = [[(cell.own - cell.low) / shown.scale], [(cell.high - cell.own) / shown.scale]]
         axes.errorbar(cell.own / shown.scale, place, xerr=sides, color="black", capsize=2.5, lw=1)
     half = None if cell.high is None or cell.low is None else (cell.high - cell.low) / 2
-    value = units.seconds(cell.own, half) if shown.unit == "ms" else shown.text(cell.own)
+    value = shown.text(cell.own)
+    if shown.unit == "ms":  # all in the axis' unit, so that they can be compared at a glance
+        value = units.seconds(cell.own, half, unit="ms")
+    share = units.percent(cell.own / shown.whole if shown.whole else 0.0, digits=1)
     axes.annotate(
-        f"{units.percent(cell.share, digits=1)}  {value}",
+        f"{value}, {share}",
         (_end(cell) / shown.scale, place),
         xytext=(5, 0),
         textcoords="offset points",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,13 @@ POINTS_PER_INCH = 72
 # A viewer of an SVG without matplotlib's font shows another, which may be wider.
 SLACK = 1.12
 LONGEST_TITLE = 95
+# The colours of M. Okabe and K. Ito, "Color Universal Design", 2008: told apart by readers with
+# any of the usual kinds of colour blindness. The yellow one is left out: it is faint on white.
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
+VERMILION, SKY, BLACK = "#d55e00", "#56b4e9", "#000000"
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, BLACK)
+# What is written at an axis of at most so many powers of ten, and else the powers alone.
+STEPS = {1.0: (1, 1.5, 2, 3, 4, 5, 6, 8), 2.5: (1, 2, 5)}
 UNSHOWN = "\N{REPLACEMENT CHARACTER}"
 
 _Given = ParamSpec("_Given")
@@ -50,8 +58,10 @@ def style() -> Iterator[None]:
     A name out of a record is anybody's text: between two dollars it must not become a formula.
     """
     import matplotlib
+    from cycler import cycler
 
     settings: Any = {
+        "axes.prop_cycle": cycler(color=PALETTE),
         "svg.fonttype": "none",
         "svg.hashsalt": "layerbench",
         "text.parse_math": False,
@@ -112,10 +122,54 @@ def tail(path: str, most: int) -> str:
     return path if len(path) <= most else f"…{path[1 - most :]}"
 
 
+def shade(colour: str, part: float) -> tuple[float, float, float]:
+    """The colour mixed with white.
+
+    Args:
+        colour: of `PALETTE`.
+        part: of the colour: 1 leaves it as it is.
+    """
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (1 - part * (1 - value) for value in to_rgb(colour))
+    return red, green, blue
+
+
+def log_ticks(axis: Any) -> None:  # noqa: ANN401 - axes are not typed
+    """Write plain numbers at a logarithmic axis: ``0.2 1 10`` instead of powers.
+
+    Args:
+        axis: ``axes.xaxis`` or ``axes.yaxis``, its limits set or its data drawn.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    steps = next((steps for most, steps in STEPS.items() if decades <= most), (1,))
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def plain_number(value: float) -> str:
+    """A figure of an axis without a power: ``0.2``, ``10``, ``20,000``."""
+    return f"{value:,.9f}".rstrip("0").rstrip(".")
+
+
 def headline(axes: Any, what: str, record: Drawn) -> None:  # noqa: ANN401 - axes are not typed
     """Write the title: what is shown, of which model and input, and on which device."""
     first = f"{what}: {shortened(work(record.workload), LONGEST_TITLE - len(what))}"
     axes.set_title(f"{first}\n{shortened(where(record), LONGEST_TITLE)}", fontsize="medium")
+    doubt = doubtful(record)
+    if doubt:
+        axes.figure.suptitle(doubt, fontsize="medium", color=VERMILION)
+
+
+def doubtful(record: Drawn) -> str:
+    """What makes the times of this record mean nothing; empty where they do."""
+    if not isinstance(record, Profile | TrainingProfile):
+        return ""
+    return record.environment.machine.too_busy.partition(". ")[0]
 
 
 def work(workload: Workload) -> str:

@@ -58,6 +58,7 @@ class Quantity:
         text: a figure with its unit.
         unit: of an axis; ``scale``: its size.
         cells: in tree order, the model first; rows that did not run are not among them.
+        whole: what a cell's ``own`` is a part of: the model's figure of the same kind.
         note: what the whole leaves out, in one sentence, or nothing.
         by_own: whether an icicle is coloured by `Cell.share`, else by the share of ``total``.
     """
@@ -68,6 +69,7 @@ class Quantity:
     unit: str
     scale: float
     cells: tuple[Cell, ...]
+    whole: float
     note: str = ""
     by_own: bool = False
 
@@ -102,11 +104,13 @@ def _of_profile(record: Profile, metric: Metric) -> Quantity:
     sums = with_ancestors(own)
     cells = []
     whole: float | None = None
+    median = 0.0
     for row in record.layers:
         shown = row.inclusive if inclusive else row.self_
         if shown is None or row.inclusive is None:
             continue
-        whole = whole or row.inclusive.mean
+        if whole is None:
+            whole, median = row.inclusive.mean, row.inclusive.median
         function = row.kind == "function"
         cells.append(
             Cell(
@@ -120,10 +124,10 @@ def _of_profile(record: Profile, metric: Metric) -> Quantity:
                 function=function,
             )
         )
-    return _times(cells, "time", inclusive)
+    return _times(cells, median, "time", inclusive)
 
 
-def _times(cells: list[Cell], what: str, inclusive: bool) -> Quantity:
+def _times(cells: list[Cell], whole: float, what: str, inclusive: bool) -> Quantity:
     kind = "inclusive" if inclusive else "self"
     return Quantity(
         total=f"mean inclusive {what}" if inclusive else f"mean self {what}, summed",
@@ -132,6 +136,7 @@ def _times(cells: list[Cell], what: str, inclusive: bool) -> Quantity:
         unit="ms",
         scale=1e-3,
         cells=tuple(cells),
+        whole=whole,
         by_own=not inclusive,
     )
 
@@ -153,7 +158,7 @@ def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
         if row.path in totals:
             shown = (totals if inclusive else owns)[row.path]
             cells.append(Cell(row.path, row.type, sums[row.path], shown, shown / (whole or 1)))
-    times = _times(cells, "time of forward and backward", inclusive)
+    times = _times(cells, whole, "time of forward and backward", inclusive)
     kind = "inclusive" if inclusive else "self"
     return replace(times, own=f"mean {kind} time of forward and backward")
 
@@ -161,11 +166,14 @@ def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
 def _of_structure(record: Structure, metric: Metric) -> Quantity:
     if metric == "flops":
         cells = _cells(record.rows, record.flops, lambda r: r.flops, lambda r: r.self_flops)
-        return Quantity("FLOPs", "own FLOPs", _flops, "GFLOPs", 1e9, cells, _uncounted(record))
+        return Quantity(
+            "FLOPs", "own FLOPs", _flops, "GFLOPs", 1e9, cells, record.flops, _uncounted(record)
+        )
     cells = _cells(
         record.rows, record.parameters, lambda r: r.parameters, lambda r: r.own_parameters
     )
-    return Quantity("parameters", "own parameters", _count, "million parameters", 1e6, cells)
+    whole = record.parameters
+    return Quantity("parameters", "own parameters", _count, "million parameters", 1e6, cells, whole)
 
 
 def _cells(
@@ -205,6 +213,7 @@ def _of_memory(record: MemoryReport | MemoryEstimate, _: Metric) -> Quantity:
         unit="MiB",
         scale=2.0**20,
         cells=cells,
+        whole=peak,
         note=note,
     )
 

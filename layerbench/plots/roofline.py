@@ -11,6 +11,7 @@ from layerbench.analysis.roofline import Point, points, ridge, roof
 from layerbench.errors import UsageError
 from layerbench.plots import canvas
 from layerbench.plots.canvas import Ruler
+from layerbench.records.contention import SOME
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Ceilings, Profile
 
@@ -21,32 +22,31 @@ NAMED = 8
 SIZE_INCHES = (10.0, 7.0)
 LABEL_SIZE = 7.5
 ROOM = 2.5
-# Where less is shown than this factor, powers of ten would be too few figures on an axis.
-FEW_DECADES = 100
 LONGEST_NAME = 30
 # Of the marker, square points: what even a layer of no time has, and the one that takes it all.
 LEAST_AREA, MOST_AREA = 22.0, 900.0
-# Told apart by shape, and by colour too (Paul Tol's bright scheme).
+# Told apart by shape, and by colour too.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa3377", "#66ccee", "#ccbb44", "#222222")
 OTHER = "other types"
 AREAS = "area: the layer's part of the time of all layers shown"
 REACHED = "after a name: its share of the roof above it"
 NO_CEILINGS = "This record has no ceilings: measure with timer.py --ceilings"
+BUSY = "The ceilings were measured on a machine that did other work{waits}: they may lie too low"
+GIGA = 1e9
 
 
 @canvas.styled
-def roofline(profile: Profile, structure: Structure, top: int = NAMED) -> Figure:
+def roofline(profile: Profile, structure: Structure | None = None, top: int = NAMED) -> Figure:
     """Draw each layer under the device's ceilings, if the profile has them.
 
     Args:
         profile: with layers.
-        structure: of the same work.
+        structure: of the same work; ``None`` takes the FLOPs that the profile has.
         top: how many layers to name, those that take the most time.
 
     Raises:
         ComparisonError: the two are of different work.
-        UsageError: no layer has both FLOPs and a time.
+        UsageError: no layer has both FLOPs and a time, or FLOPs are in neither.
     """
     layers = sorted(points(profile, structure), key=lambda point: -point.time_s)
     if not layers:
@@ -63,7 +63,7 @@ def roofline(profile: Profile, structure: Structure, top: int = NAMED) -> Figure
         loc="outside lower center",
         ncols=3,
         fontsize="small",
-        title=AREAS if profile.ceilings is None else f"{AREAS}; {REACHED}",
+        title="\n".join(_remarks(profile)),
         title_fontsize="small",
     )
     if profile.ceilings is None:
@@ -74,36 +74,35 @@ def roofline(profile: Profile, structure: Structure, top: int = NAMED) -> Figure
     return figure
 
 
-def _scales(axes: Any, layers: Sequence[Point], ceilings: Ceilings | None) -> None:  # noqa: ANN401
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def _remarks(profile: Profile) -> Iterator[str]:
+    """What a reader should know of the picture."""
+    yield AREAS if profile.ceilings is None else f"{AREAS}; {REACHED}"
+    waits = profile.environment.machine.waits
+    if profile.ceilings is not None and waits is not None and waits.rounds > SOME:
+        share = units.percent(waits.rounds)
+        yield BUSY.format(waits=f" (threads waited for a core in {share} of the rounds)")
 
+
+def _scales(axes: Any, layers: Sequence[Point], ceilings: Ceilings | None) -> None:  # noqa: ANN401
     across = [point.intensity for point in layers]
-    upward = [point.rate for point in layers]
+    upward = [point.rate / GIGA for point in layers]
     if ceilings is not None:
         across.append(ridge(ceilings))
-        upward.append(ceilings.flops_per_s)
+        upward.append(ceilings.flops_per_s / GIGA)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(*_around(across))
     axes.set_ylim(*_around(upward))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _rate(value)))
-    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-        axis.set_minor_formatter(NullFormatter())
-        if high / low < FEW_DECADES:
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    canvas.log_ticks(axes.xaxis)
+    canvas.log_ticks(axes.yaxis)
     axes.set_xlabel("FLOPs a byte, of the bytes that must be moved at least")
-    axes.set_ylabel("reached by the median self time")
+    axes.set_ylabel("GFLOP/s reached by the median self time")
     axes.grid(visible=True, which="major", alpha=0.3)
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:
     """From the least to the most, with room on both sides."""
     return min(values) / ROOM, max(values) * ROOM
-
-
-def _rate(value: float) -> str:
-    return f"{units.flops(round(value))}/s"
 
 
 def _scatter(axes: Any, layers: Sequence[Point]) -> Iterator[Any]:  # noqa: ANN401
@@ -118,7 +117,7 @@ def _scatter(axes: Any, layers: Sequence[Point]) -> Iterator[Any]:  # noqa: ANN4
         ]
         axes.scatter(
             [point.intensity for point in named],
-            [point.rate for point in named],
+            [point.rate / GIGA for point in named],
             s=[LEAST_AREA + (MOST_AREA - LEAST_AREA) * p.time_s / whole for p in named],
             marker=marker,
             facecolor=colour,
@@ -142,7 +141,7 @@ def _looks(layers: Sequence[Point]) -> dict[str, tuple[str, str]]:
     types = sorted(times, key=lambda kind: -times[kind])
     if len(types) > len(MARKERS):
         types = [*types[: len(MARKERS) - 1], OTHER]
-    return dict(zip(types, zip(MARKERS, COLOURS, strict=True), strict=False))
+    return dict(zip(types, zip(MARKERS, canvas.PALETTE, strict=True), strict=False))
 
 
 def _roofs(axes: Any, ceilings: Ceilings | None) -> Iterator[Any]:  # noqa: ANN401
@@ -152,16 +151,16 @@ def _roofs(axes: Any, ceilings: Ceilings | None) -> Iterator[Any]:  # noqa: ANN4
     bend = min(max(ridge(ceilings), left), right)
     yield from axes.plot(
         [left, bend],
-        [roof(ceilings, left), roof(ceilings, bend)],
+        [roof(ceilings, left) / GIGA, roof(ceilings, bend) / GIGA],
         color="black",
         linestyle="--",
-        label=f"memory: {units.bytes_(ceilings.bytes_per_s)}/s",
+        label=f"memory: {units.byte_rate(ceilings.bytes_per_s)}",
     )
     yield from axes.plot(
         [bend, right],
-        [roof(ceilings, bend), roof(ceilings, right)],
+        [roof(ceilings, bend) / GIGA, roof(ceilings, right) / GIGA],
         color="black",
-        label=f"arithmetic: {_rate(ceilings.flops_per_s)} in {ceilings.dtype}",
+        label=f"arithmetic: {units.flop_rate(ceilings.flops_per_s)} in {ceilings.dtype}",
     )
 
 
@@ -186,7 +185,7 @@ def _names(
 ) -> None:
     """Name the first points where there is room: no name covers a point, a line or a name."""
     ruler = Ruler(figure, axes)
-    spots = [_spot(axes, ruler, point.intensity, point.rate) for point in layers]
+    spots = [_spot(axes, ruler, point.intensity, point.rate / GIGA) for point in layers]
     marks = [*(_around_spot(spot) for spot in spots), *_along_roofs(axes, ruler, ceilings)]
     names: list[_Rectangle] = []
     for point, spot in list(zip(layers, spots, strict=True))[:top]:
@@ -208,7 +207,7 @@ def _names(
 def _write(axes: Any, point: Point, text: str, offset: _Spot) -> None:  # noqa: ANN401
     note = axes.annotate(
         text,
-        (point.intensity, point.rate),
+        (point.intensity, point.rate / GIGA),
         xytext=offset,
         textcoords="offset points",
         fontsize=LABEL_SIZE,
@@ -244,7 +243,7 @@ def _along_roofs(axes: Any, ruler: Ruler, ceilings: Ceilings | None) -> Iterator
     left, right = axes.get_xlim()
     for step in range(121):
         at = left * (right / left) ** (step / 120)
-        yield _around_spot(_spot(axes, ruler, at, roof(ceilings, at)))
+        yield _around_spot(_spot(axes, ruler, at, roof(ceilings, at) / GIGA))
 
 
 def _leader(spot: _Spot, place: _Rectangle) -> list[_Rectangle]:

@@ -49,8 +49,8 @@ def memory(record: Recorded) -> Figure:
         raise UsageError("the record has no timeline: take a memory record, as mem.py writes it")
     figure, axes = canvas.blank(*SIZE_INCHES)
     most = [point.live_max / MEBIBYTE for point in line]
-    axes.stairs(most, fill=True, color="#88aadd", label="the most alive in the stretch")
-    axes.stairs(most, color="#335588", linewidth=1.0)
+    axes.stairs(most, fill=True, color="#8fc1e3", label="the most alive in the stretch")
+    axes.stairs(most, color=canvas.BLUE, linewidth=1.0)
     if isinstance(record, MemoryReport):
         axes.axhline(
             record.resident_bytes / MEBIBYTE,
@@ -141,7 +141,7 @@ def _phases(axes: Any, line: Sequence[TimelinePoint], ruler: Ruler) -> None:  # 
 def _peak(axes: Any, record: Recorded, most: Sequence[float]) -> None:  # noqa: ANN401
     at = max(range(len(most)), key=most.__getitem__)
     middle, height = at + 0.5, most[at]
-    axes.plot(middle, height, "v", color="#cc3311", markersize=7, zorder=4)
+    axes.plot(middle, height, "v", color=canvas.VERMILION, markersize=7, zorder=4)
     left = at < len(most) / 2
     axes.annotate(
         _peak_text(record),
@@ -154,10 +154,10 @@ def _peak(axes: Any, record: Recorded, most: Sequence[float]) -> None:  # noqa: 
         arrowprops={
             "arrowstyle": "-",
             "linewidth": 0.6,
-            "color": "#cc3311",
+            "color": canvas.VERMILION,
             "relpos": (0 if left else 1, 0),
         },
-        bbox={"facecolor": "white", "edgecolor": "#cc3311", "linewidth": 0.5, "pad": 2.0},
+        bbox={"facecolor": "white", "edgecolor": canvas.VERMILION, "linewidth": 0.5, "pad": 2.0},
     ).set_in_layout(False)
 
 

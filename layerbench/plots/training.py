@@ -15,9 +15,14 @@ from layerbench.records.training_run import EpochRow, TrainingRun
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Size = tuple[int, int]
+
 SIZE = (6.4, 4.0)
-# A longer legend stands below the picture, where it hides no line.
-MOST_INSIDE = 3
+LONGEST_NAME = 40
+LONGEST_TITLE = 70
+# A model's sizes are shades of its colour, the largest the full one; markers repeat it.
+PALEST = 0.45
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MEBIBYTE = 2**20
 MILLISECOND = 1e-3
 
@@ -62,16 +67,19 @@ def of_sweep(record: Sweep) -> dict[str, bytes]:
 
 def latency_against_batch(points: Sequence[SweepPoint], title: str) -> bytes:
     """Latency of a forward over the batch size, with its 95 % interval; a line each model, size."""
+    looks = _looks([(point.model, point.size) for point in points])
 
     def draw(axes: Axes) -> None:
-        for name, line in _lines(points).items():
+        for line in _lines(points):
+            look = looks[line[0].model, line[0].size]
             medians = [point.latency.median / MILLISECOND for point in line]
             below = [(p.latency.median - p.latency.ci_low) / MILLISECOND for p in line]
             above = [(p.latency.ci_high - p.latency.median) / MILLISECOND for p in line]
             batches = [point.batch for point in line]
-            axes.errorbar(batches, medians, [below, above], marker="o", capsize=3, label=name)
+            label = _line_name(line[0])
+            axes.errorbar(batches, medians, [below, above], capsize=3, label=label, **look)
         _batch_axis(axes)
-        axes.set_yscale("log")
+        _log_axis(axes)
         axes.set_ylabel("latency of a forward, ms")
 
     return _png(draw, title)
@@ -79,26 +87,27 @@ def latency_against_batch(points: Sequence[SweepPoint], title: str) -> bytes:
 
 def memory_against_batch(points: Sequence[SweepPoint], title: str) -> bytes:
     """Memory at the peak over the batch size: allocated as a line, reserved dashed."""
+    looks = _looks([(point.model, point.size) for point in points])
 
     def draw(axes: Axes) -> None:
-        for name, line in _lines(points).items():
+        for line in _lines(points):
+            look = looks[line[0].model, line[0].size]
             sized = [point for point in line if point.allocated is not None]
             batches = [point.batch for point in sized]
-            (drawn,) = axes.plot(
-                batches, [(p.allocated or 0) / MEBIBYTE for p in sized], marker="o", label=name
-            )
+            allocated = [(p.allocated or 0) / MEBIBYTE for p in sized]
+            axes.plot(batches, allocated, label=_line_name(line[0]), **look)
             reserved = [p for p in sized if p.reserved is not None]
             axes.plot(
                 [p.batch for p in reserved],
                 [(p.reserved or 0) / MEBIBYTE for p in reserved],
                 linestyle="--",
-                color=drawn.get_color(),
+                color=look["color"],
             )
         predicted = any(point.memory == "predicted" for point in points)
         _batch_axis(axes)
-        axes.set_yscale("log")
+        _log_axis(axes)
         where = "predicted for a GPU" if predicted else "measured"
-        axes.set_ylabel(f"memory at the peak, MiB ({where})")
+        axes.set_ylabel(f"memory at the peak, MiB\n({where})")
         axes.plot([], [], color="grey", label="allocated")
         axes.plot([], [], color="grey", linestyle="--", label="reserved")
 
@@ -107,13 +116,20 @@ def memory_against_batch(points: Sequence[SweepPoint], title: str) -> bytes:
 
 def accuracy_against_flops(runs: Sequence[FinishedRun], title: str) -> bytes:
     """The best validation accuracy of finished runs over the FLOPs of one image."""
+    looks = _looks([(run.model, run.size) for run in runs])
 
     def draw(axes: Axes) -> None:
         for run in runs:
             gflops = run.flops / 1e9
-            label = f"{run.model}, {run.data} {run.size[0]}x{run.size[1]}"
-            axes.plot(gflops, 100 * run.accuracy, "o", label=label)
+            name = canvas.tail(run.model, LONGEST_NAME)
+            label = f"{name}, {canvas.shortened(run.data, LONGEST_NAME)} {units.by_x(run.size)}"
+            axes.plot(
+                gflops, 100 * run.accuracy, linestyle="", label=label, **looks[run.model, run.size]
+            )
         axes.set_xscale("log")
+        canvas.log_ticks(axes.xaxis)
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, 0), min(high, 101))
         axes.set_xlabel("GFLOPs of one image")
         axes.set_ylabel("validation accuracy, %")
 
@@ -153,16 +169,15 @@ def utilization(record: DetectionRun) -> bytes:
 # --- drawing -------------------------------------------------------------------------------
 
 
+@canvas.styled
 def _png(draw: Callable[[Axes], None], title: str) -> bytes:
     figure, axes = canvas.blank(*SIZE)
     draw(axes)
-    axes.set_title(title, fontsize="medium")
+    axes.set_title(canvas.shortened(title, LONGEST_TITLE), fontsize="medium")
     axes.grid(visible=True, alpha=0.3)
-    drawn = axes.get_legend_handles_labels()[0]
-    if len(drawn) > MOST_INSIDE:
+    if axes.get_legend_handles_labels()[0]:
+        # Below the picture, where it hides no line.
         figure.legend(fontsize="small", loc="outside lower center", ncols=2)
-    elif drawn:
-        axes.legend(fontsize="small")
     buffer = io.BytesIO()
     # Without the version, which would make equal pictures differ.
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -185,12 +200,36 @@ def _over_epochs(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _lines(points: Sequence[SweepPoint]) -> dict[str, list[SweepPoint]]:
-    lines: dict[str, list[SweepPoint]] = {}
+def _lines(points: Sequence[SweepPoint]) -> list[list[SweepPoint]]:
+    """The points of each model and size."""
+    lines: dict[tuple[str, Size], list[SweepPoint]] = {}
     for point in points:
-        name = f"{point.model}, {point.size[0]}x{point.size[1]}"
-        lines.setdefault(name, []).append(point)
-    return lines
+        lines.setdefault((point.model, point.size), []).append(point)
+    return list(lines.values())
+
+
+def _line_name(point: SweepPoint) -> str:
+    return f"{canvas.tail(point.model, LONGEST_NAME)}, {units.by_x(point.size)}"
+
+
+def _looks(drawn: Sequence[tuple[str, Size]]) -> dict[tuple[str, Size], dict[str, Any]]:
+    """A colour for each model, and a shade of it and a marker for each of the sizes."""
+    models = list(dict.fromkeys(model for model, _ in drawn))
+    sizes = sorted({size for _, size in drawn}, key=lambda size: (size[0] * size[1], size))
+    looks: dict[tuple[str, Size], dict[str, Any]] = {}
+    for model, size in drawn:
+        own = [one for one in sizes if (model, one) in drawn]
+        part = 1 - (1 - PALEST) * (len(own) - 1 - own.index(size)) / max(len(own) - 1, 1)
+        looks[model, size] = {
+            "color": canvas.shade(canvas.PALETTE[models.index(model) % len(canvas.PALETTE)], part),
+            "marker": MARKERS[sizes.index(size) % len(MARKERS)],
+        }
+    return looks
+
+
+def _log_axis(axes: Axes) -> None:
+    axes.set_yscale("log")
+    canvas.log_ticks(axes.yaxis)
 
 
 def _batch_axis(axes: Axes) -> None:

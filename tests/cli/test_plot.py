@@ -10,6 +10,7 @@ import pytest
 
 from layerbench import cli, reporters
 from layerbench.api import timing as api
+from layerbench.cli import plot as verb
 from layerbench.profilers import timing
 from layerbench.records.timing import Profile
 from layerbench.store import reading, writing
@@ -163,7 +164,7 @@ def test_help_and_pictures_load_no_torch(here) -> None:
 
 
 def test_ceilings_from_the_timer_to_a_roofline(plot, here, monkeypatch, capsys) -> None:
-    """The structure is worked out anew, from what the record says that ran."""
+    """Without FLOPs in the record its structure is worked out anew, else no model is built."""
     monkeypatch.setattr(timing, "measure_ceilings", lambda *_: ceilings())
     monkeypatch.setattr(api, "_measured", {})
     model = f"{ROOT / 'tests' / 'models.py'}:small"
@@ -185,5 +186,16 @@ def test_ceilings_from_the_timer_to_a_roofline(plot, here, monkeypatch, capsys) 
     assert reading.read(all_of_it).ceilings == ceilings()
     assert plot(str(found), "--kind", "roofline", "-o", "r.svg") == (0, ["r.svg"], "")
     written = Path("r.svg").read_text(encoding="utf-8")
-    assert "arithmetic: 1.00 GFLOPs/s in float32" in written
+    assert "arithmetic: 1.00 GFLOP/s in float32" in written
     assert "stem" in written
+    stored = reading.read(found)
+    bare = tuple(
+        row.model_copy(update={"flops": None, "self_flops": None}) for row in stored.layers
+    )
+    writing.write_text(
+        Path("bare.json"), reporters.render("json", stored.model_copy(update={"layers": bare}))
+    )
+    assert plot("bare.json", "--kind", "roofline", "-o", "bare.svg")[0] == 0
+    assert Path("bare.svg").read_bytes() == Path("r.svg").read_bytes()
+    monkeypatch.setattr(verb, "_dissected", lambda _: pytest.fail("built a model"))
+    assert plot(str(found), "--kind", "roofline", "-o", "again.svg")[0] == 0

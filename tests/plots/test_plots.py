@@ -288,7 +288,8 @@ def test_bars_are_the_largest_self_times_with_their_intervals() -> None:
     lengths = [bar.get_width() for bar in drawn_boxes(figure)]
     assert lengths == pytest.approx([median * 1e3 for median in medians[:4]])
     ends = [text.get_text() for text in axes.texts]
-    assert ends[0].startswith("39.0 %  ")
+    assert ends[0] == "3.896 ms, 39.0 %"
+    assert all(" ms, " in end for end in ends)
     longest = next(row for row in layered().layers if row.path == "features.2.conv").self_
     segments = axes.collections[0].get_segments()
     assert list(segments[0][:, 0]) == pytest.approx([longest.ci_low * 1e3, longest.ci_high * 1e3])

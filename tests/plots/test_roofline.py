@@ -6,6 +6,7 @@ import pytest
 
 from layerbench import plots
 from layerbench.errors import UsageError
+from layerbench.records.contention import Waits
 from tests.support.pictures import estimate, report, roofed, texts
 from tests.support.sample_profiles import layered, whole
 from tests.support.sample_structures import structure
@@ -18,15 +19,16 @@ def test_a_roofline_has_points_roofs_and_names() -> None:
     dots = [tuple(at) for scatter in axes.collections for at in scatter.get_offsets()]
     assert len(dots) == 4
     time_s = next(row for row in layered().layers if row.path == "features.2.conv").self_.median
-    assert any(at == pytest.approx((2_400_000 / 56_768, 2_400_000 / time_s)) for at in dots)
+    rate = 2_400_000 / time_s / 1e9
+    assert any(at == pytest.approx((2_400_000 / 56_768, rate)) for at in dots)
     memory, arithmetic = axes.get_lines()
     assert memory.get_xdata()[1] == arithmetic.get_xdata()[0] == 50
-    assert list(arithmetic.get_ydata()) == pytest.approx([1e9, 1e9])
+    assert list(arithmetic.get_ydata()) == pytest.approx([1, 1])
     left = memory.get_xdata()[0]
-    assert memory.get_ydata()[0] == pytest.approx(left * 2e7)
+    assert memory.get_ydata()[0] == pytest.approx(left * 0.02)
     written = texts(figure)
-    assert "memory: 19.1 MiB/s" in written
-    assert "arithmetic: 1.00 GFLOPs/s in float32" in written
+    assert "memory: 20.0 MB/s" in written
+    assert "arithmetic: 1.00 GFLOP/s in float32" in written
     named = [text for text in written if text.startswith(("features", "classifier"))]
     assert {name.partition(",")[0] for name in named} == {
         *("features.0", "features.1.conv", "features.2.conv", "classifier"),
@@ -47,6 +49,52 @@ def test_without_ceilings_it_says_how_to_get_them() -> None:
     figure = plots.roofline(layered(), structure())
     assert "This record has no ceilings: measure with timer.py --ceilings" in texts(figure)
     assert figure.axes[0].get_lines() == []
+
+
+def test_a_profile_with_flops_needs_no_structure() -> None:
+    computed = {row.path: row for row in structure().rows}
+    names = ("flops", "self_flops", "own_parameters", "input_shapes", "output_shapes")
+    rows = tuple(
+        row.model_copy(update={name: getattr(computed[row.path], name) for name in names})
+        if row.path in computed
+        else row
+        for row in layered().layers
+    )
+    itself = roofed().model_copy(update={"layers": rows})
+    assert plots.encoded(plots.roofline(itself), "svg") == plots.encoded(
+        plots.roofline(roofed(), structure()), "svg"
+    )
+    with pytest.raises(UsageError, match="holds no FLOPs of layers: add the structure"):
+        plots.roofline(roofed())
+
+
+@pytest.mark.parametrize(
+    ("rounds", "says"),
+    [
+        (0.05, []),
+        (0.2, ["The ceilings were measured on"]),
+        (0.8, ["The machine was too busy to be measured on", "The ceilings were measured on"]),
+    ],
+)
+def test_ceilings_of_a_busy_machine_are_said_to_be(rounds: float, says: list[str]) -> None:
+    found = roofed()
+    machine = found.environment.machine.model_copy(update={"waits": Waits(rounds=rounds, time=0)})
+    environment = found.environment.model_copy(update={"machine": machine})
+    written = texts(
+        plots.roofline(found.model_copy(update={"environment": environment}), structure())
+    )
+    said = [text for text in written if text.startswith(("The machine", "The ceilings"))]
+    assert [any(text.startswith(start) for text in said) for start in says] == [True] * len(says)
+    assert len(said) == len(says)
+
+
+def test_logarithmic_axes_have_plain_numbers() -> None:
+    axes = plots.roofline(roofed(), structure()).axes[0]
+    written = [
+        label.get_text() for axis in (axes.xaxis, axes.yaxis) for label in axis.get_ticklabels()
+    ]
+    assert {"10", "100", "0.1", "1"} <= set(written)
+    assert not [text for text in written if "10^" in text or "e-" in text]
 
 
 def test_many_types_share_the_last_marker() -> None:
