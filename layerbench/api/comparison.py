@@ -11,6 +11,7 @@ from torch import nn
 from layerbench.analysis.aggregation import assemble
 from layerbench.analysis.comparison import THRESHOLD, check_same_input, judge
 from layerbench.analysis.paired import of_rounds
+from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.api.timing import NO_HANDING_OVER, Measurement
 from layerbench.errors import UntrustedError, UsageError
@@ -43,7 +44,7 @@ def compare_live(
     iterations: int = MEASURED_ITERATIONS,
     processes: int = 1,
     threshold: float = THRESHOLD,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Comparison:
     """Measure two models forward by forward in turn, and compare them.
 
@@ -53,7 +54,7 @@ def compare_live(
         iterations: measured rounds; each runs both, untouched and instrumented.
         processes: fresh processes to repeat it in; only for models given by name.
         threshold: changes up to this are the same (0.05 for 5 %).
-        progress: hears of each step.
+        progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
 
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
@@ -73,13 +74,14 @@ def compare_live(
         )
         tasks.append(Task(workload, plan, where_it_runs(subject, device)))
         subjects.append(subject)
-    measured = measure_live(
-        (tasks[0], tasks[1]),
-        names=(tasks[0].workload.model, tasks[1].workload.model),
-        subjects=(subjects[0], subjects[1]),
-        threshold=threshold,
-        progress=progress,
-    )
+    with heard(progress) as listener:
+        measured = measure_live(
+            (tasks[0], tasks[1]),
+            names=(tasks[0].workload.model, tasks[1].workload.model),
+            subjects=(subjects[0], subjects[1]),
+            threshold=threshold,
+            progress=listener,
+        )
     return measured.comparison
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerbench.api.bars import heard
 from layerbench.api.inputs import bytes_of, optimizer_of, what_runs, where_it_runs
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits
@@ -93,7 +94,7 @@ def estimate_memory(
     seed: int = 0,
     weights: str | None = None,
     gpu_memory: int | str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> MemoryEstimate:
     """Predict the memory that a model needs on a GPU, without one.
 
@@ -104,7 +105,8 @@ def estimate_memory(
         optimizer: of the training step; ``sgd`` if none is named.
         gpu_memory: bytes, or a text such as ``"24GiB"``: the record then says whether it fits,
             and the largest batch that does.
-        progress: hears of each prediction on the way to the largest batch.
+        progress: ``True`` shows a bar, in a notebook, too; or what hears of each prediction on
+            the way to the largest batch.
 
     Returns:
         the record, in bytes: ``peak_bytes`` with an interval, ``by_category``, ``peak_owner``,
@@ -129,4 +131,5 @@ def estimate_memory(
     estimate = predict(workload, optimizer=chosen, subject=subject)
     if size is None:
         return estimate
-    return with_fit(estimate, size, progress=progress)
+    with heard(progress) as listener:
+        return with_fit(estimate, size, progress=listener)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from layerbench.api.bars import heard
 from layerbench.api.inputs import threads_of
 from layerbench.environment import devices
 from layerbench.errors import at_least
@@ -25,7 +26,7 @@ def sweep(
     threads: int | None = None,
     seconds: float = 20.0,
     runs: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     so_far: Callable[[Sweep], None] | None = None,
 ) -> Sweep:
     """Latency, memory and FLOPs of models over input sizes and batch sizes.
@@ -37,23 +38,24 @@ def sweep(
         dtype, channels_last, device, threads: as in `profile`.
         seconds: for each point, about.
         runs: a folder with finished trainings.
-        progress: hears of each point.
+        progress: ``True`` shows a bar, in a notebook, too; or what hears of each point.
         so_far: gets the record after each model and size but the last, its notes say what is to
             come: an hour's work need not be lost.
 
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
-    return run_sweep(
-        models,
-        sorted(at_least("batches", batch, 1) for batch in batches),
-        None if sizes is None else [at_least("sizes", size, 1) for size in sizes],
-        devices.get(device),
-        dtype=dtype,
-        memory_format="channels_last" if channels_last else "contiguous",
-        threads=threads_of(threads),
-        seconds=seconds,
-        runs=None if runs is None else Path(runs),
-        progress=progress,
-        so_far=so_far,
-    )
+    with heard(progress) as listener:
+        return run_sweep(
+            models,
+            sorted(at_least("batches", batch, 1) for batch in batches),
+            None if sizes is None else [at_least("sizes", size, 1) for size in sizes],
+            devices.get(device),
+            dtype=dtype,
+            memory_format="channels_last" if channels_last else "contiguous",
+            threads=threads_of(threads),
+            seconds=seconds,
+            runs=None if runs is None else Path(runs),
+            progress=listener,
+            so_far=so_far,
+        )

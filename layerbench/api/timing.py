@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from layerbench.analysis.aggregation import assemble
+from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.environment.devices import Device
 from layerbench.errors import LayerbenchError, UntrustedError, UsageError, first_line
@@ -58,7 +59,7 @@ def profile(
     weights: str | None = None,
     ceilings: bool = True,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Profile:
     """Time a model, its blocks and its layers.
 
@@ -75,7 +76,7 @@ def profile(
         ceilings: measure the device's own afterwards (`Profile.ceilings`), once in a process for
             each number format: they say what bounds a layer.
         strict: raise `UntrustedError` where the room or the whole model's verdict says no.
-        progress: hears of each step.
+        progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
 
     Returns:
         the record; times in seconds.
@@ -105,15 +106,16 @@ def profile(
         weights=weights,
     )
     where = where_it_runs(subject, device)
-    measured = measure(
-        workload,
-        plan,
-        where,
-        subject=subject,
-        ceilings=ceilings,
-        strict=strict,
-        progress=progress,
-    )
+    with heard(progress) as listener:
+        measured = measure(
+            workload,
+            plan,
+            where,
+            subject=subject,
+            ceilings=ceilings,
+            strict=strict,
+            progress=listener,
+        )
     return measured.profile
 
 

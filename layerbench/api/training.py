@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.training_step import profile_step
@@ -53,7 +54,7 @@ def train(
     checkpoint_minutes: float = 10.0,
     points: bool = True,
     most_pixels: int = MOST_PIXELS,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Trained:
     """Train or fine-tune a classifier, and write what a run writes.
 
@@ -66,7 +67,7 @@ def train(
             means the phase's usual. A patience of 0 never stops early.
         device, data_dir, download, workers, threads, output_dir, resume, checkpoint_minutes,
             points, most_pixels: see `layerbench.training.classification.options.RunOptions`.
-        progress: hears of each step.
+        progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
 
     Returns:
         the record, the folder and the model.
@@ -105,7 +106,8 @@ def train(
         "points": points,
         "most_pixels": most_pixels,
     }
-    return run_training(recipe, checked(RunOptions, where), progress=progress)
+    with heard(progress) as listener:
+        return run_training(recipe, checked(RunOptions, where), progress=listener)
 
 
 def estimate_training_time(
@@ -128,7 +130,7 @@ def estimate_training_time(
     steps: int = 40,
     seconds: float = 20.0,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> TrainingEstimate:
     """Measure some steps of a training and say how long all of it will take, with an interval.
 
@@ -140,7 +142,7 @@ def estimate_training_time(
             data set has. Where only ``samples`` is given, nothing is validated.
         warmup, steps: steps that do not count, and the fewest that are measured.
         seconds: that are measured at least.
-        progress: hears of each step.
+        progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
 
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
@@ -172,9 +174,10 @@ def estimate_training_time(
         "workers": workers,
         "threads": threads,
     }
-    return estimate(
-        recipe, checked(EstimateOptions, options), checked(RunOptions, where), progress=progress
-    )
+    with heard(progress) as listener:
+        return estimate(
+            recipe, checked(EstimateOptions, options), checked(RunOptions, where), progress=listener
+        )
 
 
 def profile_training(
@@ -192,7 +195,7 @@ def profile_training(
     seed: int = 0,
     weights: str | None = None,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> TrainingProfile:
     """Take a training step apart: by phase, and forward and backward by module.
 
@@ -202,7 +205,7 @@ def profile_training(
         optimizer: one of `layerbench.profilers.memory.traced_run.OPTIMIZERS`.
         warmup, iterations: rounds of one untouched and one instrumented step.
         strict: raise `UntrustedError` where the machine is busy.
-        progress: hears of each round.
+        progress: ``True`` shows a bar, in a notebook, too; or what hears of each round.
 
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
@@ -219,12 +222,13 @@ def profile_training(
         seed=seed,
         weights=weights,
     )
-    return profile_step(
-        workload,
-        plan,
-        where_it_runs(subject, device),
-        optimizer=optimizer,
-        subject=subject,
-        progress=progress,
-        strict=strict,
-    )
+    with heard(progress) as listener:
+        return profile_step(
+            workload,
+            plan,
+            where_it_runs(subject, device),
+            optimizer=optimizer,
+            subject=subject,
+            progress=listener,
+            strict=strict,
+        )

@@ -7,52 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
+from layerbench.api.bars import TerminalBar, on_terminal
 from layerbench.cli._streams import model_output_aside
 from layerbench.profilers.progress import Progress as Subscription
 from layerbench.profilers.progress import Silent
-from layerbench.text import visible
-
-DRAWINGS = 100
-
-
-class _Bar:
-    """Forwards steps to one rich bar a phase.
-
-    A redraw in the middle of a forward would disturb it, so the bar is drawn here, between
-    forwards, about a hundred times a phase, and by no thread of its own.
-    """
-
-    def __init__(self, progress: Progress, title: str) -> None:
-        self._progress = progress
-        self._title = title
-        self._tasks: dict[str, TaskID] = {}
-
-    def step(self, phase: str, done: int, total: int) -> None:
-        """Move the phase's bar."""
-        if phase not in self._tasks:
-            self._finish_earlier()
-            title = visible(f"{self._title}: {phase}" if self._title else phase)
-            self._tasks[phase] = self._progress.add_task(title, total=total)
-        self._progress.update(self._tasks[phase], completed=done, total=total)
-        if done % max(1, total // DRAWINGS) == 0:
-            self._progress.refresh()
-
-    def _finish_earlier(self) -> None:
-        for task in self._progress.tasks:
-            self._progress.update(task.id, completed=task.total)
 
 
 def in_a_line(description: str, done: int, total: int, seconds: float) -> str:
@@ -105,7 +66,7 @@ def shown_in_lines(quiet: bool) -> Iterator[Subscription]:
         redirect_stdout=sys.stdout.isatty(),
         transient=True,
     ) as progress:
-        yield _Bar(progress, "")
+        yield TerminalBar(progress, "")
 
 
 @contextmanager
@@ -125,16 +86,5 @@ def beside_report(title: str, quiet: bool) -> Iterator[Subscription]:
     if quiet or not sys.stderr.isatty():
         yield Silent()
         return
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        auto_refresh=False,
-        # What goes into a file or a pipe stays there.
-        redirect_stdout=sys.stdout.isatty(),
-        transient=True,
-    ) as progress:
-        yield _Bar(progress, title)
+    with on_terminal(title) as progress:
+        yield progress

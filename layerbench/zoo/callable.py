@@ -104,6 +104,13 @@ def own_input(model: str, brought: Built, batch: int | None) -> InputSpec:
 
 FAMILY = User()
 
+MAY_RETURN = (
+    "it must return a torch.nn.Module, or a pair: (module, tensor), (module, (first, second)) for "
+    "several arguments, (module, {'name': tensor}) for keyword arguments, (module, ({...},)) for "
+    "a dict as the argument, (module, [image, image]) for a list of images"
+)
+"""What an error says of a callable's result; docs/timer.md has the same as a table."""
+
 # Of a file's own callables, where the one that was named is not there.
 MOST_NAMED = 8
 
@@ -128,8 +135,7 @@ def _called(model: str) -> Built:
         result, own = result
     if not isinstance(result, nn.Module):
         raise ModelImportError(
-            f"{model} returned {_described(result)}{_hint(result)}; it must return a "
-            "torch.nn.Module or (module, inputs)"
+            f"{model} returned {_described(result)}{_hint(result)}; {MAY_RETURN}"
         )
     return Built(result, *call_arguments(own))
 
@@ -234,4 +240,6 @@ def _callables_of(module: Any) -> str:  # noqa: ANN401 - whatever stands before 
 
 
 def _described(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
     return f"an object of type {type(value).__name__}" if value is not None else "None"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 import textwrap
 
@@ -15,6 +17,9 @@ from layerbench.errors import (
     ModelImportError,
     UsageError,
 )
+from layerbench.zoo.callable import MAY_RETURN
+from layerbench.zoo.family import call_arguments
+from tests.support.paths import ROOT
 from tests.support.zoo import run
 
 TINY = "tiny_net.py"
@@ -58,6 +63,9 @@ def returns_text():
 
 def returns_nothing():
     pass
+
+def returns_three():
+    return Net(), 1, 2
 
 def raises():
     raise RuntimeError("first line\\nsecond line")
@@ -196,6 +204,7 @@ def test_inputs_that_are_missing_or_contradict(tiny, spec, arguments, says):
         (f"{TINY}:needs_arguments", "name a function that needs none"),
         (f"{TINY}:returns_text", "an object of type str"),
         (f"{TINY}:returns_nothing", "returned None"),
+        (f"{TINY}:returns_three", "returned a tuple of 3; it must return a torch.nn.Module, or"),
         ("broken.py:make", "SyntaxError"),
         ("missing_data.py:make", "absent.txt"),
         (".:make", "cannot import"),
@@ -210,6 +219,19 @@ def test_a_callable_that_cannot_be_had_is_one_clear_line(tiny, spec, says):
     assert says in message
     assert spec.partition(":")[0] in message
     assert "\n" not in message
+
+
+def test_what_may_be_returned_stands_in_the_error_and_in_the_documentation():
+    page = (ROOT / "docs" / "timer.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\(?model.*)` \| `(model\(.*\))`", page, re.MULTILINE)
+    assert len(rows) == 6
+    for returned, call in rows:
+        names = {"model": lambda *args, **kwargs: (args, kwargs), "x": 1, "y": 2}
+        result = eval(returned, names)
+        _, own = result if isinstance(result, tuple) else (result, 1)
+        assert call_arguments(own) == eval(call, names)
+    for pair in re.findall(r"\(module, .*?\)(?= for|, \(module|$)", MAY_RETURN):
+        assert isinstance(ast.parse(pair.replace("...", "'x': 1"), mode="eval").body, ast.Tuple)
 
 
 def test_users_models_bring_their_own_weights(tiny):
