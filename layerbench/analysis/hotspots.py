@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 
 from layerbench import units
+from layerbench.analysis.portions import Portion
 from layerbench.analysis.roofline import BYTES, Bound, bytes_least, ridge
 from layerbench.records.timing import Ceilings, LayerRow, Profile, Summary
 from layerbench.records.tree import parent
@@ -54,23 +55,13 @@ class Hotspot:
         return f"<{name}: {_amount(self.median_s, self.share)}>"
 
 
-@dataclass(frozen=True, repr=False)
-class Group:
-    """Layers of one type, or what runs in one block.
+class Group(Portion):
+    """Layers of one type, or what runs in one block; its amount is a time."""
 
-    Attributes:
-        name: the type; of a block, its type.
-        path: of the block; empty for a type.
-        mean_s: of all of them together, seconds.
-        share: of the instrumented forward.
-        count: of the layers.
-    """
-
-    name: str
-    path: str
-    mean_s: float
-    share: float
-    count: int
+    @property
+    def mean_s(self) -> float:
+        """Of all of them together, seconds."""
+        return self.amount
 
     def __repr__(self) -> str:
         name = f"{self.path} {self.name}" if self.path else f"{self.name} ({self.count})"

@@ -12,6 +12,7 @@ from layerbench.cli._generated import fields
 from layerbench.records.bounds import Count
 from layerbench.records.memory import Optimizer
 from layerbench.records.options import OUTCOME, WHAT_RUNS, option
+from layerbench.records.view import View
 
 if TYPE_CHECKING:
     from layerbench.records.memory import MemoryEstimate, MemoryReport
@@ -78,9 +79,14 @@ def command(
     ] = None,
     out: Annotated[Path | None, _options.out("DIR/<model>_<input>.*")] = None,
     formats: _options.Formats = None,
+    view: Annotated[View, fields(omit=("depth", "sentences"))],
     quiet: _options.Quiet = False,
 ) -> None:
-    """Report a model's memory layer by layer, measured or predicted for a GPU, or its structure."""
+    """Report a model's memory layer by layer, measured or predicted for a GPU, or its structure.
+
+    On a terminal it shows the first screen of the report: the peak or the totals, and the largest
+    layers and types.
+    """
     from layerbench import reporters
     from layerbench.errors import UsageError
     from layerbench.store import paths, reading, writing
@@ -107,7 +113,7 @@ def command(
     if out is None:
         for name in names:
             shown_record = down_to(record, depth)
-            _options.say(reporters.render(name, shown_record))
+            _options.show(name, shown_record, view)
             _say_what_is_left_out(name, record, shown_record)
         return
     place = reading.apart(paths.place(record, out), record)
@@ -115,7 +121,7 @@ def command(
         # JSON is there to compute with, so it is whole.
         shown_record = record if name == "json" else down_to(record, depth)
         path = place.with_suffix(reporters.suffix(name))
-        writing.write_text(path, reporters.render(name, shown_record))
+        writing.write_text(path, reporters.render(name, shown_record, view))
         typer.echo(str(path))
         _say_what_is_left_out(name, record, shown_record)
 

@@ -150,6 +150,11 @@ def about(items: Sequence[tuple[str, str]]) -> tuple[Fields, Section]:
     return Fields(items, formats=FULL), Section("What ran", [Fields(items)], formats=BRIEF)
 
 
+def what_ran(items: Sequence[tuple[str, str]]) -> Section:
+    """What ran where, which a report ends with."""
+    return Section("What ran", [Fields(items)])
+
+
 def listed(title: str, lines: Sequence[str]) -> Section:
     """A list with a title."""
     return Section(title, [Lines(lines)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layerbench import units
+from layerbench.analysis.views import down_to
 from layerbench.records.memory import (
     Category,
     Fit,
@@ -14,8 +15,10 @@ from layerbench.records.memory import (
     MemoryRow,
     Workspace,
 )
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents.largest import of_estimate, of_report, reached
 
 _BAR = 24
 _LEGEND = (
@@ -27,31 +30,32 @@ _LEGEND = (
 Memory = MemoryReport | MemoryEstimate
 
 
-def document(record: Memory) -> layout.Document:
+def document(record: Memory, view: View = USUAL) -> layout.Document:
     """Of either kind."""
-    return _measured(record) if isinstance(record, MemoryReport) else _predicted(record)
+    if isinstance(record, MemoryReport):
+        return _measured(down_to(record, view.depth), view)
+    return _predicted(down_to(record, view.depth), view)
 
 
-def _measured(record: MemoryReport) -> layout.Document:
-    """What depends on the machine stands in the last section, the rest is the same everywhere."""
-    head, foot = layout.about(_what_ran(record, ", measured"))
+def _measured(record: MemoryReport, view: View) -> layout.Document:
+    """What depends on the machine stands in the last sections, the rest is the same everywhere."""
     return layout.Document(
         title=f"{shared.title(record.workload)}: memory",
-        head=[head],
+        head=of_report(record, view),
         sections=[
             _before(record),
             _peak(record),
             _blocks(record),
-            _tree(record),
+            _tree(record, view),
             _tensors(record),
             layout.listed("Notes", record.notes),
+            layout.what_ran(_what_ran(record, ", measured")),
             _measured_on(record),
-            foot,
         ],
     )
 
 
-def _predicted(record: MemoryEstimate) -> layout.Document:
+def _predicted(record: MemoryEstimate, view: View) -> layout.Document:
     """The figures with their intervals first, then their terms."""
     how = {
         "fake": f"from shapes alone, as {record.device} tensors without a device",
@@ -62,19 +66,18 @@ def _predicted(record: MemoryEstimate) -> layout.Document:
         ("Predicted", how),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
     ]
-    head, foot = layout.about(fields)
     return layout.Document(
         title=f"{shared.title(record.workload)}: memory predicted for {record.device}",
-        head=[head],
+        head=of_estimate(record, _fit(record.fit), view),
         sections=[
             _predicted_peak(record),
             layout.Section("Fit", [layout.Text(_fit(record.fit))]),
             _at_peak(record),
             _terms(record),
             _blocks(record),
-            _tree(record),
+            _tree(record, view),
             layout.listed("Notes", record.notes),
-            foot,
+            layout.what_ran(fields),
         ],
     )
 
@@ -128,7 +131,7 @@ def _peak(record: MemoryReport) -> layout.Section:
     )
     size = (
         f"{units.mebibytes(peak.bytes)} ({units.count(peak.bytes)} bytes) of tensors alive, "
-        f"reached {_where(peak.owner, peak.phase, record)} by {peak.operator or 'loading'}."
+        f"reached {reached(peak.owner, peak.phase, record)} by {peak.operator or 'loading'}."
     )
     parts = (
         f"They are {units.count(record.resident_bytes)} bytes that were there before{besides} and "
@@ -240,11 +243,11 @@ def _fit(fit: Fit | None) -> str:
 
 
 def _at_peak(record: MemoryEstimate) -> layout.Section:
-    reached = _where(record.peak_owner, record.peak_phase, record)
+    where = reached(record.peak_owner, record.peak_phase, record)
     return layout.Section(
         "At the allocated peak",
         [
-            layout.Text(f"reached {reached} by {record.peak_operator or 'loading'}"),
+            layout.Text(f"reached {where} by {record.peak_operator or 'loading'}"),
             _categories(record.by_category, record.peak_bytes),
         ],
     )
@@ -260,15 +263,6 @@ def _terms(record: MemoryEstimate) -> layout.Section:
 
 
 # --- both ----------------------------------------------------------------------------------
-
-
-def _where(owner: str | None, phase: str, record: Memory) -> str:
-    """``in the forward of InvertedResidual (features.2)``."""
-    if owner is None:
-        return {"load": "before the run"}.get(phase, f"in the {phase}")
-    types = {row.path: row.type for row in record.rows}
-    path = f" ({owner})" if owner else ""
-    return f"in the {phase} of {types.get(owner, 'the model')}{path}"
 
 
 def _categories(sums: Mapping[Category, int], whole: int) -> layout.Table:
@@ -301,7 +295,7 @@ def _blocks(record: Memory) -> layout.Section:
     return layout.table(f"Blocks (MiB; bar: live peak, from {ends})", rows, "rlcl....l")
 
 
-def _tree(record: Memory) -> layout.Section:
+def _tree(record: Memory, view: View) -> layout.Section:
     rows = [
         {
             "layer": shared.branch(row),
@@ -312,6 +306,7 @@ def _tree(record: Memory) -> layout.Section:
             "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
         }
         for row in record.rows
+        if view.type in (None, row.type)
     ]
     legend = layout.Text(_LEGEND, indented=False)
     return layout.table("Layers (MiB)", rows, "lrl....l", legend, formats=layout.FULL)

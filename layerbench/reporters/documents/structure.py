@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from layerbench import units
+from layerbench.analysis.views import down_to
 from layerbench.records.structure import Structure, StructureRow
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents.largest import of_structure
 
 CONVENTION = (
     "FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as 2 "
@@ -16,8 +19,9 @@ CONVENTION = (
 )
 
 
-def document(record: Structure) -> layout.Document:
+def document(record: Structure, view: View = USUAL) -> layout.Document:
     """Totals, blocks, the tree of all modules, what could not be counted, and the convention."""
+    record = down_to(record, view.depth)
     workload = record.workload
     where = {
         "meta": "on the meta device: nothing was allocated and nothing computed",
@@ -30,18 +34,17 @@ def document(record: Structure) -> layout.Document:
         ("Found", where),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
     ]
-    head, foot = layout.about(fields)
     return layout.Document(
         title=f"{shared.title(workload)}: structure",
-        head=[head],
+        head=of_structure(record, view),
         sections=[
             _totals(record),
             _blocks(record),
-            _tree(record),
+            _tree(record, view),
             layout.listed("Not counted", list(_uncounted(record))),
             layout.listed("Notes", record.notes),
             layout.Section("Convention", [layout.Lines([CONVENTION])], formats=layout.FULL),
-            foot,
+            layout.what_ran(fields),
         ],
     )
 
@@ -67,7 +70,7 @@ def _blocks(record: Structure) -> layout.Section:
     return layout.table("Blocks", rows, "rlcllr.r")
 
 
-def _tree(record: Structure) -> layout.Section:
+def _tree(record: Structure, view: View) -> layout.Section:
     rows = [
         {
             "layer": shared.branch(row),
@@ -77,6 +80,7 @@ def _tree(record: Structure) -> layout.Section:
             "": formatting.remarks(*_remarks(row)),
         }
         for row in record.rows
+        if view.type in (None, row.type)
     ]
     return layout.table("Layers", rows, "lrllr.rl", formats=layout.FULL)
 

@@ -1,0 +1,104 @@
+"""What first screens have in common: a table of layers, and sums by type and by block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from layerbench import units
+from layerbench.records.bounds import Shape
+from layerbench.reporters import formatting
+from layerbench.reporters.documents import layout
+
+_MOST_NAMED = 6
+# Columns of a field's name.
+_FIELD = 10
+# A sum of less than this is not named.
+_LEAST_SHARE = 0.01
+_FEWEST_ROWS = 3
+MODEL = "(model)"
+"""In place of the path of the model itself."""
+
+
+class Sum(Protocol):
+    """A `Portion`, or a group of hotspots."""
+
+    @property
+    def name(self) -> str:
+        """The type."""
+
+    @property
+    def path(self) -> str:
+        """Of a block."""
+
+    @property
+    def share(self) -> float:
+        """Of the whole."""
+
+    @property
+    def count(self) -> int:
+        """Of the rows."""
+
+
+def table_of(
+    rows: Sequence[Mapping[str, str]],
+    align: Mapping[str, str],
+    omitted_first: Sequence[str],
+    cut: str = "path",
+) -> layout.Table:
+    """A table of the rows that matter most, less the columns that nothing is known for.
+
+    Args:
+        rows: cells by the name of the column.
+        align: letters as in a `Table`, of the columns that are not numbers on the right.
+        omitted_first: columns that a narrow screen goes without, in this order.
+        cut: the column whose cells are shortened where that is not enough.
+    """
+    names = [name for name in (rows[0] if rows else ()) if any(row[name] != "-" for row in rows)]
+    return layout.Table(
+        names,
+        [[row[name] for name in names] for row in rows],
+        "".join(align.get(name, "r") for name in names),
+        omitted_first=tuple(names.index(name) for name in omitted_first if name in names),
+        cut=names.index(cut) if cut in names else None,
+        fewest=_FEWEST_ROWS,
+    )
+
+
+def first_named(what: str, path: str, type: str, *more: str) -> str:
+    """The title of such a table: it has the first row's path whole, which the table may cut."""
+    return ", ".join([f"{what}: {path or 'the model itself'} ({type})", *filter(None, more)])
+
+
+def shapes(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> str:
+    """Of the first tensor in and out, without the images of the batch."""
+    ends = [_shape(each[0]) if each else "" for each in (inputs, outputs)]
+    return "→".join(end for end in ends if end) or "-"
+
+
+def _shape(sizes: Shape) -> str:
+    return units.by_x(sizes[1:] if len(sizes) > 1 else sizes)
+
+
+def sums(portions: Sequence[Sum], width: int) -> str:
+    """The largest with their shares, as many as a line holds, and what the others have together."""
+    for number in range(_MOST_NAMED, 0, -1):
+        text = _named(portions, number)
+        if len(text) <= width - _FIELD:
+            return text
+    return text
+
+
+def _named(portions: Sequence[Sum], number: int) -> str:
+    named = [portion for portion in portions[:number] if portion.share >= _LEAST_SHARE]
+    parts = [f"{_name(portion)} {units.percent(portion.share, digits=1)}" for portion in named]
+    rest = portions[len(named) :]
+    if named and rest:
+        share = units.percent(sum(portion.share for portion in rest), digits=1)
+        parts.append(f"{formatting.plural(len(rest), 'other')} {share}")
+    return ", ".join(parts)
+
+
+def _name(portion: Sum) -> str:
+    """A block by its path, a type with the number of its layers."""
+    return portion.path or f"{portion.name} ({portion.count})"
