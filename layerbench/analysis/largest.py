@@ -81,8 +81,9 @@ def largest(
     Args:
         record: with rows of layers, no profile.
         number: of layers.
-        sort: by what; ``None`` for what the record is about. Memory is what a layer allocates
-            itself; of a training step the bytes it keeps, with those below it.
+        sort: by what; ``None`` for what the record is about. Memory is what a layer
+            allocated itself and holds at the peak; of a training step the bytes it keeps, with
+            those below it; of a structure its output.
         type: of the layers; ``None`` takes all.
 
     Raises:
@@ -92,14 +93,28 @@ def largest(
     return sorted(every, key=lambda large: large.value, reverse=True)[:number]
 
 
-def together(record: Frozen) -> list[Together]:
-    """The types by what their layers have of what the record is about; they add up to all of it.
+def usual(record: Frozen, sort: Sort) -> Sort:
+    """What to sort by: as wanted, or what the record is about where it does not know that.
 
     Raises:
         UsageError: the record has no layers.
     """
+    _, values = _known(record)
+    return sort if sort in values else next(iter(values))
+
+
+def together(record: Frozen, sort: Sort | None = None) -> list[Together]:
+    """The types by what their layers have together; they add up to all of it.
+
+    Args:
+        record: as of `largest`.
+        sort: of what; ``None`` for what the record is about.
+
+    Raises:
+        UsageError: the record has no layers, or does not know that.
+    """
     groups: dict[str, list[Large]] = {}
-    for large in _all(record, None):
+    for large in _all(record, sort):
         groups.setdefault(large.row.type, []).append(large)
     made = [_sum(name, larges) for name, larges in groups.items()]
     return sorted(made, key=lambda group: group.value, reverse=True)
@@ -144,7 +159,7 @@ _STRUCTURE: dict[Sort, tuple[_Value, bool]] = {
     "memory": (lambda row: row.output_bytes, False),
 }
 _MEMORY: dict[Sort, tuple[_Value, bool]] = {
-    "memory": (lambda row: row.self_allocated, False),
+    "memory": (lambda row: row.self_at_peak, False),
     "params": (lambda row: row.parameters, True),
 }
 _TRAINING: dict[Sort, tuple[_Value, bool]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import fsum
 
 
 @dataclass(frozen=True)
@@ -26,33 +25,17 @@ class Portion:
     count: int
 
 
-def by_name(amounts: Iterable[tuple[str, float]], whole: float) -> list[Portion]:
-    """The sum of each name, the largest first; names without any amount are left out.
-
-    Args:
-        amounts: a name and an amount of each row.
-        whole: what shares refer to.
-    """
-    sums: dict[str, list[float]] = {}
-    for name, amount in amounts:
-        if amount:
-            sums.setdefault(name, []).append(amount)
-    made = [
-        Portion(name, "", total := fsum(each), part_of(total, whole), len(each))
-        for name, each in sums.items()
-    ]
-    return largest_first(made)
-
-
 def by_path(amounts: Iterable[tuple[str, str, float]], whole: float) -> list[Portion]:
-    """The blocks, the largest first.
+    """The blocks that have any, the largest first.
 
     Args:
         amounts: type, path and amount of each.
         whole: what shares refer to.
     """
     made = [
-        Portion(name, path, amount, part_of(amount, whole), 1) for name, path, amount in amounts
+        Portion(name, path, amount, part_of(amount, whole), 1)
+        for name, path, amount in amounts
+        if amount > 0
     ]
     return largest_first(made)
 

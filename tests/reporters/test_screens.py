@@ -102,7 +102,7 @@ def test_a_structure_answers_with_its_totals_and_its_largest_layers() -> None:
         f"{units.flops(record.flops)} ({units.macs(record.macs)}) a forward, "
         f"{units.count(record.parameters)} parameters ({units.bytes_(record.parameter_bytes)})"
     )
-    assert f"Most FLOPs: {most.path} (Conv2d), {share} of the FLOPs" in text
+    assert f"Most FLOPs: {most.path} (Conv2d), {share} of all" in text
     convolutions = [row for row in record.rows if row.type == "Conv2d"]
     together = sum(row.self_flops or 0 for row in convolutions) / record.flops
     assert f"By type   Conv2d ({len(convolutions)}) {units.percent(together, digits=1)}" in text
@@ -117,10 +117,10 @@ def test_operators_without_a_formula_are_named_before_the_flops() -> None:
 @pytest.mark.parametrize(
     ("view", "says"),
     [
-        ({"sort": "params"}, "Most parameters: features.1.conv (Conv2d), 48.7 % of the parameters"),
+        ({"sort": "params"}, "Most parameters: features.1.conv (Conv2d), 48.7 % of all"),
         ({"type": "Linear"}, "Most FLOPs: classifier (Linear)"),
         ({"top": 1}, "By type   Conv2d (3) 100.0 %"),
-        ({"depth": 1}, "Most FLOPs: features (Sequential), 100.0 % of the FLOPs"),
+        ({"depth": 1}, "Most FLOPs: features (Sequential), 100.0 % of all"),
     ],
 )
 def test_other_layers_of_a_structure(view: dict[str, object], says: str) -> None:

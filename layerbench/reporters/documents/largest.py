@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from layerbench import units
-from layerbench.analysis.portions import Portion, by_name, by_path, largest_first, part_of
-from layerbench.records.memory import Category, Interval, MemoryEstimate, MemoryReport, MemoryRow
+from layerbench.analysis.largest import Large, largest, together, usual
+from layerbench.analysis.portions import Portion, by_path, largest_first, part_of
+from layerbench.records.memory import Category, Interval, MemoryEstimate, MemoryReport
 from layerbench.records.rows import ModuleRow
 from layerbench.records.structure import Structure, StructureRow
-from layerbench.records.view import Sort, View
-from layerbench.records.workload import Workload
+from layerbench.records.view import View
+from layerbench.records.workload import Frozen, Workload
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, screens, shared
 
@@ -34,9 +36,9 @@ def of_structure(record: Structure, view: View) -> list[layout.Part]:
         _most_computing(record, view),
         layout.Fields(
             [
-                ("By type", screens.sums(_flops_by_type(record), view.width)),
+                ("By type", screens.sums(together(record, "flops"), view.width)),
                 ("By block", screens.sums(_flops_by_block(record), view.width)),
-                ("Params", screens.sums(_parameters_by_type(record), view.width)),
+                ("Params", screens.sums(together(record, "params"), view.width)),
             ]
         ),
     ]
@@ -60,8 +62,7 @@ def _looked_at(record: Structure) -> str:
 
 
 def _most_computing(record: Structure, view: View) -> layout.Section:
-    what, amount = _STRUCTURE_ORDERS[view.sort]
-    rows = _largest(record.rows, view, amount)
+    most = _most(record, view)
     cells = [
         {
             "path": row.path or screens.MODEL,
@@ -73,10 +74,10 @@ def _most_computing(record: Structure, view: View) -> layout.Section:
             "parameters": _short(row.own_parameters),
             "of all": _share(row.own_parameters, record.parameters),
         }
-        for row in rows
+        for row in _rows_of(most, record.rows)
     ]
     table = screens.table_of(cells, _ALIGN, ("kernel", "of all", "input→output", "parameters"))
-    return layout.Section(_title(what, rows, amount, _structure_sums(record)[view.sort]), [table])
+    return layout.Section(_title(most, "bytes of output"), [table])
 
 
 def _kernel(row: StructureRow) -> str:
@@ -87,36 +88,9 @@ def _kernel(row: StructureRow) -> str:
     return units.by_x(row.kernel_size) + groups
 
 
-def _structure_sums(record: Structure) -> dict[Sort, tuple[int, str]]:
-    """What a share refers to, and what it is called."""
-    flops = (record.flops, "the FLOPs")
-    return {
-        **dict.fromkeys(("self", "flops", "time"), flops),
-        "params": (record.parameters, "the parameters"),
-        "memory": (0, ""),
-    }
-
-
-_STRUCTURE_ORDERS: dict[Sort, tuple[str, Callable[[StructureRow], int | None]]] = {
-    "self": ("Most FLOPs", lambda row: row.self_flops),
-    "flops": ("Most FLOPs", lambda row: row.self_flops),
-    "time": ("Most FLOPs with all that is in it", lambda row: row.flops),
-    "params": ("Most parameters", lambda row: row.own_parameters),
-    "memory": ("Largest output", lambda row: row.output_bytes),
-}
-
-
-def _flops_by_type(record: Structure) -> list[Portion]:
-    return by_name(((row.type, row.self_flops or 0) for row in record.rows), record.flops)
-
-
 def _flops_by_block(record: Structure) -> list[Portion]:
     blocks = ((row.type, row.path, row.flops or 0) for row in record.rows if row.block)
     return by_path(blocks, record.flops)
-
-
-def _parameters_by_type(record: Structure) -> list[Portion]:
-    return by_name(((row.type, row.own_parameters) for row in record.rows), record.parameters)
 
 
 # --- memory --------------------------------------------------------------------------------
@@ -187,8 +161,7 @@ def _ran_for(record: Memory, how: str) -> str:
 
 
 def _most_held(record: Memory, peak: int, view: View) -> layout.Section:
-    what, amount = _MEMORY_ORDERS[view.sort]
-    rows = _largest(record.rows, view, amount)
+    most = _most(record, view)
     cells = [
         {
             "path": row.path or screens.MODEL,
@@ -200,20 +173,13 @@ def _most_held(record: Memory, peak: int, view: View) -> layout.Section:
             "kept": formatting.dash(row.self_kept, units.bytes_),
             "live peak": formatting.dash(row.live_peak, units.bytes_),
         }
-        for row in rows
+        for row in _rows_of(most, record.rows)
     ]
     table = screens.table_of(cells, _ALIGN, ("live peak", "allocated", "output", "kept"))
-    whole = (peak, "the peak") if view.sort in ("self", "flops", "time") else (0, "")
-    return layout.Section(_title(what, rows, amount, whole), [table])
-
-
-_MEMORY_ORDERS: dict[Sort, tuple[str, Callable[[MemoryRow], int | None]]] = {
-    "self": ("Most held at the peak", lambda row: row.self_at_peak),
-    "flops": ("Most held at the peak", lambda row: row.self_at_peak),
-    "time": ("Most held at the peak with all that is in it", lambda row: row.at_peak),
-    "params": ("Most parameters with all that is in it", lambda row: row.parameters),
-    "memory": ("Most allocated", lambda row: row.self_allocated),
-}
+    if most and most[0].of == "memory":
+        # Of the peak, not of what all layers hold then.
+        most = [replace(most[0], share=part_of(most[0].value, peak))]
+    return layout.Section(_title(most, "held at the peak", "of the peak"), [table])
 
 
 def _sums_at_peak(
@@ -221,7 +187,10 @@ def _sums_at_peak(
 ) -> layout.Fields:
     """By category, by type and by block; each but the last adds up to the peak."""
     peaked = record.peak if isinstance(record, MemoryReport) else record
-    held = by_name(((row.type, row.self_at_peak or 0) for row in record.rows), peak)
+    held = [
+        Portion(each.name, "", each.value, part_of(each.value, peak), each.count)
+        for each in together(record, "memory")
+    ]
     others = [
         Portion(name, name, size, part_of(size, peak), 1)
         for name, size in (("there before", resident), ("outside the model", outside))
@@ -232,17 +201,13 @@ def _sums_at_peak(
         [
             ("Peak", screens.sums(by_path(_named(peaked.by_category), peak), view.width)),
             ("By type", screens.sums(largest_first([*held, *others]), view.width)),
-            ("By block", screens.sums(_some(by_path(blocks, peak)), view.width)),
+            ("By block", screens.sums(by_path(blocks, peak), view.width)),
         ]
     )
 
 
 def _named(categories: Mapping[Category, int]) -> Iterator[tuple[str, str, float]]:
-    return ((name, name, size) for name, size in categories.items() if size)
-
-
-def _some(portions: Sequence[Portion]) -> list[Portion]:
-    return [portion for portion in portions if portion.amount]
+    return ((name, name, size) for name, size in categories.items())
 
 
 # --- both ----------------------------------------------------------------------------------
@@ -253,25 +218,32 @@ def _ran(model_type: str, workload: Workload) -> list[str]:
     return [model_type, units.shape(workload.shape), *dict.fromkeys(settings)]
 
 
-def _largest(
-    rows: Sequence[_Module], view: View, amount: Callable[[_Module], int | None]
-) -> list[_Module]:
-    """The rows with most of it, of one type where only that is wanted; none without any of it."""
-    wanted = [row for row in rows if view.type in (None, row.type) and amount(row)]
-    return sorted(wanted, key=lambda row: amount(row) or 0, reverse=True)[: view.top]
+def _most(record: Frozen, view: View) -> list[Large]:
+    """The layers with most of what is wanted, or of what the record is about."""
+    return largest(record, view.top, usual(record, view.sort), view.type)
 
 
-def _title(
-    what: str,
-    rows: Sequence[_Module],
-    amount: Callable[[_Module], int | None],
-    whole: tuple[int, str],
-) -> str:
-    if not rows:
+def _rows_of(most: Sequence[Large], rows: Sequence[_Module]) -> list[_Module]:
+    """The same, as rows of the record."""
+    named = {row.path: row for row in rows}
+    return [named[each.row.path] for each in most]
+
+
+def _title(most: Sequence[Large], memory: str, of_memory: str = "of all") -> str:
+    """What is sorted how, with the first layer.
+
+    Args:
+        most: the layers.
+        memory: what is meant by memory.
+        of_memory: what shares of it refer to.
+    """
+    if not most:
         return ""
-    total, name = whole
-    share = f"{_share(amount(rows[0]), total)} of {name}" if total else ""
-    return screens.first_named(what, rows[0].path, rows[0].type, share)
+    first = most[0]
+    what = {"flops": "FLOPs", "params": "parameters"}.get(first.of, memory)
+    whole = of_memory if first.of == "memory" else "of all"
+    share = f"{units.percent(first.share, digits=1)} {whole}"
+    return screens.first_named(f"Most {what}", first.row.path, first.row.type, share)
 
 
 def _share(amount: int | None, whole: int) -> str:

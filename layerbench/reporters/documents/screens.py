@@ -21,15 +21,11 @@ MODEL = "(model)"
 
 
 class Sum(Protocol):
-    """A `Portion`, or a group of hotspots."""
+    """A `Portion`, or layers together."""
 
     @property
     def name(self) -> str:
         """The type."""
-
-    @property
-    def path(self) -> str:
-        """Of a block."""
 
     @property
     def share(self) -> float:
@@ -101,4 +97,4 @@ def _named(portions: Sequence[Sum], number: int) -> str:
 
 def _name(portion: Sum) -> str:
     """A block by its path, a type with the number of its layers."""
-    return portion.path or f"{portion.name} ({portion.count})"
+    return getattr(portion, "path", "") or f"{portion.name} ({portion.count})"

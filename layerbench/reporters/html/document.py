@@ -54,9 +54,12 @@ def of(bundle: Bundle, view: View = USUAL) -> PageData:
 
 
 def _head(bundle: Bundle, view: View) -> str:
-    """The first screen of a profile; a comparison says its answer elsewhere."""
-    alone = bundle.profile if bundle.comparison is None else None
-    return "" if alone is None else plain.head(alone, view)
+    """The first screen of a profile or of one other record; a comparison says its own elsewhere."""
+    if bundle.comparison is not None:
+        return ""
+    others = [record for record in (bundle.structure, bundle.memory, bundle.training) if record]
+    first = bundle.profile or (others[0] if len(others) == 1 else None)
+    return "" if first is None else plain.head(first, view)
 
 
 def _warnings(bundle: Bundle) -> tuple[str, ...]:
