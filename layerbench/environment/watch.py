@@ -53,9 +53,13 @@ class EnvironmentWatch:
         """What is wrong with the room before the measurement, one sentence each."""
         return tuple(warnings_about(self.machine, self.core_quota))
 
-    def finish(self) -> Environment:
-        """The environment of the measurement that has just ended."""
-        steal, other = fractions_between(self.cpu_times, cpu_times())
+    def finish(self, ended: CpuTimes | None = None) -> Environment:
+        """The environment of the measurement that has just ended.
+
+        Args:
+            ended: what the cores had done when it ended, where that is a while ago.
+        """
+        steal, other = fractions_between(self.cpu_times, ended or cpu_times())
         machine = self.machine.model_copy(
             update={
                 "load_after": load_average(),

@@ -42,8 +42,11 @@ from layerbench.instruments.modules import (
 )
 from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.profilers.user_loop_record import Moment, Seen, record_of, workload_of
 from layerbench.records import samples
-from layerbench.records.timing import LayerRow
+from layerbench.records.presented import Presented
+from layerbench.records.timing import LayerRow, Profile
+from layerbench.records.workload import Workload
 
 # Marks are made compact in bulk: seldom enough that it disappears beside the forwards.
 DRAIN_AT = 100_000
@@ -52,8 +55,8 @@ DRAIN_AT = 100_000
 KEEP_AT_MOST = 20_000
 
 
-class LiveLayers:
-    """What `time_layers` has seen so far.
+class LiveLayers(Presented):
+    """What `time_layers` has seen so far; it is shown and saved as its `record`.
 
     The first forward is looked at closely (shapes, functions) and its times are kept only if no
     other follows; forward 2, 4, 8, ... (from 0) time the functions; all others the modules.
@@ -86,6 +89,9 @@ class LiveLayers:
         self._stride = 1
         self._function_forwards: list[FunctionForward] = []
         self._seen: dict[str, CallFacts] = {}
+        self._workload: Workload | None = None
+        self._began = self._ended = Moment.now()
+        self._made: tuple[int, Profile] | None = None
         self._note_compiled()
 
     def _note_compiled(self) -> None:
@@ -133,6 +139,7 @@ class LiveLayers:
                 yield
             finally:
                 self._attached = False
+                self._ended = Moment.now()
 
     def _compiled_meanwhile(self, module: nn.Module) -> None:
         """Out of the way of what the loop's owner compiles: it would be compiled again later."""
@@ -228,6 +235,7 @@ class LiveLayers:
             self._seen = observer.observe(forward, args, kwargs, within=True)
             return outputs[0]
 
+        self._workload = workload_of(self._model, args, kwargs)
         with self._timer.attached():
             # Each instrument wraps what is on the modules when it is made, so these three nest.
             observer = CallObserver(self._model, self._facts)
@@ -310,8 +318,29 @@ class LiveLayers:
 
         Empty before the first forward has ended. May be asked for inside the loop.
         """
-        if self._first is None:
-            return ()
+        seen = self._seen_so_far()
+        return () if seen is None else layer_rows(seen.modules, seen.functions, [seen.arrays])
+
+    @property
+    def record(self) -> Profile:
+        """The rows with the whole, what ran and where, as `layerbench.profile` gives them.
+
+        Raises:
+            UsageError: no forward has ended yet.
+        """
+        if self._made is None or self._made[0] != self.forwards:
+            ended = Moment.now() if self._attached else self._ended
+            made = record_of(self._model, self._seen_so_far(), self._began, ended)
+            self._made = (self.forwards, made)
+        return self._made[1]
+
+    def presented(self) -> Profile:
+        """The record so far."""
+        return self.record
+
+    def _seen_so_far(self) -> Seen | None:
+        if self._first is None or self._workload is None:
+            return None
         self._drain()
         kept = self._kept or [self._first]
         timed = [fold_spans(spans, len(self._facts)) for spans in kept]
@@ -320,7 +349,8 @@ class LiveLayers:
         modules = module_rows(self._facts, self._seen, typical_calls(timed), view, functions)
         arrays = arrays_of(timed)
         arrays[samples.FUNCTIONS] = np.array([f.times_ns for f in functions], dtype=np.int64)
-        return layer_rows(modules, function_rows(functions, modules, view), [arrays])
+        rows = function_rows(functions, modules, view)
+        return Seen(self._workload, modules, rows, arrays, self.absent, self.notes)
 
     @property
     def notes(self) -> tuple[str, ...]:

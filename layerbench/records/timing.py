@@ -89,6 +89,10 @@ class Summary(Frozen):
         return self
 
 
+UNTOUCHED = "untouched forward"
+"""In `Profile.absent`: the whole is that of instrumented forwards."""
+
+
 class LayerRow(Frozen):
     """One module, or one function that a composite module runs itself.
 
@@ -202,7 +206,8 @@ class Profile(Record):
 
     Attributes:
         model_type: class name of the model; ``parameters`` its parameter elements.
-        whole: the untouched forward; ``whole_host`` on the host's clock where the device has one.
+        whole: the untouched forward, unless ``absent`` says otherwise; ``whole_host`` on the
+            host's clock where the device has one.
         layers: rows in tree order, children in order of execution; empty in a whole-model record.
         process_medians: the whole's median in each fresh process; one without ``--processes``.
         stop: why measuring ended: the planned iterations, the interval asked for, or the cap.

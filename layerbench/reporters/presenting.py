@@ -81,7 +81,7 @@ def _has_layers(record: Presented) -> bool:
 
 def _bare(record: Presented) -> str:
     """Of a record that has no report, or not yet all its fields: which of them it has."""
-    held = [name for name, value in vars(record).items() if value is not None]
+    held = [name for name, value in vars(record).items() if value is not None and name[0] != "_"]
     return one_line(f"<{type(record).__name__} with {', '.join(held) or 'nothing'}>", _WIDTH)
 
 

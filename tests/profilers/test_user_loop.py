@@ -9,6 +9,7 @@ from torch import nn
 
 import layerbench
 from layerbench.environment.devices.clocks import DeviceEvents, ManualClock
+from layerbench.errors import UsageError
 from layerbench.profilers import user_loop
 from tests.faulty import modules
 from tests.models import Calls, Composite, Small, Takes
@@ -247,3 +248,44 @@ def test_a_class_that_a_forward_changes_counts_in_the_next_forward():
         with layerbench.time_layers(model) as layers:
             assert all(torch.equal(model(x), output) for output in expected)
         assert {row.path.removeprefix("0.") for row in layers.rows if row.calls == 2} == {"later"}
+
+
+# --- the record -----------------------------------------------------------------------------
+
+
+def test_the_record_is_that_of_a_profile(tmp_path) -> None:
+    model = Small().eval()
+    with torch.inference_mode(), layerbench.time_layers(model) as layers:
+        assert repr(layers).startswith("<LiveLayers with ")
+        with pytest.raises(UsageError, match="no forward of the model has ended yet"):
+            _ = layers.record
+        for _ in range(5):
+            model(torch.rand(2, 3, 16, 16))
+        assert layers.record.whole.n == 2
+        model(torch.rand(2, 3, 16, 16))
+    record = layers.record
+    assert record is layers.record
+    assert record.layers == layers.rows
+    assert record.layers[0].inclusive == record.whole
+    assert (record.model_type, record.workload.shape) == ("Small", (2, 3, 16, 16))
+    assert (record.workload.mode, record.plan.iterations) == ("eval", 3)
+    assert record.reconciliation is None
+    assert "loop of its user's own" in record.absent["untouched forward"]
+    assert "Whole model, instrumented" in layerbench.reporters.render("txt", record)
+    assert record.environment.machine.cores
+    assert layerbench.read(layers.save(tmp_path / "loop")) == record
+    assert str(layers) == str(record)
+    assert sum(group.share for group in layers.by_type()) == pytest.approx(1)
+    assert layers.top(1)[0].row in record.layers
+
+
+def test_inputs_that_say_no_shape_are_the_models_own_affair() -> None:
+    class Reads(nn.Module):
+        def forward(self, numbers):
+            return sum(numbers)
+
+    model = Reads()
+    with layerbench.time_layers(model) as layers:
+        for _ in range(3):
+            assert model(iter([1, 2, 3])) == 6
+    assert layers.record.workload.shape == ()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import fsum
 
 from layerbench import units
-from layerbench.records.timing import LayerRow, Profile, Reconciliation, Summary, Verdict
+from layerbench.records.timing import UNTOUCHED, LayerRow, Profile, Reconciliation, Summary, Verdict
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import cells, layout, shared
@@ -150,7 +150,8 @@ def _whole(record: Profile) -> layout.Section:
         half = formatting.half_width(whole)
         medians = ", ".join(units.milliseconds(time, half) for time in record.process_medians)
         parts.append(layout.Text(f"Medians of the processes: {medians} ms"))
-    return layout.Section("Whole model, untouched", parts)
+    how = "instrumented" if UNTOUCHED in record.absent else "untouched"
+    return layout.Section(f"Whole model, {how}", parts)
 
 
 def _figures_table(record: Profile) -> layout.Table:
