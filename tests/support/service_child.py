@@ -45,6 +45,7 @@ def listed(asked: dict[str, Any]) -> dict[str, Any]:
     models = {"classification": NAMES, "detection": ["detector"], "instance": []}
     return {
         "device": "cpu",
+        "devices": {"cpu": "cpu", "cuda:0": "cuda:0 a-gpu"},
         "models": {**models, "segmentation": []},
         "shorthands": {"fast": "quick"},
     }

@@ -25,7 +25,7 @@ _VENDORED = {
     "d3-hierarchy": ("d3-hierarchy/d3-hierarchy.min.mjs", ""),
 }
 _STYLES = ("vendor/uplot/uPlot.min.css", f"{_FOLDER}/page.css")
-_LIVE_ONLY = ("live",)
+_LIVE_ONLY = ("live", "settings")
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 # Inline modules and styles, and nothing from anywhere: it opens from disk without a network.

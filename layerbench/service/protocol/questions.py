@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
+from layerbench.records.workload import DType, Mode
 
 TaskType = Literal["detection", "instance", "classification", "segmentation"]
 ApplicationType = Literal["training", "inference"]
@@ -16,6 +17,8 @@ ApplicationType = Literal["training", "inference"]
 Side = Annotated[int, Field(ge=1, le=8192)]
 # JSON has lists and no tuples; what is in them is taken as strictly as all else.
 Sides = Annotated[tuple[Side, Side], Field(strict=False)]
+# As `layerbench.environment.devices` names them.
+PLACE = r"^[a-z][a-z0-9_]{0,19}(:[0-9]{1,3})?$"
 # A torchvision name, or a name of timm's: no path, no colon but timm's own.
 NAME = r"^(timm:)?[A-Za-z0-9_.\-]{1,120}$"
 
@@ -101,6 +104,10 @@ class ViewQuestion(BaseModel):
             started with.
         batch_size: images of a forward.
         image_size: height and width; ``None`` for the model's usual input.
+        dtype: that floating weights and inputs are converted to; ``None`` for float32, or the
+            formats of a model that is the server's own.
+        channels_last: whether the memory format is NHWC.
+        mode: ``eval`` or ``train``, of a forward.
     """
 
     model_config = ConfigDict(
@@ -110,6 +117,9 @@ class ViewQuestion(BaseModel):
     architecture: str = Field(min_length=1, max_length=MOST_SPEC)
     batch_size: int = Field(default=1, ge=1, le=65536)
     image_size: Sides | None = None
+    dtype: DType | None = None
+    channels_last: bool = False
+    mode: Mode = "eval"
 
     @property
     def named(self) -> bool:
@@ -126,6 +136,8 @@ class ProfileQuestion(ViewQuestion):
 
     Attributes:
         warmup, iterations: rounds, each of an untouched forward and an instrumented one.
+        threads: intra-op CPU threads; ``None`` for PyTorch's choice.
+        device: one of the server's; ``None`` for its usual one.
     """
 
     model_config = ConfigDict(
@@ -135,10 +147,12 @@ class ProfileQuestion(ViewQuestion):
 
     warmup: int = Field(default=WARMUP_ITERATIONS, ge=0, le=10_000)
     iterations: int = Field(default=MEASURED_ITERATIONS, ge=1, le=10_000)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    device: str | None = Field(default=None, pattern=PLACE)
 
     def depends_on(self) -> dict[str, Any]:
-        """What the result depends on, of what is asked."""
-        return {"what": self.what, **self.model_dump(mode="json")}
+        """What the result depends on, of what is asked; the device goes by what it is."""
+        return {"what": self.what, **self.model_dump(mode="json", exclude={"device"})}
 
 
 def pixels(batch: int, size: tuple[int, int], *, resized: bool) -> int:

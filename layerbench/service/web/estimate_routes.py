@@ -37,6 +37,7 @@ from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.schemas import (
     JobAnswer,
     ResourceAnswer,
+    ServerAnswer,
     StoredResult,
     TrainingTimeAnswer,
 )
@@ -170,6 +171,19 @@ async def results(
     """What is stored, the newest first."""
     rows = map(answers.stored, database.results(limit, offset))
     return [row for row in rows if row is not None]
+
+
+@api.get("/server", responses=problems(503), operation_id="server")
+async def server(catalog: CatalogOf, settings: SettingsOf) -> ServerAnswer:
+    """Devices, and where results are stored."""
+    await catalog.known()
+    return ServerAnswer(
+        device=catalog.device.partition(" ")[0],
+        devices={
+            place: called.partition(" ")[2] or called for place, called in catalog.devices.items()
+        },
+        database=str(settings.database),
+    )
 
 
 @api.get("/models", responses=problems(503), operation_id="models")

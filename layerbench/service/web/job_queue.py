@@ -181,15 +181,15 @@ class Jobs:
             # Nothing has been measured, and the lock has no name yet.
             return None
         if self._running is None:
-            return self._device_lock.complaint(self._lock())
+            return self._device_lock.complaint(self._lock(None))
         if self._running.waits_s > HELD_S:
             return (
                 f"another process has held the device for {self._running.waits_s:.0f} s, by the "
-                f"lock {self._lock()}"
+                f"lock {self._lock(self._running.job)}"
             )
         if self._running.waits_s and self._device_lock.missed:
             # A deadline may be shorter than that.
-            return held_by_another(self._lock())
+            return held_by_another(self._lock(self._running.job))
         return None
 
     @property
@@ -204,7 +204,7 @@ class Jobs:
         """
         content = {
             **question.depends_on(),
-            "device": self._catalog.device,
+            "device": self._catalog.device_of(_device(question.model_dump())),
             "versions": self._versions[question.what],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -349,15 +349,17 @@ class Jobs:
         return {
             "what": entry.job.what,
             "question": entry.job.question,
-            "device": settings.device,
+            "device": _device(entry.job.question) or settings.device,
             "seconds": settings.seconds,
             "memory_bytes": settings.memory_bytes,
-            "lock": str(self._lock()),
+            "lock": str(self._lock(entry.job)),
         }
 
-    def _lock(self) -> Path:
+    def _lock(self, job: Job | None) -> Path:
+        """The lock of the device that a job is measured on; of none, of the usual one."""
         # The place alone: what stands there is measured by one at a time.
-        device = self._catalog.device.partition(" ")[0].replace(":", "-")
+        named = self._catalog.device_of(_device(job.question) if job else None)
+        device = named.partition(" ")[0].replace(":", "-")
         return (self._settings.locks or Path(tempfile.gettempdir())) / f"layerbench-{device}.lock"
 
     def _close(self, entry: _Open, state: State, reason: str) -> None:
@@ -390,6 +392,12 @@ class Jobs:
         first = int(self._running is not None)
         for ahead, entry in enumerate(self._waiting, start=first):
             entry.news.tell(STATE, state_of("queued", ahead=ahead))
+
+
+def _device(question: Mapping[str, Any]) -> str | None:
+    """That a question names; ``None`` where it leaves it to the server."""
+    named: str | None = question.get("device")
+    return named
 
 
 def state_of(state: State, reason: str = "", ahead: int = 0) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -44,6 +44,7 @@ class Catalog:
         self._sets: dict[str, frozenset[str]] = {}
         self._shorthands: dict[str, str] = {}
         self._device = ""
+        self._devices: dict[str, str] = {}
         self._why = ""
         self._refusal: str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -97,6 +98,21 @@ class Catalog:
         """The device's name and description, after `known`."""
         return self._device
 
+    @property
+    def devices(self) -> Mapping[str, str]:
+        """The devices that a question may name, after `known`: what each is, by its name."""
+        return self._devices
+
+    def device_of(self, name: str | None) -> str:
+        """The name and description of a device that a question names, or of the usual one."""
+        return self._device if name is None else self._devices.get(name, name)
+
+    def no_device(self, name: str | None) -> str | None:
+        """Why a device is refused, after `known`."""
+        if name is None or name in self._devices:
+            return None
+        return f"no device {name!r} here: {', '.join(self._devices)}"
+
     def complaint(self, question: Question) -> str | None:
         """Why a question's architecture is refused, after `known`."""
         name, task = question.architecture, question.task_type
@@ -134,6 +150,7 @@ class Catalog:
                 self._refused(self._refusal)
             return
         self._device = listing["device"]
+        self._devices = listing["devices"]
         self._sets = {task: frozenset(names) for task, names in listing["models"].items()}
         self._shorthands = listing.get("shorthands", {})
         self._names = listing["models"]

@@ -129,6 +129,20 @@ class JobAnswer(Answer):
     ended_at: str | None
 
 
+class ServerAnswer(Answer):
+    """Where the service measures and stores.
+
+    Attributes:
+        device: the usual one.
+        devices: that a profile's question may name: what each is, by its name.
+        database: the file of jobs and results, as the server was told.
+    """
+
+    device: str
+    devices: dict[str, str]
+    database: str
+
+
 class StoredResult(Answer):
     """One of the results that are stored: what was asked, and all that was found."""
 

@@ -172,6 +172,8 @@ async def profile(
 ) -> Response:
     """Times, structure and memory of every layer: what is stored, or a job that measures it."""
     question = await _spelled_out(question, catalog, settings)
+    if (wrong := catalog.no_device(question.device)) is not None:
+        raise HTTPException(422, wrong)
     # Code of one's own may have changed since it was measured.
     anew = refresh or question.architecture in settings.specs
     document = None if anew else await _of_stored(jobs.stored(question), documents)

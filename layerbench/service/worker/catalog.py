@@ -22,6 +22,18 @@ def device(name: str | None) -> str:
     return f"{place.torch_device} {place.describe().slug}"
 
 
+def devices_for(name: str | None) -> dict[str, str]:
+    """What a question may ask for: what each device is called, by its name.
+
+    Args:
+        name: of the only one, as the server was told; ``None`` or ``auto`` for all of the machine.
+    """
+    if name not in (None, "auto"):
+        called = device(name)
+        return {called.partition(" ")[0]: called}
+    return {place: device(place) for place in devices.names()}
+
+
 def models() -> dict[TaskType, list[str]]:
     """Names by task, as requests give them: torchvision's, and timm's with ``timm:`` before."""
     from torchvision.models import detection, get_model_builder, list_models, segmentation

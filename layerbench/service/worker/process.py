@@ -138,11 +138,12 @@ def _drawn(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _listed(task: dict[str, Any]) -> dict[str, Any]:
-    from layerbench.service.worker.catalog import device, models
+    from layerbench.service.worker.catalog import device, devices_for, models
     from layerbench.zoo import SHORTHANDS
 
     return {
         "device": device(task["device"]),
+        "devices": devices_for(task["device"]),
         "models": models(),
         "shorthands": SHORTHANDS,
     }

@@ -54,7 +54,9 @@ def profile(question: ProfileQuestion, device_name: str | None, offer: EventSink
         drawn = profile_structure(workload)
         watch.step("building", 1, 2)
         built = _built(workload, device)
-        plan = Plan(warmup=question.warmup, iterations=question.iterations)
+        plan = Plan(
+            warmup=question.warmup, iterations=question.iterations, threads=question.threads
+        )
         run = timing.measure(
             workload, plan, device, subject=built, progress=watch, begun=watch.begun
         )
@@ -67,7 +69,9 @@ def profile(question: ProfileQuestion, device_name: str | None, offer: EventSink
         update={
             "ceilings": ceilings,
             "notes": (*timed.notes, *reasons, *notes),
-            "environment": timed.environment.model_copy(update={"command": _command(question)}),
+            "environment": timed.environment.model_copy(
+                update={"command": _command(question, device_name)}
+            ),
         }
     )
     return {
@@ -85,15 +89,32 @@ def workload_of(question: ViewQuestion) -> Workload:
     """
     size = question.image_size
     shape = None if size is None else f"3x{size[0]}x{size[1]}"
-    return zoo.resolve(question.architecture, shape, batch=question.batch_size)
+    return zoo.resolve(
+        question.architecture,
+        shape,
+        batch=question.batch_size,
+        dtype=question.dtype,
+        memory_format="channels_last" if question.channels_last else "contiguous",
+        mode=question.mode,
+    )
 
 
-def _command(question: ProfileQuestion) -> str:
+def _command(question: ProfileQuestion, device: str | None) -> str:
     """What measures the same from a command line."""
     size = question.image_size
     words = [f"timer.py --model {question.architecture} --batch {question.batch_size}"]
     if size is not None:
         words.append(f"--input 3x{size[0]}x{size[1]}")
+    if question.dtype is not None:
+        words.append(f"--dtype {question.dtype}")
+    if question.channels_last:
+        words.append("--channels-last")
+    if question.mode != "eval":
+        words.append(f"--mode {question.mode}")
+    if device is not None:
+        words.append(f"--device {device}")
+    if question.threads is not None:
+        words.append(f"--threads {question.threads}")
     words.append(f"--warmup {question.warmup} --iterations {question.iterations}")
     words.append("--ceilings")
     return " ".join(words)

@@ -9,10 +9,14 @@ import signal
 import httpx
 import pytest
 
+from layerbench.environment import devices
+from layerbench.service.protocol.questions import ProfileQuestion
 from layerbench.service.web import page_documents
 from layerbench.service.web import structure_process as architect_module
+from layerbench.service.worker.catalog import devices_for
 from tests.support.sample_profiles import layered
 from tests.support.service_process import until
+from tests.support.serving import ended
 from tests.support.viewing import PROFILES, RECORDS, STRUCTURES, draw
 
 
@@ -88,6 +92,53 @@ def test_a_model_of_ones_own_is_made_anew_each_time(serving, drawn):
             assert draw(client, "my.py:net").status_code == 200
         assert draw(client, "my.py:other").status_code == 422
     assert drawn() == ["my.py:net"] * 2
+
+
+def test_settings_of_a_profile_that_cannot_be_meant(client):
+    for asked, says in (
+        ({"device": "cuda:7"}, "no device 'cuda:7' here: cpu, cuda:0"),
+        ({"device": "auto"}, "no device 'auto' here"),
+        ({"device": "../x"}, "device: String should match"),
+        ({"threads": 0}, "threads: "),
+        ({"threads": 100_000}, "threads: "),
+        ({"threads": True}, "threads: "),
+        ({"dtype": "int8"}, "dtype: "),
+        ({"mode": "predict"}, "mode: "),
+        ({"channels_last": 1}, "channels_last: "),
+        ({"warmup": -1}, "warmup: "),
+    ):
+        answer = client.post(PROFILES, json={"architecture": "quick", **asked})
+        assert (answer.status_code, says in answer.json()["detail"]) == (422, True), answer.json()
+
+
+def test_a_profile_is_kept_by_its_settings_and_by_what_its_device_is(client, tmp_path):
+    asked = {"architecture": "quick", "threads": 2, "mode": "train", "dtype": "bfloat16"}
+    job = client.post(PROFILES, json=asked).json()["id"]
+    assert ended(client, job)["state"] == "done"
+    # The same device, said by its name.
+    assert client.post(PROFILES, json={**asked, "device": "cpu"}).status_code == 200
+    answer = client.post(PROFILES, json={**asked, "device": "cuda:0"})
+    assert answer.status_code == 202
+    assert ended(client, answer.json()["id"])["state"] == "done"
+    changes = ({}, {"threads": 3}, {"mode": "eval"}, {"channels_last": True}, {"device": "cuda:0"})
+    questions = [ProfileQuestion.model_validate({**asked, **other}) for other in changes]
+    assert len(set(map(client.app.state.jobs.key, questions))) == len(changes)
+    # Each device is measured on by one at a time.
+    locks = {path.name for path in tmp_path.glob("layerbench-*.lock")}
+    assert locks == {"layerbench-cpu.lock", "layerbench-cuda-0.lock"}
+
+
+def test_where_it_measures_and_stores(client, tmp_path):
+    assert client.get("/api/v1/server").json() == {
+        "device": "cpu",
+        "devices": {"cpu": "cpu", "cuda:0": "a-gpu"},
+        "database": str(tmp_path / "service.db"),
+    }
+
+
+def test_only_the_device_that_the_server_was_told_is_offered():
+    assert list(devices_for("cpu")) == ["cpu"]
+    assert list(devices_for(None)) == devices.names()
 
 
 def test_no_room_for_a_profile(serving):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,7 +152,9 @@ def test_rows_fill_in_while_it_runs_and_the_running_one_is_marked(told, script):
         assert cell(told, "TinyNet", "Time") == "600.0 ms"
     # The record, with what it alone has.
     told.wait_for_selector("html[data-job=done]")
-    told.wait_for_function("() => document.querySelector('.status').textContent === 'measured'")
+    told.wait_for_function(
+        "() => document.querySelector('.status').textContent.startsWith('measured')"
+    )
     assert "features" in names(told)
     assert cell(told, "TinyNet", "Time") == "9.99 ms"
     assert told.get_by_role("button", name="Measure").is_visible()
@@ -221,6 +224,56 @@ def test_what_is_measured_is_what_the_form_says(told, script):
         told.get_by_text("1 of 300").wait_for()
         assert "batch=4" in told.url
     told.wait_for_selector("html[data-job=done]")
+
+
+def test_how_it_is_measured_is_chosen_and_where_it_is_stored_is_told(told, script, served):
+    asked: dict[str, dict[str, object]] = {}
+
+    def noted(request) -> None:
+        if request.method == "POST":
+            asked[request.url.partition("?")[0].rpartition("/")[2]] = request.post_data_json
+
+    told.on("request", noted)
+    told.get_by_text("Settings").click()
+    told.get_by_label("Precision").select_option("bfloat16")
+    told.get_by_label("channels last").check()
+    told.locator("[name=mode]").select_option("train")
+    told.get_by_label("Device").select_option("cuda:0")
+    told.get_by_label("Threads").fill("3")
+    told.get_by_label("Warm-up").fill("5")
+    told.get_by_label("Rounds").fill("7")
+    measure(told)
+    with script.running():
+        script.say("progress", phase="measuring", done=1, total=7)
+        told.get_by_text("1 of 7").wait_for()
+    told.wait_for_selector("html[data-job=done]")
+    runs = {"dtype": "bfloat16", "channels_last": True, "mode": "train"}
+    model = {"architecture": "told", "batch_size": 1, "image_size": None}
+    assert asked["structures"] == {**model, **runs}
+    more = {"warmup": 5, "iterations": 7, "threads": 3, "device": "cuda:0"}
+    assert asked["profiles"] == {**model, **runs, **more}
+    assert told.locator(".chosen").inner_text() == (
+        "(bfloat16, channels last, train, cuda:0, 3 threads)"
+    )
+    told.locator(".status", has_text="measured").wait_for()
+    status = told.locator(".status").inner_text()
+    assert status.startswith("measured 2025-03-01")
+    assert re.search(r", stored in \S*service\.db$", status)
+    assert told.locator(".first").get_by_role("rowheader").count() > 3
+    # What runs is in the address.
+    told.reload()
+    told.wait_for_selector("html[data-ready]")
+    assert told.locator("[name=mode]").input_value() == "train"
+    assert told.locator(".chosen").inner_text() == "(bfloat16, channels last, train)"
+
+
+def test_a_setting_that_cannot_be_meant_is_seen(told):
+    told.get_by_text("Settings").click()
+    told.get_by_label("Threads").fill("0")
+    told.get_by_text("Settings").click()
+    measure(told)
+    assert told.get_by_label("Threads").is_visible()
+    assert told.get_by_role("button", name="Measure").is_visible()
 
 
 def test_a_measurement_that_is_cancelled_leaves_what_was_there(told, script):

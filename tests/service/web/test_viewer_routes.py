@@ -181,13 +181,30 @@ def test_what_is_not_taken_is_offered_again():
 
 def test_a_real_profile():
     heard = Heard()
-    question = ProfileQuestion(architecture="resnet18", image_size=(32, 32), warmup=1, iterations=3)
+    question = ProfileQuestion(
+        architecture="resnet18",
+        batch_size=2,
+        image_size=(32, 32),
+        dtype="bfloat16",
+        channels_last=True,
+        mode="train",
+        threads=1,
+        warmup=1,
+        iterations=3,
+    )
     found = profile.profile(question, "cpu", heard)
     assert found["profile"]["environment"]["command"] == (
-        "timer.py --model resnet18 --batch 1 --input 3x32x32 --warmup 1 --iterations 3 --ceilings"
+        "timer.py --model resnet18 --batch 2 --input 3x32x32 --dtype bfloat16 --channels-last "
+        "--mode train --device cpu --threads 1 --warmup 1 --iterations 3 --ceilings"
     )
+    workload = found["profile"]["workload"]
+    assert (workload["dtype"], workload["memory_format"], workload["mode"]) == (
+        "bfloat16", "channels_last", "train",
+    )  # fmt: skip
+    assert found["profile"]["plan"]["threads"] == 1
+    assert found["profile"]["layers"][0]["flops"] == found["structure"]["flops"]
     assert found["profile"]["workload"] == found["structure"]["workload"]
-    assert found["memory"]["peak"]["bytes"] > 4 * 11_689_512
+    assert found["memory"]["peak"]["bytes"] > 2 * 11_689_512
     assert found["profile"]["ceilings"]["flops_per_s"] > 0
     final = [event for event in heard.all if event["kind"] == "rows"][-1]
     assert (final["rounds"], final["final"]) == (3, True)

@@ -1,15 +1,26 @@
 // The page of a running service: choose a model, see it at once, measure it, look at records.
 
 import { h, the } from 'layerbench/dom';
+import { chosen, settings } from 'layerbench/settings';
 import { Viewer } from 'layerbench/viewer';
 
 const API = '/api/v1';
 const KEY = 'layerbench-key';
 const RECORD = /^[0-9a-f]{16}$/;
 const JOB = /^[0-9a-f]{32}$/;
+// Of the address, what is shown; the rest is how it is looked at.
+const WISHES = ['record', 'baseline', 'model', 'size', 'batch', 'dtype', 'layout', 'mode'];
 const USUAL = ['vit', 'deit', 'swin', 'resnet'];
 
-/** @typedef {{architecture: string, batch_size: number, image_size: [number, number] | null}} Question */
+/**
+ * @typedef {object} Question
+ * @property {string} architecture
+ * @property {number} batch_size
+ * @property {[number, number] | null} image_size
+ * @property {string | null} dtype
+ * @property {boolean} channels_last
+ * @property {string} mode
+ */
 
 /** @type {Viewer | null} */ let viewer = null;
 /** @type {Question | null} */ let asked = null;
@@ -21,6 +32,8 @@ let turn = 0;
 let pending = '';
 /** What the address asks for, as it was last followed. */
 let wished = '';
+/** Where results are stored. */
+let store = '';
 
 const form = /** @type {HTMLFormElement} */ (the('.choose'));
 /** @param {string} name */
@@ -51,6 +64,8 @@ async function ask(path, options = {}) {
   if (key) headers.set('X-API-Key', key);
   const answer = await fetch(API + path, { ...options, headers });
   if (answer.status === 401) {
+    // Whoever asked at the same time may have it by now.
+    if (sessionStorage.getItem(KEY) !== key) return ask(path, options);
     const given = prompt('This service wants an API key:');
     if (given) {
       sessionStorage.setItem(KEY, given);
@@ -115,7 +130,7 @@ function address(some) {
     else given.delete(name);
   }
   history.replaceState(null, '', `#${given}`);
-  wished = JSON.stringify(['record', 'baseline', 'model', 'size', 'batch'].map((name) => given.get(name)));
+  wished = JSON.stringify(WISHES.map((name) => given.get(name)));
 }
 
 /**
@@ -141,6 +156,19 @@ function question() {
     architecture: field('model').value.trim(),
     batch_size: Number(field('batch').value) || 1,
     image_size: height ? [height, wide] : null,
+    ...settings(form).runs,
+  };
+}
+
+/** @param {Question} wanted @returns {Record<string, string | null>} in the address */
+function named(wanted) {
+  return {
+    model: wanted.architecture,
+    batch: String(wanted.batch_size),
+    size: wanted.image_size?.join('x') ?? null,
+    dtype: wanted.dtype,
+    layout: wanted.channels_last ? 'channels_last' : null,
+    mode: wanted.mode === 'eval' ? null : wanted.mode,
   };
 }
 
@@ -163,7 +191,7 @@ async function structure() {
     if (stale()) return;
     await leave();
     asked = wanted;
-    address({ model: wanted.architecture, batch: String(wanted.batch_size), size: wanted.image_size?.join('x') ?? null, record: null, baseline: null, job: null });
+    address({ ...named(wanted), record: null, baseline: null, job: null });
     show(doc);
     status(`${doc.rows.path.length} rows`);
   });
@@ -180,7 +208,7 @@ async function measure() {
   if (JSON.stringify(question()) !== JSON.stringify(asked)) await structure();
   if (!asked || JSON.stringify(question()) !== JSON.stringify(asked)) return;
   const stale = anew();
-  const body = { ...asked, iterations: Number(field('rounds').value) || 300 };
+  const body = { ...asked, iterations: Number(field('rounds').value), ...settings(form).measured };
   measureButton.disabled = true;
   await trying(async () => {
     const found = await (await post('/profiles?refresh=true', body)).json();
@@ -225,7 +253,8 @@ async function follow(id, stale) {
       const doc = await (await ask(`/jobs/${id}/document`)).json();
       if (stale()) return;
       show(doc);
-      status('measured');
+      const at = measuredAt(doc);
+      status(`measured${at ? ` ${at}` : ''}, stored${store ? ` in ${store}` : ''}`);
     } else {
       if (before) show(before);
       if (ended.state === 'cancelled') status('cancelled');
@@ -348,15 +377,28 @@ function openStored(path, at) {
     if (stale()) return;
     await leave();
     asked = null;
-    address({ ...at, model: null, size: null, batch: null, job: null });
+    address({ ...at, model: null, size: null, batch: null, dtype: null, layout: null, mode: null, job: null });
     show(doc);
-    const date = doc.source.find((/** @type {[string, string]} */ [label]) => label === 'Date');
-    status(date ? `a stored record, measured ${date[1]}` : 'a stored record');
+    const date = measuredAt(doc);
+    status(date ? `a stored record, measured ${date}` : 'a stored record');
     measureButton.disabled = true;
   });
 }
 
+/** @param {Doc} doc @returns {string} when; empty where no machine was needed */
+function measuredAt(doc) {
+  return doc.source.find(([label]) => label === 'Date')?.[1] ?? '';
+}
+
 // --- beginning -----------------------------------------------------------------------------
+
+/** Devices to choose from, and where results are stored. */
+async function surroundings() {
+  const server = await (await ask('/server')).json();
+  store = server.database;
+  const devices = Object.entries(server.devices).map(([place, called]) => h('option', { value: place }, `${place}, ${called}`));
+  the('[name=device]').replaceChildren(h('option', { value: '' }, `usual (${server.device})`), ...devices);
+}
 
 async function names() {
   const tasks = await (await ask('/models')).json();
@@ -369,6 +411,8 @@ async function begin() {
     event.preventDefault();
     structure();
   });
+  // What is wrong can be seen.
+  form.addEventListener('invalid', () => the('.how').setAttribute('open', ''), true);
   // Choosing one from the list is enough.
   field('model').addEventListener('change', () => structure());
   measureButton.addEventListener('click', () => measure());
@@ -379,7 +423,11 @@ async function begin() {
     the('.viewer').hidden = true;
   });
   window.addEventListener('hashchange', () => wish());
+  form.addEventListener('change', () => {
+    the('.chosen').textContent = chosen(form);
+  });
   trying(names, false);
+  trying(surroundings, false);
   await wish();
   await trying(async () => {
     status(the('.status').textContent || 'reading records…');
@@ -397,7 +445,7 @@ async function begin() {
 async function wish() {
   const given = new URLSearchParams(location.hash.slice(1));
   const [record, baseline, model, running] = ['record', 'baseline', 'model', 'job'].map((name) => given.get(name));
-  const what = JSON.stringify([record, baseline, model, given.get('size'), given.get('batch')]);
+  const what = JSON.stringify(WISHES.map((name) => given.get(name)));
   if (viewer && what === wished) {
     viewer.reread();
     return;
@@ -411,6 +459,10 @@ async function wish() {
     field('height').value = height ?? '';
     field('wide').value = wide ?? '';
     field('batch').value = given.get('batch') ?? '1';
+    field('dtype').value = given.get('dtype') ?? '';
+    field('channels_last').checked = given.get('layout') === 'channels_last';
+    field('mode').value = given.get('mode') ?? 'eval';
+    the('.chosen').textContent = chosen(form);
     field('model').value = model;
     await structure();
     const shown = turn;
