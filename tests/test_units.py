@@ -140,3 +140,18 @@ def test_parse_percent_refuses(text):
     with pytest.raises(UsageError, match=r"such as 1% or 0\.01") as caught:
         units.parse_percent(text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "half_width", "text"),
+    [
+        (1.8196e-3, 0.0412e-3, "1.82(4)"),
+        (1.8e-3, 0.12e-3, "1.8(1)"),
+        (2468e-3, 60.5e-3, "2468(60)"),
+        (9.89e-3, 0.0099e-3, "9.890(10)"),
+        (1.234567e-3, 0.0, "1.235"),
+        (1.2345678e-3, 1e-12, "1.23457(1)"),
+    ],
+)
+def test_uncertain_digits(value: float, half_width: float, text: str) -> None:
+    assert units.uncertain(value, half_width) == text

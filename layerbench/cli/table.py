@@ -27,6 +27,20 @@ def table(
         bool,
         option("A row for each model and input, a column for each device and number of threads."),
     ] = False,
+    columns: Annotated[
+        list[str] | None,
+        option(
+            "Columns, with commas: model, input, device, threads, mean, std, fps, median, "
+            "interval, params, verdict, allocated, tensors, peak, flops, seed, processes, "
+            "iterations, warmup, torch, layerbench, started.",
+            metavar="LIST",
+            default_text="the usual ones, and those that tell rows apart",
+        ),
+    ] = None,
+    caption: Annotated[str | None, option("Text above the table.")] = None,
+    label: Annotated[
+        str | None, option("Label of a LaTeX table.", default_text="tab:layerbench")
+    ] = None,
     readme: Annotated[
         Path | None, option("Rewrite the tables between the markers of this file.")
     ] = None,
@@ -42,17 +56,23 @@ def table(
     from layerbench.reporters.result_table import SORTS, render_table
 
     if readme is not None:
-        if paths or sort or format or side_by_side:
+        if paths or sort or format or side_by_side or columns or caption or label:
             raise UsageError(
                 f"the markers in {readme} say which records to read and how to show them: "
-                "leave out PATHS, --sort, --format and --side-by-side"
+                "leave out all options but --check"
             )
         _renew(readme, check)
         return
     if check or not paths:
         raise UsageError("name the records to make a table of, or a document with --readme FILE")
     shown = render_table(
-        whole_records(paths), sort or SORTS[0], format=format or "md", side_by_side=side_by_side
+        whole_records(paths),
+        sort or SORTS[0],
+        format=format or "md",
+        side_by_side=side_by_side,
+        columns=columns,
+        caption=caption,
+        label=label,
     )
     typer.echo(shown)
 

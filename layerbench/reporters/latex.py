@@ -1,10 +1,12 @@
-r"""A LaTeX table of the blocks, for a paper: booktabs, ``\usepackage{booktabs}``."""
+r"""A LaTeX table of the blocks, for a paper: ``\usepackage{booktabs}``."""
 
 from __future__ import annotations
 
+import re
+
 from layerbench import units
-from layerbench.records.timing import Profile
-from layerbench.reporters import formatting
+from layerbench.records.timing import Profile, Summary
+from layerbench.reporters import formatting, latex_table
 from layerbench.text import shown
 
 NAME = "latex"
@@ -16,9 +18,32 @@ def render(record: Profile) -> str:
     """The whole model and its blocks; the environment stands above it as comments."""
     record = shown(record)
     header = ["Block", "Path", "Input", "Parameters", "Mean (ms)", "Std (ms)", "Median (ms)"]
-    rows = [_whole(record), *_blocks(record)]
-    table = formatting.tabulated([*header, "Share"], rows, "lll" + "r" * 5, "latex_booktabs")
+    rows = [[*map(latex_table.escaped, row)] for row in (_whole(record), *_blocks(record))]
+    table = latex_table.table(
+        [*header, "Share"], rows, "lll" + "r" * 5, _caption(record), _label(record)
+    )
     return "\n".join([*_comments(record), table]) + "\n"
+
+
+def _caption(record: Profile) -> str:
+    workload = record.workload
+    parts = " and its blocks" if formatting.blocks(record) else ""
+    return (
+        f"{formatting.model_name(workload)}{parts} on {workload.input}, "
+        f"{formatting.place(record)}. In parentheses: half of the 95 % interval, in units of the "
+        "last digit."
+    )
+
+
+def _label(record: Profile) -> str:
+    name = re.sub(r"[^A-Za-z0-9-]+", "-", f"{record.workload.model}-{record.workload.input}")
+    return f"tab:{name.strip('-')[:80]}"
+
+
+def _median(summary: Summary | None) -> str:
+    if summary is None:
+        return "-"
+    return units.uncertain(summary.median, formatting.half_width(summary))
 
 
 def _whole(record: Profile) -> list[str]:
@@ -30,7 +55,7 @@ def _whole(record: Profile) -> list[str]:
         units.count(record.parameters),
         formatting.ms(whole, "mean"),
         formatting.ms(whole, "std"),
-        formatting.ms(whole, "median"),
+        _median(whole),
         "",
     ]
 
@@ -44,7 +69,7 @@ def _blocks(record: Profile) -> list[list[str]]:
             "" if row.parameters is None else units.count(row.parameters),
             formatting.ms(row.inclusive, "mean"),
             formatting.ms(row.inclusive, "std"),
-            formatting.ms(row.inclusive, "median"),
+            _median(row.inclusive),
             formatting.share(row.inclusive.mean, record) if row.inclusive else "-",
         ]
         for row in formatting.blocks(record)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import subprocess
 import sys
@@ -37,7 +39,9 @@ def variant(**changes):
 
 def column(table, name):
     header, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if line.startswith("|")
     ]
     return [row[header.index(name)] for row in rows]
 
@@ -113,6 +117,98 @@ def test_result_table_refuses():
         render_table([])
 
 
+# --- columns -------------------------------------------------------------------------------
+
+
+def at(record, **environment):
+    return record.model_copy(
+        update={"environment": record.environment.model_copy(update=environment)}
+    )
+
+
+def test_what_is_the_same_in_all_rows_stands_above_them():
+    records = [variant(model="a"), variant(model="b", mean=20)]
+    table = render_table(records, columns=["model", "device", "params", "mean"])
+    caption, empty, header, *_ = table.splitlines()
+    assert caption == "In all rows: Device AMD EPYC; Parameters 12,345."
+    assert empty == ""
+    assert [cell.strip() for cell in header.strip("|").split("|")] == ["Model", "Mean ms"]
+    assert render_table(records[:1]).startswith("| Model")  # of one row nothing is said twice
+    said = render_table(records, format="html", caption="<b>Fast", columns=["model", "device"])
+    assert "<caption>&lt;b&gt;Fast. In all rows: Device AMD EPYC.</caption>" in said
+
+
+def test_rows_that_differ_in_what_is_not_shown_get_the_column_that_tells():
+    one = variant(model="a")
+    later = at(variant(model="a", mean=12), started="2030-01-01T00:00:00Z")
+    table = render_table([one, later])
+    assert column(table, "Started") == [one.environment.started, "2030-01-01T00:00:00Z"]
+    plan = later.plan.model_copy(update={"processes": 5})
+    table = render_table([one, later.model_copy(update={"plan": plan})])
+    assert column(table, "Processes") == ["1", "5"]
+    assert "Started" not in table
+    # The same measurement, as the whole and as its layers, is one row.
+    assert len(column(render_table([layered(), layered().without_layers()]), "Model")) == 1
+
+
+def test_chosen_columns_that_do_not_tell_rows_apart_are_refused():
+    records = [variant(model="a"), variant(model="a", threads=2), variant(model="b")]
+    with pytest.raises(UsageError, match="not shown: add threads to --columns"):
+        render_table(records, columns=["model", "median"])
+    assert column(
+        render_table(records, columns=["threads", "model", "fps"]), "Threads"
+    ) == ["1", "2", "1"]  # fmt: skip
+    with pytest.raises(UsageError, match="no column 'speed': --columns takes model, input"):
+        render_table(records, columns=["speed"])
+    with pytest.raises(UsageError, match=r"began at .* and differ in figures alone"):
+        render_table([variant(model="a"), variant(model="a", mean=12)])
+
+
+def test_figures_of_csv_are_numbers_in_si_units():
+    record = variant(model="a", dtype="float16", mean=1234.5, parameters=44_549_160)
+    record = record.model_copy(
+        update={"whole": record.whole.model_copy(update={"verdict": "noisy"})}
+    )
+    for side_by_side in (False, True):
+        (row,) = csv.DictReader(
+            io.StringIO(render_table([record], format="csv", side_by_side=side_by_side))
+        )
+        assert row["parameters"] == "44549160"
+        name = "AMD EPYC, 1 thread: " if side_by_side else ""
+        assert float(row[f"{name}median_s"]) == record.whole.median
+        assert row[f"{name}verdict"] == "noisy"
+    row = next(csv.DictReader(io.StringIO(render_table([record], format="csv"))))
+    assert (row["model"], row["variant"]) == ("a", "float16")
+    assert float(row["ci_low_s"]) == record.whole.ci_low
+
+
+def test_best_figures_in_latex_are_bold_with_all_that_cannot_be_told_from_them():
+    def timed(model, median, half):
+        whole = summary(median).model_copy(
+            update={"median": median / 1e3, "ci_low": (median - half) / 1e3,
+                    "ci_high": (median + half) / 1e3}
+        )  # fmt: skip
+        return variant(model=model, parameters=int(median)).model_copy(update={"whole": whole})
+
+    records = [timed("fast", 1.82, 0.04), timed("alike", 1.87, 0.03), timed("slow_1", 2.0, 0.1)]
+    made = render_table(
+        records, "median", format="latex", columns=["model", "median"], caption="A & B", label="t:x"
+    )
+    assert r"    fast & \textbf{1.82(4)} \\" in made
+    assert r"    alike & \textbf{1.87(3)} \\" in made
+    assert r"    slow\_1 & 2.0(1) \\" in made
+    assert r"\caption{A \& B. In parentheses: half of the 95 \% interval" in made
+    assert r"\label{t:x}" in made
+    with pytest.raises(UsageError, match="a label is of letters"):
+        render_table(records, format="latex", label="}")
+    with pytest.raises(UsageError, match="--label is for latex, not for md"):
+        render_table(records, label="t:x")
+    with pytest.raises(UsageError, match="csv has no caption"):
+        render_table(records, format="csv", caption="t")
+    with pytest.raises(UsageError, match="--side-by-side has columns of its own"):
+        render_table(records, side_by_side=True, columns=["model"])
+
+
 def test_markers_hold_what_the_table_is_made_of():
     document = (
         "# Title\n<!-- layerbench:table stats 'my stats' -->\nold\n<!-- layerbench:end -->\n"
@@ -128,12 +224,15 @@ def test_markers_hold_what_the_table_is_made_of():
     updated = update_markers(document, load)
     assert asked == [["stats", "my stats"], ["gpu"]]
     assert "old" not in updated
-    assert updated.startswith("# Title\n<!-- layerbench:table stats 'my stats' -->\n| Model")
+    assert updated.startswith("# Title\n<!-- layerbench:table stats 'my stats' -->\nIn all rows: ")
+    assert "\n\n| Model" in updated
     assert updated.endswith("|\n<!-- layerbench:end -->\nend\n")
     first, second = updated.split("between")
     assert first.index("| a ") < first.index("| b ")
     assert second.index("| b ") < second.index("| a ")
     assert update_markers(updated, load) == updated
+    chosen = "<!-- layerbench:table stats --columns model,fps -->\n<!-- layerbench:end -->"
+    assert "| Model   |   FPS |\n" in update_markers(chosen, load)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +320,7 @@ def test_table_renews_a_readme_and_checks_it(stats, table, monkeypatch):
         ["stats", "--check"],
         ["stats", "--readme", "R.md"],
         ["--side-by-side", "--readme", "R.md"],
+        ["--columns", "model", "--readme", "R.md"],
     ],
 )
 def test_table_refuses(arguments, table):

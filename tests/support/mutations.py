@@ -306,7 +306,7 @@ def readers(record: Any, other: Any, pictures: tuple[str, ...] = ()) -> Iterator
             yield "compare", partial(_compared, first, second)
             yield "report of two", partial(_two, first, second)
     for name in (*FORMATS, "csv"):
-        yield f"table in {name}", partial(render_table, [record, other], SORTS[0], format=name)
+        yield f"table in {name}", partial(render_table, [record], SORTS[0], format=name)
     yield "table side by side", partial(render_table, [record, other], side_by_side=True)
     if isinstance(record, Profile):
         yield "finest", partial(_finest, record)
