@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from layerbench.environment.run_context import no_collection
 from layerbench.instruments.compiled import is_compiled
@@ -24,12 +25,15 @@ from layerbench.instruments.stack import deeper_stack
 from layerbench.instruments.tensor_state import TensorState
 from layerbench.introspection.modules import (
     buffers,
+    is_floating,
     modules,
     named_modules,
+    own_attributes,
     set_mode,
     submodules_first,
     write_mode,
 )
+from layerbench.introspection.nested import map_tensors
 from layerbench.introspection.tensors import is_plain
 
 Forward = Callable[..., Any]
@@ -222,7 +226,9 @@ def _mode(training: bool) -> str:
 def tensors_replaced(
     model: nn.Module, make: Callable[[torch.Tensor], torch.Tensor]
 ) -> Iterator[None]:
-    """Let other tensors stand in for all parameters and buffers; on exit the model's are back.
+    """Let other tensors stand in for all parameters, buffers and tensors in attributes.
+
+    On exit the model's own are back.
 
     They are made in the order in which `torch.nn.Module.to` moves them, submodules first; a
     tensor that several modules share is replaced by one.
@@ -232,11 +238,13 @@ def tensors_replaced(
         make: given a parameter or buffer without its gradient, returns what takes its place.
     """
     stand_ins: dict[int, torch.Tensor] = {}
-    before: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+    before: list[tuple[dict[str, Any], str, Any]] = []
 
     def stand_in(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in stand_ins:
-            made = make(tensor.detach())
+            with _disable_current_modes():  # a mode would give another tensor's storage
+                own = tensor.detach()
+            made = make(own)
             if isinstance(tensor, nn.Parameter):
                 made = nn.Parameter(made, requires_grad=tensor.requires_grad)
             stand_ins[id(tensor)] = made
@@ -250,6 +258,11 @@ def tensors_replaced(
                     if tensor is not None:
                         before.append((table, name, tensor))
                         table[name] = stand_in(tensor)
+            for name, value in own_attributes(module):
+                before.append((vars(module), name, value))
+                vars(module)[name] = map_tensors(
+                    value, lambda tensor: stand_in(tensor) if is_floating(tensor) else tensor
+                )
         stand_ins.clear()  # the model alone holds them, and may let them go
         with ExitStack() as flat:
             for module in modules(model):

@@ -11,7 +11,7 @@ import torch
 from layerbench import zoo
 from layerbench.instruments.attach import tensors_replaced
 from layerbench.instruments.function_timer import GUARDED
-from layerbench.introspection.modules import buffers, modules, parameters
+from layerbench.introspection.modules import buffers, modules, own_attributes, parameters
 from layerbench.introspection.nested import map_tensors, tensors_in
 from layerbench.introspection.tensors import is_plain, storage_of
 from layerbench.records.workload import Workload
@@ -136,4 +136,6 @@ def _has_functions_of_its_own(tensor: torch.Tensor) -> bool:
 def _all_tensors(built: Built) -> Iterator[torch.Tensor]:
     yield from parameters(built.module)
     yield from buffers(built.module)
+    for module in modules(built.module):
+        yield from tensors_in([value for _, value in own_attributes(module)])
     yield from {id(tensor): tensor for tensor in tensors_in((built.args, built.kwargs))}.values()

@@ -17,10 +17,12 @@ from torch.nn.parameter import is_lazy
 from layerbench import units
 from layerbench.instruments.compiled import original
 from layerbench.introspection.modules import (
+    is_floating,
     join,
     named_buffers,
     named_modules,
     named_parameters,
+    own_attributes,
     parameters,
 )
 from layerbench.introspection.nested import tensors_in
@@ -42,6 +44,7 @@ BLOCK = 512
 
 Role = Literal["parameter", "buffer", "input"]
 PACKED = "packed by a library"
+IN_ATTRIBUTE = "in an attribute, no buffer"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def held_tensors(built: Built) -> list[HeldTensor]:
     held = [_held(*named, "parameter") for named in named_parameters(model, remove_duplicate=False)]
     held += [_held(*named, "parameter", PACKED) for named in packed_weights(model)]
     held += [_held(*named, "buffer") for named in named_buffers(model, remove_duplicate=False)]
+    held += [_held(*named, "buffer", IN_ATTRIBUTE) for named in tensors_in_attributes(model)]
     inputs = list(tensors_in((built.args, built.kwargs)))
     names = ["input"] if len(inputs) == 1 else [f"input {n}" for n in range(1, len(inputs) + 1)]
     return held + [_held(*named, "input") for named in zip(names, inputs, strict=True)]
@@ -99,6 +103,23 @@ def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
             if isinstance(value, torch.ScriptObject) and id(value) not in seen:
                 seen.add(id(value))
                 yield from _unpacked(join(path, name), value)
+
+
+def tensors_in_attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors that modules hold in attributes of their own: a cache, a table of positions.
+
+    They are neither parameters nor buffers, but take memory as these do. Each comes once; see
+    `layerbench.introspection.modules.own_attributes` for where they are looked for.
+    """
+    tables = (named_parameters(model), named_buffers(model))
+    seen = {id(tensor) for table in tables for _, tensor in table}
+    for path, module in named_modules(model):
+        for name, value in own_attributes(module):
+            inside = [t for t in tensors_in(value) if id(t) not in seen and is_floating(t)]
+            seen.update(map(id, inside))
+            for number, tensor in enumerate(inside):
+                label = name if isinstance(value, torch.Tensor) else f"{name}[{number}]"
+                yield join(path, label), tensor
 
 
 def _unpacked(name: str, packed: torch.ScriptObject) -> Iterator[tuple[str, torch.Tensor]]:

@@ -8,6 +8,7 @@ recurses: a model may be nested deeper than Python's stack.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -175,6 +176,59 @@ def own_parameters(module: nn.Module) -> list[nn.Parameter]:
 def own_buffers(module: nn.Module) -> list[torch.Tensor]:
     """Those that the module holds itself, not those of the modules in it."""
     return [tensor for _, tensor in module._buffers.items() if tensor is not None]
+
+
+def own_attributes(module: nn.Module) -> list[tuple[str, Any]]:
+    """The module's attributes that hold tensors of floating-point numbers.
+
+    They are tensors, or plain lists, tuples and dicts with nothing but tensors and plain values in
+    them. What an object holds, or a tensor of whole numbers alone, mostly says what to do.
+    """
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        return []
+    usual = _of_every_module()
+    return [
+        (name, value)
+        for name, value in vars(module).items()
+        if name not in usual and any(map(is_floating, _plain_tensors(value)))
+    ]
+
+
+def is_floating(tensor: torch.Tensor) -> bool:
+    """Whether its elements are real or complex numbers, and not whole ones."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+@functools.cache
+def _of_every_module() -> frozenset[str]:
+    """Names of the tables, hooks and flags that every module has."""
+    from torch import nn
+
+    return frozenset(vars(nn.Module()))
+
+
+_NESTED_DEEP = 8
+_PLAIN_VALUES = (str, bytes, int, float, complex, bool, type(None))
+
+
+def _plain_tensors(value: object) -> list[torch.Tensor]:
+    """The tensors of plain containers; none where anything else is in them."""
+    import torch
+
+    tensors: list[torch.Tensor] = []
+    waiting: list[tuple[object, int]] = [(value, 0)]
+    while waiting:
+        one, deep = waiting.pop()
+        if isinstance(one, torch.Tensor):
+            tensors.append(one)
+        elif type(one) in (list, tuple, dict) and deep < _NESTED_DEEP:
+            parts = one.values() if isinstance(one, dict) else one
+            waiting.extend((part, deep + 1) for part in parts)  # type: ignore[attr-defined]
+        elif not isinstance(one, _PLAIN_VALUES):
+            return []
+    return tensors
 
 
 def _named_tensors(model: nn.Module, table: str, remove_duplicate: bool) -> Iterator[Any]:

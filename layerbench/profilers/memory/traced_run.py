@@ -36,7 +36,7 @@ from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.step_timer import graph, let_go, nodes_of
 from layerbench.instruments.storage_tracker import LOADED, StorageTracker, Trace, WorkspaceRule
-from layerbench.instruments.tensors_held import packed_weights
+from layerbench.instruments.tensors_held import packed_weights, tensors_in_attributes
 from layerbench.introspection.modules import parameters, submodules_first
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, shape_of
@@ -160,6 +160,8 @@ class _Run:
             self._tracker.add_packed(bytes_of(weight), "parameters")
         for buffer in _in_order_of_moving(self.model, "_buffers"):
             self._tracker.add(buffer, "buffers")
+        for _, tensor in tensors_in_attributes(self.model):
+            self._tracker.add(tensor, "buffers")
         for tensor in tensors_in((self._built.args, self._built.kwargs)):
             self._tracker.add(tensor, "input")
         self._tracker.mark(LOADED)
@@ -230,6 +232,7 @@ class _Run:
     def _notes_on_replaced(self) -> tuple[str, ...]:
         tables = ("_parameters", "_buffers")
         present = [one for table in tables for one in _in_order_of_moving(self.model, table)]
+        present += [tensor for _, tensor in tensors_in_attributes(self.model)]
         size = self._tracker.replaced_bytes(present)
         if not size:
             return ()

@@ -89,7 +89,7 @@ HOLDERS: dict[str, Callable[[torch.Tensor], Any]] = {
     "a tuple": lambda kept: (kept, kept),
     "a named tuple": lambda kept: Pair(kept[:1].clone(), kept),
     "a list": lambda kept: [kept],
-    "a list of tuples": lambda kept: [(torch.zeros(1), kept)],
+    "a list of tuples": lambda kept: [(0, kept)],
     "a dict of lists": lambda kept: {"past": [kept]},
     "an object": lambda kept: SimpleNamespace(past=(kept,)),
     "an object with slots": lambda kept: Slotted(deque([kept])),
