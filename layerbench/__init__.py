@@ -11,6 +11,7 @@ from layerbench._version import __version__ as __version__
 from layerbench.registry import on_first_use
 
 if TYPE_CHECKING:
+    from layerbench.api.bundle import bundle as bundle
     from layerbench.api.comparing import compare as compare
     from layerbench.api.comparison import compare_live as compare_live
     from layerbench.api.memory import estimate_memory as estimate_memory
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from layerbench.api.training import profile_training as profile_training
     from layerbench.api.training import train as train
     from layerbench.profilers.user_loop import time_layers as time_layers
+    from layerbench.records.bundle import Bundle as Bundle
     from layerbench.records.comparison import Comparison as Comparison
     from layerbench.records.kinds import Record as Record
     from layerbench.records.memory import MemoryEstimate as MemoryEstimate
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = on_first_use(
     __name__,
     "layerbench._version: __version__",
+    "layerbench.api.bundle: bundle",
     "layerbench.api.comparing: compare",
     "layerbench.api.comparison: compare_live",
     "layerbench.api.memory: estimate_memory memory",
@@ -49,6 +52,7 @@ __getattr__, __all__ = on_first_use(
     "layerbench.api.timing: profile",
     "layerbench.api.training: estimate_training_time profile_training train",
     "layerbench.profilers.user_loop: time_layers",
+    "layerbench.records.bundle: Bundle",
     "layerbench.records.comparison: Comparison",
     "layerbench.records.kinds: Record",
     "layerbench.records.memory: MemoryEstimate MemoryReport",

@@ -16,13 +16,17 @@ def joined(records: Sequence[tuple[str, Record]], threshold: float = THRESHOLD) 
     """One bundle of records of the same model and input.
 
     Args:
-        records: with what each is called; of two profiles the first is the baseline.
+        records: with what each is called; of two profiles the first is the baseline. A bundle
+            stands for the records in it.
         threshold: of a comparison of two profiles: smaller changes are the same.
 
     Raises:
         ComparisonError: they are of different work, there are two of one kind, or one of them has
             no rows of layers.
     """
+    if len(records) == 1 and isinstance(records[0][1], Bundle):
+        return records[0][1]
+    records = [part for name, record in records for part in _parts(name, record)]
     profiles = [(name, record) for name, record in records if isinstance(record, Profile)]
     if len(profiles) > 2:
         raise ComparisonError("at most two profiles can be compared in one report")
@@ -44,6 +48,14 @@ def joined(records: Sequence[tuple[str, Record]], threshold: float = THRESHOLD) 
             baseline, contender, names=(first, second), threshold=threshold
         )
     return Bundle.model_validate(parts)
+
+
+def _parts(name: str, record: Record) -> list[tuple[str, Record]]:
+    """What is put together: of a bundle what it holds, but for what it compared before."""
+    if not isinstance(record, Bundle):
+        return [(name, record)]
+    parts = record.parts()
+    return [(name, parts[place]) for place in parts if place not in ("comparison", "baseline")]
 
 
 def _keep(kept: dict[str, tuple[str, Record]], name: str, record: Record) -> None:

@@ -22,6 +22,7 @@ from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.structure import profile_structure
 from layerbench.profilers.timing import dry_run
+from layerbench.records.bundle import Bundle
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import CALLS_VARIED, VARIED, Profile
@@ -122,6 +123,11 @@ def _(record: Structure) -> Structure:
 
 
 @again.register
+def _(record: Bundle) -> Bundle:
+    return record.model_copy(update={place: again(part) for place, part in record.parts().items()})
+
+
+@again.register
 def _(record: MemoryReport) -> MemoryReport:
     return reproduce_memory(record)
 
@@ -133,6 +139,10 @@ def _(record: MemoryEstimate) -> MemoryEstimate:
 
 def _change(record: Frozen, made: Frozen) -> str | None:
     """What a record says otherwise than the one made anew, and whether chance has a part in it."""
+    if isinstance(record, Bundle) and isinstance(made, Bundle):
+        anew = made.parts()
+        changes = (_change(part, anew[place]) for place, part in record.parts().items())
+        return next((change for change in changes if change), None)
     varied = [note for one in (record, made) for note in _notes(one) if VARIED in note]
     if isinstance(record, Profile) and any(note.startswith(CALLS_VARIED) for note in varied):
         return _difference(_modules_alone(half(record)), _modules_alone(half(made)))

@@ -62,5 +62,6 @@ def _narrowed(option: Any) -> None:  # noqa: ANN401 - typer's own copy of click
     option.show_envvar = False
     if option.name == "help":  # typer's own: a flag takes no value
         option.metavar = " "
-    if option.nargs == -1:  # files, of which typer says `list[Path]`
-        option.display_type = lambda _: "<path>"
+    if option.nargs == -1:  # files, of which typer says `list[Path]`, or words
+        kind = "<path>" if "path" in option.bare_type().lower() else "<str>"
+        option.display_type = lambda _: kind

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from layerbench.cli import _output
+from layerbench.errors import UsageError
 from layerbench.records.bounds import Positive
-from layerbench.records.options import OUTCOME, WHAT_RUNS, option
+from layerbench.records.options import MEASURING, OUTCOME, WHAT_RUNS, option
 from layerbench.records.view import USUAL, View
 from layerbench.records.workload import ChannelsLast, DType, Frozen, Mode, RandomSeed
 
@@ -32,6 +33,28 @@ Threshold = Annotated[
     option("Changes between records up to this are none.", metavar="PERCENT", default_text="5%"),
 ]
 SAME = 0.05
+Ceilings = Annotated[
+    bool,
+    option(
+        "Measure afterwards what the device reaches at best: it says what bounds a layer.",
+        "--ceilings/--no-ceilings",
+        panel=MEASURING,
+    ),
+]
+Strict = Annotated[
+    bool,
+    option(
+        "Exit with status 1, and write nothing, if the machine is busy or the whole model's "
+        "verdict is not stable.",
+        panel=MEASURING,
+    ),
+]
+NamedModel = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="The model, instead of --model.")
+]
+NamedInput = Annotated[
+    str | None, typer.Argument(metavar="INPUT", help="The input, instead of --input.")
+]
 
 # Columns of a first screen.
 NARROWEST, WIDEST = 80, 120
@@ -119,6 +142,20 @@ class WorkloadOptions(Frozen):
             return zoo.resolve(settings.pop("model"), settings.pop("input"), **settings)
 
 
+def as_named(what: WorkloadOptions, model: str | None, input: str | None) -> WorkloadOptions:
+    """The options, with a model and an input that were said without an option's name.
+
+    Raises:
+        UsageError: one of them was said in both ways.
+    """
+    named = {"model": model, "input": input}
+    said = {name: value for name, value in named.items() if value is not None}
+    for name, value in said.items():
+        if name in what.model_fields_set:
+            raise UsageError(f"say the {name} once: {value}, or --{name} {getattr(what, name)}")
+    return what.model_copy(update=said)
+
+
 def checked_formats(
     names: list[str] | None, out: Path | None, usual: str = "txt,json"
 ) -> list[str]:
@@ -149,24 +186,25 @@ def names_or_usual(names: list[str] | None, out: Path | None, usual: str = "txt,
     return names or ("txt" if out is None else usual).split(",")
 
 
-def deliver(record: Frozen, names: list[str], path: Path | None) -> list[Path]:
+def deliver(record: Frozen, names: list[str], path: Path | None, view: View = USUAL) -> list[Path]:
     """Print a record in these formats, or write them beside each other and print where.
 
     Args:
         record: of any kind.
         names: formats.
         path: without an ending; ``None`` prints the reports themselves.
+        view: what is shown.
 
     Returns:
         where they were written.
     """
     if path is not None:
-        places = written(record, names, path)
+        places = written(record, names, path, view)
         for place in places:
             typer.echo(str(place))
         return places
     for name in names:
-        show(name, record)
+        show(name, record, view)
     return []
 
 
@@ -198,13 +236,14 @@ def say(text: str) -> None:
     typer.echo(text, nl=False)
 
 
-def written(record: Frozen, names: list[str], path: Path) -> list[Path]:
+def written(record: Frozen, names: list[str], path: Path, view: View = USUAL) -> list[Path]:
     """Write a record in these formats beside each other.
 
     Args:
         record: of any kind.
         names: formats.
         path: without an ending.
+        view: what is shown.
 
     Returns:
         where.
@@ -217,5 +256,5 @@ def written(record: Frozen, names: list[str], path: Path) -> list[Path]:
 
     places = [path.with_suffix(reporters.suffix(name)) for name in names]
     for place, name in zip(places, names, strict=True):
-        writing.write_text(place, reporters.render(name, record))
+        writing.write_text(place, reporters.render(name, record, view))
     return places

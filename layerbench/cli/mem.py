@@ -28,6 +28,8 @@ ROWS_ALONE = ("csv", "json")
 
 
 def command(
+    named_model: _options.NamedModel = None,
+    named_input: _options.NamedInput = None,
     *,
     what: Annotated[_options.WorkloadOptions, fields(omit=("mode", "compile"))],
     train: Annotated[
@@ -91,6 +93,7 @@ def command(
     from layerbench.errors import UsageError
     from layerbench.store import paths, reading, writing
 
+    what = _options.as_named(what, named_model, named_input)
     names = _options.checked_formats(formats, out)
     if struct and (train or predict or device or gpu_memory):
         raise UsageError("--struct says nothing of memory: leave the other questions out")

@@ -33,22 +33,8 @@ def command(
             default_text=False,
         ),
     ] = None,
-    ceilings: Annotated[
-        bool,
-        option(
-            "Measure afterwards what the device reaches at best: it says what bounds a layer.",
-            "--ceilings/--no-ceilings",
-            panel=MEASURING,
-        ),
-    ] = True,
-    strict: Annotated[
-        bool,
-        option(
-            "Exit with status 1, and write nothing, if the machine is busy or the whole model's "
-            "verdict is not stable.",
-            panel=MEASURING,
-        ),
-    ] = False,
+    ceilings: _options.Ceilings = True,
+    strict: _options.Strict = False,
     out: Annotated[
         Path | None, _options.out("DIR/<device>/<model>_<input>.* and DIR/<device>/layers/...")
     ] = None,

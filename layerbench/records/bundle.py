@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from layerbench.records.comparison import Comparison
+from layerbench.records.bounds import Name, Text, is_none
+from layerbench.records.comparison import Comparison, Side
+from layerbench.records.kinds import Record
 from layerbench.records.memory import MemoryEstimate, MemoryReport
-from layerbench.records.presented import Presented
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import Frozen
+from layerbench.records.workload import Frozen, Workload
 
 
-class Bundle(Presented, Frozen):
+class Bundle(Record):
     """All records of one model on one input.
 
     Attributes:
@@ -23,16 +24,17 @@ class Bundle(Presented, Frozen):
         structure: shapes, parameters, FLOPs.
         memory: bytes of tensors, measured or predicted.
         training: a training step by module.
+        absent: which of them was not made though it was asked for, and why.
     """
 
     record: Literal["bundle"] = "bundle"
-    schema_version: Literal[1] = 1
-    profile: Profile | None = None
-    structure: Structure | None = None
-    memory: MemoryReport | MemoryEstimate | None = None
-    training: TrainingProfile | None = None
-    comparison: Comparison | None = None
-    baseline: Profile | None = None
+    profile: Profile | None = Field(default=None, exclude_if=is_none)
+    structure: Structure | None = Field(default=None, exclude_if=is_none)
+    memory: MemoryReport | MemoryEstimate | None = Field(default=None, exclude_if=is_none)
+    training: TrainingProfile | None = Field(default=None, exclude_if=is_none)
+    comparison: Comparison | None = Field(default=None, exclude_if=is_none)
+    baseline: Profile | None = Field(default=None, exclude_if=is_none)
+    absent: dict[Name, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _not_empty(self) -> Bundle:
@@ -45,6 +47,30 @@ class Bundle(Presented, Frozen):
     ) -> Profile | Structure | MemoryReport | MemoryEstimate | TrainingProfile | None:
         """The record that says most about what ran."""
         return self.profile or self.structure or self.memory or self.training
+
+    @property
+    def workload(self) -> Workload:
+        """What ran."""
+        return self._main().workload
+
+    @property
+    def model_type(self) -> str:
+        """Class name of the model."""
+        return self._main().model_type
+
+    def _main(
+        self,
+    ) -> Profile | Structure | MemoryReport | MemoryEstimate | TrainingProfile | Side:
+        record = self.any_with_rows()
+        if record is not None:
+            return record
+        assert self.comparison is not None  # or the bundle would be empty
+        return self.comparison.contender
+
+    def parts(self) -> dict[str, Record]:
+        """The records that it holds, by the name of the field."""
+        held = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: part for name, part in held.items() if isinstance(part, Record)}
 
 
 def place_of(record: Frozen) -> str | None:

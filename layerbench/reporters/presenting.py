@@ -12,6 +12,7 @@ from layerbench import reporters
 from layerbench.analysis import hotspots, largest
 from layerbench.environment import notebook
 from layerbench.errors import LayerbenchError, UsageError
+from layerbench.records.bundle import Bundle
 from layerbench.records.options import checked
 from layerbench.records.presented import Presented
 from layerbench.records.timing import Profile
@@ -75,7 +76,7 @@ def _more(record: Presented) -> str:
 
 
 def _has_layers(record: Presented) -> bool:
-    content = record.presented()
+    content = _one_of(record.presented())
     return bool(getattr(content, "layers", None) or getattr(content, "rows", None))
 
 
@@ -194,7 +195,7 @@ def top(record: Presented, number: int, sort: str | None, type: str | None) -> l
     values = {"top": number, "type": type, **({} if sort is None else {"sort": sort})}
     names = {"top": "n"}
     view = checked(View, values, lambda name: names.get(name, name))
-    content = record.presented()
+    content = _one_of(record.presented(), sort)
     if isinstance(content, Profile):
         return list(hotspots.top(_with_layers(content), view.top, view.sort, view.type))
     return list(largest.largest(content, view.top, None if sort is None else view.sort, view.type))
@@ -202,10 +203,19 @@ def top(record: Presented, number: int, sort: str | None, type: str | None) -> l
 
 def by_type(record: Presented) -> list[Any]:
     """What each type has together; see `Presented.by_type`."""
-    content = record.presented()
+    content = _one_of(record.presented())
     if isinstance(content, Profile):
         return list(hotspots.by_type(_with_layers(content)))
     return list(largest.together(content))
+
+
+def _one_of(content: Any, sort: str | None = None) -> Any:  # noqa: ANN401 - a record
+    """Of a bundle the record that knows most of what is asked for; any other as it is."""
+    if not isinstance(content, Bundle):
+        return content
+    if sort == "memory" and content.memory is not None:
+        return content.memory
+    return content.any_with_rows() or content
 
 
 def _with_layers(record: Profile) -> Profile:

@@ -13,6 +13,7 @@ from layerbench.store.writing import AnyPath
 from layerbench.units import by_x
 
 if TYPE_CHECKING:
+    from layerbench.records.bundle import Bundle
     from layerbench.records.comparison import Comparison
     from layerbench.records.detection_estimate import DetectionEstimates
     from layerbench.records.memory import MemoryEstimate, MemoryReport
@@ -84,6 +85,14 @@ def place(
     if record.record == "memory" and record.environment.device.kind != "cpu":
         parts.append(record.environment.device.slug)
     return out / "_".join(parts)
+
+
+def joined_place(record: Bundle, out: AnyPath) -> Path:
+    """Beside a profile's own report, ``<out>/<device>/<base>_joined``, without an ending."""
+    if record.profile is None:
+        return Path(out) / f"{work_name(record.workload)}_joined"
+    whole = places(record.profile, out).whole
+    return whole.with_name(f"{whole.name}_joined")
 
 
 def work_name(workload: Workload) -> str:

@@ -100,7 +100,9 @@ def test_a_kind_has_its_place_in_a_bundle_by_the_fields_types(echo):
         "structure": "structure",
         "training profile": "training",
     }
-    assert set(held.values()) | {"baseline", "record", "schema_version"} == set(Bundle.model_fields)
+    assert set(held.values()) | {"absent", "baseline", "record", "schema_version"} == set(
+        Bundle.model_fields
+    )
 
 
 def test_a_kind_of_ours_is_not_taken_over():

@@ -70,6 +70,11 @@ def originals() -> dict[str, dict[str, Any]]:
     for name, place in COMMITTED.items():
         found[name] = _few_rows(json.loads((ROOT / place).read_text(encoding="utf-8")))
     found["memory estimate"] = _estimate(found["memory"])
+    found["bundle"] = {
+        **{"record": "bundle", "schema_version": 1},
+        **{name: found[name] for name in ("profile", "structure", "memory", "comparison")},
+        **{"training": found["training profile"], "absent": {"memory": "there is none"}},
+    }
     return found
 
 

@@ -99,12 +99,10 @@ def _flops_by_block(record: Structure) -> list[Portion]:
 def of_report(record: MemoryReport, view: View) -> list[layout.Part]:
     """What stands below the title of measured memory."""
     peak = record.peak
-    where = reached(peak.owner, peak.phase, record)
-    answer = f"Peak {_size(peak.bytes)} of tensors alive, reached {where}"
     return [
         # A busy machine holds as many bytes as any.
         *shared.cautions(record.notes),
-        layout.Text(answer),
+        layout.Text(answer(record)),
         layout.Text(_ran_for(record, f"measured on {record.environment.device.kind}")),
         _most_held(record, peak.bytes, view),
         _sums_at_peak(record, peak.bytes, record.resident_bytes, record.outside_bytes, view),
@@ -119,20 +117,27 @@ def of_estimate(record: MemoryEstimate, fits: str, view: View) -> list[layout.Pa
         fits: whether it fits into a device's memory; empty where nobody asked.
         view: which rows, in which order.
     """
-    where = reached(record.peak_owner, record.peak_phase, record)
-    size = _with_interval(record.peak_bytes, record.peak_interval)
-    peak = f"Peak {size} allocated, reached {where}"
     whole = f"In all, with the context, {_with_interval(record.total_bytes, record.total_interval)}"
     own = sum(row.self_at_peak or 0 for row in record.rows)
     others = sum(size for name, size in record.by_category.items() if name in _STAYING)
     return [
         *shared.cautions(record.notes),
-        layout.Text(peak),
+        layout.Text(answer(record)),
         layout.Text(f"{whole}. {fits}".strip()),
         layout.Text(_ran_for(record, f"predicted for {record.device}")),
         _most_held(record, record.peak_bytes, view),
         _sums_at_peak(record, record.peak_bytes, others, record.peak_bytes - others - own, view),
     ]
+
+
+def answer(record: Memory) -> str:
+    """The peak, and the module that ran then."""
+    if isinstance(record, MemoryReport):
+        where = reached(record.peak.owner, record.peak.phase, record)
+        return f"Peak {_size(record.peak.bytes)} of tensors alive, reached {where}"
+    where = reached(record.peak_owner, record.peak_phase, record)
+    size = _with_interval(record.peak_bytes, record.peak_interval)
+    return f"Peak {size} allocated, reached {where}"
 
 
 def _with_interval(size: int, interval: Interval) -> str:

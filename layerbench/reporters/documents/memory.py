@@ -265,6 +265,13 @@ def _terms(record: MemoryEstimate) -> layout.Section:
 # --- both ----------------------------------------------------------------------------------
 
 
+def totals(record: Memory) -> list[layout.Section]:
+    """What is held before the run and at the peak: all but the rows of layers."""
+    if isinstance(record, MemoryReport):
+        return [_before(record), _peak(record)]
+    return [_predicted_peak(record), _at_peak(record), _terms(record)]
+
+
 def _categories(sums: Mapping[Category, int], whole: int) -> layout.Table:
     """A line for each category of live bytes."""
     shares = {name: size / whole if whole else 0 for name, size in sums.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from layerbench import units
@@ -20,22 +20,30 @@ FEW_ROUNDS = 30
 def first_screen(record: Profile, view: View) -> list[layout.Part]:
     """What stands below the title."""
     spots = hotspots(record)
+    return [*opening(record, view), slowest(spots, view), sums(record, spots, view)]
+
+
+def opening(record: Profile, view: View) -> list[layout.Part]:
+    """What weakens the figures, the answer, and what ran."""
     return [
         *shared.void(record.environment.machine.too_busy),
         *(layout.Text(warning, strong=True) for warning in formatting.partial(record)),
         *shared.cautions(list(_cautions(record))),
         layout.Text(_answer(record), wrapped=False),
         layout.Text(_what_ran(record, view.width)),
-        _table(spots, view),
-        layout.Fields(
-            [
-                ("By type", screens.sums(types_of(spots), view.width)),
-                ("By block", screens.sums(by_block(record), view.width)),
-                ("Bound by", _bounds(spots)),
-                ("Advice", advice(record, spots)),
-            ]
-        ),
     ]
+
+
+def sums(record: Profile, spots: Sequence[Hotspot], view: View) -> layout.Fields:
+    """Where the time goes in sum, what bounds it, and what to try first."""
+    return layout.Fields(
+        [
+            ("By type", screens.sums(types_of(spots), view.width)),
+            ("By block", screens.sums(by_block(record), view.width)),
+            ("Bound by", _bounds(spots)),
+            ("Advice", advice(record, spots)),
+        ]
+    )
 
 
 def _answer(record: Profile) -> str:
@@ -76,10 +84,15 @@ def _what_ran(record: Profile, width: int) -> str:
 # --- the table -----------------------------------------------------------------------------
 
 
-def _table(every: Sequence[Hotspot], view: View) -> layout.Section:
+def slowest(every: Sequence[Hotspot], view: View) -> layout.Section:
+    """The slowest layers, or those that have most of what they are sorted by."""
     spots = top_of(every, view.top, view.sort, view.type)
-    table = screens.table_of([_row(spot) for spot in spots], _ALIGN, _OMITTED_FIRST)
-    return layout.Section(_title(view, spots), [table])
+    return layout.Section(_title(view, spots), [table_of([layer_cells(spot) for spot in spots])])
+
+
+def table_of(rows: Sequence[Mapping[str, str]]) -> layout.Table:
+    """A table of layers for the first screen, with these cells."""
+    return screens.table_of(rows, _ALIGN, _OMITTED_FIRST)
 
 
 _ALIGN = {"path": "c", "type": "l", "input→output": "l", "ms": ".", "bound by": "l"}
@@ -103,15 +116,15 @@ def _title(view: View, spots: Sequence[Hotspot]) -> str:
     return screens.first_named(what, first.row.path, first.row.type, share, bound)
 
 
-def _row(spot: Hotspot) -> dict[str, str]:
+def layer_cells(spot: Hotspot) -> dict[str, str]:
+    """A row of the table."""
     row, time = spot.row, spot.time
     rate = {"compute": units.flop_rate, "memory": units.byte_rate}
     return {
         "path": row.path or screens.MODEL,
-        # A function's name stands in its path.
-        "type": "function" if row.kind == "function" else row.type,
+        "type": type_of(row.kind, row.type),
         "input→output": screens.shapes(row.input_shapes, row.output_shapes),
-        "ms": formatting.ms(time, "median") if time else units.milliseconds(spot.mean_s),
+        "ms": own_ms(spot),
         "±": formatting.relative_half_width(time) if time else "-",
         "share": units.percent(spot.share, digits=1),
         "FLOPs": formatting.dash(spot.flops, partial(units.count, short=True)),
@@ -119,6 +132,16 @@ def _row(spot: Hotspot) -> dict[str, str]:
         "of roof": "-" if spot.of_roof is None else units.percent(spot.of_roof),
         "bound by": spot.bound or "-",
     }
+
+
+def type_of(kind: str, type: str) -> str:
+    """The type of a module; a function's name stands in its path."""
+    return "function" if kind == "function" else type
+
+
+def own_ms(spot: Hotspot) -> str:
+    """The median of what a layer takes itself; the mean where there is no more."""
+    return formatting.ms(spot.time, "median") if spot.time else units.milliseconds(spot.mean_s)
 
 
 def _bounds(spots: Sequence[Hotspot]) -> str:

@@ -49,6 +49,11 @@ def document(record: Structure, view: View = USUAL) -> layout.Document:
     )
 
 
+def totals(record: Structure) -> list[layout.Section]:
+    """Sums over the model, and what could not be counted: all but the rows of layers."""
+    return [_totals(record), layout.listed("Not counted", list(_uncounted(record)))]
+
+
 def _totals(record: Structure) -> layout.Section:
     frozen = record.parameters - record.trainable
     more = f", {units.count(frozen)} of them frozen" if frozen else ""

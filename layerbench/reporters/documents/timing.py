@@ -36,26 +36,35 @@ def document(record: Profile, view: View = USUAL) -> layout.Document:
     return layout.Document(
         title=shared.title(record.workload),
         head=first_screen(record, view),
-        sections=[
-            _whole(record),
-            layout.Section(
-                "", [layout.Text(whole_sentence(record), wrapped=False)], formats=layout.FULL
-            ),
-            _block_table(record, view),
-            _tree(record, view),
-            _reconciliation(record),
-            _verdicts(record),
-            *shared.warnings_and_notes(record),
-            # The tree says so where it is shown.
-            layout.Section("", [layout.Text(freeing.in_all(record))], formats=layout.BRIEF),
-            layout.listed(
-                "Not measured", [f"{what}: {why}" for what, why in record.absent.items()]
-            ),
-            layout.Section("Measured on", [_fields(record)], formats=layout.FULL),
-            layout.Section("", [layout.Text(_origin(record))], formats=layout.BRIEF),
-            _sentences(record, view),
-        ],
+        sections=sections(record, view, [_tree(record, view)]),
     )
+
+
+def sections(record: Profile, view: View, layers: Sequence[layout.Section]) -> list[layout.Section]:
+    """What stands behind the first screen.
+
+    Args:
+        record: whose times they say.
+        view: what is shown.
+        layers: the rows of layers, and what belongs to them.
+    """
+    return [
+        _whole(record),
+        layout.Section(
+            "", [layout.Text(whole_sentence(record), wrapped=False)], formats=layout.FULL
+        ),
+        _block_table(record, view),
+        *layers,
+        _reconciliation(record),
+        _verdicts(record),
+        *shared.warnings_and_notes(record),
+        # The tree says so where it is shown.
+        layout.Section("", [layout.Text(freeing.in_all(record))], formats=layout.BRIEF),
+        layout.listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
+        layout.Section("Measured on", [_fields(record)], formats=layout.FULL),
+        layout.Section("", [layout.Text(_origin(record))], formats=layout.BRIEF),
+        _sentences(record, view),
+    ]
 
 
 def _fields(record: Profile) -> layout.Fields:

@@ -8,17 +8,9 @@ from layerbench import units
 from layerbench.records.bundle import Bundle
 from layerbench.records.environment import Environment
 from layerbench.records.memory import MemoryEstimate, MemoryReport
-from layerbench.records.workload import OWN_WEIGHTS, Workload
+from layerbench.records.workload import OWN_WEIGHTS
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import shared
-
-
-def _workload(bundle: Bundle) -> Workload:
-    record = bundle.any_with_rows()
-    if record is not None:
-        return record.workload
-    assert bundle.comparison is not None
-    return bundle.comparison.contender.workload
 
 
 def environment(bundle: Bundle) -> Environment | None:
@@ -31,12 +23,12 @@ def environment(bundle: Bundle) -> Environment | None:
 
 def title(bundle: Bundle) -> str:
     """The model."""
-    return _workload(bundle).model
+    return bundle.workload.model
 
 
 def subtitle(bundle: Bundle) -> str:
     """Its input, and how it ran."""
-    workload = _workload(bundle)
+    workload = bundle.workload
     usual = [workload.dtype, workload.mode]
     own = ["own weights"] if workload.weights == OWN_WEIGHTS else []
     others = [setting for setting in formatting.variant(workload) if setting not in usual]
@@ -123,9 +115,9 @@ def _measured(environment: Environment) -> Iterator[tuple[str, str]]:
 
 def notes(bundle: Bundle) -> Iterator[str]:
     """What the records say that a reader should know, each once."""
-    absent = bundle.profile.absent if bundle.profile else {}
+    absent = {**(bundle.profile.absent if bundle.profile else {}), **bundle.absent}
     yield from (f"{what} not measured: {why}" for what, why in absent.items())
-    yield from _unlike(bundle)
+    yield from unlike(bundle)
     freed = freeing.in_all(bundle.profile) if bundle.profile else ""
     yield from [freed] if freed else []
     records = (
@@ -138,7 +130,7 @@ def notes(bundle: Bundle) -> Iterator[str]:
     yield from dict.fromkeys(note for record in records if record for note in record.notes)
 
 
-def _unlike(bundle: Bundle) -> Iterator[str]:
+def unlike(bundle: Bundle) -> Iterator[str]:
     """What is not the same in all records, though model and input are."""
     first = bundle.any_with_rows()
     for record in (bundle.training, bundle.structure, bundle.memory):

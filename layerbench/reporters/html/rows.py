@@ -76,20 +76,12 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
         for path, row in max(lists, key=len).items()
     ]
     if not rows or rows[0].path:
-        rows.insert(0, PageRow(path="", type=_model_type(bundle), depth=0))
+        rows.insert(0, PageRow(path="", type=bundle.model_type, depth=0))
     noted = [
         replace(row, note=formatting.remarks(freed.get(row.path, ""), row.note))
         for row in map(_with_shapes, rows)
     ]
     return _with_others(noted, bundle)
-
-
-def _model_type(bundle: Bundle) -> str:
-    record = bundle.any_with_rows()
-    if record is not None:
-        return record.model_type
-    assert bundle.comparison is not None
-    return bundle.comparison.contender.model_type
 
 
 def _row(row: _Basis) -> PageRow:

@@ -18,10 +18,11 @@ from typing import Any
 from layerbench.analysis.bundle import joined
 from layerbench.analysis.comparison import compare
 from layerbench.errors import RecordError
-from layerbench.records.bundle import Bundle, place_of
+from layerbench.records.bundle import Bundle
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.timing import Profile
+from layerbench.reporters.html.document import bundled
 from layerbench.service.web.answers import RecordAnswer
 from layerbench.service.web.page_documents import of_bundle
 from layerbench.store import reading
@@ -103,7 +104,8 @@ class RecordLibrary:
             record = self._read(place)
         except RecordError as error:
             return RecordAnswer(id=id, path=place.shown, problem=str(error))
-        return None if place_of(record) is None else _described(place, record)
+        bundle = bundled(record)
+        return None if bundle is None else _described(place, record, bundle)
 
     def document(self, id: str) -> bytes:
         """A record as the page takes it.
@@ -192,10 +194,11 @@ def _state(file: Path) -> State | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _described(place: Place, record: Record) -> RecordAnswer:
-    ran: Any = getattr(record, "contender", record)
+def _described(place: Place, record: Record, bundle: Bundle) -> RecordAnswer:
+    one: Any = bundle.any_with_rows() or record
+    ran = getattr(one, "contender", one)
     environment: Environment | None = getattr(ran, "environment", None)
-    rows = record.layers if isinstance(record, Profile) else getattr(record, "rows", ())
+    rows = one.layers if isinstance(one, Profile) else getattr(one, "rows", ())
     return RecordAnswer(
         id=place.id,
         path=place.shown,

@@ -1,0 +1,64 @@
+"""``layerbench profile``: time, structure and memory of every layer in one report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerbench.cli import _endings, _options, _output
+from layerbench.cli._generated import fields
+from layerbench.records.options import Device
+from layerbench.records.view import View
+from layerbench.records.workload import Plan
+
+NAME = "profile"
+
+
+def command(
+    named_model: _options.NamedModel = None,
+    named_input: _options.NamedInput = None,
+    *,
+    what: Annotated[_options.WorkloadOptions, fields(omit=("mode", "compile"))],
+    device: Device = None,
+    plan: Annotated[Plan, fields(omit=("granularity",))],
+    ceilings: _options.Ceilings = True,
+    strict: _options.Strict = False,
+    out: Annotated[Path | None, _options.out("DIR/<device>/<model>_<input>_joined.*")] = None,
+    formats: _options.Formats = None,
+    view: View,
+    quiet: _options.Quiet = False,
+) -> None:
+    """Measure time, structure and memory of a model in one go, and write one report.
+
+    It begins with the first screen of the times and the peak of the memory. Its table says of each
+    layer what the three know.
+    """
+    what = _options.as_named(what, named_model, named_input)
+    names = _options.checked_formats(formats, out)
+
+    # After the cheap checks: this loads torch.
+    from layerbench.api.bundle import INTERRUPTED, measure_bundle
+    from layerbench.cli._progress import shown
+    from layerbench.environment import devices
+    from layerbench.store import paths
+
+    where = devices.get(device)
+    workload = what.workload()
+    with shown(workload.model, quiet) as progress:
+        record = measure_bundle(
+            workload,
+            plan,
+            where,
+            ceilings=ceilings,
+            strict=strict,
+            progress=progress,
+            # Of a strict run nothing is written that is not to be trusted.
+            keep_interrupted=not strict,
+        )
+    _options.deliver(record, names, None if out is None else paths.joined_place(record, out), view)
+    for what_is_not, why in record.absent.items():
+        _output.complain(f"{what_is_not} is not in the report: {why}")
+    if INTERRUPTED in record.absent.values():
+        raise typer.Exit(_endings.INTERRUPTED)
