@@ -5,7 +5,7 @@ Importing this package loads no torch; the names below load what they need when 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layerbench._version import __version__ as __version__
 from layerbench.registry import on_first_use
@@ -66,6 +66,13 @@ __getattr__, __all__ = on_first_use(
     "layerbench.records.workload: Plan Workload",
     "layerbench.store.reading: read",
 )
+
+
+def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's shell
+    """Add ``%%layers`` to a notebook: ``%load_ext layerbench``."""
+    from layerbench.api.magics import register
+
+    register(shell)
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from layerbench.environment import notebook
 from layerbench.environment.cgroups import core_quota
 from layerbench.environment.machine import (
     CpuTimes,
@@ -30,6 +31,10 @@ LOOK_S = 0.5
 
 
 # --- the watch ---------------------------------------------------------------------------
+
+
+# In place of a command: that of the kernel says nothing.
+_IN_NOTEBOOK = "in a notebook"
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def watch(
         device=device,
         machine=machine.model_copy(update=facts),
         software=read_software(software_settings or {}),
-        command=command_line(sys.argv),
+        command=_IN_NOTEBOOK if notebook.is_running() else command_line(sys.argv),
         started=utc_text(now()),
         cpu_times=cpu_times(),
         core_quota=core_quota(),

@@ -1,0 +1,66 @@
+"""``%%layers`` in IPython's own shell."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+CELL = "y = net(x)\nfor _ in range(3):\n    y = net(x)\n"
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory):
+    """A shell as a notebook has it, with a model and an input; it leaves the process as it was."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    before = {name: getattr(sys, name) for name in ("displayhook", "excepthook", "path")}
+    main = sys.modules["__main__"]
+    made = InteractiveShell(
+        config=Config(HistoryManager={"enabled": False}),
+        ipython_dir=str(tmp_path_factory.mktemp("ipython")),
+    )
+    made.run_line_magic("load_ext", "layerbench")
+    made.run_cell(
+        "import torch\n"
+        "net, x = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()), torch.rand(2, 4)\n"
+        "part, other = net[0], torch.nn.Tanh()\n"
+    )
+    yield made
+    sys.modules["__main__"] = main
+    for name, value in before.items():
+        setattr(sys, name, value)
+
+
+def test_the_models_that_a_cell_names_are_timed(shell) -> None:
+    layers = shell.run_cell_magic("layers", "", CELL + "z = part(x)")
+    assert layers.forwards == 4
+    assert [row.type for row in layers.rows] == ["Sequential", "Linear", "ReLU"]
+    assert shell.user_ns["y"].shape == (2, 4)
+    both = shell.run_cell_magic("layers", "", CELL + "z = other(x)")
+    assert {name: layers.forwards for name, layers in both.items()} == {"net": 4, "other": 1}
+
+
+def test_an_expression_says_which(shell) -> None:
+    layers = shell.run_cell_magic("layers", "net[0]", CELL)
+    assert layers.record.model_type == "Linear"
+
+
+@pytest.mark.parametrize(
+    ("line", "cell", "says"),
+    [
+        ("", "new = torch.nn.Tanh(); new(x)", "make it in a cell before"),
+        ("", "net", "the cell did not run net"),
+        ("x", CELL, "x is no torch.nn.Module, but a Tensor"),
+    ],
+)
+def test_what_cannot_be_timed_is_said(shell, capsys, line, cell, says) -> None:
+    assert shell.run_cell_magic("layers", line, cell) is None
+    assert says in capsys.readouterr().err
+
+
+def test_an_error_of_the_cell_is_shown_and_the_model_is_left(shell, capsys) -> None:
+    assert shell.run_cell_magic("layers", "", "net(x)\nnet('text')") is None
+    assert "TypeError" in capsys.readouterr().out
+    assert "forward" not in vars(shell.user_ns["net"])
