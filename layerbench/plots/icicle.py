@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Of the whole width: narrower boxes are lines that nobody tells apart.
 LEAST_WIDTH = 0.003
 WIDTH_INCHES = 12.0
-LEVEL_INCHES = 0.46
+# As high as ``downsample`` is long.
+LEVEL_INCHES = 0.78
 # A picture of more would be higher than a picture can be.
 MOST_LEVELS = 60
 MARGIN_INCHES = 1.7
@@ -230,22 +231,19 @@ def _labels(box: Box, shown: Quantity) -> Iterator[str]:
     value = shown.text(cell.own if shown.by_own else cell.total)
     yield f"{long}\n{value}, {part}"
     yield f"{long}\n{part}"
-    for most in (LONGEST_NAME, 12, 9, 7):
-        yield f"{canvas.shortened(name or kind, most)}\n{part}"
+    yield f"{canvas.shortened(name or kind, LONGEST_NAME)}\n{part}"
     yield name or kind
 
 
 def _fitting(labels: Sequence[str], width: float, ruler: Ruler) -> tuple[str, bool]:
     """The fullest label that fits into a box so wide, and whether it must be turned upright.
 
-    None, where not even the shortest one fits.
+    None, where not even the shortest one fits: a cut name says less than none.
     """
     for label in labels:
         if ruler.text(label, LABEL_SIZE) + PADDING <= width:
             return label, False
     height = LEVEL_INCHES * POINTS_PER_INCH - PADDING
-    for label in labels[-1:] if width >= LABEL_SIZE * LINE_HEIGHT else ():
-        for shorter in (label, *(canvas.shortened(label, most) for most in (7, 6, 5))):
-            if ruler.text(shorter, LABEL_SIZE) <= height:
-                return shorter, True
+    if width >= LABEL_SIZE * LINE_HEIGHT and ruler.text(labels[-1], LABEL_SIZE) <= height:
+        return labels[-1], True
     return "", False
