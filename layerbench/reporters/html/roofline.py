@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layerbench.analysis.hotspots import hotspots
-from layerbench.analysis.roofline import Point, points
+from layerbench.analysis.roofline import Point, has_flops, points
 from layerbench.errors import ComparisonError
 from layerbench.records.bundle import Bundle
-from layerbench.records.timing import Profile
 from layerbench.reporters.html.schema import Roofline, RooflinePoint
 
 
@@ -20,10 +18,10 @@ def roofline(bundle: Bundle, numbers: Mapping[str, int]) -> Roofline | None:
         numbers: of the rows, by path.
     """
     profile, structure = bundle.profile, bundle.structure
-    if profile is None or not profile.layers:
+    if profile is None or not profile.layers or not (structure or has_flops(profile)):
         return None
     try:
-        layers = _counted(profile) if structure is None else points(profile, structure)
+        layers = points(profile, structure)
     except ComparisonError:
         return None
     if structure is None and not layers:
@@ -40,28 +38,6 @@ def roofline(bundle: Bundle, numbers: Mapping[str, int]) -> Roofline | None:
             _point(point, numbers[point.path]) for point in layers if point.path in numbers
         ),
     )
-
-
-def _counted(profile: Profile) -> tuple[Point, ...]:
-    """The layers whose FLOPs the profile itself has."""
-    places = {row.path: place for place, row in enumerate(profile.layers)}
-    layers = [
-        Point(
-            spot.row.path,
-            spot.row.type,
-            spot.row.self_flops,
-            spot.bytes_least,
-            spot.median_s,
-            spot.of_roof,
-            spot.bound,
-        )
-        for spot in hotspots(profile)
-        if spot.row.kind == "module"
-        and spot.row.self_flops
-        and spot.bytes_least
-        and spot.median_s > 0
-    ]
-    return tuple(sorted(layers, key=lambda point: places[point.path]))
 
 
 def _point(point: Point, row: int) -> RooflinePoint:
