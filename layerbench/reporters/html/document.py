@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from layerbench.records.bundle import Bundle, place_of
 from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.reporters.html import plain
 from layerbench.reporters.html.distributions import folds_of, spreads_of
-from layerbench.reporters.html.header import environment, facts, notes, source, subtitle, title
+from layerbench.reporters.html.header import (
+    environment,
+    facts,
+    first_record,
+    notes,
+    source,
+    subtitle,
+    title,
+)
 from layerbench.reporters.html.metrics import metrics_of
 from layerbench.reporters.html.roofline import roofline
 from layerbench.reporters.html.rows import columns, rows_of
@@ -34,13 +44,14 @@ def of(bundle: Bundle, view: View = USUAL) -> PageData:
     rows = rows_of(bundle)
     metrics = metrics_of(bundle, rows)
     compared = changed(bundle, rows)
+    head = _head(bundle, view)
     data = PageData(
         title=title(bundle),
         subtitle=subtitle(bundle),
         facts=tuple(facts(bundle)),
         source=tuple(source(bundle)),
         notes=tuple(notes(bundle)),
-        warnings=_warnings(bundle),
+        warnings=tuple(_warnings(bundle, head)),
         rows=columns(rows),
         metrics=metrics,
         spreads=tuple(spreads_of(bundle, rows)),
@@ -50,22 +61,19 @@ def of(bundle: Bundle, view: View = USUAL) -> PageData:
         roofline=roofline(bundle, {row.path: index for index, row in enumerate(rows)}),
     )
     # Markup has lines, which are no text from outside.
-    return shown(data).model_copy(update={"head": _head(bundle, view)})
+    return shown(data).model_copy(update={"head": head})
 
 
 def _head(bundle: Bundle, view: View) -> str:
-    """The first screen of a profile or of one other record; a comparison says its own elsewhere."""
-    if bundle.comparison is not None:
-        return ""
-    others = [record for record in (bundle.structure, bundle.memory, bundle.training) if record]
-    first = bundle.profile or (others[0] if len(others) == 1 else None)
+    first = first_record(bundle)
     return "" if first is None else plain.head(first, view)
 
 
-def _warnings(bundle: Bundle) -> tuple[str, ...]:
-    """The warnings; first, why a comparison has no verdict. The first screen says some of them."""
+def _warnings(bundle: Bundle, head: str) -> Iterator[str]:
+    """The warnings that the first screen does not say; first, why a comparison has no verdict."""
     measured, compared = environment(bundle), bundle.comparison
-    void = (compared.void,) if compared and compared.void else ()
-    said = measured.machine.too_busy if measured and bundle.profile and not compared else ""
-    warnings = measured.warnings if measured else ()
-    return (*void, *(warning for warning in warnings if warning != said))
+    if compared and compared.void:
+        yield compared.void
+    for warning in measured.warnings if measured else ():
+        if plain.escape(shown(warning)) not in head:
+            yield warning

@@ -8,9 +8,14 @@ from layerbench import units
 from layerbench.records.bundle import Bundle
 from layerbench.records.environment import Environment
 from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import OWN_WEIGHTS
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import shared
+
+AnyMemory = MemoryReport | MemoryEstimate
 
 
 def environment(bundle: Bundle) -> Environment | None:
@@ -36,34 +41,48 @@ def subtitle(bundle: Bundle) -> str:
     return ", ".join([shape, *usual, *others, *own])
 
 
+def first_record(bundle: Bundle) -> Profile | Structure | AnyMemory | TrainingProfile | None:
+    """The record whose first screen a page begins with: a profile, or the only one.
+
+    ``None`` for a comparison, which says its own elsewhere.
+    """
+    if bundle.comparison is not None:
+        return None
+    others = [record for record in (bundle.structure, bundle.memory, bundle.training) if record]
+    return bundle.profile or (others[0] if len(others) == 1 else None)
+
+
 def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """The whole model's figures, as label and text; a first screen has said some of them."""
+    """The whole model's figures that the first screen does not say, as label and text."""
     profile, structure, memory = bundle.profile, bundle.structure, bundle.memory
-    begun = profile is not None and bundle.comparison is None
-    if profile and not begun:
+    first = first_record(bundle)
+    if profile and profile is not first:
         whole = profile.whole
         half = (whole.ci_high - whole.ci_low) / 2
         yield "Latency", f"{units.seconds(whole.median, half)}, {whole.verdict}"
         if whole.mean:
             yield "Throughput", f"{units.per_second(profile.workload.batch / whole.mean)} images/s"
-    if bundle.training:
+    if bundle.training and bundle.training is not first:
         yield "Training step", units.seconds(bundle.training.step.median)
     parameters = _parameters(bundle)
-    if parameters is not None and not begun:
+    if parameters is not None and not (first and first in (profile, structure)):
         yield "Parameters", units.count(parameters, short=True)
-    if structure:
+    if structure and structure is not first:
         yield "Forward", f"{units.flops(structure.flops)}, {units.macs(structure.macs)}"
     elif profile and profile.layers and profile.layers[0].flops is not None:
         yield "Forward", units.flops(profile.layers[0].flops)
-    if isinstance(memory, MemoryReport):
-        yield "Memory at the peak", units.bytes_(memory.peak.bytes)
-    elif memory:
-        yield (
-            f"Memory on {memory.device}",
-            f"{units.bytes_(memory.reserved_bytes)} reserved, predicted",
-        )
+    if memory and memory is not first:
+        yield from _peak(memory)
     if profile and profile.reconciliation:
         yield "Layers less the whole", units.percent(profile.reconciliation.layers_gap, digits=1)
+
+
+def _peak(memory: AnyMemory) -> Iterator[tuple[str, str]]:
+    if isinstance(memory, MemoryReport):
+        yield "Memory at the peak", units.bytes_(memory.peak.bytes)
+        return
+    reserved = units.bytes_(memory.reserved_bytes)
+    yield f"Memory on {memory.device}", f"{reserved} reserved, predicted"
 
 
 def _parameters(bundle: Bundle) -> int | None:

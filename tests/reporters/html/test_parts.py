@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 
@@ -111,6 +112,22 @@ def test_mobilenets_profile_is_below_350_kilobytes():
         update={"layers": tuple(rows), "ceilings": counted().ceilings}
     )
     assert len(reporters.render("html", profile).encode()) <= 350_000
+
+
+def test_colours_of_the_heat_are_told_apart_by_lightness_alone():
+    """So they are by colour-blind eyes, and in print."""
+    script = (PAGE / "static/heat.js").read_text()
+    colours = re.findall(r"#[0-9a-f]{6}", re.search(r"LIGHT = \[(.*?)\]", script)[1])
+    weights = (0.2126, 0.7152, 0.0722)  # of sRGB's primaries in its luminance (ITU-R BT.709)
+    lightness = [
+        sum(
+            w * (part / 255) ** 2.2 for w, part in zip(weights, bytes.fromhex(one[1:]), strict=True)
+        )
+        for one in colours
+    ]
+    steps = [brighter / darker for brighter, darker in pairwise(lightness)]
+    assert len(colours) == 7
+    assert min(steps) > 1.1
 
 
 # --- what it is told -----------------------------------------------------------------------
@@ -269,6 +286,22 @@ def test_a_first_screen_says_what_the_text_does_and_is_text():
     head = of(Bundle(profile=record.model_copy(update={"layers": tuple(rows)}))).head
     assert '<th scope="row">&lt;b&gt;</th><td>&lt;/table&gt;\\x1b</td>' in head
     assert of(Bundle(comparison=one_slower())).head == ""
+
+
+def test_what_a_first_screen_says_is_said_once():
+    bundle = full_bundle()
+    every = of(bundle)
+    assert [name for name, _ in every.facts] == [
+        "Forward", "Memory at the peak", "Layers less the whole",
+    ]  # fmt: skip
+    alone = of(Bundle(structure=bundle.structure))
+    assert (alone.facts, "parameters" in alone.head) == ((), True)
+    # The load before the run is a caution of the first screen.
+    (warning,) = layered().environment.warnings
+    document = of(Bundle(profile=layered()))
+    assert (document.warnings, warning in document.head) == ((), True)
+    compared = of(Bundle(comparison=one_slower()))
+    assert compared.head == ""
 
 
 def test_what_differs_between_joined_records_is_said():

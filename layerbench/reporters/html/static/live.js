@@ -412,7 +412,7 @@ async function begin() {
     structure();
   });
   // What is wrong can be seen.
-  form.addEventListener('invalid', () => the('.how').setAttribute('open', ''), true);
+  form.addEventListener('invalid', () => the('.settings').setAttribute('open', ''), true);
   // Choosing one from the list is enough.
   field('model').addEventListener('change', () => structure());
   measureButton.addEventListener('click', () => measure());
