@@ -15,6 +15,7 @@ from layerbench.records.memory import (
     Phase,
     TimelinePoint,
 )
+from layerbench.records.peers import TorchinfoReport, TorchinfoRow
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingMemory, TrainingProfile
@@ -41,9 +42,28 @@ def down_to(record: AnyRecord, depth: int | None) -> AnyRecord:
         "rows": _fold(rows, home),
         "notes": (*record.notes, *_blocks_left_out(rows, depth)),
     }
-    if not isinstance(record, Structure):
+    if isinstance(record, Structure):
+        if record.torchinfo is not None:
+            update["torchinfo"] = _torchinfo_down_to(record.torchinfo, depth)
+    else:
         update["timeline"] = tuple(_moved(point, home) for point in record.timeline)
     return cast(AnyRecord, record.model_copy(update=update))
+
+
+def _torchinfo_down_to(report: TorchinfoReport, depth: int) -> TorchinfoReport:
+    """As torchinfo prints it to a depth: the deepest modules have the sums of their parts."""
+    rows: list[TorchinfoRow] = []
+    for row in report.rows:
+        if row.depth <= depth:
+            rows.append(row)
+        elif rows:
+            sums = {
+                name: (getattr(rows[-1], name) or 0) + more
+                for name in ("num_params", "mult_adds")
+                if (more := getattr(row, name))
+            }
+            rows[-1] = rows[-1].model_copy(update=sums)
+    return report.model_copy(update={"rows": tuple(rows)})
 
 
 def _blocks_left_out(rows: Sequence[StructureRow | MemoryRow], depth: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from layerbench.environment.run_context import check_input_fits
 from layerbench.profilers.memory.largest_batch import with_fit
 from layerbench.profilers.memory.measured import profile_memory
 from layerbench.profilers.memory.predicted import check_device, check_memory_fits, predict
+from layerbench.profilers.peers.lines import check_lines
 from layerbench.profilers.progress import Progress
 from layerbench.records.memory import MemoryEstimate, MemoryReport, Optimizer
 from layerbench.records.workload import DType, Workload
@@ -32,6 +34,8 @@ def memory(
     channels_last: bool = False,
     seed: int = 0,
     weights: str | None = None,
+    memlab: bool = False,
+    lines: Sequence[str] = (),
 ) -> MemoryReport:
     """Memory of every module, measured in a real run.
 
@@ -40,6 +44,9 @@ def memory(
         training: run training steps instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
         device: where a model given by name runs; a module is measured where it is.
+        memlab: whether pytorch-memlab's account of the tensors stands in ``record.memlab``.
+        lines: functions whose lines pytorch-memlab profiles, on a GPU: paths of modules, or
+            ``package.module:callable``.
 
     Returns:
         the record, in bytes.
@@ -59,7 +66,12 @@ def memory(
         weights=weights,
     )
     return measure_memory(
-        workload, where_it_runs(subject, device), optimizer=chosen, subject=subject
+        workload,
+        where_it_runs(subject, device),
+        optimizer=chosen,
+        subject=subject,
+        memlab=memlab,
+        lines=lines,
     )
 
 
@@ -69,16 +81,21 @@ def measure_memory(
     *,
     optimizer: Optimizer | None = None,
     subject: Built | None = None,
+    memlab: bool = False,
+    lines: Sequence[str] = (),
 ) -> MemoryReport:
     """Measure the memory of a workload on a device, unless its tensors cannot fit there.
 
     Raises:
         LayerbenchError: as `memory`.
     """
+    check_lines(lines, device)
     if subject is None:
         check_input_fits(workload, device)
         check_memory_fits(workload, device, optimizer)
-    return profile_memory(workload, device, optimizer=optimizer, subject=subject)
+    return profile_memory(
+        workload, device, optimizer=optimizer, subject=subject, memlab=memlab, lines=lines
+    )
 
 
 def estimate_memory(

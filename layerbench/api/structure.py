@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from layerbench.api.inputs import what_runs
 from layerbench.profilers.structure import profile_structure
+from layerbench.records.peers import Column
 from layerbench.records.structure import Structure
 from layerbench.records.workload import DType, Mode
 
@@ -23,6 +25,7 @@ def structure(
     mode: Mode = "eval",
     seed: int = 0,
     weights: str | None = None,
+    torchinfo: Sequence[Column] = (),
 ) -> Structure:
     """A model's structure: shapes, parameters and FLOPs of every module.
 
@@ -30,6 +33,8 @@ def structure(
 
     Args:
         model, input, batch, dtype, channels_last, mode, seed, weights: as in `profile`.
+        torchinfo: columns of torchinfo's table, such as ``("output_size", "num_params")``: it is
+            made beside ours, and stands in ``record.torchinfo``.
 
     Returns:
         the record; a multiply-add is 2 FLOPs.
@@ -47,4 +52,4 @@ def structure(
         seed=seed,
         weights=weights,
     )
-    return profile_structure(workload, subject)
+    return profile_structure(workload, subject, torchinfo=torchinfo)

@@ -44,7 +44,7 @@ _MEASURED: dict[type[Frozen], dict[str, Any]] = {
         "layers": {"__all__": {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}},
     },
     Structure: _VERSIONS,
-    MemoryReport: dict.fromkeys(("environment", "process", "allocator", "notes"), True),
+    MemoryReport: dict.fromkeys(("environment", "process", "allocator", "notes", "memlab"), True),
     MemoryEstimate: {**_VERSIONS, "fit": True},
     TrainingProfile: {
         **dict.fromkeys(TrainingProfile.model_fields.keys() - _STEP, True),
@@ -119,7 +119,14 @@ def _(record: TrainingProfile) -> TrainingProfile:
 
 @again.register
 def _(record: Structure) -> Structure:
-    return profile_structure(record.workload)
+    beside = record.torchinfo
+    if beside is None:
+        return profile_structure(record.workload)
+    made = profile_structure(record.workload, torchinfo=beside.columns)
+    if made.torchinfo is None or made.torchinfo.version == beside.version:
+        return made
+    # Another release, or none, says nothing of this one.
+    return made.model_copy(update={"torchinfo": beside})
 
 
 @again.register

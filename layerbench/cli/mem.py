@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layerbench.cli import _options
+from layerbench.cli import _options, _peers
 from layerbench.cli._generated import fields
 from layerbench.records.bounds import Count
 from layerbench.records.memory import Optimizer
@@ -71,6 +71,10 @@ def command(
             metavar="SIZE",
         ),
     ] = None,
+    with_: _peers.With = None,
+    without: _peers.Without = None,
+    columns: _peers.Columns = None,
+    lines: _peers.Lines = None,
     depth: Annotated[
         Count | None,
         option(
@@ -99,6 +103,9 @@ def command(
         raise UsageError("--struct says nothing of memory: leave the other questions out")
     if optimizer is not None and not train:
         raise UsageError("--optimizer belongs to a training step: add --train")
+    predicted = predict or gpu_memory is not None
+    report: _peers.Report = "structure" if struct else "prediction" if predicted else "memory"
+    beside = _peers.beside(report, with_, without, columns, lines)
 
     # After the cheap checks: this loads torch.
     from layerbench.analysis.views import down_to
@@ -108,11 +115,12 @@ def command(
     workload = what.workload(mode="train" if train else "eval")
     with shown(workload.model, quiet) as progress:
         if struct:
-            record: Record = _structure(workload)
-        elif predict or gpu_memory is not None or _is_elsewhere(device):
+            record: Record = _structure(workload, beside)
+        elif predicted or _is_elsewhere(device):
+            _peers.check_no_lines(beside)
             record = _estimate(workload, chosen, device, gpu_memory, progress)
         else:
-            record = _measured(workload, chosen, device)
+            record = _measured(workload, chosen, device, beside)
     if out is None:
         for name in names:
             shown_record = down_to(record, depth)
@@ -140,17 +148,28 @@ def _say_what_is_left_out(name: str, whole: Record, shown: Record) -> None:
         )
 
 
-def _structure(workload: Workload) -> Structure:
+def _structure(workload: Workload, beside: _peers.Beside) -> Structure:
     from layerbench.profilers.structure import profile_structure
 
-    return profile_structure(workload)
+    return profile_structure(workload, torchinfo=beside.columns)
 
 
-def _measured(workload: Workload, optimizer: Any, device: str | None) -> MemoryReport:  # noqa: ANN401 - a Literal
+def _measured(
+    workload: Workload,
+    optimizer: Any,  # noqa: ANN401 - a Literal
+    device: str | None,
+    beside: _peers.Beside,
+) -> MemoryReport:
     from layerbench.api.memory import measure_memory
     from layerbench.environment import devices
 
-    return measure_memory(workload, devices.get(device or "cpu"), optimizer=optimizer)
+    return measure_memory(
+        workload,
+        devices.get(device or "cpu"),
+        optimizer=optimizer,
+        memlab=beside.memlab,
+        lines=beside.lines,
+    )
 
 
 def _estimate(

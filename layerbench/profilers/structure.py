@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
@@ -36,6 +36,8 @@ from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.tensors_held import notes_on_parameters
 from layerbench.instruments.work import NO_KERNEL, Flops, Kernel
 from layerbench.introspection.tensors import bytes_of, elements_of
+from layerbench.profilers.peers.torchinfo import torchinfo_report
+from layerbench.records.peers import Column
 from layerbench.records.samples import RowFacts
 from layerbench.records.structure import Operator, Structure, StructureRow
 from layerbench.records.tree import Placed, placed
@@ -43,7 +45,9 @@ from layerbench.records.workload import Workload
 from layerbench.zoo import Built
 
 
-def profile_structure(workload: Workload, subject: Built | None = None) -> Structure:
+def profile_structure(
+    workload: Workload, subject: Built | None = None, *, torchinfo: Sequence[Column] = ()
+) -> Structure:
     """Make the structure record of a workload.
 
     On the meta device first: nothing is allocated and nothing computed. A model that needs its
@@ -52,6 +56,7 @@ def profile_structure(workload: Workload, subject: Built | None = None) -> Struc
     Args:
         workload: what runs.
         subject: a model that was handed over, with its inputs; it stays as it was.
+        torchinfo: columns of torchinfo's table, which is made beside it; without any it is not.
 
     Raises:
         ModelRunError: the model does not take the input.
@@ -59,40 +64,67 @@ def profile_structure(workload: Workload, subject: Built | None = None) -> Struc
     """
     with strays_removed(workload.model), no_collection():
         try:
-            return _on_meta(workload, subject)
+            return _on_meta(workload, subject, torchinfo)
         except LayerbenchError:
             raise
         except Exception as error:
             reason = first_line(error)
-    return _for_real(workload, subject, reason)
+    return _for_real(workload, subject, reason, torchinfo)
 
 
-def _on_meta(workload: Workload, subject: Built | None) -> Structure:
+def _on_meta(workload: Workload, subject: Built | None, torchinfo: Sequence[Column]) -> Structure:
+    def structure_of(built: Built) -> Structure:
+        draws = RandomState()
+        observed = observe(workload, built, propagate=True)
+        if observed.counter.out_of_step:
+            raise ShapesDoNotSuffice("it draws random numbers on the CPU after some on its device")
+        record = _record(workload, observed, "meta", ())
+        return _with_torchinfo(record, built, draws, torchinfo)
+
     if subject is None:
         built = zoo.build_shapes(workload)
         with preserved_from_stand_ins(built, handed_over=False), drawing_from(workload.seed):
-            observed = observe(workload, built, propagate=True)
-    else:
-        with (
-            preserved_from_stand_ins(subject, handed_over=True),
-            without_memory(subject, "meta", nullcontext()) as built,
-        ):
-            observed = observe(workload, built, propagate=True)
-    if observed.counter.out_of_step:
-        raise ShapesDoNotSuffice("it draws random numbers on the CPU after some on its device")
-    return _record(workload, observed, "meta", ())
+            return structure_of(built)
+    with (
+        preserved_from_stand_ins(subject, handed_over=True),
+        without_memory(subject, "meta", nullcontext()) as built,
+    ):
+        return structure_of(built)
 
 
-def _for_real(workload: Workload, subject: Built | None, reason: str) -> Structure:
+def _for_real(
+    workload: Workload, subject: Built | None, reason: str, torchinfo: Sequence[Column]
+) -> Structure:
+    note = f"ran for real on the CPU, as shapes alone do not suffice: {reason}"
+
+    def structure_of(built: Built) -> Structure:
+        draws = RandomState()
+        observed = observe(workload, built)
+        record = _record(workload, observed, "cpu", (note,))
+        return _with_torchinfo(record, built, draws, torchinfo, observed.forward_s)
+
     if subject is None:
         built = zoo.build(workload, load_weights=False)
         with drawing_anew(workload, built):
-            observed = observe(workload, built)
-    else:
-        with preserved(subject) as built:
-            observed = observe(workload, built)
-    note = f"ran for real on the CPU, as shapes alone do not suffice: {reason}"
-    return _record(workload, observed, "cpu", (note,))
+            return structure_of(built)
+    with preserved(subject) as built:
+        return structure_of(built)
+
+
+def _with_torchinfo(
+    record: Structure,
+    built: Built,
+    draws: RandomState,
+    columns: Sequence[Column],
+    forward_s: float = 0.0,
+) -> Structure:
+    """The record with torchinfo's table, which runs the model as our own forward did."""
+    if not columns:
+        return record
+    draws.put_back()
+    with compilation_off(), _unfused():
+        made = torchinfo_report(original(built.module), built, record, columns, forward_s)
+    return record.model_copy(update={"torchinfo": made})
 
 
 @dataclass(frozen=True)
@@ -106,6 +138,7 @@ class _Observation:
     kernels: Mapping[str, Kernel]
     counter: FlopCounter
     notes: tuple[str, ...]
+    forward_s: float
 
 
 @dataclass(frozen=True)
@@ -164,6 +197,7 @@ def _observe(
         with mode_set(model, workload.mode == "train"), torch.no_grad(), _unfused():
             with counter:
                 calls = observer.observe(model, built.args, built.kwargs)
+            forward_s = perf_counter() - began
             rows = observed_rows(model, modules, calls)
             notes = (*notes, *observer.notes, *notes_on_modes(model, workload.mode == "train"))
             again = more_forwards(
@@ -174,14 +208,14 @@ def _observe(
                 renew=inputs.renew,
                 drawn=draws.drawn(),
                 # The first one on shapes alone loads libraries, and takes no time else.
-                spent_s=0.0 if propagate else perf_counter() - began,
+                spent_s=0.0 if propagate else forward_s,
             )
             notes = (*notes, *notes_on_chance([rows, *again]))
     except Exception as error:
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
-    return _Observation(modules, rows, calls, holdings, kernels, counter, notes)
+    return _Observation(modules, rows, calls, holdings, kernels, counter, notes, forward_s)
 
 
 @contextmanager

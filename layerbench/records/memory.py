@@ -21,9 +21,11 @@ from layerbench.records.bounds import (
     Shape,
     Text,
     check_ordered,
+    is_none,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
+from layerbench.records.peers import MemlabReport
 from layerbench.records.rows import ModuleRow, Tree
 from layerbench.records.workload import Frozen, Workload
 
@@ -193,6 +195,7 @@ class MemoryReport(Record):
         timeline: how the live bytes went.
         process: the process's resident set beside it; ``None`` where it cannot be read.
         allocator: the device's own figures; ``None`` on the CPU.
+        memlab: pytorch-memlab's account of the same run; ``None`` where it was not asked for.
     """
 
     record: Literal["memory"] = "memory"
@@ -214,6 +217,7 @@ class MemoryReport(Record):
     process: ProcessMemory | None = None
     allocator: AllocatorFigures | None = None
     notes: tuple[Text, ...] = ()
+    memlab: MemlabReport | None = Field(default=None, exclude_if=is_none)
 
     @model_validator(mode="after")
     def _consistent(self) -> MemoryReport:

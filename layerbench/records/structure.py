@@ -8,6 +8,7 @@ from pydantic import Field
 
 from layerbench.records.bounds import Count, Name, Path, Positive, Shape, Text, is_none
 from layerbench.records.kinds import Record
+from layerbench.records.peers import TorchinfoReport
 from layerbench.records.rows import ModuleRow, Tree
 from layerbench.records.workload import Frozen, Workload
 
@@ -73,6 +74,7 @@ class Structure(Record):
         rows: modules in tree order, children in order of execution.
         uncounted: operators whose arithmetic is not in ``flops``.
         notes: what the reader should know.
+        torchinfo: torchinfo's table of the same model; ``None`` where it was not asked for.
     """
 
     record: Literal["structure"] = "structure"
@@ -90,6 +92,7 @@ class Structure(Record):
     rows: Tree[StructureRow]
     uncounted: tuple[Operator, ...] = ()
     notes: tuple[Text, ...] = ()
+    torchinfo: TorchinfoReport | None = Field(default=None, exclude_if=is_none)
 
     @property
     def macs(self) -> int:

@@ -160,6 +160,15 @@ def _called_without_memory(model: str) -> Built:
         forget(model.rpartition(":")[0])
 
 
+def imported(spec: str) -> Any:  # noqa: ANN401 - whatever the user named
+    """What ``package.module:callable`` or ``path/to/file.py:callable`` names, not called.
+
+    Raises:
+        ModelImportError: it cannot be imported, or cannot be called.
+    """
+    return _find(spec)
+
+
 def _find(model: str) -> Any:  # noqa: ANN401 - whatever the user named
     """Import the module before the colon and return its attribute after it."""
     place, _, name = model.rpartition(":")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+
+import torch
 
 from layerbench import zoo
 from layerbench.environment import devices
@@ -15,7 +18,7 @@ from layerbench.environment.run_context import (
     no_collection,
     watch_environment,
 )
-from layerbench.errors import ModelRunError
+from layerbench.errors import ModelRunError, first_line
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.chance import more_forwards, notes_on_chance
 from layerbench.instruments.compiled import compilation_off, original
@@ -41,8 +44,11 @@ from layerbench.instruments.tensors_held import (
 from layerbench.profilers.loss import RunFailed
 from layerbench.profilers.memory.traced_run import Traced, trace_run
 from layerbench.profilers.optimizers import check_optimizer
+from layerbench.profilers.peers.lines import Function, check_lines, functions_named, line_profile
+from layerbench.profilers.peers.memlab import memlab_report
 from layerbench.records.environment import Environment
 from layerbench.records.memory import AllocatorFigures, MemoryReport, Optimizer, ProcessMemory
+from layerbench.records.peers import MemlabReport
 from layerbench.records.workload import Workload
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device
@@ -54,6 +60,8 @@ def profile_memory(
     *,
     optimizer: Optimizer | None = None,
     subject: Built | None = None,
+    memlab: bool = False,
+    lines: Sequence[str] = (),
 ) -> MemoryReport:
     """Run a workload once and report what its tensors held.
 
@@ -62,13 +70,18 @@ def profile_memory(
         device: where it runs.
         optimizer: makes it two training steps, of which the second is reported.
         subject: a model that was handed over, with its inputs; it stays as it was.
+        memlab: whether pytorch-memlab's account of the run stands beside it.
+        lines: functions whose lines memlab profiles, on a GPU: paths of modules, or
+            ``package.module:callable``. Its account stands beside it then, too.
 
     Raises:
         ModelRunError: the model does not take the input, or cannot be trained.
         NotEnoughMemory: with the bytes requested and free.
-        UsageError: no such optimizer.
+        UsageError: no such optimizer, or a line profile without a GPU.
     """
     check_optimizer(optimizer)
+    check_lines(lines, device)
+    beside = _Beside(memlab or bool(lines), tuple(lines))
     with memory_explained(device), no_collection():
         watch = watch_environment(device)
         releaser = Releaser()
@@ -76,10 +89,10 @@ def profile_memory(
             check_input_fits(workload, device)
             built = on_device(zoo.build(workload), device.torch_device)
             with drawing_anew(workload, built):
-                measured = _measure(workload, built, device, optimizer, releaser)
+                measured = _measure(workload, built, device, optimizer, releaser, beside)
         else:
             with preserved(subject, training=optimizer is not None, releaser=releaser) as built:
-                measured = _measure(workload, built, device, optimizer, releaser)
+                measured = _measure(workload, built, device, optimizer, releaser, beside)
         return _record(workload, optimizer, measured, held_tensors(built), watch.finish())
 
 
@@ -92,7 +105,7 @@ def reproduce_memory(record: MemoryReport) -> MemoryReport:
         LayerbenchError: as `profile_memory`.
     """
     made = profile_memory_on_fakes(record.workload, record.optimizer, record.environment)
-    machine = ("environment", "process", "allocator")
+    machine = ("environment", "process", "allocator", "memlab")
     return made.model_copy(update={name: getattr(record, name) for name in machine})
 
 
@@ -129,9 +142,17 @@ def profile_memory_on_fakes(
                 train_mode=workload.mode == "train",
                 device=kind,
             )
-            measured = _Measured(traced, None, None)
+            measured = _Measured(traced, None, None, None)
             return _record(workload, optimizer, measured, tensors, environment)
     return profile_memory(workload, devices.get(kind), optimizer=optimizer)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What pytorch-memlab is asked for."""
+
+    account: bool
+    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -139,6 +160,7 @@ class _Measured:
     traced: Traced
     process: ProcessMemory | None
     allocator: AllocatorFigures | None
+    memlab: MemlabReport | None
 
 
 def _measure(
@@ -147,8 +169,12 @@ def _measure(
     device: Device,
     optimizer: str | None,
     releaser: Releaser,
+    beside: _Beside,
 ) -> _Measured:
-    notes = notes_on_parameters(original(built.module))
+    model = original(built.module)
+    functions = functions_named(beside.lines, model)
+    notes = notes_on_parameters(model)
+    optimizers: list[torch.optim.Optimizer] = []
     inputs, draws = FreshInputs(built), RandomState()
     device.begin_peak()
     try:
@@ -161,18 +187,42 @@ def _measure(
                     device=device.torch_device.type,
                     renew_inputs=inputs.renew,
                     release=releaser.release,
+                    keep=optimizers.append if beside.account else lambda _: None,
                 )
             peak = device.peak()
+            memlab = None
+            if beside.account:
+                memlab = memlab_report(model, held_tensors(built), optimizers)
+            optimizers.clear()
             # As the traced forward: in training, operators that run functions count otherwise.
             with compilation_off(), gradients_on(optimizer is not None):
                 varied = _what_varies(built, traced, inputs, draws)
+                if memlab is not None and functions:
+                    inputs.renew()
+                    draws.put_back()
+                    memlab = _with_lines(memlab, functions, built, device, optimizer is not None)
     except RunFailed as error:
         cause = error.__cause__
         if cause is not None and device.is_out_of_memory(cause):
             raise cause from None
         raise ModelRunError(f"{workload.model}: {error}") from error
     traced = replace(traced, notes=(*notes, *traced.notes, *varied))
-    return _Measured(traced, process.figures, peak)
+    return _Measured(traced, process.figures, peak, memlab)
+
+
+def _with_lines(
+    memlab: MemlabReport,
+    functions: Sequence[Function],
+    built: Built,
+    device: Device,
+    training: bool,
+) -> MemlabReport:
+    """The account with memlab's line profile; with a reason where there is none."""
+    try:
+        made = line_profile(functions, built, device, gradients=training)
+    except Exception as error:
+        return memlab.model_copy(update={"reason": f"no line profile: {first_line(error)}"})
+    return memlab.model_copy(update={"functions": made})
 
 
 def _what_varies(
@@ -221,4 +271,5 @@ def _record(
         process=measured.process,
         allocator=measured.allocator,
         notes=traced.notes,
+        memlab=measured.memlab,
     )

@@ -80,6 +80,7 @@ def trace_run(
     stepping: Callable[[], AbstractContextManager[object]] = nullcontext,
     renew_inputs: Callable[[], object] = lambda: None,
     release: Callable[[], object] = lambda: None,
+    keep: Callable[[torch.optim.Optimizer], object] = lambda _: None,
 ) -> Traced:
     """Run the model where its tensors are, and trace it.
 
@@ -99,6 +100,7 @@ def trace_run(
         stepping: entered around each step of the optimizer.
         renew_inputs: called between two steps.
         release: called before each operator; frees memory that nobody but us holds.
+        keep: gets the optimizer after the steps; where it is not kept, its state is freed.
 
     Raises:
         RunFailed: whatever the model raised, with a line that says where.
@@ -106,7 +108,7 @@ def trace_run(
     notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
     with compilation_off() as trained:
         run = _Run(built, device, workspace, renew_inputs, for_gpu, release)
-        traced = _trace_run(run, optimizer, for_gpu, stepping)
+        traced = _trace_run(run, optimizer, for_gpu, stepping, keep)
     return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
 
 
@@ -115,6 +117,7 @@ def _trace_run(
     optimizer: str | None,
     for_gpu: bool,
     stepping: Callable[[], AbstractContextManager[object]],
+    keep: Callable[[torch.optim.Optimizer], object],
 ) -> Traced:
     run.load()
     if optimizer is None:
@@ -126,7 +129,9 @@ def _trace_run(
                 "the model has no parameter that requires a gradient: it cannot be trained"
             )
         foreach = True if for_gpu else None
-        run.training(make_optimizer(optimizer, trained, foreach=foreach), stepping, for_gpu)
+        made = make_optimizer(optimizer, trained, foreach=foreach)
+        run.training(made, stepping, for_gpu)
+        keep(made)
     return run.traced()
 
 

@@ -17,7 +17,7 @@ from layerbench.records.memory import (
 )
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents import cells, layout, peers, shared
 from layerbench.reporters.documents.largest import of_estimate, of_report, reached
 
 _BAR = 24
@@ -48,6 +48,8 @@ def _measured(record: MemoryReport, view: View) -> layout.Document:
             _blocks(record),
             _tree(record, view),
             _tensors(record),
+            peers.memlab(record.memlab),
+            *peers.line_profiles(record.memlab),
             layout.listed("Notes", record.notes),
             layout.what_ran(_what_ran(record, ", measured")),
             _measured_on(record),

@@ -9,7 +9,7 @@ from layerbench.analysis.views import down_to
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents import cells, layout, peers, shared
 from layerbench.reporters.documents.largest import of_structure
 
 CONVENTION = (
@@ -41,6 +41,7 @@ def document(record: Structure, view: View = USUAL) -> layout.Document:
             _totals(record),
             _blocks(record),
             _tree(record, view),
+            peers.torchinfo(record.torchinfo),
             layout.listed("Not counted", list(_uncounted(record))),
             layout.listed("Notes", record.notes),
             layout.Section("Convention", [layout.Lines([CONVENTION])], formats=layout.FULL),
