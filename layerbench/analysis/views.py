@@ -57,12 +57,13 @@ def _torchinfo_down_to(report: TorchinfoReport, depth: int) -> TorchinfoReport:
         if row.depth <= depth:
             rows.append(row)
         elif rows:
+            above = rows[-1]
+            more = 0 if row.recursive else row.num_params or 0
             sums = {
-                name: (getattr(rows[-1], name) or 0) + more
-                for name in ("num_params", "mult_adds")
-                if (more := getattr(row, name))
+                "num_params": (above.num_params or 0) + more or None,
+                "mult_adds": (above.mult_adds or 0) + (row.mult_adds or 0) or None,
             }
-            rows[-1] = rows[-1].model_copy(update=sums)
+            rows[-1] = above.model_copy(update=sums)
     return report.model_copy(update={"rows": tuple(rows)})
 
 

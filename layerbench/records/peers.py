@@ -55,7 +55,7 @@ class TorchinfoRow(Frozen):
         mult_adds: of a module without parts; torchinfo counts none of others.
         kernel_size, trainable: as torchinfo writes them.
         frozen: whether it has parameters, none of which is trained.
-        recursive: whether the module has had a line before; its parameters are in that one.
+        recursive: whether the module has had a line before; its parameters count in that one.
     """
 
     layer: Name

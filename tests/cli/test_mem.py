@@ -99,6 +99,16 @@ def test_a_table_that_a_depth_shortens_says_so(mem, tmp_path, what):
     assert mem(*what, *out[:2], "--depth", "9", "--format", "csv")[2] == ""
 
 
+def test_other_packages_stand_beside_ours_unless_they_are_left_out(mem):
+    table, account = "Layer (type:depth-idx)", "Element type"
+    _, text, _ = mem("--struct", "--columns", "num_params,mult_adds")
+    header = next(line for line in text.splitlines() if table in line)
+    assert header.split()[2:] == ["Param", "#", "Mult-Adds"]
+    assert table not in mem("--struct", "--without", "torchinfo")[1]
+    assert account in mem("--with", "memlab,torchinfo")[1]
+    assert account not in mem("--without", "memlab")[1]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure on")
 def test_a_gpu_that_is_not_there_is_predicted_for(mem):
     status, text, _ = mem("--device", "cuda")
@@ -121,6 +131,14 @@ def test_does_it_fit(mem):
         (("--gpu-memory", "lots"), "24GiB"),
         (("--depth", "-1"), "--depth must be at least 0"),
         (("--device", "abacus"), "--device cpu"),
+        (("--struct", "--with", "memlab"), "torchinfo has a section beside a structure"),
+        (("--with", "torchinfo"), "for torchinfo add --struct"),
+        (("--predict", "--with", "memlab"), "a prediction has no section"),
+        (("--with", "deepspeed"), "--with takes memlab, torchinfo"),
+        (("--struct", "--columns", "flops"), "--columns takes kernel_size"),
+        (("--columns", "num_params"), "add --struct"),
+        (("--lines", "stem"), "--lines needs a GPU"),
+        (("--struct", "--lines", "stem"), "--lines is memlab's"),
         (("--predict", "--device", "cpu"), "predicted for cuda"),
         (("--format", "docx"), "docx"),
         (("--model", "resnet5o"), "did you mean resnet50"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
@@ -52,5 +53,6 @@ def cause_of(error: BaseException) -> str:
     """One line that says what went wrong at the bottom of a chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
-    said = first_line(error) if message_of(error) else ""
-    return said or type(error).__name__
+    said = first_line(error) if message_of(error) else type(error).__name__
+    # Where an object lies is different each time.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", said)

@@ -28,6 +28,10 @@ PACKAGE = "torchinfo"
 LONGEST_FORWARD_S = 20.0
 """Where a model runs for real and one forward takes longer, torchinfo runs no other one."""
 
+MOST_STEPS = 2_000_000
+"""torchinfo asks each module for what its parts leave, and these their parts: its steps double with
+every level. A model of some twenty levels would take minutes, one of a hundred would never end."""
+
 _ALL_DEPTHS = 10_000
 # How many types of layers a sentence names for one cause.
 _MOST_TYPES = 3
@@ -57,6 +61,7 @@ def torchinfo_report(
         return TorchinfoReport(version=None, columns=tuple(columns), reason=str(error))
     try:
         _check_time(forward_s)
+        _check_depth(ours)
         statistics = _summary(package, model, built, ours.workload.mode, columns)
         made = _report(version, statistics, columns)
         agreement = _agreement(made, statistics, model, ours)
@@ -70,6 +75,14 @@ def _check_time(forward_s: float) -> None:
         raise PeerFailed(
             f"a forward takes {forward_s:.0f} s, and torchinfo would run another one; "
             f"the limit is {LONGEST_FORWARD_S:.0f} s"
+        )
+
+
+def _check_depth(ours: Structure) -> None:
+    if sum(2**row.depth for row in ours.rows) > MOST_STEPS:
+        deepest = max(row.depth for row in ours.rows)
+        raise PeerFailed(
+            f"its modules lie up to {deepest} deep, and torchinfo's time doubles with each level"
         )
 
 
@@ -125,7 +138,7 @@ def _row(layer: Any, columns: Sequence[Column]) -> TorchinfoRow:  # noqa: ANN401
     figures: dict[str, Any] = {
         "input_size": tuple(layer.input_size) or None,
         "output_size": tuple(layer.output_size) or None,
-        "num_params": (0 if layer.is_recursive else own) or None,
+        "num_params": own or None,
         "mult_adds": (layer.macs if layer.is_leaf_layer else 0) or None,
         "kernel_size": str(layer.kernel_size) if layer.kernel_size else None,
         "trainable": layer.trainable if "trainable" in columns else None,
@@ -135,7 +148,7 @@ def _row(layer: Any, columns: Sequence[Column]) -> TorchinfoRow:  # noqa: ANN401
         layer=layer.get_layer_name(show_var_name=False, show_depth=True),
         depth=layer.depth,
         frozen=bool(layer.num_params) and not layer.trainable_params,
-        recursive=layer.is_recursive and layer.num_params > 0,
+        recursive=layer.is_recursive,
         **{name: value for name, value in figures.items() if name in shown},
     )
 

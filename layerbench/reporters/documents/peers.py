@@ -68,16 +68,16 @@ def _layer(row: TorchinfoRow) -> str:
 
 
 def _parameters(row: TorchinfoRow) -> str:
-    if row.recursive:
-        return "(recursive)"
     if not row.num_params:
         return _NONE
+    if row.recursive:
+        return "(recursive)"
     count = units.count(row.num_params)
     return f"({count})" if row.frozen else count
 
 
 def _percentage(row: TorchinfoRow, report: TorchinfoReport) -> str:
-    if row.recursive:
+    if row.recursive and report.total_params:
         return "(recursive)"
     if not row.num_params or not report.total_params:
         return _NONE
