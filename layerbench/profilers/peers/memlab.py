@@ -190,7 +190,7 @@ def _agreement(entries: Sequence[_Entry], held: Sequence[HeldTensor]) -> str:
 def _elements(before: Sequence[_Entry], held: Sequence[HeldTensor], ours: Totals) -> str:
     theirs = sum(entry.elements for entry in before)
     if theirs == ours.elements:
-        return f"Elements agree: {units.count(theirs)} before the run."
+        return f"Elements agree: {units.count(theirs)} of parameters, buffers and inputs."
     shared = any("->" in entry.name for entry in before)
     reason = ": it counts what several tensors share in each of them" if shared else ""
     if any(one.row.note for one in held):
