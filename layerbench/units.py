@@ -124,14 +124,14 @@ def macs(value: int) -> str:
     return _with_prefix(value, _FLOP_UNITS, "MACs") or f"{value:.0f} MACs"
 
 
-def flop_rate(value: float) -> str:
+def flop_rate(value: float, digits: int = 3) -> str:
     """FLOPs a second: ``77.2 GFLOP/s``."""
-    return _with_prefix(value, _FLOP_UNITS, "FLOP/s") or f"{value:.0f} FLOP/s"
+    return _with_prefix(value, _FLOP_UNITS, "FLOP/s", digits) or f"{value:.0f} FLOP/s"
 
 
-def byte_rate(value: float) -> str:
+def byte_rate(value: float, digits: int = 3) -> str:
     """Bytes a second, with decimal prefixes as data sheets have them: ``26.6 GB/s``."""
-    return _with_prefix(value, _FLOP_UNITS, "B/s") or f"{value:.0f} B/s"
+    return _with_prefix(value, _FLOP_UNITS, "B/s", digits) or f"{value:.0f} B/s"
 
 
 def count(value: int, short: bool = False) -> str:
@@ -139,12 +139,12 @@ def count(value: int, short: bool = False) -> str:
     return (short and _with_prefix(value, _COUNT_UNITS)) or f"{value:,}"
 
 
-def _with_prefix(value: float, sizes: Mapping[str, float], unit: str = "") -> str:
-    """Three digits with the largest prefix that leaves one before the point; else empty."""
+def _with_prefix(value: float, sizes: Mapping[str, float], unit: str = "", digits: int = 3) -> str:
+    """So many digits with the largest prefix that leaves one before the point; else empty."""
     for name, size in sizes.items():
-        # A value that three digits round up to the next prefix has that one.
-        if abs(value) >= size * 0.9995:
-            return f"{_significant(value / size, 3)} {name}{unit}"
+        # A value that its digits round up to the next prefix has that one.
+        if abs(value) >= size * (1 - 0.5 * 10**-digits):
+            return f"{_significant(value / size, digits)} {name}{unit}"
     return ""
 
 

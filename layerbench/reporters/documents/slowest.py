@@ -96,7 +96,7 @@ def table_of(rows: Sequence[Mapping[str, str]]) -> layout.Table:
 
 
 _ALIGN = {"path": "c", "type": "l", "input→output": "l", "ms": ".", "bound by": "l"}
-_OMITTED_FIRST = ("bound by", "FLOPs", "reached", "of roof", "input→output")
+_OMITTED_FIRST = ("bound by", "FLOPs", "reached", "roof", "input→output")
 
 
 def _title(view: View, spots: Sequence[Hotspot]) -> str:
@@ -119,7 +119,6 @@ def _title(view: View, spots: Sequence[Hotspot]) -> str:
 def layer_cells(spot: Hotspot) -> dict[str, str]:
     """A row of the table."""
     row, time = spot.row, spot.time
-    rate = {"compute": units.flop_rate, "memory": units.byte_rate}
     return {
         "path": row.path or screens.MODEL,
         "type": type_of(row.kind, row.type),
@@ -128,10 +127,18 @@ def layer_cells(spot: Hotspot) -> dict[str, str]:
         "±": formatting.relative_half_width(time) if time else "-",
         "share": units.percent(spot.share, digits=1),
         "FLOPs": formatting.dash(spot.flops, partial(units.count, short=True)),
-        "reached": rate[spot.bound](spot.rate) if spot.bound and spot.rate is not None else "-",
-        "of roof": "-" if spot.of_roof is None else units.percent(spot.of_roof),
+        "reached": _rate(spot),
+        "roof": "-" if spot.of_roof is None else units.percent(spot.of_roof),
         "bound by": spot.bound or "-",
     }
+
+
+def _rate(spot: Hotspot) -> str:
+    """Of what bounds it; with two digits, as its time has no more."""
+    if spot.bound is None or spot.rate is None:
+        return "-"
+    written = units.flop_rate if spot.bound == "compute" else units.byte_rate
+    return written(spot.rate, digits=2)
 
 
 def type_of(kind: str, type: str) -> str:
