@@ -112,7 +112,7 @@ def test_a_document_of_another_package_as_a_page(offered):
     assert r"<h1>Noise in the server &lt;b&gt;room\u202e</h1>" in page
     assert "<p><strong>nobody was there</strong></p>" in page
     assert "<dt>Level</dt><dd>61.5 dB</dd>" in page
-    assert '<tr><td>b|</td><td class="r">10.5</td><td>!</td></tr>' in page
+    assert '<tr><th scope="row">b|</th><td class="r">10.5</td><td>!</td></tr>' in page
     assert "only in full" in page
     assert "only in short" not in page
     assert "All alone" not in page
