@@ -97,7 +97,7 @@ def arguments_of(verb: str, words: list[str]) -> tuple[dict[str, Any], set[str]]
     """
     command = importlib.import_module(f"{__name__}.{verb}").command
     app = _application()
-    app.command()(_generated.generated(command))
+    app.command(cls=_help.Command)(_generated.generated(command))
     context: Any = typer.main.get_command(app).make_context(verb, words)
     said = _generated.said_in(context)
     return _generated.arguments(_generated.parts_of(command), context.params, said), set(said)

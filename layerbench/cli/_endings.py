@@ -52,9 +52,22 @@ def end(error: BaseException) -> Any:  # noqa: ANN401 - whatever `sys.exit` take
     status = lost(error)
     if status is not None:
         return status
+    return failed(error)
+
+
+def failed(error: BaseException, what: str = "") -> int:
+    """Tell of an error that ends nothing but one of several things.
+
+    Args:
+        error: that it ended with.
+        what: it is; empty where it is all.
+
+    Returns:
+        the status to leave with.
+    """
     if _wanted.get():
         traceback.print_exception(error)
-    complain(f"error: {_told(error)}")
+    complain(f"error: {what}: {_told(error)}" if what else f"error: {_told(error)}")
     return error.exit_status if isinstance(error, LayerbenchError) else FAILED
 
 

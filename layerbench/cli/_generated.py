@@ -33,6 +33,8 @@ from layerbench.errors import TRUTHS, UsageError
 from layerbench.records.options import Option, checked, complaint, option_of
 from layerbench.units import parse_bytes, parse_percent
 
+MORE = "..."
+"""Ends what stands in the help for the value of an option that takes several words."""
 # The default of an option that has to be said.
 REQUIRED: Any = PydanticUndefined
 READ_BY_TYPER = (str, int, float, bool, Path)
@@ -113,6 +115,7 @@ class Fields:
         panel: of the help that all of them stand in; ``None`` for each one's own.
         defaults: of fields that are something else without a word than in the model.
         sources: models to look for the fields in, where the verb gets the values alone.
+        several: those that take several words, which the verb gets with commas.
     """
 
     names: tuple[str, ...]
@@ -120,16 +123,18 @@ class Fields:
     panel: str | None
     defaults: Mapping[str, Any]
     sources: tuple[type[BaseModel], ...] = ()
+    several: tuple[str, ...] = ()
 
 
 def fields(
     *names: str,
     omit: tuple[str, ...] = (),
     panel: str | None = None,
+    several: tuple[str, ...] = (),
     **defaults: Any,  # noqa: ANN401 - of fields of many kinds
 ) -> Fields:
     """Those fields of a model that a verb has: all of them, or those that are named."""
-    return Fields((*names, *defaults) if names else (), omit, panel, defaults)
+    return Fields((*names, *defaults) if names else (), omit, panel, defaults, several=several)
 
 
 def values_of(*sources: type[BaseModel], picked: Fields | None = None) -> Fields:
@@ -357,6 +362,8 @@ def _options_of(sources: Iterable[type[BaseModel]], picked: Fields) -> Iterator[
             default = None if field.default is PydanticUndefined else field.default
             if name in picked.defaults:
                 default, shown = picked.defaults[name], replace(shown, default_text=True)
+            if name in picked.several:
+                shown = replace(shown, metavar=f"{shown.metavar}{MORE}")
             panel = picked.panel or shown.panel or getattr(model, "PANEL", None)
             kind = Annotated[field.annotation, field]  # type: ignore[name-defined]
             yield Declared(name, kind, field.description, replace(shown, panel=panel), default)

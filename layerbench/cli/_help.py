@@ -10,6 +10,9 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from layerbench.cli._generated import MORE
+from layerbench.cli._several import joined
+
 # What typer imports to write help, and no help here has: a fifth of the time that help takes.
 _UNUSED = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
 
@@ -32,6 +35,25 @@ class _Narrow:
 
 class Command(_Narrow, TyperCommand):
     """A verb."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's own click
+        """Read the words of a command line, those of an option that takes several as one.
+
+        Args:
+            ctx: of the command line.
+            args: its words.
+
+        Returns:
+            what is left of them.
+        """
+        several = [
+            spelling
+            for option in self.get_params(ctx)
+            if (getattr(option, "metavar", None) or "").endswith(MORE)
+            and option.param_type_name == "option"
+            for spelling in option.opts
+        ]
+        return super().parse_args(ctx, joined(args, several))
 
 
 class Group(_Narrow, TyperGroup):

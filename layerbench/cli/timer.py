@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from layerbench.cli import _endings, _options, _output
+from layerbench.cli._generated import fields
+from layerbench.cli._several import combinations
 from layerbench.records.options import MEASURING, OUTCOME, Device, option
 from layerbench.records.view import View
 from layerbench.records.workload import Plan
 
 if TYPE_CHECKING:
     from layerbench.api.timing import Measurement
+    from layerbench.records.timing import Profile
 
 NAME = "timer"
 
 
 def command(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL", help="Models, one after the other; instead of --model."),
+    ] = None,
     *,
-    what: _options.WorkloadOptions,
+    what: Annotated[_options.WorkloadOptions, fields(several=("input",))],
     device: Device = None,
     plan: Plan,
     whole: Annotated[
@@ -50,8 +58,9 @@ def command(
 ) -> None:
     """Time a model, its blocks and its layers.
 
-    On a terminal it shows the first screen of the report: what to think of the times, the slowest
-    layers and types, and why they are slow.
+    Several models, and several inputs after --input, are timed in each combination, with one table
+    at the end. On a terminal it shows the first screen of the report: what to think of the times,
+    the slowest layers and types, and why they are slow.
     """
     from layerbench import reporters
     from layerbench.cli._progress import shown
@@ -71,32 +80,103 @@ def command(
     if out is not None:
         writing.check_writable(out)
 
+    asked = combinations(what, models or [])
+
     # After the cheap checks: this loads torch.
     from layerbench.api import timing
     from layerbench.environment import devices
 
     where = devices.get(device)
-    workload = what.workload()
-    with shown(workload.model, quiet) as progress:
-        measured = timing.measure(
-            workload,
-            plan,
-            where,
-            ceilings=ceilings,
-            strict=strict,
-            progress=progress,
-            # Of a strict run nothing is written that is not to be trusted.
-            keep_interrupted=not strict,
-        )
-    if out is None:
-        for name in names:
-            _options.show(name, measured.profile, view)
-    else:
-        for path in write(measured, out, names, keep_samples, view):
-            typer.echo(str(path))
-    if measured.profile.stop == "interrupted":
+
+    def measured(one: _options.WorkloadOptions, title: str) -> Measurement:
+        with shown(title, quiet) as progress:
+            return timing.measure(
+                one.workload(),
+                plan,
+                where,
+                ceilings=ceilings,
+                strict=strict,
+                progress=progress,
+                # Of a strict run nothing is written that is not to be trusted.
+                keep_interrupted=not strict,
+            )
+
+    def deliver(made: Measurement) -> None:
+        if out is None:
+            for name in names:
+                _options.show(name, made.profile, view)
+        else:
+            for path in write(made, out, names, keep_samples, view):
+                typer.echo(str(path))
+
+    if len(asked) > 1:
+        table = _TABLES.get(names[0]) if out is None else "txt"
+        status = _one_after_the_other(asked, measured, deliver, table)
+        if status:
+            raise typer.Exit(status)
+        return
+    made = measured(asked[0], asked[0].model)
+    deliver(made)
+    if made.profile.stop == "interrupted":
         _output.complain("interrupted: the report is of what was measured up to then")
         raise typer.Exit(_endings.INTERRUPTED)
+
+
+# Formats of reports that a table may stand below, and the table's.
+_TABLES = {"txt": "txt", "screen": "txt", "md": "md"}
+
+
+def _one_after_the_other(
+    asked: Sequence[_options.WorkloadOptions],
+    measured: Callable[[_options.WorkloadOptions, str], Measurement],
+    deliver: Callable[[Measurement], None],
+    table: str | None,
+) -> int:
+    """Measure each, and at the end show one table of all, and say which failed.
+
+    Args:
+        asked: what to measure.
+        measured: measures one; its progress goes by the name.
+        deliver: prints or writes a report.
+        table: the format of the table; ``None`` shows none.
+
+    Returns:
+        the status to leave with.
+    """
+    profiles: list[Profile] = []
+    failures: list[tuple[str, BaseException]] = []
+    stopped = False
+    for number, one in enumerate(asked, 1):
+        name = one.model if one.input is None else f"{one.model} on {one.input}"
+        try:
+            made = measured(one, f"{number} of {len(asked)}: {name}")
+        except KeyboardInterrupt:
+            stopped = True
+            break
+        except (Exception, SystemExit) as error:
+            # A model may raise anything, and the others are worth having.
+            failures.append((name, error))
+            continue
+        deliver(made)
+        profiles.append(made.profile)
+        stopped = made.profile.stop == "interrupted"
+        if stopped:
+            break
+    if profiles and table:
+        _show_table(profiles, table)
+    statuses = [_endings.failed(error, name) for name, error in failures]
+    if stopped:
+        left = len(asked) - len(profiles) - len(failures)
+        _output.complain(f"interrupted: {left} of {len(asked)} were not measured")
+        return _endings.INTERRUPTED
+    return max(statuses, default=0)
+
+
+def _show_table(profiles: Sequence[Profile], format: str) -> None:
+    from layerbench.reporters.result_table import render_table
+
+    typer.echo()
+    _options.say(render_table(profiles, format=format) + "\n")
 
 
 def write(

@@ -1,0 +1,58 @@
+"""Several values for one option, and what is done with each combination of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from layerbench.cli._generated import names_in
+from layerbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from layerbench.cli._options import WorkloadOptions
+
+
+def joined(words: Iterable[str], spellings: Collection[str]) -> list[str]:
+    """A command line with the words of such an option as one, with commas.
+
+    Args:
+        words: of the command line.
+        spellings: of the options that take several.
+
+    Example:
+        >>> joined(["--input", "imagenet", "pascal", "--quiet"], ["--input"])
+        ['--input', 'imagenet,pascal', '--quiet']
+    """
+    made: list[str] = []
+    takes = has_one = False
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            return [*made, word, *rest]
+        if word.startswith("-"):
+            name, _, value = word.partition("=")
+            takes, has_one = name in spellings, bool(value)
+        elif takes and has_one:
+            made[-1] += f",{word}"
+            continue
+        else:
+            has_one = True
+        made.append(word)
+    return made
+
+
+def combinations(what: WorkloadOptions, models: list[str]) -> list[WorkloadOptions]:
+    """Each of the models with each of the inputs, once.
+
+    Args:
+        what: with one input or several, with commas.
+        models: that were said without an option's name; none for that of ``what``.
+
+    Raises:
+        UsageError: models were said in both ways.
+    """
+    if models and "model" in what.model_fields_set:
+        raise UsageError(f"say the models once: {' '.join(models)}, or --model {what.model}")
+    inputs = [what.input] if what.input is None else names_in(what.input)
+    pairs = dict.fromkeys((model, input) for model in models or [what.model] for input in inputs)
+    return [what.model_copy(update={"model": model, "input": input}) for model, input in pairs]
