@@ -10,6 +10,7 @@ import typer
 
 from layerbench.cli import _options
 from layerbench.errors import OutputError
+from layerbench.records.view import USUAL, View
 
 if TYPE_CHECKING:
     from layerbench.records.workload import Frozen
@@ -24,11 +25,15 @@ class Kept(Generic[Made]):
         names: formats.
         place: gives a record's path, without an ending; ``None`` writes nothing and prints the
             whole record at the end.
+        view: what the reports show.
     """
 
-    def __init__(self, names: list[str], place: Callable[[Made], Path] | None) -> None:
+    def __init__(
+        self, names: list[str], place: Callable[[Made], Path] | None, view: View = USUAL
+    ) -> None:
         self._names = names
         self._place = place
+        self._view = view
         self._written: set[Path] = set()
 
     def so_far(self, record: Made) -> None:
@@ -36,7 +41,7 @@ class Kept(Generic[Made]):
         if self._place is None:
             return
         try:
-            places = _options.written(record, self._names, self._place(record))
+            places = _options.written(record, self._names, self._place(record), self._view)
         except OutputError as error:
             typer.echo(f"what was measured so far is not kept: {error}", err=True)
         else:
@@ -45,6 +50,6 @@ class Kept(Generic[Made]):
     def deliver(self, record: Made) -> None:
         """Print or write the whole; no part of it is left under another name."""
         path = None if self._place is None else self._place(record)
-        places = _options.deliver(record, self._names, path)
+        places = _options.deliver(record, self._names, path, self._view)
         for left in self._written.difference(places):
             left.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from layerbench.cli import _options
 from layerbench.cli._generated import fields
 from layerbench.records.bounds import Positive
 from layerbench.records.options import option
+from layerbench.records.view import View
 
 if TYPE_CHECKING:
     from layerbench.records.comparison import Comparison
@@ -59,6 +60,7 @@ def command(
         Path | None, _options.out("DIR/comparison_<what>.*"), fields(panel=MEASURE)
     ] = None,
     formats: Annotated[_options.Formats, fields(panel=MEASURE)] = None,
+    view: Annotated[View, fields("full", panel=MEASURE)],
     quiet: Annotated[_options.Quiet, fields(panel=MEASURE)] = False,
 ) -> int:
     """Measure a record's workload again and compare; or with --static check what cannot change.
@@ -76,7 +78,7 @@ def command(
     names = _options.checked_formats(formats, out)
     record, plan = _what_to_repeat(records[0], iterations, processes)
     comparison = _measured_again(records[0], record, plan, device, threshold, quiet)
-    return say(comparison, names, out)
+    return say(comparison, names, out, view)
 
 
 def _static(places: list[Path]) -> int:

@@ -12,6 +12,7 @@ from layerbench.cli._generated import fields
 from layerbench.errors import UsageError, at_least
 from layerbench.records.defaults import FEWEST_ROUNDS
 from layerbench.records.options import option
+from layerbench.records.view import View
 from layerbench.records.workload import Plan
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def command(
     quiet: Annotated[_options.Quiet, fields(panel=LIVE)] = False,
     out: Annotated[Path | None, _options.out("DIR/comparison_<what>.*")] = None,
     formats: _options.Formats = None,
+    view: Annotated[View, fields("full", "top", "type", "depth")],
 ) -> int:
     """Compare two measurements layer by layer: FASTER, SLOWER, SAME or UNCLEAR.
 
@@ -72,10 +74,10 @@ def command(
     else:
         at_least("--iterations", plan.iterations, FEWEST_ROUNDS)
         comparison = _live((baseline, contender), plan, threshold, strict=strict, quiet=quiet)
-    return say(comparison, names, out)
+    return say(comparison, names, out, view)
 
 
-def say(comparison: Comparison, formats: list[str], out: Path | None) -> int:
+def say(comparison: Comparison, formats: list[str], out: Path | None, view: View) -> int:
     """Print or write a comparison.
 
     Returns:
@@ -83,7 +85,8 @@ def say(comparison: Comparison, formats: list[str], out: Path | None) -> int:
     """
     from layerbench.store import paths
 
-    _options.deliver(comparison, formats, None if out is None else paths.place(comparison, out))
+    place = None if out is None else paths.place(comparison, out)
+    _options.deliver(comparison, formats, place, view)
     return 1 if comparison.slower else 0
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 from layerbench.cli import _options
+from layerbench.cli._generated import fields
 from layerbench.cli._kept import Kept
 from layerbench.records.options import WHAT_RUNS, Device, Threads, option
 from layerbench.records.recipes import Autocast
+from layerbench.records.view import View
 from layerbench.training.detection.options import STILL, EstimateOptions, Learning
 
 NAME = "estimate detection"
@@ -36,6 +38,7 @@ def command(
         Path | None, _options.out("detection_<models>_<data>_<size>_b<batch>.* to DIR/<device>/")
     ] = None,
     formats: _options.Formats = None,
+    view: Annotated[View, fields("full", "top")],
     quiet: _options.Quiet = False,
 ) -> None:
     """Memory, forward, backward, training time and inference time of torchvision's detectors.
@@ -58,7 +61,7 @@ def command(
     from layerbench.training.detection.estimate import estimate_detectors
 
     kept = Kept[DetectionEstimates](
-        names, None if out is None else lambda record: paths.place(record, out)
+        names, None if out is None else lambda record: paths.place(record, out), view
     )
     with shown("estimate", quiet) as progress:
         record = estimate_detectors(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from layerbench.cli import _options
 from layerbench.cli._generated import fields, values_of
 from layerbench.records.recipes import Recipe
+from layerbench.records.view import View
 from layerbench.training.classification.options import EstimateOptions, RunOptions
 
 NAME = "estimate training-time"
@@ -33,6 +34,7 @@ def command(
         _options.out("training-time_<model>_<data>_<size>_b<batch>.* to DIR/<device>/"),
     ] = None,
     formats: _options.Formats = None,
+    view: Annotated[View, fields("full")],
     quiet: _options.Quiet = False,
 ) -> None:
     """Measure some steps of a training, data loading included, and extrapolate with an interval.
@@ -55,4 +57,5 @@ def command(
             **where.model_dump(exclude_unset=True),
             progress=progress,
         )
-    _options.deliver(record, names, None if out is None else paths.place(record, out))
+    place = None if out is None else paths.place(record, out)
+    _options.deliver(record, names, place, view)

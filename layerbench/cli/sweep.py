@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.cli._generated import fields
 from layerbench.cli._kept import Kept
 from layerbench.records.options import MEASURING, OUTCOME, WHAT_RUNS, Device, Threads, option
+from layerbench.records.view import View
 from layerbench.records.workload import ChannelsLast
 
 NAME = "sweep"
@@ -70,6 +72,7 @@ def command(
     formats: Annotated[
         list[str] | None, _options.formats("txt, json, csv, md, html", usual=FORMATS)
     ] = None,
+    view: Annotated[View, fields("full", "top")],
     quiet: _options.Quiet = False,
 ) -> None:
     """Forward latency, memory and FLOPs over models, input sizes and batch sizes.
@@ -86,7 +89,7 @@ def command(
     from layerbench.cli._progress import shown
     from layerbench.records.sweep import Sweep
 
-    kept = Kept[Sweep](names, None if out is None else lambda _: out / "sweep")
+    kept = Kept[Sweep](names, None if out is None else lambda _: out / "sweep", view)
     with shown("sweep", quiet) as progress:
         record = sweep.sweep(
             models,

@@ -10,6 +10,7 @@ from layerbench.cli._generated import fields
 from layerbench.records.defaults import TRAINING_ITERATIONS, TRAINING_WARMUP
 from layerbench.records.memory import Optimizer
 from layerbench.records.options import MEASURING, WHAT_RUNS, Device, option
+from layerbench.records.view import View
 from layerbench.records.workload import Plan
 
 NAME = "train-profile"
@@ -35,6 +36,7 @@ def command(
         Path | None, _options.out("DIR/<device>/<model>_<input>_train_<optimizer>.*")
     ] = None,
     formats: _options.Formats = None,
+    view: Annotated[View, fields(omit=("sentences",))],
     quiet: _options.Quiet = False,
 ) -> None:
     """Time one training step: data, copy, forward, loss, backward, optimizer, and every layer.
@@ -66,4 +68,5 @@ def command(
             strict=strict,
             progress=progress,
         )
-    _options.deliver(record, names, None if out is None else paths.place(record, out))
+    place = None if out is None else paths.place(record, out)
+    _options.deliver(record, names, place, view)

@@ -42,7 +42,8 @@ def head(made: layout.Document, view: View) -> list[str]:
     width = view.width
     while True:
         body = [line for part in parts for line in _in_head(part, width)]
-        lines = [made.title, "=" * min(len(made.title), width), *body]
+        title = _wrap(made.title, width)
+        lines = [*title, "=" * max(map(len, title)), *body]
         shorter = parts if most is None or len(lines) <= most else _shorter(parts)
         if shorter == parts:
             return lines

@@ -9,12 +9,20 @@ import pytest
 
 import layerbench
 from layerbench import reporters, units
+from layerbench.records.detection_estimate import DetectionEstimates
+from layerbench.records.detection_run import DetectionRun
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Operator, Structure
+from layerbench.records.sweep import Sweep
+from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.training_run import TrainingRun
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.view import View
+from layerbench.reporters import formatting
 from layerbench.store import reading
 from tests.models import Small
 from tests.support.paths import ROOT
+from tests.support.sample_comparisons import one_slower
 from tests.support.sample_structures import structure
 
 CAUTION = "it is only a test"
@@ -40,6 +48,13 @@ RECORDS: dict[str, Make] = {
     "structure": lambda: stored("model_structures/resnet101_cityscapes.json"),
     "memory": lambda: stored("memory_reports/mobilenet_v2_pascal.json"),
     "memory estimate": predicted,
+    "comparison": one_slower,
+    "training profile": lambda: stored("examples/training/amd-epyc-2c/resnet18_*.json"),
+    "training run": lambda: stored("examples/training/outputs/*/run.json"),
+    "training forecast": lambda: stored("examples/training/amd-epyc-2c/training-time_*.json"),
+    "sweep": lambda: stored("examples/training/sweep/sweep.json"),
+    "detection run": lambda: stored("examples/detection/outputs/*/detection.json"),
+    "detection estimates": lambda: stored("examples/detection/amd-epyc-2c/*.json"),
 }
 
 
@@ -69,8 +84,10 @@ def test_no_column_is_empty(record: layerbench.Record) -> None:
 def test_every_format_begins_with_it(record: layerbench.Record) -> None:
     text = screen(record)
     assert reporters.render("txt", record).startswith(text)
-    answer = text.splitlines()[2]
-    assert answer[:40] in reporters.render("md", record)[:400]
+    said = [part for part in re.split(r"  +", text.splitlines()[3]) if part][-1]
+    # The page of a comparison has its answer among its warnings and changes.
+    for name in ("md", "html") if record.record != "comparison" else ("md",):
+        assert said[:30] in reporters.render(name, record)
 
 
 def test_where_it_ran_comes_last(record: layerbench.Record) -> None:
@@ -79,17 +96,36 @@ def test_where_it_ran_comes_last(record: layerbench.Record) -> None:
 
 
 def weakened(record: layerbench.Record) -> layerbench.Record:
-    """The record with something that weakens its figures."""
+    """The record with something that weakens its figures, and nothing else that does."""
+    update: dict[str, object] = {}
     if hasattr(record, "environment") and record.record != "memory":
-        environment = record.environment.model_copy(update={"warnings": (CAUTION,)})
-        return record.model_copy(update={"environment": environment})
-    return record.model_copy(update={"notes": (CAUTION,)})
+        update["environment"] = record.environment.model_copy(update={"warnings": (CAUTION,)})
+    else:
+        update["notes"] = (f"When the baseline was measured: {CAUTION}",)
+    if hasattr(record, "differences"):
+        update["differences"] = ()
+    if getattr(record, "step", None) is not None:
+        update["step"] = record.step.model_copy(update={"missed": (), "n": 300})
+    if hasattr(record, "points"):
+        update["points"] = [point for point in record.points if point.latency.verdict == "stable"]
+    if record.record == "detection estimates":
+        many = {"step": record.rows[0].step.model_copy(update={"n": 300})}
+        update["rows"] = [row.model_copy(update=many) for row in record.rows]
+    return record.model_copy(update=update)
 
 
 def test_what_weakens_the_figures_stands_before_them(record: layerbench.Record) -> None:
-    lines = screen(weakened(record)).splitlines()
-    assert lines[2].startswith(CAUTION)
-    assert not any(line.startswith(CAUTION) for line in screen(record).splitlines())
+    doubtful = weakened(record)
+    title = reporters.render("md", doubtful).splitlines()[0].removeprefix("### ")
+    lines = screen(doubtful, width=1000).splitlines()
+    assert lines[0] == title
+    assert CAUTION in lines[2]
+    assert CAUTION not in screen(record).splitlines()[2] or record.record == "sweep"
+
+
+def test_what_voids_the_figures_stands_before_them() -> None:
+    void = "Nothing can be told."
+    assert screen(one_slower().model_copy(update={"void": void})).splitlines()[2] == void
 
 
 def test_a_structure_answers_with_its_totals_and_its_largest_layers() -> None:
@@ -158,6 +194,76 @@ def test_predicted_memory_says_whether_it_fits() -> None:
     text, bounds = screen(record), record.peak_interval
     assert f"Peak {units.mebibytes(record.peak_bytes)} [{units.bytes_(bounds.low)} to " in text
     assert "It fits into 2.00 GiB." in text
+
+
+def test_a_comparison_answers_with_the_whole_and_its_largest_change() -> None:
+    record = one_slower()
+    text = screen(record)
+    assert f"The whole model is {record.whole.verdict}: 9.90 ms → 10.79 ms, +9.0 % [+8.0" in text
+    assert "Rows: 1 SLOWER, 1 FASTER, 6 SAME, 0 UNCLEAR" in text
+    called = [row for row in record.rows if row.verdict in ("SLOWER", "FASTER")]
+    most = max(called, key=lambda row: abs(row.baseline_s - row.contender_s))
+    assert f"Largest change: {most.path} ({most.type}), {most.verdict} by +30.0 %" in text
+
+
+def test_a_training_step_answers_with_its_time_its_phases_and_its_slowest_module() -> None:
+    record = RECORDS["training profile"]()
+    assert isinstance(record, TrainingProfile)
+    text = screen(record)
+    time = f"{formatting.time(record.step, 'median')} {formatting.interval(record.step)}"
+    rate = units.per_second(record.workload.batch / record.step.mean)
+    assert f"{time} a step (median, 95 % interval), {rate} images/s: {record.step.verdict}" in text
+    backward = next(phase.time for phase in record.phases if phase.name == "backward")
+    share = units.percent(backward.mean / record.step.mean, digits=1)
+    assert f"Phases    backward {share}, forward" in text
+    (slowest,) = record.top(1)
+    share = units.percent(slowest.share, digits=1)
+    assert f"forward and backward: {slowest.row.path} (Conv2d), {share} of all" in text
+    assert "Slowest in forward and backward: fc (Linear)" in screen(record, type="Linear")
+    assert "Most kept for the backward: the model itself" in screen(record, sort="memory")
+
+
+def test_a_training_run_answers_with_its_outcome() -> None:
+    record = RECORDS["training run"]()
+    assert isinstance(record, TrainingRun)
+    assert record.best is not None
+    accuracy = units.percent(record.best.val_accuracy, digits=2)
+    assert f"Outcome   {record.outcome}; best validation accuracy {accuracy}" in screen(record)
+
+
+def test_estimates_answer_with_their_durations() -> None:
+    record = RECORDS["training forecast"]()
+    assert isinstance(record, TrainingEstimate)
+    assert f"Total     {units.duration(record.total.value)} (95 %: " in screen(record)
+    detectors = RECORDS["detection estimates"]()
+    assert isinstance(detectors, DetectionEstimates)
+    quickest = min(detectors.rows, key=lambda row: row.training.value)
+    assert f"Training takes {units.duration(quickest.training.value)} (95 %" in screen(detectors)
+    assert f": {quickest.model}, the quickest to train" in screen(detectors)
+
+
+def test_a_sweep_answers_with_the_most_images_a_second() -> None:
+    record = RECORDS["sweep"]()
+    assert isinstance(record, Sweep)
+    best = min(record.points, key=lambda point: point.per_image_s)
+    rate = units.per_second(1 / best.per_image_s)
+    assert f"{rate} images/s at most: {best.model}" in screen(record)
+
+
+def test_a_detector_s_run_answers_with_its_bottleneck() -> None:
+    record = RECORDS["detection run"]()
+    assert isinstance(record, DetectionRun)
+    assert record.bottleneck is not None
+    share = units.percent(record.bottleneck.shares[record.bottleneck.kind])
+    assert f"Verdict   the bottleneck is computing: {share} of a step" in screen(record)
+
+
+def test_a_long_title_is_wrapped() -> None:
+    record = RECORDS["training run"]()
+    assert isinstance(record, TrainingRun)
+    recipe = record.recipe.model_copy(update={"model": "path.to.my.models:" + "a_model" * 8})
+    lines = screen(record.model_copy(update={"recipe": recipe}), width=80).splitlines()
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_terminal_shows_it_alone(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]

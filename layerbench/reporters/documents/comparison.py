@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from layerbench import units
 from layerbench.records.comparison import CHANGES, ComparedRow, Comparison, Side
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents import cells, layout, screens, shared
 
 _METHODS = {
     "one process": "two records, one or both of one process; their spread is assumed",
@@ -32,7 +33,7 @@ _MOST_NAMED = 20
 _ALIGN = "l...r"
 
 
-def document(record: Comparison) -> layout.Document:
+def document(record: Comparison, view: View = USUAL) -> layout.Document:
     """The answer, then how it was found."""
     fields = [
         ("Baseline", _side(record.baseline)),
@@ -43,19 +44,22 @@ def document(record: Comparison) -> layout.Document:
         title=_title(record),
         head=[
             *shared.void(record.void),
+            *shared.cautions(list(_doubts(record))),
             layout.Text(_verdict_sentence(record)),
             layout.Text(_advice(record)),
             layout.Text(_counts(record.rows)),
+            layout.Text(_ran(record)),
+            _most_changed(record, view),
         ],
         sections=[
-            layout.Section("", [layout.Fields(fields)]),
             _changed(record),
             *_blocks(record),
-            _tree(record),
+            _tree(record, view),
             layout.listed("Only in the contender", _named(record.added)),
             layout.listed("Only in the baseline", _named(record.missing)),
             _differences(record),
             layout.listed("Notes", record.notes),
+            layout.what_ran(fields),
         ],
     )
 
@@ -74,8 +78,53 @@ def _side(side: Side) -> str:
     return ", ".join(parts)
 
 
+def _doubts(record: Comparison) -> Iterator[str]:
+    """What of the surroundings is not the same, and what was unusual when a side was measured."""
+    others = [each.what for each in record.differences if each.where == "environment"]
+    if others:
+        yield f"the surroundings differ: {', '.join(others)}"
+    yield from (note for note in record.notes if note.startswith("When "))
+
+
+def _ran(record: Comparison) -> str:
+    """Which two were compared, in one line."""
+    sides = (record.baseline, record.contender)
+    devices = dict.fromkeys(side.environment.device.name for side in sides)
+    names = " → ".join(side.name for side in sides)
+    each = f"{formatting.plural(record.contender.processes, 'process')} a side"
+    return f"{names}, {' → '.join(devices)}, {each}"
+
+
+def _most_changed(record: Comparison, view: View) -> layout.Section:
+    """The rows with the largest changes of time that are called SLOWER or FASTER."""
+    changed = [row for row in _called(record) if view.type in (None, row.type)]
+    changed.sort(key=lambda row: abs(row.baseline_s - row.contender_s), reverse=True)
+    shown = changed[: view.top]
+    if not shown:
+        return layout.Section("", [])
+    cells = [{"path": row.path, "type": row.type, **_lower(_cells(row))} for row in shown]
+    table = screens.table_of(cells, _SCREEN_ALIGN, ("95 % interval", "type"))
+    change = f"{shown[0].verdict} by {ratio(shown[0])}"
+    title = screens.first_named("Largest change", shown[0].path, shown[0].type, change)
+    return layout.Section(title, [table])
+
+
+_SCREEN_ALIGN = {
+    **{"path": "c", "type": "l", "verdict": "l"},
+    **dict.fromkeys(("baseline ms", "contender ms"), "."),
+}
+
+
+def _lower(cells: Mapping[str, str]) -> dict[str, str]:
+    return {name[0].lower() + name[1:]: cell for name, cell in cells.items()}
+
+
+def _called(record: Comparison) -> list[ComparedRow]:
+    return [row for row in record.rows if row.verdict in ("SLOWER", "FASTER")]
+
+
 def _changed(record: Comparison) -> layout.Section:
-    changed = [row for row in record.rows if row.verdict in ("SLOWER", "FASTER")]
+    changed = _called(record)
     # The largest loss of time first.
     changed.sort(key=lambda row: row.baseline_s - row.contender_s)
     rows = [{"Path": row.path, "Type": row.type, **_cells(row), "": row.note} for row in changed]
@@ -96,8 +145,12 @@ def _blocks(record: Comparison) -> list[layout.Section]:
     ]
 
 
-def _tree(record: Comparison) -> layout.Section:
-    rows = [{"Layer": _branch(row), **_cells(row), "": row.note} for row in record.rows]
+def _tree(record: Comparison, view: View) -> layout.Section:
+    rows = [
+        {"Layer": _branch(row), **_cells(row), "": row.note}
+        for row in record.rows
+        if view.type in (None, row.type) and (view.depth is None or row.depth <= view.depth)
+    ]
     return layout.table("Layers", rows, f"l{_ALIGN}l", formats=layout.FULL)
 
 

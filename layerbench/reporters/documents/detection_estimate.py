@@ -8,11 +8,12 @@ from layerbench.records.detection_estimate import (
     DetectorEstimate,
     DetectorMemory,
 )
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents import cells, layout, screens, shared
 
 
-def document(record: DetectionEstimates) -> layout.Document:
+def document(record: DetectionEstimates, view: View = USUAL) -> layout.Document:
     """Every detector in a row of each table; of one alone also phases and latencies."""
     height, width = record.size
     made_up = record.data == "synthetic"
@@ -26,7 +27,11 @@ def document(record: DetectionEstimates) -> layout.Document:
     return layout.Document(
         title=f"Detection: what {formatting.plural(record.epochs, 'epoch')} of "
         f"{units.count(record.samples)} images will take",
-        head=[layout.Fields(fields)],
+        head=[
+            *shared.void(record.environment.machine.too_busy),
+            *shared.cautions(_doubts(record)),
+            *_quickest(record, view),
+        ],
         sections=[
             _estimates(record),
             _intervals(record),
@@ -36,8 +41,62 @@ def document(record: DetectionEstimates) -> layout.Document:
             layout.listed("Not measured", [f"{row.model}: {row.why}" for row in record.failures]),
             layout.listed("Assumed", record.assumptions),
             *shared.warnings_and_notes(record, *_notes(record)),
+            layout.what_ran(fields),
         ],
     )
+
+
+def _doubts(record: DetectionEstimates) -> list[str]:
+    fewest = min((row.step.n for row in record.rows), default=shared.FEW_ROUNDS)
+    few = [f"few rounds: {formatting.plural(fewest, 'step')} of a detector"]
+    left = [f"not measured: {', '.join(row.model for row in record.failures)}"]
+    return [
+        *(few if fewest < shared.FEW_ROUNDS else []),
+        *(left if record.failures else []),
+        *shared.doubts(None, record.environment),
+    ]
+
+
+def _quickest(record: DetectionEstimates, view: View) -> list[layout.Part]:
+    """The detectors in order of the time that training them takes."""
+    if not record.rows:
+        return [layout.Text("no detector was measured")]
+    quickest = sorted(record.rows, key=lambda row: row.training.value)
+    first = quickest[0]
+    answer = (
+        f"Training takes {shared.duration(first.training)}, inference with all images once "
+        f"{shared.duration(first.inference)}: {first.model}"
+    )
+    more = ", the quickest to train" if len(quickest) > 1 else ""
+    height, width = record.size
+    ran = (
+        f"{formatting.plural(len(quickest), 'detector')}, {height}x{width}, batch {record.batch}, "
+        f"{record.precision}, {record.environment.device.name}"
+    )
+    table = screens.table_of(
+        [_quick(row) for row in quickest[: view.top]],
+        {"model": "l"},
+        ("peak", "parameters", "inference"),
+        cut="model",
+    )
+    return [
+        layout.Text(answer + more),
+        layout.Text(ran),
+        layout.Section("Quickest to train", [table]),
+    ]
+
+
+def _quick(row: DetectorEstimate) -> dict[str, str]:
+    peak = None if row.memory is None else row.memory.peak
+    return {
+        "model": row.model,
+        "parameters": units.count(row.parameters, short=True),
+        "peak": formatting.dash(peak, units.bytes_),
+        "step": units.seconds(row.step.mean),
+        "training": units.duration(row.training.value),
+        "inference": units.duration(row.inference.value),
+        "1 image": units.seconds(row.one_image.median),
+    }
 
 
 def _estimates(record: DetectionEstimates) -> layout.Section:

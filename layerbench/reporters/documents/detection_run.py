@@ -13,6 +13,7 @@ from layerbench.records.detection_run import (
     Tuning,
     Usage,
 )
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
 
@@ -26,10 +27,9 @@ BOTTLENECK_NAMES = {
 }
 
 
-def document(record: DetectionRun) -> layout.Document:
+def document(record: DetectionRun, view: View = USUAL) -> layout.Document:
     """The bottleneck first, then what it was found in."""
     fields = [
-        ("Verdict", _bottleneck(record.bottleneck)),
         (
             "Model",
             f"{record.recipe.model} ({record.model_type}), {units.count(record.parameters)} "
@@ -41,11 +41,22 @@ def document(record: DetectionRun) -> layout.Document:
     ]
     return layout.Document(
         title=f"Training {record.recipe.model} on {record.recipe.data}, taken apart",
-        head=[layout.Fields(fields)],
+        head=[
+            *shared.void(record.environment.machine.too_busy),
+            *shared.cautions(shared.doubts(record.step, record.environment)),
+            layout.Fields([("Verdict", _bottleneck(record.bottleneck)), ("A step", _step(record))]),
+            layout.Text(_ran(record)),
+            _parts(record),
+            layout.Fields(
+                [
+                    ("Phases", shared.phases_line(record.phases, record.step, view.width)),
+                    ("Advice", _first_advice(record.bottleneck)),
+                ]
+            ),
+        ],
         sections=[
             _epochs(record.epochs),
             shared.phase_table(f"A step ({record.measured} measured)", record.phases, record.step),
-            _parts(record),
             _shares(record.bottleneck),
             _operators(record),
             _usage(record.usage),
@@ -53,8 +64,31 @@ def document(record: DetectionRun) -> layout.Document:
             layout.listed("Advice", () if record.bottleneck is None else record.bottleneck.advice),
             layout.listed("Images that could not be read", record.unreadable),
             *shared.warnings_and_notes(record, *_notes(record)),
+            layout.what_ran(fields),
         ],
     )
+
+
+def _step(record: DetectionRun) -> str:
+    if record.step is None:
+        return ""
+    rate = units.per_second(record.epochs[-1].images_per_s) if record.epochs else "-"
+    return shared.answer(record.step, "each", f"{rate} images/s")
+
+
+def _ran(record: DetectionRun) -> str:
+    parts = [
+        f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
+        f"batch {record.recipe.batch}",
+        record.recipe.precision,
+        record.environment.device.name,
+        formatting.plural(record.measured, "step") + " measured",
+    ]
+    return ", ".join(parts)
+
+
+def _first_advice(bottleneck: Bottleneck | None) -> str:
+    return bottleneck.advice[0] if bottleneck and bottleneck.advice else ""
 
 
 def _bottleneck(bottleneck: Bottleneck | None) -> str:

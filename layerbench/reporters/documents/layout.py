@@ -145,11 +145,6 @@ def table(
     return Section(title, [Table([*rows[0]], cells, align), *legend], formats=formats)
 
 
-def about(items: Sequence[tuple[str, str]]) -> tuple[Fields, Section]:
-    """What ran: in the head of a full report, at the end of one that begins with its figures."""
-    return Fields(items, formats=FULL), Section("What ran", [Fields(items)], formats=BRIEF)
-
-
 def what_ran(items: Sequence[tuple[str, str]]) -> Section:
     """What ran where, which a report ends with."""
     return Section("What ran", [Fields(items)])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from layerbench import units
+from layerbench.analysis.portions import by_path
 from layerbench.records.environment import Environment, Machine, Software
 from layerbench.records.workload import Frozen, Workload
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout
+from layerbench.reporters.documents import cells, layout, screens
 
 if TYPE_CHECKING:
     # Whose records are not shown is not waited for.
@@ -51,6 +52,39 @@ def title(workload: Workload) -> str:
 def void(reason: str) -> list[layout.Text]:
     """Why the figures mean nothing; none where they do."""
     return [layout.Text(reason, strong=True)] if reason else []
+
+
+FEW_ROUNDS = 30
+"""With fewer samples an interval rests on little."""
+
+
+def few_or_spread(time: Summary) -> Iterator[str]:
+    """What weakens a measured time itself."""
+    if time.missed:
+        yield f"{time.verdict}: {'; '.join(time.missed)}"
+    if time.n < FEW_ROUNDS:
+        yield f"few rounds: {formatting.plural(time.n, 'sample')}"
+
+
+def doubts(time: Summary | None, environment: Environment) -> list[str]:
+    """What weakens a measured time, each in a line, less what voids it."""
+    reasons = [] if time is None else list(few_or_spread(time))
+    said = environment.machine.too_busy
+    return [*reasons, *(warning for warning in environment.warnings if warning != said)]
+
+
+def answer(time: Summary, what: str, rate: str) -> str:
+    """``35 ms [34, 36] a step (median, 95 % interval), 57.1 images/s: stable``."""
+    median = f"{formatting.time(time, 'median')} {formatting.interval(time)}"
+    return f"{median} {what} (median, 95 % interval), {rate}: {time.verdict}"
+
+
+def phases_line(phases: Sequence[PhaseRow], step: Summary | None, width: int) -> str:
+    """The phases of a step with their shares, the longest first."""
+    if step is None:
+        return ""
+    times = (("", PHASE_NAMES[phase.name], phase.time.mean) for phase in phases)
+    return screens.sums(by_path(times, step.mean), width)
 
 
 _LONGEST_CAUTION = 100

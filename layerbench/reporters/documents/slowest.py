@@ -13,9 +13,6 @@ from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, screens, shared
 from layerbench.reporters.documents.advice import advice
 
-FEW_ROUNDS = 30
-"""With fewer samples an interval rests on little."""
-
 
 def first_screen(record: Profile, view: View) -> list[layout.Part]:
     """What stands below the title."""
@@ -47,20 +44,13 @@ def sums(record: Profile, spots: Sequence[Hotspot], view: View) -> layout.Fields
 
 
 def _answer(record: Profile) -> str:
-    whole = record.whole
-    median = f"{formatting.time(whole, 'median')} {formatting.interval(whole)}"
-    return (
-        f"{median} a forward (median, 95 % interval), {formatting.fps(record)} FPS: {whole.verdict}"
-    )
+    return shared.answer(record.whole, "a forward", f"{formatting.fps(record)} FPS")
 
 
 def _cautions(record: Profile) -> Iterator[str]:
     """What weakens the figures, each in a line."""
-    whole, environment = record.whole, record.environment
-    if whole.missed:
-        yield f"{whole.verdict}: {'; '.join(whole.missed)}"
-    if whole.n < FEW_ROUNDS:
-        yield f"few rounds: {formatting.plural(whole.n, 'sample')}"
+    environment = record.environment
+    yield from shared.few_or_spread(record.whole)
     if formatting.is_launch_bound(record):
         yield "launch-bound: the host takes as long to launch the work as the device to do it"
     said = {environment.machine.too_busy, *formatting.partial(record)}

@@ -3,26 +3,87 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records.sweep import Sweep, SweepEnd
+from layerbench.records.sweep import Sweep, SweepEnd, SweepPoint
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents import cells, layout, screens, shared
 
 _FIGURES = ("median", "ci_low", "ci_high", "mean", "std")
 
 
-def document(record: Sweep) -> layout.Document:
+def document(record: Sweep, view: View = USUAL) -> layout.Document:
     """Every point, and where the climb to larger batches ended."""
     ends = [_end(end) for end in record.ends]
     return layout.Document(
         title="Latency and memory against batch size",
-        head=[layout.Fields(shared.surroundings(record.environment))],
+        head=[
+            *shared.void(record.environment.machine.too_busy),
+            *shared.cautions(_doubts(record)),
+            *_fastest(record, view),
+        ],
         sections=[
             _points(record),
             _finished(record),
             layout.listed("Where the climb ended", ends),
             *shared.warnings_and_notes(record),
+            layout.what_ran(shared.surroundings(record.environment)),
         ],
     )
+
+
+def _doubts(record: Sweep) -> list[str]:
+    unstable = sum(point.latency.verdict != "stable" for point in record.points)
+    points = formatting.plural(len(record.points), "point")
+    of_points = [f"{unstable} of {points} not stable"] if unstable else []
+    return [*of_points, *shared.doubts(None, record.environment)]
+
+
+def _fastest(record: Sweep, view: View) -> list[layout.Part]:
+    """Of each model and size the batch with most images a second, the fastest first."""
+    best: dict[tuple[str, tuple[int, int]], SweepPoint] = {}
+    for point in record.points:
+        key = (point.model, point.size)
+        if key not in best or point.per_image_s < best[key].per_image_s:
+            best[key] = point
+    fastest = sorted(best.values(), key=lambda point: point.per_image_s)
+    if not fastest:
+        return [layout.Text("nothing was measured")]
+    first = fastest[0]
+    answer = (
+        f"{_rate(first)} images/s at most: {first.model} at {_size(first.size)} with a batch of "
+        f"{first.batch}, {formatting.time(first.latency, 'median')} "
+        f"{formatting.interval(first.latency)} a forward (median, 95 % interval)"
+    )
+    models = formatting.plural(len({point.model for point in record.points}), "model")
+    ran = f"{models}, {formatting.plural(len(record.points), 'point')}, {record.dtype}, "
+    table = screens.table_of(
+        [_best(point) for point in fastest[: view.top]],
+        {"model": "l", "size": "l", "latency ms": ".", "verdict": "l"},
+        ("allocated", "verdict"),
+        cut="model",
+    )
+    return [
+        layout.Text(answer),
+        layout.Text(ran + record.environment.device.name),
+        layout.Section("Fastest batch of each model and size", [table]),
+    ]
+
+
+def _best(point: SweepPoint) -> dict[str, str]:
+    return {
+        "model": point.model,
+        "size": _size(point.size),
+        "batch": str(point.batch),
+        "images/s": _rate(point),
+        "latency ms": formatting.ms(point.latency, "median"),
+        "±": formatting.relative_half_width(point.latency),
+        "verdict": point.latency.verdict,
+        "allocated": formatting.dash(point.allocated, units.bytes_),
+    }
+
+
+def _rate(point: SweepPoint) -> str:
+    return units.per_second(1 / point.per_image_s) if point.per_image_s else "-"
 
 
 def _points(record: Sweep) -> layout.Section:
@@ -33,7 +94,7 @@ def _points(record: Sweep) -> layout.Section:
             str(point.batch),
             formatting.ms(point.latency, "median"),
             units.milliseconds(point.per_image_s),
-            units.per_second(1 / point.per_image_s) if point.per_image_s else "-",
+            _rate(point),
             point.latency.verdict,
             "-" if point.flops is None else f"{point.flops / 1e9:.2f}",
             formatting.dash(point.allocated, units.bytes_),

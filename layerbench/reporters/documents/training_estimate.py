@@ -26,6 +26,8 @@ def document(record: TrainingEstimate) -> layout.Document:
             f"{units.seconds(record.once_s)}, part of the total: what the first steps take "
             "longer than later ones",
         ),
+    ]
+    ran = [
         (
             "Model",
             f"{recipe.model} ({record.model_type}), {units.count(record.parameters)} "
@@ -35,17 +37,33 @@ def document(record: TrainingEstimate) -> layout.Document:
     ]
     return layout.Document(
         title=f"How long training {recipe.model} on {recipe.data} will take",
-        head=[layout.Fields(fields)],
-        sections=[
+        head=[
+            *shared.void(record.environment.machine.too_busy),
+            *shared.cautions(shared.doubts(record.step, record.environment)),
+            layout.Fields(fields),
+            layout.Text(_ran(record)),
             shared.phase_table(
                 f"A step ({record.warmup} warm-up + {record.step.n} measured)",
                 record.phases,
                 record.step,
             ),
+        ],
+        sections=[
             layout.listed("Assumed", record.assumptions),
             *shared.warnings_and_notes(record),
+            layout.what_ran(ran),
         ],
     )
+
+
+def _ran(record: TrainingEstimate) -> str:
+    recipe = record.recipe
+    parts = [
+        f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
+        f"{units.by_x(recipe.size)}, batch {recipe.batch}",
+        record.environment.device.name,
+    ]
+    return ", ".join(parts)
 
 
 def rows(record: TrainingEstimate) -> cells.Rows:

@@ -19,7 +19,6 @@ def document(record: TrainingRun) -> layout.Document:
             f"epoch {best.epoch} of {len(record.epochs)}"
         )
     fields = [
-        ("Outcome", outcome),
         ("Model", _model(record)),
         ("Data", _data(record)),
         ("Recipe", _recipe(recipe)),
@@ -28,17 +27,44 @@ def document(record: TrainingRun) -> layout.Document:
     ]
     return layout.Document(
         title=f"Training {recipe.model} on {recipe.data}",
-        head=[layout.Fields(fields)],
-        sections=[
+        head=[
+            *shared.void(record.environment.machine.too_busy),
+            *shared.cautions(shared.doubts(record.step, record.environment)),
+            layout.Fields([("Outcome", outcome), ("Epochs", _in_all(record))]),
+            layout.Text(_ran(record)),
             shared.phase_table("A step (last epoch, first process)", record.phases, record.step),
+        ],
+        sections=[
             _epochs(record),
             _epoch_times(record),
             _ranks(record),
             _points(record),
             layout.listed("Images that could not be read", record.unreadable),
             *shared.warnings_and_notes(record),
+            layout.what_ran(fields),
         ],
     )
+
+
+def _in_all(record: TrainingRun) -> str:
+    """What all epochs took, and how fast the last one was."""
+    if not record.epochs:
+        return ""
+    took = units.duration(sum(row.train_s + row.validation_s for row in record.epochs))
+    last = units.per_second(record.epochs[-1].images_per_s)
+    epochs = formatting.plural(len(record.epochs), "epoch")
+    return f"{epochs} in {took}, {last} images/s in the last one"
+
+
+def _ran(record: TrainingRun) -> str:
+    recipe = record.recipe
+    parts = [
+        f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
+        f"{units.by_x(recipe.size)}, batch {recipe.batch}",
+        formatting.plural(recipe.ranks, "process"),
+        record.environment.device.name,
+    ]
+    return ", ".join(parts)
 
 
 def _model(record: TrainingRun) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layerbench import units
+from layerbench.analysis.largest import largest, together, usual
+from layerbench.analysis.portions import by_path
 from layerbench.records.memory import PHASES
 from layerbench.records.timing import Summary
-from layerbench.records.training_step import TrainingProfile, TrainingRow
+from layerbench.records.training_step import TrainingMemory, TrainingProfile, TrainingRow
+from layerbench.records.view import USUAL, Sort, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, shared
+from layerbench.reporters.documents import cells, layout, screens, shared
 
 _TIMES = ("forward", "forward_self", "backward", "backward_self")
 
 
-def document(record: TrainingProfile) -> layout.Document:
+def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
     """The phases of a whole step first, then what its modules take of them."""
     workload, environment, plan = record.workload, record.environment, record.plan
     device, software, *rest = shared.surroundings(environment, plan.threads)
@@ -28,26 +31,121 @@ def document(record: TrainingProfile) -> layout.Document:
         ("Plan", f"{plan.warmup} warm-up + {plan.iterations} measured rounds"),
         *rest,
     ]
-    head, foot = layout.about(fields)
     return layout.Document(
         title=f"{shared.title(workload)}: a training step",
-        head=[*shared.void(environment.machine.too_busy), head],
+        head=_first_screen(record, view),
         sections=[
             _phases(record),
             _memory(record),
             _blocks(record),
-            _tree(record),
+            _tree(record, view),
             _reconciliation(record),
             *shared.warnings_and_notes(record),
-            foot,
+            layout.what_ran(fields),
         ],
     )
 
 
+def _first_screen(record: TrainingProfile, view: View) -> list[layout.Part]:
+    environment = record.environment
+    both = _both_s(record)
+    blocks = ((row.type, row.path, _time_s(row)) for row in record.rows if row.block)
+    return [
+        *shared.void(environment.machine.too_busy),
+        *shared.cautions(shared.doubts(record.step, environment)),
+        layout.Text(shared.answer(record.step, "a step", f"{_rate(record)} images/s")),
+        layout.Text(_ran(record)),
+        _slowest(record, view),
+        layout.Fields(
+            [
+                ("Phases", shared.phases_line(record.phases, record.step, view.width)),
+                ("By type", screens.sums(together(record, "self"), view.width)),
+                ("By block", screens.sums(by_path(blocks, both), view.width)),
+                ("Memory", _peak(record.memory)),
+            ]
+        ),
+    ]
+
+
+def _ran(record: TrainingProfile) -> str:
+    workload = record.workload
+    parts = [
+        f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
+        units.shape(workload.shape),
+        record.optimizer,
+        *dict.fromkeys([workload.dtype, *formatting.variant(workload)]),
+        record.environment.device.name,
+        formatting.plural(record.step.n, "step"),
+    ]
+    return ", ".join(parts)
+
+
+def _slowest(record: TrainingProfile, view: View) -> layout.Section:
+    """The modules that take most in forward and backward together."""
+    most = largest(record, view.top, usual(record, view.sort), view.type)
+    named = {row.path: row for row in record.rows}
+    cells = [_slow(named[each.row.path], each.share, each.of) for each in most]
+    table = screens.table_of(cells, {"path": "c", "type": "l", **_POINTED}, ("back/forth", "kept"))
+    if not most:
+        return layout.Section("", [])
+    what = {"params": "Most parameters", "memory": "Most kept for the backward"}
+    share = f"{units.percent(most[0].share, digits=1)} of all"
+    title = what.get(most[0].of, "Slowest in forward and backward")
+    return layout.Section(
+        screens.first_named(title, most[0].row.path, most[0].row.type, share), [table]
+    )
+
+
+_POINTED = {"forward ms": ".", "backward ms": "."}
+
+
+def _slow(row: TrainingRow, share: float, of: Sort) -> dict[str, str]:
+    with_others = of == "time"
+    forward = row.forward if with_others else row.forward_self
+    backward = row.backward if with_others else row.backward_self
+    return {
+        "path": row.path or screens.MODEL,
+        "type": row.type,
+        "input→output": screens.shapes(row.input_shapes, row.output_shapes),
+        "forward ms": formatting.ms(forward, "median"),
+        "backward ms": formatting.ms(backward, "median"),
+        "back/forth": _ratio(forward, backward),
+        "share": units.percent(share, digits=1),
+        "kept": formatting.dash(row.kept, units.bytes_),
+    }
+
+
+def _ratio(forward: Summary | None, backward: Summary | None) -> str:
+    if forward and backward and forward.median:
+        return f"{backward.median / forward.median:.2f}"
+    return "-"
+
+
+def _rate(record: TrainingProfile) -> str:
+    step = record.step
+    return units.per_second(record.workload.batch / step.mean if step.mean else 0.0)
+
+
+def _time_s(row: TrainingRow) -> float:
+    return sum(time.mean for time in (row.forward, row.backward) if time)
+
+
+def _both_s(record: TrainingProfile) -> float:
+    """Forward and backward together."""
+    return sum(p.time.mean for p in record.phases if p.name in ("forward", "backward"))
+
+
+def _peak(memory: TrainingMemory | None) -> str:
+    if memory is None:
+        return ""
+    peak = memory.peak
+    owner = "outside the model" if peak.owner is None else f"in {peak.owner or 'the model itself'}"
+    return f"peak {units.bytes_(peak.bytes)} in the {peak.phase}, {owner}"
+
+
 def _phases(record: TrainingProfile) -> layout.Section:
     step = record.step
-    rate = record.workload.batch / step.mean if step.mean else 0.0
-    heading = f"One step, untouched: {units.per_second(rate)} images/s"
+    heading = f"One step, untouched: {_rate(record)} images/s"
     missed = f"the step is {step.verdict}: {'; '.join(step.missed)}" if step.missed else ""
     return shared.phase_table(heading, record.phases, step, layout.Text(missed))
 
@@ -56,11 +154,9 @@ def _memory(record: TrainingProfile) -> layout.Section:
     memory = record.memory
     if memory is None:
         return layout.listed("", [])
-    peak = memory.peak
-    owner = "outside the model" if peak.owner is None else f"in {peak.owner or 'the model itself'}"
     phases = ", ".join(f"{name} {units.bytes_(size)}" for name, size in memory.live.items())
     return layout.listed(
-        f"Memory of tensors: peak {units.bytes_(peak.bytes)} in the {peak.phase}, {owner}",
+        f"Memory of tensors: {_peak(memory)}",
         [
             f"parameters, buffers and input {units.bytes_(memory.resident)}, there all the time; "
             f"most alive in each phase: {phases}"
@@ -81,7 +177,7 @@ def _blocks(record: TrainingProfile) -> layout.Section:
     return layout.table("Blocks (medians)", rows, "rlcl..rr")
 
 
-def _tree(record: TrainingProfile) -> layout.Section:
+def _tree(record: TrainingProfile, view: View) -> layout.Section:
     rows = [
         {
             "layer": shared.branch(row),
@@ -95,25 +191,23 @@ def _tree(record: TrainingProfile) -> layout.Section:
             "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
         }
         for row in record.rows
+        if view.type in (None, row.type) and (view.depth is None or row.depth <= view.depth)
     ]
     return layout.table("Layers (medians; MiB)", rows, "lr..r.....l", formats=layout.FULL)
 
 
 def _times(row: TrainingRow) -> dict[str, str]:
     forward, backward = row.forward, row.backward
-    ratio = "-"
-    if forward and backward and forward.median:
-        ratio = f"{backward.median / forward.median:.2f}"
     return {
         "forward ms": formatting.ms(forward, "median"),
         "backward ms": formatting.ms(backward, "median"),
-        "back/forth": ratio,
+        "back/forth": _ratio(forward, backward),
     }
 
 
 def _share(row: TrainingRow, record: TrainingProfile) -> str:
     """Of forward and backward together."""
-    parts = sum(p.time.mean for p in record.phases if p.name in ("forward", "backward"))
+    parts = _both_s(record)
     if row.forward is None or row.backward is None or not parts:
         return "-"
     return units.percent((row.forward.mean + row.backward.mean) / parts, digits=1)

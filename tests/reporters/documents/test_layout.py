@@ -143,4 +143,4 @@ def test_a_comparison_does_not_wait_for_other_documents():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = [name.rpartition(".")[2] for name in done.stdout.split()]
-    assert sorted(loaded) == ["cells", "comparison", "layout", "shared"]
+    assert sorted(loaded) == ["cells", "comparison", "layout", "screens", "shared"]
