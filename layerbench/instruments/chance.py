@@ -19,6 +19,7 @@ from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from layerbench.instruments.modules import CallObserver, ModuleFacts
 from layerbench.instruments.rows import notes_on_calls, observed_rows
+from layerbench.introspection.modules import PROXIES
 from layerbench.introspection.modules import modules as modules_of
 from layerbench.records.samples import RowFacts
 from layerbench.records.timing import VARIED
@@ -97,6 +98,8 @@ def runs_alike(model: nn.Module) -> bool:
 
 def _is_harmless(value: object) -> bool:
     """Whether an attribute is no function of somebody else's."""
+    if type(value) in PROXIES:
+        return False
     if isinstance(value, partial):
         return _is_harmless(value.func)
     if not callable(value) or isinstance(value, (nn.Module, type, types.BuiltinFunctionType)):

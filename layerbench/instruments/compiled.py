@@ -191,7 +191,7 @@ def _runs_as_python() -> bool:
 
 def _is_compiled(value: object) -> bool:
     """Whether it is a function that `torch.compile` made, or a method of a class made so."""
-    if not isinstance(value, (FunctionType, MethodType)):
+    if type(value) not in (FunctionType, MethodType):
         return False
     made_by_dynamo = getattr(value, "_torchdynamo_orig_callable", None) is not None
     return made_by_dynamo and not getattr(value, "_torchdynamo_disable", False)

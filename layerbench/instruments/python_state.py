@@ -51,7 +51,13 @@ from layerbench.instruments.kept import (
     KeptSlot,
 )
 from layerbench.instruments.release import HeldOnce, Releaser, holders_of
-from layerbench.introspection.modules import children, own_buffers, own_parameters
+from layerbench.introspection.modules import (
+    PROXIES,
+    children,
+    is_dead,
+    own_buffers,
+    own_parameters,
+)
 
 # What holds nothing that a forward could change.
 _ATOMS: frozenset[type] = frozenset(
@@ -169,8 +175,10 @@ class PythonState:
     def _visit(self, value: Any) -> None:  # noqa: ANN401 - anything
         if id(value) in self._seen:
             return
-        self._seen[id(value)] = value
         kind = type(value)
+        if kind in PROXIES and is_dead(value):
+            return
+        self._seen[id(value)] = value
         if kind in _BARE_MAPPINGS:
             self._mapping(value)
             return

@@ -100,7 +100,7 @@ def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
         if isinstance(module, torch.jit.ScriptModule):
             continue
         for name, value in vars(module).items():
-            if isinstance(value, torch.ScriptObject) and id(value) not in seen:
+            if issubclass(type(value), torch.ScriptObject) and id(value) not in seen:
                 seen.add(id(value))
                 yield from _unpacked(join(path, name), value)
 

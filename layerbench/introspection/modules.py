@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,19 @@ def _of_every_module() -> frozenset[str]:
     return frozenset(vars(nn.Module()))
 
 
+PROXIES = frozenset({weakref.ProxyType, weakref.CallableProxyType})
+"""They stand for another object, and raise whatever is asked of them once it is gone."""
+
+
+def is_dead(proxy: object) -> bool:
+    """Whether what a proxy stood for is gone."""
+    try:
+        proxy.__class__  # noqa: B018 - asks the object
+    except ReferenceError:
+        return True
+    return False
+
+
 _NESTED_DEEP = 8
 _PLAIN_VALUES = (str, bytes, int, float, complex, bool, type(None))
 
@@ -221,6 +235,8 @@ def _plain_tensors(value: object) -> list[torch.Tensor]:
     waiting: list[tuple[object, int]] = [(value, 0)]
     while waiting:
         one, deep = waiting.pop()
+        if type(one) in PROXIES:
+            return []
         if isinstance(one, torch.Tensor):
             tensors.append(one)
         elif type(one) in (list, tuple, dict) and deep < _NESTED_DEEP:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,22 @@ def test_what_cannot_be_put_back_is_said_before() -> None:
     model.steps = (float(step) for step in range(1000))
     with pytest.warns(UserWarning, match="cannot be put back after a run: generator 'steps'"):
         layerbench.memory(model, torch.rand(2, 4))
+
+
+class Owner:
+    """Something that a layer may refer to without keeping it."""
+
+
+def test_a_reference_to_what_is_gone_does_no_harm() -> None:
+    model, x, owner = nn.Sequential(nn.Linear(4, 4)), torch.rand(2, 4), Owner()
+    model.owner, model[0].owner = weakref.proxy(owner), weakref.proxy(owner)
+    for record in (layerbench.memory(model, x), layerbench.structure(model, x)):
+        assert record.rows[1].path == "0"
+    del owner
+    for record in (layerbench.memory(model, x), layerbench.structure(model, x)):
+        assert record.rows[1].path == "0"
+    assert layerbench.profile(model, x, **FEW).layers
+    assert layerbench.estimate_memory(model, x).peak_bytes > 0
 
 
 DRAWN_DEPTH = """
