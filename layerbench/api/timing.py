@@ -11,6 +11,7 @@ from torch import nn
 from layerbench.analysis.aggregation import assemble
 from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
+from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.errors import LayerbenchError, UntrustedError, UsageError, first_line
 from layerbench.profilers import timing
@@ -163,7 +164,8 @@ def measure(
             progress=progress,
             keep_interrupted=keep_interrupted,
         )
-    record = assemble(workload, plan, runs)
+    with no_collection():
+        record = assemble(workload, plan, runs)
     if strict:
         _insist(record)
     if ceilings and record.layers and record.stop != "interrupted":

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from layerbench.environment import devices, watch
+from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.environment.watch import EnvironmentWatch
 from layerbench.errors import LayerbenchError, ModelRunError, NotEnoughMemory, first_line
@@ -147,15 +148,3 @@ def gradients_on(on: bool) -> Iterator[None]:
     else:
         with torch.no_grad():
             yield
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Switch the garbage collector off."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

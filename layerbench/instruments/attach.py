@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from layerbench.environment.run_context import no_collection
+from layerbench.environment.collection import no_collection
 from layerbench.instruments.compiled import is_compiled
 from layerbench.instruments.overlay import STATE, Overlay
 from layerbench.instruments.stack import deeper_stack

@@ -173,6 +173,7 @@ class CallObserver:
         model: what will run.
         facts: of its modules; those that are not reachable are not observed.
         running: told of each call's beginning and end.
+        shapes: whether shapes and bytes are noted, too; who counts calls alone needs none.
 
     Attributes:
         compiled: identities of the modules that were found to run inside compiled code.
@@ -185,7 +186,10 @@ class CallObserver:
         model: nn.Module,
         facts: Sequence[ModuleFacts],
         running: RunningModule | None = None,
+        *,
+        shapes: bool = True,
     ) -> None:
+        self._shapes = shapes
         # Whether the next call of the model is the one that is noted around it.
         self._is_noted = False
         self._running = running or RunningModule(model)
@@ -240,7 +244,7 @@ class CallObserver:
     ) -> Any:  # noqa: ANN401 - whatever the module returns
         order, self._order = self._order, self._order + 1
         # Before the call: an in-place module or a container emptied by it would hide what came in.
-        came_in = shapes_of((args, kwargs))
+        came_in = shapes_of((args, kwargs)) if self._shapes else ()
         self._running.entered(fact.path)
         output = None
         try:
@@ -269,8 +273,8 @@ class CallObserver:
                 order=order,
                 calls=facts.calls if facts else 0,
                 input_shapes=came_in,
-                output_shapes=shapes_of((output,)),
-                output_bytes=_bytes_in((output,)),
+                output_shapes=shapes_of((output,)) if self._shapes else (),
+                output_bytes=_bytes_in((output,)) if self._shapes else 0,
                 direct=facts.direct if facts else False,
             )
         facts.calls += calls_stood_for()

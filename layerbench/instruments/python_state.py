@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from layerbench.environment.run_context import no_collection
+from layerbench.environment.collection import no_collection
 from layerbench.instruments.code_names import globals_named, is_users, package_of
 from layerbench.instruments.kept import (
     Kept,

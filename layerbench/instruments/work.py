@@ -87,7 +87,8 @@ def observe_work(
     """
     held = dict(named_modules(model))  # a forward may take modules away
     running = RunningModule(model)
-    observer, counter = CallObserver(model, modules, running), FlopCounter(running)
+    observer = CallObserver(model, modules, running, shapes=False)
+    counter = FlopCounter(running)
     with counter:
         calls = observer.observe(model, args, dict(kwargs))
     flops = Flops.by_module(calls, counter)

@@ -14,7 +14,8 @@ from torch import nn
 
 from layerbench import zoo
 from layerbench._version import __version__
-from layerbench.environment.run_context import no_collection, torch_version
+from layerbench.environment.collection import no_collection
+from layerbench.environment.run_context import torch_version
 from layerbench.errors import LayerbenchError, ModelRunError, first_line
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.chance import more_forwards, notes_on_chance

@@ -12,6 +12,7 @@ from torch import nn
 
 from layerbench import zoo
 from layerbench.environment import devices
+from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
 from layerbench.environment.run_context import (
@@ -19,7 +20,6 @@ from layerbench.environment.run_context import (
     garbage_collection_off,
     gradients_on,
     memory_explained,
-    no_collection,
     raise_model_error,
     threads_set,
     watch_environment,

@@ -16,13 +16,13 @@ from layerbench import zoo
 from layerbench.analysis.aggregation import believed
 from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
 from layerbench.analysis.views import with_training_memory
+from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
     check_input_fits,
     garbage_collection_off,
     gradients_on,
     memory_explained,
-    no_collection,
     raise_model_error,
     threads_set,
     watch_environment,

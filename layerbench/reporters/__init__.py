@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Protocol, cast
 
+from layerbench.environment.collection import no_collection
 from layerbench.errors import UsageError
 from layerbench.records.timing import Profile
 from layerbench.records.view import USUAL, View
@@ -90,7 +91,8 @@ def render(format: str, record: Frozen, view: View = USUAL) -> str:
     """
     check(format, profile=isinstance(record, Profile))
     reporter = _find(format)
-    return with_view(reporter.render, record, view)
+    with no_collection():
+        return with_view(reporter.render, record, view)
 
 
 @functools.cache

@@ -10,12 +10,12 @@ import torch
 
 from layerbench import zoo
 from layerbench.environment import devices
+from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
     check_input_fits,
     gradients_on,
     memory_explained,
-    no_collection,
     watch_environment,
 )
 from layerbench.errors import ModelRunError, first_line
