@@ -89,10 +89,9 @@ def render(format: str, record: Frozen, view: View = USUAL) -> str:
     Raises:
         UsageError: no such format, or not for such a record.
     """
-    check(format, profile=isinstance(record, Profile))
-    reporter = _find(format)
     with no_collection():
-        return with_view(reporter.render, record, view)
+        check(format, profile=isinstance(record, Profile))
+        return with_view(_find(format).render, record, view)
 
 
 @functools.cache
