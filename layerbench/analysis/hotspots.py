@@ -1,13 +1,12 @@
-"""Where a forward's time goes: the slowest layers, types and blocks. No torch."""
+"""Where a forward's time goes: each layer with its time and what bounds it. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 
-from layerbench import units
-from layerbench.analysis.portions import Portion
+from layerbench.analysis.portions import Large, Portion, by_path, part_of, shown
 from layerbench.analysis.roofline import BYTES, Bound, bytes_least, ridge
 from layerbench.records.timing import Ceilings, LayerRow, Profile, Summary
 from layerbench.records.tree import parent
@@ -18,15 +17,15 @@ BETWEEN = "between layers"
 
 
 @dataclass(frozen=True, repr=False)
-class Hotspot:
+class Hotspot(Large):
     """A layer or function, with what it takes itself and what it does with it.
 
+    Its value is the mean of what it takes itself, seconds. The shares are of the instrumented
+    forward, by means.
+
     Attributes:
-        row: of the record.
         between: whether it is a module that holds others, and this what it does besides.
         time: what it takes itself; ``None`` where it is the rest beside timed functions.
-        mean_s: its mean, seconds.
-        share: of the instrumented forward, by means.
         flops: in one forward; ``None`` where they are unknown.
         bytes_least: that its calls move at least; ``None`` where shapes do not say.
         bound: the roof that is lower here; ``None`` without ceilings, or where FLOPs are unknown.
@@ -37,8 +36,6 @@ class Hotspot:
     row: LayerRow
     between: bool
     time: Summary | None
-    mean_s: float
-    share: float
     flops: int | None = None
     bytes_least: int | None = None
     bound: Bound | None = None
@@ -48,34 +45,28 @@ class Hotspot:
     @property
     def median_s(self) -> float:
         """The median, or the mean where there is no more."""
-        return self.mean_s if self.time is None else self.time.median
+        return self.value if self.time is None else self.time.median
+
+    @property
+    def group(self) -> str:
+        """Its type, or that it lies between the layers."""
+        return BETWEEN if self.between else self.row.type
+
+    def amount(self, sort: Sort) -> tuple[float, float]:
+        """What it is sorted by, and its own time where that is equal."""
+        inclusive = self.row.inclusive
+        amounts: dict[Sort, float | None] = {
+            "self": self.median_s,
+            "time": inclusive.median if inclusive else self.median_s,
+            "flops": self.flops,
+            "params": self.row.own_parameters,
+            "memory": self.bytes_least,
+        }
+        return amounts[sort] or 0, self.median_s
 
     def __repr__(self) -> str:
         name = f"{self.row.path or '(model)'} {self.row.type}"
-        return f"<{name}: {_amount(self.median_s, self.share)}>"
-
-
-class Group(Portion):
-    """Layers of one type, or what runs in one block; its amount is a time."""
-
-    @property
-    def mean_s(self) -> float:
-        """Of all of them together, seconds."""
-        return self.amount
-
-    def __repr__(self) -> str:
-        name = f"{self.path} {self.name}" if self.path else f"{self.name} ({self.count})"
-        return f"<{name}: {_amount(self.mean_s, self.share)}>"
-
-
-def _amount(seconds: float, share: float) -> str:
-    return f"{units.seconds(seconds)}, {units.percent(share, digits=1)}"
-
-
-def whole_s(record: Profile) -> float:
-    """The mean that shares refer to: the instrumented whole, which the layers add up to."""
-    top = next((row for row in record.layers if row.depth == 0 and row.inclusive), None)
-    return top.inclusive.mean if top and top.inclusive else record.whole.mean
+        return shown(name, self.of, self.median_s, self.share)
 
 
 def hotspots(record: Profile) -> list[Hotspot]:
@@ -83,7 +74,7 @@ def hotspots(record: Profile) -> list[Hotspot]:
 
     Their shares add up to 1: a module's functions are apart from the rest of its own time.
     """
-    whole = whole_s(record)
+    whole = record.base.mean
     functions = _functions(record.layers)
     composite = {parent(row.path) for row in record.layers if row.path and row.kind == "module"}
     roofs = _Roofs.of(record)
@@ -95,62 +86,11 @@ def hotspots(record: Profile) -> list[Hotspot]:
     return sorted(spots, key=lambda spot: spot.median_s, reverse=True)
 
 
-def top(
-    record: Profile, number: int, sort: Sort = "self", type: str | None = None
-) -> list[Hotspot]:
-    """The slowest or largest layers.
-
-    Args:
-        record: rows of layers.
-        number: of layers.
-        sort: by what: ``self`` by their own time, ``time`` by that with all that is in them,
-            ``flops``, ``params``. What a profile does not know is sorted by the own time.
-        type: of the layers; ``None`` takes all.
-    """
-    return top_of(hotspots(record), number, sort, type)
-
-
-def top_of(
-    spots: Iterable[Hotspot], number: int, sort: Sort = "self", type: str | None = None
-) -> list[Hotspot]:
-    """The same of hotspots that are there already."""
-    spots = [spot for spot in spots if type in (None, spot.row.type)]
-    return sorted(spots, key=_KEYS[sort], reverse=True)[:number]
-
-
-def by_type(record: Profile) -> list[Group]:
-    """The types by what their layers take themselves; they add up to the whole."""
-    return types_of(hotspots(record))
-
-
-def types_of(spots: Iterable[Hotspot]) -> list[Group]:
-    """The same of hotspots that are there already."""
-    groups: dict[str, list[Hotspot]] = {}
-    for spot in spots:
-        groups.setdefault(BETWEEN if spot.between else spot.row.type, []).append(spot)
-    made = [_group(name, "", spots) for name, spots in groups.items()]
-    return sorted(made, key=lambda group: group.mean_s, reverse=True)
-
-
-def by_block(record: Profile) -> list[Group]:
+def by_block(record: Profile) -> list[Portion]:
     """The blocks by the time of all that is in them."""
-    whole = whole_s(record)
-    blocks = [(row, row.inclusive) for row in record.layers if row.block and row.inclusive]
-    made = [
-        Group(row.type, row.path, time.mean, time.mean / whole if whole else 0, 1)
-        for row, time in blocks
-    ]
-    return sorted(made, key=lambda group: group.mean_s, reverse=True)
-
-
-def _group(name: str, path: str, spots: Sequence[Hotspot]) -> Group:
-    return Group(
-        name,
-        path,
-        fsum(spot.mean_s for spot in spots),
-        fsum(spot.share for spot in spots),
-        len(spots),
-    )
+    times = ((row.type, row.path, row.inclusive) for row in record.layers if row.block)
+    means = ((type, path, time.mean) for type, path, time in times if time)
+    return by_path(means, record.base.mean)
 
 
 def _functions(rows: Iterable[LayerRow]) -> dict[str, list[LayerRow]]:
@@ -171,7 +111,7 @@ def _hotspot(
         # A module's own summary holds its functions: of the rest there is a mean alone.
         mean = max(mean - fsum(f.inclusive.mean for f in functions if f.inclusive), 0.0)
         time = None
-    return Hotspot(row, composite, time, mean, mean / whole if whole else 0)
+    return Hotspot(row, "self", mean, part_of(mean, whole), composite, time)
 
 
 @dataclass(frozen=True)
@@ -228,16 +168,3 @@ def _flops_of_functions(rows: Iterable[LayerRow]) -> dict[str, int]:
             continue
         flops |= {row.path: total if row.path in able else 0 for row in functions}
     return flops
-
-
-def _inclusive_s(spot: Hotspot) -> float:
-    return spot.row.inclusive.median if spot.row.inclusive else spot.median_s
-
-
-_KEYS: dict[Sort, Callable[[Hotspot], tuple[float, float]]] = {
-    "self": lambda spot: (spot.median_s, 0.0),
-    "time": lambda spot: (_inclusive_s(spot), 0.0),
-    "flops": lambda spot: (spot.flops or 0, spot.median_s),
-    "params": lambda spot: (spot.row.own_parameters or 0, spot.median_s),
-    "memory": lambda spot: (spot.bytes_least or 0, spot.median_s),
-}

@@ -83,8 +83,8 @@ class Presented:
             type: class name of the layers; ``None`` takes all.
 
         Returns:
-            of a profile `layerbench.analysis.hotspots.Hotspot`, else
-            `layerbench.analysis.largest.Large`.
+            each a `layerbench.analysis.portions.Large`; of a profile it is a
+            `layerbench.analysis.hotspots.Hotspot`, which knows more.
 
         Raises:
             UsageError: the record has no layers, or does not know what they shall be sorted by.
@@ -96,8 +96,7 @@ class Presented:
         """What the layers of each type take together, the largest first.
 
         Returns:
-            `layerbench.analysis.hotspots.Group` of a profile, else
-            `layerbench.analysis.largest.Together`.
+            each a `layerbench.analysis.portions.Portion`.
 
         Raises:
             UsageError: the record has no layers.

@@ -240,6 +240,20 @@ class Profile(Record):
                 raise ValueError("a process's median is shorter than a picosecond and not 0")
         return self
 
+    @property
+    def root(self) -> LayerRow | None:
+        """The row of the model itself, if it was timed."""
+        return next((row for row in self.layers if row.depth == 0 and row.inclusive), None)
+
+    @property
+    def base(self) -> Summary:
+        """What shares refer to, by means: the instrumented whole, which the layers add up to.
+
+        Means, since medians of parts do not add up to the median of the sum.
+        """
+        root = self.root
+        return root.inclusive if root and root.inclusive else self.whole
+
     def without_layers(self) -> Profile:
         """The whole-model record of the same measurement."""
         return self.model_copy(update={"layers": ()})

@@ -51,5 +51,10 @@ class View(Frozen):
     width: Annotated[int, Field(ge=40, le=1000)] = 100
     folded: bool = True
 
+    def has(self, type: str, depth: int) -> bool:
+        """Whether a tree shows rows of this type at this depth."""
+        deep = self.depth is not None and depth > self.depth
+        return not deep and self.type in (None, type)
+
 
 USUAL = View()

@@ -41,30 +41,20 @@ def block_rows(rows: Sequence[AnyRow]) -> list[AnyRow]:
     return blocks
 
 
-def root(record: Profile) -> LayerRow | None:
-    """The row of the model itself, if it was timed: the instrumented whole."""
-    return next((row for row in record.layers if row.depth == 0 and row.inclusive), None)
-
-
-def base_s(record: Profile) -> float:
-    """The mean that shares refer to: the instrumented whole, which the layers add up to.
-
-    Means, since medians of parts do not add up to the median of the sum.
-    """
-    top = root(record)
-    return top.inclusive.mean if top and top.inclusive else record.whole.mean
-
-
 def share(part_s: float, record: Profile) -> str:
     """A part of the instrumented whole, in per cent."""
-    whole = base_s(record)
-    return units.percent(part_s / whole, digits=1) if whole else "-"
+    return part(part_s, record.base.mean)
+
+
+def part(amount: float | None, whole: float) -> str:
+    """A part of something in per cent; ``-`` if one of them is unknown or nothing."""
+    return "-" if amount is None or not whole else units.percent(amount / whole, digits=1)
 
 
 def between_blocks_s(record: Profile) -> float:
     """The mean time of the whole that no block of the block view accounts for."""
     times = [row.inclusive.mean for row in blocks(record) if row.inclusive]
-    between = base_s(record) - math.fsum(times)
+    between = record.base.mean - math.fsum(times)
     # Means of whole nanoseconds: less than one is what adding up in floating point leaves.
     return 0.0 if abs(between) < NANOSECOND else between
 
@@ -97,12 +87,6 @@ def relative_half_width(summary: Summary) -> str:
         return "-"
     part = half_width(summary) / summary.median
     return units.percent(part, digits=0 if part >= _ROUND_FROM else 1)
-
-
-def base_half_width(record: Profile) -> float:
-    """Half the width of the interval of `base_s`."""
-    top = root(record)
-    return half_width(top.inclusive if top and top.inclusive else record.whole)
 
 
 def ms(summary: Summary | None, field: str) -> str:

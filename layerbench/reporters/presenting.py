@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerbench import reporters
-from layerbench.analysis import hotspots, largest
+from layerbench.analysis import portions
+from layerbench.analysis.largest import layers
 from layerbench.environment import notebook
 from layerbench.errors import LayerbenchError, UsageError
 from layerbench.records.bundle import Bundle
 from layerbench.records.options import checked
 from layerbench.records.presented import Presented
-from layerbench.records.timing import Profile
 from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.reporters import documents
@@ -190,23 +190,19 @@ def _format_of(path: Path) -> str:
 # --- layers --------------------------------------------------------------------------------
 
 
-def top(record: Presented, number: int, sort: str | None, type: str | None) -> list[Any]:
+def top(record: Presented, number: int, sort: str | None, type: str | None) -> list[portions.Large]:
     """The slowest or largest layers; see `Presented.top`."""
     values = {"top": number, "type": type, **({} if sort is None else {"sort": sort})}
     names = {"top": "n"}
     view = checked(View, values, lambda name: names.get(name, name))
     content = _one_of(record.presented(), sort)
-    if isinstance(content, Profile):
-        return list(hotspots.top(_with_layers(content), view.top, view.sort, view.type))
-    return list(largest.largest(content, view.top, None if sort is None else view.sort, view.type))
+    every = layers(content, None if sort is None else view.sort)
+    return portions.most(every, view.top, view.sort, view.type)
 
 
-def by_type(record: Presented) -> list[Any]:
+def by_type(record: Presented) -> list[portions.Portion]:
     """What each type has together; see `Presented.by_type`."""
-    content = _one_of(record.presented())
-    if isinstance(content, Profile):
-        return list(hotspots.by_type(_with_layers(content)))
-    return list(largest.together(content))
+    return portions.by_type(layers(_one_of(record.presented())))
 
 
 def _one_of(content: Any, sort: str | None = None) -> Any:  # noqa: ANN401 - a record
@@ -216,9 +212,3 @@ def _one_of(content: Any, sort: str | None = None) -> Any:  # noqa: ANN401 - a r
     if sort == "memory" and content.memory is not None:
         return content.memory
     return content.any_with_rows() or content
-
-
-def _with_layers(record: Profile) -> Profile:
-    if not record.layers:
-        raise UsageError("only the whole model was timed: take granularity 'layers'")
-    return record

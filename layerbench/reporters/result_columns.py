@@ -31,7 +31,7 @@ class Entry:
     @property
     def flops(self) -> int | None:
         """Of one forward: the structure's, else those that the profile itself counted."""
-        top = formatting.root(self.profile)
+        top = self.profile.root
         return self.structure.flops if self.structure else top.flops if top else None
 
 

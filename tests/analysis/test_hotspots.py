@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from layerbench.analysis.hotspots import BETWEEN, by_block, by_type, hotspots, top
+from layerbench.analysis.hotspots import BETWEEN, by_block, hotspots
+from layerbench.analysis.portions import by_type, most
 from layerbench.records.view import Sort
 from tests.support.sample_profiles import deep, layered, whole
 from tests.support.sample_structures import counted
@@ -26,21 +27,21 @@ def test_the_slowest_is_first_and_the_shares_add_up() -> None:
 
 
 def test_a_functions_time_is_not_its_modules_too() -> None:
-    assert SPOTS["features.1.add()"].mean_s == pytest.approx(0.15e-3)
+    assert SPOTS["features.1.add()"].value == pytest.approx(0.15e-3)
     rest = SPOTS["features.1"]
-    assert rest.mean_s == pytest.approx(0.2e-3 - 0.15e-3)
+    assert rest.value == pytest.approx(0.2e-3 - 0.15e-3)
     assert rest.time is None
     assert rest.between
 
 
 def test_types_hold_all_their_layers_and_what_lies_between_is_apart() -> None:
-    groups = {group.name: group for group in by_type(layered())}
+    groups = {group.name: group for group in by_type(hotspots(layered()))}
     assert groups["Conv2d"].count == 3
     assert groups["Conv2d"].share == pytest.approx(0.2 + 0.28 + 0.39)
     # The model itself less its function, the container, and two blocks of which one adds.
-    assert groups[BETWEEN].mean_s == pytest.approx((0.5 - 0.4 + 0.01 + 0.05 + 0.09) * 1e-3)
+    assert groups[BETWEEN].value == pytest.approx((0.5 - 0.4 + 0.01 + 0.05 + 0.09) * 1e-3)
     assert sum(group.share for group in groups.values()) == pytest.approx(1)
-    assert by_type(layered())[0].name == "Conv2d"
+    assert by_type(hotspots(layered()))[0].name == "Conv2d"
 
 
 def test_blocks_are_with_all_that_is_in_them() -> None:
@@ -101,15 +102,15 @@ def test_without_ceilings_or_flops_nothing_is_bound() -> None:
     ],
 )
 def test_orders(sort: Sort, first: str) -> None:
-    assert top(counted(), 1, sort)[0].row.path == first
+    assert most(hotspots(counted()), 1, sort)[0].row.path == first
 
 
 def test_one_type_alone() -> None:
-    assert {spot.row.type for spot in top(layered(), 10, type="Linear")} == {"Linear"}
+    assert {spot.row.type for spot in most(hotspots(layered()), 10, type="Linear")} == {"Linear"}
 
 
 def test_a_record_without_layers_has_none() -> None:
-    assert hotspots(whole()) == by_type(whole()) == by_block(whole()) == []
+    assert hotspots(whole()) == by_block(whole()) == []
 
 
 def test_ten_thousand_rows() -> None:

@@ -178,7 +178,7 @@ def test_a_record_without_layers_is_written_too(export):
 def test_the_finest_view_leaves_nothing_out_and_counts_nothing_twice():
     record = reading.read(RECORD)
     finer = finest(record)
-    assert 0 <= formatting.between_blocks_s(finer) < 0.1 * formatting.base_s(finer)
+    assert 0 <= formatting.between_blocks_s(finer) < 0.1 * finer.base.mean
     shown = [row.path for row in finer.layers if row.block]
     assert not any(inner.startswith(f"{outer}.") for outer in shown for inner in shown)
     unchanged = {"block", "position"}

@@ -342,9 +342,8 @@ def test_the_verb_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_what_adding_up_leaves_is_not_time_between_the_blocks(monkeypatch):
-    monkeypatch.setattr(formatting, "base_s", lambda _: 0.3 - 1e-13)
-    monkeypatch.setattr(formatting, "blocks", lambda _: [])
-    assert formatting.between_blocks_s(whole()) == 0.3 - 1e-13
-    monkeypatch.setattr(formatting, "base_s", lambda _: -1e-13)
-    assert formatting.between_blocks_s(whole()) == 0.0
+@pytest.mark.parametrize(("mean", "between"), [(0.3 - 1e-13, 0.3 - 1e-13), (-1e-13, 0.0)])
+def test_what_adding_up_leaves_is_not_time_between_the_blocks(mean, between):
+    record = whole()
+    time = record.whole.model_copy(update={"mean": mean})
+    assert formatting.between_blocks_s(record.model_copy(update={"whole": time})) == between

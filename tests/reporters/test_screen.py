@@ -10,7 +10,8 @@ import torchvision
 
 import layerbench
 from layerbench import reporters
-from layerbench.analysis.hotspots import by_type, hotspots
+from layerbench.analysis.hotspots import hotspots
+from layerbench.analysis.portions import by_type
 from layerbench.records.timing import Profile
 from layerbench.records.view import View
 from tests.support.sample_profiles import deep, in_processes, layered, on_gpu, summary, whole
@@ -69,7 +70,8 @@ def test_a_reader_finds_the_slowest_layer_and_type_in_24_lines(name: str) -> Non
         model, torch.rand(1, 3, side, side), warmup=0, iterations=2, ceilings=False
     )
     found = read("\n".join(check(screen(record))))
-    slowest, group = hotspots(record)[0], by_type(record)[0]
+    spots = hotspots(record)
+    slowest, group = spots[0], by_type(spots)[0]
     assert found == {
         "path": slowest.row.path or "the model itself",
         "type": slowest.row.type,

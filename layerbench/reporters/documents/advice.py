@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from math import fsum
 
 from layerbench import units
-from layerbench.analysis.hotspots import Hotspot, types_of
+from layerbench.analysis.hotspots import Hotspot
+from layerbench.analysis.portions import by_type
 from layerbench.records.timing import Profile
 from layerbench.reporters import formatting
 
@@ -50,7 +51,7 @@ def _of_memory(record: Profile, spots: Sequence[Hotspot]) -> str:
     if share < _WORTH:
         return ""
     mine = {spot.row.type for spot in moving}
-    named = [group.name for group in types_of(spots) if group.name in mine][:_NAMED]
+    named = [group.name for group in by_type(spots) if group.name in mine][:_NAMED]
     ways = ["torch.compile, which fuses them"]
     if record.workload.memory_format != "channels_last" and len(record.workload.shape) == 4:
         ways.insert(0, "--channels-last")

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from layerbench import units
-from layerbench.analysis.hotspots import Hotspot, hotspots, top_of
+from layerbench.analysis.hotspots import Hotspot, hotspots
 from layerbench.records.bundle import Bundle
 from layerbench.records.memory import MemoryRow
 from layerbench.records.timing import Profile
@@ -81,7 +81,7 @@ def _largest(record: Bundle, spots: Sequence[Hotspot], view: View) -> layout.Sec
         return slowest.slowest(spots, view)
     bytes_of = {row.path: row for row in record.memory.rows}
     ordered = sorted(
-        top_of(spots, len(spots), type=view.type),
+        (spot for spot in spots if view.type in (None, spot.row.type)),
         key=lambda spot: _held(bytes_of.get(spot.row.path)),
         reverse=True,
     )[: view.top]
@@ -157,8 +157,10 @@ def _others(record: Bundle, view: View) -> Iterator[layout.Section]:
 
 def _layers(record: Bundle, view: View) -> layout.Section:
     """What the records know of each layer, in one table."""
-    spots = {spot.row.path: spot for spot in (hotspots(record.profile) if record.profile else ())}
-    made = [_cells(row, spots.get(row.path)) for row in rows_of(record) if _is_in(view, row)]
+    spots = _spots(record)
+    made = [
+        _cells(row, spots.get(row.path)) for row in _rows(record) if view.has(row.type, row.depth)
+    ]
     names = [name for name in (made[0] if made else ()) if any(one[name] != "-" for one in made)]
     table = layout.Table(
         names,
@@ -169,9 +171,13 @@ def _layers(record: Bundle, view: View) -> layout.Section:
     return layout.Section("Layers", [table, legend], formats=layout.FULL)
 
 
-def _is_in(view: View, row: PageRow) -> bool:
-    deep = view.depth is not None and row.depth > view.depth
-    return row.kind != "missing" and not deep and view.type in (None, row.type)
+def _spots(record: Bundle) -> dict[str, Hotspot]:
+    return {spot.row.path: spot for spot in (hotspots(record.profile) if record.profile else ())}
+
+
+def _rows(record: Bundle) -> Iterator[PageRow]:
+    """Less those of a baseline that the model has no more."""
+    return (row for row in rows_of(record) if row.kind != "missing")
 
 
 def _cells(row: PageRow, spot: Hotspot | None) -> dict[str, str]:
@@ -211,7 +217,7 @@ def rows(record: Bundle) -> cells.Rows:
 
     A field that two of them have is the profile's, then the structure's.
     """
-    spots = {spot.row.path: spot for spot in (hotspots(record.profile) if record.profile else ())}
+    spots = _spots(record)
     ran = cells.what_ran(record.workload)
     if record.profile is not None:
         ran, times = timing.rows(record.profile)
@@ -219,9 +225,7 @@ def rows(record: Bundle) -> cells.Rows:
     else:
         by_path = {}
     made = []
-    for row in rows_of(record):
-        if row.kind == "missing":
-            continue
+    for row in _rows(record):
         common: cells.Cells = {
             **{name: getattr(row, name) for name in _OF_LAYERS},
             "input_shapes": cells.shapes(row.inputs),

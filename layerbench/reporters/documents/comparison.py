@@ -149,7 +149,7 @@ def _tree(record: Comparison, view: View) -> layout.Section:
     rows = [
         {"Layer": _branch(row), **_cells(row), "": row.note}
         for row in record.rows
-        if view.type in (None, row.type) and (view.depth is None or row.depth <= view.depth)
+        if view.has(row.type, row.depth)
     ]
     return layout.table("Layers", rows, f"l{_ALIGN}l", formats=layout.FULL)
 

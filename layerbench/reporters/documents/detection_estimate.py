@@ -28,8 +28,7 @@ def document(record: DetectionEstimates, view: View = USUAL) -> layout.Document:
         title=f"Detection: what {formatting.plural(record.epochs, 'epoch')} of "
         f"{units.count(record.samples)} images will take",
         head=[
-            *shared.void(record.environment.machine.too_busy),
-            *shared.cautions(_doubts(record)),
+            *shared.weaknesses(record.environment, None, *_doubts(record)),
             *_quickest(record, view),
         ],
         sections=[
@@ -50,11 +49,7 @@ def _doubts(record: DetectionEstimates) -> list[str]:
     fewest = min((row.step.n for row in record.rows), default=shared.FEW_ROUNDS)
     few = [f"few rounds: {formatting.plural(fewest, 'step')} of a detector"]
     left = [f"not measured: {', '.join(row.model for row in record.failures)}"]
-    return [
-        *(few if fewest < shared.FEW_ROUNDS else []),
-        *(left if record.failures else []),
-        *shared.doubts(None, record.environment),
-    ]
+    return (few if fewest < shared.FEW_ROUNDS else []) + (left if record.failures else [])
 
 
 def _quickest(record: DetectionEstimates, view: View) -> list[layout.Part]:
@@ -162,9 +157,13 @@ def _content(record: DetectionEstimates) -> layout.Section:
             "proposals in training": _number(row.trained.proposals),
             "proposals": _number(row.inferred.proposals),
             "detections": _number(row.inferred.detections),
-            "1 image: nothing found": _seconds(getattr(row.fit, "base_s", None)),
-            "a proposal": _seconds(getattr(row.fit, "per_proposal_s", None)),
-            "a detection": _seconds(getattr(row.fit, "per_detection_s", None)),
+            "1 image: nothing found": formatting.dash(
+                getattr(row.fit, "base_s", None), units.seconds
+            ),
+            "a proposal": formatting.dash(getattr(row.fit, "per_proposal_s", None), units.seconds),
+            "a detection": formatting.dash(
+                getattr(row.fit, "per_detection_s", None), units.seconds
+            ),
             "worst fit": "-" if row.fit is None else units.percent(row.fit.worst),
         }
         for row in record.rows
@@ -192,10 +191,6 @@ def _points(row: DetectorEstimate) -> layout.Section:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.0f}"
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else units.seconds(value)
 
 
 def _notes(record: DetectionEstimates) -> list[str]:

@@ -42,8 +42,7 @@ def document(record: DetectionRun, view: View = USUAL) -> layout.Document:
     return layout.Document(
         title=f"Training {record.recipe.model} on {record.recipe.data}, taken apart",
         head=[
-            *shared.void(record.environment.machine.too_busy),
-            *shared.cautions(shared.doubts(record.step, record.environment)),
+            *shared.weaknesses(record.environment, record.step),
             layout.Fields([("Verdict", _bottleneck(record.bottleneck)), ("A step", _step(record))]),
             layout.Text(_ran(record)),
             _parts(record),
@@ -77,14 +76,14 @@ def _step(record: DetectionRun) -> str:
 
 
 def _ran(record: DetectionRun) -> str:
-    parts = [
-        f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
+    return shared.ran(
+        record.model_type,
+        record.parameters,
         f"batch {record.recipe.batch}",
         record.recipe.precision,
         record.environment.device.name,
         formatting.plural(record.measured, "step") + " measured",
-    ]
-    return ", ".join(parts)
+    )
 
 
 def _first_advice(bottleneck: Bottleneck | None) -> str:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 from layerbench import units
-from layerbench.analysis.largest import Large, largest, together, usual
-from layerbench.analysis.portions import Portion, by_path, largest_first, part_of
-from layerbench.records.memory import Category, Interval, MemoryEstimate, MemoryReport
-from layerbench.records.rows import ModuleRow
+from layerbench.analysis.largest import largest, layers
+from layerbench.analysis.portions import Large, Portion, by_path, by_type, largest_first, part_of
+from layerbench.records.memory import (
+    Category,
+    Interval,
+    MemoryEstimate,
+    MemoryReport,
+    MemoryRow,
+)
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.view import View
-from layerbench.records.workload import Frozen, Workload
+from layerbench.records.workload import Workload
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, screens, shared
 
 Memory = MemoryReport | MemoryEstimate
-
-_Module = TypeVar("_Module", bound=ModuleRow)
 
 _ALIGN = {"path": "c", "type": "l", "kernel": "l", "input→output": "l", "output": "l"}
 
@@ -36,9 +38,9 @@ def of_structure(record: Structure, view: View) -> list[layout.Part]:
         _most_computing(record, view),
         layout.Fields(
             [
-                ("By type", screens.sums(together(record, "flops"), view.width)),
+                ("By type", screens.sums(by_type(layers(record, "flops")), view.width)),
                 ("By block", screens.sums(_flops_by_block(record), view.width)),
-                ("Params", screens.sums(together(record, "params"), view.width)),
+                ("Params", screens.sums(by_type(layers(record, "params")), view.width)),
             ]
         ),
     ]
@@ -62,22 +64,23 @@ def _looked_at(record: Structure) -> str:
 
 
 def _most_computing(record: Structure, view: View) -> layout.Section:
-    most = _most(record, view)
-    cells = [
-        {
-            "path": row.path or screens.MODEL,
-            "type": row.type,
-            "kernel": _kernel(row),
-            "input→output": screens.shapes(row.input_shapes, row.output_shapes),
-            "FLOPs": formatting.dash(row.self_flops, _short),
-            "share": _share(row.self_flops, record.flops),
-            "parameters": _short(row.own_parameters),
-            "of all": _share(row.own_parameters, record.parameters),
-        }
-        for row in _rows_of(most, record.rows)
-    ]
+    most = largest(record, view)
+    cells = [_computing(each.row, record) for each in most]
     table = screens.table_of(cells, _ALIGN, ("kernel", "of all", "input→output", "parameters"))
     return layout.Section(_title(most, "bytes of output"), [table])
+
+
+def _computing(row: StructureRow, record: Structure) -> dict[str, str]:
+    return {
+        "path": row.path or screens.MODEL,
+        "type": row.type,
+        "kernel": _kernel(row),
+        "input→output": screens.shapes(row.input_shapes, row.output_shapes),
+        "FLOPs": formatting.dash(row.self_flops, _short),
+        "share": formatting.part(row.self_flops, record.flops),
+        "parameters": _short(row.own_parameters),
+        "of all": formatting.part(row.own_parameters, record.parameters),
+    }
 
 
 def _kernel(row: StructureRow) -> str:
@@ -167,25 +170,26 @@ def _ran_for(record: Memory, how: str) -> str:
 
 
 def _most_held(record: Memory, peak: int, view: View) -> layout.Section:
-    most = _most(record, view)
-    cells = [
-        {
-            "path": row.path or screens.MODEL,
-            "type": row.type,
-            "output": screens.shapes((), row.output_shapes),
-            "at peak": formatting.dash(row.self_at_peak, units.bytes_),
-            "share": _share(row.self_at_peak, peak),
-            "allocated": formatting.dash(row.self_allocated, units.bytes_),
-            "kept": formatting.dash(row.self_kept, units.bytes_),
-            "live peak": formatting.dash(row.live_peak, units.bytes_),
-        }
-        for row in _rows_of(most, record.rows)
-    ]
+    most = largest(record, view)
+    cells = [_held(each.row, peak) for each in most]
     table = screens.table_of(cells, _ALIGN, ("live peak", "allocated", "output", "kept"))
     if most and most[0].of == "memory":
         # Of the peak, not of what all layers hold then.
         most = [replace(most[0], share=part_of(most[0].value, peak))]
     return layout.Section(_title(most, "held at the peak", "of the peak"), [table])
+
+
+def _held(row: MemoryRow, peak: int) -> dict[str, str]:
+    return {
+        "path": row.path or screens.MODEL,
+        "type": row.type,
+        "output": screens.shapes((), row.output_shapes),
+        "at peak": formatting.dash(row.self_at_peak, units.bytes_),
+        "share": formatting.part(row.self_at_peak, peak),
+        "allocated": formatting.dash(row.self_allocated, units.bytes_),
+        "kept": formatting.dash(row.self_kept, units.bytes_),
+        "live peak": formatting.dash(row.live_peak, units.bytes_),
+    }
 
 
 def _sums_at_peak(
@@ -194,14 +198,9 @@ def _sums_at_peak(
     """By category, by type and by block; each but the last adds up to the peak."""
     peaked = record.peak if isinstance(record, MemoryReport) else record
     held = [
-        Portion(each.name, "", each.value, part_of(each.value, peak), each.count)
-        for each in together(record, "memory")
+        replace(each, share=part_of(each.value, peak)) for each in by_type(layers(record, "memory"))
     ]
-    others = [
-        Portion(name, name, size, part_of(size, peak), 1)
-        for name, size in (("there before", resident), ("outside the model", outside))
-        if size > 0
-    ]
+    others = by_path(_named({"there before": resident, "outside the model": outside}), peak)
     blocks = ((row.type, row.path, row.at_peak or 0) for row in record.rows if row.block)
     return layout.Fields(
         [
@@ -212,8 +211,8 @@ def _sums_at_peak(
     )
 
 
-def _named(categories: Mapping[Category, int]) -> Iterator[tuple[str, str, float]]:
-    return ((name, name, size) for name, size in categories.items())
+def _named(sizes: Mapping[Category, int] | Mapping[str, int]) -> list[tuple[str, str, float]]:
+    return [(name, name, size) for name, size in sizes.items()]
 
 
 # --- both ----------------------------------------------------------------------------------
@@ -222,17 +221,6 @@ def _named(categories: Mapping[Category, int]) -> Iterator[tuple[str, str, float
 def _ran(model_type: str, workload: Workload) -> list[str]:
     settings = [workload.mode, workload.dtype, *formatting.variant(workload)]
     return [model_type, units.shape(workload.shape), *dict.fromkeys(settings)]
-
-
-def _most(record: Frozen, view: View) -> list[Large]:
-    """The layers with most of what is wanted, or of what the record is about."""
-    return largest(record, view.top, usual(record, view.sort), view.type)
-
-
-def _rows_of(most: Sequence[Large], rows: Sequence[_Module]) -> list[_Module]:
-    """The same, as rows of the record."""
-    named = {row.path: row for row in rows}
-    return [named[each.row.path] for each in most]
 
 
 def _title(most: Sequence[Large], memory: str, of_memory: str = "of all") -> str:
@@ -250,12 +238,6 @@ def _title(most: Sequence[Large], memory: str, of_memory: str = "of all") -> str
     whole = of_memory if first.of == "memory" else "of all"
     share = f"{units.percent(first.share, digits=1)} {whole}"
     return screens.first_named(f"Most {what}", first.row.path, first.row.type, share)
-
-
-def _share(amount: int | None, whole: int) -> str:
-    if amount is None or not whole:
-        return "-"
-    return units.percent(amount / whole, digits=1)
 
 
 def _short(number: int) -> str:

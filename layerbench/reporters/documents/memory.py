@@ -315,7 +315,7 @@ def _tree(record: Memory, view: View) -> layout.Section:
             "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
         }
         for row in record.rows
-        if view.type in (None, row.type)
+        if view.has(row.type, row.depth)
     ]
     legend = layout.Text(_LEGEND, indented=False)
     return layout.table("Layers (MiB)", rows, "lrl....l", legend, formats=layout.FULL)

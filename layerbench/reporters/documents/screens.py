@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from layerbench import units
+from layerbench.analysis.portions import Portion
 from layerbench.records.bounds import Shape
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout
@@ -18,22 +18,6 @@ _LEAST_SHARE = 0.01
 _FEWEST_ROWS = 3
 MODEL = "(model)"
 """In place of the path of the model itself."""
-
-
-class Sum(Protocol):
-    """A `Portion`, or layers together."""
-
-    @property
-    def name(self) -> str:
-        """The type."""
-
-    @property
-    def share(self) -> float:
-        """Of the whole."""
-
-    @property
-    def count(self) -> int:
-        """Of the rows."""
 
 
 def table_of(
@@ -76,7 +60,7 @@ def _shape(sizes: Shape) -> str:
     return units.by_x(sizes[1:] if len(sizes) > 1 else sizes)
 
 
-def sums(portions: Sequence[Sum], width: int) -> str:
+def sums(portions: Sequence[Portion], width: int) -> str:
     """The largest with their shares, as many as a line holds, and what the others have together."""
     for number in range(_MOST_NAMED, 0, -1):
         text = _named(portions, number)
@@ -85,7 +69,7 @@ def sums(portions: Sequence[Sum], width: int) -> str:
     return text
 
 
-def _named(portions: Sequence[Sum], number: int) -> str:
+def _named(portions: Sequence[Portion], number: int) -> str:
     named = [portion for portion in portions[:number] if portion.share >= _LEAST_SHARE]
     parts = [f"{_name(portion)} {units.percent(portion.share, digits=1)}" for portion in named]
     rest = portions[len(named) :]
@@ -95,6 +79,6 @@ def _named(portions: Sequence[Sum], number: int) -> str:
     return ", ".join(parts)
 
 
-def _name(portion: Sum) -> str:
+def _name(portion: Portion) -> str:
     """A block by its path, a type with the number of its layers."""
-    return getattr(portion, "path", "") or f"{portion.name} ({portion.count})"
+    return portion.path or f"{portion.name} ({portion.count})"

@@ -66,11 +66,24 @@ def few_or_spread(time: Summary) -> Iterator[str]:
         yield f"few rounds: {formatting.plural(time.n, 'sample')}"
 
 
-def doubts(time: Summary | None, environment: Environment) -> list[str]:
-    """What weakens a measured time, each in a line, less what voids it."""
-    reasons = [] if time is None else list(few_or_spread(time))
-    said = environment.machine.too_busy
-    return [*reasons, *(warning for warning in environment.warnings if warning != said)]
+def weaknesses(environment: Environment, time: Summary | None, *graver: str) -> list[layout.Text]:
+    """What voids a measurement, and the gravest of what weakens it.
+
+    Args:
+        environment: that it was made in.
+        time: its main figure; ``None`` where there is none.
+        graver: what weighs more than what the time and the environment say.
+    """
+    void_by = environment.machine.too_busy
+    of_time = () if time is None else few_or_spread(time)
+    warnings = (warning for warning in environment.warnings if warning != void_by)
+    return [*void(void_by), *cautions([*graver, *of_time, *warnings])]
+
+
+def ran(model_type: str, parameters: int, *more: str) -> str:
+    """What was measured, in one line."""
+    size = f"{model_type}, {units.count(parameters, short=True)} parameters"
+    return ", ".join([size, *more])
 
 
 def answer(time: Summary, what: str, rate: str) -> str:
@@ -166,20 +179,17 @@ def phase_table(
 def part_cells(part: PartRow, step: Summary) -> dict[str, str]:
     """What a part of a detector takes of a step."""
     times = [time.mean for time in (part.forward, part.backward) if time is not None]
-    share = units.percent(sum(times) / step.mean, digits=1) if times and step.mean else "-"
     return {
         "part": part.name,
         "forward ms": formatting.ms(part.forward, "mean"),
         "backward ms": formatting.ms(part.backward, "mean"),
-        "of the step": share,
+        "of the step": formatting.part(sum(times) if times else None, step.mean),
     }
 
 
 def share(part: Summary | None, whole: Summary) -> str:
     """Of the mean."""
-    if part is None or not whole.mean:
-        return "-"
-    return units.percent(part.mean / whole.mean, digits=1)
+    return formatting.part(None if part is None else part.mean, whole.mean)
 
 
 def warnings_and_notes(record: Measured, *own: str) -> list[layout.Section]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from layerbench import units
-from layerbench.analysis.hotspots import Hotspot, by_block, hotspots, top_of, types_of
+from layerbench.analysis.hotspots import Hotspot, by_block, hotspots
+from layerbench.analysis.portions import by_type, most
 from layerbench.records.timing import Profile
 from layerbench.records.view import View
 from layerbench.reporters import formatting
@@ -35,7 +36,7 @@ def sums(record: Profile, spots: Sequence[Hotspot], view: View) -> layout.Fields
     """Where the time goes in sum, what bounds it, and what to try first."""
     return layout.Fields(
         [
-            ("By type", screens.sums(types_of(spots), view.width)),
+            ("By type", screens.sums(by_type(spots), view.width)),
             ("By block", screens.sums(by_block(record), view.width)),
             ("Bound by", _bounds(spots)),
             ("Advice", advice(record, spots)),
@@ -76,7 +77,7 @@ def _what_ran(record: Profile, width: int) -> str:
 
 def slowest(every: Sequence[Hotspot], view: View) -> layout.Section:
     """The slowest layers, or those that have most of what they are sorted by."""
-    spots = top_of(every, view.top, view.sort, view.type)
+    spots = most(every, view.top, view.sort, view.type)
     return layout.Section(_title(view, spots), [table_of([layer_cells(spot) for spot in spots])])
 
 
@@ -138,7 +139,7 @@ def type_of(kind: str, type: str) -> str:
 
 def own_ms(spot: Hotspot) -> str:
     """The median of what a layer takes itself; the mean where there is no more."""
-    return formatting.ms(spot.time, "median") if spot.time else units.milliseconds(spot.mean_s)
+    return formatting.ms(spot.time, "median") if spot.time else units.milliseconds(spot.value)
 
 
 def _bounds(spots: Sequence[Hotspot]) -> str:

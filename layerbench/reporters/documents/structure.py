@@ -70,7 +70,11 @@ def _totals(record: Structure) -> layout.Section:
 
 def _blocks(record: Structure) -> layout.Section:
     rows = [
-        {**shared.block_cells(row), **_figures(row), "share": _share(row.flops, record)}
+        {
+            **shared.block_cells(row),
+            **_figures(row),
+            "share": formatting.part(row.flops, record.flops),
+        }
         for row in formatting.block_rows(record.rows)
     ]
     return layout.table("Blocks", rows, "rlcllr.r")
@@ -86,7 +90,7 @@ def _tree(record: Structure, view: View) -> layout.Section:
             "": formatting.remarks(*_remarks(row)),
         }
         for row in record.rows
-        if view.type in (None, row.type)
+        if view.has(row.type, row.depth)
     ]
     return layout.table("Layers", rows, "lrllr.rl", formats=layout.FULL)
 
@@ -109,12 +113,6 @@ def _remarks(row: StructureRow) -> list[str]:
     if row.uncounted:
         remarks.append(f"not counted: {', '.join(row.uncounted)}")
     return [*remarks, row.note]
-
-
-def _share(flops: int | None, record: Structure) -> str:
-    if flops is None or not record.flops:
-        return "-"
-    return units.percent(flops / record.flops, digits=1)
 
 
 def _uncounted(record: Structure) -> Iterator[str]:

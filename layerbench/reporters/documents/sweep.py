@@ -17,8 +17,7 @@ def document(record: Sweep, view: View = USUAL) -> layout.Document:
     return layout.Document(
         title="Latency and memory against batch size",
         head=[
-            *shared.void(record.environment.machine.too_busy),
-            *shared.cautions(_doubts(record)),
+            *shared.weaknesses(record.environment, None, *_unstable(record)),
             *_fastest(record, view),
         ],
         sections=[
@@ -31,11 +30,10 @@ def document(record: Sweep, view: View = USUAL) -> layout.Document:
     )
 
 
-def _doubts(record: Sweep) -> list[str]:
+def _unstable(record: Sweep) -> list[str]:
     unstable = sum(point.latency.verdict != "stable" for point in record.points)
     points = formatting.plural(len(record.points), "point")
-    of_points = [f"{unstable} of {points} not stable"] if unstable else []
-    return [*of_points, *shared.doubts(None, record.environment)]
+    return [f"{unstable} of {points} not stable"] if unstable else []
 
 
 def _fastest(record: Sweep, view: View) -> list[layout.Part]:

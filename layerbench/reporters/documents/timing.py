@@ -209,19 +209,19 @@ def _block_table(record: Profile, view: View) -> layout.Section:
     blocks = formatting.blocks(record)
     if not blocks:
         return layout.listed("Blocks", [])
-    whole = formatting.base_s(record)
+    whole = record.base.mean
     trifles = [row for row in blocks if is_trifle(row, whole, _LEAST_BLOCK)]
     if len(trifles) < _FEWEST_FOLDED or not view.folded:
         trifles = []
     folded = {row.path for row in trifles}
     rows = [_block(row, record, host) for row in blocks if row.path not in folded]
-    between, whole = formatting.between_blocks_s(record), formatting.base_s(record)
+    between = formatting.between_blocks_s(record)
     sums_of = [("between the blocks", between), ("whole, instrumented", whole)]
     if trifles:
         name = f"{formatting.plural(len(trifles), 'block')} under {_least(_LEAST_BLOCK)}"
         sums_of.insert(0, (name, fsum(row.inclusive.mean for row in trifles if row.inclusive)))
     for name, part in sums_of:
-        mean = units.milliseconds(part, formatting.base_half_width(record))
+        mean = units.milliseconds(part, formatting.half_width(record.base))
         sums = {"block": name, "mean ms": mean, "share": formatting.share(part, record)}
         rows.append(dict.fromkeys(rows[0], "") | sums)
     return layout.table("Blocks", rows, "rlclr..r" + "." * host + ".l")
@@ -247,7 +247,7 @@ def _tree(record: Profile, view: View) -> layout.Section:
     header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
     header += ["host ms", "host self"] if host else []
     freed = freeing.remarks(record)
-    shown = [row for row in record.layers if _is_in(view, row)]
+    shown = [row for row in record.layers if view.has(row.type, row.depth)]
     rows = [
         _layer(run[0], host, record, freed.get(run[0].path, ""))
         if len(run) == 1
@@ -270,13 +270,8 @@ def _folded(rows: Sequence[LayerRow], cells: int, record: Profile) -> list[str]:
     label = (
         "  " * rows[0].depth + f"{formatting.plural(len(rows), 'row')} under {_least(LEAST_SHARE)}"
     )
-    sums = [label, "", units.milliseconds(fsum(times), formatting.base_half_width(record))]
+    sums = [label, "", units.milliseconds(fsum(times), formatting.half_width(record.base))]
     return [*sums, *[""] * (cells - len(sums))]
-
-
-def _is_in(view: View, row: LayerRow) -> bool:
-    deep = view.depth is not None and row.depth > view.depth
-    return not deep and view.type in (None, row.type)
 
 
 def _layer(row: LayerRow, host: bool, record: Profile, freed: str) -> list[str]:
@@ -373,7 +368,7 @@ def _verdicts(record: Profile) -> layout.Section:
         for row in formatting.blocks(record)
         if row.inclusive and row.inclusive.missed
     ]
-    whole = formatting.base_s(record)
+    whole = record.base.mean
     large = [(row, times) for row, times in doubtful if times.mean >= _LEAST_DOUBTFUL * whole]
     rows = formatting.plural(len(record.layers), "row")
     lines = [

@@ -38,8 +38,7 @@ def document(record: TrainingEstimate) -> layout.Document:
     return layout.Document(
         title=f"How long training {recipe.model} on {recipe.data} will take",
         head=[
-            *shared.void(record.environment.machine.too_busy),
-            *shared.cautions(shared.doubts(record.step, record.environment)),
+            *shared.weaknesses(record.environment, record.step),
             layout.Fields(fields),
             layout.Text(_ran(record)),
             shared.phase_table(
@@ -57,13 +56,9 @@ def document(record: TrainingEstimate) -> layout.Document:
 
 
 def _ran(record: TrainingEstimate) -> str:
-    recipe = record.recipe
-    parts = [
-        f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
-        f"{units.by_x(recipe.size)}, batch {recipe.batch}",
-        record.environment.device.name,
-    ]
-    return ", ".join(parts)
+    size = f"{units.by_x(record.recipe.size)}, batch {record.recipe.batch}"
+    place = record.environment.device.name
+    return shared.ran(record.model_type, record.parameters, size, place)
 
 
 def rows(record: TrainingEstimate) -> cells.Rows:

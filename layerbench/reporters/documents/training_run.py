@@ -28,8 +28,7 @@ def document(record: TrainingRun) -> layout.Document:
     return layout.Document(
         title=f"Training {recipe.model} on {recipe.data}",
         head=[
-            *shared.void(record.environment.machine.too_busy),
-            *shared.cautions(shared.doubts(record.step, record.environment)),
+            *shared.weaknesses(record.environment, record.step),
             layout.Fields([("Outcome", outcome), ("Epochs", _in_all(record))]),
             layout.Text(_ran(record)),
             shared.phase_table("A step (last epoch, first process)", record.phases, record.step),
@@ -58,13 +57,10 @@ def _in_all(record: TrainingRun) -> str:
 
 def _ran(record: TrainingRun) -> str:
     recipe = record.recipe
-    parts = [
-        f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
-        f"{units.by_x(recipe.size)}, batch {recipe.batch}",
-        formatting.plural(recipe.ranks, "process"),
-        record.environment.device.name,
-    ]
-    return ", ".join(parts)
+    size = f"{units.by_x(recipe.size)}, batch {recipe.batch}"
+    ranks = formatting.plural(recipe.ranks, "process")
+    place = record.environment.device.name
+    return shared.ran(record.model_type, record.parameters, size, ranks, place)
 
 
 def _model(record: TrainingRun) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layerbench import units
-from layerbench.analysis.largest import largest, together, usual
-from layerbench.analysis.portions import by_path
+from layerbench.analysis.largest import largest, layers
+from layerbench.analysis.portions import by_path, by_type
 from layerbench.records.memory import PHASES
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import TrainingMemory, TrainingProfile, TrainingRow
@@ -47,19 +47,17 @@ def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
 
 
 def _first_screen(record: TrainingProfile, view: View) -> list[layout.Part]:
-    environment = record.environment
     both = _both_s(record)
     blocks = ((row.type, row.path, _time_s(row)) for row in record.rows if row.block)
     return [
-        *shared.void(environment.machine.too_busy),
-        *shared.cautions(shared.doubts(record.step, environment)),
+        *shared.weaknesses(record.environment, record.step),
         layout.Text(shared.answer(record.step, "a step", f"{_rate(record)} images/s")),
         layout.Text(_ran(record)),
         _slowest(record, view),
         layout.Fields(
             [
                 ("Phases", shared.phases_line(record.phases, record.step, view.width)),
-                ("By type", screens.sums(together(record, "self"), view.width)),
+                ("By type", screens.sums(by_type(layers(record, "self")), view.width)),
                 ("By block", screens.sums(by_path(blocks, both), view.width)),
                 ("Memory", _peak(record.memory)),
             ]
@@ -69,22 +67,21 @@ def _first_screen(record: TrainingProfile, view: View) -> list[layout.Part]:
 
 def _ran(record: TrainingProfile) -> str:
     workload = record.workload
-    parts = [
-        f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
+    return shared.ran(
+        record.model_type,
+        record.parameters,
         units.shape(workload.shape),
         record.optimizer,
         *dict.fromkeys([workload.dtype, *formatting.variant(workload)]),
         record.environment.device.name,
         formatting.plural(record.step.n, "step"),
-    ]
-    return ", ".join(parts)
+    )
 
 
 def _slowest(record: TrainingProfile, view: View) -> layout.Section:
     """The modules that take most in forward and backward together."""
-    most = largest(record, view.top, usual(record, view.sort), view.type)
-    named = {row.path: row for row in record.rows}
-    cells = [_slow(named[each.row.path], each.share, each.of) for each in most]
+    most = largest(record, view)
+    cells = [_slow(each.row, each.share, each.of) for each in most]
     table = screens.table_of(cells, {"path": "c", "type": "l", **_POINTED}, ("back/forth", "kept"))
     if not most:
         return layout.Section("", [])
@@ -191,7 +188,7 @@ def _tree(record: TrainingProfile, view: View) -> layout.Section:
             "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
         }
         for row in record.rows
-        if view.type in (None, row.type) and (view.depth is None or row.depth <= view.depth)
+        if view.has(row.type, row.depth)
     ]
     return layout.table("Layers (medians; MiB)", rows, "lr..r.....l", formats=layout.FULL)
 
@@ -207,10 +204,8 @@ def _times(row: TrainingRow) -> dict[str, str]:
 
 def _share(row: TrainingRow, record: TrainingProfile) -> str:
     """Of forward and backward together."""
-    parts = _both_s(record)
-    if row.forward is None or row.backward is None or not parts:
-        return "-"
-    return units.percent((row.forward.mean + row.backward.mean) / parts, digits=1)
+    known = row.forward is not None and row.backward is not None
+    return formatting.part(_time_s(row) if known else None, _both_s(record))
 
 
 def _reconciliation(record: TrainingProfile) -> layout.Section:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerbench.analysis.hotspots import whole_s
 from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.tree import parent
 
@@ -30,7 +29,7 @@ def trifles_together(rows: Sequence[LayerRow], record: Profile) -> list[list[Lay
         rows: in tree order; what is in a trifle goes with it.
         record: that they are of.
     """
-    whole = whole_s(record)
+    whole = record.base.mean
     runs: list[list[LayerRow]] = []
     folded: LayerRow | None = None  # the first of the siblings that are folded now
     inside: str | None = None  # the path of the trifle whose rows follow
