@@ -18,7 +18,8 @@ from layerbench.profilers.structure import profile_structure
 from layerbench.records.bundle import Bundle
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.records.kinds import Record
-from layerbench.records.workload import DType, Plan, Workload
+from layerbench.records.timing import Profile
+from layerbench.records.workload import DType
 from layerbench.zoo import Built
 
 
@@ -75,58 +76,51 @@ def bundle(
         seed=seed,
         weights=weights,
     )
-    return measure_bundle(
+    where = where_it_runs(subject, device)
+    measured = measure(
         workload,
         plan,
-        where_it_runs(subject, device),
+        where,
         subject=subject,
         ceilings=ceilings,
         strict=strict,
         progress=progress,
     )
+    return with_structure_and_memory(measured.profile, where, subject=subject, progress=progress)
 
 
-def measure_bundle(
-    workload: Workload,
-    plan: Plan,
+def with_structure_and_memory(
+    profile: Profile,
     device: Device,
     *,
     subject: Built | None = None,
-    ceilings: bool = False,
-    strict: bool = False,
     progress: Progress | None = None,
     keep_interrupted: bool = False,
 ) -> Bundle:
-    """Measure a workload's times by a plan, and then its structure and its memory.
+    """A profile with the structure and the memory of the same workload, which are made here.
 
     The times come first: they are worth most, and nothing else has used the process's memory yet.
     What cannot be made besides them is absent, with the reason.
 
     Args:
-        workload, plan, device, subject, ceilings, strict, progress, keep_interrupted: as for
-            `layerbench.api.timing.measure`.
+        profile: the times.
+        device: that they were measured on.
+        subject: that ran, if it was handed over.
+        progress: hears of each.
+        keep_interrupted: whether an interrupt keeps what there is.
 
     Raises:
         LayerbenchError: as `bundle`.
     """
-    measured = measure(
-        workload,
-        plan,
-        device,
-        subject=subject,
-        ceilings=ceilings,
-        strict=strict,
-        progress=progress,
-        keep_interrupted=keep_interrupted,
-    )
+    workload = profile.workload
     makers: dict[str, Callable[[], Record]] = {
         "structure": lambda: profile_structure(workload, subject),
         "memory": lambda: measure_memory(workload, device, subject=subject),
     }
-    if measured.profile.stop == "interrupted":
-        return Bundle(profile=measured.profile, absent=dict.fromkeys(makers, INTERRUPTED))
+    if profile.stop == "interrupted":
+        return Bundle(profile=profile, absent=dict.fromkeys(makers, INTERRUPTED))
     made, absent = _besides(makers, progress or Silent(), keep_interrupted)
-    return Bundle.model_validate({"profile": measured.profile, **made, "absent": absent})
+    return Bundle.model_validate({"profile": profile, **made, "absent": absent})
 
 
 INTERRUPTED = "interrupted"

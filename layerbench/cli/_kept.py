@@ -2,54 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 
 from layerbench.cli import _options
 from layerbench.errors import OutputError
-from layerbench.records.view import USUAL, View
+from layerbench.records.view import View
 
 if TYPE_CHECKING:
-    from layerbench.records.workload import Frozen
-
-Made = TypeVar("Made", bound="Frozen")
+    from layerbench.store.paths import Placed
 
 
-class Kept(Generic[Made]):
+class Kept:
     """Writes a record that grows.
 
     Args:
         names: formats.
-        place: gives a record's path, without an ending; ``None`` writes nothing and prints the
-            whole record at the end.
+        out: the folder; ``None`` writes nothing and prints the whole record at the end.
         view: what the reports show.
     """
 
-    def __init__(
-        self, names: list[str], place: Callable[[Made], Path] | None, view: View = USUAL
-    ) -> None:
+    def __init__(self, names: list[str], out: Path | None, view: View) -> None:
         self._names = names
-        self._place = place
+        self._out = out
         self._view = view
         self._written: set[Path] = set()
 
-    def so_far(self, record: Made) -> None:
+    def so_far(self, record: Placed) -> None:
         """Write what there is. Where that fails the work goes on: its end may find more room."""
-        if self._place is None:
+        if self._out is None:
             return
         try:
-            places = _options.written(record, self._names, self._place(record), self._view)
+            places = _options.written(record, self._names, self._out, self._view)
         except OutputError as error:
             typer.echo(f"what was measured so far is not kept: {error}", err=True)
         else:
             self._written.update(places)
 
-    def deliver(self, record: Made) -> None:
+    def deliver(self, record: Placed) -> None:
         """Print or write the whole; no part of it is left under another name."""
-        path = None if self._place is None else self._place(record)
-        places = _options.deliver(record, self._names, path, self._view)
+        places = _options.deliver(record, self._names, self._out, self._view)
         for left in self._written.difference(places):
             left.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from layerbench.records.workload import ChannelsLast, DType, Frozen, Mode, Rando
 
 if TYPE_CHECKING:
     from layerbench.records.workload import Workload
+    from layerbench.store.paths import Placed
 
 Dtype = Annotated[
     DType | None,
@@ -186,20 +187,20 @@ def names_or_usual(names: list[str] | None, out: Path | None, usual: str = "txt,
     return names or ("txt" if out is None else usual).split(",")
 
 
-def deliver(record: Frozen, names: list[str], path: Path | None, view: View = USUAL) -> list[Path]:
+def deliver(record: Placed, names: list[str], out: Path | None, view: View = USUAL) -> list[Path]:
     """Print a record in these formats, or write them beside each other and print where.
 
     Args:
         record: of any kind.
         names: formats.
-        path: without an ending; ``None`` prints the reports themselves.
+        out: the folder; ``None`` prints the reports themselves.
         view: what is shown.
 
     Returns:
         where they were written.
     """
-    if path is not None:
-        places = written(record, names, path, view)
+    if out is not None:
+        places = written(record, names, out, view)
         for place in places:
             typer.echo(str(place))
         return places
@@ -236,13 +237,13 @@ def say(text: str) -> None:
     typer.echo(text, nl=False)
 
 
-def written(record: Frozen, names: list[str], path: Path, view: View = USUAL) -> list[Path]:
+def written(record: Placed, names: list[str], out: Path, view: View = USUAL) -> list[Path]:
     """Write a record in these formats beside each other.
 
     Args:
-        record: of any kind.
+        record: of any kind with one report.
         names: formats.
-        path: without an ending.
+        out: the folder.
         view: what is shown.
 
     Returns:
@@ -252,9 +253,10 @@ def written(record: Frozen, names: list[str], path: Path, view: View = USUAL) ->
         OutputError: one of them cannot be written.
     """
     from layerbench import reporters
-    from layerbench.store import writing
+    from layerbench.store import paths, writing
 
-    places = [path.with_suffix(reporters.suffix(name)) for name in names]
+    base = paths.place(record, out)
+    places = [base.with_suffix(reporters.suffix(name)) for name in names]
     for place, name in zip(places, names, strict=True):
         writing.write_text(place, reporters.render(name, record, view))
     return places

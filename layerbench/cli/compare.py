@@ -83,10 +83,7 @@ def say(comparison: Comparison, formats: list[str], out: Path | None, view: View
     Returns:
         the exit status: 1 if anything is slower.
     """
-    from layerbench.store import paths
-
-    place = None if out is None else paths.place(comparison, out)
-    _options.deliver(comparison, formats, place, view)
+    _options.deliver(comparison, formats, out, view)
     return 1 if comparison.slower else 0
 
 

@@ -47,8 +47,6 @@ def command(
     interval. The report states proposals and detections, and the time as a function of them.
     Reports of --out are written after each detector, so an interrupted run keeps its rows.
     """
-    from layerbench.store import paths
-
     names = _options.checked_formats(formats, out)
     changes: dict[str, object] = {"learning": Learning(lr=STILL, precision=precision)}
     if options.data != "synthetic" and "samples" not in options.model_fields_set:
@@ -57,12 +55,9 @@ def command(
 
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import shown
-    from layerbench.records.detection_estimate import DetectionEstimates
     from layerbench.training.detection.estimate import estimate_detectors
 
-    kept = Kept[DetectionEstimates](
-        names, None if out is None else lambda record: paths.place(record, out), view
-    )
+    kept = Kept(names, out, view)
     with shown("estimate", quiet) as progress:
         record = estimate_detectors(
             [] if models == ["all"] else models,

@@ -41,8 +41,6 @@ def command(
 
     Forward and backward are timed separately. The report lists its assumptions.
     """
-    from layerbench.store import paths
-
     names = _options.checked_formats(formats, out)
 
     # After the cheap checks: this loads torch.
@@ -57,5 +55,4 @@ def command(
             **where.model_dump(exclude_unset=True),
             progress=progress,
         )
-    place = None if out is None else paths.place(record, out)
-    _options.deliver(record, names, place, view)
+    _options.deliver(record, names, out, view)

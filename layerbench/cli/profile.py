@@ -39,25 +39,29 @@ def command(
     names = _options.checked_formats(formats, out)
 
     # After the cheap checks: this loads torch.
-    from layerbench.api.bundle import INTERRUPTED, measure_bundle
+    from layerbench.api import timing
+    from layerbench.api.bundle import INTERRUPTED, with_structure_and_memory
     from layerbench.cli._progress import shown
     from layerbench.environment import devices
-    from layerbench.store import paths
 
     where = devices.get(device)
     workload = what.workload()
+    # Of a strict run nothing is written that is not to be trusted.
+    keep = not strict
     with shown(workload.model, quiet) as progress:
-        record = measure_bundle(
+        measured = timing.measure(
             workload,
             plan,
             where,
             ceilings=ceilings,
             strict=strict,
             progress=progress,
-            # Of a strict run nothing is written that is not to be trusted.
-            keep_interrupted=not strict,
+            keep_interrupted=keep,
         )
-    _options.deliver(record, names, None if out is None else paths.joined_place(record, out), view)
+        record = with_structure_and_memory(
+            measured.profile, where, progress=progress, keep_interrupted=keep
+        )
+    _options.deliver(record, names, out, view)
     for what_is_not, why in record.absent.items():
         _output.complain(f"{what_is_not} is not in the report: {why}")
     if INTERRUPTED in record.absent.values():

@@ -87,9 +87,8 @@ def command(
     # After the cheap checks: this loads torch.
     from layerbench.api import sweep
     from layerbench.cli._progress import shown
-    from layerbench.records.sweep import Sweep
 
-    kept = Kept[Sweep](names, None if out is None else lambda _: out / "sweep", view)
+    kept = Kept(names, out, view)
     with shown("sweep", quiet) as progress:
         record = sweep.sweep(
             models,

@@ -44,8 +44,6 @@ def command(
     Forward and backward of every layer, also of in-place ones. The batch is random and is
     copied to the device anew for every step.
     """
-    from layerbench.store import paths
-
     names = _options.checked_formats(formats, out)
 
     # After the cheap checks: this loads torch.
@@ -68,5 +66,4 @@ def command(
             strict=strict,
             progress=progress,
         )
-    place = None if out is None else paths.place(record, out)
-    _options.deliver(record, names, place, view)
+    _options.deliver(record, names, out, view)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from layerbench.records.workload import OWN_WEIGHTS, Plan, Workload
 from layerbench.store.writing import AnyPath
@@ -16,11 +16,25 @@ if TYPE_CHECKING:
     from layerbench.records.bundle import Bundle
     from layerbench.records.comparison import Comparison
     from layerbench.records.detection_estimate import DetectionEstimates
+    from layerbench.records.environment import DeviceInfo
     from layerbench.records.memory import MemoryEstimate, MemoryReport
     from layerbench.records.structure import Structure
+    from layerbench.records.sweep import Sweep
     from layerbench.records.timing import Profile
     from layerbench.records.training_estimate import TrainingEstimate
     from layerbench.records.training_step import TrainingProfile
+
+    Placed: TypeAlias = (
+        Bundle
+        | Comparison
+        | DetectionEstimates
+        | MemoryEstimate
+        | MemoryReport
+        | Structure
+        | Sweep
+        | TrainingEstimate
+        | TrainingProfile
+    )
 
 
 @dataclass(frozen=True)
@@ -43,40 +57,46 @@ def places(profile: Profile, out: AnyPath) -> Places:
     return Places(whole=folder / base, layers=folder / "layers" / base)
 
 
-def place(
-    record: Structure
-    | MemoryReport
-    | MemoryEstimate
-    | Comparison
-    | TrainingProfile
-    | TrainingEstimate
-    | DetectionEstimates,
-    out: AnyPath,
-) -> Path:
+def place(record: Placed, out: AnyPath) -> Path:
     """``<out>/<base>``, without the ending of a format: these do not depend on the machine.
 
-    A training profile, a forecast and estimates do, and lie in their device's folder.
+    A training profile, a forecast and estimates do, and lie in their device's folder. A bundle lies
+    beside its profile's own report.
     """
-    out = Path(out)
-    if record.record == "detection estimates":
-        models = [row.model for row in record.rows] + [row.model for row in record.failures]
-        what = (models or ["none"])[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
-        size = by_x(record.size)
-        name = f"detection_{model_name(what)}_{record.data}_{size}_b{record.batch}"
-        if record.min_size is not None:
-            name += f"_min{record.min_size}"
-        return out / record.environment.device.slug / name
-    if record.record == "training profile":
+    device: DeviceInfo | None = None
+    if record.record == "sweep":
+        name = "sweep"
+    elif record.record == "bundle":
+        profile = record.profile
+        name = f"{base_name(profile) if profile else work_name(record.workload)}_joined"
+        device = profile.environment.device if profile else None
+    elif record.record == "detection estimates":
+        name = _detectors_name(record)
+        device = record.environment.device
+    elif record.record == "training profile":
         name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"
-        return out / record.environment.device.slug / name
-    if record.record == "training forecast":
+        device = record.environment.device
+    elif record.record == "training forecast":
         recipe = record.recipe
         size = by_x(recipe.size)
         name = f"training-time_{model_name(recipe.model)}_{recipe.data}_{size}_b{recipe.batch}"
-        return out / record.environment.device.slug / name
-    if record.record == "comparison":
+        device = record.environment.device
+    elif record.record == "comparison":
         names = [work_name(side.workload) for side in (record.baseline, record.contender)]
-        return out / f"comparison_{'_vs_'.join(dict.fromkeys(names))}"
+        name = f"comparison_{'_vs_'.join(dict.fromkeys(names))}"
+    else:
+        name = _dissected_name(record)
+    return Path(out, *([] if device is None else [device.slug]), name)
+
+
+def _detectors_name(record: DetectionEstimates) -> str:
+    models = [row.model for row in record.rows] + [row.model for row in record.failures]
+    what = (models or ["none"])[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
+    name = f"detection_{model_name(what)}_{record.data}_{by_x(record.size)}_b{record.batch}"
+    return name if record.min_size is None else f"{name}_min{record.min_size}"
+
+
+def _dissected_name(record: Structure | MemoryReport | MemoryEstimate) -> str:
     parts = [work_name(record.workload)]
     if record.record == "memory estimate":
         parts.append(record.device)
@@ -84,15 +104,7 @@ def place(
         parts.append(record.optimizer)
     if record.record == "memory" and record.environment.device.kind != "cpu":
         parts.append(record.environment.device.slug)
-    return out / "_".join(parts)
-
-
-def joined_place(record: Bundle, out: AnyPath) -> Path:
-    """Beside a profile's own report, ``<out>/<device>/<base>_joined``, without an ending."""
-    if record.profile is None:
-        return Path(out) / f"{work_name(record.workload)}_joined"
-    whole = places(record.profile, out).whole
-    return whole.with_name(f"{whole.name}_joined")
+    return "_".join(parts)
 
 
 def work_name(workload: Workload) -> str:

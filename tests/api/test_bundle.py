@@ -103,7 +103,7 @@ def test_it_is_read_back_and_holds(record, tmp_path):
 
 def test_its_file_lies_beside_the_profiles(record):
     whole = paths.places(record.profile, "out").whole
-    assert paths.joined_place(record, "out") == whole.with_name(f"{whole.name}_joined")
+    assert paths.place(record, "out") == whole.with_name(f"{whole.name}_joined")
 
 
 def test_what_cannot_be_made_besides_the_times_is_absent_with_its_reason(monkeypatch):
