@@ -13,20 +13,19 @@ from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
-from layerbench.errors import LayerbenchError, UntrustedError, UsageError, first_line
+from layerbench.errors import UntrustedError, UsageError
 from layerbench.profilers import timing
 from layerbench.profilers.processes import measure_in_processes
 from layerbench.profilers.progress import Progress
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.records.samples import Run
-from layerbench.records.timing import Ceilings, Profile
+from layerbench.records.timing import Profile
 from layerbench.records.workload import (
     DType,
     Granularity,
     Mode,
     Plan,
     Workload,
-    real_format,
 )
 from layerbench.zoo import Built
 
@@ -169,29 +168,8 @@ def measure(
     if strict:
         _insist(record)
     if ceilings and record.layers and record.stop != "interrupted":
-        record = _with_ceilings(record, device)
+        record = timing.with_ceilings(record, device)
     return Measurement(record, tuple(runs))
-
-
-def _with_ceilings(record: Profile, device: Device) -> Profile:
-    """The record with the device's ceilings, or why there are none; the times are worth more."""
-    try:
-        ceilings = _ceilings(record.workload, record.plan, device)
-    except (LayerbenchError, RuntimeError, MemoryError) as error:
-        absent = {**record.absent, "ceilings": first_line(error)}
-        return record.model_copy(update={"absent": absent})
-    return record.model_copy(update={"ceilings": ceilings})
-
-
-_measured: dict[tuple[object, ...], Ceilings] = {}
-
-
-def _ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
-    """Measured once in a process, so that several models stand under the same roof."""
-    key = (str(device.torch_device), real_format(workload), plan.threads, torch.get_num_threads())
-    if key not in _measured:
-        _measured[key] = timing.ceilings(workload, plan, device)
-    return _measured[key]
 
 
 NO_HANDING_OVER = (

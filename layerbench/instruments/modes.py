@@ -1,4 +1,4 @@
-"""Two modes that observe a model's operators. At most one is on.
+"""Modes that observe a model's operators, and go off where compiled code runs.
 
 Modes lie on stacks that the model's own code uses, too. What Dynamo has compiled it compiles again
 under another mode, or it fails; so ours go out of the way of what is compiled.
@@ -15,6 +15,53 @@ from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerbench.instruments.compiled import entry_noticed
+
+AS_IT_GOES = "the forward runs code that torch.compile makes as it goes"
+"""Why what a mode sees of a forward is not all."""
+
+
+class Observing:
+    """Keeps a dispatch mode on while a forward of a user's own runs.
+
+    Attributes:
+        unseen: why it went off before the forward's end; empty if it did not.
+
+    Args:
+        mode: sees operators.
+    """
+
+    def __init__(self, mode: TorchDispatchMode) -> None:
+        self._mode = mode
+        self.unseen = ""
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """The mode on for the duration of a ``with`` block; off for good where compiled code runs.
+
+        It lies on the stack without being entered: what PyTorch notes of modes that are entered
+        would be wrong after one has gone from under another.
+        """
+        dispatch._push_mode(self._mode)
+        try:
+            with entry_noticed(self._compiled_code_begins):
+                yield
+        finally:
+            self._take_off()
+
+    def _compiled_code_begins(self, _: object) -> None:
+        if self._take_off():
+            self.unseen = AS_IT_GOES
+
+    def _take_off(self) -> bool:
+        """Take the mode off, whatever lies over it; whether it was on."""
+        if not any(mode is self._mode for mode in dispatch._get_current_dispatch_mode_stack()):
+            return False
+        over = []
+        while (mode := dispatch._pop_mode()) is not self._mode:
+            over.append(mode)
+        for mode in reversed(over):
+            dispatch._push_mode(mode)
+        return True
 
 
 class ModeSwitch:
@@ -82,7 +129,7 @@ class ModeSwitch:
             self._leave_operators()
         elif not self._take_off():
             return
-        self.unseen = "the forward runs code that torch.compile makes as it goes"
+        self.unseen = AS_IT_GOES
 
     def _leave_operators(self) -> None:
         if self._operators_on:

@@ -14,7 +14,10 @@ from layerbench.instruments.modules import CallObserver, ModuleFacts, ObservedCa
 from layerbench.introspection.modules import named_modules, own_parameters
 from layerbench.introspection.tensors import elements_of
 from layerbench.records.bounds import Shape
-from layerbench.records.samples import WorkFacts
+from layerbench.records.samples import RowFacts, WorkFacts
+
+Work = dict[str, tuple[int, WorkFacts]]
+"""By path of each module that ran: how often it was called, and its work."""
 
 
 class Kernel(NamedTuple):
@@ -71,7 +74,7 @@ def observe_work(
     modules: Sequence[ModuleFacts],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-) -> dict[str, tuple[int, WorkFacts]]:
+) -> Work:
     """Run one forward and count what each module computes.
 
     Args:
@@ -91,12 +94,29 @@ def observe_work(
     counter = FlopCounter(running)
     with counter:
         calls = observer.observe(model, args, dict(kwargs))
+    return counted_work(held, calls, counter)
+
+
+def counted_work(held: Mapping[str, nn.Module], calls: ObservedCalls, counter: FlopCounter) -> Work:
+    """The work of the modules that ran.
+
+    Args:
+        held: the modules by path.
+        calls: of one forward.
+        counter: of the same forward, by the same calls.
+    """
     flops = Flops.by_module(calls, counter)
     return {
         path: (facts.calls, _facts(held[path], path, flops))
         for path, facts in calls.items()
         if path in held
     }
+
+
+def with_work(row: RowFacts, work: Work) -> RowFacts:
+    """The row with its work; without, where the counted forward called it otherwise."""
+    calls, facts = work.get(row.path, (0, None))
+    return row.model_copy(update={"work": facts}) if facts and calls == row.calls else row
 
 
 def _facts(module: nn.Module, path: str, flops: Flops) -> WorkFacts:

@@ -25,7 +25,7 @@ from layerbench.environment.run_context import (
     watch_environment,
 )
 from layerbench.environment.watch import EnvironmentWatch
-from layerbench.errors import ModelRunError, UntrustedError, first_line
+from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError, first_line
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
 from layerbench.instruments.ceilings import measure_ceilings
@@ -51,13 +51,13 @@ from layerbench.instruments.preserve import (
 )
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import function_rows, module_rows
-from layerbench.instruments.work import observe_work
+from layerbench.instruments.work import Work, observe_work, with_work
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
 from layerbench.records.environment import Environment
-from layerbench.records.samples import RowFacts, Run, RunFacts, Samples, WorkFacts
-from layerbench.records.timing import Ceilings, StopReason
+from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
+from layerbench.records.timing import Ceilings, Profile, StopReason
 from layerbench.records.workload import Plan, Workload, real_format
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device
@@ -129,6 +129,25 @@ def preserved_or_built(
         return
     with preserved(subject, training=workload.mode == "train") as built:
         yield built
+
+
+def with_ceilings(record: Profile, device: Device) -> Profile:
+    """The record with the device's ceilings, or why there are none; the times are worth more.
+
+    They are measured once in a process, so that several models stand under the same roof.
+    """
+    workload, plan = record.workload, record.plan
+    key = (str(device.torch_device), real_format(workload), plan.threads, torch.get_num_threads())
+    try:
+        if key not in _measured:
+            _measured[key] = ceilings(workload, plan, device)
+    except (LayerbenchError, RuntimeError, MemoryError) as error:
+        absent = {**record.absent, "ceilings": first_line(error)}
+        return record.model_copy(update={"absent": absent})
+    return record.model_copy(update={"ceilings": _measured[key]})
+
+
+_measured: dict[tuple[object, ...], Ceilings] = {}
 
 
 def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
@@ -221,7 +240,7 @@ class Session:
         self._layers = self._layers_to_time(model, self._modules, self._observed)
         self._call = self._bind(torch.compile(model) if workload.compile else model)
         self._functions: list[FunctionForward] = []
-        self._work: dict[str, tuple[int, WorkFacts]] = {}
+        self._work: Work = {}
         self._renew_inputs = inputs.renew
         self._renew_inputs()  # the other side of a pair may have the same
         self.rounds = Rounds(self._call, self._layers, self.clock, progress, inputs.renew)
@@ -290,12 +309,7 @@ class Session:
             return ()
         calls = typical_calls(rounds.forwards)
         rows = module_rows(layers.modules, observed, calls, layers.view, functions)
-        return tuple(map(self._with_work, rows))
-
-    def _with_work(self, row: RowFacts) -> RowFacts:
-        """The row with its work; without, where the counted forward called it otherwise."""
-        calls, work = self._work.get(row.path, (0, None))
-        return row.model_copy(update={"work": work}) if work and calls == row.calls else row
+        return tuple(with_work(row, self._work) for row in rows)
 
     def _bind(self, model: Callable[..., Any]) -> Call:
         args, kwargs = self.built.args, self.built.kwargs

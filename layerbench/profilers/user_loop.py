@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 from itertools import pairwise
 from threading import get_ident
@@ -22,6 +22,7 @@ from layerbench.errors import first_line
 from layerbench.instruments.attach import Forward, attributes_replaced, function_at, usual_place
 from layerbench.instruments.blocks import find_blocks
 from layerbench.instruments.compiled import COMPILED, any_compiled, inside_compiled, is_compiled
+from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
 from layerbench.instruments.layer_timer import (
     ROOT,
@@ -33,17 +34,24 @@ from layerbench.instruments.layer_timer import (
     spans_of,
     typical_calls,
 )
+from layerbench.instruments.modes import Observing
+from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.modules import (
     CallFacts,
     CallObserver,
+    ObservedCalls,
     module_facts,
     named_instances,
+    shapes_of,
     without_reach,
 )
 from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.instruments.work import Work, counted_work, with_work
+from layerbench.profilers.timing import with_ceilings
 from layerbench.profilers.user_loop_record import Moment, Seen, record_of, workload_of
 from layerbench.records import samples
+from layerbench.records.bounds import Shape
 from layerbench.records.presented import Presented
 from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.workload import Workload
@@ -55,30 +63,35 @@ DRAIN_AT = 100_000
 KEEP_AT_MOST = 20_000
 
 
+ONCE = "the only forward was also looked at for shapes, FLOPs and functions, which takes longer"
+CHANGED = "inputs of other shapes followed: shapes and FLOPs are those of the first forward"
+
+
 class LiveLayers(Presented):
     """What `time_layers` has seen so far; it is shown and saved as its `record`.
 
-    The first forward is looked at closely (shapes, functions) and its times are kept only if no
-    other follows; forward 2, 4, 8, ... (from 0) time the functions; all others the modules.
+    The first forward is looked at closely (shapes, FLOPs, functions) and its times are kept only
+    if no other follows; forward 2, 4, 8, ... (from 0) time the functions; all others the modules.
+
+    Args:
+        model: what will run; it is looked at when it first does.
+        clock: ``None`` takes that of the device that its parameters are on by then.
+        flops: whether FLOPs are counted.
 
     Attributes:
         forwards: forwards of the model that ended without an error.
-        absent: what has no times, and why: ``layers``, ``functions``.
+        absent: what has no figures, and why: ``layers``, ``functions``, ``flops``, ``ceilings``.
     """
 
-    def __init__(self, model: nn.Module, clock: Clock) -> None:
+    def __init__(self, model: nn.Module, clock: Clock | None = None, *, flops: bool = True) -> None:
         self.forwards = 0
-        self.absent: dict[str, str] = {}
+        self.absent: dict[str, str] = {} if flops else {"flops": "not asked for"}
         self._model = model
-        self._clock = clock
-        self._mark = clock.mark
-        self._facts = module_facts(model)
-        self._modules = named_instances(model)
-        self._view = find_blocks(model)
-        self._with_functions = frozenset(f.path for f in self._facts if f.composite) | {""}
-        self._timer = self._new_timer(short_cut=False)
+        self._given = clock
+        self._look()
         self._timing = ExitStack()
         self._handles = RemovableHandle.next_id
+        self._timer: LayerTimer  # of the first forward on
         self._elsewhere: set[int] = set()
         self._inside = False
         self._attached = False
@@ -89,16 +102,30 @@ class LiveLayers(Presented):
         self._stride = 1
         self._function_forwards: list[FunctionForward] = []
         self._seen: dict[str, CallFacts] = {}
+        self._work: Work = {}
+        self._came_in: tuple[Shape, ...] = ()
+        self._changed = False
+        self._ceilings = False
         self._workload: Workload | None = None
         self._began = self._ended = Moment.now()
         self._made: tuple[int, Profile] | None = None
+
+    def _look(self) -> None:
+        """See what the model consists of, and where it is."""
+        model = self._model
+        self._clock = self._given or devices.of_module(model).clock()
+        self._mark = self._clock.mark
+        self._facts = module_facts(model)
+        self._modules = named_instances(model)
+        self._view = find_blocks(model)
+        self._with_functions = frozenset(f.path for f in self._facts if f.composite) | {""}
         self._note_compiled()
 
     def _note_compiled(self) -> None:
         if is_compiled(self._model):
-            self.absent["layers"] = self.absent["functions"] = COMPILED
+            self.absent["layers"] = self.absent["functions"] = self.absent["flops"] = COMPILED
         elif any_compiled(self._model):
-            self.absent["functions in compiled parts"] = COMPILED
+            self.absent["functions in compiled parts"] = self.absent["flops"] = COMPILED
 
     def _new_timer(self, short_cut: bool) -> LayerTimer:
         return LayerTimer(
@@ -193,8 +220,10 @@ class LiveLayers(Presented):
             self._timing.close()
             self._renew_timer()
             self._attach()
-        if number >= 2 and number & (number - 1) == 0 and "functions" not in self.absent:
-            return self._function_forward(original, args, kwargs)
+        if number >= 2 and number & (number - 1) == 0:
+            self._changed = self._changed or shapes_of((args, kwargs)) != self._came_in
+            if "functions" not in self.absent:
+                return self._function_forward(original, args, kwargs)
         return self._timed_forward(original, args, kwargs)
 
     def _timed_forward(
@@ -232,19 +261,37 @@ class LiveLayers(Presented):
             return outputs[0]
 
         def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            self._seen = observer.observe(forward, args, kwargs, within=True)
+            with counting.on() if "flops" not in self.absent else nullcontext():
+                self._seen = observer.observe(forward, args, kwargs, within=True)
             return outputs[0]
 
+        self._look()  # again: its owner may have replaced a layer, or moved it, since
+        self._timer = self._new_timer(short_cut=False)
         self._workload = workload_of(self._model, args, kwargs)
+        self._came_in = shapes_of((args, kwargs))
+        running = RunningModule(self._model)
+        counter = FlopCounter(running)
+        counting = Observing(counter)
         with self._timer.attached():
             # Each instrument wraps what is on the modules when it is made, so these three nest.
-            observer = CallObserver(self._model, self._facts)
+            observer = CallObserver(self._model, self._facts, running)
             output = self._timed_forward(observed, args, kwargs)
+        self._keep_work(counter, counting.unseen)
         self._drain()
         self._first = self._kept.pop()
         self._drained = 0
         self._leave_out(observer.compiled)
         return output
+
+    def _keep_work(self, counter: FlopCounter, unseen: str) -> None:
+        if unseen:
+            self.absent["flops"] = unseen
+        if "flops" in self.absent or not isinstance(self._seen, ObservedCalls):
+            return
+        try:
+            self._work = counted_work(self._modules, self._seen, counter)
+        except Exception as error:  # which the loop's owner must not meet
+            self.absent["flops"] = f"they could not be told: {first_line(error)}"
 
     def _function_forward(
         self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -331,8 +378,20 @@ class LiveLayers(Presented):
         if self._made is None or self._made[0] != self.forwards:
             ended = Moment.now() if self._attached else self._ended
             made = record_of(self._model, self._seen_so_far(), self._began, ended)
+            if self._ceilings:
+                made = with_ceilings(made, devices.of_module(self._model))
             self._made = (self.forwards, made)
         return self._made[1]
+
+    def measure_ceilings(self) -> None:
+        """Measure what the device reaches at best, which says what bounds a layer: about 0.5 s.
+
+        The record has it from now on, once in a process for each number format. Call it while the
+        device has nothing else to do.
+        """
+        self._ceilings, self._made = True, None
+        if self.forwards:
+            _ = self.record
 
     def presented(self) -> Profile:
         """The record so far."""
@@ -350,13 +409,19 @@ class LiveLayers(Presented):
         arrays = arrays_of(timed)
         arrays[samples.FUNCTIONS] = np.array([f.times_ns for f in functions], dtype=np.int64)
         rows = function_rows(functions, modules, view)
-        return Seen(self._workload, modules, rows, arrays, self.absent, self.notes)
+        worked = [with_work(row, self._work) for row in modules]
+        return Seen(self._workload, worked, rows, arrays, self.absent, self.notes)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the rows must know."""
+        if self._first is None:
+            return ()
         paths = [fact.path for fact in self._facts]
-        return notes_on_threads(paths, self._elsewhere | self._timer.recording.elsewhere)
+        elsewhere = self._elsewhere | self._timer.recording.elsewhere
+        once = (ONCE,) if self.forwards == 1 else ()
+        changed = (CHANGED,) if self._changed else ()
+        return (*once, *changed, *notes_on_threads(paths, elsewhere))
 
 
 def _is_traced() -> bool:
@@ -364,7 +429,9 @@ def _is_traced() -> bool:
 
 
 @contextmanager
-def time_layers(model: nn.Module, clock: Clock | None = None) -> Iterator[LiveLayers]:
+def time_layers(
+    model: nn.Module, clock: Clock | None = None, *, flops: bool = True, ceilings: bool = False
+) -> Iterator[LiveLayers]:
     """Time every layer of ``model`` while the caller's own loop runs it.
 
     What is compiled is timed as one, and nothing is compiled again. A copy of the model that is
@@ -373,7 +440,11 @@ def time_layers(model: nn.Module, clock: Clock | None = None) -> Iterator[LiveLa
     Args:
         model: any module; left as it was when the block ends, also by an exception. What the
             caller sets on it meanwhile stays.
-        clock: the clock of the device that the model's parameters are on, unless given.
+        clock: ``None`` takes that of the device that the model's parameters are on.
+        flops: count FLOPs in the first forward, whose time counts only if no other follows. No
+            forward is added. False leaves it out, for a model that does not bear a dispatch mode.
+        ceilings: when the block ends, measure what the device reaches at best, which says what
+            bounds a layer; takes about half a second. `LiveLayers.measure_ceilings` does it later.
 
     Yields:
         the layers seen so far; read ``rows`` inside the block or after it.
@@ -384,6 +455,8 @@ def time_layers(model: nn.Module, clock: Clock | None = None) -> Iterator[LiveLa
         ...         model(batch)
         >>> layers.rows                                  # doctest: +SKIP
     """
-    layers = LiveLayers(model, clock or devices.of_module(model).clock())
+    layers = LiveLayers(model, clock, flops=flops)
     with layers.attached():
         yield layers
+    if ceilings:
+        layers.measure_ceilings()

@@ -25,7 +25,6 @@ from layerbench.zoo.module import describe
 _ABSENT = {
     UNTOUCHED: "the model ran in a loop of its user's own: the whole is that of forwards whose "
     "layers were timed",
-    "flops": "not counted in a loop of the user's own",
 }
 
 

@@ -12,7 +12,6 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.analysis import roofline
-from layerbench.api import timing as api
 from layerbench.environment import devices
 from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import ComparisonError, NotEnoughMemory
@@ -223,7 +222,7 @@ def test_a_profile_has_them_where_asked(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         timing, "measure_ceilings", lambda device, dtype: asked.append(dtype) or ceilings()
     )
-    monkeypatch.setattr(api, "_measured", {})
+    monkeypatch.setattr(timing, "_measured", {})
     few = {"warmup": 0, "iterations": 1, "function_iterations": 0}
     model = nn.Linear(8, 4)
     assert layerbench.profile(model, torch.zeros(2, 8), **few, ceilings=False).ceilings is None
@@ -242,7 +241,7 @@ def test_ceilings_that_cannot_be_measured_do_not_lose_the_times(
         raise NotEnoughMemory("no room for a matrix")
 
     monkeypatch.setattr(timing, "measure_ceilings", fails)
-    monkeypatch.setattr(api, "_measured", {})
+    monkeypatch.setattr(timing, "_measured", {})
     record = layerbench.profile(nn.Linear(8, 4), torch.zeros(2, 8), warmup=0, iterations=1)
     assert record.absent["ceilings"] == "no room for a matrix"
     assert record.whole.median > 0

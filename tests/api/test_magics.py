@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from layerbench.profilers import timing
+from tests.support.sample_structures import ceilings
+
 CELL = "y = net(x)\nfor _ in range(3):\n    y = net(x)\n"
 
 
@@ -42,6 +45,49 @@ def test_the_models_that_a_cell_names_are_timed(shell) -> None:
     assert {name: layers.forwards for name, layers in both.items()} == {"net": 4, "other": 1}
 
 
+def test_models_that_a_cell_makes_are_timed_from_there_on(shell, capsys) -> None:
+    cell = (
+        "def helper(z):\n    inner = net\n    return inner(z)\n"
+        "fresh: torch.nn.Module = torch.nn.Sequential(torch.nn.Linear(4, 4))\n"
+        "fresh.append(torch.nn.Tanh())\n"
+        "for _ in range(4):\n    made = fresh[1]\n    y = fresh(x)\n"
+        "fresh(x).shape"
+    )
+    layers = shell.run_cell_magic("layers", "", cell)
+    assert layers.forwards == 5
+    assert [row.type for row in layers.rows] == ["Sequential", "Linear", "Tanh"]
+    assert "torch.Size([2, 4])" in capsys.readouterr().out  # the cell's last value
+    assert not [name for name in shell.user_ns if name.startswith("_layerbench")]
+    assert not any(type(one).__name__ == "_Watch" for one in shell.ast_transformers)
+
+
+def test_of_a_model_and_its_parts_the_model_is_timed_that_a_cell_makes_later(shell) -> None:
+    layers = shell.run_cell_magic(
+        "layers", "", "head = torch.nn.Tanh()\nwhole = torch.nn.Sequential(net, head)\nwhole(x)"
+    )
+    assert [row.path for row in layers.rows] == ["", "0", "0.0", "0.1", "1"]
+    both = shell.run_cell_magic(
+        "layers", "", "a = torch.nn.Tanh(); a(x)\na = torch.nn.ReLU(); a(x)"
+    )
+    assert {name: layers.record.model_type for name, layers in both.items()} == {
+        "a": "Tanh",
+        "a (2)": "ReLU",
+    }
+
+
+def test_a_name_of_a_model_that_the_cell_makes_says_which(shell) -> None:
+    cell = "mine, yours = torch.nn.Tanh(), torch.nn.ReLU()\nyours(mine(x))"
+    layers = shell.run_cell_magic("layers", "yours", cell)
+    assert layers.record.model_type == "ReLU"
+
+
+def test_ceilings_are_measured_after_the_cell(shell, monkeypatch) -> None:
+    monkeypatch.setattr(timing, "_measured", {})
+    monkeypatch.setattr(timing, "measure_ceilings", lambda *_: ceilings())
+    layers = shell.run_cell_magic("layers", "--ceilings", "%pwd\nnet(x)")
+    assert layers.record.ceilings == ceilings()
+
+
 def test_an_expression_says_which(shell) -> None:
     layers = shell.run_cell_magic("layers", "net[0]", CELL)
     assert layers.record.model_type == "Linear"
@@ -50,7 +96,8 @@ def test_an_expression_says_which(shell) -> None:
 @pytest.mark.parametrize(
     ("line", "cell", "says"),
     [
-        ("", "new = torch.nn.Tanh(); new(x)", "make it in a cell before"),
+        ("", "torch.nn.Tanh()(x)", "runs no model that it has a name for: give it one, as in net"),
+        ("late", "z = 1", "runs no model that it has a name for"),
         ("", "net", "the cell did not run net"),
         ("x", CELL, "x is no torch.nn.Module, but a Tensor"),
     ],

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli, reporters
-from layerbench.api import timing as api
 from layerbench.cli import plot as verb
 from layerbench.profilers import timing
 from layerbench.records.timing import Profile
@@ -166,7 +165,7 @@ def test_help_and_pictures_load_no_torch(here) -> None:
 def test_ceilings_from_the_timer_to_a_roofline(plot, here, monkeypatch, capsys) -> None:
     """Without FLOPs in the record its structure is worked out anew, else no model is built."""
     monkeypatch.setattr(timing, "measure_ceilings", lambda *_: ceilings())
-    monkeypatch.setattr(api, "_measured", {})
+    monkeypatch.setattr(timing, "_measured", {})
     model = f"{ROOT / 'tests' / 'models.py'}:small"
     words = ["--i", "2x3x16x16", "--device", "cpu", "--threads", "1", "--warmup", "0"]
     monkeypatch.setattr(

@@ -49,6 +49,7 @@ def test_a_compiled_model_is_timed_whole(make: Make) -> None:
         for _ in range(5):
             model(X)
     assert {row.path for row in layers.rows if row.inclusive} == {""}
+    assert "compiled" in layers.absent["flops"]
     profile = layerbench.profile(model, X, warmup=1, iterations=2)
     assert profile.layers == ()
     for absent in (layers.absent, profile.absent):
@@ -143,6 +144,7 @@ def test_operators_that_compile_inside_pass_through_a_loop() -> None:
                 torch.testing.assert_close(model(X), expected)
     assert {"stem", "body.0.layer", "head"} <= {row.path for row in layers.rows if row.inclusive}
     assert "compile" in layers.absent["functions"]
+    assert "compile" in layers.absent["flops"]
 
 
 def test_flex_attention_passes_through_a_loop() -> None:
@@ -165,6 +167,7 @@ def test_flex_attention_passes_through_a_loop() -> None:
             for _ in range(3):
                 torch.testing.assert_close(model(X), expected)
     assert "compile" in layers.absent["functions"]
+    assert "compile" in layers.absent["flops"]
 
 
 @pytest.mark.parametrize("part", [False, True], ids=["the model", "a part"])

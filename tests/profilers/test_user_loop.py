@@ -10,9 +10,10 @@ from torch import nn
 import layerbench
 from layerbench.environment.devices.clocks import DeviceEvents, ManualClock
 from layerbench.errors import UsageError
-from layerbench.profilers import user_loop
+from layerbench.profilers import timing, user_loop
 from tests.faulty import modules
 from tests.models import Calls, Composite, Small, Takes
+from tests.support.sample_structures import ceilings
 
 
 def test_exact_rows_in_the_users_own_loop() -> None:
@@ -289,3 +290,83 @@ def test_inputs_that_say_no_shape_are_the_models_own_affair() -> None:
         for _ in range(3):
             assert model(iter([1, 2, 3])) == 6
     assert layers.record.workload.shape == ()
+
+
+# --- FLOPs and ceilings ---------------------------------------------------------------------
+
+
+def train(model: nn.Module, steps: int) -> list[torch.Tensor]:
+    """Losses of a training whose batches have other sizes from step to step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    draw = torch.Generator().manual_seed(0)
+    losses = []
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = model(torch.rand(2 + step % 2, 3, 8, 8, generator=draw)).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return losses
+
+
+def test_flops_are_those_of_the_first_forward_and_training_is_as_without() -> None:
+    model = Small()
+    plain, begun = copy.deepcopy(model), []
+    model.stem.register_forward_pre_hook(lambda *_: begun.append(1))
+    with layerbench.time_layers(model) as layers:
+        losses = train(model, 7)
+    assert torch.equal(torch.stack(losses), torch.stack(train(plain, 7)))
+    assert all(map(torch.equal, model.parameters(), plain.parameters()))
+    assert len(begun) == layers.forwards == 7
+    record = layers.record
+    expected = {row.path: row.self_flops for row in layerbench.structure(plain, "2x3x8x8").rows}
+    ran = {row.path: row for row in record.layers if row.kind == "module" and row.calls}
+    assert {path: row.self_flops for path, row in ran.items()} == {p: expected[p] for p in ran}
+    assert (ran["blocks.0.conv"].groups, ran["blocks.0.conv"].kernel_size) == (1, (3, 3))
+    assert "flops" not in record.absent
+    assert record.top(1, sort="flops")[0].flops == expected["blocks.0.conv"]
+    assert user_loop.CHANGED not in record.notes  # forwards 2 and 4 had the batch of the first
+
+
+def test_what_a_reader_must_know_of_flops_is_noted() -> None:
+    model = Small().eval()
+    with layerbench.time_layers(model) as layers:
+        model(torch.rand(1, 3, 8, 8))
+        assert user_loop.ONCE in layers.notes
+        model(torch.rand(1, 3, 8, 8))
+        assert layers.notes == ()
+        model(torch.rand(3, 3, 8, 8))
+    assert layers.record.notes == (user_loop.CHANGED,)
+    with layerbench.time_layers(model, flops=False) as layers:
+        model(torch.rand(1, 3, 8, 8))
+    assert layers.record.absent["flops"] == "not asked for"
+    assert layers.record.layers[0].flops is None
+
+
+def test_ceilings_are_measured_where_asked_when_the_block_ends(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(timing, "_measured", {})
+    monkeypatch.setattr(
+        timing, "measure_ceilings", lambda _, dtype: asked.append(dtype) or ceilings()
+    )
+    model = nn.Sequential(nn.Linear(4, 4))
+    with layerbench.time_layers(model) as layers:
+        model(torch.rand(2, 4))
+    assert layers.record.ceilings is None
+    layers.measure_ceilings()
+    assert layers.record.ceilings == ceilings()
+    with layerbench.time_layers(model, ceilings=True) as layers:
+        model(torch.rand(2, 4))
+        assert layers.record.ceilings is None
+    assert layers.record.ceilings == ceilings()
+    assert asked == ["float32"]
+    assert {spot.bound for spot in layers.top() if spot.row.path == "0"} == {"memory"}
+
+
+def test_a_model_is_timed_as_it_is_when_it_first_runs() -> None:
+    model = Small().eval()
+    with layerbench.time_layers(model) as layers:
+        model.head = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+        for _ in range(3):
+            model(torch.rand(1, 3, 8, 8))
+    assert {"head.0", "head.1"} <= {row.path for row in layers.rows if row.inclusive}
