@@ -33,7 +33,7 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
     stop = _stop(runs)
     partial = _partial(plan, runs) if stop == "interrupted" else ""
     whole = believed(
-        _summary(_pooled(arrays, samples.UNTOUCHED), resampler), samples.waits_of(arrays)
+        summary_of(_pooled(arrays, samples.UNTOUCHED), resampler), samples.waits_of(arrays)
     )
     return Profile(
         workload=workload,
@@ -42,7 +42,7 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         model_type=facts.model_type,
         parameters=facts.parameters,
         whole=_not_stable(whole, "interrupted") if partial else whole,
-        whole_host=None if host is None else _summary(host, resampler),
+        whole_host=None if host is None else summary_of(host, resampler),
         process_medians=tuple(_seconds(median) for median in medians),
         stop=stop,
         layers=layer_rows(facts.modules, _functions_of(runs), arrays, workload.seed),
@@ -129,12 +129,12 @@ def _module_times(
     """By a row's field the summaries of all modules that ran, by their index."""
     resampler = _resampler(arrays, samples.INCLUSIVE, seed)
     ran = [index for index, row in enumerate(modules) if row.calls]
-    whole = _summaries(inclusive, ran, resampler)
+    whole = summaries_of(inclusive, ran, resampler)
     # A module that calls none has one time, and one summary.
     calling = (inclusive != own).any(axis=0)
-    apart = _summaries(own, [index for index in ran if calling[index]], resampler)
+    apart = summaries_of(own, [index for index in ran if calling[index]], resampler)
     hosts = (_pooled(arrays, samples.HOST + name) for name in (samples.INCLUSIVE, samples.SELF))
-    host, host_own = (_summaries(times, ran, resampler) for times in hosts)
+    host, host_own = (summaries_of(times, ran, resampler) for times in hosts)
     return {
         "inclusive": whole,
         "self_": {**whole, **apart},
@@ -143,7 +143,7 @@ def _module_times(
     }
 
 
-def _summaries(
+def summaries_of(
     nanoseconds: Samples | None, columns: Sequence[int], resampler: Resampler
 ) -> dict[int, Summary]:
     """Summaries of columns of an array of shape (rounds, columns); empty if not measured."""
@@ -160,7 +160,8 @@ def _pooled(arrays: Sequence[Arrays], name: str) -> Samples | None:
     return np.concatenate([run[name] for run in arrays])
 
 
-def _summary(nanoseconds: NDArray[np.generic] | None, resampler: Resampler) -> Summary:
+def summary_of(nanoseconds: NDArray[np.generic] | None, resampler: Resampler) -> Summary:
+    """The summary of times that were measured."""
     assert nanoseconds is not None
     return summarize(np.asarray(nanoseconds, dtype=np.float64) * NANOSECOND, resampler)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -56,9 +55,6 @@ NamedModel = Annotated[
 NamedInput = Annotated[
     str | None, typer.Argument(metavar="INPUT", help="The input, instead of --input.")
 ]
-
-# Columns of a first screen.
-NARROWEST, WIDEST = 80, 120
 
 
 def out(files: str) -> Any:  # noqa: ANN401 - to be put into `Annotated`
@@ -222,8 +218,9 @@ def show(format: str, record: Frozen, view: View = USUAL) -> None:
     if format != "txt" or view.full or not sys.stdout.isatty():
         say(reporters.render(format, record, view))
         return
-    columns = shutil.get_terminal_size().columns
-    view = view.model_copy(update={"width": min(max(columns, NARROWEST), WIDEST)})
+    from layerbench.reporters.screen import columns
+
+    view = view.model_copy(update={"width": columns()})
     say(reporters.render("screen", record, view))
     _output.complain("the first screen of the report: --full shows all of it")
 

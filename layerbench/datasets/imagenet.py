@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from layerbench.datasets.source import DatasetOptions, FileNames, Splits, Transform
 from layerbench.errors import DataError
+from layerbench.text import one_line
 
 if TYPE_CHECKING:
     from torchvision.datasets import ImageFolder
@@ -63,7 +64,7 @@ def _half(root: Path, split: str, transform: Transform) -> ImageFolder:
             return datasets.ImageNet(root, split=split, transform=transform)
         return datasets.ImageFolder(root / split, transform=transform)
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"cannot read {root / split}: {' '.join(str(error).split())}") from error
+        raise DataError(f"cannot read {root / split}: {one_line(error)}") from error
 
 
 def _differing(root: Path, train: list[str], val: list[str]) -> str:

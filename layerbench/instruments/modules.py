@@ -26,6 +26,7 @@ from layerbench.introspection.modules import children, modules, named_modules
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, elements_of, shape_of
 from layerbench.records.bounds import Shape
+from layerbench.records.tree import depth_of
 from layerbench.records.workload import Frozen
 
 
@@ -122,11 +123,6 @@ def without_reach(
         fact.model_copy(update={"reachable": False}) if id(there.get(fact.path)) in hidden else fact
         for fact in facts
     )
-
-
-def depth_of(path: str) -> int:
-    """0 for the model itself, 1 for its children."""
-    return path.count(".") + 1 if path else 0
 
 
 def type_name(module: nn.Module) -> str:

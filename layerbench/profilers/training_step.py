@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench import zoo
-from layerbench.analysis.aggregation import believed
-from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
+from layerbench.analysis.aggregation import believed, summaries_of, summary_of
+from layerbench.analysis.statistics import Resampler, paired_ratio
 from layerbench.analysis.views import with_training_memory
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
@@ -270,9 +270,9 @@ def _record(
         optimizer=optimizer,
         model_type=trained.facts[0].type,
         parameters=trained.facts[0].parameters,
-        step=believed(_summary(whole, resampler), waits),
+        step=believed(summary_of(whole, resampler), waits),
         phases=tuple(
-            PhaseRow(name=name, time=_summary(bare[:, index], resampler))
+            PhaseRow(name=name, time=summary_of(bare[:, index], resampler))
             for index, name in enumerate(STEP_PHASES)
         ),
         rows=_rows(trained.rows, times, resampler),
@@ -314,7 +314,7 @@ def _rows(
 ) -> tuple[TrainingRow, ...]:
     ran = [index for index, row in enumerate(facts) if row.calls]
     columns = {
-        name: _summaries(getattr(times, name), ran, resampler)
+        name: summaries_of(getattr(times, name), ran, resampler)
         for name in ("forward", "forward_self", "backward", "backward_self")
     }
     return tuple(
@@ -345,16 +345,6 @@ def _row(facts: RowFacts, place: Placed, times: Mapping[str, Summary | None]) ->
         backward_self=times["backward_self"],
         note=facts.note,
     )
-
-
-def _summaries(times: Times, columns: Sequence[int], resampler: Resampler) -> dict[int, Summary]:
-    """Of an array of shape (rounds, modules), those columns."""
-    seconds = times.T[list(columns)].astype(np.float64) * NANOSECOND
-    return dict(zip(columns, summarize_rows(seconds, resampler), strict=True))
-
-
-def _summary(nanoseconds: Times, resampler: Resampler) -> Summary:
-    return summarize(nanoseconds.astype(np.float64) * NANOSECOND, resampler)
 
 
 def _seconds(nanoseconds: Times) -> float:

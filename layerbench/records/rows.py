@@ -9,7 +9,7 @@ from typing import Annotated, Protocol, TypeVar
 from pydantic import AfterValidator, Field
 
 from layerbench.records.bounds import MOST_ABSENT, Count, Name, Path, Positive
-from layerbench.records.tree import ancestors, parent
+from layerbench.records.tree import ancestors, depth_of, parent
 from layerbench.records.workload import Frozen
 
 
@@ -60,7 +60,7 @@ def _in_order(rows: tuple[InTree, ...]) -> tuple[InTree, ...]:
     named = set(paths)
     before: set[str] = set()
     for row in rows:
-        if row.depth != (row.path.count(".") + 1 if row.path else 0):
+        if row.depth != depth_of(row.path):
             raise ValueError(
                 f"the depth of {_short(row.path)} is {row.depth}, which its path does not say"
             )

@@ -67,7 +67,7 @@ def _first_calls(paths: Sequence[str], orders: Sequence[int | None]) -> list[int
     """The first call of each row, or else the first call below it."""
     first = list(orders)
     index_of = {path: index for index, path in enumerate(paths)}
-    for index in sorted(range(len(paths)), key=lambda i: paths[i].count("."), reverse=True):
+    for index in sorted(range(len(paths)), key=lambda i: depth_of(paths[i]), reverse=True):
         above = index_of.get(parent(paths[index]), index) if paths[index] else index
         at = first[index]
         if orders[above] is None and at is not None:
@@ -155,11 +155,12 @@ def with_ancestors(own: dict[str, Number]) -> dict[str, Number]:
             paths.add(above)
     sums = dict(own)
     # Each passes on what it holds to the path above, the deepest first: linear in depth.
-    for path in sorted(paths - {""}, key=_depth, reverse=True):
+    for path in sorted(paths - {""}, key=depth_of, reverse=True):
         above = parent(path)
         sums[above] = sums[above] + sums[path] if above in sums else sums[path]
     return sums
 
 
-def _depth(path: str) -> int:
-    return path.count(".")
+def depth_of(path: str) -> int:
+    """0 for the model itself, 1 for its children."""
+    return path.count(".") + 1 if path else 0

@@ -250,6 +250,11 @@ def remarks(*parts: str) -> str:
     return "; ".join(part for part in parts if part)
 
 
+def note_on(calls: int, note: str) -> str:
+    """What to say of a row: that it was not called, and its note."""
+    return remarks(not_called(calls, note), note)
+
+
 def bar(value: float, whole: float, width: int) -> str:
     """A bar of at most ``width`` characters, to an eighth of one."""
     eighths = round(8 * width * min(max(value / whole, 0), 1)) if whole else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from layerbench.records.workload import Frozen
 from layerbench.reporters import documents
 from layerbench.reporters.documents import layout
 from layerbench.reporters.html.embedded import frame as framed
+from layerbench.reporters.screen import columns
 from layerbench.store import writing
 from layerbench.text import one_line, shown, visible
 
@@ -120,7 +120,7 @@ def show(record: Presented, fields: Mapping[str, Any]) -> None:
     if not fields and notebook.is_running():
         _display(record)
         return
-    view = checked(View, {"width": _terminal(), **fields})
+    view = checked(View, {"width": columns(), **fields})
     text = reporters.render("txt" if view.full else "screen", record.presented(), view)
     sys.stdout.write("\n".join(map(visible, text.split("\n"))))
 
@@ -129,11 +129,6 @@ def _display(record: Presented) -> None:
     from IPython.display import display  # of the notebook that is running
 
     display(record)  # type: ignore[no-untyped-call]
-
-
-def _terminal() -> int:
-    """The terminal's width, as far as a report can have it."""
-    return min(max(shutil.get_terminal_size((_WIDTH, 0)).columns, 80), 120)
 
 
 # --- as values -----------------------------------------------------------------------------

@@ -172,11 +172,7 @@ def _size(name: str, size: int | None) -> Cell:
     return Cell(text, {name: size}, span=None if size is None else (size, size))
 
 
-def _word(name: str, value: str | None) -> Cell:
-    return Cell(formatting.dash(value, str), {name: value})
-
-
-def _number(name: str, value: int | None) -> Cell:
+def _word(name: str, value: str | int | None) -> Cell:
     return Cell(formatting.dash(value, str), {name: value})
 
 
@@ -184,7 +180,7 @@ COLUMNS: dict[str, Column] = {
     "model": Column("Model", _model, True, right=False),
     "input": Column("Input", _input, True, right=False),
     "device": Column("Device", _device, True, right=False),
-    "threads": Column("Threads", lambda e: _number("threads", formatting.threads(e.profile)), True),
+    "threads": Column("Threads", lambda e: _word("threads", formatting.threads(e.profile)), True),
     "mean": Column("Mean ms", _mean, measured=True),
     "std": Column("Std ms", _std, measured=True),
     "fps": Column("FPS", _fps, measured=True),
@@ -196,14 +192,12 @@ COLUMNS: dict[str, Column] = {
     "tensors": Column("Tensors M", _tensors),
     "peak": Column("Peak MiB", _peak),
     "flops": Column("GFLOPs", _flops),
-    "seed": Column("Seed", lambda e: _number("seed", e.profile.workload.seed), True),
-    "processes": Column(
-        "Processes", lambda e: _number("processes", e.profile.plan.processes), True
-    ),
+    "seed": Column("Seed", lambda e: _word("seed", e.profile.workload.seed), True),
+    "processes": Column("Processes", lambda e: _word("processes", e.profile.plan.processes), True),
     "iterations": Column(
-        "Iterations", lambda e: _number("iterations", e.profile.plan.iterations), True
+        "Iterations", lambda e: _word("iterations", e.profile.plan.iterations), True
     ),
-    "warmup": Column("Warm-up", lambda e: _number("warmup", e.profile.plan.warmup), True),
+    "warmup": Column("Warm-up", lambda e: _word("warmup", e.profile.plan.warmup), True),
     "torch": Column(
         "PyTorch",
         lambda e: _word("torch", e.profile.environment.software.packages.get("torch")),

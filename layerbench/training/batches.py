@@ -103,10 +103,8 @@ class Samples(Dataset[tuple[Any, Any] | str]):
                     return self._images[index]
             except TOO_LARGE as error:
                 return f"{self._file(index)} ({_pixels(error, self._most_pixels)})"
-            except UNREADABLE as error:
-                return f"{self._file(index)} ({type(error).__name__}: {_line(error)})"
             except Exception as error:
-                if not _of_pil(error):
+                if not isinstance(error, UNREADABLE) and not _of_pil(error):
                     raise
                 return f"{self._file(index)} ({type(error).__name__}: {_line(error)})"
 

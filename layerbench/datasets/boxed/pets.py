@@ -10,6 +10,7 @@ from pathlib import Path
 
 from layerbench.datasets.boxed.source import BoxedDatasetOptions, BoxedSplits
 from layerbench.errors import DataError, UsageError
+from layerbench.text import one_line
 
 FOLDER = "oxford-iiit-pet"
 # Errors of fetching, unpacking and reading the lists.
@@ -56,7 +57,7 @@ SOURCE = Pets()
 
 
 def _unusable(folder: Path, tried: bool, error: Exception) -> str:
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     if tried and not (folder / "annotations").is_dir():
         return f"Oxford-IIIT Pet could not be fetched into {folder}: {reason}"
     return (

@@ -116,7 +116,11 @@ def _sections(record: Bundle, view: View) -> list[layout.Section]:
     """Those of the profile, with one table in place of its tree, and the totals of the others."""
     layers = [_layers(record, view), *_totals(record)]
     if record.profile is None:
-        return [*layers, layout.listed("Notes", list(_notes(record))), _not_measured(record)]
+        return [
+            *layers,
+            layout.listed("Notes", list(_notes(record))),
+            shared.not_measured(record.absent),
+        ]
     return timing.sections(_with_remarks(record, record.profile), view, layers)
 
 
@@ -130,10 +134,6 @@ def _notes(record: Bundle) -> Iterator[str]:
     own = (record.profile, record.structure, record.memory)
     yield from unlike(record)
     yield from dict.fromkeys(note for part in own if part for note in part.notes)
-
-
-def _not_measured(record: Bundle) -> layout.Section:
-    return layout.listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()])
 
 
 def _totals(record: Bundle) -> Iterator[layout.Section]:
@@ -161,12 +161,7 @@ def _layers(record: Bundle, view: View) -> layout.Section:
     made = [
         _cells(row, spots.get(row.path)) for row in _rows(record) if view.has(row.type, row.depth)
     ]
-    names = [name for name in (made[0] if made else ()) if any(one[name] != "-" for one in made)]
-    table = layout.Table(
-        names,
-        [[one[name] for name in names] for one in made],
-        "".join(_ALIGN.get(name, "r") for name in names),
-    )
+    table = screens.table_of(made, _ALIGN, (), cut=None)
     legend = layout.Text(_LEGEND, indented=False)
     return layout.Section("Layers", [table, legend], formats=layout.FULL)
 
@@ -197,7 +192,7 @@ def _cells(row: PageRow, spot: Hotspot | None) -> dict[str, str]:
         **_memory_cells(row.bytes),
         "kernel": formatting.dash(kernel, units.by_x),
         "groups": formatting.dash(groups, str),
-        "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
+        "": formatting.note_on(row.calls, row.note),
     }
 
 

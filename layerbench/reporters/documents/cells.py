@@ -11,6 +11,8 @@ from layerbench.records.workload import Frozen, Workload
 from layerbench.units import by_x
 
 if TYPE_CHECKING:
+    from layerbench.records.memory import MemoryEstimate, MemoryReport
+    from layerbench.records.structure import Structure
     from layerbench.records.timing import Profile, Summary
     from layerbench.records.training_step import TrainingProfile
 
@@ -43,6 +45,11 @@ def what_ran(workload: Workload, *more: str) -> Cells:
     """The workload's usual fields, and others of its by name."""
     usual = ("model", "input", "batch", "dtype", "memory_format", "mode")
     return fields(workload, *usual, *more)
+
+
+def modules(record: Structure | MemoryReport | MemoryEstimate) -> Rows:
+    """A row a module, with all that is known of it."""
+    return what_ran(record.workload), [fields(row) for row in record.rows]
 
 
 def place(environment: Environment) -> Cells:

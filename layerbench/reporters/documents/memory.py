@@ -312,7 +312,7 @@ def _tree(record: Memory, view: View) -> layout.Section:
             "output shape": formatting.shape_list(row.output_shapes),
             **_figures(row, record),
             "self at peak": formatting.mebibytes(row.self_at_peak),
-            "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
+            "": formatting.note_on(row.calls, row.note),
         }
         for row in record.rows
         if view.has(row.type, row.depth)
@@ -329,6 +329,4 @@ def _figures(row: MemoryRow, record: Memory) -> dict[str, str]:
     }
 
 
-def rows(record: Memory) -> cells.Rows:
-    """A row a module."""
-    return cells.what_ran(record.workload), [cells.fields(row) for row in record.rows]
+rows = cells.modules

@@ -24,7 +24,7 @@ def table_of(
     rows: Sequence[Mapping[str, str]],
     align: Mapping[str, str],
     omitted_first: Sequence[str],
-    cut: str = "path",
+    cut: str | None = "path",
 ) -> layout.Table:
     """A table of the rows that matter most, less the columns that nothing is known for.
 
@@ -32,7 +32,7 @@ def table_of(
         rows: cells by the name of the column.
         align: letters as in a `Table`, of the columns that are not numbers on the right.
         omitted_first: columns that a narrow screen goes without, in this order.
-        cut: the column whose cells are shortened where that is not enough.
+        cut: the column whose cells are shortened where that is not enough; ``None`` for none.
     """
     names = [name for name in (rows[0] if rows else ()) if any(row[name] != "-" for row in rows)]
     return layout.Table(

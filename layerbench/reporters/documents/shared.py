@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from layerbench import units
@@ -198,6 +198,11 @@ def warnings_and_notes(record: Measured, *own: str) -> list[layout.Section]:
         layout.listed("Warnings", record.environment.warnings),
         layout.listed("Notes", [*own, *record.notes]),
     ]
+
+
+def not_measured(absent: Mapping[str, str]) -> layout.Section:
+    """What is not in a record, and why."""
+    return layout.listed("Not measured", [f"{what}: {why}" for what, why in absent.items()])
 
 
 def percent(fraction: float) -> str:

@@ -121,6 +121,4 @@ def _uncounted(record: Structure) -> Iterator[str]:
         yield f"{operator.name}, {formatting.plural(operator.calls, 'call')} in {paths}"
 
 
-def rows(record: Structure) -> cells.Rows:
-    """A row a module."""
-    return cells.what_ran(record.workload), [cells.fields(row) for row in record.rows]
+rows = cells.modules

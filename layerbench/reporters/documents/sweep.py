@@ -48,8 +48,8 @@ def _fastest(record: Sweep, view: View) -> list[layout.Part]:
         return [layout.Text("nothing was measured")]
     first = fastest[0]
     answer = (
-        f"{_rate(first)} images/s at most: {first.model} at {_size(first.size)} with a batch of "
-        f"{first.batch}, {formatting.time(first.latency, 'median')} "
+        f"{_rate(first)} images/s at most: {first.model} at {units.by_x(first.size)} with a batch "
+        f"of {first.batch}, {formatting.time(first.latency, 'median')} "
         f"{formatting.interval(first.latency)} a forward (median, 95 % interval)"
     )
     models = formatting.plural(len({point.model for point in record.points}), "model")
@@ -70,7 +70,7 @@ def _fastest(record: Sweep, view: View) -> list[layout.Part]:
 def _best(point: SweepPoint) -> dict[str, str]:
     return {
         "model": point.model,
-        "size": _size(point.size),
+        "size": units.by_x(point.size),
         "batch": str(point.batch),
         "images/s": _rate(point),
         "latency ms": formatting.ms(point.latency, "median"),
@@ -88,7 +88,7 @@ def _points(record: Sweep) -> layout.Section:
     rows = [
         [
             point.model,
-            _size(point.size),
+            units.by_x(point.size),
             str(point.batch),
             formatting.ms(point.latency, "median"),
             units.milliseconds(point.per_image_s),
@@ -110,11 +110,7 @@ def _points(record: Sweep) -> layout.Section:
 
 def _end(end: SweepEnd) -> str:
     verb = "was not measured" if end.fits else "does not fit"
-    return f"{end.model}, {_size(end.size)}: a batch of {end.batch} {verb}: {end.why}"
-
-
-def _size(size: tuple[int, int]) -> str:
-    return "x".join(map(str, size))
+    return f"{end.model}, {units.by_x(end.size)}: a batch of {end.batch} {verb}: {end.why}"
 
 
 def _finished(record: Sweep) -> layout.Section:
@@ -122,7 +118,7 @@ def _finished(record: Sweep) -> layout.Section:
         {
             "model": run.model,
             "data": run.data,
-            "size": _size(run.size),
+            "size": units.by_x(run.size),
             "GFLOPs an image": f"{run.flops / 1e9:.2f}",
             "parameters": units.count(run.parameters, short=True),
             "val accuracy": shared.percent(run.accuracy),

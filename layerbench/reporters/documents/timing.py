@@ -60,7 +60,7 @@ def sections(record: Profile, view: View, layers: Sequence[layout.Section]) -> l
         *shared.warnings_and_notes(record),
         # The tree says so where it is shown.
         layout.Section("", [layout.Text(freeing.in_all(record))], formats=layout.BRIEF),
-        layout.listed("Not measured", [f"{what}: {why}" for what, why in record.absent.items()]),
+        shared.not_measured(record.absent),
         layout.Section("Measured on", [_fields(record)], formats=layout.FULL),
         layout.Section("", [layout.Text(_origin(record))], formats=layout.BRIEF),
         _sentences(record, view),

@@ -185,7 +185,7 @@ def _tree(record: TrainingProfile, view: View) -> layout.Section:
             "kept MiB": formatting.mebibytes(row.kept),
             "live forward": formatting.mebibytes(row.live.get("forward")),
             "live backward": formatting.mebibytes(row.live.get("backward")),
-            "": formatting.remarks(formatting.not_called(row.calls, row.note), row.note),
+            "": formatting.note_on(row.calls, row.note),
         }
         for row in record.rows
         if view.has(row.type, row.depth)

@@ -14,7 +14,7 @@ from layerbench.records.memory import MemoryRow
 from layerbench.records.structure import StructureRow
 from layerbench.records.timing import LayerRow
 from layerbench.records.training_step import TrainingRow
-from layerbench.records.tree import ancestors, parent
+from layerbench.records.tree import depth_of, parent, tree_order
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.html.schema import Rows
 
@@ -127,7 +127,7 @@ def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
         while path not in there:
             there.add(path)
             type_ = before[path].type if path in before else ""
-            row = PageRow(path=path, type=type_, depth=_depth(path), kind=kind, calls=0)
+            row = PageRow(path=path, type=type_, depth=depth_of(path), kind=kind, calls=0)
             path, kind = parent(path), "module"
             below.setdefault(path, []).append(row)
 
@@ -137,31 +137,11 @@ def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
         add(path, "module")
     for path in bundle.comparison.missing:
         add(path, "missing")
-    return _in_tree_order([*rows, *(row for siblings in below.values() for row in siblings)])
-
-
-def _depth(path: str) -> int:
-    return path.count(".") + 1 if path else 0
-
-
-def _in_tree_order(rows: Sequence[PageRow]) -> list[PageRow]:
-    """The rows in tree order. Siblings stand in the order of their first rows."""
-    first: dict[str, int] = {}
-    for index, row in enumerate(rows):
-        for path in (row.path, *ancestors(row.path)):
-            first.setdefault(path, index)
-    children: dict[str, list[PageRow]] = {}
-    for row in rows[1:]:
-        children.setdefault(parent(row.path), []).append(row)
-    for siblings in children.values():
-        siblings.sort(key=lambda row: first[row.path])
-    ordered: list[PageRow] = []
-    waiting = [rows[0]]
-    while waiting:
-        row = waiting.pop()
-        ordered.append(row)
-        waiting += reversed(children.get(row.path, []))
-    return ordered
+    others = [row for siblings in below.values() for row in siblings]
+    made = [*rows, *others]
+    # Siblings stand in the order of their first rows.
+    orders = [*range(len(rows)), *[None] * len(others)]
+    return [made[index] for index in tree_order([row.path for row in made], orders)]
 
 
 def columns(rows: Sequence[PageRow]) -> Rows:

@@ -42,7 +42,7 @@ def _answered(folders: RecordLibrary, question: dict[str, Any]) -> tuple[dict[st
     except Unknown:
         return {"found": {UNKNOWN: True}}, b""
     except (RecordError, ComparisonError) as error:
-        return {"error": " ".join(str(error).split())}, b""
+        return {"error": str(error)}, b""
     except (MemoryError, RecursionError):
         return {"error": "the record cannot be read: it takes too much memory"}, b""
     if document is not None:

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from layerbench.errors import UsageError
 from layerbench.records.options import checked
 from layerbench.service.web.options import ServiceOptions
+from layerbench.text import one_line
 
 # That every machine has.
 ALWAYS_THERE = (None, "", "auto", "cpu")
@@ -65,4 +66,4 @@ def settings_of(**fields: Any) -> Settings:  # noqa: ANN401 - of many kinds
         return checked(Settings, fields, lambda name: f"{PREFIX}{name.upper()}")
     except ValueError as error:
         # A variable of the surroundings that should hold a list, and is none.
-        raise UsageError(" ".join(str(error).split())) from None
+        raise UsageError(one_line(error)) from None

@@ -106,7 +106,7 @@ def _explained(work: Work, task: dict[str, Any]) -> dict[str, Any]:
     try:
         return {"found": work(task)}
     except LayerbenchError as error:
-        return {"error": " ".join(str(error).split())}
+        return {"error": str(error)}
     except MemoryError:
         return {"error": "not enough memory: take a smaller input or batch"}
 
