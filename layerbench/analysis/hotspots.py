@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
@@ -122,22 +123,27 @@ class _Roofs:
         ceilings: of the device; ``None`` where nobody measured them.
         size: bytes of an element.
         flops: of the functions, by path.
+        elsewhere: of modules, by path, the FLOPs that their functions have.
     """
 
     ceilings: Ceilings | None
     size: int
     flops: Mapping[str, int]
+    elsewhere: Mapping[str, int]
 
     @classmethod
     def of(cls, record: Profile) -> _Roofs:
         size = BYTES.get(record.workload.formats[0], BYTES["float32"])
-        return cls(record.ceilings, size, _flops_of_functions(record.layers))
+        flops = _flops_of_functions(record.layers)
+        elsewhere: Counter[str] = Counter()
+        for path, number in flops.items():
+            elsewhere[parent(path)] += number
+        return cls(record.ceilings, size, flops, elsewhere)
 
     def over(self, spot: Hotspot) -> Hotspot:
         """The hotspot with the roof that is the lower one for it."""
         row, ceilings = spot.row, self.ceilings
-        function = row.kind == "function"
-        flops = self.flops.get(row.path) if function else row.self_flops
+        flops = self._flops_of(row)
         moved = None if spot.between else bytes_least(row, self.size)
         spot = replace(spot, flops=flops, bytes_least=moved)
         if ceilings is None or not moved or flops is None or spot.median_s <= 0:
@@ -148,9 +154,18 @@ class _Roofs:
         most = ceilings.flops_per_s if computes else ceilings.bytes_per_s
         return replace(spot, bound=bound, rate=rate, of_roof=rate / most)
 
+    def _flops_of(self, row: LayerRow) -> int | None:
+        """What a layer does itself: each FLOP is one function's or one module's."""
+        if row.kind == "function":
+            return self.flops.get(row.path)
+        return row.self_flops and row.self_flops - self.elsewhere.get(row.path, 0)
+
 
 # Functions with one of these in their names do arithmetic that counts as FLOPs.
-_ARITHMETIC = ("attention", "conv", "linear", "matmul", "einsum", "mm", "bilinear", "dot")
+_ARITHMETIC = (
+    *("attention", "conv", "linear", "matmul", "einsum", "mm", "dot"),
+    *("lstm", "gru", "rnn"),
+)
 
 
 def _flops_of_functions(rows: Iterable[LayerRow]) -> dict[str, int]:

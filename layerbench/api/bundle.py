@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
 from layerbench.api.memory import measure_memory
 from layerbench.api.timing import measure
@@ -41,7 +42,7 @@ def bundle(
     weights: str | None = None,
     ceilings: bool = True,
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Bundle:
     """Time, structure and memory of every layer, joined in one record.
 
@@ -77,16 +78,19 @@ def bundle(
         weights=weights,
     )
     where = where_it_runs(subject, device)
-    measured = measure(
-        workload,
-        plan,
-        where,
-        subject=subject,
-        ceilings=ceilings,
-        strict=strict,
-        progress=progress,
-    )
-    return with_structure_and_memory(measured.profile, where, subject=subject, progress=progress)
+    with heard(progress) as listener:
+        measured = measure(
+            workload,
+            plan,
+            where,
+            subject=subject,
+            ceilings=ceilings,
+            strict=strict,
+            progress=listener,
+        )
+        return with_structure_and_memory(
+            measured.profile, where, subject=subject, progress=listener
+        )
 
 
 def with_structure_and_memory(

@@ -67,7 +67,9 @@ def failed(error: BaseException, what: str = "") -> int:
     """
     if _wanted.get():
         traceback.print_exception(error)
-    complain(f"error: {what}: {_told(error)}" if what else f"error: {_told(error)}")
+    told = _told(error)
+    named = not what or f"{what}:" in told
+    complain(f"error: {told}" if named else f"error: {what}: {told}")
     return error.exit_status if isinstance(error, LayerbenchError) else FAILED
 
 

@@ -76,13 +76,21 @@ def test_flops_of_a_module_are_those_of_its_one_function_that_computes() -> None
         mean = next(row for row in record.layers if row.path == "mean()")
         functions = [mean.model_copy(update={"path": f"{name}()", "type": name}) for name in names]
         made = record.model_copy(update={"layers": (root, *functions)})
-        return {s.row.type: s.flops for s in hotspots(made) if s.row.kind == "function"}
+        return {s.row.type: s.flops for s in hotspots(made)}
 
+    # Each FLOP stands once, in the function or in the module.
     assert own_flops(["scaled_dot_product_attention", "add"]) == {
         "scaled_dot_product_attention": 1000,
         "add": 0,
+        "TinyNet": 0,
     }
-    assert own_flops(["matmul", "bmm", "add"]) == {"matmul": None, "bmm": None, "add": None}
+    assert own_flops(["lstm", "zeros"]) == {"lstm": 1000, "zeros": 0, "TinyNet": 0}
+    assert own_flops(["matmul", "bmm", "add"]) == {
+        "matmul": None,
+        "bmm": None,
+        "add": None,
+        "TinyNet": 1000,
+    }
 
 
 def test_without_ceilings_or_flops_nothing_is_bound() -> None:

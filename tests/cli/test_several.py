@@ -92,6 +92,11 @@ def measured(record: Profile) -> timing.Measurement:
     return timing.Measurement(record, ())
 
 
+def test_a_failure_names_its_model_once(call):
+    _, _, err = call("tests/models.py:nothing", "tests/models.py:missing", *QUICK)
+    assert [line.count("tests/models.py:missing") for line in err.splitlines()] == [0, 1]
+
+
 def test_after_an_interrupt_the_rest_is_not_measured(capsys):
     given, _ = cli.arguments_of("timer", ["a", "b", "c", "d"])
     asked = combinations(given["what"], given["models"])

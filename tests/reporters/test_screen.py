@@ -130,10 +130,23 @@ def test_a_path_that_has_no_room_keeps_its_end_and_the_title_has_it_whole() -> N
         ({"sort": "flops"}, "Most FLOPs: features.2.conv (Conv2d)"),
         ({"sort": "params"}, "Most parameters: features.2.conv (Conv2d)"),
         ({"type": "Linear"}, "Slowest: classifier (Linear)"),
+        ({"type": "conv2d"}, "No layer is of type conv2d: did you mean Conv2d?"),
+        ({"type": "LSTM"}, "No layer is of type LSTM: there are Conv2d, Linear, mean"),
     ],
 )
 def test_other_orders(view: dict[str, object], title: str) -> None:
     assert title in screen(counted(), **view)
+
+
+def test_names_of_any_length_take_no_more_room_than_a_screen_has() -> None:
+    record = counted()
+    long = {"path": "n" * 10_000, "type": "T" * 10_000, "block": True}
+    layers = [row.model_copy(update=long) for row in record.layers[-1:]]
+    lines = screen(
+        record.model_copy(update={"layers": (*record.layers[:-1], *layers)})
+    ).splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 100
 
 
 def test_more_layers_than_a_screen_has_if_somebody_wants_them() -> None:

@@ -155,6 +155,10 @@ def test_operators_without_a_formula_are_named_before_the_flops() -> None:
     [
         ({"sort": "params"}, "Most parameters: features.1.conv (Conv2d), 48.7 % of all"),
         ({"type": "Linear"}, "Most FLOPs: classifier (Linear)"),
+        (
+            {"type": "Dropout"},
+            "No layer of type Dropout has any of what layers are sorted by",
+        ),
         ({"top": 1}, "By type   Conv2d (3) 100.0 %"),
         ({"depth": 1}, "Most FLOPs: features (Sequential), 100.0 % of all"),
     ],

@@ -40,8 +40,10 @@ def _of_launches(record: Profile, spots: Sequence[Hotspot]) -> str:
         why = f"{units.percent(between)} of the time lies between the layers"
     else:
         return ""
-    graphs = " or CUDA graphs" if record.environment.device.kind == "cuda" else ""
-    return f"{why}: a larger batch, torch.compile{graphs} make fewer calls for as much work."
+    ways = "a larger batch or torch.compile makes"
+    if record.environment.device.kind == "cuda":
+        ways = "a larger batch, torch.compile or CUDA graphs make"
+    return f"{why}: {ways} fewer calls for as much work."
 
 
 def _of_memory(record: Profile, spots: Sequence[Hotspot]) -> str:

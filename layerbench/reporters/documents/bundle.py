@@ -86,7 +86,7 @@ def _largest(record: Bundle, spots: Sequence[Hotspot], view: View) -> layout.Sec
         reverse=True,
     )[: view.top]
     if not ordered:
-        return layout.Section("", [])
+        return screens.none_shown(view.type, (spot.row.type for spot in spots))
     rows = [
         {**slowest.layer_cells(spot), **_memory_cells(bytes_of.get(spot.row.path))}
         for spot in ordered

@@ -65,6 +65,8 @@ def _looked_at(record: Structure) -> str:
 
 def _most_computing(record: Structure, view: View) -> layout.Section:
     most = largest(record, view)
+    if not most:
+        return screens.none_shown(view.type, (row.type for row in record.rows))
     cells = [_computing(each.row, record) for each in most]
     table = screens.table_of(cells, _ALIGN, ("kernel", "of all", "input→output", "parameters"))
     return layout.Section(_title(most, "bytes of output"), [table])
@@ -171,9 +173,11 @@ def _ran_for(record: Memory, how: str) -> str:
 
 def _most_held(record: Memory, peak: int, view: View) -> layout.Section:
     most = largest(record, view)
+    if not most:
+        return screens.none_shown(view.type, (row.type for row in record.rows))
     cells = [_held(each.row, peak) for each in most]
     table = screens.table_of(cells, _ALIGN, ("live peak", "allocated", "output", "kept"))
-    if most and most[0].of == "memory":
+    if most[0].of == "memory":
         # Of the peak, not of what all layers hold then.
         most = [replace(most[0], share=part_of(most[0].value, peak))]
     return layout.Section(_title(most, "held at the peak", "of the peak"), [table])
@@ -231,8 +235,6 @@ def _title(most: Sequence[Large], memory: str, of_memory: str = "of all") -> str
         memory: what is meant by memory.
         of_memory: what shares of it refer to.
     """
-    if not most:
-        return ""
     first = most[0]
     what = {"flops": "FLOPs", "params": "parameters"}.get(first.of, memory)
     whole = of_memory if first.of == "memory" else "of all"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from layerbench import units
 from layerbench.analysis.portions import Portion
+from layerbench.errors import did_you_mean
 from layerbench.records.bounds import Shape
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout
@@ -16,6 +17,10 @@ _FIELD = 10
 # A sum of less than this is not named.
 _LEAST_SHARE = 0.01
 _FEWEST_ROWS = 3
+# Characters of a type, of a path in a title, and of one in a sum: each may be of any length.
+_LONGEST_TYPE = 32
+_LONGEST_PATH = 200
+_LONGEST_IN_SUM = 60
 MODEL = "(model)"
 """In place of the path of the model itself."""
 
@@ -37,7 +42,7 @@ def table_of(
     names = [name for name in (rows[0] if rows else ()) if any(row[name] != "-" for row in rows)]
     return layout.Table(
         names,
-        [[row[name] for name in names] for row in rows],
+        [[_type(row[name]) if name == "type" else row[name] for name in names] for row in rows],
         "".join(align.get(name, "r") for name in names),
         omitted_first=tuple(names.index(name) for name in omitted_first if name in names),
         cut=names.index(cut) if cut in names else None,
@@ -45,9 +50,38 @@ def table_of(
     )
 
 
+def none_shown(type: str | None, types: Iterable[str]) -> layout.Section:
+    """In place of such a table, why it has no rows where a type was asked for.
+
+    Args:
+        type: of the layers; ``None`` where all were.
+        types: of all layers, from the first one on.
+    """
+    known = dict.fromkeys(types)
+    if type is None or not known:
+        return layout.Section("", [])
+    if type in known:
+        text = f"No layer of type {type} has any of what layers are sorted by: try another order."
+    else:
+        hint = did_you_mean(type, known) or f"there are {', '.join([*known][:_MOST_NAMED])}"
+        text = f"No layer is of type {type}: {hint}"
+    return layout.Section("", [layout.Text(text)])
+
+
 def first_named(what: str, path: str, type: str, *more: str) -> str:
     """The title of such a table: it has the first row's path whole, which the table may cut."""
-    return ", ".join([f"{what}: {path or 'the model itself'} ({type})", *filter(None, more)])
+    named = f"{_end(path, _LONGEST_PATH) or 'the model itself'} ({_type(type)})"
+    return ", ".join([f"{what}: {named}", *filter(None, more)])
+
+
+def _end(path: str, most: int) -> str:
+    """The end of a path, which says what it is within what is above it."""
+    return path if len(path) <= most else f"…{path[1 - most :]}"
+
+
+def _type(type: str) -> str:
+    """Its beginning."""
+    return type if len(type) <= _LONGEST_TYPE else f"{type[: _LONGEST_TYPE - 1]}…"
 
 
 def shapes(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> str:
@@ -81,4 +115,4 @@ def _named(portions: Sequence[Portion], number: int) -> str:
 
 def _name(portion: Portion) -> str:
     """A block by its path, a type with the number of its layers."""
-    return portion.path or f"{portion.name} ({portion.count})"
+    return _end(portion.path, _LONGEST_IN_SUM) or f"{_type(portion.name)} ({portion.count})"

@@ -78,6 +78,8 @@ def _what_ran(record: Profile, width: int) -> str:
 def slowest(every: Sequence[Hotspot], view: View) -> layout.Section:
     """The slowest layers, or those that have most of what they are sorted by."""
     spots = most(every, view.top, view.sort, view.type)
+    if not spots:
+        return screens.none_shown(view.type, (spot.row.type for spot in every))
     return layout.Section(_title(view, spots), [table_of([layer_cells(spot) for spot in spots])])
 
 
@@ -99,8 +101,6 @@ def _title(view: View, spots: Sequence[Hotspot]) -> str:
         "params": "Most parameters",
         "memory": "Most bytes moved",
     }[view.sort]
-    if not spots:
-        return ""
     first = spots[0]
     bound = f"bound by {first.bound}" if first.bound else ""
     share = f"{units.percent(first.share, digits=1)} of the time"

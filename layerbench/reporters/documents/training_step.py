@@ -81,10 +81,10 @@ def _ran(record: TrainingProfile) -> str:
 def _slowest(record: TrainingProfile, view: View) -> layout.Section:
     """The modules that take most in forward and backward together."""
     most = largest(record, view)
+    if not most:
+        return screens.none_shown(view.type, (row.type for row in record.rows))
     cells = [_slow(each.row, each.share, each.of) for each in most]
     table = screens.table_of(cells, {"path": "c", "type": "l", **_POINTED}, ("back/forth", "kept"))
-    if not most:
-        return layout.Section("", [])
     what = {"params": "Most parameters", "memory": "Most kept for the backward"}
     share = f"{units.percent(most[0].share, digits=1)} of all"
     title = what.get(most[0].of, "Slowest in forward and backward")
