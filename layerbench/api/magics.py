@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from layerbench.errors import typed_line
 from layerbench.introspection.modules import named_modules
 from layerbench.profilers.user_loop import LiveLayers, time_layers
 
@@ -51,7 +52,11 @@ def run(
     said = " ".join(word for word in words if word != CEILINGS)
     timed = _Timed(shell.user_ns, said if said.isidentifier() else "")
     if said and not (said.isidentifier() and said not in shell.user_ns):
-        model = shell.ev(said)
+        try:
+            model = shell.ev(said)
+        except Exception as error:
+            _complain(f"{said}: {typed_line(error)}")
+            return None
         if not isinstance(model, nn.Module):
             _complain(f"{said} is no torch.nn.Module, but a {type(model).__name__}")
             return None

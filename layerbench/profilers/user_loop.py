@@ -53,7 +53,7 @@ from layerbench.profilers.user_loop_record import Moment, Seen, record_of, workl
 from layerbench.records import samples
 from layerbench.records.bounds import Shape
 from layerbench.records.presented import Presented
-from layerbench.records.timing import LayerRow, Profile
+from layerbench.records.timing import ONCE, LayerRow, Profile
 from layerbench.records.workload import Workload
 
 # Marks are made compact in bulk: seldom enough that it disappears beside the forwards.
@@ -63,7 +63,6 @@ DRAIN_AT = 100_000
 KEEP_AT_MOST = 20_000
 
 
-ONCE = "the only forward was also looked at for shapes, FLOPs and functions, which takes longer"
 CHANGED = "inputs of other shapes followed: shapes and FLOPs are those of the first forward"
 
 

@@ -92,6 +92,9 @@ class Summary(Frozen):
 UNTOUCHED = "untouched forward"
 """In `Profile.absent`: the whole is that of instrumented forwards."""
 
+ONCE = "the only forward was also looked at, which takes far longer: run several"
+"""In `Profile.notes`: the figures are mostly those of the looking for shapes, functions, FLOPs."""
+
 
 class LayerRow(Frozen):
     """One module, or one function that a composite module runs itself.

@@ -100,6 +100,8 @@ def test_an_expression_says_which(shell) -> None:
         ("late", "z = 1", "runs no model that it has a name for"),
         ("", "net", "the cell did not run net"),
         ("x", CELL, "x is no torch.nn.Module, but a Tensor"),
+        ("x.y", CELL, "%%layers: x.y: AttributeError: 'Tensor' object has no attribute 'y'"),
+        ("net[", CELL, "%%layers: net[: SyntaxError"),
     ],
 )
 def test_what_cannot_be_timed_is_said(shell, capsys, line, cell, says) -> None:

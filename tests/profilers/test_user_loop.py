@@ -333,6 +333,7 @@ def test_what_a_reader_must_know_of_flops_is_noted() -> None:
     with layerbench.time_layers(model) as layers:
         model(torch.rand(1, 3, 8, 8))
         assert user_loop.ONCE in layers.notes
+        assert str(layers).splitlines()[2].startswith(user_loop.ONCE)
         model(torch.rand(1, 3, 8, 8))
         assert layers.notes == ()
         model(torch.rand(3, 3, 8, 8))

@@ -138,6 +138,17 @@ def test_other_orders(view: dict[str, object], title: str) -> None:
     assert title in screen(counted(), **view)
 
 
+def test_a_roof_that_a_layer_passes_is_said_to_be_too_low() -> None:
+    record = counted()
+    assert record.ceilings
+    low = {"flops_per_s": 1e6, "bytes_per_s": 1e9}
+    ceilings = record.ceilings.model_copy(update=low)
+    text = screen(record.model_copy(update={"ceilings": ceilings}))
+    said = r"Bound by .*; the roof is too low, a layer reaches \d+ % of it"
+    assert re.search(said, " ".join(text.split()))
+    assert "too low" not in screen(record)
+
+
 def test_names_of_any_length_take_no_more_room_than_a_screen_has() -> None:
     record = counted()
     long = {"path": "n" * 10_000, "type": "T" * 10_000, "block": True}

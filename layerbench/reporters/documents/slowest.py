@@ -8,7 +8,7 @@ from functools import partial
 from layerbench import units
 from layerbench.analysis.hotspots import Hotspot, by_block, hotspots
 from layerbench.analysis.portions import by_type, most
-from layerbench.records.timing import Profile
+from layerbench.records.timing import ONCE, Profile
 from layerbench.records.view import View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, screens, shared
@@ -51,6 +51,7 @@ def _answer(record: Profile) -> str:
 def _cautions(record: Profile) -> Iterator[str]:
     """What weakens the figures, each in a line."""
     environment = record.environment
+    yield from (note for note in record.notes if note == ONCE)
     yield from shared.few_or_spread(record.whole)
     if formatting.is_launch_bound(record):
         yield "launch-bound: the host takes as long to launch the work as the device to do it"
@@ -88,6 +89,8 @@ def table_of(rows: Sequence[Mapping[str, str]]) -> layout.Table:
     return screens.table_of(rows, _ALIGN, _OMITTED_FIRST)
 
 
+# More than this of the arithmetic roof shows that it was measured on a busy machine.
+_ABOVE = 1.1
 _ALIGN = {"path": "c", "type": "l", "input→output": "l", "ms": ".", "bound by": "l"}
 _OMITTED_FIRST = ("bound by", "FLOPs", "reached", "roof", "input→output")
 
@@ -151,4 +154,9 @@ def _bounds(spots: Sequence[Hotspot]) -> str:
     if set(shares) <= {"not known"}:
         return ""
     largest = sorted(shares.items(), key=lambda item: item[1], reverse=True)
-    return ", ".join(f"{name} {units.percent(share)}" for name, share in largest)
+    said = ", ".join(f"{name} {units.percent(share)}" for name, share in largest)
+    most = max((spot.of_roof or 0 for spot in spots if spot.bound == "compute"), default=0)
+    if most <= _ABOVE:
+        return said
+    # What stays in a cache passes the memory's roof; the other one nothing passes.
+    return f"{said}; the roof is too low, a layer reaches {units.percent(most)} of it"
