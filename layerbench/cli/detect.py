@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from layerbench.cli import _options
-from layerbench.cli._generated import values_of
+from layerbench.cli._generated import fields, values_of
 from layerbench.records.bounds import Positive
 from layerbench.records.options import PLACE, WHAT_RUNS, option
 from layerbench.records.recipes import DetectionRecipe
+from layerbench.records.view import View
 from layerbench.training.detection.config import RunOptions, settled
 
 NAME = "detect"
@@ -44,21 +43,22 @@ def command(
             "Steps measured with each setting of --tune, at least.", "--tune_steps", panel=PLACE
         ),
     ] = 8,
+    view: Annotated[View, fields("full")],
     quiet: _options.Quiet = False,
 ) -> None:
     """Fine-tune a detector; time every phase and part of its training, and name the bottleneck.
 
     Waiting for data, copying, forward by backbone, RPN and heads, backward, optimizer; operators
     by part, utilization, memory, and the bottleneck. Report, record, Chrome trace and plot are
-    written.
+    written; a terminal shows the report's first screen.
     """
     recipe, around = settled(options, config)
 
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import shown_in_lines
     from layerbench.cli.train import log_shown
-    from layerbench.training.detection.run import REPORT, run_detection
+    from layerbench.training.detection.run import run_detection
 
     with shown_in_lines(quiet) as progress, log_shown():
         done = run_detection(recipe, around, tuned=tune, tune_steps=tune_steps, progress=progress)
-    typer.echo((done.folder / REPORT).read_text(encoding="utf-8"), nl=False)
+    _options.show("txt", done.record, view)

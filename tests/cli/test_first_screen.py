@@ -11,11 +11,17 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from layerbench import cli
+from layerbench import cli, reporters
+from layerbench.api.timing import Measurement
+from layerbench.records.view import View
+from tests.support.every_kind import RECORDS
 from tests.support.paths import ROOT
+from tests.support.sample_bundles import whole
+from tests.support.sample_profiles import layered
 
 (RECORD,) = (ROOT / "stats").glob("*/layers/mobilenet_v2_pascal.json")
 TEXT = RECORD.with_suffix(".txt").read_text(encoding="utf-8")
@@ -66,6 +72,59 @@ def test_a_pipe_has_all_of_it(
         cli.main()
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == (TEXT, "")
+
+
+# Of each verb that prints a report: its words, what measures, and the kind of its record.
+VERBS = {
+    "timer": (["mobilenet_v2"], "layerbench.api.timing.measure", "profile"),
+    "profile": (["mobilenet_v2"], "layerbench.api.bundle.with_structure_and_memory", "bundle"),
+    "mem": (["mobilenet_v2"], "layerbench.cli.mem._measured", "memory"),
+    "mem --struct": (["mobilenet_v2"], "layerbench.cli.mem._structure", "structure"),
+    "mem --predict": (["mobilenet_v2"], "layerbench.cli.mem._estimate", "memory estimate"),
+    "train-profile": ([], "layerbench.api.training.profile_training", "training profile"),
+    "sweep": ([], "layerbench.api.sweep.sweep", "sweep"),
+    "compare": (["a.json", "b.json"], "layerbench.cli.compare._of_files", "comparison"),
+    "check": ([str(RECORD)], "layerbench.cli.check._measured_again", "comparison"),
+    "estimate training-time": (
+        [],
+        "layerbench.api.training.estimate_training_time",
+        "training forecast",
+    ),
+    "estimate detection": (
+        [],
+        "layerbench.training.detection.estimate.estimate_detectors",
+        "detection estimates",
+    ),
+    "detect": ([], "layerbench.training.detection.run.run_detection", "detection run"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_with_a_report_shows_its_first_screen_and_all_of_it_with_full(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words, measures, kind = VERBS[verb]
+    record = {"profile": layered, "bundle": whole, **RECORDS}[kind]()
+    timed = Measurement(layered(), ())
+    made = {"timer": timed, "detect": SimpleNamespace(record=record)}.get(verb, record)
+    monkeypatch.setattr("layerbench.api.timing.measure", lambda *_, **__: timed)
+    monkeypatch.setattr(measures, lambda *_, **__: made)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "90")
+    screen = reporters.render("screen", record, View(width=90))
+    whole_report = reporters.render("txt", record)
+    says = "the first screen of the report: --full shows all of it\n"
+    for is_terminal, more, out, err in (
+        (True, [], screen, says),
+        (True, ["--full"], whole_report, ""),
+        (False, [], whole_report, ""),
+    ):
+        monkeypatch.setattr("sys.stdout.isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr(sys, "argv", ["layerbench", *verb.split(), *words, "--quiet", *more])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == (kind == "comparison")  # in which something is slower
+        assert capsys.readouterr() == (out, err)
 
 
 def test_sentences_are_a_file_beside_the_report(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import pytest
 
@@ -19,43 +18,15 @@ from layerbench.records.training_run import TrainingRun
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.view import View
 from layerbench.reporters import formatting
-from layerbench.store import reading
-from tests.models import Small
-from tests.support.paths import ROOT
+from tests.support.every_kind import RECORDS, stored
 from tests.support.sample_comparisons import one_slower
 from tests.support.sample_structures import structure
 
 CAUTION = "it is only a test"
-Make = Callable[[], layerbench.Record]
 
 
 def screen(record: layerbench.Record, **view: object) -> str:
     return reporters.render("screen", record, View.model_validate(view))
-
-
-def stored(path: str) -> layerbench.Record:
-    (found,) = ROOT.glob(path)
-    return reading.read(found)
-
-
-def predicted() -> MemoryEstimate:
-    import torch
-
-    return layerbench.estimate_memory(Small(), torch.zeros(2, 3, 8, 8), gpu_memory="2GiB")
-
-
-RECORDS: dict[str, Make] = {
-    "structure": lambda: stored("model_structures/resnet101_cityscapes.json"),
-    "memory": lambda: stored("memory_reports/mobilenet_v2_pascal.json"),
-    "memory estimate": predicted,
-    "comparison": one_slower,
-    "training profile": lambda: stored("examples/training/amd-epyc-2c/resnet18_*.json"),
-    "training run": lambda: stored("examples/training/outputs/*/run.json"),
-    "training forecast": lambda: stored("examples/training/amd-epyc-2c/training-time_*.json"),
-    "sweep": lambda: stored("examples/training/sweep/sweep.json"),
-    "detection run": lambda: stored("examples/detection/outputs/*/detection.json"),
-    "detection estimates": lambda: stored("examples/detection/amd-epyc-2c/*.json"),
-}
 
 
 @pytest.fixture(scope="module", params=RECORDS)

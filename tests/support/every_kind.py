@@ -1,0 +1,39 @@
+"""A record of every kind but profiles and bundles, most of them those that are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import layerbench
+from layerbench.records.memory import MemoryEstimate
+from layerbench.store import reading
+from tests.models import Small
+from tests.support.paths import ROOT
+from tests.support.sample_comparisons import one_slower
+
+Make = Callable[[], layerbench.Record]
+
+
+def stored(path: str) -> layerbench.Record:
+    (found,) = ROOT.glob(path)
+    return reading.read(found)
+
+
+def predicted() -> MemoryEstimate:
+    import torch
+
+    return layerbench.estimate_memory(Small(), torch.zeros(2, 3, 8, 8), gpu_memory="2GiB")
+
+
+RECORDS: dict[str, Make] = {
+    "structure": lambda: stored("model_structures/resnet101_cityscapes.json"),
+    "memory": lambda: stored("memory_reports/mobilenet_v2_pascal.json"),
+    "memory estimate": predicted,
+    "comparison": one_slower,
+    "training profile": lambda: stored("examples/training/amd-epyc-2c/resnet18_*.json"),
+    "training run": lambda: stored("examples/training/outputs/*/run.json"),
+    "training forecast": lambda: stored("examples/training/amd-epyc-2c/training-time_*.json"),
+    "sweep": lambda: stored("examples/training/sweep/sweep.json"),
+    "detection run": lambda: stored("examples/detection/outputs/*/detection.json"),
+    "detection estimates": lambda: stored("examples/detection/amd-epyc-2c/*.json"),
+}
