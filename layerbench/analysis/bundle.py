@@ -17,7 +17,7 @@ def joined(records: Sequence[tuple[str, Record]], threshold: float = THRESHOLD) 
 
     Args:
         records: with what each is called; of two profiles the first is the baseline. A bundle
-            stands for the records in it.
+            stands for the records in it; of two bundles the first stands for its profile alone.
         threshold: of a comparison of two profiles: smaller changes are the same.
 
     Raises:
@@ -26,7 +26,12 @@ def joined(records: Sequence[tuple[str, Record]], threshold: float = THRESHOLD) 
     """
     if len(records) == 1 and isinstance(records[0][1], Bundle):
         return records[0][1]
-    records = [part for name, record in records for part in _parts(name, record)]
+    bundles = [number for number, (_, one) in enumerate(records) if isinstance(one, Bundle)]
+    records = [
+        part
+        for number, (name, record) in enumerate(records)
+        for part in _parts(name, record, number in bundles[:-1])
+    ]
     profiles = [(name, record) for name, record in records if isinstance(record, Profile)]
     if len(profiles) > 2:
         raise ComparisonError("at most two profiles can be compared in one report")
@@ -50,10 +55,12 @@ def joined(records: Sequence[tuple[str, Record]], threshold: float = THRESHOLD) 
     return Bundle.model_validate(parts)
 
 
-def _parts(name: str, record: Record) -> list[tuple[str, Record]]:
+def _parts(name: str, record: Record, is_baseline: bool) -> list[tuple[str, Record]]:
     """What is put together: of a bundle what it holds, but for what it compared before."""
     if not isinstance(record, Bundle):
         return [(name, record)]
+    if is_baseline and record.profile is not None:
+        return [(name, record.profile)]
     parts = record.parts()
     return [(name, parts[place]) for place in parts if place not in ("comparison", "baseline")]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from layerbench import units
 from layerbench.analysis import ratios
 from layerbench.analysis.differences import differences
 from layerbench.analysis.evidence import (
@@ -19,7 +21,9 @@ from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.student_t import quantile
 from layerbench.errors import ComparisonError
 from layerbench.records.bounds import MOST_NAME, MOST_TEXT
+from layerbench.records.bundle import Bundle, times_in
 from layerbench.records.comparison import Change, ComparedRow, Comparison, Side
+from layerbench.records.memory import MemoryReport
 from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.workload import Workload
 from layerbench.units import by_x
@@ -35,8 +39,8 @@ WHOLE_SHARE, BLOCKS_SHARE, ROWS_SHARE = 0.4, 0.3, 0.3
 
 
 def compare(
-    baseline: Profile,
-    contender: Profile,
+    baseline: Profile | Bundle,
+    contender: Profile | Bundle,
     *,
     names: tuple[str, str] = ("baseline", "contender"),
     threshold: float = THRESHOLD,
@@ -45,21 +49,61 @@ def compare(
     """Compare two profiles that were measured one after the other.
 
     Args:
-        baseline, contender: of the same model and input; everything else may differ.
+        baseline, contender: of the same model and input; everything else may differ. Of a bundle
+            the times are compared; what both hold besides is said in the notes.
         names: what to call them, such as their files.
         threshold: see `Comparison`.
         same_model: whether the two are versions of one model, whatever they are called.
 
     Raises:
-        ComparisonError: another model or input, or a record that is no profile.
+        ComparisonError: another model or input, or a record without times.
     """
-    for name, record in zip(names, (baseline, contender), strict=True):
-        if not isinstance(record, Profile):
-            raise ComparisonError(f"{name} is not a profile: only profiles can be compared")
-    check_comparable(baseline, contender, names, same_model=same_model)
-    return judge(
-        baseline, contender, of_records(baseline, contender), names=names, threshold=threshold
+    before, after = (
+        _times(name, record) for name, record in zip(names, (baseline, contender), strict=True)
     )
+    check_comparable(before, after, names, same_model=same_model)
+    return judge(
+        before,
+        after,
+        of_records(before, after),
+        names=names,
+        threshold=threshold,
+        notes=tuple(_besides_times(baseline, contender)),
+    )
+
+
+def _times(name: str, record: Profile | Bundle) -> Profile:
+    times = times_in(record)
+    if times is not None:
+        return times
+    if isinstance(record, Bundle):
+        raise ComparisonError(f"{name} holds no profile: only times can be compared")
+    raise ComparisonError(f"{name} is not a profile: only profiles can be compared")
+
+
+def _besides_times(baseline: Profile | Bundle, contender: Profile | Bundle) -> Iterator[str]:
+    """What joined records say of both sides besides times, or that it is left out."""
+    joined = [record for record in (baseline, contender) if isinstance(record, Bundle)]
+    if len(joined) == 1:
+        yield "Only the times are compared: one of the records is a profile."
+    if len(joined) < 2:
+        return
+    reports = [record.memory for record in joined]
+    peaks = [report.peak.bytes for report in reports if isinstance(report, MemoryReport)]
+    if len(peaks) == len(joined):
+        yield f"Peak of tensors in memory: {_both(peaks, units.bytes_)}."
+    flops = [record.structure.flops for record in joined if record.structure]
+    if len(flops) == len(joined):
+        yield f"FLOPs of a forward: {_both(flops, partial(units.count, short=True))}."
+
+
+def _both(figures: Sequence[int], text: Callable[[int], str]) -> str:
+    """Two figures and the change between them."""
+    before, after = figures
+    if before == after:
+        return f"{text(before)} in both"
+    change = f", {100 * (after / before - 1):+.1f} %" if before else ""
+    return f"{text(before)} in the baseline, {text(after)} in the contender{change}"
 
 
 def check_comparable(

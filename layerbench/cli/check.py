@@ -60,7 +60,7 @@ def command(
         Path | None, _options.out("DIR/comparison_<what>.*"), fields(panel=MEASURE)
     ] = None,
     formats: Annotated[_options.Formats, fields(panel=MEASURE)] = None,
-    view: Annotated[View, fields("full", panel=MEASURE)],
+    view: Annotated[View, fields("full", "top", "type", "depth", panel=MEASURE)],
     quiet: Annotated[_options.Quiet, fields(panel=MEASURE)] = False,
 ) -> int:
     """Measure a record's workload again and compare; or with --static check what cannot change.
@@ -102,11 +102,12 @@ def _what_to_repeat(
     path: Path, iterations: int | None, processes: int | None
 ) -> tuple[Profile, Plan]:
     from layerbench.errors import UsageError
-    from layerbench.records.timing import Profile
+    from layerbench.records.bundle import times_in
     from layerbench.records.workload import OWN_WEIGHTS
-    from layerbench.store.reading import read
+    from layerbench.store.reading import with_times
 
-    record = read(path, Profile)
+    record = times_in(with_times(path))
+    assert record is not None  # which `with_times` makes sure of
     # A spec names a module and a callable with a colon between them; a class name has none.
     if record.workload.weights == OWN_WEIGHTS and ":" not in record.workload.model:
         raise UsageError(f"{path} was measured on a module object, which no file can bring back")

@@ -62,6 +62,8 @@ def command(
 ) -> int:
     """Compare two measurements layer by layer: FASTER, SLOWER, SAME or UNCLEAR.
 
+    Of joined records the times are compared; memory and FLOPs of both are noted.
+
     Exit status 0 if nothing is SLOWER, 1 if something is, 2 if the two cannot be compared. Of
     comparisons of a model with itself at most 1 % end with 1. If the machine was too busy, all rows
     are UNCLEAR, and the status is 0, or 2 with --strict.
@@ -97,15 +99,14 @@ def _of_files(
 ) -> Comparison:
     from layerbench.analysis.comparison import compare
     from layerbench.errors import ComparisonError
-    from layerbench.records.timing import Profile
-    from layerbench.store.reading import read
+    from layerbench.store.reading import with_times
 
     for path in (baseline, contender):
         if not path.suffix and not path.exists():
             raise UsageError(f"there is no record {path}; to measure two models, add --live")
     comparison = compare(
-        read(baseline, Profile),
-        read(contender, Profile),
+        with_times(baseline),
+        with_times(contender),
         names=(str(baseline), str(contender)),
         threshold=threshold,
         same_model=same_model,

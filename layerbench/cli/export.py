@@ -48,7 +48,7 @@ def command(
     from layerbench.store import reading, writing
 
     reporters.suffix(format)
-    content = reading.read(record)
+    content = reporters.content(format, reading.read(record))
     if isinstance(content, Profile) and rows == "layers" and format in BY_ROW:
         content, view = finest(content), view.model_copy(update={"folded": False})
     if out is None:

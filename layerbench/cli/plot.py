@@ -25,7 +25,7 @@ NAME = "plot"
 Kind = Literal["icicle", "bars", "roofline", "memory"]
 ROWS = (
     "a profile (timer.py), a training profile (layerbench train-profile), a structure "
-    "(mem.py --struct) or a memory record (mem.py)"
+    "(mem.py --struct), a memory record (mem.py) or a joined record (layerbench profile)"
 )
 # What each kind is drawn of, and the command that makes it.
 NEEDS = {
@@ -44,7 +44,8 @@ def command(
         list[Path],
         typer.Argument(
             metavar="RECORD...",
-            help="Records to draw, one picture each; a roofline also takes their structures.",
+            help="Records to draw, one picture each; a roofline also takes their structures. Of a "
+            "joined record the part is drawn that has the figures.",
         ),
     ],
     *,
@@ -109,6 +110,7 @@ def command(
     _check_options(kind, options)
     read = [(path, reading.read(path)) for path in records]
     structures = [record for _, record in read if isinstance(record, Structure)]
+    read = [(path, _part(record, kind, metric)) for path, record in read]
     drawn = read if kind != "roofline" else _without_structures(read)
     places = [_places(path, kind, out, formats, len(drawn)) for path, _ in drawn]
     _check_apart([place for files in places for place in files])
@@ -168,6 +170,30 @@ def _check_apart(places: list[Path]) -> None:
 
 
 # --- what is drawn ---------------------------------------------------------------------------
+
+
+# Of a joined record the parts that have a metric, the first of them that it holds.
+_PARTS: dict[Metric | None, tuple[str, ...]] = {
+    None: ("profile", "structure", "memory", "training"),
+    "time": ("profile", "training"),
+    "self": ("profile", "training"),
+    "flops": ("structure",),
+    "parameters": ("structure",),
+    "memory": ("memory",),
+}
+
+
+def _part(record: Record, kind: str, metric: Metric | None) -> Record:
+    """Of a joined record the one that is drawn; any other, and where there is none, itself."""
+    from layerbench.records.bundle import Bundle
+
+    if not isinstance(record, Bundle):
+        return record
+    held = record.parts()
+    # A part without the metric says which record has it.
+    drawn = (*_PARTS[metric], *_PARTS[None])
+    wanted = {"roofline": ("profile",), "memory": ("memory",)}.get(kind, drawn)
+    return next((held[name] for name in wanted if name in held), record)
 
 
 def _figure(

@@ -51,6 +51,7 @@ def table(
     """Make one table out of many whole-model records, also of several devices.
 
     Memory reports and structures among them add their columns to the profiles of the same work.
+    A joined record, as `layerbench profile` writes it, is a row with all of them.
     """
     from layerbench.errors import UsageError
     from layerbench.reporters.result_table import SORTS, render_table
@@ -94,8 +95,15 @@ def whole_records(paths: Sequence[Path]) -> list[Frozen]:
         for path, record in read_all(paths)
         if path in named
         or (path.parent.name == "layers" and path.parent in named)
-        or (path.parent.name != "layers" and getattr(record, "stop", "") != "interrupted")
+        or (path.parent.name != "layers" and not _interrupted(record))
     ]
+
+
+def _interrupted(record: Frozen) -> bool:
+    from layerbench.records.bundle import times_in
+
+    times = times_in(record)
+    return times is not None and times.stop == "interrupted"
 
 
 def _renew(document: Path, check: bool) -> None:

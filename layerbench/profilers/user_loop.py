@@ -79,7 +79,7 @@ class LiveLayers(Presented):
 
     Attributes:
         forwards: forwards of the model that ended without an error.
-        absent: what has no figures, and why: ``layers``, ``functions``, ``flops``, ``ceilings``.
+        absent: what has no figures, and why: ``layers``, ``functions``, ``flops``.
     """
 
     def __init__(self, model: nn.Module, clock: Clock | None = None, *, flops: bool = True) -> None:

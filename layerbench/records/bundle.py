@@ -73,6 +73,12 @@ class Bundle(Record):
         return {name: part for name, part in held.items() if isinstance(part, Record)}
 
 
+def times_in(record: object) -> Profile | None:
+    """The times that a record holds: a profile itself, or the one in a bundle; ``None`` without."""
+    held = record.profile if isinstance(record, Bundle) else record
+    return held if isinstance(held, Profile) else None
+
+
 def place_of(record: Frozen) -> str | None:
     """The field of a `Bundle` that holds such a record; ``None`` for one without rows of layers."""
     places = (

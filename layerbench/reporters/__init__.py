@@ -18,6 +18,7 @@ from typing import Protocol, cast
 
 from layerbench.environment.collection import no_collection
 from layerbench.errors import UsageError
+from layerbench.records.bundle import times_in
 from layerbench.records.timing import Profile
 from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
@@ -78,6 +79,16 @@ def needs_layers(format: str) -> bool:
     return bool(getattr(_find(format), "NEEDS_LAYERS", False))
 
 
+def content(format: str, record: Frozen) -> Frozen:
+    """What of a record a format shows: of a bundle the profile, where it is for profiles alone.
+
+    Raises:
+        UsageError: no such format.
+    """
+    alone = getattr(_find(format), "PROFILES_ONLY", False)
+    return (times_in(record) or record) if alone else record
+
+
 def render(format: str, record: Frozen, view: View = USUAL) -> str:
     """The record in this format.
 
@@ -90,6 +101,7 @@ def render(format: str, record: Frozen, view: View = USUAL) -> str:
         UsageError: no such format, or not for such a record.
     """
     with no_collection():
+        record = content(format, record)
         check(format, profile=isinstance(record, Profile))
         return with_view(_find(format).render, record, view)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from layerbench import units
 from layerbench.errors import UsageError
+from layerbench.records.bundle import Bundle
 from layerbench.records.memory import MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
@@ -227,8 +228,10 @@ OF_MEMORY = ("allocated", "tensors", "peak")
 def entries(records: Sequence[Frozen]) -> list[Entry]:
     """The profiles among the records with the memory and the structure of the same work.
 
-    A measurement that stands there twice, as the whole and as its layers, is one.
+    A measurement that stands there twice, as the whole and as its layers, is one. What a bundle
+    holds belongs together; its memory and structure are also those of other profiles of the work.
     """
+    records = [part for record in records for part in _parts(record)]
     memory = {
         record.workload: record
         for record in records
@@ -243,6 +246,14 @@ def entries(records: Sequence[Frozen]) -> list[Entry]:
         Entry(record, memory.get(record.workload), structures.get(record.workload))
         for record in profiles
     ]
+
+
+def _parts(record: Frozen) -> list[Frozen]:
+    """Of a bundle what it holds, without the profile that it was compared with; else the record."""
+    if not isinstance(record, Bundle):
+        return [record]
+    held = (record.profile, record.structure, record.memory)
+    return [part for part in held if part is not None]
 
 
 def _is_same(one: Profile, other: Profile) -> bool:

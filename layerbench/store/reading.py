@@ -19,8 +19,10 @@ from layerbench.text import one_line
 from layerbench.units import bytes_
 
 if TYPE_CHECKING:
+    from layerbench.records.bundle import Bundle
     from layerbench.records.memory import MemoryEstimate, MemoryReport
     from layerbench.records.structure import Structure
+    from layerbench.records.timing import Profile
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -63,6 +65,20 @@ def read(path: AnyPath, kind: type[Record] = Record) -> Any:
         return held.model_validate_json(data)
     except ValidationError as error:
         raise RecordError(f"{path} is not a valid record: {_first_problem(error)}") from error
+
+
+def with_times(path: AnyPath) -> Profile | Bundle:
+    """Read and validate a profile, or a bundle that holds one.
+
+    Raises:
+        RecordError: as `read`, or it holds no times.
+    """
+    from layerbench.records.bundle import times_in
+
+    record: Profile | Bundle = read(path)
+    if times_in(record) is None:
+        raise RecordError(f"{path} holds a {record.record} record, not a profile")
+    return record
 
 
 def read_all(places: Iterable[AnyPath]) -> list[tuple[Path, Record]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layerbench import cli, reporters
+from layerbench import cli, reporters, units
 from layerbench.errors import UntrustedError
 from layerbench.instruments.waiting import Unknown
 from layerbench.records.comparison import Comparison
@@ -18,6 +18,7 @@ from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
 from layerbench.store import reading, writing
 from tests.support.paths import ROOT
+from tests.support.sample_bundles import whole
 from tests.support.sample_comparisons import measured
 from tests.support.sample_profiles import layered
 
@@ -67,6 +68,27 @@ def test_the_status_says_whether_anything_is_slower(layerbench, saved):
     assert status == 0  # faster is no failure
     assert "1 FASTER" in out
     assert layerbench("compare", same, slow, "--threshold", "60%")[0] == 0
+
+
+def test_of_joined_records_the_times_are_compared_and_what_both_hold_is_noted(
+    layerbench, saved, tmp_path
+):
+    first = whole()
+    peak = first.memory.peak.model_copy(update={"bytes": 5 * 2**20})
+    memory = first.memory.model_copy(update={"peak": peak})
+    joined = str(first.save(tmp_path / "a"))
+    other = str(first.model_copy(update={"memory": memory}).save(tmp_path / "b"))
+    status, out, err = layerbench("compare", joined, other)
+    assert (status, err) == (0, "")
+    notes = out.partition("\nNotes\n")[2]
+    assert "Peak of tensors in memory: 4.00 MiB in the baseline, 5.00 MiB in the" in notes
+    assert "contender, +25.0 %." in " ".join(notes.split())
+    assert f"FLOPs of a forward: {units.count(first.structure.flops, short=True)} in both" in notes
+    status, out, _ = layerbench("compare", joined, saved("c.json", first.profile))
+    assert (status, "Only the times are compared: one of the" in out) == (0, True)
+    alone = str(first.model_copy(update={"profile": None}).save(tmp_path / "d"))
+    status, _, err = layerbench("compare", joined, alone)
+    assert (status, "holds a bundle record, not a profile" in err) == (2, True)
 
 
 def test_every_format_and_a_folder(layerbench, saved, tmp_path):

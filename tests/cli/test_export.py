@@ -16,7 +16,9 @@ from layerbench.reporters import formatting
 from layerbench.reporters.spans import spans
 from layerbench.store import reading
 from tests.support.paths import ROOT
+from tests.support.sample_bundles import whole as bundle
 from tests.support.sample_profiles import layered, on_gpu, whole
+from tests.support.sample_structures import counted
 
 RECORD = next(iter(sorted((ROOT / "stats").glob("*/layers/mobilenet_v2_pascal*.json"))))
 
@@ -42,6 +44,14 @@ def test_the_schemas_refuse_something():
         jsonschema.validate({"traceEvents": [{"name": "x", "ph": "X"}]}, schema("trace-event"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"profiles": []}, schema("speedscope"))
+
+
+def test_of_a_bundle_the_profile_is_written_by_formats_for_profiles_alone(tmp_path):
+    for name in ("trace", "speedscope", "latex", "sentences"):
+        assert reporters.render(name, bundle()) == reporters.render(name, bundle().profile)
+    assert bundle().save(tmp_path / "a.tex").read_text() == reporters.render("latex", counted())
+    with pytest.raises(UsageError, match="the format trace is for time profiles only"):
+        reporters.render("trace", bundle().model_copy(update={"profile": None}))
 
 
 @pytest.mark.parametrize("record", records(), ids=["layered", "on_gpu", "committed"])

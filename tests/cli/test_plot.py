@@ -15,6 +15,7 @@ from layerbench.records.timing import Profile
 from layerbench.store import reading, writing
 from tests.plots.test_plots import estimate, report, trained
 from tests.support.paths import ROOT
+from tests.support.sample_bundles import whole as joined
 from tests.support.sample_profiles import layered, whole
 from tests.support.sample_structures import ceilings, structure
 
@@ -25,6 +26,7 @@ SAMPLES = {
     "report": report,
     "estimate": estimate,
     "trained": trained,
+    "joined": joined,
 }
 
 
@@ -67,6 +69,7 @@ def drawn(folder: Path) -> set[str]:
         (("structure", "--metric", "parameters", "--depth", "2"), "structure.icicle.png"),
         (("report", "--kind", "bars"), "report.bars.png"),
         (("trained", "--metric", "self"), "trained.icicle.png"),
+        (("joined", "--kind", "roofline"), "joined.roofline.png"),
     ],
 )
 def test_a_picture_goes_into_this_folder(plot, here, arguments, name) -> None:
@@ -83,6 +86,12 @@ def test_both_formats_by_list_and_by_ending(plot, here) -> None:
     assert Path("a/x.svg").read_bytes() == Path("layered.icicle.svg").read_bytes()
     assert Path("y.PNG").read_bytes() == Path("layered.icicle.png").read_bytes()
     ET.parse("a/x.svg")
+
+
+def test_of_a_joined_record_the_part_is_drawn_that_has_the_figures(plot) -> None:
+    for place, name in {"a.svg": "joined", "b.svg": "structure"}.items():
+        assert plot(name, "--kind", "bars", "--metric", "flops", "-o", place)[0] == 0
+    assert Path("a.svg").read_bytes() == Path("b.svg").read_bytes()
 
 
 def test_several_records_are_a_picture_each(plot) -> None:

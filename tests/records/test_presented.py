@@ -19,7 +19,9 @@ from layerbench.records.bundle import Bundle
 from layerbench.records.timing import Profile
 from layerbench.reporters.html import embedded
 from tests.support import sample_runs
+from tests.support.every_kind import RECORDS
 from tests.support.paths import ROOT
+from tests.support.sample_bundles import whole as bundle
 from tests.support.sample_profiles import deep, layered, whole
 from tests.support.sample_structures import counted, structure
 
@@ -111,7 +113,36 @@ def test_show_prints_the_first_screen_or_all(capsys, monkeypatch) -> None:
 # --- files and values -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("made", [layered, counted, *OTHERS], ids=lambda made: made.__name__)
+# Of each kind some columns of its data frame.
+COLUMNS = {
+    "structure": {"path", "type", "flops", "own_parameters", "input_shapes"},
+    "memory": {"path", "type", "allocated", "self_at_peak"},
+    "memory estimate": {"path", "type", "allocated", "self_at_peak"},
+    "comparison": {"path", "type", "baseline_s", "contender_s", "ratio", "verdict"},
+    "training profile": {"path", "type", "forward_median_s", "backward_median_s", "kept_bytes"},
+    "training run": {"epoch", "train_loss", "val_accuracy", "images_per_s"},
+    "training forecast": {"epochs", "step_mean_s", "total_s"},
+    "sweep": {"model", "height", "batch", "median_s", "flops"},
+    "detection run": {"epoch", "loss", "images_per_s", "backward_s"},
+    "detection estimates": {"model", "peak_bytes", "training_s", "inference_s"},
+    "profile": {"path", "type", "self_median_s", "inclusive_median_s", "self_flops"},
+    "bundle": {"path", "type", "self_median_s", "self_flops", "own_parameters", "self_at_peak"},
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_every_kind_is_read_back_equal_and_has_a_data_frame(kind, tmp_path) -> None:
+    record = {**RECORDS, "profile": counted, "bundle": bundle}[kind]()
+    assert record.record == kind
+    assert layerbench.read(record.save(tmp_path / "record")) == record
+    assert type(record).model_validate(record.to_dict()) == record
+    frame = record.to_dataframe()
+    assert set(frame.columns) >= COLUMNS[kind]
+    figures = [name for name in COLUMNS[kind] if name.endswith(("_s", "flops", "at_peak"))]
+    assert all(frame[name].dtype.kind in "if" and frame[name].notna().any() for name in figures)
+
+
+@pytest.mark.parametrize("made", [layered, whole], ids=lambda made: made.__name__)
 def test_a_saved_record_is_read_back_equal(made, tmp_path) -> None:
     record = made()
     path = record.save(tmp_path / "new" / "record")

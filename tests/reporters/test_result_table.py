@@ -14,6 +14,7 @@ from layerbench import reporters
 from layerbench.errors import UsageError
 from layerbench.reporters import formatting
 from layerbench.reporters.result_table import render_table, update_markers
+from tests.support.sample_bundles import whole as bundle
 from tests.support.sample_profiles import in_processes, layered, summary, whole
 
 
@@ -164,6 +165,20 @@ def test_chosen_columns_that_do_not_tell_rows_apart_are_refused():
         render_table([variant(model="a"), variant(model="a", mean=12)])
 
 
+def test_a_joined_record_is_a_row_with_what_it_knows():
+    joined = bundle()
+    names = ["median", "params", "flops", "peak"]
+    (row,) = csv.DictReader(io.StringIO(render_table([joined], format="csv", columns=names)))
+    assert row == {
+        "median_s": str(joined.profile.whole.median),
+        "parameters": str(joined.profile.parameters),
+        "flops": str(joined.structure.flops),
+        "peak_bytes": str(4 * 2**20),
+    }
+    # Its own profile beside it is the same measurement.
+    assert render_table([joined, joined.profile]) == render_table([joined])
+
+
 def test_figures_of_csv_are_numbers_in_si_units():
     record = variant(model="a", dtype="float16", mean=1234.5, parameters=44_549_160)
     record = record.model_copy(
@@ -288,6 +303,14 @@ def test_table_leaves_out_the_layers_records(stats, table):
     result = table(stats / "stats")
     assert result.exit_code == 0
     assert column(result.stdout.strip(), "Model") == ["tiny"]
+
+
+def test_table_takes_joined_records_of_a_folder_but_interrupted_ones(stats, table):
+    joined = bundle()
+    partial = joined.profile.model_copy(update={"stop": "interrupted"})
+    joined.save(stats / "joined" / "a.json")
+    joined.model_copy(update={"profile": partial}).save(stats / "joined" / "b.json")
+    assert column(table(stats / "joined").stdout.strip(), "Peak MiB") == ["4.00"]
 
 
 def test_table_takes_a_layers_folder_that_is_named(stats, table):

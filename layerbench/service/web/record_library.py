@@ -18,7 +18,7 @@ from typing import Any
 from layerbench.analysis.bundle import joined
 from layerbench.analysis.comparison import compare
 from layerbench.errors import RecordError
-from layerbench.records.bundle import Bundle
+from layerbench.records.bundle import Bundle, times_in
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.timing import Profile
@@ -132,10 +132,10 @@ class RecordLibrary:
 
     def _profile(self, id: str) -> tuple[str, Profile]:
         place = self.place(id)
-        record = self._read(place)
-        if not isinstance(record, Profile):
+        times = times_in(self._read(place))
+        if times is None:
             raise RecordError(f"{place.shown} is not a profile: only profiles can be compared")
-        return place.shown, record
+        return place.shown, times
 
     def _read(self, place: Place) -> Record:
         """A record.

@@ -23,6 +23,7 @@ from layerbench.reporters.html import assets
 from layerbench.reporters.html.document import bundled, of
 from layerbench.store import writing
 from tests.support.browser import REQUIRED, full_bundle
+from tests.support.sample_bundles import whole as joined_sample
 from tests.support.sample_comparisons import in_processes, measured, one_slower
 from tests.support.sample_detection import begun
 from tests.support.sample_profiles import counted, deep, layered, summary, whole
@@ -323,6 +324,14 @@ def test_two_profiles_are_compared_and_a_structure_is_joined():
     assert joined([("a", before), ("a", before)]).comparison is not None
     alone = joined([("a", before)])
     assert (alone.profile, alone.comparison) == (before, None)
+
+
+def test_of_two_bundles_the_first_gives_the_times_that_the_other_is_compared_with():
+    first, second = joined_sample(), joined_sample()
+    bundle = joined([("a", first), ("b", second)])
+    assert (bundle.profile, bundle.baseline) == (second.profile, first.profile)
+    assert (bundle.structure, bundle.memory) == (second.structure, second.memory)
+    assert bundle.comparison.baseline.name == "a"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from layerbench.service.web import record_process
 from layerbench.service.web.record_library import RecordLibrary, Unknown
 from layerbench.service.web.record_process import Crowded, Records
 from layerbench.service.web.settings import Settings
+from tests.support.sample_bundles import whole as bundle
 from tests.support.sample_profiles import layered
 
 MOST = 2**20
@@ -58,6 +59,16 @@ def test_only_regular_files_within_the_folder_are_looked_at(folder):
     # The link within it is the file that it leads to, once.
     assert [place.shown for place in found.listed()] == ["some/a.json", "some/within.json"]
     assert {found.described(place.id).kind for place in found.listed()} == {"profile"}
+
+
+def test_a_joined_record_is_described_shown_and_compared_by_its_times(tmp_path):
+    for name in ("a", "b"):
+        bundle().save(tmp_path / "some" / name)
+    found = RecordLibrary([tmp_path / "some"], MOST)
+    first, second = (place.id for place in found.listed())
+    assert found.described(first).kind == "bundle"
+    assert b"Memory at the peak" in found.document(first)
+    assert b"contender" in found.comparison(first, second)
 
 
 def test_a_file_that_was_named_may_be_a_link_and_must_be_regular(folder, tmp_path):
