@@ -15,7 +15,7 @@ from layerbench.analysis.portions import by_type
 from layerbench.records.timing import Profile
 from layerbench.records.view import View
 from tests.support.sample_profiles import deep, in_processes, layered, on_gpu, summary, whole
-from tests.support.sample_structures import counted
+from tests.support.sample_structures import counted, structure
 
 MODELS = {
     "mobilenet_v2": 32,
@@ -162,6 +162,13 @@ def test_names_of_any_length_take_no_more_room_than_a_screen_has() -> None:
 
 def test_more_layers_than_a_screen_has_if_somebody_wants_them() -> None:
     assert len(screen(deep(), top=40).splitlines()) > 45
+
+
+def test_rows_of_one_type_alone_have_their_whole_path() -> None:
+    for record in (counted(), structure()):
+        text = reporters.render("txt", record, View(type="Conv2d"))
+        lines = text.partition("\nLayers")[2].splitlines()
+        assert any(line.startswith("Conv2d features.1.conv ") for line in lines)
 
 
 def test_a_report_begins_with_it() -> None:

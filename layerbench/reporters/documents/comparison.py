@@ -147,17 +147,17 @@ def _blocks(record: Comparison) -> list[layout.Section]:
 
 def _tree(record: Comparison, view: View) -> layout.Section:
     rows = [
-        {"Layer": _branch(row), **_cells(row), "": row.note}
+        {"Layer": _branch(row, view), **_cells(row), "": row.note}
         for row in record.rows
         if view.has(row.type, row.depth)
     ]
     return layout.table("Layers", rows, f"l{_ALIGN}l", formats=layout.FULL)
 
 
-def _branch(row: ComparedRow) -> str:
-    if row.kind == "function":
+def _branch(row: ComparedRow, view: View) -> str:
+    if row.kind == "function" and view.type is None:
         return "  " * row.depth + f"ƒ {row.type}"
-    return shared.branch(row)
+    return shared.branch(row, view)
 
 
 def _cells(row: ComparedRow) -> dict[str, str]:

@@ -307,7 +307,7 @@ def _blocks(record: Memory) -> layout.Section:
 def _tree(record: Memory, view: View) -> layout.Section:
     rows = [
         {
-            "layer": shared.branch(row),
+            "layer": shared.branch(row, view),
             "calls": str(row.calls),
             "output shape": formatting.shape_list(row.output_shapes),
             **_figures(row, record),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from layerbench import units
 from layerbench.analysis.portions import by_path
 from layerbench.records.environment import Environment, Machine, Software
+from layerbench.records.view import View
 from layerbench.records.workload import Frozen, Workload
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, screens
@@ -124,8 +125,13 @@ def block_cells(row: formatting.Row) -> dict[str, str]:
     return {"#": number, "block": row.type, "path": row.path}
 
 
-def branch(row: formatting.Row) -> str:
-    """A row in the tree: its type and the last part of its path, indented by its depth."""
+def branch(row: formatting.Row, view: View) -> str:
+    """A row in the tree: its type and the last part of its path, indented by its depth.
+
+    Rows of one type alone are no tree, and have their whole path.
+    """
+    if view.type is not None:
+        return f"{row.type} {row.path}".rstrip()
     name = row.path.rpartition(".")[2]
     if getattr(row, "kind", "module") == "function":
         return "  " * row.depth + f"ƒ {name}"

@@ -83,7 +83,7 @@ def _blocks(record: Structure) -> layout.Section:
 def _tree(record: Structure, view: View) -> layout.Section:
     rows = [
         {
-            "layer": shared.branch(row),
+            "layer": shared.branch(row, view),
             "calls": str(row.calls),
             **_figures(row),
             "output": formatting.dash(row.output_bytes, units.bytes_),

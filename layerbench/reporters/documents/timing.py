@@ -249,7 +249,7 @@ def _tree(record: Profile, view: View) -> layout.Section:
     freed = freeing.remarks(record)
     shown = [row for row in record.layers if view.has(row.type, row.depth)]
     rows = [
-        _layer(run[0], host, record, freed.get(run[0].path, ""))
+        _layer(run[0], shared.branch(run[0], view), host, record, freed.get(run[0].path, ""))
         if len(run) == 1
         else _folded(run, len(header) + 1, record)
         for run in (
@@ -274,12 +274,12 @@ def _folded(rows: Sequence[LayerRow], cells: int, record: Profile) -> list[str]:
     return [*sums, *[""] * (cells - len(sums))]
 
 
-def _layer(row: LayerRow, host: bool, record: Profile, freed: str) -> list[str]:
-    """One row of the tree."""
+def _layer(row: LayerRow, branch: str, host: bool, record: Profile, freed: str) -> list[str]:
+    """One row of the tree, whose name is ``branch``."""
     host_times = (row.host_inclusive, row.host_self) if host else ()
     untimed = "" if row.inclusive else formatting.why_untimed(row)
     return [
-        shared.branch(row),
+        branch,
         str(row.calls),
         *_marked(row.inclusive),
         *_marked(row.self_),

@@ -177,7 +177,7 @@ def _blocks(record: TrainingProfile) -> layout.Section:
 def _tree(record: TrainingProfile, view: View) -> layout.Section:
     rows = [
         {
-            "layer": shared.branch(row),
+            "layer": shared.branch(row, view),
             "calls": str(row.calls),
             **_times(row),
             "self": formatting.ms(row.forward_self, "median"),
