@@ -53,7 +53,7 @@ from layerbench.profilers.user_loop_record import Moment, Seen, record_of, workl
 from layerbench.records import samples
 from layerbench.records.bounds import Shape
 from layerbench.records.presented import Presented
-from layerbench.records.timing import ONCE, LayerRow, Profile
+from layerbench.records.timing import CHANGED, ONCE, LayerRow, Profile
 from layerbench.records.workload import Workload
 
 # Marks are made compact in bulk: seldom enough that it disappears beside the forwards.
@@ -61,9 +61,6 @@ DRAIN_AT = 100_000
 # A very long loop keeps every second forward, then every fourth, ...: memory stays bounded, and
 # the kept ones are spread over the whole loop.
 KEEP_AT_MOST = 20_000
-
-
-CHANGED = "inputs of other shapes followed: shapes and FLOPs are those of the first forward"
 
 
 class LiveLayers(Presented):

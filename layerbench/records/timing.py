@@ -94,6 +94,8 @@ UNTOUCHED = "untouched forward"
 
 ONCE = "the only forward was also looked at, which takes far longer: run several"
 """In `Profile.notes`: the figures are mostly those of the looking for shapes, functions, FLOPs."""
+CHANGED = "inputs of other shapes followed: shapes and FLOPs are those of the first forward"
+"""In `Profile.notes`: rates set the FLOPs of one shape against times of several."""
 
 
 class LayerRow(Frozen):

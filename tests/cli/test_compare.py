@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli, reporters, units
+from layerbench.cli import check
 from layerbench.errors import UntrustedError
 from layerbench.instruments.waiting import Unknown
 from layerbench.records.comparison import Comparison
@@ -89,6 +90,12 @@ def test_of_joined_records_the_times_are_compared_and_what_both_hold_is_noted(
     alone = str(first.model_copy(update={"profile": None}).save(tmp_path / "d"))
     status, _, err = layerbench("compare", joined, alone)
     assert (status, "holds a bundle record, not a profile" in err) == (2, True)
+
+
+def test_of_a_joined_record_check_repeats_the_times(tmp_path):
+    path = whole().save(tmp_path / "a")
+    record, plan = check._what_to_repeat(path, 7, None)
+    assert (record, plan.iterations) == (whole().profile, 7)
 
 
 def test_every_format_and_a_folder(layerbench, saved, tmp_path):

@@ -338,6 +338,7 @@ def test_what_a_reader_must_know_of_flops_is_noted() -> None:
         assert layers.notes == ()
         model(torch.rand(3, 3, 8, 8))
     assert layers.record.notes == (user_loop.CHANGED,)
+    assert str(layers).splitlines()[2].startswith("inputs of other shapes followed")
     with layerbench.time_layers(model, flops=False) as layers:
         model(torch.rand(1, 3, 8, 8))
     assert layers.record.absent["flops"] == "not asked for"

@@ -8,7 +8,7 @@ from functools import partial
 from layerbench import units
 from layerbench.analysis.hotspots import Hotspot, by_block, hotspots
 from layerbench.analysis.portions import by_type, most
-from layerbench.records.timing import ONCE, Profile
+from layerbench.records.timing import CHANGED, ONCE, Profile
 from layerbench.records.view import View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, screens, shared
@@ -51,7 +51,7 @@ def _answer(record: Profile) -> str:
 def _cautions(record: Profile) -> Iterator[str]:
     """What weakens the figures, each in a line."""
     environment = record.environment
-    yield from (note for note in record.notes if note == ONCE)
+    yield from (note for note in record.notes if note in (ONCE, CHANGED))
     yield from shared.few_or_spread(record.whole)
     if formatting.is_launch_bound(record):
         yield "launch-bound: the host takes as long to launch the work as the device to do it"
