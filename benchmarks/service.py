@@ -92,7 +92,7 @@ def stored(given: argparse.Namespace) -> None:
             with server(
                 Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS="0.5"
             ) as (_, url):
-                httpx.post(url + RESOURCE, json=QUESTION, timeout=300).raise_for_status()
+                store_answer(url)
             with server(
                 Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS=seconds
             ) as (_, url):
@@ -113,6 +113,14 @@ def stored(given: argparse.Namespace) -> None:
         )
     print(f"Stored answers, {given.rate:g} a second; latency in ms")
     print_table(rows, ["meanwhile", "answers", "median", "p90", "p99", "p99.9", "most"])
+
+
+def store_answer(url: str, asked: dict[str, Any] = QUESTION) -> None:
+    """Ask until the answer is a stored one: what was measured on a busy machine is not."""
+    while True:
+        answer = httpx.post(url + RESOURCE, json=asked, timeout=300).raise_for_status()
+        if answer.json()["about"]["stored"]:
+            return
 
 
 def begin_measuring(url: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from layerbench.instruments.attach import Forward
 from layerbench.instruments.flops import FlopCounter
+from layerbench.instruments.modes import Observing
 from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.modules import CallObserver, ModuleFacts, ObservedCalls
 from layerbench.introspection.modules import named_modules, own_parameters
@@ -69,32 +71,45 @@ class Flops(NamedTuple):
         return cls(own, tree.sums(by_call))
 
 
-def observe_work(
-    model: nn.Module,
-    modules: Sequence[ModuleFacts],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Work:
-    """Run one forward and count what each module computes.
+class WorkObserver(CallObserver):
+    """A `CallObserver` that counts, too, what each module computes.
 
     Args:
-        model: is run in the mode that it has.
-        modules: facts of its modules.
-        args, kwargs: of the forward.
-
-    Returns:
-        by path of each module that ran: how often it was called, and its work.
-
-    Raises:
-        Exception: whatever the forward raises.
+        model, facts, shapes: as of `CallObserver`.
+        throughout: whether it counts, too, where compiled code would run, which then runs as it
+            was written; else it counts no further from there on.
     """
-    held = dict(named_modules(model))  # a forward may take modules away
-    running = RunningModule(model)
-    observer = CallObserver(model, modules, running, shapes=False)
-    counter = FlopCounter(running)
-    with counter:
-        calls = observer.observe(model, args, dict(kwargs))
-    return counted_work(held, calls, counter)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        facts: Sequence[ModuleFacts],
+        *,
+        shapes: bool = True,
+        throughout: bool = False,
+    ) -> None:
+        running = RunningModule(model)
+        super().__init__(model, facts, running, shapes=shapes)
+        self._held = dict(named_modules(model))  # a forward may take modules away
+        self._counter = FlopCounter(running)
+        self._counting = Observing(self._counter)
+        self._throughout = throughout
+
+    def observe(
+        self,
+        forward: Forward,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        within: bool = False,
+    ) -> ObservedCalls:
+        """As of `CallObserver`; once."""
+        with self._counter if self._throughout else self._counting.on():
+            return super().observe(forward, args, kwargs, within=within)
+
+    def work(self) -> Work:
+        """What the forward that was observed computed; nothing if it went off meanwhile."""
+        return {} if self._counting.unseen else counted_work(self._held, self._seen, self._counter)
 
 
 def counted_work(held: Mapping[str, nn.Module], calls: ObservedCalls, counter: FlopCounter) -> Work:

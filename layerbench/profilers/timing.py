@@ -51,7 +51,7 @@ from layerbench.instruments.preserve import (
 )
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import function_rows, module_rows
-from layerbench.instruments.work import Work, observe_work, with_work
+from layerbench.instruments.work import Work, WorkObserver, with_work
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
@@ -103,7 +103,7 @@ def measure(
             mode_set(built.module, workload.mode == "train"),
             gradients_on(workload.mode == "train"),
         ):
-            session = Session(workload, plan, device, built, progress or Silent())
+            session = Session(workload, plan, device, built, progress or Silent(), counted=True)
             if begun is not None:
                 begun(session)
             with garbage_collection_off():
@@ -192,14 +192,13 @@ def dry_run(workload: Workload, plan: Plan, *, counted: bool = True) -> Run:
 def _one_round(workload: Workload, plan: Plan, device: Device, built: Built, counted: bool) -> Run:
     training = workload.mode == "train"
     with mode_set(built.module, training), gradients_on(training):
-        session = Session(workload, plan, device, built, Silent())
+        session = Session(workload, plan, device, built, Silent(), counted=counted)
         for run in (session.rounds.run_untouched, session.rounds.run_instrumented):
             session.draws.put_back()
             run()
         for _ in session.function_forwards():
             pass
-        if counted:
-            session.count_work()
+        session.count_work()
         return session.result(watch_environment(device).finish(), "iterations")
 
 
@@ -213,6 +212,7 @@ class Session:
         workload, plan, device: as for `measure`.
         built: the model and its inputs, on the device.
         progress: hears of each round.
+        counted: whether FLOPs are counted, too.
 
     Attributes:
         draws: the generators of random numbers as its first forward finds them.
@@ -222,7 +222,14 @@ class Session:
     """
 
     def __init__(
-        self, workload: Workload, plan: Plan, device: Device, built: Built, progress: Progress
+        self,
+        workload: Workload,
+        plan: Plan,
+        device: Device,
+        built: Built,
+        progress: Progress,
+        *,
+        counted: bool = False,
     ) -> None:
         self.plan = plan
         self.workload = workload
@@ -233,15 +240,16 @@ class Session:
         self.absent: dict[str, str] = {}
         model = built.module
         inputs = FreshInputs(built)
+        self._renew_inputs = inputs.renew
         self.draws = RandomState()
         self._modes = notes_on_modes(model, workload.mode == "train")
         self._modules = module_facts(model)
-        self._observed, self._content = self._observe(model)
+        self._is_counted = counted and self._why_no_layers(model) is None
+        self._work: Work = {}
+        self._observed, self._content = self._look(model)
         self._layers = self._layers_to_time(model, self._modules, self._observed)
         self._call = self._bind(torch.compile(model) if workload.compile else model)
         self._functions: list[FunctionForward] = []
-        self._work: Work = {}
-        self._renew_inputs = inputs.renew
         self._renew_inputs()  # the other side of a pair may have the same
         self.rounds = Rounds(self._call, self._layers, self.clock, progress, inputs.renew)
 
@@ -254,18 +262,20 @@ class Session:
         return stop
 
     def count_work(self) -> None:
-        """One forward that counts what each module computes; its failure loses nothing else."""
-        if self._layers is None:
+        """Count FLOPs in a forward of their own where the first one ran compiled code.
+
+        A failure loses nothing else.
+        """
+        if not self._is_counted or self._work or "flops" in self.absent:
             return
         self.progress.step("FLOPs", 0, 1)
         self._renew()
-        args, kwargs = self.built.args, self.built.kwargs
+        observer = WorkObserver(self.built.module, self._modules, shapes=False, throughout=True)
         try:
-            self._work = observe_work(self.built.module, self._modules, args, kwargs)
+            observer.observe(self.built.module, self.built.args, self.built.kwargs)
+            self._work = observer.work()
         except Exception as error:
-            self.absent["flops"] = (
-                f"the forward failed while they were counted: {first_line(error)}"
-            )
+            self._note_uncounted(error)
         self.progress.step("FLOPs", 1, 1)
 
     def interrupted(self) -> StopReason:
@@ -273,7 +283,7 @@ class Session:
         if self._layers is not None and not self._functions:
             self.absent["functions"] = "interrupted before they were timed"
             self.rounds.waits.pop(samples.FUNCTIONS, None)
-        if self._layers is not None and not self._work:
+        if self._is_counted and not self._work and "flops" not in self.absent:
             self.absent["flops"] = "interrupted before they were counted"
         return "interrupted"
 
@@ -326,9 +336,25 @@ class Session:
 
         return call
 
-    def _observe(self, model: nn.Module) -> tuple[dict[str, CallFacts], list[str]]:
+    def _look(self, model: nn.Module) -> tuple[dict[str, CallFacts], list[str]]:
+        """The first forward, with FLOPs where they can be counted in it; else without."""
+        if self._is_counted:
+            observer = WorkObserver(model, self._modules)
+            try:
+                looked_at = self._observe(model, observer)
+                self._work = observer.work()
+            except ModelRunError as error:
+                # Perhaps the counter is what the model does not bear.
+                self._note_uncounted(error.__cause__ or error)
+                self._renew()
+            else:
+                return looked_at
+        return self._observe(model, CallObserver(model, self._modules))
+
+    def _observe(
+        self, model: nn.Module, observer: CallObserver
+    ) -> tuple[dict[str, CallFacts], list[str]]:
         """One forward that shows calls and shapes, and what the time of a detector depends on."""
-        observer = CallObserver(model, self._modules)
         content = DetectionCounter(model)
         try:
             with content.attached():
@@ -342,6 +368,9 @@ class Session:
         self._modules = without_reach(self._modules, model, observer.compiled)
         return call_facts, [*content.notes(), *observer.notes]
 
+    def _note_uncounted(self, error: BaseException) -> None:
+        self.absent["flops"] = f"the forward failed while they were counted: {first_line(error)}"
+
     def _renew(self) -> None:
         self._renew_inputs()
         self.draws.put_back()
@@ -352,16 +381,22 @@ class Session:
         modules: Sequence[ModuleFacts],
         observed: Mapping[str, CallFacts],
     ) -> Layers | None:
+        reason = self._why_no_layers(model)
+        if reason is not None:
+            self.absent["layers"] = reason
+            return None
+        if any_compiled(model):
+            self.absent["functions in compiled parts"] = COMPILED
+        return Layers.of(model, modules, observed, self.plan, self.clock)
+
+    def _why_no_layers(self, model: nn.Module) -> str | None:
+        """Why only the whole model is timed; ``None`` where its layers are, too."""
         if self.workload.compile:
-            self.absent["layers"] = "torch.compile fuses layers, so only the whole model is timed"
-        elif self.plan.granularity == "whole":
-            self.absent["layers"] = "the plan's granularity is whole"
-        elif is_compiled(model):
-            self.absent["layers"] = f"{COMPILED}, so only the whole model is timed"
-        else:
-            if any_compiled(model):
-                self.absent["functions in compiled parts"] = COMPILED
-            return Layers.of(model, modules, observed, self.plan, self.clock)
+            return "torch.compile fuses layers, so only the whole model is timed"
+        if self.plan.granularity == "whole":
+            return "the plan's granularity is whole"
+        if is_compiled(model):
+            return f"{COMPILED}, so only the whole model is timed"
         return None
 
     def function_forwards(self) -> Iterator[None]:

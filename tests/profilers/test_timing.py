@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode as get_current_dispatch_mode
 
 import layerbench
 from layerbench import zoo
@@ -110,13 +111,12 @@ def test_rounds_alternate_and_warm_up_is_not_kept() -> None:
     device: Device = OnManualClock(clock)  # type: ignore[assignment]
     plan = Plan(warmup=1, iterations=3, function_iterations=0)
     run = measure(workload, plan, device, subject=Built(Notes(), (0,), {}))
-    rounds = seen.getvalue().split()[1:]  # the first forward looks at shapes
+    rounds = seen.getvalue().split()[1:]  # the first forward looks at shapes and counts FLOPs
     assert rounds == [
         *("untouched", "instrumented"),  # warm-up
         *("untouched", "instrumented"),
         *("instrumented", "untouched"),
         *("untouched", "instrumented"),
-        "instrumented",  # the forward that counts FLOPs
     ]
     assert len(run.arrays["untouched"]) == 3
 
@@ -324,3 +324,33 @@ def test_strict_refuses_a_verdict_that_is_not_stable(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(api_timing, "assemble", lambda *_: noisy)
     with pytest.raises(UntrustedError, match="relative IQR"):
         quick(strict=True)
+
+
+def test_a_model_that_bears_no_counter_is_timed_without_flops() -> None:
+    class Refuses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.leaf = nn.Linear(2, 2)
+            self.drawn: list[float] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.drawn.append(float(torch.rand(())))
+            if get_current_dispatch_mode() is not None:
+                raise RuntimeError("no modes here")
+            return self.leaf(x)
+
+    model = Refuses()
+    workload = Workload(model="Refuses", input="own", shape=(1, 2), batch=1)
+    plan = Plan(warmup=1, iterations=2, function_iterations=0)
+    cpu = devices.get("cpu")
+    drawn: list[float] = []
+    run = measure(
+        workload,
+        plan,
+        cpu,
+        subject=Built(model, (torch.ones(1, 2),), {}),
+        begun=lambda _: drawn.extend(model.drawn),
+    )
+    assert "no modes here" in run.facts.absent["flops"]
+    assert [row.path for row in run.facts.modules] == ["", "leaf"]
+    assert drawn[0] == drawn[1]  # the forward that failed and the one in its place
