@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from layerbench.api.inputs import what_runs
+from layerbench.errors import UsageError
 from layerbench.profilers.structure import profile_structure
-from layerbench.records.peers import Column
+from layerbench.records.peers import COLUMNS, USUAL_COLUMNS, Column
 from layerbench.records.structure import Structure
 from layerbench.records.workload import DType, Mode
 
@@ -25,7 +26,7 @@ def structure(
     mode: Mode = "eval",
     seed: int = 0,
     weights: str | None = None,
-    torchinfo: Sequence[Column] = (),
+    torchinfo: bool | Sequence[Column] = False,
 ) -> Structure:
     """A model's structure: shapes, parameters and FLOPs of every module.
 
@@ -33,8 +34,8 @@ def structure(
 
     Args:
         model, input, batch, dtype, channels_last, mode, seed, weights: as in `profile`.
-        torchinfo: columns of torchinfo's table, such as ``("output_size", "num_params")``: it is
-            made beside ours, and stands in ``record.torchinfo``.
+        torchinfo: whether torchinfo's table stands beside ours, in ``record.torchinfo``; or its
+            columns, such as ``("output_size", "num_params")``.
 
     Returns:
         the record; a multiply-add is 2 FLOPs.
@@ -42,6 +43,7 @@ def structure(
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
+    columns = _columns(torchinfo)
     workload, subject = what_runs(
         model,
         input,
@@ -52,4 +54,19 @@ def structure(
         seed=seed,
         weights=weights,
     )
-    return profile_structure(workload, subject, torchinfo=torchinfo)
+    return profile_structure(workload, subject, torchinfo=columns)
+
+
+def _columns(said: bool | Sequence[Column]) -> tuple[Column, ...]:
+    """The columns of torchinfo's table, each once; none where there is no table.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    if isinstance(said, bool):
+        return USUAL_COLUMNS if said else ()
+    columns = tuple(dict.fromkeys(said))
+    for name in columns:
+        if name not in COLUMNS:
+            raise UsageError(f"torchinfo takes {', '.join(COLUMNS)}, got {name!r}")
+    return columns

@@ -166,6 +166,8 @@ def save(record: Presented, path: str | Path) -> Path:
         OutputError: it cannot be written.
     """
     path = Path(path)
+    if not path.name:
+        raise UsageError(f"{path} is a folder: name a file in it, such as {path / 'record.json'}")
     if not path.suffix:
         path = path.with_name(f"{path.name}{_USUAL_ENDING}")
     writing.write_text(path, rendered(record, _format_of(path)))

@@ -164,6 +164,8 @@ def test_the_ending_of_a_path_is_its_format(tmp_path) -> None:
     assert record.to_html() == reporters.render("html", record)
     with pytest.raises(UsageError, match=r"ending of a\.pdf: choose from \.csv, \.html"):
         record.save(tmp_path / "a.pdf")
+    with pytest.raises(UsageError, match="is a folder: name a file in it"):
+        record.save("")
     with pytest.raises(RecordError):
         layerbench.read(tmp_path / "a.txt")
 

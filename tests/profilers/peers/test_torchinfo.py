@@ -15,6 +15,7 @@ import layerbench
 from layerbench import reporters
 from layerbench.analysis.views import down_to
 from layerbench.api.verification import again
+from layerbench.errors import UsageError
 from layerbench.records.peers import COLUMNS, USUAL_COLUMNS
 from tests.faulty import keeps_state
 from tests.support.fingerprint import draws, fingerprint
@@ -82,6 +83,13 @@ def test_the_table_is_what_torchinfo_prints(columns, depth):
         own.trainable_params,
         own.total_mult_adds,
     )
+
+
+def test_columns_are_the_usual_ones_or_such_as_there_are():
+    made = layerbench.structure(nn.Linear(2, 2), torch.zeros(1, 2), torchinfo=True).torchinfo
+    assert made.columns == USUAL_COLUMNS
+    with pytest.raises(UsageError, match=r"torchinfo takes kernel_size, .*, got 'size'"):
+        layerbench.structure(nn.Linear(2, 2), torch.zeros(1, 2), torchinfo=("size",))
 
 
 def number(pattern, text):
