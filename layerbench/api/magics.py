@@ -15,7 +15,7 @@ from torch import nn
 
 from layerbench.errors import typed_line
 from layerbench.introspection.modules import named_modules
-from layerbench.profilers.user_loop import LiveLayers, time_layers
+from layerbench.profilers.user_loop import LATER, LiveLayers, time_layers
 
 NAME = "layers"
 CEILINGS = "--ceilings"
@@ -68,7 +68,7 @@ def run(
         return None
     ran = {name: layers for name, layers in timed.layers.items() if layers.forwards}
     if not ran:
-        _complain(_nothing(list(timed.layers)))
+        _complain(_nothing(timed.layers))
         return None
     if CEILINGS in words:
         for layers in ran.values():
@@ -76,10 +76,13 @@ def run(
     return next(iter(ran.values())) if len(ran) == 1 else ran
 
 
-def _nothing(names: list[str]) -> str:
+def _nothing(timed: dict[str, LiveLayers]) -> str:
     """Why there is nothing to show, and what to do."""
-    if names:
-        return f"the cell did not run {', '.join(names)}"
+    for name, layers in timed.items():
+        if LATER in layers.absent:
+            return f"{name}: {layers.absent[LATER]}: compile it in a cell before"
+    if timed:
+        return f"the cell did not run {', '.join(timed)}"
     return (
         "the cell runs no model that it has a name for: give it one, as in net = Net(), or say "
         "which one, as in %%layers self.net"

@@ -63,6 +63,10 @@ DRAIN_AT = 100_000
 KEEP_AT_MOST = 20_000
 
 
+LATER = "later forwards"
+"""In `LiveLayers.absent`: why those at the end of the loop are not among the figures."""
+
+
 class LiveLayers(Presented):
     """What `time_layers` has seen so far; it is shown and saved as its `record`.
 
@@ -168,7 +172,7 @@ class LiveLayers(Presented):
         """Out of the way of what the loop's owner compiles: it would be compiled again later."""
         if module is self._model:
             self._attached = False
-            self.absent["later forwards"] = "the model was compiled while it was timed"
+            self.absent[LATER] = "the model was compiled while it was timed"
         self._timing.close()
         self._handles = -1
 

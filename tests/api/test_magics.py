@@ -97,6 +97,11 @@ def test_an_expression_says_which(shell) -> None:
     ("line", "cell", "says"),
     [
         ("", "torch.nn.Tanh()(x)", "runs no model that it has a name for: give it one, as in net"),
+        (
+            "",
+            "late = torch.nn.Tanh()\nlate.compile(backend='eager')",
+            "compile it in a cell before",
+        ),
         ("late", "z = 1", "runs no model that it has a name for"),
         ("", "net", "the cell did not run net"),
         ("x", CELL, "x is no torch.nn.Module, but a Tensor"),
