@@ -99,7 +99,7 @@ def test_an_expression_says_which(shell) -> None:
         ("", "torch.nn.Tanh()(x)", "runs no model that it has a name for: give it one, as in net"),
         (
             "",
-            "late = torch.nn.Tanh()\nlate.compile(backend='eager')",
+            "soon = torch.nn.Tanh()\nsoon.compile(backend='eager')",
             "compile it in a cell before",
         ),
         ("late", "z = 1", "runs no model that it has a name for"),
