@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import fsum
 
 from layerbench.analysis.portions import Large, Portion, by_path, part_of, shown
-from layerbench.analysis.roofline import BYTES, Bound, bytes_least, ridge
+from layerbench.analysis.roofline import Bound, bytes_least, element_bytes, under_roof
 from layerbench.records.timing import Ceilings, LayerRow, Profile, Summary
 from layerbench.records.tree import parent
 from layerbench.records.view import Sort
@@ -133,12 +133,11 @@ class _Roofs:
 
     @classmethod
     def of(cls, record: Profile) -> _Roofs:
-        size = BYTES.get(record.workload.formats[0], BYTES["float32"])
         flops = _flops_of_functions(record.layers)
         elsewhere: Counter[str] = Counter()
         for path, number in flops.items():
             elsewhere[parent(path)] += number
-        return cls(record.ceilings, size, flops, elsewhere)
+        return cls(record.ceilings, element_bytes(record.workload), flops, elsewhere)
 
     def over(self, spot: Hotspot) -> Hotspot:
         """The hotspot with the roof that is the lower one for it."""
@@ -148,11 +147,8 @@ class _Roofs:
         spot = replace(spot, flops=flops, bytes_least=moved)
         if ceilings is None or not moved or flops is None or spot.median_s <= 0:
             return spot
-        computes = flops / moved >= ridge(ceilings)
-        bound: Bound = "compute" if computes else "memory"
-        rate = (flops if computes else moved) / spot.median_s
-        most = ceilings.flops_per_s if computes else ceilings.bytes_per_s
-        return replace(spot, bound=bound, rate=rate, of_roof=rate / most)
+        bound, rate, share = under_roof(ceilings, flops, moved, spot.median_s)
+        return replace(spot, bound=bound, rate=rate, of_roof=share)
 
     def _flops_of(self, row: LayerRow) -> int | None:
         """What a layer does itself: each FLOP is one function's or one module's."""

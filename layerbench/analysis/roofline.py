@@ -10,7 +10,7 @@ device's arithmetic rate and B its memory's bandwidth: both measured, as
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
 
@@ -99,7 +99,7 @@ def points(profile: Profile, structure: Structure | None = None) -> tuple[Point,
             "the profile holds no FLOPs of layers: add the structure of the same work, as "
             "mem.py --struct or layerbench.structure makes it"
         )
-    size = BYTES.get(profile.workload.formats[0], BYTES["float32"])
+    size = element_bytes(profile.workload)
     drawn = (
         _point(row, timed[row.path], size, profile.ceilings)
         for row in _leaves(computed)
@@ -116,6 +116,30 @@ def roof(ceilings: Ceilings, intensity: float) -> float:
 def ridge(ceilings: Ceilings) -> float:
     """FLOPs a byte where the two roofs meet: P / B. Left of it the memory limits."""
     return ceilings.flops_per_s / ceilings.bytes_per_s
+
+
+def under_roof(
+    ceilings: Ceilings, flops: int, moved: int, time_s: float
+) -> tuple[Bound, float, float]:
+    """Which roof is the lower one for a layer, and how near the layer comes to it.
+
+    Args:
+        ceilings: of the device.
+        flops: that it does.
+        moved: bytes that it moves at least.
+        time_s: that it takes, more than 0.
+
+    Returns:
+        the bound; FLOPs or bytes a second; these over the most that the device does of them.
+    """
+    if flops / moved >= ridge(ceilings):
+        return "compute", flops / time_s, flops / time_s / ceilings.flops_per_s
+    return "memory", moved / time_s, moved / time_s / ceilings.bytes_per_s
+
+
+def element_bytes(workload: Workload) -> int:
+    """Of an element of the first of its number formats."""
+    return BYTES.get(workload.formats[0], BYTES["float32"])
 
 
 def check_same_work(timed: Workload, dissected: Workload) -> None:
@@ -162,6 +186,5 @@ def _point(
     point = Point(row.path, row.type, row.flops, moved, time_s)
     if ceilings is None:
         return point
-    bound: Bound = "compute" if point.intensity >= ridge(ceilings) else "memory"
-    share = point.rate / roof(ceilings, point.intensity)
-    return Point(row.path, row.type, row.flops, moved, time_s, share, bound)
+    bound, _, share = under_roof(ceilings, row.flops, moved, time_s)
+    return replace(point, share_of_roof=share, bound=bound)

@@ -11,7 +11,7 @@ from layerbench.analysis.statistics import Resampler, summarize
 from layerbench.records.recipes import Recipe
 from layerbench.records.timing import Summary
 from layerbench.records.training_run import EpochRow
-from layerbench.records.training_step import STEP_PHASES, PhaseRow
+from layerbench.records.training_step import STEP_PHASES, PhaseRow, StepPhase
 from layerbench.units import NANOSECOND
 
 
@@ -45,6 +45,11 @@ def phase_rows(steps: Sequence[tuple[int, ...]]) -> tuple[PhaseRow, ...]:
     times = np.array(steps, dtype=np.int64)
     rows = zip(STEP_PHASES, (summary(column) for column in times.T), strict=True)
     return tuple(PhaseRow(name=name, time=time) for name, time in rows if time is not None)
+
+
+def phases_s(nanoseconds: Sequence[int]) -> dict[StepPhase, float]:
+    """Seconds of each of `STEP_PHASES`."""
+    return {name: time * NANOSECOND for name, time in zip(STEP_PHASES, nanoseconds, strict=True)}
 
 
 def step_summary(steps: Sequence[tuple[int, ...]]) -> Summary | None:

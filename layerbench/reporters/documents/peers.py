@@ -109,9 +109,6 @@ _TITLES: dict[Column, str] = {
 }
 
 
-_MEMLAB_HEADER = ("Element type", "Size", "Used MEM", "")
-
-
 def memlab(report: MemlabReport | None) -> layout.Section:
     """Its account of every tensor, corrected, and where it agrees with ours."""
     if report is None:

@@ -58,10 +58,9 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     first = first_record(bundle)
     if profile and profile is not first:
         whole = profile.whole
-        half = (whole.ci_high - whole.ci_low) / 2
-        yield "Latency", f"{units.seconds(whole.median, half)}, {whole.verdict}"
+        yield "Latency", f"{formatting.time(whole, 'median')}, {whole.verdict}"
         if whole.mean:
-            yield "Throughput", f"{units.per_second(profile.workload.batch / whole.mean)} images/s"
+            yield "Throughput", f"{formatting.fps(profile)} images/s"
     if bundle.training and bundle.training is not first:
         yield "Training step", units.seconds(bundle.training.step.median)
     parameters = _parameters(bundle)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from layerbench.analysis.roofline import Point, has_flops, points
 from layerbench.errors import ComparisonError
 from layerbench.records.bundle import Bundle
+from layerbench.reporters.html.metrics import rounded
 from layerbench.reporters.html.schema import Roofline, RooflinePoint
 
 
@@ -43,8 +44,8 @@ def roofline(bundle: Bundle, numbers: Mapping[str, int]) -> Roofline | None:
 def _point(point: Point, row: int) -> RooflinePoint:
     return RooflinePoint(
         row=row,
-        intensity=float(f"{point.intensity:.6g}"),
-        rate=float(f"{point.rate:.6g}"),
-        share=None if point.share_of_roof is None else float(f"{point.share_of_roof:.6g}"),
+        intensity=rounded(point.intensity),
+        rate=rounded(point.rate),
+        share=None if point.share_of_roof is None else rounded(point.share_of_roof),
         bound=point.bound,
     )

@@ -29,7 +29,6 @@ from layerbench.profilers.sweep import flops_of
 from layerbench.records.recipes import Recipe
 from layerbench.records.sweep import SweepPoint
 from layerbench.records.training_run import EpochRow, Outcome, RankTimes, TrainingRun
-from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import checkpoints, run_folder, step_statistics
 from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.checkpoints import Checkpoint
@@ -49,7 +48,6 @@ from layerbench.training.classification.trainer import (
     Validated,
 )
 from layerbench.training.run_folder import log, log_epoch
-from layerbench.units import NANOSECOND
 
 MINUTE = 60.0
 DRAWN_EVERY_S = 10.0
@@ -393,10 +391,7 @@ class _Run:
             train_s=train_s,
             validation_s=validation_s,
             images_per_s=ran / train_s,
-            phases_s={
-                name: nanoseconds * NANOSECOND
-                for name, nanoseconds in zip(STEP_PHASES, self._times.total, strict=True)
-            },
+            phases_s=step_statistics.phases_s(self._times.total),
             unreadable=int(total.unreadable + skipped),
             allocated=None if peak is None else peak.allocated,
             reserved=None if peak is None else peak.reserved,

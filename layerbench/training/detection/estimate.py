@@ -7,13 +7,11 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from layerbench.datasets import boxed
-from layerbench.datasets.boxed import BoxedDatasetOptions, BoxedSplits, Target
+from layerbench.datasets.boxed import Target
 from layerbench.datasets.boxed._palette import DISTINCT
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
@@ -49,6 +47,7 @@ from layerbench.training.detection.content import fitted
 from layerbench.training.detection.inference import Inference, Inferred
 from layerbench.training.detection.memory import check_input, detector_memory
 from layerbench.training.detection.options import EstimateOptions
+from layerbench.training.detection.setup import open_data
 from layerbench.training.detection.step import (
     Stepped,
     Stepper,
@@ -135,7 +134,7 @@ def estimate_detectors(
     if options.samples is not None:
         _check_counts(options.epochs, options.samples, options.batch)
     # What is missing for all of them is said at once.
-    splits = _opened(options)
+    splits = open_data(options, options)
     there = devices.get(device)
     rows: list[DetectorEstimate] = []
     failures: list[DetectorFailure] = []
@@ -212,21 +211,6 @@ class _Named:
         self.progress.step(f"{self.name}: {phase}", done, total)
 
 
-def _opened(options: EstimateOptions, *, masks: bool = False) -> BoxedSplits:
-    return boxed.get(options.data).open(
-        BoxedDatasetOptions(
-            root=Path(options.data_dir),
-            boxes=options.boxes,
-            classes=options.labels,
-            masks=masks,
-            download=options.download,
-            seed=options.seed,
-            samples=options.samples,
-            size=options.size,
-        )
-    )
-
-
 # --- one detector --------------------------------------------------------------------------
 
 
@@ -247,14 +231,14 @@ class _Subject:
         self._device = device
         self._progress = progress
         self._name = model if isinstance(model, str) else type(model).__name__
-        splits = _opened(options)
+        splits = open_data(options, options)
         self._notes: list[str] = list(splits.notes)
         if isinstance(model, str) and options.min_size is not None and of_one_size(model):
             options = options.model_copy(update={"min_size": None})
             self._notes.append("it takes images of one size, whatever --min_size says")
         self._model = _built(model, options, len(splits.classes)).to(device.torch_device)
         if models.wants_masks(self._model):
-            splits = _opened(options, masks=True)
+            splits = open_data(options, options, masks=True)
         self._splits = splits
         self._samples = options.samples or len(splits.train)
         self._images = ForModel(splits.train, self._model)

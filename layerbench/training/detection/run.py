@@ -41,7 +41,7 @@ from layerbench.instruments.utilization import UsageSampler
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.detection_run import DetectionEpoch, DetectionRun, Tuning, Usage
 from layerbench.records.recipes import DetectionRecipe
-from layerbench.records.training_step import STEP_PHASES, PhaseRow
+from layerbench.records.training_step import PhaseRow
 from layerbench.store import writing
 from layerbench.training import run_folder, step_statistics
 from layerbench.training.batches import STEP, EpochBatches
@@ -333,10 +333,7 @@ class _Run:
             losses=losses,
             train_s=took,
             images_per_s=images / inside,
-            phases_s={
-                name: time_ns * NANOSECOND
-                for name, time_ns in zip(STEP_PHASES, phases, strict=True)
-            },
+            phases_s=step_statistics.phases_s(phases),
             unreadable=skipped,
             allocated=None if peak is None else peak.allocated,
             reserved=None if peak is None else peak.reserved,

@@ -9,9 +9,8 @@ from layerbench.datasets.boxed import BoxedDatasetOptions, BoxedSplits
 from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import DeviceUnavailable
-from layerbench.records.recipes import DetectionRecipe
-from layerbench.training.detection.config import RunOptions
-from layerbench.training.detection.options import Learning
+from layerbench.records.recipes import DataOptions, DetectionRecipe
+from layerbench.training.detection.options import EstimateOptions, Learning
 
 
 def device_of(name: str | None) -> Device:
@@ -29,18 +28,24 @@ def device_of(name: str | None) -> Device:
         ) from None
 
 
-def open_data(recipe: DetectionRecipe, around: RunOptions, *, masks: bool = False) -> BoxedSplits:
-    """The images and boxes that a recipe names, on this machine."""
-    return boxed.get(recipe.data).open(
+def open_data(
+    asked: DetectionRecipe | EstimateOptions, where: DataOptions, *, masks: bool = False
+) -> BoxedSplits:
+    """The images and boxes that a recipe or an estimate names, on this machine.
+
+    Raises:
+        DataError: they are not there, or damaged.
+    """
+    return boxed.get(asked.data).open(
         BoxedDatasetOptions(
-            root=Path(around.data_dir),
-            boxes=recipe.boxes,
-            classes=recipe.labels,
+            root=Path(where.data_dir),
+            boxes=asked.boxes,
+            classes=asked.labels,
             masks=masks,
-            download=around.download,
-            seed=recipe.seed,
-            samples=recipe.samples,
-            size=recipe.size,
+            download=where.download,
+            seed=asked.seed,
+            samples=asked.samples,
+            size=asked.size,
         )
     )
 
