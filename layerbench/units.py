@@ -65,21 +65,20 @@ def milliseconds(value: float, half_width: float | None = None) -> str:
     return _in_unit(value, half_width, "ms")
 
 
-def uncertain(value: float, half_width: float, unit: str = "ms") -> str:
-    """A time with its uncertainty in the last digits, without the unit: ``1.82(4)`` is 1.82 ± 0.04.
+def uncertain(value: float, half_width: float) -> str:
+    """Milliseconds with their uncertainty in the last digits: ``1.82(4)`` is 1.82 ± 0.04.
 
     Args:
         value: seconds.
         half_width: half the width of its interval, seconds; sets the digits.
-        unit: as in `seconds`.
 
     Source of the notation: JCGM 100:2008 (GUM), 7.2.2.
     """
-    text = _in_unit(value, half_width, unit)
+    text = milliseconds(value, half_width)
     if not 0 < half_width < math.inf:
         return text
     decimals = len(text.partition(".")[2])
-    return f"{text}({max(round(half_width / _TIME_UNITS[unit] * 10**decimals), 1)})"
+    return f"{text}({max(round(half_width / _TIME_UNITS['ms'] * 10**decimals), 1)})"
 
 
 def duration(value: float) -> str:

@@ -76,20 +76,20 @@ def run_and_read(command: Sequence[str], variables: Mapping[str, str] | None = N
     return done.stdout.strip()
 
 
-def read_machine(root: Path = ROOT) -> Machine:
+def read_machine() -> Machine:
     """The host and how busy it is now; fields that need torch are ``None``."""
     import psutil  # not needed by readers of records
 
     return Machine(
-        cpu=cpu_model(root),
+        cpu=cpu_model(),
         cores=psutil.cpu_count() or 1,
         affinity=affinity(),
-        governor=governor(affinity(), root),
-        boost=boost(root),
+        governor=governor(affinity()),
+        boost=boost(),
         memory_bytes=psutil.virtual_memory().total,
         load_before=load_average(),
         os=os_name(),
-        hypervisor=hypervisor(root),
+        hypervisor=hypervisor(),
     )
 
 

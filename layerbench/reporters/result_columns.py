@@ -104,10 +104,6 @@ def _input(entry: Entry) -> Cell:
     return Cell(work_input(entry.profile), {"input": workload.input, "shape": shape})
 
 
-def _device(entry: Entry) -> Cell:
-    return _word("device", entry.profile.environment.device.name)
-
-
 def _mean(entry: Entry) -> Cell:
     whole = entry.profile.whole
     return Cell(
@@ -128,10 +124,6 @@ def _fps(entry: Entry) -> Cell:
     return Cell(formatting.fps(record), {"fps": value}, span=span if mean else None)
 
 
-def _median(entry: Entry) -> Cell:
-    return median_cell(entry.profile)
-
-
 def _interval(entry: Entry) -> Cell:
     whole = entry.profile.whole
     low, high = (formatting.ms(whole, end) for end in ("ci_low", "ci_high"))
@@ -141,10 +133,6 @@ def _interval(entry: Entry) -> Cell:
 def _params(entry: Entry) -> Cell:
     number = entry.profile.parameters
     return Cell(units.count(number), {"parameters": number}, span=(number, number))
-
-
-def _verdict(entry: Entry) -> Cell:
-    return _word("verdict", entry.profile.whole.verdict)
 
 
 def _allocated(entry: Entry) -> Cell:
@@ -180,15 +168,17 @@ def _word(name: str, value: str | int | None) -> Cell:
 COLUMNS: dict[str, Column] = {
     "model": Column("Model", _model, True, right=False),
     "input": Column("Input", _input, True, right=False),
-    "device": Column("Device", _device, True, right=False),
+    "device": Column(
+        "Device", lambda e: _word("device", e.profile.environment.device.name), True, right=False
+    ),
     "threads": Column("Threads", lambda e: _word("threads", formatting.threads(e.profile)), True),
     "mean": Column("Mean ms", _mean, measured=True),
     "std": Column("Std ms", _std, measured=True),
     "fps": Column("FPS", _fps, measured=True),
-    "median": Column("Median ms", _median, measured=True),
+    "median": Column("Median ms", lambda e: median_cell(e.profile), measured=True),
     "interval": Column("95 % interval", _interval, measured=True),
     "params": Column("Parameters", _params),
-    "verdict": Column("Verdict", _verdict, right=False),
+    "verdict": Column("Verdict", lambda e: _word("verdict", e.profile.whole.verdict), right=False),
     "allocated": Column("Allocated MiB", _allocated),
     "tensors": Column("Tensors M", _tensors),
     "peak": Column("Peak MiB", _peak),

@@ -73,12 +73,13 @@ def _fields(record: Profile) -> layout.Fields:
         f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters, "
         f"{formatting.weights(workload)}"
     )
+    on_accelerator = environment.device.kind != "cpu"
     items = [
         ("Model", model),
         ("Input", f"{workload.input} {units.shape(workload.shape)}"),
         ("Mode", ", ".join([workload.mode, *_settings(record)])),
         ("Device", _device(record)),
-        ("Host", _host(record) if environment.device.kind != "cpu" else ""),
+        ("Host", ", ".join([environment.machine.cpu, *_cores(record)]) if on_accelerator else ""),
         ("Software", shared.versions(environment.software)),
         ("Settings", formatting.pairs(environment.software.settings)),
         ("Plan", _plan(record)),
@@ -110,10 +111,6 @@ def _device(record: Profile) -> str:
     if device.memory_bytes is not None:
         parts.append(f"{units.bytes_(device.memory_bytes)} memory")
     return ", ".join([*parts, *([formatting.pairs(device.details)] if device.details else [])])
-
-
-def _host(record: Profile) -> str:
-    return ", ".join([record.environment.machine.cpu, *_cores(record)])
 
 
 def _cores(record: Profile) -> list[str]:

@@ -16,6 +16,7 @@ from layerbench.service.web.repeated_lines import SECOND_S, Repeats
 log = structlog.get_logger("layerbench.service")
 
 MOST_LINES = 10_000
+DRAIN_S = 1.0
 DRAIN_STEP_S = 0.01
 # One that a library says again and again is written so often at most.
 AGAIN_S = 1.0
@@ -166,9 +167,9 @@ class _StandardError:
             print(line, file=sys.stderr, flush=True)
 
     @classmethod
-    def drain(cls, seconds: float) -> None:
+    def drain(cls) -> None:
         """Give the last lines a moment."""
-        ends = time.monotonic() + seconds
+        ends = time.monotonic() + DRAIN_S
         while cls._lines.unfinished_tasks and time.monotonic() < ends:
             time.sleep(DRAIN_STEP_S)
         cls._say_left_out(whenever=True)
@@ -179,6 +180,6 @@ _MOMENT = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _JSON = structlog.processors.JSONRenderer()
 
 
-def drain_log(seconds: float = 1.0) -> None:
-    """Wait for the remaining lines to be written, for so many seconds at most."""
-    _StandardError.drain(seconds)
+def drain_log() -> None:
+    """Wait a moment for the remaining lines to be written."""
+    _StandardError.drain()

@@ -111,10 +111,10 @@ def check_input(batch: int, input_size: tuple[int, int, int]) -> None:
         )
 
 
-def made_up(model: nn.Module, batch: int, size: tuple[int, int], seed: int = 0) -> BoxedBatch:
+def made_up(model: nn.Module, batch: int, size: tuple[int, int]) -> BoxedBatch:
     """A batch of made-up images with boxes, as this detector learns from them."""
     masks = models.wants_masks(model)
-    options = BoxedDatasetOptions(root=Path(), size=size, samples=batch, seed=seed, masks=masks)
+    options = BoxedDatasetOptions(root=Path(), size=size, samples=batch, masks=masks)
     images = ForModel(boxed.get("synthetic").open(options).train, model)
     return collate([images[number] for number in range(batch)])
 
