@@ -20,7 +20,14 @@ from functools import wraps
 from types import ModuleType
 from typing import Annotated, Any, NoReturn
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError as missing:
+    # The first package that a command needs: a traceback would not say what to do.
+    raise SystemExit(
+        f"error: {sys.executable} has no {missing.name}: activate the environment that a script "
+        "has made (. .venv/bin/activate), or pip install -r requirements.txt"
+    ) from None
 
 from layerbench.cli import _endings, _generated, _help, _interrupts, _output
 from layerbench.environment.notices import keep_notices_back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -177,3 +178,10 @@ def test_help_is_parted_by_the_terminal_and_not_by_the_source():
     """
     assert cli._reflowed(text) == "One line.\n\nTwo lines that are one."
     assert cli._reflowed(None) == ""
+
+
+def test_a_python_without_the_packages_says_what_to_do() -> None:
+    words = [sys.executable, "-S", "-E", "timer.py"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {sys.executable} has no typer: activate the environment")
