@@ -102,7 +102,8 @@ def on_terminal(title: str) -> Iterator[TerminalBar]:
 # --- a notebook ----------------------------------------------------------------------------
 
 _BAR = (
-    '<progress value="{done}" max="{total}" aria-label="{phase}"></progress> {phase} {done}/{total}'
+    '<progress value="{done}" max="{total}" aria-label="{phase}" style="vertical-align:middle">'
+    "</progress> {phase} {done}/{total}"
 )
 
 

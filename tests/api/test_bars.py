@@ -40,7 +40,8 @@ def test_a_notebook_has_one_bar_that_goes_at_the_end(shown) -> None:
             bar.step("<b>", done, 1000)
     assert shown[0] == (
         "display",
-        '<progress value="10" max="1000" aria-label="&lt;b&gt;"></progress> &lt;b&gt; 10/1000',
+        '<progress value="10" max="1000" aria-label="&lt;b&gt;" style="vertical-align:middle">'
+        "</progress> &lt;b&gt; 10/1000",
     )
     assert len(shown) == 101
     assert 'value="1000"' in shown[-2][1]

@@ -82,7 +82,9 @@ def test_latex_prints_every_name_within_the_page(tmp_path):
         text = subprocess.run(read, cwd=tmp_path, capture_output=True, check=True).stdout.decode()
         assert "*star" in text
         assert "a--b---c" in text
-        assert text.count("resnet 18") == 3 * MOST_ROWS + 1  # in the caption too; the line is a rule
+        assert (
+            text.count("resnet 18") == 3 * MOST_ROWS + 1
+        )  # in the caption too; the line is a rule
 
 
 def test_every_package_is_in_the_documentation():

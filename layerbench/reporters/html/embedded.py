@@ -14,7 +14,8 @@ from html import escape
 from layerbench.records.workload import Frozen
 from layerbench.reporters import html
 
-HEIGHT = "40rem"
+# A part of the window, so that the notebook can be scrolled beside it.
+HEIGHT = "min(56rem,85vh)"
 
 # No module: a page that has loaded one takes no import map any more.
 _UNPACK = """<!DOCTYPE html><meta charset="utf-8"><script>(async()=>{
@@ -23,10 +24,20 @@ const page=new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip
 const text=await new Response(page).text();
 document.open();document.write(text);document.close()})()</script>"""
 
+# The page in a frame is light or dark as the frame is. Notebooks say it in ways of their own:
+# Jupyter, Visual Studio Code, websites that Sphinx made.
+_THEME = (
+    "<style>"
+    "[data-jp-theme-light=true] .layerbench,.vscode-light .layerbench,"
+    "[data-theme=light] .layerbench{color-scheme:light}"
+    "[data-jp-theme-light=false] .layerbench,.vscode-dark .layerbench,"
+    "[data-theme=dark] .layerbench{color-scheme:dark}"
+    "</style>"
+)
 # Scripts, but no origin: they reach neither the notebook nor what its server holds.
 _FRAME = (
-    '<iframe sandbox="allow-scripts allow-downloads" title="{title}" loading="lazy" '
-    'style="border:1px solid #8886;width:100%;height:{height};resize:vertical" '
+    '<iframe class="layerbench" sandbox="allow-scripts allow-downloads" title="{title}" '
+    'loading="lazy" style="border:1px solid #8886;width:100%;height:{height};resize:vertical" '
     "srcdoc='{page}'></iframe>"
 )
 _TEXT = "<details><summary>{title}, as text</summary><pre>{text}</pre></details>"
@@ -43,7 +54,7 @@ def frame(record: Frozen, title: str, text: str) -> str:
     packed = gzip.compress(html.render(record).encode(), mtime=0)
     page = _UNPACK % base64.b64encode(packed).decode()
     shown = _FRAME.format(title=escape(title), height=HEIGHT, page=_in_quotes(page))
-    return shown + _TEXT.format(title=escape(title), text=escape(text))
+    return _THEME + shown + _TEXT.format(title=escape(title), text=escape(text))
 
 
 def _in_quotes(page: str) -> str:

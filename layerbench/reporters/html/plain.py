@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 from html import escape as escaped
+from itertools import zip_longest
 
 from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
@@ -41,13 +42,29 @@ h2 { font-size: 1.1rem; margin: 1.5rem 0 .3rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
 dt { opacity: .75; }
 dd { margin: 0; overflow-wrap: anywhere; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; }
 th, td { border-bottom: 1px solid #8886; padding: .2rem .7rem; text-align: left; white-space: pre; }
 th[scope=row] { font-weight: normal; }
-caption { text-align: left; font-weight: bold; }
+caption { text-align: left; font-weight: bold; max-width: calc(100vw - 2rem); }
 td { font-variant-numeric: tabular-nums; }
 .r { text-align: right; }
-code { font-size: .95em; }"""
+code { font-size: .95em; }
+@media (max-width: 40rem) {
+th, td { padding: .2rem .35rem; }
+th[scope=row] { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 7rem; }
+}
+@media print {
+:root { color-scheme: light; }
+.scroll { overflow: visible; }
+table { font-size: 8pt; }
+th, td { padding: .1rem .35rem; white-space: pre-wrap; }
+tr { break-inside: avoid; }
+}"""
+
+
+# What a telephone leaves out of the first screen, which shall show its figures.
+_ASIDE = ("type", "input→output", "output")
 
 
 def page(record: Frozen) -> str:
@@ -110,19 +127,28 @@ def _field(name: str, text: str) -> str:
 def _table(part: layout.Table, caption: str = "") -> str:
     named = [f"<caption>{escape(caption)}</caption>"] if caption else []
     columns = ["col"] * len(part.header)
-    header = [f"<thead>{_row(part.header, part.align, columns)}</thead>"] if part.header else []
+    kinds = [_kind(*column) for column in zip_longest(part.align, part.header, fillvalue="")]
+    header = [f"<thead>{_row(part.header, kinds, columns)}</thead>"] if part.header else []
     # Whatever is read of a row, its name is read with it.
     scopes = ["row", *[""] * (len(part.align) - 1)]
-    rows = [_row(cells, part.align, scopes) for cells in part.rows]
-    return "\n".join(["<table>", *named, *header, "<tbody>", *rows, "</tbody>", "</table>"])
+    rows = [_row(cells, kinds, scopes) for cells in part.rows]
+    table = ["<table>", *named, *header, "<tbody>", *rows, "</tbody>", "</table>"]
+    # A region that scrolls can be reached with the keyboard.
+    return "\n".join(['<div class="scroll" tabindex="0">', *table, "</div>"])
 
 
-def _row(cells: Sequence[str], align: str, scopes: Sequence[str]) -> str:
+def _kind(align: str, name: str) -> str:
+    """The class of a column's cells."""
+    if name in _ASIDE:
+        return ' class="aside"'
+    return ' class="r"' if align in ("r", ".") else ""
+
+
+def _row(cells: Sequence[str], kinds: Sequence[str], scopes: Sequence[str]) -> str:
     """A row; a cell with a scope names a column or a row."""
-    kinds = {"r": ' class="r"', ".": ' class="r"'}
     row = []
-    for cell, side, scope in zip(cells, align, scopes, strict=True):
+    for cell, kind, scope in zip(cells, kinds, scopes, strict=True):
         # An unnamed column has no header.
         opening = f'th scope="{scope}"' if scope and cell else "td"
-        row.append(f"<{opening}{kinds.get(side, '')}>{escape(cell)}</{opening[:2]}>")
+        row.append(f"<{opening}{kind}>{escape(cell)}</{opening[:2]}>")
     return f"<tr>{''.join(row)}</tr>"

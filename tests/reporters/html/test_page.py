@@ -461,6 +461,31 @@ def test_the_page_writes_figures_as_the_reports_do(opened):
         ]
 
 
+def test_a_telephone_shows_the_figures_of_the_slowest_layers(opened):
+    page = opened(counted())
+    page.set_viewport_size({"width": 390, "height": 800})
+    first = page.locator(".first")
+    for seen in (first.get_by_role("columnheader", name="share"), first.locator("caption")):
+        box = seen.bounding_box()
+        assert box["x"] + box["width"] < 390
+
+
+def test_paper_has_all_rows_that_are_open(opened):
+    page = opened(deep(60, 3, 3))
+    page.keyboard.press("f")
+    page.keyboard.press("2")
+    rows = int(page.locator("[role=treegrid]").get_attribute("aria-rowcount")) - 1
+    assert rows > MOST_ROWS
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(CELLS).count() == rows
+    last = page.locator(CELLS).last.bounding_box()
+    assert last["y"] + last["height"] > 20 * rows
+    page.emulate_media(media="screen")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator(CELLS).count() < MOST_ROWS
+
+
 SCHEMES = [("light", 390), ("dark", 1400)]
 
 

@@ -285,7 +285,7 @@ def test_a_first_screen_says_what_the_text_does_and_is_text():
     rows = list(record.layers)
     rows[2] = rows[2].model_copy(update={"path": "<b>", "type": "</table>\x1b"})
     head = of(Bundle(profile=record.model_copy(update={"layers": tuple(rows)}))).head
-    assert '<th scope="row">&lt;b&gt;</th><td>&lt;/table&gt;\\x1b</td>' in head
+    assert '<th scope="row">&lt;b&gt;</th><td class="aside">&lt;/table&gt;\\x1b</td>' in head
     assert of(Bundle(comparison=one_slower())).head == ""
 
 

@@ -6,6 +6,8 @@ const HEIGHT = 28;
 const OVERSCAN = 6;
 // However tall the window is.
 const MOST_ROWS = 150;
+// Of a page on paper: nobody prints more.
+const MOST_PRINTED = 2000;
 
 /**
  * @typedef {object} Column
@@ -56,6 +58,7 @@ export class Table {
     this.selected = -1;
     /** @type {Map<number, HTMLElement>} */ this.live = new Map();
     /** @type {HTMLElement[]} */ this.spare = [];
+    this.printing = false;
     this.head = h('div', { role: 'rowgroup', class: 'head' });
     this.body = h('div', { role: 'rowgroup', class: 'body' });
     this.grid = h('div', { role: 'treegrid', 'aria-label': 'Layers', class: 'grid' });
@@ -69,6 +72,9 @@ export class Table {
     // However the focus came there.
     this.body.addEventListener('focusin', (event) => this.focused(event), { signal });
     this.body.addEventListener('keydown', (event) => this.pressed(event), { signal });
+    // Paper has no window to scroll.
+    window.addEventListener('beforeprint', () => this.print(true), { signal });
+    window.addEventListener('afterprint', () => this.print(false), { signal });
     this.watch = new ResizeObserver(() => this.draw());
     this.watch.observe(box);
   }
@@ -148,12 +154,18 @@ export class Table {
     this.fresh = false;
   }
 
+  /** @param {boolean} printing */
+  print(printing) {
+    this.printing = printing;
+    this.draw();
+  }
+
   draw() {
     // A row that is taken off the page, or used for another, would take the focus with it.
     const focused = this.body.contains(document.activeElement);
     const top = Math.max(0, this.box.scrollTop - this.head.offsetHeight);
-    const first = Math.max(0, Math.floor(top / HEIGHT) - OVERSCAN);
-    const number = Math.min(MOST_ROWS, Math.ceil(this.box.clientHeight / HEIGHT) + 2 * OVERSCAN);
+    const first = this.printing ? 0 : Math.max(0, Math.floor(top / HEIGHT) - OVERSCAN);
+    const number = this.printing ? MOST_PRINTED : Math.min(MOST_ROWS, Math.ceil(this.box.clientHeight / HEIGHT) + 2 * OVERSCAN);
     const last = Math.min(this.nodes.length, first + number);
     /** @type {number[]} */ const wanted = [];
     for (let at = first; at < last; at += 1) wanted.push(at);
