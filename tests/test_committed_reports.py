@@ -13,6 +13,7 @@ from layerbench import reporters
 from layerbench.cli.table import whole_records
 from layerbench.records.memory import MemoryReport
 from layerbench.records.structure import Structure
+from layerbench.records.timing import Profile
 from layerbench.reporters.result_table import update_markers
 from layerbench.store import paths, reading, writing
 from tests.support.paths import ROOT
@@ -113,3 +114,28 @@ def test_a_memory_report_adds_up_and_was_taken_from_a_commit(path: Path) -> None
     assert record.resident_bytes + record.outside_bytes + held == record.peak.bytes
     assert record.environment.software.dirty is False
     assert not any(str(root) in path.read_text(encoding="utf-8") for root in (ROOT, Path.home()))
+
+
+LAYERS = [path for path in RECORDS if path.parent.name == "layers"]
+
+
+@pytest.mark.parametrize("path", LAYERS, ids=name_of)
+def test_verdicts_name_rows_of_one_per_cent_alone(path: Path) -> None:
+    record = reading.read(path)
+    assert isinstance(record, Profile)
+    text = path.with_suffix(".txt").read_text(encoding="utf-8")
+    verdicts = text.partition("\nVerdicts\n")[2].partition("\n\n")[0]
+    doubtful = {row.path: row.inclusive for row in record.layers if row.block and row.inclusive}
+    doubtful = {name: time for name, time in doubtful.items() if time.missed}
+    large = {n for n, time in doubtful.items() if time.mean >= 0.01 * record.base.mean}
+    named = {name for name in doubtful if f"{name} (" in " ".join(verdicts.split())}
+    assert named == large
+    rest = len(doubtful) - len(large)
+    assert ("of less than 1 % each not stable either." in verdicts) == (rest > 0)
+
+
+def test_the_layers_of_mobilenet_v2_are_a_report_of_300_lines() -> None:
+    reports = [path.with_suffix(".txt") for path in LAYERS if "mobilenet_v2" in path.name]
+    assert len(reports) > 3
+    for report in reports:
+        assert len(report.read_text(encoding="utf-8").splitlines()) <= 300

@@ -32,6 +32,15 @@ def largest(record: Frozen, view: View) -> list[Large]:
     return most(layers(record, sort), view.top, view.sort, view.type)
 
 
+def sorts_of(record: Frozen) -> tuple[Sort, ...]:
+    """What the layers of a record other than a profile can be sorted by, the usual first.
+
+    Raises:
+        UsageError: the record has no layers.
+    """
+    return tuple(_known(record))
+
+
 def layers(record: Frozen, sort: Sort | None = None) -> Sequence[Large]:
     """Every layer that has any.
 

@@ -195,6 +195,7 @@ def deliver(record: Placed, names: list[str], out: Path | None, view: View = USU
     Returns:
         where they were written.
     """
+    say_what_is_not_shown(record, view)
     if out is not None:
         places = written(record, names, out, view)
         for place in places:
@@ -203,6 +204,14 @@ def deliver(record: Placed, names: list[str], out: Path | None, view: View = USU
     for name in names:
         show(name, record, view)
     return []
+
+
+def say_what_is_not_shown(record: Frozen, view: View) -> None:
+    """Tell what of the layers that somebody asked for the record does not know."""
+    from layerbench.analysis.selection import not_shown
+
+    for line in not_shown(record, view):
+        _output.complain(line)
 
 
 def show(format: str, record: Frozen, view: View = USUAL) -> None:

@@ -51,6 +51,7 @@ def command(
     content = reporters.content(format, reading.read(record))
     if isinstance(content, Profile) and rows == "layers" and format in BY_ROW:
         content, view = finest(content), view.model_copy(update={"folded": False})
+    _options.say_what_is_not_shown(content, view)
     if out is None:
         _options.show(format, content, view)
         return

@@ -121,6 +121,7 @@ def command(
             record = _estimate(workload, chosen, device, gpu_memory, progress)
         else:
             record = _measured(workload, chosen, device, beside)
+    _options.say_what_is_not_shown(record, view)
     if out is None:
         for name in names:
             shown_record = down_to(record, depth)

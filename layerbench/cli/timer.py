@@ -102,6 +102,7 @@ def command(
             )
 
     def deliver(made: Measurement) -> None:
+        _options.say_what_is_not_shown(made.profile, view)
         if out is None:
             for name in names:
                 _options.show(name, made.profile, view)

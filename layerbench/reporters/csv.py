@@ -26,7 +26,9 @@ def render(record: Frozen) -> str:
     common, rows = documents.rows(record)
     columns = dict.fromkeys(name for row in (common, *rows) for name in row)
     lines = [[(common | row).get(name) for name in columns] for row in rows]
-    return written([[*columns], *lines]) if columns else ""
+    return (
+        written([[*columns], *lines]) if columns and (rows or common.keys() - {"cautions"}) else ""
+    )
 
 
 def written(rows: Iterable[Sequence[object]]) -> str:

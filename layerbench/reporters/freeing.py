@@ -52,7 +52,7 @@ def remarks(record: Profile) -> dict[str, str]:
     for row in record.layers:
         if row.path in freed and row.self_:
             time = units.seconds(freed[row.path], formatting.half_width(row.self_))
-            remarks_by_path[row.path] = f"freeing memory: {time} of its self time"
+            remarks_by_path[row.path] = f"freeing memory: {time} of self time"
     return remarks_by_path
 
 

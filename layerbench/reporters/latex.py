@@ -6,7 +6,7 @@ import re
 
 from layerbench import units
 from layerbench.records.timing import Profile, Summary
-from layerbench.reporters import formatting, latex_table
+from layerbench.reporters import documents, formatting, latex_table
 from layerbench.text import shown
 
 NAME = "latex"
@@ -83,7 +83,6 @@ def _comments(record: Profile) -> list[str]:
         f"{formatting.model_name(record.workload)} on {record.workload.input}",
         f"{environment.device.name}, {packages}, layerbench {environment.software.layerbench}",
         f"{environment.started}: {environment.command}",
-        *([busy] if (busy := environment.machine.too_busy) else []),
-        *formatting.partial(record),
+        *documents.cautions(record),
     ]
     return [f"% {' '.join(line.split())}" for line in lines]

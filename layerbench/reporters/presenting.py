@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from layerbench import reporters
 from layerbench.analysis import portions
 from layerbench.analysis.largest import layers
+from layerbench.analysis.selection import not_shown
 from layerbench.environment import notebook
 from layerbench.errors import LayerbenchError, UsageError
 from layerbench.records.bundle import Bundle
@@ -121,6 +122,8 @@ def show(record: Presented, fields: Mapping[str, Any]) -> None:
         _display(record)
         return
     view = checked(View, {"width": columns(), **fields})
+    for line in not_shown(record.presented(), view):
+        print(visible(line), file=sys.stderr)
     text = reporters.render("txt" if view.full else "screen", record.presented(), view)
     sys.stdout.write("\n".join(map(visible, text.split("\n"))))
 

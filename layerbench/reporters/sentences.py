@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from layerbench import units
 from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.workload import Frozen
-from layerbench.reporters import formatting
+from layerbench.reporters import documents, formatting
 from layerbench.text import shown
 
 NAME = "sentences"
@@ -16,10 +16,11 @@ PROFILES_ONLY = True
 
 
 def render(record: Frozen) -> str:
-    """The sentences of a profile: of the whole model, the blocks, and the other rows."""
+    """The sentences of a profile: its cautions, then the whole model, the blocks, other rows."""
     made = shown(record)
     assert isinstance(made, Profile)
-    return "\n".join([whole_sentence(made), *sentences(made)]) + "\n"
+    said = [*documents.cautions(made), whole_sentence(made), *sentences(made)]
+    return "\n".join(said) + "\n"
 
 
 def whole_sentence(record: Profile) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from layerbench.records.timing import Profile
-from layerbench.reporters import formatting
+from layerbench.reporters import documents, formatting
 from layerbench.reporters.spans import Span, label, spans
 
 NAME = "speedscope"
@@ -24,10 +24,11 @@ def render(record: Profile) -> str:
     """
     stretches = spans(record)
     title = f"{formatting.model_name(record.workload)} on {record.workload.input}"
+    doubtful = "".join(f" ({text})" for text in documents.cautions(record)[:1])
     content = {
         "$schema": _SCHEMA,
         "exporter": f"layerbench {record.environment.software.layerbench}",
-        "name": f"{title}, {record.environment.device.name}",
+        "name": f"{title}, {record.environment.device.name}{doubtful}",
         "activeProfileIndex": 0,
         "shared": {"frames": [{"name": label(span.row)} for span in stretches]},
         "profiles": [

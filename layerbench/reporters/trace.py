@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from layerbench.records.timing import Profile
-from layerbench.reporters import formatting
+from layerbench.reporters import documents, formatting
 from layerbench.reporters.spans import Span, label, spans
 
 NAME = "trace"
@@ -77,4 +77,5 @@ def _origin(record: Profile) -> dict[str, str]:
         "started": environment.started,
         "command": environment.command,
         "what": "one representative forward: every row takes its mean",
+        **{f"caution {number}": text for number, text in enumerate(documents.cautions(record), 1)},
     }

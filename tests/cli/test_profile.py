@@ -50,7 +50,7 @@ def test_one_report_of_all_three(call, tmp_path):
     status, out, err = call("report", str(record), "-o", str(page))
     assert (status, err) == (0, "")
     assert '"self_at_peak"' not in page.read_text()
-    assert "Memory at the peak" in page.read_text()
+    assert "of tensors alive, reached in" in page.read_text()
 
 
 def test_a_model_or_input_said_twice_is_refused(call):

@@ -21,7 +21,7 @@ from layerbench.records import kinds
 from layerbench.records.bundle import Bundle
 from layerbench.records.timing import Profile, Summary
 from layerbench.records.workload import Frozen
-from layerbench.reporters import csv, formatting, txt
+from layerbench.reporters import csv, fitting, formatting
 from layerbench.reporters.html.document import bundled, of
 from layerbench.store import reading
 from tests.support.mutations import committed, mutated, originals, read_all
@@ -264,10 +264,10 @@ def test_places_between_rows_of_a_comparison_are_made_up_however_deep():
 
 def test_a_wide_cell_widens_no_other_row():
     rows = [["a", "1.5"], ["b" * 100_000, "2.25"]]
-    assert sum(map(len, txt.aligned(["x", "y"], rows, "l."))) < 110_000
+    assert sum(map(len, fitting.aligned(["x", "y"], rows, "l."))) < 110_000
     # Of Markdown, the rule below the header is as long as the longest cell.
     assert len(formatting.markdown_table(["x", "y"], rows * 10, "lr")) < 1_200_000
-    assert txt.aligned(["x", "y"], [], "l.") == ["x  y", "-  -"]
+    assert fitting.aligned(["x", "y"], [], "l.") == ["x  y", "-  -"]
 
 
 @pytest.mark.parametrize(("value", "length"), [(-5, 0), (0, 0), (1, 4), (2, 8), (10**30, 8)])

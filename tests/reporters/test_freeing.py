@@ -35,8 +35,8 @@ def test_a_container_without_functions_is_freeing_what_it_lets_go_of():
     assert freeing(profile) == {"a": pytest.approx(3e-3)}
     text = reporters.render("txt", profile)
     page = reporters.render("html", profile)
-    assert "freeing memory: 3.000 ms of its self time" in text
-    assert "freeing memory: 3.000 ms of its self time" in page
+    assert "freeing memory: 3.000 ms of self time" in text
+    assert "freeing memory: 3.000 ms of self time" in page
     for report in (text, page, reporters.render("md", profile)):
         assert report.count("freeing memory: 3.000 ms of self time in all") == 1
 

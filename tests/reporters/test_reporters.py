@@ -139,7 +139,10 @@ def test_the_sentences_people_search_for():
 def test_a_sentence_for_every_timed_row_and_the_whole():
     record = layered()
     text = reporters.render("sentences", record)
-    assert reporters.render("txt", record, View(sentences=True)).endswith(text.partition("\n")[2])
+    caution, whole, others = text.split("\n", 2)
+    assert (caution,) == record.environment.warnings
+    assert "for TinyNet with input shape" in whole
+    assert reporters.render("txt", record, View(sentences=True)).endswith(others)
     timed = [row for row in record.layers if row.inclusive]
     assert text.count("Average execution time for ") == len(timed)  # the root stands for the whole
     assert text.count(" at position ") == 4

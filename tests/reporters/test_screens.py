@@ -8,6 +8,7 @@ import pytest
 
 import layerbench
 from layerbench import reporters, units
+from layerbench.records.comparison import Difference
 from layerbench.records.detection_estimate import DetectionEstimates
 from layerbench.records.detection_run import DetectionRun
 from layerbench.records.memory import MemoryEstimate, MemoryReport
@@ -17,12 +18,10 @@ from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.records.training_run import TrainingRun
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.view import View
-from layerbench.reporters import formatting
+from layerbench.reporters import documents, formatting
 from tests.support.every_kind import RECORDS, stored
 from tests.support.sample_comparisons import one_slower
 from tests.support.sample_structures import structure
-
-CAUTION = "it is only a test"
 
 
 def screen(record: layerbench.Record, **view: object) -> str:
@@ -56,42 +55,13 @@ def test_every_format_begins_with_it(record: layerbench.Record) -> None:
     text = screen(record)
     assert reporters.render("txt", record).startswith(text)
     said = [part for part in re.split(r"  +", text.splitlines()[3]) if part][-1]
-    # The page of a comparison has its answer among its warnings and changes.
-    for name in ("md", "html") if record.record != "comparison" else ("md",):
+    for name in ("md", "html"):
         assert said[:30] in reporters.render(name, record)
 
 
 def test_where_it_ran_comes_last(record: layerbench.Record) -> None:
     titles = re.findall(r"^(?! )(?!.*  ).+(?=\n  )", reporters.render("txt", record), re.MULTILINE)
     assert titles[-1] in ("What ran", "Measured on")
-
-
-def weakened(record: layerbench.Record) -> layerbench.Record:
-    """The record with something that weakens its figures, and nothing else that does."""
-    update: dict[str, object] = {}
-    if hasattr(record, "environment") and record.record != "memory":
-        update["environment"] = record.environment.model_copy(update={"warnings": (CAUTION,)})
-    else:
-        update["notes"] = (f"When the baseline was measured: {CAUTION}",)
-    if hasattr(record, "differences"):
-        update["differences"] = ()
-    if getattr(record, "step", None) is not None:
-        update["step"] = record.step.model_copy(update={"missed": (), "n": 300})
-    if hasattr(record, "points"):
-        update["points"] = [point for point in record.points if point.latency.verdict == "stable"]
-    if record.record == "detection estimates":
-        many = {"step": record.rows[0].step.model_copy(update={"n": 300})}
-        update["rows"] = [row.model_copy(update=many) for row in record.rows]
-    return record.model_copy(update=update)
-
-
-def test_what_weakens_the_figures_stands_before_them(record: layerbench.Record) -> None:
-    doubtful = weakened(record)
-    title = reporters.render("md", doubtful).splitlines()[0].removeprefix("### ")
-    lines = screen(doubtful, width=1000).splitlines()
-    assert lines[0] == title
-    assert CAUTION in lines[2]
-    assert CAUTION not in screen(record).splitlines()[2] or record.record == "sweep"
 
 
 def test_what_voids_the_figures_stands_before_them() -> None:
@@ -158,7 +128,7 @@ def test_measured_memory_answers_with_its_peak() -> None:
 def test_a_busy_machine_holds_as_many_bytes() -> None:
     record = RECORDS["memory"]()
     assert isinstance(record, MemoryReport)
-    environment = record.environment.model_copy(update={"warnings": (CAUTION,)})
+    environment = record.environment.model_copy(update={"warnings": ("it is only a test",)})
     busy = record.model_copy(update={"environment": environment})
     assert screen(busy) == screen(record)
 
@@ -179,6 +149,25 @@ def test_a_comparison_answers_with_the_whole_and_its_largest_change() -> None:
     called = [row for row in record.rows if row.verdict in ("SLOWER", "FASTER")]
     most = max(called, key=lambda row: abs(row.baseline_s - row.contender_s))
     assert f"Largest change: {most.path} ({most.type}), {most.verdict} by +30.0 %" in text
+
+
+def test_a_comparison_s_gravest_caution_comes_first() -> None:
+    def doubts(*differ: str, notes: tuple[str, ...] = ()) -> list[str]:
+        different = [
+            Difference(where="environment", what=what, baseline="a", contender="b")
+            for what in differ
+        ]
+        update = {"differences": tuple(different), "notes": notes}
+        return documents.cautions(one_slower().model_copy(update=update))
+
+    busy = "When the baseline was measured: the load was 2"
+    noisy = "The baseline's whole model is noisy: relative IQR 14 % > 10 %."
+    assert doubts("commit", "torch", "threads", "cpu", notes=(noisy, busy)) == [
+        busy,
+        "the surroundings differ: cpu, threads, torch, commit",
+        noisy,
+    ]
+    assert doubts("commit", notes=(noisy,)) == [noisy, "the code differs: commit"]
 
 
 def test_a_training_step_answers_with_its_time_its_phases_and_its_slowest_module() -> None:
@@ -203,7 +192,14 @@ def test_a_training_run_answers_with_its_outcome() -> None:
     assert isinstance(record, TrainingRun)
     assert record.best is not None
     accuracy = units.percent(record.best.val_accuracy, digits=2)
-    assert f"Outcome   {record.outcome}; best validation accuracy {accuracy}" in screen(record)
+    text = screen(record)
+    assert f"Outcome   {record.outcome}; best validation accuracy {accuracy}" in text
+    assert record.step is not None
+    slowest = max(record.phases, key=lambda phase: phase.time.mean)
+    share = units.percent(slowest.time.mean / record.step.mean, digits=1)
+    assert f"Phases    {slowest.name} {share}" in text
+    assert "Besides   validation 8.6 % of the epochs" in text
+    assert "Advice    A step waits for data 18 % of its time: try more --workers." in text
 
 
 def test_estimates_answer_with_their_durations() -> None:

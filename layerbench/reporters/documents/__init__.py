@@ -1,10 +1,11 @@
 """The contents of reports: documents, for text, Markdown and HTML, and rows.
 
 Each module here has the ``document`` of the records of one module of `layerbench.records`, and the
-``rows`` for spreadsheets; it is called as that one is, and is loaded when such a record is shown.
+``rows`` for spreadsheets, and its ``cautions``: what voids or weakens the figures, the gravest
+first. It is called as that one is, and is loaded when such a record is shown.
 Another package offers those of its own kind of record as ``layerbench.documents``: a module with
-``RECORD``, the class, ``document``, and ``rows`` if it likes. A ``document`` with a second
-parameter, ``view``, shows what a `View` says.
+``RECORD``, the class, ``document``, and ``rows`` and ``cautions`` if it likes. A ``document`` with
+a second parameter, ``view``, shows what a `View` says.
 """
 
 from __future__ import annotations
@@ -48,25 +49,38 @@ def with_view(show: Callable[..., Shown], record: Frozen, view: View) -> Shown:
 
 
 def rows(record: Frozen) -> cells.Rows:
-    """The rows of a record.
+    """The rows of a record, each with what to think of its figures.
 
     Raises:
         UsageError: there are none of such a record.
     """
     made: cells.Rows = _maker(record, "rows", "CSV", "txt, md, html or json")(record)
-    return made
+    common, rows = made
+    if hasattr(_module(record), "cautions"):
+        common = {**common, "cautions": "; ".join(cautions(record)) or None}
+    return common, rows
+
+
+def cautions(record: Frozen) -> list[str]:
+    """What voids or weakens the figures of a record, the gravest first."""
+    module = _module(record)
+    return [*module.cautions(record)] if hasattr(module, "cautions") else []
 
 
 def _maker(record: Frozen, name: str, what: str, instead: str) -> Any:  # noqa: ANN401 - a function
     """The function of this name for such records."""
-    module: Any = None
-    home = type(record).__module__
-    if not home.startswith(_RECORDS):
-        others = offered("layerbench.documents")
-        module = next((other for other in others if other.RECORD is type(record)), None)
-    elif importlib.util.find_spec(ours := f"{__name__}.{home.removeprefix(_RECORDS)}"):
-        module = importlib.import_module(ours)
+    module = _module(record)
     if not hasattr(module, name):
         kind = getattr(record, "record", type(record).__name__)
         raise UsageError(f"there is no {what} of {kind} records: take {instead}")
     return getattr(module, name)
+
+
+def _module(record: Frozen) -> Any:  # noqa: ANN401 - a module, ours or another package's
+    """The module that shows such records; ``None`` if there is none."""
+    home = type(record).__module__
+    if not home.startswith(_RECORDS):
+        others = offered("layerbench.documents")
+        return next((other for other in others if other.RECORD is type(record)), None)
+    ours = f"{__name__}.{home.removeprefix(_RECORDS)}"
+    return importlib.import_module(ours) if importlib.util.find_spec(ours) else None

@@ -41,6 +41,7 @@ _LEGEND = (
     "forward, freed again or not; self at peak: those that are alive at the peak of the run."
 )
 _ALIGN = {"path": "c", "type": "l", "input→output": "l", "ms": ".", "": "l"}
+_OMITTED_FIRST = ("groups", "kernel", "calls", "±", "params", "input→output")
 _ALLOCATED, _AT_PEAK = "allocated", "self at peak"
 
 
@@ -63,8 +64,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _head(record: Bundle, view: View) -> list[layout.Part]:
-    if record.profile is None:
-        one = record.any_with_rows()
+    one = record.comparison or record.any_with_rows()
+    if one is not record.profile or record.profile is None:
         return [] if one is None else [*documents.document(one, view).head]
     spots = hotspots(record.profile)
     return [
@@ -148,7 +149,8 @@ def _others(record: Bundle, view: View) -> Iterator[layout.Section]:
     for part in (record.training, record.comparison):
         if part is not None:
             made = documents.document(part, view)
-            yield layout.Section(made.title, made.head)
+            if part is not record.comparison:  # whose head is the first screen
+                yield layout.Section(made.title, made.head)
             yield from made.sections
 
 
@@ -161,7 +163,7 @@ def _layers(record: Bundle, view: View) -> layout.Section:
     made = [
         _cells(row, spots.get(row.path)) for row in _rows(record) if view.has(row.type, row.depth)
     ]
-    table = screens.table_of(made, _ALIGN, (), cut=None)
+    table = screens.table_of(made, _ALIGN, _OMITTED_FIRST, cut=None)
     legend = layout.Text(_LEGEND, indented=False)
     return layout.Section("Layers", [table, legend], formats=layout.FULL)
 
@@ -205,6 +207,12 @@ def _known(row: PageRow, field: str) -> Any:  # noqa: ANN401 - fields of several
 # --- rows ----------------------------------------------------------------------------------
 
 _OF_LAYERS = ("path", "type", "kind", "depth", "calls", "block", "note")
+
+
+def cautions(record: Bundle) -> list[str]:
+    """What voids or weakens the figures: those of the record that the first screen is of."""
+    one = record.comparison or record.any_with_rows()
+    return [] if one is None else documents.cautions(one)
 
 
 def rows(record: Bundle) -> cells.Rows:

@@ -78,12 +78,36 @@ def _side(side: Side) -> str:
     return ", ".join(parts)
 
 
+# What of the surroundings is the graver if it differs; versions come after these.
+_HARDWARE = ("device", "memory of the device", "cpu", "cores")
+_SHARE_OF_IT = ("threads", "affinity", "interop threads", "governor", "boost")
+# Another version of the code is often what is compared.
+_CODE = ("layerbench", "commit")
+
+
 def _doubts(record: Comparison) -> Iterator[str]:
-    """What of the surroundings is not the same, and what was unusual when a side was measured."""
-    others = [each.what for each in record.differences if each.where == "environment"]
-    if others:
-        yield f"the surroundings differ: {', '.join(others)}"
+    """What weakens the verdicts, the gravest first.
+
+    That is a machine that was busy, then surroundings that are not the same, then times that are
+    not stable, and last another version of the code.
+    """
     yield from (note for note in record.notes if note.startswith("When "))
+    others = [each.what for each in record.differences if each.where == "environment"]
+    others.sort(key=_lightness)
+    if set(others) - {*_CODE}:
+        yield f"the surroundings differ: {', '.join(others)}"
+    yield from (note for note in record.notes if "'s whole model is " in note)
+    if others and not set(others) - {*_CODE}:
+        yield f"the code differs: {', '.join(others)}"
+
+
+def _lightness(what: str) -> int:
+    """The less it says against a comparison that this differs, the more."""
+    if what in _HARDWARE:
+        return 0
+    if what in _SHARE_OF_IT:
+        return 1
+    return 3 if what in _CODE else 2
 
 
 def _ran(record: Comparison) -> str:
@@ -101,7 +125,8 @@ def _most_changed(record: Comparison, view: View) -> layout.Section:
     changed.sort(key=lambda row: abs(row.baseline_s - row.contender_s), reverse=True)
     shown = changed[: view.top]
     if not shown:
-        return layout.Section("", [])
+        types = [row.type for row in record.rows]
+        return screens.none_shown(None if view.type in types else view.type, types)
     cells = [{"path": row.path, "type": row.type, **_lower(_cells(row))} for row in shown]
     table = screens.table_of(cells, _SCREEN_ALIGN, ("95 % interval", "type"))
     change = f"{shown[0].verdict} by {ratio(shown[0])}"
@@ -179,22 +204,21 @@ def _differences(record: Comparison) -> layout.Section:
         {"In": d.where, "What": d.what, "Baseline": d.baseline, "Contender": d.contender}
         for d in record.differences
     ]
-    return layout.table("What differs", rows, "llll")
+    return layout.table("What differs", rows, "llll", names=2)
 
 
 def _title(record: Comparison) -> str:
-    """The work, and the answer: ``resnet50 on pascal: SAME, +0.1 %; of the rows 1 SLOWER``."""
+    """The work, and the answer without a figure: ``resnet50 on pascal: SAME, some rows SLOWER``."""
     return f"{_work(record)}: {_answer(record)}"
 
 
 def _answer(record: Comparison) -> str:
-    """The outcome in a few words."""
+    """The outcome in words; figures stand below what weakens them."""
     if record.void:
         return "UNCLEAR, the machine was too busy"
-    called = Counter(row.verdict for row in record.rows)
-    rows = ", ".join(f"{called[name]} {name}" for name in ("SLOWER", "FASTER") if called[name])
-    more = f"; of the rows {rows}" if rows else ""
-    return f"{record.whole.verdict}, {ratio(record.whole)}{more}"
+    called = {row.verdict for row in record.rows} - {record.whole.verdict}
+    rows = " and ".join(f"some rows {name}" for name in ("SLOWER", "FASTER") if name in called)
+    return ", ".join(filter(None, [record.whole.verdict, rows]))
 
 
 def _work(record: Comparison) -> str:
@@ -280,6 +304,11 @@ def _method(record: Comparison) -> str:
         else ""
     )
     return f"{_METHODS[record.method]}; {_TIMES[record.method]}{rate}"
+
+
+def cautions(record: Comparison) -> list[str]:
+    """What voids or weakens the verdicts, the gravest first."""
+    return [*([record.void] if record.void else []), *_doubts(record)]
 
 
 def rows(record: Comparison) -> cells.Rows:

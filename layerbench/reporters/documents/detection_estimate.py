@@ -209,6 +209,11 @@ def _notes(record: DetectionEstimates) -> list[str]:
     return notes
 
 
+def cautions(record: DetectionEstimates) -> list[str]:
+    """What voids or weakens the times, the gravest first."""
+    return shared.every_weakness(record.environment, None, *_doubts(record))
+
+
 def rows(record: DetectionEstimates) -> cells.Rows:
     """A row a detector."""
     options = {

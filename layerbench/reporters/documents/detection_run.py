@@ -264,6 +264,11 @@ def _notes(record: DetectionRun) -> list[str]:
     return notes
 
 
+def cautions(record: DetectionRun) -> list[str]:
+    """What voids or weakens the times, the gravest first."""
+    return shared.every_weakness(record.environment, record.step)
+
+
 def rows(record: DetectionRun) -> cells.Rows:
     """A row an epoch, with the losses by name."""
     ran = cells.fields(record.recipe, "model", "data", "batch")

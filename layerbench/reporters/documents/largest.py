@@ -32,7 +32,7 @@ _ALIGN = {"path": "c", "type": "l", "kernel": "l", "input→output": "l", "outpu
 def of_structure(record: Structure, view: View) -> list[layout.Part]:
     """What stands below the title of a structure."""
     return [
-        *shared.cautions([*_uncounted(record), *record.notes]),
+        *shared.cautions(structure_cautions(record)),
         layout.Text(_totals(record)),
         layout.Text(_looked_at(record)),
         _most_computing(record, view),
@@ -44,6 +44,11 @@ def of_structure(record: Structure, view: View) -> list[layout.Part]:
             ]
         ),
     ]
+
+
+def structure_cautions(record: Structure) -> list[str]:
+    """What weakens the sums, the gravest first."""
+    return [*_uncounted(record), *record.notes]
 
 
 def _uncounted(record: Structure) -> Iterator[str]:

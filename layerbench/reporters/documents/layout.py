@@ -66,9 +66,12 @@ class Table(Part):
         rows: cells, as many in each row as ``align`` has letters.
         align: a letter a column: ``l`` left, ``c`` left and a name in code, ``r`` right, ``.`` on
             the decimal point.
-        omitted_first: columns that a narrow screen goes without, in this order.
-        cut: the column whose cells are cut in their middle where that is not enough.
+        omitted_first: columns that a narrow screen, or a report that has no room for all, goes
+            without, in this order.
+        cut: the column whose cells a narrow screen cuts at their beginning.
         fewest: rows that stay where a screen is too low for all.
+        names: columns at the beginning that say what a row is of. A report repeats them where it
+            continues a table below.
     """
 
     header: Sequence[str]
@@ -77,6 +80,7 @@ class Table(Part):
     omitted_first: tuple[int, ...] = ()
     cut: int | None = None
     fewest: int | None = None
+    names: int = 1
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ def table(
     align: str,
     *legend: Text,
     formats: frozenset[str] = EVERYWHERE,
+    omitted_first: Sequence[str] = (),
+    names: int = 1,
 ) -> Section:
     """A table with a title and remarks below it.
 
@@ -138,11 +144,16 @@ def table(
         align: a letter a column, as in a `Table`.
         legend: below the table.
         formats: those that show it.
+        omitted_first: names of columns, as in a `Table`.
+        names: as in a `Table`.
     """
     if not rows:
         return Section(title, [])
+    columns = [*rows[0]]
+    omitted = tuple(columns.index(name) for name in omitted_first if name in columns)
     cells = [[*row.values()] for row in rows]
-    return Section(title, [Table([*rows[0]], cells, align), *legend], formats=formats)
+    made = Table(columns, cells, align, omitted_first=omitted, names=names)
+    return Section(title, [made, *legend], formats=formats)
 
 
 def what_ran(items: Sequence[tuple[str, str]]) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from layerbench import units
 from layerbench.analysis.views import down_to
@@ -17,7 +17,7 @@ from layerbench.records.memory import (
 )
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, peers, shared
+from layerbench.reporters.documents import cells, layout, peers, shared, trifles
 from layerbench.reporters.documents.largest import of_estimate, of_report, reached
 
 _BAR = 24
@@ -301,24 +301,52 @@ def _blocks(record: Memory) -> layout.Section:
         for row in formatting.block_rows(record.rows)
     ]
     ends = f"{units.mebibytes(base)} at the start to {units.mebibytes(top)}"
-    return layout.table(f"Blocks (MiB; bar: live peak, from {ends})", rows, "rlcl....l")
+    title = f"Blocks (MiB; bar: live peak, from {ends})"
+    return layout.table(title, rows, "rlcl....l", omitted_first=("kept", "output shape"))
 
 
 def _tree(record: Memory, view: View) -> layout.Section:
+    shown = [row for row in record.rows if view.has(row.type, row.depth)]
+    runs = trifles.in_runs(shown, view, _held, _peak_bytes(record), trifles.LEAST_OF_MORE)
     rows = [
-        {
-            "layer": shared.branch(row, view),
-            "calls": str(row.calls),
-            "output shape": formatting.shape_list(row.output_shapes),
-            **_figures(row, record),
-            "self at peak": formatting.mebibytes(row.self_at_peak),
-            "": formatting.note_on(row.calls, row.note),
-        }
-        for row in record.rows
-        if view.has(row.type, row.depth)
+        _layer(run[0], record, view) if len(run) == 1 else _folded(run, record, view)
+        for run in runs
     ]
     legend = layout.Text(_LEGEND, indented=False)
-    return layout.table("Layers (MiB)", rows, "lrl....l", legend, formats=layout.FULL)
+    omitted = ("calls", "kept", "output shape")
+    return layout.table(
+        "Layers (MiB)", rows, "lrl....l", legend, formats=layout.FULL, omitted_first=omitted
+    )
+
+
+def _layer(row: MemoryRow, record: Memory, view: View) -> dict[str, str]:
+    return {
+        "layer": shared.branch(row, view),
+        "calls": str(row.calls),
+        "output shape": formatting.shape_list(row.output_shapes),
+        **_figures(row, record),
+        "self at peak": formatting.mebibytes(row.self_at_peak),
+        "": formatting.note_on(row.calls, row.note),
+    }
+
+
+def _folded(rows: Sequence[MemoryRow], record: Memory, view: View) -> dict[str, str]:
+    """One row for neighbours that allocate next to nothing."""
+    return {
+        **dict.fromkeys(_layer(rows[0], record, view), ""),
+        "layer": trifles.label(rows, trifles.LEAST_OF_MORE),
+        "allocated": formatting.mebibytes(sum(row.allocated or 0 for row in trifles.outer(rows))),
+        "self at peak": formatting.mebibytes(sum(row.self_at_peak or 0 for row in rows)),
+    }
+
+
+def _held(row: MemoryRow) -> float | None:
+    """What it allocates, or holds at the peak; one that was not called has a row that says so."""
+    return max(row.allocated or 0, row.at_peak or 0) if row.calls else None
+
+
+def _peak_bytes(record: Memory) -> int:
+    return record.peak.bytes if isinstance(record, MemoryReport) else record.peak_bytes
 
 
 def _figures(row: MemoryRow, record: Memory) -> dict[str, str]:
@@ -327,6 +355,11 @@ def _figures(row: MemoryRow, record: Memory) -> dict[str, str]:
         "kept for backward" if record.training else "kept": formatting.mebibytes(row.kept),
         "live peak": formatting.mebibytes(row.live_peak),
     }
+
+
+def cautions(record: Memory) -> list[str]:
+    """What weakens the sums."""
+    return [*record.notes]
 
 
 rows = cells.modules

@@ -17,6 +17,8 @@ _FIELD = 10
 # A sum of less than this is not named.
 _LEAST_SHARE = 0.01
 _FEWEST_ROWS = 3
+# Where a type is not there, so many that are.
+_MOST_TYPES = 8
 # Characters of a type, of a path in a title, and of one in a sum: each may be of any length.
 _LONGEST_TYPE = 32
 _LONGEST_PATH = 200
@@ -63,8 +65,11 @@ def none_shown(type: str | None, types: Iterable[str]) -> layout.Section:
     if type in known:
         text = f"No layer of type {type} has any of what layers are sorted by: try another order."
     else:
-        hint = did_you_mean(type, known) or f"there are {', '.join([*known][:_MOST_NAMED])}"
-        text = f"No layer is of type {type}: {hint}"
+        names = [*known]
+        more = f" and {len(names) - _MOST_TYPES} more" if len(names) > _MOST_TYPES else ""
+        there = f"there are {', '.join(names[:_MOST_TYPES])}{more}"
+        hint = did_you_mean(type, names)
+        text = f"No layer is of type {type}: " + (f"{hint} T{there[1:]}" if hint else there)
     return layout.Section("", [layout.Text(text)])
 
 

@@ -75,10 +75,20 @@ def weaknesses(environment: Environment, time: Summary | None, *graver: str) -> 
         time: its main figure; ``None`` where there is none.
         graver: what weighs more than what the time and the environment say.
     """
+    return [*void(environment.machine.too_busy), *cautions(_weak(environment, time, *graver))]
+
+
+def every_weakness(environment: Environment, time: Summary | None, *graver: str) -> list[str]:
+    """What voids or weakens a measurement, the gravest first; arguments as of `weaknesses`."""
     void_by = environment.machine.too_busy
+    return [*([void_by] if void_by else []), *_weak(environment, time, *graver)]
+
+
+def _weak(environment: Environment, time: Summary | None, *graver: str) -> list[str]:
     of_time = () if time is None else few_or_spread(time)
+    void_by = environment.machine.too_busy
     warnings = (warning for warning in environment.warnings if warning != void_by)
-    return [*void(void_by), *cautions([*graver, *of_time, *warnings])]
+    return [*graver, *of_time, *warnings]
 
 
 def ran(model_type: str, parameters: int, *more: str) -> str:
@@ -99,6 +109,26 @@ def phases_line(phases: Sequence[PhaseRow], step: Summary | None, width: int) ->
         return ""
     times = (("", PHASE_NAMES[phase.name], phase.time.mean) for phase in phases)
     return screens.sums(by_path(times, step.mean), width)
+
+
+# Of a step, what waiting for data takes from where on it is worth a change.
+_WAITS = 0.1
+
+
+def phases_summed(
+    phases: Sequence[PhaseRow], step: Summary | None, width: int, besides: str
+) -> layout.Fields:
+    """Which phase is slow, what there is besides, and what to try where it is the wait for data."""
+    waits = [phase.time.mean for phase in phases if phase.name == "data"]
+    part = sum(waits) / step.mean if step and step.mean else 0.0
+    advice = f"A step waits for data {units.percent(part)} of its time: try more --workers."
+    return layout.Fields(
+        [
+            ("Phases", phases_line(phases, step, width)),
+            ("Besides", besides),
+            ("Advice", advice if part >= _WAITS else ""),
+        ]
+    )
 
 
 _LONGEST_CAUTION = 100
@@ -246,7 +276,7 @@ def epochs(
         epochs: one after the other.
     """
     names = [name for name in kind.model_fields if name not in ("phases_s", "losses")]
-    columns = dict.fromkeys([*ran, *names])
+    columns = dict.fromkeys([*ran, "cautions", *names])
     rows = [
         {
             **cells.fields(epoch, *names),

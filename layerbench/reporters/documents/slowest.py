@@ -44,6 +44,12 @@ def sums(record: Profile, spots: Sequence[Hotspot], view: View) -> layout.Fields
     )
 
 
+def cautions(record: Profile) -> list[str]:
+    """What voids or weakens the figures, the gravest first."""
+    void = [record.environment.machine.too_busy, *formatting.partial(record), *_cautions(record)]
+    return [text for text in void if text]
+
+
 def _answer(record: Profile) -> str:
     return shared.answer(record.whole, "a forward", f"{formatting.fps(record)} FPS")
 

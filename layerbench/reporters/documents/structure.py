@@ -10,7 +10,7 @@ from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, peers, shared
-from layerbench.reporters.documents.largest import of_structure
+from layerbench.reporters.documents.largest import of_structure, structure_cautions
 
 CONVENTION = (
     "FLOPs are those of matrix products, convolutions and attention, a multiply-add counted as 2 "
@@ -77,7 +77,7 @@ def _blocks(record: Structure) -> layout.Section:
         }
         for row in formatting.block_rows(record.rows)
     ]
-    return layout.table("Blocks", rows, "rlcllr.r")
+    return layout.table("Blocks", rows, "rlcllr.r", omitted_first=("input shape",))
 
 
 def _tree(record: Structure, view: View) -> layout.Section:
@@ -92,7 +92,8 @@ def _tree(record: Structure, view: View) -> layout.Section:
         for row in record.rows
         if view.has(row.type, row.depth)
     ]
-    return layout.table("Layers", rows, "lrllr.rl", formats=layout.FULL)
+    omitted = ("calls", "output", "input shape")
+    return layout.table("Layers", rows, "lrllr.rl", formats=layout.FULL, omitted_first=omitted)
 
 
 def _figures(row: StructureRow) -> dict[str, str]:
@@ -119,6 +120,11 @@ def _uncounted(record: Structure) -> Iterator[str]:
     for operator in record.uncounted:
         paths = ", ".join(path or "the model itself" for path in operator.paths)
         yield f"{operator.name}, {formatting.plural(operator.calls, 'call')} in {paths}"
+
+
+def cautions(record: Structure) -> list[str]:
+    """What weakens the sums, the gravest first."""
+    return structure_cautions(record)
 
 
 rows = cells.modules

@@ -85,6 +85,8 @@ def _rate(point: SweepPoint) -> str:
 
 
 def _points(record: Sweep) -> layout.Section:
+    kinds = {point.memory for point in record.points}
+    alike = len(kinds) == 1
     rows = [
         [
             point.model,
@@ -97,15 +99,19 @@ def _points(record: Sweep) -> layout.Section:
             "-" if point.flops is None else f"{point.flops / 1e9:.2f}",
             formatting.dash(point.allocated, units.bytes_),
             formatting.dash(point.reserved, units.bytes_),
-            point.memory,
+            *([] if alike else [point.memory]),
         ]
         for point in record.points
     ]
     header = [
         "model", "size", "batch", "latency ms", "an image ms", "images/s", "", "GFLOPs",
-        "allocated", "reserved", "",
+        "allocated", "reserved", *([] if alike else [""]),
     ]  # fmt: skip
-    return layout.Section("Points", [layout.Table(header, rows, "llr...lrrrl")])
+    align = "llr...lrrr" if alike else "llr...lrrrl"
+    title = "Points (memory predicted for a GPU)" if kinds == {"predicted"} else "Points"
+    # The rate says as much as the time of an image.
+    omitted = (header.index("an image ms"),)
+    return layout.Section(title, [layout.Table(header, rows, align, omitted_first=omitted)])
 
 
 def _end(end: SweepEnd) -> str:
@@ -126,6 +132,11 @@ def _finished(record: Sweep) -> layout.Section:
         for run in record.runs
     ]
     return layout.table("Finished trainings", rows, "lllrrr")
+
+
+def cautions(record: Sweep) -> list[str]:
+    """What voids or weakens the times, the gravest first."""
+    return shared.every_weakness(record.environment, None, *_unstable(record))
 
 
 def rows(record: Sweep) -> cells.Rows:

@@ -10,9 +10,8 @@ from layerbench import units
 from layerbench.records.timing import UNTOUCHED, LayerRow, Profile, Reconciliation, Summary, Verdict
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting, freeing
-from layerbench.reporters.documents import cells, layout, shared
-from layerbench.reporters.documents.slowest import first_screen
-from layerbench.reporters.documents.trifles import LEAST_SHARE, is_trifle, trifles_together
+from layerbench.reporters.documents import cells, layout, shared, trifles
+from layerbench.reporters.documents.slowest import cautions, first_screen
 from layerbench.reporters.sentences import sentences, whole_sentence
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
@@ -22,6 +21,8 @@ _FIELDS = (
     *("output_shapes", "parameters", "own_parameters", "flops", "self_flops", "kernel_size"),
     *("groups", "scaled", "note"),
 )
+__all__ = ["cautions", "document", "rows", "sections"]
+
 # Of the whole, what a block takes at least to have a row.
 _LEAST_BLOCK = 0.001
 # Fewer are not worth folding.
@@ -207,21 +208,22 @@ def _block_table(record: Profile, view: View) -> layout.Section:
     if not blocks:
         return layout.listed("Blocks", [])
     whole = record.base.mean
-    trifles = [row for row in blocks if is_trifle(row, whole, _LEAST_BLOCK)]
-    if len(trifles) < _FEWEST_FOLDED or not view.folded:
-        trifles = []
-    folded = {row.path for row in trifles}
+    small = [row for row in blocks if trifles.is_trifle(row, whole, _LEAST_BLOCK)]
+    if len(small) < _FEWEST_FOLDED or not view.folded:
+        small = []
+    folded = {row.path for row in small}
     rows = [_block(row, record, host) for row in blocks if row.path not in folded]
     between = formatting.between_blocks_s(record)
     sums_of = [("between the blocks", between), ("whole, instrumented", whole)]
-    if trifles:
-        name = f"{formatting.plural(len(trifles), 'block')} under {_least(_LEAST_BLOCK)}"
-        sums_of.insert(0, (name, fsum(row.inclusive.mean for row in trifles if row.inclusive)))
+    if small:
+        name = f"{formatting.plural(len(small), 'block')} under {_least(_LEAST_BLOCK)}"
+        sums_of.insert(0, (name, fsum(row.inclusive.mean for row in small if row.inclusive)))
     for name, part in sums_of:
         mean = units.milliseconds(part, formatting.half_width(record.base))
         sums = {"block": name, "mean ms": mean, "share": formatting.share(part, record)}
         rows.append(dict.fromkeys(rows[0], "") | sums)
-    return layout.table("Blocks", rows, "rlclr..r" + "." * host + ".l")
+    align = "rlclr..r" + "." * host + ".l"
+    return layout.table("Blocks", rows, align, omitted_first=("calls", "input shape"))
 
 
 def _block(row: LayerRow, record: Profile, host: bool) -> dict[str, str]:
@@ -249,11 +251,7 @@ def _tree(record: Profile, view: View) -> layout.Section:
         _layer(run[0], shared.branch(run[0], view), host, record, freed.get(run[0].path, ""))
         if len(run) == 1
         else _folded(run, len(header) + 1, record)
-        for run in (
-            trifles_together(shown, record)
-            if view.folded and view.type is None
-            else [[r] for r in shown]
-        )
+        for run in trifles.in_runs(shown, view, _mean_s, record.base.mean, trifles.LEAST_SHARE)
     ]
     layers = layout.Table([*header, ""], rows, "lr.l.l." + (".." if host else "") + "l")
     legend = layout.Text(_legend(record), indented=False)
@@ -262,13 +260,14 @@ def _tree(record: Profile, view: View) -> layout.Section:
 
 def _folded(rows: Sequence[LayerRow], cells: int, record: Profile) -> list[str]:
     """One row for neighbours that take next to nothing, and what is in them."""
-    outer = [row for row in rows if row.depth == rows[0].depth]
-    times = [row.inclusive.median for row in outer if row.inclusive]
-    label = (
-        "  " * rows[0].depth + f"{formatting.plural(len(rows), 'row')} under {_least(LEAST_SHARE)}"
-    )
-    sums = [label, "", units.milliseconds(fsum(times), formatting.half_width(record.base))]
+    times = [row.inclusive.median for row in trifles.outer(rows) if row.inclusive]
+    total = units.milliseconds(fsum(times), formatting.half_width(record.base))
+    sums = [trifles.label(rows, trifles.LEAST_SHARE), "", total]
     return [*sums, *[""] * (cells - len(sums))]
+
+
+def _mean_s(row: LayerRow) -> float | None:
+    return None if row.inclusive is None else row.inclusive.mean
 
 
 def _layer(row: LayerRow, branch: str, host: bool, record: Profile, freed: str) -> list[str]:

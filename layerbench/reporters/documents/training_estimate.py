@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from layerbench import units
 from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
 
 
-def document(record: TrainingEstimate) -> layout.Document:
+def document(record: TrainingEstimate, view: View = USUAL) -> layout.Document:
     """The total with its interval first, then its terms."""
     recipe = record.recipe
     height, width = recipe.size
@@ -46,6 +47,7 @@ def document(record: TrainingEstimate) -> layout.Document:
                 record.phases,
                 record.step,
             ),
+            shared.phases_summed(record.phases, record.step, view.width, _besides(record)),
         ],
         sections=[
             layout.listed("Assumed", record.assumptions),
@@ -55,10 +57,23 @@ def document(record: TrainingEstimate) -> layout.Document:
     )
 
 
+def _besides(record: TrainingEstimate) -> str:
+    """What an epoch takes besides its steps."""
+    if record.validation_step_s is None or not record.epoch.value:
+        return ""
+    part = record.val_steps * record.validation_step_s / record.epoch.value
+    return f"validation {units.percent(part, digits=1)} of an epoch"
+
+
 def _ran(record: TrainingEstimate) -> str:
     size = f"{units.by_x(record.recipe.size)}, batch {record.recipe.batch}"
     place = record.environment.device.name
     return shared.ran(record.model_type, record.parameters, size, place)
+
+
+def cautions(record: TrainingEstimate) -> list[str]:
+    """What voids or weakens the times, the gravest first."""
+    return shared.every_weakness(record.environment, record.step)
 
 
 def rows(record: TrainingEstimate) -> cells.Rows:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.records.recipes import Recipe
 from layerbench.records.training_run import EpochRow, TrainingRun
+from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
 
 
-def document(record: TrainingRun) -> layout.Document:
+def document(record: TrainingRun, view: View = USUAL) -> layout.Document:
     """One epoch after the other, and what a step of the last one took."""
     recipe, best = record.recipe, record.best
     outcome: str = record.outcome
@@ -32,6 +33,7 @@ def document(record: TrainingRun) -> layout.Document:
             layout.Fields([("Outcome", outcome), ("Epochs", _in_all(record))]),
             layout.Text(_ran(record)),
             shared.phase_table("A step (last epoch, first process)", record.phases, record.step),
+            shared.phases_summed(record.phases, record.step, view.width, _besides(record)),
         ],
         sections=[
             _epochs(record),
@@ -53,6 +55,23 @@ def _in_all(record: TrainingRun) -> str:
     last = units.per_second(record.epochs[-1].images_per_s)
     epochs = formatting.plural(len(record.epochs), "epoch")
     return f"{epochs} in {took}, {last} images/s in the last one"
+
+
+def _besides(record: TrainingRun) -> str:
+    """What the epochs take besides steps, and the slowest process its gradients' way."""
+    validated = sum(row.validation_s for row in record.epochs)
+    whole = validated + sum(row.train_s for row in record.epochs)
+    parts = []
+    if whole:
+        parts.append(f"validation {units.percent(validated / whole, digits=1)} of the epochs")
+    shares = [
+        rank.all_reduce.mean / rank.step.mean
+        for rank in record.ranks
+        if rank.all_reduce is not None and rank.step.mean
+    ]
+    if shares:
+        parts.append(f"all-reduce up to {units.percent(max(shares), digits=1)} of a step")
+    return ", ".join(parts)
 
 
 def _ran(record: TrainingRun) -> str:
@@ -176,6 +195,11 @@ def _points(record: TrainingRun) -> layout.Section:
         for point in record.points
     ]
     return layout.table("Inference with the trained model", rows, "r..lrr")
+
+
+def cautions(record: TrainingRun) -> list[str]:
+    """What voids or weakens the times, the gravest first."""
+    return shared.every_weakness(record.environment, record.step)
 
 
 def rows(record: TrainingRun) -> cells.Rows:

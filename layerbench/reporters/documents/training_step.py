@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import fsum
 
 from layerbench import units
 from layerbench.analysis.largest import largest, layers
@@ -12,7 +13,7 @@ from layerbench.records.timing import Summary
 from layerbench.records.training_step import TrainingMemory, TrainingProfile, TrainingRow
 from layerbench.records.view import USUAL, Sort, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, screens, shared
+from layerbench.reporters.documents import cells, layout, screens, shared, trifles
 
 _TIMES = ("forward", "forward_self", "backward", "backward_self")
 
@@ -171,26 +172,52 @@ def _blocks(record: TrainingProfile) -> layout.Section:
         }
         for row in formatting.block_rows(record.rows)
     ]
-    return layout.table("Blocks (medians)", rows, "rlcl..rr")
+    return layout.table("Blocks (medians)", rows, "rlcl..rr", omitted_first=("input shape",))
 
 
 def _tree(record: TrainingProfile, view: View) -> layout.Section:
-    rows = [
-        {
-            "layer": shared.branch(row, view),
-            "calls": str(row.calls),
-            **_times(row),
-            "self": formatting.ms(row.forward_self, "median"),
-            "self back": formatting.ms(row.backward_self, "median"),
-            "kept MiB": formatting.mebibytes(row.kept),
-            "live forward": formatting.mebibytes(row.live.get("forward")),
-            "live backward": formatting.mebibytes(row.live.get("backward")),
-            "": formatting.note_on(row.calls, row.note),
-        }
-        for row in record.rows
-        if view.has(row.type, row.depth)
-    ]
-    return layout.table("Layers (medians; MiB)", rows, "lr..r.....l", formats=layout.FULL)
+    shown = [row for row in record.rows if view.has(row.type, row.depth)]
+    runs = trifles.in_runs(shown, view, _time_s, _both_s(record), trifles.LEAST_OF_MORE)
+    rows = [_layer(run[0], view) if len(run) == 1 else _folded(run, view) for run in runs]
+    return layout.table(
+        "Layers (medians; MiB)",
+        rows,
+        "lr..r.....l",
+        formats=layout.FULL,
+        omitted_first=("back/forth", "live forward", "calls"),
+    )
+
+
+def _layer(row: TrainingRow, view: View) -> dict[str, str]:
+    return {
+        "layer": shared.branch(row, view),
+        "calls": str(row.calls),
+        **_times(row),
+        "self": formatting.ms(row.forward_self, "median"),
+        "self back": formatting.ms(row.backward_self, "median"),
+        "kept MiB": formatting.mebibytes(row.kept),
+        "live forward": formatting.mebibytes(row.live.get("forward")),
+        "live backward": formatting.mebibytes(row.live.get("backward")),
+        "": formatting.note_on(row.calls, row.note),
+    }
+
+
+def _folded(rows: Sequence[TrainingRow], view: View) -> dict[str, str]:
+    """One row for neighbours that take next to nothing."""
+    outer = trifles.outer(rows)
+    return {
+        **dict.fromkeys(_layer(rows[0], view), ""),
+        "layer": trifles.label(rows, trifles.LEAST_OF_MORE),
+        "forward ms": _sum_of([row.forward for row in outer]),
+        "backward ms": _sum_of([row.backward for row in outer]),
+    }
+
+
+def _sum_of(times: Sequence[Summary | None]) -> str:
+    """Of medians, to the digits that all their intervals leave."""
+    there = [time for time in times if time is not None]
+    half_width = fsum(map(formatting.half_width, there))
+    return units.milliseconds(fsum(time.median for time in there), half_width)
 
 
 def _times(row: TrainingRow) -> dict[str, str]:
@@ -222,6 +249,11 @@ def _reconciliation(record: TrainingProfile) -> layout.Section:
         f"{record.backward_sum_ratio:.6f} of the backward, in the instrumented steps.",
     ]
     return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)
+
+
+def cautions(record: TrainingProfile) -> list[str]:
+    """What voids or weakens the times, the gravest first."""
+    return shared.every_weakness(record.environment, record.step)
 
 
 def rows(record: TrainingProfile) -> cells.Rows:

@@ -70,10 +70,8 @@ def _head(bundle: Bundle, view: View) -> str:
 
 
 def _warnings(bundle: Bundle, head: str) -> Iterator[str]:
-    """The warnings that the first screen does not say; first, why a comparison has no verdict."""
-    measured, compared = environment(bundle), bundle.comparison
-    if compared and compared.void:
-        yield compared.void
+    """The warnings that the first screen does not say."""
+    measured = environment(bundle)
     for warning in measured.warnings if measured else ():
         if plain.escape(shown(warning)) not in head:
             yield warning

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from layerbench import units
 from layerbench.records.bundle import Bundle
+from layerbench.records.comparison import Comparison
 from layerbench.records.environment import Environment
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
@@ -41,36 +42,51 @@ def subtitle(bundle: Bundle) -> str:
     return ", ".join([shape, *usual, *others, *own])
 
 
-def first_record(bundle: Bundle) -> Profile | Structure | AnyMemory | TrainingProfile | None:
-    """The record whose first screen a page begins with: a profile, or the only one.
+First = Bundle | Comparison | Profile | Structure | AnyMemory | TrainingProfile
 
-    ``None`` for a comparison, which says its own elsewhere.
+
+def first_record(bundle: Bundle) -> First | None:
+    """The record whose first screen a page begins with: what is compared, a profile, the only one.
+
+    Where a profile has a memory report beside it, that is the bundle, whose screen has the peak.
     """
     if bundle.comparison is not None:
-        return None
+        return bundle.comparison
+    if bundle.profile and bundle.memory:
+        return bundle
     others = [record for record in (bundle.structure, bundle.memory, bundle.training) if record]
     return bundle.profile or (others[0] if len(others) == 1 else None)
+
+
+def _said(bundle: Bundle) -> tuple[First | None, ...]:
+    """The records whose figures the first screen says."""
+    first = first_record(bundle)
+    return (bundle.profile, bundle.memory) if first is bundle else (first,)
 
 
 def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     """The whole model's figures that the first screen does not say, as label and text."""
     profile, structure, memory = bundle.profile, bundle.structure, bundle.memory
-    first = first_record(bundle)
-    if profile and profile is not first:
+    said = _said(bundle)
+
+    def is_said(record: First | None) -> bool:
+        return any(record is one for one in said)
+
+    if profile and not is_said(profile):
         whole = profile.whole
         yield "Latency", f"{formatting.time(whole, 'median')}, {whole.verdict}"
         if whole.mean:
             yield "Throughput", f"{formatting.fps(profile)} images/s"
-    if bundle.training and bundle.training is not first:
+    if bundle.training and not is_said(bundle.training):
         yield "Training step", units.seconds(bundle.training.step.median)
     parameters = _parameters(bundle)
-    if parameters is not None and not (first and first in (profile, structure)):
+    if parameters is not None and not any(one and is_said(one) for one in (profile, structure)):
         yield "Parameters", units.count(parameters, short=True)
-    if structure and structure is not first:
+    if structure and not is_said(structure):
         yield "Forward", f"{units.flops(structure.flops)}, {units.macs(structure.macs)}"
     elif profile and profile.layers and profile.layers[0].flops is not None:
         yield "Forward", units.flops(profile.layers[0].flops)
-    if memory and memory is not first:
+    if memory and not is_said(memory):
         yield from _peak(memory)
     if profile and profile.reconciliation:
         yield "Layers less the whole", units.percent(profile.reconciliation.layers_gap, digits=1)

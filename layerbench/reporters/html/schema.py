@@ -111,7 +111,6 @@ class Changed(Part):
 
     Attributes:
         baseline, contender: what the sides are called.
-        summary: of the whole model, in words.
         threshold: changes up to this are the same.
         before, ratio, low, high: of each row; ``after`` is the contender's.
         verdict: SLOWER, FASTER, SAME, UNCLEAR, ``added``, ``missing`` or empty.
@@ -121,7 +120,6 @@ class Changed(Part):
 
     baseline: str
     contender: str
-    summary: str
     threshold: float
     before: tuple[float | None, ...]
     after: tuple[float | None, ...]

@@ -20,16 +20,10 @@ def changed(bundle: Bundle, rows: Sequence[PageRow]) -> Changed | None:
     by_path = {row.path: row for row in comparison.rows}
     by_path.setdefault("", comparison.whole)
     added, missing = set(comparison.added), set(comparison.missing)
-    whole = comparison.whole
     compared = [by_path.get(row.path) for row in rows]
     return Changed(
         baseline=comparison.baseline.name,
         contender=comparison.contender.name,
-        summary=(
-            f"{whole.verdict}: {units.ratio(whole.ratio)} times the baseline "
-            f"({units.ratio(whole.ratio_low)} to {units.ratio(whole.ratio_high)}), "
-            f"{units.seconds(whole.baseline_s)} before, {units.seconds(whole.contender_s)} now"
-        ),
         threshold=comparison.threshold,
         before=tuple(row and rounded(row.baseline_s) for row in compared),
         after=tuple(row and rounded(row.contender_s) for row in compared),

@@ -31,7 +31,7 @@ def test_a_run_without_an_epoch_has_a_report():
     begun = run(epochs=(), best_epoch=None, outcome="running", step=None, phases=(), ranks=())
     assert "running" in reporters.render("txt", begun)
     (header,) = reporters.render("csv", begun).splitlines()
-    assert header.startswith("model,data,batch,ranks,epoch,steps,lr,train_loss")
+    assert header.startswith("model,data,batch,ranks,cautions,epoch,steps,lr,train_loss")
     assert "### Training resnet50 on cifar100" in reporters.render("md", begun)
 
 

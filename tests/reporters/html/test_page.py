@@ -297,7 +297,7 @@ def test_details_have_the_distribution(opened):
 def test_a_comparison_has_verdicts_and_what_only_one_side_has(opened):
     page = opened(one_slower())
     page.keyboard.press("e")
-    assert "SLOWER" in page.locator(".summary").inner_text()
+    assert "The whole model is SLOWER" in page.locator(".first").inner_text()
     assert cell(page, "1", "Verdict") == "SLOWER"
     assert float(cell(page, "1", "Ratio")) == pytest.approx(1.3, abs=0.02)
     assert cell(page, "classifier", "Verdict") == "FASTER"

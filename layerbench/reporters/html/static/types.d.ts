@@ -61,7 +61,6 @@ interface Fold {
 interface Changed {
   baseline: string;
   contender: string;
-  summary: string;
   threshold: number;
   before: (number | null)[];
   after: (number | null)[];

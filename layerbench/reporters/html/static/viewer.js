@@ -96,10 +96,7 @@ export class Viewer {
     firstScreen(the('.first', this.root), doc, (row) => this.goTo(row));
     const facts = doc.facts.map(([name, text]) => h('div', {}, h('dt', {}, name), h('dd', {}, text)));
     the('.facts', this.root).replaceChildren(...facts);
-    const said = [];
-    if (doc.changed) said.push(h('p', { class: 'summary' }, `${doc.changed.contender} against ${doc.changed.baseline}: ${doc.changed.summary}`));
-    said.push(...doc.warnings.map((text) => h('p', { class: 'warning' }, text)));
-    the('.said', this.root).replaceChildren(...said);
+    the('.said', this.root).replaceChildren(...doc.warnings.map((text) => h('p', { class: 'warning' }, text)));
   }
 
   controls() {
