@@ -129,6 +129,9 @@ def accuracy_against_flops(runs: Sequence[FinishedRun], title: str) -> bytes:
         axes.set_xscale("log")
         canvas.log_ticks(axes.xaxis)
         low, high = axes.get_ylim()
+        # Room for a marker at 100, but no figure beyond it.
+        axes.set_ylim(max(low, 0), min(high, 101))
+        axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 100])
         axes.set_ylim(max(low, 0), min(high, 101))
         axes.set_xlabel("GFLOPs of one image")
         axes.set_ylabel("validation accuracy, %")
@@ -145,23 +148,27 @@ def utilization(record: DetectionRun) -> bytes:
     def draw(axes: Axes) -> None:
         at = [sample.at_s for sample in samples]
         own = [100 * sample.process_cpu / cores for sample in samples]
-        axes.plot(at, own, label=f"CPU, this training, % of {cores} cores")
-        axes.plot(
-            at, [100 * s.system_cpu for s in samples], linewidth=0.8, label="CPU, whole machine, %"
-        )
+        # Behind the training's own, which mostly lies on it.
+        machine = [100 * sample.system_cpu for sample in samples]
+        pale = canvas.shade(canvas.ORANGE, PALEST)
+        axes.fill_between(at, machine, color=pale, linewidth=0, label="CPU, whole machine, %")
+        axes.plot(at, own, color=canvas.BLUE, label=f"CPU, this training, % of {cores} cores")
         sampled = [sample for sample in samples if sample.device is not None]
         if sampled:
             busy = [100 * (sample.device or 0) for sample in sampled]
-            axes.plot([sample.at_s for sample in sampled], busy, label="accelerator, %")
-        axes.set_ylim(0, 105)
+            times = [sample.at_s for sample in sampled]
+            axes.plot(times, busy, color=canvas.GREEN, label="accelerator, %")
         axes.set_xlabel("seconds since the first step")
         axes.set_ylabel("busy, %")
         memory: Any = axes.twinx()
         resident = [sample.resident / MEBIBYTE for sample in samples]
-        memory.plot(at, resident, color="grey", linestyle="--")
-        memory.set_ylim(0, None)
+        memory.plot(at, resident, color=canvas.BLACK, linestyle="--", linewidth=0.9)
+        # Above the other lines.
+        axes.set_ylim(0, 125)
+        axes.set_yticks(range(0, 101, 20))
+        memory.set_ylim(0, max(resident, default=1) * 1.05)
         memory.set_ylabel("resident, MiB")
-        axes.plot([], [], color="grey", linestyle="--", label="resident, MiB (right)")
+        axes.plot([], [], color=canvas.BLACK, linestyle="--", label="resident, MiB (right)")
 
     return _png(draw, f"{record.recipe.model} on {record.recipe.data}, batch {record.recipe.batch}")
 

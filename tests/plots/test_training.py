@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from layerbench import plots
 from layerbench.plots import canvas, training
 from layerbench.records.sweep import SweepPoint
+from tests.support import sample_detection
 from tests.support.sample_runs import run, sweep
 
 
@@ -85,3 +86,13 @@ def test_plain_numbers() -> None:
     assert [canvas.plain_number(value) for value in figures] == [
         *("0.001", "0.2", "1.5", "10", "20,000"),
     ]
+
+
+def test_no_figure_of_an_axis_is_beyond_what_can_be(drawn) -> None:
+    runs = [one.model_copy(update={"accuracy": 0.997}) for one in sweep().runs]
+    training.accuracy_against_flops(runs, "Finished trainings")
+    training.utilization(sample_detection.run())
+    for figure in drawn:
+        axes = figure.axes[0]
+        assert max(axes.get_yticks()) <= 100
+        assert axes.get_ylim()[1] > 100
