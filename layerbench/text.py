@@ -35,9 +35,7 @@ def visible(text: str) -> str:
 def one_line(text: object, most: int | None = None) -> str:
     """The text on one line, `visible`, and cut after ``most`` characters."""
     words = " ".join(str(text).split())
-    if most is not None and len(words) > most:
-        words = f"{words[: most - 1]}…"
-    return visible(words)
+    return visible(words if most is None else beginning(words, most))
 
 
 def encodable(text: str) -> str:
@@ -52,6 +50,16 @@ def shortened(text: str, most: int) -> str:
     mark = hashlib.sha256(encodable(text).encode()).hexdigest()[:8]
     end = (most - len(mark) - 2) // 2
     return f"{text[:end]}…{mark}…{text[-end:]}"
+
+
+def beginning(text: str, most: int) -> str:
+    """The beginning of a longer text."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def ending(text: str, most: int) -> str:
+    """The end of a longer text: of a path it says what it is within what is above it."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
 def shown(part: Part, written: Callable[[str], str] = visible) -> Part:

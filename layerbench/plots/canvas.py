@@ -15,6 +15,7 @@ from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import Workload
+from layerbench.text import ending
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,8 +119,7 @@ def shortened(text: str, most: int) -> str:
 
 def tail(path: str, most: int) -> str:
     """The path with at most so many characters: its end distinguishes layers."""
-    path = plain(path)
-    return path if len(path) <= most else f"…{path[1 - most :]}"
+    return ending(plain(path), most)
 
 
 def shade(colour: str, part: float) -> tuple[float, float, float]:

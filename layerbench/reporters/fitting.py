@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from layerbench.reporters.documents import layout
 from layerbench.reporters.formatting import WIDEST
+from layerbench.text import ending
 
 # Of the longest cell, what a cut leaves at least: the rest of a path still says where it is.
 _LEAST_LEFT = 2 / 3
@@ -231,17 +232,12 @@ def _cut(part: layout.Table, column: int | None, length: int) -> layout.Table:
     if column is None:
         return part
     # The end of a path says what it is within what is above it.
-    shorter = end if part.align[column] == "c" else middle
+    shorter = ending if part.align[column] == "c" else middle
     rows = [
         [shorter(cell, length) if at == column else cell for at, cell in enumerate(row)]
         for row in part.rows
     ]
     return replace(part, rows=rows)
-
-
-def end(text: str, length: int) -> str:
-    """At most so many characters: the last ones."""
-    return text if len(text) <= length else f"…{text[1 - length :]}"
 
 
 def middle(text: str, length: int) -> str:

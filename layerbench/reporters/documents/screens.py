@@ -10,6 +10,7 @@ from layerbench.errors import did_you_mean
 from layerbench.records.bounds import Shape
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout
+from layerbench.text import beginning, ending
 
 _MOST_NAMED = 6
 # Columns of a field's name.
@@ -75,18 +76,12 @@ def none_shown(type: str | None, types: Iterable[str]) -> layout.Section:
 
 def first_named(what: str, path: str, type: str, *more: str) -> str:
     """The title of such a table: it has the first row's path whole, which the table may cut."""
-    named = f"{_end(path, _LONGEST_PATH) or 'the model itself'} ({_type(type)})"
+    named = f"{ending(path, _LONGEST_PATH) or 'the model itself'} ({_type(type)})"
     return ", ".join([f"{what}: {named}", *filter(None, more)])
 
 
-def _end(path: str, most: int) -> str:
-    """The end of a path, which says what it is within what is above it."""
-    return path if len(path) <= most else f"…{path[1 - most :]}"
-
-
 def _type(type: str) -> str:
-    """Its beginning."""
-    return type if len(type) <= _LONGEST_TYPE else f"{type[: _LONGEST_TYPE - 1]}…"
+    return beginning(type, _LONGEST_TYPE)
 
 
 def shapes(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> str:
@@ -120,4 +115,4 @@ def _named(portions: Sequence[Portion], number: int) -> str:
 
 def _name(portion: Portion) -> str:
     """A block by its path, a type with the number of its layers."""
-    return _end(portion.path, _LONGEST_IN_SUM) or f"{_type(portion.name)} ({portion.count})"
+    return ending(portion.path, _LONGEST_IN_SUM) or f"{_type(portion.name)} ({portion.count})"

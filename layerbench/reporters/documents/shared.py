@@ -12,6 +12,7 @@ from layerbench.records.view import View
 from layerbench.records.workload import Frozen, Workload
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, screens
+from layerbench.text import beginning
 
 if TYPE_CHECKING:
     # Whose records are not shown is not waited for.
@@ -144,9 +145,7 @@ def cautions(reasons: Sequence[str]) -> list[layout.Text]:
     for part in parts:
         if len(f"{first}; {part}") <= room:
             first = f"{first}; {part}"
-    if len(first) > room:
-        first = f"{first[: room - 1]}…"
-    return [layout.Text(first + more, strong=True)]
+    return [layout.Text(beginning(first, room) + more, strong=True)]
 
 
 def block_cells(row: formatting.Row) -> dict[str, str]:
