@@ -83,7 +83,11 @@ def test_a_notebook_has_the_page_in_a_frame_of_its_own() -> None:
     record = layerbench.read(MOBILENET, Profile)
     markup = record._repr_html_()
     assert len(markup.encode()) <= 350_000
-    frame = re.fullmatch(r"<iframe ([^>]*)srcdoc='([^']*)'></iframe>(.*)", markup, re.DOTALL)
+    # What stands before the frame is styles for the frame alone.
+    style, _, rest = markup.partition("</style>")
+    selectors = re.findall(r"([^{}]+)\{", style.removeprefix("<style>"))
+    assert all(one.endswith(" .layerbench") for group in selectors for one in group.split(","))
+    frame = re.fullmatch(r"<iframe ([^>]*)srcdoc='([^']*)'></iframe>(.*)", rest, re.DOTALL)
     assert frame is not None
     assert 'sandbox="allow-scripts allow-downloads"' in frame[1]
     packed = re.search(r'atob\("([^"]+)"\)', frame[2])
