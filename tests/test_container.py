@@ -11,13 +11,16 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import requires
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from tests.support import container
 from tests.support.paths import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
@@ -50,8 +53,17 @@ def compose_schema(file: Path) -> subprocess.CompletedProcess[str]:
     return call("check-jsonschema", "--builtin-schema", "vendor.compose-spec", file)
 
 
-def follow(context: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return call(sys.executable, ROOT / "tests" / "support" / "container.py", "--context", context)
+def follow(context: Path) -> subprocess.CompletedProcess[str]:
+    """In this process, which has loaded what reads a Dockerfile."""
+    words = [container.__file__, "--context", str(context)]
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        redirect_stdout(StringIO()) as out,
+        redirect_stderr(StringIO()) as err,
+    ):
+        patched.setattr(sys, "argv", words)
+        status = container.main()
+    return subprocess.CompletedProcess(words, status, out.getvalue(), err.getvalue())
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -93,7 +105,7 @@ def test_the_base_image_is_of_the_cuda_that_torch_is_built_for() -> None:
 
 
 def test_every_step_is_run_or_listed_as_not_run() -> None:
-    done = follow()
+    done = call(sys.executable, container.__file__)
     assert done.returncode == 0, done.stdout + done.stderr
     told = {
         int(line): (name, rest)

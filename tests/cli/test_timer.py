@@ -23,6 +23,7 @@ from layerbench import cli
 from layerbench.records.workload import Plan
 from layerbench.store import reading
 from tests.support.paths import ROOT
+from tests.support.prepared import start_script
 
 TIMER = [sys.executable, str(ROOT / "timer.py")]
 QUICK = [
@@ -175,24 +176,17 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def signalled_while_measuring(out: Path, signal_number: int) -> int:
     """Start an endless run on a terminal, signal it amid its rounds, and give its status."""
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [*TIMER, *QUICK, "--iterations", "1000000", "--out", str(out)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=follower,
-        start_new_session=True,
-        # A shell's background job ignores Ctrl-C, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
-    os.close(follower)
+    arguments = (*QUICK, "--iterations", "1000000", "--out", str(out))
+    process = start_script("timer.py", *arguments, err=Path(os.ttyname(follower)))
     seen = b""
     while b"measuring" not in seen:  # the progress bar tells when the rounds run
         seen += os.read(leader, 4096)
     time.sleep(2)  # some rounds, on a busy machine too
-    process.send_signal(signal_number)
-    status = process.wait(timeout=60)
+    os.kill(process.pid, signal_number)
+    process.join(60)
+    os.close(follower)
     os.close(leader)
-    return status
+    return process.exitcode
 
 
 @pytest.mark.parametrize(
@@ -227,8 +221,9 @@ def test_function_forwards_follow_the_iterations(here: Callable[..., str], tmp_p
 
 def test_quiet_shows_no_bar_on_a_terminal() -> None:
     leader, follower = pty.openpty()
-    subprocess.run([*TIMER, *QUICK, "--quiet"], cwd=ROOT, stdout=subprocess.DEVNULL,
-                   stderr=follower, check=True)  # fmt: skip
+    process = start_script("timer.py", *QUICK, "--quiet", err=Path(os.ttyname(follower)))
+    process.join()
+    assert process.exitcode == 0
     os.write(follower, b"end")
     assert os.read(leader, 4096) == b"end"
     os.close(leader)

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from docker.utils.build import exclude_paths
@@ -163,6 +164,8 @@ def begin(image: Image, value: str) -> str:
     if not image.whole:
         # What is missing fails at once, instead of being fetched.
         image.env["PIP_NO_INDEX"] = "1"
+        # Python compiles the few modules that the steps after it import.
+        image.env["PIP_NO_COMPILE"] = "1"
     return "not pulled"
 
 
@@ -221,7 +224,7 @@ def run(image: Image, value: str) -> str:
     if names & LEFT and names & RUNS:
         raise StepError("what can be run and what cannot have to be RUNs of their own")
     if names & LEFT:
-        return f"NOT RUN; {look_up(packages_of(commands))}"
+        return f"NOT RUN; {look_up(tuple(packages_of(commands)))}"
     outcome = execute(image, ["sh", "-c", image.staged(value)])
     if not image.whole:
         lend_packages(image)
@@ -253,7 +256,8 @@ def packages_of(commands: list[list[str]]) -> list[str]:
     ]
 
 
-def look_up(packages: list[str]) -> str:
+@cache
+def look_up(packages: tuple[str, ...]) -> str:
     """Say whether this machine's package lists, if it has any, know the packages.
 
     Raises:

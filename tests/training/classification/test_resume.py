@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from datetime import datetime, timezone
@@ -19,6 +18,7 @@ from layerbench.errors import OutputError
 from layerbench.store import reading
 from layerbench.training import run_folder
 from tests.support.paths import ROOT
+from tests.support.prepared import start_script
 from tests.support.trainings import QUICK, READER, WRITTEN, assert_equal, last_weights, weights
 
 DROPPING = "tests/models.py:dropping_reader"
@@ -47,20 +47,16 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 def killed(below: Path, checkpoints: int) -> int:
     """Train, and kill -9 once so many checkpoints were written; the exit status."""
-    process = subprocess.Popen(
-        [sys.executable, "train.py", *ONCE, "--resume", "--output_dir", str(below)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start_script("train.py", *ONCE, "--resume", "--output_dir", str(below))
     seen: set[int] = set()
     deadline = time.monotonic() + 120
-    while len(seen) < checkpoints and time.monotonic() < deadline and process.poll() is None:
+    while len(seen) < checkpoints and time.monotonic() < deadline and process.exitcode is None:
         for path in below.glob("*/checkpoint.pth"):
             seen.add(path.stat().st_mtime_ns)
         time.sleep(0.002)
     process.kill()
-    return process.wait()
+    process.join()
+    return process.exitcode
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(uninterrupted, train, tmp_path):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import os
 import re
+import signal
 import socket
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from layerbench.records.training_run import TrainingRun
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.store import reading
 from layerbench.training import run_folder
-from tests.support.paths import ROOT
+from tests.support.prepared import start_script
 from tests.support.small_data import cut_short, write_cifar100, write_image_folder
 from tests.support.trainings import QUICK, READER, WRITTEN, assert_equal, last_weights, weights
 
@@ -294,11 +293,29 @@ def test_bad_options_are_one_line(train, tmp_path):
 # --- several processes ---------------------------------------------------------------------
 
 
-def torchrun(*arguments: str) -> list[str]:
+def two_ranks(folder: Path, *arguments: str) -> list[ForkServerProcess]:
+    """Start them by hand, as two machines would: torchrun ends a survivor before it has said all.
+
+    What they print lies in the folder: ``out0``, ``err0``, ``out1`` and ``err1``.
+    """
+    folder.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
     return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        "train.py", *arguments,
-    ]  # fmt: skip
+        start_script(
+            "train.py",
+            *arguments,
+            out=folder / f"out{rank}",
+            err=folder / f"err{rank}",
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=port,
+        )
+        for rank in (0, 1)
+    ]
 
 
 PAIR = (
@@ -312,49 +329,24 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns_though_one_die
         *PAIR, "--batch_size", "30", "--checkpoint_minutes", "0", "--resume",
         "--output_dir", str(tmp_path / "pair"),
     )  # fmt: skip
-    # By hand, as two machines would: torchrun ends a survivor before it has said all.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    pair = [
-        subprocess.Popen(
-            [sys.executable, "train.py", *arguments],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
+    pair = two_ranks(tmp_path / "first", *arguments)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("pair/*/checkpoint.pth")):
         assert time.monotonic() < deadline
-        assert [process.poll() for process in pair] == [None, None]
+        assert [process.exitcode for process in pair] == [None, None]
         time.sleep(0.01)
     pair[1].kill()
-    _, said = pair[0].communicate(timeout=120)
-    assert pair[0].returncode == 2
+    for process in pair:
+        process.join(120)
+    assert [process.exitcode for process in pair] == [2, -signal.SIGKILL]
+    said = (tmp_path / "first" / "err0").read_text()
     assert f"rank 1 (process {pair[1].pid}) ended while rank 0 waited for it" in said
     assert "start it again with --resume" in said
-    pair[1].communicate()
-    done = subprocess.run(
-        torchrun(*arguments),
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "resuming after epoch" in done.stdout
+    again = two_ranks(tmp_path / "again", *arguments)
+    for process in again:
+        process.join(120)
+    assert [process.exitcode for process in again] == [0, 0]
+    assert "resuming after epoch" in (tmp_path / "again" / "out0").read_text()
     layerbench.train(READER, **QUICK, batch=60, epochs=2, lr=0.02, output_dir=tmp_path / "alone")
     (pair,), (alone,) = (list((tmp_path / name).iterdir()) for name in ("pair", "alone"))
     theirs = last_weights(alone)

@@ -163,7 +163,8 @@ def test_tuning_counts_the_steps_after_those_that_fill_the_queues():
 
 # --- a loader that is slow indeed ----------------------------------------------------------
 
-TAKES_S = 0.02
+# Several times what a step of the small detector takes, also where others use its core.
+TAKES_S = 0.05
 
 
 class Slow:
@@ -200,7 +201,7 @@ def plant(monkeypatch, tmp_path):
     monkeypatch.setattr(models, "build_detector", built_small)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr(run, "TUNE_WARMUP", 3)
-    monkeypatch.setattr(run, "TUNE_STEPS", 6)
+    monkeypatch.setattr(run, "TUNE_STEPS", 4)
 
     def call(seconds: float, *, tuned: bool = False, **changes: object):
         monkeypatch.setattr(boxed, "get", lambda _: Planted(24, seconds))

@@ -93,7 +93,7 @@ def test_a_second_server_on_the_same_store(tmp_path):
                 sys.executable, "-m", "layerbench", "serve", "--port", "0",
                 "--database", str(tmp_path / "service.db"),
             ],
-            capture_output=True, text=True, check=False, timeout=60,
+            capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
     assert done.returncode != 0
     assert "another server works with" in done.stderr
