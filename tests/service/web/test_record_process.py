@@ -67,7 +67,7 @@ def test_a_joined_record_is_described_shown_and_compared_by_its_times(tmp_path):
     found = RecordLibrary([tmp_path / "some"], MOST)
     first, second = (place.id for place in found.listed())
     assert found.described(first).kind == "bundle"
-    assert b"Memory at the peak" in found.document(first)
+    assert b"of tensors alive, reached in" in found.document(first)
     assert b"contender" in found.comparison(first, second)
 
 
