@@ -12,6 +12,7 @@ import layerbench
 from layerbench import reporters
 from layerbench.analysis.hotspots import hotspots
 from layerbench.analysis.portions import by_type
+from layerbench.records.environment import Machine
 from layerbench.records.timing import Profile
 from layerbench.records.view import View
 from tests.support.sample_profiles import deep, in_processes, layered, on_gpu, summary, whole
@@ -177,3 +178,10 @@ def test_rows_of_one_type_alone_have_their_whole_path() -> None:
 def test_a_report_begins_with_it() -> None:
     for record in (counted(), whole()):
         assert reporters.render("txt", record).startswith(screen(record))
+
+
+def test_figures_of_a_busy_machine_carry_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = on_gpu()
+    assert "Advice" in reporters.render("screen", record, View())
+    monkeypatch.setattr(Machine, "too_busy", property(lambda _: "The machine was too busy."))
+    assert "Advice" not in reporters.render("screen", record, View())

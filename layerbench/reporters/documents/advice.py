@@ -21,13 +21,13 @@ _NAMED = 2
 
 
 def advice(record: Profile, spots: Sequence[Hotspot]) -> str:
-    """What to try first; empty where the figures point at nothing.
+    """What to try first; empty where the figures point at nothing, or mean nothing.
 
     Args:
         record: a profile.
         spots: its hotspots.
     """
-    if not record.layers:
+    if not record.layers or record.environment.machine.too_busy:
         return ""
     return _of_launches(record, spots) or _of_memory(record, spots) or _of_compute(record, spots)
 
