@@ -11,6 +11,7 @@ from layerbench import reporters, units
 from layerbench.records.comparison import Difference
 from layerbench.records.detection_estimate import DetectionEstimates
 from layerbench.records.detection_run import DetectionRun
+from layerbench.records.environment import Machine
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Operator, Structure
 from layerbench.records.sweep import Sweep
@@ -187,7 +188,7 @@ def test_a_training_step_answers_with_its_time_its_phases_and_its_slowest_module
     assert "Most kept for the backward: the model itself" in screen(record, sort="memory")
 
 
-def test_a_training_run_answers_with_its_outcome() -> None:
+def test_a_training_run_answers_with_its_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     record = RECORDS["training run"]()
     assert isinstance(record, TrainingRun)
     assert record.best is not None
@@ -200,6 +201,8 @@ def test_a_training_run_answers_with_its_outcome() -> None:
     assert f"Phases    {slowest.name} {share}" in text
     assert "Besides   validation 8.6 % of the epochs" in text
     assert "Advice    A step waits for data 18 % of its time: try more --workers." in text
+    monkeypatch.setattr(Machine, "too_busy", property(lambda _: "Nothing can be told."))
+    assert "Advice" not in screen(record)
 
 
 def test_estimates_answer_with_their_durations() -> None:

@@ -116,18 +116,34 @@ def phases_line(phases: Sequence[PhaseRow], step: Summary | None, width: int) ->
 _WAITS = 0.1
 
 
-def phases_summed(
-    phases: Sequence[PhaseRow], step: Summary | None, width: int, besides: str
-) -> layout.Fields:
+class Stepped(Protocol):
+    """A record of training steps."""
+
+    @property
+    def environment(self) -> Environment:
+        """Where they were measured."""
+
+    @property
+    def phases(self) -> Sequence[PhaseRow]:
+        """The parts of a step."""
+
+    @property
+    def step(self) -> Summary | None:
+        """One of them."""
+
+
+def phases_summed(record: Stepped, width: int, besides: str) -> layout.Fields:
     """Which phase is slow, what there is besides, and what to try where it is the wait for data."""
-    waits = [phase.time.mean for phase in phases if phase.name == "data"]
+    step = record.step
+    waits = [phase.time.mean for phase in record.phases if phase.name == "data"]
     part = sum(waits) / step.mean if step and step.mean else 0.0
+    worth = part >= _WAITS and not record.environment.machine.too_busy
     advice = f"A step waits for data {units.percent(part)} of its time: try more --workers."
     return layout.Fields(
         [
-            ("Phases", phases_line(phases, step, width)),
+            ("Phases", phases_line(record.phases, step, width)),
             ("Besides", besides),
-            ("Advice", advice if part >= _WAITS else ""),
+            ("Advice", advice if worth else ""),
         ]
     )
 

@@ -47,7 +47,7 @@ def document(record: TrainingEstimate, view: View = USUAL) -> layout.Document:
                 record.phases,
                 record.step,
             ),
-            shared.phases_summed(record.phases, record.step, view.width, _besides(record)),
+            shared.phases_summed(record, view.width, _besides(record)),
         ],
         sections=[
             layout.listed("Assumed", record.assumptions),

@@ -33,7 +33,7 @@ def document(record: TrainingRun, view: View = USUAL) -> layout.Document:
             layout.Fields([("Outcome", outcome), ("Epochs", _in_all(record))]),
             layout.Text(_ran(record)),
             shared.phase_table("A step (last epoch, first process)", record.phases, record.step),
-            shared.phases_summed(record.phases, record.step, view.width, _besides(record)),
+            shared.phases_summed(record, view.width, _besides(record)),
         ],
         sections=[
             _epochs(record),
