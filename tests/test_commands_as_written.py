@@ -219,10 +219,11 @@ def test_another_model_on_cifar_100(here, told, typed, monkeypatch):
     assert trained(SWIN, 2).epochs[0].steps == 2
 
 
+@pytest.mark.usefixtures("quickly_filled")
 def test_imagenet_from_scratch(here, told, typed):
     write_image_folder(here / "data", classes=2, train=64, val=1)
     # Fifty epochs are its most: it stops where the accuracy does not get better.
-    told("train", size=16, patience=1, points=False)
+    told("train", size=16, patience=1, points=False, precision=FASTEST)
     typed(VIT)
     record = trained("vit", 1)
     recipe = record.recipe
@@ -262,11 +263,11 @@ def test_a_sweep(told, typed, monkeypatch):
     assert all(point.allocated and point.flops for point in record.points)
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "quickly_filled")
 def test_a_step_taken_apart(told, typed):
-    told("train_profile", warmup=0, iterations=1, out="told")
+    told("train_profile", warmup=0, iterations=1, out="told", dtype=FASTEST)
     typed(TRAIN_PROFILE)
-    record = only_record("told/*/resnet50_8x3x224x224_train_sgd.json")
+    record = only_record("told/*/resnet50_8x3x224x224*_train_sgd.json")
     assert isinstance(record, TrainingProfile)
     assert record.memory is not None
     assert all(row.backward is not None for row in record.rows if row.calls)
@@ -312,11 +313,13 @@ SSD_SIDE = 64
 def with_less_to_do(*wanted: object) -> nn.Module:
     """torchvision's detector, which looks at few regions of an image, and SSD at smaller images.
 
-    Of 512 regions and 100 objects an image, and of 300 pixels, come most of the minutes that all
-    of them take.
+    Of a thousand proposals, 512 regions and 100 objects an image, and of 300 pixels, come most of
+    the minutes that all of them take.
     """
     model = build_detector(*wanted)
     if hasattr(model, "rpn"):
+        # What it proposes, of which the heads look at as many as there are.
+        model.rpn._post_nms_top_n = {"training": REGIONS, "testing": REGIONS}
         model.roi_heads.fg_bg_sampler.batch_size_per_image = REGIONS
         model.roi_heads.detections_per_img = DETECTIONS
     elif isinstance(model, SSD) and model.transform.fixed_size == (300, 300):
@@ -331,7 +334,8 @@ def with_less_to_do(*wanted: object) -> nn.Module:
 def test_every_detector(told, typed, learned, monkeypatch):
     monkeypatch.setattr(models, "build_detector", with_less_to_do)
     # Each forward is run as few times as one that takes long.
-    monkeypatch.setattr(inference, "REPEATS", replace(inference.REPEATS, slow_s=0.0))
+    few = replace(inference.REPEATS, slow_s=0.0, slow_fewest=1)
+    monkeypatch.setattr(inference, "REPEATS", few)
     told("estimate_detection", min_size=32, size=32, warmup=0, steps=2, seconds=0)
     told("estimate_detection", content=False, memory=False, out="told", precision=FASTEST)
     typed(DETECTORS)
