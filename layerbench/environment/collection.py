@@ -28,10 +28,16 @@ def no_collection() -> Iterator[None]:
 
 
 class _PutOff:
-    """Objects that passed by the collector's count since it last counted."""
+    """Objects that passed by the collector's count since it last counted.
+
+    Attributes:
+        objects: so many.
+        frozen: whether a user's frozen objects were there when they were last counted.
+    """
 
     def __init__(self) -> None:
         self.objects = 0
+        self.frozen = False
 
     def count_as_old(self) -> None:
         """Move what was made to the oldest generation, as a full collection would, without one.
@@ -41,8 +47,12 @@ class _PutOff:
         among what was made does not grow without end.
         """
         self.objects += gc.get_count()[0]
-        if self.objects > PUT_OFF_AT_MOST or gc.get_freeze_count():
-            self.objects = 0
+        if self.objects > PUT_OFF_AT_MOST:
+            self.objects, self.frozen = 0, False
+            return
+        # Python counts frozen objects one by one, 40 ms for those of PyTorch: now and then, too.
+        self.frozen = self.frozen or gc.get_freeze_count() > 0
+        if self.frozen:
             return
         gc.freeze()
         gc.unfreeze()

@@ -73,6 +73,16 @@ def test_what_a_user_has_frozen_stays_so() -> None:
         gc.unfreeze()
 
 
+def test_what_is_frozen_is_not_counted_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as looking at them."""
+    counted: list[int] = []
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: len(counted.append(1) or counted))
+    for _ in range(3):
+        with no_collection():
+            pass
+    assert counted == [1]
+
+
 def test_after_many_objects_the_collector_counts_again(
     collected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
