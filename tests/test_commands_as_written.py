@@ -223,7 +223,7 @@ def test_another_model_on_cifar_100(here, told, typed, monkeypatch):
 def test_imagenet_from_scratch(here, told, typed):
     write_image_folder(here / "data", classes=2, train=64, val=1)
     # Fifty epochs are its most: it stops where the accuracy does not get better.
-    told("train", size=16, patience=1, points=False, precision=FASTEST)
+    told("train", size=16, patience=1, points=False)
     typed(VIT)
     record = trained("vit", 1)
     recipe = record.recipe
