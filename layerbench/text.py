@@ -79,7 +79,8 @@ def _escaped(letter: str) -> str:
 
 def _shown(part: Any, written: Callable[[str], str]) -> Any:  # noqa: ANN401 - whatever a record holds
     kind = type(part)
-    if kind in _NO_TEXT:
+    # A tuple without any is a shape, among others.
+    if kind in _NO_TEXT or (kind is tuple and _NO_TEXT.issuperset(map(type, part))):
         return part
     if kind is str:
         return written(part)

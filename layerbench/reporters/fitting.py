@@ -82,7 +82,7 @@ def _fitted(part: layout.Table, width: int) -> layout.Table:
         longest = _longest(part, part.cut)
         if over <= 0:
             return _columns(part, kept)
-        if longest - over >= longest * _LEAST_LEFT or last:
+        if longest - over >= max(longest * _LEAST_LEFT, _SHORTEST) or last:
             return _columns(_cut(part, part.cut, max(longest - over, _SHORTEST)), kept)
     raise AssertionError(part)
 

@@ -124,6 +124,11 @@ def _rate(record: TrainingProfile) -> str:
     return units.per_second(record.workload.batch / step.mean if step.mean else 0.0)
 
 
+def _taken(row: TrainingRow) -> float | None:
+    """What it takes with all that is in it; one that was not called has a row that says so."""
+    return _time_s(row) if row.calls else None
+
+
 def _time_s(row: TrainingRow) -> float:
     return sum(time.mean for time in (row.forward, row.backward) if time)
 
@@ -177,7 +182,7 @@ def _blocks(record: TrainingProfile) -> layout.Section:
 
 def _tree(record: TrainingProfile, view: View) -> layout.Section:
     shown = [row for row in record.rows if view.has(row.type, row.depth)]
-    runs = trifles.in_runs(shown, view, _time_s, _both_s(record), trifles.LEAST_OF_MORE)
+    runs = trifles.in_runs(shown, view, _taken, _both_s(record), trifles.LEAST_OF_MORE)
     rows = [_layer(run[0], view) if len(run) == 1 else _folded(run, view) for run in runs]
     return layout.table(
         "Layers (medians; MiB)",
