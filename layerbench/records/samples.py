@@ -17,7 +17,7 @@ from pydantic import Field
 from layerbench.records.bounds import Shape
 from layerbench.records.contention import Waits
 from layerbench.records.environment import Environment
-from layerbench.records.timing import Kind, StopReason
+from layerbench.records.timing import DeviceTimes, Kind, StopReason
 from layerbench.records.workload import Frozen
 
 Samples = NDArray[np.int64]
@@ -31,6 +31,10 @@ HOST = "host_"
 FUNCTIONS = "functions"
 WAITED = "waited_"
 PLACEMENT = "placement_"
+BLOCKED = "blocked"
+SPAN = "span"
+IDLE = "idle"
+KERNELS = "kernels"
 
 
 class WorkFacts(Frozen):
@@ -64,11 +68,26 @@ class RowFacts(Frozen):
     parameters: int | None = None
     module: str | None = None
     work: WorkFacts | None = None
+    kernels: int | None = None
     note: str = ""
 
 
+class KernelFacts(Frozen):
+    """What a row of kernels is, apart from its times; see `layerbench.records.timing.KernelRow`."""
+
+    module: str
+    function: str
+    name: str
+    calls: int
+
+
 class RunFacts(Frozen):
-    """What one process found, apart from its samples."""
+    """What one process found, apart from its samples.
+
+    Attributes:
+        device_times: where the rows' device times come from; ``None`` on a CPU.
+        resolution_s: of a device's events, where these are the rows' times.
+    """
 
     model_type: str
     parameters: int
@@ -78,6 +97,9 @@ class RunFacts(Frozen):
     stop: StopReason
     mark_cost_s: float
     wrapper_cost_s: float
+    kernels: tuple[KernelFacts, ...] = ()
+    device_times: DeviceTimes | None = None
+    resolution_s: float | None = None
     absent: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -93,7 +115,12 @@ class Run:
     ``inclusive``, ``self``
         shape (rounds, modules).
     ``functions``
-        shape (function iterations, functions): from the pass of its own.
+        shape (function iterations, functions): from the pass of its own; where kernels are seen,
+        from the device rounds.
+    ``blocked``, ``span``, ``idle``
+        shape (rounds of that kind,): see `layerbench.records.timing.DeviceRounds`.
+    ``kernels``
+        shape (device rounds, kernels).
     ``host_untouched``, ``host_inclusive``, ``host_self``
         the same on the host's clock, where the device has its own.
     ``waited_untouched``, ``waited_instrumented``, ``waited_functions``

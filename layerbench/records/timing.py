@@ -121,6 +121,8 @@ class LayerRow(Frozen):
         host_inclusive, host_self: the same on the host's clock, where the device has its own.
         scaled: for a function, the factor put on its times so that the functions of a module fit
             into the module's self time; ``None`` for modules.
+        kernels: kernels that the device ran in one forward, for this row and what it called;
+            ``None`` where nobody saw them.
         note: what a reader should know about this row, such as other names it goes by.
     """
 
@@ -147,7 +149,53 @@ class LayerRow(Frozen):
     host_inclusive: Summary | None = None
     host_self: Summary | None = None
     scaled: Amount | None = None
+    kernels: Count | None = Field(default=None, exclude_if=is_none)
     note: Text = ""
+
+
+class KernelRow(Frozen):
+    """Kernels of one name that an accelerator ran for one module, or one of its functions.
+
+    Attributes:
+        module: path of the innermost module that was running.
+        function: the operator within it that launched them; ``""`` where there was none.
+        name: the kernel's, as the device's compiler made it; copies and fills have names, too.
+        calls: in one forward.
+        time: of all calls in one forward; while several kernels ran at once, the time is the one's
+            that began first.
+    """
+
+    module: Path
+    function: Text = ""
+    name: Text
+    calls: Count
+    time: Summary
+
+
+DeviceTimes = Literal["kernels", "events"]
+
+
+class DeviceRounds(Frozen):
+    """What an accelerator did in rounds of their own, where it is told from launching.
+
+    Attributes:
+        how: where rows have their times on the device from: ``kernels``, seen by the profiler, or
+            ``events`` in its queue, at the borders of leaves, behind a queue that was blocked.
+        span: of the profiled rounds, from the first kernel's start to the last one's end; with
+            ``events`` from the first event to the last.
+        idle: of the span, when no kernel ran; ``None`` with ``events``. The rows' self times and
+            this add up to the span exactly.
+        blocked: the untouched whole when all of its work waits in the queue already: what the
+            device needs. The whole less this is what launching costs. ``None`` where the queue
+            cannot be blocked.
+        resolution_s: with ``events``, the shortest time that two of them tell from nothing.
+    """
+
+    how: DeviceTimes
+    span: Summary
+    idle: Summary | None = None
+    blocked: Summary | None = None
+    resolution_s: Time | None = None
 
 
 class Reconciliation(Frozen):
@@ -217,6 +265,11 @@ class Profile(Record):
         process_medians: the whole's median in each fresh process; one without ``--processes``.
         stop: why measuring ended: the planned iterations, the interval asked for, or the cap.
         ceilings: the device's own, measured after the rounds; ``None`` where nobody asked.
+        device_rounds: on an accelerator, what the device did apart from being launched; then the
+            rows' ``inclusive`` and ``self`` are from these rounds, and ``host_inclusive`` and
+            ``host_self`` from rounds without an event. ``None`` elsewhere, and in records from
+            before there were such rounds, whose rows' device times hold the host's launching.
+        kernels: on an accelerator, where the profiler sees them; the longest first.
         absent: what was not measured, and why.
         notes: what the reader should know about this profile.
     """
@@ -235,6 +288,8 @@ class Profile(Record):
     reconciliation: Reconciliation | None = None
     # Left out of the JSON where it is None, as in the records from before it could be measured.
     ceilings: Ceilings | None = Field(default=None, exclude_if=is_none)
+    device_rounds: DeviceRounds | None = Field(default=None, exclude_if=is_none)
+    kernels: tuple[KernelRow, ...] = Field(default=(), exclude_if=operator.not_)
     absent: dict[Name, Text] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 

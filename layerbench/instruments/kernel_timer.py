@@ -1,0 +1,131 @@
+"""Device rounds: forwards under torch.profiler, which sees each kernel on the device's own clock.
+
+Around every module's call stands a range, so that the operator that launched a kernel tells the
+module. The host is slower for being watched; the kernels are not, only the gaps between them
+(docs/decisions/0034).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch._C._profiler import _RecordFunctionFast as RecordFunction
+from torch.compiler import is_dynamo_compiling
+from torch.profiler import ProfilerActivity, profile
+
+from layerbench.environment.devices import Device
+from layerbench.instruments.attach import (
+    Attachment,
+    Forward,
+    Replacement,
+    function_at,
+    usual_place,
+)
+from layerbench.instruments.kernels import RANGE, ROOT, KernelForward, added_up, events_of
+from layerbench.instruments.modules import Call, modules_at
+
+
+class KernelTimer:
+    """Times the kernels of a model's modules.
+
+    Args:
+        model: any module.
+        paths: index → path of the modules of the result; ``paths[0]`` must be ``""``.
+        timed_paths: those with ranges; a call of any other counts as part of its caller.
+        device: where the model runs.
+    """
+
+    def __init__(
+        self, model: nn.Module, paths: Sequence[str], timed_paths: frozenset[str], device: Device
+    ) -> None:
+        self._modules = len(paths)
+        self._device = device
+        self._thread: set[int] = set()
+        index_of = {path: index for index, path in enumerate(paths)}
+        replaced: list[Replacement] = []
+        for path, module in modules_at(model, timed_paths - {""}).items():
+            place = usual_place(module)
+            replaced.append(
+                (module, place, self._ranged(function_at(module, place), index_of[path]))
+            )
+        self._attachment = Attachment(replaced)
+
+    def _ranged(self, original: Forward, index: int) -> Forward:
+        name, thread = f"{RANGE}{index}", self._thread
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if is_dynamo_compiling() or get_ident() not in thread:
+                return original(*args, **kwargs)
+            with RecordFunction(name):
+                return original(*args, **kwargs)
+
+        return forward
+
+    def run(self, call: Call) -> KernelForward:
+        """Run one forward under the profiler and add its kernels up."""
+        with self._attachment.attached(), self._in_this_thread():
+            results = profiled(self._in_root(call), self._device)
+        host, kernels = events_of(results)
+        return added_up(host, kernels, self._modules)
+
+    def _in_root(self, call: Call) -> Callable[[], object]:
+        def run() -> None:
+            with RecordFunction(f"{RANGE}{ROOT}"):
+                call()
+
+        return run
+
+    @contextmanager
+    def _in_this_thread(self) -> Iterator[None]:
+        self._thread.add(get_ident())
+        try:
+            yield
+        finally:
+            self._thread.clear()
+
+
+def profiled(run: Callable[[], object], device: Device) -> Any:  # noqa: ANN401 - torch's own
+    """Run something under the profiler, wait for the device, and give what the profiler saw."""
+    # Else its library writes lines of its own to stderr, also where nothing is wrong.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    activity = kernel_activity(device)
+    activities = [ProfilerActivity.CPU, *([activity] if activity is not None else [])]
+    with profile(activities=activities) as profiler:
+        run()
+        device.clock().synchronize()
+    return profiler.profiler.kineto_results
+
+
+def kernel_activity(device: Device) -> ProfilerActivity | None:
+    """What the profiler calls the device's kernels; ``None`` where it has no name for them."""
+    if device.kind == "cpu":
+        return None
+    known = torch.autograd._supported_activities()
+    for name in (device.kind.upper(), "PrivateUse1"):
+        activity = getattr(ProfilerActivity, name, None)
+        if activity is not None and activity in known:
+            return activity
+    return None
+
+
+def sees_kernels(device: Device) -> bool:
+    """Whether the profiler sees kernels there: it may not be allowed to, or not be built in.
+
+    Tried on one small addition.
+    """
+    if kernel_activity(device) is None:
+        return False
+    tensor = torch.zeros(16, device=device.torch_device)
+    try:
+        _, kernels = events_of(profiled(lambda: tensor.add(1), device))
+    except RuntimeError:
+        return False
+    return any(kernel.end_ns > kernel.start_ns for kernel in kernels)
