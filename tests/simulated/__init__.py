@@ -1,66 +1,57 @@
 """A simulated accelerator: `sim`, with two devices whose time passes by stated rules.
 
 Values are computed on the CPU at once. Kernels take the time that the rules say, on queues as a
-GPU has them; events take the time of their queue. With a virtual host its time passes only by
-what it issues, so that every figure is exact however busy the machine is; with the real one the
-host's time is the machine's. `docs/gpu.md` says what it can show and what it cannot.
+GPU has them; events take the time of their queue. With a virtual host, its time passes only by
+what it issues, so that every figure is exact however busy the machine is. With the real one the
+host's time is the machine's.
 
-Its library is built once for each version of PyTorch, by ``g++``, in about a minute.
+Its library is built once for each version of PyTorch, by ``g++``.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 HERE = Path(__file__).parent
-SOURCES = ("sim.cpp", "device.h", "operators.h")
+SOURCES = ("sim.cpp", "device.h", "operators.h", "profiler.h")
 
 
 class CannotBuildError(Exception):
     """The library cannot be built here; the message says why."""
 
 
-@cache
-def load() -> Simulator:
-    """Register the backend `sim` in this process.
+class Kernel(NamedTuple):
+    """One kernel that a device ran; nanoseconds on the host's clock."""
 
-    Raises:
-        CannotBuildError: no compiler, or it failed.
-    """
-    library = ctypes.CDLL(str(_built()))
-    library.sim_register()
-    simulator = Simulator(library)
-    torch.utils.rename_privateuse1_backend("sim")
-    torch._register_device_module("sim", simulator.module())  # type: ignore[no-untyped-call]
-    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
-    return simulator
+    name: str
+    start_ns: int
+    length_ns: int
+    device: int
+    stream: int
 
 
 class Simulator:
-    """Sets the rules and reads what happened. Times in nanoseconds, sizes in bytes."""
+    """Sets the rules and reads what happened."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library: Any = library
-        for name in ("now", "kernels", "kernel_length", "kernel_start", "events"):
+        for name in ("now", "kernels", "events"):
             getattr(library, f"sim_{name}").restype = ctypes.c_int64
-        library.sim_kernel_name.restype = ctypes.c_char_p
-
-    def reset(self) -> None:
-        """Every rule as at first: 1 µs a kernel, a virtual host that spends nothing."""
-        self._library.sim_reset()
+        library.sim_register()
 
     def rules(
         self,
@@ -71,73 +62,65 @@ class Simulator:
         launch_ns: int = 0,
         event_host_ns: int = 0,
         event_queue_ns: int = 0,
-        named_ns: dict[str, int] | None = None,
+        named_ns: Mapping[str, int] | None = None,
         virtual_host: bool = True,
         skip: bool = False,
         limit_bytes: int = 16 << 30,
     ) -> None:
-        """State how long things take from here on.
+        """State how long things take from here on, and forget what ran before.
 
         Args:
             kernel_ns: what every kernel takes, before its bytes or FLOPs.
             bytes_per_ns, flops_per_ns: the roofs; 0 means that they cost nothing. A kernel takes
-                the longer of the two.
+                the longer of the two besides ``kernel_ns``.
             launch_ns, event_host_ns: the host's time for a kernel and for an event.
             event_queue_ns: an event's time on the queue.
-            named_ns: kernel's name → its whole time.
+            named_ns: kernel's name, such as ``aten::addmm`` → its whole time.
             virtual_host: whether the host's time passes only by what it issues.
             skip: whether a kernel seen before is not computed again, so that the host is as fast
                 as one that launches only; values are then wrong.
-            limit_bytes: the memory of a device.
+            limit_bytes: the memory of each device.
         """
-        self.reset()
-        library = self._library
-        library.sim_kernel_ns(ctypes.c_int64(kernel_ns))
-        library.sim_roof(ctypes.c_double(bytes_per_ns), ctypes.c_double(flops_per_ns))
-        library.sim_costs(*map(ctypes.c_int64, (launch_ns, event_host_ns, event_queue_ns)))
+        costs = (kernel_ns, launch_ns, event_host_ns, event_queue_ns, limit_bytes)
+        stated = _Stated(*costs, bytes_per_ns, flops_per_ns, virtual_host, skip)
+        self._library.sim_rules(ctypes.byref(stated))
         for name, duration in (named_ns or {}).items():
-            library.sim_named_ns(name.encode(), ctypes.c_int64(duration))
-        library.sim_host(ctypes.c_bool(virtual_host))
-        library.sim_skip(ctypes.c_bool(skip))
-        library.sim_limit(ctypes.c_int64(limit_bytes))
+            self._library.sim_named_ns(name.encode(), ctypes.c_int64(duration))
 
     def limit(self, size: int) -> None:
-        """Give each device this much memory."""
+        """Give each device this many bytes."""
         self._library.sim_limit(ctypes.c_int64(size))
 
     def now_ns(self) -> int:
         """The host's time."""
         return int(self._library.sim_now())
 
-    def advance(self, duration: int) -> None:
-        """Let the virtual host work."""
-        self._library.sim_advance(ctypes.c_int64(duration))
+    def spend(self, duration_ns: int) -> None:
+        """Let the host work for so long."""
+        self._library.sim_spend(ctypes.c_int64(duration_ns))
 
-    def sleep(self, duration: int) -> None:
+    def sleep(self, duration_ns: int) -> None:
         """Put a kernel of this length on the present queue."""
-        self._library.sim_sleep(ctypes.c_int64(duration))
-
-    @property
-    def kernel_count(self) -> int:
-        """Kernels since the last `reset`."""
-        return int(self._library.sim_kernels())
+        self._library.sim_sleep(ctypes.c_int64(duration_ns))
 
     @property
     def event_count(self) -> int:
-        """Events recorded since the last `reset`."""
+        """Events recorded since the rules were stated."""
         return int(self._library.sim_events())
 
-    def kernels(self, first: int = 0) -> list[tuple[str, int, int]]:
-        """(name, start, length) of every kernel since the ``first``."""
-        read = self._library
-        return [
-            (
-                read.sim_kernel_name(ctypes.c_int64(index)).decode(),
-                int(read.sim_kernel_start(ctypes.c_int64(index))),
-                int(read.sim_kernel_length(ctypes.c_int64(index))),
-            )
-            for index in range(first, self.kernel_count)
-        ]
+    @property
+    def kernel_count(self) -> int:
+        """Kernels since the rules were stated."""
+        return int(self._library.sim_kernels())
+
+    def kernels(self, first: int = 0) -> list[Kernel]:
+        """The kernels since the rules were stated, in the order of launch; from the ``first``."""
+        return [self._kernel(index) for index in range(first, self.kernel_count)]
+
+    def _kernel(self, index: int) -> Kernel:
+        shown = _Shown()
+        self._library.sim_kernel(ctypes.c_int64(index), ctypes.byref(shown))
+        return Kernel(shown.name.decode(), shown.start, shown.length, shown.device, shown.stream)
 
     def module(self) -> types.ModuleType:
         """What PyTorch finds as ``torch.sim``."""
@@ -159,6 +142,44 @@ class Simulator:
         return module  # type: ignore[no-any-return]
 
 
+class _Stated(ctypes.Structure):
+    _fields_ = (
+        ("kernel_ns", ctypes.c_int64),
+        ("launch_ns", ctypes.c_int64),
+        ("event_host_ns", ctypes.c_int64),
+        ("event_queue_ns", ctypes.c_int64),
+        ("limit_bytes", ctypes.c_int64),
+        ("bytes_per_ns", ctypes.c_double),
+        ("flops_per_ns", ctypes.c_double),
+        ("virtual_host", ctypes.c_bool),
+        ("skip", ctypes.c_bool),
+    )
+
+
+class _Shown(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("start", ctypes.c_int64),
+        ("length", ctypes.c_int64),
+        ("device", ctypes.c_int64),
+        ("stream", ctypes.c_int64),
+    )
+
+
+@cache
+def load() -> Simulator:
+    """Register the backend `sim` in this process, whose accelerator it is from then on.
+
+    Raises:
+        CannotBuildError: no compiler, or it failed.
+    """
+    simulator = Simulator(ctypes.CDLL(str(built())))
+    torch.utils.rename_privateuse1_backend("sim")
+    torch._register_device_module("sim", simulator.module())  # type: ignore[no-untyped-call]
+    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+    return simulator
+
+
 @contextmanager
 def rules(**stated: Any) -> Iterator[Simulator]:
     """The simulator under these rules for the duration of a ``with`` block."""
@@ -167,18 +188,26 @@ def rules(**stated: Any) -> Iterator[Simulator]:
     try:
         yield simulator
     finally:
-        simulator.reset()
+        simulator.rules()
 
 
-def _built() -> Path:
-    """The library, from the cache where it was built before."""
+def built() -> Path:
+    """The library, from the cache where it was built before.
+
+    Raises:
+        CannotBuildError: no compiler, or it failed.
+    """
     target = _cache() / f"sim-{_fingerprint()}.so"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            fresh = Path(folder) / target.name
-            _build(fresh)
-            fresh.replace(target)
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # else each of several test processes would build it
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                fresh = Path(folder) / target.name
+                _build(fresh)
+                fresh.replace(target)
     return target
 
 
@@ -196,7 +225,7 @@ def _fingerprint() -> str:
 def _build(target: Path) -> None:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
-        raise CannotBuildError("no C++ compiler: install g++ to try the simulated accelerator")
+        raise CannotBuildError("no C++ compiler: apt-get install g++")
     torch_folder = Path(torch.__file__).parent
     include, library = torch_folder / "include", torch_folder / "lib"
     command = [

@@ -1,28 +1,21 @@
+// The simulated accelerator: its rules, queues, memory, streams and events.
+//
+// It registers PyTorch's backend PrivateUse1 with two devices. Each has queues (streams). What the
+// host issues begins at max(the host's time, the end of the queue) and takes as long as the rules
+// say. Events take the time of their queue. There are no Python headers: __init__.py drives it by
+// ctypes.
 #pragma once
 
-// A simulated accelerator: values are computed on the CPU, time is reckoned by stated rules.
-//
-// It registers PyTorch's PrivateUse1 backend with two devices. Each has queues (streams); work
-// that the host issues begins at max(the host's time, the end of the queue) and takes as long as
-// the rules say. Events take the time of their queue. Kernels are shown to torch.profiler through
-// Kineto's interface for plug-ins. No Python headers: tests/simulated/__init__.py drives it by
-// ctypes.
-
 #include <ATen/ATen.h>
-#include <ATen/EmptyTensor.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
-#include <ATen/native/Resize.h>
-#include <ATen/native/TensorFactories.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
-#include <kineto/libkineto.h>
-#include <kineto/output_base.h>
-#include <torch/library.h>
 
 #include <chrono>
 #include <deque>
 #include <map>
 #include <mutex>
+#include <set>
 #include <thread>
 
 namespace {
@@ -30,24 +23,23 @@ namespace {
 using c10::Device;
 using c10::DeviceIndex;
 using c10::Stream;
-using torch::jit::Stack;
 
 constexpr auto kSim = c10::DeviceType::PrivateUse1;
 constexpr int kDevices = 2;
 
-// ---- The rules, set from Python. Nanoseconds; bytes and FLOPs a nanosecond. ----
+// ---- The rules. Nanoseconds; bytes and FLOPs a nanosecond. ----
 
 struct Rules {
-  int64_t kernel_ns = 1000;      // of every kernel, whatever it does
-  double bytes_per_ns = 0;       // 0: bytes cost nothing
-  double flops_per_ns = 0;       // 0: FLOPs cost nothing
-  int64_t launch_ns = 0;         // of the host, for each kernel
-  int64_t event_host_ns = 0;     // of the host, for each event
-  int64_t event_queue_ns = 0;    // of the queue, for each event
+  int64_t kernel_ns = 1000;    // of every kernel, before its bytes or FLOPs
+  double bytes_per_ns = 0;     // 0: bytes cost nothing
+  double flops_per_ns = 0;     // 0: FLOPs cost nothing
+  int64_t launch_ns = 0;       // of the host, for each kernel
+  int64_t event_host_ns = 0;   // of the host, for each event
+  int64_t event_queue_ns = 0;  // of the queue, for each event
   int64_t limit_bytes = int64_t(16) << 30;
-  bool virtual_host = true;      // the host's time passes only by what it issues
-  bool skip = false;             // a kernel seen before is not computed again
-  std::map<std::string, int64_t> named_ns;  // of kernels with this name, instead of all above
+  bool virtual_host = true;  // the host's time passes only by what it issues
+  bool skip = false;         // a kernel seen before is not computed again
+  std::map<std::string, int64_t> named_ns;  // kernel -> its whole time, instead of all above
 };
 
 struct Kernel {
@@ -55,22 +47,24 @@ struct Kernel {
   int64_t start, end;
   int device;
   int64_t stream;
-  uint64_t correlation;
+  uint64_t correlation;  // by which the profiler knows the operator
 };
 
 std::recursive_mutex lock;
+using Hold = std::lock_guard<std::recursive_mutex>;
+
 Rules rules;
 int64_t virtual_now = 0;
 std::map<std::pair<int, int64_t>, int64_t> queue_end;  // (device, stream) -> time
 std::deque<Kernel> kernels;                            // all since the last reset
 int64_t events_recorded = 0;
 bool profiling = false;
-std::deque<Kernel> profiled;
-std::vector<uint64_t> correlations;  // of the operators being run, innermost last
+std::vector<Kernel> profiled;
+thread_local std::vector<uint64_t> operators_running;  // the innermost last
 thread_local DeviceIndex current_device = 0;
 thread_local int64_t current_stream[kDevices] = {0, 0};
 
-using Hold = std::lock_guard<std::recursive_mutex>;
+// ---- Time. ----
 
 int64_t real_now() {
   auto since = std::chrono::steady_clock::now().time_since_epoch();
@@ -92,6 +86,7 @@ void host_spends(int64_t ns) {
 
 void host_waits_until(int64_t time) {
   if (rules.virtual_host) {
+    Hold hold(lock);
     virtual_now = std::max(virtual_now, time);
     return;
   }
@@ -104,6 +99,16 @@ int64_t& end_of(int device, int64_t stream) {
   return queue_end[{device, stream}];
 }
 
+int64_t end_of(int device) {
+  Hold hold(lock);
+  int64_t last = 0;
+  for (const auto& [queue, end] : queue_end) {
+    last = queue.first == device ? std::max(last, end) : last;
+  }
+  return last;
+}
+
+// On the present queue of the present device.
 void enqueue(const std::string& name, int64_t duration) {
   Hold hold(lock);
   host_spends(rules.launch_ns);
@@ -112,25 +117,14 @@ void enqueue(const std::string& name, int64_t duration) {
   int64_t& end = end_of(device, stream);
   int64_t start = std::max(host_now(), end);
   end = start + duration;
-  kernels.push_back(
-      {name, start, end, device, stream, correlations.empty() ? 0 : correlations.back()});
+  uint64_t correlation = operators_running.empty() ? 0 : operators_running.back();
+  kernels.push_back({name, start, end, device, stream, correlation});
   if (profiling) {
     profiled.push_back(kernels.back());
   }
 }
 
-void wait_for(int device) {
-  int64_t last = 0;
-  {
-    Hold hold(lock);
-    for (const auto& [queue, end] : queue_end) {
-      last = queue.first == device ? std::max(last, end) : last;
-    }
-  }
-  host_waits_until(last);
-}
-
-// ---- Memory, counted as PyTorch's caching allocators count it, without a cache's splitting. ----
+// ---- Memory, counted as a caching allocator does, but without rounding and splitting. ----
 
 struct Counter {
   int64_t allocated = 0, allocated_peak = 0, reserved = 0, reserved_peak = 0;
@@ -140,18 +134,26 @@ struct Block {
   void* data;
   int64_t bytes;
   int device;
-  at::Tensor owner;  // the CPU tensor whose memory it is, if it is another's
+  at::Tensor owner;  // the CPU tensor whose memory it is, where it is another's
 };
+
+// As PyTorch's allocators write a size.
+std::string written(int64_t bytes) {
+  const char* unit = bytes > (1 << 30) ? "GiB" : bytes > (1 << 20) ? "MiB" : "KiB";
+  double size = double(bytes) / (bytes > (1 << 30) ? 1 << 30 : bytes > (1 << 20) ? 1 << 20 : 1 << 10);
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f %s", size, unit);
+  return text;
+}
 
 void count(int device, int64_t bytes) {
   Hold hold(lock);
   Counter& counter = counters[device];
-  if (counter.allocated + bytes > rules.limit_bytes) {
-    TORCH_CHECK_WITH(
-        OutOfMemoryError, false, "sim out of memory. Tried to allocate ",
-        double(bytes) / (1 << 20), " MiB. Device ", device, " has a total capacity of ",
-        double(rules.limit_bytes) / (1 << 20), " MiB.");
-  }
+  TORCH_CHECK_WITH(
+      OutOfMemoryError, counter.allocated + bytes <= rules.limit_bytes,
+      "sim out of memory. Tried to allocate ", written(bytes), ". Device ", device,
+      " has a total capacity of ", written(rules.limit_bytes), " of which ",
+      written(rules.limit_bytes - counter.allocated), " is free.");
   counter.allocated += bytes;
   counter.allocated_peak = std::max(counter.allocated_peak, counter.allocated);
   counter.reserved = std::max(counter.reserved, counter.allocated);
@@ -169,14 +171,14 @@ void release(void* context) {
 
 struct Allocator final : c10::DeviceAllocator {
   c10::DataPtr allocate(size_t bytes) override {
-    int device = current_device;
+    Device device(kSim, current_device);
     if (bytes == 0) {
-      return {nullptr, Device(kSim, device)};
+      return {nullptr, device};
     }
-    count(device, int64_t(bytes));
-    void* data = std::malloc(bytes);
-    auto* block = new Block{data, int64_t(bytes), device, {}};
-    return {data, block, &release, Device(kSim, device)};
+    count(device.index(), int64_t(bytes));
+    // Zeros, so that what is skipped is the same each time and no index lies outside.
+    void* data = std::calloc(bytes, 1);
+    return {data, new Block{data, int64_t(bytes), device.index(), {}}, &release, device};
   }
   c10::DeleterFnPtr raw_deleter() const override {
     return nullptr;
@@ -217,12 +219,44 @@ struct Allocator final : c10::DeviceAllocator {
 
 REGISTER_ALLOCATOR(kSim, &allocator)
 
+// The host's memory that a device reads by itself: a copy from it need not be waited for.
+std::set<const void*> pinned;
+
+bool is_pinned(const void* data) {
+  Hold hold(lock);
+  return pinned.count(data) > 0;
+}
+
+struct PinnedAllocator final : c10::Allocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    void* data = std::malloc(std::max<size_t>(bytes, 1));
+    Hold hold(lock);
+    pinned.insert(data);
+    return {data, data, &free_pinned, Device(at::kCPU)};
+  }
+  static void free_pinned(void* data) {
+    Hold hold(lock);
+    pinned.erase(data);
+    std::free(data);
+  }
+  c10::DeleterFnPtr raw_deleter() const override {
+    return &free_pinned;
+  }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    std::memcpy(to, from, bytes);
+  }
+} pinned_allocator;
+
 // ---- Devices, streams, events. ----
 
 struct Event {
   int64_t time = 0;
-  bool timing = false;
 };
+
+int64_t time_of(void* event) {
+  Hold hold(lock);
+  return event == nullptr ? 0 : static_cast<Event*>(event)->time;
+}
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::DeviceType type() const override {
@@ -243,18 +277,20 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   DeviceIndex deviceCount() const noexcept override {
     return kDevices;
   }
+  static DeviceIndex index_of(Device device) {
+    return device.has_index() ? device.index() : current_device;
+  }
   Stream getStream(Device device) const override {
-    int index = device.has_index() ? device.index() : current_device;
+    DeviceIndex index = index_of(device);
     return Stream(Stream::UNSAFE, Device(kSim, index), current_stream[index]);
   }
   Stream getDefaultStream(Device device) const override {
-    return Stream(Stream::DEFAULT, Device(kSim, device.has_index() ? device.index() : 0));
+    return Stream(Stream::DEFAULT, Device(kSim, index_of(device)));
   }
   Stream getNewStream(Device device, int) const override {
     static int64_t last = 0;
     Hold hold(lock);
-    int index = device.has_index() ? device.index() : current_device;
-    return Stream(Stream::UNSAFE, Device(kSim, index), ++last);
+    return Stream(Stream::UNSAFE, Device(kSim, index_of(device)), ++last);
   }
   Stream getStreamFromGlobalPool(Device device, bool) const override {
     return getNewStream(device, 0);
@@ -264,11 +300,11 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return Stream(Stream::UNSAFE, stream.device(), std::exchange(current, stream.id()));
   }
   void record(
-      void** event, const Stream& stream, const DeviceIndex, const c10::EventFlag flag)
-      const override {
+      void** event, const Stream& stream, const DeviceIndex,
+      const c10::EventFlag) const override {
     Hold hold(lock);
     if (*event == nullptr) {
-      *event = new Event{0, flag == c10::EventFlag::BACKEND_DEFAULT};
+      *event = new Event;
     }
     host_spends(rules.event_host_ns);
     int64_t& end = end_of(stream.device_index(), stream.id());
@@ -282,36 +318,32 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   void block(void* event, const Stream& stream) const override {
     Hold hold(lock);
     int64_t& end = end_of(stream.device_index(), stream.id());
-    end = std::max(end, static_cast<Event*>(event)->time);
+    end = std::max(end, time_of(event));
   }
   bool queryEvent(void* event) const override {
-    return event == nullptr || host_now() >= static_cast<Event*>(event)->time;
+    return host_now() >= time_of(event);
   }
   void synchronizeEvent(void* event) const override {
-    if (event != nullptr) {
-      host_waits_until(static_cast<Event*>(event)->time);
-    }
+    host_waits_until(time_of(event));
   }
   double elapsedTime(void* first, void* second, const DeviceIndex) const override {
     TORCH_CHECK(first != nullptr && second != nullptr, "Both events must be recorded.");
     TORCH_CHECK(queryEvent(first) && queryEvent(second), "Both events must be completed.");
-    // CUDA's interface gives a float of milliseconds, too.
-    return float(double(static_cast<Event*>(second)->time - static_cast<Event*>(first)->time) / 1e6);
+    // A float, as CUDA's interface gives it.
+    return float(double(time_of(second) - time_of(first)) / 1e6);
   }
   bool queryStream(const Stream& stream) const override {
     Hold hold(lock);
     return host_now() >= end_of(stream.device_index(), stream.id());
   }
   void synchronizeStream(const Stream& stream) const override {
-    int64_t end = 0;
-    {
-      Hold hold(lock);
-      end = end_of(stream.device_index(), stream.id());
-    }
+    std::unique_lock<std::recursive_mutex> hold(lock);
+    int64_t end = end_of(stream.device_index(), stream.id());
+    hold.unlock();
     host_waits_until(end);
   }
   void synchronizeDevice(const DeviceIndex device) const override {
-    wait_for(device < 0 ? current_device : device);
+    host_waits_until(end_of(device < 0 ? current_device : device));
   }
 };
 
@@ -342,6 +374,13 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   DeviceIndex maybeExchangeDevice(DeviceIndex device) const override {
     return exchangeDevice(device);
   }
+  bool isPinnedPtr(const void* data) const override {
+    return is_pinned(data);
+  }
+  c10::Allocator* getPinnedMemoryAllocator() const override {
+    return &pinned_allocator;
+  }
+  // Random values are the CPU's.
   const at::Generator& getDefaultGenerator(DeviceIndex) const override {
     return at::globalContext().defaultGenerator(at::kCPU);
   }
@@ -349,93 +388,14 @@ struct Hooks final : at::PrivateUse1HooksInterface {
     return at::globalContext().defaultGenerator(at::kCPU).clone();
   }
   void resizePrivateUse1Bytes(const c10::Storage& storage, size_t bytes) const override {
-    auto data = allocator.allocate(bytes);
-    std::memcpy(data.get(), storage.data(), std::min(bytes, storage.nbytes()));
+    c10::OptionalDeviceGuard guard(storage.device());
+    c10::DataPtr data = allocator.allocate(bytes);
+    if (size_t kept = std::min(bytes, storage.nbytes())) {
+      std::memcpy(data.get(), storage.data(), kept);
+    }
     storage.unsafeGetStorageImpl()->set_data_ptr_noswap(std::move(data));
     storage.unsafeGetStorageImpl()->set_nbytes(bytes);
   }
 };
 
-// ---- Kernels, shown to the profiler. ----
-
-const std::string kName = "sim";
-const std::set<libkineto::ActivityType> kKinds = {libkineto::ActivityType::CONCURRENT_KERNEL};
-
-struct Session final : libkineto::IActivityProfilerSession {
-  void start() override {
-    Hold hold(lock);
-    profiled.clear();
-    profiling = true;
-  }
-  void stop() override {
-    Hold hold(lock);
-    profiling = false;
-  }
-  std::vector<std::string> errors() override {
-    return {};
-  }
-  void processTrace(libkineto::ActivityLogger&) override {}
-  void processTrace(
-      libkineto::ActivityLogger& logger, libkineto::getLinkedActivityCallback linked, int64_t,
-      int64_t) override {
-    Hold hold(lock);
-    auto wall = std::chrono::system_clock::now().time_since_epoch();
-    int64_t shift =
-        std::chrono::duration_cast<std::chrono::nanoseconds>(wall).count() - host_now();
-    for (const Kernel& kernel : profiled) {
-      buffer->emplace_activity(
-          buffer->span, libkineto::ActivityType::CONCURRENT_KERNEL, kernel.name);
-      auto& activity = *buffer->activities.back();
-      activity.startTime = kernel.start + shift;
-      activity.endTime = kernel.end + shift;
-      activity.id = int32_t(kernel.correlation);
-      activity.device = kernel.device;
-      activity.resource = int32_t(kernel.stream);
-      activity.flow.id = uint32_t(kernel.correlation);
-      activity.flow.type = libkineto::kLinkAsyncCpuGpu;
-      activity.linked = linked(int32_t(kernel.correlation));
-      logger.handleGenericActivity(activity);
-    }
-    profiled.clear();
-  }
-  std::unique_ptr<libkineto::DeviceInfo> getDeviceInfo() override {
-    return nullptr;
-  }
-  std::vector<libkineto::ResourceInfo> getResourceInfos() override {
-    return {};
-  }
-  std::unique_ptr<libkineto::CpuTraceBuffer> getTraceBuffer() override {
-    return std::move(buffer);
-  }
-  void pushCorrelationId(uint64_t id) override {
-    Hold hold(lock);
-    correlations.push_back(id);
-  }
-  void popCorrelationId() override {
-    Hold hold(lock);
-    if (!correlations.empty()) {
-      correlations.pop_back();
-    }
-  }
-  std::unique_ptr<libkineto::CpuTraceBuffer> buffer =
-      std::make_unique<libkineto::CpuTraceBuffer>();
-};
-
-struct Profiler final : libkineto::IActivityProfiler {
-  const std::string& name() const override {
-    return kName;
-  }
-  const std::set<libkineto::ActivityType>& availableActivities() const override {
-    return kKinds;
-  }
-  std::unique_ptr<libkineto::IActivityProfilerSession> configure(
-      const std::set<libkineto::ActivityType>& kinds, const libkineto::Config&) override {
-    return kinds.count(libkineto::ActivityType::CONCURRENT_KERNEL) ? std::make_unique<Session>()
-                                                                   : nullptr;
-  }
-  std::unique_ptr<libkineto::IActivityProfilerSession> configure(
-      int64_t, int64_t, const std::set<libkineto::ActivityType>& kinds,
-      const libkineto::Config& config) override {
-    return configure(kinds, config);
-  }
-};
+}  // namespace

@@ -1,12 +1,19 @@
-// Operators of the simulated accelerator: run on the CPU on the same memory, timed by the rules.
+// Operators of the simulated accelerator: computed by the CPU on the same memory, timed by the
+// rules. What is only a view of other memory is no kernel.
 #pragma once
 
 #include "device.h"
+
+#include <ATen/native/Resize.h>
+#include <torch/library.h>
+
+#include <unordered_map>
 
 namespace {
 
 using c10::IValue;
 using c10::OperatorHandle;
+using torch::jit::Stack;
 
 bool on_sim(const at::Tensor& tensor) {
   return tensor.defined() && tensor.device().type() == kSim;
@@ -16,20 +23,38 @@ int64_t bytes_of(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.numel() * int64_t(tensor.itemsize()) : 0;
 }
 
+// Calls `use` with every defined tensor of an argument.
+template <typename Use>
+void each_tensor(const IValue& value, const Use& use) {
+  if (value.isTensor() && value.toTensor().defined()) {
+    use(value.toTensor());
+  } else if (value.isTensorList()) {
+    for (const at::Tensor& tensor : value.toTensorVector()) {
+      use(tensor);
+    }
+  } else if (value.isOptionalTensorList()) {
+    for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector()) {
+      if (tensor && tensor->defined()) {
+        use(*tensor);
+      }
+    }
+  }
+}
+
 // A tensor on the device whose memory is a CPU tensor's, counted as the device's.
 at::Tensor taken_over(const at::Tensor& cpu, int device, std::map<void*, c10::Storage>& storages) {
-  auto found = storages.find(cpu.storage().unsafeGetStorageImpl());
-  if (found == storages.end()) {
+  auto known = storages.find(cpu.storage().unsafeGetStorageImpl());
+  if (known == storages.end()) {
     int64_t bytes = int64_t(cpu.storage().nbytes());
     count(device, bytes);
     auto* block = new Block{cpu.storage().mutable_data(), bytes, device, cpu};
-    c10::DataPtr data(block->data, block, &release, Device(kSim, device));
+    c10::DataPtr data(block->data, block, &release, Device(kSim, DeviceIndex(device)));
     c10::Storage storage(
         c10::Storage::use_byte_size_t(), bytes, std::move(data), &allocator, true);
-    found = storages.emplace(cpu.storage().unsafeGetStorageImpl(), storage).first;
+    known = storages.emplace(cpu.storage().unsafeGetStorageImpl(), storage).first;
   }
   auto tensor = at::detail::make_tensor<c10::TensorImpl>(
-      c10::Storage(found->second), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
+      c10::Storage(known->second), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1),
       cpu.dtype());
   tensor.unsafeGetTensorImpl()->set_sizes_and_strides(
       cpu.sizes(), cpu.strides(), cpu.storage_offset());
@@ -38,16 +63,14 @@ at::Tensor taken_over(const at::Tensor& cpu, int device, std::map<void*, c10::St
 
 // One call of an operator: its tensors on the device and their counterparts on the CPU.
 struct Call {
-  const OperatorHandle& op;
   std::string name;
   int device = -1;
   int64_t bytes = 0;
   double flops = 0;
-  bool fresh = false;  // whether something was computed, not merely viewed
-  std::vector<std::pair<at::Tensor, at::Tensor>> pairs;  // (device's, CPU's)
+  bool fresh = false;    // whether something was computed, not merely viewed
+  bool resized = false;  // whether an argument got another size
+  std::vector<std::pair<at::Tensor, at::Tensor>> pairs;  // (the device's, the CPU's)
   std::map<void*, c10::Storage> storages;
-
-  explicit Call(const OperatorHandle& handle) : op(handle), name(handle.schema().name()) {}
 
   at::Tensor counterpart(const at::Tensor& tensor) {
     if (!on_sim(tensor)) {
@@ -60,13 +83,12 @@ struct Call {
     }
     device = device < 0 ? tensor.device().index() : device;
     bytes += bytes_of(tensor);
-    auto options = tensor.options().device(at::kCPU);
+    auto options = at::TensorOptions().dtype(tensor.dtype()).device(at::kCPU);
     at::Tensor cpu = tensor.numel() == 0
         ? at::empty(tensor.sizes(), options)
         : at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(), options);
-    if (tensor.is_conj()) {
-      cpu._set_conj(true);
-    }
+    cpu._set_conj(tensor.is_conj());
+    cpu._set_neg(tensor.is_neg());
     pairs.emplace_back(tensor, cpu);
     return cpu;
   }
@@ -84,13 +106,13 @@ struct Call {
     }
     if (value.isOptionalTensorList()) {
       c10::List<std::optional<at::Tensor>> list;
-      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorList()) {
-        list.push_back(tensor ? std::optional<at::Tensor>(counterpart(*tensor)) : tensor);
+      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector()) {
+        list.push_back(tensor ? std::optional<at::Tensor>(counterpart(*tensor)) : std::nullopt);
       }
       return list;
     }
     if (value.isDevice() && value.toDevice().type() == kSim) {
-      device = value.toDevice().has_index() ? value.toDevice().index() : current_device;
+      device = Guard::index_of(value.toDevice());
       return Device(at::kCPU);
     }
     return value;
@@ -135,9 +157,10 @@ struct Call {
   void follow_sizes() {
     for (const auto& [mine, other] : pairs) {
       if (mine.sizes() != other.sizes()) {
+        resized = true;
         mine.resize_(other.sizes());
         if (other.numel() > 0) {
-          auto options = mine.options().device(at::kCPU);
+          auto options = at::TensorOptions().dtype(mine.dtype()).device(at::kCPU);
           at::from_blob(mine.data_ptr(), mine.sizes(), mine.strides(), options).copy_(other);
         }
         bytes += bytes_of(mine);
@@ -156,76 +179,82 @@ struct Call {
   }
 };
 
-// Two for each multiplication with its addition; only what multiplies matrices counts.
+// Two for a multiplication with its addition; only what multiplies matrices counts.
 double flops_of(const std::string& name, const std::vector<IValue>& arguments, int64_t made) {
   auto sizes = [&](size_t index) { return arguments[index].toTensor().sizes(); };
+  auto window = [&](size_t weight) {
+    double size = 1;
+    for (int64_t length : sizes(weight).slice(1)) {
+      size *= double(length);
+    }
+    return size;
+  };
   if (name == "aten::mm" || name == "aten::bmm") {
     return 2.0 * double(made) * double(sizes(0).back());
   }
   if (name == "aten::addmm" || name == "aten::baddbmm") {
     return 2.0 * double(made) * double(sizes(1).back());
   }
-  if (name == "aten::linear") {
-    return 2.0 * double(made) * double(sizes(1).back());
-  }
   if (name == "aten::convolution") {
-    double kernel = 1;
-    for (int64_t size : sizes(1).slice(1)) {
-      kernel *= double(size);
-    }
     bool transposed = arguments[6].toBool();
-    return 2.0 * kernel * double(transposed ? arguments[0].toTensor().numel() : made);
+    return 2.0 * window(1) * double(transposed ? arguments[0].toTensor().numel() : made);
   }
   if (name == "aten::convolution_backward") {
-    double kernel = 1;
-    for (int64_t size : sizes(2).slice(1)) {
-      kernel *= double(size);
-    }
-    auto wanted = arguments[10].toBoolList();
-    int products = int(wanted[0]) + int(wanted[1]);
-    return 2.0 * kernel * double(arguments[0].toTensor().numel()) * products;
+    auto wanted = arguments[10].toBoolList();  // of the input, of the weight, of the bias
+    int products = int(bool(wanted[0])) + int(bool(wanted[1]));
+    bool transposed = arguments[7].toBool();
+    return 2.0 * window(2) * double(arguments[transposed ? 1 : 0].toTensor().numel()) * products;
   }
   return 0;
 }
 
-// ---- Kernels that were seen before: where `skip` is on, only their outputs' shapes are kept. ----
+// ---- Kernels that were seen before: where `skip` is on, only their outputs' shapes are made. ----
 
-struct Made {
+struct Output {
   int argument;  // >= 0: the tensor argument with this number is returned itself
   std::vector<int64_t> sizes, strides;
   at::ScalarType type;
 };
 
 struct Recipe {
-  std::vector<Made> outputs;
+  std::vector<Output> outputs;
   int64_t duration;
 };
 
-std::map<std::string, std::optional<Recipe>> recipes;  // empty: its outputs depend on values
+std::unordered_map<std::string, Recipe> recipes;  // what was called, and with what
 
-void describe(std::ostream& out, const IValue& value) {
-  if (value.isTensor()) {
-    const at::Tensor& tensor = value.toTensor();
-    if (tensor.defined()) {
-      out << tensor.dtype() << tensor.sizes() << tensor.strides() << tensor.device();
-    }
-  } else if (value.isTensorList()) {
-    for (const at::Tensor& tensor : value.toTensorVector()) {
-      describe(out, tensor);
-    }
-  } else if (value.isOptionalTensorList()) {
-    for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorList()) {
-      describe(out, tensor ? IValue(*tensor) : IValue());
-    }
-  } else if (!value.isGenerator()) {
-    out << value;
-  }
-  out << ';';
+void add(std::string& key, int64_t number) {
+  key.append(reinterpret_cast<const char*>(&number), sizeof number);
 }
 
-bool depends_on_values(const std::string& name) {
-  for (const char* part : {"nonzero", "unique", "masked", "index", "nms", "roi", "bincount",
-                           "histc", "multinomial", "random", "equal", "is_nonzero"}) {
+void add(std::string& key, const IValue& value) {
+  each_tensor(value, [&](const at::Tensor& tensor) {
+    add(key, int64_t(tensor.scalar_type()) * 256 + int64_t(tensor.device().index()));
+    for (int64_t size : tensor.sizes()) {
+      add(key, size);
+    }
+    for (int64_t stride : tensor.strides()) {
+      add(key, stride);
+    }
+  });
+  if (value.isInt()) {
+    add(key, value.toInt());
+  } else if (value.isIntList()) {
+    for (int64_t number : value.toIntVector()) {
+      add(key, number);
+    }
+  } else if (!value.isTensor() && !value.isTensorList() && !value.isOptionalTensorList() &&
+             !value.isNone() && !value.isGenerator()) {
+    std::ostringstream text;
+    text << value;
+    key += text.str();
+  }
+  key += ';';
+}
+
+// Names of operators whose outputs' shapes follow from values.
+bool follows_values(const std::string& name) {
+  for (const char* part : {"nonzero", "unique", "masked", "index", "nms", "equal", "bincount"}) {
     if (name.find(part) != std::string::npos) {
       return true;
     }
@@ -233,19 +262,20 @@ bool depends_on_values(const std::string& name) {
   return false;
 }
 
-std::optional<Recipe> recipe_of(
-    const Call& call, const std::vector<IValue>& outputs, int64_t duration) {
-  Recipe recipe{{}, duration};
+// Nothing where what it returns cannot be made from shapes alone.
+std::optional<Recipe> recipe_of(const Call& call, const std::vector<IValue>& outputs) {
+  Recipe recipe{{}, call.duration()};
   for (const IValue& output : outputs) {
-    if (!output.isTensor() || !output.toTensor().defined() || !on_sim(output.toTensor())) {
+    if (!output.isTensor() || !on_sim(output.toTensor())) {
       return std::nullopt;
     }
     const at::Tensor& tensor = output.toTensor();
     int argument = -1;
     for (size_t index = 0; index < call.pairs.size(); ++index) {
-      if (call.pairs[index].first.is_same(tensor)) {
+      const at::Tensor& other = call.pairs[index].first;
+      if (other.is_same(tensor)) {
         argument = int(index);
-      } else if (call.pairs[index].first.storage().is_alias_of(tensor.storage())) {
+      } else if (argument < 0 && other.storage().is_alias_of(tensor.storage())) {
         return std::nullopt;
       }
     }
@@ -255,53 +285,34 @@ std::optional<Recipe> recipe_of(
   return recipe;
 }
 
-void collect(const IValue& value, std::vector<at::Tensor>& tensors) {
-  auto add = [&](const at::Tensor& tensor) {
-    for (const at::Tensor& known : tensors) {
-      if (known.is_same(tensor)) {
-        return;
-      }
-    }
-    if (on_sim(tensor)) {
-      tensors.push_back(tensor);
-    }
-  };
-  if (value.isTensor()) {
-    add(value.toTensor());
-  } else if (value.isTensorList()) {
-    for (const at::Tensor& tensor : value.toTensorVector()) {
-      add(tensor);
-    }
-  } else if (value.isOptionalTensorList()) {
-    for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorList()) {
-      if (tensor) {
-        add(*tensor);
-      }
-    }
-  }
-}
-
-// Put what a known kernel would return on the stack. False: it is not known.
+// Puts what a known kernel would return on the stack. False: it is not known.
 bool skipped(const std::string& key, const std::string& name, Stack* stack, size_t count) {
+  std::unique_lock<std::recursive_mutex> hold(lock);
   auto known = recipes.find(key);
-  if (known == recipes.end() || !known->second) {
+  if (known == recipes.end()) {
     return false;
   }
-  std::vector<at::Tensor> tensors;
+  Recipe recipe = known->second;
+  hold.unlock();
+  std::vector<at::Tensor> tensors;  // as a call's pairs
   for (size_t index = stack->size() - count; index < stack->size(); ++index) {
-    collect((*stack)[index], tensors);
+    each_tensor((*stack)[index], [&](const at::Tensor& tensor) {
+      auto same = [&](const at::Tensor& other) { return other.is_same(tensor); };
+      if (on_sim(tensor) && std::none_of(tensors.begin(), tensors.end(), same)) {
+        tensors.push_back(tensor);
+      }
+    });
   }
   Device device = tensors.empty() ? Device(kSim, current_device) : tensors[0].device();
-  std::vector<IValue> outputs;
-  for (const Made& made : known->second->outputs) {
-    outputs.emplace_back(
-        made.argument >= 0 ? tensors[made.argument]
-                           : at::empty_strided(
-                                 made.sizes, made.strides,
-                                 at::TensorOptions().device(device).dtype(made.type)));
-  }
   c10::OptionalDeviceGuard guard(device);
-  enqueue(name, known->second->duration);
+  auto options = at::TensorOptions().device(device);
+  std::vector<IValue> outputs;
+  for (const Output& made : recipe.outputs) {
+    outputs.emplace_back(
+        made.argument >= 0 ? tensors[size_t(made.argument)]
+                           : at::empty_strided(made.sizes, made.strides, options.dtype(made.type)));
+  }
+  enqueue(name, recipe.duration);
   stack->resize(stack->size() - count);
   stack->insert(stack->end(), outputs.begin(), outputs.end());
   return true;
@@ -319,12 +330,13 @@ OperatorHandle computed_by(const OperatorHandle& op, Stack* stack) {
     return operator_named("aten::convolution");
   }
   if (op.schema().name() == "aten::convolution_backward_overrideable") {
-    const IValue& mask = stack->back();
-    auto& weight = (*stack)[stack->size() - 8].toTensor();
-    bool transposed = (*stack)[stack->size() - 4].toBool();
-    int64_t groups = (*stack)[stack->size() - 2].toInt();
+    size_t end = stack->size();
+    const at::Tensor& weight = (*stack)[end - 8].toTensor();
+    bool transposed = (*stack)[end - 4].toBool();
+    int64_t groups = (*stack)[end - 2].toInt();
     int64_t channels = transposed ? weight.size(1) * groups : weight.size(0);
-    IValue bias = mask.toBoolList()[2] ? IValue(std::vector<int64_t>{channels}) : IValue();
+    bool with_bias = (*stack)[end - 1].toBoolList().get(2);
+    IValue bias = with_bias ? IValue(std::vector<int64_t>{channels}) : IValue();
     stack->insert(stack->end() - 7, bias);
     return operator_named("aten::convolution_backward");
   }
@@ -334,47 +346,47 @@ OperatorHandle computed_by(const OperatorHandle& op, Stack* stack) {
 void run_on_cpu(const OperatorHandle& asked, c10::DispatchKeySet, Stack* stack) {
   OperatorHandle op = computed_by(asked, stack);
   size_t count = op.schema().arguments().size();
-  Call call(op);
+  Call call;
+  call.name = op.schema().name();
   std::string key;
-  if (rules.skip && !depends_on_values(call.name)) {
-    std::ostringstream text;
-    text << call.name << '.' << op.schema().overload_name() << ' ';
+  if (rules.skip && !follows_values(call.name)) {
+    key = call.name + '.' + op.schema().overload_name() + ' ';
     for (size_t index = stack->size() - count; index < stack->size(); ++index) {
-      describe(text, (*stack)[index]);
+      add(key, (*stack)[index]);
     }
-    key = text.str();
     if (skipped(key, call.name, stack, count)) {
       return;
     }
   }
-  std::vector<IValue> arguments(stack->end() - int64_t(count), stack->end());
-  stack->resize(stack->size() - count);
+  size_t before = stack->size() - count;
+  std::vector<IValue> arguments(stack->begin() + int64_t(before), stack->end());
+  stack->resize(before);
   for (const IValue& argument : arguments) {
     stack->push_back(call.to_cpu(argument));
   }
   call.device = call.device < 0 ? current_device : call.device;
-  size_t before = stack->size() - count;
+  c10::OptionalDeviceGuard guard(Device(kSim, DeviceIndex(call.device)));
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   call.follow_sizes();
   std::vector<IValue> outputs(stack->begin() + int64_t(before), stack->end());
   stack->resize(before);
+  int64_t made = 0;
   for (IValue& output : outputs) {
     output = call.to_sim(output);
-  }
-  int64_t made = 0;
-  for (const IValue& output : outputs) {
-    made += made == 0 && output.isTensor() && output.toTensor().defined()
-        ? output.toTensor().numel() : 0;
+    bool first = made == 0 && output.isTensor() && output.toTensor().defined();
+    made = first ? output.toTensor().numel() : made;
   }
   call.flops = flops_of(call.name, arguments, made);
-  bool changes = op.schema().is_mutable();
-  if (call.fresh || changes) {
-    c10::OptionalDeviceGuard guard(Device(kSim, call.device));
+  if (call.fresh || op.schema().is_mutable()) {
     enqueue(call.name, call.duration());
+    auto recipe = key.empty() || call.resized ? std::nullopt : recipe_of(call, outputs);
+    if (recipe) {
+      Hold hold(lock);
+      recipes.emplace(key, *recipe);
+    }
   }
-  if (!key.empty()) {
-    recipes[key] = call.fresh || changes ? recipe_of(call, outputs, call.duration())
-                                         : std::nullopt;
+  if (follows_values(call.name) && call.name.find("index") == std::string::npos) {
+    host_waits_until(end_of(call.device));  // the host needs the values
   }
   stack->insert(stack->end(), outputs.begin(), outputs.end());
 }
@@ -400,7 +412,7 @@ at::Tensor empty_strided(
 const at::Tensor& resize_(
     const at::Tensor& self, at::IntArrayRef size, std::optional<at::MemoryFormat> format) {
   c10::OptionalDeviceGuard guard(self.device());
-  // The memory is the host's, and new memory comes from the storage's own allocator.
+  // The memory is the host's, and more of it comes from the storage's own allocator.
   at::native::resize_impl_cpu_(self.unsafeGetTensorImpl(), size, std::nullopt);
   if (format) {
     self.unsafeGetTensorImpl()->empty_tensor_restride(*format);
@@ -408,22 +420,23 @@ const at::Tensor& resize_(
   return self;
 }
 
-// Between host and device, or within the device; the host waits unless it need not.
+// Between host and device, or on the device. The host waits where a GPU lets it wait: for what it
+// reads itself, and until memory that is not pinned was read.
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool non_blocking) {
-  Call call(operator_named("aten::copy_"));
+  bool both = on_sim(self) && on_sim(to);
+  const at::Tensor& on_device = on_sim(to) ? to : self;
+  const at::Tensor& on_host = on_sim(to) ? self : to;
+  Call call;
+  call.name = "aten::copy_";
   at::Tensor source = call.counterpart(self), target = call.counterpart(to);
-  bool known = rules.skip && on_sim(self) && on_sim(to);
-  if (!known) {
+  if (!rules.skip || !both) {
     target.copy_(source);
   }
-  bool both = on_sim(self) && on_sim(to);
   call.bytes = bytes_of(self) + (both ? bytes_of(to) : 0);
-  {
-    c10::OptionalDeviceGuard guard((on_sim(to) ? to : self).device());
-    enqueue("aten::copy_", call.duration());
-  }
-  if (!both && !non_blocking) {
-    wait_for((on_sim(to) ? to : self).device().index());
+  c10::OptionalDeviceGuard guard(on_device.device());
+  enqueue(call.name, call.duration());
+  if (!both && !(non_blocking && is_pinned(on_host.storage().data()))) {
+    host_waits_until(end_of(on_device.device().index()));
   }
   return to;
 }
@@ -434,31 +447,8 @@ at::Tensor copy_from_and_resize(const at::Tensor& self, const at::Tensor& to) {
 }
 
 at::Scalar local_scalar(const at::Tensor& self) {
-  return at::_local_scalar_dense(at::empty({}, self.options().device(at::kCPU)).copy_(self));
-}
-
-at::Tensor& set_storage(
-    at::Tensor& self, at::Storage source, int64_t offset, at::IntArrayRef size,
-    at::IntArrayRef stride) {
-  auto* impl = self.unsafeGetTensorImpl();
-  impl->set_storage_keep_dtype(std::move(source));
-  impl->set_storage_offset(offset);
-  if (stride.data() == nullptr || stride.empty()) {
-    impl->set_sizes_contiguous(size);
-  } else {
-    impl->set_sizes_and_strides(size, stride);
-  }
-  return self;
-}
-
-at::Tensor& set_whole_storage(at::Tensor& self, at::Storage source) {
-  int64_t count = int64_t(source.nbytes() / self.itemsize());
-  return set_storage(self, std::move(source), 0, {count}, {});
-}
-
-at::Tensor& set_tensor(at::Tensor& self, const at::Tensor& source) {
-  return set_storage(
-      self, source.storage(), source.storage_offset(), source.sizes(), source.strides());
+  auto options = at::TensorOptions().dtype(self.dtype()).device(at::kCPU);
+  return at::_local_scalar_dense(at::empty({}, options).copy_(self));
 }
 
 }  // namespace

@@ -1,27 +1,46 @@
 // What PyTorch and Python see of the simulated accelerator.
 #include "device.h"
 #include "operators.h"
+#include "profiler.h"
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, library) {
-  library.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+#include <ATen/autocast_mode.h>
+#include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/set_native.h>
+#include <ATen/ops/view_native.h>
+
+TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
 }
 
-TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
-  library.impl("empty.memory_format", &empty_memory_format);
-  library.impl("empty_strided", &empty_strided);
-  library.impl("as_strided", &at::native::as_strided_tensorimpl);
-  library.impl("view", &at::native::view);
-  library.impl("_reshape_alias", &at::native::_reshape_alias);
-  library.impl("resize_", &resize_);
-  library.impl("_copy_from", &copy_from);
-  library.impl("_copy_from_and_resize", &copy_from_and_resize);
-  library.impl("_local_scalar_dense", &local_scalar);
-  library.impl("set_.source_Storage", &set_whole_storage);
-  library.impl("set_.source_Storage_storage_offset", &set_storage);
-  library.impl("set_.source_Tensor", &set_tensor);
+TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+  m.impl("empty.memory_format", &empty_memory_format);
+  m.impl("empty_strided", &empty_strided);
+  m.impl("as_strided", &at::native::as_strided_tensorimpl);
+  m.impl("view", &at::native::view);
+  m.impl("_reshape_alias", &at::native::_reshape_alias);
+  m.impl("resize_", &resize_);
+  m.impl("_copy_from", &copy_from);
+  m.impl("_copy_from_and_resize", &copy_from_and_resize);
+  m.impl("_local_scalar_dense", &local_scalar);
+  m.impl("set_.source_Storage", &at::native::set_);
+  m.impl("set_.source_Storage_storage_offset", &at::native::set_storage_cpu_);
+  m.impl("set_.source_Tensor", &at::native::set_tensor_);
   for (const char* name : {"convolution_overrideable", "convolution_backward_overrideable"}) {
-    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run_on_cpu>());
   }
+}
+
+TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) {
+  m.fallback(torch::CppFunction::makeFallthrough());
+}
+
+#define IN_LOWER_PRECISION(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, lower_precision_fp)
+#define IN_SINGLE_PRECISION(...) KERNEL_PRIVATEUSEONE(__VA_ARGS__, fp32)
+
+TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
+  AT_FORALL_LOWER_PRECISION_FP(IN_LOWER_PRECISION)
+  AT_FORALL_FP32(IN_SINGLE_PRECISION)
 }
 
 extern "C" {
@@ -33,50 +52,28 @@ void sim_register() {
   libkineto::api().registerProfilerFactory([] { return std::make_unique<Profiler>(); });
 }
 
-// Forget all times, queues and rules; memory stays as it is.
-void sim_reset() {
+struct Stated {
+  int64_t kernel_ns, launch_ns, event_host_ns, event_queue_ns, limit_bytes;
+  double bytes_per_ns, flops_per_ns;
+  bool virtual_host, skip;
+};
+
+// New rules, and nothing that ran before; memory stays as it is.
+void sim_rules(const Stated* stated) {
   Hold hold(lock);
-  int64_t now = virtual_now;
-  rules = Rules();
+  rules = Rules{
+      stated->kernel_ns, stated->bytes_per_ns, stated->flops_per_ns, stated->launch_ns,
+      stated->event_host_ns, stated->event_queue_ns, stated->limit_bytes, stated->virtual_host,
+      stated->skip, {}};
   recipes.clear();
   kernels.clear();
   queue_end.clear();
   events_recorded = 0;
-  virtual_now = now;
-}
-
-void sim_kernel_ns(int64_t ns) {
-  Hold hold(lock);
-  rules.kernel_ns = ns;
 }
 
 void sim_named_ns(const char* name, int64_t ns) {
   Hold hold(lock);
   rules.named_ns[name] = ns;
-}
-
-void sim_roof(double bytes_per_ns, double flops_per_ns) {
-  Hold hold(lock);
-  rules.bytes_per_ns = bytes_per_ns;
-  rules.flops_per_ns = flops_per_ns;
-}
-
-void sim_costs(int64_t launch_ns, int64_t event_host_ns, int64_t event_queue_ns) {
-  Hold hold(lock);
-  rules.launch_ns = launch_ns;
-  rules.event_host_ns = event_host_ns;
-  rules.event_queue_ns = event_queue_ns;
-}
-
-void sim_host(bool is_virtual) {
-  Hold hold(lock);
-  rules.virtual_host = is_virtual;
-  queue_end.clear();
-}
-
-void sim_skip(bool skip) {
-  Hold hold(lock);
-  rules.skip = skip;
 }
 
 void sim_limit(int64_t bytes) {
@@ -89,10 +86,9 @@ int64_t sim_now() {
   return host_now();
 }
 
-// The host works, as far as the virtual clock goes.
-void sim_advance(int64_t ns) {
-  Hold hold(lock);
-  virtual_now += ns;
+// The host works for so long.
+void sim_spend(int64_t ns) {
+  host_spends(ns);
 }
 
 // A kernel of this length on the present queue.
@@ -101,7 +97,7 @@ void sim_sleep(int64_t ns) {
 }
 
 void sim_set_device(int device) {
-  current_device = c10::DeviceIndex(device);
+  current_device = DeviceIndex(device);
 }
 
 int sim_device() {
@@ -113,19 +109,16 @@ int64_t sim_kernels() {
   return int64_t(kernels.size());
 }
 
-int64_t sim_kernel_length(int64_t index) {
-  Hold hold(lock);
-  return kernels[size_t(index)].end - kernels[size_t(index)].start;
-}
+struct Shown {
+  const char* name;
+  int64_t start, length, device, stream;
+};
 
-int64_t sim_kernel_start(int64_t index) {
+void sim_kernel(int64_t index, Shown* shown) {
   Hold hold(lock);
-  return kernels[size_t(index)].start;
-}
-
-const char* sim_kernel_name(int64_t index) {
-  Hold hold(lock);
-  return kernels[size_t(index)].name.c_str();
+  const Kernel& kernel = kernels[size_t(index)];
+  *shown = {
+      kernel.name.c_str(), kernel.start, kernel.end - kernel.start, kernel.device, kernel.stream};
 }
 
 int64_t sim_events() {

@@ -29,7 +29,8 @@ NOWHERE = Path(os.devnull)
 
 
 @cache
-def _forks() -> ForkServerContext:
+def forks() -> ForkServerContext:
+    """What starts a process of ours by forking one that has loaded what is in `LOADED`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     return context
@@ -51,7 +52,7 @@ def start_script(
         variables: of the environment, besides this process's.
     """
     environment = {**os.environ, **variables}
-    process = _forks().Process(
+    process = forks().Process(
         target=_run, args=(script, arguments, environment, (out, err)), daemon=True
     )
     process.start()

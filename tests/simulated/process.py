@@ -1,0 +1,145 @@
+"""Tests on the simulated accelerator, run by a process that has it.
+
+A process that has registered `sim` has it as *the* accelerator from then on, which would change
+other tests. So one process, forked from one that has loaded torch, runs them all, one after the
+other.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cache, reduce, wraps
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+import torch
+
+from layerbench.environment import watch
+from tests.simulated import CannotBuildError, built, load
+from tests.support.prepared import forks
+
+# `.ci/run` sets it: there a missing compiler is a failure.
+REQUIRED = "LAYERBENCH_SIM_REQUIRED"
+PATIENCE_S = 240
+# What a test asks for by these names is made in the process itself.
+OWN = ("sim", "monkeypatch")
+
+
+def on_sim(test: Callable[..., None]) -> Callable[..., None]:
+    """Let this test run in the process that has `sim`.
+
+    Its parameter ``sim`` is the `Simulator`, under the usual rules. ``monkeypatch`` is the
+    process's own. Other parameters come from pytest and have to be picklable. A failure shows the
+    values of local variables, because pytest does not rewrite assertions there.
+    """
+    signature = inspect.signature(test)
+    from_pytest = [own for name, own in signature.parameters.items() if name not in OWN]
+
+    @wraps(test)
+    def asked(**given: object) -> None:
+        _library_or_skip()
+        _process().run(test, given)
+
+    asked.__signature__ = signature.replace(parameters=from_pytest)  # type: ignore[attr-defined]
+    asked.on_sim = test  # type: ignore[attr-defined]
+    return asked
+
+
+@cache
+def _cannot_build() -> str | None:
+    try:
+        built()
+    except CannotBuildError as error:
+        return str(error)
+    return None
+
+
+def _library_or_skip() -> None:
+    """Without a compiler the test is skipped, or fails where one must be."""
+    missing = _cannot_build()
+    if missing and (os.environ.get(REQUIRED) or "failed" in missing):
+        pytest.fail(missing, pytrace=False)
+    if missing:
+        pytest.skip(missing)
+
+
+class Process:
+    """Runs tests one after the other; begun anew after one that broke it."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._connection, its_own = forks().Pipe()
+        self._process = forks().Process(target=_serve, args=(its_own,), daemon=True)
+        self._process.start()
+        its_own.close()
+
+    def run(self, test: Callable[..., None], given: Mapping[str, object]) -> None:
+        """Pass, fail or skip as the test does there."""
+        outcome, text = "failed", "the process ended"
+        try:
+            self._connection.send((test.__module__, test.__qualname__, dict(given)))
+            if self._connection.poll(PATIENCE_S):
+                outcome, text = self._connection.recv()
+            else:
+                text = f"no answer within {PATIENCE_S} s"
+        except (EOFError, OSError):
+            text = f"the process ended with {self._process.exitcode}"
+        finally:
+            if outcome == "failed":
+                self._process.kill()
+                self._process.join()
+                self._start()
+        if outcome == "skipped":
+            pytest.skip(text)
+        if outcome != "passed":
+            pytest.fail(text, pytrace=False)
+
+
+@cache
+def _process() -> Process:
+    return Process()
+
+
+def _serve(connection: Connection) -> None:
+    """In the process."""
+    watch.LOOK_S = 0.01  # as for every test
+    load()
+    gc.collect()
+    gc.freeze()
+    with suppress(EOFError):
+        while True:
+            connection.send(_outcome(*connection.recv()))
+
+
+def _outcome(module: str, name: str, given: dict[str, object]) -> tuple[str, str]:
+    try:
+        test: Any = reduce(getattr, name.split("."), importlib.import_module(module))
+        _run(test.on_sim, given)
+    except pytest.skip.Exception as skipped:
+        return "skipped", str(skipped)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the test failed by it
+        shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+        return "failed", "".join(shown.format())
+    return "passed", ""
+
+
+def _run(test: Callable[..., None], given: dict[str, object]) -> None:
+    simulator = load()
+    simulator.rules()
+    torch.accelerator.set_device_index(0)
+    gc.collect()
+    torch.accelerator.empty_cache()
+    asked = inspect.signature(test).parameters
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        own = {"sim": simulator, "monkeypatch": monkeypatch}
+        test(**given, **{name: made for name, made in own.items() if name in asked})
+    simulator.rules()

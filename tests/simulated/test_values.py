@@ -1,0 +1,89 @@
+"""Values on the simulated accelerator are the CPU's."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import MobileNetV2, VisionTransformer, resnet18
+
+from tests.simulated import Simulator
+from tests.simulated.process import on_sim
+
+MODELS = {
+    "convolutions": lambda: MobileNetV2(num_classes=10, width_mult=0.25),
+    "residuals": lambda: resnet18(num_classes=10),
+    "attention": lambda: VisionTransformer(32, 8, 2, 2, 32, 64, num_classes=10),
+}
+
+
+def model_and_images(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """With values that are the same each time."""
+    torch.manual_seed(0)
+    return MODELS[name](), torch.rand(2, 3, 32, 32)
+
+
+@on_sim
+@pytest.mark.parametrize("name", MODELS)
+def test_a_forward(sim: Simulator, name: str) -> None:
+    model, images = model_and_images(name)
+    model.eval()
+    with torch.inference_mode():
+        expected = model(images)
+        assert torch.equal(model.to("sim:1")(images.to("sim:1")).cpu(), expected)
+
+
+@on_sim
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_training(sim: Simulator, optimizer: type[torch.optim.Optimizer]) -> None:
+    model, images = model_and_images("convolutions")
+    labels = torch.tensor([3, 1])
+
+    def trained(device: str) -> nn.Module:
+        own = copy.deepcopy(model).to(device).eval()  # no dropout
+        steps = optimizer(own.parameters(), lr=1e-3)
+        for _ in range(3):
+            steps.zero_grad()
+            nn.functional.cross_entropy(own(images.to(device)), labels.to(device)).backward()
+            steps.step()
+        return own.cpu()
+
+    for mine, other in zip(trained("sim").parameters(), trained("cpu").parameters(), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-5)
+
+
+@on_sim
+def test_mixed_precision(sim: Simulator) -> None:
+    model, images = model_and_images("residuals")
+    model.to("sim")
+    scaler = torch.amp.GradScaler("sim")
+    steps = torch.optim.SGD(model.parameters(), lr=1e-3)
+    with torch.autocast("sim", torch.float16):
+        logits = model(images.to("sim"))
+        loss = nn.functional.cross_entropy(logits, torch.tensor([3, 1], device="sim"))
+    assert (logits.dtype, loss.dtype) == (torch.float16, torch.float32)
+    scaler.scale(loss).backward()
+    before = model.fc.weight.detach().clone()
+    scaler.step(steps)
+    scaler.update()
+    assert not torch.equal(model.fc.weight, before)
+
+
+@on_sim
+def test_skipped_kernels_keep_their_shapes_and_times(sim: Simulator) -> None:
+    model, images = model_and_images("convolutions")
+    model.to("sim").eval()
+    images = images.to("sim")
+
+    def kernels() -> list[tuple[str, int]]:
+        first = sim.kernel_count
+        with torch.inference_mode():
+            assert model(images).shape == (2, 10)
+        return [(one.name, one.length_ns) for one in sim.kernels(first)]
+
+    sim.rules(bytes_per_ns=4, flops_per_ns=50)
+    expected = kernels()
+    sim.rules(bytes_per_ns=4, flops_per_ns=50, skip=True)
+    assert kernels() == kernels() == expected
