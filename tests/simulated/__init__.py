@@ -28,6 +28,14 @@ import torch
 
 HERE = Path(__file__).parent
 SOURCES = ("sim.cpp", "device.h", "operators.h", "profiler.h")
+FLAGS = (
+    "-std=c++20",
+    "-O1",
+    "-shared",
+    "-fPIC",
+    "-DFMT_HEADER_ONLY",
+    "-DKINETO_NAMESPACE=libkineto",
+)
 
 
 class CannotBuildError(Exception):
@@ -218,7 +226,11 @@ def _cache() -> Path:
 
 
 def _fingerprint() -> str:
-    parts = [torch.__version__.encode(), *((HERE / name).read_bytes() for name in SOURCES)]
+    parts = [
+        torch.__version__.encode(),
+        repr(FLAGS).encode(),
+        *((HERE / name).read_bytes() for name in SOURCES),
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -230,7 +242,7 @@ def _build(target: Path) -> None:
     include, library = torch_folder / "include", torch_folder / "lib"
     command = [
         compiler,
-        *("-std=c++20", "-O1", "-shared", "-fPIC", "-DFMT_HEADER_ONLY"),
+        *FLAGS,
         f"-I{include}",
         f"-I{include / 'torch/csrc/api/include'}",
         f"-I{include / 'kineto'}",

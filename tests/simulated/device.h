@@ -12,6 +12,9 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -280,7 +283,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   static DeviceIndex index_of(Device device) {
     return device.has_index() ? device.index() : current_device;
   }
-  Stream getStream(Device device) const override {
+  Stream getStream(Device device) const noexcept override {
     DeviceIndex index = index_of(device);
     return Stream(Stream::UNSAFE, Device(kSim, index), current_stream[index]);
   }
@@ -295,7 +298,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   Stream getStreamFromGlobalPool(Device device, bool) const override {
     return getNewStream(device, 0);
   }
-  Stream exchangeStream(Stream stream) const override {
+  Stream exchangeStream(Stream stream) const noexcept override {
     int64_t& current = current_stream[stream.device_index()];
     return Stream(Stream::UNSAFE, stream.device(), std::exchange(current, stream.id()));
   }

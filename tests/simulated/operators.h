@@ -7,6 +7,8 @@
 #include <ATen/native/Resize.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <cmath>
 #include <unordered_map>
 
 namespace {
@@ -201,7 +203,7 @@ double flops_of(const std::string& name, const std::vector<IValue>& arguments, i
   }
   if (name == "aten::convolution_backward") {
     auto wanted = arguments[10].toBoolList();  // of the input, of the weight, of the bias
-    int products = int(bool(wanted[0])) + int(bool(wanted[1]));
+    int products = int(wanted.get(0)) + int(wanted.get(1));
     bool transposed = arguments[7].toBool();
     return 2.0 * window(2) * double(arguments[transposed ? 1 : 0].toTensor().numel()) * products;
   }
@@ -423,6 +425,9 @@ const at::Tensor& resize_(
 // Between host and device, or on the device. The host waits where a GPU lets it wait: for what it
 // reads itself, and until memory that is not pinned was read.
 at::Tensor copy_from(const at::Tensor& self, const at::Tensor& to, bool non_blocking) {
+  if (self.numel() == 0) {
+    return to;
+  }
   bool both = on_sim(self) && on_sim(to);
   const at::Tensor& on_device = on_sim(to) ? to : self;
   const at::Tensor& on_host = on_sim(to) ? self : to;

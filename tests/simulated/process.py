@@ -28,6 +28,8 @@ from tests.support.prepared import forks
 # `.ci/run` sets it: there a missing compiler is a failure.
 REQUIRED = "LAYERBENCH_SIM_REQUIRED"
 PATIENCE_S = 240
+# Characters of a local variable that a failure shows.
+SHOWN = 300
 # What a test asks for by these names is made in the process itself.
 OWN = ("sim", "monkeypatch")
 
@@ -126,10 +128,17 @@ def _outcome(module: str, name: str, given: dict[str, object]) -> tuple[str, str
         _run(test.on_sim, given)
     except pytest.skip.Exception as skipped:
         return "skipped", str(skipped)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the test failed by it
-        shown = traceback.TracebackException.from_exception(error, capture_locals=True)
-        return "failed", "".join(shown.format())
+    except BaseException as error:
+        return "failed", _shown(error)
     return "passed", ""
+
+
+def _shown(error: BaseException) -> str:
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    del shown.stack[:2]  # of this file
+    for frame in shown.stack:
+        frame.locals = {name: text[:SHOWN] for name, text in (frame.locals or {}).items()}
+    return "".join(shown.format())
 
 
 def _run(test: Callable[..., None], given: dict[str, object]) -> None:

@@ -36,7 +36,7 @@ def test_its_memory(sim: Simulator) -> None:
         before = torch.accelerator.memory_allocated(1)
         gpu.begin_peak()
         held = torch.empty(3 * MIB, dtype=torch.uint8, device=gpu.torch_device)
-        held + 1  # noqa: B018 - freed at once
+        held + 1  # freed at once
         peak, memory = gpu.peak(), gpu.memory()
         assert peak is not None
         assert (peak.allocated - before, peak.reserved - before) == (6 * MIB, 6 * MIB)

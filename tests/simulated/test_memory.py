@@ -45,9 +45,9 @@ def test_a_view_has_no_memory_of_its_own(sim: Simulator) -> None:
 def test_memory_runs_out_at_the_limit(sim: Simulator) -> None:
     sim.rules(limit_bytes=64 * MIB)
     half = torch.empty(40 * MIB, dtype=torch.uint8, device="sim")
-    with pytest.raises(torch.OutOfMemoryError, match=r"^sim out of memory. Tried to allocate 40.00"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"of memory\. Tried to allocate 40\.00 MiB\."):
         half.clone()
-    with pytest.raises(torch.OutOfMemoryError, match="64.00 MiB of which 24.00 MiB is free"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"64\.00 MiB of which 24\.00 MiB is"):
         torch.empty(40 * MIB, dtype=torch.uint8, device="sim")
     assert torch.accelerator.get_memory_info() == (24 * MIB, 64 * MIB)
     assert half.add_(1)[0].numel() == 1  # what is there goes on

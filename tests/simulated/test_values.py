@@ -56,19 +56,19 @@ def test_training(sim: Simulator, optimizer: type[torch.optim.Optimizer]) -> Non
 
 @on_sim
 def test_mixed_precision(sim: Simulator) -> None:
-    model, images = model_and_images("residuals")
+    model, images = model_and_images("attention")
     model.to("sim")
-    scaler = torch.amp.GradScaler("sim")
+    scaler = torch.amp.GradScaler("sim", init_scale=128)
     steps = torch.optim.SGD(model.parameters(), lr=1e-3)
     with torch.autocast("sim", torch.float16):
         logits = model(images.to("sim"))
         loss = nn.functional.cross_entropy(logits, torch.tensor([3, 1], device="sim"))
     assert (logits.dtype, loss.dtype) == (torch.float16, torch.float32)
     scaler.scale(loss).backward()
-    before = model.fc.weight.detach().clone()
+    before = model.heads.head.weight.detach().clone()
     scaler.step(steps)
     scaler.update()
-    assert not torch.equal(model.fc.weight, before)
+    assert not torch.equal(model.heads.head.weight, before)
 
 
 @on_sim
