@@ -113,7 +113,7 @@ def test_the_training_example_reads_digits():
 
 def test_what_no_machine_can_change_of_the_profiled_step_is_as_committed():
     (path,) = (ROOT / "examples" / "training").glob("*/*_train_sgd.json")
-    assert list(verification.complaints([path])) == [(path, None)]
+    assert list(verification.checked([path])) == [(path, None, None)]
 
 
 def test_the_detection_example_measured_every_detector():

@@ -3,6 +3,9 @@
 Shapes, parameters, FLOPs, bytes and the names of what ran follow from model, input and the
 libraries alone. They are worked out anew on tensors without memory and must be the committed ones
 to the byte; times, and what a process held, are left out.
+
+Which operators a model runs is up to PyTorch and changes with its releases. So all this is compared
+with records of the same release only.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from functools import singledispatch
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from layerbench import reporters
 from layerbench.analysis.aggregation import assemble
 from layerbench.analysis.views import finest, with_training_memory
+from layerbench.environment.run_context import torch_version
 from layerbench.errors import DeviceUnavailable, LayerbenchError
 from layerbench.profilers.memory.measured import profile_memory_on_fakes, reproduce_memory
 from layerbench.profilers.memory.predicted import predict
@@ -53,17 +57,27 @@ _MEASURED: dict[type[Frozen], dict[str, Any]] = {
 }
 
 
-def complaints(
-    places: Sequence[Path], progress: Progress | None = None
-) -> Iterator[tuple[Path, str | None]]:
+class Checked(NamedTuple):
+    """What came of checking one report.
+
+    Attributes:
+        path: of the record.
+        complaint: what is wrong with it or with the text beside it; ``None`` if nothing is.
+        other_torch: the release of PyTorch that it was made with, where that is another and only
+            the text beside it was compared; else ``None``.
+    """
+
+    path: Path
+    complaint: str | None
+    other_torch: str | None = None
+
+
+def checked(places: Sequence[Path], progress: Progress | None = None) -> Iterator[Checked]:
     """Check every report in files and folders, one after the other.
 
     Args:
         places: records, and folders of them.
         progress: hears of each record.
-
-    Yields:
-        a record's path, and what is wrong with it or with the text beside it, else ``None``.
 
     Raises:
         RecordError: a place is not there, or a file is damaged.
@@ -72,10 +86,31 @@ def complaints(
     records = reading.read_all(places)
     for number, (path, record) in enumerate(records):
         listener.step("reports", number, len(records))
+        other = _other_torch(record)
         try:
-            yield path, _change(record, again(record)) or _text_beside(path, record)
+            change = _change(record, again(record)) if other is None else None
+            yield Checked(path, change or _text_beside(path, record), other)
         except LayerbenchError as error:
-            yield path, f"cannot be worked out anew: {error}"
+            yield Checked(path, f"cannot be worked out anew: {error}", other)
+
+
+def _other_torch(record: Frozen) -> str | None:
+    """The release of PyTorch that it was made with, if that is not the one here."""
+    here = torch_version()
+    return next((release for release in _made_with(record) if release != here), None)
+
+
+def _made_with(record: Frozen) -> Iterator[str]:
+    """The releases of PyTorch that made what `again` makes anew, where the record names them."""
+    if isinstance(record, Bundle):
+        for part in record.parts().values():
+            yield from _made_with(part)
+    elif type(record) in _MEASURED:
+        environment = getattr(record, "environment", None)
+        installed = environment.software.packages if environment is not None else {}
+        version = getattr(record, "torch", None) or installed.get("torch")
+        if version is not None:
+            yield version.partition("+")[0]
 
 
 def half(record: Frozen) -> dict[str, Any]:

@@ -83,18 +83,24 @@ def command(
 
 def _static(places: list[Path]) -> int:
     """Print the differences of each report, or that there are none."""
-    from layerbench.api.verification import complaints
+    from layerbench.api.verification import checked
     from layerbench.cli._progress import beside_report
     from layerbench.text import visible
 
-    checked, wrong = 0, 0
+    reports, wrong, not_compared = 0, 0, 0
     with beside_report("check", quiet=False) as progress:
-        for path, complaint in complaints(places, progress):
-            checked += 1
-            if complaint is not None:
+        for one in checked(places, progress):
+            reports += 1
+            if one.complaint is not None:
                 wrong += 1
-                typer.echo(visible(f"{path}: {complaint}"))
-    typer.echo(f"{checked - wrong} of {checked} reports say what comes out here")
+                typer.echo(visible(f"{one.path}: {one.complaint}"))
+            elif one.other_torch is not None:
+                not_compared += 1
+                said = f"made with torch {one.other_torch}: not compared"
+                typer.echo(visible(f"{one.path}: {said}"))
+    holding = f"{reports - wrong - not_compared} of {reports} reports say what comes out here"
+    others = f"; {not_compared} of another torch not compared" if not_compared else ""
+    typer.echo(f"{holding}{others}")
     return 1 if wrong else 0
 
 

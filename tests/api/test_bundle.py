@@ -11,7 +11,7 @@ import pytest
 import layerbench
 from layerbench import reporters
 from layerbench.api import bundle as api
-from layerbench.api.verification import complaints
+from layerbench.api.verification import checked
 from layerbench.errors import LayerbenchError
 from layerbench.profilers.progress import Silent
 from layerbench.records.view import View
@@ -97,13 +97,13 @@ def test_it_is_read_back_and_holds(record, tmp_path):
     path.write_text(reporters.render("json", made))
     assert layerbench.read(path) == layerbench.read(path, layerbench.Bundle) == made
     path.with_suffix(".txt").write_text(reporters.render("txt", made))
-    assert [wrong for _, wrong in complaints([path], Silent())] == [None]
+    assert [one.complaint for one in checked([path], Silent())] == [None]
     path.with_suffix(".txt").unlink()
     content = path.read_text()
     assert '"self_at_peak": 8192' in content
     path.write_text(content.replace('"self_at_peak": 8192', '"self_at_peak": 8191'))
-    ((_, wrong),) = complaints([path], Silent())
-    assert '"path": "stem"' in wrong
+    (one,) = checked([path], Silent())
+    assert '"path": "stem"' in one.complaint
 
 
 def test_its_file_lies_beside_the_profiles(record):

@@ -12,6 +12,7 @@ from layerbench.analysis.views import finest
 from layerbench.api import verification
 from layerbench.errors import RecordError
 from layerbench.profilers import timing
+from layerbench.records.bundle import Bundle
 from layerbench.records.view import View
 from layerbench.records.workload import Plan
 from layerbench.store import reading, writing
@@ -41,7 +42,7 @@ LOOKED_AT = {}
 @pytest.mark.usefixtures("once")
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_committed_report_says_what_comes_out(path):
-    assert list(verification.complaints([path])) == [(path, None)]
+    assert list(verification.checked([path])) == [(path, None, None)]
 
 
 @pytest.mark.parametrize(
@@ -97,10 +98,10 @@ def test_an_export_beside_a_record_is_no_stranger(tmp_path):
     record = reading.read(source)
     for made, view in ((record, View()), (finest(record), View(folded=False))):
         writing.write_text(tmp_path / "x.md", reporters.render("md", made, view))
-        assert list(verification.complaints([tmp_path])) == [(tmp_path / "x.json", None)]
+        assert list(verification.checked([tmp_path])) == [(tmp_path / "x.json", None, None)]
     (tmp_path / "x.md").write_bytes(b"\xff\xfe")
-    ((_, complaint),) = verification.complaints([tmp_path])
-    assert complaint == "x.md is not what the record renders to"
+    (one,) = verification.checked([tmp_path])
+    assert one.complaint == "x.md is not what the record renders to"
 
 
 def test_what_is_left_out_of_a_profile_is_what_was_measured():
@@ -117,10 +118,35 @@ def test_what_is_left_out_of_a_profile_is_what_was_measured():
     assert verification.half(other) == half
 
 
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_report_of_another_torch_is_compared_with_its_text_alone(folder, tmp_path, monkeypatch):
+    source = next(path for path in REPORTS if (ROOT / folder) in path.parents)
+    path = tmp_path / "x.json"
+    shutil.copy(source, path)
+    (made_with,) = {*verification._made_with(reading.read(path))}
+    monkeypatch.setattr(verification, "torch_version", lambda: f"{made_with}.1")
+    monkeypatch.setattr(verification, "again", None)  # nothing is made anew
+    assert list(verification.checked([path])) == [(path, None, made_with)]
+    path.with_suffix(".txt").write_text("edited by hand\n", encoding="utf-8")
+    (one,) = verification.checked([path])
+    assert one.complaint == "x.txt is not what the record renders to"
+
+
+def test_the_build_of_torch_makes_no_difference_and_a_comparison_was_made_with_none():
+    record = reading.read(next(path for path in REPORTS if path.parent.name == "layers"))
+    environment = record.environment
+    packages = {**environment.software.packages, "torch": "2.4.0+cpu"}
+    software = environment.software.model_copy(update={"packages": packages})
+    update = {"environment": environment.model_copy(update={"software": software})}
+    bundle = Bundle(profile=record.model_copy(update=update))
+    assert list(verification._made_with(bundle)) == ["2.4.0"]
+    assert list(verification._made_with(one_slower())) == []
+
+
 def test_a_comparison_has_nothing_to_work_out():
     assert verification.again(one_slower()) == one_slower()
 
 
 def test_a_place_that_is_not_there():
     with pytest.raises(RecordError, match="there is no record"):
-        list(verification.complaints([ROOT / "nowhere.json"]))
+        list(verification.checked([ROOT / "nowhere.json"]))

@@ -299,3 +299,18 @@ def test_static_names_the_report_that_says_something_else(layerbench, tmp_path):
     status, out, _ = layerbench("check", "--static", str(good))
     assert status == 1
     assert "good.txt is not what the record renders to" in out
+
+
+def test_static_fails_for_no_report_that_another_torch_made(layerbench, tmp_path):
+    source = ROOT / "model_structures" / "mobilenet_v2_pascal.json"
+    content = json.loads(source.read_text(encoding="utf-8"))
+    content["torch"] = "2.4.0"
+    content["rows"][3]["output_bytes"] += 4
+    path = tmp_path / "older.json"
+    writing.write_text(path, reporters.render("json", Structure.model_validate(content)))
+    status, out, _ = layerbench("check", "--static", str(path))
+    assert status == 0
+    assert out.splitlines() == [
+        f"{path}: made with torch 2.4.0: not compared",
+        "0 of 1 reports say what comes out here; 1 of another torch not compared",
+    ]

@@ -244,7 +244,7 @@ def test_runs_by_name_draw_alike(
     for number, record in enumerate(records):
         text = reporters.render("json", record)
         writing.write_text(tmp_path / "records" / f"{number}.json", text)
-    said = [found for _, found in verification.complaints([tmp_path / "records"])]
+    said = [one.complaint for one in verification.checked([tmp_path / "records"])]
     assert said == [None] * len(records)
     again, predicted = layerbench.memory(name), layerbench.estimate_memory(name)
     for record in (structure, again, predicted):
