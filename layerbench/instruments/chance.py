@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
+from layerbench.instruments.global_hooks import has_any_global_hook
 from layerbench.instruments.modules import CallObserver, ModuleFacts
 from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.introspection.modules import PROXIES
@@ -82,7 +82,7 @@ def runs_alike(model: nn.Module) -> bool:
     No, too, where somebody's function stands in a module: as a hook, as its ``forward``, or as an
     attribute, such as an encoder layer's activation.
     """
-    if has_any_global_hook():  # type: ignore[no-untyped-call]
+    if has_any_global_hook():
         return False
     kinds: dict[type, bool] = {}
     for module in modules_of(model):

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 from torch.compiler import is_dynamo_compiling
-from torch.nn.modules.module import _has_any_global_hook as has_any_global_hook
 
 from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.attach import (
@@ -30,6 +29,7 @@ from layerbench.instruments.attach import (
     has_property_for_forward,
     usual_place,
 )
+from layerbench.instruments.global_hooks import has_any_global_hook
 from layerbench.instruments.modules import Call, modules_at
 from layerbench.records import samples
 
@@ -233,7 +233,7 @@ def place_to_time(module: nn.Module, called_directly: bool = False) -> str:
         return usual_place(module)
     cls = type(module)
     usual = cls.__call__ is nn.Module.__call__ and cls._call_impl is nn.Module._call_impl
-    everywhere = has_any_global_hook()  # type: ignore[no-untyped-call]
+    everywhere = has_any_global_hook()
     hooked = everywhere or any(getattr(module, name) for name in _HOOKS)
     if called_directly or hooked or not usual or not _HAS_SHORT_CUT:
         return "forward"

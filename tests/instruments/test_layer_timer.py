@@ -6,6 +6,7 @@ from torch import nn
 
 from layerbench.environment.devices.clocks import ManualClock
 from layerbench.instruments.attach import attributes_replaced, mode_set
+from layerbench.instruments.global_hooks import has_any_global_hook
 from layerbench.instruments.layer_timer import (
     LayerTimer,
     TimedForward,
@@ -242,3 +243,22 @@ def test_scripted_modules_are_one_row() -> None:
     assert table["0"][2] == 1
     assert table["0.0"][2] == 0
     assert model(x).shape == (1, 48)
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        torch.nn.modules.module.register_module_forward_pre_hook,
+        torch.nn.modules.module.register_module_forward_hook,
+        torch.nn.modules.module.register_module_full_backward_pre_hook,
+        torch.nn.modules.module.register_module_full_backward_hook,
+    ],
+)
+def test_a_hook_for_all_modules_is_seen(register) -> None:
+    assert not has_any_global_hook()
+    handle = register(lambda *_: None)
+    try:
+        assert has_any_global_hook()
+    finally:
+        handle.remove()
+    assert not has_any_global_hook()
