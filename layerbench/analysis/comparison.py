@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,10 +13,13 @@ from layerbench.analysis.differences import differences
 from layerbench.analysis.evidence import (
     Estimate,
     Evidence,
+    launched_on_both,
     of_records,
     processes_of,
     timed_on_both,
+    unlike_rows,
 )
+from layerbench.analysis.launching import launching_s, needed_s
 from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.student_t import quantile
 from layerbench.errors import ComparisonError
@@ -34,7 +37,8 @@ THRESHOLD = 0.05
 ALARM_RATE = 0.01
 """Of the comparisons of a thing with itself, the share in which any row may be called by chance."""
 
-# What of it the whole, the blocks and all other rows may take. Fewer rows need less.
+# What of it the whole, the blocks and all other rows may take. Fewer rows need less. Where rows
+# have times on two clocks, each clock has half of the rows'.
 WHOLE_SHARE, BLOCKS_SHARE, ROWS_SHARE = 0.4, 0.3, 0.3
 
 
@@ -180,11 +184,10 @@ def judge(
     1 - `ALARM_RATE` no row is called whose true change is none, or within the threshold.
     """
     pairs = list(_pairs(baseline, contender, evidence))
+    on_host = list(_on_host(baseline, contender, evidence))
     limits = _Limits(math.log1p(threshold), evidence.allowance, bool(evidence.void))
-    judged = {
-        **limits.judged([pair for pair in pairs if pair.row.block], BLOCKS_SHARE),
-        **limits.judged([pair for pair in pairs if not pair.row.block], ROWS_SHARE),
-    }
+    part = 0.5 if on_host else 1.0
+    judged, judged_on_host = (limits.of_rows(rows, part) for rows in (pairs, on_host))
     root = LayerRow(path="", type=contender.model_type, kind="module", depth=0, calls=1)
     whole = _Pair(root, evidence.whole, "")
     before, after = (_paths(record) for record in (baseline, contender))
@@ -198,6 +201,7 @@ def judge(
         void=evidence.void,
         whole=limits.judged([whole], WHOLE_SHARE)[""],
         rows=tuple(judged[pair.row.path] for pair in pairs),
+        host_rows=tuple(judged_on_host[pair.row.path] for pair in on_host),
         added=tuple(path for path in after if path not in before),
         missing=tuple(path for path in before if path not in after),
         differences=tuple(differences(baseline, contender)),
@@ -210,10 +214,24 @@ def judge(
 
 def _pairs(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterator[_Pair]:
     timed = timed_on_both(baseline, contender)
+    return _paired(baseline, contender, timed, evidence.rows)
+
+
+def _on_host(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterator[_Pair]:
+    timed = launched_on_both(baseline, contender)
+    return _paired(baseline, contender, timed, evidence.host_rows)
+
+
+def _paired(
+    baseline: Profile,
+    contender: Profile,
+    timed: Collection[str],
+    estimates: Mapping[str, Estimate],
+) -> Iterator[_Pair]:
     before = {row.path: row for row in baseline.layers}
     for row in contender.layers:
-        if row.path in timed and row.path in evidence.rows:
-            yield _Pair(row, evidence.rows[row.path], _row_note(before[row.path], row))
+        if row.path in timed and row.path in estimates:
+            yield _Pair(row, estimates[row.path], _row_note(before[row.path], row))
 
 
 def _paths(record: Profile) -> dict[str, None]:
@@ -236,6 +254,20 @@ class _Limits:
     threshold: float
     allowance: float
     void: bool
+
+    def of_rows(self, pairs: Sequence[_Pair], part: float) -> dict[str, ComparedRow]:
+        """Rows on one clock by path: blocks together, and all others together.
+
+        Args:
+            pairs: of these rows.
+            part: of the alarm rate of all rows.
+        """
+        blocks = [pair for pair in pairs if pair.row.block]
+        others = [pair for pair in pairs if not pair.row.block]
+        return {
+            **self.judged(blocks, part * BLOCKS_SHARE),
+            **self.judged(others, part * ROWS_SHARE),
+        }
 
     def judged(self, family: Sequence[_Pair], share: float) -> dict[str, ComparedRow]:
         """Rows that are judged together, by path, with their share of the alarm rate."""
@@ -317,9 +349,15 @@ def _notes(
             "and larger ones of single rows. Measure both with --processes 5, or in turn with "
             "compare --live."
         )
-    left_out = [path for path in timed_on_both(baseline, contender) if path not in evidence.rows]
+    left_out = [
+        path
+        for path, times in timed_on_both(baseline, contender).items()
+        # What runs nothing on the device takes 0 on both sides.
+        if path not in evidence.rows and any(time.median for time in times)
+    ]
     if left_out:
         yield f"Without a ratio, as some time is 0: {', '.join(left_out)}."
+    yield from _on_clocks(baseline, contender)
     if baseline.environment.device.name != contender.environment.device.name:
         yield "Different devices: the verdicts are as much about them as about the model."
     for name, record in (("baseline", baseline), ("contender", contender)):
@@ -332,3 +370,30 @@ def _notes(
             yield f"Of the {name}: {note}"
         for warning in record.environment.warnings:
             yield f"When the {name} was measured: {warning}"
+
+
+def _on_clocks(baseline: Profile, contender: Profile) -> Iterator[str]:
+    """What the times of rows are on an accelerator, and what the device needs on both sides."""
+    unlike = unlike_rows(baseline, contender)
+    if unlike:
+        yield unlike
+    hows = [rounds.how for one in (baseline, contender) if (rounds := one.device_rounds)]
+    if len(set(hows)) > 1:
+        yield (
+            f"The baseline's device times of rows are from {hows[0]}, the contender's from "
+            f"{hows[1]}: short rows may differ for that alone."
+        )
+    kinds = {one.environment.device.kind for one in (baseline, contender)}
+    if len(hows) == 1 and "cpu" in kinds:
+        yield "Rows on the accelerator are times of the device alone, without launching."
+    needs = [needed_s(one) for one in (baseline, contender)]
+    costs = [launching_s(one) for one in (baseline, contender)]
+    if None not in needs:
+        yield f"What the device needs for a forward: {_both_times(needs)}."
+    if None not in costs:
+        yield f"What launching costs: {_both_times(costs)}."
+
+
+def _both_times(times: Sequence[float | None]) -> str:
+    before, after = (units.seconds(time or 0.0) for time in times)
+    return f"{before} in the baseline, {after} in the contender"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from layerbench.analysis import ratios
 from layerbench.analysis.ratios import LogRatio
 from layerbench.errors import ComparisonError
 from layerbench.records import contention
-from layerbench.records.comparison import Method
-from layerbench.records.timing import Profile, Summary
+from layerbench.records.comparison import ONLY_WHOLE, Method
+from layerbench.records.timing import LayerRow, Profile, Summary
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Evidence:
         method: how it came about.
         whole: of the untouched whole model.
         rows: of the rows that both sides have, by path.
+        host_rows: of the same on the host's clock, where both sides have the device's times apart.
         allowance: of the logarithm, for what the machine may have changed by between the sides.
         void: why nothing can be told, in one or two sentences; empty where it can.
     """
@@ -31,19 +32,17 @@ class Evidence:
     rows: Mapping[str, Estimate]
     allowance: float = 0.0
     void: str = ""
+    host_rows: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 def of_records(baseline: Profile, contender: Profile) -> Evidence:
     """The evidence of two records, which hold medians of processes and no samples."""
     several = min(processes_of(baseline), processes_of(contender)) > 1
-    pairs = timed_on_both(baseline, contender)
     blocks = {row.path for row in contender.layers if row.block}
-    rows = {
-        path: estimate
-        for path, (before, after) in pairs.items()
-        if (estimate := _estimate(before, after, WHOLES_APART if path in blocks else ROWS_APART))
-        is not None
-    }
+    rows, host_rows = (
+        _estimates(pairs, blocks)
+        for pairs in (timed_on_both(baseline, contender), launched_on_both(baseline, contender))
+    )
     whole = _estimate(baseline.whole, contender.whole, WHOLES_APART)
     if whole is None:
         raise ComparisonError("a whole model that took no time cannot be compared")
@@ -53,7 +52,17 @@ def of_records(baseline: Profile, contender: Profile) -> Evidence:
         rows=rows,
         allowance=session_allowance(baseline, contender) if several else 0.0,
         void=_too_busy(baseline, contender),
+        host_rows=host_rows,
     )
+
+
+def _estimates(pairs: Mapping[str, Times], blocks: Collection[str]) -> dict[str, Estimate]:
+    """Of the rows of which both times are positive."""
+    estimates = {
+        path: _estimate(before, after, WHOLES_APART if path in blocks else ROWS_APART)
+        for path, (before, after) in pairs.items()
+    }
+    return {path: estimate for path, estimate in estimates.items() if estimate is not None}
 
 
 def processes_of(record: Profile) -> int:
@@ -88,14 +97,53 @@ def _alone(summary: Summary) -> LogRatio:
     return ratios.of_interval(summary.median, summary.ci_low, summary.ci_high)
 
 
-def timed_on_both(baseline: Profile, contender: Profile) -> dict[str, tuple[Summary, Summary]]:
-    """Times of the rows below the whole that both sides have, in the contender's order."""
-    before = {row.path: row.inclusive for row in baseline.layers}
+Times = tuple[Summary, Summary]
+"""The baseline's and the contender's."""
+
+
+def timed_on_both(baseline: Profile, contender: Profile) -> dict[str, Times]:
+    """Times of the rows below the whole that both sides have, in the contender's order.
+
+    None where they are times of different things; see `unlike_rows`.
+    """
+    if unlike_rows(baseline, contender):
+        return {}
+    return _on_both(baseline, contender, lambda row: row.inclusive)
+
+
+def launched_on_both(baseline: Profile, contender: Profile) -> dict[str, Times]:
+    """The same on the host's clock; none unless both sides have the device's apart from it."""
+    if baseline.device_rounds is None or contender.device_rounds is None:
+        return {}
+    return _on_both(baseline, contender, lambda row: row.host_inclusive)
+
+
+def _on_both(
+    baseline: Profile, contender: Profile, time_of: Callable[[LayerRow], Summary | None]
+) -> dict[str, Times]:
+    before = {row.path: time_of(row) for row in baseline.layers}
     return {
-        row.path: (earlier, row.inclusive)
+        row.path: (earlier, time)
         for row in contender.layers
-        if row.path and row.inclusive and (earlier := before.get(row.path)) is not None
+        if row.path and (time := time_of(row)) and (earlier := before.get(row.path)) is not None
     }
+
+
+def unlike_rows(baseline: Profile, contender: Profile) -> str:
+    """Why times of rows are not those of the same; empty where they are.
+
+    Before there were device rounds, a row's time on an accelerator held its launching.
+    """
+    records = {"baseline": baseline, "contender": contender}
+    on_cpu = any(record.environment.device.kind == "cpu" for record in records.values())
+    apart = [name for name, record in records.items() if record.device_rounds is not None]
+    if on_cpu or len(apart) != 1 or not (baseline.layers and contender.layers):
+        return ""
+    (other,) = records.keys() - apart
+    return (
+        f"{ONLY_WHOLE}: the {apart[0]}'s rows have times of the device alone, "
+        f"and the {other}'s times with launching in them. Measure the {other} anew."
+    )
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
+from typing import Literal
 
+from layerbench.analysis.kernels import own_kernels
+from layerbench.analysis.launching import Launching
 from layerbench.analysis.portions import Large, Portion, by_path, part_of, shown
 from layerbench.analysis.roofline import Bound, bytes_least, element_bytes, under_roof
 from layerbench.records.timing import Ceilings, LayerRow, Profile, Summary
 from layerbench.records.tree import parent
 from layerbench.records.view import Sort
+
+Limit = Bound | Literal["launch"]
+"""What a layer meets first: the roof that is lower for it, or the host that launches it."""
 
 BETWEEN = "between layers"
 """In place of a type: what modules that hold others do besides calling them."""
@@ -29,9 +35,13 @@ class Hotspot(Large):
         time: what it takes itself; ``None`` where it is the rest beside timed functions.
         flops: in one forward; ``None`` where they are unknown.
         bytes_least: that its calls move at least; ``None`` where shapes do not say.
-        bound: the roof that is lower here; ``None`` without ceilings, or where FLOPs are unknown.
-        rate: FLOPs a second where arithmetic is the bound, else bytes a second.
+        bound: what it meets first: the host that launches it, else the roof that is lower here;
+            ``None`` without ceilings, or where FLOPs are unknown.
+        rate: FLOPs a second where arithmetic is the bound, bytes a second where memory is.
         of_roof: ``rate`` over the most that the device does of it.
+        on_device: whether its time is the device's alone, without the host's launching.
+        host: what it takes itself on the host's clock, where its time is the device's alone.
+        kernels: that the device ran for it itself in one forward; ``None`` where nobody saw them.
     """
 
     row: LayerRow
@@ -39,9 +49,12 @@ class Hotspot(Large):
     time: Summary | None
     flops: int | None = None
     bytes_least: int | None = None
-    bound: Bound | None = None
+    bound: Limit | None = None
     rate: float | None = None
     of_roof: float | None = None
+    on_device: bool = False
+    host: Summary | None = None
+    kernels: int | None = None
 
     @property
     def median_s(self) -> float:
@@ -78,9 +91,11 @@ def hotspots(record: Profile) -> list[Hotspot]:
     whole = record.base.mean
     functions = _functions(record.layers)
     composite = {parent(row.path) for row in record.layers if row.path and row.kind == "module"}
-    roofs = _Roofs.of(record)
+    roofs, device = _Roofs.of(record), _OnDevice.of(record)
     spots = [
-        roofs.over(_hotspot(row, functions.get(row.path, ()), row.path in composite, whole))
+        device.bound(
+            roofs.over(_hotspot(row, functions.get(row.path, ()), row.path in composite, whole))
+        )
         for row in record.layers
         if row.self_ is not None
     ]
@@ -179,3 +194,32 @@ def _flops_of_functions(rows: Iterable[LayerRow]) -> dict[str, int]:
             continue
         flops |= {row.path: total if row.path in able else 0 for row in functions}
     return flops
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """What a record with device rounds knows of its layers besides.
+
+    Attributes:
+        launching: which of them are launch-bound; ``None`` without device rounds.
+        kernels: that each row ran itself, by path; ``None`` where nobody saw them.
+    """
+
+    launching: Launching | None
+    kernels: Mapping[str, int] | None
+
+    @classmethod
+    def of(cls, record: Profile) -> _OnDevice:
+        if record.device_rounds is None:
+            return cls(None, None)
+        return cls(Launching.of(record), own_kernels(record))
+
+    def bound(self, spot: Hotspot) -> Hotspot:
+        """The hotspot with its host time and kernels; bound by launching, where it is."""
+        if self.launching is None:
+            return spot
+        kernels = None if self.kernels is None else self.kernels.get(spot.row.path, 0)
+        spot = replace(spot, on_device=True, host=spot.row.host_self, kernels=kernels)
+        if not self.launching.bounds_own(spot.row):
+            return spot
+        return replace(spot, bound="launch", rate=None, of_roof=None)

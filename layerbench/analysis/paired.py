@@ -72,30 +72,38 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
         raise ComparisonError(
             f"a live comparison needs at least {FEWEST_ROUNDS} rounds with times above 0"
         )
-    rows: dict[str, Estimate] = {}
     # An accelerator's memory has no pages and caches of this kind.
     on_cpu = pairs[0][0].facts.environment.device.kind == "cpu"
     alone = LAYER_SCALE if on_cpu else LAYOUT_SCALE
-    for path, series in _row_series(pairs).items():
-        of_row = estimate(series, seed, alone)
-        if of_row is not None:
-            rows[path] = of_row
+    apart = all(run.facts.device_times is not None for pair in pairs for run in pair)
+    on_host = _row_series(pairs, _ON_HOST) if apart else {}
     return Evidence(
         method="live, processes" if len(pairs) > 1 else "live, one process",
         whole=whole,
-        rows=rows,
+        rows=_estimates(_row_series(pairs, _KINDS), seed, alone),
         void=_too_busy(pairs),
+        host_rows=_estimates(on_host, seed, LAYER_SCALE),
     )
+
+
+def _estimates(
+    series_of: Mapping[str, Sequence[Series | None]], seed: int, alone: float
+) -> dict[str, Estimate]:
+    """Of the rows that have enough rounds, by path."""
+    estimates = {path: estimate(series, seed, alone) for path, series in series_of.items()}
+    return {path: of_row for path, of_row in estimates.items() if of_row is not None}
 
 
 # --- rounds --------------------------------------------------------------------------------
 
 
-def _row_series(pairs: Sequence[tuple[Run, Run]]) -> dict[str, list[Series | None]]:
-    """The rows that both sides have in every process."""
+def _row_series(
+    pairs: Sequence[tuple[Run, Run]], kinds: Mapping[str, _RowsOf]
+) -> dict[str, list[Series | None]]:
+    """The rows of these arrays that both sides have in every process."""
     series_of: dict[str, list[Series | None]] = {}
     for pair in pairs:
-        for name, rows_of in _KINDS.items():
+        for name, rows_of in kinds.items():
             before, after = ({row.path: i for i, row in enumerate(rows_of(run))} for run in pair)
             for path, column in after.items():
                 if path and path in before:
@@ -104,15 +112,19 @@ def _row_series(pairs: Sequence[tuple[Run, Run]]) -> dict[str, list[Series | Non
     return {path: series for path, series in series_of.items() if len(series) == len(pairs)}
 
 
-_KINDS: Mapping[str, Callable[[Run], Sequence[RowFacts]]] = {
+_RowsOf = Callable[[Run], Sequence[RowFacts]]
+_KINDS: Mapping[str, _RowsOf] = {
     samples.INCLUSIVE: lambda run: run.facts.modules,
     samples.FUNCTIONS: lambda run: run.facts.functions,
 }
+_HOST_INCLUSIVE = samples.HOST + samples.INCLUSIVE
+_ON_HOST: Mapping[str, _RowsOf] = {_HOST_INCLUSIVE: lambda run: run.facts.modules}
 # The forwards that an array's times are from.
 _FORWARDS = {
     samples.UNTOUCHED: samples.UNTOUCHED,
     samples.INCLUSIVE: samples.INSTRUMENTED,
     samples.FUNCTIONS: samples.FUNCTIONS,
+    _HOST_INCLUSIVE: samples.INSTRUMENTED,
 }
 
 

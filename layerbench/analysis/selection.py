@@ -7,7 +7,7 @@ from typing import Any
 
 from layerbench.analysis.largest import sorts_of
 from layerbench.errors import UsageError
-from layerbench.records.bundle import Bundle
+from layerbench.records.bundle import Bundle, times_in
 from layerbench.records.comparison import Comparison
 from layerbench.records.timing import Profile
 from layerbench.records.view import Sort, View
@@ -29,7 +29,7 @@ def not_shown(record: Frozen, view: View) -> list[str]:
         record: of any kind.
         view: what was asked for; what was not said is not missed.
     """
-    return [*_of_sort(record, view), *_of_type(record, view)]
+    return [*_of_sort(record, view), *_of_type(record, view), *_of_kernels(record, view)]
 
 
 def _of_sort(record: Frozen, view: View) -> Iterator[str]:
@@ -74,6 +74,33 @@ def _of_type(record: Frozen, view: View) -> Iterator[str]:
     content = _main(record)
     if view.type is not None and not (hasattr(content, "layers") or _has_types(content)):
         yield f"--type has no effect: a {getattr(record, 'record', 'such')} record has no layers"
+
+
+def _of_kernels(record: Frozen, view: View) -> Iterator[str]:
+    """Why there are none, in one line."""
+    if not view.kernels:
+        return
+    profile = times_in(record)
+    if profile is None:
+        kind = getattr(record, "record", "such")
+        yield f"--kernels has no effect: a {kind} record has no kernels"
+    elif not profile.kernels:
+        yield f"--kernels has no effect: {_why_no_kernels(profile)}"
+
+
+def _why_no_kernels(record: Profile) -> str:
+    rounds = record.device_rounds
+    if record.environment.device.kind == "cpu":
+        return "a CPU runs the operators itself, without kernels that are launched"
+    if "kernels" in record.absent:
+        return record.absent["kernels"]
+    if not record.layers:
+        return "kernels stand in the record that has the layers"
+    if rounds is None:
+        return "this record was measured without rounds that show kernels"
+    if rounds.how == "events":
+        return "device times are between events, and the profiler saw no kernels"
+    return "this record has none: its forwards, or its processes, ran different ones"
 
 
 def _has_types(content: Any) -> bool:  # noqa: ANN401 - a record of any kind

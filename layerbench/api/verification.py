@@ -36,6 +36,7 @@ from layerbench.records.workload import Frozen
 from layerbench.reporters.json import document
 from layerbench.store import reading
 
+_ROW_TIMES = {"inclusive", "self_", "host_inclusive", "host_self"}
 _STEP_TIMES = {"forward", "backward", "forward_self", "backward_self"}
 _STEP = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters", "memory"}
 _VERSIONS = dict.fromkeys(("torch", "layerbench"), True)
@@ -45,7 +46,8 @@ _MEASURED: dict[type[Frozen], dict[str, Any]] = {
     Profile: {
         **dict.fromkeys(("plan", "environment", "whole", "whole_host", "process_medians"), True),
         **dict.fromkeys(("stop", "reconciliation", "ceilings", "absent", "notes"), True),
-        "layers": {"__all__": {"inclusive", "self_", "host_inclusive", "host_self", "scaled"}},
+        **dict.fromkeys(("device_rounds", "kernels"), True),
+        "layers": {"__all__": {*_ROW_TIMES, "scaled", "kernels"}},
     },
     Structure: _VERSIONS,
     MemoryReport: dict.fromkeys(("environment", "process", "allocator", "notes", "memlab"), True),
@@ -188,6 +190,8 @@ def _change(record: Frozen, made: Frozen) -> str | None:
     varied = [note for one in (record, made) for note in _notes(one) if VARIED in note]
     if isinstance(record, Profile) and any(note.startswith(CALLS_VARIED) for note in varied):
         return _difference(_modules_alone(half(record)), _modules_alone(half(made)))
+    if isinstance(record, Profile) and record.device_rounds is not None:
+        return _difference(_without_functions(half(record)), _without_functions(half(made)))
     change = _difference(half(record), half(made))
     return f"{change}; {varied[0]}" if change and varied else change
 
@@ -203,6 +207,16 @@ def _modules_alone(profile: dict[str, Any]) -> dict[str, Any]:
         {name: row[name] for name in kept} for row in profile["layers"] if row["kind"] == "module"
     ]
     return {**profile, "layers": sorted(rows, key=lambda row: row["path"])}
+
+
+def _without_functions(profile: dict[str, Any]) -> dict[str, Any]:
+    """Of a profile whose functions are the operators that launched a device's kernels, the rest."""
+    rows = [
+        {name: value for name, value in row.items() if name != "turn"}
+        for row in profile["layers"]
+        if row["kind"] == "module"
+    ]
+    return {**profile, "layers": rows}
 
 
 def _difference(committed: dict[str, Any], made: dict[str, Any]) -> str | None:

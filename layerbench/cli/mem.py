@@ -85,7 +85,7 @@ def command(
     ] = None,
     out: Annotated[Path | None, _options.out("DIR/<model>_<input>.*")] = None,
     formats: _options.Formats = None,
-    view: Annotated[View, fields(omit=("depth", "sentences"))],
+    view: Annotated[View, fields(omit=("depth", "sentences", "kernels"))],
     quiet: _options.Quiet = False,
 ) -> None:
     """Report a model's memory layer by layer, measured or predicted for a GPU, or its structure.

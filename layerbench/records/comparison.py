@@ -29,6 +29,10 @@ CHANGES: tuple[Change, ...] = ("SLOWER", "FASTER", "SAME", "UNCLEAR")
 Method = Literal["one process", "processes", "live, one process", "live, processes"]
 
 
+ONLY_WHOLE = "Only the whole model is compared"
+"""Begins the note of a comparison whose rows have times of different things."""
+
+
 class Side(Frozen):
     """One of the two.
 
@@ -106,6 +110,8 @@ class Comparison(Record):
             where something can.
         whole: the untouched whole model.
         rows: modules and functions that were timed on both sides, in the contender's order.
+        host_rows: the same rows on the host's clock, where both sides have an accelerator's times
+            apart from it.
         added, missing: paths of rows that only the contender, or only the baseline, has.
         differences: of workload, plan and environment.
         notes: what the reader should know about this comparison.
@@ -121,6 +127,7 @@ class Comparison(Record):
     void: Text = Field(default="", exclude_if=operator.not_)
     whole: ComparedRow
     rows: Branches[ComparedRow] = ()
+    host_rows: Branches[ComparedRow] = Field(default=(), exclude_if=operator.not_)
     added: tuple[Path, ...] = ()
     missing: tuple[Path, ...] = ()
     differences: tuple[Difference, ...] = ()
@@ -138,4 +145,4 @@ class Comparison(Record):
     @property
     def slower(self) -> bool:
         """Whether the whole model or any row is called SLOWER."""
-        return any(row.verdict == "SLOWER" for row in (self.whole, *self.rows))
+        return any(row.verdict == "SLOWER" for row in (self.whole, *self.rows, *self.host_rows))

@@ -315,5 +315,6 @@ class Profile(Record):
         return root.inclusive if root and root.inclusive else self.whole
 
     def without_layers(self) -> Profile:
-        """The whole-model record of the same measurement."""
-        return self.model_copy(update={"layers": ()})
+        """The whole-model record of the same measurement; kernels go with their layers."""
+        kernels = () if self.layers else self.kernels
+        return self.model_copy(update={"layers": (), "kernels": kernels})

@@ -23,6 +23,7 @@ class View(Frozen):
         type: class name of the modules that are shown; ``None`` shows all.
         depth: of the deepest rows of the tree; ``None`` shows all.
         sentences: whether there is a sentence for every timed row, to be found with grep.
+        kernels: whether the kernels that an accelerator ran for the layers are listed.
         full: whether a terminal shows the whole report.
         width: columns of the first screen.
         folded: whether blocks and layers that take next to nothing share a row.
@@ -48,6 +49,9 @@ class View(Frozen):
     sentences: Annotated[bool, option("A sentence for every timed row, to be found with grep.")] = (
         False
     )
+    kernels: Annotated[
+        bool, option("The kernels that an accelerator ran for the layers, the longest first.")
+    ] = False
     width: Annotated[int, Field(ge=40, le=1000)] = 100
     folded: bool = True
 

@@ -10,6 +10,7 @@ import csv
 import re
 from collections.abc import Iterable, Sequence
 
+from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.reporters import documents
 
@@ -17,13 +18,17 @@ NAME = "csv"
 SUFFIX = ".csv"
 
 
-def render(record: Frozen) -> str:
+def render(record: Frozen, view: View = USUAL) -> str:
     """The rows of a record; the columns are those of all rows, in the order in which they come.
+
+    Args:
+        record: of any kind.
+        view: whether there are rows of kernels, too; nothing else of it.
 
     Raises:
         UsageError: there are none of such a record.
     """
-    common, rows = documents.rows(record)
+    common, rows = documents.rows(record, view)
     columns = dict.fromkeys(name for row in (common, *rows) for name in row)
     lines = [[(common | row).get(name) for name in columns] for row in rows]
     return (

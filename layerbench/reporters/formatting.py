@@ -66,14 +66,6 @@ def has_host_times(record: Profile) -> bool:
 
 # A part of the median from where on it needs no digits after the point.
 _ROUND_FROM = 0.0995
-# The host's time over the device's from where on the host decides.
-_LAUNCH_BOUND = 0.95
-
-
-def is_launch_bound(record: Profile) -> bool:
-    """Whether an accelerator waits for the host to launch its work."""
-    host, device = record.whole_host, record.whole
-    return host is not None and host.median >= _LAUNCH_BOUND * device.median
 
 
 def half_width(summary: Summary) -> float:

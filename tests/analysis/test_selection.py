@@ -8,7 +8,8 @@ from layerbench.analysis.selection import not_shown
 from layerbench.records.view import View
 from tests.support.sample_bundles import memory, whole
 from tests.support.sample_comparisons import one_slower
-from tests.support.sample_profiles import counted, layered
+from tests.support.sample_devices import by_events, launch_bound
+from tests.support.sample_profiles import counted, layered, on_gpu
 from tests.support.sample_runs import sweep
 from tests.support.sample_structures import structure
 
@@ -45,3 +46,23 @@ def test_a_type_is_nothing_that_a_record_without_layers_has():
     assert line == "--type has no effect: a sweep record has no layers"
     for record in (structure(), layered(), one_slower(), whole()):
         assert not_shown(record, View(type="Foo")) == []
+
+
+def test_why_there_are_no_kernels_is_said_in_one_line():
+    wanted = View(kernels=True)
+    said = "--kernels has no effect: "
+    cpu = f"{said}a CPU runs the operators itself, without kernels that are launched"
+    assert not_shown(layered(), wanted) == not_shown(whole(), wanted) == [cpu]
+    assert not_shown(launch_bound(), wanted) == []
+    for record, why in (
+        (on_gpu(), "measured without rounds that show kernels"),
+        (by_events(), "between events, and the profiler saw no kernels"),
+        (launch_bound().without_layers(), "in the record that has the layers"),
+        (structure(), "a structure record has no kernels"),
+    ):
+        lines = not_shown(record, wanted)
+        assert len(lines) == 1
+        assert lines[0].startswith(said)
+        assert why in lines[0]
+    unseen = by_events().model_copy(update={"absent": {"kernels": "no permission"}})
+    assert not_shown(unseen, wanted) == [f"{said}no permission"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 
 import layerbench
 from layerbench import reporters
@@ -16,8 +17,10 @@ from layerbench.records.bundle import Bundle
 from layerbench.records.view import View
 from layerbench.records.workload import Plan
 from layerbench.store import reading, writing
+from tests.models import Small
 from tests.support.paths import ROOT
 from tests.support.sample_comparisons import one_slower
+from tests.support.sample_devices import launch_bound
 
 FOLDERS = ("stats", "cpu/stats", "model_structures", "memory_reports")
 REPORTS = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.json"))
@@ -150,3 +153,31 @@ def test_a_comparison_has_nothing_to_work_out():
 def test_a_place_that_is_not_there():
     with pytest.raises(RecordError, match="there is no record"):
         list(verification.checked([ROOT / "nowhere.json"]))
+
+
+def test_what_an_accelerator_measured_is_left_out_of_a_profile_too(tmp_path):
+    """Functions as well: there they are the operators that launched its kernels."""
+    model, x = Small().eval(), torch.zeros(1, 3, 16, 16)
+    record = layerbench.profile(model, x, warmup=0, iterations=2, ceilings=False)
+    spec = record.workload.model_copy(update={"model": "tests/models.py:small", "weights": None})
+    rows = [
+        row.model_copy(update={"type": "conv", "kernels": 3})
+        if row.kind == "function"
+        else row.model_copy(update={"kernels": 3})
+        for row in record.layers
+    ]
+    there = launch_bound()
+    measured = record.model_copy(
+        update={
+            "workload": spec,
+            "layers": tuple(rows),
+            "device_rounds": there.device_rounds,
+            "kernels": there.kernels,
+        }
+    )
+    assert verification._change(measured, verification.again(measured)) is None
+    other = measured.layers[2].model_copy(update={"calls": 7})
+    wrong = measured.model_copy(
+        update={"layers": (*measured.layers[:2], other, *measured.layers[3:])}
+    )
+    assert "says" in verification._change(wrong, verification.again(wrong))

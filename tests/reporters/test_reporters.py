@@ -16,8 +16,11 @@ from layerbench.records.view import View
 from layerbench.reporters.html.document import bundled, of
 from tests.support.paths import ROOT
 from tests.support.sample_comparisons import SAMPLES as COMPARISONS
-from tests.support.sample_profiles import SAMPLES, in_processes, layered, on_gpu, summary, whole
+from tests.support.sample_devices import SAMPLES as ON_DEVICES
+from tests.support.sample_profiles import SAMPLES as PROFILES
+from tests.support.sample_profiles import in_processes, layered, on_gpu, summary, whole
 
+SAMPLES = {**PROFILES, **ON_DEVICES}
 FORMATS = {
     "txt": ".txt",
     "json": ".json",

@@ -48,13 +48,18 @@ def with_view(show: Callable[..., Shown], record: Frozen, view: View) -> Shown:
     return show(record)
 
 
-def rows(record: Frozen) -> cells.Rows:
+def rows(record: Frozen, view: View = USUAL) -> cells.Rows:
     """The rows of a record, each with what to think of its figures.
+
+    Args:
+        record: of any kind.
+        view: whether there are rows of kernels, too; nothing else of it.
 
     Raises:
         UsageError: there are none of such a record.
     """
-    made: cells.Rows = _maker(record, "rows", "CSV", "txt, md, html or json")(record)
+    maker = _maker(record, "rows", "CSV", "txt, md, html or json")
+    made: cells.Rows = with_view(maker, record, view)
     common, rows = made
     if hasattr(_module(record), "cautions"):
         common = {**common, "cautions": "; ".join(cautions(record)) or None}

@@ -7,9 +7,9 @@ from math import fsum
 
 from layerbench import units
 from layerbench.analysis.hotspots import Hotspot
+from layerbench.analysis.launching import is_launch_bound
 from layerbench.analysis.portions import by_type
 from layerbench.records.timing import Profile
-from layerbench.reporters import formatting
 
 # Less than this share of the time is not worth a change.
 _WORTH = 0.2
@@ -34,9 +34,9 @@ def advice(record: Profile, spots: Sequence[Hotspot]) -> str:
 
 def _of_launches(record: Profile, spots: Sequence[Hotspot]) -> str:
     between = fsum(spot.share for spot in spots if spot.between)
-    if formatting.is_launch_bound(record):
+    if is_launch_bound(record):
         why = "The device waits for the host to launch its work"
-    elif between >= _MOSTLY_CALLS:
+    elif between >= _MOSTLY_CALLS and record.device_rounds is None:
         why = f"{units.percent(between)} of the time lies between the layers"
     else:
         return ""

@@ -40,7 +40,10 @@ _LEGEND = (
     "alone can compute has its module's FLOPs. allocated: MiB of tensors that it allocates in a "
     "forward, freed again or not; self at peak: those that are alive at the peak of the run."
 )
-_ALIGN = {"path": "c", "type": "l", "input→output": "l", "ms": ".", "": "l"}
+_ON_DEVICE = (
+    " ms is time on the device, host ms that of launching it; kernels: that the layer runs itself."
+)
+_ALIGN = {"path": "c", "type": "l", "input→output": "l", "ms": ".", "": "l", "host ms": "."}
 _OMITTED_FIRST = ("groups", "kernel", "calls", "±", "params", "input→output")
 _ALLOCATED, _AT_PEAK = "allocated", "self at peak"
 
@@ -71,15 +74,17 @@ def _head(record: Bundle, view: View) -> list[layout.Part]:
     return [
         *slowest.opening(record.profile, view),
         layout.Text(answer(record.memory) if record.memory else ""),
-        _largest(record, spots, view),
+        _largest(record, record.profile, spots, view),
         slowest.sums(record.profile, spots, view),
     ]
 
 
-def _largest(record: Bundle, spots: Sequence[Hotspot], view: View) -> layout.Section:
+def _largest(
+    record: Bundle, profile: Profile, spots: Sequence[Hotspot], view: View
+) -> layout.Section:
     """The table of a profile's first screen; by memory, those that hold most of the peak first."""
     if view.sort != "memory" or record.memory is None:
-        return slowest.slowest(spots, view)
+        return slowest.table(profile, spots, view)
     bytes_of = {row.path: row for row in record.memory.rows}
     ordered = sorted(
         (spot for spot in spots if view.type in (None, spot.row.type)),
@@ -164,7 +169,8 @@ def _layers(record: Bundle, view: View) -> layout.Section:
         _cells(row, spots.get(row.path)) for row in _rows(record) if view.has(row.type, row.depth)
     ]
     table = screens.table_of(made, _ALIGN, _OMITTED_FIRST, cut=None)
-    legend = layout.Text(_LEGEND, indented=False)
+    on_device = record.profile is not None and record.profile.device_rounds is not None
+    legend = layout.Text(_LEGEND + _ON_DEVICE * on_device, indented=False)
     return layout.Section("Layers", [table, legend], formats=layout.FULL)
 
 
@@ -189,6 +195,8 @@ def _cells(row: PageRow, spot: Hotspot | None) -> dict[str, str]:
         "ms": slowest.own_ms(spot) if spot else "-",
         "±": formatting.relative_half_width(spot.time) if spot and spot.time else "-",
         "share": units.percent(spot.share, digits=1) if spot else "-",
+        "host ms": formatting.ms(spot.host if spot else None, "median"),
+        "kernels": formatting.dash(spot.kernels if spot else None, units.count),
         "FLOPs": formatting.dash(flops, short),
         "params": formatting.dash(_known(row, "own_parameters"), short),
         **_memory_cells(row.bytes),
@@ -206,6 +214,7 @@ def _known(row: PageRow, field: str) -> Any:  # noqa: ANN401 - fields of several
 
 # --- rows ----------------------------------------------------------------------------------
 
+_LAYERS = ("module", "function")
 _OF_LAYERS = ("path", "type", "kind", "depth", "calls", "block", "note")
 
 
@@ -215,7 +224,7 @@ def cautions(record: Bundle) -> list[str]:
     return [] if one is None else documents.cautions(one)
 
 
-def rows(record: Bundle) -> cells.Rows:
+def rows(record: Bundle, view: View = USUAL) -> cells.Rows:
     """A row for each layer: what is common to the records, and then the fields of each.
 
     A field that two of them have is the profile's, then the structure's.
@@ -223,10 +232,11 @@ def rows(record: Bundle) -> cells.Rows:
     spots = _spots(record)
     ran = cells.what_ran(record.workload)
     if record.profile is not None:
-        ran, times = timing.rows(record.profile)
-        by_path = {str(row["path"]): row for row in times if row["kind"] != "whole"}
+        ran, times = timing.rows(record.profile, view)
+        by_path = {str(row["path"]): row for row in times if row["kind"] in _LAYERS}
+        kernels = [row for row in times if row["kind"] == "kernel"]
     else:
-        by_path = {}
+        by_path, kernels = {}, []
     made = []
     for row in _rows(record):
         common: cells.Cells = {
@@ -237,7 +247,7 @@ def rows(record: Bundle) -> cells.Rows:
         share = spots[row.path].share if row.path in spots else None
         own = by_path.get(row.path, {})
         made.append(_first(common, own, {"share": share}, *_fields(row)))
-    return ran, made
+    return ran, [*made, *kernels]
 
 
 def _fields(row: PageRow) -> Iterator[cells.Cells]:

@@ -6,7 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from layerbench import units
-from layerbench.records.comparison import CHANGES, ComparedRow, Comparison, Side
+from layerbench.records.comparison import (
+    CHANGES,
+    ONLY_WHOLE,
+    ComparedRow,
+    Comparison,
+    Side,
+)
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, screens, shared
@@ -48,13 +54,16 @@ def document(record: Comparison, view: View = USUAL) -> layout.Document:
             layout.Text(_verdict_sentence(record)),
             layout.Text(_advice(record)),
             layout.Text(_counts(record.rows)),
+            layout.Text(_counts(record.host_rows, "Host times")),
             layout.Text(_ran(record)),
             _most_changed(record, view),
         ],
         sections=[
             _changed(record),
+            _changed_on_host(record),
             *_blocks(record),
-            _tree(record, view),
+            _tree(record.rows, view, "Layers"),
+            _tree(record.host_rows, view, "Layers on the host's clock"),
             layout.listed("Only in the contender", _named(record.added)),
             layout.listed("Only in the baseline", _named(record.missing)),
             _differences(record),
@@ -91,7 +100,7 @@ def _doubts(record: Comparison) -> Iterator[str]:
     That is a machine that was busy, then surroundings that are not the same, then times that are
     not stable, and last another version of the code.
     """
-    yield from (note for note in record.notes if note.startswith("When "))
+    yield from (note for note in record.notes if note.startswith(("When ", ONLY_WHOLE)))
     others = [each.what for each in record.differences if each.where == "environment"]
     others.sort(key=_lightness)
     if set(others) - {*_CODE}:
@@ -121,7 +130,7 @@ def _ran(record: Comparison) -> str:
 
 def _most_changed(record: Comparison, view: View) -> layout.Section:
     """The rows with the largest changes of time that are called SLOWER or FASTER."""
-    changed = [row for row in _called(record) if view.type in (None, row.type)]
+    changed = [row for row in _called(record.rows) if view.type in (None, row.type)]
     changed.sort(key=lambda row: abs(row.baseline_s - row.contender_s), reverse=True)
     shown = changed[: view.top]
     if not shown:
@@ -144,16 +153,24 @@ def _lower(cells: Mapping[str, str]) -> dict[str, str]:
     return {name[0].lower() + name[1:]: cell for name, cell in cells.items()}
 
 
-def _called(record: Comparison) -> list[ComparedRow]:
-    return [row for row in record.rows if row.verdict in ("SLOWER", "FASTER")]
+def _called(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
+    return [row for row in rows if row.verdict in ("SLOWER", "FASTER")]
 
 
 def _changed(record: Comparison) -> layout.Section:
-    changed = _called(record)
+    return _table_of_called(record.rows, "What changed")
+
+
+def _changed_on_host(record: Comparison) -> layout.Section:
+    return _table_of_called(record.host_rows, "What changed on the host's clock")
+
+
+def _table_of_called(every: Sequence[ComparedRow], title: str) -> layout.Section:
+    changed = _called(every)
     # The largest loss of time first.
     changed.sort(key=lambda row: row.baseline_s - row.contender_s)
     rows = [{"Path": row.path, "Type": row.type, **_cells(row), "": row.note} for row in changed]
-    return layout.table("What changed", rows, f"cl{_ALIGN}l")
+    return layout.table(title, rows, f"cl{_ALIGN}l")
 
 
 def _blocks(record: Comparison) -> list[layout.Section]:
@@ -170,13 +187,13 @@ def _blocks(record: Comparison) -> list[layout.Section]:
     ]
 
 
-def _tree(record: Comparison, view: View) -> layout.Section:
+def _tree(every: Sequence[ComparedRow], view: View, title: str) -> layout.Section:
     rows = [
         {"Layer": _branch(row, view), **_cells(row), "": row.note}
-        for row in record.rows
+        for row in every
         if view.has(row.type, row.depth)
     ]
-    return layout.table("Layers", rows, f"l{_ALIGN}l", formats=layout.FULL)
+    return layout.table(title, rows, f"l{_ALIGN}l", formats=layout.FULL)
 
 
 def _branch(row: ComparedRow, view: View) -> str:
@@ -216,7 +233,8 @@ def _answer(record: Comparison) -> str:
     """The outcome in words; figures stand below what weakens them."""
     if record.void:
         return "UNCLEAR, the machine was too busy"
-    called = {row.verdict for row in record.rows} - {record.whole.verdict}
+    every = (*record.rows, *record.host_rows)
+    called = {row.verdict for row in every} - {record.whole.verdict}
     rows = " and ".join(f"some rows {name}" for name in ("SLOWER", "FASTER") if name in called)
     return ", ".join(filter(None, [record.whole.verdict, rows]))
 
@@ -227,11 +245,11 @@ def _work(record: Comparison) -> str:
     return before if before == after else f"{before} → {after}"
 
 
-def _counts(rows: Sequence[ComparedRow]) -> str:
+def _counts(rows: Sequence[ComparedRow], what: str = "Rows") -> str:
     """``Rows: 1 SLOWER, 0 FASTER, 180 SAME, 32 UNCLEAR``; empty without any."""
     called = Counter(row.verdict for row in rows)
     counts = ", ".join(f"{called[change]} {change}" for change in CHANGES)
-    return f"Rows: {counts}" if rows else ""
+    return f"{what}: {counts}" if rows else ""
 
 
 def ratio(row: ComparedRow) -> str:
@@ -319,4 +337,6 @@ def rows(record: Comparison) -> cells.Rows:
         **cells.what_ran(record.contender.workload),
         **cells.fields(record, "method", "threshold", "allowance", "alarm_rate", "void"),
     }
-    return both, [cells.fields(row) for row in (record.whole, *record.rows)]
+    on_device = [cells.fields(row) for row in (record.whole, *record.rows)]
+    on_host = [{**cells.fields(row), "clock": "host"} for row in record.host_rows]
+    return both, [*on_device, *on_host]

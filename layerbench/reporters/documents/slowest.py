@@ -7,18 +7,19 @@ from functools import partial
 
 from layerbench import units
 from layerbench.analysis.hotspots import Hotspot, by_block, hotspots
+from layerbench.analysis.launching import is_launch_bound, waiting_part
 from layerbench.analysis.portions import by_type, most
 from layerbench.records.timing import CHANGED, ONCE, Profile
 from layerbench.records.view import View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout, screens, shared
+from layerbench.reporters.documents import device, kernels, layout, screens, shared
 from layerbench.reporters.documents.advice import advice
 
 
 def first_screen(record: Profile, view: View) -> list[layout.Part]:
     """What stands below the title."""
     spots = hotspots(record)
-    return [*opening(record, view), slowest(spots, view), sums(record, spots, view)]
+    return [*opening(record, view), table(record, spots, view), sums(record, spots, view)]
 
 
 def opening(record: Profile, view: View) -> list[layout.Part]:
@@ -28,6 +29,7 @@ def opening(record: Profile, view: View) -> list[layout.Part]:
         *(layout.Text(warning, strong=True) for warning in formatting.partial(record)),
         *shared.cautions(list(_cautions(record))),
         layout.Text(_answer(record), wrapped=False),
+        layout.Text(device.needs(record)),
         layout.Text(_what_ran(record, view.width)),
     ]
 
@@ -59,7 +61,8 @@ def _cautions(record: Profile) -> Iterator[str]:
     environment = record.environment
     yield from (note for note in record.notes if note in (ONCE, CHANGED))
     yield from shared.few_or_spread(record.whole)
-    if formatting.is_launch_bound(record):
+    # Else it is part of the answer, and no time holds any of it.
+    if waiting_part(record) is None and is_launch_bound(record):
         yield "launch-bound: the host takes as long to launch the work as the device to do it"
     said = {environment.machine.too_busy, *formatting.partial(record)}
     yield from (warning for warning in environment.warnings if warning not in said)
@@ -82,6 +85,11 @@ def _what_ran(record: Profile, width: int) -> str:
 # --- the table -----------------------------------------------------------------------------
 
 
+def table(record: Profile, spots: Sequence[Hotspot], view: View) -> layout.Section:
+    """The layers; the kernels, where somebody asked for them and there are any."""
+    return kernels.longest(record, view) if kernels.chosen(record, view) else slowest(spots, view)
+
+
 def slowest(every: Sequence[Hotspot], view: View) -> layout.Section:
     """The slowest layers, or those that have most of what they are sorted by."""
     spots = most(every, view.top, view.sort, view.type)
@@ -92,13 +100,18 @@ def slowest(every: Sequence[Hotspot], view: View) -> layout.Section:
 
 def table_of(rows: Sequence[Mapping[str, str]]) -> layout.Table:
     """A table of layers for the first screen, with these cells."""
-    return screens.table_of(rows, _ALIGN, _OMITTED_FIRST)
+    on_device = any(_DEVICE in row for row in rows)
+    return screens.table_of(rows, _ALIGN, _OMITTED_ON_DEVICE if on_device else _OMITTED_FIRST)
 
 
 # More than this of the arithmetic roof shows that it was measured on a busy machine.
 _ABOVE = 1.1
-_ALIGN = {"path": "c", "type": "l", "input→output": "l", "ms": ".", "bound by": "l"}
+_DEVICE = "device ms"
+_TIMES = {"ms": ".", _DEVICE: ".", "host ms": "."}
+_ALIGN = {"path": "c", "type": "l", "input→output": "l", "bound by": "l", **_TIMES}
 _OMITTED_FIRST = ("bound by", "FLOPs", "reached", "roof", "input→output")
+# There it is the first question whether the device or the host decides.
+_OMITTED_ON_DEVICE = ("FLOPs", "reached", "roof", "input→output", "±")
 
 
 def _title(view: View, spots: Sequence[Hotspot]) -> str:
@@ -112,7 +125,8 @@ def _title(view: View, spots: Sequence[Hotspot]) -> str:
     }[view.sort]
     first = spots[0]
     bound = f"bound by {first.bound}" if first.bound else ""
-    share = f"{units.percent(first.share, digits=1)} of the time"
+    whole = "the device's time" if first.on_device else "the time"
+    share = f"{units.percent(first.share, digits=1)} of {whole}"
     return screens.first_named(what, first.row.path, first.row.type, share, bound)
 
 
@@ -123,13 +137,21 @@ def layer_cells(spot: Hotspot) -> dict[str, str]:
         "path": row.path or screens.MODEL,
         "type": type_of(row.kind, row.type),
         "input→output": screens.shapes(row.input_shapes, row.output_shapes),
-        "ms": own_ms(spot),
+        _DEVICE if spot.on_device else "ms": own_ms(spot),
         "±": formatting.relative_half_width(time) if time else "-",
         "share": units.percent(spot.share, digits=1),
+        **(_on_device(spot) if spot.on_device else {}),
         "FLOPs": formatting.dash(spot.flops, partial(units.count, short=True)),
         "reached": _rate(spot),
         "roof": "-" if spot.of_roof is None else units.percent(spot.of_roof),
         "bound by": spot.bound or "-",
+    }
+
+
+def _on_device(spot: Hotspot) -> dict[str, str]:
+    return {
+        "host ms": formatting.ms(spot.host, "median"),
+        "kernels": formatting.dash(spot.kernels, units.count),
     }
 
 

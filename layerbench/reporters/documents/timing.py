@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import fsum
 
 from layerbench import units
-from layerbench.records.timing import UNTOUCHED, LayerRow, Profile, Reconciliation, Summary, Verdict
+from layerbench.analysis.kernels import own_kernels
+from layerbench.analysis.launching import Launching, is_launch_bound, launching_s
+from layerbench.analysis.portions import part_of
+from layerbench.records.timing import UNTOUCHED, LayerRow, Profile, Summary, Verdict
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting, freeing
-from layerbench.reporters.documents import cells, layout, shared, trifles
+from layerbench.reporters.documents import (
+    cells,
+    device,
+    kernels,
+    layout,
+    reconciliation,
+    shared,
+    trifles,
+)
 from layerbench.reporters.documents.slowest import cautions, first_screen
 from layerbench.reporters.sentences import sentences, whole_sentence
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
 _MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
+_LAUNCH_BOUND = "w"
+_LAUNCH_BOUND_MEANS = "w launch-bound: the device is done long before the host has launched more"
+_FUNCTIONS = (
+    "ƒ a function that its module runs itself, timed in a pass of its own: its time is "
+    "part of that module's self time"
+)
+_FUNCTIONS_BY_KERNELS = (
+    "ƒ a function that its module runs itself: its kernels' time is part of that module's self time"
+)
 _FIELDS = (
     *("kind", "path", "type", "depth", "calls", "block", "position", "input_shapes"),
     *("output_shapes", "parameters", "own_parameters", "flops", "self_flops", "kernel_size"),
@@ -51,12 +72,14 @@ def sections(record: Profile, view: View, layers: Sequence[layout.Section]) -> l
     """
     return [
         _whole(record),
+        device.section(record),
         layout.Section(
             "", [layout.Text(whole_sentence(record), wrapped=False)], formats=layout.FULL
         ),
         _block_table(record, view),
         *layers,
-        _reconciliation(record),
+        kernels.every(record, view),
+        reconciliation.section(record),
         _verdicts(record),
         *shared.warnings_and_notes(record),
         # The tree says so where it is shown.
@@ -128,7 +151,8 @@ def _plan(record: Profile) -> str:
         "cap": ", stopped at the cap before the interval was as narrow as asked for",
         "interrupted": ", then interrupted",
     }[record.stop]
-    if record.absent.get("functions") is None and record.layers:
+    by_kernels = record.device_rounds is not None and record.device_rounds.how == "kernels"
+    if record.absent.get("functions") is None and record.layers and not by_kernels:
         functions = plan.function_iterations
         each += f", {formatting.plural(functions, 'forward')} for functions"
     goal = f" ({units.percent(plan.until, digits=1)})" if plan.until and stop else ""
@@ -202,8 +226,44 @@ def _distribution(summary: Summary) -> str:
     return f"{summary.n} samples in {unit}: {', '.join(figures)}; {mad}"
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """What a record knows of its rows besides times on one clock.
+
+    Attributes:
+        host: whether there are times on the host's clock beside the device's.
+        kernels: whether somebody saw the device's kernels.
+        functions: how many of them each function ran, by path.
+        launching: which rows are launch-bound.
+    """
+
+    host: bool
+    kernels: bool
+    functions: Mapping[str, int]
+    launching: Launching
+
+    @classmethod
+    def of(cls, record: Profile) -> _Columns:
+        """Those of a record."""
+        kernels = any(row.kernels is not None for row in record.layers)
+        host = formatting.has_host_times(record)
+        return cls(host, kernels, own_kernels(record) or {}, Launching.of(record))
+
+    def bound(self, row: LayerRow) -> str:
+        """The mark of a launch-bound row."""
+        return _LAUNCH_BOUND if self.launching.bounds(row) else ""
+
+    def ran(self, row: LayerRow) -> str:
+        """How many kernels ran for a row and what it called."""
+        number = self.functions.get(row.path) if row.kind == "function" else row.kernels
+        return formatting.dash(number, units.count)
+
+    def legend(self, record: Profile) -> list[str]:
+        """What the mark means, where it occurs."""
+        return [_LAUNCH_BOUND_MEANS] if any(map(self.launching.bounds, record.layers)) else []
+
+
 def _block_table(record: Profile, view: View) -> layout.Section:
-    host = formatting.has_host_times(record)
     blocks = formatting.blocks(record)
     if not blocks:
         return layout.listed("Blocks", [])
@@ -212,9 +272,11 @@ def _block_table(record: Profile, view: View) -> layout.Section:
     if len(small) < _FEWEST_FOLDED or not view.folded:
         small = []
     folded = {row.path for row in small}
-    rows = [_block(row, record, host) for row in blocks if row.path not in folded]
+    columns = _Columns.of(record)
+    rows = [_block(row, record, columns) for row in blocks if row.path not in folded]
     between = formatting.between_blocks_s(record)
-    sums_of = [("between the blocks", between), ("whole, instrumented", whole)]
+    all_of_it = "whole, device at work" if record.device_rounds else "whole, instrumented"
+    sums_of = [("between the blocks", between), (all_of_it, whole)]
     if small:
         name = f"{formatting.plural(len(small), 'block')} under {_least(_LEAST_BLOCK)}"
         sums_of.insert(0, (name, fsum(row.inclusive.mean for row in small if row.inclusive)))
@@ -222,11 +284,13 @@ def _block_table(record: Profile, view: View) -> layout.Section:
         mean = units.milliseconds(part, formatting.half_width(record.base))
         sums = {"block": name, "mean ms": mean, "share": formatting.share(part, record)}
         rows.append(dict.fromkeys(rows[0], "") | sums)
-    align = "rlclr..r" + "." * host + ".l"
-    return layout.table("Blocks", rows, align, omitted_first=("calls", "input shape"))
+    marks = "l" * columns.launching.waits
+    align = "rlclr..r" + "." * columns.host + marks + "r" * columns.kernels + ".l"
+    legend = layout.Text("; ".join(columns.legend(record)), indented=False)
+    return layout.table("Blocks", rows, align, legend, omitted_first=("calls", "input shape"))
 
 
-def _block(row: LayerRow, record: Profile, host: bool) -> dict[str, str]:
+def _block(row: LayerRow, record: Profile, columns: _Columns) -> dict[str, str]:
     times = row.inclusive
     return {
         **shared.block_cells(row),
@@ -234,28 +298,37 @@ def _block(row: LayerRow, record: Profile, host: bool) -> dict[str, str]:
         "calls": str(row.calls),
         **{f"{figure} ms": formatting.ms(times, figure) for figure in ("mean", "median")},
         "±": formatting.relative_half_width(times) if times else "-",
-        **({"host ms": formatting.ms(row.host_inclusive, "mean")} if host else {}),
+        **({"host ms": formatting.ms(row.host_inclusive, "mean")} if columns.host else {}),
+        **({"": columns.bound(row)} if columns.launching.waits else {}),
+        **({"kernels": columns.ran(row)} if columns.kernels else {}),
         "share": formatting.share(times.mean, record) if times else "-",
         "verdict": times.verdict if times else formatting.why_untimed(row),
     }
 
 
 def _tree(record: Profile, view: View) -> layout.Section:
-    host = formatting.has_host_times(record)
-    # The two unnamed columns hold the verdict's mark of the figure before them.
+    columns = _Columns.of(record)
+    # The unnamed columns hold marks of the figure before them.
     header = ["layer", "calls", "inclusive ms", "", "self ms", "", "self share"]
-    header += ["host ms", "host self"] if host else []
+    header += ["host ms", "host self"] if columns.host else []
+    header += [""] if columns.launching.waits else []
+    header += ["kernels"] if columns.kernels else []
+    align = "lr.l.l." + ".." * columns.host + "l" * columns.launching.waits + "r" * columns.kernels
     freed = freeing.remarks(record)
     shown = [row for row in record.layers if view.has(row.type, row.depth)]
     rows = [
-        _layer(run[0], shared.branch(run[0], view), host, record, freed.get(run[0].path, ""))
+        _layer(run[0], shared.branch(run[0], view), columns, record, freed.get(run[0].path, ""))
         if len(run) == 1
         else _folded(run, len(header) + 1, record)
-        for run in trifles.in_runs(shown, view, _mean_s, record.base.mean, trifles.LEAST_SHARE)
+        for run in trifles.in_runs(
+            shown, view, _taken(record), record.base.mean, trifles.LEAST_SHARE
+        )
     ]
-    layers = layout.Table([*header, ""], rows, "lr.l.l." + (".." if host else "") + "l")
-    legend = layout.Text(_legend(record), indented=False)
-    return layout.Section("Layers (medians; share of means)", [layers, legend], formats=layout.FULL)
+    layers = layout.Table([*header, ""], rows, align + "l")
+    legend = layout.Text(_legend(record, columns), indented=False)
+    times = "device times, medians" if record.device_rounds else "medians"
+    title = f"Layers ({times}; share of means)"
+    return layout.Section(title, [layers, legend], formats=layout.FULL)
 
 
 def _folded(rows: Sequence[LayerRow], cells: int, record: Profile) -> list[str]:
@@ -266,14 +339,26 @@ def _folded(rows: Sequence[LayerRow], cells: int, record: Profile) -> list[str]:
     return [*sums, *[""] * (cells - len(sums))]
 
 
-def _mean_s(row: LayerRow) -> float | None:
-    return None if row.inclusive is None else row.inclusive.mean
+def _taken(record: Profile) -> Callable[[LayerRow], float | None]:
+    """What a row takes of the whole's time; where the host has its own, no less than of that."""
+    root = record.root
+    whole = root.host_inclusive if root is not None and record.device_rounds is not None else None
+    scale = part_of(record.base.mean, whole.mean) if whole is not None else 0.0
+
+    def taken(row: LayerRow) -> float | None:
+        if row.inclusive is None:
+            return None
+        host = row.host_inclusive.mean if row.host_inclusive else 0.0
+        return max(row.inclusive.mean, scale * host)
+
+    return taken
 
 
-def _layer(row: LayerRow, branch: str, host: bool, record: Profile, freed: str) -> list[str]:
+def _layer(row: LayerRow, branch: str, columns: _Columns, record: Profile, freed: str) -> list[str]:
     """One row of the tree, whose name is ``branch``."""
-    host_times = (row.host_inclusive, row.host_self) if host else ()
+    host_times = (row.host_inclusive, row.host_self) if columns.host else ()
     untimed = "" if row.inclusive else formatting.why_untimed(row)
+    below = device.is_below_resolution(record, row.inclusive)
     return [
         branch,
         str(row.calls),
@@ -281,7 +366,9 @@ def _layer(row: LayerRow, branch: str, host: bool, record: Profile, freed: str) 
         *_marked(row.self_),
         formatting.share(row.self_.mean, record) if row.self_ else "-",
         *(formatting.ms(summary, "median") for summary in host_times),
-        formatting.remarks(untimed, freed, row.note),
+        *([columns.bound(row)] if columns.launching.waits else []),
+        *([columns.ran(row)] if columns.kernels else []),
+        formatting.remarks(untimed, device.BELOW_RESOLUTION if below else "", freed, row.note),
     ]
 
 
@@ -290,16 +377,14 @@ def _marked(summary: Summary | None) -> list[str]:
     return [formatting.ms(summary, "median"), mark]
 
 
-def _legend(record: Profile) -> str:
+def _legend(record: Profile, columns: _Columns) -> str:
     """What the marks and remarks that occur mean."""
     times = [row.inclusive for row in record.layers] + [row.self_ for row in record.layers]
     marks = {_MARKS[summary.verdict] for summary in times if summary}
     parts = [text for mark, text in _MARK_LEGEND.items() if mark in marks]
+    parts += columns.legend(record)
     if any(row.kind == "function" for row in record.layers):
-        parts.append(
-            "ƒ a function that its module runs itself, timed in a pass of its own: its time is "
-            "part of that module's self time"
-        )
+        parts.append(_FUNCTIONS_BY_KERNELS if columns.kernels else _FUNCTIONS)
     freed = freeing.in_all(record)
     return "; ".join([*parts, freed] if freed else parts)
 
@@ -309,47 +394,6 @@ def _sentences(record: Profile, view: View) -> layout.Section:
     return layout.Section(
         "", [layout.Text(line, wrapped=False) for line in lines], formats=layout.FULL
     )
-
-
-def _reconciliation(record: Profile) -> layout.Section:
-    costs = record.reconciliation
-    if costs is None:
-        return layout.listed("Reconciliation", [])
-    lines = [
-        f"Untouched, the forward takes {units.seconds(costs.untouched_s)}; instrumented, "
-        f"{units.seconds(costs.instrumented_s)} (medians). {_overhead(costs)}",
-        "The self times of all modules add up to "
-        f"{units.ratio(costs.self_sum_ratio, digits=6)} of the instrumented whole. By their "
-        f"medians over all rounds, the layers' sum of {units.seconds(costs.layers_sum_s)} is "
-        f"{_more_or_less(costs.layers_gap)} the untouched forward.",
-        f"One reading of the clock costs {units.seconds(costs.mark_cost_s)}; timing one call "
-        f"{'costs' if costs.wrapper_cost_s >= 0 else 'saves'} "
-        f"{units.seconds(abs(costs.wrapper_cost_s))} in a tight loop; a forward has "
-        f"{formatting.plural(costs.timed_calls, 'timed call')}.",
-    ]
-    return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)
-
-
-def _overhead(costs: Reconciliation) -> str:
-    low, high = costs.overhead_low - 1, costs.overhead_high - 1
-    return (
-        f"Round by round, instrumented / untouched is {units.ratio(costs.overhead, digits=4)}: "
-        f"{_cost(costs)} {units.percent(costs.overhead - 1, digits=2)} "
-        f"(95 % interval {units.percent(low, digits=2)} to {units.percent(high, digits=2)})."
-    )
-
-
-def _cost(costs: Reconciliation) -> str:
-    """What the interval allows to be said: an overhead that may be zero has not been seen."""
-    if costs.overhead_low > 1:
-        return "the instruments cost"
-    if costs.overhead_high < 1:
-        return "the instrumented forward came out faster,"
-    return "the instruments' cost cannot be told from zero,"
-
-
-def _more_or_less(gap: float) -> str:
-    return f"{units.percent(abs(gap), digits=2)} {'less' if gap < 0 else 'more'} than"
 
 
 def _verdicts(record: Profile) -> layout.Section:
@@ -369,6 +413,7 @@ def _verdicts(record: Profile) -> layout.Section:
     rows = formatting.plural(len(record.layers), "row")
     lines = [
         f"Of {rows} (inclusive times): {counted}{without}.",
+        *filter(None, [device.verdict(record)]),
         *_explained(large),
     ]
     if rest := len(doubtful) - len(large):
@@ -395,8 +440,8 @@ def _least(share: float) -> str:
     return f"{units.percent(share, digits=0 if share >= _LEAST_DOUBTFUL else 1)} each"
 
 
-def rows(record: Profile) -> cells.Rows:
-    """The whole model, whose ``kind`` is ``whole``, and a row for each layer."""
+def rows(record: Profile, view: View = USUAL) -> cells.Rows:
+    """The whole model, whose ``kind`` is ``whole``, each layer, and the kernels if wanted."""
     whole: cells.Cells = {
         **dict.fromkeys(_FIELDS),
         "kind": "whole",
@@ -409,13 +454,36 @@ def rows(record: Profile) -> cells.Rows:
         "parameters": record.parameters,
         **_times(record.whole, None, record.whole_host, None),
     }
+    columns = _Columns.of(record)
+    names = (*_FIELDS, "kernels") if columns.kernels else _FIELDS
     layers = [
-        cells.fields(row, *_FIELDS)
+        cells.fields(row, *names)
         | _times(row.inclusive, row.self_, row.host_inclusive, row.host_self)
+        | ({"launch_bound": columns.launching.bounds(row)} if record.device_rounds else {})
         for row in record.layers
     ]
     ran = cells.what_ran(record.workload, "compile")
-    return ran | cells.origin(record, "commit", "dirty"), [whole, *layers]
+    ran_by_device = [
+        kernels.row(kernel, record) | _times(kernel.time, None, None, None)
+        for kernel in kernels.listed(record, view)
+    ]
+    origin = cells.origin(record, "commit", "dirty")
+    return ran | origin, [whole | _of_device(record), *layers, *ran_by_device]
+
+
+def _of_device(record: Profile) -> cells.Cells:
+    """The whole's columns that only device rounds have."""
+    rounds = record.device_rounds
+    if rounds is None:
+        return {}
+    times = {"span": rounds.span, "idle": rounds.idle, "blocked": rounds.blocked}
+    return {
+        "device_times": rounds.how,
+        "resolution_s": rounds.resolution_s,
+        **{f"{name}_median_s": time.median if time else None for name, time in times.items()},
+        "launching_s": launching_s(record),
+        "launch_bound": is_launch_bound(record),
+    }
 
 
 def _times(*summaries: Summary | None) -> cells.Cells:

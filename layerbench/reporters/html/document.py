@@ -18,9 +18,10 @@ from layerbench.reporters.html.header import (
     subtitle,
     title,
 )
+from layerbench.reporters.html.kernels import kernels
 from layerbench.reporters.html.metrics import metrics_of
 from layerbench.reporters.html.roofline import roofline
-from layerbench.reporters.html.rows import columns, rows_of
+from layerbench.reporters.html.rows import bounds, columns, rows_of
 from layerbench.reporters.html.schema import PageData
 from layerbench.reporters.html.timeline import changed, timeline
 from layerbench.text import shown
@@ -45,6 +46,7 @@ def of(bundle: Bundle, view: View = USUAL) -> PageData:
     metrics = metrics_of(bundle, rows)
     compared = changed(bundle, rows)
     head = _head(bundle, view)
+    numbers = {row.path: index for index, row in enumerate(rows)}
     data = PageData(
         title=title(bundle),
         subtitle=subtitle(bundle),
@@ -52,13 +54,14 @@ def of(bundle: Bundle, view: View = USUAL) -> PageData:
         source=tuple(source(bundle)),
         notes=tuple(notes(bundle)),
         warnings=tuple(_warnings(bundle, head)),
-        rows=columns(rows),
+        rows=columns(rows, bounds(bundle)),
         metrics=metrics,
         spreads=tuple(spreads_of(bundle, rows)),
         folds=tuple(folds_of(rows, metrics, compared)),
         changed=compared,
         timeline=timeline(bundle, rows),
-        roofline=roofline(bundle, {row.path: index for index, row in enumerate(rows)}),
+        roofline=roofline(bundle, numbers),
+        kernels=kernels(bundle, numbers),
     )
     # Markup has lines, which are no text from outside.
     return shown(data).model_copy(update={"head": head})

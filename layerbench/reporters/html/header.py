@@ -14,7 +14,7 @@ from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import OWN_WEIGHTS
 from layerbench.reporters import formatting, freeing
-from layerbench.reporters.documents import shared
+from layerbench.reporters.documents import device, shared
 
 AnyMemory = MemoryReport | MemoryEstimate
 
@@ -88,8 +88,10 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
         yield "Forward", units.flops(profile.layers[0].flops)
     if memory and not is_said(memory):
         yield from _peak(memory)
-    if profile and profile.reconciliation:
+    if profile and profile.reconciliation and profile.device_rounds is None:
         yield "Layers less the whole", units.percent(profile.reconciliation.layers_gap, digits=1)
+    if profile and profile.device_rounds and not is_said(profile):
+        yield "Device", device.needs(profile)
 
 
 def _peak(memory: AnyMemory) -> Iterator[tuple[str, str]]:
@@ -125,6 +127,8 @@ def source(bundle: Bundle) -> Iterator[tuple[str, str]]:
             f"{plan.warmup} warm-up and {plan.iterations} measured rounds"
             + (f" in each of {plan.processes} processes" if plan.processes > 1 else ""),
         )
+    if bundle.profile:
+        yield from device.source(bundle.profile)
     if bundle.structure:
         yield (
             "Structure",
@@ -152,6 +156,7 @@ def notes(bundle: Bundle) -> Iterator[str]:
     absent = {**(bundle.profile.absent if bundle.profile else {}), **bundle.absent}
     yield from (f"{what} not measured: {why}" for what, why in absent.items())
     yield from unlike(bundle)
+    yield from device.doubts(bundle.profile) if bundle.profile else ()
     freed = freeing.in_all(bundle.profile) if bundle.profile else ""
     yield from [freed] if freed else []
     records = (

@@ -24,6 +24,8 @@ def metrics_of(bundle: Bundle, rows: Sequence[PageRow]) -> tuple[Metric, ...]:
 def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
     if bundle.profile and bundle.profile.layers:
         yield _time(rows, bundle.profile)
+        if bundle.profile.device_rounds is not None:
+            yield from _beside_the_device(rows)
     if bundle.training:
         yield from _step_times(rows, bundle.training)
     how = "counted on shapes alone" if _on_meta(bundle.structure) else "counted in one forward"
@@ -69,7 +71,8 @@ def _parameters(row: PageRow) -> int | None:
 
 
 def _time(rows: Sequence[PageRow], profile: Profile) -> Metric:
-    number = profile.whole.n
+    rounds = profile.device_rounds
+    number = profile.whole.n if rounds is None else rounds.span.n
     own = _mean(rows, figure("time", "self_"))
     above = parents(rows)
     functions: dict[int, list[int]] = {}
@@ -89,11 +92,35 @@ def _time(rows: Sequence[PageRow], profile: Profile) -> Metric:
         key="time",
         label="Time",
         unit="seconds",
-        how=f"measured on {profile.environment.device.name}: median of {units.count(number)} "
-        "forwards; areas by the mean",
+        how=f"{_where(profile)}: median of {units.count(number)} forwards; areas by the mean",
         values=_medians(rows, figure("time", "inclusive")),
         own=_medians(rows, figure("time", "self_")),
         area=tuple(rounded(value) for value in own),
+    )
+
+
+def _where(profile: Profile) -> str:
+    name = profile.environment.device.name
+    return f"time of the device, {name}" if profile.device_rounds else f"measured on {name}"
+
+
+def _beside_the_device(rows: Sequence[PageRow]) -> Iterator[Metric]:
+    """What launching a row takes, and how many kernels that launches."""
+    inclusive, own = figure("time", "host_inclusive"), figure("time", "host_self")
+    yield Metric(
+        key="host",
+        label="Host time",
+        unit="seconds",
+        how="on the host's clock, in rounds without an event in the device's queue: median",
+        values=_medians(rows, inclusive),
+        own=_medians(rows, own),
+        area=tuple(rounded(value) for value in _mean(rows, own)),
+    )
+    yield _metric(
+        rows,
+        ("kernels", "Device kernels", "count"),
+        "kernels that the device ran in one forward",
+        figure("time", "kernels"),
     )
 
 

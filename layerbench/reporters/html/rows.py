@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from layerbench import units
+from layerbench.analysis.hotspots import Limit, hotspots
 from layerbench.records.bounds import Shape
 from layerbench.records.bundle import Bundle
 from layerbench.records.comparison import ComparedRow
@@ -144,8 +145,21 @@ def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
     return [made[index] for index in tree_order([row.path for row in made], orders)]
 
 
-def columns(rows: Sequence[PageRow]) -> Rows:
-    """The rows as columns, without the measured figures."""
+def bounds(bundle: Bundle) -> Mapping[str, Limit]:
+    """What each layer meets first, by path, where a profile has times of the device alone."""
+    profile = bundle.profile
+    if profile is None or profile.device_rounds is None:
+        return {}
+    return {spot.row.path: spot.bound for spot in hotspots(profile) if spot.bound is not None}
+
+
+def columns(rows: Sequence[PageRow], bound: Mapping[str, Limit]) -> Rows:
+    """The rows as columns, without the measured figures.
+
+    Args:
+        rows: of the page.
+        bound: as `bounds` makes it.
+    """
     return Rows(
         path=tuple(row.path for row in rows),
         type=tuple(row.type for row in rows),
@@ -164,6 +178,7 @@ def columns(rows: Sequence[PageRow]) -> Rows:
         groups={
             index: number for index, number in enumerate(map(counted("groups"), rows)) if number
         },
+        bound={index: bound[row.path] for index, row in enumerate(rows) if row.path in bound},
     )
 
 

@@ -6,9 +6,12 @@ column has a value for each row.
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from layerbench.records.bounds import is_none
 
 Unit = Literal["seconds", "bytes", "flops", "count"]
 Number = int | float
@@ -30,6 +33,7 @@ class Rows(Part):
         block: indices of the rows in the block view.
         inputs, outputs: shapes as text.
         kernel, groups: by row, of a convolution or a pooling.
+        bound: by row, what a layer on an accelerator meets first: launching, memory, arithmetic.
     """
 
     path: tuple[str, ...]
@@ -43,6 +47,7 @@ class Rows(Part):
     note: dict[int, str]
     kernel: dict[int, str] = {}
     groups: dict[int, int] = {}
+    bound: dict[int, str] = Field(default={}, exclude_if=operator.not_)
 
 
 class Metric(Part):
@@ -177,6 +182,22 @@ class Roofline(Part):
     points: tuple[RooflinePoint, ...]
 
 
+class Kernels(Part):
+    """What an accelerator ran, the longest first.
+
+    Attributes:
+        names: of all kernels; ``labels``: the same, short.
+        functions: by entry, the operator that launched it; empty where there was none.
+        entries: each a row's number, a name's, calls in one forward, median seconds of all of them,
+            and the share of the time in which the device worked.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    functions: tuple[str, ...]
+    entries: tuple[tuple[int, int, int, float, float], ...]
+
+
 class PageData(Part):
     """All that a page shows of a record, or of several of the same work.
 
@@ -204,3 +225,4 @@ class PageData(Part):
     changed: Changed | None = None
     timeline: Timeline | None = None
     roofline: Roofline | None = None
+    kernels: Kernels | None = Field(default=None, exclude_if=is_none)

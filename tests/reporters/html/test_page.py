@@ -17,6 +17,7 @@ from layerbench.reporters.html import assets
 from layerbench.reporters.html.distributions import FIELDS
 from layerbench.reporters.html.document import bundled, of
 from tests.support.sample_comparisons import measured, one_slower
+from tests.support.sample_devices import launch_bound
 from tests.support.sample_profiles import counted, deep, layered, summary
 
 MOST_ROWS = 200
@@ -507,3 +508,18 @@ def test_everybody_can_use_it(opened, scheme, width):
 
 def test_fields_are_the_summarys():
     assert all(hasattr(summary(1.0), name) for name in FIELDS)
+
+
+def test_details_have_the_kernels_of_a_row_and_those_below(opened):
+    page = opened(launch_bound())
+    assert cell(page, "1", "Device kernels") == "4"
+    assert cell(page, "1", "Host time") == "899.1 µs"
+    row(page, "1").click()
+    listed = page.locator("#panel .kernels tbody tr")
+    assert listed.count() == 3
+    assert listed.first.locator("td").all_inner_texts() == [
+        *("features.1.conv", "conv2d", "2", "279.7 µs", "28.0 %")
+    ]
+    assert listed.first.locator("th").get_attribute("title").startswith("void cutlass::Kernel2<")
+    row(page, "classifier").click()
+    assert "Bound by\nlaunch" in page.locator("#panel").inner_text()

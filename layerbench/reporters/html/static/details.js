@@ -48,6 +48,7 @@ function ofRow(doc, row) {
     ['Kernel', rows.kernel[row] ?? ''],
     ['Groups', String(rows.groups[row] ?? '')],
     ['Calls', rows.kind[row] === 'missing' ? '' : String(rows.calls[row])],
+    ['Bound by', rows.bound?.[row] ?? ''],
     ['Note', rows.note[row] ?? ''],
   ];
   const shown = facts.filter(([, text]) => text);
@@ -56,6 +57,7 @@ function ofRow(doc, row) {
     h('dl', {}, ...shown.flatMap(([name, text]) => [h('dt', {}, name), h('dd', {}, text)])),
     figures(doc, row),
     ...compared(doc, row),
+    ...kernels(doc, row),
     ...doc.spreads.flatMap((spread) => distribution(spread, row)),
   ];
 }
@@ -96,6 +98,37 @@ function compared(doc, row) {
         `${units.seconds(changed.before[row] ?? NaN)} before, ${units.seconds(changed.after[row] ?? NaN)} now`;
   const note = changed.notes[row];
   return [h('p', {}, verdict, words), ...(note ? [h('p', {}, note)] : [])];
+}
+
+// More of a row are a list that nobody reads; csv has all.
+const MOST_KERNELS = 30;
+
+/**
+ * What an accelerator ran for the row and those in it, the longest first.
+ * @param {Doc} doc
+ * @param {number} row
+ */
+function kernels(doc, row) {
+  if (!doc.kernels) return [];
+  const { names, labels, functions, entries } = doc.kernels;
+  const { depth, path } = doc.rows;
+  let end = row + 1;
+  while (end < depth.length && depth[end] > depth[row]) end += 1;
+  const numbers = [...entries.keys()].filter((at) => entries[at][0] >= row && entries[at][0] < end);
+  if (!numbers.length) return [];
+  const heads = ['Kernel', 'Of', 'Function', 'Calls', 'Time', 'Of the device'];
+  const body = numbers.slice(0, MOST_KERNELS).map((at) => {
+    const [of, name, calls, time, share] = entries[at];
+    const cells = [path[of] || doc.title, functions[at], units.count(calls), units.seconds(time), units.percent(share)];
+    return h('tr', {}, h('th', { scope: 'row', title: names[name] }, labels[name]), ...cells.map((text) => h('td', {}, text)));
+  });
+  const head = h('tr', {}, ...heads.map((name) => h('th', { scope: 'col' }, name)));
+  const more = numbers.length - body.length;
+  return [
+    h('h3', {}, `Kernels (${units.count(numbers.length)})`),
+    h('table', { class: 'kernels' }, h('thead', {}, head), h('tbody', {}, ...body)),
+    ...(more > 0 ? [h('p', {}, `and ${units.count(more)} shorter ones`)] : []),
+  ];
 }
 
 /** @param {Spread} spread @param {number} row */

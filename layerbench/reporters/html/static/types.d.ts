@@ -95,6 +95,13 @@ interface Roofline {
   }[];
 }
 
+interface Kernels {
+  names: string[];
+  labels: string[];
+  functions: string[];
+  entries: [number, number, number, number, number][];
+}
+
 interface Doc {
   form: 1;
   title: string;
@@ -116,6 +123,7 @@ interface Doc {
     note: Record<string, string>;
     kernel: Record<string, string>;
     groups: Record<string, number>;
+    bound?: Record<string, string>;
   };
   metrics: Metric[];
   spreads: Spread[];
@@ -123,4 +131,5 @@ interface Doc {
   changed: Changed | null;
   timeline: Timeline | null;
   roofline: Roofline | null;
+  kernels?: Kernels;
 }

@@ -1,0 +1,126 @@
+"""Whether an accelerator waits for the host to launch its work: in a whole forward, in a row.
+
+The host's time of a layer is what Python and PyTorch take to launch it, the device's time what its
+kernels take. A device that is done before the next kernel is launched waits: a faster one would not
+help. Records whose device times hold the launching, as those of before `DeviceRounds`, tell this of
+the whole alone. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from layerbench.analysis.portions import part_of
+from layerbench.records.timing import LayerRow, Profile, Summary
+from layerbench.records.tree import holder
+
+WAITS = 0.1
+"""Of the untouched whole, what the device waits from where on launching decides."""
+
+APART = 0.02
+"""Of a time, how far two figures that should agree may lie apart without a word."""
+
+# A row's device time below this part of its host time is well below it: wrappers and the spread of
+# the two clocks' rounds are less than a fifth.
+_WELL_BELOW = 0.8
+# Without device rounds: the host's time of the whole over the device's from where on it decides.
+_HOST_DECIDES = 0.95
+
+
+def needed_s(record: Profile) -> float | None:
+    """What the device needs for one forward, seconds; ``None`` where nobody knows.
+
+    The whole behind a blocked queue; where the queue cannot be blocked, the time in which kernels
+    ran.
+    """
+    rounds = record.device_rounds
+    if rounds is None:
+        return None
+    if rounds.blocked is not None:
+        return rounds.blocked.median
+    return None if rounds.idle is None else rounds.span.median - rounds.idle.median
+
+
+def launching_s(record: Profile) -> float | None:
+    """What launching costs: the untouched whole less what the device needs; never negative."""
+    needed = needed_s(record)
+    return None if needed is None else max(record.whole.median - needed, 0.0)
+
+
+def waiting_part(record: Profile) -> float | None:
+    """The part of the untouched whole in which the device waits for the host."""
+    launching = launching_s(record)
+    return None if launching is None else part_of(launching, record.whole.median)
+
+
+def is_launch_bound(record: Profile) -> bool:
+    """Whether an accelerator waits for the host for a good part of a forward."""
+    waiting = waiting_part(record)
+    if waiting is not None:
+        return waiting > WAITS
+    host, device = record.whole_host, record.whole
+    return host is not None and host.median >= _HOST_DECIDES * device.median
+
+
+def busy_s(record: Profile) -> float:
+    """The mean time in which the device worked in one forward: what kernels' shares refer to."""
+    rounds = record.device_rounds
+    if rounds is None or rounds.idle is None:
+        return record.base.mean
+    return rounds.span.mean - rounds.idle.mean
+
+
+@dataclass(frozen=True)
+class Launching:
+    """Which rows of a record are launch-bound.
+
+    Where the device hardly waits at all, none is: what takes long to launch is then launched while
+    the device still has other work.
+
+    Attributes:
+        waits: whether the device waits for the host at all.
+        modules: the modules' rows by path.
+    """
+
+    waits: bool
+    modules: Mapping[str, LayerRow]
+
+    @classmethod
+    def of(cls, record: Profile) -> Launching:
+        """Of a record; without device rounds no row is launch-bound."""
+        waiting = waiting_part(record)
+        waits = is_launch_bound(record) if waiting is None else waiting > APART
+        modules = {row.path: row for row in record.layers if row.kind == "module"}
+        return cls(waits and record.device_rounds is not None, modules)
+
+    def bounds(self, row: LayerRow) -> bool:
+        """Whether the device has long done all that is in a row when the host has launched it."""
+        row = self._timed(row)
+        return self.waits and _is_well_below(row.inclusive, row.host_inclusive)
+
+    def bounds_own(self, row: LayerRow) -> bool:
+        """The same of what the row does itself, without the modules that it calls."""
+        row = self._timed(row)
+        return self.waits and _is_well_below(row.self_, row.host_self)
+
+    def count(self, rows: Iterable[LayerRow]) -> tuple[int, int]:
+        """How many of the rows are launch-bound, and how many have times on both clocks."""
+        both = [row for row in rows if row.inclusive and row.host_inclusive]
+        return sum(map(self.bounds, both)), len(both)
+
+    def _timed(self, row: LayerRow) -> LayerRow:
+        """The row; of a function without a time on the host's clock, its module's."""
+        if row.kind == "module" or row.host_self is not None:
+            return row
+        module = self.modules.get(holder(row.path, self.modules))
+        if module is None:
+            return row
+        # What the module launches itself: to it belong its functions.
+        own = {"inclusive": module.self_, "host_inclusive": module.host_self}
+        return module.model_copy(update=own)
+
+
+def _is_well_below(device: Summary | None, host: Summary | None) -> bool:
+    """Whether what is launched is done well before; a row that launches nothing is not."""
+    return device is not None and host is not None and 0 < device.median < _WELL_BELOW * host.median

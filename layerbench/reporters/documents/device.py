@@ -1,0 +1,167 @@
+"""What a profile says of an accelerator as a whole: what it needs, what launching costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from layerbench import units
+from layerbench.analysis.agreement import Agreement, agreements, span_ratio
+from layerbench.analysis.launching import (
+    Launching,
+    is_launch_bound,
+    launching_s,
+    needed_s,
+    waiting_part,
+)
+from layerbench.records.timing import DeviceRounds, Profile, Summary
+from layerbench.reporters import formatting
+from layerbench.reporters.documents import layout
+
+# Paths that a sentence names.
+_MOST_NAMED = 5
+BELOW_RESOLUTION = "below the clock's resolution"
+"""Of a row whose time on the device is shorter than two events can tell from nothing."""
+
+
+def needs(record: Profile) -> str:
+    """Behind the answer: what of it the device needs, and what launching costs."""
+    needed, launching = needed_s(record), launching_s(record)
+    rounds = record.device_rounds
+    if needed is None or launching is None or rounds is None:
+        return ""
+    half = formatting.half_width(rounds.blocked or rounds.span)
+    cost = units.seconds(launching, formatting.half_width(record.whole))
+    part = units.percent(waiting_part(record) or 0)
+    device = "The device needs" if rounds.blocked else "Kernels run for"
+    bound = ": launch-bound" if is_launch_bound(record) else ""
+    return f"{device} {units.seconds(needed, half)} of it, launching costs {cost} ({part}){bound}."
+
+
+def section(record: Profile) -> layout.Section:
+    """The device's times of the whole, and where those of the rows are from."""
+    rounds = record.device_rounds
+    if rounds is None:
+        return layout.Section("", [])
+    rows = [
+        {
+            "": name,
+            "median ms": formatting.ms(time, "median"),
+            "±": formatting.relative_half_width(time),
+            "of the whole": formatting.part(time.median, record.whole.median),
+            "verdict": time.verdict,
+        }
+        for name, time in _times(record, rounds)
+    ]
+    how = layout.Text(_how(rounds), indented=False)
+    return layout.table("Device", rows, "l.rrl", how)
+
+
+def source(record: Profile) -> Iterator[tuple[str, str]]:
+    """The same for a page: label and text."""
+    rounds = record.device_rounds
+    if rounds is None:
+        return
+    yield "Device times", _how(rounds)
+    for name, time in _times(record, rounds):
+        yield name.capitalize(), f"{formatting.time(time, 'median')} {formatting.interval(time)}"
+
+
+def _times(record: Profile, rounds: DeviceRounds) -> Iterator[tuple[str, Summary]]:
+    yield "whole, untouched", record.whole
+    if rounds.blocked is not None:
+        yield "whole behind a blocked queue", rounds.blocked
+    yield "span of the device rounds", rounds.span
+    if rounds.idle is not None:
+        yield "idle in the span", rounds.idle
+
+
+def _how(rounds: DeviceRounds) -> str:
+    """Where the device times of rows come from, and what they cannot tell."""
+    if rounds.how == "kernels":
+        return (
+            "Device times of rows are their kernels', which the profiler saw on the device's clock "
+            "in rounds of their own. Host times are from rounds without an event in the queue."
+        )
+    least = (
+        f" They tell {units.seconds(rounds.resolution_s)} from nothing: shorter rows are "
+        f"{BELOW_RESOLUTION}."
+        if rounds.resolution_s
+        else ""
+    )
+    return (
+        "Device times of rows are between events in the queue, at the borders of leaves, while the "
+        f"queue was blocked: nobody saw the kernels.{least}"
+    )
+
+
+def is_below_resolution(record: Profile, time: Summary | None) -> bool:
+    """Whether a row's time on the device is shorter than its clock can tell from nothing."""
+    rounds = record.device_rounds
+    least = rounds.resolution_s if rounds else None
+    return least is not None and time is not None and time.median < least
+
+
+# --- reconciliation ------------------------------------------------------------------------
+
+
+def reconciled(record: Profile) -> list[str]:
+    """How far the rounds agree with each other, a sentence each."""
+    ratio = span_ratio(record)
+    exact = (
+        [
+            "The self times of all rows and the idle time add up to "
+            f"{units.ratio(ratio, digits=6)} of the device rounds' span."
+        ]
+        if ratio is not None
+        else []
+    )
+    return [*exact, *(_said(one) for one in agreements(record))]
+
+
+def doubts(record: Profile) -> list[str]:
+    """The same of those that are too far apart."""
+    return [_said(one) for one in agreements(record) if one.is_worth_a_word]
+
+
+_FIRST = {
+    "rows": "By their medians, the rows' device times add up to {} the device needs.",
+    "host": "The whole in host rounds is {} it is untouched.",
+    "span": "The span of the device rounds is {} the untouched whole.",
+}
+_CONCERNED = {
+    "rows": "as much for each kernel, it is more than 2 % of {}",
+    "host": "as much for each call, it is more than 2 % of the host time of {}",
+    "span": "the profiler slows the host, which lengthens the idle time and no row",
+}
+
+
+def _said(one: Agreement) -> str:
+    first = _FIRST[one.what].format(_apart(one))
+    if not one.is_worth_a_word:
+        return first
+    if one.what == "span":
+        return f"{first} More than 2 %: {_CONCERNED[one.what]}."
+    if not one.paths:
+        return f"{first} More than 2 %."
+    return f"{first} More than 2 %: {_CONCERNED[one.what].format(_named(one.paths))}."
+
+
+def _apart(one: Agreement) -> str:
+    size = units.percent(abs(one.apart), digits=2)
+    return f"{size} {'less' if one.apart < 0 else 'more'} than{' what' * (one.what == 'rows')}"
+
+
+def _named(paths: Sequence[str]) -> str:
+    more = len(paths) - _MOST_NAMED
+    named = ", ".join(path or "the model itself" for path in paths[:_MOST_NAMED])
+    return f"{named} and {formatting.plural(more, 'other layer')}" if more > 0 else named
+
+
+def verdict(record: Profile) -> str:
+    """Whether launching bounds the whole, and how many rows."""
+    waiting = waiting_part(record)
+    if waiting is None:
+        return ""
+    bound, both = Launching.of(record).count(row for row in record.layers if row.kind == "module")
+    rows = f" Of {formatting.plural(both, 'module')}, {bound} are launch-bound." if both else ""
+    return f"The device waits {units.percent(waiting)} of the untouched whole for the host.{rows}"
