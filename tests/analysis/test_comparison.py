@@ -440,7 +440,9 @@ def test_device_times_are_compared_with_device_times_and_host_times_with_host_ti
     text = reporters.render("txt", found)
     assert "Host times: 7 SLOWER, 0 FASTER, 0 SAME, 0 UNCLEAR" in text
     assert "What changed on the host's clock" in text
-    assert any(note.startswith("What launching costs: 1.651 ms in the baseline") for note in found.notes)
+    assert any(
+        note.startswith("What launching costs: 1.651 ms in the baseline") for note in found.notes
+    )
     *_, last = csv.DictReader(io.StringIO(reporters.render("csv", found)))
     assert (last["path"], last["clock"]) == ("classifier", "host")
     slower_device = in_five_processes(launch_bound(device=1.4))

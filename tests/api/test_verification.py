@@ -115,7 +115,7 @@ def test_what_is_left_out_of_a_profile_is_what_was_measured():
     }  # fmt: skip
     assert half["layers"][0].keys() == {
         "path", "type", "kind", "depth", "calls", "block", "position", "input_shapes",
-        "output_shapes", "parameters", "note",
+        "output_shapes", "parameters", "own_parameters", "flops", "self_flops", "note",
     }  # fmt: skip
     other = record.model_copy(update={"plan": Plan(iterations=7), "whole": record.layers[1].self_})
     assert verification.half(other) == half

@@ -24,11 +24,11 @@ def kernels(bundle: Bundle, numbers: Mapping[str, int]) -> Kernels | None:
     return Kernels(
         names=tuple(names),
         labels=tuple(map(short_name, names)),
-        functions=tuple(kernel.function for kernel in profile.kernels),
         entries=tuple(
             (
                 numbers.get(row_of(kernel, numbers), 0),
                 names[kernel.name],
+                kernel.function,
                 kernel.calls,
                 rounded(kernel.time.median),
                 rounded(share(kernel, profile)),

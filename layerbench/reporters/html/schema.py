@@ -187,15 +187,14 @@ class Kernels(Part):
 
     Attributes:
         names: of all kernels; ``labels``: the same, short.
-        functions: by entry, the operator that launched it; empty where there was none.
-        entries: each a row's number, a name's, calls in one forward, median seconds of all of them,
-            and the share of the time in which the device worked.
+        entries: each a row's number; a name's; the operator that launched it, empty where there was
+            none; calls in one forward; median seconds of all of them; the share of the time in
+            which the device worked.
     """
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
-    functions: tuple[str, ...]
-    entries: tuple[tuple[int, int, int, float, float], ...]
+    entries: tuple[tuple[int, int, str, int, float, float], ...]
 
 
 class PageData(Part):

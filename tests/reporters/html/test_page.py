@@ -515,7 +515,7 @@ def test_details_have_the_kernels_of_a_row_and_those_below(opened):
     assert cell(page, "1", "Device kernels") == "4"
     assert cell(page, "1", "Host time") == "899.1 µs"
     row(page, "1").click()
-    listed = page.locator("#panel .kernels tbody tr")
+    listed = page.locator("#panel h3:has-text('Kernels') + table tbody tr")
     assert listed.count() == 3
     assert listed.first.locator("td").all_inner_texts() == [
         *("features.1.conv", "conv2d", "2", "279.7 µs", "28.0 %")

@@ -100,34 +100,24 @@ function compared(doc, row) {
   return [h('p', {}, verdict, words), ...(note ? [h('p', {}, note)] : [])];
 }
 
-// More of a row are a list that nobody reads; csv has all.
-const MOST_KERNELS = 30;
-
-/**
- * What an accelerator ran for the row and those in it, the longest first.
- * @param {Doc} doc
- * @param {number} row
- */
-function kernels(doc, row) {
-  if (!doc.kernels) return [];
-  const { names, labels, functions, entries } = doc.kernels;
-  const { depth, path } = doc.rows;
+// What an accelerator ran for the row and those in it.
+/** @param {Doc} doc @param {number} row */
+function kernels({ kernels, rows, title }, row) {
   let end = row + 1;
-  while (end < depth.length && depth[end] > depth[row]) end += 1;
-  const numbers = [...entries.keys()].filter((at) => entries[at][0] >= row && entries[at][0] < end);
-  if (!numbers.length) return [];
+  while (rows.depth[end] > rows.depth[row]) end += 1;
+  const ran = (kernels?.entries ?? []).filter(([of]) => of >= row && of < end);
+  if (!kernels || !ran.length) return [];
+  const { names, labels } = kernels;
   const heads = ['Kernel', 'Of', 'Function', 'Calls', 'Time', 'Of the device'];
-  const body = numbers.slice(0, MOST_KERNELS).map((at) => {
-    const [of, name, calls, time, share] = entries[at];
-    const cells = [path[of] || doc.title, functions[at], units.count(calls), units.seconds(time), units.percent(share)];
+  const body = ran.slice(0, 30).map(([of, name, run, calls, time, share]) => {
+    const cells = [rows.path[of] || title, run, units.count(calls), units.seconds(time), units.percent(share)];
     return h('tr', {}, h('th', { scope: 'row', title: names[name] }, labels[name]), ...cells.map((text) => h('td', {}, text)));
   });
-  const head = h('tr', {}, ...heads.map((name) => h('th', { scope: 'col' }, name)));
-  const more = numbers.length - body.length;
+  const more = ran.length - body.length;
   return [
-    h('h3', {}, `Kernels (${units.count(numbers.length)})`),
-    h('table', { class: 'kernels' }, h('thead', {}, head), h('tbody', {}, ...body)),
-    ...(more > 0 ? [h('p', {}, `and ${units.count(more)} shorter ones`)] : []),
+    h('h3', {}, `Kernels (${ran.length})`),
+    h('table', { class: 'quantiles' }, h('thead', {}, h('tr', {}, ...heads.map((name) => h('th', { scope: 'col' }, name)))), h('tbody', {}, ...body)),
+    ...(more ? [h('p', {}, `and ${more} shorter ones`)] : []),
   ];
 }
 

@@ -98,8 +98,7 @@ interface Roofline {
 interface Kernels {
   names: string[];
   labels: string[];
-  functions: string[];
-  entries: [number, number, number, number, number][];
+  entries: [number, number, string, number, number, number][];
 }
 
 interface Doc {
