@@ -17,6 +17,7 @@ from layerbench.reporters.spans import spans
 from layerbench.store import reading
 from tests.support.paths import ROOT
 from tests.support.sample_bundles import whole as bundle
+from tests.support.sample_devices import launch_bound
 from tests.support.sample_profiles import layered, on_gpu, whole
 from tests.support.sample_structures import counted
 
@@ -224,3 +225,18 @@ def test_no_torch_is_needed(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_kernels_are_listed_or_it_is_said_why_there_are_none(export, tmp_path):
+    status, out, err = export(str(RECORD), "--format", "txt", "--rows", "blocks", "--kernels")
+    assert status == 0
+    assert out == RECORD.with_suffix(".txt").read_text(encoding="utf-8")
+    assert err == (
+        "--kernels has no effect: a CPU runs the operators itself, without kernels that are "
+        "launched\n"
+    )
+    path = tmp_path / "x.json"
+    path.write_text(reporters.render("json", launch_bound()), encoding="utf-8")
+    status, out, err = export(str(path), "--format", "md", "--kernels")
+    assert (status, err) == (0, "")
+    assert "Kernels, the longest first" in out
