@@ -130,6 +130,20 @@ class Simulator:
         self._library.sim_kernel(ctypes.c_int64(index), ctypes.byref(shown))
         return Kernel(shown.name.decode(), shown.start, shown.length, shown.device, shown.stream)
 
+    def _make_present(self, device: int | str | torch.device) -> None:
+        index = device if isinstance(device, int) else torch.device(device).index
+        if index is not None:
+            self._library.sim_set_device(index)
+
+    @contextmanager
+    def _present(self, device: int | str | torch.device) -> Iterator[None]:
+        before = int(self._library.sim_device())
+        self._make_present(device)
+        try:
+            yield
+        finally:
+            self._make_present(before)
+
     def module(self) -> types.ModuleType:
         """What PyTorch finds as ``torch.sim``."""
         module: Any = types.ModuleType("torch.sim")
@@ -140,7 +154,9 @@ class Simulator:
         module._is_in_bad_fork = lambda: False
         module.device_count = lambda: 2
         module.current_device = lambda: int(library.sim_device())
-        module.set_device = lambda device: library.sim_set_device(torch.device("sim", device).index)
+        module.set_device = self._make_present
+        module.device = self._present
+        module._sleep = self.sleep  # as `torch.cuda._sleep`; a cycle is a nanosecond
         module.manual_seed_all = lambda _seed: None
         module.manual_seed = lambda _seed: None
         module.get_rng_state = lambda _device=None: torch.get_rng_state()

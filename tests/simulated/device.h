@@ -266,13 +266,14 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return kSim;
   }
   Device exchangeDevice(Device device) const override {
+    TORCH_CHECK(device.index() < kDevices, "There are ", kDevices, " simulated devices.");
     return Device(kSim, std::exchange(current_device, device.index()));
   }
   Device getDevice() const override {
     return Device(kSim, current_device);
   }
   void setDevice(Device device) const override {
-    current_device = device.index();
+    exchangeDevice(device);
   }
   void uncheckedSetDevice(Device device) const noexcept override {
     current_device = device.index();

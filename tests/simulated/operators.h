@@ -88,7 +88,12 @@ struct Call {
     auto options = at::TensorOptions().dtype(tensor.dtype()).device(at::kCPU);
     at::Tensor cpu = tensor.numel() == 0
         ? at::empty(tensor.sizes(), options)
-        : at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(), options);
+        : at::for_blob(tensor.data_ptr(), tensor.sizes())
+              .strides(tensor.strides())
+              .options(options)
+              .allocator(c10::GetCPUAllocator())
+              .resizeable_storage()
+              .make_tensor();
     cpu._set_conj(tensor.is_conj());
     cpu._set_neg(tensor.is_neg());
     pairs.emplace_back(tensor, cpu);
@@ -155,17 +160,17 @@ struct Call {
     return value;
   }
 
-  // An argument that the CPU gave another size gets it on the device, too.
+  // An argument that the CPU gave another size, or other memory on the way, is followed.
   void follow_sizes() {
     for (const auto& [mine, other] : pairs) {
       if (mine.sizes() != other.sizes()) {
         resized = true;
         mine.resize_(other.sizes());
-        if (other.numel() > 0) {
-          auto options = at::TensorOptions().dtype(mine.dtype()).device(at::kCPU);
-          at::from_blob(mine.data_ptr(), mine.sizes(), mine.strides(), options).copy_(other);
-        }
         bytes += bytes_of(mine);
+      }
+      if (other.numel() > 0 && other.data_ptr() != mine.data_ptr()) {
+        auto options = at::TensorOptions().dtype(mine.dtype()).device(at::kCPU);
+        at::from_blob(mine.data_ptr(), mine.sizes(), mine.strides(), options).copy_(other);
       }
     }
   }
@@ -345,6 +350,10 @@ OperatorHandle computed_by(const OperatorHandle& op, Stack* stack) {
   return op;
 }
 
+struct Silent final : c10::WarningHandler {
+  void process(const c10::Warning&) override {}
+} silent;
+
 void run_on_cpu(const OperatorHandle& asked, c10::DispatchKeySet, Stack* stack) {
   OperatorHandle op = computed_by(asked, stack);
   size_t count = op.schema().arguments().size();
@@ -368,7 +377,11 @@ void run_on_cpu(const OperatorHandle& asked, c10::DispatchKeySet, Stack* stack) 
   }
   call.device = call.device < 0 ? current_device : call.device;
   c10::OptionalDeviceGuard guard(Device(kSim, DeviceIndex(call.device)));
-  op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  {
+    // Some operators give their output an intermediate size first, of which the CPU warns.
+    c10::WarningUtils::WarningHandlerGuard quiet(&silent);
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+  }
   call.follow_sizes();
   std::vector<IValue> outputs(stack->begin() + int64_t(before), stack->end());
   stack->resize(before);
