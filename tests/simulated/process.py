@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, reduce, wraps
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import pytest
@@ -76,30 +77,30 @@ class Process:
     """Runs tests one after the other; begun anew after one that broke it."""
 
     def __init__(self) -> None:
-        self._start()
+        self._process: ForkServerProcess | None = None
 
-    def _start(self) -> None:
+    def _start(self) -> ForkServerProcess:
         self._connection, its_own = forks().Pipe()
-        self._process = forks().Process(target=_serve, args=(its_own,), daemon=True)
-        self._process.start()
+        process = forks().Process(target=_serve, args=(its_own,), daemon=True)
+        process.start()
         its_own.close()
+        return process
 
     def run(self, test: Callable[..., None], given: Mapping[str, object]) -> None:
         """Pass, fail or skip as the test does there."""
-        outcome, text = "failed", "the process ended"
+        self._process = self._process or self._start()
+        outcome, text = "failed", f"no answer within {PATIENCE_S} s"
         try:
             self._connection.send((test.__module__, test.__qualname__, dict(given)))
             if self._connection.poll(PATIENCE_S):
                 outcome, text = self._connection.recv()
-            else:
-                text = f"no answer within {PATIENCE_S} s"
         except (EOFError, OSError):
+            self._process.join()
             text = f"the process ended with {self._process.exitcode}"
         finally:
             if outcome == "failed":
                 self._process.kill()
-                self._process.join()
-                self._start()
+                self._process = None
         if outcome == "skipped":
             pytest.skip(text)
         if outcome != "passed":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,3 +88,28 @@ def test_skipped_kernels_keep_their_shapes_and_times(sim: Simulator) -> None:
     expected = kernels()
     sim.rules(bytes_per_ns=4, flops_per_ns=50, skip=True)
     assert kernels() == kernels() == expected
+
+
+@on_sim
+def test_outputs_that_get_another_size_on_the_way(sim: Simulator) -> None:
+    numbers = torch.arange(12.0).view(3, 4)
+    loss = nn.functional.smooth_l1_loss(numbers.to("sim"), numbers.to("sim") + 3, reduction="sum")
+    assert loss.item() == 12 * 2.5
+    out = torch.empty(0, device="sim")
+    torch.add(numbers.to("sim"), 1, out=out)
+    assert torch.equal(out.cpu(), numbers + 1)
+
+
+@on_sim
+def test_saved_and_loaded(sim: Simulator, tmp_path: Path) -> None:
+    numbers = torch.arange(4.0, device="sim:1")
+    torch.save(numbers, tmp_path / "numbers.pt")
+    loaded = torch.load(tmp_path / "numbers.pt")
+    assert loaded.device == torch.device("sim:1")
+    assert torch.equal(loaded.cpu(), torch.arange(4.0))
+
+
+@on_sim
+def test_there_are_two_devices(sim: Simulator) -> None:
+    with pytest.raises(RuntimeError, match="There are 2 simulated devices"):
+        torch.ones(1, device="sim:2")
