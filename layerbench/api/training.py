@@ -53,6 +53,7 @@ def train(
     resume: bool | str | Path = False,
     checkpoint_minutes: float = 10.0,
     points: bool = True,
+    time_all_reduce: bool = False,
     most_pixels: int = MOST_PIXELS,
     progress: Progress | bool | None = None,
 ) -> Trained:
@@ -66,7 +67,8 @@ def train(
             precision, limit, samples, channels_last, unreadable, seed: see `Recipe`; ``None``
             means the phase's usual. A patience of 0 never stops early.
         device, data_dir, download, workers, threads, output_dir, resume, checkpoint_minutes,
-            points, most_pixels: see `layerbench.training.classification.options.RunOptions`.
+            points, time_all_reduce, most_pixels: see
+            `layerbench.training.classification.options.RunOptions`.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
 
     Returns:
@@ -104,6 +106,7 @@ def train(
         "resume": Path(resume) if isinstance(resume, str) else resume,
         "checkpoint_minutes": checkpoint_minutes,
         "points": points,
+        "time_all_reduce": time_all_reduce,
         "most_pixels": most_pixels,
     }
     with heard(progress) as listener:

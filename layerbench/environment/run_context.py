@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from layerbench.environment import devices, watch
+from layerbench.environment import cgroups, devices, watch
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.environment.watch import EnvironmentWatch
@@ -45,7 +45,7 @@ def watch_environment(device: Device) -> EnvironmentWatch:
         software_settings=devices.torch_settings(),
         threads=torch.get_num_threads(),
         interop_threads=torch.get_num_interop_threads(),
-        other_processes_on_device=device.other_processes(),
+        other_processes_on_device=device.other_processes,
     )
 
 
@@ -58,16 +58,32 @@ def input_bytes(workload: Workload) -> int:
 def check_input_fits(workload: Workload, device: Device) -> None:
     """Refuse an input that does not fit, before anything is allocated.
 
+    It is made in the host's memory and copied to the device, so that it has to fit in both.
+
     Raises:
         NotEnoughMemory: with the bytes that the input needs, and those that are free.
     """
     needed = input_bytes(workload)
-    free = device.memory().free_bytes
-    if needed > free:
-        raise NotEnoughMemory(
-            f"the input {'x'.join(map(str, workload.shape))} alone needs {bytes_(needed)}, and "
-            f"{bytes_(free)} are free on {device.kind}: take a smaller shape or batch"
-        )
+    room = [(device.memory().free_bytes, f"on {device.kind}")]
+    if device.kind != "cpu":
+        room.append((cgroups.host_memory()[1], "on the host, where inputs are made"))
+    for free, where in room:
+        if needed > free:
+            raise NotEnoughMemory(
+                f"the input {'x'.join(map(str, workload.shape))} alone needs {bytes_(needed)}, "
+                f"and {bytes_(free)} are free {where}: take a smaller shape or batch"
+            )
+
+
+def free_unused(device: Device) -> None:
+    """Give back what ran before in this process and left behind on an accelerator.
+
+    Peaks would count it: a model may wait in a circle of references for the garbage collector, and
+    the allocator keeps the memory of tensors that are gone.
+    """
+    if device.kind != "cpu":
+        gc.collect()
+        device.forget_freed()
 
 
 @contextmanager

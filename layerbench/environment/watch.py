@@ -51,6 +51,7 @@ class EnvironmentWatch:
     started: str
     cpu_times: CpuTimes
     core_quota: float | None
+    other_processes_on_device: Callable[[], int | None]
     now: Callable[[], datetime]
 
     @property
@@ -70,6 +71,7 @@ class EnvironmentWatch:
                 "load_after": load_average(),
                 "steal_fraction": steal,
                 "other_work_fraction": other,
+                "other_processes_on_device": self._most_other_processes(),
             }
         )
         return Environment(
@@ -81,6 +83,15 @@ class EnvironmentWatch:
             finished=utc_text(self.now()),
             warnings=tuple(warnings_about(machine, self.core_quota)),
         )
+
+    def _most_other_processes(self) -> int | None:
+        """On the accelerator, before the measurement or now."""
+        counts = (self.machine.other_processes_on_device, self.other_processes_on_device())
+        return max((count for count in counts if count is not None), default=None)
+
+
+def unknown() -> None:
+    """How many other processes are on a device of which nobody can tell."""
 
 
 def utc_now() -> datetime:
@@ -94,7 +105,7 @@ def watch(
     software_settings: Mapping[str, str] | None = None,
     threads: int | None,
     interop_threads: int | None,
-    other_processes_on_device: int | None = None,
+    other_processes_on_device: Callable[[], int | None] = unknown,
     now: Callable[[], datetime] = utc_now,
     pause: Callable[[float], object] = time.sleep,
 ) -> EnvironmentWatch:
@@ -107,7 +118,8 @@ def watch(
         software_settings: PyTorch's switches that change speed, as text.
         threads: PyTorch's intra-op threads.
         interop_threads: PyTorch's inter-op threads.
-        other_processes_on_device: processes besides this one on the accelerator, or ``None``.
+        other_processes_on_device: counts the processes besides this one on the accelerator; is
+            asked before the measurement and after it.
         now: the clock, for tests.
         pause: waits some seconds, for tests.
     """
@@ -115,7 +127,7 @@ def watch(
     facts = {
         "threads": threads,
         "interop_threads": interop_threads,
-        "other_processes_on_device": other_processes_on_device,
+        "other_processes_on_device": other_processes_on_device(),
         "other_work_fraction": _other_work_now(pause) if _is_loaded(machine) else None,
     }
     return EnvironmentWatch(
@@ -126,6 +138,7 @@ def watch(
         started=utc_text(now()),
         cpu_times=cpu_times(),
         core_quota=core_quota(),
+        other_processes_on_device=other_processes_on_device,
         now=now,
     )
 

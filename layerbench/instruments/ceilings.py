@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -29,8 +30,12 @@ LARGEST_SIDE = 16384
 SIDE_STEP = 64
 GROWTH = 4
 
-# Several times the last-level cache of what is common; a copy touches two of them.
+# Several times the last-level cache of what is common; a copy touches two of them. Accelerators
+# have caches of up to 256 MB themselves (MI300X), and copy so fast that a launch would show.
 BUFFER_BYTES = 256 * 2**20
+ACCELERATOR_BUFFER_BYTES = 2 * 2**30
+# Copies between two marks, at most, where one alone is shorter than `LEAST_CALL_S`.
+MOST_COPIES = 16
 # Of the free memory, for each of the two buffers.
 MEMORY_SHARE = 8
 
@@ -44,9 +49,9 @@ def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
     """Measure a device's highest arithmetic rate and memory bandwidth; takes about half a second.
 
     Arithmetic: ``torch.mm`` of two square matrices, 2 n^3 FLOPs, as large as it takes for one call
-    to last 10 ms. Bandwidth: a copy of a buffer far larger than the last-level cache; the bytes
-    read and the bytes written count. The fastest repetition counts: whatever disturbs one only
-    makes it slower.
+    to last 10 ms. Bandwidth: copies of a buffer far larger than the last-level cache, as many in a
+    row as last 10 ms, `MOST_COPIES` at most; the bytes read and the bytes written count. The
+    fastest repetition counts: whatever disturbs one only makes it slower.
 
     Limits: a layer whose tensors stay in a cache may lie above the bandwidth's roof, and on a
     machine with a last-level cache of some hundred MiB so may the copy. What a cache reads in
@@ -60,19 +65,21 @@ def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
     Raises:
         RuntimeError: out of memory (`memory_explained` makes a line of it).
     """
-    with torch.inference_mode():
-        side, product_s, products = _fastest_product(device, dtype)
-        size, copy_s, copies = _fastest_copy(device, dtype)
+    try:
+        with torch.inference_mode():
+            side, product_s, products = _fastest_product(device, dtype)
+            copied = _fastest_copy(device, dtype)
+    finally:
+        device.forget_freed()  # gigabytes, which the allocator would keep
     on_cpu = device.kind == "cpu"
     return Ceilings(
         flops_per_s=2 * side**3 / product_s,
-        bytes_per_s=2 * size / copy_s,
+        bytes_per_s=copied.bytes_per_s,
         dtype=dtype,
         threads=torch.get_num_threads() if on_cpu else None,
         how=(
             f"FLOPs: fastest of {products} products of {side} x {side} matrices by torch.mm; "
-            f"bytes: fastest of {copies} copies of a buffer of {size / 2**20:.0f} MiB, read and "
-            "written bytes counted"
+            f"bytes: {copied.how}, read and written bytes counted"
         ),
     )
 
@@ -110,10 +117,40 @@ def _larger(side: int, took_s: float) -> int:
     return min(wanted, LARGEST_SIDE)
 
 
-def _fastest_copy(device: Device, dtype: DType) -> tuple[int, float, int]:
-    """The buffer's bytes, the seconds of the fastest copy, and how many there were."""
+@dataclass(frozen=True)
+class _Copied:
+    """The fastest of several runs of copies.
+
+    Attributes:
+        buffer: its bytes.
+        in_a_row: copies of a run.
+        run_s: seconds of the fastest run.
+        runs: how many there were.
+    """
+
+    buffer: int
+    in_a_row: int
+    run_s: float
+    runs: int
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bytes read and written."""
+        return 2 * self.buffer * self.in_a_row / self.run_s
+
+    @property
+    def how(self) -> str:
+        """In words."""
+        runs = f"{self.runs} copies"
+        if self.in_a_row > 1:
+            runs = f"{self.runs} runs of {self.in_a_row} copies"
+        return f"fastest of {runs} of a buffer of {self.buffer / 2**20:.0f} MiB"
+
+
+def _fastest_copy(device: Device, dtype: DType) -> _Copied:
     number = getattr(torch, dtype)
-    room = min(BUFFER_BYTES, device.memory().free_bytes // MEMORY_SHARE)
+    most = BUFFER_BYTES if device.kind == "cpu" else ACCELERATOR_BUFFER_BYTES
+    room = min(most, device.memory().free_bytes // MEMORY_SHARE)
     elements = max(1, room // number.itemsize)
     source = torch.ones(elements, device=device.torch_device, dtype=number)
     target = torch.empty_like(source)
@@ -122,7 +159,16 @@ def _fastest_copy(device: Device, dtype: DType) -> tuple[int, float, int]:
         return target.copy_(source)
 
     copy()  # the first one is given the pages it writes
-    return elements * number.itemsize, *fastest_s(copy, device.clock())
+    clock = device.clock()
+    one_s = fastest_s(copy, clock, budget_s=0, fewest=1)[0]
+    # Events and the first launch are between the marks, too.
+    in_a_row = min(MOST_COPIES, math.ceil(LEAST_CALL_S / one_s)) if one_s > 0 else MOST_COPIES
+
+    def copies() -> None:
+        for _ in range(in_a_row):
+            copy()
+
+    return _Copied(elements * number.itemsize, in_a_row, *fastest_s(copies, clock))
 
 
 def fastest_s(

@@ -16,6 +16,7 @@ import torch
 
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import usable_cores
+from layerbench.errors import first_line
 from layerbench.records.detection_run import Usage, UsageSample
 
 # A record holds at most so many looks.
@@ -83,6 +84,7 @@ class UsageSampler:
 
     def _look(self) -> UsageSample:
         now, spent = time.perf_counter(), self._cpu_seconds()
+        held = self._device.held()
         # A process seen for the first time brings all that it has spent so far.
         cores = min(max(0.0, spent - self._spent) / (now - self._before), self._cores)
         self._before, self._spent = now, spent
@@ -92,7 +94,8 @@ class UsageSampler:
             system_cpu=psutil.cpu_percent() / 100,
             resident=self._process.memory_info().rss,
             device=None if self._no_device else device_busy(self._device),
-            allocated=self._allocated(),
+            allocated=None if held is None else held.allocated,
+            reserved=None if held is None else held.reserved,
         )
 
     def _cpu_seconds(self) -> float:
@@ -105,14 +108,12 @@ class UsageSampler:
                 total += times.user + times.system
         return total
 
-    def _allocated(self) -> int | None:
-        if self._device.kind != "cuda":
-            return None
-        return torch.cuda.memory_allocated(self._device.torch_device)
-
 
 def device_busy(device: Device) -> float | None:
-    """Recent share of time in which a device worked, 0 to 1; ``None`` if it is unknown."""
+    """Share of time in which a device worked recently, 0 to 1; ``None`` if it is unknown.
+
+    NVML tells of the last sixth of a second to one second, whatever ran in it.
+    """
     if device.kind != "cuda":
         return None
     try:
@@ -126,6 +127,9 @@ def _why_untold(device: Device) -> str:
         return f"how busy {device.kind} is, is not told"
     try:
         torch.cuda.utilization(device.torch_device)
-    except Exception as error:
-        return f"how busy the GPU is, is not told ({error}): pip install nvidia-ml-py"
+    except ModuleNotFoundError as error:
+        hint = "" if torch.version.hip else ": pip install nvidia-ml-py"
+        return f"how busy the GPU is, is not told ({error}){hint}"
+    except Exception as error:  # of the driver; a slice of a GPU (MIG) tells nothing, for one
+        return f"how busy the GPU is, is not told ({first_line(error)})"
     return ""

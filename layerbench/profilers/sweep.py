@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from layerbench import zoo
 from layerbench.analysis.aggregation import believed
@@ -15,6 +16,7 @@ from layerbench.analysis.statistics import Resampler, summarize
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
     check_input_fits,
+    free_unused,
     garbage_collection_off,
     gradients_on,
     memory_explained,
@@ -226,18 +228,22 @@ def _expected(points: Sequence[SweepPoint], batch: int) -> float:
 
 def _built_once(workload: Callable[[int], Workload], device: Device) -> Subject:
     """One model for all batch sizes, where its input is one tensor; others are built each time."""
-    held: list[Built] = []
+    held: list[tuple[nn.Module, torch.dtype]] = []
 
     def subject(batch: int) -> Built:
         wanted = workload(batch)
-        plain = wanted.input != zoo.inputs.OWN and held and not held[0].kwargs
-        if plain and [type(arg) for arg in held[0].args] == [torch.Tensor]:
+        if wanted.input != zoo.inputs.OWN and held:
+            model, dtype = held[0]
             images = zoo.inputs_for(
                 wanted.shape, wanted.dtype, wanted.memory_format, seed=wanted.seed
             )
-            return Built(held[0].module, (images.to(held[0].args[0]),))
-        held[:] = [on_device(zoo.build(wanted), device.torch_device)]
-        return held[0]
+            return Built(model, (images.to(device.torch_device, dtype),))
+        held.clear()
+        built = on_device(zoo.build(wanted), device.torch_device)
+        if [type(arg) for arg in built.args] == [torch.Tensor] and not built.kwargs:
+            # Not its input: that would lie beside the next one.
+            held.append((built.module, built.args[0].dtype))
+        return built
 
     return subject
 
@@ -251,10 +257,10 @@ def _point(
     seconds: float,
 ) -> SweepPoint:
     workload = what.workload(batch)
+    free_unused(device)  # of the point before
     check_input_fits(workload, device)
     check_memory_fits(workload, device, None)
     with memory_explained(device):
-        device.forget_freed()
         built = subject(batch)
     device.begin_peak()
     latency = _latency(workload, built, device, threads, seconds)

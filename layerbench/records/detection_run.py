@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from layerbench.records.bounds import (
     Amount,
@@ -84,8 +84,9 @@ class UsageSample(Frozen):
         process_cpu: the process and those it started, 1 being one core.
         system_cpu: of all cores, 1 being all of them.
         resident: bytes of the process's resident set.
-        device: how busy the accelerator was, 0 to 1; ``None`` where it is not told.
-        allocated: bytes that the allocator had handed out; ``None`` on the CPU.
+        device: how busy the accelerator was recently, 0 to 1; ``None`` where it is not told.
+        allocated, reserved: bytes that the allocator had handed out, and had taken from the
+            device; ``None`` where it does not count.
     """
 
     at_s: SignedTime
@@ -94,6 +95,8 @@ class UsageSample(Frozen):
     resident: Count
     device: Figure | None = None
     allocated: Count | None = None
+    # Left out of the JSON where it is None, as in the records from before it was looked at.
+    reserved: Count | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Usage(Frozen):

@@ -41,7 +41,8 @@ class Machine(Frozen):
         steal_fraction: of all cores' time, what the hypervisor gave to others during the run.
         other_work_fraction: of all cores' time, what other processes used during the run; as
             long as it has not ended, during a moment before it, looked at under a high load only.
-        other_processes_on_device: processes besides this one that use the accelerator.
+        other_processes_on_device: processes besides this one that used the accelerator, before the
+            run or after it, whichever were more.
         waits: how much the measured forwards waited for a core.
     """
 

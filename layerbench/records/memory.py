@@ -172,7 +172,7 @@ class ProcessMemory(Frozen):
 
 
 class AllocatorFigures(Frozen):
-    """What the device's allocator said at its peak, in bytes."""
+    """What the device's allocator said, in bytes: at its peak, or now."""
 
     allocated: Count
     reserved: Count

@@ -151,6 +151,38 @@ def test_rates_are_the_works_over_the_clocks_time(monkeypatch: pytest.MonkeyPatc
     assert "buffer of 1 MiB" in found.how
 
 
+class Launching(ManualClock):
+    """A mark takes the device 5 µs, as launching does on a GPU."""
+
+    def mark(self) -> int:
+        self.advance(5_000)
+        return super().mark()
+
+
+@pytest.mark.parametrize(("copy_ns", "in_a_row"), [(100_000, 16), (1_000_000, 10), (10**7, 1)])
+def test_short_copies_follow_one_another_between_two_marks(
+    copy_ns: int, in_a_row: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One alone of 100 µs would be 5 % too slow."""
+    monkeypatch.setattr(measuring, "BUFFER_BYTES", 2**20)
+    clock = Launching()
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda target, _: clock.advance(copy_ns) or target)
+    copied = measuring._fastest_copy(device_with(clock, monkeypatch), "float32")
+    assert copied.bytes_per_s == pytest.approx(2 * 2**20 / (copy_ns * 1e-9), rel=0.005)
+    assert copied.in_a_row == in_a_row
+
+
+def test_the_buffer_is_larger_than_an_accelerators_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert measuring.ACCELERATOR_BUFFER_BYTES >= 8 * 256 * 10**6 * 0.9
+    monkeypatch.setattr(measuring, "ACCELERATOR_BUFFER_BYTES", 2**21)
+    device, forgotten = device_with(Ticking(20_000_000), monkeypatch), []
+    monkeypatch.setattr(type(device), "kind", "xpu")
+    monkeypatch.setattr(type(device), "forget_freed", lambda _: forgotten.append(True))
+    found = measuring.measure_ceilings(device, "float32")
+    assert "copies of a buffer of 2 MiB" in found.how
+    assert forgotten == [True]
+
+
 def test_a_product_grows_until_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "BUFFER_BYTES", 2**10)
     monkeypatch.setattr(measuring, "MOST_REPEATS", 6)

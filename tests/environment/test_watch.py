@@ -73,7 +73,7 @@ def test_a_watch_gives_a_whole_environment(core_times, monkeypatch):
         software_settings={"cudnn.benchmark": "False"},
         threads=1,
         interop_threads=2,
-        other_processes_on_device=0,
+        other_processes_on_device=lambda: 0,
         now=moments(0, 61),
     )
     found = room.finish()
@@ -87,6 +87,20 @@ def test_a_watch_gives_a_whole_environment(core_times, monkeypatch):
     assert found.software.settings["cudnn.benchmark"] == "False"
     assert [warning for warning in found.warnings if "8% of the cores' time" in warning]
     assert [warning for warning in found.warnings if "2.0% of the cores' time" in warning]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"), [(None, 2, 2), (3, 1, 3), (0, None, 0), (None, None, None)]
+)
+def test_other_processes_on_the_device_are_counted_again_after_the_run(before, after, found):
+    """Before it, a container cannot tell them from this process; others come while it runs."""
+    counts = iter([before, after])
+    room = watch.watch(
+        DEVICE, threads=1, interop_threads=1, other_processes_on_device=lambda: next(counts)
+    )
+    ended = room.finish()
+    assert ended.machine.other_processes_on_device == found
+    assert any("the accelerator" in warning for warning in ended.warnings) == bool(found)
 
 
 def test_a_high_load_is_looked_at_again_before_the_run(core_times, monkeypatch):

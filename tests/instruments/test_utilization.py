@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from layerbench.environment import devices
+from layerbench.environment.devices.cpu import Cpu
 from layerbench.instruments import utilization
 from layerbench.instruments.utilization import UsageSampler
+from layerbench.records.detection_run import UsageSample
+from layerbench.records.memory import AllocatorFigures
 
 
 def sampling() -> list[threading.Thread]:
@@ -41,7 +46,7 @@ def test_a_busy_loop_is_seen():
         assert 0 <= sample.process_cpu <= found.cores
         assert 0 <= sample.system_cpu <= 1
         assert sample.resident > 2**20
-        assert (sample.device, sample.allocated) == (None, None)
+        assert (sample.device, sample.allocated, sample.reserved) == (None, None, None)
     assert (found.interval_s, found.no_device) == (0.3, "")
 
 
@@ -94,3 +99,39 @@ def test_a_look_that_fails_is_left_out_and_the_others_go_on(monkeypatch):
         while len(calls) < 4:
             time.sleep(0.01)
     assert 2 <= len(sampler.usage().samples) <= len(calls) // 2 + 1
+
+
+# --- an accelerator, without one
+
+
+class Counting(Cpu):
+    """A device whose allocator counts."""
+
+    def held(self):
+        return AllocatorFigures(allocated=3, reserved=8)
+
+
+def test_both_of_an_allocators_figures_are_looked_at():
+    with UsageSampler(Counting()) as sampler:
+        pass
+    (look,) = sampler.usage().samples
+    assert (look.allocated, look.reserved) == (3, 8)
+    assert UsageSample.model_validate_json(look.model_dump_json()) == look
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (ModuleNotFoundError("nvidia-ml-py does not seem to be installed"), True),
+        (RuntimeError("Not Supported"), False),  # a slice of a GPU (MIG)
+    ],
+)
+def test_a_package_is_only_advised_where_it_is_missing(monkeypatch, error, advice):
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "utilization", refuse)
+    gpu = SimpleNamespace(kind="cuda", torch_device=torch.device("cuda"))
+    said = UsageSampler(gpu).usage().no_device
+    assert str(error) in said
+    assert ("pip install nvidia-ml-py" in said) == advice

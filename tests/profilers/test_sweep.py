@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import gc
 import sys
+import weakref
 
 import pytest
 
 import layerbench
 from layerbench import cli
+from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import BadInput, UsageError
 from layerbench.profilers import sweep
+from layerbench.records.memory import AllocatorFigures
 from layerbench.records.sweep import Sweep
 from layerbench.store.reading import read
 from layerbench.store.writing import write_text
@@ -165,3 +169,41 @@ def test_a_sweep_that_is_ended_early_has_what_was_measured(monkeypatch, tmp_path
     (note,) = record.notes
     assert note == f"{READER} 16x16: not measured yet when this was written"
     assert note in (tmp_path / "sweep.txt").read_text()
+
+
+def test_nothing_of_the_points_before_is_there_when_a_peak_begins(monkeypatch):
+    """A model or an input that waits to be collected would count in the peaks of a device."""
+    there: list[weakref.ref[object]] = []
+    usual_build, usual_inputs = sweep.zoo.build, sweep.zoo.inputs_for
+
+    def build(workload):
+        built = usual_build(workload)
+        there.extend(map(weakref.ref, (built.module, *built.args)))
+        return built
+
+    def inputs_for(*shape, **options):
+        images = usual_inputs(*shape, **options)
+        there.append(weakref.ref(images))
+        return images
+
+    seen = []
+
+    class Counting(Cpu):
+        kind = "sim"
+
+        def begin_peak(self):
+            seen.append([type(one()).__name__ for one in there if one() is not None])
+
+        def peak(self):
+            return AllocatorFigures(allocated=1, reserved=1)
+
+    monkeypatch.setattr(sweep.zoo, "build", build)
+    monkeypatch.setattr(sweep.zoo, "inputs_for", inputs_for)
+    climbs = [sweep._climb(READER, 8, 1, None, "contiguous") for _ in range(2)]
+    gc.disable()
+    try:
+        for one in climbs:
+            sweep.climb(one, (1, 2), Counting(), threads=1, seconds=0.05)
+    finally:
+        gc.enable()
+    assert seen == [["Sequential", "Tensor"]] * 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
@@ -33,6 +33,8 @@ _SMI_FIELDS = {
     "persistence_mode": ("persistence mode", ""),
     "mig.mode.current": ("MIG", ""),
 }
+# What nvidia-smi prints where it knows no such GPU.
+_NONE_THERE = "No devices were found"
 
 
 class Cuda(MemoryErrors):
@@ -61,9 +63,13 @@ class Cuda(MemoryErrors):
 
     def memory(self) -> MemoryInfo:
         """The GPU's memory; this process's reserve counts as free."""
+        left, held = self._left_to_libraries(), self.held()
+        reserve = held.reserved - held.allocated
+        return MemoryInfo(total_bytes=left.total_bytes, free_bytes=left.free_bytes + reserve)
+
+    def _left_to_libraries(self) -> MemoryInfo:
         free, total = cuda.mem_get_info(self.index)
-        reserve = cuda.memory_reserved(self.index) - cuda.memory_allocated(self.index)
-        return MemoryInfo(total_bytes=total, free_bytes=free + reserve)
+        return MemoryInfo(total_bytes=total, free_bytes=free)
 
     def forget_freed(self) -> None:
         """Empty the allocator's cache."""
@@ -81,6 +87,13 @@ class Cuda(MemoryErrors):
             reserved=cuda.max_memory_reserved(self.index),
         )
 
+    def held(self) -> AllocatorFigures:
+        """What the caching allocator has handed out, and has taken from the driver."""
+        return AllocatorFigures(
+            allocated=cuda.memory_allocated(self.index),
+            reserved=cuda.memory_reserved(self.index),
+        )
+
     def describe(self) -> DeviceInfo:
         """Name, driver, clocks and power limit, if they can be read."""
         properties = cuda.get_device_properties(self.index)
@@ -89,17 +102,25 @@ class Cuda(MemoryErrors):
             name=properties.name,
             slug=slug(properties.name),
             memory_bytes=properties.total_memory,
-            details={**_torch_details(properties), **smi_details(_smi_id(properties))},
+            details={**_torch_details(properties), **smi_details(_smi_ids(properties))},
         )
 
     def other_processes(self) -> int | None:
         """Processes on the GPU except this one and its ancestors."""
         properties = cuda.get_device_properties(self.index)
         return count_others(
-            _smi("--query-compute-apps=pid", _smi_id(properties)),
+            _smi("--query-compute-apps=pid", _smi_ids(properties)),
             own=_own_processes(),
-            present=cuda.is_initialized(),
+            present=self._is_in_use(),
         )
+
+    def _is_in_use(self) -> bool:
+        """Whether this process is among those that the driver lists for the GPU.
+
+        PyTorch counts as initialized long before: to be asked for a GPU's name is enough.
+        """
+        has_context = getattr(torch._C, "_cuda_hasPrimaryContext", lambda _: False)
+        return cuda.memory_reserved(self.index) > 0 or has_context(self.index)
 
 
 class CudaType:
@@ -166,25 +187,32 @@ def _torch_details(properties: Any) -> dict[str, str]:  # noqa: ANN401 - torch's
     return details
 
 
-def _smi_id(properties: Any) -> str | None:  # noqa: ANN401 - torch's private class
-    """The name nvidia-smi knows the GPU by: it does not read ``CUDA_VISIBLE_DEVICES``."""
+def _smi_ids(properties: Any) -> list[str]:  # noqa: ANN401 - torch's private class
+    """The names that nvidia-smi may know the GPU by: it does not read ``CUDA_VISIBLE_DEVICES``.
+
+    A slice of a GPU (MIG) has a number of the same kind, which nvidia-smi writes otherwise.
+    """
     uuid = getattr(properties, "uuid", None)
-    return None if uuid is None else f"GPU-{uuid}"
+    return [] if uuid is None else [f"GPU-{uuid}", f"MIG-{uuid}"]
 
 
-def _smi(query: str, gpu: str | None) -> str | None:
-    if gpu is None:
-        return None
-    return run_and_read(["nvidia-smi", query, "--format=csv,noheader,nounits", f"--id={gpu}"])
+def _smi(query: str, gpus: Sequence[str]) -> str | None:
+    """What nvidia-smi answers for the first of these names that it knows."""
+    for gpu in gpus:
+        asked = ["nvidia-smi", query, "--format=csv,noheader,nounits", f"--id={gpu}"]
+        printed = run_and_read(asked)
+        if printed is not None and _NONE_THERE not in printed:
+            return printed
+    return None
 
 
-def smi_details(gpu: str | None) -> dict[str, str]:
+def smi_details(gpus: Sequence[str]) -> dict[str, str]:
     """Driver, clocks and limits as nvidia-smi prints them; unknown ones are left out.
 
     Args:
-        gpu: the GPU's UUID; ``None`` gives nothing.
+        gpus: names that nvidia-smi may know the GPU by, see `_smi_ids`.
     """
-    printed = _smi(f"--query-gpu={','.join(_SMI_FIELDS)}", gpu)
+    printed = _smi(f"--query-gpu={','.join(_SMI_FIELDS)}", gpus)
     return parse_smi(printed) if printed else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 from layerbench.environment.devices.clocks import Clock
@@ -50,6 +51,9 @@ class Device(Protocol):
         ``None`` where the device's allocator does not count.
         """
 
+    def held(self) -> AllocatorFigures | None:
+        """The bytes that PyTorch's allocator has allocated and reserved now, as in `peak`."""
+
     def describe(self) -> DeviceInfo:
         """The device's description in records."""
 
@@ -90,17 +94,39 @@ class Uncounted:
         """Not counted."""
         return None
 
+    def held(self) -> AllocatorFigures | None:
+        """Not counted."""
+        return None
 
-class MemoryErrors:
+
+class MemoryErrors(ABC):
     """The out-of-memory errors of PyTorch's allocators; mixed into every device."""
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether ``error`` means that memory ran out."""
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             return True
-        return isinstance(error, RuntimeError) and any(
-            phrase in str(error) for phrase in _MEMORY_PHRASES
-        )
+        if not isinstance(error, RuntimeError):
+            return False
+        said = str(error)
+        if any(phrase in said for phrase in _MEMORY_PHRASES):
+            return True
+        return any(phrase in said for phrase in _PERHAPS_MEMORY) and self._is_nearly_full()
+
+    @abstractmethod
+    def memory(self) -> MemoryInfo:
+        """The memory there is now."""
+
+    def _left_to_libraries(self) -> MemoryInfo:
+        """The memory that does not go through PyTorch's allocator."""
+        return self.memory()
+
+    def _is_nearly_full(self) -> bool:
+        try:
+            left = self._left_to_libraries()
+        except RuntimeError:  # a device that has failed answers nothing
+            return False
+        return left.free_bytes < NEARLY_FULL * left.total_bytes
 
     def requested_bytes(self, error: BaseException) -> int | None:
         """Bytes requested by the allocation that failed with ``error``, if it states them."""
@@ -114,10 +140,18 @@ _MEMORY_PHRASES = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
     "out of memory",  # "CUDA error: ...", "MPS backend ...", "XPU ..."
-    "ALLOC_FAILED",  # cuBLAS and cuDNN
+    "ALLOC_FAILED",  # cuBLAS, and cuDNN before version 9
+    "ALLOCATION_FAILED",  # cuDNN 9, of the host's memory and of the device's
     "OUT_OF_DEVICE_MEMORY",  # Level Zero
     "bad_alloc",
 )
+# What libraries say where they get no memory, and for other reasons, too.
+_PERHAPS_MEMORY = (
+    "STATUS_NOT_INITIALIZED",  # cuBLAS and cuDNN make a handle at the first call
+    "unable to find an engine",  # cuDNN tried them, and none got its workspace
+)
+# Less than this share of the memory is left: they failed for want of it.
+NEARLY_FULL = 0.05
 # PyTorch counts in powers of 1024 whether it writes MB (MPS) or MiB.
 _UNITS = {"b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _REQUEST = re.compile(

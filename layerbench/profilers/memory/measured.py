@@ -14,6 +14,7 @@ from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
     check_input_fits,
+    free_unused,
     gradients_on,
     memory_explained,
     watch_environment,
@@ -176,6 +177,7 @@ def _measure(
     notes = notes_on_parameters(model)
     optimizers: list[torch.optim.Optimizer] = []
     inputs, draws = FreshInputs(built), RandomState()
+    free_unused(device)
     device.begin_peak()
     try:
         with mode_set(built.module, workload.mode == "train", buffers_too=False):

@@ -160,13 +160,13 @@ def _fake_run(
 def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
     """What the tensors that stand in for a GPU's say they are on, in the order to be tried.
 
-    Without a GPU, autograd's engine refuses to go backward over CUDA tensors, fake ones too: it
-    asks the driver for the current stream; and some CUDA operators know no fake tensors.
-    There meta tensors stand in, which are fast, or fake CPU tensors, which know more operators.
-    What runs is the same but for attention and dropout, which are chosen here (a test compares
-    them).
+    Autograd's engine, where there is no GPU, refuses to go backward over CUDA tensors, fake ones
+    too: it asks the driver for the current stream; and some CUDA operators know no fake tensors.
+    So meta tensors stand in for training, which are fast, or fake CPU tensors, which know more
+    operators. What runs is the same but for attention and dropout, which are chosen here (a test
+    compares them). A machine with a GPU gets no other answer: there, too, they come first.
     """
-    return ("meta", "cpu") if training and not torch.cuda.is_available() else (DEVICE, "cpu")
+    return ("meta", "cpu") if training else (DEVICE, "cpu")
 
 
 def _real_run(

@@ -201,11 +201,20 @@ def _usage(usage: Usage | None) -> layout.Section:
         ("CPU, this process and its loaders, cores", ".2f", [s.process_cpu for s in samples]),
         ("CPU, whole machine, %", ".0f", [100 * s.system_cpu for s in samples]),
         ("resident, MiB", ".0f", [s.resident / 2**20 for s in samples]),
-        ("accelerator, %", ".0f", [100 * s.device for s in samples if s.device is not None]),
+        (
+            "accelerator, recently, %",
+            ".0f",
+            [100 * s.device for s in samples if s.device is not None],
+        ),
         (
             "allocated on it, MiB",
             ".0f",
             [s.allocated / 2**20 for s in samples if s.allocated is not None],
+        ),
+        (
+            "reserved on it, MiB",
+            ".0f",
+            [s.reserved / 2**20 for s in samples if s.reserved is not None],
         ),
     ]
     rows = [

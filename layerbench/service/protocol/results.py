@@ -38,8 +38,9 @@ class UsageSample(Frozen):
         at_s: since the first.
         cpu: share of all cores in use since the look before, 0 to 1.
         ram: bytes of the process's resident set.
-        gpu: share of time in which the GPU worked, 0 to 1; ``None`` where it is not told.
-        vram: bytes that the allocator holds; ``None`` without a GPU.
+        gpu: share of time in which the GPU worked recently, in the last sixth of a second to one
+            second as NVML tells it, 0 to 1; ``None`` where it is not told.
+        vram: bytes that the allocator had reserved just then; ``None`` without a GPU.
     """
 
     stage: Stage | None

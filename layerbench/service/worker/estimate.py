@@ -20,6 +20,7 @@ from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import usable_cores
 from layerbench.environment.run_context import (
+    free_unused,
     garbage_collection_off,
     memory_explained,
     model_errors,
@@ -78,7 +79,7 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Meas
         training = question.application_type == "training"
         check_memory_fits(workload, device, "momentum" if training else None)
         subject = _Subject(workload, on_device(zoo.build(workload), device.torch_device), device)
-        looks = _Looks(device)
+        looks = _Looks(device, subject.clock.synchronize)
         figures = (
             _trained(subject, looks, question, seconds)
             if training
@@ -305,23 +306,31 @@ def _explained(subject: _Subject) -> Iterator[None]:
 
 
 class _Looks:
-    """Looks at the hardware, by the step or from a thread."""
+    """Looks at the hardware, by the step or from a thread.
 
-    def __init__(self, device: Device) -> None:
+    Args:
+        device: that is looked at.
+        wait: returns once the device has run everything.
+    """
+
+    def __init__(self, device: Device, wait: Callable[[], object]) -> None:
         self._device = device
+        self._wait = wait
         self._process = psutil.Process()
         self._begins = self._before = time.perf_counter()
         self._spent = self._cpu_seconds()
         self._cores = usable_cores()
         self.all: list[UsageSample] = []
+        free_unused(device)
         device.begin_peak()
 
     def take(self, stage: Stage) -> None:
-        """Look now."""
+        """Look now; what was put into the device's queue has run."""
+        self._wait()
         now, spent = time.perf_counter(), self._cpu_seconds()
         busy = (spent - self._spent) / max(now - self._before, 1e-9) / self._cores
         self._before, self._spent = now, spent
-        peak = self._device.peak()
+        held = self._device.held()
         self.all.append(
             UsageSample(
                 stage=stage,
@@ -329,7 +338,7 @@ class _Looks:
                 cpu=min(1.0, max(0.0, busy)),
                 ram=self._process.memory_info().rss,
                 gpu=device_busy(self._device),
-                vram=None if peak is None else peak.reserved,
+                vram=None if held is None else held.reserved,
             )
         )
 
@@ -352,7 +361,7 @@ class _Looks:
                     cpu=min(1.0, sample.process_cpu / usage.cores),
                     ram=sample.resident,
                     gpu=sample.device,
-                    vram=sample.allocated,
+                    vram=sample.reserved,
                 )
             )
 

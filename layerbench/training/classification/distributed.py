@@ -78,10 +78,19 @@ class Ranks:
         """Each value added up over all processes."""
         if self.count == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        # On the host: gloo carries it, which notices a process that is gone. NCCL waits for it.
+        total = torch.tensor(values, dtype=torch.float64)
         with self.named():
             distributed.all_reduce(total)
         return [float(value) for value in total]
+
+    def meet(self) -> None:
+        """Wait until every process is here.
+
+        To be called before this one waits for its device: a kernel of NCCL that waits for a dead
+        process never ends.
+        """
+        self.sums([0.0])
 
     def same_buffers(self, model: nn.Module) -> None:
         """Give all processes the first one's buffers: running statistics are each one's own."""
@@ -109,9 +118,7 @@ class Ranks:
     def one_after_the_first(self, make: Callable[[], Thing]) -> Thing:
         """What is made here, after the first process has made its own."""
         made = make() if self.first else None
-        if self.count > 1:
-            with self.named():
-                distributed.barrier()
+        self.meet()
         return make() if made is None else made
 
     def agreed(self, thing: Thing) -> Thing:
@@ -183,15 +190,39 @@ def joined(device: str | None) -> Iterator[Ranks]:
         )
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     place = _own_device(device, local)
-    backend = "nccl" if place.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=timedelta(seconds=TIMEOUT_S))
+    _start(place)
     try:
         alone = Ranks(rank, count, local, (), place)
         peers = alone.gathered(Peer(rank, platform.node(), os.getpid()))
         yield Ranks(rank, count, local, tuple(peers), place)
+    except WorkerError:
+        _abandon(place)
+        raise
     finally:
-        # After a lost connection there is nothing left to say goodbye to.
-        with suppress(RuntimeError):
+        _leave()
+
+
+def _start(place: torch.device) -> None:
+    """Join the others: gradients by NCCL where there are GPUs, and everything else by gloo."""
+    timeout = timedelta(seconds=TIMEOUT_S)
+    if place.type == "cuda":
+        distributed.init_process_group("cuda:nccl,cpu:gloo", timeout=timeout, device_id=place)
+    else:
+        distributed.init_process_group("gloo", timeout=timeout)
+
+
+def _abandon(place: torch.device) -> None:
+    """End what NCCL still waits for from a process that is gone: to leave would wait, too."""
+    abort = getattr(distributed.distributed_c10d, "_abort_process_group", None)  # from 2.6 on
+    if place.type == "cuda" and abort is not None:
+        with suppress(RuntimeError, ValueError):
+            abort()
+
+
+def _leave() -> None:
+    # After a lost connection there is nothing left to say goodbye to.
+    with suppress(RuntimeError):
+        if distributed.is_initialized():
             distributed.destroy_process_group()
 
 
@@ -221,21 +252,25 @@ class AllReduceTimer:
     """How long, in each step, gradients were on their way between processes.
 
     Gradients travel in buckets, while the backward goes on; the time is that in which at least
-    one was on its way. What it is attached to stays attached: the wrapper is ours.
+    one was on its way. What it is attached to stays attached: the wrapper is ours. It has its
+    price: for each bucket DDP calls Python on the thread of the backward, where it else calls none.
 
     Args:
         model: as `Ranks.wrap` gave it.
         ranks: how many there are.
         clock: its own, as marks come from other threads too.
+        asked: whether anything is timed at all.
     """
 
-    def __init__(self, model: nn.Module, ranks: Ranks, clock: Clock) -> None:
+    def __init__(self, model: nn.Module, ranks: Ranks, clock: Clock, *, asked: bool) -> None:
         self._clock = clock
         self._ranks = ranks.count
         self._lock = threading.Lock()
         self._spans: list[tuple[int, int]] = []
         self._bounds: list[int] = []
-        if isinstance(model, DistributedDataParallel):
+        self._is_timed = False
+        if asked and isinstance(model, DistributedDataParallel):
+            self._is_timed = True
             model.register_comm_hook(None, self._hook)
 
     # Without annotations: DDP compares them with the types themselves, and here they are strings.
@@ -262,7 +297,7 @@ class AllReduceTimer:
     def take(self) -> list[int]:
         """Nanoseconds of each step since the last call; the device must have finished.
 
-        None for a process alone.
+        None for a process alone, and where nothing is timed.
         """
         with self._lock:
             ends = self._clock.resolve([mark for span in self._spans for mark in span])
@@ -270,7 +305,7 @@ class AllReduceTimer:
             bounds = [0, *self._bounds]
             self._spans, self._bounds = [], []
             self._clock.release()
-        if self._ranks == 1:
+        if not self._is_timed:
             return []
         return [covered(spans[first:last]) for first, last in pairwise(bounds)]
 

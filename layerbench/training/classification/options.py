@@ -51,6 +51,14 @@ class RunOptions(MachineOptions):
             panel=OUTCOME,
         ),
     ] = True
+    time_all_reduce: Annotated[
+        bool,
+        option(
+            "With several processes, time how long gradients travel between them.",
+            "--time_all_reduce",
+            panel=OUTCOME,
+        ),
+    ] = False
 
 
 class EstimateOptions(Frozen):

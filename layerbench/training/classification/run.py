@@ -14,7 +14,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from layerbench.environment import devices
-from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
+from layerbench.environment.run_context import (
+    free_unused,
+    memory_explained,
+    threads_set,
+    watch_environment,
+)
 from layerbench.errors import (
     LayerbenchError,
     ModelRunError,
@@ -153,7 +158,9 @@ class _Run:
         self._checkpoint = self._read_checkpoint()
         self._earlier = run_folder.last_record(self.folder) if where.resume else None
         steps = min(self._order.steps, recipe.limit or self._order.steps)
-        self._trainer = Trainer(self._model, recipe, self._device, ranks, steps, progress)
+        self._trainer = Trainer(
+            self._model, recipe, self._device, ranks, steps, progress, timed=where.time_all_reduce
+        )
         self._last_checkpoint = time.monotonic()
         self._times = StepTimes()
         self._drawn = -math.inf
@@ -234,6 +241,7 @@ class _Run:
         self._log_start()
         state = self._resumed()
         training, validation = self._loaders()
+        free_unused(self._device)
         self._device.begin_peak()
         outcome: Outcome = "finished"
         while state.epoch <= recipe.epochs:

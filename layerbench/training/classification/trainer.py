@@ -60,7 +60,7 @@ class StepTimes:
 
     Attributes:
         phases: one tuple a step, in the order of `STEP_PHASES`.
-        all_reduce: one a step; empty for a process alone.
+        all_reduce: one a step; empty for a process alone, and where it is not timed.
         total: all steps' phases added up, also of those no longer kept.
     """
 
@@ -97,6 +97,7 @@ class Trainer:
         ranks: this process among those that train together.
         steps: of an epoch.
         progress: hears of each step.
+        timed: whether the gradients' way between processes is.
 
     Attributes:
         steps: of an epoch.
@@ -111,6 +112,8 @@ class Trainer:
         ranks: Ranks,
         steps: int,
         progress: Progress,
+        *,
+        timed: bool = False,
     ) -> None:
         self.model = model
         self._recipe = recipe
@@ -132,7 +135,7 @@ class Trainer:
         self._set_rate()
         self.last_lr = self.lr
         self._clock = device.clock()
-        self._reduced = AllReduceTimer(self._wrapped, ranks, device.clock())
+        self._reduced = AllReduceTimer(self._wrapped, ranks, device.clock(), asked=timed)
         self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
 
     # --- what a checkpoint keeps -----------------------------------------------------------
@@ -381,6 +384,7 @@ class Seen:
             TrainingStopped: a loss is no number.
         """
         clock = self._trainer._clock
+        self._trainer._ranks.meet()
         clock.synchronize()
         for stepped in self._waiting:
             if stepped.marks:

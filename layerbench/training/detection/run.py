@@ -30,6 +30,7 @@ from layerbench import plots, reporters
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import usable_cores
 from layerbench.environment.run_context import (
+    free_unused,
     garbage_collection_off,
     memory_explained,
     threads_set,
@@ -189,6 +190,7 @@ class _Run:
         rows: list[DetectionEpoch] = []
         last = _Epoch()
         loading = self._loader(setting)
+        free_unused(self._device)
         with torch.enable_grad(), garbage_collection_off(), UsageSampler(self._device) as sampler:
             for epoch in range(1, recipe.epochs + 1):
                 # Loading processes stay: the loader is made once.

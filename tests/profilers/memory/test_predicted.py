@@ -107,6 +107,12 @@ def test_meta_tensors_stand_in_for_fake_ones_in_training(model, monkeypatch):
     assert estimates[0].how == "fake"
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_training_is_predicted_alike_with_and_without_a_gpu(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert prediction._stand_in_devices(training=True) == ("meta", "cpu")
+
+
 def test_training_by_hand():
     """Adam: parameters, their gradients, two states, and one temporary of the same size."""
     model = nn.Sequential(nn.Linear(512, 512, bias=False), nn.Linear(512, 512, bias=False))

@@ -13,7 +13,9 @@ import pytest
 from torch import nn
 
 from layerbench import cli, zoo
+from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import ModelRunError, NotEnoughMemory, UsageError
+from layerbench.records.memory import AllocatorFigures
 from layerbench.service.protocol.questions import EXAMPLE, Question
 from layerbench.service.protocol.results import MeasurementResult
 from layerbench.service.worker import catalog, estimate
@@ -58,6 +60,20 @@ def test_a_training_step(threading):
     wanted = {"before", None} if threading else {"before", "forward", "backward", "optimizer"}
     assert stages == wanted
     assert found.ended_at > found.began_at
+
+
+class Counting(Cpu):
+    """A device whose allocator counts."""
+
+    def held(self):
+        return AllocatorFigures(allocated=3, reserved=8)
+
+
+def test_a_gpus_memory_means_the_same_in_every_look():
+    looks = estimate._Looks(Counting(), lambda: None)
+    looks.take("before")
+    looks.while_running(True, lambda: None)
+    assert [(look.stage, look.vram) for look in looks.all] == [("before", 8), (None, 8)]
 
 
 @pytest.mark.parametrize(

@@ -326,7 +326,7 @@ PAIR = (
 
 def test_two_processes_learn_what_one_with_twice_the_batch_learns_though_one_dies(tmp_path):
     arguments = (
-        *PAIR, "--batch_size", "30", "--checkpoint_minutes", "0", "--resume",
+        *PAIR, "--batch_size", "30", "--checkpoint_minutes", "0", "--resume", "--time_all_reduce",
         "--output_dir", str(tmp_path / "pair"),
     )  # fmt: skip
     pair = two_ranks(tmp_path / "first", *arguments)
