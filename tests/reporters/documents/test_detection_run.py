@@ -108,7 +108,7 @@ def test_what_the_reports_say():
     assert "device ms" not in text
     other = reporters.render("txt", on_gpu())
     assert "device ms" in other
-    assert "accelerator, %" in other
+    assert "accelerator, recently, %" in other
     assert "learn from" not in other
     assert "what 3 epochs of 50,000 images will take" in reporters.render("txt", estimates())
 
