@@ -102,10 +102,13 @@ def entry_noticed(entered: Entered) -> Iterator[None]:
     Operators that take functions, such as ``torch.cond`` and ``flex_attention``, compile inside.
     """
     thread = threading.get_ident()
+    # Dynamo keeps what it finds as `torch.compile` for good: after the block that leads nowhere.
+    listening = [entered]
 
     def notice(frame: FrameType) -> None:
         if threading.get_ident() == thread and not _runs_as_python():
-            entered(_given_to(frame))
+            for one in listening:
+                one(_given_to(frame))
 
     places: list[tuple[Any, str, Callable[..., Any]]] = [(torch, "compile", _before)]
     frames = getattr(_dynamo(), "eval_frame", None)
@@ -117,6 +120,7 @@ def entry_noticed(entered: Entered) -> Iterator[None]:
     try:
         yield
     finally:
+        listening.clear()
         for place, name, function, _ in before:
             setattr(place, name, function)
 

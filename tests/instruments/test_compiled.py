@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import layerbench
+from layerbench.instruments.compiled import entry_noticed
 from tests.faulty.compiled import (
     FLOPS,
     PARAMETERS,
@@ -196,3 +198,19 @@ def test_a_compiled_model_stays_compiled_after_all_that() -> None:
         model(X)
     assert model._compiled_call_impl is call
     assert backend.count == 1
+
+
+def test_what_dynamo_keeps_of_an_instrument_leads_nowhere_afterwards():
+    """It makes a table of PyTorch's functions once, ``torch.compile`` as it is then among them."""
+
+    class Listener:
+        def __call__(self, reached):
+            pass
+
+    listener = Listener()
+    there = weakref.ref(listener)
+    with entry_noticed(listener):
+        kept = torch.compile
+    del listener
+    assert there() is None
+    assert kept(nn.Linear(2, 2), backend="eager") is not None

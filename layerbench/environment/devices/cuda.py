@@ -119,8 +119,7 @@ class Cuda(MemoryErrors):
 
         PyTorch counts as initialized long before: to be asked for a GPU's name is enough.
         """
-        has_context = getattr(torch._C, "_cuda_hasPrimaryContext", lambda _: False)
-        return cuda.memory_reserved(self.index) > 0 or has_context(self.index)
+        return cuda.memory_reserved(self.index) > 0 or _has_context(self.index)
 
 
 class CudaType:
@@ -169,6 +168,15 @@ def _bound_event(index: int) -> type[Event]:
             return elapsed
 
     return BoundEvent
+
+
+def _has_context(index: int) -> bool:
+    """Whether the driver has something of this process on the GPU, be it no tensor."""
+    ask = getattr(torch._C, "_cuda_hasPrimaryContext", None)
+    try:
+        return ask is not None and bool(ask(index))
+    except RuntimeError:
+        return False
 
 
 def _torch_details(properties: Any) -> dict[str, str]:  # noqa: ANN401 - torch's private class
