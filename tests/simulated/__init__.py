@@ -28,6 +28,8 @@ import torch
 
 HERE = Path(__file__).parent
 SOURCES = ("sim.cpp", "device.h", "operators.h", "profiler.h")
+OLDEST = (2, 11)
+"""Of PyTorch: the interfaces that are used here are younger than those of its users."""
 FLAGS = (
     "-std=c++20",
     "-O1",
@@ -251,6 +253,8 @@ def _fingerprint() -> str:
 
 
 def _build(target: Path) -> None:
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
+        raise CannotBuildError(f"the simulated accelerator needs PyTorch {OLDEST[0]}.{OLDEST[1]}")
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise CannotBuildError("no C++ compiler: apt-get install g++")

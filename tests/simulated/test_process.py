@@ -76,3 +76,12 @@ def test_a_library_that_cannot_be_built_is_a_failure(
     monkeypatch.setattr(simulated, "FLAGS", ("-no-such-flag",))
     with pytest.raises(CannotBuildError, match="g\\+\\+ failed"):
         simulated.built()
+
+
+def test_an_older_pytorch_is_a_reason_to_skip(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LAYERBENCH_SIM_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch, "__version__", "2.4.1+cpu")
+    with pytest.raises(CannotBuildError, match=r"needs PyTorch 2\.11"):
+        simulated.built()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from layerbench.environment import devices
+from layerbench.instruments.kernel_timer import profiled
+from layerbench.instruments.kernels import events_of
 from tests.simulated import Simulator
 from tests.simulated.process import on_sim
 
@@ -55,8 +58,11 @@ def test_views_are_no_kernels(sim: Simulator) -> None:
 def test_the_roofs(sim: Simulator, bytes_per_ns: float, flops_per_ns: float, expected: int) -> None:
     left, right = torch.ones(10, 20, device="sim"), torch.ones(20, 30, device="sim")
     sim.rules(kernel_ns=500, bytes_per_ns=bytes_per_ns, flops_per_ns=flops_per_ns)
+    start = event()
     left.mm(right)
-    assert [(kernel.name, kernel.length_ns) for kernel in sim.kernels()] == [("aten::mm", expected)]
+    assert apart(start, event()) == expected
+    _, kernels = events_of(profiled(lambda: left.mm(right), devices.get("sim:0")))
+    assert [(one.name, one.end_ns - one.start_ns) for one in kernels] == [("aten::mm", expected)]
 
 
 @on_sim
