@@ -40,6 +40,7 @@ from layerbench.instruments.attach import (
 )
 from layerbench.instruments.layer_timer import Folded, fold
 from layerbench.instruments.modules import modules_at
+from layerbench.instruments.step_places import OUTSIDE, ROOT, Places
 from layerbench.introspection.modules import own_parameters
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.records.tree import holder
@@ -48,8 +49,6 @@ Batch = Any
 Node = torch.autograd.graph.Node
 
 
-ROOT = 0
-OUTSIDE = -1
 # A node that accumulates a gradient carries the largest number there is.
 _NO_SEQUENCE = 2**63
 
@@ -108,6 +107,8 @@ class TimedStep:
         backward_ns: by row, without what it called; the rest of the backward phase, which
             belongs to none (the loss, the engine's start), is ``outside_ns``.
         backward_inclusive_ns: by row, with what it called.
+        host_phases_ns: as ``phases_ns`` on the host's clock, of a step with nothing attached, where
+            the device has its own.
     """
 
     phases_ns: tuple[int, ...]
@@ -115,6 +116,7 @@ class TimedStep:
     backward_ns: NDArray[np.int64] | None = None
     outside_ns: int = 0
     backward_inclusive_ns: NDArray[np.int64] | None = None
+    host_phases_ns: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class StepTimer:
         self._nodes: list[tuple[int, int]] = []
         self._marks = 0
         self._owner_of_parameter = dict(owners)
-        self._places = _Places((), {}, 0, 0)
+        self._places = Places((), {}, 0, 0)
         self._replaced: list[Replacement] = [
             (what.module, what.attribute, self._timed(function, what.row))
             for what in timed
@@ -213,7 +215,11 @@ class StepTimer:
         marks = [mark for mark, _, _ in run_phases(step, clock.mark)]
         clock.synchronize()
         try:
-            return TimedStep(_differences(clock.resolve(marks)))
+            host = clock.resolve_host(marks)
+            return TimedStep(
+                _differences(clock.resolve(marks)),
+                host_phases_ns=None if host is None else _differences(host),
+            )
         finally:
             clock.release()
 
@@ -276,7 +282,7 @@ class StepTimer:
         The numbers from ``begin`` to ``end`` were drawn in the forward. Gives all nodes, in the
         order in which they run.
         """
-        self._places = places = _Places(self._calls, self._above, begin, end)
+        self._places = places = Places(self._calls, self._above, begin, end)
         mark, nodes = self._clock.mark, self._nodes
 
         def hook(place: int) -> Callable[..., None]:
@@ -298,7 +304,7 @@ class StepTimer:
             before = placed[0] if alike else None
         return _in_a_row(turns)
 
-    def _place(self, node: Node, places: _Places) -> int:
+    def _place(self, node: Node, places: Places) -> int:
         number = node._sequence_nr()
         if number < _NO_SEQUENCE:
             return places.of_number(number)
@@ -334,83 +340,6 @@ class StepTimer:
             for number, call in enumerate(self._calls)
         ]
         return fold([*spans, (ROOT, start, end)], self._rows)
-
-
-class _Places:
-    """Where in a forward a node of its graph was made: in which call, and in which around that.
-
-    Place 0 is the model's own; place k + 1 the call k; those of rows that no call is of follow.
-
-    Args:
-        calls: of the forward, in the order in which they ended: row, marks at start and end, and
-            the numbers that autograd had come to there.
-        above: of each row the one that holds it.
-        begin, end: the numbers of the whole forward.
-    """
-
-    def __init__(
-        self,
-        calls: Sequence[tuple[int, int, int, int, int]],
-        above: Mapping[int, int],
-        begin: int,
-        end: int,
-    ) -> None:
-        self._rows = [ROOT, *(call[0] for call in calls)]
-        self._around = [OUTSIDE, *self._callers(calls)]
-        self._above = above
-        self._begin = begin
-        self._of_number = [0] * (end - begin)
-        # Painted backwards, so that inner calls come last.
-        for place in range(len(calls), 0, -1):
-            first, last = calls[place - 1][3:]
-            self._of_number[first - begin : last - begin] = [place] * (last - first)
-        self._home = {ROOT: 0}
-        for place in sorted(range(1, len(calls) + 1), key=lambda place: calls[place - 1][1]):
-            self._home.setdefault(self._rows[place], place)
-
-    @staticmethod
-    def _callers(calls: Sequence[tuple[int, int, int, int, int]]) -> list[int]:
-        """The enclosing place of each call. It may be wrong for a call that made no node."""
-        around = [0] * len(calls)
-        unclaimed: list[int] = []
-        for number, call in enumerate(calls):
-            while unclaimed and calls[unclaimed[-1]][3] >= call[3]:
-                around[unclaimed.pop()] = number + 1
-            unclaimed.append(number)
-        return around
-
-    def of_number(self, number: int) -> int:
-        """The innermost call that was running when the node of this number was made."""
-        at = number - self._begin
-        return self._of_number[at] if 0 <= at < len(self._of_number) else OUTSIDE
-
-    def home(self, row: int) -> int:
-        """The row's first call; for a row without calls, a new place within its parent's."""
-        if row not in self._home:
-            # First, as it may append rows itself.
-            around = self.home(self._above[row]) if row in self._above else 0
-            self._rows.append(row)
-            self._around.append(around)
-            self._home[row] = len(self._rows) - 1
-        return self._home[row]
-
-    def added_up(
-        self, spent: Mapping[int, int], rows: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """By row what was spent in its calls: in them alone, and with the calls in them."""
-        own, inclusive = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
-        for place, value in spent.items():
-            own[self._rows[place]] += value
-            for row in self._running(place):
-                inclusive[row] += value
-        return own, inclusive
-
-    def _running(self, place: int) -> Iterable[int]:
-        places: dict[int, None] = {}
-        while place != OUTSIDE:
-            places[self._rows[place]] = None
-            place = self._around[place]
-        return places
 
 
 def graph(loss: torch.Tensor) -> Iterator[Node]:

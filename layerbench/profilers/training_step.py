@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from layerbench import zoo
@@ -18,6 +19,7 @@ from layerbench.analysis.statistics import Resampler, paired_ratio
 from layerbench.analysis.views import with_training_memory
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
+from layerbench.environment.devices.clocks import PerfCounter
 from layerbench.environment.run_context import (
     check_input_fits,
     garbage_collection_off,
@@ -29,14 +31,17 @@ from layerbench.environment.run_context import (
 )
 from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError
 from layerbench.instruments.attach import mode_set, notes_on_modes
+from layerbench.instruments.kernel_timer import sees_kernels
 from layerbench.instruments.modules import CallObserver, module_facts, without_reach
 from layerbench.instruments.preserve import drawing_anew, preserved
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import notes_on_calls, observed_rows
+from layerbench.instruments.step_kernels import KernelStep, StepKernelTimer, stacked
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_arrays, wait_meter
 from layerbench.introspection.modules import moved, parameters
 from layerbench.introspection.nested import map_tensors
+from layerbench.introspection.tensors import is_plain
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.measured import profile_memory, profile_memory_on_fakes
 from layerbench.profilers.memory.traced_run import explain_step
@@ -46,7 +51,7 @@ from layerbench.profilers.timing import check_environment
 from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
 from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
-from layerbench.records.timing import Summary
+from layerbench.records.timing import DeviceRounds, Summary
 from layerbench.records.training_step import STEP_PHASES, PhaseRow, TrainingProfile, TrainingRow
 from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Plan, Workload
@@ -54,7 +59,12 @@ from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
 
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
+BY_EVENTS = (
+    "the profiler sees no kernels of this device: times of layers are between events, and hold "
+    "the host's launching where the device waits for it"
+)
 Times = NDArray[np.int64]
+Made = TypeVar("Made")
 
 
 def profile_step(
@@ -132,6 +142,12 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
     return with_training_memory(record, report)
 
 
+def as_loaded(tensor: torch.Tensor, device: Device) -> torch.Tensor:
+    """A copy on the host, where a loader puts it: for a GPU in memory that it reads by itself."""
+    tensor = tensor.cpu()
+    return tensor.pin_memory() if device.kind == "cuda" and is_plain(tensor) else tensor
+
+
 class _Trained:
     """A model with its optimizer, and what one forward showed of it."""
 
@@ -140,8 +156,10 @@ class _Trained:
     ) -> None:
         self.workload = workload
         self.model = built.module
-        self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
         self._device = device
+        self._host = map_tensors(
+            (built.args, built.kwargs), lambda tensor: as_loaded(tensor, device)
+        )
         self.facts = module_facts(self.model)
         self.notes = notes_on_modes(self.model, True)
         trained = [p for p in parameters(self.model) if p.requires_grad]
@@ -154,7 +172,14 @@ class _Trained:
         paths = [fact.path for fact in self.facts]
         reachable = frozenset(fact.path for fact in self.facts if fact.reachable)
         self.clock = device.clock()
-        self.timer = StepTimer.of_modules(self.model, paths, reachable, self.clock)
+        self._bare = StepTimer((), {}, len(paths), self.clock)
+        self._kernels: StepKernelTimer | None = None
+        clock = self.clock
+        if sees_kernels(device):
+            # What the host takes is then told apart from what the device takes, without events.
+            clock = PerfCounter()
+            self._kernels = StepKernelTimer(self.model, paths, reachable, device)
+        self._timer = StepTimer.of_modules(self.model, paths, reachable, clock)
         self.step = Step(
             fetch=lambda: self._host,
             move=self._moved,
@@ -164,7 +189,9 @@ class _Trained:
         )
 
     def _moved(self, batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes
-        return map_tensors(batch, lambda tensor: tensor.to(self._device.torch_device, copy=True))
+        device = self._device.torch_device
+        # Without waiting where the memory is pinned; it stays as it is until the end.
+        return map_tensors(batch, lambda tensor: tensor.to(device, copy=True, non_blocking=True))
 
     def _update(self) -> None:
         self._optimizer.step()
@@ -182,12 +209,24 @@ class _Trained:
         self.facts = without_reach(self.facts, self.model, observer.compiled)
         return observed_rows(self.model, self.facts, call_facts)
 
-    def run(self, *, instrumented: bool) -> TimedStep:
+    def untouched(self) -> TimedStep:
+        """A step with nothing attached."""
+        return self._explaining(self._bare.untouched)
+
+    def instrumented(self) -> TimedStep:
+        """A step with its modules timed; on the host's clock where the kernels are seen."""
+        step = self._explaining(self._timer.instrumented)
+        self.clock.synchronize()
+        return step
+
+    def profiled(self) -> KernelStep | None:
+        """A step whose kernels are seen; ``None`` where they cannot be."""
+        return None if self._kernels is None else self._explaining(self._kernels.run)
+
+    def _explaining(self, run: Callable[[Step], Made]) -> Made:
         draws = RandomState()
         try:
-            if instrumented:
-                return self.timer.instrumented(self.step)
-            return self.timer.untouched(self.step)
+            return run(self.step)
         except Exception as error:
             raise_model_error(error, self._device, partial(self._explained, error, draws))
 
@@ -199,12 +238,13 @@ class _Trained:
 
 @dataclass
 class _Rounds:
-    """Steps untouched and instrumented, in alternating order."""
+    """Steps untouched, instrumented and profiled, in alternating order."""
 
     trained: _Trained
     progress: Progress
     untouched: list[TimedStep] = field(default_factory=list)
     instrumented: list[TimedStep] = field(default_factory=list)
+    profiled: list[KernelStep] = field(default_factory=list)
     waits: list[int | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -212,24 +252,32 @@ class _Rounds:
 
     def run(self, plan: Plan) -> None:
         self._rounds("warm-up", plan.warmup)
-        self.untouched.clear()
-        self.instrumented.clear()
-        self.waits.clear()
+        for kept in (self.untouched, self.instrumented, self.profiled, self.waits):
+            kept.clear()
         self._rounds("measuring", plan.iterations)
 
     def _rounds(self, name: str, count: int) -> None:
         for done in range(count):
             self.progress.step(name, done, count)
             draws = RandomState()
-            for instrumented in (False, True) if done % 2 == 0 else (True, False):
+            kinds = (self._run_untouched, self._run_instrumented, self._run_profiled)
+            for run in kinds if done % 2 == 0 else reversed(kinds):
                 draws.put_back()
-                self._meter.begin()
-                step = self.trained.run(instrumented=instrumented)
-                if instrumented:
-                    self.instrumented.append(step)
-                else:
-                    self.waits.append(self._meter.end())
-                    self.untouched.append(step)
+                run()
+
+    def _run_untouched(self) -> None:
+        self._meter.begin()
+        step = self.trained.untouched()
+        self.waits.append(self._meter.end())
+        self.untouched.append(step)
+
+    def _run_instrumented(self) -> None:
+        self.instrumented.append(self.trained.instrumented())
+
+    def _run_profiled(self) -> None:
+        step = self.trained.profiled()
+        if step is not None:
+            self.profiled.append(step)
 
 
 # --- the record ----------------------------------------------------------------------------
@@ -237,12 +285,20 @@ class _Rounds:
 
 @dataclass(frozen=True)
 class _ModuleTimes:
-    """Nanoseconds of the instrumented steps, each of shape (rounds, modules)."""
+    """Nanoseconds of the instrumented or profiled steps, each of shape (rounds, modules).
+
+    Attributes:
+        outside: shape (rounds,): of the backward, what belongs to no module.
+        whole_forward, whole_backward: shape (rounds,): of the same steps.
+    """
 
     forward: Times
     forward_self: Times
     backward: Times
     backward_self: Times
+    outside: Times
+    whole_forward: Times
+    whole_backward: Times
 
 
 def _record(
@@ -255,12 +311,15 @@ def _record(
 ) -> TrainingProfile:
     resampler = Resampler([plan.iterations], seed=workload.seed)
     bare, attached = (_phases(steps) for steps in (rounds.untouched, rounds.instrumented))
-    times = _module_times(rounds.instrumented)
-    outside = np.array([step.outside_ns for step in rounds.instrumented], dtype=np.int64)
+    host, kernels = _host_phases(rounds.untouched), rounds.profiled
+    launched = _module_times(rounds.instrumented)
+    times = _kernel_times(kernels) if kernels else launched
+    # On one clock: where kernels are seen, the instrumented steps are on the host's.
+    compared = host if kernels and host is not None else bare
     overhead, low, high = paired_ratio(
-        attached.sum(axis=1).astype(np.float64), bare.sum(axis=1).astype(np.float64), resampler
+        attached.sum(axis=1).astype(np.float64), compared.sum(axis=1).astype(np.float64), resampler
     )
-    backward = int(times.backward_self.sum()) + int(outside.sum())
+    backward = int(times.backward_self.sum()) + int(times.outside.sum())
     whole = bare.sum(axis=1)
     waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: rounds.waits})}])
     return TrainingProfile(
@@ -271,19 +330,21 @@ def _record(
         model_type=trained.facts[0].type,
         parameters=trained.facts[0].parameters,
         step=believed(summary_of(whole, resampler), waits),
-        phases=tuple(
-            PhaseRow(name=name, time=summary_of(bare[:, index], resampler))
-            for index, name in enumerate(STEP_PHASES)
-        ),
-        rows=_rows(trained.rows, times, resampler),
+        phases=_phase_rows(bare, host, kernels, resampler),
+        rows=_rows(trained.rows, times, launched if kernels else None, resampler),
         instrumented_s=_seconds(attached.sum(axis=1)),
         overhead=overhead,
         overhead_low=low,
         overhead_high=high,
-        outside_s=_seconds(outside),
-        forward_sum_ratio=int(times.forward_self.sum()) / int(attached[:, FORWARD].sum()),
-        backward_sum_ratio=backward / int(attached[:, BACKWARD].sum()),
-        notes=(*trained.notes, *notes_on_calls(trained.rows, _calls(rounds.instrumented))),
+        outside_s=_seconds(times.outside),
+        forward_sum_ratio=_part(int(times.forward_self.sum()), int(times.whole_forward.sum())),
+        backward_sum_ratio=_part(backward, int(times.whole_backward.sum())),
+        device_rounds=_device_rounds(kernels, resampler),
+        notes=(
+            *trained.notes,
+            *notes_on_calls(trained.rows, _calls(rounds.instrumented)),
+            *([BY_EVENTS] if host is not None and not kernels else []),
+        ),
     )
 
 
@@ -297,6 +358,46 @@ def _phases(steps: Sequence[TimedStep]) -> Times:
     return np.array([step.phases_ns for step in steps], dtype=np.int64)
 
 
+def _host_phases(steps: Sequence[TimedStep]) -> Times | None:
+    """Shape (rounds, phases); ``None`` where the host's clock is the only one."""
+    phases = [step.host_phases_ns for step in steps if step.host_phases_ns is not None]
+    return np.array(phases, dtype=np.int64) if phases else None
+
+
+def _phase_rows(
+    bare: Times, host: Times | None, kernels: Sequence[KernelStep], resampler: Resampler
+) -> tuple[PhaseRow, ...]:
+    busy = stacked(kernels, "phases_ns") if kernels else None
+
+    def summary(times: Times | None, index: int) -> Summary | None:
+        return None if times is None else summary_of(times[:, index], resampler)
+
+    return tuple(
+        PhaseRow(
+            name=name,
+            time=summary_of(bare[:, index], resampler),
+            host=summary(host, index),
+            busy=summary(busy, index),
+        )
+        for index, name in enumerate(STEP_PHASES)
+    )
+
+
+def _device_rounds(kernels: Sequence[KernelStep], resampler: Resampler) -> DeviceRounds | None:
+    if not kernels:
+        return None
+    return DeviceRounds(
+        how="kernels",
+        span=summary_of(stacked(kernels, "span_ns"), resampler),
+        idle=summary_of(stacked(kernels, "idle_ns"), resampler),
+    )
+
+
+def _part(part: int, whole: int) -> float:
+    """Of what should be its whole; 1 where neither took any time."""
+    return part / whole if whole else 1.0
+
+
 def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
     forwards = [step.forward for step in steps if step.forward is not None]
     backwards = [step.backward_inclusive_ns for step in steps]
@@ -306,17 +407,38 @@ def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
         forward_self=np.stack([forward.self_ns for forward in forwards]),
         backward=np.stack([backward for backward in backwards if backward is not None]),
         backward_self=np.stack([backward for backward in own if backward is not None]),
+        outside=np.array([step.outside_ns for step in steps], dtype=np.int64),
+        whole_forward=_phases(steps)[:, FORWARD],
+        whole_backward=_phases(steps)[:, BACKWARD],
     )
 
 
+def _kernel_times(steps: Sequence[KernelStep]) -> _ModuleTimes:
+    phases = stacked(steps, "phases_ns")
+    return _ModuleTimes(
+        forward=stacked(steps, "forward_inclusive_ns"),
+        forward_self=stacked(steps, "forward_ns"),
+        backward=stacked(steps, "backward_inclusive_ns"),
+        backward_self=stacked(steps, "backward_ns"),
+        outside=stacked(steps, "outside_ns"),
+        whole_forward=phases[:, FORWARD],
+        whole_backward=phases[:, BACKWARD],
+    )
+
+
+_TIMES = ("forward", "forward_self", "backward", "backward_self")
+
+
 def _rows(
-    facts: Sequence[RowFacts], times: _ModuleTimes, resampler: Resampler
+    facts: Sequence[RowFacts],
+    times: _ModuleTimes,
+    launched: _ModuleTimes | None,
+    resampler: Resampler,
 ) -> tuple[TrainingRow, ...]:
     ran = [index for index, row in enumerate(facts) if row.calls]
-    columns = {
-        name: summaries_of(getattr(times, name), ran, resampler)
-        for name in ("forward", "forward_self", "backward", "backward_self")
-    }
+    columns = {name: summaries_of(getattr(times, name), ran, resampler) for name in _TIMES}
+    for name in _TIMES if launched is not None else ():
+        columns[f"host_{name}"] = summaries_of(getattr(launched, name), ran, resampler)
     return tuple(
         _row(
             facts[place.row],
@@ -339,11 +461,8 @@ def _row(facts: RowFacts, place: Placed, times: Mapping[str, Summary | None]) ->
         input_shapes=facts.input_shapes,
         output_shapes=facts.output_shapes,
         parameters=facts.parameters,
-        forward=times["forward"],
-        forward_self=times["forward_self"],
-        backward=times["backward"],
-        backward_self=times["backward_self"],
         note=facts.note,
+        **times,
     )
 
 

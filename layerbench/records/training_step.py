@@ -15,12 +15,13 @@ from layerbench.records.bounds import (
     Text,
     Time,
     check_ordered,
+    is_none,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.memory import Optimizer, Peak, Phase
 from layerbench.records.rows import ModuleRow, Phases, Tree
-from layerbench.records.timing import Summary
+from layerbench.records.timing import DeviceRounds, Summary
 from layerbench.records.workload import Frozen, Plan, Workload
 
 StepPhase = Literal["data", "copy", "forward", "loss", "backward", "optimizer"]
@@ -33,11 +34,16 @@ class PhaseRow(Frozen):
     Attributes:
         name: ``data`` is the wait for the batch, ``copy`` its way to the device, ``optimizer``
             holds ``step`` and ``zero_grad``.
-        time: of the steps with nothing attached.
+        time: of the steps with nothing attached; on an accelerator by events in its queue.
+        host: the same on the host's clock, where the device has its own.
+        busy: in which an accelerator worked, by the kernels that the profiler saw in steps of
+            their own; ``None`` where it saw none.
     """
 
     name: StepPhase
     time: Summary
+    host: Summary | None = Field(default=None, exclude_if=is_none)
+    busy: Summary | None = Field(default=None, exclude_if=is_none)
 
 
 class TrainingRow(ModuleRow):
@@ -47,6 +53,8 @@ class TrainingRow(ModuleRow):
         forward, backward: inclusive: with the modules below it.
         forward_self, backward_self: without them. The backward of a module is that of the nodes
             that its forward put into the graph, and of adding up its parameters' gradients.
+        host_forward, host_forward_self, host_backward, host_backward_self: what the host took to
+            launch it, where the others are times of an accelerator's kernels.
         kept: bytes that it and the modules below it allocated in the forward and that were still
             alive at its end: saved for the backward, and the output.
         live: the most bytes of all tensors together while it, or a module below it, ran, by phase.
@@ -59,6 +67,10 @@ class TrainingRow(ModuleRow):
     forward_self: Summary | None = None
     backward: Summary | None = None
     backward_self: Summary | None = None
+    host_forward: Summary | None = Field(default=None, exclude_if=is_none)
+    host_forward_self: Summary | None = Field(default=None, exclude_if=is_none)
+    host_backward: Summary | None = Field(default=None, exclude_if=is_none)
+    host_backward_self: Summary | None = Field(default=None, exclude_if=is_none)
     kept: Count | None = None
     live: dict[Phase, Count] = Field(default_factory=dict)
     note: Text = ""
@@ -91,6 +103,9 @@ class TrainingProfile(Record):
         outside_s: median of the backward's time that belongs to no module: the loss, the engine.
         forward_sum_ratio, backward_sum_ratio: the modules' own times, and ``outside``, over the
             phases of the same steps, summed over all rounds: 1 by construction.
+        device_rounds: of an accelerator whose kernels the profiler sees: the modules' times and
+            ``outside_s`` are then those of kernels, in profiled steps; the overhead and
+            ``instrumented_s`` are on the host's clock.
         memory: of a step; ``None`` where it could not be worked out, which a note says.
         notes: what the reader should know.
     """
@@ -112,8 +127,17 @@ class TrainingProfile(Record):
     outside_s: SignedTime
     forward_sum_ratio: Figure
     backward_sum_ratio: Figure
+    device_rounds: DeviceRounds | None = Field(default=None, exclude_if=is_none)
     memory: TrainingMemory | None = None
     notes: tuple[Text, ...] = ()
+
+    @property
+    def busy_s(self) -> float | None:
+        """Median seconds of a step in which an accelerator worked; ``None`` where nobody saw."""
+        rounds = self.device_rounds
+        if rounds is None or rounds.idle is None:
+            return None
+        return rounds.span.median - rounds.idle.median
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingProfile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import types
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 import layerbench
 from layerbench import cli, reporters
 from layerbench.errors import DataError, ModelRunError, NotEnoughMemory, UsageError
+from layerbench.profilers import training_step
 from layerbench.records.memory import Peak
 from layerbench.records.training_step import (
     STEP_PHASES,
@@ -208,6 +210,21 @@ def test_what_a_step_raises_becomes_one_line_unless_it_is_one(raised, kind, says
 def test_an_input_that_does_not_fit_names_the_layer():
     with pytest.raises(ModelRunError, match="Conv2d at stem"):
         layerbench.profile_training(Small(), torch.rand(2, 5, 8, 8), **QUICK)
+
+
+@pytest.mark.parametrize(("kind", "pinned"), [("cuda", 1), ("cpu", 0)])
+def test_a_gpus_batch_lies_in_pinned_memory(kind, pinned, monkeypatch):
+    asked = []
+
+    def pin(tensor):
+        asked.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    device = types.SimpleNamespace(kind=kind)
+    assert training_step.as_loaded(torch.ones(2), device).tolist() == [1, 1]
+    training_step.as_loaded(torch.ones(2).to_sparse(), device)  # which cannot be pinned
+    assert len(asked) == pinned
 
 
 @pytest.fixture

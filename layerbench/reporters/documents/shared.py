@@ -214,17 +214,37 @@ def phase_table(
     """The phases of a step, and the step; nothing where none was measured."""
     if step is None:
         return layout.Section(title, [])
-    times = [*((PHASE_NAMES[phase.name], phase.time) for phase in phases), ("the step", step)]
+    more = [
+        (column, read)
+        for column, read in (("host ms", _host), ("kernels ms", _busy))
+        if any(map(read, phases))
+    ]
+    times: list[tuple[str, Summary, PhaseRow | None]] = [
+        *((PHASE_NAMES[phase.name], phase.time, phase) for phase in phases),
+        ("the step", step, None),
+    ]
     rows = [
         {
             "Phase": name,
             **{column: formatting.ms(time, figure) for column, figure in _FIGURES.items()},
+            **{
+                column: formatting.ms(read(phase) if phase else None, "median")
+                for column, read in more
+            },
             "share": share(time, step),
             "": time.verdict,
         }
-        for name, time in times
+        for name, time, phase in times
     ]
-    return layout.table(title, rows, "l.....rl", *legend)
+    return layout.table(title, rows, f"l.....{len(more) * '.'}rl", *legend)
+
+
+def _host(phase: PhaseRow) -> Summary | None:
+    return phase.host
+
+
+def _busy(phase: PhaseRow) -> Summary | None:
+    return phase.busy
 
 
 def part_cells(part: PartRow, step: Summary) -> dict[str, str]:

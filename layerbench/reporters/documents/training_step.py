@@ -7,7 +7,7 @@ from math import fsum
 
 from layerbench import units
 from layerbench.analysis.largest import largest, layers
-from layerbench.analysis.portions import by_path, by_type
+from layerbench.analysis.portions import by_path, by_type, part_of
 from layerbench.records.memory import PHASES
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import TrainingMemory, TrainingProfile, TrainingRow
@@ -16,6 +16,7 @@ from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, screens, shared, trifles
 
 _TIMES = ("forward", "forward_self", "backward", "backward_self")
+_HOST_TIMES = tuple(f"host_{name}" for name in _TIMES)
 
 
 def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
@@ -53,6 +54,7 @@ def _first_screen(record: TrainingProfile, view: View) -> list[layout.Part]:
     return [
         *shared.weaknesses(record.environment, record.step),
         layout.Text(shared.answer(record.step, "a step", f"{_rate(record)} images/s")),
+        layout.Text(_needs(record)),
         layout.Text(_ran(record)),
         _slowest(record, view),
         layout.Fields(
@@ -64,6 +66,26 @@ def _first_screen(record: TrainingProfile, view: View) -> list[layout.Part]:
             ]
         ),
     ]
+
+
+# Of a step, what the device waits from where on launching decides.
+_WAITS = 0.1
+
+
+def _needs(record: TrainingProfile) -> str:
+    """Behind the answer: for how much of it an accelerator works."""
+    busy = record.busy_s
+    if busy is None:
+        return ""
+    whole = record.step.median
+    waits = max(whole - busy, 0.0)
+    part = part_of(waits, whole)
+    bound = ": launch-bound" if part > _WAITS else ""
+    half = formatting.half_width(record.step)
+    return (
+        f"Kernels run for {units.seconds(busy, half)} of it; the device waits "
+        f"{units.seconds(waits, half)} ({units.percent(part)}) for the host{bound}."
+    )
 
 
 def _ran(record: TrainingProfile) -> str:
@@ -135,7 +157,8 @@ def _time_s(row: TrainingRow) -> float:
 
 def _both_s(record: TrainingProfile) -> float:
     """Forward and backward together."""
-    return sum(p.time.mean for p in record.phases if p.name in ("forward", "backward"))
+    both = [phase for phase in record.phases if phase.name in ("forward", "backward")]
+    return sum((phase.busy or phase.time).mean for phase in both)
 
 
 def _peak(memory: TrainingMemory | None) -> str:
@@ -168,36 +191,46 @@ def _memory(record: TrainingProfile) -> layout.Section:
 
 
 def _blocks(record: TrainingProfile) -> layout.Section:
+    host = _has_host(record)
     rows = [
         {
             **shared.block_cells(row),
             "input shape": formatting.shape_list(row.input_shapes),
-            **_times(row),
+            **_times(row, host),
             "share": _share(row, record),
         }
         for row in formatting.block_rows(record.rows)
     ]
-    return layout.table("Blocks (medians)", rows, "rlcl..rr", omitted_first=("input shape",))
+    align = f"rlcl..r{'.' * host}r"
+    return layout.table("Blocks (medians)", rows, align, omitted_first=("input shape",))
+
+
+def _has_host(record: TrainingProfile) -> bool:
+    """Whether the host took its own times of the modules, beside an accelerator's."""
+    return any(row.host_forward for row in record.rows)
 
 
 def _tree(record: TrainingProfile, view: View) -> layout.Section:
+    host = _has_host(record)
     shown = [row for row in record.rows if view.has(row.type, row.depth)]
     runs = trifles.in_runs(shown, view, _taken, _both_s(record), trifles.LEAST_OF_MORE)
-    rows = [_layer(run[0], view) if len(run) == 1 else _folded(run, view) for run in runs]
+    rows = [
+        _layer(run[0], view, host) if len(run) == 1 else _folded(run, view, host) for run in runs
+    ]
     return layout.table(
         "Layers (medians; MiB)",
         rows,
-        "lr..r.....l",
+        f"lr..r{'.' * host}.....l",
         formats=layout.FULL,
         omitted_first=("back/forth", "live forward", "calls"),
     )
 
 
-def _layer(row: TrainingRow, view: View) -> dict[str, str]:
+def _layer(row: TrainingRow, view: View, host: bool) -> dict[str, str]:
     return {
         "layer": shared.branch(row, view),
         "calls": str(row.calls),
-        **_times(row),
+        **_times(row, host),
         "self": formatting.ms(row.forward_self, "median"),
         "self back": formatting.ms(row.backward_self, "median"),
         "kept MiB": formatting.mebibytes(row.kept),
@@ -207,11 +240,11 @@ def _layer(row: TrainingRow, view: View) -> dict[str, str]:
     }
 
 
-def _folded(rows: Sequence[TrainingRow], view: View) -> dict[str, str]:
+def _folded(rows: Sequence[TrainingRow], view: View, host: bool) -> dict[str, str]:
     """One row for neighbours that take next to nothing."""
     outer = trifles.outer(rows)
     return {
-        **dict.fromkeys(_layer(rows[0], view), ""),
+        **dict.fromkeys(_layer(rows[0], view, host), ""),
         "layer": trifles.label(rows, trifles.LEAST_OF_MORE),
         "forward ms": _sum_of([row.forward for row in outer]),
         "backward ms": _sum_of([row.backward for row in outer]),
@@ -225,12 +258,14 @@ def _sum_of(times: Sequence[Summary | None]) -> str:
     return units.milliseconds(fsum(time.median for time in there), half_width)
 
 
-def _times(row: TrainingRow) -> dict[str, str]:
+def _times(row: TrainingRow, host: bool) -> dict[str, str]:
     forward, backward = row.forward, row.backward
+    launched = (row.host_forward, row.host_backward)
     return {
         "forward ms": formatting.ms(forward, "median"),
         "backward ms": formatting.ms(backward, "median"),
         "back/forth": _ratio(forward, backward),
+        **({"host ms": _sum_of(launched) if any(launched) else "-"} if host else {}),
     }
 
 
@@ -245,14 +280,22 @@ def _reconciliation(record: TrainingProfile) -> layout.Section:
     low, high = (
         units.percent(b - 1, digits=2) for b in (record.overhead_low, record.overhead_high)
     )
+    by_kernels = record.device_rounds is not None
+    clock = ", on the host's clock" if by_kernels else ""
     lines = [
         f"Untouched, a step takes {units.seconds(record.step.median)}; instrumented, "
-        f"{units.seconds(record.instrumented_s)} (medians). Round by round, instrumented / "
-        f"untouched differs by {cost} (95 % interval {low} to {high}).",
+        f"{units.seconds(record.instrumented_s)} (medians{clock}). Round by round, "
+        f"instrumented / untouched differs by {cost} (95 % interval {low} to {high}).",
         f"The modules' own times add up to {record.forward_sum_ratio:.6f} of the forward and, "
         f"with {units.seconds(record.outside_s)} of the loss and autograd's start, to "
-        f"{record.backward_sum_ratio:.6f} of the backward, in the instrumented steps.",
+        f"{record.backward_sum_ratio:.6f} of the backward, in the "
+        f"{'profiled' if by_kernels else 'instrumented'} steps.",
     ]
+    if by_kernels:
+        lines.append(
+            "Times of layers on the device are their kernels', which the profiler saw in steps of "
+            "their own; host times are from steps without an event in the queue."
+        )
     return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)
 
 
@@ -263,11 +306,16 @@ def cautions(record: TrainingProfile) -> list[str]:
 
 def rows(record: TrainingProfile) -> cells.Rows:
     """The step, its phases and every module, in common columns; each kind fills some of them."""
-    step = _row("step", "", record.model_type, {"time": record.step})
-    phases = [_row("phase", phase.name, "", {"time": phase.time}) for phase in record.phases]
+    times = (*_TIMES, *_HOST_TIMES) if _has_host(record) else _TIMES
+    names = ("time", *(("host", "busy") if record.device_rounds else ()), *times)
+    step = _row("step", "", record.model_type, {"time": record.step}, names)
+    phases = [
+        _row("phase", p.name, "", {"time": p.time, "host": p.host, "busy": p.busy}, names)
+        for p in record.phases
+    ]
     modules = [
         {
-            **_row("module", row.path, row.type, {name: getattr(row, name) for name in _TIMES}),
+            **_row("module", row.path, row.type, {n: getattr(row, n) for n in times}, names),
             "kept_bytes": row.kept,
             **{f"live_{phase}_bytes": row.live.get(phase) for phase in PHASES},
         }
@@ -277,9 +325,15 @@ def rows(record: TrainingProfile) -> cells.Rows:
     return ran | cells.origin(record, "commit"), [step, *phases, *modules]
 
 
-def _row(kind: str, path: str, type: str, times: Mapping[str, Summary | None]) -> cells.Cells:
+def _row(
+    kind: str,
+    path: str,
+    type: str,
+    times: Mapping[str, Summary | None],
+    names: Sequence[str],
+) -> cells.Cells:
     row: cells.Cells = {"kind": kind, "path": path, "type": type, "kept_bytes": None}
     row |= dict.fromkeys(f"live_{phase}_bytes" for phase in PHASES)
-    for name in ("time", *_TIMES):
+    for name in names:
         row |= cells.figures(name, times.get(name), "mean", "std", "median", "p5", "p95")
     return row

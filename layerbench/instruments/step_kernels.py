@@ -1,0 +1,250 @@
+"""Kernels of a training step, given to its phases and to modules, forward and backward.
+
+A step runs under the profiler. A kernel of the forward belongs to the innermost module whose range
+is around the operator that launched it; one of the backward to the module that was running when the
+forward put the node into the graph that is being run, told by autograd's sequence number. No node
+gets a hook, and no event stands in the queue.
+
+What adds up a parameter's gradient has no number: it belongs to what ran before it, which gave the
+gradient. Known limitations: as of `layerbench.instruments.step_timer`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from torch._C._profiler import _RecordFunctionFast as RecordFunction
+from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
+from torch.compiler import is_dynamo_compiling
+
+from layerbench.environment.devices import Device
+from layerbench.instruments.attach import (
+    Forward,
+    Replacement,
+    attributes_replaced,
+    function_at,
+    usual_place,
+)
+from layerbench.instruments.kernel_timer import profiled
+from layerbench.instruments.kernels import RANGE, HostEvent, Kernel, busy_ns, events_of
+from layerbench.instruments.modules import modules_at
+from layerbench.instruments.step_places import OUTSIDE, ROOT, Places
+from layerbench.instruments.step_timer import Step, run_phases
+from layerbench.records.training_step import STEP_PHASES
+from layerbench.records.tree import holder
+
+MARK = f"{RANGE}mark "
+"""Begins the name of an empty range that stands where a phase ends; its number follows."""
+NODE = "autograd::engine::evaluate_function"
+"""Begins the name of the range that autograd puts around a node of the graph."""
+FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
+
+
+@dataclass(frozen=True)
+class KernelStep:
+    """What the device did in one step, integer nanoseconds.
+
+    Attributes:
+        phases_ns: by phase, in which it worked; ``idle_ns``: from the first kernel's start to the
+            last one's end, in which it did not. Together they are ``span_ns``.
+        forward_ns, forward_inclusive_ns: by row, without what it called and with it.
+        backward_ns, backward_inclusive_ns: the same; what belongs to no module is ``outside_ns``.
+            The rows' own times add up to their phase exactly.
+    """
+
+    phases_ns: tuple[int, ...]
+    idle_ns: int
+    span_ns: int
+    forward_ns: NDArray[np.int64]
+    forward_inclusive_ns: NDArray[np.int64]
+    backward_ns: NDArray[np.int64]
+    backward_inclusive_ns: NDArray[np.int64]
+    outside_ns: int
+
+
+@dataclass(frozen=True)
+class _Where:
+    """Where an operator stands.
+
+    Attributes:
+        start_ns: on the profiler's clock.
+        modules: that were running, the innermost last.
+        place: of the node that is being run, see `Places`; `OUTSIDE` where there is none.
+    """
+
+    start_ns: int
+    modules: tuple[int, ...] = (ROOT,)
+    place: int = OUTSIDE
+
+
+def added_up(
+    host: Sequence[HostEvent], kernels: Sequence[Kernel], places: Places, rows: int
+) -> KernelStep:
+    """Give each kernel's time to a phase and, in forward and backward, to a module.
+
+    Args:
+        host: operators, ranges and nodes of one step, in any order.
+        kernels: what the device ran, in any order. One that no operator launched belongs to the
+            phase of the one before it.
+        places: of the step's forward.
+        rows: how many there are.
+    """
+    where = {number: one for events in _by_thread(host) for number, one in _places(events, places)}
+    ends = sorted(event.start_ns for event in host if event.name.startswith(MARK))
+    own, inclusive = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
+    phases = [0] * len(STEP_PHASES)
+    spent: Counter[int] = Counter()
+    phase = 0
+    in_order = sorted(kernels, key=lambda kernel: (kernel.start_ns, kernel.end_ns))
+    for kernel, time in zip(in_order, busy_ns(in_order), strict=True):
+        operator = where.get(kernel.launched_by)
+        if operator is not None:
+            phase = _phase(operator.start_ns, ends)
+        operator = operator or _Where(0)
+        phases[phase] += time
+        if phase == FORWARD:
+            own[operator.modules[-1]] += time
+            inclusive[list(set(operator.modules))] += time
+        elif phase == BACKWARD:
+            spent[operator.place] += time
+    outside = spent.pop(OUTSIDE, 0)
+    backward, backward_inclusive = places.added_up(spent, rows)
+    span = _span(in_order)
+    return KernelStep(
+        phases_ns=tuple(phases),
+        idle_ns=span - sum(phases),
+        span_ns=span,
+        forward_ns=own,
+        forward_inclusive_ns=inclusive,
+        backward_ns=backward,
+        backward_inclusive_ns=backward_inclusive,
+        outside_ns=outside,
+    )
+
+
+def _span(kernels: Sequence[Kernel]) -> int:
+    if not kernels:
+        return 0
+    return max(kernel.end_ns for kernel in kernels) - kernels[0].start_ns
+
+
+def _phase(moment: int, ends: Sequence[int]) -> int:
+    """The phase by its number; ``ends`` begins with the step's start."""
+    return min(max(bisect_right(ends, moment) - 1, 0), len(STEP_PHASES) - 1)
+
+
+def _by_thread(host: Sequence[HostEvent]) -> Iterator[list[HostEvent]]:
+    threads: dict[int, list[HostEvent]] = defaultdict(list)
+    for event in sorted(host, key=lambda event: (event.start_ns, -event.end_ns)):
+        threads[event.thread].append(event)
+    yield from threads.values()
+
+
+def _places(events: Sequence[HostEvent], places: Places) -> Iterator[tuple[int, _Where]]:
+    """Number of each event of one thread, and where it stands."""
+    running: list[tuple[int, _Where]] = []  # (end, where) of what is running, the innermost last
+    before = OUTSIDE
+    for event in events:
+        while running and running[-1][0] <= event.start_ns:
+            running.pop()
+        around = running[-1][1] if running else _Where(0)
+        modules, place = around.modules, around.place
+        if event.name.startswith(NODE):
+            found = places.of_number(event.sequence) if event.sequence >= 0 else before
+            # What a checkpoint runs again belongs to the node that asked for it.
+            place = before = place if found == OUTSIDE else found
+        elif event.name.startswith(RANGE) and not event.name.startswith(MARK):
+            modules = (*modules, int(event.name[len(RANGE) :]))
+        here = _Where(event.start_ns, modules, place)
+        yield event.number, here
+        running.append((event.end_ns, here))
+
+
+class StepKernelTimer:
+    """Runs steps under the profiler and gives their kernels to the modules of a model.
+
+    Args:
+        model: trained by the steps, in train mode.
+        paths: row → path of the modules; ``paths[0]`` must be ``""``.
+        timed_paths: those whose calls can be seen.
+        device: where it trains.
+    """
+
+    def __init__(
+        self, model: nn.Module, paths: Sequence[str], timed_paths: frozenset[str], device: Device
+    ) -> None:
+        self._device = device
+        self._wait = device.clock().synchronize
+        self._rows = len(paths)
+        self._calls: list[tuple[int, int, int, int, int]] = []
+        row_of = {path: row for row, path in enumerate(paths)}
+        self._above = {row: row_of[holder(path, row_of)] for path, row in row_of.items() if path}
+        self._replaced: list[Replacement] = [
+            (module, place, self._ranged(function_at(module, place), row_of[path]))
+            for path, module in modules_at(model, timed_paths - {""}).items()
+            for place in [usual_place(module)]
+        ]
+
+    def _ranged(self, original: Forward, row: int) -> Forward:
+        name, calls = f"{RANGE}{row}", self._calls
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if is_dynamo_compiling():
+                return original(*args, **kwargs)
+            number, start = _get_sequence_nr(), perf_counter_ns()
+            try:
+                with RecordFunction(name):
+                    return original(*args, **kwargs)
+            finally:
+                calls.append((row, start, perf_counter_ns(), number, _get_sequence_nr()))
+
+        return forward
+
+    def run(self, step: Step) -> KernelStep:
+        """Run one step under the profiler and add its kernels up."""
+        self._calls.clear()
+        numbers: list[int] = []
+        results = profiled(self._step(step, numbers), self._device)
+        host, kernels = events_of(results)
+        places = Places(self._calls, self._above, *numbers)
+        return added_up(host, kernels, places, self._rows)
+
+    def _step(self, step: Step, numbers: list[int]) -> Callable[[], None]:
+        """A step that notes autograd's count at the begin and at the end of its forward."""
+        marks = iter(range(len(STEP_PHASES) + 1))
+
+        def mark() -> int:
+            number = next(marks)
+            with RecordFunction(f"{MARK}{number}"):
+                return number
+
+        def forward(batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes and gives
+            numbers.append(_get_sequence_nr())
+            with attributes_replaced(self._replaced):
+                output = step.forward(batch)
+            numbers.append(_get_sequence_nr())
+            return output
+
+        pieces = Step(step.fetch, step.move, forward, step.loss, step.update, step.backward)
+
+        def run() -> None:
+            for _ in run_phases(pieces, mark):
+                pass
+            self._wait()
+
+        return run
+
+
+def stacked(steps: Sequence[KernelStep], name: str) -> NDArray[np.int64]:
+    """A field of the steps, shape (steps, ...)."""
+    return np.array([getattr(step, name) for step in steps], dtype=np.int64)

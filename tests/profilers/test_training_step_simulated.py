@@ -1,0 +1,71 @@
+"""A training step on the simulated accelerator: kernels by module, launching told apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import layerbench
+from layerbench import reporters
+from layerbench.profilers import training_step
+from layerbench.records.training_step import TrainingProfile
+from tests.models import Small
+from tests.simulated import Simulator
+from tests.simulated.process import on_sim
+
+MICROSECOND = 1e-6
+# Products of matrices take 40 µs each, all else 3 µs.
+RULES = {"kernel_ns": 3_000, "named_ns": {"aten::mm": 40_000, "aten::addmm": 40_000}}
+
+
+def profiled(model: nn.Module, *sizes: int) -> TrainingProfile:
+    return layerbench.profile_training(
+        model.to("sim:0"), torch.rand(sizes, device="sim:0"), threads=1, warmup=1, iterations=3
+    )
+
+
+@on_sim
+def test_kernels_by_module_forward_and_backward(sim: Simulator) -> None:
+    sim.rules(**RULES)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    record = profiled(model, 2, 4)
+    rows = {row.path: row for row in record.rows}
+    forward = {path: row.forward.median / MICROSECOND for path, row in rows.items()}
+    assert forward == pytest.approx({"": 83, "0": 40, "1": 43, "1.0": 40, "1.1": 3})
+    own = {path: row.backward_self.median / MICROSECOND for path, row in rows.items()}
+    # Each weight's and bias's gradient, and that of the input where there is one before.
+    assert own == pytest.approx({"": 0, "0": 43, "1": 0, "1.0": 83, "1.1": 3})
+    assert rows["1"].backward.median == pytest.approx(86 * MICROSECOND)
+    assert all(row.host_forward and row.host_backward for row in record.rows)
+    rounds = record.device_rounds
+    assert rounds is not None
+    assert rounds.idle is not None
+    busy = sum(phase.busy.mean for phase in record.phases if phase.busy)
+    assert busy + rounds.idle.mean == pytest.approx(rounds.span.mean, abs=1e-9)
+    assert (record.forward_sum_ratio, record.backward_sum_ratio) == (1, 1)
+
+
+@on_sim
+@pytest.mark.parametrize("launch_ns", [500, 90_000])
+def test_a_launch_bound_step_is_called_so(launch_ns: int, sim: Simulator) -> None:
+    sim.rules(kernel_ns=30_000, launch_ns=launch_ns)
+    record = profiled(Small(), 2, 3, 8, 8)
+    assert ("launch-bound" in reporters.render("txt", record)) is (launch_ns > 30_000)
+    assert record.busy_s is not None
+    # What the device does is the same whoever waits.
+    assert record.busy_s == pytest.approx(30e-6 * round(record.busy_s / 30e-6), rel=1e-6)
+
+
+@on_sim
+def test_without_kernels_the_modules_are_timed_by_events(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim.rules(**RULES)
+    monkeypatch.setattr(training_step, "sees_kernels", lambda _device: False)
+    record = profiled(nn.Sequential(nn.Linear(4, 4)), 2, 4)
+    assert record.device_rounds is None
+    assert record.rows[0].host_forward is None
+    assert all(phase.host is not None and phase.busy is None for phase in record.phases)
+    assert (record.forward_sum_ratio, record.backward_sum_ratio) == (1, 1)
+    assert training_step.BY_EVENTS in record.notes
