@@ -259,14 +259,24 @@ void add(std::string& key, const IValue& value) {
   key += ';';
 }
 
-// Names of operators whose outputs' shapes follow from values.
+// Whether what it returns has a shape that follows from values.
 bool follows_values(const std::string& name) {
-  for (const char* part : {"nonzero", "unique", "masked", "index", "nms", "equal", "bincount"}) {
-    if (name.find(part) != std::string::npos) {
-      return true;
-    }
+  static const std::set<std::string> names = {
+      "aten::index", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::bincount",
+      "aten::repeat_interleave", "aten::_unique2", "aten::unique_dim", "aten::unique_consecutive",
+      "torchvision::nms"};
+  return names.count(name) > 0;
+}
+
+// Whether the host has to wait for it: an index does not, unless it is a mask.
+bool is_waited_for(const std::string& name, const std::vector<IValue>& arguments) {
+  bool masked = name != "aten::index";
+  if (!masked) {
+    each_tensor(arguments[1], [&](const at::Tensor& index) {
+      masked = masked || index.scalar_type() == at::kBool || index.scalar_type() == at::kByte;
+    });
   }
-  return false;
+  return masked && follows_values(name);
 }
 
 // Nothing where what it returns cannot be made from shapes alone.
@@ -400,8 +410,8 @@ void run_on_cpu(const OperatorHandle& asked, c10::DispatchKeySet, Stack* stack) 
       recipes.emplace(key, *recipe);
     }
   }
-  if (follows_values(call.name) && call.name.find("index") == std::string::npos) {
-    host_waits_until(end_of(call.device));  // the host needs the values
+  if (is_waited_for(call.name, arguments)) {
+    host_waits_until(end_of(call.device));
   }
   stack->insert(stack->end(), outputs.begin(), outputs.end());
 }

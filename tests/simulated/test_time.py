@@ -165,14 +165,25 @@ def test_streams_run_beside_each_other_until_one_waits(sim: Simulator) -> None:
 @on_sim
 def test_the_host_waits_for_what_it_reads(sim: Simulator) -> None:
     numbers = torch.ones(4, device="sim")
+    mask = numbers > 0
     sim.rules(kernel_ns=1_000)
-    for read in (lambda: numbers.add(1).sum().item(), numbers.cpu, numbers.nonzero):
+    reads = (lambda: numbers.add(1).sum().item(), numbers.cpu, numbers.nonzero)
+    for read in (*reads, lambda: numbers[mask]):
         before, kernels = sim.now_ns(), sim.kernel_count
         read()
         assert sim.now_ns() - before == 1_000 * (sim.kernel_count - kernels) > 0
-    numbers.add(1)
+
+
+@on_sim
+def test_the_host_waits_for_nothing_else(sim: Simulator) -> None:
+    numbers = torch.ones(4, device="sim")
+    mask, places = numbers > 0, numbers.long()
+    pinned = torch.ones(4).pin_memory()
+    torch.accelerator.synchronize()
+    sim.rules(kernel_ns=1_000)
     before = sim.now_ns()
-    torch.ones(4).pin_memory().to("sim", non_blocking=True)
+    numbers.add(1).masked_fill(mask, 2)[places].softmax(0)
+    pinned.to("sim", non_blocking=True)
     assert sim.now_ns() == before
 
 
