@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils import backend_registration
 
 HERE = Path(__file__).parent
 SOURCES = ("sim.cpp", "device.h", "operators.h", "profiler.h")
@@ -200,9 +201,9 @@ def load() -> Simulator:
         CannotBuildError: no compiler, or it failed.
     """
     simulator = Simulator(ctypes.CDLL(str(built())))
-    torch.utils.rename_privateuse1_backend("sim")
-    torch._register_device_module("sim", simulator.module())  # type: ignore[no-untyped-call]
-    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+    backend_registration.rename_privateuse1_backend("sim")
+    torch._register_device_module("sim", simulator.module())
+    backend_registration.generate_methods_for_privateuse1_backend(for_storage=True)
     return simulator
 
 

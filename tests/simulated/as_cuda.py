@@ -49,7 +49,7 @@ def _torch_cuda() -> Any:
 
 
 def _properties(index: int) -> SimpleNamespace:
-    total = torch.accelerator.get_memory_info(index)[1]  # type: ignore[attr-defined]
+    total = torch.accelerator.get_memory_info(index)[1]
     return SimpleNamespace(
         name="Simulated GPU", total_memory=total, major=9, minor=0, multi_processor_count=1
     )
