@@ -147,6 +147,11 @@ def _with_prefix(value: float, sizes: Mapping[str, float], unit: str = "", digit
     return ""
 
 
+def frequency(hertz: float) -> str:
+    """A clock's: ``1980 MHz``."""
+    return f"{hertz / 1e6:.0f} MHz"
+
+
 def percent(fraction: float, digits: int = 0, beyond: float | None = None) -> str:
     """A fraction in per cent: ``14 %``.
 

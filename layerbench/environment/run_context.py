@@ -46,6 +46,7 @@ def watch_environment(device: Device) -> EnvironmentWatch:
         threads=torch.get_num_threads(),
         interop_threads=torch.get_num_interop_threads(),
         other_processes_on_device=device.other_processes,
+        look=device.look,
     )
 
 
@@ -144,10 +145,10 @@ def garbage_collection_off() -> Iterator[None]:
     """Collect once, then not inside the block.
 
     A collection would add to some layer's time. When it frees a tensor is no property of a model.
-    Where the collector is off already it collects for the sake of a GPU alone: of the memory that
-    garbage holds there nothing else frees any.
+    Where the collector is off already it collects for the sake of an accelerator alone: of the
+    memory that garbage holds there nothing else frees any.
     """
-    if gc.isenabled() or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if gc.isenabled() or devices.any_accelerator_in_use():
         gc.collect()
     with no_collection():
         yield

@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 
 from layerbench.environment import notebook
 from layerbench.environment.cgroups import core_quota
+from layerbench.environment.conditions import ConditionsWatch, DeviceLook
 from layerbench.environment.machine import (
     CpuTimes,
     cpu_times,
@@ -53,6 +54,7 @@ class EnvironmentWatch:
     core_quota: float | None
     other_processes_on_device: Callable[[], int | None]
     now: Callable[[], datetime]
+    conditions: ConditionsWatch
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -74,6 +76,8 @@ class EnvironmentWatch:
                 "other_processes_on_device": self._most_other_processes(),
             }
         )
+        conditions = self.conditions.conditions()
+        slow = (conditions.warning,) if conditions and conditions.warning else ()
         return Environment(
             device=self.device,
             machine=machine,
@@ -81,7 +85,9 @@ class EnvironmentWatch:
             command=self.command,
             started=self.started,
             finished=utc_text(self.now()),
-            warnings=tuple(warnings_about(machine, self.core_quota)),
+            warm_up=self.conditions.warm_up,
+            conditions=conditions,
+            warnings=(*slow, *warnings_about(machine, self.core_quota)),
         )
 
     def _most_other_processes(self) -> int | None:
@@ -106,6 +112,7 @@ def watch(
     threads: int | None,
     interop_threads: int | None,
     other_processes_on_device: Callable[[], int | None] = unknown,
+    look: Callable[[], DeviceLook | None] = lambda: None,
     now: Callable[[], datetime] = utc_now,
     pause: Callable[[float], object] = time.sleep,
 ) -> EnvironmentWatch:
@@ -120,6 +127,7 @@ def watch(
         interop_threads: PyTorch's inter-op threads.
         other_processes_on_device: counts the processes besides this one on the accelerator; is
             asked before the measurement and after it.
+        look: at the device, to be taken between rounds (`EnvironmentWatch.conditions`).
         now: the clock, for tests.
         pause: waits some seconds, for tests.
     """
@@ -140,6 +148,7 @@ def watch(
         core_quota=core_quota(),
         other_processes_on_device=other_processes_on_device,
         now=now,
+        conditions=ConditionsWatch(look),
     )
 
 

@@ -116,6 +116,7 @@ class FunctionTimer:
     ) -> None:
         self._clock = clock
         self._mark = clock.mark
+        self._marks = 0  # of a forward
         self._with_rows = with_rows
         self._running: list[str] = []
         self._tallies: dict[tuple[str, str], _Tally] = {}
@@ -197,8 +198,10 @@ class FunctionTimer:
         self._module_order = {"": 0}
         self._running = [""]
         self._thread = get_ident()
+        self._clock.reserve(self._marks)
         with self._attachment.attached(), self._modes.on(), self._around_root():
             call()
+        self._marks = 2 * sum(len(tally.spans) for tally in self._tallies.values())
         self._clock.synchronize()
         try:
             return self._result()

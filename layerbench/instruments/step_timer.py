@@ -203,7 +203,7 @@ class StepTimer:
             end = clock.mark()
         clock.synchronize()
         try:
-            return self._folded(*clock.resolve([start, end]))
+            return self._folded(start, end, start)
         finally:
             self._marks = max(self._marks, 2 * len(self._calls) + 16)
             clock.release()
@@ -314,8 +314,9 @@ class StepTimer:
     # --- adding up -------------------------------------------------------------------------
 
     def _timed_step(self, marks: Sequence[int]) -> TimedStep:
-        resolve = self._clock.resolve
-        start, data, copy, ready, forward, loss, hooked, backward, end = resolve(marks)
+        origin = marks[0]  # one for all: what adds up does so to the last digit
+        positions = self._clock.resolve(marks, origin)
+        start, data, copy, ready, forward, loss, hooked, backward, end = positions
         phases = (
             data - start,
             copy - data,
@@ -324,22 +325,25 @@ class StepTimer:
             backward - hooked,
             end - backward,
         )
-        begins = resolve([mark for _, mark in self._nodes])
+        begins = self._clock.resolve([mark for _, mark in self._nodes], origin)
         outside = (begins[0] if begins else backward) - hooked
         spent: Counter[int] = Counter()
         for (place, _), at, until in zip(self._nodes, begins, [*begins[1:], backward], strict=True):
             spent[place] += until - at
         outside += spent.pop(OUTSIDE, 0)
         own, inclusive = self._places.added_up(spent, self._rows)
-        return TimedStep(phases, self._folded(ready, forward), own, outside, inclusive)
+        folded = self._folded(marks[3], marks[4], origin)
+        return TimedStep(phases, folded, own, outside, inclusive)
 
-    def _folded(self, start: int, end: int) -> Folded:
-        flat = self._clock.resolve([mark for call in self._calls for mark in call[1:3]])
+    def _folded(self, start: int, end: int, origin: int) -> Folded:
+        """The calls between two marks, positions after a third."""
+        marks = [mark for call in self._calls for mark in call[1:3]]
+        first, last, *flat = self._clock.resolve([start, end, *marks], origin)
         spans = [
             (call[0], flat[2 * number], flat[2 * number + 1])
             for number, call in enumerate(self._calls)
         ]
-        return fold([*spans, (ROOT, start, end)], self._rows)
+        return fold([*spans, (ROOT, first, last)], self._rows)
 
 
 def graph(loss: torch.Tensor) -> Iterator[Node]:

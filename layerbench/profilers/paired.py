@@ -28,7 +28,8 @@ from layerbench.environment.watch import EnvironmentWatch
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.placement import brought_back, can_move, move
 from layerbench.instruments.random_state import RandomState
-from layerbench.profilers.progress import Progress, Silent
+from layerbench.instruments.warm_up import WarmingUp
+from layerbench.profilers.progress import MEASURING, Progress, Silent
 from layerbench.profilers.timing import Session, check_environment, preserved_or_built
 from layerbench.records import samples
 from layerbench.records.defaults import FEWEST_ROUNDS
@@ -103,7 +104,9 @@ def measure_pair(
             if movable and subject is not None:
                 stack.enter_context(brought_back(side.session.built.module))
         with garbage_collection_off():
-            places = _run_rounds(sides, tasks[0].plan, tasks[0].workload.seed, movable, listener)
+            places = _run_rounds(
+                sides, watches, tasks[0].plan, tasks[0].workload.seed, movable, listener
+            )
             places |= _run_functions(sides, movable)
         first, second = (
             _placed(side.session.result(watch.finish(), "iterations"), places)
@@ -181,25 +184,47 @@ def _side(
 
 
 def _run_rounds(
-    sides: list[_Side], plan: Plan, seed: int, movable: bool, progress: Progress
+    sides: list[_Side],
+    watches: list[EnvironmentWatch],
+    plan: Plan,
+    seed: int,
+    movable: bool,
+    progress: Progress,
 ) -> dict[str, list[int]]:
     """Run all rounds; where the weights lay in each, by the kind of forward."""
     draw = random.Random(seed)
-    for done in range(plan.warmup):
-        progress.step("warm-up", done, plan.warmup)
-        _round(sides, done, draw)
-    for side in sides:
-        side.session.rounds.forget()
+    _warm_up(sides, watches, plan.warmup, draw, progress)
     places: list[int] = []
     place = 0
     for done in range(plan.iterations):
-        progress.step("measuring", done, plan.iterations)
+        progress.step(MEASURING, done, plan.iterations)
+        for watch in watches:
+            watch.conditions.take()
         if movable and is_time_to_move(done, plan.iterations):
             place += 1
             _move(sides, place)
         _round(sides, done, draw)
         places.append(place)
     return {samples.UNTOUCHED: places, samples.INSTRUMENTED: places}
+
+
+def _warm_up(
+    sides: list[_Side],
+    watches: list[EnvironmentWatch],
+    rounds: int,
+    draw: random.Random,
+    progress: Progress,
+) -> None:
+    """Run rounds that are not kept, until both devices are warm."""
+    warming = [WarmingUp(side.task.device, rounds) for side in sides]
+    while not all(one.is_over for one in warming):
+        progress.step("warm-up", warming[0].done, max(one.total for one in warming))
+        _round(sides, warming[0].done, draw)
+        for side, one in zip(sides, warming, strict=True):
+            one.add(side.session.rounds.untouched[-1])
+    for side, watch, one in zip(sides, watches, warming, strict=True):
+        side.session.rounds.forget()
+        watch.conditions.warm_up = one.taken
 
 
 def is_time_to_move(done: int, rounds: int) -> bool:

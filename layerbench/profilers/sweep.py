@@ -13,6 +13,7 @@ from torch import nn
 from layerbench import zoo
 from layerbench.analysis.aggregation import believed
 from layerbench.analysis.statistics import Resampler, summarize
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
     check_input_fits,
@@ -26,10 +27,13 @@ from layerbench.environment.run_context import (
 from layerbench.errors import LayerbenchError, NotEnoughMemory
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.autorange import Autorange
+from layerbench.instruments.warm_up import WarmingUp
 from layerbench.profilers.memory.predicted import check_memory_fits, predict
 from layerbench.profilers.progress import TO_COME, Progress, Silent
+from layerbench.profilers.rounds import Rounds
 from layerbench.profilers.structure import profile_structure
 from layerbench.profilers.timing import Session
+from layerbench.records.conditions import WarmUp
 from layerbench.records.environment import Environment
 from layerbench.records.memory import AllocatorFigures
 from layerbench.records.samples import waits_of
@@ -42,8 +46,8 @@ from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device
 
-# Forwards that are not kept, and how many are. Where one alone takes longer than a point may, one
-# less warms up and few are kept.
+# Forwards that are not kept, at least, and how many are. Where one alone takes longer than a point
+# may, one less warms up and few are kept.
 WARMUP = 3
 REPEATS = Autorange(fewest=5, most=50, slow_fewest=3)
 
@@ -131,7 +135,13 @@ def run_sweep(
         watch = watch_environment(device)
         for number, what in enumerate(climbs, start=1):
             climb_points, end = climb(
-                what, batches, device, threads=threads, seconds=seconds, progress=progress
+                what,
+                batches,
+                device,
+                threads=threads,
+                seconds=seconds,
+                progress=progress,
+                conditions=watch.conditions,
             )
             points += climb_points
             ends += [end] if end else []
@@ -184,6 +194,7 @@ def climb(
     threads: int | None = None,
     seconds: float,
     progress: Progress | None = None,
+    conditions: ConditionsWatch | None = None,
 ) -> tuple[list[SweepPoint], SweepEnd | None]:
     """Measure one batch size after the other, until one does not fit or takes too long.
 
@@ -194,11 +205,13 @@ def climb(
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         seconds: for each point, about; the climb ends where the fewest forwards would take more.
         progress: hears of each point.
+        conditions: of the device, looked at between forwards.
 
     Returns:
         the points, and why there are no more.
     """
     subject = what.subject or _built_once(what.workload, device)
+    conditions = conditions or ConditionsWatch(device.look)
     points: list[SweepPoint] = []
     for number, batch in enumerate(batches):
         (progress or Silent()).step(what.name, number, len(batches))
@@ -211,7 +224,7 @@ def climb(
             )
             return points, _end(what, batch, True, why)
         try:
-            points.append(_point(what, subject, batch, device, threads, seconds))
+            points.append(_point(what, subject, batch, device, threads, seconds, conditions))
         except NotEnoughMemory as error:
             return points, _end(what, batch, False, str(error))
     return points, None
@@ -255,6 +268,7 @@ def _point(
     device: Device,
     threads: int | None,
     seconds: float,
+    conditions: ConditionsWatch,
 ) -> SweepPoint:
     workload = what.workload(batch)
     free_unused(device)  # of the point before
@@ -263,7 +277,7 @@ def _point(
     with memory_explained(device):
         built = subject(batch)
     device.begin_peak()
-    latency = _latency(workload, built, device, threads, seconds)
+    latency, warm_up = _latency(workload, built, device, threads, seconds, conditions)
     measured = device.peak()
     return SweepPoint(
         model=what.model,
@@ -272,6 +286,7 @@ def _point(
         latency=latency,
         flops=flops_of(workload, built),
         memory="predicted" if measured is None else "measured",
+        warm_up=warm_up,
         **_figures(measured or _predicted(workload, built)),
     )
 
@@ -282,7 +297,8 @@ def _latency(
     device: Device,
     threads: int | None,
     seconds: float,
-) -> Summary:
+    conditions: ConditionsWatch,
+) -> tuple[Summary, WarmUp | None]:
     """Of one session, whose first forwards say how many further ones the time allows."""
     plan = Plan(granularity="whole", function_iterations=0, threads=threads)
     with (
@@ -294,19 +310,27 @@ def _latency(
         # Looks at shapes in a forward, the first of the warm-up.
         rounds = Session(workload, plan, device, built, Silent()).rounds
         with garbage_collection_off():
-            rounds.run_untouched()
-            slow = rounds.untouched[0] * NANOSECOND > seconds
-            if not slow:
-                rounds.run_untouched()
+            warming = WarmingUp(device, WARMUP - 1)
+            slow = _warm(rounds, warming) > seconds
+            while not (slow or warming.is_over):
+                _warm(rounds, warming)
             expected = min(rounds.untouched) * NANOSECOND
             rounds.forget()
             left_s = seconds - WARMUP * expected
             iterations = REPEATS.count(expected, left_s, slow=slow)
             for _ in range(iterations):
                 rounds.run_untouched()
+                conditions.take()
     times = np.array(rounds.untouched, dtype=np.float64) * NANOSECOND
     summary = summarize(times, Resampler([iterations], seed=workload.seed))
-    return believed(summary, waits_of([rounds.arrays()]))
+    return believed(summary, waits_of([rounds.arrays()])), warming.taken
+
+
+def _warm(rounds: Rounds, warming: WarmingUp) -> float:
+    """Run a forward of the warm-up; gives its seconds."""
+    rounds.run_untouched()
+    warming.add(rounds.untouched[-1])
+    return rounds.untouched[-1] * NANOSECOND
 
 
 def flops_of(workload: Workload, built: Built) -> int | None:

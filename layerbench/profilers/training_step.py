@@ -39,6 +39,7 @@ from layerbench.instruments.rows import notes_on_calls, observed_rows
 from layerbench.instruments.step_kernels import KernelStep, StepKernelTimer, stacked
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_arrays, wait_meter
+from layerbench.instruments.warm_up import WarmingUp
 from layerbench.introspection.modules import moved, parameters
 from layerbench.introspection.nested import map_tensors
 from layerbench.introspection.tensors import is_plain
@@ -46,8 +47,9 @@ from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.measured import profile_memory, profile_memory_on_fakes
 from layerbench.profilers.memory.traced_run import explain_step
 from layerbench.profilers.optimizers import check_optimizer, make_optimizer
-from layerbench.profilers.progress import Progress, Silent
+from layerbench.profilers.progress import MEASURING, Looking, Progress, Silent
 from layerbench.profilers.timing import check_environment
+from layerbench.records.conditions import WarmUp
 from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
 from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
@@ -113,9 +115,9 @@ def profile_step(
             stack.enter_context(mode_set(built.module, True))
             stack.enter_context(gradients_on(True))
             trained = _Trained(workload, built, device, optimizer)
-            rounds = _Rounds(trained, progress or Silent())
+            rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions))
             with garbage_collection_off():
-                rounds.run(plan)
+                watch.conditions.warm_up = rounds.run(plan, device)
         record = _record(workload, plan, optimizer, trained, rounds, watch.finish())
         if strict and record.environment.machine.too_busy:
             raise UntrustedError(f"--strict: {record.environment.machine.too_busy}")
@@ -250,20 +252,26 @@ class _Rounds:
     def __post_init__(self) -> None:
         self._meter = wait_meter(self.trained.clock)
 
-    def run(self, plan: Plan) -> None:
-        self._rounds("warm-up", plan.warmup)
+    def run(self, plan: Plan, device: Device) -> WarmUp | None:
+        """Run the warm-up and the rounds; gives what the warm-up took."""
+        warming = WarmingUp(device, plan.warmup)
+        while not warming.is_over:
+            self.progress.step("warm-up", warming.done, warming.total)
+            self._round(warming.done)
+            warming.add(sum(self.untouched[-1].phases_ns))
         for kept in (self.untouched, self.instrumented, self.profiled, self.waits):
             kept.clear()
-        self._rounds("measuring", plan.iterations)
+        for done in range(plan.iterations):
+            self.progress.step(MEASURING, done, plan.iterations)
+            self._round(done)
+        return warming.taken
 
-    def _rounds(self, name: str, count: int) -> None:
-        for done in range(count):
-            self.progress.step(name, done, count)
-            draws = RandomState()
-            kinds = (self._run_untouched, self._run_instrumented, self._run_profiled)
-            for run in kinds if done % 2 == 0 else reversed(kinds):
-                draws.put_back()
-                run()
+    def _round(self, number: int) -> None:
+        draws = RandomState()
+        kinds = (self._run_untouched, self._run_instrumented, self._run_profiled)
+        for run in kinds if number % 2 == 0 else reversed(kinds):
+            draws.put_back()
+            run()
 
     def _run_untouched(self) -> None:
         self._meter.begin()

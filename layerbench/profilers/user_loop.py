@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from layerbench.analysis.aggregation import layer_rows
 from layerbench.environment import devices
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices.clocks import Clock
 from layerbench.errors import first_line
 from layerbench.instruments.attach import Forward, attributes_replaced, function_at, usual_place
@@ -58,6 +59,9 @@ from layerbench.records.workload import Workload
 
 # Marks are made compact in bulk: seldom enough that it disappears beside the forwards.
 DRAIN_AT = 100_000
+# Those of a device are events, of which few are made, all at once and between two forwards. A drain
+# of so many calls makes the device wait for less than a hundredth of what they take.
+DRAIN_EVENTS_AT = 4_096
 # A very long loop keeps every second forward, then every fourth, ...: memory stays bounded, and
 # the kept ones are spread over the whole loop.
 KEEP_AT_MOST = 20_000
@@ -96,6 +100,8 @@ class LiveLayers(Presented):
         self._inside = False
         self._attached = False
         self._ends: list[int] = []  # where each pending forward's entries end
+        self._drain_at = DRAIN_AT
+        self._marks = 0  # of a forward
         self._first: Spans | None = None
         self._kept: list[Spans] = []
         self._drained = 0
@@ -113,7 +119,11 @@ class LiveLayers(Presented):
     def _look(self) -> None:
         """See what the model consists of, and where it is."""
         model = self._model
-        self._clock = self._given or devices.of_module(model).clock()
+        if self._given is None:
+            device = devices.of_module(model)
+            self._clock, self._conditions = device.clock(), ConditionsWatch(device.look)
+        else:
+            self._clock, self._conditions = self._given, ConditionsWatch()
         self._mark = self._clock.mark
         self._facts = module_facts(model)
         self._modules = named_instances(model)
@@ -205,6 +215,7 @@ class LiveLayers(Presented):
             finally:
                 self._inside = False
             self.forwards += 1
+            self._conditions.take()
             return output
 
         return forward
@@ -229,6 +240,7 @@ class LiveLayers(Presented):
     def _timed_forward(
         self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:  # noqa: ANN401
+        self._clock.reserve(self._marks)
         thread = self._timer.recording.thread
         thread.add(get_ident())
         start = self._mark()
@@ -243,7 +255,7 @@ class LiveLayers(Presented):
         entries = self._timer.entries
         entries.append((ROOT, start, end))
         self._ends.append(len(entries))
-        if len(entries) >= DRAIN_AT:
+        if len(entries) >= self._drain_at:
             self._drain()
         return output
 
@@ -281,7 +293,17 @@ class LiveLayers(Presented):
         self._first = self._kept.pop()
         self._drained = 0
         self._leave_out(observer.compiled)
+        self._make_room()
         return output
+
+    def _make_room(self) -> None:
+        """Make what the marks of the forwards to come need, as many as are kept until a drain."""
+        if self._first is None or self._clock.resolve_host([]) is None:
+            return
+        calls = len(self._first.device)
+        self._marks = 2 * calls
+        self._drain_at = max(DRAIN_EVENTS_AT, 2 * calls)
+        self._clock.reserve(2 * (self._drain_at + calls))
 
     def _keep_work(self, counter: FlopCounter, unseen: str) -> None:
         if unseen:
@@ -346,9 +368,10 @@ class LiveLayers(Presented):
         """Turn the pending marks into positions, and give the marks back."""
         if not self._ends:
             return
-        self._clock.synchronize()
         entries = self._timer.entries
         for start, end in pairwise((0, *self._ends)):
+            self._clock.wait(entries[end - 1][2])
+            self._marks = max(self._marks, 2 * (end - start))
             if self._drained % self._stride == 0:
                 self._kept.append(spans_of(entries[start:end], self._clock))
             self._drained += 1
@@ -377,7 +400,8 @@ class LiveLayers(Presented):
         """
         if self._made is None or self._made[0] != self.forwards:
             ended = Moment.now() if self._attached else self._ended
-            made = record_of(self._model, self._seen_so_far(), self._began, ended)
+            seen = self._seen_so_far()
+            made = record_of(self._model, seen, self._began, ended, self._conditions)
             if self._ceilings:
                 made = with_ceilings(made, devices.of_module(self._model))
             self._made = (self.forwards, made)

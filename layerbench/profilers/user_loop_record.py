@@ -10,6 +10,7 @@ from torch import nn
 
 from layerbench.analysis.aggregation import assemble
 from layerbench.environment import devices
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.machine import CpuTimes, cpu_times
 from layerbench.environment.run_context import watch_environment
 from layerbench.environment.watch import utc_now, utc_text
@@ -55,10 +56,12 @@ class Moment:
         return cls(utc_text(utc_now()), cpu_times())
 
 
-def _surroundings(model: nn.Module, began: Moment, ended: Moment) -> Environment:
+def _surroundings(
+    model: nn.Module, began: Moment, ended: Moment, conditions: ConditionsWatch
+) -> Environment:
     """Those of the loop. The slow part, such as the versions, is looked up when it is over."""
     watch = watch_environment(devices.of_module(model))
-    watch = replace(watch, started=began.text, cpu_times=began.cpu_times)
+    watch = replace(watch, started=began.text, cpu_times=began.cpu_times, conditions=conditions)
     return watch.finish(ended.cpu_times).model_copy(update={"finished": ended.text})
 
 
@@ -74,13 +77,20 @@ class Seen:
     notes: Sequence[str]
 
 
-def record_of(model: nn.Module, seen: Seen | None, began: Moment, ended: Moment) -> Profile:
+def record_of(
+    model: nn.Module,
+    seen: Seen | None,
+    began: Moment,
+    ended: Moment,
+    conditions: ConditionsWatch,
+) -> Profile:
     """The record of what has been seen so far.
 
     Args:
         model: that ran.
         seen: ``None`` before the first forward has ended.
         began, ended: when it was timed.
+        conditions: of the device meanwhile.
 
     Raises:
         UsageError: nothing has run yet.
@@ -96,7 +106,7 @@ def record_of(model: nn.Module, seen: Seen | None, began: Moment, ended: Moment)
         parameters=first.parameters or 0,
         modules=tuple(seen.modules),
         functions=tuple(seen.functions),
-        environment=_surroundings(model, began, ended),
+        environment=_surroundings(model, began, ended, conditions),
         stop="iterations",
         mark_cost_s=0,
         wrapper_cost_s=0,

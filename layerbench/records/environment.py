@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from layerbench.records import contention
-from layerbench.records.bounds import Count, Figure, Name, Positive, Text
+from layerbench.records.bounds import Count, Figure, Name, Positive, Text, is_none
+from layerbench.records.conditions import DeviceConditions, WarmUp
 from layerbench.records.contention import Waits
 from layerbench.records.workload import Frozen
 
@@ -95,6 +96,8 @@ class Environment(Frozen):
     Attributes:
         command: the command line, program name without its folder.
         started, finished: UTC, ISO 8601, to the second.
+        warm_up: of an accelerator, before the rounds began.
+        conditions: of an accelerator, during the rounds.
         warnings: what about the room makes the numbers less believable, one sentence each.
     """
 
@@ -104,6 +107,9 @@ class Environment(Frozen):
     command: Text
     started: Name
     finished: Name
+    # Left out of the JSON where they are None: on a CPU, and in records from before.
+    warm_up: WarmUp | None = Field(default=None, exclude_if=is_none)
+    conditions: DeviceConditions | None = Field(default=None, exclude_if=is_none)
     warnings: tuple[Text, ...] = ()
 
     def with_waits(self, waits: Waits | None) -> Environment:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from layerbench.records.bounds import Count, Figure, Name, Positive, Text
+from pydantic import Field
+
+from layerbench.records.bounds import Count, Figure, Name, Positive, Text, is_none
+from layerbench.records.conditions import WarmUp
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.timing import Summary
@@ -21,6 +24,7 @@ class SweepPoint(Frozen):
         allocated, reserved: bytes at the peak, of PyTorch's allocator on a GPU. ``None``
             where they are not known.
         memory: whether they were measured on the device, or predicted for a GPU.
+        warm_up: of an accelerator, before the forwards that count.
     """
 
     model: Name
@@ -31,6 +35,7 @@ class SweepPoint(Frozen):
     allocated: Count | None = None
     reserved: Count | None = None
     memory: Literal["measured", "predicted"] = "measured"
+    warm_up: WarmUp | None = Field(default=None, exclude_if=is_none)
 
     @property
     def per_image_s(self) -> float:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 from layerbench.analysis.student_t import quantile
 from layerbench.errors import UsageError
 from layerbench.instruments.autorange import Autorange
+from layerbench.instruments.warm_up import WarmingUp
 from layerbench.records.timing import Summary
 from layerbench.records.training_estimate import Seconds
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import step_statistics
 from layerbench.units import NANOSECOND
+
+if TYPE_CHECKING:
+    from layerbench.environment.devices import Device
 
 Thing = TypeVar("Thing")
 Times = NDArray[np.float64]
@@ -90,17 +94,21 @@ class Trial:
     """The beginning of a training, whose steps are counted until there are enough.
 
     Args:
-        warmup: steps that do not count.
+        warmup: steps that do not count, at least; on an accelerator as many as `WarmingUp` wants.
         steps: the fewest that do.
         seconds: that the counted ones take at least, with what lies between them.
+        device: where it trains; ``None`` warms up by count.
 
     Attributes:
         steps: nanoseconds by phase, so far.
         is_slow: whether few have to do, as each takes long.
     """
 
-    def __init__(self, warmup: int, steps: int, seconds: float) -> None:
-        self._warmup = warmup
+    def __init__(
+        self, warmup: int, steps: int, seconds: float, device: Device | None = None
+    ) -> None:
+        self._warming = WarmingUp(device, warmup)
+        self._warmup = warmup  # as far as is known
         self._seconds = seconds
         self._firsts: list[int] = []
         self._begins = self._counted_from = time.perf_counter()
@@ -131,9 +139,19 @@ class Trial:
             if len(self.steps) == 1 and self._range.is_slow(sum(phases) * NANOSECOND):
                 self.is_slow = True
                 self._warmup = min(SLOW_WARMUP, self._warmup)
+            elif not self.is_slow:
+                self._see_warm_up(phases)
             if len(self.steps) == self._warmup:
                 self._counted_from = time.perf_counter()
         return self.enough
+
+    def _see_warm_up(self, phases: Sequence[int]) -> None:
+        """A step of the warm-up is over: how many there will be, as far as is known."""
+        if self._warming.is_over:
+            return
+        # How long data is waited for says nothing of the device.
+        self._warming.add(sum(phases) - phases[DATA])
+        self._warmup = self._warming.total
 
     @property
     def fewest(self) -> int:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from layerbench.environment.collection import no_collection
+from layerbench.environment.devices import accelerator
+from layerbench.environment.run_context import garbage_collection_off
 
 MANY = 200_000
 
@@ -62,5 +66,20 @@ def test_off_it_stays_off(collected: list[int]) -> None:
             pass
         assert not gc.isenabled()
         assert not collected
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+def test_garbage_that_may_hold_an_accelerators_memory_is_collected_where_the_collector_is_off(
+    monkeypatch: pytest.MonkeyPatch, in_use: bool
+) -> None:
+    monkeypatch.setattr(accelerator, "_kinds", lambda: ["xpu"])
+    monkeypatch.setattr(torch, "xpu", SimpleNamespace(is_initialized=lambda: in_use))
+    held = weakref.ref(Linked())
+    gc.disable()
+    try:
+        with garbage_collection_off():
+            assert (held() is None) is in_use
     finally:
         gc.enable()

@@ -184,11 +184,17 @@ class FakeEvent:
         self.device = device
         self.at = 0
 
-    def record(self) -> None:
+    def record(self, _queue: object, /) -> None:
         self.at = self.device.queue_ns
         self.device.records += 1
 
-    def elapsed_time(self, end: FakeEvent) -> float:
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        self.device.waits += 1
+
+    def elapsed_time(self, end: FakeEvent, /) -> float:
         return (end.at - self.at) / 1e6
 
 
@@ -199,7 +205,12 @@ class FakeDevice:
         self.queue_ns = 0
         self.records = 0
         self.waits = 0
-        self.clock = DeviceEvents(lambda: FakeEvent(self), self.synchronize)
+        self.made = 0
+        self.clock = DeviceEvents(self.event, self.synchronize, lambda: None)
+
+    def event(self) -> FakeEvent:
+        self.made += 1
+        return FakeEvent(self)
 
     def synchronize(self) -> None:
         self.waits += 1

@@ -40,6 +40,7 @@ def _torch_cuda() -> Any:
         **{name: getattr(general, name) for name in ("is_available", "device_count")},
         **{name: getattr(general, name) for name in ("synchronize", "current_stream")},
         current_device=general.current_device_index,
+        device=general.device_index,
         is_initialized=lambda: True,
         mem_get_info=general.get_memory_info,
         get_device_properties=_properties,

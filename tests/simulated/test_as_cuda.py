@@ -55,3 +55,16 @@ def test_what_it_says_of_itself(sim: Simulator) -> None:
         described = gpu.describe()
         assert (described.kind, described.name) == ("cuda", "Simulated GPU")
         assert described.memory_bytes == 16 << 30
+
+
+@on_sim
+def test_a_gpus_queue_is_held_by_cycles(sim: Simulator) -> None:
+    with as_cuda(1) as gpu:
+        assert gpu.block_queue(1e-3)
+        torch.accelerator.synchronize(1)
+        before = sim.now_ns()
+        assert gpu.block_queue(1e-3)
+        torch.accelerator.synchronize(0)
+        assert sim.now_ns() == before
+        torch.accelerator.synchronize(1)
+        assert 990_000 <= sim.now_ns() - before <= 1_010_000

@@ -20,6 +20,7 @@ __all__ = [
     "Device",
     "DeviceType",
     "MemoryInfo",
+    "any_accelerator_in_use",
     "device_types",
     "get",
     "names",
@@ -91,3 +92,10 @@ def torch_settings() -> dict[str, str]:
     from layerbench.environment.devices import settings
 
     return settings.torch_settings()
+
+
+def any_accelerator_in_use() -> bool:
+    """Whether this process may hold memory of an accelerator."""
+    from layerbench.environment.devices import accelerator, cuda
+
+    return bool(cuda.cuda.is_initialized()) or accelerator.any_in_use()

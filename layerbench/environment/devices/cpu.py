@@ -7,6 +7,7 @@ import re
 import torch
 
 from layerbench.environment import cgroups, machine
+from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices.clocks import Clock, PerfCounter
 from layerbench.environment.devices.device import (
     Device,
@@ -35,6 +36,10 @@ class Cpu(Uncounted, MemoryErrors):
         total, free = cgroups.host_memory()
         return MemoryInfo(total_bytes=total, free_bytes=free)
 
+    def block_queue(self, seconds: float) -> bool:  # noqa: ARG002
+        """It has no queue."""
+        return False
+
     def describe(self) -> DeviceInfo:
         """Model name, instruction set, and the limits put on this process."""
         name = machine.cpu_model()
@@ -49,6 +54,10 @@ class Cpu(Uncounted, MemoryErrors):
             memory_bytes=self.memory().total_bytes,
             details=details,
         )
+
+    def look(self) -> DeviceLook | None:
+        """Not told."""
+        return None
 
     def other_processes(self) -> int | None:
         """Not counted: what they use of the cores is (`Machine.other_work_fraction`)."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import psutil
 import torch
 
-from layerbench.environment.devices.clocks import Clock, DeviceEvents, Event
+from layerbench.environment.conditions import DeviceLook
+from layerbench.environment.devices.blocking import QueueBlocker
+from layerbench.environment.devices.clocks import DeviceEvents
 from layerbench.environment.devices.device import (
     Device,
     DeviceType,
@@ -17,16 +21,19 @@ from layerbench.environment.devices.device import (
     MemoryInfo,
     slug,
 )
+from layerbench.environment.devices.nvml import NvmlGpu, open_gpu
+from layerbench.environment.devices.timing_events import event_maker
 from layerbench.environment.machine import run_and_read
+from layerbench.errors import DeviceUnavailable
 from layerbench.records.environment import DeviceInfo
 from layerbench.records.memory import AllocatorFigures
 
 cuda: Any = torch.cuda  # most of it is not typed
 
-# The fields of nvidia-smi, with their name and unit in the record.
+# The fields of nvidia-smi, with their name and unit in the record. Not the clock itself, which is
+# low before the run: `Cuda.look` tells it during the run.
 _SMI_FIELDS = {
     "driver_version": ("driver", ""),
-    "clocks.sm": ("SM clock", " MHz"),
     "clocks.max.sm": ("highest SM clock", " MHz"),
     "clocks.mem": ("memory clock", " MHz"),
     "power.limit": ("power limit", " W"),
@@ -50,16 +57,43 @@ class Cuda(MemoryErrors):
         self.index = index
         self.torch_device = torch.device("cuda", index)
 
-    def clock(self) -> Clock:
+    def clock(self) -> DeviceEvents:
         """Events on this GPU's queue, with the host's time beside them."""
-        return DeviceEvents(self._event_maker(), lambda: cuda.synchronize(self.index))
+        make_event = event_maker(self.torch_device, cuda.Event, self._queue, self._synchronize)
+        if make_event is None:
+            raise DeviceUnavailable(f"{self.torch_device} has no timing events: take --device cpu")
+        return DeviceEvents(make_event, self._synchronize, self._queue)
 
-    def _event_maker(self) -> Callable[[], Event]:
-        # An event goes to the current GPU's queue by default. Naming the queue costs host time at
-        # every mark, so it is done only if there are several GPUs.
-        if cuda.device_count() == 1:
-            return _current_event
-        return _bound_event(self.index)
+    def _queue(self) -> object:
+        return cuda.current_stream(self.index)
+
+    def _synchronize(self) -> None:
+        cuda.synchronize(self.index)
+
+    def block_queue(self, seconds: float) -> bool:
+        """Let the GPU spin for about so long before what is launched from now on."""
+        with cuda.device(self.index):
+            return self._blocker.block(seconds)
+
+    @cached_property
+    def _blocker(self) -> QueueBlocker:
+        return QueueBlocker(self.clock(), cuda._sleep)
+
+    def look(self) -> DeviceLook | None:
+        """Clock, power and temperature now, by NVML, or else by PyTorch's own functions."""
+        if self._nvml is not None:
+            return self._nvml.look()
+        with suppress(Exception):  # as many kinds of them as there are libraries, or none of them
+            return DeviceLook(
+                clock_hz=cuda.clock_rate(self.index) * 1e6,
+                power_w=cuda.power_draw(self.index) / 1e3,
+                temperature_c=float(cuda.temperature(self.index)),
+            )
+        return None
+
+    @cached_property
+    def _nvml(self) -> NvmlGpu | None:
+        return open_gpu(_smi_ids(cuda.get_device_properties(self.index)))
 
     def memory(self) -> MemoryInfo:
         """The GPU's memory; this process's reserve counts as free."""
@@ -140,34 +174,6 @@ class CudaType:
 
 
 DEVICE_TYPES: tuple[DeviceType, ...] = (CudaType(),)
-
-
-def _current_event() -> Event:
-    """A timing event for the current GPU.
-
-    CUDA makes an event when it is first recorded, so that is done here, not in a forward.
-    """
-    event: Event = cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def _bound_event(index: int) -> type[Event]:
-    """A class of events that record on the current stream of GPU ``index``."""
-
-    class BoundEvent:
-        def __init__(self) -> None:
-            self.event = cuda.Event(enable_timing=True)
-            self.record()
-
-        def record(self) -> None:
-            self.event.record(cuda.current_stream(index))
-
-        def elapsed_time(self, end_event: Any, /) -> float:  # noqa: ANN401 - of this class
-            elapsed: float = self.event.elapsed_time(end_event.event)
-            return elapsed
-
-    return BoundEvent
 
 
 def _has_context(index: int) -> bool:

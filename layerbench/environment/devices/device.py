@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
+from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices.clocks import Clock
 from layerbench.records.environment import DeviceInfo
 from layerbench.records.memory import AllocatorFigures
@@ -36,6 +37,15 @@ class Device(Protocol):
     def clock(self) -> Clock:
         """A fresh clock for this device."""
 
+    def block_queue(self, seconds: float) -> bool:
+        """Put work of about this length on the device's current queue: what follows waits there.
+
+        It returns at once, and takes far less of the host's time than of the device's.
+
+        Returns:
+            whether the queue is held; False where that cannot be, or for more than a second.
+        """
+
     def memory(self) -> MemoryInfo:
         """The memory there is now."""
 
@@ -56,6 +66,9 @@ class Device(Protocol):
 
     def describe(self) -> DeviceInfo:
         """The device's description in records."""
+
+    def look(self) -> DeviceLook | None:
+        """Clock, power and temperature now; ``None`` where the device does not tell."""
 
     def other_processes(self) -> int | None:
         """Number of other processes on the device; ``None`` if it is unknown."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from layerbench import units
 from layerbench.analysis.portions import by_path
+from layerbench.records.conditions import DeviceConditions, WarmUp
 from layerbench.records.environment import Environment, Machine, Software
 from layerbench.records.view import View
 from layerbench.records.workload import Frozen, Workload
@@ -189,6 +190,34 @@ def cores(machine: Machine, threads: int | None) -> list[str]:
     return [formatting.plural(machine.cores, "core"), *running]
 
 
+def conditions(environment: Environment) -> str:
+    """An accelerator while it was measured, and how long it was warmed up; empty on a CPU."""
+    return "; ".join([*_warm_up(environment.warm_up), *_seen(environment.conditions)])
+
+
+def _warm_up(taken: WarmUp | None) -> Iterator[str]:
+    if taken is not None:
+        rounds = formatting.plural(taken.rounds, "round")
+        end = "" if taken.steady else ", when times still changed"
+        yield f"warm-up {units.duration(taken.seconds)} ({rounds}){end}"
+
+
+def _seen(seen: DeviceConditions | None) -> Iterator[str]:
+    if seen is None:
+        return
+    if seen.clock_median_hz is not None and seen.clock_p5_hz is not None:
+        low = units.frequency(seen.clock_p5_hz)
+        clock = f"clock {units.frequency(seen.clock_median_hz)} (median; p5 {low})"
+        highest = seen.highest_clock_hz
+        yield clock + (f" of at most {units.frequency(highest)}" if highest else "")
+    for reason, share in seen.slowed_by.items():
+        yield f"{reason} in {units.percent(share)} of {formatting.plural(seen.looks, 'look')}"
+    if seen.power_w is not None:
+        yield f"{seen.power_w:.0f} W"
+    if seen.temperature_c is not None:
+        yield f"{seen.temperature_c:.0f} °C"
+
+
 def versions(software: Software) -> str:
     """What a measurement ran with."""
     packages = {"python": software.python, **software.packages, "layerbench": software.layerbench}
@@ -294,6 +323,7 @@ def surroundings(
     place = environment.device.name
     return [
         ("Device", f"{place}, {formatting.plural(threads, 'thread')}" if threads else place),
+        ("While measured", conditions(environment)),
         ("Software", versions(environment.software)),
         ("Date", f"{environment.started} to {environment.finished}"),
         (layout.COMMAND, environment.command),

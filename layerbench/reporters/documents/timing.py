@@ -104,6 +104,7 @@ def _fields(record: Profile) -> layout.Fields:
         ("Mode", ", ".join([workload.mode, *_settings(record)])),
         ("Device", _device(record)),
         ("Host", ", ".join([environment.machine.cpu, *_cores(record)]) if on_accelerator else ""),
+        ("While measured", shared.conditions(environment)),
         ("Software", shared.versions(environment.software)),
         ("Settings", formatting.pairs(environment.software.settings)),
         ("Plan", _plan(record)),

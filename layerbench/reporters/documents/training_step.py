@@ -22,13 +22,14 @@ _HOST_TIMES = tuple(f"host_{name}" for name in _TIMES)
 def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
     """The phases of a whole step first, then what its modules take of them."""
     workload, environment, plan = record.workload, record.environment, record.plan
-    device, software, *rest = shared.surroundings(environment, plan.threads)
+    device, conditions, software, *rest = shared.surroundings(environment, plan.threads)
     model = f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters"
     fields = [
         ("Model", model),
         ("Input", f"{workload.input} {units.shape(workload.shape)}"),
         ("Optimizer", record.optimizer),
         device,
+        conditions,
         software,
         ("Plan", f"{plan.warmup} warm-up + {plan.iterations} measured rounds"),
         *rest,

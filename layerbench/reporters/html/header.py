@@ -142,6 +142,8 @@ def _measured(environment: Environment) -> Iterator[tuple[str, str]]:
     yield "Host", ", ".join([machine.cpu, *shared.cores(machine, machine.threads)])
     for name, value in device.details.items():
         yield name.capitalize(), value
+    if measured := shared.conditions(environment):
+        yield "While measured", measured
     if machine.governor:
         yield "Governor", machine.governor
     yield "Software", shared.versions(environment.software)

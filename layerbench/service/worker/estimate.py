@@ -33,6 +33,7 @@ from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.instruments.utilization import UsageSampler, device_busy
+from layerbench.instruments.warm_up import WarmingUp
 from layerbench.introspection.nested import map_tensors
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.predicted import check_memory_fits, predict
@@ -49,7 +50,7 @@ from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device
 
-# Of training steps and of forwards: what does not count, and the fewest that do.
+# Of training steps and of forwards: what does not count, at least, and the fewest that do.
 WARMUP, FEWEST = 2, 5
 # Forwards; where one is slow, one warms up.
 REPEATS = Autorange(fewest=FEWEST, most=300, slow_s=5.0, slow_fewest=2)
@@ -187,7 +188,7 @@ def _trained(
 ) -> dict[str, Any]:
     step = subject.step()
 
-    trial = Trial(WARMUP, FEWEST, seconds)
+    trial = Trial(WARMUP, FEWEST, seconds, subject.device)
 
     def timed_step() -> bool:
         """Run one, and count it; whether it was the last that is needed."""
@@ -235,8 +236,8 @@ def _inferred(
     with mode_set(subject.model, False), torch.no_grad(), garbage_collection_off():
         looks.take("before")
         with _explained(subject):
-            _warmed(lambda: timed_forward(one))
-            slow = _warmed(lambda: timed_forward(subject.args))
+            _warmed(subject.device, lambda: timed_forward(one))
+            slow = _warmed(subject.device, lambda: timed_forward(subject.args))
             if not question.threading:
                 for _ in range(1 if slow else LOOKED_AT):
                     timed_forward(subject.args)
@@ -266,11 +267,14 @@ def _content(subject: _Subject, question: Question) -> dict[str, float]:
 # --- shared --------------------------------------------------------------------------------
 
 
-def _warmed(run: Callable[[], NDArray[np.int64]]) -> bool:
+def _warmed(device: Device, run: Callable[[], NDArray[np.int64]]) -> bool:
     """Run the warm-up; returns whether a run is so slow that few must suffice."""
-    slow = REPEATS.is_slow(float(run().sum()) * NANOSECOND)
-    for _ in range(0 if slow else WARMUP - 1):
-        run()
+    warming = WarmingUp(device, WARMUP)
+    slow = False
+    while not (slow or warming.is_over):
+        taken = float(run().sum())
+        warming.add(taken)
+        slow = REPEATS.is_slow(taken * NANOSECOND)
     return slow
 
 

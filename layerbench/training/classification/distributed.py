@@ -276,18 +276,23 @@ class AllReduceTimer:
     # Without annotations: DDP compares them with the types themselves, and here they are strings.
     def _hook(self, _state, bucket):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         with self._lock:
-            begins = self._clock.mark()
+            begins = self._mark()
         # As DDP itself does it: divided first, so that the sum is the mean.
         work = distributed.all_reduce(bucket.buffer().div_(self._ranks), async_op=True)
         future: torch.futures.Future[Any] = work.get_future()
 
         def arrived(done: torch.futures.Future[Any]) -> torch.Tensor:
             with self._lock:
-                self._spans.append((begins, self._clock.mark()))
+                self._spans.append((begins, self._mark()))
             tensor: torch.Tensor = done.value()[0]
             return tensor
 
         return future.then(arrived)
+
+    def _mark(self) -> int:
+        """On the queue of whoever asks: what arrives is told on one of its own."""
+        self._clock.reserve(1)
+        return self._clock.mark()
 
     def end_step(self) -> None:
         """What comes from here on belongs to the next step."""
@@ -300,14 +305,17 @@ class AllReduceTimer:
         None for a process alone, and where nothing is timed.
         """
         with self._lock:
-            ends = self._clock.resolve([mark for span in self._spans for mark in span])
-            spans = list(zip(ends[::2], ends[1::2], strict=True))
             bounds = [0, *self._bounds]
+            steps = [self._resolved(self._spans[first:last]) for first, last in pairwise(bounds)]
             self._spans, self._bounds = [], []
             self._clock.release()
         if not self._is_timed:
             return []
-        return [covered(spans[first:last]) for first, last in pairwise(bounds)]
+        return [covered(spans) for spans in steps]
+
+    def _resolved(self, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        ends = self._clock.resolve([mark for span in spans for mark in span])
+        return list(zip(ends[::2], ends[1::2], strict=True))
 
 
 def covered(spans: Sequence[tuple[int, int]]) -> int:

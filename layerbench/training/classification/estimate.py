@@ -142,7 +142,7 @@ class _Subject:
         self._order = EpochBatches(len(self._splits.train), recipe.batch, recipe.seed)
         self.images = _Images.of(options, len(self._splits.train), len(self._splits.val), recipe)
         self.model = build_classifier(workload, len(self._splits.classes)).to(device.torch_device)
-        self._trial = Trial(options.warmup, options.steps, options.seconds)
+        self._trial = Trial(options.warmup, options.steps, options.seconds, device)
         self._trainer = Trainer(
             self.model,
             recipe.model_copy(update={"epochs": MOST_EPOCHS}),

@@ -310,7 +310,7 @@ class _Subject:
             )
         )
         stepper = Stepper(self._name, self._model, options.learning, self._device)
-        trial = Trial(options.warmup, options.steps, options.seconds)
+        trial = Trial(options.warmup, options.steps, options.seconds, self._device)
         steps: list[Stepped] = []
         with torch.enable_grad(), garbage_collection_off():
             for epoch in trial.epochs():

@@ -17,6 +17,7 @@ from layerbench.instruments.autorange import Autorange
 from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import StepTimer
+from layerbench.instruments.warm_up import WarmingUp
 from layerbench.records.detection_estimate import ContentPoint, Found
 from layerbench.records.timing import Summary
 from layerbench.training import step_statistics
@@ -81,6 +82,7 @@ class Inference:
 
     def inferred(self) -> Inferred:
         """All of it."""
+        self._warm_up(lambda: self._model(self._images[:1]))
         one = self._summary(self._times(lambda: self._model(self._images[:1])))
         counts: list[Found] = []
         # What is found is counted in the forward that is not kept.
@@ -95,6 +97,14 @@ class Inference:
         )
         parts = self._by_part(taken)
         return Inferred(one, self._summary(batch_s), batch_s, counts[0], parts, tuple(points))
+
+    def _warm_up(self, call: Callable[[], Any]) -> None:
+        """Let an accelerator come up to its clock, once: all that follows keeps it there."""
+        if self._device.kind == "cpu":
+            return
+        clock, warming = self._device.clock(), WarmingUp(self._device, 1)
+        while not warming.is_over:
+            warming.add(_timed(clock, call))
 
     def _counted(self) -> Found:
         """What a forward with the batch finds, for an image."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from layerbench.environment.devices.clocks import DeviceEvents, ManualClock, PerfCounter
@@ -13,6 +14,7 @@ class FakeDevice:
     def __init__(self):
         self.now_ms = 0.0
         self.made = 0
+        self.queue = object()
         self.finished_to_ms = 0.0
 
     def synchronize(self):
@@ -28,7 +30,8 @@ class FakeEvent:
         self.device = device
         self.at_ms = None
 
-    def record(self):
+    def record(self, queue):
+        assert queue is self.device.queue
         self.at_ms = self.device.now_ms
 
     def elapsed_time(self, end_event, /):
@@ -45,7 +48,7 @@ def device():
 
 @pytest.fixture
 def clock(device):
-    return DeviceEvents(device.event, device.synchronize)
+    return DeviceEvents(device.event, device.synchronize, lambda: device.queue)
 
 
 def marks_at(clock, device, *moments_ms):
@@ -65,7 +68,9 @@ def test_positions_are_nanoseconds_after_the_first_mark(clock, device):
 def test_positions_can_be_asked_for_in_any_order_and_for_some_marks_only(clock, device):
     first, second, third = marks_at(clock, device, 1.0, 2.0, 4.0)
     assert clock.resolve([third, first]) == [3_000_000, 0]
-    assert clock.resolve([second]) == [1_000_000]
+    assert clock.resolve([second]) == [0]
+    assert clock.resolve([third, second]) == [2_000_000, 0]
+    assert clock.resolve([second], origin=first) == [1_000_000]
     assert clock.resolve([]) == []
 
 
@@ -105,12 +110,38 @@ def test_released_events_serve_the_next_forward(clock, device):
     assert clock.resolve(handles) == [0, 3_000_000]
 
 
+class SinglePrecision(FakeEvent):
+    """Tells times as CUDA and `torch.Event` do."""
+
+    def elapsed_time(self, end_event, /):
+        return float(np.float32(super().elapsed_time(end_event)))
+
+
+def test_a_forward_ten_minutes_after_the_first_keeps_its_digits(device):
+    clock = DeviceEvents(lambda: SinglePrecision(device), device.synchronize, lambda: device.queue)
+    marks_at(clock, device, 0.0)
+    late = marks_at(clock, device, 600_000.0, 600_000.005, 600_000.0125)
+    assert clock.resolve(late) == [0, 5_000, 12_500]
+
+
+def test_events_go_to_the_queue_that_was_current_when_they_were_reserved(clock, device):
+    clock.reserve(1)
+    before, device.queue = device.queue, object()
+    with pytest.raises(AssertionError):  # the fake's: it is still recorded on the one from before
+        clock.mark()
+    device.queue = before
+    clock.mark()
+    device.queue = object()
+    clock.reserve(1)
+    clock.mark()
+
+
 def test_marks_are_not_resolved_before_the_device_is_done(clock, device):
-    marks_at(clock, device, 1)
+    (first,) = marks_at(clock, device, 1)
     device.now_ms = 2
     late = clock.mark()
     with pytest.raises(RuntimeError):
-        clock.resolve([late])
+        clock.resolve([first, late])
 
 
 def test_the_host_times_stand_beside_the_events(clock, device, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from layerbench.environment.devices import cuda
 from layerbench.environment.devices.cuda import Cuda
 
-DETAILS = "550.54.15, 345, 1980, 2619, 700.00, Enabled, Enabled"
+DETAILS = "550.54.15, 1980, 2619, 700.00, Enabled, Enabled"
 
 
 @pytest.fixture

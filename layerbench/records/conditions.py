@@ -1,0 +1,65 @@
+"""How an accelerator was while it was measured, and how long it was warmed up. No torch."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from layerbench.records.bounds import Amount, Count, Figure, Name, Time, is_none
+from layerbench.records.workload import Frozen
+from layerbench.units import frequency, percent
+
+LEAST_CLOCK = 0.95
+"""Of the highest clock: below it times are not those that the accelerator can have."""
+
+
+class WarmUp(Frozen):
+    """What came before the measured rounds.
+
+    Attributes:
+        rounds: that were not kept.
+        seconds: that they took.
+        steady: whether times no longer changed at its end: the medians of two windows agreed. If
+            not, it ended at its longest.
+    """
+
+    rounds: Count
+    seconds: Time
+    steady: bool
+
+
+class DeviceConditions(Frozen):
+    """An accelerator's clock, power and temperature, looked at between the measured rounds.
+
+    ``None`` is what the device does not tell.
+
+    Attributes:
+        looks: how often it was looked at.
+        clock_p5_hz, clock_median_hz: of its multiprocessors.
+        highest_clock_hz: that they can have.
+        slowed_by: reasons why the clock was lower than it could be, with the share of looks at
+            which they held.
+        power_w: the median.
+        temperature_c: the highest, in degrees Celsius.
+    """
+
+    looks: Count
+    clock_p5_hz: Amount | None = Field(default=None, exclude_if=is_none)
+    clock_median_hz: Amount | None = Field(default=None, exclude_if=is_none)
+    highest_clock_hz: Amount | None = Field(default=None, exclude_if=is_none)
+    slowed_by: dict[Name, Amount] = Field(default_factory=dict)
+    power_w: Amount | None = Field(default=None, exclude_if=is_none)
+    temperature_c: Figure | None = Field(default=None, exclude_if=is_none)
+
+    @property
+    def warning(self) -> str:
+        """A sentence where the clock was low; empty where it was not."""
+        clock, highest = self.clock_median_hz, self.highest_clock_hz
+        if not clock or not highest or clock >= LEAST_CLOCK * highest:
+            return ""
+        part = percent(clock / highest, beyond=LEAST_CLOCK)
+        reasons = ", ".join(self.slowed_by)
+        return (
+            f"The accelerator's clock was {frequency(clock)}, {part} of its "
+            f"highest{f' ({reasons})' if reasons else ''}: fix the clock "
+            "(nvidia-smi --lock-gpu-clocks), cool the device, or raise its power limit."
+        )

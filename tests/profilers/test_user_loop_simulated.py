@@ -1,0 +1,59 @@
+"""`time_layers` on the simulated accelerator."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import layerbench
+from layerbench.profilers import user_loop
+from tests.simulated import Simulator
+from tests.simulated.process import on_sim
+
+LAYER_NS = 5_000
+MINUTE_NS = 60_000_000_000
+
+
+class Known(nn.Module):
+    """A layer of known length."""
+
+    def __init__(self, sim: Simulator) -> None:
+        super().__init__()
+        self._sim = [sim]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._sim[0].sleep(LAYER_NS)
+        return x
+
+
+@on_sim
+def test_ten_minutes_of_a_loop_lose_no_digit(sim: Simulator) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), Known(sim)).to("sim").eval()
+    images = torch.ones(1, 2, device="sim")
+    sim.rules()
+    with torch.no_grad(), layerbench.time_layers(model, flops=False) as layers:
+        for _ in range(25):
+            model(images)
+            sim.spend(MINUTE_NS // 2)
+    known = layers.rows[2].inclusive
+    assert known is not None
+    assert known.n > 15
+    assert (known.min, known.max) == (5e-6, 5e-6)
+
+
+@on_sim
+def test_no_event_is_made_while_a_forward_is_timed(sim: Simulator) -> None:
+    model = nn.Sequential(*(nn.Identity() for _ in range(20))).to("sim")
+    model.append(nn.Linear(1, 1).to("sim"))
+    images = torch.ones(1, 1, device="sim")
+    recorded = []
+    with torch.no_grad(), layerbench.time_layers(model, flops=False) as layers:
+        for _ in range(8):
+            before = sim.event_count
+            model(images)
+            recorded.append(sim.event_count - before)
+    marks = 2 * (1 + 21)
+    # Forwards 2 and 4 time the functions; making an event records it once more.
+    assert [recorded[number] for number in (1, 3, 5, 6, 7)] == [marks] * 5
+    assert layers.forwards == 8
+    assert recorded[0] > 2 * user_loop.DRAIN_EVENTS_AT
