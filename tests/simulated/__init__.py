@@ -5,7 +5,12 @@ GPU has them; events take the time of their queue. With a virtual host, its time
 what it issues, so that every figure is exact however busy the machine is. With the real one the
 host's time is the machine's.
 
-Its library is built once for each version of PyTorch, by ``g++``.
+It cannot show what a real device alone does: how a caching allocator splits its blocks, which
+algorithm cuDNN takes, captured graphs, NCCL, what goes wrong when streams race. An operator is one
+kernel with its name. Recurrent cells cannot be run, because PyTorch has fused ones for GPUs only.
+
+Its library is built once for each version of PyTorch, by ``g++``, into a cache in the home folder
+or in ``LAYERBENCH_SIM_CACHE``.
 """
 
 from __future__ import annotations
