@@ -23,6 +23,7 @@ import pytest
 import torch
 
 from layerbench.environment import watch
+from layerbench.instruments import warm_up
 from tests.simulated import CannotBuildError, built, load
 from tests.support.prepared import forks
 
@@ -115,6 +116,7 @@ def _process() -> Process:
 def _serve(connection: Connection) -> None:
     """In the process."""
     watch.LOOK_S = 0.01  # as for every test
+    warm_up.LEAST_S = warm_up.LONGEST_S = 0.0  # the simulated clock is up at once
     load()
     gc.collect()
     gc.freeze()
