@@ -11,8 +11,16 @@ from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, s
 from layerbench.records import contention, samples
 from layerbench.records.contention import Waits
 from layerbench.records.environment import Environment
-from layerbench.records.samples import Arrays, RowFacts, Run, Samples
-from layerbench.records.timing import LayerRow, Profile, Reconciliation, StopReason, Summary
+from layerbench.records.samples import Arrays, RowFacts, Run, RunFacts, Samples
+from layerbench.records.timing import (
+    DeviceRounds,
+    KernelRow,
+    LayerRow,
+    Profile,
+    Reconciliation,
+    StopReason,
+    Summary,
+)
 from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Plan, Workload
 from layerbench.units import NANOSECOND
@@ -47,6 +55,8 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         stop=stop,
         layers=layer_rows(facts.modules, _functions_of(runs), arrays, workload.seed),
         reconciliation=_reconciliation(runs, arrays, resampler),
+        device_rounds=device_rounds(facts, arrays, workload.seed),
+        kernels=kernel_rows(runs, workload.seed),
         absent=facts.absent,
         notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
     )
@@ -134,7 +144,9 @@ def _module_times(
     calling = (inclusive != own).any(axis=0)
     apart = summaries_of(own, [index for index in ran if calling[index]], resampler)
     hosts = (_pooled(arrays, samples.HOST + name) for name in (samples.INCLUSIVE, samples.SELF))
-    host, host_own = (summaries_of(times, ran, resampler) for times in hosts)
+    name = samples.HOST + samples.INCLUSIVE
+    of_host = _resampler(arrays, name, seed) if name in arrays[0] else resampler
+    host, host_own = (summaries_of(times, ran, of_host) for times in hosts)
     return {
         "inclusive": whole,
         "self_": {**whole, **apart},
@@ -203,6 +215,39 @@ def _function_rows(
     ]
 
 
+def device_rounds(facts: RunFacts, arrays: Sequence[Arrays], seed: int = 0) -> DeviceRounds | None:
+    """What the device did in rounds of their own; ``None`` where there were none.
+
+    Args:
+        facts: of one of the processes.
+        arrays: the samples of each process.
+        seed: of the resampling.
+    """
+    summaries = {
+        name: summary_of(times, _resampler(arrays, name, seed))
+        for name in (samples.SPAN, samples.IDLE, samples.BLOCKED)
+        if (times := _pooled(arrays, name)) is not None
+    }
+    if facts.device_times is None or samples.SPAN not in summaries:
+        return None
+    return DeviceRounds(how=facts.device_times, resolution_s=facts.resolution_s, **summaries)
+
+
+def kernel_rows(runs: Sequence[Run], seed: int = 0) -> tuple[KernelRow, ...]:
+    """The kernels, the longest first; none where the processes saw different ones."""
+    facts, arrays = runs[0].facts.kernels, [run.arrays for run in runs]
+    times = _pooled(arrays, samples.KERNELS) if facts else None
+    if times is None or any(run.facts.kernels != facts for run in runs):
+        return ()
+    resampler = _resampler(arrays, samples.KERNELS, seed)
+    summaries = summarize_rows(times.T.astype(np.float64) * NANOSECOND, resampler)
+    rows = [
+        KernelRow(**fact.model_dump(), time=summary)
+        for fact, summary in zip(facts, summaries, strict=True)
+    ]
+    return tuple(sorted(rows, key=lambda row: row.time.mean, reverse=True))
+
+
 def _room(functions: Samples, own: Samples) -> float:
     """The factor, at most 1, that fits a module's functions into its self time."""
     sum_of_means = float(functions.mean(axis=0).sum())
@@ -229,7 +274,9 @@ def _reconciliation(
     untouched_median = float(np.median(untouched))
     layers_sum = float(np.median(own.sum(axis=1)))
     # Integer sums: this ratio is exactly 1, or something was counted twice or not at all.
-    conserved = int(own.sum()) / int(instrumented.sum())
+    conserved = _conserved(own, instrumented, arrays)
+    blocked = _pooled(arrays, samples.BLOCKED)
+    device_s = untouched_median if blocked is None else float(np.median(blocked))
     return Reconciliation(
         untouched_s=_seconds(untouched_median),
         instrumented_s=_seconds(float(np.median(instrumented))),
@@ -238,11 +285,19 @@ def _reconciliation(
         overhead_high=high,
         self_sum_ratio=conserved,
         layers_sum_s=_seconds(layers_sum),
-        layers_gap=layers_sum / untouched_median - 1,
+        layers_gap=layers_sum / device_s - 1,
         mark_cost_s=max(run.facts.mark_cost_s for run in runs),
         wrapper_cost_s=max(run.facts.wrapper_cost_s for run in runs),
         timed_calls=sum(row.calls for row in runs[0].facts.modules if row.path),
     )
+
+
+def _conserved(own: Samples, instrumented: Samples, arrays: Sequence[Arrays]) -> float:
+    """The rows' self times over the whole; in device rounds with the idle time, over the span."""
+    span, idle = _pooled(arrays, samples.SPAN), _pooled(arrays, samples.IDLE)
+    if span is None or idle is None:
+        return int(own.sum()) / int(instrumented.sum())
+    return (int(own.sum()) + int(idle.sum())) / max(1, int(span.sum()))
 
 
 def _seconds(nanoseconds: float) -> float:
@@ -290,7 +345,10 @@ def kept_samples(runs: Sequence[Run]) -> Mapping[str, NDArray[np.generic]]:
     """
     facts = runs[0].facts
     arrays = [run.arrays for run in runs]
-    pooled = {name: _pooled(arrays, name) for name in arrays[0]}
+    same_kernels = all(run.facts.kernels == facts.kernels for run in runs)
+    pooled = {
+        name: _pooled(arrays, name) for name in arrays[0] if name != samples.KERNELS or same_kernels
+    }
     kept: dict[str, NDArray[np.generic]] = {n: a for n, a in pooled.items() if a is not None}
     kept["paths"] = np.array([row.path for row in facts.modules], dtype=np.str_)
     kept["function_paths"] = np.array([row.path for row in _functions_of(runs)], dtype=np.str_)

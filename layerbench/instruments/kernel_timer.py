@@ -7,6 +7,7 @@ module. The host is slower for being watched; the kernels are not, only the gaps
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ from layerbench.instruments.attach import (
 from layerbench.instruments.kernels import RANGE, ROOT, KernelForward, added_up, events_of
 from layerbench.instruments.modules import Call, modules_at
 
+# Without it some releases warn that a second cycle would lose the first one's events.
+_OPTIONS: dict[str, Any] = (
+    {"acc_events": True} if "acc_events" in inspect.signature(profile.__init__).parameters else {}
+)
+
 
 class KernelTimer:
     """Times the kernels of a model's modules.
@@ -47,6 +53,7 @@ class KernelTimer:
     ) -> None:
         self._modules = len(paths)
         self._device = device
+        self._wait = device.clock().synchronize
         self._thread: set[int] = set()
         index_of = {path: index for index, path in enumerate(paths)}
         replaced: list[Replacement] = []
@@ -69,38 +76,54 @@ class KernelTimer:
 
         return forward
 
-    def run(self, call: Call) -> KernelForward:
-        """Run one forward under the profiler and add its kernels up."""
-        with self._attachment.attached(), self._in_this_thread():
-            results = profiled(self._in_root(call), self._device)
+    def run(self, call: Call, *, shapes: bool = False) -> KernelForward:
+        """Run one forward under the profiler and add its kernels up.
+
+        Args:
+            call: runs the model.
+            shapes: whether the shapes of the functions' tensors are noted, which takes the host
+                longer.
+        """
+        with self.ranges():
+            results = profiled(self.in_root(call), self._device, shapes=shapes)
         host, kernels = events_of(results)
         return added_up(host, kernels, self._modules)
 
-    def _in_root(self, call: Call) -> Callable[[], object]:
+    def in_root(self, call: Call) -> Callable[[], object]:
+        """Runs the model within its own range, and waits for the device."""
+
         def run() -> None:
             with RecordFunction(f"{RANGE}{ROOT}"):
                 call()
+            self._wait()
 
         return run
 
     @contextmanager
-    def _in_this_thread(self) -> Iterator[None]:
-        self._thread.add(get_ident())
-        try:
-            yield
-        finally:
-            self._thread.clear()
+    def ranges(self) -> Iterator[None]:
+        """Ranges around the modules' calls in this thread for the duration of a ``with`` block."""
+        with self._attachment.attached():
+            self._thread.add(get_ident())
+            try:
+                yield
+            finally:
+                self._thread.clear()
 
 
-def profiled(run: Callable[[], object], device: Device) -> Any:  # noqa: ANN401 - torch's own
-    """Run something under the profiler, wait for the device, and give what the profiler saw."""
+def profiled(run: Callable[[], object], device: Device, *, shapes: bool = False) -> Any:  # noqa: ANN401
+    """Run something under the profiler and give what that saw.
+
+    Args:
+        run: waits for the device at its end.
+        device: where it runs.
+        shapes: whether the shapes of operators' tensors are noted.
+    """
     # Else its library writes lines of its own to stderr, also where nothing is wrong.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activity = kernel_activity(device)
     activities = [ProfilerActivity.CPU, *([activity] if activity is not None else [])]
-    with profile(activities=activities) as profiler:
+    with profile(activities=activities, record_shapes=shapes, **_OPTIONS) as profiler:
         run()
-        device.clock().synchronize()
     return profiler.profiler.kineto_results
 
 
@@ -108,24 +131,36 @@ def kernel_activity(device: Device) -> ProfilerActivity | None:
     """What the profiler calls the device's kernels; ``None`` where it has no name for them."""
     if device.kind == "cpu":
         return None
-    known = torch.autograd._supported_activities()
+    supported: set[ProfilerActivity] = torch.autograd._supported_activities()  # type: ignore[attr-defined]
     for name in (device.kind.upper(), "PrivateUse1"):
-        activity = getattr(ProfilerActivity, name, None)
-        if activity is not None and activity in known:
+        activity: ProfilerActivity | None = getattr(ProfilerActivity, name, None)
+        if activity is not None and activity in supported:
             return activity
     return None
+
+
+def is_profiling() -> bool:
+    """Whether a profiler runs in this thread: a second one would end it and lose what it has."""
+    return bool(torch.autograd._profiler_enabled())  # type: ignore[attr-defined]
 
 
 def sees_kernels(device: Device) -> bool:
     """Whether the profiler sees kernels there: it may not be allowed to, or not be built in.
 
-    Tried on one small addition.
+    Tried on one small addition. Somebody else's profiler that is running sees nothing of ours, and
+    loses nothing by us.
     """
-    if kernel_activity(device) is None:
+    if kernel_activity(device) is None or is_profiling():
         return False
+    wait = device.clock().synchronize
     tensor = torch.zeros(16, device=device.torch_device)
+
+    def add() -> None:
+        tensor.add(1)
+        wait()
+
     try:
-        _, kernels = events_of(profiled(lambda: tensor.add(1), device))
+        _, kernels = events_of(profiled(add, device))
     except RuntimeError:
         return False
     return any(kernel.end_ns > kernel.start_ns for kernel in kernels)

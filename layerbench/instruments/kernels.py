@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from layerbench.records.bounds import Shape
+
 RANGE = "layerbench:"
 """Begins the name of a range around a module's call; the module's index follows."""
 
@@ -35,6 +37,7 @@ class HostEvent:
         thread: which of the host's threads.
         start_ns, end_ns: on the profiler's clock.
         sequence: autograd's number of what its forward put into the graph; below 0 for none.
+        shapes: of its tensors, where they were asked for.
     """
 
     name: str
@@ -43,6 +46,7 @@ class HostEvent:
     start_ns: int
     end_ns: int
     sequence: int = -1
+    shapes: tuple[Shape, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,18 @@ class Place:
 NOWHERE = Place((ROOT,), "")
 
 
+Spot = tuple[int, str]
+"""A module's index and the name of one of its functions, or "" for the module itself."""
+
+
+@dataclass(frozen=True)
+class FunctionCalls:
+    """Calls of one function of a module in one forward, and the shapes of the first's tensors."""
+
+    calls: int
+    shapes: tuple[Shape, ...]
+
+
 @dataclass(frozen=True)
 class KernelKey:
     """Kernels that are added up: of one module, one of its functions, one name."""
@@ -96,9 +112,10 @@ class KernelForward:
         calls: shape (modules,); of the modules' ranges.
         span_ns: from the start of the first kernel to the end of the last.
         idle_ns: of that, when no kernel ran. ``inclusive_ns[0] + idle_ns == span_ns``.
+        counts: shape (modules,); kernels that ran for a module and the modules called meanwhile.
         kernels: number of runs and nanoseconds by module, function and name.
-        functions: calls of the functions that launched kernels, by module and name, in order of
-            first call.
+        functions: those that launched kernels, by module and name.
+        order: of the first calls of modules, with "" for a name, and functions, on one count.
     """
 
     inclusive_ns: NDArray[np.int64]
@@ -106,8 +123,10 @@ class KernelForward:
     calls: NDArray[np.int64]
     span_ns: int
     idle_ns: int
+    counts: NDArray[np.int64]
     kernels: Mapping[KernelKey, tuple[int, int]]
-    functions: Mapping[tuple[int, str], int]
+    functions: Mapping[Spot, FunctionCalls]
+    order: Mapping[Spot, int]
 
 
 def added_up(host: Sequence[HostEvent], kernels: Sequence[Kernel], modules: int) -> KernelForward:
@@ -118,34 +137,36 @@ def added_up(host: Sequence[HostEvent], kernels: Sequence[Kernel], modules: int)
         kernels: what the device ran, in any order.
         modules: how many indices there are.
     """
-    places, calls, functions = _places(host, modules)
-    own = np.zeros(modules, dtype=np.int64)
-    inclusive = np.zeros(modules, dtype=np.int64)
+    seen = _Seen(modules)
+    seen.look_at(host)
+    own, inclusive, counts = (np.zeros(modules, dtype=np.int64) for _ in range(3))
     sums: dict[KernelKey, tuple[int, int]] = {}
-    launching: dict[tuple[int, str], int] = {}
+    launching: dict[Spot, FunctionCalls] = {}
     in_order = sorted(kernels, key=lambda kernel: (kernel.start_ns, kernel.end_ns))
     for kernel, time in zip(in_order, busy_ns(in_order), strict=True):
-        place = places.get(kernel.launched_by, NOWHERE)
+        place = seen.places.get(kernel.launched_by, NOWHERE)
         module = place.modules[-1]
         own[module] += time
         for index in set(place.modules):
             inclusive[index] += time
+            counts[index] += 1
         key = KernelKey(module, place.function, kernel.name)
         runs, earlier = sums.get(key, (0, 0))
         sums[key] = runs + 1, earlier + time
         if place.function:
-            launching[module, place.function] = functions[module, place.function]
-    span = max((k.end_ns for k in kernels), default=0) - min(
-        (k.start_ns for k in kernels), default=0
-    )
+            launching[module, place.function] = seen.functions[module, place.function]
+    starts, ends = [k.start_ns for k in kernels], [k.end_ns for k in kernels]
+    span = max(ends) - min(starts) if kernels else 0
     return KernelForward(
         inclusive_ns=inclusive,
         self_ns=own,
-        calls=calls,
+        calls=seen.calls,
         span_ns=span,
         idle_ns=span - int(inclusive[ROOT]),
+        counts=counts,
         kernels=sums,
-        functions={key: launching[key] for key in functions if key in launching},
+        functions=launching,
+        order=seen.order,
     )
 
 
@@ -185,28 +206,45 @@ def busy_ns(kernels: Sequence[Kernel]) -> list[int]:
     return times
 
 
-def _places(
-    host: Sequence[HostEvent], modules: int
-) -> tuple[dict[int, Place], NDArray[np.int64], dict[tuple[int, str], int]]:
-    """Where each operator stands, by its number; calls of modules, and of functions in them."""
-    places: dict[int, Place] = {}
-    calls = np.zeros(modules, dtype=np.int64)
-    functions: dict[tuple[int, str], int] = defaultdict(int)
-    for together in _by_thread(host):
-        # (end, place) of what is running, the innermost last
-        running: list[tuple[int, Place]] = []
-        for event in together:
-            while running and running[-1][0] <= event.start_ns:
-                running.pop()
-            around = running[-1][1] if running else NOWHERE
-            place = _within(event, around)
-            if event.name.startswith(RANGE):
-                calls[place.modules[-1]] += 1
-            elif not around.function:
-                functions[place.modules[-1], place.function] += 1
-            places[event.number] = place
-            running.append((event.end_ns, place))
-    return places, calls, dict(functions)
+class _Seen:
+    """Where the host's operators stand.
+
+    Attributes:
+        places: of each operator and range, by its number.
+        calls: shape (modules,).
+        functions: what each module ran itself, whether or not it launched a kernel.
+        order: as in `KernelForward`.
+    """
+
+    def __init__(self, modules: int) -> None:
+        self.places: dict[int, Place] = {}
+        self.calls = np.zeros(modules, dtype=np.int64)
+        self.functions: dict[Spot, FunctionCalls] = {}
+        self.order: dict[Spot, int] = {}
+
+    def look_at(self, host: Sequence[HostEvent]) -> None:
+        """Walk through each thread's events, keeping what is running."""
+        for together in _by_thread(host):
+            running: list[tuple[int, Place]] = []  # (end, place), the innermost last
+            for event in together:
+                while running and running[-1][0] <= event.start_ns:
+                    running.pop()
+                around = running[-1][1] if running else NOWHERE
+                place = _within(event, around)
+                self._count(event, around, place)
+                self.places[event.number] = place
+                running.append((event.end_ns, place))
+
+    def _count(self, event: HostEvent, around: Place, place: Place) -> None:
+        spot = place.modules[-1], place.function
+        if event.name.startswith(RANGE):
+            self.calls[spot[0]] += 1
+        elif not around.function:
+            calls = self.functions.get(spot)
+            self.functions[spot] = FunctionCalls(
+                1 + (calls.calls if calls else 0), calls.shapes if calls else event.shapes
+            )
+        self.order.setdefault(spot, len(self.order))
 
 
 def _within(event: HostEvent, around: Place) -> Place:
@@ -267,9 +305,14 @@ def events_of(results: Any) -> tuple[list[HostEvent], list[Kernel]]:  # noqa: AN
                     start,
                     start + event.duration_ns(),
                     event.sequence_nr(),
+                    _shapes(event),
                 )
             )
     return host, kernels
+
+
+def _shapes(event: Any) -> tuple[Shape, ...]:  # noqa: ANN401 - torch's private class
+    return tuple(tuple(shape) for shape in event.shapes() if shape)
 
 
 # The driver's calls are numbered apart from the operators: the numbers overlap.

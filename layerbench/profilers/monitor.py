@@ -112,11 +112,11 @@ class Watch:
         self._session = session
 
     def _note_rows(self, rounds: Rounds, *, final: bool) -> None:
-        forwards = rounds.forwards
+        forwards = rounds.added_up()
         if rounds.layers is None or not forwards:
             return
         step = -(-len(forwards) // MOST_FORWARDS)
-        chosen = [forward.device for forward in forwards[::step]]
+        chosen = forwards[::step]
         self._rows = _rows(
             [fact.path for fact in rounds.layers.modules],
             np.median(np.stack([folded.inclusive_ns for folded in chosen]), axis=0),

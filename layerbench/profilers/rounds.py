@@ -10,9 +10,12 @@ import numpy as np
 from torch import nn
 
 from layerbench.analysis.statistics import Resampler, relative_half_width
+from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.blocks import BlockView, find_blocks
+from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.layer_timer import (
+    Folded,
     LayerTimer,
     TimedForward,
     arrays_of,
@@ -23,8 +26,10 @@ from layerbench.instruments.modules import Call, CallFacts, ModuleFacts
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import notes_on_calls
 from layerbench.instruments.waiting import wait_arrays, wait_meter
-from layerbench.profilers.progress import Progress
+from layerbench.instruments.warm_up import WarmingUp
+from layerbench.profilers.progress import MEASURING, Progress
 from layerbench.records import samples
+from layerbench.records.conditions import WarmUp
 from layerbench.records.defaults import CAP_FACTOR
 from layerbench.records.samples import RowFacts, Samples
 from layerbench.records.timing import StopReason
@@ -43,12 +48,14 @@ class Layers:
         with_functions: paths of those whose own functions get rows.
         view: the block view.
         timer: measures them.
+        clock: that of the timer.
     """
 
     modules: tuple[ModuleFacts, ...]
     with_functions: frozenset[str]
     view: BlockView
     timer: LayerTimer
+    clock: Clock
 
     @classmethod
     def of(
@@ -70,7 +77,7 @@ class Layers:
         timed = frozenset(fact.path for fact in modules if fact.reachable)
         direct = frozenset(path for path, calls in observed.items() if calls.direct)
         timer = LayerTimer(model, paths, timed, clock, called_directly=direct)
-        return cls(tuple(modules), frozenset(composite), view, timer)
+        return cls(tuple(modules), frozenset(composite), view, timer, clock)
 
 
 @dataclass
@@ -91,12 +98,23 @@ class Rounds:
     def __post_init__(self) -> None:
         self.meter = wait_meter(self.clock)
 
-    def warm_up(self, rounds: int) -> None:
-        """Run rounds that are not kept, on the very model that will be measured."""
-        for done in range(rounds):
-            self.progress.step("warm-up", done, rounds)
-            self._round(done)
+    def warm_up(self, rounds: int, device: Device) -> WarmUp | None:
+        """Run rounds that are not kept, on the very model that will be measured.
+
+        Args:
+            rounds: as many on a CPU; on an accelerator at least as many, until its clock is up.
+            device: where it runs.
+
+        Returns:
+            what it took on an accelerator.
+        """
+        warming = WarmingUp(device, rounds)
+        while not warming.is_over:
+            self.progress.step("warm-up", warming.done, warming.total)
+            self._round(warming.done)
+            warming.add(self.untouched[-1])
         self.forget()
+        return warming.taken
 
     def forget(self) -> None:
         """Throw away the samples so far: they were the warm-up's."""
@@ -119,7 +137,7 @@ class Rounds:
 
     def _rounds(self, count: int, total: int) -> None:
         for _ in range(count):
-            self.progress.step("measuring", len(self.untouched), total)
+            self.progress.step(MEASURING, len(self.untouched), total)
             self._round(len(self.untouched))
 
     def _round(self, number: int) -> None:
@@ -158,15 +176,20 @@ class Rounds:
 
     def keep_whole(self) -> bool:
         """Leave out a round that was not finished; whether any is left."""
+        kinds = self._kinds()
+        rounds = min(map(len, kinds))
+        for kept in kinds:
+            del kept[rounds:]
+        return rounds > 0
+
+    def _kinds(self) -> list[list[Any]]:
+        """The samples of which each round has one."""
         kinds: list[list[Any]] = [self.untouched, self.waits.get(samples.UNTOUCHED, [])]
         if self.host:
             kinds.append(self.host)
         if self.layers is not None:
             kinds += [self.forwards, self.waits.get(samples.INSTRUMENTED, [])]
-        rounds = min(map(len, kinds))
-        for kept in kinds:
-            del kept[rounds:]
-        return rounds > 0
+        return kinds
 
     def _half_width(self, seed: int) -> float:
         times = np.array(self.untouched, dtype=np.float64)
@@ -182,6 +205,22 @@ class Rounds:
 
     def _note_on_calls(self, rows: Sequence[RowFacts]) -> tuple[str, ...]:
         return notes_on_calls(rows, np.stack([f.device.calls for f in self.forwards]))
+
+    def added_up(self) -> Sequence[Folded | KernelForward]:
+        """The forwards whose layers were timed, each added up per module."""
+        return [forward.device for forward in self.forwards]
+
+    def facts(self) -> dict[str, Any]:
+        """Fields of `layerbench.records.samples.RunFacts` that only some devices have."""
+        return {}
+
+    def absent(self) -> dict[str, str]:
+        """What these rounds could not measure, and why."""
+        return {}
+
+    def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
+        """The modules' rows with what the device ran for them, where that is seen."""
+        return rows
 
     def arrays(self) -> dict[str, Samples]:
         """The samples under the names of `layerbench.records.samples`."""

@@ -52,7 +52,8 @@ from layerbench.instruments.preserve import (
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, WorkObserver, with_work
-from layerbench.profilers.progress import Progress, Silent
+from layerbench.profilers.device_rounds import DeviceRounds, clock_of_layers, rounds_for
+from layerbench.profilers.progress import Looking, Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
 from layerbench.records.environment import Environment
@@ -103,11 +104,12 @@ def measure(
             mode_set(built.module, workload.mode == "train"),
             gradients_on(workload.mode == "train"),
         ):
-            session = Session(workload, plan, device, built, progress or Silent(), counted=True)
+            listener = Looking(progress or Silent(), watch.conditions)
+            session = Session(workload, plan, device, built, listener, counted=True)
             if begun is not None:
                 begun(session)
             with garbage_collection_off():
-                session.rounds.warm_up(plan.warmup)
+                watch.conditions.warm_up = session.rounds.warm_up(plan.warmup, device)
                 try:
                     stop = session.run_all()
                 except KeyboardInterrupt:
@@ -248,10 +250,13 @@ class Session:
         self._work: Work = {}
         self._observed, self._content = self._look(model)
         self._layers = self._layers_to_time(model, self._modules, self._observed)
-        self._call = self._bind(torch.compile(model) if workload.compile else model)
+        runs = torch.compile(model) if workload.compile else model
+        self._call = _bound(runs, built, workload, device)
         self._functions: list[FunctionForward] = []
         self._renew_inputs()  # the other side of a pair may have the same
-        self.rounds = Rounds(self._call, self._layers, self.clock, progress, inputs.renew)
+        self.rounds = rounds_for(
+            device, model, self._call, self._layers, self.clock, progress, inputs.renew
+        )
 
     def run_all(self) -> StopReason:
         """The planned rounds, and the passes that time functions and count FLOPs."""
@@ -280,7 +285,10 @@ class Session:
 
     def interrupted(self) -> StopReason:
         """End with what there is."""
-        if self._layers is not None and not self._functions:
+        if isinstance(self.rounds, DeviceRounds):
+            for _ in self.function_forwards():
+                pass
+        elif self._layers is not None and not self._functions:
             self.absent["functions"] = "interrupted before they were timed"
             self.rounds.waits.pop(samples.FUNCTIONS, None)
         if self._is_counted and not self._work and "flops" not in self.absent:
@@ -301,9 +309,10 @@ class Session:
                 environment=environment,
                 stop=stop,
                 mark_cost_s=mark_cost_s(self.clock),
-                wrapper_cost_s=wrapper_cost_s(self.clock),
-                absent=self.absent,
+                wrapper_cost_s=wrapper_cost_s(layers.clock if layers else self.clock),
+                absent={**self.absent, **self.rounds.absent()},
                 notes=(*self._modes, *self._content, *self.rounds.notes(rows)),
+                **self.rounds.facts(),
             ),
             {**self.rounds.arrays(), **_function_arrays(functions)},
         )
@@ -319,22 +328,7 @@ class Session:
             return ()
         calls = typical_calls(rounds.forwards)
         rows = module_rows(layers.modules, observed, calls, layers.view, functions)
-        return tuple(with_work(row, self._work) for row in rows)
-
-    def _bind(self, model: Callable[..., Any]) -> Call:
-        args, kwargs = self.built.args, self.built.kwargs
-
-        def call() -> Any:  # noqa: ANN401 - whatever the model returns
-            try:
-                return model(*args, **kwargs)
-            except Exception as error:
-                said = (
-                    f"{self.workload.model}: the forward failed while it was measured, after it "
-                    f"had run once: {first_line(error)}"
-                )
-                raise_model_error(error, self._device, said)
-
-        return call
+        return rounds.with_kernels(tuple(with_work(row, self._work) for row in rows))
 
     def _look(self, model: nn.Module) -> tuple[dict[str, CallFacts], list[str]]:
         """The first forward, with FLOPs where they can be counted in it; else without."""
@@ -387,7 +381,8 @@ class Session:
             return None
         if any_compiled(model):
             self.absent["functions in compiled parts"] = COMPILED
-        return Layers.of(model, modules, observed, self.plan, self.clock)
+        clock = clock_of_layers(self._device, self.clock)
+        return Layers.of(model, modules, observed, self.plan, clock)
 
     def _why_no_layers(self, model: nn.Module) -> str | None:
         """Why only the whole model is timed; ``None`` where its layers are, too."""
@@ -400,8 +395,14 @@ class Session:
         return None
 
     def function_forwards(self) -> Iterator[None]:
-        """Run the pass that times functions, one forward at each step."""
+        """Run the pass that times functions, one forward at each step.
+
+        Where kernels are seen there is none: their operators tell the functions.
+        """
         if self._layers is None or self.plan.function_iterations == 0:
+            return
+        if isinstance(self.rounds, DeviceRounds):
+            self._functions = self.rounds.functions(self._layers.with_functions)
             return
         model = self.built.module
         timer = FunctionTimer(model, self._modules, self._layers.with_functions, self.clock)
@@ -427,6 +428,22 @@ class Session:
             self.absent["functions"] = f"the forward failed while functions were timed: {reason}"
             return
         self._functions = forwards
+
+
+def _bound(model: Callable[..., Any], built: Built, workload: Workload, device: Device) -> Call:
+    """Runs the model on its inputs; it holds no session, which would hold it in a circle."""
+
+    def call() -> Any:  # noqa: ANN401 - whatever the model returns
+        try:
+            return model(*built.args, **built.kwargs)
+        except Exception as error:
+            said = (
+                f"{workload.model}: the forward failed while it was measured, after it "
+                f"had run once: {first_line(error)}"
+            )
+            raise_model_error(error, device, said)
+
+    return call
 
 
 def _alike(forwards: list[FunctionForward]) -> list[FunctionForward]:

@@ -206,9 +206,11 @@ class Reconciliation(Frozen):
         overhead: median over rounds of instrumented / untouched, paired within the round.
         overhead_low, overhead_high: its 95 % interval.
         self_sum_ratio: the self times of all modules over the instrumented whole, summed over
-            all rounds in integer nanoseconds: 1 by construction.
+            all rounds in integer nanoseconds: 1 by construction. With `DeviceRounds`, these times
+            and the idle time over the span.
         layers_sum_s: median over rounds of the sum of all modules' self times.
-        layers_gap: (layers_sum_s - untouched_s) / untouched_s.
+        layers_gap: (layers_sum_s - untouched_s) / untouched_s. With `DeviceRounds.blocked`, its
+            median takes the untouched whole's place: both are the device's alone.
         mark_cost_s: one reading of the clock, calibrated.
         wrapper_cost_s: one timed call of a module that does nothing, less the untimed call, in a
             tight loop; negative where what takes the call's place saves more than timing adds.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-import layerbench
-from layerbench.instruments import ceilings, warm_up
-from layerbench.profilers import sweep
+from layerbench import zoo
+from layerbench.instruments import ceilings
+from layerbench.profilers.memory.measured import profile_memory
+from layerbench.profilers.sweep import run_sweep
 from tests.simulated import Simulator
 from tests.simulated.as_cuda import as_cuda
 from tests.simulated.process import on_sim
@@ -22,13 +23,10 @@ def large() -> nn.Module:
 
 
 @on_sim
-def test_a_point_of_a_sweep_has_the_peak_that_it_has_alone(
-    sim: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(warm_up, "LONGEST_S", 0.0)
-    monkeypatch.setattr(sweep, "flops_of", lambda *_: None)  # takes longer than all else
+def test_a_point_of_a_sweep_has_the_peak_that_it_has_alone(sim: Simulator) -> None:
+    sim.rules(kernel_ns=10_000_000)  # few forwards warm it up
     with as_cuda() as device:
-        found = sweep.run_sweep(
+        found = run_sweep(
             [SMALL, LARGE, SMALL],
             (1, 2),
             (8,),
@@ -36,7 +34,7 @@ def test_a_point_of_a_sweep_has_the_peak_that_it_has_alone(
             dtype=None,
             memory_format="contiguous",
             threads=None,
-            seconds=0.01,
+            seconds=6.0,
         )
     assert {point.memory for point in found.points} == {"measured"}
     peaks = [(point.allocated, point.reserved) for point in found.points]
@@ -47,10 +45,11 @@ def test_a_point_of_a_sweep_has_the_peak_that_it_has_alone(
 
 @on_sim
 def test_memory_that_the_allocator_keeps_of_an_earlier_run_is_not_counted(sim: Simulator) -> None:
-    alone, between, again = (
-        layerbench.memory(model, "1x3x8x8", device="sim").allocator
-        for model in (SMALL, LARGE, SMALL)
-    )
+    with as_cuda() as device:
+        alone, between, again = (
+            profile_memory(zoo.resolve(model, "1x3x8x8"), device).allocator
+            for model in (SMALL, LARGE, SMALL)
+        )
     assert again == alone
     assert between.reserved > 2 * alone.reserved
 

@@ -1,0 +1,217 @@
+"""Rounds on an accelerator: what it needs and what launching costs, each in rounds of its own.
+
+An event in the device's queue takes as long as a small kernel, and a mark in Python longer than
+launching one. So four kinds of forwards take turns (docs/decisions/0034):
+
+untouched
+    nothing attached; two events and the host's clock around the whole.
+blocked
+    the same while the queue is held until all work waits in it: what the device needs.
+host
+    marks on the host's clock at each module, and no event.
+device
+    under the profiler, which sees every kernel on the device's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from layerbench.environment.devices import Device
+from layerbench.environment.devices.clocks import Clock, PerfCounter
+from layerbench.instruments.function_timer import FunctionForward
+from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels
+from layerbench.instruments.kernels import KernelForward
+from layerbench.instruments.layer_timer import Folded, run_untouched
+from layerbench.instruments.modules import Call
+from layerbench.instruments.random_state import RandomState
+from layerbench.profilers.kernel_samples import (
+    device_arrays,
+    function_forwards,
+    kernel_facts,
+    with_kernels,
+)
+from layerbench.profilers.progress import Progress
+from layerbench.profilers.rounds import Layers, Rounds
+from layerbench.records import samples
+from layerbench.records.samples import RowFacts, Samples
+from layerbench.units import NANOSECOND
+
+# The queue is blocked in every so many rounds: that waits as long as the host launches.
+BLOCKED_EVERY = 5
+# So many times what the host takes to launch a forward, the queue is held.
+_MARGIN = 1.5
+# After so many tries in which the host was slower than that, it is not tried again.
+_TRIES = 3
+# Where a shorter time was refused, it is not for its length.
+_LONG_S = 0.5
+
+WAITS = "the forward waits for the device, so its work cannot be queued beforehand"
+TOO_LONG = "launching a forward takes longer than a queue is held"
+CANNOT_BLOCK = "nothing holds the queue of this kind of device"
+
+
+@dataclass
+class DeviceRounds(Rounds):
+    """As `Rounds`, with the layers' times on the device and on the host from separate forwards.
+
+    Attributes:
+        device: where the model runs.
+        tracer: sees the kernels.
+        blocked: nanoseconds of the blocked whole, for those rounds that have one.
+        traced: the device rounds.
+        instrumented: nanoseconds of the whole in the host rounds, on the device's clock.
+        why_not_blocked: why there are no blocked rounds; empty where there are.
+    """
+
+    device: Device = field(kw_only=True)
+    tracer: KernelTimer = field(kw_only=True)
+    blocked: list[int] = field(default_factory=list)
+    traced: list[KernelForward] = field(default_factory=list)
+    instrumented: list[int] = field(default_factory=list)
+    why_not_blocked: str = ""
+    _too_slow: int = 0
+
+    def forget(self) -> None:
+        """Throw away the samples so far."""
+        super().forget()
+        for kept in (self.blocked, self.traced, self.instrumented):
+            kept.clear()
+
+    def run_instrumented(self) -> None:
+        """A forward with marks on the host, one under the profiler, and now and then one blocked.
+
+        All of them draw the same random numbers.
+        """
+        draws = RandomState()
+        kinds: list[Callable[[], object]] = [self._run_host, self._run_device]
+        if len(self.traced) % BLOCKED_EVERY == 0:
+            kinds.append(self._run_blocked)
+        for run in kinds:
+            draws.put_back()
+            self.renew_inputs()
+            run()
+
+    def _run_host(self) -> None:
+        assert self.layers is not None
+        clock, marks = self.clock, []
+        clock.reserve(2)
+
+        def whole() -> None:
+            marks.append(clock.mark())
+            self.call()
+            marks.append(clock.mark())
+
+        self.meter.begin()
+        forward = self.layers.timer.run(whole, 0)
+        self.note_wait(samples.INSTRUMENTED)
+        clock.synchronize()
+        try:
+            first, last = clock.resolve(marks)
+        finally:
+            clock.release()
+        self.forwards.append(forward)
+        self.instrumented.append(last - first)
+
+    def _run_device(self) -> None:
+        # The shapes of functions are those of the first round, which is the warm-up's.
+        self.traced.append(self.tracer.run(self.call))
+
+    def _run_blocked(self) -> None:
+        if self.why_not_blocked:
+            return
+        launching_s = float(np.median(self.host)) * NANOSECOND if self.host else 0.0
+        held_s = _MARGIN * launching_s * 2**self._too_slow
+        if not self.device.block_queue(held_s):
+            self.why_not_blocked = TOO_LONG if held_s > _LONG_S else CANNOT_BLOCK
+            return
+        device, host = run_untouched(self.call, self.clock)
+        if host is not None and host * NANOSECOND <= held_s:
+            self.blocked.append(device)
+            return
+        self._too_slow += 1
+        if self._too_slow == _TRIES:
+            self.why_not_blocked = WAITS
+            self.blocked.clear()
+
+    def _kinds(self) -> list[list[Any]]:
+        return [*super()._kinds(), self.traced, self.instrumented]
+
+    def added_up(self) -> Sequence[Folded | KernelForward]:
+        """The device rounds."""
+        return self.traced
+
+    def functions(self, with_rows: frozenset[str]) -> list[FunctionForward]:
+        """The device rounds as forwards of a functions' pass, for modules of these paths."""
+        return function_forwards(self.traced, self._paths(), with_rows)
+
+    def _paths(self) -> list[str]:
+        assert self.layers is not None
+        return [fact.path for fact in self.layers.modules]
+
+    def facts(self) -> dict[str, Any]:
+        """What the rows of kernels are, in the order of the samples' columns."""
+        return {"kernels": kernel_facts(self.traced, self._paths()), "device_times": "kernels"}
+
+    def absent(self) -> dict[str, str]:
+        """Why the whole was not measured behind a blocked queue."""
+        return {"blocked queue": self.why_not_blocked} if self.why_not_blocked else {}
+
+    def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
+        """The modules' rows with the number of their kernels in one forward."""
+        return with_kernels(rows, self.traced)
+
+    def arrays(self) -> dict[str, Samples]:
+        """The samples under the names of `layerbench.records.samples`."""
+        arrays = super().arrays()
+        for name in (samples.INCLUSIVE, samples.SELF):
+            arrays[samples.HOST + name] = arrays.pop(name)
+        arrays[samples.HOST + samples.INSTRUMENTED] = arrays[samples.INSTRUMENTED]
+        arrays[samples.INSTRUMENTED] = np.array(self.instrumented, dtype=np.int64)
+        if self.blocked:
+            arrays[samples.BLOCKED] = np.array(self.blocked, dtype=np.int64)
+        return {**arrays, **device_arrays(self.traced)}
+
+
+def clock_of_layers(device: Device, clock: Clock) -> Clock:
+    """The clock for marks at layers: the host's where the profiler sees the device's kernels.
+
+    Args:
+        device: where the model runs.
+        clock: the device's.
+    """
+    has_queue = clock.resolve_host([]) is not None
+    return PerfCounter() if has_queue and sees_kernels(device) else clock
+
+
+def rounds_for(
+    device: Device,
+    model: nn.Module,
+    call: Call,
+    layers: Layers | None,
+    clock: Clock,
+    progress: Progress,
+    renew_inputs: Callable[[], object],
+) -> Rounds:
+    """The rounds of this device.
+
+    Args:
+        device: where the model runs.
+        model: what is timed.
+        call: runs it once.
+        layers: which of its modules are timed, on `clock_of_layers`; ``None`` for none.
+        clock: the device's.
+        progress: hears of each round.
+        renew_inputs: called before each forward.
+    """
+    if layers is None or layers.clock is clock:
+        return Rounds(call, layers, clock, progress, renew_inputs)
+    paths = [fact.path for fact in layers.modules]
+    timed = frozenset(fact.path for fact in layers.modules if fact.reachable)
+    tracer = KernelTimer(model, paths, timed, device)
+    return DeviceRounds(call, layers, clock, progress, renew_inputs, device=device, tracer=tracer)

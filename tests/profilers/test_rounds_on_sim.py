@@ -1,0 +1,109 @@
+"""A profile on the simulated accelerator: stated lengths of kernels come out, to the nanosecond."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+import layerbench
+from layerbench.profilers import device_rounds
+from layerbench.records.timing import LayerRow, Profile
+from tests.models import Small
+from tests.simulated import Simulator
+from tests.simulated.process import on_sim
+
+
+def profile_of(model: nn.Module, *shape: int) -> Profile:
+    """Of a model that is moved to the device, with few rounds."""
+    inputs = torch.rand(*shape).to("sim:0")
+    return layerbench.profile(
+        model.to("sim:0"), inputs, device="sim:0", warmup=0, iterations=6, ceilings=False
+    )
+
+
+def rows_of(record: Profile) -> dict[str, LayerRow]:
+    return {row.path: row for row in record.layers}
+
+
+def nanoseconds(row: LayerRow) -> tuple[int, int]:
+    """Self and inclusive time on the device."""
+    assert row.self_
+    assert row.inclusive
+    return round(row.self_.median * 1e9), round(row.inclusive.median * 1e9)
+
+
+@on_sim
+def test_rows_have_the_stated_lengths_of_their_kernels(sim: Simulator) -> None:
+    sim.rules(
+        kernel_ns=0,
+        named_ns={"aten::convolution": 5_003, "aten::relu_": 101, "aten::add": 1_009},
+    )
+    record = profile_of(Small(), 2, 3, 8, 8)
+    rows = rows_of(record)
+    assert nanoseconds(rows["blocks.0.conv"]) == (5_003, 5_003)
+    assert nanoseconds(rows["blocks.0.relu"]) == (101, 101)
+    assert nanoseconds(rows["blocks.0.add()"]) == (1_009, 1_009)
+    assert nanoseconds(rows["blocks.0"]) == (1_009, 2 * 5_003 + 101 + 1_009)
+    assert rows["blocks.0"].kernels == 4
+    assert record.reconciliation
+    assert record.reconciliation.self_sum_ratio == 1
+    assert record.device_rounds
+    assert record.device_rounds.how == "kernels"
+    root = record.root
+    assert root
+    assert root.inclusive
+    assert record.device_rounds.idle
+    assert root.inclusive.median + record.device_rounds.idle.median == pytest.approx(
+        record.device_rounds.span.median, abs=1e-12
+    )
+
+
+@on_sim
+def test_kernels_are_listed_by_module_and_function(sim: Simulator) -> None:
+    sim.rules(kernel_ns=10, named_ns={"aten::convolution": 5_000})
+    record = profile_of(Small(), 2, 3, 8, 8)
+    assert [(k.module, k.function, k.name, k.calls) for k in record.kernels[:2]] == [
+        (path, "conv2d", "aten::convolution", 1) for path in ("stem", "blocks.0.conv")
+    ]
+    assert sum(kernel.calls for kernel in record.kernels) == record.layers[0].kernels
+
+
+@on_sim
+def test_a_device_that_waits_for_the_host_is_told_from_one_that_works(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 µs to launch a kernel of 1 µs; behind a blocked queue what is left is the kernels."""
+    # The host is this machine, which may be busy: hold the queue for long.
+    monkeypatch.setattr(device_rounds, "_MARGIN", 50)
+    sim.rules(kernel_ns=1_000, launch_ns=20_000)
+    bound = profile_of(Small(), 2, 3, 8, 8)
+    kernels = bound.layers[0].kernels
+    assert kernels
+    assert bound.device_rounds
+    assert bound.device_rounds.blocked
+    # The last kernel is launched when all others have long ended.
+    assert round(bound.whole.median * 1e9) == kernels * 20_000 + 1_000
+    assert round(bound.device_rounds.blocked.median * 1e9) == kernels * 1_000
+    assert nanoseconds(bound.layers[0])[1] == kernels * 1_000
+    sim.rules(kernel_ns=20_000, launch_ns=1_000)
+    working = profile_of(Small(), 2, 3, 8, 8)
+    assert working.device_rounds
+    assert working.device_rounds.blocked
+    assert working.whole.median == pytest.approx(working.device_rounds.blocked.median, abs=1.1e-6)
+
+
+@on_sim
+def test_a_measured_model_is_free_without_a_collection(sim: Simulator) -> None:
+    model = Small()
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        profile_of(model, 2, 3, 8, 8)
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
