@@ -228,3 +228,8 @@ def _content(cell: CellType) -> object:
         return cell.cell_contents
     except ValueError:  # a variable that has no value yet
         return None
+
+
+def is_traced() -> bool:
+    """Whether PyTorch is tracing or compiling what runs now, which must not see an instrument."""
+    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()

@@ -10,21 +10,26 @@ from threading import get_ident
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from torch.compiler import is_dynamo_compiling
 from torch.utils.hooks import RemovableHandle
 
 from layerbench.analysis.aggregation import layer_rows
 from layerbench.environment import devices
-from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices.clocks import Clock
 from layerbench.errors import first_line
 from layerbench.instruments.attach import Forward, attributes_replaced, function_at, usual_place
 from layerbench.instruments.blocks import find_blocks
-from layerbench.instruments.compiled import COMPILED, any_compiled, inside_compiled, is_compiled
+from layerbench.instruments.compiled import (
+    COMPILED,
+    any_compiled,
+    inside_compiled,
+    is_compiled,
+    is_traced,
+)
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
+from layerbench.instruments.kernel_timer import is_profiling
 from layerbench.instruments.layer_timer import (
     ROOT,
     LayerTimer,
@@ -50,6 +55,7 @@ from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, counted_work, with_work
 from layerbench.profilers.timing import with_ceilings
+from layerbench.profilers.user_loop_device import surroundings_of_loop
 from layerbench.profilers.user_loop_record import Moment, Seen, record_of, workload_of
 from layerbench.records import samples
 from layerbench.records.bounds import Shape
@@ -104,6 +110,7 @@ class LiveLayers(Presented):
         self._marks = 0  # of a forward
         self._first: Spans | None = None
         self._kept: list[Spans] = []
+        self._whole: list[int] = []  # on an accelerator, the same forwards on its clock
         self._drained = 0
         self._stride = 1
         self._function_forwards: list[FunctionForward] = []
@@ -119,11 +126,7 @@ class LiveLayers(Presented):
     def _look(self) -> None:
         """See what the model consists of, and where it is."""
         model = self._model
-        if self._given is None:
-            device = devices.of_module(model)
-            self._clock, self._conditions = device.clock(), ConditionsWatch(device.look)
-        else:
-            self._clock, self._conditions = self._given, ConditionsWatch()
+        self._clock, self._on_device, self._conditions = surroundings_of_loop(model, self._given)
         self._mark = self._clock.mark
         self._facts = module_facts(model)
         self._modules = named_instances(model)
@@ -207,7 +210,7 @@ class LiveLayers(Presented):
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
             # Of a model that calls itself the outer call counts; what traces it must not see us.
-            if is_dynamo_compiling() or self._inside or not self._attached or _is_traced():
+            if is_dynamo_compiling() or self._inside or not self._attached or is_traced():
                 return original(*args, **kwargs)
             self._inside = True
             try:
@@ -233,7 +236,7 @@ class LiveLayers(Presented):
             self._attach()
         if number >= 2 and number & (number - 1) == 0:
             self._changed = self._changed or shapes_of((args, kwargs)) != self._came_in
-            if "functions" not in self.absent:
+            if "functions" not in self.absent or self._on_device is not None:
                 return self._function_forward(original, args, kwargs)
         return self._timed_forward(original, args, kwargs)
 
@@ -243,9 +246,10 @@ class LiveLayers(Presented):
         self._clock.reserve(self._marks)
         thread = self._timer.recording.thread
         thread.add(get_ident())
+        run = forward if self._on_device is None else self._on_device.whole(forward)
         start = self._mark()
         try:
-            output = forward(*args, **kwargs)
+            output = run(*args, **kwargs)
         except BaseException:
             del self._timer.entries[self._pending() :]  # half a forward is no sample
             raise
@@ -255,7 +259,7 @@ class LiveLayers(Presented):
         entries = self._timer.entries
         entries.append((ROOT, start, end))
         self._ends.append(len(entries))
-        if len(entries) >= self._drain_at:
+        if len(entries) >= self._drain_at or (self._on_device and self._on_device.is_full):
             self._drain()
         return output
 
@@ -291,6 +295,7 @@ class LiveLayers(Presented):
         self._keep_work(counter, counting.unseen)
         self._drain()
         self._first = self._kept.pop()
+        self._whole.clear()
         self._drained = 0
         self._leave_out(observer.compiled)
         self._make_room()
@@ -335,6 +340,11 @@ class LiveLayers(Presented):
         What is raised after the forward has given its output is a fault of ours, and the loop's
         owner must not meet it.
         """
+        if self._first is not None and self._on_device is not None and not is_profiling():
+            timed = self._paths_to_time()
+            why = self._on_device.look(self._model, self._facts, timed, call, outputs)
+            self.absent |= {"kernels": why} if why else {}
+            return
         if "functions" in self.absent:
             call()
             return
@@ -369,14 +379,16 @@ class LiveLayers(Presented):
         if not self._ends:
             return
         entries = self._timer.entries
-        for start, end in pairwise((0, *self._ends)):
+        whole = [0] * len(self._ends) if self._on_device is None else self._on_device.drained()
+        for (start, end), time in zip(pairwise((0, *self._ends)), whole, strict=True):
             self._clock.wait(entries[end - 1][2])
             self._marks = max(self._marks, 2 * (end - start))
             if self._drained % self._stride == 0:
                 self._kept.append(spans_of(entries[start:end], self._clock))
+                self._whole.append(time)
             self._drained += 1
         if len(self._kept) > KEEP_AT_MOST:
-            self._kept = self._kept[::2]
+            self._kept, self._whole = self._kept[::2], self._whole[::2]
             self._stride *= 2
         self._clock.release()
         del entries[: self._pending()]
@@ -427,14 +439,19 @@ class LiveLayers(Presented):
         self._drain()
         kept = self._kept or [self._first]
         timed = [fold_spans(spans, len(self._facts)) for spans in kept]
+        arrays = arrays_of(timed)
         functions = self._function_forwards
+        device = self._on_device if self._on_device and self._on_device.traced else None
+        if device is not None:
+            functions = device.functions(self._facts, self._with_functions)
+            arrays = device.arrays(arrays, self._whole)
         view = self._view.seen_running(self._seen)
         modules = module_rows(self._facts, self._seen, typical_calls(timed), view, functions)
-        arrays = arrays_of(timed)
         arrays[samples.FUNCTIONS] = np.array([f.times_ns for f in functions], dtype=np.int64)
-        rows = function_rows(functions, modules, view)
         worked = [with_work(row, self._work) for row in modules]
-        return Seen(self._workload, worked, rows, arrays, self.absent, self.notes)
+        of_functions = function_rows(functions, modules, view)
+        seen = Seen(self._workload, worked, of_functions, arrays, self.absent, self.notes)
+        return seen if device is None else device.shown(seen)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -446,10 +463,6 @@ class LiveLayers(Presented):
         once = (ONCE,) if self.forwards == 1 else ()
         changed = (CHANGED,) if self._changed else ()
         return (*once, *changed, *notes_on_threads(paths, elsewhere))
-
-
-def _is_traced() -> bool:
-    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
 
 
 @contextmanager

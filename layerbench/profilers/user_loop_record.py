@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -67,7 +67,11 @@ def _surroundings(
 
 @dataclass(frozen=True)
 class Seen:
-    """What the loop's forwards showed; fields as in `layerbench.records.samples`."""
+    """What the loop's forwards showed; fields as in `layerbench.records.samples`.
+
+    Attributes:
+        device: further fields of `layerbench.records.samples.RunFacts`, where kernels were seen.
+    """
 
     workload: Workload
     modules: Sequence[RowFacts]
@@ -75,6 +79,7 @@ class Seen:
     arrays: Arrays
     absent: Mapping[str, str]
     notes: Sequence[str]
+    device: Mapping[str, Any] = field(default_factory=dict)
 
 
 def record_of(
@@ -97,7 +102,8 @@ def record_of(
     """
     if seen is None:
         raise UsageError("no forward of the model has ended yet: run it inside the block")
-    whole = seen.arrays[samples.INCLUSIVE][:, 0]
+    inclusive = seen.arrays[samples.INCLUSIVE][:, 0]
+    whole = seen.arrays.get(samples.UNTOUCHED, inclusive)
     # Without it there is nothing to reconcile.
     arrays = {name: array for name, array in seen.arrays.items() if name != samples.INSTRUMENTED}
     first = seen.modules[0]
@@ -112,6 +118,7 @@ def record_of(
         wrapper_cost_s=0,
         absent={**_ABSENT, **seen.absent},
         notes=tuple(seen.notes),
+        **seen.device,
     )
     plan = Plan(
         warmup=0,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 import layerbench
-from layerbench.profilers import user_loop
+from layerbench.profilers import device_rounds, user_loop, user_loop_device
 from tests.simulated import Simulator
 from tests.simulated.process import on_sim
 
@@ -26,8 +27,17 @@ class Known(nn.Module):
         return x
 
 
+@pytest.fixture(params=[True, False], ids=["kernels", "events"])
+def seen(request: pytest.FixtureRequest) -> bool:
+    """Whether the profiler sees the device's kernels."""
+    return bool(request.param)
+
+
 @on_sim
-def test_ten_minutes_of_a_loop_lose_no_digit(sim: Simulator) -> None:
+def test_ten_minutes_of_a_loop_lose_no_digit(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    monkeypatch.setattr(device_rounds, "sees_kernels", lambda _: seen)
     model = nn.Sequential(nn.Linear(2, 2), Known(sim)).to("sim").eval()
     images = torch.ones(1, 2, device="sim")
     sim.rules()
@@ -35,14 +45,19 @@ def test_ten_minutes_of_a_loop_lose_no_digit(sim: Simulator) -> None:
         for _ in range(25):
             model(images)
             sim.spend(MINUTE_NS // 2)
-    known = layers.rows[2].inclusive
+    known, whole = layers.rows[2].inclusive, layers.record.whole
     assert known is not None
-    assert known.n > 15
+    assert known.n > (3 if seen else 15)
     assert (known.min, known.max) == (5e-6, 5e-6)
+    assert whole.n > 15
+    assert (whole.min, whole.max) == (6e-6, 6e-6)
 
 
 @on_sim
-def test_no_event_is_made_while_a_forward_is_timed(sim: Simulator) -> None:
+def test_no_event_is_made_while_a_forward_is_timed(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    monkeypatch.setattr(device_rounds, "sees_kernels", lambda _: seen)
     model = nn.Sequential(*(nn.Identity() for _ in range(20))).to("sim")
     model.append(nn.Linear(1, 1).to("sim"))
     images = torch.ones(1, 1, device="sim")
@@ -52,8 +67,9 @@ def test_no_event_is_made_while_a_forward_is_timed(sim: Simulator) -> None:
             before = sim.event_count
             model(images)
             recorded.append(sim.event_count - before)
-    marks = 2 * (1 + 21)
+    marks = 2 if seen else 2 * (1 + 21)
     # Forwards 2 and 4 time the functions; making an event records it once more.
     assert [recorded[number] for number in (1, 3, 5, 6, 7)] == [marks] * 5
     assert layers.forwards == 8
-    assert recorded[0] > 2 * user_loop.DRAIN_EVENTS_AT
+    made = 2 * user_loop_device.FORWARDS if seen else 2 * user_loop.DRAIN_EVENTS_AT
+    assert recorded[0] > made
