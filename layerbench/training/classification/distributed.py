@@ -96,6 +96,7 @@ class Ranks:
         """Give all processes the first one's buffers: running statistics are each one's own."""
         if self.count == 1:
             return
+        self.meet()
         with self.named():
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)

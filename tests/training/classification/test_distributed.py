@@ -83,6 +83,12 @@ def test_messages_between_processes_stay_on_the_host(group):
     assert group.told == ["all_reduce on cpu"] * 3
 
 
+def test_buffers_travel_once_every_process_is_here(group, monkeypatch):
+    monkeypatch.setattr(distributed, "broadcast", lambda *_, src: group.told.append("broadcast"))
+    Ranks(1, 2, 1, (), GPU).same_buffers(nn.BatchNorm1d(2))
+    assert group.told == ["all_reduce on cpu", *["broadcast"] * 3]
+
+
 def test_a_look_meets_the_others_before_it_waits_for_the_device():
     order = []
     trainer = SimpleNamespace(
