@@ -107,3 +107,31 @@ def test_a_measured_model_is_free_without_a_collection(sim: Simulator) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+class Twin(nn.Module):
+    """Two layers, the second of which may run several times."""
+
+    def __init__(self, times: int = 1) -> None:
+        super().__init__()
+        self.times = times
+        self.first, self.second = nn.Linear(4, 4), nn.ReLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        for _ in range(self.times):
+            x = self.second(x)
+        return x
+
+
+@on_sim
+def test_two_models_in_turn_are_compared_by_their_kernels(sim: Simulator) -> None:
+    sim.rules(kernel_ns=100_000)
+    inputs = torch.rand(2, 4).to("sim:0")
+    models = [Twin(times).to("sim:0").eval() for times in (1, 3)]
+    compared = layerbench.compare_live(*models, inputs, device="sim:0", warmup=0, iterations=20)
+    rows = {row.path: row for row in compared.rows}
+    assert rows["first"].ratio == 1
+    assert rows["first"].verdict == "SAME"
+    assert rows["second"].ratio == 3
+    assert rows["second"].verdict == "SLOWER"
