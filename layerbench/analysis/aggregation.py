@@ -295,9 +295,10 @@ def _reconciliation(
 def _conserved(own: Samples, instrumented: Samples, arrays: Sequence[Arrays]) -> float:
     """The rows' self times over the whole; in device rounds with the idle time, over the span."""
     span, idle = _pooled(arrays, samples.SPAN), _pooled(arrays, samples.IDLE)
-    if span is None or idle is None:
+    if span is None:
         return int(own.sum()) / int(instrumented.sum())
-    return (int(own.sum()) + int(idle.sum())) / max(1, int(span.sum()))
+    idle_ns = 0 if idle is None else int(idle.sum())
+    return (int(own.sum()) + idle_ns) / max(1, int(span.sum()))
 
 
 def _seconds(nanoseconds: float) -> float:

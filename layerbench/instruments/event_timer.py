@@ -36,7 +36,7 @@ from layerbench.instruments.layer_timer import notes_on_threads
 from layerbench.instruments.modes import Observing
 from layerbench.instruments.modules import Call, modules_at
 from layerbench.introspection.modules import children
-from layerbench.units import NANOSECOND, seconds
+from layerbench.units import NANOSECOND
 
 # What is shorter than so many events is not told from the events' own irregularity.
 LEAST_IN_EVENTS = 5
@@ -118,6 +118,11 @@ class EventTimer:
         """Nanoseconds of the shortest piece of work that two events tell from nothing."""
         return LEAST_IN_EVENTS * self.event_cost_ns
 
+    @property
+    def has_run(self) -> bool:
+        """Whether a forward has been observed, or has tried to be."""
+        return self._observed > 0
+
     def run(self, call: Call) -> KernelForward:
         """Run one forward, wait for the device, and add the pieces up.
 
@@ -185,11 +190,6 @@ class EventTimer:
     def _pieces(self, forward: KernelForward) -> NDArray[np.int64]:
         """Of each module; where no way is known, each of its calls is one."""
         return forward.calls if self._way is None else self._way.pieces(len(self._paths))
-
-    def note_below(self) -> str:
-        """What a row says that is among `below_resolution`."""
-        shortest = seconds(self.resolution_ns * NANOSECOND)
-        return f"below the clock's resolution of {shortest}"
 
     def forget(self) -> None:
         """Let `notes` speak only of forwards from here on: those before were the warm-up's."""

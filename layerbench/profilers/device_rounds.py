@@ -17,15 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from torch import nn
 
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock, PerfCounter
 from layerbench.instruments.function_timer import FunctionForward
-from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels
+from layerbench.instruments.kernel_timer import sees_kernels
 from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.layer_timer import Folded, run_untouched
 from layerbench.instruments.modules import Call
@@ -36,8 +35,7 @@ from layerbench.profilers.kernel_samples import (
     kernel_facts,
     with_kernels,
 )
-from layerbench.profilers.progress import Progress
-from layerbench.profilers.rounds import Layers, Rounds
+from layerbench.profilers.rounds import Rounds
 from layerbench.records import samples
 from layerbench.records.samples import RowFacts, Samples
 from layerbench.units import NANOSECOND
@@ -56,13 +54,20 @@ TOO_LONG = "launching a forward takes longer than a queue is held"
 CANNOT_BLOCK = "nothing holds the queue of this kind of device"
 
 
+class Tracer(Protocol):
+    """Times the layers on the device."""
+
+    def run(self, call: Call) -> KernelForward:
+        """Run one forward and add up what the device did."""
+
+
 @dataclass
 class DeviceRounds(Rounds):
     """As `Rounds`, with the layers' times on the device and on the host from separate forwards.
 
     Attributes:
         device: where the model runs.
-        tracer: sees the kernels.
+        tracer: runs the device rounds, and sees the kernels.
         blocked: nanoseconds of the blocked whole, for those rounds that have one.
         traced: the device rounds.
         instrumented: nanoseconds of the whole in the host rounds, on the device's clock.
@@ -70,7 +75,7 @@ class DeviceRounds(Rounds):
     """
 
     device: Device = field(kw_only=True)
-    tracer: KernelTimer = field(kw_only=True)
+    tracer: Tracer = field(kw_only=True)
     blocked: list[int] = field(default_factory=list)
     traced: list[KernelForward] = field(default_factory=list)
     instrumented: list[int] = field(default_factory=list)
@@ -187,31 +192,3 @@ def clock_of_layers(device: Device, clock: Clock) -> Clock:
     """
     has_queue = clock.resolve_host([]) is not None
     return PerfCounter() if has_queue and sees_kernels(device) else clock
-
-
-def rounds_for(
-    device: Device,
-    model: nn.Module,
-    call: Call,
-    layers: Layers | None,
-    clock: Clock,
-    progress: Progress,
-    renew_inputs: Callable[[], object],
-) -> Rounds:
-    """The rounds of this device.
-
-    Args:
-        device: where the model runs.
-        model: what is timed.
-        call: runs it once.
-        layers: which of its modules are timed, on `clock_of_layers`; ``None`` for none.
-        clock: the device's.
-        progress: hears of each round.
-        renew_inputs: called before each forward.
-    """
-    if layers is None or layers.clock is clock:
-        return Rounds(call, layers, clock, progress, renew_inputs)
-    paths = [fact.path for fact in layers.modules]
-    timed = frozenset(fact.path for fact in layers.modules if fact.reachable)
-    tracer = KernelTimer(model, paths, timed, device)
-    return DeviceRounds(call, layers, clock, progress, renew_inputs, device=device, tracer=tracer)

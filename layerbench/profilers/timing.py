@@ -52,7 +52,8 @@ from layerbench.instruments.preserve import (
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, WorkObserver, with_work
-from layerbench.profilers.device_rounds import DeviceRounds, clock_of_layers, rounds_for
+from layerbench.profilers.choice_of_rounds import clock_for, rounds_for
+from layerbench.profilers.device_rounds import DeviceRounds
 from layerbench.profilers.progress import Looking, Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
@@ -381,7 +382,7 @@ class Session:
             return None
         if any_compiled(model):
             self.absent["functions in compiled parts"] = COMPILED
-        clock = clock_of_layers(self._device, self.clock)
+        clock = clock_for(self.clock)
         return Layers.of(model, modules, observed, self.plan, clock)
 
     def _why_no_layers(self, model: nn.Module) -> str | None:

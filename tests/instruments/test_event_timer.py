@@ -363,7 +363,6 @@ def test_rows_below_the_clocks_resolution(queue: Queue) -> None:
     # Pieces of 34 and 30 ns are too short; the last row is long enough for its two.
     below = [paths[index] for index in timer.below_resolution(kept)]
     assert below == ["0", "3.0"]
-    assert timer.note_below() == "below the clock's resolution of 35.00 ns"
     assert timer.below_resolution([]) == ()
 
 

@@ -1,0 +1,57 @@
+"""Which rounds a device gets: plain ones, with kernels that the profiler sees, or by events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from layerbench.environment.devices import Device
+from layerbench.environment.devices.clocks import Clock, PerfCounter
+from layerbench.instruments.event_timer import EventTimer
+from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels
+from layerbench.instruments.modules import Call
+from layerbench.profilers.device_rounds import DeviceRounds
+from layerbench.profilers.event_rounds import EventRounds
+from layerbench.profilers.progress import Progress
+from layerbench.profilers.rounds import Layers, Rounds
+
+
+def clock_for(clock: Clock) -> Clock:
+    """The clock for marks at layers: the host's where the device has a queue with its own.
+
+    Args:
+        clock: the device's.
+    """
+    return clock if clock.resolve_host([]) is None else PerfCounter()
+
+
+def rounds_for(
+    device: Device,
+    model: nn.Module,
+    call: Call,
+    layers: Layers | None,
+    clock: Clock,
+    progress: Progress,
+    renew_inputs: Callable[[], object],
+) -> Rounds:
+    """The rounds of this device.
+
+    Args:
+        device: where the model runs.
+        model: what is timed.
+        call: runs it once.
+        layers: which of its modules are timed, on `clock_for`; ``None`` for none.
+        clock: the device's.
+        progress: hears of each round.
+        renew_inputs: called before each forward.
+    """
+    if layers is None or layers.clock is clock:
+        return Rounds(call, layers, clock, progress, renew_inputs)
+    paths = [fact.path for fact in layers.modules]
+    timed = frozenset(fact.path for fact in layers.modules if fact.reachable)
+    common = (call, layers, clock, progress, renew_inputs)
+    if sees_kernels(device):
+        kernels = KernelTimer(model, paths, timed, device)
+        return DeviceRounds(*common, device=device, tracer=kernels)
+    return EventRounds(*common, device=device, tracer=EventTimer(model, paths, timed, device))
