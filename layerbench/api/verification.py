@@ -38,6 +38,7 @@ from layerbench.store import reading
 
 _ROW_TIMES = {"inclusive", "self_", "host_inclusive", "host_self"}
 _STEP_TIMES = {"forward", "backward", "forward_self", "backward_self"}
+_STEP_TIMES |= {f"host_{name}" for name in _STEP_TIMES}
 _STEP = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters", "memory"}
 _VERSIONS = dict.fromkeys(("torch", "layerbench"), True)
 # What of a record is measured, or follows from plan and surroundings. Whether a model fits depends
