@@ -44,7 +44,8 @@ from layerbench.units import NANOSECOND
 BLOCKED_EVERY = 5
 # So many times what the host takes to launch a forward, the queue is held.
 _MARGIN = 1.5
-# After so many tries in which the host was slower than that, it is not tried again.
+# After so many tries in which the host was slower than that, and none in which it was not, it is
+# not tried again. Each time it is held twice as long.
 _TRIES = 3
 # Where a shorter time was refused, it is not for its length.
 _LONG_S = 0.5
@@ -81,6 +82,7 @@ class DeviceRounds(Rounds):
     instrumented: list[int] = field(default_factory=list)
     why_not_blocked: str = ""
     _too_slow: int = 0
+    _has_been_fast: bool = False
 
     def forget(self) -> None:
         """Throw away the samples so far."""
@@ -131,18 +133,19 @@ class DeviceRounds(Rounds):
         if self.why_not_blocked:
             return
         launching_s = float(np.median(self.host)) * NANOSECOND if self.host else 0.0
-        held_s = _MARGIN * launching_s * 2**self._too_slow
+        held_s = _MARGIN * launching_s * 2 ** min(self._too_slow, _TRIES)
         if not self.device.block_queue(held_s):
             self.why_not_blocked = TOO_LONG if held_s > _LONG_S else CANNOT_BLOCK
             return
         device, host = run_untouched(self.call, self.clock)
         if host is not None and host * NANOSECOND <= held_s:
             self.blocked.append(device)
+            self._has_been_fast = True
             return
         self._too_slow += 1
-        if self._too_slow == _TRIES:
+        # A host that was fast enough once is disturbed now and then, and does not wait.
+        if self._too_slow >= _TRIES and not self._has_been_fast:
             self.why_not_blocked = WAITS
-            self.blocked.clear()
 
     def _kinds(self) -> list[list[Any]]:
         return [*super()._kinds(), self.traced, self.instrumented]

@@ -150,6 +150,21 @@ def test_a_queue_that_is_empty_before_all_work_is_in_it_tells_nothing() -> None:
     assert len(queue.held) == 3
 
 
+def test_a_host_that_is_disturbed_now_and_then_does_not_wait() -> None:
+    class Disturbed(QueueClock):
+        def resolve_host(self, marks: Sequence[int]) -> list[int]:
+            slow = 10_000 if len(queue.held) % 2 == 0 else 1
+            return [mark * HOST_NS * slow for mark in marks]
+
+    queue = Queue(holds=True)
+    measured = rounds(queue, Disturbed())
+    measured.host += [HOST_NS] * 1000  # what launching takes as a rule
+    measured.run(Plan(iterations=50), seed=0)
+    assert len(queue.held) == 10
+    assert measured.arrays()["blocked"].tolist() == [DEVICE_NS] * 5
+    assert measured.absent() == {}
+
+
 def test_a_queue_that_cannot_be_held_is_not_tried_again() -> None:
     queue = Queue(holds=False)
     measured = rounds(queue, QueueClock())
