@@ -80,7 +80,7 @@ Formats = Annotated[list[str] | None, formats("txt, json, csv, md, html")]
 class WorkloadOptions(Frozen):
     """What runs, as a command line says it."""
 
-    PANEL: ClassVar = WHAT_RUNS
+    PANEL: ClassVar[str] = WHAT_RUNS
 
     model: Annotated[
         str,

@@ -11,7 +11,7 @@ import torch
 from torch._guards import active_fake_mode
 from torch._ops import HigherOrderOperator
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.fx.experimental import proxy_tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
@@ -19,6 +19,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from layerbench.instruments.operators import run_seen
 
 Function = Callable[..., Any]
+
+# PyTorch before 2.6 knows the mode by its other name alone.
+_proxy_mode: Callable[[], object | None] = (
+    getattr(proxy_tensor, "get_proxy_mode", None) or proxy_tensor.get_innermost_proxy_mode
+)
 
 _stood_for: ContextVar[int] = ContextVar("calls that one stands for", default=1)
 
@@ -87,7 +92,7 @@ def standing_for(calls: int) -> Iterator[None]:
 
 
 def _unseen_if_traced() -> AbstractContextManager[None]:
-    return nullcontext() if get_proxy_mode() is None else standing_for(0)
+    return nullcontext() if _proxy_mode() is None else standing_for(0)
 
 
 class _Exchange(TorchFunctionMode):

@@ -43,9 +43,13 @@ def run_as_python() -> Iterator[set[str]]:
     """
     run = _Run()
     with ExitStack() as replaced:
-        replaced.enter_context(_replaced(_utils, "_hop_compile_and_call", run.called_by_model))
-        traced = run.traced(_utils._maybe_reenter_make_fx)
-        replaced.enter_context(_replaced(_utils, "_maybe_reenter_make_fx", traced))
+        # An older PyTorch has one of these or none: what compiles there is `torch.compile`, which
+        # is off, and no gradient goes through the operators.
+        if hasattr(_utils, "_hop_compile_and_call"):
+            replaced.enter_context(_replaced(_utils, "_hop_compile_and_call", run.called_by_model))
+        if hasattr(_utils, "_maybe_reenter_make_fx"):
+            traced = run.traced(_utils._maybe_reenter_make_fx)
+            replaced.enter_context(_replaced(_utils, "_maybe_reenter_make_fx", traced))
         for name, kind in _KINDS.items():
             operator = _operators.get(name)
             if operator is not None and type(operator) is not HigherOrderOperator:

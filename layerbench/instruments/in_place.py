@@ -25,7 +25,7 @@ from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._prims_common import is_non_overlapping_and_dense_or_false
+from torch import _prims_common as prims
 from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
@@ -48,6 +48,11 @@ _INTO_ZEROS = frozenset(
 )
 # What a linear layer with more than a matrix as its input is made of, before the bias.
 _PRODUCTS = frozenset({_ATEN.mm.default, _ATEN.bmm.default, _ATEN.mv.default})
+# Its names, of which PyTorch before 2.8 has the second alone; they differ for symbolic sizes.
+_DENSE = ("is_non_overlapping_and_dense_or_false", "is_non_overlapping_and_dense")
+_is_dense: Callable[[torch.Tensor], bool] = next(
+    getattr(prims, name) for name in _DENSE if hasattr(prims, name)
+)
 # A frame's identity and where it stands in its code.
 _Instruction = tuple[int, int]
 _ENGINE: CodeType = _engine_run_backward.__code__
@@ -154,7 +159,7 @@ def _adds_up(first: object, second: object) -> bool:
         and first.dtype == second.dtype
         and first.layout == second.layout == torch.strided
         and not first._is_view()  # a view holds its base, and that the storage
-        and (first.is_contiguous() or is_non_overlapping_and_dense_or_false(first))
+        and (first.is_contiguous() or _is_dense(first))
     )
 
 

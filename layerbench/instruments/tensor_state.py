@@ -169,7 +169,15 @@ class _Standing:
         # What others have kept for their own backward still counts as unchanged.
         tensor = self.tensor()
         if self.version is not None and tensor._version != self.version:
-            torch._C._autograd._unsafe_set_version_counter((tensor,), (self.version,))
+            _set_version(tensor, self.version)
+
+
+def _set_version(tensor: torch.Tensor, version: int) -> None:
+    set_version: Callable[..., None] = torch._C._autograd._unsafe_set_version_counter
+    try:
+        set_version((tensor,), (version,))
+    except TypeError:  # PyTorch before 2.7 takes one of each
+        set_version(tensor, version)
 
 
 def _data_of(tensor: torch.Tensor, let_go: dict[int, _Contents]) -> Callable[[], torch.Tensor]:

@@ -29,7 +29,7 @@ class View(Frozen):
         folded: whether blocks and layers that take next to nothing share a row.
     """
 
-    PANEL: ClassVar = "What is shown"
+    PANEL: ClassVar[str] = "What is shown"
 
     full: Annotated[
         bool, option("The whole report; without it a terminal shows its first screen.")

@@ -20,7 +20,7 @@ from layerbench.records.workload import Frozen
 class Oven(Frozen):
     """What a verb fills."""
 
-    PANEL: ClassVar = "How it bakes"
+    PANEL: ClassVar[str] = "How it bakes"
 
     trays: Annotated[Positive, option("Number of trays.", "--trays", "--tray-count", "-t")] = 2
     heat: Annotated[Literal["top", "bottom"], option("Where the heat comes from.")] = "top"

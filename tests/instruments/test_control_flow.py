@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 from torch._higher_order_ops.map import map as torch_map
-from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 
 import layerbench
 from layerbench.instruments.compiled import compilation_off
 from tests.support.fingerprint import fingerprint
+
+# Where this one is not, no gradient goes through any of these operators.
+scan = pytest.importorskip("torch._higher_order_ops.scan").scan
 
 Function = Callable[..., torch.Tensor]
 WIDTH = 16
