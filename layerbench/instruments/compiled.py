@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from types import CellType, FrameType, FunctionType, MethodType
+from types import CellType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -55,9 +55,14 @@ def inside_compiled(model: nn.Module) -> set[int]:
     return hidden
 
 
+def compiled_with_inside(model: nn.Module) -> set[int]:
+    """Identities of the modules that are compiled, and of those that compiled code runs."""
+    return inside_compiled(model).union(id(one) for one in modules(model) if is_compiled(one))
+
+
 def any_compiled(model: nn.Module) -> bool:
     """Whether any part of the model is compiled, as far as its modules show."""
-    return bool(inside_compiled(model)) or any(map(is_compiled, modules(model)))
+    return bool(compiled_with_inside(model))
 
 
 def notes_on_compiled(model: nn.Module) -> tuple[str, ...]:
@@ -87,8 +92,32 @@ def compilation_off() -> Iterator[set[str]]:
 def _stance_of_python() -> AbstractContextManager[object]:
     if _dynamo() is None:
         return nullcontext()
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if set_stance is None:
+        return _frames_as_python()
+    stance: AbstractContextManager[object] = set_stance("force_eager")
     return stance
+
+
+@contextmanager
+def _frames_as_python() -> Iterator[None]:
+    """What the stance ``force_eager`` does, in PyTorch before 2.6: Dynamo looks at no frame."""
+    frames = _dynamo().eval_frame
+    before = frames.set_eval_frame
+
+    def set_none(callback: Any) -> Any:  # noqa: ANN401 - as the function does
+        return before(None if callable(callback) else callback)
+
+    frames.set_eval_frame = set_none
+    _AS_PYTHON.append(set_none)
+    try:
+        yield
+    finally:
+        _AS_PYTHON.remove(set_none)
+        frames.set_eval_frame = before
+
+
+_AS_PYTHON: list[Callable[..., Any]] = []
 
 
 Entered = Callable[[list[nn.Module]], None]
@@ -126,8 +155,8 @@ def entry_noticed(entered: Entered) -> Iterator[None]:
 
 
 Notice = Callable[[FrameType], None]
-# The wrapper of functions that must not be compiled, such as checkpointing.
-_UNCOMPILED = "DisableContext."
+# What Dynamo's wrapper is called: by PyTorch from 2.9 on, and before.
+_WRAPPERS = ("compile_wrapper", "_fn")
 
 
 def _before(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
@@ -139,19 +168,50 @@ def _before(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
 
 
 def _as_dynamo_steps_aside(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
-    """Dynamo's wrapper begins by stepping aside, so that nothing it does itself is traced."""
+    """Dynamo's wrapper begins by stepping aside, so that nothing it does itself is traced.
+
+    In PyTorch before 2.6 it begins by stepping in, and is made to step aside for the notice.
+    """
+    frames = _dynamo().eval_frame
+    compiling = _code_in(frames._TorchDynamoContext.__call__)
+    # The wrapper of functions that must not be compiled, such as checkpointing.
+    leaving_alone = _code_in(frames.DisableContext.__call__)
 
     def noticed(callback: Any) -> Any:  # noqa: ANN401 - as the function does
-        earlier = function(callback)
-        if callback is None and not callable(earlier):
-            frame = sys._getframe(1)
-            if not getattr(frame.f_code, "co_qualname", "").startswith(_UNCOMPILED):
-                notice(frame)
+        frame = _not_of_ours(sys._getframe(1))
+        code = None if frame is None else frame.f_code
+        steps_in = callable(callback) and code in compiling
+        if callback is not None and not steps_in:
+            return function(callback)
+        earlier = function(None)
+        if frame is not None and not callable(earlier) and code not in leaving_alone:
+            notice(frame)
+        if steps_in:
+            function(callback)
         return earlier
 
-    # It also runs while Dynamo is on, which would trace it.
-    _dynamo().eval_frame.skip_code(noticed.__code__)
+    # They also run while Dynamo is on, which would trace them.
+    for ours in (noticed, _not_of_ours):
+        frames.skip_code(ours.__code__)
     return noticed
+
+
+def _code_in(function: Callable[..., Any]) -> set[CodeType]:
+    """The code of the functions that a function makes."""
+    waiting = [function.__code__]
+    made: set[CodeType] = set()
+    while waiting:
+        inner = [one for one in waiting.pop().co_consts if isinstance(one, CodeType)]
+        made.update(inner)
+        waiting += inner
+    return made
+
+
+def _not_of_ours(frame: FrameType | None) -> FrameType | None:
+    """The frame, or the first around it that is not of this module, where two of us listen."""
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return frame
 
 
 def _given_to(frame: FrameType) -> list[nn.Module]:
@@ -166,10 +226,8 @@ def _given_to(frame: FrameType) -> list[nn.Module]:
 
 
 def _locals_of_wrapper(frame: FrameType | None) -> dict[str, Any]:
-    # Frames of ours may lie between, where two of us listen.
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
-        frame = frame.f_back
-    if frame is None or frame.f_code.co_name != "compile_wrapper":
+    frame = _not_of_ours(frame)
+    if frame is None or frame.f_code.co_name not in _WRAPPERS:
         return {}
     return frame.f_locals
 
@@ -188,6 +246,8 @@ def _dynamo() -> Any:  # noqa: ANN401 - the module, which takes a second to load
 
 
 def _runs_as_python() -> bool:
+    if _AS_PYTHON:
+        return True
     dynamo = _dynamo()
     stance = getattr(getattr(dynamo, "eval_frame", None), "_stance", None)
     return getattr(stance, "stance", "default") == "force_eager"

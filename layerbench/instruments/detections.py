@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from layerbench.instruments.attach import Forward
+from layerbench.instruments.compiled import compiled_with_inside
 from layerbench.introspection.modules import modules
 from layerbench.records.detection_estimate import Found
 
@@ -25,12 +26,16 @@ class DetectionCounter:
     """Counts the proposals and detections of the last forward, by image.
 
     Args:
-        model: a detector; of another model, or of a part that it lacks, nothing is counted.
+        model: a detector; of another model, of a part that it lacks or that is compiled, nothing
+            is counted.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._networks = list(_proposal_networks(model))
-        self._heads = getattr(model, "roi_heads", None)
+        # A hook on what is compiled would let it be compiled anew.
+        compiled = compiled_with_inside(model)
+        self._networks = [one for one in _proposal_networks(model) if id(one) not in compiled]
+        heads = getattr(model, "roi_heads", None)
+        self._heads = None if id(heads) in compiled else heads
         self._proposals: list[int] = []
         self._detections: list[int] = []
 

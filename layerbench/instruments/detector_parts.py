@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from layerbench.instruments.attach import usual_place
+from layerbench.instruments.compiled import inside_compiled, is_compiled, original
 from layerbench.instruments.step_timer import Timed
 from layerbench.introspection.modules import children, named_children, parameters
 
@@ -53,11 +55,23 @@ class Parts:
 
 
 def parts_of(model: nn.Module) -> Parts:
-    """The parts of a model: torchvision's detectors, or any model by its children."""
-    named = [(child, "forward", _CHILDREN.get(name, name)) for name, child in named_children(model)]
+    """The parts of a model: torchvision's detectors, or any model by its children.
+
+    What is compiled is timed as one; its inside has no time.
+    """
+    out_of_reach = inside_compiled(model)
+    model = original(model)
+    named = [
+        (child, usual_place(child), _CHILDREN.get(name, name))
+        for name, child in named_children(model)
+    ]
     named += list(_methods(model))
     names = list(dict.fromkeys([ITSELF, *(part for _, _, part in named)]))
-    timed = tuple(Timed(module, name, names.index(part)) for module, name, part in named)
+    timed = tuple(
+        Timed(module, name, names.index(part))
+        for module, name, part in named
+        if id(module) not in out_of_reach
+    )
     owners = {id(parameter): 0 for parameter in parameters(model)}
     for child, _, part in named[: len(list(children(model)))]:
         owners |= {id(parameter): names.index(part) for parameter in parameters(child)}
@@ -67,5 +81,7 @@ def parts_of(model: nn.Module) -> Parts:
 def _methods(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
     for path, method, part in _METHODS:
         module = getattr(model, path, None) if path else model
-        if isinstance(module, nn.Module) and callable(getattr(module, method, None)):
+        if not isinstance(module, nn.Module) or is_compiled(module):
+            continue
+        if callable(getattr(module, method, None)):
             yield module, method, part

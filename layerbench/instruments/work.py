@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
 
 from layerbench.instruments.attach import Forward
+from layerbench.instruments.compiled import compilation_off
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.modes import Observing
 from layerbench.instruments.module_tracker import RunningModule
@@ -104,8 +106,14 @@ class WorkObserver(CallObserver):
         within: bool = False,
     ) -> ObservedCalls:
         """As of `CallObserver`; once."""
-        with self._counter if self._throughout else self._counting.on():
+        with self._throughout_on() if self._throughout else self._counting.on():
             return super().observe(forward, args, kwargs, within=within)
+
+    @contextmanager
+    def _throughout_on(self) -> Iterator[None]:
+        # Off, as PyTorch before 2.8 compiles anew under a mode.
+        with compilation_off(), self._counter:
+            yield
 
     def work(self) -> Work:
         """What the forward that was observed computed; nothing if it went off meanwhile."""

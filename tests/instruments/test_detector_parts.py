@@ -13,6 +13,7 @@ from torch.autograd import DeviceType
 from layerbench.environment import devices
 from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import ModelRunError, OutputError, TrainingStopped
+from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import ITSELF, POSTPROCESSING, parts_of
 from layerbench.instruments.step_timer import StepTimer
 from layerbench.records.training_step import STEP_PHASES
@@ -22,6 +23,7 @@ from layerbench.training.detection.memory import made_up
 from layerbench.training.detection.operators import PART, PHASE, profile_steps, summarized
 from layerbench.training.detection.options import Learning
 from layerbench.training.detection.step import Stepper, boxes_in, found_in, part_times
+from tests.faulty.compiled import Counting
 from tests.instruments.test_step_timer import Passing, Takes, step_of
 from tests.models import Small
 from tests.support.small_detectors import (
@@ -195,6 +197,41 @@ def test_parts_of_real_detectors_add_up(make):
     changed = {name.rpartition(".")[2] for name in after if after[name] != before.get(name)}
     # The weights moved; what else did is torchvision's own memory of its first images.
     assert {"weight", "bias"} <= changed <= {"weight", "bias", "map_levels", "scales"}
+
+
+def test_a_compiled_part_is_timed_as_one_and_not_compiled_again(tmp_path):
+    torch._dynamo.reset()
+    model, backend = two_stage(), Counting()
+    batch = made_up(model, 2, SIZE)
+    model.backbone.compile(backend=backend)
+    model.train()(batch.images, batch.targets)
+    graphs = backend.count
+    if not graphs:
+        pytest.skip("this PyTorch compiles no module of its own")
+    stepper = Stepper("small", model, Learning(), cpu())
+    for _ in range(2):
+        stepped = stepper.step(lambda: batch)
+    profile_steps(stepper, lambda: batch, 1, cpu(), tmp_path / "trace.json")
+    assert backend.count == graphs
+    forward = dict(zip(stepper.parts, stepped.timed.forward.self_ns.tolist(), strict=True))
+    assert forward["backbone"] > 0
+
+
+@pytest.mark.parametrize("part", ["", "rpn", "roi_heads"])
+def test_nothing_is_put_into_a_part_that_is_compiled(part):
+    model = two_stage()
+    model.get_submodule(part).compile(backend="eager")
+    before = {path: dict(vars(module)) for path, module in model.named_modules()}
+    timed = {(what.module, what.attribute) for what in parts_of(model).timed}
+    with DetectionCounter(model).attached(training=True):
+        during = {path: dict(vars(module)) for path, module in model.named_modules()}
+    assert (model.backbone, "forward") in timed if part else not timed
+    assert not any(what is model.get_submodule(part) and name == "forward" for what, name in timed)
+    assert (model.roi_heads, "postprocess_detections") in timed or part != "rpn"
+    assert {path: attributes.keys() for path, attributes in during.items() if path == part} == {
+        path: attributes.keys() for path, attributes in before.items() if path == part
+    }
+    assert not model.rpn._forward_hooks
 
 
 def test_a_detector_learns():
