@@ -29,7 +29,7 @@ def event_maker(
         queue: gives the device's current queue.
         synchronize: waits for the device.
     """
-    for make in _makers(device, own):
+    for make in _makers(device, own, queue):
         try:
             start, end = make(), make()
             for event in (start, end):
@@ -42,8 +42,11 @@ def event_maker(
     return None
 
 
-def _makers(device: torch.device, own: Callable[..., Any] | None) -> Iterable[Callable[[], Any]]:
-    if hasattr(torch, "Event"):
+def _makers(
+    device: torch.device, own: Callable[..., Any] | None, queue: Callable[[], object]
+) -> Iterable[Callable[[], Any]]:
+    # It takes whatever it is given for a stream, and reads beyond the end of what is none.
+    if hasattr(torch, "Event") and isinstance(queue(), (torch.Stream, type(None))):
         yield partial(torch.Event, device=device, enable_timing=True)
     if own is not None:
         yield partial(own, enable_timing=True)

@@ -419,6 +419,28 @@ def test_a_backends_own_events_are_used_where_generic_ones_do_not_work(backend, 
     assert waited[-1] == torch.device("xpu")
 
 
+def test_only_a_stream_is_handed_to_generic_events(backend, monkeypatch):
+    """They read beyond the end of anything else."""
+    backend(Event=FakeTorchEvent, current_stream=lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch, "Event", lambda **_: pytest.fail("used"))
+    clock = Accelerator("xpu", 1).clock()
+    clock.reserve(1)
+    assert clock._pool[0].streams == ["stream of xpu:1"]
+
+
+def test_events_that_cannot_be_told_a_queue(backend, monkeypatch):
+    class Event(FakeTorchEvent):
+        def record(self):
+            super().record("the only one")
+
+    backend(Event=Event)
+    monkeypatch.delattr(torch, "Event")
+    clock = Accelerator("xpu").clock()
+    marks = [clock.mark(), clock.mark()]
+    assert clock.has_passed(marks[1])
+    assert clock.resolve(marks) == [0, 1_500_000]
+
+
 def test_without_events_each_mark_waits_for_the_device(backend, monkeypatch):
     waited = backend()
     monkeypatch.delattr(torch, "Event")
