@@ -48,7 +48,7 @@ def on_sim(test: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(test)
     def asked(**given: object) -> None:
-        _library_or_skip()
+        library_or_skip()
         _process().run(test, given)
 
     asked.__signature__ = signature.replace(parameters=from_pytest)  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def _cannot_build() -> str | None:
     return None
 
 
-def _library_or_skip() -> None:
+def library_or_skip() -> None:
     """Without a compiler the test is skipped, or fails where one must be."""
     missing = _cannot_build()
     if missing and (os.environ.get(REQUIRED) or "failed" in missing):

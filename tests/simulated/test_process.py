@@ -37,7 +37,7 @@ def ends_the_process(sim: Simulator) -> None:
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> None:
-    process._library_or_skip()
+    process.library_or_skip()
 
 
 @pytest.mark.usefixtures("library")
@@ -66,7 +66,7 @@ def test_without_a_compiler(
     monkeypatch.setattr(process, "_cannot_build", process._cannot_build.__wrapped__)
     outcome = pytest.fail.Exception if required else pytest.skip.Exception
     with pytest.raises(outcome, match=r"no C\+\+ compiler: apt-get install g\+\+"):
-        process._library_or_skip()
+        process.library_or_skip()
 
 
 def test_a_library_that_cannot_be_built_is_a_failure(

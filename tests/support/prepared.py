@@ -6,6 +6,7 @@ process do. Of what they inherit nothing has run.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -21,6 +22,8 @@ LOADED = [
     "torch._dynamo",
     "layerbench.cli.timer",
     "layerbench.cli.train",
+    "layerbench.api.memory",
+    "layerbench.api.sweep",
     "layerbench.api.timing",
     "layerbench.plots",
     "layerbench.training.classification.run",
@@ -43,10 +46,10 @@ def start_script(
     err: Path = NOWHERE,
     **variables: str,
 ) -> ForkServerProcess:
-    """Start ``python SCRIPT ...`` in the checkout.
+    """Start ``python SCRIPT ...`` or ``python -m MODULE ...`` in the checkout.
 
     Args:
-        script: one of the checkout's.
+        script: one of the checkout's, or ``-m``: then the first argument is the module's name.
         arguments: of its command line.
         out, err: what stdout and stderr are added to: a file or a terminal.
         variables: of the environment, besides this process's.
@@ -73,7 +76,14 @@ def _run(
     # As a fresh process has them: those of the one that was forked know another file.
     sys.stdout = os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    # What torch consists of need not be looked through at each collection.
+    gc.freeze()
     # Where the tests run in the background, an interrupt would be ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if script == "-m":
+        name, *words = arguments
+        sys.argv = [name, *words]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        return
     sys.argv = [script, *arguments]
     runpy.run_path(str(ROOT / script), run_name="__main__")

@@ -1,0 +1,1 @@
+"""Scripts that measure layerbench itself: docs/benchmarks.md has their figures."""
