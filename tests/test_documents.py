@@ -48,6 +48,17 @@ def test_links_lead_to_headings(page: Path) -> None:
             assert heading in headings(linked), target
 
 
+def test_tests_that_a_page_names_are_there() -> None:
+    """``tests/file.py::test``; without a file, of the file named before."""
+    text = (ROOT / "docs/gpu.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)?::(\w+)`", text)
+    assert len(named) > 20
+    file = ""
+    for file_named, test in named:
+        file = file_named or file
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
 @page
 def test_excerpts_stand_in_the_report_they_name(page: Path) -> None:
     text = page.read_text()
