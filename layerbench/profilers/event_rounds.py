@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from layerbench.instruments.attach import NAMED_AT_MOST
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.function_timer import FunctionForward
 from layerbench.instruments.random_state import RandomState
@@ -16,7 +17,7 @@ from layerbench.records import samples
 from layerbench.records.samples import RowFacts, Samples
 from layerbench.units import NANOSECOND
 
-SHORT_PIECES = "adds up pieces of work that are below the clock's resolution"
+SHORT_PIECES = "longer than the clock's resolution, but made up of pieces of work that are not"
 NO_FUNCTIONS = "nobody sees which kernels an operator launches on this device"
 
 
@@ -59,27 +60,28 @@ class EventRounds(DeviceRounds):
         return {**super().absent(), "functions": NO_FUNCTIONS}
 
     def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
-        """The modules' rows, with a note on those that only look long enough for the clock.
-
-        Reports mark the rows that are shorter than its resolution.
-        """
-        times = np.median(np.stack([forward.inclusive_ns for forward in self.traced]), axis=0)
-        short = set(self.tracer.below_resolution(self.traced))
-        return tuple(
-            _noted(row) if index in short and times[index] >= self.tracer.resolution_ns else row
-            for index, row in enumerate(rows)
-        )
+        """The modules' rows as they are: nobody counts kernels."""
+        return rows
 
     def notes(self, rows: Sequence[RowFacts]) -> list[str]:
         """What varied from forward to forward, and what holds more than the device's work."""
-        return [*super().notes(rows), *self.tracer.notes()]
+        return [*super().notes(rows), *self.tracer.notes(), *self._note_on_short_pieces()]
+
+    def _note_on_short_pieces(self) -> Sequence[str]:
+        """The rows that only look long enough for the clock; a report marks shorter ones itself."""
+        if not self.traced:
+            return ()
+        times = np.median(np.stack([forward.inclusive_ns for forward in self.traced]), axis=0)
+        named = [
+            self._paths()[index] or "the model itself"
+            for index in self.tracer.below_resolution(self.traced)
+            if times[index] >= self.tracer.resolution_ns
+        ]
+        more = len(named) - NAMED_AT_MOST
+        others = f" and {more} more" if more > 0 else ""
+        return [f"{SHORT_PIECES}: {', '.join(named[:NAMED_AT_MOST])}{others}"] if named else ()
 
     def arrays(self) -> dict[str, Samples]:
         """The samples under the names of `layerbench.records.samples`."""
         unknown = (samples.IDLE, samples.KERNELS)
         return {name: array for name, array in super().arrays().items() if name not in unknown}
-
-
-def _noted(row: RowFacts) -> RowFacts:
-    note = f"{row.note}; {SHORT_PIECES}" if row.note else SHORT_PIECES
-    return row.model_copy(update={"note": note})
