@@ -64,7 +64,8 @@ def test_what_a_cpu_cannot_do_is_said(tmp_path: Path) -> None:
     steps = ["events", "rounds", "ramp", "processes", "limit", "reports"]
     out = run_steps(tmp_path / "out", "cpu", steps)
     assert "events" in figures(out, "events")["absent"]  # type: ignore[operator]
-    assert len(figures(out, "rounds")["points"]) == 1  # type: ignore[arg-type]
+    (point,) = figures(out, "rounds")["points"]  # type: ignore[misc]
+    assert point["perturbed"]
     assert len(list(out.glob("stats/*/layers/*tiny_1x3x16x16.txt"))) == 1
     assert "all" in figures(out, "limit")["absent"]  # type: ignore[operator]
     assert "| benchmarks.gpu.tiny:tiny | 2 " in (out / "benchmarks.md").read_text()
@@ -73,6 +74,14 @@ def test_what_a_cpu_cannot_do_is_said(tmp_path: Path) -> None:
 def test_every_step_runs_on_the_simulated_accelerator(tmp_path: Path) -> None:
     library_or_skip()
     out = run_steps(tmp_path / "out", "sim", [*STEPS, "tests"])
+    # Whether the queue can be held depends on how busy the host is.
+    absent = {step: list(figures(out, step)["absent"]) for step in STEPS if step != "events"}  # type: ignore[call-overload]
+    assert {step: names for step, names in absent.items() if names} == {
+        "rounds": ["graph of benchmarks.gpu.tiny:tiny, batch 2"],
+        "ramp": ["the device's clock"],
+        "processes": ["get_device_properties"],
+        "prediction": ["hidden"],
+    }
     (point,) = figures(out, "rounds")["points"]  # type: ignore[misc]
     assert point["kernels"] > 0
     assert point["kernels_s"] == pytest.approx(point["rows_s"])

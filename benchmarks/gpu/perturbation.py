@@ -71,7 +71,7 @@ def perturbation(workload: Workload, device: Device, stretches: int, forwards: i
             kept.hosts.append(statistics.median(spent))
 
         with garbage_collection_off():
-            rounds.warm_up(WARMUP)
+            rounds.warm_up(WARMUP, device)
             for _ in range(stretches):
                 stretch(alone, lambda _: rounds.run_untouched())
                 stretch(among, rounds._round)
