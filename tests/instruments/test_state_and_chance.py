@@ -18,6 +18,7 @@ import layerbench
 from layerbench import reporters
 from layerbench.api import verification
 from layerbench.instruments import chance
+from layerbench.instruments.tensor_state import _set_version
 from layerbench.store import writing
 from tests.models import Calls
 
@@ -306,3 +307,17 @@ def test_a_step_that_fails_by_chance_is_explained_by_what_it_drew() -> None:
             layerbench.errors.ModelRunError, match=r"the forward failed in .*unlucky"
         ):
             layerbench.profile_training(model, torch.rand(2, 4), warmup=0, iterations=30)
+
+
+def test_a_version_is_put_back_as_an_older_torch_has_it(monkeypatch):
+    usual = torch._C._autograd._unsafe_set_version_counter
+
+    def one_by_one(tensor, version):
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError("incompatible function arguments")
+        usual((tensor,), (version,))
+
+    tensor = torch.zeros(2).add_(1)
+    monkeypatch.setattr(torch._C._autograd, "_unsafe_set_version_counter", one_by_one)
+    _set_version(tensor, 0)
+    assert tensor._version == 0
