@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
 from layerbench.records import contention, samples
+from layerbench.records.conditions import DeviceConditions
 from layerbench.records.contention import Waits
 from layerbench.records.environment import Environment
 from layerbench.records.samples import Arrays, RowFacts, Run, RunFacts, Samples
@@ -318,12 +319,23 @@ def _environment(runs: Sequence[Run], partial: str) -> Environment:
     )
     warnings = dict.fromkeys(warning for e in all_of_them for warning in e.warnings)
     together = first.model_copy(
-        update={"finished": last.finished, "machine": machine, "warnings": tuple(warnings)}
+        update={
+            "finished": last.finished,
+            "machine": machine,
+            "warnings": tuple(warnings),
+            "conditions": _slowest([e.conditions for e in all_of_them]),
+        }
     )
     waited = together.with_waits(samples.waits_of([run.arrays for run in runs]))
     if not partial:
         return waited
     return waited.model_copy(update={"warnings": (partial, *waited.warnings)})
+
+
+def _slowest(conditions: Sequence[DeviceConditions | None]) -> DeviceConditions | None:
+    """Those with the lowest clock; the first where no clock was told."""
+    told = [one for one in conditions if one is not None and one.clock_median_hz]
+    return min(told, key=lambda one: one.clock_median_hz or 0, default=conditions[0])
 
 
 def _worst(fractions: Iterable[float | None]) -> float | None:

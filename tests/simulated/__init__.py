@@ -171,7 +171,6 @@ class Simulator:
         module.set_rng_state = lambda state, _device=None: torch.set_rng_state(state)
         module.get_amp_supported_dtype = lambda: [torch.float16, torch.bfloat16]
         module.get_device_name = lambda _device=None: "Simulated accelerator"
-        module._sleep = self.sleep  # as torch.cuda has it; a cycle is a nanosecond
         return module  # type: ignore[no-any-return]
 
 
