@@ -269,9 +269,9 @@ def _reconciliation(
     own = _pooled(arrays, samples.SELF)
     if untouched is None or instrumented is None or own is None:
         return None
-    overhead, low, high = paired_ratio(
-        instrumented.astype(np.float64), untouched.astype(np.float64), resampler
-    )
+    # A device may have nothing to do in some rounds: what is below a nanosecond counts as one.
+    numerator, denominator = (np.maximum(times, 1.0) for times in (instrumented, untouched))
+    overhead, low, high = paired_ratio(numerator, denominator, resampler)
     untouched_median = float(np.median(untouched))
     layers_sum = float(np.median(own.sum(axis=1)))
     # Integer sums: this ratio is exactly 1, or something was counted twice or not at all.
@@ -286,7 +286,7 @@ def _reconciliation(
         overhead_high=high,
         self_sum_ratio=conserved,
         layers_sum_s=_seconds(layers_sum),
-        layers_gap=layers_sum / device_s - 1,
+        layers_gap=_gap(layers_sum, device_s),
         mark_cost_s=max(run.facts.mark_cost_s for run in runs),
         wrapper_cost_s=max(run.facts.wrapper_cost_s for run in runs),
         timed_calls=sum(row.calls for row in runs[0].facts.modules if row.path),
@@ -299,7 +299,14 @@ def _conserved(own: Samples, instrumented: Samples, arrays: Sequence[Arrays]) ->
     if span is None:
         return int(own.sum()) / int(instrumented.sum())
     idle_ns = 0 if idle is None else int(idle.sum())
-    return (int(own.sum()) + idle_ns) / max(1, int(span.sum()))
+    busy_ns, span_ns = int(own.sum()) + idle_ns, int(span.sum())
+    # A model may run no kernel at all: then there is nothing to lose.
+    return busy_ns / span_ns if span_ns else float(busy_ns == 0)
+
+
+def _gap(layers: float, whole: float) -> float:
+    """How much longer the layers are than the whole; 0 where the device had nothing to do."""
+    return layers / whole - 1 if whole else 0.0
 
 
 def _seconds(nanoseconds: float) -> float:

@@ -32,6 +32,7 @@ from layerbench.instruments.attach import (
 from layerbench.instruments.kernels import RANGE, ROOT, KernelForward, added_up, events_of
 from layerbench.instruments.modules import Call, modules_at
 
+_LOG_LEVEL = "KINETO_LOG_LEVEL"
 # Without it some releases warn that a second cycle would lose the first one's events.
 _OPTIONS: dict[str, Any] = (
     {"acc_events": True} if "acc_events" in inspect.signature(profile.__init__).parameters else {}
@@ -118,13 +119,30 @@ def profiled(run: Callable[[], object], device: Device, *, shapes: bool = False)
         device: where it runs.
         shapes: whether the shapes of operators' tensors are noted.
     """
-    # Else its library writes lines of its own to stderr, also where nothing is wrong.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     activity = kernel_activity(device)
     activities = [ProfilerActivity.CPU, *([activity] if activity is not None else [])]
-    with profile(activities=activities, record_shapes=shapes, **_OPTIONS) as profiler:
+    with (
+        _library_silent(),
+        profile(activities=activities, record_shapes=shapes, **_OPTIONS) as profiler,
+    ):
         run()
     return profiler.profiler.kineto_results
+
+
+@contextmanager
+def _library_silent() -> Iterator[None]:
+    """Without it the profiler's library writes lines to stderr, also where nothing is wrong.
+
+    It asks the environment, which is the process's owner's and is left as it was.
+    """
+    if _LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_LOG_LEVEL] = "99"
+    try:
+        yield
+    finally:
+        os.environ.pop(_LOG_LEVEL, None)
 
 
 def kernel_activity(device: Device) -> ProfilerActivity | None:

@@ -52,6 +52,7 @@ _LONG_S = 0.5
 
 WAITS = "the forward waits for the device, so its work cannot be queued beforehand"
 TOO_LONG = "launching a forward takes longer than a queue is held"
+HELD_TOO_SHORTLY = "whenever the queue was held, launching took longer than foreseen"
 CANNOT_BLOCK = "nothing holds the queue of this kind of device"
 
 
@@ -168,7 +169,8 @@ class DeviceRounds(Rounds):
 
     def absent(self) -> dict[str, str]:
         """Why the whole was not measured behind a blocked queue."""
-        return {"blocked queue": self.why_not_blocked} if self.why_not_blocked else {}
+        why = self.why_not_blocked or ("" if self.blocked else HELD_TOO_SHORTLY)
+        return {"blocked queue": why} if why else {}
 
     def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
         """The modules' rows with the number of their kernels in one forward."""

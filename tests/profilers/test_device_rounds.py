@@ -13,7 +13,13 @@ from torch import nn
 from layerbench.environment.devices.clocks import PerfCounter
 from layerbench.instruments.kernels import HostEvent, Kernel, KernelForward, added_up
 from layerbench.instruments.modules import CallObserver, module_facts
-from layerbench.profilers.device_rounds import BLOCKED_EVERY, CANNOT_BLOCK, WAITS, DeviceRounds
+from layerbench.profilers.device_rounds import (
+    BLOCKED_EVERY,
+    CANNOT_BLOCK,
+    HELD_TOO_SHORTLY,
+    WAITS,
+    DeviceRounds,
+)
 from layerbench.profilers.progress import Silent
 from layerbench.profilers.rounds import Layers
 from layerbench.records.samples import KernelFacts
@@ -163,6 +169,18 @@ def test_a_host_that_is_disturbed_now_and_then_does_not_wait() -> None:
     assert len(queue.held) == 10
     assert measured.arrays()["blocked"].tolist() == [DEVICE_NS] * 5
     assert measured.absent() == {}
+
+
+def test_where_no_hold_was_long_enough_the_record_says_so() -> None:
+    class Slow(QueueClock):
+        def resolve_host(self, marks: Sequence[int]) -> list[int]:
+            return [mark * HOST_NS * 10 ** len(queue.held) for mark in marks]
+
+    queue = Queue(holds=True)
+    measured = rounds(queue, Slow())
+    measured.run(Plan(iterations=2), seed=0)
+    assert "blocked" not in measured.arrays()
+    assert measured.absent() == {"blocked queue": HELD_TOO_SHORTLY}
 
 
 def test_a_queue_that_cannot_be_held_is_not_tried_again() -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
+from contextlib import suppress
 
 import pytest
 import torch
 from torch import nn
 
 import layerbench
+from layerbench import reporters
+from layerbench.errors import LayerbenchError
 from layerbench.profilers import device_rounds
 from layerbench.records.timing import LayerRow, Profile
 from tests.models import Small
@@ -135,3 +139,46 @@ def test_two_models_in_turn_are_compared_by_their_kernels(sim: Simulator) -> Non
     assert rows["first"].verdict == "SAME"
     assert rows["second"].ratio == 3
     assert rows["second"].verdict == "SLOWER"
+
+
+class RunsNow(nn.Module):
+    """A layer that runs in every second forward, or in none."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.layer, self.rest = nn.Linear(4, 4), nn.Identity()
+        self.every, self.forwards = every, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.forwards += 1
+        return self.layer(x) if self.every and self.forwards % self.every == 0 else self.rest(x)  # type: ignore[no-any-return]
+
+
+@on_sim
+def test_a_model_without_a_kernel_has_a_record(sim: Simulator) -> None:
+    sim.rules(kernel_ns=1000)
+    record = profile_of(RunsNow(every=0), 2, 4)
+    assert record.device_rounds
+    assert record.device_rounds.span.max == 0
+    assert record.kernels == ()
+    assert record.reconciliation
+    assert (record.reconciliation.self_sum_ratio, record.reconciliation.layers_gap) == (1, 0)
+    for name in reporters.names():
+        with suppress(LayerbenchError):  # a format that has no such record says so
+            reporters.render(name, record)
+
+
+@on_sim
+def test_a_device_may_have_nothing_to_do_in_some_rounds(sim: Simulator) -> None:
+    sim.rules(kernel_ns=1000)
+    record = profile_of(RunsNow(every=2), 2, 4)
+    assert [(kernel.name, kernel.module) for kernel in record.kernels] == [("aten::addmm", "layer")]
+
+
+@on_sim
+def test_the_environment_is_left_as_it_was(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    sim.rules(kernel_ns=10)
+    monkeypatch.delenv("KINETO_LOG_LEVEL", raising=False)
+    before = dict(os.environ)
+    profile_of(nn.Linear(4, 4), 2, 4)
+    assert dict(os.environ) == before
