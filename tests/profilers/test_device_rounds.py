@@ -197,3 +197,29 @@ def test_a_round_that_was_not_finished_is_left_out() -> None:
     measured.run_untouched()
     assert measured.keep_whole()
     assert {len(measured.arrays()[name]) for name in ("untouched", "inclusive", "span")} == {3}
+
+
+def test_a_forward_that_is_not_kept_stands_between_the_profiler_and_the_hosts_times() -> None:
+    """Else what follows would find the caches as the profiler has left them."""
+    measured = rounds(Queue(holds=True), QueueClock())
+    kinds: list[str] = []
+    call, tracer = measured.call, measured.tracer
+
+    def told(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def told_run(*args: Any, **kwargs: Any) -> Any:
+            kinds.append(name)
+            before = len(kinds)
+            output = run(*args, **kwargs)
+            del kinds[before:]  # the forwards within it
+            return output
+
+        return told_run
+
+    measured.call = told("not kept", call)
+    tracer.run = told("device", tracer.run)  # type: ignore[method-assign]
+    for name in ("run_untouched", "_run_host", "_run_blocked"):
+        vars(measured)[name] = told(name, getattr(measured, name))
+    for number in range(2):
+        measured._round(number)
+    first = ["run_untouched", "device", "_run_blocked", "not kept", "_run_host"]
+    assert kinds == [*first, "device", "not kept", "_run_host", "run_untouched"]
