@@ -123,8 +123,8 @@ class EventTimer:
         """Whether a forward has been observed, or has tried to be."""
         return self._observed > 0
 
-    def run(self, call: Call) -> KernelForward:
-        """Run one forward, wait for the device, and add the pieces up.
+    def run(self, call: Call, *, shapes: bool = False) -> KernelForward:  # noqa: ARG002
+        """Run one forward, wait for the device, and add the pieces up; functions have no rows.
 
         Whatever the model raises passes through; the model is left as it was.
         """

@@ -51,6 +51,7 @@ def test_rows_have_the_stated_lengths_of_their_kernels(sim: Simulator) -> None:
     assert nanoseconds(rows["blocks.0.conv"]) == (5_003, 5_003)
     assert nanoseconds(rows["blocks.0.relu"]) == (101, 101)
     assert nanoseconds(rows["blocks.0.add()"]) == (1_009, 1_009)
+    assert rows["blocks.0.add()"].input_shapes == ((2, 4, 8, 8), (2, 4, 8, 8))
     assert nanoseconds(rows["blocks.0"]) == (1_009, 2 * 5_003 + 101 + 1_009)
     assert rows["blocks.0"].kernels == 4
     assert record.reconciliation
