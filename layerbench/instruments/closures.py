@@ -20,7 +20,7 @@ from layerbench.instruments.operators import run_seen
 
 Function = Callable[..., Any]
 
-# PyTorch before 2.6 knows the mode by its other name alone.
+# An older PyTorch, such as 2.4, knows the mode by its other name alone.
 _proxy_mode: Callable[[], object | None] = (
     getattr(proxy_tensor, "get_proxy_mode", None) or proxy_tensor.get_innermost_proxy_mode
 )

@@ -155,7 +155,7 @@ def entry_noticed(entered: Entered) -> Iterator[None]:
 
 
 Notice = Callable[[FrameType], None]
-# What Dynamo's wrapper is called: by PyTorch from 2.9 on, and before.
+# What Dynamo's wrapper is called: by a newer PyTorch, and by an older one.
 _WRAPPERS = ("compile_wrapper", "_fn")
 
 
@@ -170,7 +170,8 @@ def _before(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
 def _as_dynamo_steps_aside(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
     """Dynamo's wrapper begins by stepping aside, so that nothing it does itself is traced.
 
-    In PyTorch before 2.6 it begins by stepping in, and is made to step aside for the notice.
+    In an older PyTorch, such as 2.4, it begins by stepping in. There it is made to step aside for
+    the notice.
     """
     frames = _dynamo().eval_frame
     compiling = _code_in(frames._TorchDynamoContext.__call__)

@@ -48,7 +48,7 @@ _INTO_ZEROS = frozenset(
 )
 # What a linear layer with more than a matrix as its input is made of, before the bias.
 _PRODUCTS = frozenset({_ATEN.mm.default, _ATEN.bmm.default, _ATEN.mv.default})
-# Its names, of which PyTorch before 2.8 has the second alone; they differ for symbolic sizes.
+# Its names, of which PyTorch 2.4 has the second alone; they differ for symbolic sizes.
 _DENSE = ("is_non_overlapping_and_dense_or_false", "is_non_overlapping_and_dense")
 _is_dense: Callable[[torch.Tensor], bool] = next(
     getattr(prims, name) for name in _DENSE if hasattr(prims, name)

@@ -176,7 +176,7 @@ def _set_version(tensor: torch.Tensor, version: int) -> None:
     set_version: Callable[..., None] = torch._C._autograd._unsafe_set_version_counter
     try:
         set_version((tensor,), (version,))
-    except TypeError:  # PyTorch before 2.7 takes one of each
+    except TypeError:  # an older PyTorch, such as 2.4, takes one of each
         set_version(tensor, version)
 
 

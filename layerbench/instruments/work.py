@@ -111,7 +111,7 @@ class WorkObserver(CallObserver):
 
     @contextmanager
     def _throughout_on(self) -> Iterator[None]:
-        # Off, as PyTorch before 2.8 compiles anew under a mode.
+        # Off, as an older PyTorch, such as 2.4, compiles anew under a mode.
         with compilation_off(), self._counter:
             yield
 

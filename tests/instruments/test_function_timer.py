@@ -144,4 +144,6 @@ def test_functions_beside_a_checkpoint_are_seen(reentrant):
     model = Calls(run, layer=nn.Linear(4, 4))
     made = layerbench.profile(model, torch.rand(2, 4), warmup=0, iterations=1)
     assert made.absent == {}
-    assert [row.path for row in made.layers if row.kind == "function"] == ["add()"]
+    functions = [row.path for row in made.layers if row.kind == "function"]
+    # An older checkpoint makes a tensor of its own.
+    assert [path for path in functions if path != "empty()"] == ["add()"]
