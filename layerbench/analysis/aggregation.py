@@ -58,7 +58,7 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         reconciliation=_reconciliation(runs, arrays, resampler),
         device_rounds=device_rounds(facts, arrays, workload.seed),
         kernels=kernel_rows(runs, workload.seed),
-        absent=facts.absent,
+        absent=_absent(runs),
         notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
     )
 
@@ -82,6 +82,14 @@ def _partial(plan: Plan, runs: Sequence[Run]) -> str:
     where = f" in process {len(runs)} of {plan.processes}" if plan.processes > 1 else ""
     after = f"Interrupted after {rounds} of {plan.iterations} iterations{where}"
     return f"{after}: this record is partial."
+
+
+def _absent(runs: Sequence[Run]) -> Mapping[str, str]:
+    """The first process's, and why another one has no blocked rounds: then the record has none."""
+    others = (run.facts.absent.get(samples.BLOCKED_QUEUE) for run in runs)
+    why = next((reason for reason in others if reason), None)
+    absent = runs[0].facts.absent
+    return absent if why is None else {samples.BLOCKED_QUEUE: why, **absent}
 
 
 def _functions_of(runs: Sequence[Run]) -> Sequence[RowFacts]:

@@ -176,7 +176,7 @@ class DeviceRounds(Rounds):
     def absent(self) -> dict[str, str]:
         """Why the whole was not measured behind a blocked queue."""
         why = self.why_not_blocked or ("" if self.blocked else HELD_TOO_SHORTLY)
-        return {"blocked queue": why} if why else {}
+        return {samples.BLOCKED_QUEUE: why} if why else {}
 
     def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
         """The modules' rows with the number of their kernels in one forward."""

@@ -35,6 +35,8 @@ BLOCKED = "blocked"
 SPAN = "span"
 IDLE = "idle"
 KERNELS = "kernels"
+BLOCKED_QUEUE = "blocked queue"
+"""In `RunFacts.absent`: why there is nothing under `BLOCKED`."""
 
 
 class WorkFacts(Frozen):
