@@ -158,8 +158,10 @@ def kernel_activity(device: Device) -> ProfilerActivity | None:
 
 
 def is_profiling() -> bool:
-    """Whether a profiler runs in this thread: a second one would end it and lose what it has."""
-    return bool(torch.autograd._profiler_enabled())  # type: ignore[attr-defined]
+    """Whether a profiler runs in any thread: a second one would end it and lose what it has."""
+    here = bool(torch.autograd._profiler_enabled())  # type: ignore[attr-defined]
+    # PyTorch tells of this thread's alone; its Python module keeps a flag for the process.
+    return here or bool(getattr(torch.autograd.profiler, "_is_profiler_enabled", False))
 
 
 def sees_kernels(device: Device) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity
 
 import layerbench
 from layerbench import reporters
@@ -183,3 +186,28 @@ def test_the_environment_is_left_as_it_was(sim: Simulator, monkeypatch: pytest.M
     before = dict(os.environ)
     profile_of(nn.Linear(4, 4), 2, 4)
     assert dict(os.environ) == before
+
+
+@on_sim
+def test_a_profiler_in_another_thread_loses_nothing_by_ours(sim: Simulator) -> None:
+    sim.rules(kernel_ns=1000)
+    begun, over = threading.Event(), threading.Event()
+
+    def profiled() -> int:
+        with torch.profiler.profile(activities=[ProfilerActivity.PrivateUse1]) as profiler:
+            x = torch.ones(4, device="sim")
+            begun.set()
+            over.wait(60)
+            x.add(1)
+        return len([event for event in profiler.events() if event.name == "aten::add"])
+
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(profiled)
+        begun.wait(60)
+        try:
+            record = profile_of(nn.Linear(4, 4), 2, 4)
+        finally:
+            over.set()
+        assert theirs.result() == 1
+    assert record.device_rounds
+    assert record.device_rounds.how == "events"
