@@ -27,7 +27,13 @@ from layerbench.records.timing import Profile
 from layerbench.reporters.html.document import bundled, of
 from layerbench.reporters.result_table import FORMATS, SORTS, render_table
 from layerbench.store import reading
-from tests.support import sample_comparisons, sample_detection, sample_profiles, sample_runs
+from tests.support import (
+    sample_comparisons,
+    sample_detection,
+    sample_devices,
+    sample_profiles,
+    sample_runs,
+)
 from tests.support.paths import ROOT
 from tests.support.sample_structures import structure
 
@@ -55,6 +61,7 @@ def originals() -> dict[str, dict[str, Any]]:
     made = {
         "profile": sample_profiles.layered(),
         "on a GPU": sample_profiles.on_gpu(),
+        "kernels": sample_devices.launch_bound(),
         "in processes": sample_profiles.in_processes(),
         "whole": sample_profiles.whole(),
         "structure": structure(),
