@@ -221,9 +221,15 @@ class _Trained:
         self.clock.synchronize()
         return step
 
-    def profiled(self) -> KernelStep | None:
-        """A step whose kernels are seen; ``None`` where they cannot be."""
-        return None if self._kernels is None else self._explaining(self._kernels.run)
+    @property
+    def sees_kernels(self) -> bool:
+        """Whether `profiled` can be asked for."""
+        return self._kernels is not None
+
+    def profiled(self) -> KernelStep:
+        """A step whose kernels are seen."""
+        assert self._kernels is not None
+        return self._explaining(self._kernels.run)
 
     def _explaining(self, run: Callable[[Step], Made]) -> Made:
         draws = RandomState()
@@ -268,7 +274,9 @@ class _Rounds:
 
     def _round(self, number: int) -> None:
         draws = RandomState()
-        kinds = (self._run_untouched, self._run_instrumented, self._run_profiled)
+        kinds = [self._run_untouched, self._run_instrumented]
+        if self.trained.sees_kernels:
+            kinds.append(self._run_profiled)
         for run in kinds if number % 2 == 0 else reversed(kinds):
             draws.put_back()
             run()
@@ -283,9 +291,7 @@ class _Rounds:
         self.instrumented.append(self.trained.instrumented())
 
     def _run_profiled(self) -> None:
-        step = self.trained.profiled()
-        if step is not None:
-            self.profiled.append(step)
+        self.profiled.append(self.trained.profiled())
 
 
 # --- the record ----------------------------------------------------------------------------
