@@ -12,6 +12,7 @@ from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import UsageError, at_least
 from layerbench.introspection.modules import buffers, parameters
+from layerbench.introspection.nested import tensors_in
 from layerbench.profilers.optimizers import check_optimizer
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import DType, MemoryFormat, Mode, Plan, Workload
@@ -45,8 +46,10 @@ def plan_of(**numbers: Any) -> Plan:  # noqa: ANN401 - as the plan has them
 
 
 def where_it_runs(subject: Built | None, device: str | None) -> Device:
-    """The device of a name, or that which a module handed over is on."""
-    return devices.get(device) if subject is None else devices.of_module(subject.module)
+    """The device of a name, or that which a module handed over is on, or else its inputs."""
+    if subject is None:
+        return devices.get(device)
+    return devices.of_module(subject.module, (subject.args, subject.kwargs))
 
 
 def threads_of(threads: int | None) -> int | None:
@@ -105,6 +108,13 @@ def what_runs(
     return workload, None
 
 
+def _without_parameters(input: object, device: str | None) -> torch.device:
+    """Where a module without parameters runs: where its inputs are, else where it is asked to."""
+    for tensor in tensors_in(input):
+        return tensor.device
+    return devices.get(device or "cpu").torch_device
+
+
 def _hand_over(
     model: nn.Module,
     input: str | torch.Tensor | tuple[Any, ...] | None,
@@ -120,7 +130,7 @@ def _hand_over(
             "the module's tensors are shared out among processes (fully_shard, DTensor): hand it "
             "over before they are, or time it with layerbench.time_layers in a loop of your own"
         )
-    where = tensors[0].device if tensors else torch.device("cpu")
+    where = tensors[0].device if tensors else _without_parameters(input, device)
     if device is not None and devices.get(device).torch_device.type != where.type:
         raise UsageError(
             f"the module is on {where.type}: move it to {device} first, it is measured where it is"

@@ -122,7 +122,7 @@ def profiled(run: Callable[[], object], device: Device, *, shapes: bool = False)
     activity = kernel_activity(device)
     activities = [ProfilerActivity.CPU, *([activity] if activity is not None else [])]
     with (
-        _library_silent(),
+        library_silent(),
         profile(activities=activities, record_shapes=shapes, **_OPTIONS) as profiler,
     ):
         run()
@@ -130,7 +130,7 @@ def profiled(run: Callable[[], object], device: Device, *, shapes: bool = False)
 
 
 @contextmanager
-def _library_silent() -> Iterator[None]:
+def library_silent() -> Iterator[None]:
     """Without it the profiler's library writes lines to stderr, also where nothing is wrong.
 
     It asks the environment, which is the process's owner's and is left as it was.

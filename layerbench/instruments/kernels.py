@@ -56,12 +56,14 @@ class Kernel:
     Attributes:
         launched_by: number of the operator; 0 where nobody knows.
         start_ns, end_ns: on the profiler's clock.
+        device: the number of the device that ran it.
     """
 
     name: str
     launched_by: int
     start_ns: int
     end_ns: int
+    device: int = 0
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class KernelForward:
         kernels: number of runs and nanoseconds by module, function and name.
         functions: those that launched kernels, by module and name.
         order: of the first calls of modules, with "" for a name, and functions, on one count.
+        devices: how many devices ran kernels.
     """
 
     inclusive_ns: NDArray[np.int64]
@@ -127,6 +130,7 @@ class KernelForward:
     kernels: Mapping[KernelKey, tuple[int, int]]
     functions: Mapping[Spot, FunctionCalls]
     order: Mapping[Spot, int]
+    devices: int = 1
 
 
 def added_up(host: Sequence[HostEvent], kernels: Sequence[Kernel], modules: int) -> KernelForward:
@@ -167,6 +171,7 @@ def added_up(host: Sequence[HostEvent], kernels: Sequence[Kernel], modules: int)
         kernels=sums,
         functions=launching,
         order=seen.order,
+        devices=len({kernel.device for kernel in kernels}),
     )
 
 
@@ -287,13 +292,14 @@ def events_of(results: Any) -> tuple[list[HostEvent], list[Kernel]]:  # noqa: AN
     for event in results.events():
         start = event.start_ns()
         if event.device_type().name != "CPU":
-            if not event.name().startswith(RANGE):  # a range, repeated on the device's axis
+            if _is_work(event):
                 kernels.append(
                     Kernel(
                         event.name(),
                         event.linked_correlation_id(),
                         start,
                         start + event.duration_ns(),
+                        event.device_index(),
                     )
                 )
         elif event.linked_correlation_id() == 0 and not _is_of_driver(event):
@@ -313,6 +319,26 @@ def events_of(results: Any) -> tuple[list[HostEvent], list[Kernel]]:  # noqa: AN
 
 def _shapes(event: Any) -> tuple[Shape, ...]:  # noqa: ANN401 - torch's private class
     return tuple(tuple(shape) for shape in event.shapes() if shape)
+
+
+# What stands on a device's axis besides kernels, copies and fills: ranges that are repeated there,
+# and waits of queues for each other.
+_NO_WORK = (
+    *("user_annotation", "gpu_user_annotation", "cuda_sync", "cuda_event", "xpu_sync"),
+    *("overhead", "cuda_profiler_range", "mtia_counters", "xpu_scope_profiler"),
+)
+_NAMES_OF_WAITS = ("Context Sync", "Stream Sync", "Event Sync", "Stream Wait Event", "Event Record")
+
+
+def _is_work(event: Any) -> bool:  # noqa: ANN401 - torch's private class
+    """Whether the device worked for it; before `activity_type` was there names have to tell."""
+    kind = getattr(event, "activity_type", None)
+    if kind is not None and str(kind()) in _NO_WORK:
+        return False
+    is_range = getattr(event, "is_user_annotation", None)
+    if is_range is not None and is_range():
+        return False
+    return not event.name().startswith((RANGE, *_NAMES_OF_WAITS))
 
 
 # The driver's calls are numbered apart from the operators: the numbers overlap.

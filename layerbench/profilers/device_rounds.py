@@ -55,6 +55,10 @@ TOO_LONG = "launching a forward takes longer than a queue is held"
 HELD_TOO_SHORTLY = "whenever the queue was held, launching took longer than foreseen"
 CANNOT_BLOCK = "nothing holds the queue of this kind of device"
 
+SEVERAL_DEVICES = (
+    "kernels ran on several devices: rows have those of all, the whole is on the clock of one"
+)
+
 
 class Tracer(Protocol):
     """Times the layers on the device."""
@@ -156,6 +160,11 @@ class DeviceRounds(Rounds):
 
     def _kinds(self) -> list[list[Any]]:
         return [*super()._kinds(), self.traced, self.instrumented]
+
+    def notes(self, rows: Sequence[RowFacts]) -> list[str]:
+        """What varied from forward to forward, and what is not the device's alone."""
+        several = any(traced.devices > 1 for traced in self.traced)
+        return [*super().notes(rows), *([SEVERAL_DEVICES] if several else [])]
 
     def added_up(self) -> Sequence[Folded | KernelForward]:
         """The device rounds."""

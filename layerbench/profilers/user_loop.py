@@ -15,7 +15,6 @@ from torch.compiler import is_dynamo_compiling
 from torch.utils.hooks import RemovableHandle
 
 from layerbench.analysis.aggregation import layer_rows
-from layerbench.environment import devices
 from layerbench.environment.devices.clocks import Clock
 from layerbench.errors import first_line
 from layerbench.instruments.attach import Forward, attributes_replaced, function_at, usual_place
@@ -123,10 +122,11 @@ class LiveLayers(Presented):
         self._began = self._ended = Moment.now()
         self._made: tuple[int, Profile] | None = None
 
-    def _look(self) -> None:
+    def _look(self, inputs: object = ()) -> None:
         """See what the model consists of, and where it is."""
         model = self._model
-        self._clock, self._on_device, self._conditions = surroundings_of_loop(model, self._given)
+        self._where = surroundings_of_loop(model, inputs, self._given)
+        self._clock, self._on_device = self._where.clock, self._where.side
         self._mark = self._clock.mark
         self._facts = module_facts(model)
         self._modules = named_instances(model)
@@ -218,7 +218,7 @@ class LiveLayers(Presented):
             finally:
                 self._inside = False
             self.forwards += 1
-            self._conditions.take()
+            self._where.conditions.take()
             return output
 
         return forward
@@ -281,7 +281,7 @@ class LiveLayers(Presented):
                 self._seen = observer.observe(forward, args, kwargs, within=True)
             return outputs[0]
 
-        self._look()  # again: its owner may have replaced a layer, or moved it, since
+        self._look((args, kwargs))  # again: its owner may have moved it, or replaced a layer
         self._timer = self._new_timer(short_cut=False)
         self._workload = workload_of(self._model, args, kwargs)
         self._came_in = shapes_of((args, kwargs))
@@ -413,9 +413,9 @@ class LiveLayers(Presented):
         if self._made is None or self._made[0] != self.forwards:
             ended = Moment.now() if self._attached else self._ended
             seen = self._seen_so_far()
-            made = record_of(self._model, seen, self._began, ended, self._conditions)
+            made = record_of(seen, self._began, ended, self._where.device, self._where.conditions)
             if self._ceilings:
-                made = with_ceilings(made, devices.of_module(self._model))
+                made = with_ceilings(made, self._where.device)
             self._made = (self.forwards, made)
         return self._made[1]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -142,26 +142,39 @@ class LoopOnDevice:
         }
 
 
-def surroundings_of_loop(
-    model: nn.Module, clock: Clock | None
-) -> tuple[Clock, LoopOnDevice | None, ConditionsWatch]:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a loop is timed with.
+
+    Attributes:
+        device: where the model runs.
+        clock: for marks at modules.
+        side: the device's, where the profiler sees its kernels.
+        conditions: looks at the device between forwards.
+    """
+
+    device: Device
+    clock: Clock
+    side: LoopOnDevice | None
+    conditions: ConditionsWatch
+
+
+def surroundings_of_loop(model: nn.Module, inputs: object, clock: Clock | None) -> Surroundings:
     """What a loop is timed with.
 
     Args:
         model: that it runs, where it is now.
+        inputs: any nesting of what the model is called with: one without parameters is where
+            they are.
         clock: the loop's owner's own; ``None`` for that of the model's device.
-
-    Returns:
-        the clock for marks at modules; the device's side, where the profiler sees its kernels;
-        what looks at the device between forwards.
     """
+    device = devices.of_module(model, inputs)
     if clock is not None:
-        return clock, None, ConditionsWatch()
-    device = devices.of_module(model)
+        return Surroundings(device, clock, None, ConditionsWatch())
     on_device = device.clock()
     of_layers = clock_of_layers(device, on_device)
     side = None if of_layers is on_device else LoopOnDevice(device, on_device)
-    return of_layers, side, ConditionsWatch(device.look)
+    return Surroundings(device, of_layers, side, ConditionsWatch(device.look))
 
 
 def _paths(facts: Sequence[ModuleFacts]) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from layerbench.analysis.aggregation import assemble
-from layerbench.environment import devices
 from layerbench.environment.conditions import ConditionsWatch
+from layerbench.environment.devices import Device
 from layerbench.environment.machine import CpuTimes, cpu_times
 from layerbench.environment.run_context import watch_environment
 from layerbench.environment.watch import utc_now, utc_text
@@ -57,10 +57,10 @@ class Moment:
 
 
 def _surroundings(
-    model: nn.Module, began: Moment, ended: Moment, conditions: ConditionsWatch
+    began: Moment, ended: Moment, device: Device, conditions: ConditionsWatch
 ) -> Environment:
     """Those of the loop. The slow part, such as the versions, is looked up when it is over."""
-    watch = watch_environment(devices.of_module(model))
+    watch = watch_environment(device)
     watch = replace(watch, started=began.text, cpu_times=began.cpu_times, conditions=conditions)
     return watch.finish(ended.cpu_times).model_copy(update={"finished": ended.text})
 
@@ -83,18 +83,18 @@ class Seen:
 
 
 def record_of(
-    model: nn.Module,
     seen: Seen | None,
     began: Moment,
     ended: Moment,
+    device: Device,
     conditions: ConditionsWatch,
 ) -> Profile:
     """The record of what has been seen so far.
 
     Args:
-        model: that ran.
         seen: ``None`` before the first forward has ended.
         began, ended: when it was timed.
+        device: where the model ran.
         conditions: of the device meanwhile.
 
     Raises:
@@ -112,7 +112,7 @@ def record_of(
         parameters=first.parameters or 0,
         modules=tuple(seen.modules),
         functions=tuple(seen.functions),
-        environment=_surroundings(model, began, ended, conditions),
+        environment=_surroundings(began, ended, device, conditions),
         stop="iterations",
         mark_cost_s=0,
         wrapper_cost_s=0,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from layerbench.environment import devices
@@ -184,6 +186,63 @@ def test_a_forward_that_fails_leaves_the_model_as_it_was() -> None:
         timer.run(lambda: model(torch.rand(2, 5)))
     assert model.layer.__dict__ == before
     assert timer.run(lambda: model(torch.rand(2, 4))).calls.tolist() == [1, 2]
+
+
+class Event:
+    """What the profiler gives of one event, as far as it is asked for."""
+
+    def __init__(self, name: str, kind: str | None, device: str = "CUDA", linked: int = 0) -> None:
+        self._name, self._device, self._linked = name, device, linked
+        if kind is not None:
+            self.activity_type = lambda: kind
+
+    def name(self) -> str:
+        return self._name
+
+    def device_type(self) -> DeviceType:
+        return getattr(DeviceType, self._device)
+
+    def linked_correlation_id(self) -> int:
+        return self._linked
+
+    def is_user_annotation(self) -> bool:
+        return self._name.startswith("mine")
+
+    def shapes(self) -> list[list[int]]:
+        return []
+
+    def _one(self) -> int:
+        return 1
+
+    start_ns = duration_ns = correlation_id = start_thread_id = sequence_nr = device_index = _one
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["newer", "older"])
+def test_only_what_a_device_worked_for_is_a_kernel(told: bool) -> None:
+    """The kinds of CUDA's events; an older PyTorch tells no kind."""
+    seen = [
+        ("sgemm", "kernel", "CUDA", 7),
+        ("Memcpy HtoD (Pageable -> Device)", "gpu_memcpy", "CUDA", 8),
+        ("Memset (Device)", "gpu_memset", "CUDA", 0),
+        ("layerbench:3", "gpu_user_annotation", "CUDA", 0),
+        ("mine", "gpu_user_annotation", "CUDA", 0),
+        ("Stream Wait Event", "cuda_sync", "CUDA", 0),
+        ("cudaLaunchKernel", "cuda_runtime", "CPU", 7),
+        ("cudaDeviceSynchronize", "cuda_runtime", "CPU", 0),
+        ("aten::mm", "cpu_op", "CPU", 0),
+        ("layerbench:3", "cpu_op", "CPU", 0),
+    ]
+    events = [Event(name, kind if told else None, *rest) for name, kind, *rest in seen]
+    host, kernels = events_of(SimpleNamespace(events=lambda: events))
+    assert [kernel.name.split()[0] for kernel in kernels] == ["sgemm", "Memcpy", "Memset"]
+    assert [kernel.launched_by for kernel in kernels] == [7, 8, 0]
+    assert [event.name for event in host] == ["aten::mm", "layerbench:3"]
+
+
+def test_kernels_of_several_devices_are_told() -> None:
+    kernels = [Kernel("a", 5, 0, 5, device=0), Kernel("b", 6, 5, 7, device=1)]
+    assert added_up(HOST, kernels, modules=3).devices == 2
+    assert added_up(HOST, kernels[:1], modules=3).devices == 1
 
 
 def test_a_cpu_has_no_kernels() -> None:

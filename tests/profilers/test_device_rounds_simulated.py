@@ -211,3 +211,17 @@ def test_a_profiler_in_another_thread_loses_nothing_by_ours(sim: Simulator) -> N
         assert theirs.result() == 1
     assert record.device_rounds
     assert record.device_rounds.how == "events"
+
+
+@on_sim
+def test_a_model_without_parameters_runs_where_its_inputs_are(sim: Simulator) -> None:
+    sim.rules(named_ns={"aten::relu": 4_003})
+    record = layerbench.profile(
+        nn.ReLU(), torch.rand(2, 4).to("sim:0"), warmup=0, iterations=3, ceilings=False
+    )
+    assert record.environment.device.kind == "sim"
+    assert nanoseconds(record.layers[0]) == (4_003, 4_003)
+    asked = layerbench.profile(
+        nn.ReLU(), "2x3x8x8", device="sim:0", warmup=0, iterations=3, ceilings=False
+    )
+    assert asked.environment.device.kind == "sim"

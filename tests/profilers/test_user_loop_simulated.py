@@ -116,3 +116,18 @@ def test_a_profiler_of_the_loops_owner_loses_nothing(sim: Simulator) -> None:
     assert len(convolutions) == 5 * 5
     assert layers.record.kernels == ()
     assert layers.rows
+
+
+@on_sim
+def test_a_loop_of_a_model_without_parameters_is_timed_where_its_inputs_are(
+    sim: Simulator,
+) -> None:
+    sim.rules(named_ns={"aten::relu": 4_003})
+    images = torch.rand(2, 4).to("sim:0")
+    model = nn.ReLU()
+    with torch.inference_mode(), layerbench.time_layers(model) as layers:
+        for _ in range(5):
+            model(images)
+    assert layers.record.environment.device.kind == "sim"
+    assert layers.rows[0].inclusive
+    assert round(layers.rows[0].inclusive.median * 1e9) == 4_003

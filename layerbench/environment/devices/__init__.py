@@ -6,6 +6,7 @@ A new kind of device is one new file in this folder that offers `DeviceType` obj
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from layerbench.environment.devices.device import Device, DeviceType, MemoryInfo
@@ -67,16 +68,22 @@ def get(name: str | None = None) -> Device:
     )
 
 
-def of_module(module: nn.Module) -> Device:
-    """The device of a module's first parameter or buffer; the CPU for a module without any.
+def of_module(module: nn.Module, inputs: object = ()) -> Device:
+    """The device of a module's first parameter or buffer; of a module without any, its inputs'.
+
+    Args:
+        module: that is about to run.
+        inputs: any nesting of what it is called with; without a tensor it is the CPU.
 
     Raises:
         DeviceUnavailable: the module's tensors hold no values.
     """
-    from layerbench.introspection.tensors import check_values  # loads torch
+    from layerbench.introspection.nested import tensors_in  # load torch
+    from layerbench.introspection.tensors import check_values
 
     tensors = (*parameters(module), *buffers(module))
     check_values(tensors)
+    tensors = tensors or tuple(islice(tensors_in(inputs), 1))
     return get(str(tensors[0].device) if tensors else "cpu")
 
 

@@ -11,7 +11,6 @@ Known limitation: every operator takes longer for being watched, small ones by m
 from __future__ import annotations
 
 import gzip
-import os
 import secrets
 from bisect import bisect_right
 from collections import defaultdict
@@ -29,6 +28,7 @@ from layerbench.environment.devices import Device
 from layerbench.errors import OutputError
 from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
 from layerbench.instruments.detector_parts import ITSELF, parts_of
+from layerbench.instruments.kernel_timer import kernel_activity, library_silent
 from layerbench.instruments.step_timer import run_phases
 from layerbench.records.detection_run import OperatorRow
 from layerbench.records.training_step import STEP_PHASES
@@ -93,17 +93,15 @@ def profile_steps(
         OutputError: the trace cannot be written.
         LayerbenchError: as `Stepper.step`.
     """
-    # Else its library writes lines of its own to stderr, also where nothing is wrong.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    activities = [ProfilerActivity.CPU]
-    kind = device.kind.upper()
-    if kind != "CPU" and hasattr(ProfilerActivity, kind):
-        activities.append(getattr(ProfilerActivity, kind))
-    with profile(
-        activities=activities,
-        schedule=schedule(wait=0, warmup=1, active=steps, repeat=1),
-        profile_memory=True,
-    ) as profiler:
+    activity = kernel_activity(device)
+    with (
+        library_silent(),
+        profile(
+            activities=[ProfilerActivity.CPU, *([] if activity is None else [activity])],
+            schedule=schedule(wait=0, warmup=1, active=steps, repeat=1),
+            profile_memory=True,
+        ) as profiler,
+    ):
         for _ in range(1 + steps):
             images = watched_step(stepper, fetch)
             profiler.step()
