@@ -12,7 +12,7 @@ from layerbench.environment import devices
 from layerbench.environment.devices import Device
 from layerbench.errors import UsageError, at_least
 from layerbench.introspection.modules import buffers, parameters
-from layerbench.introspection.nested import tensors_in
+from layerbench.introspection.nested import tensors_in_plain
 from layerbench.profilers.optimizers import check_optimizer
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import DType, MemoryFormat, Mode, Plan, Workload
@@ -110,7 +110,7 @@ def what_runs(
 
 def _without_parameters(input: object, device: str | None) -> torch.device:
     """Where a module without parameters runs: where its inputs are, else where it is asked to."""
-    for tensor in tensors_in(input):
+    for tensor in tensors_in_plain(input):
         return tensor.device
     return devices.get(device or "cpu").torch_device
 

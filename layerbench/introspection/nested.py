@@ -49,6 +49,23 @@ def tensors_in(value: object) -> Iterator[torch.Tensor]:
         yield from _tensors_inside(value, [], objects=0)
 
 
+def tensors_in_plain(value: object, deep: int = _NESTED_DEEP) -> Iterator[torch.Tensor]:
+    """The tensors in Python's own tuples, lists and dicts; what is somebody's own is not asked.
+
+    Args:
+        value: of any kind.
+        deep: how far to look: a list may hold itself.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif type(value) in (tuple, list, dict) and deep:
+        parts: Any = value.values() if isinstance(value, dict) else value
+        for part in parts:
+            yield from tensors_in_plain(part, deep - 1)
+
+
 def has_tensor(value: object) -> bool:
     """Whether there is a tensor in it; no if a container of the user's cannot be read."""
     try:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from layerbench.introspection.nested import map_tensors, tensors_in
+from layerbench.introspection.nested import map_tensors, tensors_in, tensors_in_plain
 from layerbench.introspection.tensors import bytes_of, shape_of
 
 
@@ -126,3 +126,16 @@ def test_models_generators_and_what_holds_no_tensor_are_passed_on() -> None:
     values = [torch.nn.Linear(2, 2), (item for item in [ONE]), {"a": [1, "b"]}, lambda: ONE]
     assert list(tensors_in(values)) == []
     assert map_tensors(values, torch.clone) is values
+
+
+def test_tensors_in_plain_containers_are_read_without_asking_what_is_somebodys_own() -> None:
+    class Own(dict[str, torch.Tensor]):
+        def values(self) -> Any:
+            raise RuntimeError("asked")
+
+    first, second = torch.ones(1), torch.ones(2)
+    circle: list[object] = [first]
+    circle.append(circle)
+    assert [t.numel() for t in tensors_in_plain(({"a": [first]}, Own(x=first), second))] == [1, 2]
+    assert next(tensors_in_plain(circle)) is first
+    assert len(list(tensors_in_plain(circle))) > 1  # it ends

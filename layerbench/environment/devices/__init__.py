@@ -73,17 +73,17 @@ def of_module(module: nn.Module, inputs: object = ()) -> Device:
 
     Args:
         module: that is about to run.
-        inputs: any nesting of what it is called with; without a tensor it is the CPU.
+        inputs: what it is called with, in Python's own containers; without a tensor, the CPU.
 
     Raises:
         DeviceUnavailable: the module's tensors hold no values.
     """
-    from layerbench.introspection.nested import tensors_in  # load torch
+    from layerbench.introspection.nested import tensors_in_plain  # load torch
     from layerbench.introspection.tensors import check_values
 
     tensors = (*parameters(module), *buffers(module))
     check_values(tensors)
-    tensors = tensors or tuple(islice(tensors_in(inputs), 1))
+    tensors = tensors or tuple(islice(tensors_in_plain(inputs), 1))
     return get(str(tensors[0].device) if tensors else "cpu")
 
 
