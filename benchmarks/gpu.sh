@@ -1,8 +1,8 @@
 #!/bin/sh
 # What a machine with a GPU shows of layerbench, in at most eight minutes:
 #
-#     sh benchmarks/gpu.sh --out /tmp/gpu
-#     LAYERBENCH_PYTHON=python3 sh benchmarks/gpu.sh --wheels wheels --out /tmp/gpu --archive /tmp/gpu.tgz
+#     sh benchmarks/gpu.sh --out gpu-results
+#     LAYERBENCH_PYTHON=python3 sh benchmarks/gpu.sh --wheels wheels --out gpu-results --archive gpu.tgz
 #
 # Each step has a time limit, and writes its figures as it gets them, DIR/<step>.json and .txt. One
 # that fails stops nothing. At the end DIR/summary.txt has a line for each step, DIR/benchmarks.md

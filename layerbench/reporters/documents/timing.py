@@ -154,8 +154,7 @@ def _plan(record: Profile) -> str:
     }[record.stop]
     by_kernels = record.device_rounds is not None and record.device_rounds.how == "kernels"
     if record.absent.get("functions") is None and record.layers and not by_kernels:
-        functions = plan.function_iterations
-        each += f", {formatting.plural(functions, 'forward')} for functions"
+        each += f", {formatting.plural(plan.function_iterations, 'forward')} for functions"
     goal = f" ({units.percent(plan.until, digits=1)})" if plan.until and stop else ""
     where = "1 process" if processes == 1 else f"in each of {processes} fresh processes"
     return f"{each}, {where}{stop}{goal}"
