@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from layerbench import zoo
-from layerbench.analysis.aggregation import believed, summaries_of, summary_of
-from layerbench.analysis.statistics import Resampler, paired_ratio
 from layerbench.analysis.views import with_training_memory
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
@@ -35,10 +31,10 @@ from layerbench.instruments.kernel_timer import sees_kernels
 from layerbench.instruments.modules import CallObserver, module_facts, without_reach
 from layerbench.instruments.preserve import drawing_anew, preserved
 from layerbench.instruments.random_state import RandomState
-from layerbench.instruments.rows import notes_on_calls, observed_rows
-from layerbench.instruments.step_kernels import KernelStep, StepKernelTimer, stacked
+from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.step_kernels import KernelStep, StepKernelTimer
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
-from layerbench.instruments.waiting import wait_arrays, wait_meter
+from layerbench.instruments.waiting import wait_meter
 from layerbench.instruments.warm_up import WarmingUp
 from layerbench.introspection.modules import moved, parameters
 from layerbench.introspection.nested import map_tensors
@@ -49,23 +45,14 @@ from layerbench.profilers.memory.traced_run import explain_step
 from layerbench.profilers.optimizers import check_optimizer, make_optimizer
 from layerbench.profilers.progress import MEASURING, Looking, Progress, Silent
 from layerbench.profilers.timing import check_environment
+from layerbench.profilers.training_step_record import Steps, record_of
 from layerbench.records.conditions import WarmUp
-from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
-from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
-from layerbench.records.timing import DeviceRounds, Summary
-from layerbench.records.training_step import STEP_PHASES, PhaseRow, TrainingProfile, TrainingRow
-from layerbench.records.tree import Placed, placed
+from layerbench.records.samples import RowFacts
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import Plan, Workload
-from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
 
-FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
-BY_EVENTS = (
-    "the profiler sees no kernels of this device: times of layers are between events, and hold "
-    "the host's launching where the device waits for it"
-)
-Times = NDArray[np.int64]
 Made = TypeVar("Made")
 
 
@@ -118,7 +105,9 @@ def profile_step(
             rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions))
             with garbage_collection_off():
                 watch.conditions.warm_up = rounds.run(plan, device)
-        record = _record(workload, plan, optimizer, trained, rounds, watch.finish())
+        record = record_of(
+            workload, plan, optimizer, trained.rows, rounds.steps, watch.finish(), trained.notes
+        )
         if strict and record.environment.machine.too_busy:
             raise UntrustedError(f"--strict: {record.environment.machine.too_busy}")
     # What holds the model refers to itself: without a collection its memory would stay taken.
@@ -250,10 +239,7 @@ class _Rounds:
 
     trained: _Trained
     progress: Progress
-    untouched: list[TimedStep] = field(default_factory=list)
-    instrumented: list[TimedStep] = field(default_factory=list)
-    profiled: list[KernelStep] = field(default_factory=list)
-    waits: list[int | None] = field(default_factory=list)
+    steps: Steps = field(default_factory=Steps)
 
     def __post_init__(self) -> None:
         self._meter = wait_meter(self.trained.clock)
@@ -264,9 +250,8 @@ class _Rounds:
         while not warming.is_over:
             self.progress.step("warm-up", warming.done, warming.total)
             self._round(warming.done)
-            warming.add(sum(self.untouched[-1].phases_ns))
-        for kept in (self.untouched, self.instrumented, self.profiled, self.waits):
-            kept.clear()
+            warming.add(sum(self.steps.untouched[-1].phases_ns))
+        self.steps = Steps()
         for done in range(plan.iterations):
             self.progress.step(MEASURING, done, plan.iterations)
             self._round(done)
@@ -284,201 +269,11 @@ class _Rounds:
     def _run_untouched(self) -> None:
         self._meter.begin()
         step = self.trained.untouched()
-        self.waits.append(self._meter.end())
-        self.untouched.append(step)
+        self.steps.waits.append(self._meter.end())
+        self.steps.untouched.append(step)
 
     def _run_instrumented(self) -> None:
-        self.instrumented.append(self.trained.instrumented())
+        self.steps.instrumented.append(self.trained.instrumented())
 
     def _run_profiled(self) -> None:
-        self.profiled.append(self.trained.profiled())
-
-
-# --- the record ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _ModuleTimes:
-    """Nanoseconds of the instrumented or profiled steps, each of shape (rounds, modules).
-
-    Attributes:
-        outside: shape (rounds,): of the backward, what belongs to no module.
-        whole_forward, whole_backward: shape (rounds,): of the same steps.
-    """
-
-    forward: Times
-    forward_self: Times
-    backward: Times
-    backward_self: Times
-    outside: Times
-    whole_forward: Times
-    whole_backward: Times
-
-
-def _record(
-    workload: Workload,
-    plan: Plan,
-    optimizer: Optimizer,
-    trained: _Trained,
-    rounds: _Rounds,
-    environment: Environment,
-) -> TrainingProfile:
-    resampler = Resampler([plan.iterations], seed=workload.seed)
-    bare, attached = (_phases(steps) for steps in (rounds.untouched, rounds.instrumented))
-    host, kernels = _host_phases(rounds.untouched), rounds.profiled
-    launched = _module_times(rounds.instrumented)
-    times = _kernel_times(kernels) if kernels else launched
-    # On one clock: where kernels are seen, the instrumented steps are on the host's.
-    compared = host if kernels and host is not None else bare
-    overhead, low, high = paired_ratio(
-        attached.sum(axis=1).astype(np.float64), compared.sum(axis=1).astype(np.float64), resampler
-    )
-    backward = int(times.backward_self.sum()) + int(times.outside.sum())
-    whole = bare.sum(axis=1)
-    waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: rounds.waits})}])
-    return TrainingProfile(
-        workload=workload,
-        plan=plan,
-        environment=environment.with_waits(waits),
-        optimizer=optimizer,
-        model_type=trained.facts[0].type,
-        parameters=trained.facts[0].parameters,
-        step=believed(summary_of(whole, resampler), waits),
-        phases=_phase_rows(bare, host, kernels, resampler),
-        rows=_rows(trained.rows, times, launched if kernels else None, resampler),
-        instrumented_s=_seconds(attached.sum(axis=1)),
-        overhead=overhead,
-        overhead_low=low,
-        overhead_high=high,
-        outside_s=_seconds(times.outside),
-        forward_sum_ratio=_part(int(times.forward_self.sum()), int(times.whole_forward.sum())),
-        backward_sum_ratio=_part(backward, int(times.whole_backward.sum())),
-        device_rounds=_device_rounds(kernels, resampler),
-        notes=(
-            *trained.notes,
-            *notes_on_calls(trained.rows, _calls(rounds.instrumented)),
-            *([BY_EVENTS] if host is not None and not kernels else []),
-        ),
-    )
-
-
-def _calls(steps: Sequence[TimedStep]) -> Times:
-    """Shape (rounds, modules)."""
-    return np.stack([step.forward.calls for step in steps if step.forward is not None])
-
-
-def _phases(steps: Sequence[TimedStep]) -> Times:
-    """Shape (rounds, phases)."""
-    return np.array([step.phases_ns for step in steps], dtype=np.int64)
-
-
-def _host_phases(steps: Sequence[TimedStep]) -> Times | None:
-    """Shape (rounds, phases); ``None`` where the host's clock is the only one."""
-    phases = [step.host_phases_ns for step in steps if step.host_phases_ns is not None]
-    return np.array(phases, dtype=np.int64) if phases else None
-
-
-def _phase_rows(
-    bare: Times, host: Times | None, kernels: Sequence[KernelStep], resampler: Resampler
-) -> tuple[PhaseRow, ...]:
-    busy = stacked(kernels, "phases_ns") if kernels else None
-
-    def summary(times: Times | None, index: int) -> Summary | None:
-        return None if times is None else summary_of(times[:, index], resampler)
-
-    return tuple(
-        PhaseRow(
-            name=name,
-            time=summary_of(bare[:, index], resampler),
-            host=summary(host, index),
-            busy=summary(busy, index),
-        )
-        for index, name in enumerate(STEP_PHASES)
-    )
-
-
-def _device_rounds(kernels: Sequence[KernelStep], resampler: Resampler) -> DeviceRounds | None:
-    if not kernels:
-        return None
-    return DeviceRounds(
-        how="kernels",
-        span=summary_of(stacked(kernels, "span_ns"), resampler),
-        idle=summary_of(stacked(kernels, "idle_ns"), resampler),
-    )
-
-
-def _part(part: int, whole: int) -> float:
-    """Of what should be its whole; 1 where neither took any time."""
-    return part / whole if whole else 1.0
-
-
-def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
-    forwards = [step.forward for step in steps if step.forward is not None]
-    backwards = [step.backward_inclusive_ns for step in steps]
-    own = [step.backward_ns for step in steps]
-    return _ModuleTimes(
-        forward=np.stack([forward.inclusive_ns for forward in forwards]),
-        forward_self=np.stack([forward.self_ns for forward in forwards]),
-        backward=np.stack([backward for backward in backwards if backward is not None]),
-        backward_self=np.stack([backward for backward in own if backward is not None]),
-        outside=np.array([step.outside_ns for step in steps], dtype=np.int64),
-        whole_forward=_phases(steps)[:, FORWARD],
-        whole_backward=_phases(steps)[:, BACKWARD],
-    )
-
-
-def _kernel_times(steps: Sequence[KernelStep]) -> _ModuleTimes:
-    phases = stacked(steps, "phases_ns")
-    return _ModuleTimes(
-        forward=stacked(steps, "forward_inclusive_ns"),
-        forward_self=stacked(steps, "forward_ns"),
-        backward=stacked(steps, "backward_inclusive_ns"),
-        backward_self=stacked(steps, "backward_ns"),
-        outside=stacked(steps, "outside_ns"),
-        whole_forward=phases[:, FORWARD],
-        whole_backward=phases[:, BACKWARD],
-    )
-
-
-_TIMES = ("forward", "forward_self", "backward", "backward_self")
-
-
-def _rows(
-    facts: Sequence[RowFacts],
-    times: _ModuleTimes,
-    launched: _ModuleTimes | None,
-    resampler: Resampler,
-) -> tuple[TrainingRow, ...]:
-    ran = [index for index, row in enumerate(facts) if row.calls]
-    columns = {name: summaries_of(getattr(times, name), ran, resampler) for name in _TIMES}
-    for name in _TIMES if launched is not None else ():
-        columns[f"host_{name}"] = summaries_of(getattr(launched, name), ran, resampler)
-    return tuple(
-        _row(
-            facts[place.row],
-            place,
-            {n: summaries.get(place.row) for n, summaries in columns.items()},
-        )
-        for place in placed(facts)
-    )
-
-
-def _row(facts: RowFacts, place: Placed, times: Mapping[str, Summary | None]) -> TrainingRow:
-    return TrainingRow(
-        path=facts.path,
-        type=facts.type,
-        depth=facts.depth,
-        calls=facts.calls,
-        block=facts.block,
-        position=place.position,
-        turn=place.turn,
-        input_shapes=facts.input_shapes,
-        output_shapes=facts.output_shapes,
-        parameters=facts.parameters,
-        note=facts.note,
-        **times,
-    )
-
-
-def _seconds(nanoseconds: Times) -> float:
-    return round(float(np.median(nanoseconds)) * NANOSECOND, 10)
+        self.steps.profiled.append(self.trained.profiled())

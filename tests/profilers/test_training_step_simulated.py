@@ -9,6 +9,7 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.profilers import training_step
+from layerbench.profilers.training_step_record import BY_EVENTS
 from layerbench.records.training_step import TrainingProfile
 from tests.models import Small
 from tests.simulated import Simulator
@@ -68,4 +69,4 @@ def test_without_kernels_the_modules_are_timed_by_events(
     assert record.rows[0].host_forward is None
     assert all(phase.host is not None and phase.busy is None for phase in record.phases)
     assert (record.forward_sum_ratio, record.backward_sum_ratio) == (1, 1)
-    assert training_step.BY_EVENTS in record.notes
+    assert BY_EVENTS in record.notes

@@ -1,0 +1,245 @@
+"""From the steps of a training profile to its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from layerbench.analysis.aggregation import believed, summaries_of, summary_of
+from layerbench.analysis.statistics import Resampler, paired_ratio
+from layerbench.instruments.rows import notes_on_calls
+from layerbench.instruments.step_kernels import BACKWARD, FORWARD, KernelStep, stacked
+from layerbench.instruments.step_timer import TimedStep
+from layerbench.instruments.waiting import wait_arrays
+from layerbench.records.environment import Environment
+from layerbench.records.memory import Optimizer
+from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
+from layerbench.records.timing import DeviceRounds, Summary
+from layerbench.records.training_step import STEP_PHASES, PhaseRow, TrainingProfile, TrainingRow
+from layerbench.records.tree import Placed, placed
+from layerbench.records.workload import Plan, Workload
+from layerbench.units import NANOSECOND
+
+BY_EVENTS = (
+    "the profiler sees no kernels of this device: times of layers are between events, and hold "
+    "the host's launching where the device waits for it"
+)
+Times = NDArray[np.int64]
+
+
+@dataclass
+class Steps:
+    """What was measured, a step of each kind in a round.
+
+    Attributes:
+        untouched: with nothing attached; ``waits``: nanoseconds for which each waited for a core.
+        instrumented: with the modules timed.
+        profiled: whose kernels were seen; none where nobody sees them.
+    """
+
+    untouched: list[TimedStep] = field(default_factory=list)
+    instrumented: list[TimedStep] = field(default_factory=list)
+    profiled: list[KernelStep] = field(default_factory=list)
+    waits: list[int | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _ModuleTimes:
+    """Nanoseconds of the instrumented or profiled steps, each of shape (rounds, modules).
+
+    Attributes:
+        outside: shape (rounds,): of the backward, what belongs to no module.
+        whole_forward, whole_backward: shape (rounds,): of the same steps.
+    """
+
+    forward: Times
+    forward_self: Times
+    backward: Times
+    backward_self: Times
+    outside: Times
+    whole_forward: Times
+    whole_backward: Times
+
+
+def record_of(
+    workload: Workload,
+    plan: Plan,
+    optimizer: Optimizer,
+    rows: Sequence[RowFacts],
+    steps: Steps,
+    environment: Environment,
+    notes: Sequence[str],
+) -> TrainingProfile:
+    """The record of measured steps.
+
+    Args:
+        workload: what trained.
+        plan: with as many rounds as there are steps of a kind.
+        optimizer: that made the steps.
+        rows: of the modules, the model's own first.
+        steps: at least one of each kind, but for profiled ones.
+        environment: of the measurement.
+        notes: what the reader should know beforehand.
+    """
+    resampler = Resampler([plan.iterations], seed=workload.seed)
+    bare, attached = (_phases(kind) for kind in (steps.untouched, steps.instrumented))
+    host, kernels = _host_phases(steps.untouched), steps.profiled
+    launched = _module_times(steps.instrumented)
+    times = _kernel_times(kernels) if kernels else launched
+    # On one clock: where kernels are seen, the instrumented steps are on the host's.
+    compared = host if kernels and host is not None else bare
+    overhead, low, high = paired_ratio(
+        attached.sum(axis=1).astype(np.float64), compared.sum(axis=1).astype(np.float64), resampler
+    )
+    backward = int(times.backward_self.sum()) + int(times.outside.sum())
+    whole = bare.sum(axis=1)
+    waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: steps.waits})}])
+    return TrainingProfile(
+        workload=workload,
+        plan=plan,
+        environment=environment.with_waits(waits),
+        optimizer=optimizer,
+        model_type=rows[0].type,
+        parameters=rows[0].parameters,
+        step=believed(summary_of(whole, resampler), waits),
+        phases=_phase_rows(bare, host, kernels, resampler),
+        rows=_rows(rows, times, launched if kernels else None, resampler),
+        instrumented_s=_seconds(attached.sum(axis=1)),
+        overhead=overhead,
+        overhead_low=low,
+        overhead_high=high,
+        outside_s=_seconds(times.outside),
+        forward_sum_ratio=_part(int(times.forward_self.sum()), int(times.whole_forward.sum())),
+        backward_sum_ratio=_part(backward, int(times.whole_backward.sum())),
+        device_rounds=_device_rounds(kernels, resampler),
+        notes=(
+            *notes,
+            *notes_on_calls(rows, _calls(steps.instrumented)),
+            *([BY_EVENTS] if host is not None and not kernels else []),
+        ),
+    )
+
+
+def _calls(steps: Sequence[TimedStep]) -> Times:
+    """Shape (rounds, modules)."""
+    return np.stack([step.forward.calls for step in steps if step.forward is not None])
+
+
+def _phases(steps: Sequence[TimedStep]) -> Times:
+    """Shape (rounds, phases)."""
+    return np.array([step.phases_ns for step in steps], dtype=np.int64)
+
+
+def _host_phases(steps: Sequence[TimedStep]) -> Times | None:
+    """Shape (rounds, phases); ``None`` where the host's clock is the only one."""
+    phases = [step.host_phases_ns for step in steps if step.host_phases_ns is not None]
+    return np.array(phases, dtype=np.int64) if phases else None
+
+
+def _phase_rows(
+    bare: Times, host: Times | None, kernels: Sequence[KernelStep], resampler: Resampler
+) -> tuple[PhaseRow, ...]:
+    busy = stacked(kernels, "phases_ns") if kernels else None
+
+    def summary(times: Times | None, index: int) -> Summary | None:
+        return None if times is None else summary_of(times[:, index], resampler)
+
+    return tuple(
+        PhaseRow(
+            name=name,
+            time=summary_of(bare[:, index], resampler),
+            host=summary(host, index),
+            busy=summary(busy, index),
+        )
+        for index, name in enumerate(STEP_PHASES)
+    )
+
+
+def _device_rounds(kernels: Sequence[KernelStep], resampler: Resampler) -> DeviceRounds | None:
+    if not kernels:
+        return None
+    return DeviceRounds(
+        how="kernels",
+        span=summary_of(stacked(kernels, "span_ns"), resampler),
+        idle=summary_of(stacked(kernels, "idle_ns"), resampler),
+    )
+
+
+def _part(part: int, whole: int) -> float:
+    """Of what should be its whole; 1 where neither took any time."""
+    return part / whole if whole else 1.0
+
+
+def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
+    forwards = [step.forward for step in steps if step.forward is not None]
+    backwards = [step.backward_inclusive_ns for step in steps]
+    own = [step.backward_ns for step in steps]
+    return _ModuleTimes(
+        forward=np.stack([forward.inclusive_ns for forward in forwards]),
+        forward_self=np.stack([forward.self_ns for forward in forwards]),
+        backward=np.stack([backward for backward in backwards if backward is not None]),
+        backward_self=np.stack([backward for backward in own if backward is not None]),
+        outside=np.array([step.outside_ns for step in steps], dtype=np.int64),
+        whole_forward=_phases(steps)[:, FORWARD],
+        whole_backward=_phases(steps)[:, BACKWARD],
+    )
+
+
+def _kernel_times(steps: Sequence[KernelStep]) -> _ModuleTimes:
+    phases = stacked(steps, "phases_ns")
+    return _ModuleTimes(
+        forward=stacked(steps, "forward_inclusive_ns"),
+        forward_self=stacked(steps, "forward_ns"),
+        backward=stacked(steps, "backward_inclusive_ns"),
+        backward_self=stacked(steps, "backward_ns"),
+        outside=stacked(steps, "outside_ns"),
+        whole_forward=phases[:, FORWARD],
+        whole_backward=phases[:, BACKWARD],
+    )
+
+
+_TIMES = ("forward", "forward_self", "backward", "backward_self")
+
+
+def _rows(
+    facts: Sequence[RowFacts],
+    times: _ModuleTimes,
+    launched: _ModuleTimes | None,
+    resampler: Resampler,
+) -> tuple[TrainingRow, ...]:
+    ran = [index for index, row in enumerate(facts) if row.calls]
+    columns = {name: summaries_of(getattr(times, name), ran, resampler) for name in _TIMES}
+    for name in _TIMES if launched is not None else ():
+        columns[f"host_{name}"] = summaries_of(getattr(launched, name), ran, resampler)
+    return tuple(
+        _row(
+            facts[place.row],
+            place,
+            {n: summaries.get(place.row) for n, summaries in columns.items()},
+        )
+        for place in placed(facts)
+    )
+
+
+def _row(facts: RowFacts, place: Placed, times: Mapping[str, Summary | None]) -> TrainingRow:
+    return TrainingRow(
+        path=facts.path,
+        type=facts.type,
+        depth=facts.depth,
+        calls=facts.calls,
+        block=facts.block,
+        position=place.position,
+        turn=place.turn,
+        input_shapes=facts.input_shapes,
+        output_shapes=facts.output_shapes,
+        parameters=facts.parameters,
+        note=facts.note,
+        **times,
+    )
+
+
+def _seconds(nanoseconds: Times) -> float:
+    return round(float(np.median(nanoseconds)) * NANOSECOND, 10)
