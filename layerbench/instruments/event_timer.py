@@ -22,6 +22,7 @@ from torch import nn
 from torch.compiler import is_dynamo_compiling
 
 from layerbench.environment.devices import Device
+from layerbench.environment.devices.blocking import HELD_AT_LEAST
 from layerbench.instruments.attach import (
     Attachment,
     Replacement,
@@ -64,11 +65,23 @@ class EventTimer:
         paths: index → path of the modules of the result; ``paths[0]`` must be ``""``.
         timed_paths: those whose borders count; a call of any other is part of its caller.
         device: where the model runs.
+        observes: whether a mode may see the operators of a forward; else two events stand around
+            each module in all of them.
+
+    Attributes:
+        has_run: whether a forward has run; the first is no sample.
     """
 
     def __init__(
-        self, model: nn.Module, paths: Sequence[str], timed_paths: frozenset[str], device: Device
+        self,
+        model: nn.Module,
+        paths: Sequence[str],
+        timed_paths: frozenset[str],
+        device: Device,
+        *,
+        observes: bool = True,
     ) -> None:
+        self.has_run = False
         self._paths = tuple(paths)
         self._device = device
         self._clock = device.clock()
@@ -76,10 +89,19 @@ class EventTimer:
         self._borders = Borders(self._clock.mark)
         self._block = _QueueBlock(device)
         self._way: Way | None = None
-        self._observed = self._other_ways = self._forwards = 0
-        index_of = {path: index for index, path in enumerate(paths)}
+        self._observed = 0 if observes else MOST_OBSERVED
+        self._other_ways = self._forwards = self._marks = 0
+        self.look_anew(model, timed_paths)
+
+    def look_anew(self, model: nn.Module, timed_paths: frozenset[str]) -> None:
+        """Take what lies on the modules now, beneath the borders; they must have no others.
+
+        Args:
+            model, timed_paths: as before; modules may have gone, or have other forwards.
+        """
+        index_of = {path: index for index, path in enumerate(self._paths)}
         instances = modules_at(model, timed_paths - {""})
-        self._marks = 2 * len(instances) + 2
+        self._marks = max(self._marks, 2 * len(instances) + 2)
         self._attachment = Attachment(
             self._bordered(module, index_of[path]) for path, module in instances.items()
         )
@@ -118,11 +140,6 @@ class EventTimer:
         """Nanoseconds of the shortest piece of work that two events tell from nothing."""
         return LEAST_IN_EVENTS * self.event_cost_ns
 
-    @property
-    def has_run(self) -> bool:
-        """Whether a forward has been observed, or has tried to be."""
-        return self._observed > 0
-
     def run(self, call: Call, *, shapes: bool = False) -> KernelForward:  # noqa: ARG002
         """Run one forward, wait for the device, and add the pieces up; functions have no rows.
 
@@ -130,6 +147,7 @@ class EventTimer:
         """
         cost, clock = self.event_cost_ns, self._clock
         clock.reserve(self._marks)
+        self.has_run = True
         try:
             observing = self._observing()
             with self._attachment.attached(), self._forward(observing), self._block.on():
@@ -257,7 +275,8 @@ class _QueueBlock:
         yield
         took_s = (perf_counter_ns() - begun) * NANOSECOND
         if blocked_s is not None:
-            outlasted = took_s > blocked_s
+            # One that waits for the device ends with the block, or after it.
+            outlasted = took_s > HELD_AT_LEAST * blocked_s
             self._outlasted += outlasted
             self._in_a_row = self._in_a_row + 1 if outlasted else 0
         self._issue_s = max(took_s, self.KEPT * (self._issue_s or 0.0))
@@ -267,10 +286,12 @@ class _QueueBlock:
         if self._issue_s is None or self.cannot or self._gave_up:
             return None
         wanted = min(self.FACTOR * self._issue_s + self.MARGIN_S, self.MOST_S)
-        if self._device.block_queue(wanted):
-            return wanted
-        self.cannot = True
-        return None
+        try:
+            blocked = self._device.block_queue(wanted)
+        except RuntimeError:  # a full device may have no memory for the work
+            blocked = False
+        self.cannot = not blocked
+        return wanted if blocked else None
 
     @property
     def _gave_up(self) -> bool:

@@ -22,9 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from layerbench.environment.devices import Device
-from layerbench.environment.devices.clocks import Clock, PerfCounter
+from layerbench.environment.devices.blocking import HELD_AT_LEAST
 from layerbench.instruments.function_timer import FunctionForward
-from layerbench.instruments.kernel_timer import sees_kernels
 from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.layer_timer import Folded, run_untouched
 from layerbench.instruments.modules import Call
@@ -149,7 +148,7 @@ class DeviceRounds(Rounds):
             self.why_not_blocked = TOO_LONG if held_s > _LONG_S else CANNOT_BLOCK
             return
         device, host = run_untouched(self.call, self.clock)
-        if host is not None and host * NANOSECOND <= held_s:
+        if host is not None and host * NANOSECOND <= HELD_AT_LEAST * held_s:
             self.blocked.append(device)
             self._has_been_fast = True
             return
@@ -201,14 +200,3 @@ class DeviceRounds(Rounds):
         if self.blocked:
             arrays[samples.BLOCKED] = np.array(self.blocked, dtype=np.int64)
         return {**arrays, **device_arrays(self.traced)}
-
-
-def clock_of_layers(device: Device, clock: Clock) -> Clock:
-    """The clock for marks at layers: the host's where the profiler sees the device's kernels.
-
-    Args:
-        device: where the model runs.
-        clock: the device's.
-    """
-    has_queue = clock.resolve_host([]) is not None
-    return PerfCounter() if has_queue and sees_kernels(device) else clock

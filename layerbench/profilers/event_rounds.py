@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from layerbench.instruments.attach import NAMED_AT_MOST
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.function_timer import FunctionForward
 from layerbench.instruments.random_state import RandomState
 from layerbench.profilers.device_rounds import DeviceRounds
-from layerbench.records import samples
+from layerbench.profilers.event_samples import (
+    NO_FUNCTIONS,
+    event_facts,
+    note_on_short_pieces,
+    without_kernels,
+)
 from layerbench.records.samples import RowFacts, Samples
-from layerbench.units import NANOSECOND
-
-SHORT_PIECES = "longer than the clock's resolution, but made up of pieces of work that are not"
-NO_FUNCTIONS = "nobody sees which kernels an operator launches on this device"
 
 
 @dataclass
@@ -52,8 +50,7 @@ class EventRounds(DeviceRounds):
 
     def facts(self) -> dict[str, Any]:
         """Where device times come from, and what they can tell."""
-        shortest = self.tracer.resolution_ns * NANOSECOND
-        return {"device_times": "events", "resolution_s": shortest or None}
+        return event_facts(self.tracer)
 
     def absent(self) -> dict[str, str]:
         """As `DeviceRounds`, with what events do not tell."""
@@ -65,23 +62,9 @@ class EventRounds(DeviceRounds):
 
     def notes(self, rows: Sequence[RowFacts]) -> list[str]:
         """What varied from forward to forward, and what holds more than the device's work."""
-        return [*super().notes(rows), *self.tracer.notes(), *self._note_on_short_pieces()]
-
-    def _note_on_short_pieces(self) -> Sequence[str]:
-        """The rows that only look long enough for the clock; a report marks shorter ones itself."""
-        if not self.traced:
-            return ()
-        times = np.median(np.stack([forward.inclusive_ns for forward in self.traced]), axis=0)
-        named = [
-            self._paths()[index] or "the model itself"
-            for index in self.tracer.below_resolution(self.traced)
-            if times[index] >= self.tracer.resolution_ns
-        ]
-        more = len(named) - NAMED_AT_MOST
-        others = f" and {more} more" if more > 0 else ""
-        return [f"{SHORT_PIECES}: {', '.join(named[:NAMED_AT_MOST])}{others}"] if named else ()
+        short = note_on_short_pieces(self.tracer, self.traced, self._paths())
+        return [*super().notes(rows), *self.tracer.notes(), *short]
 
     def arrays(self) -> dict[str, Samples]:
         """The samples under the names of `layerbench.records.samples`."""
-        unknown = (samples.IDLE, samples.KERNELS)
-        return {name: array for name, array in super().arrays().items() if name not in unknown}
+        return without_kernels(super().arrays())

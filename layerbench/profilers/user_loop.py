@@ -27,8 +27,7 @@ from layerbench.instruments.compiled import (
     is_traced,
 )
 from layerbench.instruments.flops import FlopCounter
-from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
-from layerbench.instruments.kernel_timer import is_profiling
+from layerbench.instruments.function_timer import FunctionTimer
 from layerbench.instruments.layer_timer import (
     ROOT,
     LayerTimer,
@@ -54,7 +53,8 @@ from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, counted_work, with_work
 from layerbench.profilers.timing import with_ceilings
-from layerbench.profilers.user_loop_device import surroundings_of_loop
+from layerbench.profilers.user_loop_device import is_power_of_two, surroundings_of_loop
+from layerbench.profilers.user_loop_functions import LoopFunctions
 from layerbench.profilers.user_loop_record import Moment, Seen, record_of, workload_of
 from layerbench.records import samples
 from layerbench.records.bounds import Shape
@@ -97,6 +97,7 @@ class LiveLayers(Presented):
         self.absent: dict[str, str] = {} if flops else {"flops": "not asked for"}
         self._model = model
         self._given = clock
+        self._observes = flops
         self._look()
         self._timing = ExitStack()
         self._handles = RemovableHandle.next_id
@@ -112,7 +113,7 @@ class LiveLayers(Presented):
         self._whole: list[int] = []  # on an accelerator, the same forwards on its clock
         self._drained = 0
         self._stride = 1
-        self._function_forwards: list[FunctionForward] = []
+        self._functions = LoopFunctions()
         self._seen: dict[str, CallFacts] = {}
         self._work: Work = {}
         self._came_in: tuple[Shape, ...] = ()
@@ -125,7 +126,8 @@ class LiveLayers(Presented):
     def _look(self, inputs: object = ()) -> None:
         """See what the model consists of, and where it is."""
         model = self._model
-        self._where = surroundings_of_loop(model, inputs, self._given)
+        given, observes = self._given, self._observes
+        self._where = surroundings_of_loop(model, inputs, given, observes=observes)
         self._clock, self._on_device = self._where.clock, self._where.side
         self._mark = self._clock.mark
         self._facts = module_facts(model)
@@ -234,11 +236,16 @@ class LiveLayers(Presented):
             self._timing.close()
             self._renew_timer()
             self._attach()
-        if number >= 2 and number & (number - 1) == 0:
+        if is_power_of_two(number):
             self._changed = self._changed or shapes_of((args, kwargs)) != self._came_in
-            if "functions" not in self.absent or self._on_device is not None:
-                return self._function_forward(original, args, kwargs)
+        if self._looks_at(number):
+            return self._function_forward(original, args, kwargs)
         return self._timed_forward(original, args, kwargs)
+
+    def _looks_at(self, number: int) -> bool:
+        if self._on_device is not None:
+            return self._on_device.looks_at(number)
+        return "functions" not in self.absent and is_power_of_two(number)
 
     def _timed_forward(
         self, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -340,10 +347,10 @@ class LiveLayers(Presented):
         What is raised after the forward has given its output is a fault of ours, and the loop's
         owner must not meet it.
         """
-        if self._first is not None and self._on_device is not None and not is_profiling():
+        device = self._on_device
+        if self._first is not None and device is not None and device.is_free:
             timed = self._paths_to_time()
-            why = self._on_device.look(self._model, self._facts, timed, call, outputs)
-            self.absent |= {"kernels": why} if why else {}
+            self.absent |= device.look(self._model, self._facts, timed, call, outputs)
             return
         if "functions" in self.absent:
             call()
@@ -358,21 +365,12 @@ class LiveLayers(Presented):
             return
         if sampled.unseen:
             self._leave_functions(sampled.unseen)
-        elif self._first is None:
-            self._function_forwards = [sampled]
         else:
-            self._keep_functions(sampled)
+            self._functions.add(sampled)
 
     def _leave_functions(self, why: str) -> None:
         self.absent["functions"] = why
-        self._function_forwards.clear()
-
-    def _keep_functions(self, sampled: FunctionForward) -> None:
-        """Those of the first forward were taken cold; work that depends on data varies."""
-        if sampled.facts == self._function_forwards[0].facts:
-            if self.forwards == 2:
-                self._function_forwards.clear()
-            self._function_forwards.append(sampled)
+        self._functions.clear()
 
     def _drain(self) -> None:
         """Turn the pending marks into positions, and give the marks back."""
@@ -440,7 +438,7 @@ class LiveLayers(Presented):
         kept = self._kept or [self._first]
         timed = [fold_spans(spans, len(self._facts)) for spans in kept]
         arrays = arrays_of(timed)
-        functions = self._function_forwards
+        functions = self._functions.forwards
         device = self._on_device if self._on_device and self._on_device.traced else None
         if device is not None:
             functions = device.functions(self._facts, self._with_functions)
@@ -462,7 +460,9 @@ class LiveLayers(Presented):
         elsewhere = self._elsewhere | self._timer.recording.elsewhere
         once = (ONCE,) if self.forwards == 1 else ()
         changed = (CHANGED,) if self._changed else ()
-        return (*once, *changed, *notes_on_threads(paths, elsewhere))
+        device = self._on_device.notes(paths) if self._on_device else ()
+        said = (*once, *changed, *device, *notes_on_threads(paths, elsewhere))
+        return tuple(dict.fromkeys(said))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import layerbench
 from layerbench import reporters
 from layerbench.instruments import event_timer
 from layerbench.profilers import choice_of_rounds
-from layerbench.profilers.event_rounds import NO_FUNCTIONS, SHORT_PIECES
+from layerbench.profilers.event_samples import NO_FUNCTIONS, SHORT_PIECES
 from tests.models import Small
 from tests.profilers.test_device_rounds_simulated import nanoseconds, rows_of
 from tests.simulated import Simulator

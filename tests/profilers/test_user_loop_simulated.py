@@ -8,7 +8,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import layerbench
-from layerbench.profilers import device_rounds, user_loop, user_loop_device
+from layerbench.profilers import user_loop_device
 from tests.models import Small
 from tests.simulated import Simulator
 from tests.simulated.process import on_sim
@@ -39,7 +39,7 @@ def seen(request: pytest.FixtureRequest) -> bool:
 def test_ten_minutes_of_a_loop_lose_no_digit(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, seen: bool
 ) -> None:
-    monkeypatch.setattr(device_rounds, "sees_kernels", lambda _: seen)
+    monkeypatch.setattr(user_loop_device, "sees_kernels", lambda _: seen)
     model = nn.Sequential(nn.Linear(2, 2), Known(sim)).to("sim").eval()
     images = torch.ones(1, 2, device="sim")
     sim.rules()
@@ -49,7 +49,7 @@ def test_ten_minutes_of_a_loop_lose_no_digit(
             sim.spend(MINUTE_NS // 2)
     known, whole = layers.rows[2].inclusive, layers.record.whole
     assert known is not None
-    assert known.n > (3 if seen else 15)
+    assert known.n > 3
     assert (known.min, known.max) == (5e-6, 5e-6)
     assert whole.n > 15
     assert (whole.min, whole.max) == (6e-6, 6e-6)
@@ -59,7 +59,7 @@ def test_ten_minutes_of_a_loop_lose_no_digit(
 def test_no_event_is_made_while_a_forward_is_timed(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch, seen: bool
 ) -> None:
-    monkeypatch.setattr(device_rounds, "sees_kernels", lambda _: seen)
+    monkeypatch.setattr(user_loop_device, "sees_kernels", lambda _: seen)
     model = nn.Sequential(*(nn.Identity() for _ in range(20))).to("sim")
     model.append(nn.Linear(1, 1).to("sim"))
     images = torch.ones(1, 1, device="sim")
@@ -69,12 +69,10 @@ def test_no_event_is_made_while_a_forward_is_timed(
             before = sim.event_count
             model(images)
             recorded.append(sim.event_count - before)
-    marks = 2 if seen else 2 * (1 + 21)
-    # Forwards 2 and 4 time the functions; making an event records it once more.
-    assert [recorded[number] for number in (1, 3, 5, 6, 7)] == [marks] * 5
+    # Forwards 2, 3 and 4 are looked at; making an event records it once more.
+    assert [recorded[number] for number in (1, 5, 6, 7)] == [2] * 4
     assert layers.forwards == 8
-    made = 2 * user_loop_device.FORWARDS if seen else 2 * user_loop.DRAIN_EVENTS_AT
-    assert recorded[0] > made
+    assert recorded[0] > 2 * user_loop_device.FORWARDS
 
 
 @on_sim
@@ -112,8 +110,9 @@ def test_a_profiler_of_the_loops_owner_loses_nothing(sim: Simulator) -> None:
     ):
         for _ in range(5):
             model(x)
-    convolutions = [event for event in theirs.events() if event.name == "aten::conv2d"]
-    assert len(convolutions) == 5 * 5
+    # What runs; a mode lets the profiler see the operators above it twice.
+    ran = [event for event in theirs.events() if event.name == "aten::convolution_overrideable"]
+    assert len(ran) == 5 * 5
     assert layers.record.kernels == ()
     assert layers.rows
 

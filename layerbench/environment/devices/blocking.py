@@ -19,6 +19,8 @@ from layerbench.units import NANOSECOND
 
 LONGEST_S = 1.0
 """A queue is held for no longer. Some systems end what keeps a GPU for two seconds."""
+HELD_AT_LEAST = 0.9
+"""A queue is held for about so long as asked for, and for no less than this part of it."""
 
 # The unit's length is taken from work that lasts at least so long.
 _CALIBRATED_S = 1e-3
