@@ -146,8 +146,14 @@ class Rounds:
         draws = RandomState()
         kinds = (self.run_untouched, self.run_instrumented)
         for run in kinds if number % 2 == 0 else reversed(kinds):
+            if run == self.run_untouched:
+                draws.put_back()
+                self.settle()
             draws.put_back()
             run()
+
+    def settle(self) -> None:
+        """What comes before an untouched forward, so that it meets what its like leave behind."""
 
     def run_untouched(self) -> None:
         """One forward with nothing attached."""

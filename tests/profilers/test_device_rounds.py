@@ -199,8 +199,8 @@ def test_a_round_that_was_not_finished_is_left_out() -> None:
     assert {len(measured.arrays()[name]) for name in ("untouched", "inclusive", "span")} == {3}
 
 
-def test_a_forward_that_is_not_kept_stands_between_the_profiler_and_the_hosts_times() -> None:
-    """Else what follows would find the caches as the profiler has left them."""
+def test_forwards_that_are_not_kept_stand_before_the_hosts_times_and_untouched_ones() -> None:
+    """Else what follows would find the caches as the profiler, or the marks, have left them."""
     measured = rounds(Queue(holds=True), QueueClock())
     kinds: list[str] = []
     call, tracer = measured.call, measured.tracer
@@ -219,7 +219,8 @@ def test_a_forward_that_is_not_kept_stands_between_the_profiler_and_the_hosts_ti
     tracer.run = told("device", tracer.run)  # type: ignore[method-assign]
     for name in ("run_untouched", "_run_host", "_run_blocked"):
         vars(measured)[name] = told(name, getattr(measured, name))
-    for number in range(2):
+    for number in range(3):
         measured._round(number)
     first = ["run_untouched", "device", "_run_blocked", "not kept", "_run_host"]
-    assert kinds == [*first, "device", "not kept", "_run_host", "run_untouched"]
+    second = ["device", "not kept", "_run_host", "not kept", "run_untouched"]
+    assert kinds == [*first, *second, "run_untouched", "device", "not kept", "_run_host"]
