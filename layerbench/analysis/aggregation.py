@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from layerbench.analysis import disturbance
 from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
 from layerbench.records import contention, samples
 from layerbench.records.conditions import DeviceConditions
-from layerbench.records.contention import Waits
+from layerbench.records.contention import Holding, Waits
 from layerbench.records.environment import Environment
 from layerbench.records.samples import Arrays, RowFacts, Run, RunFacts, Samples
 from layerbench.records.timing import (
@@ -41,32 +42,40 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
     medians = [float(np.median(run[samples.UNTOUCHED])) for run in arrays]
     stop = _stop(runs)
     partial = _partial(plan, runs) if stop == "interrupted" else ""
-    whole = believed(
-        summary_of(_pooled(arrays, samples.UNTOUCHED), resampler), samples.waits_of(arrays)
-    )
+    waits = samples.waits_of(arrays)
+    untouched = summary_of(_pooled(arrays, samples.UNTOUCHED), resampler)
+    on_device = device_rounds(facts, arrays, workload.seed)
+    holding = disturbance.holding(on_device, untouched.median)
+    whole = believed(untouched, waits, holding)
     return Profile(
         workload=workload,
         plan=plan,
-        environment=_environment(runs, partial),
+        environment=_environment(runs, partial, holding),
         model_type=facts.model_type,
         parameters=facts.parameters,
         whole=_not_stable(whole, "interrupted") if partial else whole,
-        whole_host=None if host is None else summary_of(host, resampler),
+        whole_host=None if host is None else believed(summary_of(host, resampler), waits),
         process_medians=tuple(_seconds(median) for median in medians),
         stop=stop,
         layers=layer_rows(facts.modules, _functions_of(runs), arrays, workload.seed),
         reconciliation=_reconciliation(runs, arrays, resampler),
-        device_rounds=device_rounds(facts, arrays, workload.seed),
+        device_rounds=on_device,
         kernels=kernel_rows(runs, workload.seed),
         absent=_absent(runs),
         notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
     )
 
 
-def believed(summary: Summary, waits: Waits | None) -> Summary:
-    """The whole's summary, which is not stable where most rounds waited for a core."""
+def believed(summary: Summary, waits: Waits | None, holding: Holding = "every") -> Summary:
+    """The whole's summary, which is not stable where most rounds waited for a core.
+
+    Args:
+        summary: of the whole; on the host's clock as long as ``holding`` is left out.
+        waits: of its rounds.
+        holding: which times hold the waits.
+    """
     missed = contention.missed(waits)
-    if not missed:
+    if not missed or holding == "host":
         return summary
     return _not_stable(summary, missed)
 
@@ -321,7 +330,7 @@ def _seconds(nanoseconds: float) -> float:
     return round(nanoseconds * NANOSECOND, 10)
 
 
-def _environment(runs: Sequence[Run], partial: str) -> Environment:
+def _environment(runs: Sequence[Run], partial: str, holding: Holding) -> Environment:
     """The first process's surroundings, the last one's end, the worst of what disturbed any."""
     all_of_them = [run.facts.environment for run in runs]
     first, last = all_of_them[0], all_of_them[-1]
@@ -341,7 +350,7 @@ def _environment(runs: Sequence[Run], partial: str) -> Environment:
             "conditions": _slowest([e.conditions for e in all_of_them]),
         }
     )
-    waited = together.with_waits(samples.waits_of([run.arrays for run in runs]))
+    waited = together.with_waits(samples.waits_of([run.arrays for run in runs]), holding)
     if not partial:
         return waited
     return waited.model_copy(update={"warnings": (partial, *waited.warnings)})

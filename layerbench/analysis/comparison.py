@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from layerbench import units
@@ -13,6 +13,7 @@ from layerbench.analysis.differences import differences
 from layerbench.analysis.evidence import (
     Estimate,
     Evidence,
+    Voids,
     launched_on_both,
     of_records,
     processes_of,
@@ -185,9 +186,13 @@ def judge(
     """
     pairs = list(_pairs(baseline, contender, evidence))
     on_host = list(_on_host(baseline, contender, evidence))
-    limits = _Limits(math.log1p(threshold), evidence.allowance, bool(evidence.void))
+    voids = evidence.voids
+    of_host = _Limits(math.log1p(threshold), evidence.allowance)
+    limits = replace(of_host, allowance=evidence.allowance + evidence.clock_allowance)
     part = 0.5 if on_host else 1.0
-    judged, judged_on_host = (limits.of_rows(rows, part) for rows in (pairs, on_host))
+    judged = limits.voided(voids.rows).of_rows(pairs, part)
+    judged_on_host = of_host.voided(voids.host_rows).of_rows(on_host, part)
+    void, in_part = _void(voids, bool(pairs), bool(on_host))
     root = LayerRow(path="", type=contender.model_type, kind="module", depth=0, calls=1)
     whole = _Pair(root, evidence.whole, "")
     before, after = (_paths(record) for record in (baseline, contender))
@@ -197,9 +202,11 @@ def judge(
         method=evidence.method,
         threshold=threshold,
         allowance=math.expm1(evidence.allowance),
+        clock_allowance=math.expm1(evidence.clock_allowance),
         alarm_rate=ALARM_RATE,
-        void=evidence.void,
-        whole=limits.judged([whole], WHOLE_SHARE)[""],
+        void=void,
+        void_in_part=in_part,
+        whole=limits.voided(voids.whole).judged([whole], WHOLE_SHARE)[""],
         rows=tuple(judged[pair.row.path] for pair in pairs),
         host_rows=tuple(judged_on_host[pair.row.path] for pair in on_host),
         added=tuple(path for path in after if path not in before),
@@ -210,6 +217,15 @@ def judge(
             for note in (*notes, *_notes(baseline, contender, evidence, limits.threshold))
         ),
     )
+
+
+def _void(voids: Voids, with_rows: bool, on_host: bool) -> tuple[str, str]:
+    """Why nothing can be told of any of these rows, or else of some."""
+    reasons = [voids.whole]
+    reasons += [voids.rows] if with_rows else []
+    reasons += [voids.host_rows] if on_host else []
+    why = " ".join(dict.fromkeys(filter(None, reasons)))[:MOST_TEXT]
+    return (why, "") if all(reasons) else ("", why)
 
 
 def _pairs(baseline: Profile, contender: Profile, evidence: Evidence) -> Iterator[_Pair]:
@@ -253,7 +269,11 @@ class _Limits:
 
     threshold: float
     allowance: float
-    void: bool
+    void: bool = False
+
+    def voided(self, why: str) -> _Limits:
+        """The same, for times of which nothing can be told where there is a reason."""
+        return replace(self, void=bool(why))
 
     def of_rows(self, pairs: Sequence[_Pair], part: float) -> dict[str, ComparedRow]:
         """Rows on one clock by path: blocks together, and all others together.

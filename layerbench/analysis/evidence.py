@@ -7,11 +7,49 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from layerbench.analysis import ratios
+from layerbench.analysis.disturbance import clocks_apart, held_in, of_device, too_busy
 from layerbench.analysis.ratios import LogRatio
 from layerbench.errors import ComparisonError
 from layerbench.records import contention
 from layerbench.records.comparison import ONLY_WHOLE, Method
+from layerbench.records.contention import Holding
 from layerbench.records.timing import LayerRow, Profile, Summary
+
+
+@dataclass(frozen=True)
+class Voids:
+    """Why nothing can be told of some times, in a few sentences; empty where something can.
+
+    Attributes:
+        whole: of the untouched whole.
+        rows: of rows on the device's clock.
+        host_rows: of rows on the host's clock.
+    """
+
+    whole: str = ""
+    rows: str = ""
+    host_rows: str = ""
+
+    @classmethod
+    def of(cls, host: str, device: str, holding: Holding) -> Voids:
+        """What follows for the times.
+
+        Args:
+            host: why times that hold the host's waits tell nothing.
+            device: why an accelerator's times tell nothing.
+            holding: which times hold the host's waits.
+        """
+        return cls(
+            whole=device or (host if holding != "host" else ""),
+            rows=device or (host if holding == "every" else ""),
+            host_rows=host,
+        )
+
+    def and_of(self, other: Voids) -> Voids:
+        """The same of two sides; where both say why, the first one's words stay."""
+        return Voids(
+            self.whole or other.whole, self.rows or other.rows, self.host_rows or other.host_rows
+        )
 
 
 @dataclass(frozen=True)
@@ -24,14 +62,16 @@ class Evidence:
         rows: of the rows that both sides have, by path.
         host_rows: of the same on the host's clock, where both sides have the device's times apart.
         allowance: of the logarithm, for what the machine may have changed by between the sides.
-        void: why nothing can be told, in one or two sentences; empty where it can.
+        clock_allowance: the same of the whole and of the rows, for an accelerator's clock.
+        voids: why nothing can be told.
     """
 
     method: Method
     whole: Estimate
     rows: Mapping[str, Estimate]
     allowance: float = 0.0
-    void: str = ""
+    clock_allowance: float = 0.0
+    voids: Voids = field(default_factory=Voids)
     host_rows: Mapping[str, Estimate] = field(default_factory=dict)
 
 
@@ -51,7 +91,8 @@ def of_records(baseline: Profile, contender: Profile) -> Evidence:
         whole=whole,
         rows=rows,
         allowance=session_allowance(baseline, contender) if several else 0.0,
-        void=_too_busy(baseline, contender),
+        clock_allowance=clocks_apart(baseline.environment, contender.environment),
+        voids=_voids(baseline, contender),
         host_rows=host_rows,
     )
 
@@ -192,17 +233,26 @@ class Estimate:
         return self.level_s * math.exp(self.ratio.centre / 2)
 
 
-def _too_busy(baseline: Profile, contender: Profile) -> str:
-    """Why a side's times mean nothing; empty where both sides' do."""
-    for name, record in (("baseline", baseline), ("contender", contender)):
-        machine = record.environment.machine
-        reason = machine.too_busy
-        if machine.waits is None and record.environment.device.kind == "cpu":
-            threads = machine.threads or record.plan.threads
-            reason = contention.crowded(machine.other_work_fraction, threads, machine.cores)
-        if reason:
-            return f"Of the {name}: {reason}"
-    return ""
+def _voids(baseline: Profile, contender: Profile) -> Voids:
+    """Why times of a side mean nothing."""
+    sides = (("baseline", baseline), ("contender", contender))
+    first, second = (_voids_of(f"Of the {name}: ", record) for name, record in sides)
+    return first.and_of(second)
+
+
+def _voids_of(before: str, record: Profile) -> Voids:
+    """Of one side, with these words before each reason."""
+    host, device = _too_busy(record), of_device(record.environment)
+    host, device = (reason and before + reason for reason in (host, device))
+    return Voids.of(host, device, held_in(record))
+
+
+def _too_busy(record: Profile) -> str:
+    machine = record.environment.machine
+    if machine.waits is None and record.environment.device.kind == "cpu":
+        threads = machine.threads or record.plan.threads
+        return contention.crowded(machine.other_work_fraction, threads, machine.cores)
+    return too_busy(record)
 
 
 def _estimate(baseline: Summary, contender: Summary, apart: Apart) -> Estimate | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from layerbench.analysis.portions import part_of
-from layerbench.records.timing import LayerRow, Profile, Summary
+from layerbench.records.timing import DeviceRounds, LayerRow, Profile, Summary
 from layerbench.records.tree import holder
 
 WAITS = 0.1
@@ -34,7 +34,11 @@ def needed_s(record: Profile) -> float | None:
     The whole behind a blocked queue; where the queue cannot be blocked, the time in which kernels
     ran.
     """
-    rounds = record.device_rounds
+    return needed_of(record.device_rounds)
+
+
+def needed_of(rounds: DeviceRounds | None) -> float | None:
+    """The same of what the device did in its own rounds."""
     if rounds is None:
         return None
     if rounds.blocked is not None:
@@ -50,8 +54,13 @@ def launching_s(record: Profile) -> float | None:
 
 def waiting_part(record: Profile) -> float | None:
     """The part of the untouched whole in which the device waits for the host."""
-    launching = launching_s(record)
-    return None if launching is None else part_of(launching, record.whole.median)
+    return waiting_of(record.device_rounds, record.whole.median)
+
+
+def waiting_of(rounds: DeviceRounds | None, whole_s: float) -> float | None:
+    """The same of an untouched whole, seconds, and what the device did in its own rounds."""
+    needed = needed_of(rounds)
+    return None if needed is None else part_of(max(whole_s - needed, 0.0), whole_s)
 
 
 def is_launch_bound(record: Profile) -> bool:

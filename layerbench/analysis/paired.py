@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from layerbench.analysis import ratios
-from layerbench.analysis.evidence import Estimate, Evidence
+from layerbench.analysis import disturbance, ratios
+from layerbench.analysis.aggregation import device_rounds
+from layerbench.analysis.disturbance import of_device
+from layerbench.analysis.evidence import Estimate, Evidence, Voids
 from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.statistics import Resampler, Samples
 from layerbench.errors import ComparisonError
 from layerbench.records import contention, samples
-from layerbench.records.contention import Waits
+from layerbench.records.contention import Holding, Waits
 from layerbench.records.defaults import FEWEST_ROUNDS
 from layerbench.records.samples import RowFacts, Run
 from layerbench.units import NANOSECOND
@@ -58,7 +60,8 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
     """The evidence of runs measured in alternation (`layerbench.profilers.paired`).
 
     Rounds in which either side waited for a core do not count. Where most did, nothing can be
-    told, which the evidence says.
+    told, which the evidence says. Device times from kernels hold no such waits: of them, every
+    round counts.
 
     Args:
         pairs: baseline and contender, one pair for each process.
@@ -81,7 +84,7 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
         method="live, processes" if len(pairs) > 1 else "live, one process",
         whole=whole,
         rows=_estimates(_row_series(pairs, _KINDS), seed, alone),
-        void=_too_busy(pairs),
+        voids=_voids(pairs),
         host_rows=_estimates(on_host, seed, LAYER_SCALE),
     )
 
@@ -145,7 +148,8 @@ def _series(
         return None
     if not (before.all() and after.all()):
         return None
-    quiet = _quiet(pair, _FORWARDS[name], len(before))
+    holding = [run for run in pair if not _is_of_kernels(run, name)]
+    quiet = _quiet(holding, _FORWARDS[name], len(before))
     # Of a machine that was too busy no verdict is given; its figures are those of all rounds.
     keep = quiet if np.count_nonzero(quiet) >= _needed(len(quiet)) else np.full_like(quiet, True)
     places = pair[0].arrays.get(samples.PLACEMENT + _FORWARDS[name])
@@ -155,10 +159,16 @@ def _series(
     return Series(first, second, places[keep])
 
 
-def _quiet(pair: tuple[Run, Run], forwards: str, rounds: int) -> NDArray[np.bool_]:
+def _is_of_kernels(run: Run, name: str) -> bool:
+    """Whether an array's times are those of kernels, in which no wait of the host is."""
+    by_row = name in (samples.INCLUSIVE, samples.FUNCTIONS)
+    return by_row and run.facts.device_times == "kernels"
+
+
+def _quiet(runs: Sequence[Run], forwards: str, rounds: int) -> NDArray[np.bool_]:
     """The rounds without a wait for a core; rounds without a measurement count."""
     quiet = np.full(rounds, True)
-    for run in pair:
+    for run in runs:
         waited = run.arrays.get(samples.WAITED + forwards)
         if waited is not None and len(waited) == rounds:
             quiet &= waited == 0
@@ -169,8 +179,25 @@ def _needed(rounds: int) -> float:
     return max(FEWEST_ROUNDS, FEWEST_QUIET * rounds)
 
 
-def _too_busy(pairs: Sequence[tuple[Run, Run]]) -> str:
-    """Why no verdict is possible, in one sentence; empty if one is."""
+def _voids(pairs: Sequence[tuple[Run, Run]]) -> Voids:
+    """Why no verdict is possible, on which times."""
+    runs = [run for pair in pairs for run in pair]
+    holding = min((_holding(run) for run in runs), key=_MOST_HELD.index)
+    devices = (of_device(run.facts.environment) for run in runs)
+    return Voids.of(_too_busy(pairs, holding), next(filter(None, devices), ""), holding)
+
+
+# What any of several processes holds, all of them together hold.
+_MOST_HELD: Sequence[Holding] = ("every", "launching", "host")
+
+
+def _holding(run: Run) -> Holding:
+    whole_s = float(np.median(run.arrays[samples.UNTOUCHED])) * NANOSECOND
+    return disturbance.holding(device_rounds(run.facts, [run.arrays]), whole_s)
+
+
+def _too_busy(pairs: Sequence[tuple[Run, Run]], holding: Holding) -> str:
+    """Why times that hold the host's waits tell nothing; empty if they do."""
     quiet = [
         _quiet(pair, kind, len(pair[0].arrays[kind]))
         for pair in pairs
@@ -185,7 +212,7 @@ def _too_busy(pairs: Sequence[tuple[Run, Run]]) -> str:
         time=0.0 if waits is None else waits.time,
     )
     threads = pairs[0][0].facts.environment.machine.threads
-    return contention.refusal(disturbed, threads)
+    return contention.refusal(disturbed, threads, holding)
 
 
 # --- estimates -----------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def measure_live(
 
     Raises:
         ComparisonError: inputs of different shapes.
-        UntrustedError: ``strict``, and the machine was too busy to tell.
+        UntrustedError: ``strict``, and the machine was too busy to tell, or the device disturbed.
         LayerbenchError: as `profile`.
     """
     check_same_input(tasks[0].workload, tasks[1].workload, names)
@@ -122,6 +122,6 @@ def measure_live(
     )
     evidence = of_rounds(pairs, tasks[0].workload.seed)
     comparison = judge(before.profile, after.profile, evidence, names=names, threshold=threshold)
-    if strict and comparison.void:
-        raise UntrustedError(f"--strict: {comparison.void}")
+    if strict and comparison.disturbed:
+        raise UntrustedError(f"--strict: {comparison.disturbed}")
     return LiveComparison(comparison, before, after)

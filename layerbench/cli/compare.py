@@ -111,8 +111,8 @@ def _of_files(
         threshold=threshold,
         same_model=same_model,
     )
-    if strict and comparison.void:
-        raise ComparisonError(f"--strict: {comparison.void}")
+    if strict and comparison.disturbed:
+        raise ComparisonError(f"--strict: {comparison.disturbed}")
     return comparison
 
 

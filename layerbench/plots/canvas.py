@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from layerbench.analysis import disturbance
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
@@ -169,7 +170,7 @@ def doubtful(record: Drawn) -> str:
     """What makes the times of this record mean nothing; empty where they do."""
     if not isinstance(record, Profile | TrainingProfile):
         return ""
-    return record.environment.machine.too_busy.partition(". ")[0]
+    return disturbance.too_busy(record).partition(". ")[0]
 
 
 def work(workload: Workload) -> str:

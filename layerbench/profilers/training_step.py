@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from layerbench import zoo
+from layerbench.analysis import disturbance
 from layerbench.analysis.views import with_training_memory
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
@@ -108,8 +109,8 @@ def profile_step(
         record = record_of(
             workload, plan, optimizer, trained.rows, rounds.steps, watch.finish(), trained.notes
         )
-        if strict and record.environment.machine.too_busy:
-            raise UntrustedError(f"--strict: {record.environment.machine.too_busy}")
+        if strict and (busy := disturbance.too_busy(record)):
+            raise UntrustedError(f"--strict: {busy}")
     # What holds the model refers to itself: without a collection its memory would stay taken.
     del built, trained, rounds, stack
     gc.collect()

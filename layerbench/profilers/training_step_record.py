@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from layerbench.analysis import disturbance
 from layerbench.analysis.aggregation import believed, summaries_of, summary_of
 from layerbench.analysis.statistics import Resampler, paired_ratio
 from layerbench.instruments.rows import notes_on_calls
@@ -97,14 +98,16 @@ def record_of(
     backward = int(times.backward_self.sum()) + int(times.outside.sum())
     whole = bare.sum(axis=1)
     waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: steps.waits})}])
+    step, on_device = summary_of(whole, resampler), _device_rounds(kernels, resampler)
+    holding = disturbance.holding(on_device, step.median)
     return TrainingProfile(
         workload=workload,
         plan=plan,
-        environment=environment.with_waits(waits),
+        environment=environment.with_waits(waits, holding),
         optimizer=optimizer,
         model_type=rows[0].type,
         parameters=rows[0].parameters,
-        step=believed(summary_of(whole, resampler), waits),
+        step=believed(step, waits, holding),
         phases=_phase_rows(bare, host, kernels, resampler),
         rows=_rows(rows, times, launched if kernels else None, resampler),
         instrumented_s=_seconds(attached.sum(axis=1)),
@@ -114,7 +117,7 @@ def record_of(
         outside_s=_seconds(times.outside),
         forward_sum_ratio=_part(int(times.forward_self.sum()), int(times.whole_forward.sum())),
         backward_sum_ratio=_part(backward, int(times.whole_backward.sum())),
-        device_rounds=_device_rounds(kernels, resampler),
+        device_rounds=on_device,
         notes=(
             *notes,
             *notes_on_calls(rows, _calls(steps.instrumented)),

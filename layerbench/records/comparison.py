@@ -104,10 +104,14 @@ class Comparison(Record):
         allowance: what the machine itself may have changed by between two sides that were measured
             one after the other: a change must exceed threshold and allowance to be called, and the
             interval with the allowance lie within the threshold to be the same.
+        clock_allowance: the same of the whole and of rows on an accelerator, for what its clock
+            differed by where it was low on a side.
         alarm_rate: of the comparisons of a thing with itself, the share in which any row may be
             called SLOWER or FASTER by chance; 0 in records from before it was stated.
         void: why nothing can be told and every verdict is UNCLEAR, in one or two sentences; empty
             where something can.
+        void_in_part: why some of the verdicts are UNCLEAR for that alone: what disturbed the host
+            is in no time of a kernel, and what disturbed the device in no time of the host.
         whole: the untouched whole model.
         rows: modules and functions that were timed on both sides, in the contender's order.
         host_rows: the same rows on the host's clock, where both sides have an accelerator's times
@@ -123,8 +127,10 @@ class Comparison(Record):
     method: Method
     threshold: Amount
     allowance: Amount = 0.0
+    clock_allowance: Amount = Field(default=0.0, exclude_if=operator.not_)
     alarm_rate: float = Field(default=0.0, ge=0, le=1, exclude_if=operator.not_)
     void: Text = Field(default="", exclude_if=operator.not_)
+    void_in_part: Text = Field(default="", exclude_if=operator.not_)
     whole: ComparedRow
     rows: Branches[ComparedRow] = ()
     host_rows: Branches[ComparedRow] = Field(default=(), exclude_if=operator.not_)
@@ -141,6 +147,11 @@ class Comparison(Record):
         check_distinct("the row", everywhere)
         check_absent(everywhere)
         return self
+
+    @property
+    def disturbed(self) -> str:
+        """Why verdicts are UNCLEAR, all or some, for what disturbed the measurement."""
+        return self.void or self.void_in_part
 
     @property
     def slower(self) -> bool:

@@ -3,9 +3,14 @@
 A thread that waits for a core adds the wait to whatever is timed. The median of the forwards does
 not move as long as few of them waited; once most did, it is a time of the machine's other work.
 Two threads that meet after every operation fare worst: each waits for the other's core, too.
+
+Where an accelerator's kernels are seen on its own clock, their times hold none of this: the host's
+waits move the gaps between kernels.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
@@ -21,6 +26,22 @@ MOST = 0.5
 CROWDED = 1.15
 
 
+Holding = Literal["every", "launching", "host"]
+"""Which times hold the host's waits: every one, as on a CPU; those that hold launching, not those
+of kernels; or those on the host's clock alone, as the device always had work in its queue."""
+
+_VOID: dict[Holding, str] = {
+    "every": "The machine was too busy to be measured on.",
+    "launching": (
+        "The host was too busy to be measured on: the whole and host times hold its waits; device "
+        "times of kernels do not."
+    ),
+    "host": (
+        "The host was too busy to be measured on: host times hold its waits; device times do not."
+    ),
+}
+
+
 class Waits(Frozen):
     """How much the process's threads waited for a core, with nothing attached to the model.
 
@@ -34,16 +55,16 @@ class Waits(Frozen):
     time: float = Field(ge=0, le=1)
 
 
-def too_busy(waits: Waits | None, threads: int | None) -> str:
-    """Why times mean nothing, and what to do, in one or two sentences; empty where they do."""
+def too_busy(waits: Waits | None, threads: int | None, holding: Holding = "every") -> str:
+    """Why times mean nothing, which, and what to do, in a few sentences; empty where they do."""
     if waits is None or waits.rounds <= MOST:
         return ""
-    return refusal(waits, threads)
+    return refusal(waits, threads, holding)
 
 
-def refusal(waits: Waits, threads: int | None) -> str:
+def refusal(waits: Waits, threads: int | None, holding: Holding = "every") -> str:
     """The message that the machine was too busy, with its evidence and advice."""
-    return f"The machine was too busy to be measured on. {_told(waits)} {_advice(threads)}"
+    return f"{_VOID[holding]} {_told(waits)} {_advice(threads)}"
 
 
 def crowded(other_work: float | None, threads: int | None, cores: int) -> str:
@@ -59,16 +80,27 @@ def crowded(other_work: float | None, threads: int | None, cores: int) -> str:
     if other_work + min(threads, cores) / cores <= CROWDED:
         return ""
     return (
-        "The machine was too busy to be measured on. Other processes used "
+        f"{_VOID['every']} Other processes used "
         f"{percent(other_work)} of the cores' time. {_advice(threads)}"
     )
 
 
-def warning(waits: Waits | None, threads: int | None) -> str:
+def shared(others: int | None) -> str:
+    """Why times on an accelerator tell nothing: other processes used it; empty if none did."""
+    if not others:
+        return ""
+    used = f"{others} other process{'es' if others > 1 else ''} used it"
+    return (
+        f"The accelerator was disturbed: {used}. Device times hold that; host times do not. "
+        "Stop what else runs on it and measure again."
+    )
+
+
+def warning(waits: Waits | None, threads: int | None, holding: Holding = "every") -> str:
     """What a report says of its waits; empty where there were few."""
     if waits is None or waits.rounds <= SOME:
         return ""
-    return too_busy(waits, threads) or f"{_told(waits)} {_advice(threads)}"
+    return too_busy(waits, threads, holding) or f"{_told(waits)} {_advice(threads)}"
 
 
 def missed(waits: Waits | None) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field
 from layerbench.records import contention
 from layerbench.records.bounds import Count, Figure, Name, Positive, Text, is_none
 from layerbench.records.conditions import DeviceConditions, WarmUp
-from layerbench.records.contention import Waits
+from layerbench.records.contention import Holding, Waits
 from layerbench.records.workload import Frozen
 
 
@@ -67,7 +67,10 @@ class Machine(Frozen):
 
     @property
     def too_busy(self) -> str:
-        """Why times measured here mean nothing, in one or two sentences; empty where they do."""
+        """Why times measured here mean nothing, in one or two sentences; empty where they do.
+
+        Of a record whose kernels were seen, `layerbench.analysis.disturbance` says it.
+        """
         return contention.too_busy(self.waits, self.threads)
 
 
@@ -112,9 +115,9 @@ class Environment(Frozen):
     conditions: DeviceConditions | None = Field(default=None, exclude_if=is_none)
     warnings: tuple[Text, ...] = ()
 
-    def with_waits(self, waits: Waits | None) -> Environment:
+    def with_waits(self, waits: Waits | None, holding: Holding = "every") -> Environment:
         """The same with what the measured forwards waited for a core, and a warning of it."""
         machine = self.machine.model_copy(update={"waits": waits})
-        warning = contention.warning(waits, machine.threads)
+        warning = contention.warning(waits, machine.threads, holding)
         warnings = (warning, *self.warnings) if warning else self.warnings
         return self.model_copy(update={"machine": machine, "warnings": warnings})

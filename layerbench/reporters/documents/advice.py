@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import fsum
 
 from layerbench import units
+from layerbench.analysis import disturbance
 from layerbench.analysis.hotspots import Hotspot
 from layerbench.analysis.launching import is_launch_bound
 from layerbench.analysis.portions import by_type
@@ -27,9 +28,11 @@ def advice(record: Profile, spots: Sequence[Hotspot]) -> str:
         record: a profile.
         spots: its hotspots.
     """
-    if not record.layers or record.environment.machine.too_busy:
+    if not record.layers or disturbance.is_void(record):
         return ""
-    return _of_launches(record, spots) or _of_memory(record, spots) or _of_compute(record, spots)
+    # A host that waits launches late: what launching costs is then no property of the model.
+    launches = "" if disturbance.too_busy(record) else _of_launches(record, spots)
+    return launches or _of_memory(record, spots) or _of_compute(record, spots)
 
 
 def _of_launches(record: Profile, spots: Sequence[Hotspot]) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from layerbench import units
+from layerbench.analysis import disturbance
 from layerbench.records.comparison import (
     CHANGES,
     ONLY_WHOLE,
@@ -49,7 +50,7 @@ def document(record: Comparison, view: View = USUAL) -> layout.Document:
     return layout.Document(
         title=_title(record),
         head=[
-            *shared.void(record.void),
+            *shared.void(record.disturbed),
             *shared.cautions(list(_doubts(record))),
             layout.Text(_verdict_sentence(record)),
             layout.Text(_advice(record)),
@@ -231,12 +232,23 @@ def _title(record: Comparison) -> str:
 
 def _answer(record: Comparison) -> str:
     """The outcome in words; figures stand below what weakens them."""
+    why = _disturbance(record)
     if record.void:
-        return "UNCLEAR, the machine was too busy"
+        return f"UNCLEAR, {why}"
     every = (*record.rows, *record.host_rows)
     called = {row.verdict for row in every} - {record.whole.verdict}
     rows = " and ".join(f"some rows {name}" for name in ("SLOWER", "FASTER") if name in called)
-    return ", ".join(filter(None, [record.whole.verdict, rows]))
+    return ", ".join(filter(None, [record.whole.verdict, why, rows]))
+
+
+def _disturbance(record: Comparison) -> str:
+    """Which of the two was disturbed, host or device; empty if neither was."""
+    if not record.disturbed:
+        return ""
+    sides = (record.baseline, record.contender)
+    if any(disturbance.of_device(side.environment) for side in sides):
+        return "the accelerator was disturbed"
+    return "the machine was too busy" if record.void else "the host was too busy"
 
 
 def _work(record: Comparison) -> str:
@@ -296,6 +308,9 @@ def _verdict_sentence(record: Comparison) -> str:
         if record.allowance
         else ""
     )
+    if record.clock_allowance:
+        of_clock = units.percent(record.clock_allowance, digits=1)
+        allowance += f", and {of_clock} the accelerator's clock's"
     return (
         f"The whole model is {row.verdict}: {before} ms → {after} ms, {ratio(row)} "
         f"{_interval(row)} (95 % interval); changes up to "
@@ -326,7 +341,7 @@ def _method(record: Comparison) -> str:
 
 def cautions(record: Comparison) -> list[str]:
     """What voids or weakens the verdicts, the gravest first."""
-    return [*([record.void] if record.void else []), *_doubts(record)]
+    return [*([record.disturbed] if record.disturbed else []), *_doubts(record)]
 
 
 def rows(record: Comparison) -> cells.Rows:
@@ -335,7 +350,8 @@ def rows(record: Comparison) -> cells.Rows:
         "baseline": record.baseline.name,
         "contender": record.contender.name,
         **cells.what_ran(record.contender.workload),
-        **cells.fields(record, "method", "threshold", "allowance", "alarm_rate", "void"),
+        **cells.fields(record, "method", "threshold", "allowance", "clock_allowance"),
+        **cells.fields(record, "alarm_rate", "void", "void_in_part"),
     }
     on_device = [cells.fields(row) for row in (record.whole, *record.rows)]
     on_host = [{**cells.fields(row), "clock": "host"} for row in record.host_rows]

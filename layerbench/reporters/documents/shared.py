@@ -69,27 +69,32 @@ def few_or_spread(time: Summary) -> Iterator[str]:
         yield f"few rounds: {formatting.plural(time.n, 'sample')}"
 
 
-def weaknesses(environment: Environment, time: Summary | None, *graver: str) -> list[layout.Text]:
+def weaknesses(
+    environment: Environment, time: Summary | None, *graver: str, busy: str | None = None
+) -> list[layout.Text]:
     """What voids a measurement, and the gravest of what weakens it.
 
     Args:
         environment: that it was made in.
         time: its main figure; ``None`` where there is none.
         graver: what weighs more than what the time and the environment say.
+        busy: why the host was too busy, which the environment says where this is left out.
     """
-    return [*void(environment.machine.too_busy), *cautions(_weak(environment, time, *graver))]
+    busy = environment.machine.too_busy if busy is None else busy
+    return [*void(busy), *cautions(_weak(environment, time, busy, *graver))]
 
 
-def every_weakness(environment: Environment, time: Summary | None, *graver: str) -> list[str]:
+def every_weakness(
+    environment: Environment, time: Summary | None, *graver: str, busy: str | None = None
+) -> list[str]:
     """What voids or weakens a measurement, the gravest first; arguments as of `weaknesses`."""
-    void_by = environment.machine.too_busy
-    return [*([void_by] if void_by else []), *_weak(environment, time, *graver)]
+    busy = environment.machine.too_busy if busy is None else busy
+    return [*([busy] if busy else []), *_weak(environment, time, busy, *graver)]
 
 
-def _weak(environment: Environment, time: Summary | None, *graver: str) -> list[str]:
+def _weak(environment: Environment, time: Summary | None, busy: str, *graver: str) -> list[str]:
     of_time = () if time is None else few_or_spread(time)
-    void_by = environment.machine.too_busy
-    warnings = (warning for warning in environment.warnings if warning != void_by)
+    warnings = (warning for warning in environment.warnings if warning != busy)
     return [*graver, *of_time, *warnings]
 
 

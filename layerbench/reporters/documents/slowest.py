@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from layerbench import units
+from layerbench.analysis import disturbance
 from layerbench.analysis.hotspots import Hotspot, by_block, hotspots
 from layerbench.analysis.launching import is_launch_bound, waiting_part
 from layerbench.analysis.portions import by_type, most
@@ -25,7 +26,7 @@ def first_screen(record: Profile, view: View) -> list[layout.Part]:
 def opening(record: Profile, view: View) -> list[layout.Part]:
     """What weakens the figures, the answer, and what ran."""
     return [
-        *shared.void(record.environment.machine.too_busy),
+        *shared.void(disturbance.too_busy(record)),
         *(layout.Text(warning, strong=True) for warning in formatting.partial(record)),
         *shared.cautions(list(_cautions(record))),
         layout.Text(_answer(record), wrapped=False),
@@ -48,7 +49,7 @@ def sums(record: Profile, spots: Sequence[Hotspot], view: View) -> layout.Fields
 
 def cautions(record: Profile) -> list[str]:
     """What voids or weakens the figures, the gravest first."""
-    void = [record.environment.machine.too_busy, *formatting.partial(record), *_cautions(record)]
+    void = [disturbance.too_busy(record), *formatting.partial(record), *_cautions(record)]
     return [text for text in void if text]
 
 
@@ -64,7 +65,7 @@ def _cautions(record: Profile) -> Iterator[str]:
     # Else it is part of the answer, and no time holds any of it.
     if waiting_part(record) is None and is_launch_bound(record):
         yield "launch-bound: the host takes as long to launch the work as the device to do it"
-    said = {environment.machine.too_busy, *formatting.partial(record)}
+    said = {disturbance.too_busy(record), *formatting.partial(record)}
     yield from (warning for warning in environment.warnings if warning not in said)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import fsum
 
 from layerbench import units
+from layerbench.analysis import disturbance
 from layerbench.analysis.largest import largest, layers
 from layerbench.analysis.portions import by_path, by_type, part_of
 from layerbench.records.memory import PHASES
@@ -53,7 +54,7 @@ def _first_screen(record: TrainingProfile, view: View) -> list[layout.Part]:
     both = _both_s(record)
     blocks = ((row.type, row.path, _time_s(row)) for row in record.rows if row.block)
     return [
-        *shared.weaknesses(record.environment, record.step),
+        *shared.weaknesses(record.environment, record.step, busy=disturbance.too_busy(record)),
         layout.Text(shared.answer(record.step, "a step", f"{_rate(record)} images/s")),
         layout.Text(_needs(record)),
         layout.Text(_ran(record)),
@@ -302,7 +303,7 @@ def _reconciliation(record: TrainingProfile) -> layout.Section:
 
 def cautions(record: TrainingProfile) -> list[str]:
     """What voids or weakens the times, the gravest first."""
-    return shared.every_weakness(record.environment, record.step)
+    return shared.every_weakness(record.environment, record.step, busy=disturbance.too_busy(record))
 
 
 def rows(record: TrainingProfile) -> cells.Rows:

@@ -24,6 +24,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from layerbench._version import __version__
+from layerbench.analysis import disturbance
 from layerbench.records.memory import MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
@@ -415,7 +416,7 @@ def checked(what: str, answer: dict[str, Any]) -> str:
         if what == Question.what:
             return unsteadiness(MeasurementResult.model_validate(answer))
         profile = read_profile(answer).profile
-        return "" if profile is None else profile.environment.machine.too_busy
+        return "" if profile is None else disturbance.too_busy(profile)
     except (ValidationError, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ChildFailed("died", f"the measuring process found what is no result: {reason}") from (
