@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 
-from layerbench.analysis.launching import busy_s
+from layerbench.analysis.launching import Timed, busy_s
 from layerbench.analysis.portions import part_of
 from layerbench.records.timing import KernelRow, Profile
 from layerbench.text import beginning
@@ -41,7 +41,7 @@ def own_kernels(record: Profile) -> Mapping[str, int] | None:
     return numbers
 
 
-def share(kernel: KernelRow, record: Profile) -> float:
+def share(kernel: KernelRow, record: Timed) -> float:
     """The part of the time in which the device worked, by means."""
     return part_of(kernel.time.mean, busy_s(record))
 

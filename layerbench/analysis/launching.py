@@ -1,4 +1,4 @@
-"""Whether an accelerator waits for the host to launch its work: in a whole forward, in a row.
+"""Whether an accelerator waits for the host to launch its work: in a forward, a step, a row.
 
 The host's time of a layer is what Python and PyTorch take to launch it, the device's time what its
 kernels take. A device that is done before the next kernel is launched waits: a faster one would not
@@ -10,10 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import fsum
 
 from layerbench.analysis.portions import part_of
 from layerbench.records.timing import DeviceRounds, LayerRow, Profile, Summary
+from layerbench.records.training_step import PhaseRow, TrainingProfile, TrainingRow
 from layerbench.records.tree import holder
+
+Timed = Profile | TrainingProfile
+"""What has an untouched whole: a forward, or a training step."""
 
 WAITS = 0.1
 """Of the untouched whole, what the device waits from where on launching decides."""
@@ -28,8 +33,13 @@ _WELL_BELOW = 0.8
 _HOST_DECIDES = 0.95
 
 
-def needed_s(record: Profile) -> float | None:
-    """What the device needs for one forward, seconds; ``None`` where nobody knows.
+def whole_of(record: Timed) -> Summary:
+    """The untouched forward, or step."""
+    return record.whole if isinstance(record, Profile) else record.step
+
+
+def needed_s(record: Timed) -> float | None:
+    """What the device needs for one forward or step, seconds; ``None`` where nobody knows.
 
     The whole behind a blocked queue; where the queue cannot be blocked, the time in which kernels
     ran.
@@ -46,15 +56,15 @@ def needed_of(rounds: DeviceRounds | None) -> float | None:
     return None if rounds.idle is None else rounds.span.median - rounds.idle.median
 
 
-def launching_s(record: Profile) -> float | None:
+def launching_s(record: Timed) -> float | None:
     """What launching costs: the untouched whole less what the device needs; never negative."""
     needed = needed_s(record)
-    return None if needed is None else max(record.whole.median - needed, 0.0)
+    return None if needed is None else max(whole_of(record).median - needed, 0.0)
 
 
-def waiting_part(record: Profile) -> float | None:
+def waiting_part(record: Timed) -> float | None:
     """The part of the untouched whole in which the device waits for the host."""
-    return waiting_of(record.device_rounds, record.whole.median)
+    return waiting_of(record.device_rounds, whole_of(record).median)
 
 
 def waiting_of(rounds: DeviceRounds | None, whole_s: float) -> float | None:
@@ -63,20 +73,22 @@ def waiting_of(rounds: DeviceRounds | None, whole_s: float) -> float | None:
     return None if needed is None else part_of(max(whole_s - needed, 0.0), whole_s)
 
 
-def is_launch_bound(record: Profile) -> bool:
-    """Whether an accelerator waits for the host for a good part of a forward."""
+def is_launch_bound(record: Timed) -> bool:
+    """Whether an accelerator waits for the host for a good part of a forward or step."""
     waiting = waiting_part(record)
     if waiting is not None:
         return waiting > WAITS
+    if isinstance(record, TrainingProfile):
+        return False
     host, device = record.whole_host, record.whole
     return host is not None and host.median >= _HOST_DECIDES * device.median
 
 
-def busy_s(record: Profile) -> float:
-    """The mean time in which the device worked in one forward: what kernels' shares refer to."""
+def busy_s(record: Timed) -> float:
+    """The mean time in which the device worked in one round: what kernels' shares refer to."""
     rounds = record.device_rounds
     if rounds is None or rounds.idle is None:
-        return record.base.mean
+        return record.base.mean if isinstance(record, Profile) else record.step.mean
     return rounds.span.mean - rounds.idle.mean
 
 
@@ -130,6 +142,45 @@ class Launching:
         return module.model_copy(update=own)
 
 
+@dataclass(frozen=True)
+class StepLaunching:
+    """Which rows and phases of a training step are launch-bound.
+
+    Attributes:
+        waits: whether the device waits for the host at all.
+    """
+
+    waits: bool
+
+    @classmethod
+    def of(cls, record: TrainingProfile) -> StepLaunching:
+        """Of a record; without device rounds nothing is launch-bound."""
+        waiting = waiting_part(record)
+        return cls(waiting is not None and waiting > APART)
+
+    def bounds(self, row: TrainingRow) -> bool:
+        """Whether the device has long done a row's forward and backward when they are launched."""
+        return self.waits and _is_below(
+            (row.forward, row.backward), (row.host_forward, row.host_backward)
+        )
+
+    def bounds_own(self, row: TrainingRow) -> bool:
+        """The same of what the row does itself, without the modules that it calls."""
+        return self.waits and _is_below(
+            (row.forward_self, row.backward_self), (row.host_forward_self, row.host_backward_self)
+        )
+
+    def bounds_phase(self, phase: PhaseRow) -> bool:
+        """The same of a phase."""
+        return self.waits and _is_well_below(phase.busy, phase.host)
+
+
+def _is_below(device: Iterable[Summary | None], host: Iterable[Summary | None]) -> bool:
+    """As `_is_well_below`, of sums."""
+    works, launches = (fsum(t.median for t in times if t) for times in (device, host))
+    return 0 < works < _WELL_BELOW * launches
+
+
 def _is_well_below(device: Summary | None, host: Summary | None) -> bool:
     """Whether what is launched is done well before; a row that launches nothing is not."""
-    return device is not None and host is not None and 0 < device.median < _WELL_BELOW * host.median
+    return device is not None and host is not None and _is_below([device], [host])

@@ -10,6 +10,7 @@ from layerbench.errors import UsageError
 from layerbench.records.bundle import Bundle, times_in
 from layerbench.records.comparison import Comparison
 from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.view import Sort, View
 from layerbench.records.workload import Frozen
 
@@ -80,7 +81,7 @@ def _of_kernels(record: Frozen, view: View) -> Iterator[str]:
     """Why there are none, in one line."""
     if not view.kernels:
         return
-    profile = times_in(record)
+    profile = record if isinstance(record, TrainingProfile) else times_in(record)
     if profile is None:
         kind = getattr(record, "record", "such")
         yield f"--kernels has no effect: a {kind} record has no kernels"
@@ -88,13 +89,13 @@ def _of_kernels(record: Frozen, view: View) -> Iterator[str]:
         yield f"--kernels has no effect: {_why_no_kernels(profile)}"
 
 
-def _why_no_kernels(record: Profile) -> str:
+def _why_no_kernels(record: Profile | TrainingProfile) -> str:
     rounds = record.device_rounds
     if record.environment.device.kind == "cpu":
         return "a CPU runs the operators itself, without kernels that are launched"
-    if "kernels" in record.absent:
+    if isinstance(record, Profile) and "kernels" in record.absent:
         return record.absent["kernels"]
-    if not record.layers:
+    if isinstance(record, Profile) and not record.layers:
         return "kernels stand in the record that has the layers"
     if rounds is None:
         return "this record was measured without rounds that show kernels"

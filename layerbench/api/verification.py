@@ -55,7 +55,7 @@ _MEASURED: dict[type[Frozen], dict[str, Any]] = {
     MemoryEstimate: {**_VERSIONS, "fit": True},
     TrainingProfile: {
         **dict.fromkeys(TrainingProfile.model_fields.keys() - _STEP, True),
-        "rows": {"__all__": _STEP_TIMES},
+        "rows": {"__all__": {*_STEP_TIMES, "kernels"}},
     },
 }
 

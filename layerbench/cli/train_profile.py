@@ -36,7 +36,7 @@ def command(
         Path | None, _options.out("DIR/<device>/<model>_<input>_train_<optimizer>.*")
     ] = None,
     formats: _options.Formats = None,
-    view: Annotated[View, fields(omit=("sentences", "kernels"))],
+    view: Annotated[View, fields(omit=("sentences",))],
     quiet: _options.Quiet = False,
 ) -> None:
     """Time one training step: data, copy, forward, loss, backward, optimizer, and every layer.

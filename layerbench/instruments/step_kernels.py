@@ -2,24 +2,26 @@
 
 A step runs under the profiler. A kernel of the forward belongs to the innermost module whose range
 is around the operator that launched it; one of the backward to the module that was running when the
-forward put the node into the graph that is being run, told by autograd's sequence number. No node
-gets a hook, and no event stands in the queue.
+forward put the node into the graph that is being run, told by autograd's sequence number. No event
+stands in the queue.
 
-What adds up a parameter's gradient has no number: it belongs to what ran before it, which gave the
-gradient. Known limitations: as of `layerbench.instruments.step_timer`.
+What adds up a parameter's gradient has no number. A hook behind it says whose the parameter is, and
+it belongs to that module. Known limitations: as of `layerbench.instruments.step_timer`.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import wraps
 from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch._C._profiler import _RecordFunctionFast as RecordFunction
@@ -35,18 +37,44 @@ from layerbench.instruments.attach import (
     usual_place,
 )
 from layerbench.instruments.kernel_timer import profiled
-from layerbench.instruments.kernels import RANGE, HostEvent, Kernel, busy_ns, events_of
+from layerbench.instruments.kernels import (
+    RANGE,
+    HostEvent,
+    Kernel,
+    busy_ns,
+    events_of,
+    short_name,
+)
 from layerbench.instruments.modules import modules_at
 from layerbench.instruments.step_places import OUTSIDE, ROOT, Places
-from layerbench.instruments.step_timer import Step, run_phases
+from layerbench.instruments.step_timer import Step, owned_parameters, run_phases
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.records.tree import holder
 
 MARK = f"{RANGE}mark "
 """Begins the name of an empty range that stands where a phase ends; its number follows."""
-NODE = "autograd::engine::evaluate_function"
+OWNER = f"{RANGE}owner "
+"""Begins the name of an empty range behind what adds up a gradient; the parameter's row follows."""
+NODE = "autograd::engine::evaluate_function: "
 """Begins the name of the range that autograd puts around a node of the graph."""
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
+
+
+@dataclass(frozen=True)
+class StepKernelKey:
+    """Kernels that are added up: of one phase, module, node or operator, and name.
+
+    Attributes:
+        phase: its number.
+        module: the row; `OUTSIDE` for what belongs to none.
+        function: in the backward the node of the graph, else the outermost operator in the module.
+        kernel: its name.
+    """
+
+    phase: int
+    module: int
+    function: str
+    kernel: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +87,8 @@ class KernelStep:
         forward_ns, forward_inclusive_ns: by row, without what it called and with it.
         backward_ns, backward_inclusive_ns: the same; what belongs to no module is ``outside_ns``.
             The rows' own times add up to their phase exactly.
+        counts: by row, kernels of both with those of what it called; ``phase_counts``: by phase.
+        kernels: number of runs and nanoseconds.
     """
 
     phases_ns: tuple[int, ...]
@@ -69,6 +99,9 @@ class KernelStep:
     backward_ns: NDArray[np.int64]
     backward_inclusive_ns: NDArray[np.int64]
     outside_ns: int
+    counts: NDArray[np.int64]
+    phase_counts: tuple[int, ...]
+    kernels: Mapping[StepKernelKey, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -79,11 +112,13 @@ class _Where:
         start_ns: on the profiler's clock.
         modules: that were running, the innermost last.
         place: of the node that is being run, see `Places`; `OUTSIDE` where there is none.
+        function: the node, else the outermost operator in the innermost module.
     """
 
     start_ns: int
     modules: tuple[int, ...] = (ROOT,)
     place: int = OUTSIDE
+    function: str = ""
 
 
 def added_up(
@@ -100,9 +135,11 @@ def added_up(
     """
     where = {number: one for events in _by_thread(host) for number, one in _places(events, places)}
     ends = sorted(event.start_ns for event in host if event.name.startswith(MARK))
-    own, inclusive = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int64)
-    phases = [0] * len(STEP_PHASES)
+    own, inclusive, counts = (np.zeros(rows, dtype=np.int64) for _ in range(3))
+    phases, phase_counts = [0] * len(STEP_PHASES), [0] * len(STEP_PHASES)
     spent: Counter[int] = Counter()
+    ran: Counter[int] = Counter()
+    sums: dict[StepKernelKey, tuple[int, int]] = {}
     phase = 0
     in_order = sorted(kernels, key=lambda kernel: (kernel.start_ns, kernel.end_ns))
     for kernel, time in zip(in_order, busy_ns(in_order), strict=True):
@@ -111,12 +148,22 @@ def added_up(
             phase = _phase(operator.start_ns, ends)
         operator = operator or _Where(0)
         phases[phase] += time
+        phase_counts[phase] += 1
+        module = OUTSIDE
         if phase == FORWARD:
-            own[operator.modules[-1]] += time
-            inclusive[list(set(operator.modules))] += time
+            module, within = operator.modules[-1], list(set(operator.modules))
+            own[module] += time
+            inclusive[within] += time
+            counts[within] += 1
         elif phase == BACKWARD:
+            module = places.row(operator.place)
             spent[operator.place] += time
+            ran[operator.place] += 1
+        key = StepKernelKey(phase, module, operator.function, kernel.name)
+        runs, earlier = sums.get(key, (0, 0))
+        sums[key] = runs + 1, earlier + time
     outside = spent.pop(OUTSIDE, 0)
+    ran.pop(OUTSIDE, 0)
     backward, backward_inclusive = places.added_up(spent, rows)
     span = _span(in_order)
     return KernelStep(
@@ -128,6 +175,9 @@ def added_up(
         backward_ns=backward,
         backward_inclusive_ns=backward_inclusive,
         outside_ns=outside,
+        counts=counts + places.added_up(ran, rows)[1],
+        phase_counts=tuple(phase_counts),
+        kernels=sums,
     )
 
 
@@ -151,22 +201,43 @@ def _by_thread(host: Sequence[HostEvent]) -> Iterator[list[HostEvent]]:
 
 def _places(events: Sequence[HostEvent], places: Places) -> Iterator[tuple[int, _Where]]:
     """Number of each event of one thread, and where it stands."""
+    owners, before = _owners(events), OUTSIDE
     running: list[tuple[int, _Where]] = []  # (end, where) of what is running, the innermost last
-    before = OUTSIDE
     for event in events:
         while running and running[-1][0] <= event.start_ns:
             running.pop()
         around = running[-1][1] if running else _Where(0)
-        modules, place = around.modules, around.place
+        here = replace(around, start_ns=event.start_ns)
         if event.name.startswith(NODE):
-            found = places.of_number(event.sequence) if event.sequence >= 0 else before
+            owner = owners.get(event.number)
+            found = places.home(owner) if owner is not None else places.of_number(event.sequence)
+            if owner is None and event.sequence < 0:
+                found = before  # a gradient of no module's parameter: who gave it comes before
             # What a checkpoint runs again belongs to the node that asked for it.
-            place = before = place if found == OUTSIDE else found
-        elif event.name.startswith(RANGE) and not event.name.startswith(MARK):
-            modules = (*modules, int(event.name[len(RANGE) :]))
-        here = _Where(event.start_ns, modules, place)
+            place = before = around.place if found == OUTSIDE else found
+            here = replace(here, place=place, function=short_name(event.name[len(NODE) :]))
+        elif event.name.startswith(RANGE) and event.name[len(RANGE) :].isdecimal():
+            modules = (*around.modules, int(event.name[len(RANGE) :]))
+            function = "" if around.place == OUTSIDE else around.function
+            here = replace(here, modules=modules, function=function)
+        elif not around.function:
+            here = replace(here, function=short_name(event.name))
         yield event.number, here
         running.append((event.end_ns, here))
+
+
+def _owners(events: Sequence[HostEvent]) -> Mapping[int, int]:
+    """Of nodes that add up a gradient, by their numbers, the row of the parameter's module."""
+    owners: dict[int, int] = {}
+    running: list[HostEvent] = []  # nodes, the innermost last
+    for event in events:
+        while running and running[-1].end_ns <= event.start_ns:
+            running.pop()
+        if event.name.startswith(NODE):
+            running.append(event)
+        elif event.name.startswith(OWNER) and running:
+            owners[running[-1].number] = int(event.name[len(OWNER) :])
+    return owners
 
 
 class StepKernelTimer:
@@ -188,6 +259,7 @@ class StepKernelTimer:
         self._calls: list[tuple[int, int, int, int, int]] = []
         row_of = {path: row for row, path in enumerate(paths)}
         self._above = {row: row_of[holder(path, row_of)] for path, row in row_of.items() if path}
+        self._owned = owned_parameters(model, paths)
         self._replaced: list[Replacement] = [
             (module, place, self._ranged(function_at(module, place), row_of[path]))
             for path, module in modules_at(model, timed_paths - {""}).items()
@@ -214,10 +286,20 @@ class StepKernelTimer:
         """Run one step under the profiler and add its kernels up."""
         self._calls.clear()
         numbers: list[int] = []
-        results = profiled(self._step(step, numbers), self._device)
+        with self._owners_told():
+            results = profiled(self._step(step, numbers), self._device)
         host, kernels = events_of(results)
         places = Places(self._calls, self._above, *numbers)
         return added_up(host, kernels, places, self._rows)
+
+    @contextmanager
+    def _owners_told(self) -> Iterator[None]:
+        """Let an empty range stand behind what adds up a parameter's gradient."""
+        with ExitStack() as told:
+            for parameter, row in self._owned:
+                if parameter.requires_grad and parameter.is_leaf:
+                    told.enter_context(_telling(parameter, f"{OWNER}{row}"))
+            yield
 
     def _step(self, step: Step, numbers: list[int]) -> Callable[[], None]:
         """A step that notes autograd's count at the begin and at the end of its forward."""
@@ -243,6 +325,25 @@ class StepKernelTimer:
             self._wait()
 
         return run
+
+
+@contextmanager
+def _telling(parameter: torch.Tensor, name: str) -> Iterator[None]:
+    """Put an empty range of this name behind what adds up a gradient."""
+
+    def tell(_: torch.Tensor) -> None:
+        with RecordFunction(name):
+            pass
+
+    register: Callable[..., Any] = parameter.register_post_accumulate_grad_hook
+    had_none = parameter._post_accumulate_grad_hooks is None
+    handle = register(tell)
+    try:
+        yield
+    finally:
+        handle.remove()
+        if had_none:
+            parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
 
 
 def stacked(steps: Sequence[KernelStep], name: str) -> NDArray[np.int64]:

@@ -59,6 +59,10 @@ class Places:
         at = number - self._begin
         return self._of_number[at] if 0 <= at < len(self._of_number) else OUTSIDE
 
+    def row(self, place: int) -> int:
+        """The row of a place; `OUTSIDE` of none."""
+        return OUTSIDE if place == OUTSIDE else self._rows[place]
+
     def home(self, row: int) -> int:
         """The row's first call; for a row without calls, a new place within its parent's."""
         if row not in self._home:

@@ -180,11 +180,7 @@ class StepTimer:
             clock: where marks come from.
         """
         row_of = {path: row for row, path in enumerate(paths)}
-        owners = {
-            id(parameter): row_of[path]
-            for path, module in modules_at(model, frozenset(paths)).items()
-            for parameter in own_parameters(module)
-        }
+        owners = {id(parameter): row for parameter, row in owned_parameters(model, paths)}
         instances = modules_at(model, timed_paths - {""})
         timed = [
             Timed(module, usual_place(module), row_of[path]) for path, module in instances.items()
@@ -344,6 +340,22 @@ class StepTimer:
             for number, call in enumerate(self._calls)
         ]
         return fold([*spans, (ROOT, first, last)], self._rows)
+
+
+def owned_parameters(model: nn.Module, paths: Sequence[str]) -> list[tuple[torch.Tensor, int]]:
+    """Each parameter once, with the row of a module that has it itself.
+
+    Args:
+        model: any module.
+        paths: row → path of the modules.
+    """
+    row_of = {path: row for row, path in enumerate(paths)}
+    owners = {
+        id(parameter): (parameter, row_of[path])
+        for path, module in modules_at(model, frozenset(paths)).items()
+        for parameter in own_parameters(module)
+    }
+    return list(owners.values())
 
 
 def graph(loss: torch.Tensor) -> Iterator[Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,14 +13,27 @@ from layerbench.analysis import disturbance
 from layerbench.analysis.aggregation import believed, summaries_of, summary_of
 from layerbench.analysis.statistics import Resampler, paired_ratio
 from layerbench.instruments.rows import notes_on_calls
-from layerbench.instruments.step_kernels import BACKWARD, FORWARD, KernelStep, stacked
+from layerbench.instruments.step_kernels import (
+    BACKWARD,
+    FORWARD,
+    KernelStep,
+    StepKernelKey,
+    stacked,
+)
+from layerbench.instruments.step_places import ROOT
 from layerbench.instruments.step_timer import TimedStep
 from layerbench.instruments.waiting import wait_arrays
 from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
 from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
 from layerbench.records.timing import DeviceRounds, Summary
-from layerbench.records.training_step import STEP_PHASES, PhaseRow, TrainingProfile, TrainingRow
+from layerbench.records.training_step import (
+    STEP_PHASES,
+    PhaseRow,
+    StepKernelRow,
+    TrainingProfile,
+    TrainingRow,
+)
 from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Plan, Workload
 from layerbench.units import NANOSECOND
@@ -109,7 +123,9 @@ def record_of(
         parameters=rows[0].parameters,
         step=believed(step, waits, holding),
         phases=_phase_rows(bare, host, kernels, resampler),
-        rows=_rows(rows, times, launched if kernels else None, resampler),
+        rows=_rows(
+            rows, times, launched if kernels else None, _counts(kernels, "counts"), resampler
+        ),
         instrumented_s=_seconds(attached.sum(axis=1)),
         overhead=overhead,
         overhead_low=low,
@@ -118,6 +134,7 @@ def record_of(
         forward_sum_ratio=_part(int(times.forward_self.sum()), int(times.whole_forward.sum())),
         backward_sum_ratio=_part(backward, int(times.whole_backward.sum())),
         device_rounds=on_device,
+        kernels=_kernels(kernels, [row.path for row in rows], resampler),
         notes=(
             *notes,
             *notes_on_calls(rows, _calls(steps.instrumented)),
@@ -146,6 +163,7 @@ def _phase_rows(
     bare: Times, host: Times | None, kernels: Sequence[KernelStep], resampler: Resampler
 ) -> tuple[PhaseRow, ...]:
     busy = stacked(kernels, "phases_ns") if kernels else None
+    counts = _counts(kernels, "phase_counts")
 
     def summary(times: Times | None, index: int) -> Summary | None:
         return None if times is None else summary_of(times[:, index], resampler)
@@ -156,6 +174,7 @@ def _phase_rows(
             time=summary_of(bare[:, index], resampler),
             host=summary(host, index),
             busy=summary(busy, index),
+            kernels=counts[index] if counts else None,
         )
         for index, name in enumerate(STEP_PHASES)
     )
@@ -168,6 +187,35 @@ def _device_rounds(kernels: Sequence[KernelStep], resampler: Resampler) -> Devic
         how="kernels",
         span=summary_of(stacked(kernels, "span_ns"), resampler),
         idle=summary_of(stacked(kernels, "idle_ns"), resampler),
+    )
+
+
+def _counts(kernels: Sequence[KernelStep], name: str) -> Sequence[int]:
+    """The most common number of each column; nothing where nobody saw kernels."""
+    return [int(np.bincount(column).argmax()) for column in stacked(kernels, name).T]
+
+
+def _kernels(
+    steps: Sequence[KernelStep], paths: Sequence[str], resampler: Resampler
+) -> tuple[StepKernelRow, ...]:
+    """The longest first."""
+    keys = list(dict.fromkeys(key for step in steps for key in step.kernels))
+    rows = [_kernel(key, steps, paths, resampler) for key in keys]
+    return tuple(sorted(rows, key=lambda row: -row.time.median))
+
+
+def _kernel(
+    key: StepKernelKey, steps: Sequence[KernelStep], paths: Sequence[str], resampler: Resampler
+) -> StepKernelRow:
+    each = [step.kernels.get(key, (0, 0)) for step in steps]
+    runs = Counter(runs for runs, _ in each if runs)
+    return StepKernelRow(
+        phase=STEP_PHASES[key.phase],
+        module=paths[max(key.module, ROOT)],
+        function=key.function,
+        name=key.kernel,
+        calls=runs.most_common(1)[0][0],
+        time=summary_of(np.array([time for _, time in each], dtype=np.int64), resampler),
     )
 
 
@@ -211,6 +259,7 @@ def _rows(
     facts: Sequence[RowFacts],
     times: _ModuleTimes,
     launched: _ModuleTimes | None,
+    kernels: Sequence[int],
     resampler: Resampler,
 ) -> tuple[TrainingRow, ...]:
     ran = [index for index, row in enumerate(facts) if row.calls]
@@ -222,12 +271,15 @@ def _rows(
             facts[place.row],
             place,
             {n: summaries.get(place.row) for n, summaries in columns.items()},
+            kernels[place.row] if kernels else None,
         )
         for place in placed(facts)
     )
 
 
-def _row(facts: RowFacts, place: Placed, times: Mapping[str, Summary | None]) -> TrainingRow:
+def _row(
+    facts: RowFacts, place: Placed, times: Mapping[str, Summary | None], kernels: int | None
+) -> TrainingRow:
     return TrainingRow(
         path=facts.path,
         type=facts.type,
@@ -239,6 +291,7 @@ def _row(facts: RowFacts, place: Placed, times: Mapping[str, Summary | None]) ->
         input_shapes=facts.input_shapes,
         output_shapes=facts.output_shapes,
         parameters=facts.parameters,
+        kernels=kernels,
         note=facts.note,
         **times,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -21,7 +22,7 @@ from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.memory import Optimizer, Peak, Phase
 from layerbench.records.rows import ModuleRow, Phases, Tree
-from layerbench.records.timing import DeviceRounds, Summary
+from layerbench.records.timing import DeviceRounds, KernelRow, Summary
 from layerbench.records.workload import Frozen, Plan, Workload
 
 StepPhase = Literal["data", "copy", "forward", "loss", "backward", "optimizer"]
@@ -37,13 +38,14 @@ class PhaseRow(Frozen):
         time: of the steps with nothing attached; on an accelerator by events in its queue.
         host: the same on the host's clock, where the device has its own.
         busy: in which an accelerator worked, by the kernels that the profiler saw in steps of
-            their own; ``None`` where it saw none.
+            their own; ``None`` where it saw none. ``kernels``: how many these were.
     """
 
     name: StepPhase
     time: Summary
     host: Summary | None = Field(default=None, exclude_if=is_none)
     busy: Summary | None = Field(default=None, exclude_if=is_none)
+    kernels: Count | None = Field(default=None, exclude_if=is_none)
 
 
 class TrainingRow(ModuleRow):
@@ -55,6 +57,8 @@ class TrainingRow(ModuleRow):
             that its forward put into the graph, and of adding up its parameters' gradients.
         host_forward, host_forward_self, host_backward, host_backward_self: what the host took to
             launch it, where the others are times of an accelerator's kernels.
+        kernels: that the device ran in forward and backward for it and the modules below it;
+            ``None`` where nobody saw them.
         kept: bytes that it and the modules below it allocated in the forward and that were still
             alive at its end: saved for the backward, and the output.
         live: the most bytes of all tensors together while it, or a module below it, ran, by phase.
@@ -71,9 +75,23 @@ class TrainingRow(ModuleRow):
     host_forward_self: Summary | None = Field(default=None, exclude_if=is_none)
     host_backward: Summary | None = Field(default=None, exclude_if=is_none)
     host_backward_self: Summary | None = Field(default=None, exclude_if=is_none)
+    kernels: Count | None = Field(default=None, exclude_if=is_none)
     kept: Count | None = None
     live: dict[Phase, Count] = Field(default_factory=dict)
     note: Text = ""
+
+
+class StepKernelRow(KernelRow):
+    """Kernels of one name that an accelerator ran in a phase of the step; see `KernelRow`.
+
+    Attributes:
+        phase: of the step.
+        module: in forward and backward; elsewhere, and where no module did it, the model itself.
+        function: in the backward the node of autograd's graph that launched them, elsewhere the
+            outermost operator.
+    """
+
+    phase: StepPhase
 
 
 class TrainingMemory(Frozen):
@@ -106,6 +124,7 @@ class TrainingProfile(Record):
         device_rounds: of an accelerator whose kernels the profiler sees: the modules' times and
             ``outside_s`` are then those of kernels, in profiled steps; the overhead and
             ``instrumented_s`` are on the host's clock.
+        kernels: of an accelerator, where the profiler sees them; the longest first.
         memory: of a step; ``None`` where it could not be worked out, which a note says.
         notes: what the reader should know.
     """
@@ -128,16 +147,9 @@ class TrainingProfile(Record):
     forward_sum_ratio: Figure
     backward_sum_ratio: Figure
     device_rounds: DeviceRounds | None = Field(default=None, exclude_if=is_none)
+    kernels: tuple[StepKernelRow, ...] = Field(default=(), exclude_if=operator.not_)
     memory: TrainingMemory | None = None
     notes: tuple[Text, ...] = ()
-
-    @property
-    def busy_s(self) -> float | None:
-        """Median seconds of a step in which an accelerator worked; ``None`` where nobody saw."""
-        rounds = self.device_rounds
-        if rounds is None or rounds.idle is None:
-            return None
-        return rounds.span.median - rounds.idle.median
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingProfile:

@@ -8,6 +8,7 @@ from torch import nn
 
 import layerbench
 from layerbench import reporters
+from layerbench.analysis.launching import is_launch_bound
 from layerbench.profilers import training_step
 from layerbench.profilers.training_step_record import BY_EVENTS
 from layerbench.records.training_step import TrainingProfile
@@ -45,6 +46,20 @@ def test_kernels_by_module_forward_and_backward(sim: Simulator) -> None:
     busy = sum(phase.busy.mean for phase in record.phases if phase.busy)
     assert busy + rounds.idle.mean == pytest.approx(rounds.span.mean, abs=1e-9)
     assert (record.forward_sum_ratio, record.backward_sum_ratio) == (1, 1)
+    # A layer's product; two products and a sum; the first layer's input needs no gradient.
+    assert {path: row.kernels for path, row in rows.items()} == {
+        "": 9, "0": 1 + 2, "1": 6, "1.0": 1 + 3, "1.1": 1 + 1
+    }  # fmt: skip
+    kernels = {(k.phase, k.module, k.function, k.name): k for k in record.kernels}
+    back = kernels["backward", "1.0", "AddmmBackward0", "aten::mm"]
+    assert (back.calls, back.time.median) == (2, pytest.approx(80 * MICROSECOND))
+    assert kernels["forward", "1.1", "relu", "aten::relu"].calls == 1
+    assert sum(k.time.mean for k in record.kernels) == pytest.approx(busy)
+    counted = {phase.name: phase.kernels for phase in record.phases}
+    for phase in record.phases:
+        there = [k for k in record.kernels if k.phase == phase.name]
+        assert counted[phase.name] == sum(k.calls for k in there)
+        assert phase.busy.mean == pytest.approx(sum(k.time.mean for k in there))
 
 
 @on_sim
@@ -53,9 +68,10 @@ def test_a_launch_bound_step_is_called_so(launch_ns: int, sim: Simulator) -> Non
     sim.rules(kernel_ns=30_000, launch_ns=launch_ns)
     record = profiled(Small(), 2, 3, 8, 8)
     assert ("launch-bound" in reporters.render("txt", record)) is (launch_ns > 30_000)
-    assert record.busy_s is not None
+    assert is_launch_bound(record) is (launch_ns > 30_000)
     # What the device does is the same whoever waits.
-    assert record.busy_s == pytest.approx(30e-6 * round(record.busy_s / 30e-6), rel=1e-6)
+    busy = record.device_rounds.span.median - record.device_rounds.idle.median
+    assert busy == pytest.approx(30e-6 * sum(kernel.calls for kernel in record.kernels), rel=1e-6)
 
 
 @on_sim

@@ -1,4 +1,4 @@
-"""What a profile says of an accelerator as a whole: what it needs, what launching costs."""
+"""What a record says of an accelerator as a whole: what it needs, what launching costs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from layerbench import units
 from layerbench.analysis.agreement import Agreement, agreements, span_ratio
 from layerbench.analysis.launching import (
     Launching,
+    Timed,
     is_launch_bound,
     launching_s,
     needed_s,
     waiting_part,
+    whole_of,
 )
 from layerbench.records.timing import DeviceRounds, Profile, Summary
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import layout
+from layerbench.reporters.documents import cells, layout
 
 # Paths that a sentence names.
 _MOST_NAMED = 5
@@ -23,21 +25,21 @@ BELOW_RESOLUTION = "below the clock's resolution"
 """Of a row whose time on the device is shorter than two events can tell from nothing."""
 
 
-def needs(record: Profile) -> str:
+def needs(record: Timed) -> str:
     """Behind the answer: what of it the device needs, and what launching costs."""
     needed, launching = needed_s(record), launching_s(record)
     rounds = record.device_rounds
     if needed is None or launching is None or rounds is None:
         return ""
     half = formatting.half_width(rounds.blocked or rounds.span)
-    cost = units.seconds(launching, formatting.half_width(record.whole))
+    cost = units.seconds(launching, formatting.half_width(whole_of(record)))
     part = units.percent(waiting_part(record) or 0)
     device = "The device needs" if rounds.blocked else "Kernels run for"
     bound = ": launch-bound" if is_launch_bound(record) else ""
     return f"{device} {units.seconds(needed, half)} of it, launching costs {cost} ({part}){bound}."
 
 
-def section(record: Profile) -> layout.Section:
+def section(record: Timed) -> layout.Section:
     """The device's times of the whole, and where those of the rows are from."""
     rounds = record.device_rounds
     if rounds is None:
@@ -47,7 +49,7 @@ def section(record: Profile) -> layout.Section:
             "": name,
             "median ms": formatting.ms(time, "median"),
             "±": formatting.relative_half_width(time),
-            "of the whole": formatting.part(time.median, record.whole.median),
+            "of the whole": formatting.part(time.median, whole_of(record).median),
             "verdict": time.verdict,
         }
         for name, time in _times(record, rounds)
@@ -56,7 +58,7 @@ def section(record: Profile) -> layout.Section:
     return layout.table("Device", rows, "l.rrl", how)
 
 
-def source(record: Profile) -> Iterator[tuple[str, str]]:
+def source(record: Timed) -> Iterator[tuple[str, str]]:
     """The same for a page: label and text."""
     rounds = record.device_rounds
     if rounds is None:
@@ -66,13 +68,24 @@ def source(record: Profile) -> Iterator[tuple[str, str]]:
         yield name.capitalize(), f"{formatting.time(time, 'median')} {formatting.interval(time)}"
 
 
-def _times(record: Profile, rounds: DeviceRounds) -> Iterator[tuple[str, Summary]]:
-    yield "whole, untouched", record.whole
+def _times(record: Timed, rounds: DeviceRounds) -> Iterator[tuple[str, Summary]]:
+    name = "whole" if isinstance(record, Profile) else "the step"
+    yield f"{name}, untouched", whole_of(record)
     if rounds.blocked is not None:
-        yield "whole behind a blocked queue", rounds.blocked
+        yield f"{name} behind a blocked queue", rounds.blocked
     yield "span of the device rounds", rounds.span
     if rounds.idle is not None:
         yield "idle in the span", rounds.idle
+
+
+def medians(rounds: DeviceRounds) -> cells.Cells:
+    """The same for spreadsheets."""
+    times = {"span": rounds.span, "idle": rounds.idle, "blocked": rounds.blocked}
+    return {
+        "device_times": rounds.how,
+        "resolution_s": rounds.resolution_s,
+        **{f"{name}_median_s": time.median if time else None for name, time in times.items()},
+    }
 
 
 def _how(rounds: DeviceRounds) -> str:

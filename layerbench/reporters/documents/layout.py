@@ -127,6 +127,10 @@ def _content(part: Part, format: str) -> Sequence[object]:
     raise TypeError(f"a document has no {type(part).__name__}")
 
 
+MARK = " "
+"""The name of an unnamed column of marks, where the one for remarks has the name ``""``."""
+
+
 def table(
     title: str,
     rows: Sequence[Mapping[str, str]],
@@ -152,7 +156,8 @@ def table(
     columns = [*rows[0]]
     omitted = tuple(columns.index(name) for name in omitted_first if name in columns)
     cells = [[*row.values()] for row in rows]
-    made = Table(columns, cells, align, omitted_first=omitted, names=names)
+    header = [name.strip() for name in columns]
+    made = Table(header, cells, align, omitted_first=omitted, names=names)
     return Section(title, [made, *legend], formats=formats)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from layerbench import units
@@ -242,17 +242,36 @@ def duration(time: Seconds) -> str:
     return f"{units.duration(time.value)} (95 %: {low} to {high})"
 
 
+LAUNCH_BOUND = "w"
+"""The mark of what is launch-bound."""
+LAUNCH_BOUND_MEANS = "w launch-bound: the device is done long before the host has launched more"
+
+
 def phase_table(
-    title: str, phases: Sequence[PhaseRow], step: Summary | None, *legend: layout.Text
+    title: str,
+    phases: Sequence[PhaseRow],
+    step: Summary | None,
+    *legend: layout.Text,
+    bound: Callable[[PhaseRow], bool] = lambda _: False,
 ) -> layout.Section:
-    """The phases of a step, and the step; nothing where none was measured."""
+    """The phases of a step, and the step; nothing where none was measured.
+
+    Args:
+        title: of the section.
+        phases: of the step, in order.
+        step: the whole of it.
+        legend: what stands below.
+        bound: whether a phase is launch-bound.
+    """
     if step is None:
         return layout.Section(title, [])
     more = [
         (column, read)
-        for column, read in (("host ms", _host), ("kernels ms", _busy))
+        for column, read in (("device ms", _busy), ("host ms", _host))
         if any(map(read, phases))
     ]
+    waits = [phase for phase in phases if bound(phase)]
+    seen = any(phase.kernels is not None for phase in phases)
     times: list[tuple[str, Summary, PhaseRow | None]] = [
         *((PHASE_NAMES[phase.name], phase.time, phase) for phase in phases),
         ("the step", step, None),
@@ -265,12 +284,22 @@ def phase_table(
                 column: formatting.ms(read(phase) if phase else None, "median")
                 for column, read in more
             },
+            **({layout.MARK: LAUNCH_BOUND if phase in waits else ""} if waits else {}),
+            **({"kernels": _kernels(phase, phases)} if seen else {}),
             "share": share(time, step),
             "": time.verdict,
         }
         for name, time, phase in times
     ]
-    return layout.table(title, rows, f"l.....{len(more) * '.'}rl", *legend)
+    align = f"l.....{len(more) * '.'}{'l' * bool(waits)}{'r' * seen}rl"
+    marks = layout.Text(LAUNCH_BOUND_MEANS if waits else "", indented=False)
+    return layout.table(title, rows, align, *legend, marks)
+
+
+def _kernels(phase: PhaseRow | None, phases: Sequence[PhaseRow]) -> str:
+    """How many ran in a phase, or in all of them."""
+    counted = [one.kernels for one in ([phase] if phase else phases)]
+    return units.count(sum(number or 0 for number in counted))
 
 
 def _host(phase: PhaseRow) -> Summary | None:

@@ -28,8 +28,6 @@ from layerbench.reporters.sentences import sentences, whole_sentence
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
 _MARK_LEGEND = {"~": "~ noisy", ">": "> drifting"}
-_LAUNCH_BOUND = "w"
-_LAUNCH_BOUND_MEANS = "w launch-bound: the device is done long before the host has launched more"
 _FUNCTIONS = (
     "ƒ a function that its module runs itself, timed in a pass of its own: its time is "
     "part of that module's self time"
@@ -251,7 +249,7 @@ class _Columns:
 
     def bound(self, row: LayerRow) -> str:
         """The mark of a launch-bound row."""
-        return _LAUNCH_BOUND if self.launching.bounds(row) else ""
+        return shared.LAUNCH_BOUND if self.launching.bounds(row) else ""
 
     def ran(self, row: LayerRow) -> str:
         """How many kernels ran for a row and what it called."""
@@ -260,7 +258,7 @@ class _Columns:
 
     def legend(self, record: Profile) -> list[str]:
         """What the mark means, where it occurs."""
-        return [_LAUNCH_BOUND_MEANS] if any(map(self.launching.bounds, record.layers)) else []
+        return [shared.LAUNCH_BOUND_MEANS] if any(map(self.launching.bounds, record.layers)) else []
 
 
 def _block_table(record: Profile, view: View) -> layout.Section:
@@ -476,11 +474,8 @@ def _of_device(record: Profile) -> cells.Cells:
     rounds = record.device_rounds
     if rounds is None:
         return {}
-    times = {"span": rounds.span, "idle": rounds.idle, "blocked": rounds.blocked}
     return {
-        "device_times": rounds.how,
-        "resolution_s": rounds.resolution_s,
-        **{f"{name}_median_s": time.median if time else None for name, time in times.items()},
+        **device.medians(rounds),
         "launching_s": launching_s(record),
         "launch_bound": is_launch_bound(record),
     }

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import fsum
 
 from layerbench import units
 from layerbench.analysis import disturbance
 from layerbench.analysis.largest import largest, layers
-from layerbench.analysis.portions import by_path, by_type, part_of
+from layerbench.analysis.launching import StepLaunching, is_launch_bound, launching_s
+from layerbench.analysis.portions import by_path, by_type
 from layerbench.records.memory import PHASES
 from layerbench.records.timing import Summary
-from layerbench.records.training_step import TrainingMemory, TrainingProfile, TrainingRow
+from layerbench.records.training_step import (
+    PhaseRow,
+    TrainingMemory,
+    TrainingProfile,
+    TrainingRow,
+)
 from layerbench.records.view import USUAL, Sort, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, screens, shared, trifles
+from layerbench.reporters.documents import cells, device, kernels, layout, screens, shared, trifles
 
 _TIMES = ("forward", "forward_self", "backward", "backward_self")
 _HOST_TIMES = tuple(f"host_{name}" for name in _TIMES)
@@ -23,13 +30,13 @@ _HOST_TIMES = tuple(f"host_{name}" for name in _TIMES)
 def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
     """The phases of a whole step first, then what its modules take of them."""
     workload, environment, plan = record.workload, record.environment, record.plan
-    device, conditions, software, *rest = shared.surroundings(environment, plan.threads)
+    place, conditions, software, *rest = shared.surroundings(environment, plan.threads)
     model = f"{workload.model} ({record.model_type}), {units.count(record.parameters)} parameters"
     fields = [
         ("Model", model),
         ("Input", f"{workload.input} {units.shape(workload.shape)}"),
         ("Optimizer", record.optimizer),
-        device,
+        place,
         conditions,
         software,
         ("Plan", f"{plan.warmup} warm-up + {plan.iterations} measured rounds"),
@@ -40,9 +47,11 @@ def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
         head=_first_screen(record, view),
         sections=[
             _phases(record),
+            device.section(record),
             _memory(record),
             _blocks(record),
             _tree(record, view),
+            kernels.every(record, view),
             _reconciliation(record),
             *shared.warnings_and_notes(record),
             layout.what_ran(fields),
@@ -56,9 +65,9 @@ def _first_screen(record: TrainingProfile, view: View) -> list[layout.Part]:
     return [
         *shared.weaknesses(record.environment, record.step, busy=disturbance.too_busy(record)),
         layout.Text(shared.answer(record.step, "a step", f"{_rate(record)} images/s")),
-        layout.Text(_needs(record)),
+        layout.Text(device.needs(record)),
         layout.Text(_ran(record)),
-        _slowest(record, view),
+        kernels.longest(record, view) if kernels.chosen(record, view) else _slowest(record, view),
         layout.Fields(
             [
                 ("Phases", shared.phases_line(record.phases, record.step, view.width)),
@@ -68,26 +77,6 @@ def _first_screen(record: TrainingProfile, view: View) -> list[layout.Part]:
             ]
         ),
     ]
-
-
-# Of a step, what the device waits from where on launching decides.
-_WAITS = 0.1
-
-
-def _needs(record: TrainingProfile) -> str:
-    """Behind the answer: for how much of it an accelerator works."""
-    busy = record.busy_s
-    if busy is None:
-        return ""
-    whole = record.step.median
-    waits = max(whole - busy, 0.0)
-    part = part_of(waits, whole)
-    bound = ": launch-bound" if part > _WAITS else ""
-    half = formatting.half_width(record.step)
-    return (
-        f"Kernels run for {units.seconds(busy, half)} of it; the device waits "
-        f"{units.seconds(waits, half)} ({units.percent(part)}) for the host{bound}."
-    )
 
 
 def _ran(record: TrainingProfile) -> str:
@@ -108,8 +97,9 @@ def _slowest(record: TrainingProfile, view: View) -> layout.Section:
     most = largest(record, view)
     if not most:
         return screens.none_shown(view.type, (row.type for row in record.rows))
-    cells = [_slow(each.row, each.share, each.of) for each in most]
-    table = screens.table_of(cells, {"path": "c", "type": "l", **_POINTED}, ("back/forth", "kept"))
+    columns = _Columns.of(record)
+    cells = [_slow(each.row, each.share, each.of, columns) for each in most]
+    table = screens.table_of(cells, {"path": "c", "type": "l", **_POINTED}, _OMITTED_FIRST)
     what = {"params": "Most parameters", "memory": "Most kept for the backward"}
     share = f"{units.percent(most[0].share, digits=1)} of all"
     title = what.get(most[0].of, "Slowest in forward and backward")
@@ -118,13 +108,75 @@ def _slowest(record: TrainingProfile, view: View) -> layout.Section:
     )
 
 
-_POINTED = {"forward ms": ".", "backward ms": "."}
+_POINTED = {"forward ms": ".", "backward ms": ".", "host ms": ".", "bound by": "l"}
+_OMITTED_FIRST = ("back/forth", "kept", "bound by", "input→output")
 
 
-def _slow(row: TrainingRow, share: float, of: Sort) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Columns:
+    """What a record knows of its rows besides times on one clock.
+
+    Attributes:
+        host: whether the host took its own times, beside an accelerator's.
+        kernels: whether somebody saw the device's kernels.
+        launching: which rows are launch-bound.
+    """
+
+    host: bool
+    kernels: bool
+    launching: StepLaunching
+
+    @classmethod
+    def of(cls, record: TrainingProfile) -> _Columns:
+        """Those of a record."""
+        host = any(row.host_forward for row in record.rows)
+        kernels = any(row.kernels is not None for row in record.rows)
+        return cls(host, kernels, StepLaunching.of(record))
+
+    @property
+    def align(self) -> str:
+        """The letters of `times` and `launched`."""
+        return f"..r{'.' * self.host}{'l' * self.launching.waits}{'r' * self.kernels}"
+
+    def times(self, row: TrainingRow) -> dict[str, str]:
+        """The cells of a row with all that is in it."""
+        mark = shared.LAUNCH_BOUND if self.launching.bounds(row) else ""
+        return {
+            "forward ms": formatting.ms(row.forward, "median"),
+            "backward ms": formatting.ms(row.backward, "median"),
+            "back/forth": _ratio(row.forward, row.backward),
+            **self.launched(row, (row.host_forward, row.host_backward), {layout.MARK: mark}),
+        }
+
+    def launched(
+        self, row: TrainingRow, host: Sequence[Summary | None], mark: Mapping[str, str]
+    ) -> dict[str, str]:
+        """What the host took, a mark where there are any, and how many kernels that launched."""
+        return {
+            **({"host ms": _sum_of(host) if any(host) else "-"} if self.host else {}),
+            **(mark if self.launching.waits else {}),
+            **({"kernels": formatting.dash(row.kernels, units.count)} if self.kernels else {}),
+        }
+
+    def legend(self, record: TrainingProfile) -> layout.Text:
+        """What the mark means, where it occurs."""
+        occurs = any(map(self.launching.bounds, record.rows))
+        return layout.Text(shared.LAUNCH_BOUND_MEANS if occurs else "", indented=False)
+
+
+def _slow(row: TrainingRow, share: float, of: Sort, columns: _Columns) -> dict[str, str]:
     with_others = of == "time"
     forward = row.forward if with_others else row.forward_self
     backward = row.backward if with_others else row.backward_self
+    inclusive, own = (
+        (row.host_forward, row.host_backward),
+        (
+            row.host_forward_self,
+            row.host_backward_self,
+        ),
+    )
+    launching = columns.launching
+    bound = launching.bounds(row) if with_others else launching.bounds_own(row)
     return {
         "path": row.path or screens.MODEL,
         "type": row.type,
@@ -133,6 +185,8 @@ def _slow(row: TrainingRow, share: float, of: Sort) -> dict[str, str]:
         "backward ms": formatting.ms(backward, "median"),
         "back/forth": _ratio(forward, backward),
         "share": units.percent(share, digits=1),
+        **columns.launched(row, inclusive if with_others else own, {}),
+        "bound by": "launch" if bound else "-",
         "kept": formatting.dash(row.kept, units.bytes_),
     }
 
@@ -175,7 +229,8 @@ def _phases(record: TrainingProfile) -> layout.Section:
     step = record.step
     heading = f"One step, untouched: {_rate(record)} images/s"
     missed = f"the step is {step.verdict}: {'; '.join(step.missed)}" if step.missed else ""
-    return shared.phase_table(heading, record.phases, step, layout.Text(missed))
+    bound = StepLaunching.of(record).bounds_phase
+    return shared.phase_table(heading, record.phases, step, layout.Text(missed), bound=bound)
 
 
 def _memory(record: TrainingProfile) -> layout.Section:
@@ -193,46 +248,44 @@ def _memory(record: TrainingProfile) -> layout.Section:
 
 
 def _blocks(record: TrainingProfile) -> layout.Section:
-    host = _has_host(record)
+    columns = _Columns.of(record)
     rows = [
         {
             **shared.block_cells(row),
             "input shape": formatting.shape_list(row.input_shapes),
-            **_times(row, host),
+            **columns.times(row),
             "share": _share(row, record),
         }
         for row in formatting.block_rows(record.rows)
     ]
-    align = f"rlcl..r{'.' * host}r"
-    return layout.table("Blocks (medians)", rows, align, omitted_first=("input shape",))
-
-
-def _has_host(record: TrainingProfile) -> bool:
-    """Whether the host took its own times of the modules, beside an accelerator's."""
-    return any(row.host_forward for row in record.rows)
+    align = f"rlcl{columns.align}r"
+    legend = columns.legend(record)
+    return layout.table("Blocks (medians)", rows, align, legend, omitted_first=("input shape",))
 
 
 def _tree(record: TrainingProfile, view: View) -> layout.Section:
-    host = _has_host(record)
+    columns = _Columns.of(record)
     shown = [row for row in record.rows if view.has(row.type, row.depth)]
     runs = trifles.in_runs(shown, view, _taken, _both_s(record), trifles.LEAST_OF_MORE)
     rows = [
-        _layer(run[0], view, host) if len(run) == 1 else _folded(run, view, host) for run in runs
+        _layer(run[0], view, columns) if len(run) == 1 else _folded(run, view, columns)
+        for run in runs
     ]
     return layout.table(
         "Layers (medians; MiB)",
         rows,
-        f"lr..r{'.' * host}.....l",
+        f"lr{columns.align}.....l",
+        columns.legend(record),
         formats=layout.FULL,
         omitted_first=("back/forth", "live forward", "calls"),
     )
 
 
-def _layer(row: TrainingRow, view: View, host: bool) -> dict[str, str]:
+def _layer(row: TrainingRow, view: View, columns: _Columns) -> dict[str, str]:
     return {
         "layer": shared.branch(row, view),
         "calls": str(row.calls),
-        **_times(row, host),
+        **columns.times(row),
         "self": formatting.ms(row.forward_self, "median"),
         "self back": formatting.ms(row.backward_self, "median"),
         "kept MiB": formatting.mebibytes(row.kept),
@@ -242,11 +295,11 @@ def _layer(row: TrainingRow, view: View, host: bool) -> dict[str, str]:
     }
 
 
-def _folded(rows: Sequence[TrainingRow], view: View, host: bool) -> dict[str, str]:
+def _folded(rows: Sequence[TrainingRow], view: View, columns: _Columns) -> dict[str, str]:
     """One row for neighbours that take next to nothing."""
     outer = trifles.outer(rows)
     return {
-        **dict.fromkeys(_layer(rows[0], view, host), ""),
+        **dict.fromkeys(_layer(rows[0], view, columns), ""),
         "layer": trifles.label(rows, trifles.LEAST_OF_MORE),
         "forward ms": _sum_of([row.forward for row in outer]),
         "backward ms": _sum_of([row.backward for row in outer]),
@@ -258,17 +311,6 @@ def _sum_of(times: Sequence[Summary | None]) -> str:
     there = [time for time in times if time is not None]
     half_width = fsum(map(formatting.half_width, there))
     return units.milliseconds(fsum(time.median for time in there), half_width)
-
-
-def _times(row: TrainingRow, host: bool) -> dict[str, str]:
-    forward, backward = row.forward, row.backward
-    launched = (row.host_forward, row.host_backward)
-    return {
-        "forward ms": formatting.ms(forward, "median"),
-        "backward ms": formatting.ms(backward, "median"),
-        "back/forth": _ratio(forward, backward),
-        **({"host ms": _sum_of(launched) if any(launched) else "-"} if host else {}),
-    }
 
 
 def _share(row: TrainingRow, record: TrainingProfile) -> str:
@@ -298,7 +340,20 @@ def _reconciliation(record: TrainingProfile) -> layout.Section:
             "Times of layers on the device are their kernels', which the profiler saw in steps of "
             "their own; host times are from steps without an event in the queue."
         )
+        lines += _hooks(record)
     return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)
+
+
+def _hooks(record: TrainingProfile) -> Iterator[str]:
+    """What the host's times of the backward hold besides."""
+    modules = record.rows[0].host_backward if record.rows else None
+    untouched = next((phase.host for phase in record.phases if phase.name == "backward"), None)
+    if modules is not None and untouched is not None:
+        yield (
+            "Host times of the backward hold a call of Python where each module's nodes begin: "
+            f"with them the modules' backward takes the host {formatting.time(modules, 'median')}, "
+            f"without them the whole backward {formatting.time(untouched, 'median')}."
+        )
 
 
 def cautions(record: TrainingProfile) -> list[str]:
@@ -306,25 +361,56 @@ def cautions(record: TrainingProfile) -> list[str]:
     return shared.every_weakness(record.environment, record.step, busy=disturbance.too_busy(record))
 
 
-def rows(record: TrainingProfile) -> cells.Rows:
-    """The step, its phases and every module, in common columns; each kind fills some of them."""
-    times = (*_TIMES, *_HOST_TIMES) if _has_host(record) else _TIMES
+def rows(record: TrainingProfile, view: View = USUAL) -> cells.Rows:
+    """The step, its phases and every module, in common columns; each kind fills some of them.
+
+    The kernels follow, if they are wanted.
+    """
+    columns = _Columns.of(record)
+    times = (*_TIMES, *_HOST_TIMES) if columns.host else _TIMES
     names = ("time", *(("host", "busy") if record.device_rounds else ()), *times)
     step = _row("step", "", record.model_type, {"time": record.step}, names)
-    phases = [
-        _row("phase", p.name, "", {"time": p.time, "host": p.host, "busy": p.busy}, names)
-        for p in record.phases
-    ]
+    phases = [_phase_row(phase, columns, names) for phase in record.phases]
     modules = [
         {
             **_row("module", row.path, row.type, {n: getattr(row, n) for n in times}, names),
             "kept_bytes": row.kept,
             **{f"live_{phase}_bytes": row.live.get(phase) for phase in PHASES},
+            **_on_device(columns, row.kernels, columns.launching.bounds(row)),
         }
         for row in record.rows
     ]
+    ran_by_device = [
+        _row("kernel", kernel.module, "", {"time": kernel.time}, names)
+        | kernels.row(kernel, record)
+        for kernel in kernels.listed(record, view)
+    ]
     ran = {**cells.what_ran(record.workload), "optimizer": record.optimizer}
-    return ran | cells.origin(record, "commit"), [step, *phases, *modules]
+    every = [step | _of_device(record), *phases, *modules, *ran_by_device]
+    return ran | cells.origin(record, "commit"), every
+
+
+def _phase_row(phase: PhaseRow, columns: _Columns, names: Sequence[str]) -> cells.Cells:
+    times = {"time": phase.time, "host": phase.host, "busy": phase.busy}
+    bound = columns.launching.bounds_phase(phase)
+    return _row("phase", phase.name, "", times, names) | _on_device(columns, phase.kernels, bound)
+
+
+def _on_device(columns: _Columns, kernels: int | None, bound: bool) -> cells.Cells:
+    """The columns of a row that only an accelerator's have."""
+    return {"kernels": kernels, "launch_bound": bound} if columns.host else {}
+
+
+def _of_device(record: TrainingProfile) -> cells.Cells:
+    """The step's columns that only device rounds have."""
+    rounds = record.device_rounds
+    if rounds is None:
+        return {}
+    return {
+        **device.medians(rounds),
+        "launching_s": launching_s(record),
+        "launch_bound": is_launch_bound(record),
+    }
 
 
 def _row(
