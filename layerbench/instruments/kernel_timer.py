@@ -8,7 +8,6 @@ module. The host is slower for being watched; the kernels are not, only the gaps
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -22,6 +21,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.profiler import ProfilerActivity, profile
 
 from layerbench.environment.devices import Device
+from layerbench.errors import first_line
 from layerbench.instruments.attach import (
     Attachment,
     Forward,
@@ -31,8 +31,11 @@ from layerbench.instruments.attach import (
 )
 from layerbench.instruments.kernels import RANGE, ROOT, KernelForward, added_up, events_of
 from layerbench.instruments.modules import Call, modules_at
+from layerbench.instruments.profiler_use import library_silent, other_profiler, steps_kept
 
-_LOG_LEVEL = "KINETO_LOG_LEVEL"
+NOT_BUILT_IN = "PyTorch's profiler has no way to see this kind of device"
+SAW_NONE = "PyTorch's profiler was shown none: it may lack a permission"
+
 # Without it some releases warn that a second cycle would lose the first one's events.
 _OPTIONS: dict[str, Any] = (
     {"acc_events": True} if "acc_events" in inspect.signature(profile.__init__).parameters else {}
@@ -123,26 +126,11 @@ def profiled(run: Callable[[], object], device: Device, *, shapes: bool = False)
     activities = [ProfilerActivity.CPU, *([activity] if activity is not None else [])]
     with (
         library_silent(),
+        steps_kept(),
         profile(activities=activities, record_shapes=shapes, **_OPTIONS) as profiler,
     ):
         run()
     return profiler.profiler.kineto_results
-
-
-@contextmanager
-def library_silent() -> Iterator[None]:
-    """Without it the profiler's library writes lines to stderr, also where nothing is wrong.
-
-    It asks the environment, which is the process's owner's and is left as it was.
-    """
-    if _LOG_LEVEL in os.environ:
-        yield
-        return
-    os.environ[_LOG_LEVEL] = "99"
-    try:
-        yield
-    finally:
-        os.environ.pop(_LOG_LEVEL, None)
 
 
 def kernel_activity(device: Device) -> ProfilerActivity | None:
@@ -157,21 +145,25 @@ def kernel_activity(device: Device) -> ProfilerActivity | None:
     return None
 
 
-def is_profiling() -> bool:
-    """Whether a profiler runs in any thread: a second one would end it and lose what it has."""
-    here = bool(torch.autograd._profiler_enabled())  # type: ignore[attr-defined]
-    # PyTorch tells of this thread's alone; its Python module keeps a flag for the process.
-    return here or bool(getattr(torch.autograd.profiler, "_is_profiler_enabled", False))
-
-
 def sees_kernels(device: Device) -> bool:
-    """Whether the profiler sees kernels there: it may not be allowed to, or not be built in.
+    """Whether the profiler sees kernels there, see `why_unseen`."""
+    return not why_unseen(device)
 
-    Tried on one small addition. Somebody else's profiler that is running sees nothing of ours, and
-    loses nothing by us.
+
+def why_unseen(device: Device) -> str:
+    """Why the profiler sees no kernels there: it may not be allowed to, or not be built in.
+
+    Tried on one small addition, unless somebody else uses the profiler: theirs sees nothing of
+    ours, and loses nothing by us.
+
+    Returns:
+        a phrase; empty where kernels are seen.
     """
-    if kernel_activity(device) is None or is_profiling():
-        return False
+    if kernel_activity(device) is None:
+        return NOT_BUILT_IN
+    other = other_profiler(thorough=True)
+    if other:
+        return other
     wait = device.clock().synchronize
     tensor = torch.zeros(16, device=device.torch_device)
 
@@ -181,6 +173,6 @@ def sees_kernels(device: Device) -> bool:
 
     try:
         _, kernels = events_of(profiled(add, device))
-    except RuntimeError:
-        return False
-    return any(kernel.end_ns > kernel.start_ns for kernel in kernels)
+    except RuntimeError as error:
+        return f"the profiler failed: {first_line(error)}"
+    return "" if any(kernel.end_ns > kernel.start_ns for kernel in kernels) else SAW_NONE

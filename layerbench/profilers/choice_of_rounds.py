@@ -9,7 +9,7 @@ from torch import nn
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock, PerfCounter
 from layerbench.instruments.event_timer import EventTimer
-from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels
+from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels, why_unseen
 from layerbench.instruments.modules import Call
 from layerbench.profilers.device_rounds import DeviceRounds
 from layerbench.profilers.event_rounds import EventRounds
@@ -54,4 +54,5 @@ def rounds_for(
     if sees_kernels(device):
         kernels = KernelTimer(model, paths, timed, device)
         return DeviceRounds(*common, device=device, tracer=kernels)
-    return EventRounds(*common, device=device, tracer=EventTimer(model, paths, timed, device))
+    by_events = EventTimer(model, paths, timed, device)
+    return EventRounds(*common, device=device, tracer=by_events, why=why_unseen(device))

@@ -25,9 +25,11 @@ class EventRounds(DeviceRounds):
 
     Attributes:
         tracer: times the pieces of work.
+        why: why no kernels are seen.
     """
 
     tracer: EventTimer = field(kw_only=True)
+    why: str = ""
 
     def forget(self) -> None:
         """Throw away the samples so far, and what there was to say of them."""
@@ -54,7 +56,8 @@ class EventRounds(DeviceRounds):
 
     def absent(self) -> dict[str, str]:
         """As `DeviceRounds`, with what events do not tell."""
-        return {**super().absent(), "functions": NO_FUNCTIONS}
+        kernels = {"kernels": self.why} if self.why else {}
+        return {**super().absent(), **kernels, "functions": NO_FUNCTIONS}
 
     def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
         """The modules' rows as they are: nobody counts kernels."""

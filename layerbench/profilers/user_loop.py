@@ -348,7 +348,7 @@ class LiveLayers(Presented):
         owner must not meet it.
         """
         device = self._on_device
-        if self._first is not None and device is not None and device.is_free:
+        if self._first is not None and device is not None:
             timed = self._paths_to_time()
             self.absent |= device.look(self._model, self._facts, timed, call, outputs)
             return

@@ -18,9 +18,10 @@ from layerbench.environment.devices.clocks import Clock
 from layerbench.errors import first_line
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.function_timer import FunctionForward
-from layerbench.instruments.kernel_timer import KernelTimer, is_profiling, sees_kernels
+from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels, why_unseen
 from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.modules import Call, ModuleFacts
+from layerbench.instruments.profiler_use import other_profiler
 from layerbench.profilers.choice_of_rounds import clock_for
 from layerbench.profilers.event_samples import (
     NO_FUNCTIONS,
@@ -96,11 +97,6 @@ class LoopOnDevice(ABC):
         """Whether a forward's layers are looked at: of 2, 4, 8, ... from 0."""
         return is_power_of_two(number)
 
-    @property
-    def is_free(self) -> bool:
-        """Whether a forward can be looked at now."""
-        return True
-
     def look(
         self,
         model: nn.Module,
@@ -109,7 +105,7 @@ class LoopOnDevice(ABC):
         call: Callable[[], object],
         outputs: Sequence[object],
     ) -> dict[str, str]:
-        """Run one forward, with its layers timed on the device.
+        """Run one forward, with its layers timed on the device if that can be now.
 
         Args:
             model: whose modules have no other instrument on them.
@@ -122,6 +118,10 @@ class LoopOnDevice(ABC):
             what has no figures, and why. What fails before the model runs, or after it has given
             its output, is a fault of ours, which the loop's owner must not meet.
         """
+        taken = self._taken()
+        if taken:
+            call()
+            return {"kernels of some forwards": taken}
         try:
             run = self._prepared(model, _paths(facts), timed)
         except Exception as error:
@@ -138,6 +138,10 @@ class LoopOnDevice(ABC):
     @staticmethod
     def _failed(error: Exception) -> dict[str, str]:
         return {"device times": f"a look at the device failed: {first_line(error)}"}
+
+    def _taken(self) -> str:
+        """Why a forward cannot be looked at now; empty where it can."""
+        return ""
 
     @abstractmethod
     def _prepared(
@@ -182,10 +186,9 @@ class LoopOnDevice(ABC):
 class LoopWithKernels(LoopOnDevice):
     """Looks at forwards under the profiler, which sees the device's kernels."""
 
-    @property
-    def is_free(self) -> bool:
-        """Whether nobody else's profiler runs, which ours would end."""
-        return not is_profiling()
+    def _taken(self) -> str:
+        """Who else uses the profiler, and would lose a trace by ours."""
+        return other_profiler()
 
     def _prepared(
         self, model: nn.Module, paths: Sequence[str], timed: frozenset[str]
@@ -218,11 +221,13 @@ class LoopByEvents(LoopOnDevice):
         device: where the model runs.
         clock: the device's.
         observes: whether a mode may see the operators of a forward.
+        why: why no kernels are seen.
     """
 
-    def __init__(self, device: Device, clock: Clock, *, observes: bool) -> None:
+    def __init__(self, device: Device, clock: Clock, *, observes: bool, why: str = "") -> None:
         super().__init__(device, clock)
         self._observes = observes
+        self._why = why
         self._timer: EventTimer | None = None
         self._was_first = False
 
@@ -260,7 +265,8 @@ class LoopByEvents(LoopOnDevice):
         """What the loop showed, with what events cannot tell."""
         timer = self._timer
         assert timer is not None
-        absent = {**seen.absent, "functions": NO_FUNCTIONS}
+        kernels = {"kernels": self._why} if self._why else {}
+        absent = {**seen.absent, **kernels, "functions": NO_FUNCTIONS}
         return replace(seen, absent=absent, device=event_facts(timer))
 
     def notes(self, paths: Sequence[str]) -> tuple[str, ...]:
@@ -314,7 +320,7 @@ def surroundings_of_loop(
         side = (
             LoopWithKernels(device, on_device)
             if sees_kernels(device)
-            else LoopByEvents(device, on_device, observes=observes)
+            else LoopByEvents(device, on_device, observes=observes, why=why_unseen(device))
         )
     return Surroundings(device, of_layers, side, ConditionsWatch(device.look))
 

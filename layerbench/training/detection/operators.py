@@ -28,7 +28,8 @@ from layerbench.environment.devices import Device
 from layerbench.errors import OutputError
 from layerbench.instruments.attach import Forward, Replacement, attributes_replaced
 from layerbench.instruments.detector_parts import ITSELF, parts_of
-from layerbench.instruments.kernel_timer import kernel_activity, library_silent
+from layerbench.instruments.kernel_timer import kernel_activity
+from layerbench.instruments.profiler_use import library_silent
 from layerbench.instruments.step_timer import run_phases
 from layerbench.records.detection_run import OperatorRow
 from layerbench.records.training_step import STEP_PHASES
