@@ -63,22 +63,25 @@ class Autorange:
         *,
         slow: bool = False,
         seconds_of: Callable[[Result], float] | None = None,
+        longest_s: float = math.inf,
     ) -> list[Result]:
-        """Call until the time is over; returns the result of each call.
+        """Call until the time is over, once at least; returns the result of each call.
 
         Args:
             call: what is repeated.
             budget_s: seconds for all of them.
             slow: whether few have to do.
             seconds_of: what counts of a call, by what it gave; else the clock on the wall.
+            longest_s: by the clock on the wall no call begins later, however few there were.
         """
         began, spent_s = perf_counter(), 0.0
         results: list[Result] = []
         while not self.enough(len(results), spent_s, budget_s, slow=slow):
             results.append(call())
-            spent_s = (
-                perf_counter() - began if seconds_of is None else spent_s + seconds_of(results[-1])
-            )
+            on_the_wall_s = perf_counter() - began
+            spent_s = on_the_wall_s if seconds_of is None else spent_s + seconds_of(results[-1])
+            if on_the_wall_s >= longest_s:
+                break
         return results
 
     def _fewest(self, slow: bool) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 
@@ -29,6 +30,8 @@ LARGEST_SIDE = 16384
 # Tiles of matrix units divide it, so that none is half empty.
 SIDE_STEP = 64
 GROWTH = 4
+# One that is not timed, and two that show how long one takes.
+_FIRST_ONES = 3
 
 # Several times the last-level cache of what is common; a copy touches two of them. Accelerators
 # have caches of up to 256 MB themselves (MI300X), and copy so fast that a launch would show.
@@ -43,6 +46,9 @@ MEMORY_SHARE = 8
 BUDGET_S = 0.2
 FEWEST_REPEATS = 5
 MOST_REPEATS = 100
+# For each of the two, on the host's clock. A device whose own clock tells the time is never so
+# slow. Of one that is simulated, whose work the host does, sizes and repetitions follow from this.
+LONGEST_S = 2.0
 
 
 def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
@@ -51,7 +57,9 @@ def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
     Arithmetic: ``torch.mm`` of two square matrices, 2 n^3 FLOPs, as large as it takes for one call
     to last 10 ms. Bandwidth: copies of a buffer far larger than the last-level cache, as many in a
     row as last 10 ms, `MOST_COPIES` at most; the bytes read and the bytes written count. The
-    fastest repetition counts: whatever disturbs one only makes it slower.
+    fastest repetition counts: whatever disturbs one only makes it slower. Where the host is far
+    slower than the device's clock, as beside a simulated device, all is smaller, so that it takes
+    a few seconds (`LONGEST_S`).
 
     Limits: a layer whose tensors stay in a cache may lie above the bandwidth's roof, and on a
     machine with a last-level cache of some hundred MiB so may the copy. What a cache reads in
@@ -91,10 +99,13 @@ def _fastest_product(device: Device, dtype: DType) -> tuple[int, float, int]:
     while True:
         multiply = _product(device, dtype, side)
         multiply()  # the first call chooses a kernel and makes its workspace
+        began = perf_counter()
         took_s = fastest_s(multiply, clock, budget_s=0, fewest=2)[0]
-        if took_s >= LEAST_CALL_S or side >= LARGEST_SIDE:
+        most = _bearable(side, (perf_counter() - began) / 2)
+        larger = min(_larger(side, took_s), most)
+        if took_s >= LEAST_CALL_S or larger <= side:
             break
-        side = _larger(side, took_s)
+        side = larger
     return side, *fastest_s(multiply, clock)
 
 
@@ -115,6 +126,17 @@ def _larger(side: int, took_s: float) -> int:
     factor = (LEAST_CALL_S / took_s) ** (1 / 3) * 1.05 if took_s > 0 else GROWTH
     wanted = math.ceil(side * min(factor, GROWTH) / SIDE_STEP) * SIDE_STEP
     return min(wanted, LARGEST_SIDE)
+
+
+def _bearable(side: int, host_s: float) -> int:
+    """The largest side of which the host bears enough products, if one takes it so long."""
+    most = side * (_bearable_s() / host_s) ** (1 / 3) if host_s > 0 else LARGEST_SIDE
+    return int(min(most, LARGEST_SIDE)) // SIDE_STEP * SIDE_STEP
+
+
+def _bearable_s() -> float:
+    """What one repetition may take the host, if there are first ones and enough others."""
+    return LONGEST_S / (FEWEST_REPEATS + _FIRST_ONES)
 
 
 @dataclass(frozen=True)
@@ -148,27 +170,43 @@ class _Copied:
 
 
 def _fastest_copy(device: Device, dtype: DType) -> _Copied:
-    number = getattr(torch, dtype)
     most = BUFFER_BYTES if device.kind == "cpu" else ACCELERATOR_BUFFER_BYTES
     room = min(most, device.memory().free_bytes // MEMORY_SHARE)
-    elements = max(1, room // number.itemsize)
-    source = torch.ones(elements, device=device.torch_device, dtype=number)
-    target = torch.empty_like(source)
-
-    def copy() -> object:
-        return target.copy_(source)
-
-    copy()  # the first one is given the pages it writes
-    clock = device.clock()
-    one_s = fastest_s(copy, clock, budget_s=0, fewest=1)[0]
+    size, clock = min(room, BUFFER_BYTES), device.clock()
+    copy, size = _copy(device, dtype, size)
+    one_s, host_s = _one(copy, clock)
+    if room > size and host_s * room / size <= _bearable_s():
+        del copy
+        copy, size = _copy(device, dtype, room)
+        one_s, host_s = _one(copy, clock)
     # Events and the first launch are between the marks, too.
     in_a_row = min(MOST_COPIES, math.ceil(LEAST_CALL_S / one_s)) if one_s > 0 else MOST_COPIES
+    if host_s > 0:
+        in_a_row = max(1, min(in_a_row, int(_bearable_s() / host_s)))
 
     def copies() -> None:
         for _ in range(in_a_row):
             copy()
 
-    return _Copied(elements * number.itemsize, in_a_row, *fastest_s(copies, clock))
+    return _Copied(size, in_a_row, *fastest_s(copies, clock))
+
+
+def _copy(device: Device, dtype: DType, size: int) -> tuple[Callable[[], object], int]:
+    """What copies a buffer of so many bytes, and how many they are in whole numbers."""
+    number = getattr(torch, dtype)
+    elements = max(1, size // number.itemsize)
+    source = torch.ones(elements, device=device.torch_device, dtype=number)
+    target = torch.empty_like(source)
+    return (lambda: target.copy_(source)), elements * number.itemsize
+
+
+def _one(copy: Callable[[], object], clock: Clock) -> tuple[float, float]:
+    """Seconds of one copy: on the device's clock, and on the host's."""
+    copy()  # the first one is given the pages it writes
+    clock.synchronize()
+    began = perf_counter()
+    on_device_s = fastest_s(copy, clock, budget_s=0, fewest=1)[0]
+    return on_device_s, perf_counter() - began
 
 
 def fastest_s(
@@ -184,7 +222,7 @@ def fastest_s(
         work: puts something into the device's queue, or does it.
         clock: the device's.
         budget_s: it is repeated until so much time has gone, but `MOST_REPEATS` times at most.
-        fewest: it runs at least so often.
+        fewest: it runs at least so often, unless that takes the host `LONGEST_S`.
     """
 
     def timed() -> float:
@@ -199,7 +237,9 @@ def fastest_s(
     clock.reserve(2)
     try:
         repeats = Autorange(fewest, MOST_REPEATS)
-        times = repeats.repeat(timed, budget_s, seconds_of=lambda seconds: seconds)
+        times = repeats.repeat(
+            timed, budget_s, seconds_of=lambda seconds: seconds, longest_s=LONGEST_S
+        )
     finally:
         clock.synchronize()
         clock.release()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+import torch
 from torch import nn
 
+import layerbench
 from layerbench import zoo
 from layerbench.instruments import ceilings
 from layerbench.profilers.memory.measured import profile_memory
@@ -64,3 +68,24 @@ def test_a_memory_ceiling_is_the_roof_though_launching_takes_time(
     with as_cuda() as device:
         copied = ceilings._fastest_copy(device, "float32")
     assert copied.bytes_per_s == pytest.approx(400e9, rel=0.01)
+
+
+@on_sim
+def test_ceilings_of_a_device_whose_work_the_host_does(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's 10 ms are minutes of the host: 600 GFLOPs a product, 48 GB in copies of 2 GiB."""
+    sim.rules(
+        kernel_ns=0, bytes_per_ns=4_800, flops_per_ns=60_000, launch_ns=5_000, virtual_host=True
+    )
+    monkeypatch.setattr(ceilings, "LONGEST_S", 0.2)
+    monkeypatch.setattr(ceilings, "BUFFER_BYTES", 2**24)
+    model, inputs = nn.Linear(8, 8).to("sim:0"), torch.rand(1, 8).to("sim:0")
+    record = layerbench.profile(model, inputs, warmup=0, iterations=2, ceilings=True)
+    assert record.ceilings is not None
+    assert "buffer of 16 MiB" in record.ceilings.how
+    # What a launch takes is a large part of a small product, and of few copies.
+    assert 0.5 * 4_800e9 < record.ceilings.bytes_per_s <= 4_800e9
+    names = Counter(one.name for one in sim.kernels())
+    assert 0 < names["aten::mm"] < 100
+    assert 0 < names["aten::copy_"] < 100

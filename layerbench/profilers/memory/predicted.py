@@ -166,7 +166,18 @@ def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
     operators. What runs is the same but for attention and dropout, which are chosen here (a test
     compares them). A machine with a GPU gets no other answer: there, too, they come first.
     """
-    return ("meta", "cpu") if training else (DEVICE, "cpu")
+    graph = training or not _cuda_bears_a_graph()
+    return ("meta", "cpu") if graph else (DEVICE, "cpu")
+
+
+def _cuda_bears_a_graph() -> bool:
+    """Whether a forward may take gradients of fake CUDA tensors; else the process would end.
+
+    A forward does so within `torch.enable_grad`, and in a thread, whose gradients are on whatever
+    the others' are. Autograd asks for the current stream then. Where there is no GPU, PyTorch has
+    a substitute for it from about 2.10 on; before, the driver's error ends the process.
+    """
+    return hasattr(torch._C, "_ensureCUDADeviceGuardSet")
 
 
 def _real_run(

@@ -51,6 +51,30 @@ def test_published_peaks_of_a_vit(batch, mebibytes):
     assert record.peak_bytes / MIB == pytest.approx(mebibytes, rel=0.03)
 
 
+class _Force(nn.Module):
+    """Gradients are taken within an inference, as of an energy by its positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            x = x.requires_grad_() * 2
+            return torch.autograd.grad(self.layer(x).relu().sum(), x)[0]
+
+
+def test_a_forward_that_takes_gradients_does_not_end_the_process(monkeypatch):
+    """It does on CUDA's stand-ins in a PyTorch without this function, if there is no GPU."""
+    inputs = torch.rand(32, 64)
+    record = layerbench.estimate_memory(_Force(), inputs)
+    assert record.how == "fake"
+    monkeypatch.delattr(torch._C, "_ensureCUDADeviceGuardSet", raising=False)
+    assert "cuda" not in prediction._stand_in_devices(training=False)
+    older = layerbench.estimate_memory(_Force(), inputs)
+    assert (older.how, older.peak_interval) == ("fake", record.peak_interval)
+
+
 def test_published_peak_of_a_resnet50():
     """On an A10G, batch 1, evaluation, float32: 109.37 MiB allocated, 142 MiB reserved."""
     record = layerbench.estimate_memory("resnet50", "imagenet")
