@@ -1,6 +1,8 @@
 """Looks at an accelerator between the rounds of a measurement, where nothing is timed.
 
-Loads no torch.
+Whatever times a device has the `ConditionsWatch` of its `layerbench.environment.watch`, and calls
+`ConditionsWatch.take` between two measured rounds, steps or forwards: the environment of the record
+then says how the device was, and warns of a low clock. Loads no torch.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from layerbench.records.conditions import DeviceConditions, WarmUp
 
 # A look takes some tens of microseconds, and with some drivers a millisecond.
 INTERVAL_S = 0.1
+# So many are kept; of a longer measurement, such as a training, ever fewer for each second.
+MOST_LOOKS = 4096
 
 
 class DeviceLook(NamedTuple):
@@ -52,6 +56,7 @@ class ConditionsWatch:
     ) -> None:
         self._look = look
         self._now = now
+        self._interval_s = INTERVAL_S
         self._next_s = 0.0
         self._looks: list[DeviceLook] = []
         self.warm_up: WarmUp | None = None
@@ -62,9 +67,14 @@ class ConditionsWatch:
         if began < self._next_s:
             return
         seen = self._look()
-        self._next_s = began + INTERVAL_S
-        if seen is not None:
-            self._looks.append(seen)
+        self._next_s = began + self._interval_s
+        if seen is None:
+            return
+        self._looks.append(seen)
+        if len(self._looks) > MOST_LOOKS:
+            # Every second one, so that all of the measurement weighs alike.
+            self._looks = self._looks[::2]
+            self._interval_s *= 2
 
     def conditions(self) -> DeviceConditions | None:
         """What was seen; ``None`` where nothing was."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis.student_t import quantile
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.errors import UsageError
 from layerbench.instruments.autorange import Autorange
 from layerbench.instruments.warm_up import WarmingUp
@@ -98,6 +99,7 @@ class Trial:
         steps: the fewest that do.
         seconds: that the counted ones take at least, with what lies between them.
         device: where it trains; ``None`` warms up by count.
+        conditions: of the device, looked at between the steps that count.
 
     Attributes:
         steps: nanoseconds by phase, so far.
@@ -105,8 +107,14 @@ class Trial:
     """
 
     def __init__(
-        self, warmup: int, steps: int, seconds: float, device: Device | None = None
+        self,
+        warmup: int,
+        steps: int,
+        seconds: float,
+        device: Device | None = None,
+        conditions: ConditionsWatch | None = None,
     ) -> None:
+        self._conditions = conditions or ConditionsWatch()
         self._warming = WarmingUp(device, warmup)
         self._warmup = warmup  # as far as is known
         self._seconds = seconds
@@ -143,6 +151,8 @@ class Trial:
                 self._see_warm_up(phases)
             if len(self.steps) == self._warmup:
                 self._counted_from = time.perf_counter()
+        if self.is_warm:
+            self._conditions.take()
         return self.enough
 
     def _see_warm_up(self, phases: Sequence[int]) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layerbench.environment import watch
+from layerbench.environment import conditions, watch
 from layerbench.environment.conditions import INTERVAL_S, ConditionsWatch, DeviceLook
 from layerbench.records.conditions import DeviceConditions, WarmUp
 from layerbench.records.environment import DeviceInfo
@@ -73,6 +73,15 @@ def test_it_is_looked_at_now_and_then_only():
     device.now += INTERVAL_S
     device.watch.take()
     assert device.watch.conditions().looks == 2
+
+
+def test_of_a_long_measurement_all_parts_weigh_alike(monkeypatch):
+    monkeypatch.setattr(conditions, "MOST_LOOKS", 8)
+    device = Looks(*[DeviceLook(MHZ)] * 40, *[DeviceLook(2 * MHZ)] * 40)
+    seen = device.take(80)
+    assert 4 < seen.looks <= 8
+    assert seen.clock_median_hz in (MHZ, 1.5 * MHZ, 2 * MHZ)
+    assert device.watch.conditions().clock_p5_hz == MHZ
 
 
 def test_the_environment_of_a_measurement_has_them():

@@ -17,6 +17,7 @@ from torch import nn
 
 from layerbench import zoo
 from layerbench.environment import devices
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import usable_cores
 from layerbench.environment.run_context import (
@@ -79,7 +80,8 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Meas
         workload = workload_of(question)
         training = question.application_type == "training"
         check_memory_fits(workload, device, "momentum" if training else None)
-        subject = _Subject(workload, on_device(zoo.build(workload), device.torch_device), device)
+        built = on_device(zoo.build(workload), device.torch_device)
+        subject = _Subject(workload, built, device, room.conditions)
         looks = _Looks(device, subject.clock.synchronize)
         figures = (
             _trained(subject, looks, question, seconds)
@@ -91,7 +93,7 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Meas
     peak = device.peak()
     parameters = sum(p.numel() for p in subject.model.parameters())
     # A prediction may have to run the model once more, in the same memory.
-    del subject
+    del subject, built
     gc.collect()
     on_gpu, notes = _predicted(workload, training) if peak is None else (_peak(peak), ())
     return MeasurementResult(
@@ -131,9 +133,12 @@ def workload_of(question: Question) -> Workload:
 
 
 class _Subject:
-    """A model with its inputs, on the device."""
+    """A model with its inputs, on the device, whose conditions are watched."""
 
-    def __init__(self, workload: Workload, built: Built, device: Device) -> None:
+    def __init__(
+        self, workload: Workload, built: Built, device: Device, conditions: ConditionsWatch
+    ) -> None:
+        self.conditions = conditions
         self.workload = workload
         self.model: nn.Module = built.module
         self.device = device
@@ -188,7 +193,7 @@ def _trained(
 ) -> dict[str, Any]:
     step = subject.step()
 
-    trial = Trial(WARMUP, FEWEST, seconds, subject.device)
+    trial = Trial(WARMUP, FEWEST, seconds, subject.device, subject.conditions)
 
     def timed_step() -> bool:
         """Run one, and count it; whether it was the last that is needed."""
@@ -233,6 +238,11 @@ def _inferred(
 
         return subject.timed(run)
 
+    def measured_forward(args: tuple[Any, ...]) -> NDArray[np.int64]:
+        times = timed_forward(args)
+        subject.conditions.take()
+        return times
+
     with mode_set(subject.model, False), torch.no_grad(), garbage_collection_off():
         looks.take("before")
         with _explained(subject):
@@ -244,9 +254,11 @@ def _inferred(
                     looks.take("inference")
             batches = looks.while_running(
                 question.threading,
-                lambda: REPEATS.repeat(lambda: timed_forward(subject.args), seconds / 2, slow=slow),
+                lambda: REPEATS.repeat(
+                    lambda: measured_forward(subject.args), seconds / 2, slow=slow
+                ),
             )
-            ones = REPEATS.repeat(lambda: timed_forward(one), seconds / 2, slow=slow)
+            ones = REPEATS.repeat(lambda: measured_forward(one), seconds / 2, slow=slow)
             content = _content(subject, question)
     return {
         "steps": len(batches),

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from layerbench.datasets import Images
 from layerbench.environment import devices
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
 from layerbench.profilers.progress import Progress, Silent
@@ -61,7 +62,7 @@ def estimate(
     device = devices.get(where.device)
     with threads_set(where.threads), torch.random.fork_rng(devices=[]), memory_explained(device):
         room = watch_environment(device)
-        subject = _Subject(recipe, options, where, device, progress or Silent())
+        subject = _Subject(recipe, options, where, device, progress or Silent(), room.conditions)
         figures = StepFigures.of(subject.measured())
         validation = subject.validation_step_s()
         environment = room.finish()
@@ -133,6 +134,7 @@ class _Subject:
         where: RunOptions,
         device: Device,
         progress: Progress,
+        conditions: ConditionsWatch,
     ) -> None:
         workload = check(recipe)
         self.recipe = recipe = recipe.model_copy(update={"model": workload.model})
@@ -142,7 +144,7 @@ class _Subject:
         self._order = EpochBatches(len(self._splits.train), recipe.batch, recipe.seed)
         self.images = _Images.of(options, len(self._splits.train), len(self._splits.val), recipe)
         self.model = build_classifier(workload, len(self._splits.classes)).to(device.torch_device)
-        self._trial = Trial(options.warmup, options.steps, options.seconds, device)
+        self._trial = Trial(options.warmup, options.steps, options.seconds, device, conditions)
         self._trainer = Trainer(
             self.model,
             recipe.model_copy(update={"epochs": MOST_EPOCHS}),

@@ -341,9 +341,10 @@ class _Run:
         log.error("interrupted: kept is %s; go on with --resume_from %s", kept, self.folder)
 
     def _between(self, state: _State) -> Between:
-        """Writes a checkpoint when it is time, at a step where all processes do."""
+        """Looks at the device; writes a checkpoint when it is time, at a step where all do."""
 
         def between(done: int, seen: Seen) -> bool:
+            self._room.conditions.take()
             due = time.monotonic() - self._last_checkpoint >= (
                 self._where.checkpoint_minutes * MINUTE
             )
@@ -456,10 +457,8 @@ class _Run:
         ranks: list[RankTimes],
         points: tuple[SweepPoint, ...] = (),
     ) -> TrainingRun:
-        step, phases = (
-            step_statistics.step_summary(self._times.phases),
-            step_statistics.phase_rows(self._times.phases),
-        )
+        step = step_statistics.step_summary(self._times.phases)
+        phases = step_statistics.phase_rows(self._times.phases)
         if step is None and self._earlier is not None:
             step, phases = self._earlier.step, self._earlier.phases
         return TrainingRun(

@@ -14,6 +14,7 @@ from torch import nn
 from layerbench.datasets.boxed import Target
 from layerbench.datasets.boxed._palette import DISTINCT
 from layerbench.environment import devices
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
     garbage_collection_off,
@@ -149,7 +150,8 @@ def estimate_detectors(
             heard = _Named(progress or Silent(), name)
             try:
                 with memory_explained(there):
-                    rows.append(_Subject(name, options, there, heard).estimated())
+                    subject = _Subject(name, options, there, heard, room.conditions)
+                    rows.append(subject.estimated())
             except LayerbenchError as error:
                 if len(wanted) == 1:
                     raise
@@ -222,11 +224,18 @@ class _Subject:
         options: what is asked about it.
         device: where.
         progress: hears of each step.
+        conditions: of the device, looked at between steps and forwards.
     """
 
     def __init__(
-        self, model: str | nn.Module, options: EstimateOptions, device: Device, progress: Progress
+        self,
+        model: str | nn.Module,
+        options: EstimateOptions,
+        device: Device,
+        progress: Progress,
+        conditions: ConditionsWatch | None = None,
     ) -> None:
+        self._conditions = conditions or ConditionsWatch()
         self._options = options
         self._device = device
         self._progress = progress
@@ -310,7 +319,9 @@ class _Subject:
             )
         )
         stepper = Stepper(self._name, self._model, options.learning, self._device)
-        trial = Trial(options.warmup, options.steps, options.seconds, self._device)
+        trial = Trial(
+            options.warmup, options.steps, options.seconds, self._device, self._conditions
+        )
         steps: list[Stepped] = []
         with torch.enable_grad(), garbage_collection_off():
             for epoch in trial.epochs():
@@ -333,7 +344,7 @@ class _Subject:
     def _inferred(self) -> Inferred:
         options = self._options
         self._progress.step("inference", 0, 1)
-        timing = Inference(self._model, self._batch(), self._device, options)
+        timing = Inference(self._model, self._batch(), self._device, options, self._conditions)
         with (
             explained(self._name, "inference", self._device),
             mode_set(self._model, False),

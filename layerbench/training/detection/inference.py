@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from layerbench.analysis.statistics import Resampler, summarize
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.autorange import Autorange
@@ -29,6 +30,8 @@ from layerbench.training.detection.content import (
 )
 from layerbench.training.detection.options import EstimateOptions
 from layerbench.units import NANOSECOND
+
+Result = TypeVar("Result")
 
 # Forwards that detect.
 REPEATS = Autorange(fewest=3, most=50, slow_s=5.0, slow_fewest=2)
@@ -67,11 +70,18 @@ class Inference:
         batch: images there.
         device: where.
         asking: for how long, and whether also with several amounts found.
+        conditions: of the device, looked at between the forwards that count.
     """
 
     def __init__(
-        self, model: nn.Module, batch: BoxedBatch, device: Device, options: EstimateOptions
+        self,
+        model: nn.Module,
+        batch: BoxedBatch,
+        device: Device,
+        options: EstimateOptions,
+        conditions: ConditionsWatch,
     ) -> None:
+        self._conditions = conditions
         self._model = model
         self._images = batch.images
         self._device = device
@@ -128,7 +138,9 @@ class Inference:
         )
 
         def taken_apart(count: int) -> NDArray[np.int64]:
-            forwards = [timer.forward_only(self._whole_batch) for _ in range(count)]
+            forwards = [
+                self._looked(lambda: timer.forward_only(self._whole_batch)) for _ in range(count)
+            ]
             return np.stack([forward.self_ns for forward in forwards])
 
         if REPEATS.is_slow(first):
@@ -153,7 +165,13 @@ class Inference:
         slow = REPEATS.is_slow(first)
         expected = first if slow else min(first, _timed(clock, call))
         count = REPEATS.slow_fewest if slow else REPEATS.count(expected, self._seconds)
-        return np.array([_timed(clock, call) for _ in range(count)])
+        return np.array([self._looked(lambda: _timed(clock, call)) for _ in range(count)])
+
+    def _looked(self, run: Callable[[], Result]) -> Result:
+        """Run something that counts, and look at the device afterwards."""
+        result = run()
+        self._conditions.take()
+        return result
 
     @staticmethod
     def _summary(seconds: NDArray[np.float64]) -> Summary:

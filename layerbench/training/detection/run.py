@@ -268,6 +268,7 @@ class _Run:
             torch.manual_seed(mixed(recipe.seed, STEP, epoch, len(done.steps)))
             try:
                 done.steps.append(self._stepper.step(reading.next))
+                self._room.conditions.take()
             except NoMoreBatches:
                 break
             self._tell(epoch, done, total)
