@@ -44,9 +44,6 @@ class ConditionsWatch:
     Args:
         look: at the device, now; ``None`` where it tells nothing.
         now: seconds, for tests.
-
-    Attributes:
-        warm_up: what came before the rounds; whoever runs them sets it.
     """
 
     def __init__(
@@ -59,7 +56,7 @@ class ConditionsWatch:
         self._interval_s = INTERVAL_S
         self._next_s = 0.0
         self._looks: list[DeviceLook] = []
-        self.warm_up: WarmUp | None = None
+        self._warm_ups: list[WarmUp | None] = []
 
     def take(self) -> None:
         """Look, unless it was only just done. To be called between two rounds."""
@@ -75,6 +72,15 @@ class ConditionsWatch:
             # Every second one, so that all of the measurement weighs alike.
             self._looks = self._looks[::2]
             self._interval_s *= 2
+
+    def add_warm_up(self, taken: WarmUp | None) -> None:
+        """Keep what came before rounds; ``None`` for nothing, as on a CPU."""
+        self._warm_ups.append(taken)
+
+    @property
+    def warm_up(self) -> WarmUp | None:
+        """All warm-ups so far as one."""
+        return WarmUp.together(self._warm_ups)
 
     def conditions(self) -> DeviceConditions | None:
         """What was seen; ``None`` where nothing was."""

@@ -224,7 +224,7 @@ def _warm_up(
             one.add(side.session.rounds.untouched[-1])
     for side, watch, one in zip(sides, watches, warming, strict=True):
         side.session.rounds.forget()
-        watch.conditions.warm_up = one.taken
+        watch.conditions.add_warm_up(one.taken)
 
 
 def is_time_to_move(done: int, rounds: int) -> bool:

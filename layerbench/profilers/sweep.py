@@ -314,6 +314,7 @@ def _latency(
             slow = _warm(rounds, warming) > seconds
             while not (slow or warming.is_over):
                 _warm(rounds, warming)
+            conditions.add_warm_up(warming.taken)
             expected = min(rounds.untouched) * NANOSECOND
             rounds.forget()
             left_s = seconds - WARMUP * expected

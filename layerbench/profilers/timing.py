@@ -110,7 +110,7 @@ def measure(
             if begun is not None:
                 begun(session)
             with garbage_collection_off():
-                watch.conditions.warm_up = session.rounds.warm_up(plan.warmup, device)
+                watch.conditions.add_warm_up(session.rounds.warm_up(plan.warmup, device))
                 try:
                     stop = session.run_all()
                 except KeyboardInterrupt:

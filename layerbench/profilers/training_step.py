@@ -105,7 +105,7 @@ def profile_step(
             trained = _Trained(workload, built, device, optimizer)
             rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions))
             with garbage_collection_off():
-                watch.conditions.warm_up = rounds.run(plan, device)
+                watch.conditions.add_warm_up(rounds.run(plan, device))
         record = record_of(
             workload, plan, optimizer, trained.rows, rounds.steps, watch.finish(), trained.notes
         )

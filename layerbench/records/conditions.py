@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable
+
 from pydantic import Field
 
-from layerbench.records.bounds import Amount, Count, Figure, Name, Time, is_none
+from layerbench.records.bounds import Amount, Count, Figure, Name, Positive, Time, is_none
 from layerbench.records.workload import Frozen
 from layerbench.units import frequency, percent
 
@@ -20,11 +23,33 @@ class WarmUp(Frozen):
         seconds: that they took.
         steady: whether times no longer changed at its end: the medians of two windows agreed. If
             not, it ended at its longest.
+        warm_ups: how many there were: one for each process, or each part of a measurement. Of
+            several, rounds and seconds are the longest one's, and steady means all of them.
+        unsteady: how many of several ended while times still changed.
     """
 
     rounds: Count
     seconds: Time
     steady: bool
+    # Left out of the JSON where there was one, as in records from before.
+    warm_ups: Positive = Field(default=1, exclude_if=lambda count: count == 1)
+    unsteady: Count = Field(default=0, exclude_if=operator.not_)
+
+    @classmethod
+    def together(cls, taken: Iterable[WarmUp | None]) -> WarmUp | None:
+        """Several warm-ups as one; ``None`` where there was none."""
+        every = [one for one in taken if one is not None]
+        if len(every) < 2:
+            return every[0] if every else None
+        longest = max(every, key=lambda one: one.seconds)
+        unsteady = sum(one.unsteady or int(not one.steady) for one in every)
+        return cls(
+            rounds=longest.rounds,
+            seconds=longest.seconds,
+            steady=not unsteady,
+            warm_ups=sum(one.warm_ups for one in every),
+            unsteady=unsteady,
+        )
 
 
 class DeviceConditions(Frozen):

@@ -99,7 +99,7 @@ class Trial:
         steps: the fewest that do.
         seconds: that the counted ones take at least, with what lies between them.
         device: where it trains; ``None`` warms up by count.
-        conditions: of the device, looked at between the steps that count.
+        conditions: of the device, looked at between the steps that count; keeps the warm-up.
 
     Attributes:
         steps: nanoseconds by phase, so far.
@@ -162,6 +162,8 @@ class Trial:
         # How long data is waited for says nothing of the device.
         self._warming.add(sum(phases) - phases[DATA])
         self._warmup = self._warming.total
+        if self._warming.is_over:
+            self._conditions.add_warm_up(self._warming.taken)
 
     @property
     def fewest(self) -> int:

@@ -6,6 +6,8 @@ from layerbench.environment import conditions, watch
 from layerbench.environment.conditions import INTERVAL_S, ConditionsWatch, DeviceLook
 from layerbench.records.conditions import DeviceConditions, WarmUp
 from layerbench.records.environment import DeviceInfo
+from layerbench.reporters.documents import shared
+from tests.support.sample_profiles import environment
 
 MHZ = 1e6
 
@@ -94,7 +96,7 @@ def test_the_environment_of_a_measurement_has_them():
         pause=lambda _: None,
     )
     began.conditions.take()
-    began.conditions.warm_up = WarmUp(rounds=40, seconds=1.2, steady=True)
+    began.conditions.add_warm_up(WarmUp(rounds=40, seconds=1.2, steady=True))
     environment = began.finish()
     assert environment.conditions
     assert environment.conditions.clock_median_hz == 1000 * MHZ
@@ -102,6 +104,35 @@ def test_the_environment_of_a_measurement_has_them():
     assert "50 % of its highest" in environment.warnings[0]
     written = environment.model_dump_json()
     assert type(environment).model_validate_json(written) == environment
+
+
+@pytest.mark.parametrize(
+    ("steady", "said"),
+    [
+        ((True, True, True), "warm-up 2.500 s (90 rounds), the longest of 3"),
+        (
+            (True, False, False),
+            "warm-up 2.500 s (90 rounds), the longest of 3; at the end of 2 of them times still "
+            "changed",
+        ),
+        ((False,), "warm-up 1.200 s (40 rounds), when times still changed"),
+    ],
+)
+def test_several_warm_ups_are_the_longest_and_as_steady_as_all(steady, said):
+    figures = [(40, 1.2), (90, 2.5), (50, 1.4)]
+    taken = [
+        WarmUp(rounds=rounds, seconds=seconds, steady=one)
+        for (rounds, seconds), one in zip(figures, steady, strict=False)
+    ]
+    room = ConditionsWatch()
+    for one in (None, *taken):
+        room.add_warm_up(one)
+    together = room.warm_up
+    assert together is not None
+    assert together.steady is all(steady)
+    assert WarmUp.together([WarmUp.together(taken[:2]), *taken[2:]]) == together
+    assert WarmUp.model_validate_json(together.model_dump_json()) == together
+    assert shared.conditions(environment(warm_up=together)) == said
 
 
 def test_of_a_cpu_nothing_of_it_is_written():

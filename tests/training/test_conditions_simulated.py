@@ -1,4 +1,4 @@
-"""Whatever times a device says how the device was meanwhile."""
+"""Whatever times a device says how the device was meanwhile, and what warming it up took."""
 
 from __future__ import annotations
 
@@ -93,6 +93,15 @@ VERBS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+# How many there are: for each of what is timed by itself. Trainings count their first steps.
+WARM_UPS = {
+    "estimate training-time": 1,
+    "estimate detection": 2,
+    "service, training": 1,
+    "service, inference": 2,
+}
+
+
 def measured(verb: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The record of a verb on a device that is looked at all the time, and has a low clock."""
     look = DeviceLook(1400e6, 1980e6, 700.0, 81.0, ("power cap",))
@@ -117,6 +126,12 @@ def test_every_verb_says_how_the_device_was(
     assert seen.looks >= 1
     assert (seen.clock_median_hz, seen.power_w, seen.temperature_c) == (1400e6, 700.0, 81.0)
     assert any(warning.startswith(WARNING) for warning in environment.warnings)
+    taken = environment.warm_up
+    # `sim` is warm at once here: there are too few rounds to see that.
+    told = None if taken is None else (taken.warm_ups, taken.steady)
+    assert told == (None if verb not in WARM_UPS else (WARM_UPS[verb], False))
+    if verb in ("estimate training-time", "estimate detection"):
+        assert "times still changed" in reporters.render("txt", record)
     if not verb.startswith("service"):
         for name in ("txt", "md", "html", "csv"):
             text = " ".join(reporters.render(name, record).split())

@@ -203,8 +203,11 @@ def conditions(environment: Environment) -> str:
 def _warm_up(taken: WarmUp | None) -> Iterator[str]:
     if taken is not None:
         rounds = formatting.plural(taken.rounds, "round")
+        several = f", the longest of {taken.warm_ups}" if taken.warm_ups > 1 else ""
         end = "" if taken.steady else ", when times still changed"
-        yield f"warm-up {units.duration(taken.seconds)} ({rounds}){end}"
+        if taken.unsteady:
+            end = f"; at the end of {taken.unsteady} of them times still changed"
+        yield f"warm-up {units.duration(taken.seconds)} ({rounds}){several}{end}"
 
 
 def _seen(seen: DeviceConditions | None) -> Iterator[str]:

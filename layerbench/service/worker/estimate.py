@@ -246,8 +246,8 @@ def _inferred(
     with mode_set(subject.model, False), torch.no_grad(), garbage_collection_off():
         looks.take("before")
         with _explained(subject):
-            _warmed(subject.device, lambda: timed_forward(one))
-            slow = _warmed(subject.device, lambda: timed_forward(subject.args))
+            _warmed(subject, lambda: timed_forward(one))
+            slow = _warmed(subject, lambda: timed_forward(subject.args))
             if not question.threading:
                 for _ in range(1 if slow else LOOKED_AT):
                     timed_forward(subject.args)
@@ -279,14 +279,17 @@ def _content(subject: _Subject, question: Question) -> dict[str, float]:
 # --- shared --------------------------------------------------------------------------------
 
 
-def _warmed(device: Device, run: Callable[[], NDArray[np.int64]]) -> bool:
+def _warmed(subject: _Subject, run: Callable[[], NDArray[np.int64]]) -> bool:
     """Run the warm-up; returns whether a run is so slow that few must suffice."""
-    warming = WarmingUp(device, WARMUP)
+    warming = WarmingUp(subject.device, WARMUP)
     slow = False
     while not (slow or warming.is_over):
         taken = float(run().sum())
         warming.add(taken)
         slow = REPEATS.is_slow(taken * NANOSECOND)
+    if not slow:
+        # Of one slow run nobody knows whether the next would be as long.
+        subject.conditions.add_warm_up(warming.taken)
     return slow
 
 

@@ -115,6 +115,7 @@ class Inference:
         clock, warming = self._device.clock(), WarmingUp(self._device, 1)
         while not warming.is_over:
             warming.add(_timed(clock, call))
+        self._conditions.add_warm_up(warming.taken)
 
     def _counted(self) -> Found:
         """What a forward with the batch finds, for an image."""
