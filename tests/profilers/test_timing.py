@@ -15,6 +15,7 @@ import layerbench
 from layerbench import zoo
 from layerbench.api import timing as api_timing
 from layerbench.environment import devices
+from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock, ManualClock
 from layerbench.errors import (
@@ -135,6 +136,26 @@ def test_a_profile_by_name() -> None:
     assert row(profile, "blocks.0.relu").parameters == 0
     assert profile.environment.machine.threads == 1
     assert profile.absent == {}
+
+
+def test_a_device_is_looked_at_between_the_measured_rounds_alone() -> None:
+    """Before them it has a low clock, as it has had nothing to do."""
+    clock = ManualClock()
+    model, forwards, seen_at = Takes(clock, 5), [0], []
+    model.register_forward_hook(lambda *_: forwards.__setitem__(0, forwards[0] + 1))
+
+    class Telling(OnManualClock):
+        def look(self) -> DeviceLook:
+            seen_at.append(forwards[0])
+            return DeviceLook(clock_hz=1.98e9)
+
+    workload = Workload(model="Takes", input="own", shape=(1,), batch=1)
+    device: Device = Telling(clock)  # type: ignore[assignment]
+    plan = Plan(warmup=30, iterations=3, function_iterations=0)
+    run = measure(workload, plan, device, subject=Built(model, (0,), {}))
+    assert run.facts.environment.conditions
+    assert run.facts.environment.conditions.clock_median_hz == 1.98e9
+    assert min(seen_at) > 2 * plan.warmup  # an untouched forward and one with marks in each
 
 
 def test_threads_and_garbage_collection_come_back() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 import layerbench
 from layerbench import cli, reporters
+from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import DataError, ModelRunError, NotEnoughMemory, UsageError
 from layerbench.profilers import training_step
 from layerbench.records.memory import Peak
@@ -25,6 +26,7 @@ from layerbench.records.training_step import (
 from layerbench.records.workload import Plan
 from layerbench.reporters.html.document import bundled, of
 from layerbench.store import reading, writing
+from layerbench.zoo import Built
 from tests.models import Small
 from tests.support.paths import ROOT
 from tests.support.sample_profiles import environment, rows, summary
@@ -225,6 +227,30 @@ def test_a_gpus_batch_lies_in_pinned_memory(kind, pinned, monkeypatch):
     assert training_step.as_loaded(torch.ones(2), device).tolist() == [1, 1]
     training_step.as_loaded(torch.ones(2).to_sparse(), device)  # which cannot be pinned
     assert len(asked) == pinned
+
+
+def test_a_gpus_batch_is_pinned_once_and_copied_without_waiting(monkeypatch):
+    pinned, copied = [], []
+    usual = torch.Tensor.to
+
+    def to(tensor, *where, **options):
+        copied.append(options)
+        return usual(tensor, *where, **options)
+
+    class Gpu(Cpu):
+        kind = "cuda"
+
+    monkeypatch.setattr(training_step, "sees_kernels", lambda _: False)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(1) or batch)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    built = Built(nn.Linear(2, 2).train(), (torch.ones(1, 2),))
+    workload = layerbench.Workload(model="x", input="own", shape=(1, 2), batch=1, mode="train")
+    step = training_step._Trained(workload, built, Gpu(), "sgd").step
+    copied.clear()
+    for _ in range(2):
+        step.move(step.fetch())
+    assert pinned == [1]
+    assert copied == [{"copy": True, "non_blocking": True}] * 2
 
 
 @pytest.fixture

@@ -75,6 +75,17 @@ def test_a_launch_bound_step_is_called_so(launch_ns: int, sim: Simulator) -> Non
 
 
 @on_sim
+def test_what_the_host_takes_for_a_module_holds_nothing_of_the_device(sim: Simulator) -> None:
+    """A kernel takes a second of the device's time, in which none of the host's passes."""
+    sim.rules(kernel_ns=1_000_000_000)
+    record = profiled(nn.Sequential(nn.Linear(4, 4)), 2, 4)
+    for row in record.rows:
+        assert min(row.forward.min, row.backward.min) >= 1
+        assert max(row.host_forward.max, row.host_backward.max) < 1
+    assert record.instrumented_s < 1
+
+
+@on_sim
 def test_without_kernels_the_modules_are_timed_by_events(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import layerbench
-from layerbench.profilers import user_loop_device
+from layerbench.environment.devices.accelerator import Accelerator
+from layerbench.profilers import user_loop, user_loop_device
 from tests.models import Small
 from tests.simulated import Simulator
 from tests.simulated.process import on_sim
@@ -63,16 +64,39 @@ def test_no_event_is_made_while_a_forward_is_timed(
     model = nn.Sequential(*(nn.Identity() for _ in range(20))).to("sim")
     model.append(nn.Linear(1, 1).to("sim"))
     images = torch.ones(1, 1, device="sim")
+    # Few, so that the device is waited for now and then, and the same events serve again.
+    monkeypatch.setattr(user_loop_device, "FORWARDS", 3)
     recorded = []
     with torch.no_grad(), layerbench.time_layers(model, flops=False) as layers:
-        for _ in range(8):
+        for _ in range(16):
             before = sim.event_count
             model(images)
             recorded.append(sim.event_count - before)
-    # Forwards 2, 3 and 4 are looked at; making an event records it once more.
-    assert [recorded[number] for number in (1, 5, 6, 7)] == [2] * 4
-    assert layers.forwards == 8
+    # Forwards 2, 3, 4 and 8 are looked at; making an event records it once more.
+    timed = [count for number, count in enumerate(recorded) if number not in (0, 2, 3, 4, 8)]
+    assert timed == [2] * 11
+    assert layers.forwards == 16
     assert recorded[0] > 2 * user_loop_device.FORWARDS
+
+
+@on_sim
+def test_no_event_is_made_where_layers_are_marked_on_a_clock_of_the_devices(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_loop, "DRAIN_EVENTS_AT", 50)
+    model = nn.Sequential(*(nn.Identity() for _ in range(20))).to("sim")
+    images, clock = torch.ones(1, 1, device="sim"), Accelerator("sim").clock()
+    recorded = []
+    with torch.no_grad(), layerbench.time_layers(model, clock, flops=False) as layers:
+        for _ in range(16):
+            before = sim.event_count
+            model(images)
+            recorded.append(sim.event_count - before)
+    # Forwards 2, 4 and 8 are those in which functions are timed.
+    timed = [count for number, count in enumerate(recorded) if number not in (0, 2, 4, 8)]
+    assert timed == [2 * (1 + 20)] * 12
+    assert layers.forwards == 16
+    assert recorded[0] < 2 * 50 + 6 * (1 + 20)  # and few are made
 
 
 @on_sim

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from layerbench.environment import devices
-from layerbench.environment.devices import blocking
+from layerbench.environment.devices import blocking, cuda
 from layerbench.environment.devices.accelerator import Accelerator
 from layerbench.environment.devices.clocks import DeviceEvents
 from layerbench.instruments.calibration import event_cost
 from tests.simulated import Simulator
+from tests.simulated.as_cuda import as_cuda
 from tests.simulated.process import on_sim
 
 MIB = 2**20
@@ -48,6 +49,29 @@ def test_a_mark_is_one_event_and_nothing_else(sim: Simulator) -> None:
     for _ in range(100):
         clock.mark()
     assert (sim.event_count, sim.now_ns() - before) == (100, 100_000)
+
+
+@on_sim
+def test_a_gpu_takes_pytorchs_general_events_and_asks_for_its_queue_once_a_forward(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own events, and a question for the queue at each mark, take the host microseconds."""
+    own: list[object] = []
+    asked: list[object] = []
+    with as_cuda() as gpu:
+        usual = cuda.cuda.current_stream
+        monkeypatch.setattr(cuda.cuda, "Event", lambda **options: own.append(options))
+        monkeypatch.setattr(
+            cuda.cuda, "current_stream", lambda index: [asked.append(index), usual(index)][1]
+        )
+        clock = gpu.clock()
+        before = len(asked)
+        for _ in range(3):
+            clock.reserve(100)
+            for _ in range(100):
+                clock.mark()
+            clock.release()
+    assert (len(asked) - before, own) == (3, [])
 
 
 @on_sim
