@@ -22,12 +22,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from layerbench.environment.devices import Device
-from layerbench.environment.devices.blocking import HELD_AT_LEAST
 from layerbench.instruments.function_timer import FunctionForward
 from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.layer_timer import Folded, run_untouched
 from layerbench.instruments.modules import Call
 from layerbench.instruments.random_state import RandomState
+from layerbench.profilers.blocked_queue import BLOCKED_EVERY, BlockedQueue
 from layerbench.profilers.kernel_samples import (
     device_arrays,
     function_forwards,
@@ -38,21 +38,6 @@ from layerbench.profilers.rounds import Rounds
 from layerbench.records import samples
 from layerbench.records.samples import RowFacts, Samples
 from layerbench.units import NANOSECOND
-
-# The queue is blocked in every so many rounds: that waits as long as the host launches.
-BLOCKED_EVERY = 5
-# So many times what the host takes to launch a forward, the queue is held.
-_MARGIN = 1.5
-# After so many tries in which the host was slower than that, and none in which it was not, it is
-# not tried again. Each time it is held twice as long.
-_TRIES = 3
-# Where a shorter time was refused, it is not for its length.
-_LONG_S = 0.5
-
-WAITS = "the forward waits for the device, so its work cannot be queued beforehand"
-TOO_LONG = "launching a forward takes longer than a queue is held"
-HELD_TOO_SHORTLY = "whenever the queue was held, launching took longer than foreseen"
-CANNOT_BLOCK = "nothing holds the queue of this kind of device"
 
 SEVERAL_DEVICES = (
     "kernels ran on several devices: rows have those of all, the whole is on the clock of one"
@@ -76,7 +61,6 @@ class DeviceRounds(Rounds):
         blocked: nanoseconds of the blocked whole, for those rounds that have one.
         traced: the device rounds.
         instrumented: nanoseconds of the whole in the host rounds, on the device's clock.
-        why_not_blocked: why there are no blocked rounds; empty where there are.
     """
 
     device: Device = field(kw_only=True)
@@ -84,10 +68,11 @@ class DeviceRounds(Rounds):
     blocked: list[int] = field(default_factory=list)
     traced: list[KernelForward] = field(default_factory=list)
     instrumented: list[int] = field(default_factory=list)
-    why_not_blocked: str = ""
-    _too_slow: int = 0
-    _has_been_fast: bool = False
     _is_settled: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._behind = BlockedQueue(self.device, "forward")
 
     def forget(self) -> None:
         """Throw away the samples so far."""
@@ -104,7 +89,7 @@ class DeviceRounds(Rounds):
         """
         draws = RandomState()
         kinds: list[Callable[[], object]] = [self._run_device, self._run_unkept, self._run_host]
-        if len(self.traced) % BLOCKED_EVERY == 0:
+        if len(self.traced) % BLOCKED_EVERY == 0 and not self._behind.is_given_up:
             kinds.insert(1, self._run_blocked)
         self._is_settled = False
         for run in kinds:
@@ -153,22 +138,10 @@ class DeviceRounds(Rounds):
         self.clock.synchronize()
 
     def _run_blocked(self) -> None:
-        if self.why_not_blocked:
-            return
         launching_s = float(np.median(self.host)) * NANOSECOND if self.host else 0.0
-        held_s = _MARGIN * launching_s * 2 ** min(self._too_slow, _TRIES)
-        if not self.device.block_queue(held_s):
-            self.why_not_blocked = TOO_LONG if held_s > _LONG_S else CANNOT_BLOCK
-            return
-        device, host = run_untouched(self.call, self.clock)
-        if host is not None and host * NANOSECOND <= HELD_AT_LEAST * held_s:
-            self.blocked.append(device)
-            self._has_been_fast = True
-            return
-        self._too_slow += 1
-        # A host that was fast enough once is disturbed now and then, and does not wait.
-        if self._too_slow >= _TRIES and not self._has_been_fast:
-            self.why_not_blocked = WAITS
+        taken = self._behind.run(launching_s, lambda: run_untouched(self.call, self.clock))
+        if taken is not None:
+            self.blocked.append(taken)
 
     def _kinds(self) -> list[list[Any]]:
         return [*super()._kinds(), self.traced, self.instrumented]
@@ -196,7 +169,7 @@ class DeviceRounds(Rounds):
 
     def absent(self) -> dict[str, str]:
         """Why the whole was not measured behind a blocked queue."""
-        why = self.why_not_blocked or ("" if self.blocked else HELD_TOO_SHORTLY)
+        why = self._behind.why_not(bool(self.blocked))
         return {samples.BLOCKED_QUEUE: why} if why else {}
 
     def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from layerbench import zoo
@@ -40,6 +41,7 @@ from layerbench.instruments.warm_up import WarmingUp
 from layerbench.introspection.modules import moved, parameters
 from layerbench.introspection.nested import map_tensors
 from layerbench.introspection.tensors import is_plain
+from layerbench.profilers.blocked_queue import BLOCKED_EVERY, BlockedQueue
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.measured import profile_memory, profile_memory_on_fakes
 from layerbench.profilers.memory.traced_run import explain_step
@@ -52,6 +54,7 @@ from layerbench.records.memory import Optimizer
 from layerbench.records.samples import RowFacts
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import Plan, Workload
+from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
 
 Made = TypeVar("Made")
@@ -103,9 +106,9 @@ def profile_step(
             stack.enter_context(mode_set(built.module, True))
             stack.enter_context(gradients_on(True))
             trained = _Trained(workload, built, device, optimizer)
-            rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions))
+            rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions), device)
             with garbage_collection_off():
-                watch.conditions.add_warm_up(rounds.run(plan, device))
+                watch.conditions.add_warm_up(rounds.run(plan))
         record = record_of(
             workload, plan, optimizer, trained.rows, rounds.steps, watch.finish(), trained.notes
         )
@@ -137,7 +140,10 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
 def as_loaded(tensor: torch.Tensor, device: Device) -> torch.Tensor:
     """A copy on the host, where a loader puts it: for a GPU in memory that it reads by itself."""
     tensor = tensor.cpu()
-    return tensor.pin_memory() if device.kind == "cuda" and is_plain(tensor) else tensor
+    if device.kind != "cpu" and is_plain(tensor):
+        with suppress(RuntimeError):  # some devices read no memory by themselves
+            return tensor.pin_memory()
+    return tensor
 
 
 class _Trained:
@@ -236,18 +242,20 @@ class _Trained:
 
 @dataclass
 class _Rounds:
-    """Steps untouched, instrumented and profiled, in alternating order."""
+    """Steps untouched, instrumented and profiled, in alternating order; some are blocked."""
 
     trained: _Trained
     progress: Progress
+    device: Device
     steps: Steps = field(default_factory=Steps)
 
     def __post_init__(self) -> None:
         self._meter = wait_meter(self.trained.clock)
+        self._behind = BlockedQueue(self.device, "step")
 
-    def run(self, plan: Plan, device: Device) -> WarmUp | None:
+    def run(self, plan: Plan) -> WarmUp | None:
         """Run the warm-up and the rounds; gives what the warm-up took."""
-        warming = WarmingUp(device, plan.warmup)
+        warming = WarmingUp(self.device, plan.warmup)
         while not warming.is_over:
             self.progress.step("warm-up", warming.done, warming.total)
             self._round(warming.done)
@@ -256,6 +264,8 @@ class _Rounds:
         for done in range(plan.iterations):
             self.progress.step(MEASURING, done, plan.iterations)
             self._round(done)
+        if self.trained.sees_kernels:
+            self.steps.why_not_blocked = self._behind.why_not(bool(self.steps.blocked))
         return warming.taken
 
     def _round(self, number: int) -> None:
@@ -263,6 +273,8 @@ class _Rounds:
         kinds = [self._run_untouched, self._run_instrumented]
         if self.trained.sees_kernels:
             kinds.append(self._run_profiled)
+            if number % BLOCKED_EVERY == 0 and not self._behind.is_given_up:
+                kinds.append(self._run_blocked)
         for run in kinds if number % 2 == 0 else reversed(kinds):
             draws.put_back()
             run()
@@ -278,3 +290,16 @@ class _Rounds:
 
     def _run_profiled(self) -> None:
         self.steps.profiled.append(self.trained.profiled())
+
+    def _run_blocked(self) -> None:
+        earlier = [sum(step.host_phases_ns or ()) for step in self.steps.untouched]
+        launching_s = float(np.median(earlier)) * NANOSECOND if earlier else 0.0
+        taken = self._behind.run(launching_s, self._both_clocks)
+        if taken is not None:
+            self.steps.blocked.append(taken)
+
+    def _both_clocks(self) -> tuple[int, int | None]:
+        """What an untouched step took on the device's clock and on the host's."""
+        step = self.trained.untouched()
+        host = step.host_phases_ns
+        return sum(step.phases_ns), None if host is None else sum(host)

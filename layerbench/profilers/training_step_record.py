@@ -25,7 +25,7 @@ from layerbench.instruments.step_timer import TimedStep
 from layerbench.instruments.waiting import wait_arrays
 from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
-from layerbench.records.samples import UNTOUCHED, RowFacts, waits_of
+from layerbench.records.samples import BLOCKED_QUEUE, UNTOUCHED, RowFacts, waits_of
 from layerbench.records.timing import DeviceRounds, Summary
 from layerbench.records.training_step import (
     STEP_PHASES,
@@ -47,18 +47,22 @@ Times = NDArray[np.int64]
 
 @dataclass
 class Steps:
-    """What was measured, a step of each kind in a round.
+    """What was measured, a step of each kind in a round, and a blocked one in some.
 
     Attributes:
         untouched: with nothing attached; ``waits``: nanoseconds for which each waited for a core.
         instrumented: with the modules timed.
         profiled: whose kernels were seen; none where nobody sees them.
+        blocked: nanoseconds of the step behind a blocked queue.
+        why_not_blocked: why there are none; empty where there are, or where nobody sees kernels.
     """
 
     untouched: list[TimedStep] = field(default_factory=list)
     instrumented: list[TimedStep] = field(default_factory=list)
     profiled: list[KernelStep] = field(default_factory=list)
+    blocked: list[int] = field(default_factory=list)
     waits: list[int | None] = field(default_factory=list)
+    why_not_blocked: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def record_of(
     backward = int(times.backward_self.sum()) + int(times.outside.sum())
     whole = bare.sum(axis=1)
     waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: steps.waits})}])
-    step, on_device = summary_of(whole, resampler), _device_rounds(kernels, resampler)
+    step, on_device = summary_of(whole, resampler), _device_rounds(steps, workload.seed)
     holding = disturbance.holding(on_device, step.median)
     return TrainingProfile(
         workload=workload,
@@ -134,6 +138,7 @@ def record_of(
         forward_sum_ratio=_part(int(times.forward_self.sum()), int(times.whole_forward.sum())),
         backward_sum_ratio=_part(backward, int(times.whole_backward.sum())),
         device_rounds=on_device,
+        absent={BLOCKED_QUEUE: steps.why_not_blocked} if steps.why_not_blocked else {},
         kernels=_kernels(kernels, [row.path for row in rows], resampler),
         notes=(
             *notes,
@@ -180,13 +185,17 @@ def _phase_rows(
     )
 
 
-def _device_rounds(kernels: Sequence[KernelStep], resampler: Resampler) -> DeviceRounds | None:
+def _device_rounds(steps: Steps, seed: int) -> DeviceRounds | None:
+    kernels, blocked = steps.profiled, np.array(steps.blocked, dtype=np.int64)
     if not kernels:
         return None
+    resampler = Resampler([len(kernels)], seed=seed)
+    of_blocked = Resampler([len(blocked)], seed=seed) if len(blocked) else None
     return DeviceRounds(
         how="kernels",
         span=summary_of(stacked(kernels, "span_ns"), resampler),
         idle=summary_of(stacked(kernels, "idle_ns"), resampler),
+        blocked=None if of_blocked is None else summary_of(blocked, of_blocked),
     )
 
 

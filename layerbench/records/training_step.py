@@ -126,6 +126,7 @@ class TrainingProfile(Record):
             ``instrumented_s`` are on the host's clock.
         kernels: of an accelerator, where the profiler sees them; the longest first.
         memory: of a step; ``None`` where it could not be worked out, which a note says.
+        absent: what was not measured, and why.
         notes: what the reader should know.
     """
 
@@ -149,6 +150,7 @@ class TrainingProfile(Record):
     device_rounds: DeviceRounds | None = Field(default=None, exclude_if=is_none)
     kernels: tuple[StepKernelRow, ...] = Field(default=(), exclude_if=operator.not_)
     memory: TrainingMemory | None = None
+    absent: dict[Name, Text] = Field(default_factory=dict, exclude_if=operator.not_)
     notes: tuple[Text, ...] = ()
 
     @model_validator(mode="after")

@@ -13,13 +13,13 @@ from torch import nn
 from layerbench.environment.devices.clocks import PerfCounter
 from layerbench.instruments.kernels import HostEvent, Kernel, KernelForward, added_up
 from layerbench.instruments.modules import CallObserver, module_facts
-from layerbench.profilers.device_rounds import (
+from layerbench.profilers.blocked_queue import (
     BLOCKED_EVERY,
     CANNOT_BLOCK,
     HELD_TOO_SHORTLY,
     WAITS,
-    DeviceRounds,
 )
+from layerbench.profilers.device_rounds import DeviceRounds
 from layerbench.profilers.progress import Silent
 from layerbench.profilers.rounds import Layers
 from layerbench.records.samples import KernelFacts
@@ -152,7 +152,7 @@ def test_a_queue_that_is_empty_before_all_work_is_in_it_tells_nothing() -> None:
     measured = rounds(queue, Slower())
     measured.run(Plan(iterations=30), seed=0)
     assert "blocked" not in measured.arrays()
-    assert measured.absent() == {"blocked queue": WAITS}
+    assert measured.absent() == {"blocked queue": WAITS.format(what="forward")}
     assert len(queue.held) == 3
 
 

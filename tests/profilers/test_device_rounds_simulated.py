@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity
 import layerbench
 from layerbench import reporters
 from layerbench.errors import LayerbenchError
-from layerbench.profilers import device_rounds
+from layerbench.profilers import blocked_queue
 from layerbench.records.timing import LayerRow, Profile
 from tests.models import Small
 from tests.simulated import Simulator
@@ -86,7 +86,7 @@ def test_a_device_that_waits_for_the_host_is_told_from_one_that_works(
 ) -> None:
     """20 µs to launch a kernel of 1 µs; behind a blocked queue what is left is the kernels."""
     # The host is this machine, which may be busy: hold the queue for long.
-    monkeypatch.setattr(device_rounds, "_MARGIN", 50)
+    monkeypatch.setattr(blocked_queue, "_MARGIN", 50)
     sim.rules(kernel_ns=1_000, launch_ns=20_000)
     bound = profile_of(Small(), 2, 3, 8, 8)
     kernels = bound.layers[0].kernels

@@ -214,7 +214,7 @@ def test_an_input_that_does_not_fit_names_the_layer():
         layerbench.profile_training(Small(), torch.rand(2, 5, 8, 8), **QUICK)
 
 
-@pytest.mark.parametrize(("kind", "pinned"), [("cuda", 1), ("cpu", 0)])
+@pytest.mark.parametrize(("kind", "pinned"), [("cuda", 1), ("xpu", 1), ("cpu", 0)])
 def test_a_gpus_batch_lies_in_pinned_memory(kind, pinned, monkeypatch):
     asked = []
 
@@ -251,6 +251,15 @@ def test_a_gpus_batch_is_pinned_once_and_copied_without_waiting(monkeypatch):
         step.move(step.fetch())
     assert pinned == [1]
     assert copied == [{"copy": True, "non_blocking": True}] * 2
+
+
+def test_a_device_without_pinned_memory_gets_its_batch_all_the_same(monkeypatch):
+    def cannot(_tensor):
+        raise RuntimeError("Cannot access accelerator device when none is available.")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", cannot)
+    device = types.SimpleNamespace(kind="mps")
+    assert training_step.as_loaded(torch.ones(2), device).tolist() == [1, 1]
 
 
 @pytest.fixture

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 import layerbench
 from layerbench import reporters
-from layerbench.analysis.launching import is_launch_bound
-from layerbench.profilers import training_step
+from layerbench.analysis.launching import is_launch_bound, needed_s, waiting_part
+from layerbench.profilers import blocked_queue, training_step
+from layerbench.profilers.blocked_queue import WAITS
 from layerbench.profilers.training_step_record import BY_EVENTS
 from layerbench.records.training_step import TrainingProfile
 from tests.models import Small
@@ -83,6 +86,55 @@ def test_what_the_host_takes_for_a_module_holds_nothing_of_the_device(sim: Simul
         assert min(row.forward.min, row.backward.min) >= 1
         assert max(row.host_forward.max, row.host_backward.max) < 1
     assert record.instrumented_s < 1
+
+
+@on_sim
+def test_behind_a_blocked_queue_a_step_takes_what_its_kernels_take(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """20 µs to launch a kernel of 1 µs, and the other way round."""
+    # The host is this machine, which may be busy: hold the queue for long.
+    monkeypatch.setattr(blocked_queue, "_MARGIN", 10)
+    sim.rules(kernel_ns=1_000, launch_ns=20_000)
+    bound = profiled(Small(), 2, 3, 8, 8)
+    number = sum(phase.kernels for phase in bound.phases)
+    assert needed_s(bound) == bound.device_rounds.blocked.median
+    assert round(needed_s(bound) * 1e9) == number * 1_000
+    # The last kernel is launched when all others have long ended.
+    assert round(bound.step.median * 1e9) == number * 20_000 + 1_000
+    assert waiting_part(bound) == pytest.approx(19 / 20, abs=1e-3)
+    first = reporters.render("screen", bound)
+    assert re.search(r"The device needs \S+ µs of it, launching costs .*: launch-bound\.", first)
+    sim.rules(kernel_ns=20_000, launch_ns=1_000)
+    working = profiled(Small(), 2, 3, 8, 8)
+    assert round(needed_s(working) * 1e9) == number * 20_000
+    assert not is_launch_bound(working)
+    assert working.absent == {}
+
+
+class Looks(nn.Module):
+    """Looks at a value of its output, for which the host waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x)
+        return x + x.sum().item()
+
+
+@on_sim
+def test_a_step_that_waits_for_the_device_says_why_it_was_not_blocked(sim: Simulator) -> None:
+    sim.rules(virtual_host=False)
+    record = layerbench.profile_training(
+        Looks().to("sim:0"), torch.rand(2, 4).to("sim:0"), threads=1, warmup=16, iterations=3
+    )
+    assert record.device_rounds.blocked is None
+    assert record.absent == {"blocked queue": WAITS.format(what="step")}
+    text = reporters.render("txt", record)
+    assert "blocked queue: the step waits for the device" in text
+    assert "Kernels run for" in text
 
 
 @on_sim

@@ -54,6 +54,7 @@ def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
             kernels.every(record, view),
             _reconciliation(record),
             *shared.warnings_and_notes(record),
+            shared.not_measured(record.absent),
             layout.what_ran(fields),
         ],
     )

@@ -155,8 +155,9 @@ def _measured(environment: Environment) -> Iterator[tuple[str, str]]:
 
 def notes(bundle: Bundle) -> Iterator[str]:
     """What the records say that a reader should know, each once."""
-    absent = {**(bundle.profile.absent if bundle.profile else {}), **bundle.absent}
-    yield from (f"{what} not measured: {why}" for what, why in absent.items())
+    measured = [record.absent for record in (bundle.profile, bundle.training) if record]
+    for absent in (*measured, bundle.absent):
+        yield from (f"{what} not measured: {why}" for what, why in absent.items())
     yield from unlike(bundle)
     yield from device.doubts(bundle.profile) if bundle.profile else ()
     freed = freeing.in_all(bundle.profile) if bundle.profile else ""
