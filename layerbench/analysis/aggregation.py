@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from layerbench.analysis import disturbance
 from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
 from layerbench.records import contention, samples
-from layerbench.records.conditions import DeviceConditions
+from layerbench.records.conditions import DeviceConditions, WarmUp
 from layerbench.records.contention import Holding, Waits
 from layerbench.records.environment import Environment
 from layerbench.records.samples import Arrays, RowFacts, Run, RunFacts, Samples
@@ -334,20 +334,25 @@ def _environment(runs: Sequence[Run], partial: str, holding: Holding) -> Environ
     """The first process's surroundings, the last one's end, the worst of what disturbed any."""
     all_of_them = [run.facts.environment for run in runs]
     first, last = all_of_them[0], all_of_them[-1]
+    counts = (e.machine.other_processes_on_device for e in all_of_them)
+    others = (count for count in counts if count is not None)
     machine = first.machine.model_copy(
         update={
             "load_after": last.machine.load_after,
             "steal_fraction": _worst(e.machine.steal_fraction for e in all_of_them),
             "other_work_fraction": _worst(e.machine.other_work_fraction for e in all_of_them),
+            "other_processes_on_device": max(others, default=None),
         }
     )
-    warnings = dict.fromkeys(warning for e in all_of_them for warning in e.warnings)
+    looks = [look for run in runs for look in run.facts.looks]
+    conditions = DeviceConditions.of(looks) or first.conditions
     together = first.model_copy(
         update={
             "finished": last.finished,
             "machine": machine,
-            "warnings": tuple(warnings),
-            "conditions": _slowest([e.conditions for e in all_of_them]),
+            "warnings": tuple(_warnings(all_of_them, conditions)),
+            "conditions": conditions,
+            "warm_up": WarmUp.together(e.warm_up for e in all_of_them),
         }
     )
     waited = together.with_waits(samples.waits_of([run.arrays for run in runs]), holding)
@@ -356,10 +361,18 @@ def _environment(runs: Sequence[Run], partial: str, holding: Holding) -> Environ
     return waited.model_copy(update={"warnings": (partial, *waited.warnings)})
 
 
-def _slowest(conditions: Sequence[DeviceConditions | None]) -> DeviceConditions | None:
-    """Those with the lowest clock; the first where no clock was told."""
-    told = [one for one in conditions if one is not None and one.clock_median_hz]
-    return min(told, key=lambda one: one.clock_median_hz or 0, default=conditions[0])
+def _warnings(processes: Sequence[Environment], together: DeviceConditions | None) -> Iterator[str]:
+    """Those of all processes, each once; of the clock one, with that of all looks if it is low."""
+    seen = [one.conditions for one in processes if one.conditions is not None]
+    low = [one for one in seen if one.warning]
+    if together is not None and together.warning:
+        yield together.warning
+    elif low:
+        lowest = min(low, key=lambda one: one.clock_median_hz or 0.0).warning
+        yield f"In {len(low)} of {len(processes)} processes: {lowest[0].lower()}{lowest[1:]}"
+    of_clock = {one.warning for one in low}
+    every = (warning for one in processes for warning in one.warnings)
+    yield from dict.fromkeys(warning for warning in every if warning not in of_clock)
 
 
 def _worst(fractions: Iterable[float | None]) -> float | None:

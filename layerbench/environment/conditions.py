@@ -8,34 +8,14 @@ then says how the device was, and warns of a low clock. Loads no torch.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from statistics import median, quantiles
-from typing import NamedTuple
+from collections.abc import Callable
 
-from layerbench.records.conditions import DeviceConditions, WarmUp
+from layerbench.records.conditions import DeviceConditions, DeviceLook, WarmUp
 
 # A look takes some tens of microseconds, and with some drivers a millisecond.
 INTERVAL_S = 0.1
 # So many are kept; of a longer measurement, such as a training, ever fewer for each second.
 MOST_LOOKS = 4096
-
-
-class DeviceLook(NamedTuple):
-    """A device at one moment; ``None`` is what it does not tell.
-
-    Attributes:
-        clock_hz, highest_clock_hz: of its multiprocessors, and the highest that they can have.
-        power_w: that it draws.
-        temperature_c: degrees Celsius.
-        slowed_by: why the clock is lower than it could be.
-    """
-
-    clock_hz: float | None = None
-    highest_clock_hz: float | None = None
-    power_w: float | None = None
-    temperature_c: float | None = None
-    slowed_by: tuple[str, ...] = ()
 
 
 class ConditionsWatch:
@@ -82,28 +62,11 @@ class ConditionsWatch:
         """All warm-ups so far as one."""
         return WarmUp.together(self._warm_ups)
 
+    @property
+    def looks(self) -> tuple[DeviceLook, ...]:
+        """What was seen, look by look."""
+        return tuple(self._looks)
+
     def conditions(self) -> DeviceConditions | None:
         """What was seen; ``None`` where nothing was."""
-        looks = self._looks
-        if not looks:
-            return None
-        clocks = _told([look.clock_hz for look in looks])
-        powers = _told([look.power_w for look in looks])
-        reasons = Counter(reason for look in looks for reason in look.slowed_by)
-        return DeviceConditions(
-            looks=len(looks),
-            clock_p5_hz=_p5(clocks) if clocks else None,
-            clock_median_hz=median(clocks) if clocks else None,
-            highest_clock_hz=max(_told([look.highest_clock_hz for look in looks]), default=None),
-            slowed_by={reason: count / len(looks) for reason, count in reasons.most_common()},
-            power_w=median(powers) if powers else None,
-            temperature_c=max(_told([look.temperature_c for look in looks]), default=None),
-        )
-
-
-def _told(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _p5(values: Sequence[float]) -> float:
-    return quantiles(values, n=20, method="inclusive")[0] if len(values) > 1 else values[0]
+        return DeviceConditions.of(self._looks)

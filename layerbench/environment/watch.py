@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 
 from layerbench.environment import notebook
 from layerbench.environment.cgroups import core_quota
-from layerbench.environment.conditions import ConditionsWatch, DeviceLook
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.machine import (
     CpuTimes,
     cpu_times,
@@ -23,6 +23,7 @@ from layerbench.environment.machine import (
     read_machine,
 )
 from layerbench.environment.software import command_line, read_software
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.environment import DeviceInfo, Environment, Machine, Software
 
 STEAL_LIMIT = 0.01

@@ -109,7 +109,9 @@ def measure_pair(
             )
             places |= _run_functions(sides, movable)
         first, second = (
-            _placed(side.session.result(watch.finish(), "iterations"), places)
+            _placed(
+                side.session.result(watch.finish(), "iterations", watch.conditions.looks), places
+            )
             for side, watch in zip(sides, watches, strict=True)
         )
     return first, second

@@ -57,6 +57,7 @@ from layerbench.profilers.device_rounds import DeviceRounds
 from layerbench.profilers.progress import Looking, Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.environment import Environment
 from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
 from layerbench.records.timing import Ceilings, Profile, StopReason
@@ -117,7 +118,7 @@ def measure(
                     if not (keep_interrupted and session.rounds.keep_whole()):
                         raise
                     stop = session.interrupted()
-            return session.result(watch.finish(), stop)
+            return session.result(watch.finish(), stop, watch.conditions.looks)
 
 
 @contextmanager
@@ -296,8 +297,16 @@ class Session:
             self.absent["flops"] = "interrupted before they were counted"
         return "interrupted"
 
-    def result(self, environment: Environment, stop: StopReason) -> Run:
-        """What was found: facts and samples."""
+    def result(
+        self, environment: Environment, stop: StopReason, looks: tuple[DeviceLook, ...] = ()
+    ) -> Run:
+        """What was found: facts and samples.
+
+        Args:
+            environment: of the rounds.
+            stop: why they ended.
+            looks: at the device meanwhile.
+        """
         functions = _alike(self._functions)
         layers = self._layers
         rows = self._module_rows(self._observed, layers, self.rounds, functions)
@@ -309,6 +318,7 @@ class Session:
                 functions=function_rows(functions, rows, layers.view) if layers else (),
                 environment=environment,
                 stop=stop,
+                looks=looks,
                 mark_cost_s=mark_cost_s(self.clock),
                 wrapper_cost_s=wrapper_cost_s(layers.clock if layers else self.clock),
                 absent={**self.absent, **self.rounds.absent()},

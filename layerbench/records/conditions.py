@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from statistics import median, quantiles
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -52,6 +55,23 @@ class WarmUp(Frozen):
         )
 
 
+class DeviceLook(NamedTuple):
+    """A device at one moment; ``None`` is what it does not tell.
+
+    Attributes:
+        clock_hz, highest_clock_hz: of its multiprocessors, and the highest that they can have.
+        power_w: that it draws.
+        temperature_c: degrees Celsius.
+        slowed_by: why the clock is lower than it could be.
+    """
+
+    clock_hz: float | None = None
+    highest_clock_hz: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    slowed_by: tuple[str, ...] = ()
+
+
 class DeviceConditions(Frozen):
     """An accelerator's clock, power and temperature, looked at between the measured rounds.
 
@@ -75,6 +95,24 @@ class DeviceConditions(Frozen):
     power_w: Amount | None = Field(default=None, exclude_if=is_none)
     temperature_c: Figure | None = Field(default=None, exclude_if=is_none)
 
+    @classmethod
+    def of(cls, looks: Sequence[DeviceLook]) -> DeviceConditions | None:
+        """What was seen in all looks, in one process or in several; ``None`` without any."""
+        if not looks:
+            return None
+        clocks = _told(look.clock_hz for look in looks)
+        powers = _told(look.power_w for look in looks)
+        reasons = Counter(reason for look in looks for reason in look.slowed_by)
+        return cls(
+            looks=len(looks),
+            clock_p5_hz=_p5(clocks) if clocks else None,
+            clock_median_hz=median(clocks) if clocks else None,
+            highest_clock_hz=max(_told(look.highest_clock_hz for look in looks), default=None),
+            slowed_by={reason: count / len(looks) for reason, count in reasons.most_common()},
+            power_w=median(powers) if powers else None,
+            temperature_c=max(_told(look.temperature_c for look in looks), default=None),
+        )
+
     @property
     def warning(self) -> str:
         """A sentence where the clock was low; empty where it was not."""
@@ -88,3 +126,11 @@ class DeviceConditions(Frozen):
             f"highest{f' ({reasons})' if reasons else ''}: fix the clock "
             "(nvidia-smi --lock-gpu-clocks), cool the device, or raise its power limit."
         )
+
+
+def _told(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _p5(values: Sequence[float]) -> float:
+    return quantiles(values, n=20, method="inclusive")[0] if len(values) > 1 else values[0]

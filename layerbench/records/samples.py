@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from layerbench.records.bounds import Shape
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.contention import Waits
 from layerbench.records.environment import Environment
 from layerbench.records.timing import DeviceTimes, Kind, StopReason
@@ -89,6 +90,7 @@ class RunFacts(Frozen):
     Attributes:
         device_times: where the rows' device times come from; ``None`` on a CPU.
         resolution_s: of a device's events, where these are the rows' times.
+        looks: at an accelerator between the rounds, of which the environment has the sum.
     """
 
     model_type: str
@@ -104,6 +106,7 @@ class RunFacts(Frozen):
     resolution_s: float | None = None
     absent: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    looks: tuple[DeviceLook, ...] = ()
 
 
 @dataclass(frozen=True)

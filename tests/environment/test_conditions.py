@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from layerbench.environment import conditions, watch
-from layerbench.environment.conditions import INTERVAL_S, ConditionsWatch, DeviceLook
-from layerbench.records.conditions import DeviceConditions, WarmUp
+from layerbench.environment.conditions import INTERVAL_S, ConditionsWatch
+from layerbench.records.conditions import DeviceConditions, DeviceLook, WarmUp
 from layerbench.records.environment import DeviceInfo
 from layerbench.reporters.documents import shared
 from tests.support.sample_profiles import environment

@@ -12,8 +12,8 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.environment import conditions
-from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices.accelerator import Accelerator
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.environment import Environment
 from layerbench.records.recipes import DetectionRecipe
 from layerbench.service.protocol.questions import EXAMPLE, Question

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from layerbench.environment.cgroups import host_memory
-from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices.blocking import QueueBlocker, products
 from layerbench.environment.devices.clocks import Clock, DeviceEvents, Event, PerfCounter
 from layerbench.environment.devices.device import (
@@ -24,6 +23,7 @@ from layerbench.environment.devices.device import (
 )
 from layerbench.environment.devices.timing_events import event_maker
 from layerbench.environment.machine import cpu_model
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.environment import DeviceInfo
 from layerbench.records.memory import AllocatorFigures
 

@@ -7,7 +7,6 @@ import re
 import torch
 
 from layerbench.environment import cgroups, machine
-from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices.clocks import Clock, PerfCounter
 from layerbench.environment.devices.device import (
     Device,
@@ -18,6 +17,7 @@ from layerbench.environment.devices.device import (
     slug,
     without_marks,
 )
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.environment import DeviceInfo
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import torch
 
-from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices.blocking import QueueBlocker
 from layerbench.environment.devices.clocks import DeviceEvents
 from layerbench.environment.devices.device import (
@@ -25,6 +24,7 @@ from layerbench.environment.devices.nvml import NvmlGpu, open_gpu
 from layerbench.environment.devices.timing_events import event_maker
 from layerbench.environment.machine import run_and_read
 from layerbench.errors import DeviceUnavailable
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.environment import DeviceInfo
 from layerbench.records.memory import AllocatorFigures
 

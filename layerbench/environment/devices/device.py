@@ -6,8 +6,8 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
-from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices.clocks import Clock
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.environment import DeviceInfo
 from layerbench.records.memory import AllocatorFigures
 from layerbench.records.workload import Frozen

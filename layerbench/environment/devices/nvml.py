@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from layerbench.environment.conditions import DeviceLook
+from layerbench.records.conditions import DeviceLook
 
 _LIBRARY = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
 _SUCCESS = 0

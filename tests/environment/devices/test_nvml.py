@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from layerbench.environment.conditions import DeviceLook
 from layerbench.environment.devices import cuda, nvml
+from layerbench.records.conditions import DeviceLook
 
 NOT_SUPPORTED = 3
 
