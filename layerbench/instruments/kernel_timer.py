@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from threading import get_ident
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -40,6 +40,9 @@ SAW_NONE = "PyTorch's profiler was shown none: it may lack a permission"
 _OPTIONS: dict[str, Any] = (
     {"acc_events": True} if "acc_events" in inspect.signature(profile.__init__).parameters else {}
 )
+# PyTorch has one profiler for the process: a second one, of a model that another thread measures,
+# would end the first and lose its kernels.
+_ONE_AT_A_TIME = RLock()
 
 
 class KernelTimer:
@@ -115,7 +118,7 @@ class KernelTimer:
 
 
 def profiled(run: Callable[[], object], device: Device, *, shapes: bool = False) -> Any:  # noqa: ANN401
-    """Run something under the profiler and give what that saw.
+    """Run something under the profiler and give what that saw; other threads wait meanwhile.
 
     Args:
         run: waits for the device at its end.
@@ -125,6 +128,7 @@ def profiled(run: Callable[[], object], device: Device, *, shapes: bool = False)
     activity = kernel_activity(device)
     activities = [ProfilerActivity.CPU, *([activity] if activity is not None else [])]
     with (
+        _ONE_AT_A_TIME,
         library_silent(),
         steps_kept(),
         profile(activities=activities, record_shapes=shapes, **_OPTIONS) as profiler,
@@ -161,9 +165,11 @@ def why_unseen(device: Device) -> str:
     """
     if kernel_activity(device) is None:
         return NOT_BUILT_IN
-    other = other_profiler(thorough=True)
-    if other:
-        return other
+    with _ONE_AT_A_TIME:  # our own in another thread is nobody else's
+        return other_profiler(thorough=True) or _why_unseen(device)
+
+
+def _why_unseen(device: Device) -> str:
     wait = device.clock().synchronize
     tensor = torch.zeros(16, device=device.torch_device)
 

@@ -350,9 +350,17 @@ def arrays_of(forwards: Sequence[TimedForward]) -> dict[str, samples.Samples]:
 
 
 def typical_calls(forwards: Sequence[TimedForward]) -> list[int]:
-    """Calls of each module in one forward: the most common number."""
+    """Calls of each module in one forward: the most common number.
+
+    Of a module that not every forward ran, the most common among those that did: with 0 calls it
+    would have no time, and the rows would no longer add up to the whole.
+    """
     calls = np.stack([forward.device.calls for forward in forwards])
-    return [int(np.bincount(column).argmax()) for column in calls.T]
+    return [_most_common(column[column > 0]) for column in calls.T]
+
+
+def _most_common(counts: NDArray[np.int64]) -> int:
+    return int(np.bincount(counts).argmax()) if len(counts) else 0
 
 
 def run_untouched(call: Call, clock: Clock) -> tuple[int, int | None]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -8,11 +9,13 @@ from layerbench.environment.devices.clocks import ManualClock
 from layerbench.instruments.attach import attributes_replaced, mode_set
 from layerbench.instruments.global_hooks import has_any_global_hook
 from layerbench.instruments.layer_timer import (
+    Folded,
     LayerTimer,
     TimedForward,
     fold,
     place_to_time,
     run_untouched,
+    typical_calls,
 )
 from layerbench.instruments.modules import CallObserver, module_facts
 from tests.models import Calls, Composite, Small, Takes
@@ -166,6 +169,15 @@ def test_fold_of_nothing_and_of_equal_positions() -> None:
     spans = [(1, 5, 5), (2, 5, 5), (0, 5, 5)]
     assert fold(spans, 3).self_ns.tolist() == [0, 0, 0]
     assert fold(spans, 3).calls.tolist() == [1, 1, 1]
+
+
+def test_a_module_that_most_forwards_leave_out_has_calls_and_with_them_times() -> None:
+    nothing = np.zeros(3, dtype=np.int64)
+    forwards = [
+        TimedForward(Folded(nothing, nothing, np.array(calls)), None)
+        for calls in ((1, 2, 0), (1, 0, 0), (1, 0, 0))
+    ]
+    assert typical_calls(forwards) == [1, 2, 0]
 
 
 def test_untouched_is_taken_at_the_same_two_points() -> None:

@@ -6,7 +6,7 @@ import gc
 import os
 import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
@@ -16,7 +16,10 @@ from torch.profiler import ProfilerActivity
 
 import layerbench
 from layerbench import reporters
+from layerbench.environment import devices
 from layerbench.errors import LayerbenchError
+from layerbench.instruments.kernel_timer import profiled
+from layerbench.instruments.kernels import events_of
 from layerbench.profilers import blocked_queue
 from layerbench.records.timing import LayerRow, Profile
 from tests.models import Small
@@ -211,6 +214,22 @@ def test_a_profiler_in_another_thread_loses_nothing_by_ours(sim: Simulator) -> N
         assert theirs.result() == 1
     assert record.device_rounds
     assert record.device_rounds.how == "events"
+
+
+@on_sim
+def test_two_threads_of_ours_profile_one_after_the_other(sim: Simulator) -> None:
+    device, second_begins = devices.get("sim:0"), threading.Event()
+
+    def first() -> None:
+        torch.ones(4, device="sim")
+        second.append(pool.submit(profiled, second_begins.set, device))
+        assert not second_begins.wait(0.1)  # or it would end the first, whose kernel were lost
+
+    second: list[Future[object]] = []
+    with ThreadPoolExecutor(1) as pool:
+        _, kernels = events_of(profiled(first, device))
+        assert second[0].result(60)
+    assert len(kernels) == 1
 
 
 @on_sim

@@ -117,6 +117,15 @@ def test_rounds_that_disagree_are_said_to_and_of_which_rows() -> None:
         assert said in text
 
 
+def test_a_span_that_is_shorter_than_the_whole_has_another_reason() -> None:
+    record = launch_bound()
+    assert record.device_rounds
+    rounds = record.device_rounds.model_copy(update={"span": summary(2.0), "idle": summary(1.0)})
+    text = text_of(record.model_copy(update={"device_rounds": rounds}))
+    assert "% less than the untouched whole. More than 2 %: the whole begins with an event" in text
+    assert "profiler slows the host" not in text
+
+
 def test_times_between_events_say_so_and_what_they_cannot_tell() -> None:
     text = text_of(by_events())
     assert "nobody saw the kernels. They tell 100.0 µs from nothing" in text

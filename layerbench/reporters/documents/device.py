@@ -144,8 +144,9 @@ _FIRST = {
 _CONCERNED = {
     "rows": "as much for each kernel, it is more than 2 % of {}",
     "host": "as much for each call, it is more than 2 % of the host time of {}",
-    "span": "the profiler slows the host, which lengthens the idle time and no row",
 }
+_LONGER_SPAN = "the profiler slows the host, which lengthens the idle time and no row"
+_SHORTER_SPAN = "the whole begins with an event, the span with the first kernel after it"
 
 
 def _said(one: Agreement) -> str:
@@ -153,7 +154,7 @@ def _said(one: Agreement) -> str:
     if not one.is_worth_a_word:
         return first
     if one.what == "span":
-        return f"{first} More than 2 %: {_CONCERNED[one.what]}."
+        return f"{first} More than 2 %: {_SHORTER_SPAN if one.apart < 0 else _LONGER_SPAN}."
     if not one.paths:
         return f"{first} More than 2 %."
     return f"{first} More than 2 %: {_CONCERNED[one.what].format(_named(one.paths))}."
@@ -176,5 +177,6 @@ def verdict(record: Profile) -> str:
     if waiting is None:
         return ""
     bound, both = Launching.of(record).count(row for row in record.layers if row.kind == "module")
-    rows = f" Of {formatting.plural(both, 'module')}, {bound} are launch-bound." if both else ""
+    are = f"{bound} {'is' if bound == 1 else 'are'}"
+    rows = f" Of {formatting.plural(both, 'module')}, {are} launch-bound." if both else ""
     return f"The device waits {units.percent(waiting)} of the untouched whole for the host.{rows}"
