@@ -15,7 +15,8 @@ from torch import nn
 
 from layerbench.errors import typed_line
 from layerbench.introspection.modules import named_modules
-from layerbench.profilers.user_loop import LATER, LiveLayers, time_layers
+from layerbench.profilers.user_loop import LiveLayers, time_layers
+from layerbench.profilers.user_loop_compiled import LATER
 
 NAME = "layers"
 CEILINGS = "--ceilings"

@@ -6,10 +6,11 @@ instruments stay outside what is compiled, or the whole model runs as Python for
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import CellType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
@@ -157,6 +158,8 @@ def entry_noticed(entered: Entered) -> Iterator[None]:
 Notice = Callable[[FrameType], None]
 # What Dynamo's wrapper is called: by a newer PyTorch, and by an older one.
 _WRAPPERS = ("compile_wrapper", "_fn")
+# What that calls the callback that was there before it: it has a value once it has begun.
+_BEFORE = "prior"
 
 
 def _before(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
@@ -195,6 +198,86 @@ def _as_dynamo_steps_aside(function: Callable[..., Any], notice: Notice) -> Call
     for ours in (noticed, _not_of_ours):
         frames.skip_code(ours.__code__)
     return noticed
+
+
+Around = Callable[[Any, list[nn.Module]], AbstractContextManager[object]]
+"""Makes what is entered around a call: gets the function, and the modules that it leads to."""
+
+
+@contextmanager
+def around_compiled(around: Around) -> Iterator[None]:
+    """Enter something around each call of a compiled function, while a ``with`` block runs.
+
+    It is entered before Dynamo asks its guards, and left after the function has ended: whatever is
+    lifted off a model meanwhile is neither guarded nor traced. Calls within others count as parts
+    of them. Where Dynamo is not as it is known here, nothing is entered.
+    """
+    listening = [around]
+    if _dynamo() is not None:
+        with _entering_around(listening):
+            yield
+        return
+    # It takes a second to load, which only `torch.compile` does.
+    with ExitStack() as later:
+        compile_ = torch.compile
+
+        def loading(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
+            if listening and not later_on:
+                importlib.import_module("torch._dynamo")
+                later_on.append(later.enter_context(_entering_around(listening)))
+            return compile_(*args, **kwargs)
+
+        later_on: list[None] = []
+        torch.compile = loading
+        try:
+            yield
+        finally:
+            torch.compile = compile_
+
+
+@contextmanager
+def _entering_around(listening: list[Around]) -> Iterator[None]:
+    frames = _dynamo().eval_frame
+    wrappers = {
+        code
+        for code in _code_in(frames._TorchDynamoContext.__call__)
+        if code.co_name in _WRAPPERS and _BEFORE in code.co_varnames
+    }
+    function = frames.set_eval_frame
+    passing = getattr(getattr(frames, "_maybe_set_eval_frame", None), "__code__", None)
+    open_: dict[FrameType, ExitStack] = {}
+
+    def entering(callback: Any) -> Any:  # noqa: ANN401 - as the function does
+        frame = sys._getframe(1)
+        while frame.f_back is not None and (
+            frame.f_code is passing or frame.f_globals.get("__name__") == __name__
+        ):
+            frame = frame.f_back
+        if frame.f_code not in wrappers:
+            return function(callback)
+        if _BEFORE in frame.f_locals:
+            earlier = function(callback)
+            if not callable(callback) and frame in open_:
+                open_.pop(frame).close()
+            return earlier
+        earlier = function(None)
+        if not callable(earlier):
+            open_[frame] = ExitStack()
+            wrapped = frame.f_locals.get("fn")
+            leading_to = [*_given_to(frame), *_mentioned(wrapped)]
+            for one in listening:
+                open_[frame].enter_context(one(wrapped, leading_to))
+        if callable(callback):
+            function(callback)
+        return earlier
+
+    frames.skip_code(entering.__code__)  # it also runs while Dynamo is on, which would trace it
+    frames.set_eval_frame = entering
+    try:
+        yield
+    finally:
+        listening.clear()
+        frames.set_eval_frame = function
 
 
 def _code_in(function: Callable[..., Any]) -> set[CodeType]:
@@ -282,6 +365,17 @@ def _called_by(function: Any) -> Iterator[nn.Module]:  # noqa: ANN401 - any func
         captured = _content(cell)
         if isinstance(captured, nn.Module):
             yield from modules(captured)
+
+
+def _mentioned(function: Any) -> Iterator[nn.Module]:  # noqa: ANN401 - any function
+    """The modules that a function names: global ones, and its own object's."""
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    there = getattr(function, "__globals__", {})
+    owned = getattr(getattr(function, "__self__", None), "__dict__", {})
+    for name in names:
+        for value in (there.get(name), owned.get(name)):
+            if isinstance(value, nn.Module):
+                yield from modules(value)
 
 
 def _content(cell: CellType) -> object:

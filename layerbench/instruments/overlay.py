@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -178,10 +178,14 @@ class Overlay:
             yield
         finally:
             for name, value in lifted.items():
-                # What was set in the block is the user's.
-                as_lifted = attributes.get(name, _MISSING) is self._beneath.get(name, _MISSING)
-                if as_lifted and _index(self._over.get(name), value) is not None:
-                    attributes[name] = value
+                self._lay_again(name, value)
+
+    def _lay_again(self, name: str, value: object) -> None:
+        """After a block in which it was lifted; what was set in the block is the user's."""
+        attributes = self._module.__dict__
+        as_lifted = attributes.get(name, _MISSING) is self._beneath.get(name, _MISSING)
+        if as_lifted and _index(self._over.get(name), value) is not None:
+            attributes[name] = value
 
     def beneath(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
         """Call one of the module's methods while nothing lies over it."""
@@ -227,6 +231,30 @@ class Overlay:
                 for name, value in {**self._ways, **values}.items():
                     if attributes.get(name, _MISSING) is value:
                         del attributes[name]
+
+
+@contextmanager
+def lifted_off(there: Iterable[nn.Module]) -> Iterator[None]:
+    """Modules run as their user made them, for the duration of a ``with`` block.
+
+    What lies over their ways to be copied stays. For a call of a model that takes little time.
+    """
+    lifted: list[tuple[Overlay, str, object]] = []
+    for module in there:
+        attributes = module.__dict__
+        state = attributes.get(STATE)
+        overlay = state.overlay() if type(state) is _Beneath else None
+        if overlay is None or overlay._module is not module:
+            continue
+        for name, over in overlay._over.items():
+            if name not in overlay._ways and attributes.get(name, _MISSING) is over[-1]:
+                lifted.append((overlay, name, over[-1]))
+                _write(attributes, name, overlay._beneath[name])
+    try:
+        yield
+    finally:
+        for overlay, name, value in lifted:
+            overlay._lay_again(name, value)
 
 
 _TOLD: list[Callable[[nn.Module], None]] = []

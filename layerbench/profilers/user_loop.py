@@ -53,6 +53,7 @@ from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, counted_work, with_work
 from layerbench.profilers.timing import with_ceilings
+from layerbench.profilers.user_loop_compiled import LATER, CompiledOutside
 from layerbench.profilers.user_loop_device import is_power_of_two, surroundings_of_loop
 from layerbench.profilers.user_loop_functions import LoopFunctions
 from layerbench.profilers.user_loop_record import Moment, Seen, record_of, workload_of
@@ -70,10 +71,6 @@ DRAIN_EVENTS_AT = 4_096
 # A very long loop keeps every second forward, then every fourth, ...: memory stays bounded, and
 # the kept ones are spread over the whole loop.
 KEEP_AT_MOST = 20_000
-
-
-LATER = "later forwards"
-"""In `LiveLayers.absent`: why those at the end of the loop are not among the figures."""
 
 
 class LiveLayers(Presented):
@@ -104,6 +101,7 @@ class LiveLayers(Presented):
         self._timer: LayerTimer  # of the first forward on
         self._elsewhere: set[int] = set()
         self._inside = False
+        self._outside = CompiledOutside(model, lambda: self._inside)
         self._attached = False
         self._ends: list[int] = []  # where each pending forward's entries end
         self._drain_at = DRAIN_AT
@@ -172,6 +170,7 @@ class LiveLayers(Presented):
         with (
             attributes_replaced([root], open_to_user=True),
             compilation_told(self._compiled_meanwhile),
+            self._outside.noticed(),
             self._timing,
         ):
             if self._first is not None:
@@ -182,6 +181,7 @@ class LiveLayers(Presented):
             finally:
                 self._attached = False
                 self._ended = Moment.now()
+                self.absent |= self._outside.absent(self.forwards)
 
     def _compiled_meanwhile(self, module: nn.Module) -> None:
         """Out of the way of what the loop's owner compiles: it would be compiled again later."""
@@ -411,6 +411,8 @@ class LiveLayers(Presented):
         if self._made is None or self._made[0] != self.forwards:
             ended = Moment.now() if self._attached else self._ended
             seen = self._seen_so_far()
+            if seen is None:
+                raise self._outside.no_forward()
             made = record_of(seen, self._began, ended, self._where.device, self._where.conditions)
             if self._ceilings:
                 made = with_ceilings(made, self._where.device)
@@ -458,11 +460,10 @@ class LiveLayers(Presented):
             return ()
         paths = [fact.path for fact in self._facts]
         elsewhere = self._elsewhere | self._timer.recording.elsewhere
-        once = (ONCE,) if self.forwards == 1 else ()
-        changed = (CHANGED,) if self._changed else ()
+        once, changed = (ONCE,) * (self.forwards == 1), (CHANGED,) * self._changed
         device = self._on_device.notes(paths) if self._on_device else ()
-        said = (*once, *changed, *device, *notes_on_threads(paths, elsewhere))
-        return tuple(dict.fromkeys(said))
+        threads = notes_on_threads(paths, elsewhere)
+        return tuple(dict.fromkeys((*once, *changed, *device, *threads)))
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from layerbench.environment.devices import Device
 from layerbench.environment.machine import CpuTimes, cpu_times
 from layerbench.environment.run_context import watch_environment
 from layerbench.environment.watch import utc_now, utc_text
-from layerbench.errors import UsageError
 from layerbench.records import samples
 from layerbench.records.environment import Environment
 from layerbench.records.samples import Arrays, RowFacts, Run, RunFacts
@@ -83,7 +82,7 @@ class Seen:
 
 
 def record_of(
-    seen: Seen | None,
+    seen: Seen,
     began: Moment,
     ended: Moment,
     device: Device,
@@ -92,16 +91,11 @@ def record_of(
     """The record of what has been seen so far.
 
     Args:
-        seen: ``None`` before the first forward has ended.
+        seen: after the first forward has ended.
         began, ended: when it was timed.
         device: where the model ran.
         conditions: of the device meanwhile.
-
-    Raises:
-        UsageError: nothing has run yet.
     """
-    if seen is None:
-        raise UsageError("no forward of the model has ended yet: run it inside the block")
     inclusive = seen.arrays[samples.INCLUSIVE][:, 0]
     whole = seen.arrays.get(samples.UNTOUCHED, inclusive)
     # Without it there is nothing to reconcile.

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 import layerbench
+from layerbench.errors import UsageError
 from layerbench.instruments.compiled import entry_noticed
+from layerbench.profilers.user_loop_compiled import FORWARDS
 from tests.faulty.compiled import (
     FLOPS,
     PARAMETERS,
@@ -129,6 +131,93 @@ def test_what_is_compiled_while_it_is_timed_stays_compiled(part: bool) -> None:
     whole = {"_compiled_call_impl"}
     own = set(model.body[0].__dict__) if part else set(model.__dict__)
     assert own - set((Block() if part else Net()).__dict__) == whole
+
+
+MODEL = Net().eval()
+
+
+def by_global(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    del model
+    return lambda x: MODEL(x) * 2
+
+
+def by_closure(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: model(x) * 2
+
+
+def by_owner(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    class Trainer:
+        def __init__(self) -> None:
+            self.model = model
+
+        def step(self, x: torch.Tensor) -> torch.Tensor:
+            return self.model(x) * 2
+
+    return Trainer().step
+
+
+def by_other_function(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    within = by_closure(model)
+    return lambda x: within(x) * 2
+
+
+def in_parts(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    def step(x: torch.Tensor) -> torch.Tensor:
+        torch._dynamo.graph_break()
+        return model(x * 2)
+
+    return step
+
+
+OUTSIDE = [by_global, by_closure, by_owner, by_other_function, in_parts]
+
+
+@pytest.mark.parametrize("make", OUTSIDE, ids=lambda make: make.__name__)
+def test_what_calls_the_model_from_outside_is_not_compiled_again(make: Callable) -> None:
+    backend = Counting()
+    step = torch.compile(make(MODEL), backend=backend)
+    with torch.no_grad():
+        expected = step(X)
+        count = backend.count
+        with layerbench.time_layers(MODEL) as layers:
+            for _ in range(3):
+                torch.testing.assert_close(step(X), expected)
+            with pytest.raises(UsageError, match=r"inside .*, which torch.compile compiled"):
+                _ = layers.record
+            for _ in range(3):
+                MODEL(X)
+                step(X)
+        step(X)
+    assert backend.count == count
+    assert layers.forwards == 3
+    assert {"stem", "body.0.layer"} <= {row.path for row in layers.rows if row.inclusive}
+    # That a function calls another that calls the model is not known.
+    assert (FORWARDS in layers.record.absent) == (make is not by_other_function)
+
+
+def test_what_is_compiled_in_the_loop_stays_compiled_after_it() -> None:
+    backend = Counting()
+    with torch.no_grad(), layerbench.time_layers(MODEL):
+        step = torch.compile(by_closure(MODEL), backend=backend)
+        MODEL(X)
+        step(X)
+    with torch.no_grad():
+        step(X)
+    assert backend.count == 1
+
+
+def test_layers_are_timed_again_after_a_compiled_function_that_fails() -> None:
+    def step(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return model(x)
+
+    compiled_step = torch.compile(step, backend=Counting())
+    with torch.no_grad(), layerbench.time_layers(MODEL) as layers:
+        MODEL(X)
+        with pytest.raises(Exception, match=r"shape|size|match"):
+            compiled_step(MODEL, torch.rand(2, 5))
+        MODEL(X)
+    assert layers.forwards == 2
+    assert not set(MODEL.__dict__) - set(Net().__dict__)
 
 
 def test_operators_that_compile_inside_pass_through_a_loop() -> None:
