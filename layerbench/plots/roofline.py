@@ -77,7 +77,9 @@ def roofline(profile: Profile, structure: Structure | None = None, top: int = NA
 def _remarks(profile: Profile) -> Iterator[str]:
     """What a reader should know of the picture."""
     yield AREAS if profile.ceilings is None else f"{AREAS}; {REACHED}"
-    waits = profile.environment.machine.waits
+    environment = profile.environment
+    # An accelerator's ceilings are on its own clock, which the host's waits do not reach.
+    waits = environment.machine.waits if environment.device.kind == "cpu" else None
     if profile.ceilings is not None and waits is not None and waits.rounds > SOME:
         share = units.percent(waits.rounds)
         yield BUSY.format(waits=f" (threads waited for a core in {share} of the rounds)")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from layerbench.records.bounds import (
     Count,
     Figure,
@@ -11,7 +13,9 @@ from layerbench.records.bounds import (
     Positive,
     Text,
     Time,
+    is_none,
 )
+from layerbench.records.conditions import DeviceConditions
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.recipes import Recipe
@@ -70,6 +74,7 @@ class RankTimes(Frozen):
         step: a step's time.
         all_reduce: the time a step in which gradients were on their way between processes,
             which partly overlaps the backward; ``None`` for a process alone.
+        conditions: of its accelerator, in the run so far; the environment has the first one's.
     """
 
     rank: Count
@@ -77,6 +82,7 @@ class RankTimes(Frozen):
     device: Name
     step: Summary
     all_reduce: Summary | None = None
+    conditions: DeviceConditions | None = Field(default=None, exclude_if=is_none)
 
 
 class TrainingRun(Record):

@@ -88,6 +88,15 @@ def test_ceilings_of_a_busy_machine_are_said_to_be(rounds: float, says: list[str
     assert len(said) == len(says)
 
 
+def test_ceilings_of_an_accelerator_do_not_suffer_from_a_busy_host() -> None:
+    found = roofed()
+    machine = found.environment.machine.model_copy(update={"waits": Waits(rounds=0.8, time=0)})
+    gpu = found.environment.device.model_copy(update={"kind": "cuda"})
+    environment = found.environment.model_copy(update={"machine": machine, "device": gpu})
+    figure = plots.roofline(found.model_copy(update={"environment": environment}), structure())
+    assert not any(text.startswith("The ceilings were measured on") for text in texts(figure))
+
+
 def test_logarithmic_axes_have_plain_numbers() -> None:
     axes = plots.roofline(roofed(), structure()).axes[0]
     written = [

@@ -20,7 +20,7 @@ from layerbench.environment import devices
 from layerbench.errors import LayerbenchError
 from layerbench.instruments.kernel_timer import profiled
 from layerbench.instruments.kernels import events_of
-from layerbench.profilers import blocked_queue
+from layerbench.profilers import blocked_queue, rounds
 from layerbench.records.timing import LayerRow, Profile
 from tests.models import Small
 from tests.simulated import Simulator
@@ -146,6 +146,32 @@ def test_two_models_in_turn_are_compared_by_their_kernels(sim: Simulator) -> Non
     assert rows["first"].verdict == "SAME"
     assert rows["second"].ratio == 3
     assert rows["second"].verdict == "SLOWER"
+
+
+class Waiting:
+    """A meter by which every forward waited for a core, for ten milliseconds."""
+
+    def begin(self) -> None:
+        pass
+
+    def end(self) -> int:
+        return 10_000_000
+
+
+@on_sim
+def test_a_busy_host_voids_no_comparison_of_kernels(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "wait_meter", lambda _: Waiting())
+    sim.rules(kernel_ns=100_000, launch_ns=500_000)
+    inputs = torch.rand(2, 4).to("sim:0")
+    models = [Twin(times).to("sim:0").eval() for times in (1, 3)]
+    compared = layerbench.compare_live(*models, inputs, device="sim:0", warmup=0, iterations=20)
+    assert compared.void == ""
+    assert compared.void_in_part.startswith("The host was too busy to be measured on: the whole")
+    assert {row.path: row.verdict for row in compared.rows} == {"first": "SAME", "second": "SLOWER"}
+    assert {row.verdict for row in compared.host_rows} == {"UNCLEAR"}
+    assert compared.whole.verdict == "UNCLEAR"
 
 
 class RunsNow(nn.Module):

@@ -149,3 +149,26 @@ def test_without_kernels_the_modules_are_timed_by_events(
     assert all(phase.host is not None and phase.busy is None for phase in record.phases)
     assert (record.forward_sum_ratio, record.backward_sum_ratio) == (1, 1)
     assert BY_EVENTS in record.notes
+
+
+class Waiting:
+    """A meter by which every step waited for a core, for ten milliseconds."""
+
+    def begin(self) -> None:
+        pass
+
+    def end(self) -> int:
+        return 10_000_000
+
+
+@on_sim
+def test_a_busy_host_says_which_times_of_a_step_hold_its_waits(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_step, "wait_meter", lambda _: Waiting())
+    sim.rules(kernel_ns=1_000, launch_ns=50_000)
+    record = profiled(nn.Sequential(nn.Linear(4, 4)), 2, 4)
+    assert record.step.missed[-1] == "rounds that waited for a core 100 % > 50 %"
+    first = reporters.render("txt", record).splitlines()[2]
+    assert first.startswith("The host was too busy to be measured on: the whole and host times")
+    assert not any(row.forward.missed for row in record.rows if row.forward)

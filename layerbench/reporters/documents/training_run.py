@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from layerbench import units
 from layerbench.records.recipes import Recipe
-from layerbench.records.training_run import EpochRow, TrainingRun
+from layerbench.records.training_run import EpochRow, RankTimes, TrainingRun
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
@@ -29,7 +31,7 @@ def document(record: TrainingRun, view: View = USUAL) -> layout.Document:
     return layout.Document(
         title=f"Training {recipe.model} on {recipe.data}",
         head=[
-            *shared.weaknesses(record.environment, record.step),
+            *shared.weaknesses(record.environment, record.step, *_slow_devices(record)),
             layout.Fields([("Outcome", outcome), ("Epochs", _in_all(record))]),
             layout.Text(_ran(record)),
             shared.phase_table("A step (last epoch, first process)", record.phases, record.step),
@@ -41,6 +43,7 @@ def document(record: TrainingRun, view: View = USUAL) -> layout.Document:
             _ranks(record),
             _points(record),
             layout.listed("Images that could not be read", record.unreadable),
+            layout.listed("Warnings of other processes", list(_slow_devices(record))),
             *shared.warnings_and_notes(record),
             layout.what_ran(fields),
         ],
@@ -162,7 +165,20 @@ def _epoch_times(record: TrainingRun) -> layout.Section:
     return layout.table("Epochs: what they took", rows, "r" * (8 + len(names)))
 
 
+def _slow_devices(record: TrainingRun) -> Iterator[str]:
+    """The low clocks of other processes' accelerators; that of the first is in the environment."""
+    for times in record.ranks:
+        if times.rank and times.conditions and times.conditions.warning:
+            yield f"Process {times.rank} ({times.device}): {times.conditions.warning}"
+
+
+def _clock(times: RankTimes) -> str:
+    seen = times.conditions
+    return formatting.dash(seen.clock_median_hz if seen else None, units.frequency)
+
+
 def _ranks(record: TrainingRun) -> layout.Section:
+    clocks = any(times.conditions for times in record.ranks)
     rows = [
         {
             "rank": str(times.rank),
@@ -173,10 +189,12 @@ def _ranks(record: TrainingRun) -> layout.Section:
             "p95": formatting.ms(times.step, "p95"),
             "all-reduce ms": formatting.ms(times.all_reduce, "mean"),
             "of step": shared.share(times.all_reduce, times.step),
+            **({"clock": _clock(times)} if clocks else {}),
         }
         for times in record.ranks
     ]
-    return layout.table("Processes (last epoch)", rows if len(rows) > 1 else [], "rrl....r")
+    align = "rrl....r" + "r" * clocks
+    return layout.table("Processes (last epoch)", rows if len(rows) > 1 else [], align)
 
 
 def _points(record: TrainingRun) -> layout.Section:
@@ -199,7 +217,7 @@ def _points(record: TrainingRun) -> layout.Section:
 
 def cautions(record: TrainingRun) -> list[str]:
     """What voids or weakens the times, the gravest first."""
-    return shared.every_weakness(record.environment, record.step)
+    return shared.every_weakness(record.environment, record.step, *_slow_devices(record))
 
 
 def rows(record: TrainingRun) -> cells.Rows:

@@ -444,6 +444,7 @@ class _Run:
                 device=str(self._device.torch_device),
                 step=step,
                 all_reduce=step_statistics.summary(self._times.all_reduce),
+                conditions=self._room.conditions.conditions(),
             )
         )
         gathered = [times for times in self._ranks.gathered(mine) if times is not None]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from layerbench import plots, reporters
+from layerbench.records.conditions import DeviceConditions
 from layerbench.store import reading, writing
 from tests.support.sample_runs import forecast, run, sweep
 
@@ -33,6 +34,21 @@ def test_a_run_without_an_epoch_has_a_report():
     (header,) = reporters.render("csv", begun).splitlines()
     assert header.startswith("model,data,batch,ranks,cautions,epoch,steps,lr,train_loss")
     assert "### Training resnet50 on cifar100" in reporters.render("md", begun)
+
+
+def test_a_low_clock_of_another_process_is_said_first() -> None:
+    slow = DeviceConditions(
+        looks=4, clock_p5_hz=1.3e9, clock_median_hz=1.4e9, highest_clock_hz=1.98e9
+    )
+    first, second = run().ranks
+    record = run(ranks=(first, second.model_copy(update={"conditions": slow})))
+    said = f"Process 1 ({second.device}): The accelerator's clock was 1400 MHz, 71 % of its highest"
+    text = reporters.render("txt", record)
+    assert said in text.splitlines()[2]
+    assert said in " ".join(text.partition("Warnings of other processes")[2].split())
+    assert "1400 MHz" in text.partition("Processes (last epoch)")[2].partition("Inference")[0]
+    assert said in reporters.render("csv", record)
+    assert "clock" not in reporters.render("txt", run())
 
 
 def test_what_is_derived():
