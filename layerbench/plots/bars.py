@@ -23,6 +23,7 @@ MARGIN_INCHES = 1.6
 LONGEST_LABEL = 60
 # To the right of the longest bar, for what stands at its end.
 ROOM = 1.3
+ROOM_FOR_HOST = 1.7
 BAR_COLOUR = canvas.BLUE
 FUNCTION_COLOUR = canvas.ORANGE
 
@@ -33,7 +34,8 @@ def bars(record: Drawn, metric: Metric | None = None, top: int = TOP) -> Figure:
 
     A bar is a median with its 95 % interval where the record has one. What stands at its end is the
     bar's own length, and that length as a part of the whole: bars, figures and shares are in one
-    order.
+    order. Where bars are times of a device, the host's time for the same stands there, too, and
+    whether the row is launch-bound.
 
     Args:
         record: with rows.
@@ -56,7 +58,8 @@ def bars(record: Drawn, metric: Metric | None = None, top: int = TOP) -> Figure:
     axes.set_yticks(range(len(most)), [_label(cell) for cell in most], fontsize="small")
     axes.set_ylim(len(most) - 0.4, -0.6)
     longest = max(_end(cell) for cell in most) / shown.scale
-    axes.set_xlim(0, longest * ROOM)
+    beside = any(cell.host is not None for cell in most)
+    axes.set_xlim(0, longest * (ROOM_FOR_HOST if beside else ROOM))
     interval = " with its 95 % interval" if any(cell.high is not None for cell in most) else ""
     axes.set_xlabel("\n".join(t for t in (f"{shown.own}{interval}, {shown.unit}", shown.note) if t))
     axes.grid(visible=True, axis="x", alpha=0.3)
@@ -84,8 +87,10 @@ def _bar(axes: Any, place: int, cell: Cell, shown: Quantity) -> None:  # noqa: A
     if shown.unit == "ms":  # all in the axis' unit, so that they can be compared at a glance
         value = units.seconds(cell.own, half, unit="ms")
     share = units.percent(cell.own / shown.whole if shown.whole else 0.0, digits=1)
+    host = "" if cell.host is None else f"host {units.seconds(cell.host, unit='ms')}"
+    bound = "launch-bound" if cell.waits else ""
     axes.annotate(
-        f"{value}, {share}",
+        ", ".join(filter(None, [value, share, host, bound])),
         (_end(cell) / shown.scale, place),
         xytext=(5, 0),
         textcoords="offset points",

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 from typing import TypeVar
 
 from layerbench import units
+from layerbench.analysis.launching import (
+    Launching,
+    StepLaunching,
+    Timed,
+    is_launch_bound,
+    waiting_part,
+)
 from layerbench.errors import UsageError
 from layerbench.plots.canvas import Drawn
 from layerbench.records.memory import MemoryEstimate, MemoryReport, MemoryRow
@@ -37,6 +45,8 @@ class Cell:
         share: ``own`` as a part of the whole, as reports state it.
         low, high: the 95 % interval of ``own``; ``None`` where there is none.
         function: whether it is a function, and so a part of its module's own figure.
+        host: what the host takes to launch ``own``, where that is a time of a device.
+        waits: whether it is launch-bound: the device is done long before the host has launched it.
     """
 
     path: str
@@ -47,6 +57,8 @@ class Cell:
     low: float | None = None
     high: float | None = None
     function: bool = False
+    host: float | None = None
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,7 @@ class Quantity:
         unit: of an axis; ``scale``: its size.
         cells: in tree order, the model first; rows that did not run are not among them.
         whole: what a cell's ``own`` is a part of: the model's figure of the same kind.
-        note: what the whole leaves out, in one sentence, or nothing.
+        note: what the whole leaves out, or whether launching bounds it; or nothing.
         by_own: whether an icicle is coloured by `Cell.share`, else by the share of ``total``.
     """
 
@@ -105,6 +117,7 @@ def _of_profile(record: Profile, metric: Metric) -> Quantity:
     cells = []
     whole: float | None = None
     median = 0.0
+    launching = Launching.of(record)
     for row in record.layers:
         shown = row.inclusive if inclusive else row.self_
         if shown is None or row.inclusive is None:
@@ -112,6 +125,8 @@ def _of_profile(record: Profile, metric: Metric) -> Quantity:
         if whole is None:
             whole, median = row.inclusive.mean, row.inclusive.median
         function = row.kind == "function"
+        host = row.host_inclusive if inclusive else row.host_self
+        waits = launching.bounds(row) if inclusive else launching.bounds_own(row)
         cells.append(
             Cell(
                 path=row.path,
@@ -122,12 +137,24 @@ def _of_profile(record: Profile, metric: Metric) -> Quantity:
                 low=shown.ci_low,
                 high=shown.ci_high,
                 function=function,
+                host=host.median if host and record.device_rounds else None,
+                waits=waits,
             )
         )
-    return _times(cells, median, "time", inclusive)
+    return _times(cells, median, "time", inclusive, _waits(record))
 
 
-def _times(cells: list[Cell], whole: float, what: str, inclusive: bool) -> Quantity:
+def _waits(record: Timed) -> str:
+    """Whether launching bounds the whole; nothing where nobody knows."""
+    part = waiting_part(record)
+    if part is None:
+        return ""
+    what = "forward" if isinstance(record, Profile) else "step"
+    bound = ": launch-bound" if is_launch_bound(record) else ""
+    return f"the device waits {units.percent(part)} of the untouched {what} for the host{bound}"
+
+
+def _times(cells: list[Cell], whole: float, what: str, inclusive: bool, note: str) -> Quantity:
     kind = "inclusive" if inclusive else "self"
     return Quantity(
         total=f"mean inclusive {what}" if inclusive else f"mean self {what}, summed",
@@ -137,6 +164,7 @@ def _times(cells: list[Cell], whole: float, what: str, inclusive: bool) -> Quant
         scale=1e-3,
         cells=tuple(cells),
         whole=whole,
+        note=note,
         by_own=not inclusive,
     )
 
@@ -154,11 +182,28 @@ def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
     sums = totals if inclusive else with_ancestors(owns)
     whole = totals.get("", 0.0)
     cells = []
+    launching = StepLaunching.of(record)
     for row in record.rows:
         if row.path in totals:
             shown = (totals if inclusive else owns)[row.path]
-            cells.append(Cell(row.path, row.type, sums[row.path], shown, shown / (whole or 1)))
-    times = _times(cells, whole, "time of forward and backward", inclusive)
+            host = (
+                (row.host_forward, row.host_backward)
+                if inclusive
+                else (row.host_forward_self, row.host_backward_self)
+            )
+            waits = launching.bounds(row) if inclusive else launching.bounds_own(row)
+            cells.append(
+                Cell(
+                    path=row.path,
+                    type=row.type,
+                    total=sums[row.path],
+                    own=shown,
+                    share=shown / (whole or 1),
+                    host=fsum(time.mean for time in host if time) if any(host) else None,
+                    waits=waits,
+                )
+            )
+    times = _times(cells, whole, "time of forward and backward", inclusive, _waits(record))
     kind = "inclusive" if inclusive else "self"
     return replace(times, own=f"mean {kind} time of forward and backward")
 

@@ -8,6 +8,7 @@ from layerbench import units
 from layerbench.analysis.agreement import Agreement, agreements, span_ratio
 from layerbench.analysis.launching import (
     Launching,
+    StepLaunching,
     Timed,
     is_launch_bound,
     launching_s,
@@ -16,8 +17,9 @@ from layerbench.analysis.launching import (
     whole_of,
 )
 from layerbench.records.timing import DeviceRounds, Profile, Summary
+from layerbench.records.training_step import TrainingProfile
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout
+from layerbench.reporters.documents import cells, layout, shared
 
 # Paths that a sentence names.
 _MOST_NAMED = 5
@@ -66,6 +68,21 @@ def source(record: Timed) -> Iterator[tuple[str, str]]:
     yield "Device times", _how(rounds)
     for name, time in _times(record, rounds):
         yield name.capitalize(), f"{formatting.time(time, 'median')} {formatting.interval(time)}"
+
+
+def phases(record: TrainingProfile) -> Iterator[tuple[str, str]]:
+    """The phases of a step for a page: label, and what each took where the clocks differ."""
+    launching = StepLaunching.of(record)
+    for phase in record.phases:
+        parts = [
+            formatting.time(phase.time, "median"),
+            f"{formatting.time(phase.busy, 'median')} of the device" if phase.busy else "",
+            f"{formatting.time(phase.host, 'median')} of the host" if phase.host else "",
+            formatting.plural(phase.kernels, "kernel") if phase.kernels is not None else "",
+            "launch-bound" if launching.bounds_phase(phase) else "",
+        ]
+        if phase.host is not None:
+            yield shared.PHASE_NAMES[phase.name].capitalize(), ", ".join(filter(None, parts))
 
 
 def _times(record: Timed, rounds: DeviceRounds) -> Iterator[tuple[str, Summary]]:

@@ -296,7 +296,8 @@ def phase_table(
     ]
     align = f"l.....{len(more) * '.'}{'l' * bool(waits)}{'r' * seen}rl"
     marks = layout.Text(LAUNCH_BOUND_MEANS if waits else "", indented=False)
-    return layout.table(title, rows, align, *legend, marks)
+    spread = ("p5", "p95", "std")
+    return layout.table(title, rows, align, *legend, marks, omitted_first=spread)
 
 
 def _kernels(phase: PhaseRow | None, phases: Sequence[PhaseRow]) -> str:

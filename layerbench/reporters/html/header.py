@@ -90,8 +90,9 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
         yield from _peak(memory)
     if profile and profile.reconciliation and profile.device_rounds is None:
         yield "Layers less the whole", units.percent(profile.reconciliation.layers_gap, digits=1)
-    if profile and profile.device_rounds and not is_said(profile):
-        yield "Device", device.needs(profile)
+    for timed in (profile, bundle.training):
+        if timed and timed.device_rounds and not is_said(timed):
+            yield "Device" if timed is profile else "Device in a step", device.needs(timed)
 
 
 def _peak(memory: AnyMemory) -> Iterator[tuple[str, str]]:
@@ -129,6 +130,9 @@ def source(bundle: Bundle) -> Iterator[tuple[str, str]]:
         )
     if bundle.profile:
         yield from device.source(bundle.profile)
+    if bundle.training:
+        yield from device.source(bundle.training)
+        yield from device.phases(bundle.training)
     if bundle.structure:
         yield (
             "Structure",

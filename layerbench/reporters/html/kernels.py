@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from layerbench.analysis.kernels import row_of, share, short_name
 from layerbench.records.bundle import Bundle
+from layerbench.records.timing import KernelRow
+from layerbench.records.training_step import StepKernelRow
 from layerbench.reporters.html.metrics import rounded
 from layerbench.reporters.html.schema import Kernels
 
@@ -17,10 +19,10 @@ def kernels(bundle: Bundle, numbers: Mapping[str, int]) -> Kernels | None:
         bundle: the records.
         numbers: of the rows, by path.
     """
-    profile = bundle.profile
-    if profile is None or not profile.kernels:
+    record = next((one for one in (bundle.profile, bundle.training) if one and one.kernels), None)
+    if record is None:
         return None
-    names = {name: at for at, name in enumerate(dict.fromkeys(k.name for k in profile.kernels))}
+    names = {name: at for at, name in enumerate(dict.fromkeys(k.name for k in record.kernels))}
     return Kernels(
         names=tuple(names),
         labels=tuple(map(short_name, names)),
@@ -28,11 +30,18 @@ def kernels(bundle: Bundle, numbers: Mapping[str, int]) -> Kernels | None:
             (
                 numbers.get(row_of(kernel, numbers), 0),
                 names[kernel.name],
-                kernel.function,
+                _launched_by(kernel),
                 kernel.calls,
                 rounded(kernel.time.median),
-                rounded(share(kernel, profile)),
+                rounded(share(kernel, record)),
             )
-            for kernel in profile.kernels
+            for kernel in record.kernels
         ),
     )
+
+
+def _launched_by(kernel: KernelRow) -> str:
+    """The operator; of a training step with the phase in which it ran."""
+    if not isinstance(kernel, StepKernelRow):
+        return kernel.function
+    return f"{kernel.phase}: {kernel.function}" if kernel.function else kernel.phase

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from math import fsum
 
 from layerbench import units
+from layerbench.analysis.launching import Timed
 from layerbench.records.bundle import Bundle
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
@@ -28,6 +30,8 @@ def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
             yield from _beside_the_device(rows)
     if bundle.training:
         yield from _step_times(rows, bundle.training)
+        if bundle.training.device_rounds is not None:
+            yield from _beside_a_step(rows, " of a step" if bundle.profile else "")
     how = "counted on shapes alone" if _on_meta(bundle.structure) else "counted in one forward"
     yield _metric(
         rows,
@@ -99,7 +103,7 @@ def _time(rows: Sequence[PageRow], profile: Profile) -> Metric:
     )
 
 
-def _where(profile: Profile) -> str:
+def _where(profile: Timed) -> str:
     name = profile.environment.device.name
     return f"time of the device, {name}" if profile.device_rounds else f"measured on {name}"
 
@@ -125,10 +129,9 @@ def _beside_the_device(rows: Sequence[PageRow]) -> Iterator[Metric]:
 
 
 def _step_times(rows: Sequence[PageRow], training: TrainingProfile) -> Iterator[Metric]:
-    how = (
-        f"measured on {training.environment.device.name}: median of {units.count(training.step.n)} "
-        "training steps"
-    )
+    rounds = training.device_rounds
+    number = units.count(training.step.n if rounds is None else rounds.span.n)
+    how = f"{_where(training)}: median of {number} training steps"
     for name in ("forward", "backward"):
         inclusive, own = figure("step", name), figure("step", f"{name}_self")
         yield Metric(
@@ -140,6 +143,38 @@ def _step_times(rows: Sequence[PageRow], training: TrainingProfile) -> Iterator[
             own=_medians(rows, own),
             area=tuple(rounded(value) for value in _mean(rows, own)),
         )
+
+
+def _beside_a_step(rows: Sequence[PageRow], of: str) -> Iterator[Metric]:
+    """What launching a row's forward and backward takes, and how many kernels that launches.
+
+    Args:
+        rows: of the page.
+        of: behind the labels, where others have the same.
+    """
+    own = [_both(row, "host_forward_self", "host_backward_self") for row in rows]
+    yield Metric(
+        key="step_host",
+        label=f"Host time{of}",
+        unit="seconds",
+        how="forward and backward on the host's clock, in steps without an event in the device's "
+        "queue: sum of medians",
+        values=tuple(_both(row, "host_forward", "host_backward") for row in rows),
+        own=tuple(own),
+        area=tuple(time or 0.0 for time in own),
+    )
+    yield _metric(
+        rows,
+        ("step_kernels", f"Device kernels{of}", "count"),
+        "kernels that the device ran in forward and backward of one step",
+        figure("step", "kernels"),
+    )
+
+
+def _both(row: PageRow, *names: str) -> float | None:
+    """The sum of two medians; ``None`` where there is neither."""
+    times = [time for time in (figure("step", name)(row) for name in names) if time is not None]
+    return rounded(fsum(time.median for time in times)) if times else None
 
 
 def _held(rows: Sequence[PageRow], memory: MemoryReport | MemoryEstimate) -> Iterator[Metric]:

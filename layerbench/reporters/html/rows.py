@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from layerbench import units
 from layerbench.analysis.hotspots import Limit, hotspots
+from layerbench.analysis.launching import StepLaunching
 from layerbench.records.bounds import Shape
 from layerbench.records.bundle import Bundle
 from layerbench.records.comparison import ComparedRow
@@ -146,11 +147,14 @@ def _with_others(rows: Sequence[PageRow], bundle: Bundle) -> list[PageRow]:
 
 
 def bounds(bundle: Bundle) -> Mapping[str, Limit]:
-    """What each layer meets first, by path, where a profile has times of the device alone."""
-    profile = bundle.profile
-    if profile is None or profile.device_rounds is None:
-        return {}
-    return {spot.row.path: spot.bound for spot in hotspots(profile) if spot.bound is not None}
+    """What each layer meets first, by path, where a record has times of the device alone."""
+    profile, training = bundle.profile, bundle.training
+    if profile is not None and profile.device_rounds is not None:
+        return {spot.row.path: spot.bound for spot in hotspots(profile) if spot.bound is not None}
+    if training is not None:
+        launching = StepLaunching.of(training)
+        return {row.path: "launch" for row in training.rows if launching.bounds_own(row)}
+    return {}
 
 
 def columns(rows: Sequence[PageRow], bound: Mapping[str, Limit]) -> Rows:

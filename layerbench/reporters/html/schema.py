@@ -188,8 +188,8 @@ class Kernels(Part):
     Attributes:
         names: of all kernels; ``labels``: the same, short.
         entries: each a row's number; a name's; the operator that launched it, empty where there was
-            none; calls in one forward; median seconds of all of them; the share of the time in
-            which the device worked.
+            none, of a training step behind the phase; calls in one forward or step; median seconds
+            of all of them; the share of the time in which the device worked.
     """
 
     names: tuple[str, ...]
