@@ -15,6 +15,7 @@ from time import perf_counter
 
 import torch
 
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.autorange import Autorange
@@ -73,10 +74,11 @@ def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
     Raises:
         RuntimeError: out of memory (`memory_explained` makes a line of it).
     """
+    conditions = ConditionsWatch(device.look)
     try:
         with torch.inference_mode():
-            side, product_s, products = _fastest_product(device, dtype)
-            copied = _fastest_copy(device, dtype)
+            side, product_s, products = _fastest_product(device, dtype, conditions)
+            copied = _fastest_copy(device, dtype, conditions)
     finally:
         device.forget_freed()  # gigabytes, which the allocator would keep
     on_cpu = device.kind == "cpu"
@@ -89,10 +91,13 @@ def measure_ceilings(device: Device, dtype: DType) -> Ceilings:
             f"FLOPs: fastest of {products} products of {side} x {side} matrices by torch.mm; "
             f"bytes: {copied.how}, read and written bytes counted"
         ),
+        conditions=conditions.conditions(),
     )
 
 
-def _fastest_product(device: Device, dtype: DType) -> tuple[int, float, int]:
+def _fastest_product(
+    device: Device, dtype: DType, conditions: ConditionsWatch
+) -> tuple[int, float, int]:
     """The matrices' side, the seconds of the fastest product, and how many there were."""
     clock = device.clock()
     side = SMALLEST_SIDE
@@ -106,7 +111,7 @@ def _fastest_product(device: Device, dtype: DType) -> tuple[int, float, int]:
         if took_s >= LEAST_CALL_S or larger <= side:
             break
         side = larger
-    return side, *fastest_s(multiply, clock)
+    return side, *fastest_s(multiply, clock, conditions=conditions)
 
 
 def _product(device: Device, dtype: DType, side: int) -> Callable[[], object]:
@@ -169,7 +174,9 @@ class _Copied:
         return f"fastest of {runs} of a buffer of {self.buffer / 2**20:.0f} MiB"
 
 
-def _fastest_copy(device: Device, dtype: DType) -> _Copied:
+def _fastest_copy(
+    device: Device, dtype: DType, conditions: ConditionsWatch | None = None
+) -> _Copied:
     most = BUFFER_BYTES if device.kind == "cpu" else ACCELERATOR_BUFFER_BYTES
     room = min(most, device.memory().free_bytes // MEMORY_SHARE)
     size, clock = min(room, BUFFER_BYTES), device.clock()
@@ -188,7 +195,7 @@ def _fastest_copy(device: Device, dtype: DType) -> _Copied:
         for _ in range(in_a_row):
             copy()
 
-    return _Copied(size, in_a_row, *fastest_s(copies, clock))
+    return _Copied(size, in_a_row, *fastest_s(copies, clock, conditions=conditions))
 
 
 def _copy(device: Device, dtype: DType, size: int) -> tuple[Callable[[], object], int]:
@@ -215,6 +222,7 @@ def fastest_s(
     *,
     budget_s: float = BUDGET_S,
     fewest: int = FEWEST_REPEATS,
+    conditions: ConditionsWatch | None = None,
 ) -> tuple[float, int]:
     """The shortest time of some work, in seconds, and how often it ran.
 
@@ -223,6 +231,7 @@ def fastest_s(
         clock: the device's.
         budget_s: it is repeated until so much time has gone, but `MOST_REPEATS` times at most.
         fewest: it runs at least so often, unless that takes the host `LONGEST_S`.
+        conditions: of the device, looked at after each time.
     """
 
     def timed() -> float:
@@ -232,6 +241,8 @@ def fastest_s(
         clock.synchronize()
         start, end = clock.resolve(marks)
         clock.release()
+        if conditions is not None:
+            conditions.take()
         return (end - start) * NANOSECOND
 
     clock.reserve(2)

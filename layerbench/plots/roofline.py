@@ -77,6 +77,9 @@ def roofline(profile: Profile, structure: Structure | None = None, top: int = NA
 def _remarks(profile: Profile) -> Iterator[str]:
     """What a reader should know of the picture."""
     yield AREAS if profile.ceilings is None else f"{AREAS}; {REACHED}"
+    seen = profile.ceilings.conditions if profile.ceilings else None
+    if seen and seen.warning:
+        yield f"While the ceilings were measured: {seen.warning}"
     environment = profile.environment
     # An accelerator's ceilings are on its own clock, which the host's waits do not reach.
     waits = environment.machine.waits if environment.device.kind == "cpu" else None

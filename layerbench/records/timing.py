@@ -26,6 +26,7 @@ from layerbench.records.bounds import (
     check_ordered,
     is_none,
 )
+from layerbench.records.conditions import DeviceConditions
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.rows import Tree
@@ -247,6 +248,7 @@ class Ceilings(Frozen):
         dtype: of the matrices' and the buffer's elements.
         threads: PyTorch's intra-op threads; ``None`` on an accelerator, which they do not concern.
         how: how they were measured, in one sentence.
+        conditions: of an accelerator meanwhile.
     """
 
     flops_per_s: Ratio
@@ -254,6 +256,7 @@ class Ceilings(Frozen):
     dtype: DType
     threads: Positive | None = None
     how: Text
+    conditions: DeviceConditions | None = Field(default=None, exclude_if=is_none)
 
 
 class Profile(Record):

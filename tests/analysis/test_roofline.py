@@ -17,6 +17,7 @@ from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import ComparisonError, NotEnoughMemory
 from layerbench.instruments import ceilings as measuring
 from layerbench.profilers import timing
+from layerbench.records.conditions import DeviceLook
 from layerbench.records.timing import Profile
 from layerbench.records.workload import Plan, Workload
 from layerbench.store import reading, writing
@@ -149,6 +150,18 @@ def test_rates_are_the_works_over_the_clocks_time(monkeypatch: pytest.MonkeyPatc
     assert (found.dtype, found.threads) == ("float32", torch.get_num_threads())
     assert "256 x 256" in found.how
     assert "buffer of 1 MiB" in found.how
+
+
+def test_ceilings_say_how_an_accelerator_was_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "BUFFER_BYTES", 2**20)
+    device = device_with(Ticking(20_000_000), monkeypatch)
+    assert measuring.measure_ceilings(device, "float32").conditions is None
+    look = DeviceLook(1400e6, 1980e6)
+    monkeypatch.setattr(type(device), "look", lambda _: look)
+    seen = measuring.measure_ceilings(device, "float32").conditions
+    assert seen is not None
+    assert seen.clock_median_hz == 1400e6
+    assert seen.warning
 
 
 class Launching(ManualClock):

@@ -6,6 +6,7 @@ import pytest
 
 from layerbench import plots
 from layerbench.errors import UsageError
+from layerbench.records.conditions import DeviceConditions, DeviceLook
 from layerbench.records.contention import Waits
 from tests.support.pictures import estimate, report, roofed, texts
 from tests.support.sample_profiles import layered, whole
@@ -95,6 +96,16 @@ def test_ceilings_of_an_accelerator_do_not_suffer_from_a_busy_host() -> None:
     environment = found.environment.model_copy(update={"machine": machine, "device": gpu})
     figure = plots.roofline(found.model_copy(update={"environment": environment}), structure())
     assert not any(text.startswith("The ceilings were measured on") for text in texts(figure))
+
+
+def test_a_low_clock_of_the_ceilings_is_said() -> None:
+    found = roofed()
+    assert found.ceilings is not None
+    slow = DeviceConditions.of([DeviceLook(1400e6, 1980e6)])
+    ceilings = found.ceilings.model_copy(update={"conditions": slow})
+    figure = plots.roofline(found.model_copy(update={"ceilings": ceilings}), structure())
+    said = " ".join(" ".join(texts(figure)).split())
+    assert "While the ceilings were measured: The accelerator's clock was 1400 MHz" in said
 
 
 def test_logarithmic_axes_have_plain_numbers() -> None:

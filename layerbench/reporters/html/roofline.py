@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from layerbench.analysis.roofline import Point, has_flops, points
 from layerbench.errors import ComparisonError
 from layerbench.records.bundle import Bundle
+from layerbench.records.timing import Ceilings
 from layerbench.reporters.html.metrics import rounded
 from layerbench.reporters.html.schema import Roofline, RooflinePoint
 
@@ -32,7 +33,7 @@ def roofline(bundle: Bundle, numbers: Mapping[str, int]) -> Roofline | None:
     return Roofline(
         flops_per_s=ceilings.flops_per_s if ceilings else None,
         bytes_per_s=ceilings.bytes_per_s if ceilings else None,
-        how=f"{ceilings.how} {bytes_are}"
+        how=f"{_how(ceilings)} {bytes_are}"
         if ceilings
         else f"{bytes_are} No ceilings were measured (timer --ceilings).",
         points=tuple(
@@ -49,3 +50,10 @@ def _point(point: Point, row: int) -> RooflinePoint:
         share=None if point.share_of_roof is None else rounded(point.share_of_roof),
         bound=point.bound,
     )
+
+
+def _how(ceilings: Ceilings) -> str:
+    """How they were measured, and that the clock was low meanwhile."""
+    seen = ceilings.conditions
+    slow = f" While they were measured: {seen.warning}" if seen and seen.warning else ""
+    return f"{ceilings.how}{slow}"

@@ -425,7 +425,7 @@ class _Run:
     def _finish(self, state: _State, outcome: Outcome) -> Trained:
         ranks = self._gathered()
         wanted = self._where.points and self._ranks.first
-        points = self._trained.latency(self._progress) if wanted else ()
+        points = self._trained.latency(self._progress, self._room.conditions) if wanted else ()
         record = self._record(state, outcome, ranks, points)
         if self._ranks.first:
             run_folder.write_reports(record, self.folder)

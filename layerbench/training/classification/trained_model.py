@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from layerbench import zoo
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.sweep import Climb, climb
@@ -54,12 +55,24 @@ class TrainedModel:
         )
         return Built(self.model, (images.to(self.device.torch_device),))
 
-    def latency(self, progress: Progress) -> tuple[SweepPoint, ...]:
-        """Latency over batches up to the run's; leaves the model in eval mode."""
+    def latency(self, progress: Progress, conditions: ConditionsWatch) -> tuple[SweepPoint, ...]:
+        """Latency over batches up to the run's; leaves the model in eval mode.
+
+        Args:
+            progress: hears of each point.
+            conditions: of the device, looked at between forwards.
+        """
         batches = [2**power for power in range(self.recipe.batch.bit_length())]
         climbed = Climb(self.recipe.model, self.recipe.size, self.inference, self.subject)
         self.model.eval()
-        points, end = climb(climbed, batches, self.device, seconds=POINT_SECONDS, progress=progress)
+        points, end = climb(
+            climbed,
+            batches,
+            self.device,
+            seconds=POINT_SECONDS,
+            progress=progress,
+            conditions=conditions,
+        )
         if end is not None:
             log.info("latency was not measured with %d images: %s", end.batch, end.why)
         return tuple(points)

@@ -245,6 +245,7 @@ class _Run:
             with suppress(NoMoreBatches):
                 for _ in range(len(self._order)):
                     stepped = self._stepper.step(reading.next)
+                    self._room.conditions.take()
                     ran = True
                     if not goes_on(stepped):
                         return
@@ -300,6 +301,7 @@ class _Run:
         def stepped(images: int) -> None:
             done.watched += 1
             done.watched_images += images
+            self._room.conditions.take()
             self._tell(1, done, total)
 
         try:
