@@ -93,7 +93,7 @@ def _why_no_kernels(record: Profile | TrainingProfile) -> str:
     rounds = record.device_rounds
     if record.environment.device.kind == "cpu":
         return "a CPU runs the operators itself, without kernels that are launched"
-    if isinstance(record, Profile) and "kernels" in record.absent:
+    if "kernels" in record.absent:
         return record.absent["kernels"]
     if isinstance(record, Profile) and not record.layers:
         return "kernels stand in the record that has the layers"

@@ -64,19 +64,23 @@ class Borders:
 
     Args:
         mark: marks a moment.
+        count: gives the number that something has come to; ``None`` for nothing.
 
     Attributes:
         crossed: borders of this forward, as of `Way`.
         marks: of each the mark.
+        numbers: of each the count, where there is one.
         is_other_way: whether this forward went another way than the observed one.
         thread: identity of the thread whose borders count; empty, none do.
         elsewhere: indices of modules that other threads called meanwhile.
     """
 
-    def __init__(self, mark: Callable[[], int]) -> None:
+    def __init__(self, mark: Callable[[], int], count: Callable[[], int] | None = None) -> None:
         self._mark = mark
+        self._count = count
         self.crossed: list[int] = []
         self.marks: list[int] = []
+        self.numbers: list[int] = []
         self.thread: set[int] = set()
         self.elsewhere: set[int] = set()
         self.is_other_way = False
@@ -94,7 +98,7 @@ class Borders:
             way: how it is expected to go; ``None`` where that is not known.
             launches: sees what it launches; for a forward that is observed.
         """
-        self.crossed, self.marks, self._seen = [], [], []
+        self.crossed, self.marks, self.numbers, self._seen = [], [], [], []
         self.is_other_way, self._as_expected = False, way is not None
         self._expected = (*way.borders, None) if way else ()  # an end that no border equals
         self._launched = way.launched if way else ()
@@ -109,6 +113,8 @@ class Borders:
         """Come to a border, as of `Way`."""
         at = len(self.crossed)
         self.crossed.append(border)
+        if self._count is not None:
+            self.numbers.append(self._count())
         if self._launches is not None:
             self._seen.append(self._launches.taken())
         if self._as_expected:

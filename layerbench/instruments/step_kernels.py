@@ -46,10 +46,10 @@ from layerbench.instruments.kernels import (
     short_name,
 )
 from layerbench.instruments.modules import modules_at
+from layerbench.instruments.step_nodes import owned_parameters, rows_above
 from layerbench.instruments.step_places import OUTSIDE, ROOT, Places
-from layerbench.instruments.step_timer import Step, owned_parameters, run_phases
+from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.records.training_step import STEP_PHASES
-from layerbench.records.tree import holder
 
 MARK = f"{RANGE}mark "
 """Begins the name of an empty range that stands where a phase ends; its number follows."""
@@ -258,7 +258,7 @@ class StepKernelTimer:
         self._rows = len(paths)
         self._calls: list[tuple[int, int, int, int, int]] = []
         row_of = {path: row for row, path in enumerate(paths)}
-        self._above = {row: row_of[holder(path, row_of)] for path, row in row_of.items() if path}
+        self._above = rows_above(paths)
         self._owned = owned_parameters(model, paths)
         self._replaced: list[Replacement] = [
             (module, place, self._ranged(function_at(module, place), row_of[path]))

@@ -15,7 +15,7 @@ as one.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,17 +40,11 @@ from layerbench.instruments.attach import (
 )
 from layerbench.instruments.layer_timer import Folded, fold
 from layerbench.instruments.modules import modules_at
-from layerbench.instruments.step_places import OUTSIDE, ROOT, Places
-from layerbench.introspection.modules import own_parameters
+from layerbench.instruments.step_nodes import Node, NodeMarks, let_go, owners_of, rows_above
+from layerbench.instruments.step_places import ROOT, Places
 from layerbench.records.training_step import STEP_PHASES
-from layerbench.records.tree import holder
 
 Batch = Any
-Node = torch.autograd.graph.Node
-
-
-# A node that accumulates a gradient carries the largest number there is.
-_NO_SEQUENCE = 2**63
 
 
 @dataclass(frozen=True)
@@ -157,9 +151,8 @@ class StepTimer:
         self._rows = rows
         self._above = above or {}
         self._calls: list[tuple[int, int, int, int, int]] = []
-        self._nodes: list[tuple[int, int]] = []
+        self._nodes = NodeMarks(owners, clock.mark)
         self._marks = 0
-        self._owner_of_parameter = dict(owners)
         self._places = Places((), {}, 0, 0)
         self._replaced: list[Replacement] = [
             (what.module, what.attribute, self._timed(function, what.row))
@@ -180,13 +173,11 @@ class StepTimer:
             clock: where marks come from.
         """
         row_of = {path: row for row, path in enumerate(paths)}
-        owners = {id(parameter): row for parameter, row in owned_parameters(model, paths)}
         instances = modules_at(model, timed_paths - {""})
         timed = [
             Timed(module, usual_place(module), row_of[path]) for path, module in instances.items()
         ]
-        above = {row: row_of[holder(path, row_of)] for path, row in row_of.items() if path}
-        return cls(timed, owners, len(paths), clock, above)
+        return cls(timed, owners_of(model, paths), len(paths), clock, rows_above(paths))
 
     def forward_only(self, call: Callable[[], object]) -> Folded:
         """Run a forward, such as inference, with the rows timed: nanoseconds by row."""
@@ -226,7 +217,6 @@ class StepTimer:
         """
         clock = self._clock
         self._calls.clear()
-        self._nodes.clear()
         clock.reserve(self._marks)
         marks: list[int] = []
         nodes: deque[Node] = deque()
@@ -242,14 +232,15 @@ class StepTimer:
                     end = _get_sequence_nr()
                 elif done == "loss":
                     attached.close()
-                    nodes = self._hook_nodes(made, begin, end, handles)
+                    self._places = Places(self._calls, self._above, begin, end)
+                    nodes = self._nodes.hook(made, self._places, handles)
                     marks.append(clock.mark())
         let_go(nodes)
         clock.synchronize()
         try:
             return self._timed_step(marks)
         finally:
-            self._marks = max(self._marks, 2 * len(self._calls) + len(self._nodes) + 16)
+            self._marks = max(self._marks, 2 * len(self._calls) + len(self._nodes.taken) + 16)
             clock.release()
 
     def _timed(self, original: Forward, index: int) -> Forward:
@@ -268,45 +259,6 @@ class StepTimer:
 
         return forward
 
-    # --- the backward ----------------------------------------------------------------------
-
-    def _hook_nodes(
-        self, loss: torch.Tensor, begin: int, end: int, handles: ExitStack
-    ) -> deque[Node]:
-        """Let the first node of each module's mark when it begins, as often as it is its turn.
-
-        The numbers from ``begin`` to ``end`` were drawn in the forward. Gives all nodes, in the
-        order in which they run.
-        """
-        self._places = places = Places(self._calls, self._above, begin, end)
-        mark, nodes = self._clock.mark, self._nodes
-
-        def hook(place: int) -> Callable[..., None]:
-            def begins(*_: object) -> None:
-                nodes.append((place, mark()))
-
-            return begins
-
-        before: int | None = None
-        turns = _as_they_run(loss)
-        for turn in turns:
-            placed = [self._place(node, places) for node in turn]
-            alike = set(placed) == {placed[0]}
-            for node, place in zip(turn, placed, strict=True):
-                if place != before or not alike:
-                    handle = node.register_prehook(hook(place))
-                    handles.callback(handle.remove)
-                before = place
-            before = placed[0] if alike else None
-        return _in_a_row(turns)
-
-    def _place(self, node: Node, places: Places) -> int:
-        number = node._sequence_nr()
-        if number < _NO_SEQUENCE:
-            return places.of_number(number)
-        row = self._owner_of_parameter.get(id(getattr(node, "variable", None)))
-        return OUTSIDE if row is None else places.home(row)
-
     # --- adding up -------------------------------------------------------------------------
 
     def _timed_step(self, marks: Sequence[int]) -> TimedStep:
@@ -321,12 +273,8 @@ class StepTimer:
             backward - hooked,
             end - backward,
         )
-        begins = self._clock.resolve([mark for _, mark in self._nodes], origin)
-        outside = (begins[0] if begins else backward) - hooked
-        spent: Counter[int] = Counter()
-        for (place, _), at, until in zip(self._nodes, begins, [*begins[1:], backward], strict=True):
-            spent[place] += until - at
-        outside += spent.pop(OUTSIDE, 0)
+        begins = self._clock.resolve([mark for _, mark in self._nodes.taken], origin)
+        spent, outside = self._nodes.spent([hooked, *begins, backward])
         own, inclusive = self._places.added_up(spent, self._rows)
         folded = self._folded(marks[3], marks[4], origin)
         return TimedStep(phases, folded, own, outside, inclusive)
@@ -340,84 +288,6 @@ class StepTimer:
             for number, call in enumerate(self._calls)
         ]
         return fold([*spans, (ROOT, first, last)], self._rows)
-
-
-def owned_parameters(model: nn.Module, paths: Sequence[str]) -> list[tuple[torch.Tensor, int]]:
-    """Each parameter once, with the row of a module that has it itself.
-
-    Args:
-        model: any module.
-        paths: row → path of the modules.
-    """
-    row_of = {path: row for row, path in enumerate(paths)}
-    owners = {
-        id(parameter): (parameter, row_of[path])
-        for path, module in modules_at(model, frozenset(paths)).items()
-        for parameter in own_parameters(module)
-    }
-    return list(owners.values())
-
-
-def graph(loss: torch.Tensor) -> Iterator[Node]:
-    """Every node that the backward of a loss can run, once."""
-    if loss.grad_fn is None:
-        return
-    seen: set[Node] = {loss.grad_fn}
-    waiting = [loss.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                waiting.append(following)
-
-
-def nodes_of(loss: torch.Tensor) -> deque[Node]:
-    """The nodes of `graph` in the order in which they run: each before those that it leads to."""
-    return _in_a_row(_as_they_run(loss))
-
-
-def let_go(nodes: deque[Node]) -> None:
-    """Free a graph node by node; its loss and output must have been deleted.
-
-    PyTorch frees a graph whose nodes Python has looked at by recursion, which ends the process
-    where the graph is a hundred thousand nodes long.
-
-    Args:
-        nodes: from `nodes_of`, held since before the graph's loss and output went.
-    """
-    while nodes:
-        nodes.popleft()
-
-
-def _in_a_row(turns: Iterable[Sequence[Node]]) -> deque[Node]:
-    return deque(node for turn in turns for node in turn)
-
-
-def _as_they_run(loss: torch.Tensor) -> list[list[Node]]:
-    """The nodes in the order in which autograd's engine runs them, turn by turn.
-
-    Of the nodes that are ready it takes the one with the largest number, and one that accumulates a
-    gradient before all others (torch/csrc/autograd/engine.cpp, ``ReadyQueue``). What a node waits
-    for was made after it, so that the numbers fall from one to the next; an accumulating one comes
-    after the last that feeds it. A turn is one node and the accumulating ones after it, these in
-    no certain order.
-    """
-    numbers: dict[Node, int] = {}
-    last_fed: dict[Node, int] = {}
-    for node in graph(loss):
-        number = numbers[node] = node._sequence_nr()
-        for following, _ in node.next_functions:
-            if following is not None:
-                last_fed[following] = min(last_fed.get(following, _NO_SEQUENCE), number)
-
-    turns: dict[int, list[Node]] = {}
-    for node, number in numbers.items():
-        accumulates = number >= _NO_SEQUENCE
-        turn = turns.setdefault(last_fed.get(node, number) if accumulates else number, [])
-        turn.insert(len(turn) if accumulates else 0, node)
-    return [turns[number] for number in sorted(turns, reverse=True)]
 
 
 def _differences(positions: Sequence[int]) -> tuple[int, ...]:

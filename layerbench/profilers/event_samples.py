@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from layerbench.instruments.attach import NAMED_AT_MOST
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.kernels import KernelForward
+from layerbench.instruments.step_events import StepEventTimer
+from layerbench.instruments.step_kernels import KernelStep, stacked
 from layerbench.records import samples
 from layerbench.records.samples import Samples
 from layerbench.units import NANOSECOND
@@ -43,12 +46,37 @@ def note_on_short_pieces(
     """
     if not traced:
         return ()
-    times = np.median(np.stack([forward.inclusive_ns for forward in traced]), axis=0)
-    named = [
-        paths[index] or "the model itself"
-        for index in timer.below_resolution(traced)
-        if times[index] >= timer.resolution_ns
-    ]
+    times = np.stack([forward.inclusive_ns for forward in traced])
+    below = timer.below_resolution(traced)
+    named = _made_up_of_short(times, below, timer.resolution_ns, paths)
+    return (f"{SHORT_PIECES}: {named}",) if named else ()
+
+
+def notes_on_short_pieces_of_steps(
+    timer: StepEventTimer, steps: Sequence[KernelStep], paths: Sequence[str]
+) -> tuple[str, ...]:
+    """The same of training steps, forward and backward.
+
+    Args:
+        timer: of the steps.
+        steps: at least one.
+        paths: of the modules, by their rows.
+    """
+    named = {
+        phase: _made_up_of_short(
+            stacked(steps, f"{phase}_inclusive_ns"), below, timer.resolution_ns, paths
+        )
+        for phase, below in zip(("forward", "backward"), timer.below_resolution(steps), strict=True)
+    }
+    return tuple(f"{phase} {SHORT_PIECES}: {rows}" for phase, rows in named.items() if rows)
+
+
+def _made_up_of_short(
+    times: NDArray[np.int64], below: Sequence[int], resolution_ns: int, paths: Sequence[str]
+) -> str:
+    """Those of the rows below the clock's resolution that are as long as it, by name."""
+    medians = np.median(times, axis=0)
+    named = [paths[row] or "the model itself" for row in below if medians[row] >= resolution_ns]
     more = len(named) - NAMED_AT_MOST
     others = f" and {more} more" if more > 0 else ""
-    return (f"{SHORT_PIECES}: {', '.join(named[:NAMED_AT_MOST])}{others}",) if named else ()
+    return f"{', '.join(named[:NAMED_AT_MOST])}{others}"

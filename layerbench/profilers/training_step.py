@@ -17,7 +17,6 @@ from layerbench.analysis import disturbance
 from layerbench.analysis.views import with_training_memory
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
-from layerbench.environment.devices.clocks import PerfCounter
 from layerbench.environment.run_context import (
     check_input_fits,
     garbage_collection_off,
@@ -29,11 +28,12 @@ from layerbench.environment.run_context import (
 )
 from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError
 from layerbench.instruments.attach import mode_set, notes_on_modes
-from layerbench.instruments.kernel_timer import sees_kernels
+from layerbench.instruments.kernel_timer import sees_kernels, why_unseen
 from layerbench.instruments.modules import CallObserver, module_facts, without_reach
 from layerbench.instruments.preserve import drawing_anew, preserved
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.step_events import StepEventTimer
 from layerbench.instruments.step_kernels import KernelStep, StepKernelTimer
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_meter
@@ -42,6 +42,7 @@ from layerbench.introspection.modules import moved, parameters
 from layerbench.introspection.nested import map_tensors
 from layerbench.introspection.tensors import is_plain
 from layerbench.profilers.blocked_queue import BLOCKED_EVERY, BlockedQueue
+from layerbench.profilers.choice_of_rounds import clock_for
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.measured import profile_memory, profile_memory_on_fakes
 from layerbench.profilers.memory.traced_run import explain_step
@@ -110,7 +111,14 @@ def profile_step(
             with garbage_collection_off():
                 watch.conditions.add_warm_up(rounds.run(plan))
         record = record_of(
-            workload, plan, optimizer, trained.rows, rounds.steps, watch.finish(), trained.notes
+            workload,
+            plan,
+            optimizer,
+            trained.rows,
+            rounds.steps,
+            watch.finish(),
+            trained.notes,
+            trained.events,
         )
         if strict and (busy := disturbance.too_busy(record)):
             raise UntrustedError(f"--strict: {busy}")
@@ -172,11 +180,15 @@ class _Trained:
         self.clock = device.clock()
         self._bare = StepTimer((), {}, len(paths), self.clock)
         self._kernels: StepKernelTimer | None = None
-        clock = self.clock
-        if sees_kernels(device):
-            # What the host takes is then told apart from what the device takes, without events.
-            clock = PerfCounter()
+        self.events: StepEventTimer | None = None
+        self.why_no_kernels = ""
+        # What the host takes is told apart from what the device takes, without events.
+        clock = clock_for(self.clock)
+        if clock is not self.clock and sees_kernels(device):
             self._kernels = StepKernelTimer(self.model, paths, reachable, device)
+        elif clock is not self.clock:
+            self.why_no_kernels = why_unseen(device)
+            self.events = StepEventTimer(self.model, paths, reachable, device)
         self._timer = StepTimer.of_modules(self.model, paths, reachable, clock)
         self.step = Step(
             fetch=lambda: self._host,
@@ -212,20 +224,28 @@ class _Trained:
         return self._explaining(self._bare.untouched)
 
     def instrumented(self) -> TimedStep:
-        """A step with its modules timed; on the host's clock where the kernels are seen."""
+        """A step with its modules timed on the host's clock."""
         step = self._explaining(self._timer.instrumented)
         self.clock.synchronize()
         return step
 
     @property
-    def sees_kernels(self) -> bool:
+    def has_queue(self) -> bool:
         """Whether `profiled` can be asked for."""
-        return self._kernels is not None
+        return self._kernels is not None or self.events is not None
 
     def profiled(self) -> KernelStep:
-        """A step whose kernels are seen."""
-        assert self._kernels is not None
-        return self._explaining(self._kernels.run)
+        """A step whose kernels are seen, or with events in their place."""
+        if self._kernels is not None:
+            return self._explaining(self._kernels.run)
+        assert self.events is not None
+        if not self.events.has_run:
+            # The first is the one that is observed, which is no sample.
+            draws = RandomState()
+            self._explaining(self.events.run)
+            self.events.forget()
+            draws.put_back()
+        return self._explaining(self.events.run)
 
     def _explaining(self, run: Callable[[Step], Made]) -> Made:
         draws = RandomState()
@@ -261,17 +281,20 @@ class _Rounds:
             self._round(warming.done)
             warming.add(sum(self.steps.untouched[-1].phases_ns))
         self.steps = Steps()
+        if self.trained.events is not None:
+            self.trained.events.forget()
         for done in range(plan.iterations):
             self.progress.step(MEASURING, done, plan.iterations)
             self._round(done)
-        if self.trained.sees_kernels:
+        if self.trained.has_queue:
+            self.steps.why_no_kernels = self.trained.why_no_kernels
             self.steps.why_not_blocked = self._behind.why_not(bool(self.steps.blocked))
         return warming.taken
 
     def _round(self, number: int) -> None:
         draws = RandomState()
         kinds = [self._run_untouched, self._run_instrumented]
-        if self.trained.sees_kernels:
+        if self.trained.has_queue:
             kinds.append(self._run_profiled)
             if number % BLOCKED_EVERY == 0 and not self._behind.is_given_up:
                 kinds.append(self._run_blocked)

@@ -13,6 +13,7 @@ from layerbench.analysis import disturbance
 from layerbench.analysis.aggregation import believed, summaries_of, summary_of
 from layerbench.analysis.statistics import Resampler, paired_ratio
 from layerbench.instruments.rows import notes_on_calls
+from layerbench.instruments.step_events import StepEventTimer
 from layerbench.instruments.step_kernels import (
     BACKWARD,
     FORWARD,
@@ -23,6 +24,7 @@ from layerbench.instruments.step_kernels import (
 from layerbench.instruments.step_places import ROOT
 from layerbench.instruments.step_timer import TimedStep
 from layerbench.instruments.waiting import wait_arrays
+from layerbench.profilers.event_samples import notes_on_short_pieces_of_steps
 from layerbench.records.environment import Environment
 from layerbench.records.memory import Optimizer
 from layerbench.records.samples import BLOCKED_QUEUE, UNTOUCHED, RowFacts, waits_of
@@ -38,10 +40,6 @@ from layerbench.records.tree import Placed, placed
 from layerbench.records.workload import Plan, Workload
 from layerbench.units import NANOSECOND
 
-BY_EVENTS = (
-    "the profiler sees no kernels of this device: times of layers are between events, and hold "
-    "the host's launching where the device waits for it"
-)
 Times = NDArray[np.int64]
 
 
@@ -52,9 +50,10 @@ class Steps:
     Attributes:
         untouched: with nothing attached; ``waits``: nanoseconds for which each waited for a core.
         instrumented: with the modules timed.
-        profiled: whose kernels were seen; none where nobody sees them.
+        profiled: whose kernels were seen, or with events in their place; none on a CPU.
         blocked: nanoseconds of the step behind a blocked queue.
-        why_not_blocked: why there are none; empty where there are, or where nobody sees kernels.
+        why_not_blocked: why there are none; empty where there are, and on a CPU.
+        why_no_kernels: why nobody sees them; empty where somebody does, and on a CPU.
     """
 
     untouched: list[TimedStep] = field(default_factory=list)
@@ -63,6 +62,7 @@ class Steps:
     blocked: list[int] = field(default_factory=list)
     waits: list[int | None] = field(default_factory=list)
     why_not_blocked: str = ""
+    why_no_kernels: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def record_of(
     steps: Steps,
     environment: Environment,
     notes: Sequence[str],
+    events: StepEventTimer | None = None,
 ) -> TrainingProfile:
     """The record of measured steps.
 
@@ -102,21 +103,23 @@ def record_of(
         steps: at least one of each kind, but for profiled ones.
         environment: of the measurement.
         notes: what the reader should know beforehand.
+        events: took the times of the profiled steps; ``None`` where their kernels were seen.
     """
     resampler = Resampler([plan.iterations], seed=workload.seed)
     bare, attached = (_phases(kind) for kind in (steps.untouched, steps.instrumented))
-    host, kernels = _host_phases(steps.untouched), steps.profiled
+    host, profiled = _host_phases(steps.untouched), steps.profiled
+    kernels = profiled if events is None else []
     launched = _module_times(steps.instrumented)
-    times = _kernel_times(kernels) if kernels else launched
-    # On one clock: where kernels are seen, the instrumented steps are on the host's.
-    compared = host if kernels and host is not None else bare
+    times = _device_times(profiled) if profiled else launched
+    # On one clock: the instrumented steps are on the host's.
+    compared = bare if host is None else host
     overhead, low, high = paired_ratio(
         attached.sum(axis=1).astype(np.float64), compared.sum(axis=1).astype(np.float64), resampler
     )
     backward = int(times.backward_self.sum()) + int(times.outside.sum())
     whole = bare.sum(axis=1)
     waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: steps.waits})}])
-    step, on_device = summary_of(whole, resampler), _device_rounds(steps, workload.seed)
+    step, on_device = summary_of(whole, resampler), _device_rounds(steps, workload.seed, events)
     holding = disturbance.holding(on_device, step.median)
     return TrainingProfile(
         workload=workload,
@@ -126,9 +129,11 @@ def record_of(
         model_type=rows[0].type,
         parameters=rows[0].parameters,
         step=believed(step, waits, holding),
-        phases=_phase_rows(bare, host, kernels, resampler),
+        phases=_phase_rows(
+            bare, host, _busy(profiled, events), _counts(kernels, "phase_counts"), resampler
+        ),
         rows=_rows(
-            rows, times, launched if kernels else None, _counts(kernels, "counts"), resampler
+            rows, times, launched if profiled else None, _counts(kernels, "counts"), resampler
         ),
         instrumented_s=_seconds(attached.sum(axis=1)),
         overhead=overhead,
@@ -138,12 +143,12 @@ def record_of(
         forward_sum_ratio=_part(int(times.forward_self.sum()), int(times.whole_forward.sum())),
         backward_sum_ratio=_part(backward, int(times.whole_backward.sum())),
         device_rounds=on_device,
-        absent={BLOCKED_QUEUE: steps.why_not_blocked} if steps.why_not_blocked else {},
+        absent=_absent(steps),
         kernels=_kernels(kernels, [row.path for row in rows], resampler),
         notes=(
             *notes,
             *notes_on_calls(rows, _calls(steps.instrumented)),
-            *([BY_EVENTS] if host is not None and not kernels else []),
+            *(_notes_on_events(events, profiled, rows) if events is not None else ()),
         ),
     )
 
@@ -164,11 +169,32 @@ def _host_phases(steps: Sequence[TimedStep]) -> Times | None:
     return np.array(phases, dtype=np.int64) if phases else None
 
 
+def _absent(steps: Steps) -> dict[str, str]:
+    """What was not measured, and why."""
+    absent = {BLOCKED_QUEUE: steps.why_not_blocked, "kernels": steps.why_no_kernels}
+    return {what: why for what, why in absent.items() if why}
+
+
+def _notes_on_events(
+    events: StepEventTimer, steps: Sequence[KernelStep], rows: Sequence[RowFacts]
+) -> tuple[str, ...]:
+    short = notes_on_short_pieces_of_steps(events, steps, [row.path for row in rows])
+    return (*events.notes(), *short)
+
+
+def _busy(steps: Sequence[KernelStep], events: StepEventTimer | None) -> Times | None:
+    """Shape (rounds, phases); ``None`` where the times hold launching."""
+    alone = events is None or events.is_blocking
+    return stacked(steps, "phases_ns") if steps and alone else None
+
+
 def _phase_rows(
-    bare: Times, host: Times | None, kernels: Sequence[KernelStep], resampler: Resampler
+    bare: Times,
+    host: Times | None,
+    busy: Times | None,
+    counts: Sequence[int],
+    resampler: Resampler,
 ) -> tuple[PhaseRow, ...]:
-    busy = stacked(kernels, "phases_ns") if kernels else None
-    counts = _counts(kernels, "phase_counts")
 
     def summary(times: Times | None, index: int) -> Summary | None:
         return None if times is None else summary_of(times[:, index], resampler)
@@ -185,17 +211,20 @@ def _phase_rows(
     )
 
 
-def _device_rounds(steps: Steps, seed: int) -> DeviceRounds | None:
-    kernels, blocked = steps.profiled, np.array(steps.blocked, dtype=np.int64)
-    if not kernels:
+def _device_rounds(steps: Steps, seed: int, events: StepEventTimer | None) -> DeviceRounds | None:
+    profiled, blocked = steps.profiled, np.array(steps.blocked, dtype=np.int64)
+    if not profiled:
         return None
-    resampler = Resampler([len(kernels)], seed=seed)
+    resampler = Resampler([len(profiled)], seed=seed)
     of_blocked = Resampler([len(blocked)], seed=seed) if len(blocked) else None
+    idle = summary_of(stacked(profiled, "idle_ns"), resampler) if events is None else None
+    shortest = events.resolution_ns * NANOSECOND if events is not None else 0
     return DeviceRounds(
-        how="kernels",
-        span=summary_of(stacked(kernels, "span_ns"), resampler),
-        idle=summary_of(stacked(kernels, "idle_ns"), resampler),
+        how="kernels" if events is None else "events",
+        span=summary_of(stacked(profiled, "span_ns"), resampler),
+        idle=idle,
         blocked=None if of_blocked is None else summary_of(blocked, of_blocked),
+        resolution_s=shortest or None,
     )
 
 
@@ -248,7 +277,7 @@ def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
     )
 
 
-def _kernel_times(steps: Sequence[KernelStep]) -> _ModuleTimes:
+def _device_times(steps: Sequence[KernelStep]) -> _ModuleTimes:
     phases = stacked(steps, "phases_ns")
     return _ModuleTimes(
         forward=stacked(steps, "forward_inclusive_ns"),

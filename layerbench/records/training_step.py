@@ -37,8 +37,9 @@ class PhaseRow(Frozen):
             holds ``step`` and ``zero_grad``.
         time: of the steps with nothing attached; on an accelerator by events in its queue.
         host: the same on the host's clock, where the device has its own.
-        busy: in which an accelerator worked, by the kernels that the profiler saw in steps of
-            their own; ``None`` where it saw none. ``kernels``: how many these were.
+        busy: in which an accelerator worked, in steps of their own: by the kernels that the
+            profiler saw, or between events while the queue was blocked. ``None`` where neither
+            could be. ``kernels``: how many these were; ``None`` where nobody saw them.
     """
 
     name: StepPhase
@@ -56,7 +57,7 @@ class TrainingRow(ModuleRow):
         forward_self, backward_self: without them. The backward of a module is that of the nodes
             that its forward put into the graph, and of adding up its parameters' gradients.
         host_forward, host_forward_self, host_backward, host_backward_self: what the host took to
-            launch it, where the others are times of an accelerator's kernels.
+            launch it, where the others are times of an accelerator.
         kernels: that the device ran in forward and backward for it and the modules below it;
             ``None`` where nobody saw them.
         kept: bytes that it and the modules below it allocated in the forward and that were still
@@ -121,9 +122,9 @@ class TrainingProfile(Record):
         outside_s: median of the backward's time that belongs to no module: the loss, the engine.
         forward_sum_ratio, backward_sum_ratio: the modules' own times, and ``outside``, over the
             phases of the same steps, summed over all rounds: 1 by construction.
-        device_rounds: of an accelerator whose kernels the profiler sees: the modules' times and
-            ``outside_s`` are then those of kernels, in profiled steps; the overhead and
-            ``instrumented_s`` are on the host's clock.
+        device_rounds: of an accelerator: the modules' times and ``outside_s`` are then those of
+            kernels, in profiled steps, or between events; the overhead and ``instrumented_s`` are
+            on the host's clock.
         kernels: of an accelerator, where the profiler sees them; the longest first.
         memory: of a step; ``None`` where it could not be worked out, which a note says.
         absent: what was not measured, and why.

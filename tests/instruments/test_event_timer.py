@@ -11,11 +11,12 @@ from torch import nn
 
 from layerbench.environment.devices import get
 from layerbench.environment.devices.clocks import ManualClock
-from layerbench.instruments import event_timer
+from layerbench.instruments import queue_block
 from layerbench.instruments.borders import Launches
-from layerbench.instruments.event_timer import LAUNCHING_WITHIN, EventTimer
+from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.modules import module_facts
+from layerbench.instruments.queue_block import LAUNCHING_WITHIN
 from tests.models import Calls, Small
 
 X = torch.zeros(2, 3)
@@ -63,7 +64,7 @@ class Queue(ManualClock):
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     """Its events cost 7 ns."""
     made = Queue(event_ns=7)
-    monkeypatch.setattr(event_timer, "perf_counter_ns", lambda: made.host_ns)
+    monkeypatch.setattr(queue_block, "perf_counter_ns", lambda: made.host_ns)
     return made
 
 

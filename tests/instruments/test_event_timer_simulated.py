@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from layerbench.environment.devices import get
-from layerbench.instruments import event_timer
+from layerbench.instruments import queue_block
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.modules import module_facts
 from tests.models import Small
@@ -41,7 +41,7 @@ def timed(model: nn.Module, x: torch.Tensor, device: str) -> tuple[EventTimer, d
 def test_kernels_come_out_without_launching_and_without_the_events(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_timer, "perf_counter_ns", sim.now_ns)
+    monkeypatch.setattr(queue_block, "perf_counter_ns", sim.now_ns)
     for device in ("sim:0", "sim:1"):
         sim.rules(**RULES)
         timer, own = timed(Small(), torch.rand(2, 3, 8, 8), device)
@@ -81,7 +81,7 @@ def test_a_forward_that_waits_for_the_device_says_that_launching_is_within(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + x.sum().item()
 
-    monkeypatch.setattr(event_timer, "perf_counter_ns", sim.now_ns)
+    monkeypatch.setattr(queue_block, "perf_counter_ns", sim.now_ns)
     sim.rules(**RULES)
     model = nn.Sequential(Waits()).to("sim")
     x = torch.rand(2, 4, device="sim")

@@ -12,7 +12,8 @@ from torch import nn
 
 from layerbench.environment.devices.clocks import ManualClock, PerfCounter
 from layerbench.instruments.modules import module_facts
-from layerbench.instruments.step_timer import Step, StepTimer, _as_they_run
+from layerbench.instruments.step_nodes import _as_they_run
+from layerbench.instruments.step_timer import Step, StepTimer
 from layerbench.records.training_step import STEP_PHASES
 from tests.models import Small
 

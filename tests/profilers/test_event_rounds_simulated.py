@@ -8,7 +8,7 @@ from torch import nn
 
 import layerbench
 from layerbench import reporters
-from layerbench.instruments import event_timer
+from layerbench.instruments import queue_block
 from layerbench.profilers import choice_of_rounds
 from layerbench.profilers.event_samples import NO_FUNCTIONS, SHORT_PIECES
 from tests.models import Small
@@ -20,7 +20,7 @@ from tests.simulated.process import on_sim
 @on_sim
 def test_a_profile_without_kernels(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice_of_rounds, "sees_kernels", lambda _device: False)
-    monkeypatch.setattr(event_timer, "perf_counter_ns", sim.now_ns)
+    monkeypatch.setattr(queue_block, "perf_counter_ns", sim.now_ns)
     sim.rules(
         kernel_ns=300,
         launch_ns=5_000,
@@ -57,7 +57,7 @@ def test_rows_that_add_up_short_pieces_say_so(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice_of_rounds, "sees_kernels", lambda _device: False)
-    monkeypatch.setattr(event_timer, "perf_counter_ns", sim.now_ns)
+    monkeypatch.setattr(queue_block, "perf_counter_ns", sim.now_ns)
     sim.rules(kernel_ns=3_000, event_queue_ns=1_000)
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).to("sim:0")
     inputs = torch.rand(2, 4).to("sim:0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.analysis.launching import is_launch_bound, needed_s, waiting_part
+from layerbench.instruments import queue_block
 from layerbench.profilers import blocked_queue, training_step
 from layerbench.profilers.blocked_queue import WAITS
-from layerbench.profilers.training_step_record import BY_EVENTS
 from layerbench.records.training_step import TrainingProfile
+from layerbench.reporters.documents.device import BELOW_RESOLUTION
 from tests.models import Small
 from tests.simulated import Simulator
 from tests.simulated.process import on_sim
@@ -137,18 +139,105 @@ def test_a_step_that_waits_for_the_device_says_why_it_was_not_blocked(sim: Simul
     assert "Kernels run for" in text
 
 
+def unseen(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sees kernels; what the host takes is the simulated host's time."""
+    monkeypatch.setattr(training_step, "sees_kernels", lambda _device: False)
+    monkeypatch.setattr(training_step, "why_unseen", lambda _device: "not to be seen")
+    monkeypatch.setattr(queue_block, "perf_counter_ns", sim.now_ns)
+    # That of untouched steps is told by this machine's own clock, and it may be busy.
+    monkeypatch.setattr(blocked_queue, "_MARGIN", 50)
+
+
+LAUNCH_BOUND = {**RULES, "launch_ns": 20_000, "event_host_ns": 700, "event_queue_ns": 900}
+TIMES = ("forward", "forward_self", "backward", "backward_self")
+
+
+def nanoseconds(record: TrainingProfile) -> dict[str, list[int | None]]:
+    """The rows' times on the device."""
+    return {
+        row.path: [time and round(time.median * 1e9) for time in map(row.__getattribute__, TIMES)]
+        for row in record.rows
+    }
+
+
 @on_sim
-def test_without_kernels_the_modules_are_timed_by_events(
+def test_without_kernels_events_give_the_same_times(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sim.rules(**RULES)
-    monkeypatch.setattr(training_step, "sees_kernels", lambda _device: False)
-    record = profiled(nn.Sequential(nn.Linear(4, 4)), 2, 4)
-    assert record.device_rounds is None
-    assert record.rows[0].host_forward is None
-    assert all(phase.host is not None and phase.busy is None for phase in record.phases)
+    sim.rules(**LAUNCH_BOUND)
+    by_kernels = profiled(Small(), 2, 3, 8, 8)
+    unseen(sim, monkeypatch)
+    sim.rules(**LAUNCH_BOUND)
+    record = profiled(Small(), 2, 3, 8, 8)
+    assert nanoseconds(record) == nanoseconds(by_kernels)
+    assert nanoseconds(record)["head"] == [40_000, 40_000, 83_000, 83_000]
+    assert record.outside_s == by_kernels.outside_s
+    busy = [
+        {phase.name: phase.busy.median for phase in one.phases if phase.busy}
+        for one in (record, by_kernels)
+    ]
+    assert busy[0] == pytest.approx(busy[1])
+    assert record.kernels == ()
+    assert record.absent["kernels"] == "not to be seen"
+    assert not any("waits" in note or "launching" in note for note in record.notes)
+    rounds = record.device_rounds
+    assert rounds is not None
+    assert (rounds.how, rounds.idle) == ("events", None)
+    assert rounds.resolution_s == pytest.approx(4.5e-6)
     assert (record.forward_sum_ratio, record.backward_sum_ratio) == (1, 1)
-    assert BY_EVENTS in record.notes
+    assert all(row.host_forward and row.host_backward for row in record.rows if row.calls)
+
+
+@on_sim
+def test_a_batch_whose_copy_waits_leaves_the_rest_of_the_step_blocked(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From ordinary memory the host copies it when the queue before it is done."""
+    unseen(sim, monkeypatch)
+    monkeypatch.setattr(training_step, "as_loaded", lambda tensor, _device: tensor.cpu())
+    sim.rules(**LAUNCH_BOUND)
+    record = profiled(nn.Sequential(nn.Linear(4, 4)), 2, 4)
+    assert nanoseconds(record)["0"] == [40_000, 40_000, 43_000, 43_000]
+    assert all(phase.busy for phase in record.phases)
+    assert record.notes == (
+        "the host waits for the device in the copy of the batch, or takes too long to launch it: "
+        "launching is within its device time",
+    )
+
+
+@on_sim
+def test_times_below_the_clocks_resolution_are_marked_in_every_format(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen(sim, monkeypatch)
+    sim.rules(**LAUNCH_BOUND)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    record = profiled(model, 2, 4)
+    for name in ("txt", "md", "html"):
+        text = unescape(reporters.render(name, record))
+        assert f"forward and backward {BELOW_RESOLUTION}" in text
+        assert "launch-bound" in text
+    assert "resolution_s" in reporters.render("csv", record)
+    assert not any(node._backward_hooks or node._forward_hooks for node in model.modules())
+
+
+class Waits(nn.Module):
+    """Looks at a value, for which the host waits."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x.mean().item()
+
+
+@on_sim
+def test_a_step_that_waits_for_the_device_says_what_its_times_hold(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen(sim, monkeypatch)
+    sim.rules(**LAUNCH_BOUND)
+    record = profiled(nn.Sequential(nn.Linear(4, 4), Waits()), 2, 4)
+    assert any("waits for the device in the step" in note for note in record.notes)
+    assert all(phase.busy is None for phase in record.phases)
+    assert (record.forward_sum_ratio, record.backward_sum_ratio) == (1, 1)
 
 
 class Waiting:

@@ -12,8 +12,8 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.environment.devices.accelerator import Accelerator
-from layerbench.instruments import event_timer
-from layerbench.instruments.event_timer import LAUNCHING_WITHIN
+from layerbench.instruments import event_timer, queue_block
+from layerbench.instruments.queue_block import LAUNCHING_WITHIN
 from layerbench.profilers import user_loop_device
 from layerbench.profilers.event_samples import NO_FUNCTIONS
 from layerbench.profilers.user_loop import LiveLayers
@@ -36,7 +36,7 @@ RULES = {
 def unseen(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody sees kernels; what the host takes is the simulated host's time."""
     monkeypatch.setattr(user_loop_device, "sees_kernels", lambda _device: False)
-    monkeypatch.setattr(event_timer, "perf_counter_ns", sim.now_ns)
+    monkeypatch.setattr(queue_block, "perf_counter_ns", sim.now_ns)
     sim.rules(**RULES)
 
 

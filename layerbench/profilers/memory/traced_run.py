@@ -34,7 +34,7 @@ from layerbench.instruments.modules import (
 from layerbench.instruments.python_state import PythonState
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import observed_rows
-from layerbench.instruments.step_timer import graph, let_go, nodes_of
+from layerbench.instruments.step_nodes import graph, let_go, nodes_of
 from layerbench.instruments.storage_tracker import LOADED, StorageTracker, Trace, WorkspaceRule
 from layerbench.instruments.tensors_held import packed_weights, tensors_in_attributes
 from layerbench.introspection.modules import parameters, submodules_first

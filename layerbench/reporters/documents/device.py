@@ -17,7 +17,7 @@ from layerbench.analysis.launching import (
     whole_of,
 )
 from layerbench.records.timing import DeviceRounds, Profile, Summary
-from layerbench.records.training_step import TrainingProfile
+from layerbench.records.training_step import TrainingProfile, TrainingRow
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
 
@@ -124,11 +124,17 @@ def _how(rounds: DeviceRounds) -> str:
     )
 
 
-def is_below_resolution(record: Profile, time: Summary | None) -> bool:
+def is_below_resolution(rounds: DeviceRounds | None, time: Summary | None) -> bool:
     """Whether a row's time on the device is shorter than its clock can tell from nothing."""
-    rounds = record.device_rounds
     least = rounds.resolution_s if rounds else None
     return least is not None and time is not None and time.median < least
+
+
+def below_in_step(rounds: DeviceRounds | None, row: TrainingRow) -> str:
+    """Which of a module's times in a training step are; empty for none."""
+    times = {"forward": row.forward, "backward": row.backward}
+    below = [name for name, time in times.items() if is_below_resolution(rounds, time)]
+    return f"{' and '.join(below)} {BELOW_RESOLUTION}" if below else ""
 
 
 # --- reconciliation ------------------------------------------------------------------------

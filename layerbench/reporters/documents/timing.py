@@ -356,7 +356,7 @@ def _layer(row: LayerRow, branch: str, columns: _Columns, record: Profile, freed
     """One row of the tree, whose name is ``branch``."""
     host_times = (row.host_inclusive, row.host_self) if columns.host else ()
     untimed = "" if row.inclusive else formatting.why_untimed(row)
-    below = device.is_below_resolution(record, row.inclusive)
+    below = device.is_below_resolution(record.device_rounds, row.inclusive)
     return [
         branch,
         str(row.calls),

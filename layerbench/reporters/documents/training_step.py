@@ -12,7 +12,7 @@ from layerbench.analysis.largest import largest, layers
 from layerbench.analysis.launching import StepLaunching, is_launch_bound, launching_s
 from layerbench.analysis.portions import by_path, by_type
 from layerbench.records.memory import PHASES
-from layerbench.records.timing import Summary
+from layerbench.records.timing import DeviceRounds, Summary
 from layerbench.records.training_step import (
     PhaseRow,
     TrainingMemory,
@@ -121,18 +121,20 @@ class _Columns:
         host: whether the host took its own times, beside an accelerator's.
         kernels: whether somebody saw the device's kernels.
         launching: which rows are launch-bound.
+        rounds: what an accelerator did in rounds of their own.
     """
 
     host: bool
     kernels: bool
     launching: StepLaunching
+    rounds: DeviceRounds | None
 
     @classmethod
     def of(cls, record: TrainingProfile) -> _Columns:
         """Those of a record."""
         host = any(row.host_forward for row in record.rows)
         kernels = any(row.kernels is not None for row in record.rows)
-        return cls(host, kernels, StepLaunching.of(record))
+        return cls(host, kernels, StepLaunching.of(record), record.device_rounds)
 
     @property
     def align(self) -> str:
@@ -250,6 +252,7 @@ def _memory(record: TrainingProfile) -> layout.Section:
 
 def _blocks(record: TrainingProfile) -> layout.Section:
     columns = _Columns.of(record)
+    blocks = list(formatting.block_rows(record.rows))
     rows = [
         {
             **shared.block_cells(row),
@@ -257,9 +260,12 @@ def _blocks(record: TrainingProfile) -> layout.Section:
             **columns.times(row),
             "share": _share(row, record),
         }
-        for row in formatting.block_rows(record.rows)
+        for row in blocks
     ]
-    align = f"rlcl{columns.align}r"
+    remarks = [device.below_in_step(record.device_rounds, row) for row in blocks]
+    if any(remarks):
+        rows = [{**row, "": remark} for row, remark in zip(rows, remarks, strict=True)]
+    align = f"rlcl{columns.align}r{'l' * any(remarks)}"
     legend = columns.legend(record)
     return layout.table("Blocks (medians)", rows, align, legend, omitted_first=("input shape",))
 
@@ -292,7 +298,9 @@ def _layer(row: TrainingRow, view: View, columns: _Columns) -> dict[str, str]:
         "kept MiB": formatting.mebibytes(row.kept),
         "live forward": formatting.mebibytes(row.live.get("forward")),
         "live backward": formatting.mebibytes(row.live.get("backward")),
-        "": formatting.note_on(row.calls, row.note),
+        "": formatting.remarks(
+            device.below_in_step(columns.rounds, row), formatting.note_on(row.calls, row.note)
+        ),
     }
 
 
@@ -325,22 +333,25 @@ def _reconciliation(record: TrainingProfile) -> layout.Section:
     low, high = (
         units.percent(b - 1, digits=2) for b in (record.overhead_low, record.overhead_high)
     )
-    by_kernels = record.device_rounds is not None
-    clock = ", on the host's clock" if by_kernels else ""
+    rounds = record.device_rounds
+    clock = ", on the host's clock" if rounds else ""
+    steps = "instrumented steps"
+    if rounds:
+        steps = "profiled steps" if rounds.how == "kernels" else "steps with events"
     lines = [
         f"Untouched, a step takes {units.seconds(record.step.median)}; instrumented, "
         f"{units.seconds(record.instrumented_s)} (medians{clock}). Round by round, "
         f"instrumented / untouched differs by {cost} (95 % interval {low} to {high}).",
         f"The modules' own times add up to {record.forward_sum_ratio:.6f} of the forward and, "
         f"with {units.seconds(record.outside_s)} of the loss and autograd's start, to "
-        f"{record.backward_sum_ratio:.6f} of the backward, in the "
-        f"{'profiled' if by_kernels else 'instrumented'} steps.",
+        f"{record.backward_sum_ratio:.6f} of the backward, in the {steps}.",
     ]
-    if by_kernels:
+    if rounds and rounds.how == "kernels":
         lines.append(
             "Times of layers on the device are their kernels', which the profiler saw in steps of "
             "their own; host times are from steps without an event in the queue."
         )
+    if rounds:
         lines += _hooks(record)
     return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)
 

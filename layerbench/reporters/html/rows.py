@@ -18,6 +18,7 @@ from layerbench.records.timing import LayerRow
 from layerbench.records.training_step import TrainingRow
 from layerbench.records.tree import depth_of, parent, tree_order
 from layerbench.reporters import formatting, freeing
+from layerbench.reporters.documents import device
 from layerbench.reporters.html.schema import Rows
 
 _Basis = LayerRow | StructureRow | MemoryRow | TrainingRow | ComparedRow
@@ -80,10 +81,21 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
     if not rows or rows[0].path:
         rows.insert(0, PageRow(path="", type=bundle.model_type, depth=0))
     noted = [
-        replace(row, note=formatting.remarks(freed.get(row.path, ""), row.note))
+        replace(
+            row, note=formatting.remarks(_below(row, bundle), freed.get(row.path, ""), row.note)
+        )
         for row in map(_with_shapes, rows)
     ]
     return _with_others(noted, bundle)
+
+
+def _below(row: PageRow, bundle: Bundle) -> str:
+    """Which of its times are shorter than an accelerator's clock can tell from nothing."""
+    profile, training = bundle.profile, bundle.training
+    rounds = profile.device_rounds if profile else None
+    below = row.time is not None and device.is_below_resolution(rounds, row.time.inclusive)
+    step = device.below_in_step(training.device_rounds, row.step) if training and row.step else ""
+    return formatting.remarks(device.BELOW_RESOLUTION if below else "", step)
 
 
 def _row(row: _Basis) -> PageRow:

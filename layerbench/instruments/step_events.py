@@ -1,0 +1,219 @@
+"""Events in a training step, where the profiler sees no kernels: times of phases and of modules.
+
+An event stands where a phase ends, where a piece of work of the forward ends, and in the backward
+where the nodes of another module begin. Meanwhile the queue is blocked, until the host has issued
+the step, and what an event itself takes is taken off. The batch has a block of its own: on some
+devices its copy waits for the device, which the rest of the step need not bear.
+
+Known limitations: as of `layerbench.instruments.step_timer` and `.forward_marks`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
+
+from layerbench.environment.devices import Device
+from layerbench.instruments.borders import EXIT
+from layerbench.instruments.event_timer import LEAST_IN_EVENTS, event_cost_ns
+from layerbench.instruments.forward_marks import ForwardMarks
+from layerbench.instruments.queue_block import QueueBlock
+from layerbench.instruments.step_kernels import KernelStep, stacked
+from layerbench.instruments.step_nodes import Node, NodeMarks, let_go, owners_of, rows_above
+from layerbench.instruments.step_places import OUTSIDE, Places
+from layerbench.instruments.step_timer import Step, run_phases
+
+# Marks of a step besides those of modules and nodes.
+_OTHERS = 16
+
+
+class StepEventTimer:
+    """Runs steps with events in them and gives the times between these to a model's modules.
+
+    The first `run` is one in which the forward is observed, and no queue blocked: no sample.
+
+    Args:
+        model: trained by the steps, in train mode.
+        paths: row → path of the modules; ``paths[0]`` must be ``""``.
+        timed_paths: those whose calls can be seen.
+        device: where it trains.
+
+    Attributes:
+        has_run: whether a step has run.
+    """
+
+    def __init__(
+        self, model: nn.Module, paths: Sequence[str], timed_paths: frozenset[str], device: Device
+    ) -> None:
+        self.has_run = False
+        self._device = device
+        self._clock = device.clock()
+        self._paths = tuple(paths)
+        self._above = rows_above(paths)
+        mark, kind = self._clock.mark, device.torch_device.type
+        self._forward = ForwardMarks(model, paths, timed_paths, kind, mark, count=_get_sequence_nr)
+        self._nodes = NodeMarks(owners_of(model, paths), mark)
+        self._places = Places((), {}, 0, 0)
+        self._of_batch = QueueBlock(device, "copy of the batch", "its device time")
+        self._of_rest = QueueBlock(device, "step")
+        self._marks = self._forward.marks + _OTHERS
+        self._pieces: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    @cached_property
+    def event_cost_ns(self) -> int:
+        """Nanoseconds that an event takes on the queue; 0 where that cannot be told."""
+        return event_cost_ns(self._device)
+
+    @property
+    def resolution_ns(self) -> int:
+        """Nanoseconds of the shortest piece of work that two events tell from nothing."""
+        return LEAST_IN_EVENTS * self.event_cost_ns
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether the times are the device's alone: not where the queue cannot be blocked."""
+        return self._of_rest.is_blocking
+
+    def run(self, step: Step) -> KernelStep:
+        """Run one step and add the pieces up. Nothing is idle: nobody knows what is between."""
+        cost, clock = self.event_cost_ns, self._clock
+        clock.reserve(self._marks)
+        self.has_run = True
+        try:
+            marks = self._marked(step)
+            clock.synchronize()
+            return self._added_up(marks, cost)
+        finally:
+            taken = len(self._forward.borders.crossed) + len(self._nodes.taken)
+            self._marks = max(self._marks, taken + _OTHERS)
+            clock.release()
+
+    def _marked(self, step: Step) -> list[int]:
+        """Run a step; its marks but those of modules and nodes."""
+        marks: list[int] = []
+        nodes: deque[Node] = deque()
+        with ExitStack() as handles, ExitStack() as blocked:
+            blocked.enter_context(self._of_batch.on())
+            for mark, done, made in run_phases(self._with_borders(step), self._clock.mark):
+                marks.append(mark)
+                if done == "copy":
+                    blocked.close()
+                    blocked.enter_context(self._of_rest.on())
+                elif done == "loss":
+                    self._places = self._places_of_forward()
+                    nodes = self._nodes.hook(made, self._places, handles)
+                    marks.append(self._clock.mark())
+        let_go(nodes)
+        return marks
+
+    def _with_borders(self, step: Step) -> Step:
+        def forward(batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes and gives
+            outputs: list[Any] = []
+            self._forward.run(lambda: outputs.append(step.forward(batch)))
+            return outputs.pop()
+
+        return Step(step.fetch, step.move, forward, step.loss, step.update, step.backward)
+
+    def _places_of_forward(self) -> Places:
+        borders = self._forward.borders
+        numbers = borders.numbers
+        calls = _calls(borders.crossed, numbers)
+        return Places(list(calls), self._above, numbers[0], numbers[-1])
+
+    # --- adding up -------------------------------------------------------------------------
+
+    def _added_up(self, marks: Sequence[int], cost_ns: int) -> KernelStep:
+        def resolved(of: Sequence[int]) -> list[int]:
+            return self._clock.resolve(of, marks[0])
+
+        def length(start: int, end: int) -> int:
+            return max(0, end - start - cost_ns)
+
+        start, data, copy, forward, loss, hooked, backward, end = resolved(marks)
+        modules = self._forward.added_up(resolved(self._forward.borders.marks), cost_ns)
+        begins = resolved([mark for _, mark in self._nodes.taken])
+        spent, outside = self._nodes.spent([hooked, *begins, backward], cost_ns)
+        rows = len(self._paths)
+        own, inclusive = self._places.added_up(spent, rows)
+        self._pieces = (self._forward.pieces(modules.calls), self._pieces_of_backward(rows))
+        phases = (
+            length(start, data),
+            length(data, copy),
+            modules.span_ns,
+            length(forward, loss),
+            int(own.sum()) + outside,
+            length(backward, end),
+        )
+        return KernelStep(
+            phases_ns=phases,
+            idle_ns=0,
+            span_ns=sum(phases),
+            forward_ns=modules.self_ns,
+            forward_inclusive_ns=modules.inclusive_ns,
+            backward_ns=own,
+            backward_inclusive_ns=inclusive,
+            outside_ns=outside,
+            counts=np.zeros(rows, dtype=np.int64),
+            phase_counts=(0,) * len(phases),
+            kernels={},
+        )
+
+    def _pieces_of_backward(self, rows: int) -> NDArray[np.int64]:
+        """Of each row: between two marks."""
+        counts = Counter(place for place, _ in self._nodes.taken)
+        counts.pop(OUTSIDE, None)
+        return self._places.added_up(counts, rows)[1]
+
+    # --- what there is to say --------------------------------------------------------------
+
+    def below_resolution(self, steps: Sequence[KernelStep]) -> tuple[tuple[int, ...], ...]:
+        """Rows whose pieces of work are too short for the clock: forward, backward.
+
+        As of `layerbench.instruments.event_timer.EventTimer.below_resolution`.
+        """
+        if not steps or self._pieces is None:
+            return (), ()
+        fields = ("forward_inclusive_ns", "backward_inclusive_ns")
+        return tuple(
+            _below(stacked(steps, name), pieces * self.resolution_ns)
+            for name, pieces in zip(fields, self._pieces, strict=True)
+        )
+
+    def forget(self) -> None:
+        """Let `notes` speak only of steps from here on."""
+        for part in (self._forward, self._of_batch, self._of_rest):
+            part.forget()
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of the steps so far."""
+        steps = self._forward.forwards
+        blocks = (*self._of_rest.notes(steps), *self._of_batch.notes(steps))
+        return tuple(dict.fromkeys((*self._forward.notes(), *blocks)))
+
+
+def _calls(
+    crossed: Sequence[int], numbers: Sequence[int]
+) -> Iterator[tuple[int, int, int, int, int]]:
+    """The calls of a forward in the order in which they ended, as `Places` takes them."""
+    begun: list[int] = []
+    for at, border in enumerate(crossed):
+        if border >= 0:
+            begun.append(at)
+            continue
+        start = begun.pop()
+        if border != EXIT:
+            yield ~border, start, at, numbers[start], numbers[at]
+
+
+def _below(times: NDArray[np.int64], least: NDArray[np.int64]) -> tuple[int, ...]:
+    """Rows whose median is shorter than the least that is told of them."""
+    below = (np.median(times, axis=0) < least) & (least > 0)
+    return tuple(int(row) for row in np.flatnonzero(below))
