@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.attribution import attributed
+from benchmarks.gpu import loop
 from benchmarks.gpu.ramp import Ramp, Sample
 from benchmarks.gpu.sweep import Peak, Peaks
 from benchmarks.gpu.tiny import tiny
@@ -77,3 +78,19 @@ def test_a_sweep_that_was_stopped_compares_what_there_is() -> None:
         "after / before a larger model: batch 1 1.000 allocated, 1.000 reserved; "
         "batch 8 1.500 allocated, 1.500 reserved"
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [(None, 120), ("156", 120), ("155", 119), ("600", 120), ("50", 14), ("20", 3)],
+)
+def test_a_loop_lasts_two_minutes_or_what_its_step_has(limit: str | None, seconds: float) -> None:
+    assert loop.long_s(limit) == seconds
+
+
+def test_the_digits_that_times_still_have() -> None:
+    times = [1_400_500, 1_400_000, 1_400_532, 1_400_500]
+    assert loop.finest_s(times) == pytest.approx(32e-9)
+    rounded = [round(time / 7_812.5) * 7_812.5 for time in (1_400_000, 1_409_000, 1_419_500)]
+    assert loop.finest_s([round(time) for time in rounded]) == pytest.approx(7.8e-6, rel=0.01)
+    assert loop.finest_s([0, 0]) is None

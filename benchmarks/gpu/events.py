@@ -61,7 +61,10 @@ class EventCosts(Figures):
             return mark
         best = min(self.ways, key=lambda way: way.host_s)
         queue = "" if best.queue_s is None else f", {units.seconds(best.queue_s)} of the queue"
-        return f"{best.name} {units.seconds(best.host_s)} of the host{queue}; {mark}"
+        held = [f"{units.seconds(was)} where {units.seconds(asked)} were asked for"
+                for asked, was in self.held]  # fmt: skip
+        text = f"{best.name} {units.seconds(best.host_s)} of the host{queue}; {mark}"
+        return f"{text}; queue held for {', '.join(held)}" if held else text
 
     def table(self) -> list[list[str]]:
         """A row a way."""

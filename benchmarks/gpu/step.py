@@ -26,6 +26,8 @@ from layerbench.zoo.family import on_device
 
 MODELS = ("mobilenet_v2", "resnet50", "swin_t")
 TINY = "benchmarks.gpu.tiny:tiny"
+LIMIT = "LAYERBENCH_STEP_SECONDS"
+"""Variable of the environment with the seconds after which the script stops the step."""
 
 
 @dataclass(frozen=True)
