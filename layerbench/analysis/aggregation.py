@@ -305,9 +305,15 @@ def _reconciliation(
         layers_sum_s=_seconds(layers_sum),
         layers_gap=_gap(layers_sum, device_s),
         mark_cost_s=max(run.facts.mark_cost_s for run in runs),
+        event_s=_most(run.facts.event_s for run in runs),
+        least_event_s=_most(run.facts.least_event_s for run in runs),
         wrapper_cost_s=max(run.facts.wrapper_cost_s for run in runs),
         timed_calls=sum(row.calls for row in runs[0].facts.modules if row.path),
     )
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _conserved(own: Samples, instrumented: Samples, arrays: Sequence[Arrays]) -> float:

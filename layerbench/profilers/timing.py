@@ -27,7 +27,7 @@ from layerbench.environment.run_context import (
 from layerbench.environment.watch import EnvironmentWatch
 from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError, first_line
 from layerbench.instruments.attach import mode_set, notes_on_modes
-from layerbench.instruments.calibration import mark_cost_s, wrapper_cost_s
+from layerbench.instruments.calibration import event_cost, mark_cost_s, wrapper_cost_s
 from layerbench.instruments.ceilings import measure_ceilings
 from layerbench.instruments.compiled import COMPILED, any_compiled, is_compiled
 from layerbench.instruments.detections import DetectionCounter
@@ -309,6 +309,7 @@ class Session:
         """
         functions = _alike(self._functions)
         layers = self._layers
+        event = event_cost(self._device)
         rows = self._module_rows(self._observed, layers, self.rounds, functions)
         return Run(
             RunFacts(
@@ -320,6 +321,8 @@ class Session:
                 stop=stop,
                 looks=looks,
                 mark_cost_s=mark_cost_s(self.clock),
+                event_s=event.queue_s if event else None,
+                least_event_s=event.least_s if event else None,
                 wrapper_cost_s=wrapper_cost_s(layers.clock if layers else self.clock),
                 absent={**self.absent, **self.rounds.absent()},
                 notes=(*self._modes, *self._content, *self.rounds.notes(rows)),

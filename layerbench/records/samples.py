@@ -88,6 +88,7 @@ class RunFacts(Frozen):
     """What one process found, apart from its samples.
 
     Attributes:
+        event_s, least_event_s: of the device's queue, as in `layerbench.records.timing`.
         device_times: where the rows' device times come from; ``None`` on a CPU.
         resolution_s: of a device's events, where these are the rows' times.
         looks: at an accelerator between the rounds, of which the environment has the sum.
@@ -101,6 +102,8 @@ class RunFacts(Frozen):
     stop: StopReason
     mark_cost_s: float
     wrapper_cost_s: float
+    event_s: float | None = None
+    least_event_s: float | None = None
     kernels: tuple[KernelFacts, ...] = ()
     device_times: DeviceTimes | None = None
     resolution_s: float | None = None

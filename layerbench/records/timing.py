@@ -213,6 +213,9 @@ class Reconciliation(Frozen):
         layers_gap: (layers_sum_s - untouched_s) / untouched_s. With `DeviceRounds.blocked`, its
             median takes the untouched whole's place: both are the device's alone.
         mark_cost_s: one reading of the clock, calibrated.
+        event_s: of an accelerator's queue, what one more event in it takes; the untouched whole
+            holds one. Calibrated behind a blocked queue; ``None`` where that cannot be.
+        least_event_s: between two events with nothing between them.
         wrapper_cost_s: one timed call of a module that does nothing, less the untimed call, in a
             tight loop; negative where what takes the call's place saves more than timing adds.
         timed_calls: module calls timed in one forward.
@@ -227,6 +230,8 @@ class Reconciliation(Frozen):
     layers_sum_s: Time
     layers_gap: Figure
     mark_cost_s: Time
+    event_s: Time | None = Field(default=None, exclude_if=is_none)
+    least_event_s: Time | None = Field(default=None, exclude_if=is_none)
     wrapper_cost_s: SignedTime
     timed_calls: Count
 

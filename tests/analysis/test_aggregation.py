@@ -11,7 +11,15 @@ import pytest
 from layerbench.analysis.aggregation import assemble
 from layerbench.records.conditions import DeviceConditions, DeviceLook, WarmUp
 from layerbench.records.environment import Environment
-from layerbench.records.samples import BLOCKED, BLOCKED_QUEUE, SPAN, Run, RunFacts
+from layerbench.records.samples import (
+    BLOCKED,
+    BLOCKED_QUEUE,
+    INSTRUMENTED,
+    SELF,
+    SPAN,
+    Run,
+    RunFacts,
+)
 from layerbench.records.workload import Plan, Workload
 from tests.support.sample_profiles import environment
 
@@ -123,3 +131,20 @@ def test_blocked_rounds_that_one_process_lacks_are_missing_for_its_reason(slow: 
     assert record.device_rounds
     assert record.device_rounds.blocked is None
     assert record.absent == {BLOCKED_QUEUE: "it waits"}
+
+
+def test_what_an_event_costs_is_that_of_the_slowest_process_that_knows() -> None:
+    costs = [(1e-6, 1.5e-6), (2e-6, 0.5e-6), (None, None)]
+    runs = []
+    for event_s, least_s in costs:
+        of_one = run()
+        update = {"event_s": event_s, "least_event_s": least_s}
+        arrays = {**of_one.arrays, INSTRUMENTED: np.array([1000, 1000]), SELF: np.zeros((2, 0))}
+        runs.append(Run(of_one.facts.model_copy(update=update), arrays))
+    record = assemble(WORKLOAD, Plan(processes=3), runs)
+    assert record.reconciliation
+    assert record.reconciliation.event_s == 2e-6
+    assert record.reconciliation.least_event_s == 1.5e-6
+    of_cpu = assemble(WORKLOAD, Plan(), [runs[2]]).reconciliation
+    assert of_cpu
+    assert "event_s" not in of_cpu.model_dump()

@@ -108,6 +108,17 @@ def test_a_device_that_waits_for_the_host_is_told_from_one_that_works(
 
 
 @on_sim
+def test_a_record_says_what_an_event_costs_the_queue(sim: Simulator) -> None:
+    sim.rules(kernel_ns=5_000, event_queue_ns=1_500)
+    record = profile_of(Small(), 2, 3, 8, 8)
+    assert record.reconciliation
+    assert record.reconciliation.event_s == pytest.approx(1.5e-6)
+    assert record.reconciliation.least_event_s == pytest.approx(1.5e-6)
+    text = " ".join(reporters.render("txt", record).split())
+    assert "An event takes 1.500 µs of the device's queue, and the untouched forward holds" in text
+
+
+@on_sim
 def test_a_measured_model_is_free_without_a_collection(sim: Simulator) -> None:
     model = Small()
     gone = weakref.ref(model)

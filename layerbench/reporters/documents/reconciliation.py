@@ -47,7 +47,17 @@ def _clock(costs: Reconciliation) -> str:
         f"One reading of the clock costs {units.seconds(costs.mark_cost_s)}; timing one call "
         f"{'costs' if costs.wrapper_cost_s >= 0 else 'saves'} "
         f"{units.seconds(abs(costs.wrapper_cost_s))} in a tight loop; a forward has "
-        f"{formatting.plural(costs.timed_calls, 'timed call')}."
+        f"{formatting.plural(costs.timed_calls, 'timed call')}.{_event(costs)}"
+    )
+
+
+def _event(costs: Reconciliation) -> str:
+    if costs.event_s is None or costs.least_event_s is None:
+        return ""
+    return (
+        f" An event takes {units.seconds(costs.event_s)} of the device's queue, and the untouched "
+        f"forward holds one; {units.seconds(costs.least_event_s)} lie between two with nothing "
+        "between them."
     )
 
 

@@ -131,10 +131,22 @@ def test_meta_tensors_stand_in_for_fake_ones_in_training(model, monkeypatch):
     assert estimates[0].how == "fake"
 
 
-@pytest.mark.parametrize("gpu", [False, True])
-def test_training_is_predicted_alike_with_and_without_a_gpu(gpu, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    assert prediction._stand_in_devices(training=True) == ("meta", "cpu")
+def test_training_is_predicted_alike_with_and_without_a_gpu(monkeypatch):
+    tried = []
+    usual = prediction.without_memory
+
+    def without_memory(built, device, mode=None):
+        tried.append(device)
+        return usual(built, device, mode)
+
+    monkeypatch.setattr(prediction, "without_memory", without_memory)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    records = []
+    for gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+        records.append(layerbench.estimate_memory(model, torch.zeros(2, 4), training=True))
+    assert tried == ["meta", "meta"]
+    assert records[0] == records[1]
 
 
 def test_training_by_hand():
