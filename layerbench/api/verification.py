@@ -38,7 +38,7 @@ from layerbench.store import reading
 
 _ROW_TIMES = {"inclusive", "self_", "host_inclusive", "host_self"}
 _STEP_TIMES = {"forward", "backward", "forward_self", "backward_self"}
-_STEP_TIMES |= {f"host_{name}" for name in _STEP_TIMES}
+_STEP_MEASURED = {*_STEP_TIMES, *(f"host_{name}" for name in _STEP_TIMES), "kernels"}
 _STEP = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters", "memory"}
 _VERSIONS = dict.fromkeys(("torch", "layerbench"), True)
 # What of a record is measured, or follows from plan and surroundings. Whether a model fits depends
@@ -55,7 +55,7 @@ _MEASURED: dict[type[Frozen], dict[str, Any]] = {
     MemoryEstimate: {**_VERSIONS, "fit": True},
     TrainingProfile: {
         **dict.fromkeys(TrainingProfile.model_fields.keys() - _STEP, True),
-        "rows": {"__all__": {*_STEP_TIMES, "kernels"}},
+        "rows": {"__all__": _STEP_MEASURED},
     },
 }
 
@@ -139,7 +139,7 @@ def _(record: Profile) -> Profile:
 @again.register
 def _(record: TrainingProfile) -> TrainingProfile:
     made = profile_structure(record.workload)
-    names = set(TrainingRow.model_fields) - _STEP_TIMES - {"kept", "live"}
+    names = set(TrainingRow.model_fields) - _STEP_MEASURED - {"kept", "live"}
     rows = (TrainingRow(**{name: getattr(row, name) for name in names}) for row in made.rows)
     update = {"rows": tuple(rows), "model_type": made.model_type, "parameters": made.parameters}
     made_anew = record.model_copy(update=update)
