@@ -42,7 +42,7 @@ class EventTimer:
             each module in all of them.
 
     Attributes:
-        has_run: whether a forward has run; the first is no sample.
+        has_run: whether a forward has run to its end; the first is no sample.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class EventTimer:
         """
         cost, clock = self.event_cost_ns, self._clock
         clock.reserve(self._marks.marks)
-        self.has_run = True
         try:
             with self._block.on():
                 self._marks.run(call)
+            self.has_run = True
             clock.synchronize()
             return self._marks.added_up(clock.resolve(self._marks.borders.marks), cost)
         finally:

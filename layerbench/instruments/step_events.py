@@ -47,7 +47,7 @@ class StepEventTimer:
         device: where it trains.
 
     Attributes:
-        has_run: whether a step has run.
+        has_run: whether a step has run to its end.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class StepEventTimer:
         """Run one step and add the pieces up. Nothing is idle: nobody knows what is between."""
         cost, clock = self.event_cost_ns, self._clock
         clock.reserve(self._marks)
-        self.has_run = True
         try:
             marks = self._marked(step)
+            self.has_run = True
             clock.synchronize()
             return self._added_up(marks, cost)
         finally:

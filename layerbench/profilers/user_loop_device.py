@@ -122,11 +122,14 @@ class LoopOnDevice(ABC):
         if taken:
             call()
             return {"kernels of some forwards": taken}
+        run, failed = None, {}
         try:
             run = self._prepared(model, _paths(facts), timed)
         except Exception as error:
-            call()
-            return self._failed(error)
+            failed = self._failed(error)
+        if run is None:
+            call()  # not above: an error of the owner's would seem to come from ours
+            return failed
         try:
             self._keep(run(call))
         except Exception as error:

@@ -214,7 +214,7 @@ def test_times_below_the_clocks_resolution_are_marked_in_every_format(
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     record = profiled(model, 2, 4)
     for name in ("txt", "md", "html"):
-        text = unescape(reporters.render(name, record))
+        text = " ".join(unescape(reporters.render(name, record)).split())
         assert f"forward and backward {BELOW_RESOLUTION}" in text
         assert "launch-bound" in text
     assert "resolution_s" in reporters.render("csv", record)

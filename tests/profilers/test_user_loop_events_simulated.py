@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 
 import pytest
@@ -102,7 +103,7 @@ def test_rows_below_the_clocks_resolution_are_marked_in_every_format(
     unseen(sim, monkeypatch)
     record = timed(Small(), torch.rand(2, 3, 8, 8)).record
     for name in ("txt", "md", "html"):
-        assert BELOW_RESOLUTION in reporters.render(name, record)
+        assert BELOW_RESOLUTION in " ".join(reporters.render(name, record).split())
     assert "resolution_s" in reporters.render("csv", record)
 
 
@@ -179,6 +180,22 @@ def test_a_loop_too_short_to_be_looked_at_says_whose_times_it_has(
     layers = timed(nn.Sequential(nn.Linear(4, 4)), torch.rand(2, 4), forwards=3)
     assert HOST_ONLY in layers.notes
     assert layers.record.device_rounds is None
+
+
+@on_sim
+def test_a_forward_that_fails_while_it_is_observed_is_observed_again(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unseen(sim, monkeypatch)
+    model, good = nn.Sequential(nn.Linear(4, 4)).to("sim:0"), torch.rand(2, 4).to("sim:0")
+    with torch.no_grad(), layerbench.time_layers(model) as layers:
+        for number in range(10):
+            with suppress(RuntimeError):
+                model(good[:, :3] if number == 2 else good)
+    assert layers.forwards == 9
+    rounds = layers.record.device_rounds
+    assert rounds is not None
+    assert (rounds.span.n, round(rounds.span.max * 1e9)) == (3, 6_000)
 
 
 @on_sim

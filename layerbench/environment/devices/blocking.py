@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from layerbench.environment.devices.clocks import DeviceEvents
 from layerbench.units import NANOSECOND
@@ -126,10 +127,13 @@ _SIDE = 1024
 
 
 def products(device: torch.device) -> Callable[[int], None]:
-    """Puts so many products of two matrices on a device's queue: work that any device has."""
+    """Puts so many products of two matrices on a device's queue: work that any device has.
+
+    No mode of a user's own sees them, such as one that counts operators.
+    """
 
     def spin(units: int) -> None:
-        with torch.no_grad():
+        with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
             matrix = torch.zeros(_SIDE, _SIDE, device=device)
             product = torch.empty_like(matrix)
             for _ in range(units):

@@ -119,8 +119,8 @@ def _how(rounds: DeviceRounds) -> str:
         else ""
     )
     return (
-        "Device times of rows are between events in the queue, at the borders of leaves, while the "
-        f"queue was blocked: nobody saw the kernels.{least}"
+        "Device times of rows are between events in the queue, at the borders of leaves, behind a "
+        f"blocked queue if no note says otherwise: nobody saw the kernels.{least}"
     )
 
 
