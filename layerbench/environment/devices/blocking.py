@@ -95,10 +95,9 @@ class QueueBlocker:
                 break
             units *= _GROWTH
         for _ in range(_TRIES):
-            put = self._finished(units)
-            taken_s = self._taken_s(put)
-            if self._launched_s(put) <= _LAUNCH_SHARE * taken_s:
-                return taken_s / units
+            unit_s = self._unit_of(self._finished(units))
+            if unit_s:
+                return unit_s
         return 0.0
 
     def _finished(self, units: int) -> _Put:
@@ -110,9 +109,19 @@ class QueueBlocker:
         """Take the unit's length from the last time, where that is over."""
         if self._last is None or not self._clock.has_passed(self._last.end):
             return
-        taken_s = self._taken_s(self._last)
-        if taken_s >= _CALIBRATED_S:
-            self._unit_s = taken_s / self._last.units
+        if self._taken_s(self._last) >= _CALIBRATED_S:
+            self._unit_s = self._unit_of(self._last) or self._unit_s
+
+    def _unit_of(self, put: _Put) -> float:
+        """Seconds of a unit, at least; 0 where launching took too much of them to tell.
+
+        The host may have been disturbed before it launched the work, and the device have waited
+        meanwhile. With that time in the unit, the queue would be held too shortly ever after.
+        """
+        taken_s, launched_s = self._taken_s(put), self._launched_s(put)
+        if launched_s > _LAUNCH_SHARE * taken_s:
+            return 0.0
+        return (taken_s - launched_s) / put.units
 
     def _taken_s(self, put: _Put) -> float:
         start, end = self._clock.resolve([put.start, put.end])

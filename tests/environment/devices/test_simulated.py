@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 
 import pytest
 import torch
@@ -131,6 +132,25 @@ def test_the_queue_of_the_device_asked_for_is_held(sim: Simulator) -> None:
     torch.accelerator.synchronize(1)
     assert sim.now_ns() - before >= 1_000_000
     assert torch.accelerator.current_device_index() == 0
+
+
+@on_sim
+def test_a_host_that_is_disturbed_once_shortens_no_later_hold(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disturbed_ns = 0
+
+    def spin(units: int) -> None:
+        sim.spend(disturbed_ns)
+        sim.sleep(units)
+
+    monkeypatch.setattr(time, "perf_counter_ns", sim.now_ns)
+    blocker = blocking.QueueBlocker(clock_of(Accelerator("sim")), spin)
+    for disturbed_ns in (0, 5_000_000, 0):
+        before = sim.now_ns()
+        assert blocker.block(1e-4)
+        torch.accelerator.synchronize()
+        assert sim.now_ns() - before - disturbed_ns >= 90_000
 
 
 @on_sim
