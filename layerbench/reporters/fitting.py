@@ -18,8 +18,8 @@ from layerbench.text import ending
 # Of the longest cell, what a cut leaves at least: the rest of a path still says where it is.
 _LEAST_LEFT = 2 / 3
 _SHORTEST = 12
-# In a report a name keeps such a part of the width before a column is left out, and so much at
-# least; remarks have so much room beside the figures.
+# In a report a name keeps such a part of the width before a column is left out, and so much
+# afterwards, if figures have room then; remarks have so much room beside the figures.
 _OF_A_REPORT = 3
 _SHORTEST_IN_REPORT = 24
 _REMARKS = 24
@@ -163,7 +163,9 @@ def _narrowed(part: layout.Table, width: int) -> tuple[list[layout.Table], list[
     pieces = [_columns(replace(part, omitted_first=()), kept)]
     if not part.omitted_first:
         pieces = list(_continued(part, width))
-    return [_with_shorter_names(piece, width, _SHORTEST_IN_REPORT) for piece in pieces], left_out
+    for least in (_SHORTEST_IN_REPORT, _SHORTEST):
+        pieces = [_with_shorter_names(piece, width, least) for piece in pieces]
+    return pieces, left_out
 
 
 def _with_shorter_names(part: layout.Table, width: int, least: int) -> layout.Table:

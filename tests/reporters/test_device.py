@@ -117,6 +117,19 @@ def test_rounds_that_disagree_are_said_to_and_of_which_rows() -> None:
         assert said in text
 
 
+def test_blocks_that_did_not_run_leave_the_figures_their_columns() -> None:
+    record = launch_bound(device=0.001, host=0.001)
+    rows = list(record.layers)
+    at = next(n for n, row in enumerate(rows) if row.block)
+    name = "_transformer_encoder_layer_fwd"
+    nothing = dict.fromkeys(("inclusive", "self_", "host_inclusive", "host_self"))
+    rows[at] = rows[at].model_copy(update={**nothing, "calls": 0, "type": name, "path": name * 2})
+    text = reporters.render("txt", record.model_copy(update={"layers": tuple(rows)}))
+    header = text.split("\nBlocks\n")[1].splitlines()[0]
+    assert "mean ms  median ms" in header
+    assert "…" not in header
+
+
 def test_a_span_that_is_shorter_than_the_whole_has_another_reason() -> None:
     record = launch_bound()
     assert record.device_rounds

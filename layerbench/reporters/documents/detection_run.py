@@ -190,7 +190,7 @@ def _operators(record: DetectionRun) -> layout.Section:
         f"Operators by part ({formatting.plural(record.profiled, 'step')} under torch.profiler; a "
         f"step's mean, without what an operator calls; the longest {OPERATORS} of each)"
     )
-    return layout.table(title, rows, "lllr." + "." * on_device)
+    return layout.table(title, rows, "llcr." + "." * on_device, names=3)
 
 
 def _usage(usage: Usage | None) -> layout.Section:

@@ -285,7 +285,7 @@ def _block_table(record: Profile, view: View) -> layout.Section:
     marks = "l" * columns.launching.waits
     align = "rlclr..r" + "." * columns.host + marks + "r" * columns.kernels + ".l"
     legend = layout.Text("; ".join(columns.legend(record)), indented=False)
-    return layout.table("Blocks", rows, align, legend, omitted_first=("calls", "input shape"))
+    return layout.table("Blocks", rows, align, legend, omitted_first=("calls", "input shape", "±"))
 
 
 def _block(row: LayerRow, record: Profile, columns: _Columns) -> dict[str, str]:
@@ -296,7 +296,7 @@ def _block(row: LayerRow, record: Profile, columns: _Columns) -> dict[str, str]:
         "calls": str(row.calls),
         **{f"{figure} ms": formatting.ms(times, figure) for figure in ("mean", "median")},
         "±": formatting.relative_half_width(times) if times else "-",
-        **({"host ms": formatting.ms(row.host_inclusive, "mean")} if columns.host else {}),
+        **({"host ms": formatting.ms(row.host_inclusive, "median")} if columns.host else {}),
         **({"": columns.bound(row)} if columns.launching.waits else {}),
         **({"kernels": columns.ran(row)} if columns.kernels else {}),
         "share": formatting.share(times.mean, record) if times else "-",

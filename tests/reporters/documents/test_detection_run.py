@@ -113,6 +113,15 @@ def test_what_the_reports_say():
     assert "what 3 epochs of 50,000 images will take" in reporters.render("txt", estimates())
 
 
+def test_a_long_operator_leaves_the_devices_time_beside_it():
+    record = on_gpu()
+    name = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__" + "_" * 20
+    named = [one.model_copy(update={"name": name}) for one in record.operators]
+    text = reporters.render("txt", record.model_copy(update={"operators": tuple(named)}))
+    assert re.search(r"^part +phase +operator +calls +host ms +device ms$", text, re.MULTILINE)
+    assert "…" in text
+
+
 def test_no_other_format_takes_them():
     for name in ("speedscope", "trace", "latex"):
         with pytest.raises(UsageError):
