@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
@@ -68,14 +69,18 @@ class EventTimer:
         self._marks.look_anew(model, timed_paths)
 
     @cached_property
+    def _event_times(self) -> EventTimes:
+        return event_times(self._device)
+
+    @property
     def event_cost_ns(self) -> int:
         """Nanoseconds that an event takes on the queue; 0 where that cannot be told."""
-        return event_cost_ns(self._device)
+        return self._event_times.cost_ns
 
     @property
     def resolution_ns(self) -> int:
         """Nanoseconds of the shortest piece of work that two events tell from nothing."""
-        return LEAST_IN_EVENTS * self.event_cost_ns
+        return self._event_times.resolution_ns
 
     def run(self, call: Call, *, shapes: bool = False) -> KernelForward:  # noqa: ARG002
         """Run one forward, wait for the device, and add the pieces up; functions have no rows.
@@ -116,7 +121,23 @@ class EventTimer:
         return (*self._marks.notes(), *self._block.notes(self._marks.forwards))
 
 
-def event_cost_ns(device: Device) -> int:
-    """Nanoseconds that an event takes on a device's queue; 0 where that cannot be told."""
+class EventTimes(NamedTuple):
+    """What two events tell.
+
+    Attributes:
+        cost_ns: nanoseconds that one takes on the queue.
+        resolution_ns: of the shortest piece of work that two tell from nothing: `LEAST_IN_EVENTS`
+            of these, or of what lies between two with nothing between them, if that is longer.
+    """
+
+    cost_ns: int
+    resolution_ns: int
+
+
+def event_times(device: Device) -> EventTimes:
+    """What a device's events tell; 0 where what they cost cannot be told."""
     cost = event_cost(device)
-    return 0 if cost is None else round(cost.queue_s / NANOSECOND)
+    if cost is None:
+        return EventTimes(0, 0)
+    queue_ns, least_ns = (round(seconds / NANOSECOND) for seconds in cost)
+    return EventTimes(queue_ns, LEAST_IN_EVENTS * max(queue_ns, least_ns))

@@ -23,7 +23,7 @@ from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 
 from layerbench.environment.devices import Device
 from layerbench.instruments.borders import EXIT
-from layerbench.instruments.event_timer import LEAST_IN_EVENTS, event_cost_ns
+from layerbench.instruments.event_timer import EventTimes, event_times
 from layerbench.instruments.forward_marks import ForwardMarks
 from layerbench.instruments.queue_block import QueueBlock
 from layerbench.instruments.step_kernels import KernelStep, stacked
@@ -68,14 +68,18 @@ class StepEventTimer:
         self._pieces: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     @cached_property
+    def _event_times(self) -> EventTimes:
+        return event_times(self._device)
+
+    @property
     def event_cost_ns(self) -> int:
         """Nanoseconds that an event takes on the queue; 0 where that cannot be told."""
-        return event_cost_ns(self._device)
+        return self._event_times.cost_ns
 
     @property
     def resolution_ns(self) -> int:
         """Nanoseconds of the shortest piece of work that two events tell from nothing."""
-        return LEAST_IN_EVENTS * self.event_cost_ns
+        return self._event_times.resolution_ns
 
     @property
     def is_blocking(self) -> bool:

@@ -11,8 +11,9 @@ from torch import nn
 
 from layerbench.environment.devices import get
 from layerbench.environment.devices.clocks import ManualClock
-from layerbench.instruments import queue_block
+from layerbench.instruments import event_timer, queue_block
 from layerbench.instruments.borders import Launches
+from layerbench.instruments.calibration import EventCost
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.modules import module_facts
@@ -130,6 +131,16 @@ def test_exact_table(queue: Queue) -> None:
     assert tables == [known] * 3
     assert timer.event_cost_ns == 7
     assert timer.notes() == ()
+
+
+@pytest.mark.parametrize(("least_s", "resolution_ns"), [(3e-6, 15_000), (1e-6, 10_000)])
+def test_what_is_shorter_than_five_events_is_not_told_from_nothing(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, least_s: float, resolution_ns: int
+) -> None:
+    """An event may take little of the queue, and two may yet be far apart."""
+    monkeypatch.setattr(event_timer, "event_cost", lambda _: EventCost(2e-6, least_s))
+    timer = timer_of(Works(queue, 5), queue)
+    assert (timer.event_cost_ns, timer.resolution_ns) == (2_000, resolution_ns)
 
 
 def test_one_event_at_each_end_of_a_piece_of_work(queue: Queue) -> None:
