@@ -126,8 +126,7 @@ def test_blocks_that_did_not_run_leave_the_figures_their_columns() -> None:
     rows[at] = rows[at].model_copy(update={**nothing, "calls": 0, "type": name, "path": name * 2})
     text = reporters.render("txt", record.model_copy(update={"layers": tuple(rows)}))
     header = text.split("\nBlocks\n")[1].splitlines()[0]
-    assert "mean ms  median ms" in header
-    assert "…" not in header
+    assert " ".join(header.split()).endswith("mean ms median ms host ms kernels share verdict")
 
 
 def test_a_span_that_is_shorter_than_the_whole_has_another_reason() -> None:
