@@ -18,12 +18,11 @@ from typing import Any
 from torch import nn
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.attach import Attachment, Replacement, function_at, usual_place
 from layerbench.instruments.compiled import is_compiled
-from layerbench.instruments.modes import ModeSwitch
+from layerbench.instruments.modes import ModeSwitch, OperatorMode
 from layerbench.instruments.modules import Call, ModuleFacts, modules_at, shapes_of
 from layerbench.introspection.nested import has_tensor
 from layerbench.records.bounds import Shape
@@ -248,18 +247,11 @@ class _FunctionMode(TorchFunctionMode):
         return self._timer.timed_function(function_name(func), func, args, kwargs or {})
 
 
-class _OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _OperatorMode(OperatorMode):
     def __init__(self, timer: FunctionTimer) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._timer = timer
 
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401 - an OpOverload; its type is private to torch
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the operator returns
-        del types
+    def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
         name = func.overloadpacket.__name__
-        return self._timer.timed_function(name, func, args, kwargs or {})
+        return self._timer.timed_function(name, func, args, keywords)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import overrides
 from torch.overrides import TorchFunctionMode
@@ -18,6 +19,23 @@ from layerbench.instruments.compiled import entry_noticed
 
 AS_IT_GOES = "the forward runs code that torch.compile makes as it goes"
 """Why what a mode sees of a forward is not all."""
+
+
+class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A dispatch mode whose `operator` runs each operator that comes by, or answers instead."""
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload; its type is private to torch
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+        return self.operator(func, args, kwargs or {})
+
+    def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
+        """Give what the operator gives."""
+        raise NotImplementedError
 
 
 class Observing:

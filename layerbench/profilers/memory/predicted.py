@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerbench import zoo
 from layerbench._version import __version__
@@ -28,6 +27,7 @@ from layerbench.errors import (
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.fake_tensors import without_memory
 from layerbench.instruments.memory_attribution import hold, peak_bytes
+from layerbench.instruments.modes import OperatorMode
 from layerbench.instruments.preserve import (
     FreshInputs,
     drawing_anew,
@@ -224,7 +224,7 @@ def _trace_for_real(
         )
 
 
-class _Quick(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Quick(OperatorMode):  # type: ignore[no-untyped-call]
     """Answers at once for meta tensors where the result's shape is plain to see.
 
     These are element-wise operators on tensors that lie alike, and batch normalization. PyTorch's
@@ -232,23 +232,16 @@ class _Quick(TorchDispatchMode):  # type: ignore[no-untyped-call]
     most of the time that such a network would take.
     """
 
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401 - an OpOverload
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the operator returns
-        del types
+    def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
         in_place = _ELEMENTWISE.get(func)
         if in_place is not None and _lie_alike(args):
             return args[0] if in_place else torch.empty_like(args[0])
         quick = _NORMALIZATION.get(func)
-        if quick is not None and not kwargs:
+        if quick is not None and not keywords:
             answer = quick(*args)
             if answer is not None:
                 return answer
-        return func(*args, **(kwargs or {}))
+        return func(*args, **keywords)
 
 
 def _lie_alike(args: Sequence[Any]) -> bool:
@@ -326,7 +319,7 @@ _NORMALIZATION: dict[object, Callable[..., _Norm | None]] = {
 }
 
 
-class _OptimizerStep(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _OptimizerStep(OperatorMode):  # type: ignore[no-untyped-call]
     """Answers for an optimizer what fake tensors cannot, or only slowly.
 
     A step count reads as 1. An operator on a list of tensors, which without a GPU would be
@@ -334,14 +327,7 @@ class _OptimizerStep(TorchDispatchMode):  # type: ignore[no-untyped-call]
     place, and else gives a list of new tensors.
     """
 
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401 - an OpOverload
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the operator returns
-        del types
+    def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
         if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "cpu":
             return 1.0
         name = func.overloadpacket.__name__
@@ -349,7 +335,7 @@ class _OptimizerStep(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         if name in _LIKE_THEIR_INPUTS:
             return [torch.empty_like(tensor) for tensor in args[0]]
-        return func(*args, **(kwargs or {}))
+        return func(*args, **keywords)
 
 
 _LIKE_THEIR_INPUTS = frozenset(
