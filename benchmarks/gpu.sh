@@ -141,7 +141,7 @@ if command -v nvidia-smi >/dev/null; then
 fi
 
 ours events 25
-ours rounds 95
+ours rounds 105
 ours ramp 25
 ours processes 20
 # Plugins that these tests do not need take seconds to load.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import loop
 from benchmarks.gpu.__main__ import STEPS
 from tests.simulated.process import library_or_skip
 from tests.support.paths import ROOT
@@ -92,6 +94,17 @@ def test_every_step_runs_on_the_simulated_accelerator(tmp_path: Path) -> None:
     assert len(list(out.glob("stats/*/memory_reports/*.json"))) == 2
     assert "0 failures, 0 errors" in (out / "summary.txt").read_text()
     assert all(one["recognised"] and one["usable"] for one in failed)
+
+
+def test_the_last_step_has_time_left_where_all_others_take_all_of_theirs() -> None:
+    text = (ROOT / "benchmarks/gpu.sh").read_text()
+    limits = {name: int(s) for name, s in re.findall(r"^(?:ours|step) (\w+) (\d+)", text, re.M)}
+    known = {name: int(s) for name, s in re.findall(r"^(\w+)=(\d+)$", text, re.M)}
+    assert sorted(limits) == sorted([*STEPS, "tests"])
+    assert list(limits)[-1] == "loop"
+    left = known["seconds_in_all"] - known["KILL_AFTER"] - known["SUMMARY"] - sum(limits.values())
+    assert left + limits["loop"] >= loop.BESIDES_S + 3 * loop.SHORT_S
+    assert loop.long_s(str(limits["loop"])) == loop.LONG_S
 
 
 # --- with steps that fail -------------------------------------------------------------------
