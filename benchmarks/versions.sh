@@ -5,16 +5,23 @@
 #
 #     sh benchmarks/versions.sh                         # those of docs/versions.md
 #     sh benchmarks/versions.sh 2.4:3.10 newest:3.13    # torch 2.4 on Python 3.10, then the newest
+#     sh benchmarks/versions.sh --page                  # and write the rows into docs/versions.md
 #
 # Writes versions.md, a table, and what every step printed into OUT (outputs/versions without it).
 # TESTS names the test files; empty, none runs. The exit status is 1 if anything failed.
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 
+page=
+if [ "${1-}" = --page ]; then
+    page=docs/versions.md
+    shift
+fi
 [ $# -gt 0 ] || set -- 2.4:3.10 2.8:3.12 2.11:3.13 newest:3.13
 OUT=${OUT:-outputs/versions}
-: "${TESTS=tests/analysis tests/introspection tests/instruments tests/environment tests/zoo \
-tests/profilers tests/api tests/training tests/test_left_as_it_was.py}"
+# Those of the parts that use what PyTorch does not document. The steps before run the others.
+: "${TESTS=tests/introspection tests/instruments tests/environment/devices tests/profilers \
+tests/test_left_as_it_was.py}"
 
 : "${OMP_NUM_THREADS:=1}"
 export OMP_NUM_THREADS
@@ -47,8 +54,8 @@ install() {
     rm -rf "$work/source"
     mkdir "$work/source"
     cp -R layerbench pyproject.toml README.md LICENSE "$work/source"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir "$@" \
-        "$work/source[timm,digits,notebook,serve]" pytest pytest-timeout hypothesis scipy jsonschema &&
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-compile "$@" \
+        "$work/source[timm,digits,notebook,serve]" pytest pytest-timeout pytest-xdist hypothesis scipy jsonschema &&
         # What runs is the checkout.
         "$venv/bin/python" -m pip uninstall --quiet --yes layerbench
 }
@@ -66,32 +73,22 @@ step() {
     fi
 }
 
-# count WORD: how many tests of the last file did that, by pytest's own last line.
-count() { tail -n 1 "$one" | grep -o "[0-9]* $1" | grep -o "^[0-9]*" || echo 0; }
+# count WORD: how many tests did that, by pytest's own last line.
+count() { tail -n 1 "$log" | grep -o "[0-9]* $1" | grep -o "^[0-9]*" || echo 0; }
 
-# tests: as a step, a process for each file, as one that an old PyTorch aborts takes the others with it.
+# tests: as a step. They run in a worker, as one that an old PyTorch aborts would take the others with it.
 tests() {
     if [ -z "$TESTS" ]; then
         row="$row not run |"
         return
     fi
-    one=$work/one.log
     log=$OUT/$label-tests.log
-    passed=0 wrong=0 aborted=0
-    : >"$log"
+    status=0
     # shellcheck disable=SC2086 # several places
-    find $TESTS -name 'test_*.py' | sort >"$work/files"
-    while read -r file; do
-        status=0
-        "$python" -m pytest -q -p no:cacheprovider "$file" >"$one" 2>&1 </dev/null || status=$?
-        cat "$one" >>"$log"
-        passed=$((passed + $(count passed)))
-        wrong=$((wrong + $(count failed)))
-        # 1: some failed; 5: there is none to run. All else is no end of pytest's own.
-        case $status in 0 | 1 | 5) ;; *) aborted=$((aborted + 1)) ;; esac
-    done <"$work/files"
-    row="$row $passed passed, $wrong failed, $aborted files aborted |"
-    [ "$wrong$aborted" = 00 ] || failed=yes
+    "$python" -m pytest -q -p no:cacheprovider -n 1 --max-worker-restart 50 $TESTS \
+        >"$log" 2>&1 </dev/null || status=$?
+    row="$row $(count passed) passed, $(count failed) failed, $(count skipped) skipped |"
+    [ "$status" = 0 ] || failed=yes
 }
 
 every_module='
@@ -114,7 +111,7 @@ try() {
     if ! base=$(python_of "$2") || ! "$base" -m venv "$venv" ||
         ! install "$1" >"$OUT/$label-install.log" 2>&1; then
         say "  cannot be installed: $OUT/$label-install.log"
-        printf '| %s | | | %s | cannot be installed | | | | | | |\n' "$1" "$2" >>"$table"
+        printf '| %s | | | %s | cannot be installed | | | | | | | |\n' "$1" "$2" >>"$table"
         failed=yes
         rm -rf "$venv"
         return
@@ -133,16 +130,31 @@ try() {
             --samples 64 --batch_size 16 --epochs 1 --device cpu --output_dir "$work/trained"
     }
     tests
-    printf '%s\n' "$row" >>"$table"
+    printf '%s %s |\n' "$row" "$(date +%Y-%m-%d)" >>"$table"
     rm -rf "$venv" "$work/reports" "$work/trained"
 }
 
 cat >"$table" <<'TABLE'
-| torch | torchvision | numpy | Python | import | timer | mem | mem --train | train-profile | train | tests |
-|---|---|---|---|---|---|---|---|---|---|---|
+| torch | torchvision | numpy | Python | import | timer | mem | mem --train | train-profile | train | tests | tried |
+|---|---|---|---|---|---|---|---|---|---|---|---|
 TABLE
 for wanted in "$@"; do
     try "${wanted%%:*}" "${wanted#*:}"
 done
 cat "$table"
+# Of a row of the same torch and Python, up to their second numbers, this one takes the place.
+into_page='
+import re, sys
+from pathlib import Path
+table, page = map(Path, sys.argv[1:])
+def key(row):
+    cells = [cell.strip() for cell in row.split("|")]
+    return tuple(tuple(map(int, re.findall(r"[0-9]+", cells[at])[:2])) for at in (1, 4))
+first, second, *rows = table.read_text().splitlines()
+before, there, after = re.split(r"(?<=\n\n)(\| torch \|(?:.*\|\n)+)", page.read_text())
+kept = {key(row): row for row in [*there.splitlines()[2:], *rows]}
+lines = [first, second, *(kept[one] for one in sorted(kept))]
+page.write_text(before + "\n".join(lines) + "\n" + after)
+'
+[ -z "$page" ] || python3 -c "$into_page" "$table" "$page"
 [ -z "$failed" ]

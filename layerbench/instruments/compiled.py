@@ -180,12 +180,13 @@ def _as_dynamo_steps_aside(function: Callable[..., Any], notice: Notice) -> Call
     compiling = _code_in(frames._TorchDynamoContext.__call__)
     # The wrapper of functions that must not be compiled, such as checkpointing.
     leaving_alone = _code_in(frames.DisableContext.__call__)
+    passing_on = _passing_on()
 
     def noticed(callback: Any) -> Any:  # noqa: ANN401 - as the function does
         frame = _not_of_ours(sys._getframe(1))
         code = None if frame is None else frame.f_code
         steps_in = callable(callback) and code in compiling
-        if callback is not None and not steps_in:
+        if code is passing_on or (callback is not None and not steps_in):
             return function(callback)
         earlier = function(None)
         if frame is not None and not callable(earlier) and code not in leaving_alone:
@@ -244,13 +245,13 @@ def _entering_around(listening: list[Around]) -> Iterator[None]:
         if code.co_name in _WRAPPERS and _BEFORE in code.co_varnames
     }
     function = frames.set_eval_frame
-    passing = getattr(getattr(frames, "_maybe_set_eval_frame", None), "__code__", None)
+    passing_on = _passing_on()
     open_: dict[FrameType, ExitStack] = {}
 
     def entering(callback: Any) -> Any:  # noqa: ANN401 - as the function does
         frame = sys._getframe(1)
         while frame.f_back is not None and (
-            frame.f_code is passing or frame.f_globals.get("__name__") == __name__
+            frame.f_code is passing_on or frame.f_globals.get("__name__") == __name__
         ):
             frame = frame.f_back
         if frame.f_code not in wrappers:
@@ -278,6 +279,13 @@ def _entering_around(listening: list[Around]) -> Iterator[None]:
     finally:
         listening.clear()
         frames.set_eval_frame = function
+
+
+def _passing_on() -> CodeType | None:
+    """The code of what a wrapper calls `set_eval_frame` by, once it has stepped aside itself."""
+    function = getattr(_dynamo().eval_frame, "_maybe_set_eval_frame", None)
+    code: CodeType | None = getattr(function, "__code__", None)
+    return code
 
 
 def _code_in(function: Callable[..., Any]) -> set[CodeType]:

@@ -13,7 +13,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+import torch
 from torch import nn
+
+TORCH = tuple(int(number) for number in torch.__version__.split(".")[:2])
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Case:
         parameters: elements of its parameters, ``None`` where nothing is claimed.
         flops: of one forward, a multiply-add as 2, ``None`` where nothing is claimed.
         trains: whether plain PyTorch can run a forward and a backward through it.
+        since: the first PyTorch seen to do what this needs, and what that is.
     """
 
     name: str
@@ -33,9 +37,15 @@ class Case:
     parameters: int | None = None
     flops: int | None = None
     trains: bool = True
+    since: tuple[tuple[int, int], str] | None = None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether this PyTorch can do what it needs."""
+        return self.since is None or self.since[0] <= TORCH
 
 
 def cases() -> list[Case]:
     """The cases of all modules of this folder."""
     modules = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
-    return [case for module in modules for case in module.CASES]
+    return [case for module in modules for case in module.CASES if case.is_there]

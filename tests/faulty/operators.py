@@ -106,6 +106,7 @@ CASES = [
         0,
         4 * 8 * 5 * 7 * 4,
         trains=False,
+        since=((2, 5), "the argument `enable_gqa`"),
     ),
     Case(
         "a bilinear layer",
@@ -146,6 +147,7 @@ CASES += [
         lambda: (_Doubling(), (torch.rand(2, 4),)),
         28,
         2 * 2 * 4 * 4 + 2 * (2 * 2 * 4 * 2),
+        since=((2, 8), "any dispatch mode beside a tensor of a class with functions"),
     ),
     Case("rows of different lengths", lambda: (_Jagged(), (torch.rand(5, 4),)), 20, 160),
     Case(

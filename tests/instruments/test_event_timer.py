@@ -394,11 +394,21 @@ def test_a_real_model_by_the_hosts_clock() -> None:
 def test_what_is_compiled_is_one_piece_and_is_not_compiled_anew(queue: Queue) -> None:
     compiled = []
 
+    class Block(nn.Module):
+        """PyTorch 2.4 compiles no `Sequential`."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x).relu()
+
     def backend(graph: torch.fx.GraphModule, _inputs: object) -> object:
         compiled.append(graph)
         return graph.forward
 
-    model = nn.Sequential(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), Works(queue, 5)).eval()
+    model = nn.Sequential(Block(), Works(queue, 5)).eval()
     model[0].compile(backend=backend)
     with torch.inference_mode():
         model(X)

@@ -120,7 +120,8 @@ def test_the_library_prints_nothing_for_ours_and_as_ever_for_others(
     printed = out.read_text()
     assert printed.count("<ours></ours>") == printed.count("<ours>") > 0
     for_others = re.split("<ours></ours>", printed)
-    assert len({_stages(text) for text in for_others if text}) == 1
+    # An older library has none of these lines.
+    assert len({_stages(text) for text in for_others if text}) <= 1
 
 
 def _stages(printed: str) -> tuple[str, ...]:

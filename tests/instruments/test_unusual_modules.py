@@ -17,7 +17,7 @@ from tests.faulty import Case, modules, operators, sources, threads
 from tests.faulty import cases as all_cases
 from tests.models import Calls
 
-CASES = [*modules.CASES, *operators.CASES, *threads.CASES]
+CASES = [case for case in (*modules.CASES, *operators.CASES, *threads.CASES) if case.is_there]
 TRAINING = [case for case in CASES if case.trains]
 
 
