@@ -73,6 +73,17 @@ def test_layers_that_wait_are_summed_apart() -> None:
     assert "Advice The device waits for the host to launch its work" in text
 
 
+def test_what_takes_no_time_is_bound_by_nothing() -> None:
+    record = launch_bound()
+    no_time = dict.fromkeys(("inclusive", "self_", "host_inclusive", "host_self"), summary(0.0))
+    rows = [
+        row.model_copy(update=no_time) if row.path == "features" else row for row in record.layers
+    ]
+    text = text_of(record.model_copy(update={"layers": tuple(rows)}))
+    assert re.search(r"Bound by [^A]*%", text)
+    assert "not known" not in text
+
+
 def test_kernels_take_the_place_of_the_slowest_layers() -> None:
     screen = " ".join(reporters.render("screen", launch_bound(), KERNELS).split())
     assert "Longest kernel: sm80_xmma_fprop" in screen

@@ -178,6 +178,8 @@ def _bounds(spots: Sequence[Hotspot]) -> str:
     """Which roof is over how much of the time."""
     shares: dict[str, float] = {}
     for spot in spots:
+        if not spot.share:  # on an accelerator a container has no time of its own, and no bound
+            continue
         bound = spot.bound or "not known"
         shares[bound] = shares.get(bound, 0.0) + spot.share
     if set(shares) <= {"not known"}:
