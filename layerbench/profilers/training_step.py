@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from layerbench import zoo
 from layerbench.analysis import disturbance
@@ -40,7 +39,7 @@ from layerbench.instruments.waiting import wait_meter
 from layerbench.instruments.warm_up import WarmingUp
 from layerbench.introspection.modules import moved, parameters
 from layerbench.introspection.nested import map_tensors
-from layerbench.introspection.tensors import is_plain
+from layerbench.profilers.batches import as_loaded, copied
 from layerbench.profilers.blocked_queue import BLOCKED_EVERY, BlockedQueue
 from layerbench.profilers.choice_of_rounds import clock_for
 from layerbench.profilers.loss import loss_of
@@ -145,15 +144,6 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
     return with_training_memory(record, report)
 
 
-def as_loaded(tensor: torch.Tensor, device: Device) -> torch.Tensor:
-    """A copy on the host, where a loader puts it: for a GPU in memory that it reads by itself."""
-    tensor = tensor.cpu()
-    if device.kind != "cpu" and is_plain(tensor):
-        with suppress(RuntimeError):  # some devices read no memory by themselves
-            return tensor.pin_memory()
-    return tensor
-
-
 class _Trained:
     """A model with its optimizer, and what one forward showed of it."""
 
@@ -199,9 +189,7 @@ class _Trained:
         )
 
     def _moved(self, batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes
-        device = self._device.torch_device
-        # Without waiting where the memory is pinned; it stays as it is until the end.
-        return map_tensors(batch, lambda tensor: tensor.to(device, copy=True, non_blocking=True))
+        return copied(batch, self._device)  # which stays as it is until the end
 
     def _update(self) -> None:
         self._optimizer.step()

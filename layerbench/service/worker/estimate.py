@@ -36,6 +36,7 @@ from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.instruments.utilization import UsageSampler, device_busy
 from layerbench.instruments.warm_up import WarmingUp
 from layerbench.introspection.nested import map_tensors
+from layerbench.profilers.batches import as_loaded, copied
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.predicted import check_memory_fits, predict
 from layerbench.profilers.optimizers import make_optimizer
@@ -142,7 +143,9 @@ class _Subject:
         self.workload = workload
         self.model: nn.Module = built.module
         self.device = device
-        self._host = map_tensors((built.args, built.kwargs), lambda tensor: tensor.cpu())
+        self._host = map_tensors(
+            (built.args, built.kwargs), lambda tensor: as_loaded(tensor, device)
+        )
         # A training moves a batch there for each step, and holds no other.
         self.args, self.kwargs = (
             ((), {}) if workload.mode == "train" else (built.args, built.kwargs)
@@ -158,10 +161,9 @@ class _Subject:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-        there = self.device.torch_device
         return Step(
             fetch=lambda: self._host,
-            move=lambda batch: map_tensors(batch, lambda tensor: tensor.to(there, copy=True)),
+            move=lambda batch: copied(batch, self.device),
             forward=lambda batch: self.model(*batch[0], **batch[1]),
             loss=lambda output, _: loss_of(output),
             update=update,

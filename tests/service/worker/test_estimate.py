@@ -10,16 +10,20 @@ from dataclasses import replace
 import httpx
 import psutil
 import pytest
+import torch
 from torch import nn
 
 from layerbench import cli, zoo
+from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import ModelRunError, NotEnoughMemory, UsageError
 from layerbench.records.memory import AllocatorFigures
+from layerbench.records.workload import Workload
 from layerbench.service.protocol.questions import EXAMPLE, Question
 from layerbench.service.protocol.results import MeasurementResult
 from layerbench.service.worker import catalog, estimate
 from layerbench.training import estimate as training_estimate
+from layerbench.zoo import Built
 from tests.support.service_process import server, until
 
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -74,6 +78,29 @@ def test_a_gpus_memory_means_the_same_in_every_look():
     looks.take("before")
     looks.while_running(True, lambda: None)
     assert [(look.stage, look.vram) for look in looks.all] == [("before", 8), (None, 8)]
+
+
+def test_a_gpus_batch_is_pinned_once_and_copied_without_waiting(monkeypatch):
+    pinned, copied = [], []
+    usual = torch.Tensor.to
+
+    def to(tensor, *where, **options):
+        copied.append(options)
+        return usual(tensor, *where, **options)
+
+    class Gpu(Cpu):
+        kind = "cuda"
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(1) or batch)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    workload = Workload(model="x", input="own", shape=(1, 2), batch=1, mode="train")
+    built = Built(nn.Linear(2, 2), (torch.ones(1, 2),))
+    step = estimate._Subject(workload, built, Gpu(), ConditionsWatch()).step()
+    copied.clear()
+    for _ in range(2):
+        step.move(step.fetch())
+    assert pinned == [1]
+    assert copied == [{"copy": True, "non_blocking": True}] * 2
 
 
 @pytest.mark.parametrize(
