@@ -22,6 +22,10 @@ from numpy.typing import NDArray
 
 from layerbench.records.bounds import Shape
 
+COMPILED = "compiled"
+"""The function of what `torch.compile` made, by whatever number PyTorch counts it in a process."""
+_COMPILED = "Torch-Compiled Region"
+
 RANGE = "layerbench:"
 """Begins the name of a range around a module's call; the module's index follows."""
 
@@ -267,12 +271,14 @@ def _by_thread(host: Sequence[HostEvent]) -> Iterable[list[HostEvent]]:
 
 
 def short_name(operator: str) -> str:
-    """An operator as its author would write it.
+    """An operator as its author would write it; what `torch.compile` made is `COMPILED`.
 
     Example:
-        >>> short_name("aten::add_"), short_name("torchvision::nms")
-        ('add_', 'nms')
+        >>> short_name("aten::add_"), short_name("Torch-Compiled Region: 0/0")
+        ('add_', 'compiled')
     """
+    if operator.startswith(_COMPILED):
+        return COMPILED
     return operator.rpartition("::")[2]
 
 

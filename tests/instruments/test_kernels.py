@@ -137,11 +137,10 @@ def test_time_handed_out_is_the_union_of_the_intervals() -> None:
 
 
 def test_an_operators_name_is_its_authors() -> None:
-    assert [short_name(name) for name in ("aten::add_", "torchvision::nms", "mine")] == [
-        "add_",
-        "nms",
-        "mine",
-    ]
+    names = ("aten::add_", "torchvision::nms", "mine")
+    assert [short_name(name) for name in names] == ["add_", "nms", "mine"]
+    # The number differs from model to model of one process: rows would find no counterpart.
+    assert short_name("Torch-Compiled Region: 1/0") == "compiled"
 
 
 class Twice(nn.Module):
