@@ -7,7 +7,7 @@ host's time is the machine's.
 
 It cannot show what a real device alone does: how a caching allocator splits its blocks, which
 algorithm cuDNN takes, captured graphs, NCCL, what goes wrong when streams race. An operator is one
-kernel with its name. Recurrent cells cannot be run, because PyTorch has fused ones for GPUs only.
+kernel with its name.
 
 Its library is built once for each version of PyTorch, by ``g++``, into a cache in the home folder
 or in ``LAYERBENCH_SIM_CACHE``.
@@ -31,6 +31,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils import backend_registration
+
+from tests.simulated import recurrent
 
 HERE = Path(__file__).parent
 SOURCES = ("sim.cpp", "device.h", "operators.h", "profiler.h")
@@ -209,6 +211,7 @@ def load() -> Simulator:
     backend_registration.rename_privateuse1_backend("sim")
     torch._register_device_module("sim", simulator.module())
     backend_registration.generate_methods_for_privateuse1_backend(for_storage=True)
+    recurrent.register()
     return simulator
 
 

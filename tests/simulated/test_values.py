@@ -56,6 +56,24 @@ def test_training(sim: Simulator, optimizer: type[torch.optim.Optimizer]) -> Non
 
 
 @on_sim
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("bias", [True, False])
+def test_recurrent_layers(sim: Simulator, kind: type[nn.RNNBase], bias: bool) -> None:
+    torch.manual_seed(0)
+    layer, sequence = kind(4, 3, 2, bias=bias), torch.rand(5, 2, 4)
+
+    def outcome(device: str) -> list[torch.Tensor]:
+        own, given = copy.deepcopy(layer).to(device), sequence.to(device).requires_grad_()
+        made, _ = own(given)
+        made.pow(2).sum().backward()
+        grads = [parameter.grad for parameter in own.parameters()]
+        return [tensor.cpu() for tensor in (made, given.grad, *grads) if tensor is not None]
+
+    for mine, other in zip(outcome("sim"), outcome("cpu"), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-4, atol=1e-5)
+
+
+@on_sim
 def test_mixed_precision(sim: Simulator) -> None:
     model, images = model_and_images("attention")
     model.to("sim")
