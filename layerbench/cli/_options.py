@@ -154,7 +154,7 @@ def as_named(what: WorkloadOptions, model: str | None, input: str | None) -> Wor
 
 
 def checked_formats(
-    names: list[str] | None, out: Path | None, usual: str = "txt,json"
+    names: list[str] | None, out: Path | None, usual: str = "txt,json", *, step: bool = False
 ) -> list[str]:
     """The formats to write, before a long run: there are such, and the folder can be written.
 
@@ -162,6 +162,7 @@ def checked_formats(
         names: as the command line says them.
         out: the folder.
         usual: the formats where it says none, with a folder.
+        step: whether the record is of a training step.
 
     Raises:
         UsageError: no such format, or not for such a record.
@@ -172,7 +173,7 @@ def checked_formats(
 
     names = names_or_usual(names, out, usual)
     for name in names:
-        reporters.check(name, profile=False)
+        reporters.check(name, profile=False, step=step)
     if out is not None:
         writing.check_writable(out)
     return names

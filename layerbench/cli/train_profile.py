@@ -44,7 +44,7 @@ def command(
     Forward and backward of every layer, also of in-place ones. The batch is random and is
     copied to the device anew for every step.
     """
-    names = _options.checked_formats(formats, out)
+    names = _options.checked_formats(formats, out, step=True)
 
     # After the cheap checks: this loads torch.
     from layerbench.api import training

@@ -3,7 +3,8 @@
 A module with a ``NAME`` is a format; it also has a ``SUFFIX`` and ``render(record) -> str``. One
 whose ``render`` has a second parameter, ``view``, shows what a `View` says.
 A format that is for profiles alone says so with ``PROFILES_ONLY = True`` and gets no other record,
-one that draws layers also with ``NEEDS_LAYERS = True``. Rendering reads nothing but the record: no
+or with ``STEPS_TOO = True`` those of training steps; one that draws layers also says
+``NEEDS_LAYERS = True``. Rendering reads nothing but the record: no
 files, no flags, no clock, so that the same record always gives the same text.
 """
 
@@ -20,6 +21,7 @@ from layerbench.environment.collection import no_collection
 from layerbench.errors import UsageError
 from layerbench.records.bundle import times_in
 from layerbench.records.timing import Profile
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.registry import modules, offered
@@ -50,18 +52,20 @@ def suffix(format: str) -> str:
     return _find(format).SUFFIX
 
 
-def check(format: str, *, profile: bool, layers: bool = True) -> None:
+def check(format: str, *, profile: bool, layers: bool = True, step: bool = False) -> None:
     """Find out before a long run whether its record can be written in a format.
 
     Args:
         format: its name.
         profile: whether the record will be a profile.
         layers: whether it will have layers.
+        step: whether it will be of a training step.
 
     Raises:
         UsageError: no such format, or not for such a record.
     """
-    if getattr(_find(format), "PROFILES_ONLY", False) and not profile:
+    takes = profile or (step and getattr(_find(format), "STEPS_TOO", False))
+    if getattr(_find(format), "PROFILES_ONLY", False) and not takes:
         raise UsageError(f"the format {format} is for time profiles only")
     if needs_layers(format) and not layers:
         raise UsageError(
@@ -102,7 +106,11 @@ def render(format: str, record: Frozen, view: View = USUAL) -> str:
     """
     with no_collection():
         record = content(format, record)
-        check(format, profile=isinstance(record, Profile))
+        check(
+            format,
+            profile=isinstance(record, Profile),
+            step=isinstance(record, TrainingProfile),
+        )
         return with_view(_find(format).render, record, view)
 
 

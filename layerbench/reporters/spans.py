@@ -8,11 +8,15 @@ that several parents call stands below the first, with all its calls, cut off at
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from layerbench.errors import UsageError
-from layerbench.records.timing import LayerRow, Profile
+from layerbench.records.timing import LayerRow, Profile, Summary
+from layerbench.records.training_step import TrainingRow
+
+Row = TypeVar("Row", LayerRow, TrainingRow)
 
 
 @dataclass(frozen=True)
@@ -35,26 +39,51 @@ def spans(record: Profile) -> list[Span]:
             "a trace shows layers and this record holds none: take the one under layers/, or "
             "measure without --granularity whole"
         )
-    return list(_laid_out(record.layers, record.layers[0].inclusive.mean))
+    return [
+        Span(record.layers[index], start_s, end_s)
+        for index, start_s, end_s in laid_out(
+            record.layers, lambda row: row.inclusive, 0.0, record.layers[0].inclusive.mean
+        )
+    ]
 
 
-def _laid_out(rows: Sequence[LayerRow], whole_s: float) -> Iterator[Span]:
-    waiting = [(0, 0.0, whole_s)]
+def laid_out(
+    rows: Sequence[Row],
+    time_of: Callable[[Row], Summary | None],
+    start_s: float,
+    end_s: float,
+    *,
+    backwards: bool = False,
+) -> Iterator[tuple[int, float, float]]:
+    """The rows that have a time, one after the other within the row that holds them.
+
+    Args:
+        rows: in tree order, the whole first.
+        time_of: what a row takes.
+        start_s, end_s: of the whole; nothing where that has no time.
+        backwards: whether children stand in the reverse order.
+
+    Yields:
+        the row's number, its start and its end; parents before children.
+    """
+    waiting = [(0, start_s, end_s)] if rows and time_of(rows[0]) is not None else []
     while waiting:
-        index, start_s, end_s = waiting.pop()
-        yield Span(rows[index], start_s, end_s)
-        at = start_s
+        index, at, whole_end_s = waiting.pop()
+        yield index, at, whole_end_s
         below = []
-        for child in _children(rows, index):
-            times = rows[child].inclusive
+        children = list(_children(rows, index, time_of))
+        for child in reversed(children) if backwards else children:
+            times = time_of(rows[child])
             assert times is not None
-            until = min(at + times.mean, end_s)
+            until = min(at + times.mean, whole_end_s)
             below.append((child, at, until))
             at = until
         waiting += reversed(below)
 
 
-def _children(rows: Sequence[LayerRow], index: int) -> Iterator[int]:
+def _children(
+    rows: Sequence[Row], index: int, time_of: Callable[[Row], Summary | None]
+) -> Iterator[int]:
     """The timed rows below a row with no timed row between.
 
     Rows are in tree order: a row's descendants follow it. A container that is never called itself
@@ -67,8 +96,8 @@ def _children(rows: Sequence[LayerRow], index: int) -> Iterator[int]:
             return
         if below is not None and row.depth > below:
             continue
-        below = row.depth if row.inclusive is not None else None
-        if row.inclusive is not None:
+        below = row.depth if time_of(row) is not None else None
+        if time_of(row) is not None:
             yield child
 
 

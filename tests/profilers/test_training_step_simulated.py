@@ -32,6 +32,12 @@ def profiled(model: nn.Module, *sizes: int) -> TrainingProfile:
     )
 
 
+def holding_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host is this machine, which may be busy: hold the queue for long, and in each round."""
+    monkeypatch.setattr(blocked_queue, "_MARGIN", 10)
+    monkeypatch.setattr(training_step, "BLOCKED_EVERY", 1)
+
+
 @on_sim
 def test_kernels_by_module_forward_and_backward(sim: Simulator) -> None:
     sim.rules(**RULES)
@@ -95,8 +101,7 @@ def test_behind_a_blocked_queue_a_step_takes_what_its_kernels_take(
     sim: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """20 µs to launch a kernel of 1 µs, and the other way round."""
-    # The host is this machine, which may be busy: hold the queue for long.
-    monkeypatch.setattr(blocked_queue, "_MARGIN", 10)
+    holding_for_long(monkeypatch)
     sim.rules(kernel_ns=1_000, launch_ns=20_000)
     bound = profiled(Small(), 2, 3, 8, 8)
     number = sum(phase.kernels for phase in bound.phases)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Mapping
 
+import jsonschema
 import pytest
 import torch
 
@@ -17,8 +19,10 @@ from layerbench.records.training_step import TrainingRow
 from layerbench.records.view import View
 from layerbench.reporters.html.document import bundled, of
 from tests.models import Small
+from tests.profilers.test_training_step_simulated import holding_for_long
 from tests.simulated import Simulator
 from tests.simulated.process import on_sim
+from tests.support.paths import ROOT
 
 
 def profile_of(sim: Simulator, **rules: int) -> layerbench.Profile:
@@ -47,8 +51,11 @@ def test_a_net_whose_kernels_are_short_is_launch_bound_and_one_whose_are_long_is
 
 
 @on_sim
-def test_a_training_step_says_in_every_format_what_launching_costs(sim: Simulator) -> None:
+def test_a_training_step_says_in_every_format_what_launching_costs(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each layer takes the host far longer than its kernels of 1 µs take the device."""
+    holding_for_long(monkeypatch)
     sim.rules(kernel_ns=1_000, launch_ns=20_000)
     x = torch.rand(2, 3, 8, 8).to("sim:0")
     record = layerbench.profile_training(Small().to("sim:0"), x, threads=1, warmup=1, iterations=3)
@@ -68,11 +75,30 @@ def test_a_training_step_says_in_every_format_what_launching_costs(sim: Simulato
     assert {row["phase"] for row in kernels} == {
         "copy", "forward", "loss", "backward", "optimizer"
     }  # fmt: skip
+    _trace_of_a_step(record)
     drawn = {cell.path: cell for cell in quantity(record, "self").cells}
     assert drawn["head"].waits
     own = (rows["head"].host_forward_self, rows["head"].host_backward_self)
     assert drawn["head"].host == pytest.approx(sum(time.mean for time in own))
     assert "launch-bound" in quantity(record, "time").note
+
+
+def _trace_of_a_step(record: layerbench.TrainingProfile) -> None:
+    """Phases one after the other, the modules and their kernels within them."""
+    trace = json.loads(reporters.render("trace", record))
+    schema = (ROOT / "tests" / "data" / "trace-event.schema.json").read_text(encoding="utf-8")
+    jsonschema.validate(trace, json.loads(schema))
+    spans = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    phases = [event for event in spans if event["cat"] == "phase"]
+    assert [phase["dur"] for phase in phases] == [0, 1, 11, 3, 16, 12]  # µs: a kernel takes one
+    starts = {event["name"]: event["ts"] for event in spans if event["cat"] == "module"}
+    ends = phases[4]["ts"] + phases[4]["dur"]
+    # Of the same modules the backward's stand last; there the first layer is the last one.
+    assert phases[4]["ts"] <= starts["Linear head"] < starts["Conv2d stem"] < ends
+    kernels = [event for event in spans if event["cat"] == "kernel"]
+    assert sum(event["dur"] for event in kernels) == pytest.approx(43)
+    head = [event for event in kernels if event["args"]["path"] == "head"]
+    assert [event["name"] for event in head] == ["addmm", "mm", "sum"]
 
 
 def _page_of_a_step(record: layerbench.TrainingProfile, rows: Mapping[str, TrainingRow]) -> None:

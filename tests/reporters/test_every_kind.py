@@ -67,7 +67,8 @@ def formats_of(record: layerbench.Record) -> list[str]:
     names = []
     for name in reporters.names():
         try:
-            reporters.check(name, profile=record.record == "profile")
+            kind = record.record
+            reporters.check(name, profile=kind == "profile", step=kind == "training profile")
         except UsageError:
             continue
         names.append(name)
