@@ -80,6 +80,22 @@ def test_a_gpus_memory_means_the_same_in_every_look():
     assert [(look.stage, look.vram) for look in looks.all] == [("before", 8), (None, 8)]
 
 
+def test_what_an_earlier_question_left_is_given_back_before_the_peak_begins():
+    told = []
+
+    class Noting(Counting):
+        kind = "sim"
+
+        def forget_freed(self):
+            told.append("forget")
+
+        def begin_peak(self):
+            told.append("begin")
+
+    estimate._Looks(Noting(), lambda: None)
+    assert told == ["forget", "begin"]
+
+
 def test_a_gpus_batch_is_pinned_once_and_copied_without_waiting(monkeypatch):
     pinned, copied = [], []
     usual = torch.Tensor.to
