@@ -372,8 +372,14 @@ void run_on_cpu(const OperatorHandle& asked, c10::DispatchKeySet, Stack* stack) 
   std::string key;
   if (rules.skip && !follows_values(call.name)) {
     key = call.name + '.' + op.schema().overload_name() + ' ';
+    std::vector<const void*> seen;  // which arguments are one tensor: `out` may be another one, too
     for (size_t index = stack->size() - count; index < stack->size(); ++index) {
       add(key, (*stack)[index]);
+      each_tensor((*stack)[index], [&](const at::Tensor& tensor) {
+        const void* own = tensor.unsafeGetTensorImpl();
+        add(key, int64_t(std::find(seen.begin(), seen.end(), own) - seen.begin()));
+        seen.push_back(own);
+      });
     }
     if (skipped(key, call.name, stack, count)) {
       return;

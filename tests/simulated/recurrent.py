@@ -8,6 +8,7 @@ kernel there. The formulas, and what a workspace holds, are those of PyTorch's `
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ Maybe = Tensor | None
 @cache
 def register() -> torch.library.Library:
     """Let the CPU compute them in this process; kept, because they end with what is returned."""
-    library = torch.library.Library("aten", "IMPL")
+    library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     for cell in (
         _thnn_fused_lstm_cell,
         _thnn_fused_lstm_cell_backward_impl,
@@ -26,7 +27,7 @@ def register() -> torch.library.Library:
         _thnn_fused_gru_cell_backward,
     ):
         library.impl(cell.__name__, cell, "CPU")
-    return library
+    return library  # type: ignore[no-any-return]
 
 
 def _added(*terms: Maybe) -> Tensor:

@@ -74,6 +74,18 @@ def test_recurrent_layers(sim: Simulator, kind: type[nn.RNNBase], bias: bool) ->
 
 
 @on_sim
+def test_a_kernel_seen_before_may_write_into_another_of_its_arguments(sim: Simulator) -> None:
+    sim.rules(skip=True)
+    one, other, out = (torch.ones(4, device="sim") for _ in range(3))
+    torch.add(one, other, out=out)
+    one.add_(other)  # the same but for where it writes: here there are two tensors, not three
+    assert torch.add(other, one, out=other) is other
+    layer = nn.RNN(4, 4).to("sim")
+    layer(torch.rand(4, 2, 4).to("sim"))[0].sum().backward()
+    assert layer.weight_hh_l0.grad.shape == (4, 4)
+
+
+@on_sim
 def test_mixed_precision(sim: Simulator) -> None:
     model, images = model_and_images("attention")
     model.to("sim")
