@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from layerbench.analysis.launching import Timed, busy_s
 from layerbench.analysis.portions import part_of
 from layerbench.records.timing import KernelRow, Profile
+from layerbench.records.training_step import StepKernelRow, TrainingProfile
 from layerbench.text import beginning
 
 SHORT = 48
@@ -39,6 +40,29 @@ def own_kernels(record: Profile) -> Mapping[str, int] | None:
     for kernel in record.kernels:
         numbers[row_of(kernel, rows)] += kernel.calls
     return numbers
+
+
+def own_step_kernels(record: TrainingProfile) -> Mapping[str, int]:
+    """How many kernels each module ran itself, forward and backward; empty where nobody saw them.
+
+    Those of the backward that belong to no module have the model's path, and are not counted.
+    """
+    whole = next((row.kernels for row in record.rows), None)
+    if whole is None:
+        return {}
+    numbers = Counter(dict.fromkeys((row.path for row in record.rows), 0))
+    for kernel in record.kernels:
+        if kernel.phase in ("forward", "backward") and kernel.module:
+            numbers[kernel.module] += kernel.calls
+    numbers[""] = max(whole - sum(numbers.values()), 0)
+    return numbers
+
+
+def launched_by(kernel: KernelRow) -> str:
+    """The operator; of a training step with the phase in which it ran."""
+    if not isinstance(kernel, StepKernelRow):
+        return kernel.function
+    return f"{kernel.phase}: {kernel.function}" if kernel.function else kernel.phase
 
 
 def share(kernel: KernelRow, record: Timed) -> float:

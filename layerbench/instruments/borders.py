@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch._ops import HigherOrderOperator
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerbench.instruments.kernels import ROOT, KernelForward
+from layerbench.instruments.modes import OperatorMode
 from layerbench.instruments.operators import operator_name, run_seen
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import parts_of, storage_of
@@ -134,7 +134,7 @@ class Borders:
         return Way(tuple(self.crossed), tuple(self._seen))
 
 
-class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Launches(OperatorMode):
     """Sees whether operators put work into a device's queue.
 
     An operator launches nothing that gives only views of what it was given, or memory without
@@ -162,15 +162,8 @@ class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         taken, self._any = self._any, False
         return taken
 
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401 - an OpOverload; its type is private to torch
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the operator returns
-        del types
-        keywords = kwargs or {}
+    def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
+        """Run an operator, and note whether it launched work."""
         if isinstance(func, HigherOrderOperator):
             self._any = True
             return run_seen(func, args, keywords, self)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from layerbench import units
 from layerbench.records.bounds import Shape
 from layerbench.records.timing import ONLY_INSIDE, LayerRow, Profile, Summary
+from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import OWN_WEIGHTS, Workload
 from layerbench.text import visible
 from layerbench.units import NANOSECOND
@@ -116,12 +117,12 @@ def fps(record: Profile) -> str:
     return units.per_second(record.workload.batch / mean) if mean else "-"
 
 
-def threads(record: Profile) -> int | None:
+def threads(record: Profile | TrainingProfile) -> int | None:
     """Intra-op CPU threads: as they were found, otherwise as they were asked for."""
     return record.environment.machine.threads or record.plan.threads
 
 
-def place(record: Profile) -> str:
+def place(record: Profile | TrainingProfile) -> str:
     """Where it was measured: the device, and the threads where they are known."""
     number = threads(record)
     device = record.environment.device.name

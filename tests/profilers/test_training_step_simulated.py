@@ -11,6 +11,7 @@ from torch import nn
 
 import layerbench
 from layerbench import reporters
+from layerbench.analysis.kernels import own_step_kernels
 from layerbench.analysis.launching import is_launch_bound, needed_s, waiting_part
 from layerbench.instruments import queue_block
 from layerbench.profilers import blocked_queue, training_step
@@ -61,6 +62,7 @@ def test_kernels_by_module_forward_and_backward(sim: Simulator) -> None:
     assert {path: row.kernels for path, row in rows.items()} == {
         "": 9, "0": 1 + 2, "1": 6, "1.0": 1 + 3, "1.1": 1 + 1
     }  # fmt: skip
+    assert own_step_kernels(record) == {"": 0, "0": 3, "1": 0, "1.0": 4, "1.1": 2}
     kernels = {(k.phase, k.module, k.function, k.name): k for k in record.kernels}
     back = kernels["backward", "1.0", "AddmmBackward0", "aten::mm"]
     assert (back.calls, back.time.median) == (2, pytest.approx(80 * MICROSECOND))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 
 import jsonschema
@@ -76,6 +77,8 @@ def test_a_training_step_says_in_every_format_what_launching_costs(
         "copy", "forward", "loss", "backward", "optimizer"
     }  # fmt: skip
     _trace_of_a_step(record)
+    latex = reporters.render("latex", record)
+    assert re.search(r"Linear & head & .* & 4 & yes", latex)
     drawn = {cell.path: cell for cell in quantity(record, "self").cells}
     assert drawn["head"].waits
     own = (rows["head"].host_forward_self, rows["head"].host_backward_self)

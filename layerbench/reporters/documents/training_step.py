@@ -8,6 +8,7 @@ from math import fsum
 
 from layerbench import units
 from layerbench.analysis import disturbance
+from layerbench.analysis.kernels import own_step_kernels
 from layerbench.analysis.largest import largest, layers
 from layerbench.analysis.launching import StepLaunching, is_launch_bound, launching_s
 from layerbench.analysis.portions import by_path, by_type
@@ -119,13 +120,14 @@ class _Columns:
 
     Attributes:
         host: whether the host took its own times, beside an accelerator's.
-        kernels: whether somebody saw the device's kernels.
+        own_kernels: how many of the device's each row ran itself, by path; nothing where nobody saw
+            them.
         launching: which rows are launch-bound.
         rounds: what an accelerator did in rounds of their own.
     """
 
     host: bool
-    kernels: bool
+    own_kernels: Mapping[str, int]
     launching: StepLaunching
     rounds: DeviceRounds | None
 
@@ -133,13 +135,12 @@ class _Columns:
     def of(cls, record: TrainingProfile) -> _Columns:
         """Those of a record."""
         host = any(row.host_forward for row in record.rows)
-        kernels = any(row.kernels is not None for row in record.rows)
-        return cls(host, kernels, StepLaunching.of(record), record.device_rounds)
+        return cls(host, own_step_kernels(record), StepLaunching.of(record), record.device_rounds)
 
     @property
     def align(self) -> str:
-        """The letters of `times` and `launched`."""
-        return f"..r{'.' * self.host}{'l' * self.launching.waits}{'r' * self.kernels}"
+        """The letters of `times`."""
+        return f"..r{'.' * self.host}{'l' * self.launching.waits}{'r' * bool(self.own_kernels)}"
 
     def times(self, row: TrainingRow) -> dict[str, str]:
         """The cells of a row with all that is in it."""
@@ -148,18 +149,18 @@ class _Columns:
             "forward ms": formatting.ms(row.forward, "median"),
             "backward ms": formatting.ms(row.backward, "median"),
             "back/forth": _ratio(row.forward, row.backward),
-            **self.launched(row, (row.host_forward, row.host_backward), {layout.MARK: mark}),
+            **self.host_time(row.host_forward, row.host_backward),
+            **({layout.MARK: mark} if self.launching.waits else {}),
+            **self.ran(row.kernels),
         }
 
-    def launched(
-        self, row: TrainingRow, host: Sequence[Summary | None], mark: Mapping[str, str]
-    ) -> dict[str, str]:
-        """What the host took, a mark where there are any, and how many kernels that launched."""
-        return {
-            **({"host ms": _sum_of(host) if any(host) else "-"} if self.host else {}),
-            **(mark if self.launching.waits else {}),
-            **({"kernels": formatting.dash(row.kernels, units.count)} if self.kernels else {}),
-        }
+    def host_time(self, *times: Summary | None) -> dict[str, str]:
+        """What the host took for both, where it took times of its own."""
+        return {"host ms": _sum_of(times) if any(times) else "-"} if self.host else {}
+
+    def ran(self, kernels: int | None) -> dict[str, str]:
+        """How many kernels ran, where somebody saw any."""
+        return {"kernels": formatting.dash(kernels, units.count)} if self.own_kernels else {}
 
     def legend(self, record: TrainingProfile) -> layout.Text:
         """What the mark means, where it occurs."""
@@ -171,13 +172,12 @@ def _slow(row: TrainingRow, share: float, of: Sort, columns: _Columns) -> dict[s
     with_others = of == "time"
     forward = row.forward if with_others else row.forward_self
     backward = row.backward if with_others else row.backward_self
-    inclusive, own = (
-        (row.host_forward, row.host_backward),
-        (
-            row.host_forward_self,
-            row.host_backward_self,
-        ),
+    host = (
+        (row.host_forward, row.host_backward)
+        if with_others
+        else (row.host_forward_self, row.host_backward_self)
     )
+    kernels = row.kernels if with_others else columns.own_kernels.get(row.path)
     launching = columns.launching
     bound = launching.bounds(row) if with_others else launching.bounds_own(row)
     return {
@@ -188,7 +188,8 @@ def _slow(row: TrainingRow, share: float, of: Sort, columns: _Columns) -> dict[s
         "backward ms": formatting.ms(backward, "median"),
         "back/forth": _ratio(forward, backward),
         "share": units.percent(share, digits=1),
-        **columns.launched(row, inclusive if with_others else own, {}),
+        **columns.host_time(*host),
+        **columns.ran(kernels),
         "bound by": "launch" if bound else "-",
         "kept": formatting.dash(row.kept, units.bytes_),
     }

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layerbench.analysis.kernels import row_of, share, short_name
+from layerbench.analysis.kernels import launched_by, row_of, share, short_name
 from layerbench.records.bundle import Bundle
-from layerbench.records.timing import KernelRow
-from layerbench.records.training_step import StepKernelRow
 from layerbench.reporters.html.metrics import rounded
 from layerbench.reporters.html.schema import Kernels
 
@@ -30,7 +28,7 @@ def kernels(bundle: Bundle, numbers: Mapping[str, int]) -> Kernels | None:
             (
                 numbers.get(row_of(kernel, numbers), 0),
                 names[kernel.name],
-                _launched_by(kernel),
+                launched_by(kernel),
                 kernel.calls,
                 rounded(kernel.time.median),
                 rounded(share(kernel, record)),
@@ -38,10 +36,3 @@ def kernels(bundle: Bundle, numbers: Mapping[str, int]) -> Kernels | None:
             for kernel in record.kernels
         ),
     )
-
-
-def _launched_by(kernel: KernelRow) -> str:
-    """The operator; of a training step with the phase in which it ran."""
-    if not isinstance(kernel, StepKernelRow):
-        return kernel.function
-    return f"{kernel.phase}: {kernel.function}" if kernel.function else kernel.phase
