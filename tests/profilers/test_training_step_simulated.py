@@ -17,6 +17,7 @@ from layerbench.instruments import queue_block
 from layerbench.profilers import blocked_queue, training_step
 from layerbench.profilers.blocked_queue import WAITS
 from layerbench.records.training_step import TrainingProfile
+from layerbench.reporters import formatting
 from layerbench.reporters.documents.device import BELOW_RESOLUTION
 from tests.models import Small
 from tests.simulated import Simulator
@@ -141,8 +142,12 @@ def test_a_step_that_waits_for_the_device_says_why_it_was_not_blocked(sim: Simul
     )
     assert record.device_rounds.blocked is None
     assert record.absent == {"blocked queue": WAITS.format(what="step")}
-    text = reporters.render("txt", record)
+    text = " ".join(reporters.render("txt", record).split())
     assert "blocked queue: the step waits for the device" in text
+    untouched = next(phase.host for phase in record.phases if phase.name == "backward")
+    whole = formatting.time(untouched, "median")
+    assert "Host times of the backward hold a call of Python where each module's nodes" in text
+    assert f"without them the whole backward {whole}." in text
     assert "Kernels run for" in text
 
 
