@@ -293,7 +293,7 @@ def test_the_verb(train_profile, tmp_path):
 
 def test_the_verb_complains_before_it_measures(train_profile):
     for arguments, says in (
-        (("--format", "trace"), "time profiles only"),
+        (("--format", "speedscope"), "time profiles only"),
         (("--optimizer", "magic"), "--optimizer takes"),
         (("--dtype", "int8"), "--dtype takes"),
     ):
