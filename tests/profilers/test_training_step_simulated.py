@@ -97,6 +97,10 @@ def test_what_the_host_takes_for_a_module_holds_nothing_of_the_device(sim: Simul
         assert min(row.forward.min, row.backward.min) >= 1
         assert max(row.host_forward.max, row.host_backward.max) < 1
     assert record.instrumented_s < 1
+    text = " ".join(reporters.render("txt", record).split())
+    assert re.search(
+        r"a step takes \S+ s on the device's clock; instrumented, \S+ m?s on the host's", text
+    ), text
 
 
 @on_sim

@@ -335,13 +335,18 @@ def _reconciliation(record: TrainingProfile) -> layout.Section:
         units.percent(b - 1, digits=2) for b in (record.overhead_low, record.overhead_high)
     )
     rounds = record.device_rounds
-    clock = ", on the host's clock" if rounds else ""
+    # The step has the device's clock, and the instrumented one no event to have it, too.
+    clocks = (
+        (" on the device's clock", " on the host's", ", on the latter clock,")
+        if rounds
+        else ("", "", ",")
+    )
     steps = "instrumented steps"
     if rounds:
         steps = "profiled steps" if rounds.how == "kernels" else "steps with events"
     lines = [
-        f"Untouched, a step takes {units.seconds(record.step.median)}; instrumented, "
-        f"{units.seconds(record.instrumented_s)} (medians{clock}). Round by round, "
+        f"Untouched, a step takes {units.seconds(record.step.median)}{clocks[0]}; instrumented, "
+        f"{units.seconds(record.instrumented_s)}{clocks[1]} (medians). Round by round{clocks[2]} "
         f"instrumented / untouched differs by {cost} (95 % interval {low} to {high}).",
         f"The modules' own times add up to {record.forward_sum_ratio:.6f} of the forward and, "
         f"with {units.seconds(record.outside_s)} of the loss and autograd's start, to "
