@@ -14,7 +14,6 @@ from torch import nn
 from torch.compiler import is_dynamo_compiling
 from torch.utils.hooks import RemovableHandle
 
-from layerbench.analysis.aggregation import layer_rows
 from layerbench.environment.devices.clocks import Clock
 from layerbench.errors import first_line
 from layerbench.instruments.attach import Forward, attributes_replaced, function_at, usual_place
@@ -398,8 +397,8 @@ class LiveLayers(Presented):
 
         Empty before the first forward has ended. May be asked for inside the loop.
         """
-        seen = self._seen_so_far()
-        return () if seen is None else layer_rows(seen.modules, seen.functions, [seen.arrays])
+        nothing = self._first is None or self._workload is None
+        return () if nothing else self.record.layers  # which is not made anew at each question
 
     @property
     def record(self) -> Profile:
