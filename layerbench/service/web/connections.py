@@ -165,7 +165,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept the connection, or answer that there are too many."""
-        transport = cast(asyncio.Transport, Joined(transport, self.loop))
+        self._joined = Joined(transport, self.loop)
+        transport = cast(asyncio.Transport, self._joined)
         super().connection_made(transport)
         self.flow = _Flow(transport, self.ahead)
         # A transport of another event loop may have no such number.
@@ -214,7 +215,9 @@ class Connection(H11Protocol):
         self._judge()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Send the answer, and wait for the next request."""
+        # Now, and not at the end of this pass: before it is counted and logged.
+        self._joined.send()
         super().on_response_complete()
         if not self.answered:
             self._all.busy(self)
@@ -287,7 +290,7 @@ class Connection(H11Protocol):
 
 
 class Joined:
-    """A transport that sends all writes of one pass of the event loop together.
+    """A transport that sends all writes of an answer, or of a pass of the event loop, together.
 
     An answer is written as its head and its body. In two pieces each would wake the client, which
     waits for a core each time where a measurement keeps them busy.
@@ -315,18 +318,19 @@ class Joined:
     def write(self, data: bytes) -> None:
         """Send together with other writes of this pass; immediately if they are large."""
         if not self._pieces:
-            self._loop.call_soon(self._send)
+            self._loop.call_soon(self.send)
         self._pieces.append(data)
         self._bytes += len(data)
         if self._bytes >= SENT_AT_ONCE:
-            self._send()
+            self.send()
 
     def close(self) -> None:
         """Send what is written, then close."""
-        self._send()
+        self.send()
         self._transport.close()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send what is written."""
         pieces, self._pieces, self._bytes = self._pieces, [], 0
         if pieces:
             self._transport.write(b"".join(pieces))

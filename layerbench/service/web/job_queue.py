@@ -205,7 +205,7 @@ class Jobs:
         """
         content = {
             **question.depends_on(),
-            "device": self._catalog.device_of(_device(question.model_dump())),
+            "device": self._catalog.device_of(getattr(question, "device", None)),
             "versions": self._versions[question.what],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -245,3 +245,25 @@ def test_an_answer_is_sent_in_one_piece():
         assert piece.endswith(b"answered")
 
     served(test)
+
+
+def test_an_answer_is_sent_before_the_application_goes_on():
+    """A request is counted and logged after its answer, and the client need not wait for that."""
+
+    async def test(dial, everyone):
+        _, writer = await dial()
+        (one,) = everyone._open
+        sent, before = [], []
+        answers, one.transport._transport.write = one._application, sent.append
+
+        async def counted(scope, receive, send):
+            await answers(scope, receive, send)
+            before.append(len(sent))
+
+        one._application = counted
+        writer.write(REQUEST)
+        while not before:
+            await asyncio.sleep(0.01)
+        assert before == [1]
+
+    served(test)
