@@ -65,6 +65,7 @@ def test_one_forward_is_enough_and_none_gives_no_rows() -> None:
         assert layers.rows == ()
         model(torch.rand(1, 3, 8, 8))
     rows = layers.rows
+    assert layers.rows is rows  # not made anew where no forward has come
     assert {row.kind for row in rows} == {"module", "function"}
     assert rows[0].inclusive
     assert rows[0].inclusive.n == 1
