@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from layerbench.environment import devices
-from layerbench.environment.devices import accelerator, cuda, settings
+from layerbench.environment.devices import accelerator, cuda
 from layerbench.environment.devices.accelerator import Accelerator, WaitingClock
 from layerbench.environment.devices.clocks import DeviceEvents, PerfCounter
 from layerbench.environment.devices.cpu import Cpu, cpu_slug
@@ -484,31 +484,3 @@ def test_cuda_is_left_to_its_own_file(backend, monkeypatch):
     torch.accelerator.current_accelerator = lambda: torch.device("cuda")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert accelerator.AcceleratorType().names() == []
-
-
-# --- settings
-
-
-def test_settings_say_how_the_switches_stand():
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    try:
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
-        found = devices.torch_settings()
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.benchmark = before[1]
-    assert found["float32_matmul_precision"] == "high"
-    assert found["cudnn.benchmark"] == "True"
-    assert found["deterministic_algorithms"] == "False"
-    assert all(isinstance(value, str) for value in found.values())
-
-
-def test_a_setting_that_cannot_be_read_is_left_out(monkeypatch):
-    def refuse():
-        raise RuntimeError("mix of the legacy and new APIs")
-
-    monkeypatch.setitem(settings._SWITCHES, "cudnn.allow_tf32", refuse)
-    found = settings.torch_settings()
-    assert "cudnn.allow_tf32" not in found
-    assert "cudnn.benchmark" in found
