@@ -64,9 +64,11 @@ def check(format: str, *, profile: bool, layers: bool = True, step: bool = False
     Raises:
         UsageError: no such format, or not for such a record.
     """
-    takes = profile or (step and getattr(_find(format), "STEPS_TOO", False))
+    steps_too = bool(getattr(_find(format), "STEPS_TOO", False))
+    takes = profile or (step and steps_too)
     if getattr(_find(format), "PROFILES_ONLY", False) and not takes:
-        raise UsageError(f"the format {format} is for time profiles only")
+        kinds = "time profiles and training steps" if steps_too else "time profiles"
+        raise UsageError(f"the format {format} is for {kinds} only")
     if needs_layers(format) and not layers:
         raise UsageError(
             f"the format {format} draws layers, and only the whole model would be timed: take "

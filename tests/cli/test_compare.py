@@ -181,7 +181,7 @@ def test_different_work_has_status_2(layerbench, saved):
         (("none.json", "none.json"), "there is no record none.json"),
         (("resnet18", "resnet34"), "there is no record resnet18; to measure two models, add"),
         (("a", "b", "--format", "pdf"), "unknown format 'pdf'"),
-        (("a", "b", "--format", "trace"), "for time profiles only"),
+        (("a", "b", "--format", "trace"), "for time profiles and training steps only"),
         (("a", "b", "--threshold", "much"), "much"),
         (("--live", "nosuchnet", "resnet18"), "nosuchnet"),
         (("--live", "resnet18 --out x", "resnet18"), "--out is not for one side"),

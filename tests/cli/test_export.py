@@ -51,7 +51,9 @@ def test_of_a_bundle_the_profile_is_written_by_formats_for_profiles_alone(tmp_pa
     for name in ("trace", "speedscope", "latex", "sentences"):
         assert reporters.render(name, bundle()) == reporters.render(name, bundle().profile)
     assert bundle().save(tmp_path / "a.tex").read_text() == reporters.render("latex", counted())
-    with pytest.raises(UsageError, match="the format trace is for time profiles only"):
+    with pytest.raises(
+        UsageError, match="the format trace is for time profiles and training steps only"
+    ):
         reporters.render("trace", bundle().model_copy(update={"profile": None}))
 
 
@@ -117,14 +119,17 @@ def test_a_record_without_layers_says_what_to_take(format):
 @pytest.mark.parametrize("format", ["trace", "speedscope", "latex"])
 def test_only_profiles_are_drawn(format):
     structure = reading.read(ROOT / "model_structures" / "mobilenet_v2_pascal.json")
-    with pytest.raises(UsageError, match="time profiles only"):
+    with pytest.raises(UsageError, match="is for time profiles"):
         reporters.render(format, structure)
 
 
 def test_what_cannot_be_written_is_said_before_measuring():
     reporters.check("trace", profile=True)
-    with pytest.raises(UsageError, match="time profiles only"):
+    with pytest.raises(UsageError, match="is for time profiles"):
         reporters.check("latex", profile=False)
+    reporters.check("latex", profile=False, step=True)
+    with pytest.raises(UsageError, match="time profiles only"):
+        reporters.check("speedscope", profile=False, step=True)
     with pytest.raises(UsageError, match="--granularity layers"):
         reporters.check("speedscope", profile=True, layers=False)
     reporters.check("latex", profile=True, layers=False)
