@@ -45,15 +45,10 @@ def chosen_as_on_gpu() -> Iterator[None]:
     ) -> torch.Tensor:
         four = query.dim() == key.dim() == value.dim() == 4
         if not _stands_in(query) or enable_gqa:
+            # PyTorch 2.4 does not know the argument.
+            grouped = {"enable_gqa": True} if enable_gqa else {}
             return original(
-                query,
-                key,
-                value,
-                attn_mask,
-                dropout_p,
-                is_causal,
-                scale=scale,
-                enable_gqa=enable_gqa,
+                query, key, value, attn_mask, dropout_p, is_causal, scale=scale, **grouped
             )
         rest = (dropout_p, is_causal)
         if four and attn_mask is None and _fits_flash(query, value):

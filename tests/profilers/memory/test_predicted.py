@@ -95,6 +95,9 @@ def test_fake_and_real_tensors_tell_the_same_story():
     assert predicted.peak_owner == measured.peak.owner
 
 
+@pytest.mark.skipif(
+    not prediction._cuda_bears_a_graph(), reason="there meta tensors stand in for all"
+)
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [
