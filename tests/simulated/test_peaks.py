@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 
 import pytest
 import torch
@@ -86,6 +86,6 @@ def test_ceilings_of_a_device_whose_work_the_host_does(
     assert "buffer of 16 MiB" in record.ceilings.how
     # What a launch takes is a large part of a small product, and of few copies.
     assert 0.5 * 4_800e9 < record.ceilings.bytes_per_s <= 4_800e9
-    names = Counter(one.name for one in sim.kernels())
-    assert 0 < names["aten::mm"] < 100
-    assert 0 < names["aten::copy_"] < 100
+    side = re.search(r"(\d+) x \d+ matrices", record.ceilings.how)
+    assert side is not None
+    assert int(side[1]) < 4096
