@@ -99,7 +99,7 @@ def test_what_the_host_takes_for_a_module_holds_nothing_of_the_device(sim: Simul
     assert record.instrumented_s < 1
     text = " ".join(reporters.render("txt", record).split())
     assert re.search(
-        r"a step takes \S+ s on the device's clock; instrumented, \S+ m?s on the host's", text
+        r"a step takes \S+ s on the device's clock; instrumented, \S+ [mµ]?s on the host's", text
     ), text
 
 

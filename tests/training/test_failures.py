@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 import layerbench
 from layerbench.errors import ModelRunError
+from layerbench.profilers.memory.traced_run import explain_step
 from tests.faulty import training
 
 FILE = Path(training.__file__)
@@ -37,6 +39,12 @@ def test_a_step_that_fails_says_in_which_part_of_which_module(name, call):
     model, x = getattr(training, name)()
     with pytest.raises(ModelRunError, match=says):
         call(model, (x,), optimizer)
+
+
+def test_a_step_that_fails_but_once_does_not_blame_the_optimizer():
+    model, x = nn.Linear(4, 4), torch.rand(2, 4)
+    said = explain_step(model, (x,), {}, RuntimeError("no more of it"))
+    assert said == "a step failed, and did not when it was made once more: no more of it"
 
 
 def test_sparse_gradients_are_trained_with_sgd():

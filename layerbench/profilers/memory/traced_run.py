@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
+from traceback import walk_tb
 from typing import Any
 
 import torch
@@ -322,10 +323,20 @@ def explain_step(
             _backward_watched(loss, running, reached)
         except Exception as again:
             return f"the backward failed{_in_module(model, reached)}: {first_line(again)}"
-    if isinstance(error, RunFailed):
-        return str(error)
+    return str(error) if isinstance(error, RunFailed) else _made_once_more(error)
+
+
+def _made_once_more(error: Exception) -> str:
+    """What is to be said of an error that did not come again before the optimizer."""
+    if not _arose_in_optimizer(error):
+        return f"a step failed, and did not when it was made once more: {first_line(error)}"
     hint = "; take sgd or adagrad" if "sparse gradients" in message_of(error) else ""
     return f"the optimizer failed: {first_line(error)}{hint}"
+
+
+def _arose_in_optimizer(error: Exception) -> bool:
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(isinstance(frame.f_locals.get("self"), torch.optim.Optimizer) for frame in frames)
 
 
 def _backward_watched(
