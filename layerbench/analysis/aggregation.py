@@ -236,6 +236,8 @@ def _function_rows(
 def device_rounds(facts: RunFacts, arrays: Sequence[Arrays], seed: int = 0) -> DeviceRounds | None:
     """What the device did in rounds of their own; ``None`` where there were none.
 
+    Where only the whole was timed, behind a blocked queue, there is no more than that.
+
     Args:
         facts: of one of the processes.
         arrays: the samples of each process.
@@ -246,7 +248,7 @@ def device_rounds(facts: RunFacts, arrays: Sequence[Arrays], seed: int = 0) -> D
         for name in (samples.SPAN, samples.IDLE, samples.BLOCKED)
         if (times := _pooled(arrays, name)) is not None
     }
-    if facts.device_times is None or samples.SPAN not in summaries:
+    if summaries.keys().isdisjoint((samples.SPAN, samples.BLOCKED)):
         return None
     return DeviceRounds(how=facts.device_times, resolution_s=facts.resolution_s, **summaries)
 

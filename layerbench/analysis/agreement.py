@@ -45,7 +45,9 @@ class Agreement:
 def span_ratio(record: Profile) -> float | None:
     """The rows' self times and the idle time over the span; 1 but for the rounding of the means."""
     rounds = record.device_rounds
-    if rounds is None or rounds.idle is None or not record.layers or not rounds.span.mean:
+    if rounds is None or rounds.span is None or rounds.idle is None:
+        return None
+    if not record.layers or not rounds.span.mean:
         return None
     return (_sum_of_rows(record) + rounds.idle.mean) / rounds.span.mean
 
@@ -87,7 +89,9 @@ def _of_host(record: Profile) -> Iterator[Agreement]:
 
 def _of_span(record: Profile) -> Iterator[Agreement]:
     rounds = record.device_rounds
-    if rounds is not None and rounds.idle is not None and record.whole.median:
+    if rounds is None or rounds.span is None or rounds.idle is None:
+        return
+    if record.whole.median:
         yield Agreement("span", rounds.span.median / record.whole.median - 1)
 
 

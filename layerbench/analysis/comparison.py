@@ -397,7 +397,9 @@ def _on_clocks(baseline: Profile, contender: Profile) -> Iterator[str]:
     unlike = unlike_rows(baseline, contender)
     if unlike:
         yield unlike
-    hows = [rounds.how for one in (baseline, contender) if (rounds := one.device_rounds)]
+    hows = [
+        rounds.how for one in (baseline, contender) if (rounds := one.device_rounds) and rounds.how
+    ]
     if len(set(hows)) > 1:
         yield (
             f"The baseline's device times of rows are from {hows[0]}, the contender's from "

@@ -53,7 +53,9 @@ def needed_of(rounds: DeviceRounds | None) -> float | None:
         return None
     if rounds.blocked is not None:
         return rounds.blocked.median
-    return None if rounds.idle is None else rounds.span.median - rounds.idle.median
+    if rounds.span is None or rounds.idle is None:
+        return None
+    return rounds.span.median - rounds.idle.median
 
 
 def launching_s(record: Timed) -> float | None:
@@ -87,7 +89,7 @@ def is_launch_bound(record: Timed) -> bool:
 def busy_s(record: Timed) -> float:
     """The mean time in which the device worked in one round: what kernels' shares refer to."""
     rounds = record.device_rounds
-    if rounds is None or rounds.idle is None:
+    if rounds is None or rounds.span is None or rounds.idle is None:
         return record.base.mean if isinstance(record, Profile) else record.step.mean
     return rounds.span.mean - rounds.idle.mean
 

@@ -11,7 +11,7 @@ from layerbench.environment.devices.clocks import Clock, PerfCounter
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels, why_unseen
 from layerbench.instruments.modules import Call
-from layerbench.profilers.device_rounds import DeviceRounds
+from layerbench.profilers.device_rounds import BlockedRounds, DeviceRounds
 from layerbench.profilers.event_rounds import EventRounds
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.rounds import Layers, Rounds
@@ -46,11 +46,13 @@ def rounds_for(
         progress: hears of each round.
         renew_inputs: called before each forward.
     """
-    if layers is None or layers.clock is clock:
-        return Rounds(call, layers, clock, progress, renew_inputs)
+    common = (call, layers, clock, progress, renew_inputs)
+    if clock_for(clock) is clock:
+        return Rounds(*common)
+    if layers is None:
+        return BlockedRounds(*common, device=device)
     paths = [fact.path for fact in layers.modules]
     timed = frozenset(fact.path for fact in layers.modules if fact.reachable)
-    common = (call, layers, clock, progress, renew_inputs)
     if sees_kernels(device):
         kernels = KernelTimer(model, paths, timed, device)
         return DeviceRounds(*common, device=device, tracer=kernels)

@@ -52,22 +52,17 @@ class Tracer(Protocol):
 
 
 @dataclass
-class DeviceRounds(Rounds):
-    """As `Rounds`, with the layers' times on the device and on the host from separate forwards.
+class BlockedRounds(Rounds):
+    """As `Rounds`, of the whole alone, with what the device needs for it.
 
     Attributes:
         device: where the model runs.
-        tracer: runs the device rounds, and sees the kernels.
         blocked: nanoseconds of the blocked whole, for those rounds that have one.
-        traced: the device rounds.
-        instrumented: nanoseconds of the whole in the host rounds, on the device's clock.
     """
 
     device: Device = field(kw_only=True)
-    tracer: Tracer = field(kw_only=True)
     blocked: list[int] = field(default_factory=list)
-    traced: list[KernelForward] = field(default_factory=list)
-    instrumented: list[int] = field(default_factory=list)
+    _turns: int = 0
     _is_settled: bool = True
 
     def __post_init__(self) -> None:
@@ -77,25 +72,18 @@ class DeviceRounds(Rounds):
     def forget(self) -> None:
         """Throw away the samples so far."""
         super().forget()
-        for kept in (self.blocked, self.traced, self.instrumented):
-            kept.clear()
+        self.blocked.clear()
+        self._turns = 0
 
     def run_instrumented(self) -> None:
-        """A forward under the profiler, now and then one blocked, and one with marks on the host.
-
-        All of them draw the same random numbers. What the profiler does leaves cold caches behind,
-        in which the host takes longer to launch: so one forward that is not kept comes before the
-        one with marks (`benchmarks.simulated`).
-        """
-        draws = RandomState()
-        kinds: list[Callable[[], object]] = [self._run_device, self._run_unkept, self._run_host]
-        if len(self.traced) % BLOCKED_EVERY == 0 and not self._behind.is_given_up:
-            kinds.insert(1, self._run_blocked)
-        self._is_settled = False
-        for run in kinds:
-            draws.put_back()
+        """Now and then a forward behind a blocked queue; nothing is attached to the model."""
+        if self._is_blocked_next():
             self.renew_inputs()
-            run()
+            self._run_blocked()
+
+    def _is_blocked_next(self) -> bool:
+        self._turns += 1
+        return self._turns % BLOCKED_EVERY == 1 and not self._behind.is_given_up
 
     def settle(self) -> None:
         """One forward that is not kept, where another kind than an untouched one was the last.
@@ -107,6 +95,67 @@ class DeviceRounds(Rounds):
             self.renew_inputs()
             self._run_unkept()
             self._is_settled = True
+
+    def _run_unkept(self) -> None:
+        self.call()
+        self.clock.synchronize()
+
+    def _run_blocked(self) -> None:
+        self._is_settled = False
+        launching_s = float(np.median(self.host)) * NANOSECOND if self.host else 0.0
+        taken = self._behind.run(launching_s, lambda: run_untouched(self.call, self.clock))
+        if taken is not None:
+            self.blocked.append(taken)
+
+    def absent(self) -> dict[str, str]:
+        """Why the whole was not measured behind a blocked queue."""
+        why = self._behind.why_not(bool(self.blocked))
+        return {samples.BLOCKED_QUEUE: why} if why else {}
+
+    def arrays(self) -> dict[str, Samples]:
+        """The samples under the names of `layerbench.records.samples`."""
+        arrays = super().arrays()
+        if self.blocked:
+            arrays[samples.BLOCKED] = np.array(self.blocked, dtype=np.int64)
+        return arrays
+
+
+@dataclass
+class DeviceRounds(BlockedRounds):
+    """With the layers' times on the device and on the host from separate forwards.
+
+    Attributes:
+        tracer: runs the device rounds, and sees the kernels.
+        traced: the device rounds.
+        instrumented: nanoseconds of the whole in the host rounds, on the device's clock.
+    """
+
+    tracer: Tracer = field(kw_only=True)
+    traced: list[KernelForward] = field(default_factory=list)
+    instrumented: list[int] = field(default_factory=list)
+
+    def forget(self) -> None:
+        """Throw away the samples so far."""
+        super().forget()
+        self.traced.clear()
+        self.instrumented.clear()
+
+    def run_instrumented(self) -> None:
+        """A forward under the profiler, now and then one blocked, and one with marks on the host.
+
+        All of them draw the same random numbers. What the profiler does leaves cold caches behind,
+        in which the host takes longer to launch: so one forward that is not kept comes before the
+        one with marks (`benchmarks.simulated`).
+        """
+        draws = RandomState()
+        kinds: list[Callable[[], object]] = [self._run_device, self._run_unkept, self._run_host]
+        if self._is_blocked_next():
+            kinds.insert(1, self._run_blocked)
+        self._is_settled = False
+        for run in kinds:
+            draws.put_back()
+            self.renew_inputs()
+            run()
 
     def _run_host(self) -> None:
         assert self.layers is not None
@@ -133,16 +182,6 @@ class DeviceRounds(Rounds):
         # Noting shapes takes the host longer: once is enough, for the functions' rows.
         self.traced.append(self.tracer.run(self.call, shapes=not self.traced))
 
-    def _run_unkept(self) -> None:
-        self.call()
-        self.clock.synchronize()
-
-    def _run_blocked(self) -> None:
-        launching_s = float(np.median(self.host)) * NANOSECOND if self.host else 0.0
-        taken = self._behind.run(launching_s, lambda: run_untouched(self.call, self.clock))
-        if taken is not None:
-            self.blocked.append(taken)
-
     def _kinds(self) -> list[list[Any]]:
         return [*super()._kinds(), self.traced, self.instrumented]
 
@@ -167,11 +206,6 @@ class DeviceRounds(Rounds):
         """What the rows of kernels are, in the order of the samples' columns."""
         return {"kernels": kernel_facts(self.traced, self._paths()), "device_times": "kernels"}
 
-    def absent(self) -> dict[str, str]:
-        """Why the whole was not measured behind a blocked queue."""
-        why = self._behind.why_not(bool(self.blocked))
-        return {samples.BLOCKED_QUEUE: why} if why else {}
-
     def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
         """The modules' rows with the number of their kernels in one forward."""
         return with_kernels(rows, self.traced)
@@ -183,6 +217,4 @@ class DeviceRounds(Rounds):
             arrays[samples.HOST + name] = arrays.pop(name)
         arrays[samples.HOST + samples.INSTRUMENTED] = arrays[samples.INSTRUMENTED]
         arrays[samples.INSTRUMENTED] = np.array(self.instrumented, dtype=np.int64)
-        if self.blocked:
-            arrays[samples.BLOCKED] = np.array(self.blocked, dtype=np.int64)
         return {**arrays, **device_arrays(self.traced)}

@@ -182,8 +182,9 @@ class DeviceRounds(Frozen):
     Attributes:
         how: where rows have their times on the device from: ``kernels``, seen by the profiler, or
             ``events`` in its queue, at the borders of leaves, behind a queue that was blocked.
+            ``None`` where only the whole was timed.
         span: of the profiled rounds, from the first kernel's start to the last one's end; with
-            ``events`` from the first event to the last.
+            ``events`` from the first event to the last. ``None`` where only the whole was timed.
         idle: of the span, when no kernel ran; ``None`` with ``events``. The rows' self times and
             this add up to the span exactly.
         blocked: the untouched whole when all of its work waits in the queue already: what the
@@ -192,8 +193,8 @@ class DeviceRounds(Frozen):
         resolution_s: with ``events``, the shortest time that two of them tell from nothing.
     """
 
-    how: DeviceTimes
-    span: Summary
+    how: DeviceTimes | None = None
+    span: Summary | None = None
     idle: Summary | None = None
     blocked: Summary | None = None
     resolution_s: Time | None = None

@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity
 
 import layerbench
 from layerbench import reporters
+from layerbench.analysis.launching import needed_s
 from layerbench.environment import devices
 from layerbench.errors import LayerbenchError
 from layerbench.instruments.kernel_timer import profiled
@@ -105,6 +106,39 @@ def test_a_device_that_waits_for_the_host_is_told_from_one_that_works(
     assert working.device_rounds
     assert working.device_rounds.blocked
     assert working.whole.median == pytest.approx(working.device_rounds.blocked.median, abs=1.1e-6)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@on_sim
+def test_what_launching_costs_is_told_of_the_whole_alone(
+    sim: Simulator, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    monkeypatch.setattr(blocked_queue, "_MARGIN", 50)
+    sim.rules(kernel_ns=1_000, launch_ns=20_000)
+    model, x = Small().to("sim:0"), torch.rand(2, 3, 8, 8).to("sim:0")
+    kernels = sum(
+        row.kernels or 0
+        for row in layerbench.profile(model, x, warmup=0, iterations=2, ceilings=False).layers[:1]
+    )
+    record = layerbench.profile(
+        torch.compile(model, backend="eager") if compiled else model,
+        x,
+        granularity="layers" if compiled else "whole",
+        warmup=1,
+        iterations=6,
+        ceilings=False,
+    )
+    assert record.layers == record.kernels == ()
+    assert record.device_rounds
+    assert record.device_rounds.span is None
+    assert round((needed_s(record) or 0) * 1e9) == kernels * 1_000
+    assert round(record.whole.median * 1e9) == kernels * 20_000 + 1_000
+    for name in ("screen", "txt", "md", "html"):
+        assert "launch-bound" in reporters.render(name, record)
+    said = reporters.render("txt", record)
+    assert "Only the whole was timed" in said
+    assert "span of the device rounds" not in said
+    assert reporters.render("csv", record).count("launching_s") == 1
 
 
 @on_sim

@@ -128,7 +128,7 @@ def test_the_verb(verb, tmp_path):
         (("--sizes", "big"), "--sizes takes positive numbers"),
         (("--models", ","), "--models takes names with commas"),
         (("--seconds", "0"), "--seconds must be positive"),
-        (("--format", "trace"), "time profiles only"),
+        (("--format", "speedscope"), "time profiles only"),
         (("--models", "vitt"), "no model 'vitt'"),
     ],
 )

@@ -33,7 +33,8 @@ def needs(record: Timed) -> str:
     rounds = record.device_rounds
     if needed is None or launching is None or rounds is None:
         return ""
-    half = formatting.half_width(rounds.blocked or rounds.span)
+    time = rounds.blocked or rounds.span
+    half = formatting.half_width(time) if time else 0.0
     cost = units.seconds(launching, formatting.half_width(whole_of(record)))
     part = units.percent(waiting_part(record) or 0)
     device = "The device needs" if rounds.blocked else "Kernels run for"
@@ -90,7 +91,8 @@ def _times(record: Timed, rounds: DeviceRounds) -> Iterator[tuple[str, Summary]]
     yield f"{name}, untouched", whole_of(record)
     if rounds.blocked is not None:
         yield f"{name} behind a blocked queue", rounds.blocked
-    yield "span of the device rounds", rounds.span
+    if rounds.span is not None:
+        yield "span of the device rounds", rounds.span
     if rounds.idle is not None:
         yield "idle in the span", rounds.idle
 
@@ -107,6 +109,8 @@ def medians(rounds: DeviceRounds) -> cells.Cells:
 
 def _how(rounds: DeviceRounds) -> str:
     """Where the device times of rows come from, and what they cannot tell."""
+    if rounds.how is None:
+        return "Only the whole was timed: no layer has times of its own."
     if rounds.how == "kernels":
         return (
             "Device times of rows are their kernels', which the profiler saw on the device's clock "

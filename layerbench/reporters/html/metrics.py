@@ -76,7 +76,7 @@ def _parameters(row: PageRow) -> int | None:
 
 def _time(rows: Sequence[PageRow], profile: Profile) -> Metric:
     rounds = profile.device_rounds
-    number = profile.whole.n if rounds is None else rounds.span.n
+    number = profile.whole.n if rounds is None or rounds.span is None else rounds.span.n
     own = _mean(rows, figure("time", "self_"))
     above = parents(rows)
     functions: dict[int, list[int]] = {}
@@ -130,7 +130,8 @@ def _beside_the_device(rows: Sequence[PageRow]) -> Iterator[Metric]:
 
 def _step_times(rows: Sequence[PageRow], training: TrainingProfile) -> Iterator[Metric]:
     rounds = training.device_rounds
-    number = units.count(training.step.n if rounds is None else rounds.span.n)
+    timed = training.step if rounds is None or rounds.span is None else rounds.span
+    number = units.count(timed.n)
     how = f"{_where(training)}: median of {number} training steps"
     for name in ("forward", "backward"):
         inclusive, own = figure("step", name), figure("step", f"{name}_self")

@@ -104,7 +104,7 @@ def test_what_cannot_be_meant(verb):
         (("--warmup", "-1"), "--warmup must be at least 0"),
         (("--model", "resnet19"), "did you mean"),
         (("--data", "mnist"), "no data set 'mnist'"),
-        (("--format", "trace"), "time profiles only"),
+        (("--format", "speedscope"), "time profiles only"),
         (("--batch", "0"), "--batch_size must be at least 1"),
     ):
         status, out, err = verb(*arguments)

@@ -329,7 +329,7 @@ def test_pets_that_are_not_there(verb, small, models, samples, tmp_path):
         (("--classes", "dogs"), "--classes takes breed, species, got 'dogs'"),
         (("--precision", "int8"), "--precision takes float32, bfloat16, float16, got 'int8'"),
         (("--size", "0"), "--size takes a number"),
-        (("--format", "trace"), "time profiles only"),
+        (("--format", "speedscope"), "time profiles only"),
         (("--device", "cuda:99"), "--device cpu always works"),
     ],
 )
