@@ -93,8 +93,12 @@ def stored(given: argparse.Namespace) -> None:
                 Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS="0.5"
             ) as (_, url):
                 store_answer(url)
+            # Through a pipe each line of the log would wake this process before its answer comes.
             with server(
-                Path(folder), LAYERBENCH_SERVE_CHILD=REAL, LAYERBENCH_SERVE_SECONDS=seconds
+                Path(folder),
+                log=Path(folder) / "log",
+                LAYERBENCH_SERVE_CHILD=REAL,
+                LAYERBENCH_SERVE_SECONDS=seconds,
             ) as (_, url):
                 # Until a measuring process has told what there is.
                 httpx.get(url + "/api/v1/models", timeout=300).raise_for_status()

@@ -308,13 +308,20 @@ class LayerTimer:
         """Time the modules for the duration of a ``with`` block, while `recording` is on."""
         return self._attachment.attached()
 
-    def run(self, call: Call, marks: int) -> TimedForward:
-        """Run one instrumented forward of at most about ``marks`` marks and add it up."""
+    def run(self, call: Call, marks: int, first: Call = lambda: None) -> TimedForward:
+        """Run one instrumented forward of at most about ``marks`` marks and add it up.
+
+        Args:
+            call: runs the model once.
+            marks: are made ready, if the clock needs that.
+            first: runs before it, when all is attached; what it marks is not kept.
+        """
         clock = self._clock
         mark = clock.mark
         clock.reserve(marks)
-        self.entries.clear()
         with self.attached(), self.recording.on():
+            first()
+            self.entries.clear()
             start = mark()
             call()
             end = mark()

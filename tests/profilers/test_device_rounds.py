@@ -203,6 +203,7 @@ def test_forwards_that_are_not_kept_stand_before_the_hosts_times_and_untouched_o
     """Else what follows would find the caches as the profiler, or the marks, have left them."""
     measured = rounds(Queue(holds=True), QueueClock())
     kinds: list[str] = []
+    within: list[str] = []  # of the forward with marks, the one before it and itself
     call, tracer = measured.call, measured.tracer
 
     def told(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -210,6 +211,8 @@ def test_forwards_that_are_not_kept_stand_before_the_hosts_times_and_untouched_o
             kinds.append(name)
             before = len(kinds)
             output = run(*args, **kwargs)
+            if name == "_run_host":
+                within.extend(kinds[before:])
             del kinds[before:]  # the forwards within it
             return output
 
@@ -221,6 +224,7 @@ def test_forwards_that_are_not_kept_stand_before_the_hosts_times_and_untouched_o
         vars(measured)[name] = told(name, getattr(measured, name))
     for number in range(3):
         measured._round(number)
-    first = ["run_untouched", "device", "_run_blocked", "not kept", "_run_host"]
-    second = ["device", "not kept", "_run_host", "not kept", "run_untouched"]
-    assert kinds == [*first, *second, "run_untouched", "device", "not kept", "_run_host"]
+    first = ["run_untouched", "device", "_run_blocked", "_run_host"]
+    second = ["device", "_run_host", "not kept", "run_untouched"]
+    assert kinds == [*first, *second, "run_untouched", "device", "_run_host"]
+    assert within == ["not kept", "not kept"] * 3

@@ -28,11 +28,16 @@ def server(
     tmp_path: Path,
     lines: list[str] | None = None,
     descriptors: int | None = None,
+    *,
+    log: Path | None = None,
     **variables: str,
 ) -> Iterator[tuple[subprocess.Popen, str]]:
-    """``layerbench serve`` in a process of its own, with so many descriptors, and its address."""
+    """``layerbench serve`` in a process of its own, with so many descriptors, and its address.
 
+    Its log goes to a file, or else line by line to a thread of this process.
+    """
     few = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', ""]
+    output = None if log is None else log.open("w")
     process = subprocess.Popen(
         [
             *few,
@@ -46,11 +51,11 @@ def server(
             "LAYERBENCH_SERVE_LOCKS": str(tmp_path),
             **variables,
         },
-        stderr=subprocess.PIPE,
+        stderr=output or subprocess.PIPE,
         text=True,
     )  # fmt: skip
     lines = [] if lines is None else lines
-    reading = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
+    reading = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
     reading.start()
     try:
         until(lambda: process.poll() is not None or ports(process))
@@ -60,6 +65,8 @@ def server(
         process.kill()
         process.wait()
         reading.join(timeout=5)
+        if output is not None:
+            output.close()
 
 
 def ports(process: subprocess.Popen) -> list[int]:

@@ -52,7 +52,6 @@ from layerbench.service.web.schemas import Status
 from layerbench.service.web.settings import KEY_VARIABLE, Settings, settings_of
 from layerbench.service.web.store_opening import opened
 from layerbench.service.web.structure_process import StructureProcess
-from layerbench.service.web.time_slice import short_time_slice
 from layerbench.service.web.viewer_routes import SAFE, page, viewer
 
 ROUTES = ("estimate-resource", "estimate-training-time", "estimate-inference-time")
@@ -125,7 +124,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
         app.state.architect, app.state.documents = architect, Documents()
         app.state.records = Records(settings)
         app.state.health = Health(jobs, database, catalog)
-        with _hanging_up_ends(), short_time_slice():
+        with _hanging_up_ends():
             try:
                 catalog.begin()
                 await _refuse_without_device(settings, catalog)
