@@ -9,7 +9,6 @@ simulator: which kernels ran between a module's entry and its exit, and how long
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -37,7 +36,6 @@ from layerbench.zoo.family import on_device
 from tests import simulated
 
 DEVICE = "sim:0"
-M_MMAP_THRESHOLD = -3  # of malloc.h
 WORKLOADS = (
     ("mobilenet_v2", 1),
     ("mobilenet_v2", 32),
@@ -228,8 +226,6 @@ def main(
 ) -> None:
     """Print the table, a line as soon as it is known."""
     torch.set_num_threads(1)
-    # What is not computed is not touched either: large outputs come as pages that nobody writes.
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)
     lines: list[Line] = []
     # Before the accelerator is there: afterwards operators of the CPU are no longer all there is.
     if classifiers:

@@ -308,13 +308,16 @@ class LayerTimer:
         """Time the modules for the duration of a ``with`` block, while `recording` is on."""
         return self._attachment.attached()
 
-    def run(self, call: Call, marks: int, first: Call = lambda: None) -> TimedForward:
+    def run(
+        self, call: Call, marks: int, first: Call = lambda: None, last: Call = lambda: None
+    ) -> TimedForward:
         """Run one instrumented forward of at most about ``marks`` marks and add it up.
 
         Args:
             call: runs the model once.
             marks: are made ready, if the clock needs that.
             first: runs before it, when all is attached; what it marks is not kept.
+            last: runs right after it.
         """
         clock = self._clock
         mark = clock.mark
@@ -325,6 +328,7 @@ class LayerTimer:
             start = mark()
             call()
             end = mark()
+            last()
         clock.synchronize()
         self.entries.append((ROOT, start, end))
         try:

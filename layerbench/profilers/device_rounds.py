@@ -15,7 +15,8 @@ device
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,7 +27,6 @@ from layerbench.instruments.function_timer import FunctionForward
 from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.layer_timer import Folded, run_untouched
 from layerbench.instruments.modules import Call
-from layerbench.instruments.random_state import RandomState
 from layerbench.profilers.blocked_queue import BLOCKED_EVERY, BlockedQueue
 from layerbench.profilers.kernel_samples import (
     device_arrays,
@@ -42,6 +42,12 @@ from layerbench.units import NANOSECOND
 SEVERAL_DEVICES = (
     "kernels ran on several devices: rows have those of all, the whole is on the clock of one"
 )
+
+# So many forwards after one of another kind the host is as fast as among its like, or after so
+# long: what caches hold of a long forward does not come from the one before.
+AFTER_PROFILER = 5
+AFTER_MARKS = 1
+SETTLED_AFTER_S = 0.02
 
 
 class Tracer(Protocol):
@@ -63,7 +69,7 @@ class BlockedRounds(Rounds):
     device: Device = field(kw_only=True)
     blocked: list[int] = field(default_factory=list)
     _turns: int = 0
-    _is_settled: bool = True
+    _unsettled: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,9 +81,18 @@ class BlockedRounds(Rounds):
         self.blocked.clear()
         self._turns = 0
 
+    def run_untouched(self) -> None:
+        """One forward with nothing attached, after as many that are not kept as it needs."""
+        self.settle()
+        super().run_untouched()
+
     def run_instrumented(self) -> None:
-        """Now and then a forward behind a blocked queue; nothing is attached to the model."""
+        """Nothing is attached to the model."""
+
+    def run_others(self) -> None:
+        """Now and then a forward behind a blocked queue."""
         if self._is_blocked_next():
+            self.draws.put_back()
             self.renew_inputs()
             self._run_blocked()
 
@@ -86,22 +101,28 @@ class BlockedRounds(Rounds):
         return self._turns % BLOCKED_EVERY == 1 and not self._behind.is_given_up
 
     def settle(self) -> None:
-        """One forward that is not kept, where another kind than an untouched one was the last.
+        """Run forwards that are not kept, as many as what ran before asks for.
 
-        Without it untouched forwards took 1 to 5 % longer than among their like
+        Without them those that are compared took 1 to 8 % longer than among their like
         (`benchmarks.simulated`).
         """
-        if not self._is_settled:
+        if not self._unsettled:
+            return
+        begin = time.perf_counter()
+        for _ in range(self._unsettled):
             self.renew_inputs()
             self._run_unkept()
-            self._is_settled = True
+            if time.perf_counter() - begin > SETTLED_AFTER_S:
+                break
+        self.draws.put_back()
+        self._unsettled = 0
 
     def _run_unkept(self) -> None:
         self.call()
         self.clock.synchronize()
 
     def _run_blocked(self) -> None:
-        self._is_settled = False
+        self._unsettled = max(self._unsettled, AFTER_MARKS)
         launching_s = float(np.median(self.host)) * NANOSECOND if self.host else 0.0
         taken = self._behind.run(launching_s, lambda: run_untouched(self.call, self.clock))
         if taken is not None:
@@ -141,19 +162,17 @@ class DeviceRounds(BlockedRounds):
         self.instrumented.clear()
 
     def run_instrumented(self) -> None:
-        """A forward under the profiler, now and then one blocked, and one with marks on the host.
+        """A forward with marks on the host."""
+        self.settle()
+        self.renew_inputs()
+        self._run_host()
 
-        All of them draw the same random numbers.
-        """
-        draws = RandomState()
-        kinds: list[Callable[[], object]] = [self._run_device, self._run_host]
-        if self._is_blocked_next():
-            kinds.insert(1, self._run_blocked)
-        self._is_settled = False
-        for run in kinds:
-            draws.put_back()
-            self.renew_inputs()
-            run()
+    def run_others(self) -> None:
+        """Now and then a forward behind a blocked queue, and one under the profiler."""
+        super().run_others()
+        self.draws.put_back()
+        self.renew_inputs()
+        self._run_device()
 
     def _run_host(self) -> None:
         """A forward with marks, after one that is not kept.
@@ -162,21 +181,25 @@ class DeviceRounds(BlockedRounds):
         longer to launch (`benchmarks.simulated`).
         """
         assert self.layers is not None
-        clock, marks, draws = self.clock, list[int](), RandomState()
+        clock, marks = self.clock, list[int]()
         clock.reserve(2)
 
         def unkept() -> None:
             self._run_unkept()
-            draws.put_back()
+            self.draws.put_back()
             self.renew_inputs()
             self.meter.begin()
 
-        def whole() -> None:
-            marks.append(clock.mark())
-            self.call()
+        def mark() -> None:
             marks.append(clock.mark())
 
-        forward = self.layers.timer.run(whole, 0, unkept)
+        def whole() -> None:
+            mark()
+            self.call()
+
+        # The second event lies outside the host's time of the whole, as in an untouched forward.
+        forward = self.layers.timer.run(whole, 0, unkept, mark)
+        self._unsettled = AFTER_MARKS
         self.note_wait(samples.INSTRUMENTED)
         clock.synchronize()
         try:
@@ -188,6 +211,7 @@ class DeviceRounds(BlockedRounds):
 
     def _run_device(self) -> None:
         # Noting shapes takes the host longer: once is enough, for the functions' rows.
+        self._unsettled = AFTER_PROFILER
         self.traced.append(self.tracer.run(self.call, shapes=not self.traced))
 
     def _kinds(self) -> list[list[Any]]:

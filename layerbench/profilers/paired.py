@@ -99,6 +99,8 @@ def measure_pair(
         sides = [stack.enter_context(_side(*pair, listener, draws)) for pair in pending[::turn]][
             ::turn
         ]
+        for side in sides:
+            side.session.rounds.draws = sides[0].session.rounds.draws
         movable = all(map(_is_movable, sides))
         for side, subject in zip(sides, subjects, strict=True):
             if movable and subject is not None:
@@ -163,6 +165,7 @@ class _Side:
                 rounds.run_untouched()
             else:
                 rounds.run_instrumented()
+                rounds.run_others()
 
 
 @contextmanager
@@ -265,10 +268,12 @@ def round_order(number: int, draw: random.Random) -> Iterator[tuple[Kind, int]]:
 
 
 def _round(sides: list[_Side], number: int, draw: random.Random) -> None:
-    draws = RandomState()
+    draws = sides[0].session.rounds.draws
+    draws.begin()
     for kind, side in round_order(number, draw):
         draws.put_back()
         sides[side].run(kind)
+    draws.end()
 
 
 def _run_functions(sides: list[_Side], movable: bool) -> dict[str, list[int]]:

@@ -23,7 +23,7 @@ from layerbench.instruments.layer_timer import (
     run_untouched,
 )
 from layerbench.instruments.modules import Call, CallFacts, ModuleFacts
-from layerbench.instruments.random_state import RandomState
+from layerbench.instruments.random_state import SameDraws
 from layerbench.instruments.rows import notes_on_calls
 from layerbench.instruments.waiting import wait_arrays, wait_meter
 from layerbench.instruments.warm_up import WarmingUp
@@ -97,6 +97,7 @@ class Rounds:
 
     def __post_init__(self) -> None:
         self.meter = wait_meter(self.clock)
+        self.draws = SameDraws()
 
     def warm_up(self, rounds: int, device: Device) -> WarmUp | None:
         """Run rounds that are not kept, on the very model that will be measured.
@@ -143,17 +144,16 @@ class Rounds:
     def _round(self, number: int) -> None:
         # Alternating order: whatever a forward leaves behind for the next one (caches, clock
         # rates, a garbage heap) meets both kinds alike.
-        draws = RandomState()
         kinds = (self.run_untouched, self.run_instrumented)
+        self.draws.begin()
         for run in kinds if number % 2 == 0 else reversed(kinds):
-            if run == self.run_untouched:
-                draws.put_back()
-                self.settle()
-            draws.put_back()
+            self.draws.put_back()
             run()
+        self.run_others()
+        self.draws.end()
 
-    def settle(self) -> None:
-        """What comes before an untouched forward, so that it meets what its like leave behind."""
+    def run_others(self) -> None:
+        """Forwards that disturb the next ones most, and whose time is compared with none."""
 
     def run_untouched(self) -> None:
         """One forward with nothing attached."""

@@ -6,6 +6,7 @@ import io
 import random
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import layerbench
 from layerbench import reporters
 from layerbench.api import verification
 from layerbench.instruments import chance
+from layerbench.instruments.random_state import SameDraws
 from layerbench.instruments.tensor_state import _set_version
 from layerbench.store import writing
 from tests.models import Calls
@@ -324,3 +326,31 @@ def test_a_version_is_put_back_as_an_older_torch_has_it(monkeypatch):
     monkeypatch.setattr(torch._C._autograd, "_unsafe_set_version_counter", one_by_one)
     _set_version(tensor, 0)
     assert tensor._version == 0
+
+
+def test_forwards_of_a_round_draw_alike_and_states_are_left_alone_where_none_are_drawn() -> None:
+    draws, asked = SameDraws(), random.getstate
+
+    def round_of(draw: Callable[[], object]) -> list[object]:
+        draws.begin()
+        drawn = []
+        for _ in range(2):
+            draws.put_back()
+            drawn.append(draw())
+        draws.end()
+        return drawn
+
+    one, other = round_of(random.random), round_of(random.random)
+    assert one[0] == one[1] != other[0] == other[1]
+    # It draws no more: seen at the next look, and nothing is put back from then on.
+    for _ in range(2 * SameDraws.LOOK_EVERY):
+        round_of(int)
+    state = asked()
+    draws.begin()
+    random.random()
+    draws.put_back()
+    assert asked() != state
+    # It draws again: from the next look on alike.
+    rounds = [round_of(random.random) for _ in range(2 * SameDraws.LOOK_EVERY)]
+    assert rounds[-1][0] == rounds[-1][1]
+    assert rounds[0][0] != rounds[0][1]

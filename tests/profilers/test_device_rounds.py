@@ -19,7 +19,7 @@ from layerbench.profilers.blocked_queue import (
     HELD_TOO_SHORTLY,
     WAITS,
 )
-from layerbench.profilers.device_rounds import DeviceRounds
+from layerbench.profilers.device_rounds import AFTER_MARKS, AFTER_PROFILER, DeviceRounds
 from layerbench.profilers.progress import Silent
 from layerbench.profilers.rounds import Layers
 from layerbench.records.samples import KernelFacts
@@ -203,7 +203,7 @@ def test_forwards_that_are_not_kept_stand_before_the_hosts_times_and_untouched_o
     """Else what follows would find the caches as the profiler, or the marks, have left them."""
     measured = rounds(Queue(holds=True), QueueClock())
     kinds: list[str] = []
-    within: list[str] = []  # of the forward with marks, the one before it and itself
+    within: dict[str, list[int]] = {"_run_host": [], "run_untouched": []}  # forwards in each
     call, tracer = measured.call, measured.tracer
 
     def told(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
@@ -211,8 +211,8 @@ def test_forwards_that_are_not_kept_stand_before_the_hosts_times_and_untouched_o
             kinds.append(name)
             before = len(kinds)
             output = run(*args, **kwargs)
-            if name == "_run_host":
-                within.extend(kinds[before:])
+            if name in within:
+                within[name].append(len(kinds) - before)
             del kinds[before:]  # the forwards within it
             return output
 
@@ -224,7 +224,9 @@ def test_forwards_that_are_not_kept_stand_before_the_hosts_times_and_untouched_o
         vars(measured)[name] = told(name, getattr(measured, name))
     for number in range(3):
         measured._round(number)
-    first = ["run_untouched", "device", "_run_blocked", "_run_host"]
-    second = ["device", "_run_host", "not kept", "run_untouched"]
-    assert kinds == [*first, *second, "run_untouched", "device", "_run_host"]
-    assert within == ["not kept", "not kept"] * 3
+    first = ["run_untouched", "_run_host", "_run_blocked", "device"]
+    second = [*["not kept"] * AFTER_PROFILER, "_run_host", "run_untouched", "device"]
+    assert kinds == [*first, *second, "run_untouched", "_run_host", "device"]
+    # Each itself, and those before it.
+    assert within["_run_host"] == [2, 2, 2]
+    assert within["run_untouched"] == [1, AFTER_MARKS + 1, AFTER_PROFILER + 1]

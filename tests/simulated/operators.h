@@ -85,6 +85,7 @@ struct Call {
     }
     device = device < 0 ? tensor.device().index() : device;
     bytes += bytes_of(tensor);
+    used_by_cpu(tensor.storage().data_ptr());
     auto options = at::TensorOptions().dtype(tensor.dtype()).device(at::kCPU);
     at::Tensor cpu = tensor.numel() == 0
         ? at::empty(tensor.sizes(), options)

@@ -51,3 +51,21 @@ def test_memory_runs_out_at_the_limit(sim: Simulator) -> None:
         torch.empty(40 * MIB, dtype=torch.uint8, device="sim")
     assert torch.accelerator.get_memory_info() == (24 * MIB, 64 * MIB)
     assert half.add_(1)[0].numel() == 1  # what is there goes on
+
+
+@on_sim
+def test_memory_that_comes_again_holds_zeros(sim: Simulator) -> None:
+    """What is skipped is the same each time; the host clears nothing that nobody has written."""
+    sim.rules(skip=True)
+    for _ in range(3):
+        there = torch.empty(MIB, dtype=torch.uint8, device="sim")
+        assert there.cpu().count_nonzero() == 0
+        there.copy_(torch.ones(MIB, dtype=torch.uint8))
+        there.resize_(2 * MIB)
+        assert there.cpu().count_nonzero() == MIB
+        del there
+    unwritten = torch.empty(MIB, dtype=torch.uint8, device="sim")
+    address = unwritten.data_ptr()
+    del unwritten
+    again, other = (torch.empty(MIB, dtype=torch.uint8, device="sim") for _ in range(2))
+    assert again.data_ptr() == address != other.data_ptr()
