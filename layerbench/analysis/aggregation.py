@@ -57,10 +57,15 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         whole_host=None if host is None else believed(summary_of(host, resampler), waits),
         process_medians=tuple(_seconds(median) for median in medians),
         stop=stop,
-        layers=layer_rows(facts.modules, _functions_of(runs), arrays, workload.seed),
+        layers=with_isolated(
+            layer_rows(facts.modules, _functions_of(runs), arrays, workload.seed),
+            runs,
+            workload.seed,
+        ),
         reconciliation=_reconciliation(runs, arrays, resampler),
         device_rounds=on_device,
         kernels=kernel_rows(runs, workload.seed),
+        isolation=facts.isolation,
         absent=_absent(runs),
         notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
     )
@@ -266,6 +271,28 @@ def kernel_rows(runs: Sequence[Run], seed: int = 0) -> tuple[KernelRow, ...]:
         for fact, summary in zip(facts, summaries, strict=True)
     ]
     return tuple(sorted(rows, key=lambda row: row.time.mean, reverse=True))
+
+
+def with_isolated(
+    rows: tuple[LayerRow, ...], runs: Sequence[Run], seed: int = 0
+) -> tuple[LayerRow, ...]:
+    """The rows, those of leaves with what they take alone; as they are where the processes differ.
+
+    Args:
+        rows: of the record.
+        runs: one for each process.
+        seed: of the resampling.
+    """
+    paths, arrays = runs[0].facts.isolated, [run.arrays for run in runs]
+    if not paths or any(run.facts.isolated != paths for run in runs):
+        return rows
+    times: dict[str, dict[str, Summary]] = {path: {} for path in paths}
+    for name in (samples.ISOLATED_HOT, samples.ISOLATED_COLD):
+        resampler = _resampler(arrays, name, seed)
+        found = summaries_of(_pooled(arrays, name), range(len(paths)), resampler)
+        for path, summary in zip(paths, found.values(), strict=True):
+            times[path][name] = summary
+    return tuple(row.model_copy(update=times.get(row.path, {})) for row in rows)
 
 
 def _room(functions: Samples, own: Samples) -> float:

@@ -58,6 +58,7 @@ def profile(
     seed: int = 0,
     weights: str | None = None,
     ceilings: bool = True,
+    isolate: bool = False,
     strict: bool = False,
     progress: Progress | bool | None = None,
 ) -> Profile:
@@ -75,6 +76,8 @@ def profile(
         dtype, channels_last, compile, mode, seed, weights: see `Workload`.
         ceilings: measure the device's own afterwards (`Profile.ceilings`), once in a process for
             each number format: they say what bounds a layer.
+        isolate: run every leaf alone, too, on the inputs that it had: hot and with cold caches
+            (`LayerRow.isolated_hot`, ``isolated_cold``).
         strict: raise `UntrustedError` where the room or the whole model's verdict says no.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
 
@@ -92,6 +95,7 @@ def profile(
         threads=threads,
         until=until,
         granularity=granularity,
+        isolate=isolate or None,
     )
     workload, subject = what_runs(
         model,

@@ -54,6 +54,7 @@ from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, WorkObserver, with_work
 from layerbench.profilers.choice_of_rounds import clock_for, rounds_for
 from layerbench.profilers.device_rounds import DeviceRounds
+from layerbench.profilers.isolation import ISOLATION, Isolated, isolate
 from layerbench.profilers.progress import Looking, Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
@@ -255,17 +256,22 @@ class Session:
         runs = torch.compile(model) if workload.compile else model
         self._call = _bound(runs, built, workload, device)
         self._functions: list[FunctionForward] = []
+        self._isolated = Isolated()
         self._renew_inputs()  # the other side of a pair may have the same
         self.rounds = rounds_for(
             device, model, self._call, self._layers, self.clock, progress, inputs.renew
         )
 
     def run_all(self) -> StopReason:
-        """The planned rounds, and the passes that time functions and count FLOPs."""
+        """The planned rounds, and the passes that time functions, count FLOPs, isolate leaves."""
         stop = self.rounds.run(self.plan, self.workload.seed)
         for _ in self.function_forwards():
             pass
         self.count_work()
+        if self.plan.isolate:
+            self.draws.put_back()
+            parts = (self.built.module, self.rounds, self._observed, self._device, self.progress)
+            self._isolated = isolate(*parts)
         return stop
 
     def count_work(self) -> None:
@@ -295,6 +301,8 @@ class Session:
             self.rounds.waits.pop(samples.FUNCTIONS, None)
         if self._is_counted and not self._work and "flops" not in self.absent:
             self.absent["flops"] = "interrupted before they were counted"
+        if self.plan.isolate:
+            self.absent[ISOLATION] = "interrupted before all leaves had run alone"
         return "interrupted"
 
     def result(
@@ -324,11 +332,12 @@ class Session:
                 event_s=event.queue_s if event else None,
                 least_event_s=event.least_s if event else None,
                 wrapper_cost_s=wrapper_cost_s(layers.clock if layers else self.clock),
-                absent={**self.absent, **self.rounds.absent()},
+                absent={**self.absent, **self.rounds.absent(), **self._isolated.absent},
                 notes=(*self._modes, *self._content, *self.rounds.notes(rows)),
                 **self.rounds.facts(),
+                **self._isolated.facts,
             ),
-            {**self.rounds.arrays(), **_function_arrays(functions)},
+            {**self.rounds.arrays(), **_function_arrays(functions), **self._isolated.arrays},
         )
 
     def _module_rows(

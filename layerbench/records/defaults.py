@@ -7,6 +7,10 @@ MEASURED_ITERATIONS = 300
 # The functions' pass only has to say how a module's self time divides among the functions
 # it calls, so it needs fewer iterations than the times themselves.
 FUNCTION_ITERATIONS = 30
+# A leaf alone is so steady when hot that few calls tell it. Before a cold one a buffer larger than
+# the last-level cache is read, which takes longer than most leaves.
+HOT_CALLS = 30
+COLD_CALLS = 10
 # A run that goes on until its interval is narrow gives up at this multiple of the planned
 # iterations unless the plan names a cap.
 CAP_FACTOR = 10

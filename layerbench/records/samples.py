@@ -18,7 +18,7 @@ from layerbench.records.bounds import Shape
 from layerbench.records.conditions import DeviceLook
 from layerbench.records.contention import Waits
 from layerbench.records.environment import Environment
-from layerbench.records.timing import DeviceTimes, Kind, StopReason
+from layerbench.records.timing import DeviceTimes, Isolation, Kind, StopReason
 from layerbench.records.workload import Frozen
 
 Samples = NDArray[np.int64]
@@ -36,6 +36,8 @@ BLOCKED = "blocked"
 SPAN = "span"
 IDLE = "idle"
 KERNELS = "kernels"
+ISOLATED_HOT = "isolated_hot"
+ISOLATED_COLD = "isolated_cold"
 BLOCKED_QUEUE = "blocked queue"
 """In `RunFacts.absent`: why there is nothing under `BLOCKED`."""
 
@@ -92,6 +94,8 @@ class RunFacts(Frozen):
         device_times: where the rows' device times come from; ``None`` on a CPU.
         resolution_s: of a device's events, where these are the rows' times.
         looks: at an accelerator between the rounds, of which the environment has the sum.
+        isolation: how leaves were run alone; ``isolated``: their paths, in the order of the
+            samples' columns.
     """
 
     model_type: str
@@ -110,6 +114,8 @@ class RunFacts(Frozen):
     absent: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     looks: tuple[DeviceLook, ...] = ()
+    isolation: Isolation | None = None
+    isolated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,8 @@ class Run:
         shape (rounds of that kind,): see `layerbench.records.timing.DeviceRounds`.
     ``kernels``
         shape (device rounds, kernels).
+    ``isolated_hot``, ``isolated_cold``
+        shape (calls of that kind, isolated leaves): all of a leaf's calls in one forward added up.
     ``host_untouched``, ``host_inclusive``, ``host_self``
         the same on the host's clock, where the device has its own.
     ``waited_untouched``, ``waited_instrumented``, ``waited_functions``

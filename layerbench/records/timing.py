@@ -122,6 +122,8 @@ class LayerRow(Frozen):
         host_inclusive, host_self: the same on the host's clock, where the device has its own.
         scaled: for a function, the factor put on its times so that the functions of a module fit
             into the module's self time; ``None`` for modules.
+        isolated_hot, isolated_cold: of a leaf alone on the inputs that it had, all calls of one
+            forward added up; see `Isolation`.
         kernels: kernels that the device ran in one forward, for this row and what it called;
             ``None`` where nobody saw them.
         note: what a reader should know about this row, such as other names it goes by.
@@ -150,6 +152,8 @@ class LayerRow(Frozen):
     host_inclusive: Summary | None = None
     host_self: Summary | None = None
     scaled: Amount | None = None
+    isolated_hot: Summary | None = Field(default=None, exclude_if=is_none)
+    isolated_cold: Summary | None = Field(default=None, exclude_if=is_none)
     kernels: Count | None = Field(default=None, exclude_if=is_none)
     note: Text = ""
 
@@ -242,6 +246,26 @@ class Reconciliation(Frozen):
         return self
 
 
+class Isolation(Frozen):
+    """How the leaves were run alone, on the inputs that they had in one forward.
+
+    On a CPU between two readings of the clock; on an accelerator as in `DeviceRounds`.
+
+    Attributes:
+        hot_calls: of each leaf, right after one another.
+        cold_calls: of each leaf, with the caches swept before each.
+        swept_bytes: of the buffer that was read before each of these; on an accelerator written.
+        cache_bytes: of the last-level caches; ``None`` where that is not known.
+        failed: leaves that could not be run alone, by path, and why.
+    """
+
+    hot_calls: Positive
+    cold_calls: Positive
+    swept_bytes: Count
+    cache_bytes: Count | None = None
+    failed: dict[Path, Text] = Field(default_factory=dict)
+
+
 class Ceilings(Frozen):
     """What the device reached at best with nothing but arithmetic, or nothing but copying, to do.
 
@@ -281,6 +305,7 @@ class Profile(Record):
             ``host_self`` from rounds without an event. ``None`` elsewhere, and in records from
             before there were such rounds, whose rows' device times hold the host's launching.
         kernels: on an accelerator, where the profiler sees them; the longest first.
+        isolation: how leaves were run alone; ``None`` where nobody asked.
         absent: what was not measured, and why.
         notes: what the reader should know about this profile.
     """
@@ -301,6 +326,7 @@ class Profile(Record):
     ceilings: Ceilings | None = Field(default=None, exclude_if=is_none)
     device_rounds: DeviceRounds | None = Field(default=None, exclude_if=is_none)
     kernels: tuple[KernelRow, ...] = Field(default=(), exclude_if=operator.not_)
+    isolation: Isolation | None = Field(default=None, exclude_if=is_none)
     absent: dict[Name, Text] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 
@@ -328,4 +354,4 @@ class Profile(Record):
     def without_layers(self) -> Profile:
         """The whole-model record of the same measurement; kernels go with their layers."""
         kernels = () if self.layers else self.kernels
-        return self.model_copy(update={"layers": (), "kernels": kernels})
+        return self.model_copy(update={"layers": (), "kernels": kernels, "isolation": None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -131,3 +132,11 @@ class Plan(Frozen):
         ),
     ] = None
     max_iterations: Positive | None = None
+    isolate: Annotated[
+        bool,
+        option(
+            "Run every leaf alone, too, on the inputs that it had: hot and with cold caches.",
+            panel=MEASURING,
+            exclude_if=operator.not_,
+        ),
+    ] = False

@@ -17,6 +17,7 @@ from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import (
     cells,
     device,
+    isolation,
     kernels,
     layout,
     reconciliation,
@@ -77,6 +78,7 @@ def sections(record: Profile, view: View, layers: Sequence[layout.Section]) -> l
         _block_table(record, view),
         *layers,
         kernels.every(record, view),
+        isolation.section(record),
         reconciliation.section(record),
         _verdicts(record),
         *shared.warnings_and_notes(record),
@@ -458,6 +460,7 @@ def rows(record: Profile, view: View = USUAL) -> cells.Rows:
         cells.fields(row, *names)
         | _times(row.inclusive, row.self_, row.host_inclusive, row.host_self)
         | ({"launch_bound": columns.launching.bounds(row)} if record.device_rounds else {})
+        | (isolation.columns(row) if record.isolation else {})
         for row in record.layers
     ]
     ran = cells.what_ran(record.workload, "compile")

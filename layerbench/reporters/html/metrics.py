@@ -28,6 +28,7 @@ def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
         yield _time(rows, bundle.profile)
         if bundle.profile.device_rounds is not None:
             yield from _beside_the_device(rows)
+        yield from _alone(rows)
     if bundle.training:
         yield from _step_times(rows, bundle.training)
         if bundle.training.device_rounds is not None:
@@ -126,6 +127,18 @@ def _beside_the_device(rows: Sequence[PageRow]) -> Iterator[Metric]:
         "kernels that the device ran in one forward",
         figure("time", "kernels"),
     )
+
+
+def _alone(rows: Sequence[PageRow]) -> Iterator[Metric]:
+    """What leaves take by themselves."""
+    for key, label, how in (
+        ("isolated_hot", "Alone, hot", "a leaf alone on the inputs that it had, at once again"),
+        ("isolated_cold", "Alone, cold", "a leaf alone on the inputs that it had, caches swept"),
+    ):
+        medians = _medians(rows, figure("time", key))
+        yield Metric(
+            key=key, label=label, unit="seconds", how=f"{how}: median of its calls", values=medians
+        )
 
 
 def _step_times(rows: Sequence[PageRow], training: TrainingProfile) -> Iterator[Metric]:
