@@ -24,7 +24,7 @@ from torch import nn
 from torch.compiler import is_dynamo_compiling
 
 from layerbench.environment import devices
-from layerbench.errors import first_line
+from layerbench.errors import UsageError, first_line
 from layerbench.instruments.attach import (
     Attachment,
     Forward,
@@ -168,6 +168,8 @@ class Isolator:
     def _alone(
         self, module: nn.Module, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Alone:
+        if any(isinstance(value, Iterator) for value in (*args, *kwargs.values())):
+            raise UsageError("an iterator among its inputs cannot be put back")
         if any(map(_is_in_graph, tensors_in((args, kwargs)))):
             args, kwargs = map_tensors((args, kwargs), _cut_off)
         timer = self.timer(module)
@@ -196,24 +198,28 @@ def _as_before(roots: tuple[object, ...]) -> Iterator[Callable[[], None]]:
     """Put back what calls do to a module and its inputs: when asked, and at the end.
 
     Yields:
-        what puts it back; from the second time on it does nothing where nothing had changed.
+        what puts it back; of what the first call did not change, nothing is asked again.
 
     Raises:
+        UsageError: something cannot be put back.
         MemoryError: there is no room to keep the tensors.
     """
     python = PythonState(roots)
+    if python.unkept:
+        raise UsageError(f"{python.unkept[0]} cannot be put back")
     room = devices.get("cpu").memory().free_bytes // 2
     tensors = TensorState([*python.tensors, *python.table_tensors], room=room, hold=True)
     draws = RandomState()
-    changes: list[bool] = []
+    every = (python.restore, tensors.restore, draws.restore)
+    needed: list[Callable[[], bool]] | None = None
 
     def renew() -> None:
-        if not changes:
-            changes.append(any([python.restore(), tensors.restore(), draws.restore()]))
-        elif changes[0]:
-            python.restore()
-            tensors.restore()
-            draws.put_back()
+        nonlocal needed
+        if needed is None:
+            needed = [restore for restore in every if restore()]
+            return
+        for restore in needed:
+            restore()
 
     try:
         if tensors.without_room:

@@ -34,7 +34,7 @@ def headline(record: Profile) -> str:
     all_of_them = sums(leaves)
     half = formatting.half_width(record.base)
     in_model, hot, cold = (
-        f"{units.milliseconds(time, half)} ms"
+        units.seconds(time, half)
         for time in (all_of_them.in_context, all_of_them.hot, all_of_them.cold)
     )
     times = (
