@@ -1,4 +1,4 @@
-"""Leaves alone on the simulated accelerator: stated lengths of kernels come out, to the nanosecond."""
+"""Leaves alone on the simulated accelerator: kernels have their stated lengths, exactly."""
 
 from __future__ import annotations
 
