@@ -19,7 +19,7 @@ from layerbench.errors import ComparisonError, UsageError
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.timing import Ceilings, LayerRow, Profile
 from layerbench.records.tree import parent
-from layerbench.records.workload import Workload
+from layerbench.records.workload import Workload, autocast_format
 
 Bound = Literal["compute", "memory"]
 
@@ -27,7 +27,7 @@ BYTES: dict[str, int] = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8
 BYTES |= {"complex32": 4, "complex64": 8, "complex128": 16}
 
 # What decides which work a forward is. The seed and the weights' values do not.
-SAME = ("model", "shape", "batch", "dtype")
+SAME = ("model", "shape", "batch", "dtype", "precision")
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def under_roof(
 
 def element_bytes(workload: Workload) -> int:
     """Of an element of the first of its number formats."""
-    return BYTES.get(workload.formats[0], BYTES["float32"])
+    return BYTES.get(autocast_format(workload.precision) or workload.formats[0], BYTES["float32"])
 
 
 def check_same_work(timed: Workload, dissected: Workload) -> None:

@@ -20,7 +20,7 @@ from layerbench.records.bundle import Bundle
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.records.kinds import Record
 from layerbench.records.timing import Profile
-from layerbench.records.workload import DType
+from layerbench.records.workload import DType, Precision
 from layerbench.zoo import Built
 
 
@@ -36,6 +36,7 @@ def bundle(
     function_iterations: int | None = None,
     processes: int = 1,
     until: float | None = None,
+    precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
     seed: int = 0,
@@ -47,7 +48,8 @@ def bundle(
     """Time, structure and memory of every layer, joined in one record.
 
     Args:
-        model, input, batch, device, threads, dtype, channels_last, seed, weights: as in `profile`.
+        model, input, batch, device, threads, precision, dtype, channels_last, seed, weights: as in
+            `profile`.
         warmup, iterations, function_iterations, processes, until: as in `profile`.
         ceilings, strict, progress: as in `profile`.
 
@@ -71,6 +73,7 @@ def bundle(
         input,
         batch=batch,
         device=device,
+        precision=precision,
         dtype=dtype,
         channels_last=channels_last,
         mode="eval",

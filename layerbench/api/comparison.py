@@ -67,7 +67,6 @@ def compare_live(
             input,
             batch=batch,
             device=device,
-            dtype=None,
             channels_last=False,
             mode="eval",
             seed=0,

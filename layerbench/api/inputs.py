@@ -15,7 +15,7 @@ from layerbench.introspection.modules import buffers, parameters
 from layerbench.introspection.nested import tensors_in_plain
 from layerbench.profilers.optimizers import check_optimizer
 from layerbench.records.memory import Optimizer
-from layerbench.records.workload import DType, MemoryFormat, Mode, Plan, Workload
+from layerbench.records.workload import DType, MemoryFormat, Mode, Plan, Precision, Workload
 from layerbench.units import check_bytes, parse_bytes
 from layerbench.zoo import Built
 
@@ -74,7 +74,8 @@ def what_runs(
     input: str | torch.Tensor | tuple[Any, ...] | None,
     *,
     batch: int | None,
-    dtype: DType | None,
+    precision: Precision | None = None,
+    dtype: DType | None = None,
     channels_last: bool,
     mode: Mode,
     seed: int,
@@ -87,7 +88,12 @@ def what_runs(
     if isinstance(model, nn.Module):
         subject = _hand_over(model, input, batch, device, seed, memory_format)
         workload = zoo.describe(
-            subject, memory_format=memory_format, mode=mode, seed=seed, compile=compile
+            subject,
+            precision=zoo.chosen_precision(precision, dtype),
+            memory_format=memory_format,
+            mode=mode,
+            seed=seed,
+            compile=compile,
         )
         return workload, subject
     if not isinstance(model, str):
@@ -98,6 +104,7 @@ def what_runs(
         model,
         input,
         batch=batch,
+        precision=precision,
         dtype=dtype,
         memory_format=memory_format,
         mode=mode,

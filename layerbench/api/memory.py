@@ -18,7 +18,7 @@ from layerbench.profilers.memory.predicted import check_device, check_memory_fit
 from layerbench.profilers.peers.lines import check_lines
 from layerbench.profilers.progress import Progress
 from layerbench.records.memory import MemoryEstimate, MemoryReport, Optimizer
-from layerbench.records.workload import DType, Workload
+from layerbench.records.workload import DType, Precision, Workload
 from layerbench.zoo import Built
 
 
@@ -30,6 +30,7 @@ def memory(
     training: bool = False,
     optimizer: Optimizer | None = None,
     device: str | None = "cpu",
+    precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
     seed: int = 0,
@@ -40,7 +41,7 @@ def memory(
     """Memory of every module, measured in a real run.
 
     Args:
-        model, input, batch, dtype, channels_last, seed, weights: as in `profile`.
+        model, input, batch, precision, dtype, channels_last, seed, weights: as in `profile`.
         training: run training steps instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
         device: where a model given by name runs; a module is measured where it is.
@@ -59,6 +60,7 @@ def memory(
         model,
         input,
         batch=batch,
+        precision=precision,
         dtype=dtype,
         channels_last=channels_last,
         mode="train" if training else "eval",
@@ -106,6 +108,7 @@ def estimate_memory(
     device: str = "cuda",
     training: bool = False,
     optimizer: Optimizer | None = None,
+    precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
     seed: int = 0,
@@ -116,7 +119,7 @@ def estimate_memory(
     """Predict the memory that a model needs on a GPU, without one.
 
     Args:
-        model, input, batch, dtype, channels_last, seed, weights: as in `profile`.
+        model, input, batch, precision, dtype, channels_last, seed, weights: as in `profile`.
         device: ``cuda``.
         training: a training step instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
@@ -139,6 +142,7 @@ def estimate_memory(
         model,
         input,
         batch=batch,
+        precision=precision,
         dtype=dtype,
         channels_last=channels_last,
         mode="train" if training else "eval",

@@ -13,7 +13,7 @@ from layerbench.errors import UsageError
 from layerbench.profilers.structure import profile_structure
 from layerbench.records.peers import COLUMNS, USUAL_COLUMNS, Column
 from layerbench.records.structure import Structure
-from layerbench.records.workload import DType, Mode
+from layerbench.records.workload import DType, Mode, Precision
 
 
 def structure(
@@ -21,6 +21,7 @@ def structure(
     input: str | torch.Tensor | tuple[Any, ...] | None = None,
     *,
     batch: int | None = None,
+    precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
     mode: Mode = "eval",
@@ -33,7 +34,7 @@ def structure(
     Nothing is allocated and nothing computed, unless the model needs its tensors' values.
 
     Args:
-        model, input, batch, dtype, channels_last, mode, seed, weights: as in `profile`.
+        model, input, batch, precision, dtype, channels_last, mode, seed, weights: as in `profile`.
         torchinfo: whether torchinfo's table stands beside ours, in ``record.torchinfo``; or its
             columns, such as ``("output_size", "num_params")``.
 
@@ -48,6 +49,7 @@ def structure(
         model,
         input,
         batch=batch,
+        precision=precision,
         dtype=dtype,
         channels_last=channels_last,
         mode=mode,

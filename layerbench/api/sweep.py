@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from layerbench import zoo
 from layerbench.api.bars import heard
 from layerbench.api.inputs import threads_of
 from layerbench.environment import devices
@@ -12,7 +13,7 @@ from layerbench.errors import at_least
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.sweep import run_sweep
 from layerbench.records.sweep import Sweep
-from layerbench.records.workload import DType
+from layerbench.records.workload import DType, Precision
 
 
 def sweep(
@@ -20,6 +21,7 @@ def sweep(
     *,
     batches: Sequence[int] = (1, 2, 4, 8, 16, 32),
     sizes: Sequence[int] | None = None,
+    precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
     device: str | None = None,
@@ -35,7 +37,7 @@ def sweep(
         models: model specs.
         batches: images a forward; each climb ends at the first that does not fit.
         sizes: heights and widths; ``None`` for what each model is meant for.
-        dtype, channels_last, device, threads: as in `profile`.
+        precision, dtype, channels_last, device, threads: as in `profile`.
         seconds: for each point, about.
         runs: a folder with finished trainings.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each point.
@@ -51,7 +53,7 @@ def sweep(
             sorted(at_least("batches", batch, 1) for batch in batches),
             None if sizes is None else [at_least("sizes", size, 1) for size in sizes],
             devices.get(device),
-            dtype=dtype,
+            precision=zoo.chosen_precision(precision, dtype),
             memory_format="channels_last" if channels_last else "contiguous",
             threads=threads_of(threads),
             seconds=seconds,

@@ -25,6 +25,7 @@ from layerbench.records.workload import (
     Granularity,
     Mode,
     Plan,
+    Precision,
     Workload,
 )
 from layerbench.zoo import Built
@@ -51,6 +52,7 @@ def profile(
     processes: int = 1,
     until: float | None = None,
     granularity: Granularity = "layers",
+    precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
     compile: bool = False,
@@ -73,7 +75,9 @@ def profile(
         device: ``"cpu"``, ``"cuda"``, ...; ``None`` takes the accelerator if there is one.
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         warmup, iterations, function_iterations, processes, until, granularity: see `Plan`.
-        dtype, channels_last, compile, mode, seed, weights: see `Workload`.
+        precision, channels_last, compile, mode, seed, weights: see `Workload`. A module handed over
+            is converted to none: autocast and TF32 are for any.
+        dtype: the older name of a precision that converts: ``"bfloat16"`` is ``"bf16"``.
         ceilings: measure the device's own afterwards (`Profile.ceilings`), once in a process for
             each number format: they say what bounds a layer.
         isolate: run every leaf alone, too, on the inputs that it had: hot and with cold caches
@@ -102,6 +106,7 @@ def profile(
         input,
         batch=batch,
         device=device,
+        precision=precision,
         dtype=dtype,
         channels_last=channels_last,
         compile=compile,

@@ -15,10 +15,10 @@ from layerbench.profilers.training_step import profile_step
 from layerbench.records.defaults import MOST_PIXELS, TRAINING_ITERATIONS, TRAINING_WARMUP
 from layerbench.records.memory import Optimizer
 from layerbench.records.options import checked
-from layerbench.records.recipes import Precision, Unreadable
+from layerbench.records.recipes import TrainingPrecision, Unreadable
 from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import DType
+from layerbench.records.workload import DType, Precision
 from layerbench.training.classification.estimate import estimate
 from layerbench.training.classification.options import EstimateOptions, RunOptions
 from layerbench.training.classification.recipes import recipe_for
@@ -40,7 +40,7 @@ def train(
     weight_decay: float | None = None,
     warmup_epochs: float | None = None,
     patience: int | None = None,
-    precision: Precision = "float32",
+    precision: TrainingPrecision = "float32",
     limit: int | None = None,
     samples: int | None = None,
     channels_last: bool = False,
@@ -124,7 +124,7 @@ def estimate_training_time(
     samples: int | None = None,
     val_samples: int | None = None,
     epochs: int = 3,
-    precision: Precision = "float32",
+    precision: TrainingPrecision = "float32",
     channels_last: bool = False,
     device: str | None = None,
     threads: int | None = None,
@@ -193,6 +193,7 @@ def profile_training(
     threads: int | None = None,
     warmup: int = TRAINING_WARMUP,
     iterations: int = TRAINING_ITERATIONS,
+    precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
     seed: int = 0,
@@ -203,7 +204,7 @@ def profile_training(
     """Take a training step apart: by phase, and forward and backward by module.
 
     Args:
-        model, input, batch, device, threads, dtype, channels_last, seed, weights: as in
+        model, input, batch, device, threads, precision, dtype, channels_last, seed, weights: as in
             `profile`. A module that is handed over trains, and comes back as it was.
         optimizer: one of `layerbench.profilers.memory.traced_run.OPTIMIZERS`.
         warmup, iterations: rounds of one untouched and one instrumented step.
@@ -219,6 +220,7 @@ def profile_training(
         input,
         batch=batch,
         device=device,
+        precision=precision,
         dtype=dtype,
         channels_last=channels_last,
         mode="train",

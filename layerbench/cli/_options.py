@@ -13,18 +13,34 @@ from layerbench.errors import UsageError
 from layerbench.records.bounds import Positive
 from layerbench.records.options import MEASURING, OUTCOME, WHAT_RUNS, option
 from layerbench.records.view import USUAL, View
-from layerbench.records.workload import ChannelsLast, DType, Frozen, Mode, RandomSeed
+from layerbench.records.workload import (
+    PRECISIONS,
+    ChannelsLast,
+    DType,
+    Frozen,
+    Mode,
+    Precision,
+    RandomSeed,
+)
 
 if TYPE_CHECKING:
     from layerbench.records.workload import Workload
     from layerbench.store.paths import Placed
 
+Computed = Annotated[
+    Precision | None,
+    option(
+        PRECISIONS,
+        panel=WHAT_RUNS,
+        default_text="fp32; for package.module:callable and file.py:callable what the model has",
+    ),
+]
 Dtype = Annotated[
     DType | None,
     option(
-        "float32, float16, bfloat16 or float64: what floating weights and inputs are converted to.",
+        "Older name of --precision: float32, float16, bfloat16 or float64.",
         panel=WHAT_RUNS,
-        default_text="float32; for package.module:callable and file.py:callable what the model has",
+        default_text=False,
     ),
 ]
 Quiet = Annotated[bool, option("No progress bar.", "--quiet", "-q", panel=OUTCOME)]
@@ -107,6 +123,7 @@ class WorkloadOptions(Frozen):
         Positive | None, option("Number of images in a forward.", default_text="1")
     ] = None
     mode: Annotated[Mode, option("eval or train (forward only).")] = "eval"
+    precision: Computed = None
     dtype: Dtype = None
     channels_last: ChannelsLast = False
     compile: Annotated[bool, option("torch.compile; whole model only.")] = False

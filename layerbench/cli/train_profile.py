@@ -20,7 +20,7 @@ def command(
     *,
     what: Annotated[
         _options.WorkloadOptions,
-        fields("model", "input", "batch", "dtype", "channels_last", "seed"),
+        fields("model", "input", "batch", "precision", "dtype", "channels_last", "seed"),
     ],
     optimizer: Annotated[
         Optimizer, option("sgd, momentum, adam, adamw, rmsprop or adagrad.", panel=WHAT_RUNS)
@@ -60,6 +60,7 @@ def command(
             threads=plan.threads,
             warmup=plan.warmup,
             iterations=plan.iterations,
+            precision=what.precision,
             dtype=what.dtype,
             channels_last=what.channels_last,
             seed=what.seed,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from layerbench.instruments.attach import Forward
 from layerbench.instruments.global_hooks import has_any_global_hook
 from layerbench.instruments.modules import CallObserver, ModuleFacts
 from layerbench.instruments.rows import notes_on_calls, observed_rows
@@ -49,6 +50,7 @@ def more_forwards(
     renew: Callable[[], object],
     drawn: bool,
     spent_s: float,
+    casting: Callable[[Forward], Forward] = lambda forward: forward,
 ) -> list[tuple[RowFacts, ...]]:
     """The rows of some more forwards, as long as none raises.
 
@@ -60,18 +62,19 @@ def more_forwards(
         renew: puts the inputs back.
         drawn: whether the forward before drew from the process's generators.
         spent_s: seconds that the forward before took.
+        casting: gives the forward as it runs within autocast.
     """
     forwards: list[tuple[RowFacts, ...]] = []
     if not drawn and (len(modules) > MANY_MODULES or runs_alike(model)):
         return forwards
-    began = perf_counter()
+    forward, began = casting(model), perf_counter()
     with suppress(Exception):
         for done in range(MORE_FORWARDS):
             enough_s = QUICK_S if done and not drawn else LONGEST_S
             if spent_s + perf_counter() - began > enough_s:
                 break
             renew()
-            call_facts = CallObserver(model, modules).observe(model, args, dict(kwargs))
+            call_facts = CallObserver(model, modules).observe(forward, args, dict(kwargs))
             forwards.append(observed_rows(model, modules, call_facts))
     return forwards
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 
 class RandomState:
@@ -45,10 +46,10 @@ class RandomState:
         """Whether somebody has drawn from one of the generators since."""
         return (
             random.getstate() != self._python
-            or not torch.equal(torch.default_generator.get_state(), self._cpu)
+            or not _equal(torch.default_generator.get_state(), self._cpu)
             or not _alike(np.random.get_state(), self._numpy)
             or any(
-                not torch.equal(now, earlier)
+                not _equal(now, earlier)
                 for state, (_, states) in zip(
                     _accelerators_states(), self._accelerators, strict=False
                 )
@@ -106,6 +107,12 @@ def drawing_from(seed: int) -> Iterator[None]:
         yield
     finally:
         before.put_back()
+
+
+def _equal(now: torch.Tensor, earlier: torch.Tensor) -> bool:
+    """Asked of the values, whatever mode of tensors without memory is on."""
+    with _disable_current_modes():
+        return torch.equal(now, earlier)
 
 
 def _alike(now: Any, earlier: Any) -> bool:  # noqa: ANN401 - numpy's state: a tuple

@@ -178,8 +178,8 @@ def work(workload: Workload) -> str:
     shape = "x".join(map(str, workload.shape))
     size = shape if workload.input == shape else f"{workload.input} ({shape})"
     parts = [workload.model, size]
-    if workload.dtype != "float32":
-        parts.append(workload.dtype)
+    if workload.arithmetic != "float32":
+        parts.append(workload.arithmetic)
     if workload.memory_format != "contiguous":
         parts.append(workload.memory_format.replace("_", " "))
     if workload.mode != "eval":

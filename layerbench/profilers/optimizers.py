@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from layerbench.errors import UsageError
+from layerbench.records.workload import Precision
 
 LEARNING_RATE = 1e-3
 
@@ -30,6 +31,15 @@ def check_optimizer(optimizer: str | None) -> None:
     """Raise `UsageError` for an optimizer that is not one of `OPTIMIZERS`."""
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise UsageError(f"no optimizer {optimizer!r}: choose from {', '.join(OPTIMIZERS)}")
+
+
+def scaler_of(precision: Precision | None, kind: str) -> torch.amp.GradScaler:
+    """What scales the loss of a step that computes in float16 by autocast; else it does nothing.
+
+    It begins at 1: to scale costs as much at any scale, and no step is left out for gradients
+    that are too large.
+    """
+    return torch.amp.GradScaler(kind, init_scale=1.0, enabled=precision == "amp")
 
 
 def make_optimizer(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from layerbench.environment.devices import Device
+from layerbench.environment.precision import precision_set, switches_set
 from layerbench.environment.run_context import (
     check_input_fits,
     garbage_collection_off,
@@ -135,8 +136,11 @@ def _placed(run: Run, places: dict[str, list[int]]) -> Run:
 
 
 def _environment_watch(task: Task) -> EnvironmentWatch:
-    """The surroundings, with the threads that this workload will have."""
-    with threads_set(task.plan.threads):
+    """The surroundings, with the threads and the precision that this workload will have."""
+    with (
+        threads_set(task.plan.threads),
+        precision_set(task.workload.precision, task.device),
+    ):
         return watch_environment(task.device)
 
 
@@ -149,11 +153,12 @@ class _Side:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Threads and gradients as this workload wants them; the other may want others."""
+        """Threads, precision and gradients as this workload wants them: the other may differ."""
         training = self.task.workload.mode == "train"
         with (
             memory_explained(self.task.device),
             threads_set(self.task.plan.threads),
+            switches_set(self.task.workload.precision),
             gradients_on(training),
         ):
             yield
@@ -180,6 +185,7 @@ def _side(
     with ExitStack() as building:
         building.enter_context(memory_explained(task.device))
         building.enter_context(threads_set(task.plan.threads))
+        building.enter_context(precision_set(task.workload.precision, task.device))
         preparing = preserved_or_built(task.workload, task.device, subject)
         with preparing as built, mode_set(built.module, training):
             with gradients_on(training):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -15,9 +15,10 @@ from torch import nn
 from layerbench import zoo
 from layerbench._version import __version__
 from layerbench.environment.collection import no_collection
+from layerbench.environment.precision import autocasting
 from layerbench.environment.run_context import torch_version
 from layerbench.errors import LayerbenchError, ModelRunError, first_line
-from layerbench.instruments.attach import mode_set, notes_on_modes
+from layerbench.instruments.attach import Forward, mode_set, notes_on_modes
 from layerbench.instruments.chance import more_forwards, notes_on_chance
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.fake_tensors import ShapesDoNotSuffice, without_memory
@@ -42,7 +43,7 @@ from layerbench.records.peers import Column
 from layerbench.records.samples import RowFacts
 from layerbench.records.structure import Operator, Structure, StructureRow
 from layerbench.records.tree import Placed, placed
-from layerbench.records.workload import Workload
+from layerbench.records.workload import Workload, autocast_format
 from layerbench.zoo import Built
 
 
@@ -84,13 +85,24 @@ def _on_meta(workload: Workload, subject: Built | None, torchinfo: Sequence[Colu
 
     if subject is None:
         built = zoo.build_shapes(workload)
-        with preserved_from_stand_ins(built, handed_over=False), drawing_from(workload.seed):
-            return structure_of(built)
+        with (
+            preserved_from_stand_ins(built, handed_over=False),
+            drawing_from(workload.seed),
+            _autocast_on_fakes(workload, built) as stand_in,
+        ):
+            return structure_of(stand_in)
+    casts = autocast_format(workload.precision) is not None
     with (
         preserved_from_stand_ins(subject, handed_over=True),
-        without_memory(subject, "meta", nullcontext()) as built,
+        without_memory(subject, *(("cpu",) if casts else ("meta", nullcontext()))) as built,
     ):
         return structure_of(built)
+
+
+def _autocast_on_fakes(workload: Workload, built: Built) -> AbstractContextManager[Built]:
+    """The model for a forward: autocast passes tensors on the meta device over, not fake ones."""
+    casts = autocast_format(workload.precision) is not None
+    return without_memory(built, "cpu") if casts else nullcontext(built)
 
 
 def _for_real(
@@ -192,12 +204,16 @@ def _observe(
     running = RunningModule(model)
     observer = CallObserver(model, modules, running)
     counter = FlopCounter(running)
+
+    def casting(forward: Forward) -> Forward:
+        return autocasting(forward, workload.precision, "cpu")
+
     try:
         inputs, draws = FreshInputs(built), RandomState()
         began = perf_counter()
         with mode_set(model, workload.mode == "train"), torch.no_grad(), _unfused():
             with counter:
-                calls = observer.observe(model, built.args, built.kwargs)
+                calls = observer.observe(casting(model), built.args, built.kwargs)
             forward_s = perf_counter() - began
             rows = observed_rows(model, modules, calls)
             notes = (*notes, *observer.notes, *notes_on_modes(model, workload.mode == "train"))
@@ -210,6 +226,7 @@ def _observe(
                 drawn=draws.drawn(),
                 # The first one on shapes alone loads libraries, and takes no time else.
                 spent_s=0.0 if propagate else forward_s,
+                casting=casting,
             )
             notes = (*notes, *notes_on_chance([rows, *again]))
     except Exception as error:

@@ -15,6 +15,7 @@ from layerbench.analysis.aggregation import believed
 from layerbench.analysis.statistics import Resampler, summarize
 from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
+from layerbench.environment.precision import check_precision, precision_set
 from layerbench.environment.run_context import (
     check_input_fits,
     free_unused,
@@ -40,7 +41,15 @@ from layerbench.records.samples import waits_of
 from layerbench.records.sweep import FinishedRun, Sweep, SweepEnd, SweepPoint
 from layerbench.records.timing import Summary
 from layerbench.records.training_run import TrainingRun
-from layerbench.records.workload import JOINED, DType, MemoryFormat, Plan, Workload, named_format
+from layerbench.records.workload import (
+    JOINED,
+    MemoryFormat,
+    Plan,
+    Precision,
+    Workload,
+    computed_in,
+    precision_of,
+)
 from layerbench.store import reading
 from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
@@ -87,7 +96,7 @@ def run_sweep(
     sizes: Sequence[int] | None,
     device: Device,
     *,
-    dtype: DType | None,
+    precision: Precision | None,
     memory_format: MemoryFormat,
     threads: int | None,
     seconds: float,
@@ -102,19 +111,23 @@ def run_sweep(
         batches: ascending.
         sizes: heights and widths; ``None`` for what each model is meant for.
         device: where it runs.
-        dtype, memory_format: of all points; without a dtype, float32 and the formats that models
-            of the user's have.
+        precision, memory_format: of all points; without a precision, float32 and the formats that
+            models of the user's have.
         threads, seconds, progress: as for `climb`.
         runs: a folder with finished trainings.
         so_far: gets the record after each model and size but the last; a note says what is to
             come.
 
     Raises:
-        LayerbenchError: a model cannot be built, or does not take a size.
+        LayerbenchError: a model cannot be built, or does not take a size, or the device does not
+            have the precision.
     """
+    check_precision(precision, device)
     sides: Sequence[int | None] = sizes or (None,)
     climbs = [
-        _climb(model, size, batches[0], dtype, memory_format) for model in models for size in sides
+        _climb(model, size, batches[0], precision, memory_format)
+        for model in models
+        for size in sides
     ]
     finished = () if runs is None else tuple(_finished(runs))
     points: list[SweepPoint] = []
@@ -123,6 +136,7 @@ def run_sweep(
     def record(environment: Environment, to_come: Sequence[Climb] = ()) -> Sweep:
         return Sweep(
             dtype=JOINED.join(dict.fromkeys(name for what in climbs for name in what.formats)),
+            precision=computed_in(precision),
             channels_last=memory_format == "channels_last",
             environment=environment,
             points=tuple(points),
@@ -131,7 +145,7 @@ def run_sweep(
             notes=tuple(f"{what.name}: {TO_COME}" for what in to_come),
         )
 
-    with threads_set(threads):
+    with threads_set(threads), precision_set(precision, device):
         watch = watch_environment(device)
         for number, what in enumerate(climbs, start=1):
             climb_points, end = climb(
@@ -151,21 +165,27 @@ def run_sweep(
 
 
 def _climb(
-    model: str, size: int | None, first: int, dtype: DType | None, memory_format: MemoryFormat
+    model: str,
+    size: int | None,
+    first: int,
+    precision: Precision | None,
+    memory_format: MemoryFormat,
 ) -> Climb:
     shape = None if size is None else f"3x{size}x{size}"
 
-    def resolved(batch: int, dtype: DType | None) -> Workload:
-        return zoo.resolve(model, shape, batch=batch, dtype=dtype, memory_format=memory_format)
+    def resolved(batch: int, precision: Precision | None) -> Workload:
+        return zoo.resolve(
+            model, shape, batch=batch, precision=precision, memory_format=memory_format
+        )
 
-    smallest = resolved(first, dtype)
+    smallest = resolved(first, precision)
     height, width = smallest.shape[-2:]
     # The first look has shown a model's own format.
-    number_format = dtype or named_format(smallest.dtype)
+    known = precision or precision_of(smallest.dtype)
     return Climb(
         smallest.model,
         (height, width),
-        lambda batch: resolved(batch, number_format),
+        lambda batch: resolved(batch, known),
         formats=smallest.formats,
     )
 

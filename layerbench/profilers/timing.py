@@ -15,6 +15,7 @@ from layerbench.environment import devices
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
+from layerbench.environment.precision import autocasting, precision_set
 from layerbench.environment.run_context import (
     check_input_fits,
     garbage_collection_off,
@@ -96,7 +97,11 @@ def measure(
         UntrustedError: ``strict``, and something is wrong with the machine before the start.
         KeyboardInterrupt: where no round is measured yet, or its samples are not wanted.
     """
-    with threads_set(plan.threads), memory_explained(device):
+    with (
+        threads_set(plan.threads),
+        precision_set(workload.precision, device),
+        memory_explained(device),
+    ):
         watch = watch_environment(device)
         check_environment(watch, strict)
         if subject is None:
@@ -142,7 +147,9 @@ def with_ceilings(record: Profile, device: Device) -> Profile:
     They are measured once in a process, so that several models stand under the same roof.
     """
     workload, plan = record.workload, record.plan
-    key = (str(device.torch_device), real_format(workload), plan.threads, torch.get_num_threads())
+    tf32 = workload.precision == "tf32"
+    threads = (plan.threads, torch.get_num_threads())
+    key = (str(device.torch_device), real_format(workload), tf32, *threads)
     try:
         if key not in _measured:
             _measured[key] = ceilings(workload, plan, device)
@@ -161,7 +168,12 @@ def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
     Raises:
         NotEnoughMemory: not enough memory for a matrix or a buffer.
     """
-    with threads_set(plan.threads), memory_explained(device), garbage_collection_off():
+    with (
+        threads_set(plan.threads),
+        precision_set(workload.precision, device),
+        memory_explained(device),
+        garbage_collection_off(),
+    ):
         return measure_ceilings(device, real_format(workload))
 
 
@@ -254,7 +266,7 @@ class Session:
         self._observed, self._content = self._look(model)
         self._layers = self._layers_to_time(model, self._modules, self._observed)
         runs = torch.compile(model) if workload.compile else model
-        self._call = _bound(runs, built, workload, device)
+        self._call = _bound(self._casting(runs), built, workload, device)
         self._functions: list[FunctionForward] = []
         self._isolated = Isolated()
         self._renew_inputs()  # the other side of a pair may have the same
@@ -285,7 +297,8 @@ class Session:
         self._renew()
         observer = WorkObserver(self.built.module, self._modules, shapes=False, throughout=True)
         try:
-            observer.observe(self.built.module, self.built.args, self.built.kwargs)
+            forward = self._casting(self.built.module)
+            observer.observe(forward, self.built.args, self.built.kwargs)
             self._work = observer.work()
         except Exception as error:
             self._note_uncounted(error)
@@ -375,15 +388,17 @@ class Session:
         content = DetectionCounter(model)
         try:
             with content.attached():
-                call_facts = observer.observe(
-                    content.noted(model), self.built.args, self.built.kwargs
-                )
+                forward = self._casting(content.noted(model))
+                call_facts = observer.observe(forward, self.built.args, self.built.kwargs)
         except Exception as error:
             raise_model_error(
                 error, self._device, f"{self.workload.model}: {observer.explain(error)}"
             )
         self._modules = without_reach(self._modules, model, observer.compiled)
         return call_facts, [*content.notes(), *observer.notes]
+
+    def _casting(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        return autocasting(forward, self.workload.precision, self._device.torch_device.type)
 
     def _note_uncounted(self, error: BaseException) -> None:
         self.absent["flops"] = f"the forward failed while they were counted: {first_line(error)}"

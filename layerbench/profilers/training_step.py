@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from layerbench import zoo
 from layerbench.analysis import disturbance
 from layerbench.analysis.views import with_training_memory
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
+from layerbench.environment.precision import autocasting, precision_set
 from layerbench.environment.run_context import (
     check_input_fits,
     garbage_collection_off,
@@ -45,7 +47,7 @@ from layerbench.profilers.choice_of_rounds import clock_for
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.measured import profile_memory, profile_memory_on_fakes
 from layerbench.profilers.memory.traced_run import explain_step
-from layerbench.profilers.optimizers import check_optimizer, make_optimizer
+from layerbench.profilers.optimizers import check_optimizer, make_optimizer, scaler_of
 from layerbench.profilers.progress import MEASURING, Looking, Progress, Silent
 from layerbench.profilers.timing import check_environment
 from layerbench.profilers.training_step_record import Steps, record_of
@@ -91,7 +93,12 @@ def profile_step(
         UntrustedError: ``strict``, and something is wrong with the machine.
     """
     check_optimizer(optimizer)
-    with threads_set(plan.threads), memory_explained(device), no_collection():
+    with (
+        threads_set(plan.threads),
+        precision_set(workload.precision, device),
+        memory_explained(device),
+        no_collection(),
+    ):
         watch = watch_environment(device)
         check_environment(watch, strict)
         if subject is None:
@@ -164,6 +171,8 @@ class _Trained:
                 f"{workload.model}: no parameter requires a gradient, so it cannot be trained"
             )
         self._optimizer = make_optimizer(optimizer, trained)
+        self._scaler = scaler_of(workload.precision, device.torch_device.type)
+        self._forward = self._casting(self.model)
         self.rows = self._observed()
         paths = [fact.path for fact in self.facts]
         reachable = frozenset(fact.path for fact in self.facts if fact.reachable)
@@ -180,26 +189,35 @@ class _Trained:
             self.why_no_kernels = why_unseen(device)
             self.events = StepEventTimer(self.model, paths, reachable, device)
         self._timer = StepTimer.of_modules(self.model, paths, reachable, clock)
+        loss = self._casting(loss_of)
         self.step = Step(
             fetch=lambda: self._host,
             move=self._moved,
-            forward=lambda batch: self.model(*batch[0], **batch[1]),
-            loss=lambda output, _: loss_of(output),
+            forward=lambda batch: self._forward(*batch[0], **batch[1]),
+            loss=lambda output, _: loss(output),
             update=self._update,
+            backward=self._backward,
         )
+
+    def _casting(self, call: Callable[..., Made]) -> Callable[..., Made]:
+        return autocasting(call, self.workload.precision, self._device.torch_device.type)
 
     def _moved(self, batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes
         return copied(batch, self._device)  # which stays as it is until the end
 
+    def _backward(self, loss: torch.Tensor) -> None:
+        torch.autograd.backward(self._scaler.scale(loss))
+
     def _update(self) -> None:
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
 
     def _observed(self) -> tuple[RowFacts, ...]:
         observer = CallObserver(self.model, self.facts)
         args, kwargs = self._moved(self._host)
         try:
-            call_facts = observer.observe(self.model, args, kwargs)
+            call_facts = observer.observe(self._forward, args, kwargs)
         except Exception as error:
             raise_model_error(
                 error, self._device, f"{self.workload.model}: {observer.explain(error)}"
@@ -245,7 +263,9 @@ class _Trained:
     def _explained(self, error: Exception, draws: RandomState) -> str:
         draws.put_back()
         args, kwargs = self._moved(self._host)
-        return f"{self.workload.model}: {explain_step(self.model, args, kwargs, error)}"
+        return (
+            f"{self.workload.model}: {explain_step(self.model, args, kwargs, error, self._casting)}"
+        )
 
 
 @dataclass

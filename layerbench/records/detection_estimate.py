@@ -18,7 +18,7 @@ from layerbench.records.bounds import (
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
-from layerbench.records.recipes import Precision, Side
+from layerbench.records.recipes import Side, TrainingPrecision
 from layerbench.records.rows import Phases
 from layerbench.records.timing import Summary
 from layerbench.records.training_estimate import Seconds
@@ -202,7 +202,7 @@ class DetectionEstimates(Record):
     min_size: Side | None = None
     data: Name
     workers: Count
-    precision: Precision = "float32"
+    precision: TrainingPrecision = "float32"
     seed: Seed = 0
     environment: Environment
     rows: tuple[DetectorEstimate, ...] = ()

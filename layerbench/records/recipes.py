@@ -12,7 +12,7 @@ from layerbench.records.defaults import MOST_PIXELS
 from layerbench.records.options import LEARNING, OUTCOME, PLACE, WHAT_RUNS, Device, Threads, option
 from layerbench.records.workload import ChannelsLast, Frozen
 
-Precision = Literal["float32", "bfloat16", "float16"]
+TrainingPrecision = Literal["float32", "bfloat16", "float16"]
 Unreadable = Literal["fatal", "skip"]
 # Of an image, in pixels.
 Side = Positive
@@ -23,7 +23,8 @@ StepBatch = Annotated[
     Positive, option("Number of images in a step.", "--batch_size", "--batch", panel=WHAT_RUNS)
 ]
 Autocast = Annotated[
-    Precision, option("Number format: float32, or by autocast bfloat16 or float16.", panel=LEARNING)
+    TrainingPrecision,
+    option("Number format: float32, or by autocast bfloat16 or float16.", panel=LEARNING),
 ]
 WhatUnreadableDoes = Annotated[
     Unreadable,

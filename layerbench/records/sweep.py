@@ -11,7 +11,7 @@ from layerbench.records.conditions import WarmUp
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.timing import Summary
-from layerbench.records.workload import Frozen, NumberFormats
+from layerbench.records.workload import Computed, Frozen, NumberFormats
 
 
 class SweepPoint(Frozen):
@@ -79,13 +79,14 @@ class Sweep(Record):
     """Points in the order in which they were measured.
 
     Attributes:
-        dtype, channels_last: of all points; several formats where models have their own.
+        dtype, precision, channels_last: of all points; several formats where models have their own.
         ends: climbs that ended before the last batch size.
         runs: finished trainings that were found.
     """
 
     record: Literal["sweep"] = "sweep"
     dtype: NumberFormats = "float32"
+    precision: Computed | None = Field(default=None, exclude_if=is_none)
     channels_last: bool = False
     environment: Environment
     points: tuple[SweepPoint, ...]

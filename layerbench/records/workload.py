@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from layerbench.records.bounds import Count, Name, Positive, Seed, Shape
+from layerbench.records.bounds import Count, Name, Positive, Seed, Shape, is_none
 from layerbench.records.defaults import (
     CAP_FACTOR,
     FUNCTION_ITERATIONS,
@@ -19,6 +20,21 @@ from layerbench.records.options import MEASURING, WHAT_RUNS, Threads, option
 Mode = Literal["eval", "train"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 DType = Literal["float32", "float16", "bfloat16", "float64"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp64", "amp", "amp-bf16"]
+# Those that the number formats of a model do not tell.
+Computed = Literal["tf32", "amp", "amp-bf16"]
+# Of the weights and inputs.
+FORMATS: Mapping[Precision, DType] = {
+    "fp32": "float32",
+    "tf32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "fp64": "float64",
+    "amp": "float32",
+    "amp-bf16": "float32",
+}
+# Of what autocast computes.
+AUTOCAST: Mapping[Precision, DType] = {"amp": "float16", "amp-bf16": "bfloat16"}
 JOINED = "+"
 _FORMAT = r"(bfloat|complex|float)[0-9]{1,3}(_[a-z0-9_]{1,20})?"
 NumberFormats = Annotated[str, Field(pattern=rf"^{_FORMAT}(\+{_FORMAT}){{0,7}}$")]
@@ -42,6 +58,35 @@ ChannelsLast = Annotated[
 RandomSeed = Annotated[
     Seed, option("Seed of the weights, the input and all else that is drawn.", panel=WHAT_RUNS)
 ]
+PRECISIONS = (
+    "fp32; tf32 multiplies float32 as TF32; fp16, bf16 and fp64 convert weights and inputs; amp "
+    "and amp-bf16 are autocast to float16 and bfloat16, with float32 weights."
+)
+
+
+def precision_of(dtype: str) -> Precision | None:
+    """What weights of this format are computed in without a word; ``None`` for several formats."""
+    return next((name for name, weights in FORMATS.items() if weights == dtype), None)
+
+
+def computed_in(precision: Precision | None) -> Computed | None:
+    """The precision as a workload has it: ``None`` for those that its number formats tell."""
+    return next((name for name in get_args(Computed) if name == precision), None)
+
+
+def autocast_format(precision: Precision | None) -> DType | None:
+    """What autocast computes in; ``None`` for precisions that are none."""
+    return None if precision is None else AUTOCAST.get(precision)
+
+
+def arithmetic_of(dtype: str, precision: Precision | None) -> str:
+    """What is computed in, as reports say it: ``float32``, ``bfloat16``, ``tf32``, ``amp``.
+
+    Formats of weights that the precision does not imply stand behind it.
+    """
+    if precision is None:
+        return dtype
+    return precision if dtype == FORMATS[precision] else f"{precision} {dtype}"
 
 
 class Workload(Frozen):
@@ -56,6 +101,7 @@ class Workload(Frozen):
         dtype: of floating parameters and inputs, which are converted to it. Of a model of the
             user's that nobody asked to convert, the formats it has; the one that most of its
             parameters have comes first.
+        precision: what is computed in, where that is not ``dtype``.
         weights: ``None`` for random ones, `OWN_WEIGHTS` for those that the user's own model came
             with, else the name that the model's library has for them.
     """
@@ -65,6 +111,7 @@ class Workload(Frozen):
     shape: Shape
     batch: Count
     dtype: NumberFormats = "float32"
+    precision: Computed | None = Field(default=None, exclude_if=is_none)
     memory_format: MemoryFormat = "contiguous"
     mode: Mode = "eval"
     seed: Seed = 0
@@ -76,6 +123,11 @@ class Workload(Frozen):
         """The number formats one by one."""
         return tuple(self.dtype.split(JOINED))
 
+    @property
+    def arithmetic(self) -> str:
+        """What is computed in, as reports say it: see `arithmetic_of`."""
+        return arithmetic_of(self.dtype, self.precision)
+
 
 def named_format(dtype: str) -> DType | None:
     """The format that a model can be converted to; ``None`` for those that it keeps."""
@@ -84,6 +136,9 @@ def named_format(dtype: str) -> DType | None:
 
 def real_format(workload: Workload) -> DType:
     """The format that most of a workload's arithmetic is in; of a complex one its parts'."""
+    computed = autocast_format(workload.precision)
+    if computed is not None:
+        return computed
     first = workload.formats[0]
     parts = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
     return named_format(parts.get(first, first)) or "float32"

@@ -146,7 +146,7 @@ def variant(workload: Workload) -> list[str]:
     """What sets a workload apart from the usual: nothing for a plain float32 evaluation."""
     weights = workload.weights
     settings = [
-        (workload.dtype, "float32"),
+        (workload.arithmetic, "float32"),
         (workload.memory_format, "contiguous"),
         (workload.mode, "eval"),
         ("compiled" if workload.compile else "", ""),

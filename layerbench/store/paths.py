@@ -151,8 +151,8 @@ def _input_name(workload: Workload) -> str:
 
 
 def _variants(workload: Workload) -> Iterator[str]:
-    if workload.dtype != "float32":
-        yield workload.dtype
+    if workload.arithmetic != "float32":
+        yield workload.arithmetic.replace(" ", "-")
     if workload.memory_format != "contiguous":
         yield _safe(workload.memory_format).replace("_", "-")
     if workload.mode != "eval":

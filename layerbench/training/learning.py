@@ -11,7 +11,7 @@ from torch import nn
 
 from layerbench.environment.devices import Device
 from layerbench.errors import ModelRunError
-from layerbench.records.recipes import Precision
+from layerbench.records.recipes import TrainingPrecision
 
 
 class Learner:
@@ -37,7 +37,7 @@ class Learner:
         name: str,
         model: nn.Module,
         device: Device,
-        precision: Precision,
+        precision: TrainingPrecision,
         make: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     ) -> None:
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -97,7 +97,7 @@ def _check_scale(expected: Mapping[str, Any], scaler: Mapping[str, Any]) -> None
             raise ValueError(f"the scaler's {name} is no number")
 
 
-def autocast(precision: Precision, device: Device) -> AbstractContextManager[object]:
+def autocast(precision: TrainingPrecision, device: Device) -> AbstractContextManager[object]:
     """What a forward of this precision runs in."""
     if precision == "float32":
         return nullcontext()

@@ -12,7 +12,16 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, get_args
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError, did_you_mean
-from layerbench.records.workload import OWN_WEIGHTS, DType, Workload, named_format
+from layerbench.records.workload import (
+    FORMATS,
+    OWN_WEIGHTS,
+    DType,
+    Precision,
+    Workload,
+    computed_in,
+    named_format,
+    precision_of,
+)
 from layerbench.registry import registered
 from layerbench.zoo import inputs
 from layerbench.zoo.callable import own_input
@@ -35,6 +44,7 @@ __all__ = [
     "Family",
     "build",
     "build_shapes",
+    "chosen_precision",
     "describe",
     "families",
     "has_weights",
@@ -74,6 +84,7 @@ def resolve(
     input: str | None = None,
     *,
     batch: int | None = None,
+    precision: str | None = None,
     dtype: str | None = None,
     memory_format: str = "contiguous",
     mode: str = "eval",
@@ -92,8 +103,9 @@ def resolve(
         input: a named input or a shape (see `layerbench.zoo.inputs.parse`); ``None`` for the
             one the model is meant for.
         batch: images per forward; ``None`` for the input's own.
-        dtype: of the floating parameters and inputs, which are converted to it; ``None`` for
-            float32, or the formats of a user's model.
+        precision: what is computed in, and so what floating parameters and inputs are converted
+            to; ``None`` for float32, or the formats of a user's model.
+        dtype: the older name of those precisions that convert: ``bfloat16`` is ``bf16``.
         memory_format: of the 4-D (and 5-D) parameters and inputs.
         mode: ``eval`` or ``train``.
         seed: of the weights and the inputs.
@@ -110,11 +122,10 @@ def resolve(
     _check_seed(seed)
     model = SHORTHANDS.get(model, model)
     family = _checked_family(model, weights)
-    if dtype is not None and named_format(dtype) is None:
-        raise UsageError(f"dtype takes {', '.join(get_args(DType))}, not {dtype!r}")
+    chosen = chosen_precision(precision, dtype)
     usual = input is None or (input == inputs.OWN and family.last_resort)
     brought = None
-    if usual or dtype is None:
+    if usual or chosen is None:
         with seeded_on_cpu(seed):
             brought = family.brought(model)
     if input is not None and not usual:
@@ -124,18 +135,38 @@ def resolve(
     else:
         with seeded_on_cpu(seed):
             spec = family.default_input(model, batch)
+    formats = FORMATS[chosen] if chosen else _own_formats(brought, with_inputs=usual)
     return checked_workload(
         model=model,
         input=spec.name,
         shape=spec.shape,
         batch=spec.shape[0] if spec.shape else 1,
-        dtype=dtype or _own_formats(brought, with_inputs=usual),
+        dtype=formats,
+        precision=computed_in(chosen),
         memory_format=memory_format,
         mode=mode,
         seed=seed,
         weights=OWN_WEIGHTS if family.last_resort else weights,
         compile=compile,
     )
+
+
+def chosen_precision(precision: str | None, dtype: str | None) -> Precision | None:
+    """The precision that was said, by its own name or by the format that it converts to.
+
+    Raises:
+        UsageError: there is no such, or two were said.
+    """
+    if dtype is not None and named_format(dtype) is None:
+        raise UsageError(f"dtype takes {', '.join(get_args(DType))}, not {dtype!r}")
+    if precision is None:
+        return precision_of(dtype) if dtype else None
+    if dtype is not None:
+        raise UsageError(f"say the precision once: {precision}, or dtype {dtype}")
+    known = next((name for name in FORMATS if name == precision), None)
+    if known is None:
+        raise UsageError(f"precision takes {', '.join(FORMATS)}, not {precision!r}")
+    return known
 
 
 def has_weights(model: str) -> bool:

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from layerbench.errors import BadInput
-from layerbench.records.workload import OWN_WEIGHTS, Workload
+from layerbench.errors import BadInput, UsageError
+from layerbench.records.workload import (
+    AUTOCAST,
+    FORMATS,
+    JOINED,
+    OWN_WEIGHTS,
+    Precision,
+    Workload,
+    computed_in,
+)
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
     Built,
@@ -72,6 +80,7 @@ def with_inputs(
 def describe(
     built: Built,
     *,
+    precision: Precision | None = None,
     memory_format: str = "contiguous",
     mode: str = "eval",
     seed: int = 0,
@@ -80,17 +89,25 @@ def describe(
     """The workload of a module passed in Python: its class, and the shape of its input.
 
     Raises:
-        UsageError: a dtype, mode or memory format that a workload cannot have.
+        UsageError: a mode or memory format that a workload cannot have, or a precision that the
+            module would have to be converted to.
     """
     from layerbench.zoo._formats import number_formats
 
     shape = _shape(built)
+    formats = number_formats(built.module, (built.args, built.kwargs))
+    if precision and precision not in AUTOCAST and FORMATS[precision] not in formats.split(JOINED):
+        raise UsageError(
+            f"the module and its inputs are {formats}: convert them to {FORMATS[precision]} first, "
+            "a module is measured as it is"
+        )
     return checked_workload(
         model=_class_name(built.module),
         input="x".join(map(str, shape)) or "scalar",
         shape=shape,
         batch=shape[0] if shape else 1,
-        dtype=number_formats(built.module, (built.args, built.kwargs)),
+        dtype=formats,
+        precision=computed_in(precision),
         memory_format=memory_format,
         mode=mode,
         seed=seed,

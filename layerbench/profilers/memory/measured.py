@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -12,6 +12,7 @@ from layerbench import zoo
 from layerbench.environment import devices
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
+from layerbench.environment.precision import autocasting, precision_set
 from layerbench.environment.run_context import (
     check_input_fits,
     free_unused,
@@ -20,7 +21,7 @@ from layerbench.environment.run_context import (
     watch_environment,
 )
 from layerbench.errors import ModelRunError, first_line
-from layerbench.instruments.attach import mode_set
+from layerbench.instruments.attach import Forward, mode_set
 from layerbench.instruments.chance import more_forwards, notes_on_chance
 from layerbench.instruments.compiled import compilation_off, original
 from layerbench.instruments.fake_tensors import shapes_of_model, without_memory
@@ -83,7 +84,7 @@ def profile_memory(
     check_optimizer(optimizer)
     check_lines(lines, device)
     beside = _Beside(memlab or bool(lines), tuple(lines))
-    with memory_explained(device), no_collection():
+    with precision_set(workload.precision, device), memory_explained(device), no_collection():
         watch = watch_environment(device)
         releaser = Releaser()
         if subject is None:
@@ -142,6 +143,7 @@ def profile_memory_on_fakes(
                 optimizer=optimizer,
                 train_mode=workload.mode == "train",
                 device=kind,
+                precision=workload.precision,
             )
             measured = _Measured(traced, None, None, None)
             return _record(workload, optimizer, measured, tensors, environment)
@@ -176,6 +178,10 @@ def _measure(
     functions = functions_named(beside.lines, model)
     notes = notes_on_parameters(model)
     optimizers: list[torch.optim.Optimizer] = []
+
+    def casting(forward: Forward) -> Forward:
+        return autocasting(forward, workload.precision, device.torch_device.type)
+
     inputs, draws = FreshInputs(built), RandomState()
     free_unused(device)
     device.begin_peak()
@@ -187,6 +193,7 @@ def _measure(
                     optimizer=optimizer,
                     train_mode=workload.mode == "train",
                     device=device.torch_device.type,
+                    precision=workload.precision,
                     renew_inputs=inputs.renew,
                     release=releaser.release,
                     keep=optimizers.append if beside.account else lambda _: None,
@@ -198,11 +205,13 @@ def _measure(
             optimizers.clear()
             # As the traced forward: in training, operators that run functions count otherwise.
             with compilation_off(), gradients_on(optimizer is not None):
-                varied = _what_varies(built, traced, inputs, draws)
+                varied = _what_varies(built, casting, traced, inputs, draws)
                 if memlab is not None and functions:
                     inputs.renew()
                     draws.put_back()
-                    memlab = _with_lines(memlab, functions, built, device, optimizer is not None)
+                    memlab = _with_lines(
+                        memlab, functions, built, device, optimizer is not None, casting
+                    )
     except RunFailed as error:
         cause = error.__cause__
         if cause is not None and device.is_out_of_memory(cause):
@@ -218,17 +227,22 @@ def _with_lines(
     built: Built,
     device: Device,
     training: bool,
+    casting: Callable[[Forward], Forward],
 ) -> MemlabReport:
     """The account with memlab's line profile; with a reason where there is none."""
     try:
-        made = line_profile(functions, built, device, gradients=training)
+        made = line_profile(functions, built, device, gradients=training, casting=casting)
     except Exception as error:
         return memlab.model_copy(update={"reason": f"no line profile: {first_line(error)}"})
     return memlab.model_copy(update={"functions": made})
 
 
 def _what_varies(
-    built: Built, traced: Traced, inputs: FreshInputs, draws: RandomState
+    built: Built,
+    casting: Callable[[Forward], Forward],
+    traced: Traced,
+    inputs: FreshInputs,
+    draws: RandomState,
 ) -> tuple[str, ...]:
     """What other forwards of the model do otherwise than the one that was traced."""
     model = original(built.module)
@@ -240,6 +254,7 @@ def _what_varies(
         renew=inputs.renew,
         drawn=draws.drawn(),
         spent_s=traced.forward_s,
+        casting=casting,
     )
     return notes_on_chance([traced.modules, *again])
 

@@ -12,12 +12,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from time import perf_counter
 from traceback import walk_tb
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from layerbench import units
+from layerbench.environment.precision import autocasting
 from layerbench.environment.run_context import garbage_collection_off, gradients_on
 from layerbench.errors import first_line, message_of
 from layerbench.instruments.attach import notes_on_modes
@@ -42,9 +43,12 @@ from layerbench.introspection.modules import parameters, submodules_first
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, shape_of
 from layerbench.profilers.loss import RunFailed, loss_of
-from layerbench.profilers.optimizers import make_optimizer
+from layerbench.profilers.optimizers import make_optimizer, scaler_of
 from layerbench.records.samples import RowFacts
+from layerbench.records.workload import Precision
 from layerbench.zoo import Built
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def trace_run(
     optimizer: str | None = None,
     train_mode: bool | None = None,
     device: str | None = None,
+    precision: Precision | None = None,
     for_gpu: bool = False,
     workspace: WorkspaceRule | None = None,
     stepping: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -94,6 +99,7 @@ def trace_run(
         optimizer: one of `OPTIMIZERS`.
         train_mode: which mode the model was asked to be in.
         device: storages on other kinds of devices are passed over.
+        precision: of forward and loss, by autocast.
         for_gpu: the tensors stand for a GPU's: the optimizer works on all parameters at once,
             as PyTorch does there, and its step counts lie on the host, as do the state of random
             numbers and the lengths of nested tensors' rows.
@@ -108,7 +114,7 @@ def trace_run(
     """
     notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
     with compilation_off() as trained:
-        run = _Run(built, device, workspace, renew_inputs, for_gpu, release)
+        run = _Run(built, device, precision, workspace, renew_inputs, for_gpu, release)
         traced = _trace_run(run, optimizer, for_gpu, stepping, keep)
     return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
 
@@ -143,6 +149,7 @@ class _Run:
         self,
         built: Built,
         device: str | None,
+        precision: Precision | None,
         workspace: WorkspaceRule | None,
         renew_inputs: Callable[[], object],
         for_gpu: bool,
@@ -157,6 +164,12 @@ class _Run:
         self._tracker = StorageTracker(self._running, device, workspace, for_gpu, release)
         self._calls: dict[str, CallFacts] = {}
         self._forward_s = 0.0
+        self._kind = device or "cpu"
+        self._precision = precision
+        self._called = self._casting(self.model)
+
+    def _casting(self, call: Callable[..., Made]) -> Callable[..., Made]:
+        return autocasting(call, self._precision, self._kind)
 
     def load(self) -> None:
         """Note the tensors that exist before the run, in the order in which they are moved."""
@@ -194,7 +207,8 @@ class _Run:
             self._renew_inputs()
             draws.put_back()
             args, kwargs = self._built.args, self._built.kwargs
-            raise RunFailed(explain_step(self.model, args, kwargs, error)) from error
+            said = explain_step(self.model, args, kwargs, error, self._casting)
+            raise RunFailed(said) from error
 
     def _two_steps(
         self,
@@ -206,6 +220,7 @@ class _Run:
         """As in the loops that people write, output and loss stay until the next ones come."""
         output = loss = None
         nodes: deque[torch.autograd.graph.Node] = deque()
+        scaler, loss_in = scaler_of(self._precision, self._kind), self._casting(loss_of)
         with garbage_collection_off(), gradients_on(True), self._observed():
             for step in range(2):
                 if step:
@@ -217,14 +232,17 @@ class _Run:
                 optimizer.zero_grad(set_to_none=True)
                 output = self._forward()
                 with self._tracker.during("loss"):
-                    loss = loss_of(output)
+                    loss = loss_in(output)
                     let_go(nodes)
                 nodes = nodes_of(loss)
                 with self._tracker.during("backward"):
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    torch.autograd.backward(scaler.scale(loss))
                 self._note_gradients()
                 with self._tracker.during("optimizer"), stepping():
+                    if scaler.is_enabled():  # its own step would look at values
+                        scaler.unscale_(optimizer)
                     optimizer.step()
+                    scaler.update()
                 # On a GPU PyTorch keeps step counts on the host.
                 self._note_state(optimizer, scalars_elsewhere=for_gpu)
         output = loss = None
@@ -257,7 +275,7 @@ class _Run:
         outputs: list[Any] = []
 
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
-            outputs.append(self.model(*args, **kwargs))
+            outputs.append(self._called(*args, **kwargs))
             return outputs[0]
 
         began = perf_counter()
@@ -297,7 +315,11 @@ class _Draws:
 
 
 def explain_step(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    error: Exception,
+    casting: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda call: call,
 ) -> str:
     """One line that says in which part of a training step, and in which module, ``error`` arose.
 
@@ -309,11 +331,12 @@ def explain_step(
     reached: list[str | None] = []
     with gradients_on(True):
         try:
-            observer.observe(lambda *a, **k: outputs.append(model(*a, **k)), args, dict(kwargs))
+            forward = casting(model)
+            observer.observe(lambda *a, **k: outputs.append(forward(*a, **k)), args, dict(kwargs))
         except Exception as again:
             return observer.explain(again)
         try:
-            loss = loss_of(outputs[0])
+            loss = casting(loss_of)(outputs[0])
         except RunFailed as again:
             return str(again)
         except Exception as again:

@@ -13,6 +13,7 @@ from torch import nn
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import gradients_on
 from layerbench.errors import UsageError
+from layerbench.instruments.attach import Forward
 from layerbench.introspection.modules import named_modules
 from layerbench.profilers.peers import loaded, quietly
 from layerbench.profilers.peers.memlab import PACKAGE
@@ -76,7 +77,12 @@ def _function(name: str, modules: dict[str, nn.Module]) -> Function:
 
 
 def line_profile(
-    functions: Sequence[Function], built: Built, device: Device, *, gradients: bool
+    functions: Sequence[Function],
+    built: Built,
+    device: Device,
+    *,
+    gradients: bool,
+    casting: Callable[[Forward], Forward] = lambda forward: forward,
 ) -> tuple[MemlabFunction, ...]:
     """What CUDA's allocator held at each line, in one forward.
 
@@ -87,6 +93,7 @@ def line_profile(
         built: the model and its inputs, on the device.
         device: a CUDA one.
         gradients: whether the forward keeps what a backward needs.
+        casting: gives the forward as it runs within autocast.
 
     Raises:
         PeerFailed: memlab is not installed.
@@ -95,7 +102,7 @@ def line_profile(
     package, _ = loaded(PACKAGE)
     profiler = package.LineProfiler(*functions, target_gpu=device.torch_device.index or 0)
     with _trace_put_back(), gradients_on(gradients), quietly(), profiler:
-        built.module(*built.args, **built.kwargs)
+        casting(built.module)(*built.args, **built.kwargs)
     with quietly():
         figures = _figures(profiler)
     return tuple(_profiled(function, figures) for function in functions)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from layerbench.records.bounds import Shape
 from layerbench.records.environment import Environment
-from layerbench.records.workload import Frozen, Workload
+from layerbench.records.workload import Frozen, Workload, precision_of
 from layerbench.units import by_x
 
 if TYPE_CHECKING:
     from layerbench.records.memory import MemoryEstimate, MemoryReport
     from layerbench.records.structure import Structure
+    from layerbench.records.sweep import Sweep
     from layerbench.records.timing import Profile, Summary
     from layerbench.records.training_step import TrainingProfile
 
@@ -43,8 +44,13 @@ def shapes(shapes: Iterable[Shape]) -> str:
 
 def what_ran(workload: Workload, *more: str) -> Cells:
     """The workload's usual fields, and others of its by name."""
-    usual = ("model", "input", "batch", "dtype", "memory_format", "mode")
-    return fields(workload, *usual, *more)
+    usual = fields(workload, "model", "input", "batch")
+    return usual | formats(workload) | fields(workload, "memory_format", "mode", *more)
+
+
+def formats(work: Workload | Sweep) -> Cells:
+    """Number format of the weights, and the precision by the name that a command line has."""
+    return {"dtype": work.dtype, "precision": work.precision or precision_of(work.dtype)}
 
 
 def modules(record: Structure | MemoryReport | MemoryEstimate) -> Rows:

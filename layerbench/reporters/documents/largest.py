@@ -228,7 +228,7 @@ def _named(sizes: Mapping[Category, int] | Mapping[str, int]) -> list[tuple[str,
 
 
 def _ran(model_type: str, workload: Workload) -> list[str]:
-    settings = [workload.mode, workload.dtype, *formatting.variant(workload)]
+    settings = [workload.mode, workload.arithmetic, *formatting.variant(workload)]
     return [model_type, units.shape(workload.shape), *dict.fromkeys(settings)]
 
 

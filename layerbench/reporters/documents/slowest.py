@@ -76,7 +76,7 @@ def _what_ran(record: Profile, width: int) -> str:
     parts = [
         f"{record.model_type}, {units.count(record.parameters, short=True)} parameters",
         units.shape(workload.shape),
-        *dict.fromkeys([workload.mode, workload.dtype, *formatting.variant(workload)]),
+        *dict.fromkeys([workload.mode, workload.arithmetic, *formatting.variant(workload)]),
         formatting.place(record),
         formatting.plural(record.whole.n, "iteration"),
     ]

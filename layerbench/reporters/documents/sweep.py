@@ -5,6 +5,7 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.records.sweep import Sweep, SweepEnd, SweepPoint
 from layerbench.records.view import USUAL, View
+from layerbench.records.workload import arithmetic_of
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, screens, shared
 
@@ -53,7 +54,8 @@ def _fastest(record: Sweep, view: View) -> list[layout.Part]:
         f"{formatting.interval(first.latency)} a forward (median, 95 % interval)"
     )
     models = formatting.plural(len({point.model for point in record.points}), "model")
-    ran = f"{models}, {formatting.plural(len(record.points), 'point')}, {record.dtype}, "
+    points = formatting.plural(len(record.points), "point")
+    ran = f"{models}, {points}, {arithmetic_of(record.dtype, record.precision)}, "
     table = screens.table_of(
         [_best(point) for point in fastest[: view.top]],
         {"model": "l", "size": "l", "latency ms": ".", "verdict": "l"},
@@ -147,7 +149,7 @@ def rows(record: Sweep) -> cells.Rows:
             "height": point.size[0],
             "width": point.size[1],
             "batch": point.batch,
-            "dtype": record.dtype,
+            **cells.formats(record),
             **cells.place(record.environment),
             **{f"{name}_s": getattr(point.latency, name) for name in _FIGURES},
             "verdict": point.latency.verdict,

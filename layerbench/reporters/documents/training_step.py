@@ -88,7 +88,7 @@ def _ran(record: TrainingProfile) -> str:
         record.parameters,
         units.shape(workload.shape),
         record.optimizer,
-        *dict.fromkeys([workload.dtype, *formatting.variant(workload)]),
+        *dict.fromkeys([workload.arithmetic, *formatting.variant(workload)]),
         record.environment.device.name,
         formatting.plural(record.step.n, "step"),
     )

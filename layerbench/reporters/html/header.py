@@ -35,7 +35,7 @@ def title(bundle: Bundle) -> str:
 def subtitle(bundle: Bundle) -> str:
     """Its input, and how it ran."""
     workload = bundle.workload
-    usual = [workload.dtype, workload.mode]
+    usual = [workload.arithmetic, workload.mode]
     own = ["own weights"] if workload.weights == OWN_WEIGHTS else []
     others = [setting for setting in formatting.variant(workload) if setting not in usual]
     shape = f"{workload.input} {units.shape(workload.shape)}"

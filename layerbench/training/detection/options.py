@@ -12,9 +12,9 @@ from layerbench.records.recipes import (
     Classes,
     DataOptions,
     MinSize,
-    Precision,
     Side,
     StepBatch,
+    TrainingPrecision,
     Workers,
 )
 from layerbench.records.workload import RandomSeed
@@ -39,7 +39,7 @@ class Learning:
     lr: float = 0.005
     momentum: float = 0.9
     weight_decay: float = 0.0005
-    precision: Precision = "float32"
+    precision: TrainingPrecision = "float32"
 
 
 class EstimateOptions(DataOptions):
