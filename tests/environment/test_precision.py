@@ -71,7 +71,7 @@ def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.Monkey
     ):
         raise AssertionError
     monkeypatch.setattr(torch.amp.autocast_mode, "is_autocast_available", lambda _: False)
-    with pytest.raises(UsageError, match="amp is not for cpu: .*unsupported autocast device_type"):
+    with pytest.raises(UsageError, match=r"amp is not for cpu: .*unsupported autocast device_type"):
         computing.check_precision("amp", devices.get("cpu"))
 
 
