@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 GOLDEN = Path(__file__).parent / "golden"
+# What takes long to load besides torch, while another process compiles that.
+WITHOUT_TORCH = ("schemathesis", "scipy.stats", "matplotlib.pyplot", "sklearn.datasets", "fastapi")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +32,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write the golden files anew instead of comparing with them; then read the diff",
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Let every second of pytest-xdist's processes load the files from the last one on.
+
+    Each of them loads all. Where none is compiled yet, all would compile the same file at the same
+    time, and torch before. So they meet in the middle, and each reads what the other has compiled.
+    """
+    whole = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not whole or int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2 == 0:
+        return
+    folder = Path(__file__).parent
+    files = sorted(folder.rglob("test_*.py"), reverse=True)
+    modules = [".".join(path.relative_to(folder.parent).with_suffix("").parts) for path in files]
+    for name in (*WITHOUT_TORCH, *modules):
+        # What is wrong with a file, its collection says.
+        with suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(name)
 
 
 @pytest.fixture
