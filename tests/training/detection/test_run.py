@@ -228,6 +228,7 @@ def test_the_same_seed_trains_the_same(detect, tmp_path):
     assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
 
 
+@pytest.mark.usefixtures("rendered")
 def test_how_busy_the_machine_was_is_drawn(detect, tmp_path, monkeypatch):
     pets(tmp_path / "data")
     monkeypatch.setattr(run, "UsageSampler", partial(UsageSampler, interval_s=0.01))
