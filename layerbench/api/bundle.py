@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,8 @@ def bundle(
     channels_last: bool = False,
     seed: int = 0,
     weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
     ceilings: bool = True,
     strict: bool = False,
     progress: Progress | bool | None = None,
@@ -48,8 +51,8 @@ def bundle(
     """Time, structure and memory of every layer, joined in one record.
 
     Args:
-        model, input, batch, device, threads, precision, dtype, channels_last, seed, weights: as in
-            `profile`.
+        model, input, batch, device, threads, precision, dtype, channels_last, seed, weights,
+            checkpoint, inputs: as in `profile`.
         warmup, iterations, function_iterations, processes, until: as in `profile`.
         ceilings, strict, progress: as in `profile`.
 
@@ -79,6 +82,8 @@ def bundle(
         mode="eval",
         seed=seed,
         weights=weights,
+        checkpoint=checkpoint,
+        inputs=inputs,
     )
     where = where_it_runs(subject, device)
     with heard(progress) as listener:

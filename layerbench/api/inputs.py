@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,10 +83,17 @@ def what_runs(
     device: str | None = None,
     compile: bool = False,
     weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
 ) -> tuple[Workload, Built | None]:
     """The workload, and the user's module with its inputs if one was handed over."""
     memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
     if isinstance(model, nn.Module):
+        if checkpoint is not None or inputs is not None:
+            raise UsageError(
+                "a module object has its weights, and takes its inputs as they are: checkpoint "
+                "and inputs are for models by name"
+            )
         subject = _hand_over(model, input, batch, device, seed, memory_format)
         workload = zoo.describe(
             subject,
@@ -111,6 +119,8 @@ def what_runs(
         seed=seed,
         weights=weights,
         compile=compile,
+        checkpoint=checkpoint,
+        inputs=inputs,
     )
     return workload, None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,13 +36,16 @@ def memory(
     channels_last: bool = False,
     seed: int = 0,
     weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
     memlab: bool = False,
     lines: Sequence[str] = (),
 ) -> MemoryReport:
     """Memory of every module, measured in a real run.
 
     Args:
-        model, input, batch, precision, dtype, channels_last, seed, weights: as in `profile`.
+        model, input, batch, precision, dtype, channels_last, seed, weights, checkpoint, inputs: as
+            in `profile`.
         training: run training steps instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
         device: where a model given by name runs; a module is measured where it is.
@@ -66,6 +70,8 @@ def memory(
         mode="train" if training else "eval",
         seed=seed,
         weights=weights,
+        checkpoint=checkpoint,
+        inputs=inputs,
     )
     return measure_memory(
         workload,
@@ -113,13 +119,16 @@ def estimate_memory(
     channels_last: bool = False,
     seed: int = 0,
     weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
     gpu_memory: int | str | None = None,
     progress: Progress | bool | None = None,
 ) -> MemoryEstimate:
     """Predict the memory that a model needs on a GPU, without one.
 
     Args:
-        model, input, batch, precision, dtype, channels_last, seed, weights: as in `profile`.
+        model, input, batch, precision, dtype, channels_last, seed, weights, checkpoint, inputs: as
+            in `profile`.
         device: ``cuda``.
         training: a training step instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
@@ -148,6 +157,8 @@ def estimate_memory(
         mode="train" if training else "eval",
         seed=seed,
         weights=weights,
+        checkpoint=checkpoint,
+        inputs=inputs,
     )
     estimate = predict(workload, optimizer=chosen, subject=subject)
     if size is None:

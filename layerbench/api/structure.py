@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ def structure(
     mode: Mode = "eval",
     seed: int = 0,
     weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
     torchinfo: bool | Sequence[Column] = False,
 ) -> Structure:
     """A model's structure: shapes, parameters and FLOPs of every module.
@@ -34,7 +37,8 @@ def structure(
     Nothing is allocated and nothing computed, unless the model needs its tensors' values.
 
     Args:
-        model, input, batch, precision, dtype, channels_last, mode, seed, weights: as in `profile`.
+        model, input, batch, precision, dtype, channels_last, mode, seed, weights, checkpoint,
+            inputs: as in `profile`.
         torchinfo: whether torchinfo's table stands beside ours, in ``record.torchinfo``; or its
             columns, such as ``("output_size", "num_params")``.
 
@@ -55,6 +59,8 @@ def structure(
         mode=mode,
         seed=seed,
         weights=weights,
+        checkpoint=checkpoint,
+        inputs=inputs,
     )
     return profile_structure(workload, subject, torchinfo=columns)
 

@@ -24,6 +24,7 @@ def sweep(
     precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
+    checkpoint: str | Path | None = None,
     device: str | None = None,
     threads: int | None = None,
     seconds: float = 20.0,
@@ -38,6 +39,7 @@ def sweep(
         batches: images a forward; each climb ends at the first that does not fit.
         sizes: heights and widths; ``None`` for what each model is meant for.
         precision, dtype, channels_last, device, threads: as in `profile`.
+        checkpoint: as in `profile`, where there is one model.
         seconds: for each point, about.
         runs: a folder with finished trainings.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each point.
@@ -55,6 +57,7 @@ def sweep(
             devices.get(device),
             precision=zoo.chosen_precision(precision, dtype),
             memory_format="channels_last" if channels_last else "contiguous",
+            checkpoint=checkpoint,
             threads=threads_of(threads),
             seconds=seconds,
             runs=None if runs is None else Path(runs),

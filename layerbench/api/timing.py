@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,6 +60,8 @@ def profile(
     mode: Mode = "eval",
     seed: int = 0,
     weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
     ceilings: bool = True,
     isolate: bool = False,
     strict: bool = False,
@@ -78,6 +81,8 @@ def profile(
         precision, channels_last, compile, mode, seed, weights: see `Workload`. A module handed over
             is converted to none: autocast and TF32 are for any.
         dtype: the older name of a precision that converts: ``"bfloat16"`` is ``"bf16"``.
+        checkpoint: a file of weights (.pth, .pt, .bin, .safetensors) for a model by name.
+        inputs: a file of inputs (.pt, .npz, .json) for a model by name, in place of ``input``.
         ceilings: measure the device's own afterwards (`Profile.ceilings`), once in a process for
             each number format: they say what bounds a layer.
         isolate: run every leaf alone, too, on the inputs that it had: hot and with cold caches
@@ -113,6 +118,8 @@ def profile(
         mode=mode,
         seed=seed,
         weights=weights,
+        checkpoint=checkpoint,
+        inputs=inputs,
     )
     where = where_it_runs(subject, device)
     with heard(progress) as listener:

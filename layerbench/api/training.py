@@ -198,14 +198,17 @@ def profile_training(
     channels_last: bool = False,
     seed: int = 0,
     weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
     strict: bool = False,
     progress: Progress | bool | None = None,
 ) -> TrainingProfile:
     """Take a training step apart: by phase, and forward and backward by module.
 
     Args:
-        model, input, batch, device, threads, precision, dtype, channels_last, seed, weights: as in
-            `profile`. A module that is handed over trains, and comes back as it was.
+        model, input, batch, device, threads, precision, dtype, channels_last, seed, weights,
+            checkpoint, inputs: as in `profile`. A module that is handed over trains, and comes back
+            as it was.
         optimizer: one of `layerbench.profilers.memory.traced_run.OPTIMIZERS`.
         warmup, iterations: rounds of one untouched and one instrumented step.
         strict: raise `UntrustedError` where the machine is busy.
@@ -226,6 +229,8 @@ def profile_training(
         mode="train",
         seed=seed,
         weights=weights,
+        checkpoint=checkpoint,
+        inputs=inputs,
     )
     with heard(progress) as listener:
         return profile_step(

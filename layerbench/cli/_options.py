@@ -43,6 +43,15 @@ Dtype = Annotated[
         default_text=False,
     ),
 ]
+Checkpoint = Annotated[
+    str | None,
+    option(
+        "Load the weights of this file onto the model: a state dict as .pth, .pt or .bin, or "
+        ".safetensors.",
+        panel=WHAT_RUNS,
+        metavar="FILE",
+    ),
+]
 Quiet = Annotated[bool, option("No progress bar.", "--quiet", "-q", panel=OUTCOME)]
 Threshold = Annotated[
     float,
@@ -101,8 +110,8 @@ class WorkloadOptions(Frozen):
     model: Annotated[
         str,
         option(
-            "A torchvision model's name, timm:NAME, package.module:callable or "
-            "path/to/file.py:callable.",
+            "A torchvision model's name, timm:NAME, package.module:callable, "
+            "path/to/file.py:callable, or a file of torch.export (.pt2) or TorchScript (.pt).",
             "--model",
             "-m",
             metavar="SPEC",
@@ -117,6 +126,12 @@ class WorkloadOptions(Frozen):
             "--i",
             "-i",
             metavar="NAME|SHAPE",
+        ),
+    ] = None
+    inputs: Annotated[
+        str | None,
+        option(
+            "Inputs of your own in place of --input: a file .pt, .npz or .json.", metavar="FILE"
         ),
     ] = None
     batch: Annotated[
@@ -135,6 +150,7 @@ class WorkloadOptions(Frozen):
             default_text="random ones",
         ),
     ] = None
+    checkpoint: Checkpoint = None
     seed: RandomSeed = 0
 
     def workload(self, **changes: Any) -> Workload:  # noqa: ANN401 - fields of many kinds

@@ -109,13 +109,11 @@ def _what_to_repeat(
 ) -> tuple[Profile, Plan]:
     from layerbench.errors import UsageError
     from layerbench.records.bundle import times_in
-    from layerbench.records.workload import OWN_WEIGHTS
     from layerbench.store.reading import with_times
 
     record = times_in(with_times(path))
     assert record is not None  # which `with_times` makes sure of
-    # A spec names a module and a callable with a colon between them; a class name has none.
-    if record.workload.weights == OWN_WEIGHTS and ":" not in record.workload.model:
+    if record.workload.handed_over:
         raise UsageError(f"{path} was measured on a module object, which no file can bring back")
     changed = {"iterations": iterations, "processes": processes}
     update = {name: value for name, value in changed.items() if value is not None}

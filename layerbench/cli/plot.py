@@ -271,12 +271,10 @@ def _structure_for(
 
 def _dissected(profile: Profile) -> Structure:
     from layerbench.errors import LayerbenchError, UsageError
-    from layerbench.records.workload import OWN_WEIGHTS
 
     workload = profile.workload
     advice = "add its structure record, as mem.py --struct or layerbench.structure makes it"
-    # A spec names a module and a callable with a colon between them; a class name has none.
-    if workload.weights == OWN_WEIGHTS and ":" not in workload.model:
+    if workload.handed_over:
         raise UsageError(f"{workload.model} was handed over and cannot be built here: {advice}")
     from layerbench import zoo  # loads torch
     from layerbench.profilers.structure import profile_structure

@@ -51,6 +51,7 @@ def command(
     precision: _options.Computed = None,
     dtype: _options.Dtype = None,
     channels_last: ChannelsLast = False,
+    checkpoint: _options.Checkpoint = None,
     device: Device = None,
     threads: Threads = None,
     seconds: Annotated[
@@ -98,6 +99,7 @@ def command(
             precision=precision,
             dtype=dtype,
             channels_last=channels_last,
+            checkpoint=checkpoint,
             device=device,
             threads=threads,
             seconds=seconds,

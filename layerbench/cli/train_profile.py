@@ -20,7 +20,10 @@ def command(
     *,
     what: Annotated[
         _options.WorkloadOptions,
-        fields("model", "input", "batch", "precision", "dtype", "channels_last", "seed"),
+        fields(
+            *("model", "input", "inputs", "batch", "precision", "dtype", "channels_last"),
+            *("checkpoint", "seed"),
+        ),
     ],
     optimizer: Annotated[
         Optimizer, option("sgd, momentum, adam, adamw, rmsprop or adagrad.", panel=WHAT_RUNS)
@@ -64,6 +67,8 @@ def command(
             dtype=what.dtype,
             channels_last=what.channels_last,
             seed=what.seed,
+            checkpoint=what.checkpoint,
+            inputs=what.inputs,
             strict=strict,
             progress=progress,
         )

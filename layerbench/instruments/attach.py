@@ -35,6 +35,7 @@ from layerbench.introspection.modules import (
 )
 from layerbench.introspection.nested import map_tensors
 from layerbench.introspection.tensors import is_plain
+from layerbench.zoo.family import SAYS
 
 Forward = Callable[..., Any]
 # A module, the name of one of its attributes, and what that is for a while.
@@ -195,15 +196,24 @@ class _Buffers:
             self._others.restore()
 
 
+AS_A_WHOLE = (
+    "TorchScript: it runs as a whole, outside Python, so that its modules have no times and no "
+    "FLOPs of their own"
+)
+
+
 def notes_on_modes(model: nn.Module, wanted: bool | None = None) -> tuple[str, ...]:
-    """What there is to say about the modes of a model and its parts.
+    """What there is to say about the modes of a model and its parts, and about what runs them.
 
     Args:
         model: as it is about to run.
         wanted: whether it was asked to be in train mode; ``None`` where nothing was asked.
     """
     own = getattr(model, "training", None)
-    notes = []
+    says, in_training_alone = vars(model).get(SAYS, ("", True))
+    notes = [says] if says and (wanted or not in_training_alone) else []
+    if isinstance(model, torch.jit.ScriptModule):
+        notes = [AS_A_WHOLE]
     if own is not None and wanted is not None and own is not wanted:
         notes.append(f"ran in {_mode(own)} mode: the model cannot be put into {_mode(wanted)} mode")
     others = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from layerbench.environment.run_context import (
     threads_set,
     watch_environment,
 )
-from layerbench.errors import LayerbenchError, NotEnoughMemory
+from layerbench.errors import LayerbenchError, NotEnoughMemory, UsageError
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.autorange import Autorange
 from layerbench.instruments.warm_up import WarmingUp
@@ -43,6 +44,7 @@ from layerbench.records.timing import Summary
 from layerbench.records.training_run import TrainingRun
 from layerbench.records.workload import (
     JOINED,
+    Checkpoint,
     MemoryFormat,
     Plan,
     Precision,
@@ -76,6 +78,7 @@ class Climb:
         subject: gives, for a batch size, a model and its inputs that were handed over; ``None``
             builds the workload.
         formats: number formats of model and input.
+        checkpoint: the file that its weights are from.
     """
 
     model: str
@@ -83,6 +86,7 @@ class Climb:
     workload: Callable[[int], Workload]
     subject: Subject | None = None
     formats: tuple[str, ...] = ("float32",)
+    checkpoint: Checkpoint | None = None
 
     @property
     def name(self) -> str:
@@ -100,6 +104,7 @@ def run_sweep(
     memory_format: MemoryFormat,
     threads: int | None,
     seconds: float,
+    checkpoint: str | Path | None = None,
     runs: Path | None = None,
     progress: Progress | None = None,
     so_far: Callable[[Sweep], None] | None = None,
@@ -114,18 +119,22 @@ def run_sweep(
         precision, memory_format: of all points; without a precision, float32 and the formats that
             models of the user's have.
         threads, seconds, progress: as for `climb`.
+        checkpoint: a file of weights, of the only model.
         runs: a folder with finished trainings.
         so_far: gets the record after each model and size but the last; a note says what is to
             come.
 
     Raises:
+        UsageError: a checkpoint, and more than one model.
         LayerbenchError: a model cannot be built, or does not take a size, or the device does not
             have the precision.
     """
+    if checkpoint is not None and len(models) > 1:
+        raise UsageError(f"a checkpoint is of one model, and here are {len(models)}")
     check_precision(precision, device)
     sides: Sequence[int | None] = sizes or (None,)
     climbs = [
-        _climb(model, size, batches[0], precision, memory_format)
+        _climb(model, size, batches[0], precision, memory_format, checkpoint)
         for model in models
         for size in sides
     ]
@@ -138,6 +147,7 @@ def run_sweep(
             dtype=JOINED.join(dict.fromkeys(name for what in climbs for name in what.formats)),
             precision=computed_in(precision),
             channels_last=memory_format == "channels_last",
+            checkpoint=climbs[0].checkpoint,
             environment=environment,
             points=tuple(points),
             ends=tuple(ends),
@@ -170,15 +180,18 @@ def _climb(
     first: int,
     precision: Precision | None,
     memory_format: MemoryFormat,
+    weights: str | Path | None,
 ) -> Climb:
     shape = None if size is None else f"3x{size}x{size}"
+    settings: dict[str, Any] = {"memory_format": memory_format}
+    smallest = zoo.resolve(
+        model, shape, batch=first, precision=precision, checkpoint=weights, **settings
+    )
 
     def resolved(batch: int, precision: Precision | None) -> Workload:
-        return zoo.resolve(
-            model, shape, batch=batch, precision=precision, memory_format=memory_format
-        )
+        workload = zoo.resolve(model, shape, batch=batch, precision=precision, **settings)
+        return workload.model_copy(update={"checkpoint": smallest.checkpoint})
 
-    smallest = resolved(first, precision)
     height, width = smallest.shape[-2:]
     # The first look has shown a model's own format.
     known = precision or precision_of(smallest.dtype)
@@ -187,6 +200,7 @@ def _climb(
         (height, width),
         lambda batch: resolved(batch, known),
         formats=smallest.formats,
+        checkpoint=smallest.checkpoint,
     )
 
 

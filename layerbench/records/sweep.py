@@ -11,7 +11,7 @@ from layerbench.records.conditions import WarmUp
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.timing import Summary
-from layerbench.records.workload import Computed, Frozen, NumberFormats
+from layerbench.records.workload import Checkpoint, Computed, Frozen, NumberFormats
 
 
 class SweepPoint(Frozen):
@@ -80,6 +80,7 @@ class Sweep(Record):
 
     Attributes:
         dtype, precision, channels_last: of all points; several formats where models have their own.
+        checkpoint: the file whose weights were loaded onto the model, where there is one.
         ends: climbs that ended before the last batch size.
         runs: finished trainings that were found.
     """
@@ -88,6 +89,7 @@ class Sweep(Record):
     dtype: NumberFormats = "float32"
     precision: Computed | None = Field(default=None, exclude_if=is_none)
     channels_last: bool = False
+    checkpoint: Checkpoint | None = Field(default=None, exclude_if=is_none)
     environment: Environment
     points: tuple[SweepPoint, ...]
     ends: tuple[SweepEnd, ...] = ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from layerbench.records.bounds import Count, Name, Positive, Seed, Shape, is_none
+from layerbench.records.bounds import Count, Name, Path, Positive, Seed, Shape, is_none
 from layerbench.records.defaults import (
     CAP_FACTOR,
     FUNCTION_ITERATIONS,
@@ -89,6 +90,53 @@ def arithmetic_of(dtype: str, precision: Precision | None) -> str:
     return precision if dtype == FORMATS[precision] else f"{precision} {dtype}"
 
 
+class ReadFile(Frozen):
+    """A file that is part of what runs; two with the same content are equal, wherever they lie.
+
+    Attributes:
+        path: as the user wrote it.
+        sha256: of its bytes.
+    """
+
+    path: Path
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    @property
+    def name(self) -> str:
+        """The file's, without its folder."""
+        return PurePath(self.path).name
+
+    @property
+    def digest(self) -> str:
+        """The beginning of the checksum, which tells files of one name apart."""
+        return self.sha256[:8]
+
+    def __str__(self) -> str:
+        """The name with what tells it from others of that name."""
+        return f"{self.name} {self.digest}"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the content is the same."""
+        return isinstance(other, ReadFile) and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        """By the content."""
+        return hash(self.sha256)
+
+
+class Checkpoint(ReadFile):
+    """A file of weights, and which of what it holds are the model's.
+
+    Attributes:
+        entry: keys that lead to the weights, with a slash between them; empty where the file holds
+            nothing else.
+        prefix: that stands before every name there, and before none of the model's.
+    """
+
+    entry: Name = ""
+    prefix: Name = ""
+
+
 class Workload(Frozen):
     """What runs: two records with equal workloads measured the same work.
 
@@ -104,6 +152,9 @@ class Workload(Frozen):
         precision: what is computed in, where that is not ``dtype``.
         weights: ``None`` for random ones, `OWN_WEIGHTS` for those that the user's own model came
             with, else the name that the model's library has for them.
+        checkpoint: the file whose weights were loaded onto the model.
+        inputs: the file that holds the inputs.
+        file: the model itself, where it is a file.
     """
 
     model: Name
@@ -117,6 +168,15 @@ class Workload(Frozen):
     seed: Seed = 0
     weights: Name | None = None
     compile: bool = False
+    checkpoint: Checkpoint | None = Field(default=None, exclude_if=is_none)
+    inputs: ReadFile | None = Field(default=None, exclude_if=is_none)
+    file: ReadFile | None = Field(default=None, exclude_if=is_none)
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether it was a module object, which no name can bring back."""
+        # A spec names a module and a callable with a colon between them; a class name has none.
+        return self.weights == OWN_WEIGHTS and ":" not in self.model and self.file is None
 
     @property
     def formats(self) -> tuple[str, ...]:

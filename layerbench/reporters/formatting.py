@@ -10,7 +10,7 @@ from layerbench import units
 from layerbench.records.bounds import Shape
 from layerbench.records.timing import ONLY_INSIDE, LayerRow, Profile, Summary
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import OWN_WEIGHTS, Workload
+from layerbench.records.workload import OWN_WEIGHTS, Checkpoint, ReadFile, Workload
 from layerbench.text import visible
 from layerbench.units import NANOSECOND
 
@@ -151,15 +151,32 @@ def variant(workload: Workload) -> list[str]:
         (workload.mode, "eval"),
         ("compiled" if workload.compile else "", ""),
         (f"weights {weights}" if weights not in (None, OWN_WEIGHTS) else "", ""),
+        (f"checkpoint {workload.checkpoint}" if workload.checkpoint else "", ""),
     ]
     return [value for value, usual in settings if value != usual]
 
 
 def weights(workload: Workload) -> str:
     """Where the model's weights come from."""
+    if workload.checkpoint is not None:
+        return f"checkpoint {workload.checkpoint}"
     if workload.weights is None:
         return "random weights"
     return "own weights" if workload.weights == OWN_WEIGHTS else f"weights {workload.weights}"
+
+
+def files(workload: Workload) -> list[tuple[str, str]]:
+    """The files that are part of what ran, each with its name in a report's head."""
+    named = {"File": workload.file, "Checkpoint": workload.checkpoint, "Inputs": workload.inputs}
+    return [(name, _file(file)) for name, file in named.items() if file is not None]
+
+
+def _file(file: ReadFile) -> str:
+    said = [f"{file.name}, SHA-256 {file.sha256}"]
+    if isinstance(file, Checkpoint):
+        said += [f"its entry {file.entry}"] * bool(file.entry)
+        said += [f"names without {file.prefix}"] * bool(file.prefix)
+    return "; ".join(said)
 
 
 def model_name(workload: Workload) -> str:

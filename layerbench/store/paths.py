@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeAlias
 
-from layerbench.records.workload import OWN_WEIGHTS, Plan, Workload
+from layerbench.records.workload import OWN_WEIGHTS, Plan, ReadFile, Workload
 from layerbench.store.writing import AnyPath
 from layerbench.units import by_x
 
@@ -134,11 +134,12 @@ def _threads(plan: Plan) -> str:
 def model_name(model: str) -> str:
     """A model spec as part of a file name: ``timm:vit.a1`` is ``timm-vit-a1``.
 
-    Of ``path/to/file.py:callable`` it keeps the relative folders, of an absolute path the file.
+    Of ``path/to/file.py:callable`` and other files it keeps the relative folders, of an absolute
+    path the file.
     """
     source, colon, name = model.rpartition(":")
     if not source.endswith(".py"):
-        return _safe(model)
+        return _safe(PurePath(model).name if PurePath(model).is_absolute() else model)
     path = PurePath(source[: -len(".py")])
     shown = path.name if path.is_absolute() else path.as_posix()
     return _safe(f"{shown}{colon}{name}")
@@ -161,8 +162,16 @@ def _variants(workload: Workload) -> Iterator[str]:
         yield "compiled"
     if workload.weights not in (None, OWN_WEIGHTS):
         yield f"weights-{_safe(str(workload.weights)).lower()}"
+    if workload.checkpoint is not None:
+        yield f"checkpoint-{_of_file(workload.checkpoint)}"
+    # The name of the inputs is said already, and so is the model's.
+    yield from (file.digest for file in (workload.inputs, workload.file) if file is not None)
     if workload.seed != 0:
         yield f"seed-{workload.seed}"
+
+
+def _of_file(file: ReadFile) -> str:
+    return f"{_safe(PurePath(file.name).stem)}-{file.digest}"
 
 
 def _safe(text: str) -> str:

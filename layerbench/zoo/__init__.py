@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError, did_you_mean
 from layerbench.records.workload import (
@@ -17,14 +18,15 @@ from layerbench.records.workload import (
     OWN_WEIGHTS,
     DType,
     Precision,
+    ReadFile,
     Workload,
     computed_in,
     named_format,
     precision_of,
 )
 from layerbench.registry import registered
-from layerbench.zoo import inputs
-from layerbench.zoo.callable import own_input
+from layerbench.zoo._model_files import ModelFile
+from layerbench.zoo.callable import file_input, own_input
 from layerbench.zoo.family import (
     Built,
     Family,
@@ -33,10 +35,13 @@ from layerbench.zoo.family import (
     seeded_on_cpu,
     weights_left_out,
 )
+from layerbench.zoo.inputs import OWN, check_batch, parse
 from layerbench.zoo.module import describe, not_a_module, with_inputs
 
 if TYPE_CHECKING:
     import torch
+
+    from layerbench.zoo._input_files import Arguments
 
 __all__ = [
     "SHORTHANDS",
@@ -56,7 +61,21 @@ __all__ = [
 ]
 
 _MOST_CLOSE_MATCHES = 3
-_WEIGHTS = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".onnx", ".pkl", ".safetensors", ".tar")
+# What to do with a file that is no model, by its ending.
+_FILES = {
+    (".pt", ".pth", ".bin", ".ckpt", ".safetensors"): (
+        "holds weights and no code: name the model that they are of, and load them onto it, "
+        "--model resnet50 --checkpoint {}"
+    ),
+    (".onnx", ".pkl", ".tar", ".h5", ".tflite"): (
+        "cannot be read as a model: name a function that builds it, "
+        "--model path/to/file.py:callable"
+    ),
+    (".py",): (
+        "is a file: name the function in it that returns the model, or the model and its inputs, "
+        "--model {}:callable"
+    ),
+}
 
 # One word for a family's usual member.
 SHORTHANDS = {
@@ -91,15 +110,18 @@ def resolve(
     seed: int = 0,
     weights: str | None = None,
     compile: bool = False,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
 ) -> Workload:
     """Check a model spec and an input spec, and return the workload.
 
-    The model is not built, with one exception: a user's callable determines an input or a dtype
-    that is not named. It is built without memory if possible.
+    The model is built, without memory if possible, only where it has to say something: a user's
+    own an input or a dtype that is not named, any model whether the weights of a file are its.
 
     Args:
         model: a torchvision model, ``timm:NAME``, ``package.module:callable``,
-            ``path/to/file.py:callable``, or one of `SHORTHANDS`.
+            ``path/to/file.py:callable``, a file of ``torch.export.save`` or ``torch.jit.save``,
+            or one of `SHORTHANDS`.
         input: a named input or a shape (see `layerbench.zoo.inputs.parse`); ``None`` for the
             one the model is meant for.
         batch: images per forward; ``None`` for the input's own.
@@ -111,6 +133,8 @@ def resolve(
         seed: of the weights and the inputs.
         weights: ``None`` for random ones, else the name the model's library has for them.
         compile: recorded only; `build` does not compile.
+        checkpoint: a file of weights, which `build` loads onto the model.
+        inputs: a file of inputs, in place of ``input``.
 
     Raises:
         UnknownModel: no such model; the message has close matches.
@@ -118,37 +142,66 @@ def resolve(
         BadInput: the input cannot be read, or is missing.
         UsageError: any other argument that makes no sense.
     """
-    inputs.check_batch(batch)
+    check_batch(batch)
     _check_seed(seed)
+    _check_said_once(input, inputs, weights, checkpoint)
     model = SHORTHANDS.get(model, model)
     family = _checked_family(model, weights)
     chosen = chosen_precision(precision, dtype)
-    usual = input is None or (input == inputs.OWN and family.last_resort)
+    given = None if inputs is None else _given(inputs, seed)
+    usual = given is None and (input is None or (input == OWN and family.last_resort))
     brought = None
     if usual or chosen is None:
         with seeded_on_cpu(seed):
             brought = family.brought(model)
-    if input is not None and not usual:
-        spec = inputs.parse(input, batch)
+    if given is not None:
+        spec = file_input(*given, batch)
+    elif input is not None and not usual:
+        spec = parse(input, batch)
     elif brought is not None:
         spec = own_input(model, brought, batch)
     else:
         with seeded_on_cpu(seed):
             spec = family.default_input(model, batch)
-    formats = FORMATS[chosen] if chosen else _own_formats(brought, with_inputs=usual)
-    return checked_workload(
+    of_inputs = given[1] if given else (brought.args, brought.kwargs) if usual and brought else ()
+    workload = checked_workload(
         model=model,
         input=spec.name,
         shape=spec.shape,
         batch=spec.shape[0] if spec.shape else 1,
-        dtype=formats,
+        dtype=FORMATS[chosen] if chosen else _own_formats(brought, of_inputs),
         precision=computed_in(chosen),
         memory_format=memory_format,
         mode=mode,
         seed=seed,
         weights=OWN_WEIGHTS if family.last_resort else weights,
         compile=compile,
+        inputs=given[0] if given else None,
+        file=family.file(model) if isinstance(family, ModelFile) else None,
     )
+    return workload if checkpoint is None else _with_checkpoint(workload, checkpoint)
+
+
+def _given(path: str | Path, seed: int) -> tuple[ReadFile, Arguments]:
+    """A file of inputs, and those: without memory where it states shapes alone."""
+    from layerbench.zoo import _files, _input_files
+
+    file = _files.read(path, _input_files.KINDS, "--inputs")
+    return file, _input_files.read(file, seed, shapes=True)
+
+
+def _with_checkpoint(workload: Workload, path: str | Path) -> Workload:
+    """The workload with the weights of a file, if they are this model's."""
+    from layerbench.zoo import _checkpoints
+
+    try:
+        built = build_shapes(workload)
+    except LayerbenchError:
+        raise
+    except Exception:  # it needs values
+        built = build(workload, load_weights=False)
+    checkpoint = _checkpoints.fitted(path, built.module, workload.model)
+    return workload.model_copy(update={"checkpoint": checkpoint})
 
 
 def chosen_precision(precision: str | None, dtype: str | None) -> Precision | None:
@@ -201,7 +254,12 @@ def build(workload: Workload, *, load_weights: bool = True) -> Built:
     with seeded_on_cpu(workload.seed), loading:
         built = _family_of(workload.model).build(workload)
         check_values((*parameters(built.module), *buffers(built.module)))
-        return made_ready(converted(built, workload))
+        built = made_ready(converted(_with_given(built, workload), workload))
+        if workload.checkpoint is not None and load_weights:
+            from layerbench.zoo import _checkpoints
+
+            _checkpoints.load(workload.checkpoint, built.module, workload.model)
+        return built
 
 
 def build_shapes(workload: Workload) -> Built:
@@ -218,7 +276,17 @@ def build_shapes(workload: Workload) -> Built:
 
     with seeded_on_cpu(workload.seed), weights_left_out():
         built = _family_of(workload.model).build_shapes(workload)
+        built = _with_given(built, workload, shapes=True)
         return made_ready(converted(built, workload, "meta"))
+
+
+def _with_given(built: Built, workload: Workload, *, shapes: bool = False) -> Built:
+    """The model with the inputs of the workload's file, if it has one."""
+    if workload.inputs is None:
+        return built
+    from layerbench.zoo import _input_files
+
+    return _input_files.given(built, workload.inputs, workload.seed, shapes=shapes)
 
 
 def inputs_for(
@@ -253,13 +321,11 @@ def _checked_family(model: str, weights: str | None) -> Family:
     return family
 
 
-def _own_formats(brought: Built | None, *, with_inputs: bool) -> str:
-    """The number formats of a user's model; float32 for all other models."""
+def _own_formats(brought: Built | None, inputs: Any) -> str:  # noqa: ANN401 - any nesting
+    """The number formats of a user's model and its inputs; float32 for all other models."""
     from layerbench.zoo._formats import number_formats
 
-    if brought is None:
-        return "float32"
-    return number_formats(brought.module, (brought.args, brought.kwargs) if with_inputs else ())
+    return "float32" if brought is None else number_formats(brought.module, inputs)
 
 
 def _names(family: Family) -> list[str]:
@@ -272,16 +338,9 @@ def _names(family: Family) -> list[str]:
 def _advice(model: str) -> str:
     """The spec to use instead of a file, or of a module without its callable."""
     name = model.rpartition("/")[2]
-    if name.endswith(_WEIGHTS):
-        return (
-            f"{name} holds weights and no code: name a function that builds the model and loads "
-            "them, --model path/to/file.py:callable"
-        )
-    if name.endswith(".py"):
-        return (
-            f"{name} is a file: name the function in it that returns the model, or the model and "
-            f"its inputs, --model {model}:callable"
-        )
+    for endings, what in _FILES.items():
+        if name.endswith(endings):
+            return f"{name} {what.format(model)}"
     if ":" in model:  # a family's, such as timm:resnet50.a1_in1k
         return ""
     if "/" in model or "\\" in model:
@@ -294,6 +353,18 @@ def _advice(model: str) -> str:
 def _close_matches(model: str) -> str:
     close = did_you_mean(model, model_names(), _MOST_CLOSE_MATCHES)
     return f"; {close}" if close else ""
+
+
+def _check_said_once(
+    input: str | None,
+    inputs: str | Path | None,
+    weights: str | None,
+    checkpoint: str | Path | None,
+) -> None:
+    if input is not None and inputs is not None:
+        raise UsageError(f"say the input once: --input {input}, or --inputs {inputs}")
+    if weights is not None and checkpoint is not None:
+        raise UsageError(f"say the weights once: --weights {weights}, or --checkpoint {checkpoint}")
 
 
 def _check_seed(seed: int) -> None:

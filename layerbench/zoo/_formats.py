@@ -45,7 +45,8 @@ def converted(built: Built, workload: Workload, device: str = "cpu") -> Built:
     module = built.module
     _convert_module(module, workload, device)
     args, kwargs = built.args, built.kwargs
-    if workload.input != OWN and named_format(workload.dtype) is None:
+    random = workload.input != OWN and workload.inputs is None
+    if random and named_format(workload.dtype) is None:
         # A random input takes the model's format.
         wanted = input_format(module)
         args = tuple(t.to(wanted) if isinstance(t, torch.Tensor) else t for t in args)

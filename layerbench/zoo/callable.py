@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from layerbench.errors import BadInput, ModelImportError, UsageError, did_you_mean, typed_line
-from layerbench.records.workload import Workload
+from layerbench.records.workload import ReadFile, Workload
 from layerbench.zoo import inputs
 from layerbench.zoo._importing import Scope, forget, scope_of
 from layerbench.zoo.family import (
@@ -89,17 +89,32 @@ def own_input(model: str, brought: Built, batch: int | None) -> InputSpec:
     """
     if not brought.args and not brought.kwargs:
         raise BadInput(
-            f"{model} returned a module without inputs: name an input, "
-            "such as --input 1x3x224x224, or return (module, inputs)"
+            f"{model} has no inputs of its own: name an input, such as --input 1x3x224x224 or "
+            "--inputs FILE; a callable may return (module, inputs)"
         )
-    shape = first_shape((brought.args, brought.kwargs)) or ()
+    shape = _of_batch((brought.args, brought.kwargs), batch, f"{model} returned")
+    return InputSpec(inputs.OWN, shape)
+
+
+def file_input(file: ReadFile, arguments: tuple[Any, Any], batch: int | None) -> InputSpec:
+    """The shape of the inputs of a file.
+
+    Raises:
+        BadInput: they have another batch.
+    """
+    return InputSpec(file.name, _of_batch(arguments, batch, f"{file.name} holds"))
+
+
+def _of_batch(arguments: tuple[Any, Any], batch: int | None, where: str) -> inputs.Shape:
+    """The shape of the first tensor, if its batch is this one."""
+    shape = first_shape(arguments) or ()
     if batch is not None and shape[:1] != (batch,):
         held = shape[0] if shape else "nothing"
         raise BadInput(
-            f"{model} returned inputs with a batch of {held}, not of {batch}: "
+            f"{where} inputs with a batch of {held}, not of {batch}: "
             "leave --batch out, or name an input"
         )
-    return InputSpec(inputs.OWN, shape)
+    return shape
 
 
 FAMILY = User()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+SAYS = "says_of_itself"
+"""The attribute in which a module that layerbench makes has what a report is to note of it: the
+text, and whether it matters in training alone."""
 _IMAGE_DIMENSIONS = 3  # channels, height, width
 
 

@@ -23,7 +23,7 @@ OWN = "own"
 
 _SHAPE = re.compile(r"[0-9]{1,18}(x[0-9]{1,18}){2,}", re.IGNORECASE)
 _DIMENSIONS_WITHOUT_BATCH = 3
-_MOST_ELEMENTS = 2**56
+MOST_ELEMENTS = 2**56
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def parse(spec: str, batch: int | None = None) -> InputSpec:
             f"input {spec!r} holds {shape[0]} image(s) and the batch is {batch}: "
             "give one of the two, or leave the first size out (CxHxW)"
         )
-    if math.prod(shape) > _MOST_ELEMENTS:
+    if math.prod(shape) > MOST_ELEMENTS:
         raise BadInput(f"input {spec!r} has more elements than a tensor can hold")
     return InputSpec("x".join(map(str, shape)), shape)
 

@@ -102,7 +102,8 @@ def _size_options(name: str, workload: Workload) -> dict[str, Any]:
     """
     config = _timm().get_pretrained_cfg(name)
     size = tuple(workload.shape[-2:])
-    if config is None or not config.fixed_input_size or size == tuple(config.input_size[-2:]):
+    fixed = config is not None and config.fixed_input_size and len(size) == 2
+    if not fixed or size == tuple(config.input_size[-2:]):
         return {}
     return {"img_size": size}
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from layerbench.errors import LayerbenchError, UnknownModel, UsageError, typed_line
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
+from layerbench.zoo._model_files import KINDS
 from layerbench.zoo.family import (
     Built,
     LibraryFamily,
@@ -51,8 +52,8 @@ class Torchvision(LibraryFamily):
     name: str = "torchvision"
 
     def claims(self, model: str) -> bool:
-        """A name without a colon."""
-        return model != "" and ":" not in model
+        """A name without a colon, and no file's."""
+        return model != "" and ":" not in model and not model.lower().endswith(KINDS)
 
     def names(self) -> list[str]:
         """All names torchvision has registered."""
@@ -165,12 +166,12 @@ def _size_options(workload: Workload) -> dict[str, Any]:
 
     Weights fix that size: their model is left as they need it.
     """
-    height, width = workload.shape[-2:]
+    size = workload.shape[-2:]
     made_for = inputs.NAMED["imagenet"][-2:]
     transformer = _builder(workload.model).__module__ == "torchvision.models.vision_transformer"
-    if not transformer or workload.weights is not None or (height, width) == made_for:
+    if not transformer or workload.weights is not None or size == made_for:
         return {}
-    return {"image_size": height} if height == width else {}
+    return {"image_size": size[0]} if len(size) == 2 and size[0] == size[1] else {}
 
 
 def _build(model: str, weights: str | None, more: dict[str, Any]) -> nn.Module:

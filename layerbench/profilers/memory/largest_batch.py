@@ -8,7 +8,8 @@ from typing import Literal
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.memory import Fit, MemoryEstimate, Optimizer
-from layerbench.records.workload import Workload
+from layerbench.records.workload import OWN_WEIGHTS, Workload
+from layerbench.zoo.inputs import OWN
 
 # Memory is nearly linear in the batch, so that straight lines find the limit in a handful of
 # predictions; where it is not, the gap is halved from then on.
@@ -79,7 +80,8 @@ def with_batch(workload: Workload, batch: int) -> Workload:
 
 
 def _can_change_batch(workload: Workload) -> bool:
-    return workload.input != "own" and workload.weights != "own"
+    fixed = workload.input == OWN or workload.inputs is not None
+    return not fixed and workload.weights != OWN_WEIGHTS
 
 
 def _search(peak: Callable[[int], int], start: int, limit: int) -> int:

@@ -93,6 +93,7 @@ def _what_ran(record: Memory, how: str) -> list[tuple[str, str]]:
             f"{workload.model} ({record.model_type}), {formatting.weights(workload)}",
         ),
         ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        *formatting.files(workload),
         ("Run", ran + how),
     ]
 

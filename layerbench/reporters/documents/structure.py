@@ -30,6 +30,7 @@ def document(record: Structure, view: View = USUAL) -> layout.Document:
     fields = [
         ("Model", f"{workload.model} ({record.model_type})"),
         ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        *formatting.files(workload),
         ("Mode", workload.mode),
         ("Found", where),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),

@@ -56,6 +56,7 @@ def _fastest(record: Sweep, view: View) -> list[layout.Part]:
     models = formatting.plural(len({point.model for point in record.points}), "model")
     points = formatting.plural(len(record.points), "point")
     ran = f"{models}, {points}, {arithmetic_of(record.dtype, record.precision)}, "
+    ran += f"checkpoint {record.checkpoint}, " if record.checkpoint else ""
     table = screens.table_of(
         [_best(point) for point in fastest[: view.top]],
         {"model": "l", "size": "l", "latency ms": ".", "verdict": "l"},

@@ -101,6 +101,7 @@ def _fields(record: Profile) -> layout.Fields:
     items = [
         ("Model", model),
         ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        *formatting.files(workload),
         ("Mode", ", ".join([workload.mode, *_settings(record)])),
         ("Device", _device(record)),
         ("Host", ", ".join([environment.machine.cpu, *_cores(record)]) if on_accelerator else ""),

@@ -36,6 +36,7 @@ def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
     fields = [
         ("Model", model),
         ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        *formatting.files(workload),
         ("Optimizer", record.optimizer),
         place,
         conditions,

@@ -176,6 +176,9 @@ def notes(bundle: Bundle) -> Iterator[str]:
     yield from dict.fromkeys(note for record in records if record for note in record.notes)
 
 
+_MAY_DIFFER = ("dtype", "mode", "memory_format", "compile", "weights", "checkpoint", "inputs")
+
+
 def unlike(bundle: Bundle) -> Iterator[str]:
     """What is not the same in all records, though model and input are."""
     first = bundle.any_with_rows()
@@ -183,7 +186,7 @@ def unlike(bundle: Bundle) -> Iterator[str]:
         if first is None or record is None or record is first:
             continue
         kind, ours = record.record, record.workload
-        for what in ("dtype", "mode", "memory_format", "compile", "weights"):
+        for what in _MAY_DIFFER:
             if getattr(ours, what) != getattr(first.workload, what):
                 yield (
                     f"the {kind} is of another {what.replace('_', ' ')}: {getattr(ours, what)}, "
