@@ -23,7 +23,7 @@ Held = TypeVar("Held")
 
 _BLOCK = 2**20
 # What PyTorch says that a pickle asks for, besides tensors and plain data.
-_REFUSED = re.compile(r"(?:GLOBAL|Unsupported class) ([\w.]+)|(Unsupported operand \d+)")
+_REFUSED = re.compile(r"(?:GLOBAL|Unsupported class) ([\w.]+)")
 
 
 def read(path: str | Path, kinds: tuple[str, ...], what: str) -> ReadFile:
@@ -137,9 +137,8 @@ def saved_by_torch(name: str, load: Callable[[], Held]) -> Held:
         found = _REFUSED.search(str(error))
         if found is None:
             raise
-        what = found[1] or found[2]
         raise UsageError(
-            f"{name} holds more than tensors and plain data ({what}), and is refused; "
+            f"{name} holds more than tensors and plain data ({found[1]}), and is refused; "
             "nothing in it was run: save the state dict, torch.save(model.state_dict(), FILE)"
         ) from error
 

@@ -249,8 +249,8 @@ def _check_weights(model: str, weights: str) -> None:
     if name not in enum.__members__ and not model.startswith("quantized_"):
         choices = ", ".join(["DEFAULT", *(member.name for member in enum)])
         raise UsageError(
-            f"{model} has no weights {weights!r}; torchvision has {choices}; for weights of your "
-            "own name a function that loads them, path/to/file.py:callable"
+            f"{model} has no weights {weights!r}; torchvision has {choices}; weights of your own "
+            "are --checkpoint FILE"
         )
 
 

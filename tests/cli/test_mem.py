@@ -180,8 +180,10 @@ def test_a_size_without_its_unit_is_asked_for(mem, size):
     ("model", "says"),
     [
         ("my_model.py", "my_model.py:callable"),
-        ("r18.pt", "r18.pt holds weights and no code"),
-        ("dir/net.safetensors", "net.safetensors holds weights and no code"),
+        ("r18.bin", "r18.bin holds weights and no code"),
+        ("dir/net.safetensors", "--model resnet50 --checkpoint dir/net.safetensors"),
+        ("r18.pt", "there is no file r18.pt"),
+        ("r18.onnx", "path/to/file.py:callable"),
         ("package.module", "package.module:callable"),
         ("./dir/net", "path/to/file.py:callable"),
     ],
@@ -193,7 +195,7 @@ def test_what_to_write_for_a_file(mem, model, says):
 
 def test_what_to_write_for_weights_of_ones_own(mem):
     status, _, err = mem("--model", "resnet18", "--weights", "x.pth")
-    assert (status, "path/to/file.py:callable" in err) == (2, True)
+    assert (status, "--checkpoint FILE" in err) == (2, True)
 
 
 def test_what_pytorch_says_of_sparse_tensors_is_kept_back(mem, tmp_path, recwarn) -> None:
