@@ -25,7 +25,8 @@ from torch import nn
 class Block(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv, self.norm, self.relu = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.relu = nn.ReLU()
 
     def forward(self, x):
         return self.relu(x + self.norm(self.conv(x)))
