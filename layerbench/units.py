@@ -30,6 +30,7 @@ NANOSECOND = 1e-9
 _TIME_UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 # Shorter times are written in seconds with decimals.
 SHORT_S = 120.0
+_ENERGY_UNITS = {"kJ": 1e3, "J": 1.0, "mJ": 1e-3, "µJ": 1e-6}
 _LONG_UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
 _BYTE_UNITS = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
 _FLOP_UNITS = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3}
@@ -58,6 +59,31 @@ def seconds(value: float, half_width: float | None = None, unit: str | None = No
         if abs(float(text)) < 1000 or name == "s":
             break
     return f"{text} {name}"
+
+
+def joules(value: float, half_width: float | None = None, unit: str | None = None) -> str:
+    """An energy with its unit: ``1.82 J``.
+
+    Args:
+        value: joules.
+        half_width: half the width of its interval, joules; sets the digits.
+        unit: ``kJ``, ``J``, ``mJ`` or ``µJ``; otherwise the one that leaves 1 to 999 before the
+            point.
+    """
+    if unit is not None:
+        return f"{_digits(value, half_width, _ENERGY_UNITS[unit])} {unit}"
+    if value == 0:
+        return "0 J"
+    for name, scale in reversed(_ENERGY_UNITS.items()):
+        text = _digits(value, half_width, scale)
+        if abs(float(text)) < 1000 or name == "kJ":
+            break
+    return f"{text} {name}"
+
+
+def watts(value: float) -> str:
+    """A power, three digits: ``48.2 W``."""
+    return f"{_significant(value, 3)} W"
 
 
 def milliseconds(value: float, half_width: float | None = None) -> str:
@@ -234,7 +260,11 @@ def _in_unit(value: float, half_width: float | None, unit: str) -> str:
     """The value as a number of ``unit``, with the digits its uncertainty allows."""
     if unit not in _TIME_UNITS:
         raise ValueError(f"no unit {unit!r}; there are {', '.join(_TIME_UNITS)}")
-    scale = _TIME_UNITS[unit]
+    return _digits(value, half_width, _TIME_UNITS[unit])
+
+
+def _digits(value: float, half_width: float | None, scale: float) -> str:
+    """The value in parts of ``scale``, with the digits its uncertainty allows."""
     if half_width is None or not 0 < half_width < math.inf:
         return _significant(value / scale, DEFAULT_DIGITS)
     return _to_uncertainty(value / scale, half_width / scale)

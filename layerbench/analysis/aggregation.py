@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis import disturbance
+from layerbench.analysis.energy import energy_together
 from layerbench.analysis.statistics import Resampler, paired_ratio, summarize, summarize_rows
 from layerbench.records import contention, samples
 from layerbench.records.conditions import DeviceConditions, WarmUp
@@ -66,6 +67,7 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         device_rounds=on_device,
         kernels=kernel_rows(runs, workload.seed),
         isolation=facts.isolation,
+        energy=energy_together([run.facts.energy for run in runs]),
         absent=_absent(runs),
         notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
     )

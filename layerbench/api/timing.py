@@ -64,6 +64,7 @@ def profile(
     inputs: str | Path | None = None,
     ceilings: bool = True,
     isolate: bool = False,
+    energy: bool = False,
     strict: bool = False,
     progress: Progress | bool | None = None,
 ) -> Profile:
@@ -87,6 +88,8 @@ def profile(
             each number format: they say what bounds a layer.
         isolate: run every leaf alone, too, on the inputs that it had: hot and with cold caches
             (`LayerRow.isolated_hot`, ``isolated_cold``).
+        energy: measure the joules of a forward (`Profile.energy`); where no counter can be read,
+            `Profile.absent` says why.
         strict: raise `UntrustedError` where the room or the whole model's verdict says no.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
 
@@ -105,6 +108,7 @@ def profile(
         until=until,
         granularity=granularity,
         isolate=isolate or None,
+        energy=energy or None,
     )
     workload, subject = what_runs(
         model,

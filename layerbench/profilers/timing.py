@@ -55,11 +55,13 @@ from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, WorkObserver, with_work
 from layerbench.profilers.choice_of_rounds import clock_for, rounds_for
 from layerbench.profilers.device_rounds import DeviceRounds
+from layerbench.profilers.energy import ENERGY, measure_energy
 from layerbench.profilers.isolation import ISOLATION, Isolated, isolate
 from layerbench.profilers.progress import Looking, Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
 from layerbench.records.conditions import DeviceLook
+from layerbench.records.energy import Energy
 from layerbench.records.environment import Environment
 from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
 from layerbench.records.timing import Ceilings, Profile, StopReason
@@ -269,6 +271,7 @@ class Session:
         self._call = _bound(self._casting(runs), built, workload, device)
         self._functions: list[FunctionForward] = []
         self._isolated = Isolated()
+        self._energy: Energy | None = None
         self._renew_inputs()  # the other side of a pair may have the same
         self.rounds = rounds_for(
             device, model, self._call, self._layers, self.clock, progress, inputs.renew
@@ -284,6 +287,9 @@ class Session:
             self.draws.put_back()
             parts = (self.built.module, self.rounds, self._observed, self._device, self.progress)
             self._isolated = isolate(*parts)
+        if self.plan.energy:
+            self._energy, why = measure_energy(self._device, self.rounds, self.progress)
+            self.absent.update({ENERGY: why} if why else {})
         return stop
 
     def count_work(self) -> None:
@@ -314,8 +320,8 @@ class Session:
             self.rounds.waits.pop(samples.FUNCTIONS, None)
         if self._is_counted and not self._work and "flops" not in self.absent:
             self.absent["flops"] = "interrupted before they were counted"
-        if self.plan.isolate:
-            self.absent[ISOLATION] = "interrupted before all leaves had run alone"
+        left = {ISOLATION: self.plan.isolate and not self._isolated.facts, ENERGY: self.plan.energy}
+        self.absent |= {what: "interrupted before" for what, is_left in left.items() if is_left}
         return "interrupted"
 
     def result(
@@ -347,6 +353,7 @@ class Session:
                 wrapper_cost_s=wrapper_cost_s(layers.clock if layers else self.clock),
                 absent={**self.absent, **self.rounds.absent(), **self._isolated.absent},
                 notes=(*self._modes, *self._content, *self.rounds.notes(rows)),
+                energy=self._energy,
                 **self.rounds.facts(),
                 **self._isolated.facts,
             ),

@@ -17,6 +17,7 @@ from pydantic import Field
 from layerbench.records.bounds import Shape
 from layerbench.records.conditions import DeviceLook
 from layerbench.records.contention import Waits
+from layerbench.records.energy import Energy
 from layerbench.records.environment import Environment
 from layerbench.records.timing import DeviceTimes, Isolation, Kind, StopReason
 from layerbench.records.workload import Frozen
@@ -96,6 +97,7 @@ class RunFacts(Frozen):
         looks: at an accelerator between the rounds, of which the environment has the sum.
         isolation: how leaves were run alone; ``isolated``: their paths, in the order of the
             samples' columns.
+        energy: of the untouched forward.
     """
 
     model_type: str
@@ -116,6 +118,7 @@ class RunFacts(Frozen):
     looks: tuple[DeviceLook, ...] = ()
     isolation: Isolation | None = None
     isolated: tuple[str, ...] = ()
+    energy: Energy | None = None
 
 
 @dataclass(frozen=True)

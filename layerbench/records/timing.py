@@ -27,6 +27,7 @@ from layerbench.records.bounds import (
     is_none,
 )
 from layerbench.records.conditions import DeviceConditions
+from layerbench.records.energy import Energy
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.rows import Tree
@@ -306,6 +307,7 @@ class Profile(Record):
             before there were such rounds, whose rows' device times hold the host's launching.
         kernels: on an accelerator, where the profiler sees them; the longest first.
         isolation: how leaves were run alone; ``None`` where nobody asked.
+        energy: of the untouched forward; ``None`` where nobody asked, or ``absent`` says why.
         absent: what was not measured, and why.
         notes: what the reader should know about this profile.
     """
@@ -327,6 +329,7 @@ class Profile(Record):
     device_rounds: DeviceRounds | None = Field(default=None, exclude_if=is_none)
     kernels: tuple[KernelRow, ...] = Field(default=(), exclude_if=operator.not_)
     isolation: Isolation | None = Field(default=None, exclude_if=is_none)
+    energy: Energy | None = Field(default=None, exclude_if=is_none)
     absent: dict[Name, Text] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 

@@ -255,3 +255,11 @@ class Plan(Frozen):
             exclude_if=operator.not_,
         ),
     ] = False
+    energy: Annotated[
+        bool,
+        option(
+            "Measure the energy of a forward, where a counter can be read; needs the extra energy.",
+            panel=MEASURING,
+            exclude_if=operator.not_,
+        ),
+    ] = False

@@ -13,7 +13,15 @@ from layerbench.analysis.portions import by_type, most
 from layerbench.records.timing import CHANGED, ONCE, Profile
 from layerbench.records.view import View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import device, isolation, kernels, layout, screens, shared
+from layerbench.reporters.documents import (
+    device,
+    energy,
+    isolation,
+    kernels,
+    layout,
+    screens,
+    shared,
+)
 from layerbench.reporters.documents.advice import advice
 
 
@@ -31,6 +39,7 @@ def opening(record: Profile, view: View) -> list[layout.Part]:
         *shared.cautions(list(_cautions(record))),
         layout.Text(_answer(record), wrapped=False),
         layout.Text(device.needs(record)),
+        layout.Text(energy.headline(record), wrapped=False),
         layout.Text(isolation.headline(record)),
         layout.Text(_what_ran(record, view.width)),
     ]

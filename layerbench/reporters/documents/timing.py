@@ -9,14 +9,14 @@ from math import fsum
 
 from layerbench import units
 from layerbench.analysis.kernels import own_kernels
-from layerbench.analysis.launching import Launching, is_launch_bound, launching_s
+from layerbench.analysis.launching import Launching
 from layerbench.analysis.portions import part_of
 from layerbench.records.timing import UNTOUCHED, LayerRow, Profile, Summary, Verdict
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import (
-    cells,
     device,
+    energy,
     isolation,
     kernels,
     layout,
@@ -25,6 +25,7 @@ from layerbench.reporters.documents import (
     trifles,
 )
 from layerbench.reporters.documents.slowest import cautions, first_screen
+from layerbench.reporters.documents.timing_rows import rows
 from layerbench.reporters.sentences import sentences, whole_sentence
 
 _MARKS: dict[Verdict, str] = {"stable": "", "noisy": "~", "drifting": ">"}
@@ -36,11 +37,6 @@ _FUNCTIONS = (
 _FUNCTIONS_BY_KERNELS = (
     "ƒ a function that its module runs itself: its kernels' time is part of that module's self time"
 )
-_FIELDS = (
-    *("kind", "path", "type", "depth", "calls", "block", "position", "input_shapes"),
-    *("output_shapes", "parameters", "own_parameters", "flops", "self_flops", "kernel_size"),
-    *("groups", "scaled", "note"),
-)
 __all__ = ["cautions", "document", "rows", "sections"]
 
 # Of the whole, what a block takes at least to have a row.
@@ -49,7 +45,6 @@ _LEAST_BLOCK = 0.001
 _FEWEST_FOLDED = 2
 # Of the whole, what a block takes at least for its verdict to be explained.
 _LEAST_DOUBTFUL = 0.01
-_UNITLESS = ("n", "verdict", "missed")
 
 
 def document(record: Profile, view: View = USUAL) -> layout.Document:
@@ -79,6 +74,7 @@ def sections(record: Profile, view: View, layers: Sequence[layout.Section]) -> l
         *layers,
         kernels.every(record, view),
         isolation.section(record),
+        energy.section(record),
         reconciliation.section(record),
         _verdicts(record),
         *shared.warnings_and_notes(record),
@@ -439,61 +435,3 @@ def _explained(blocks: Sequence[tuple[LayerRow, Summary]]) -> Iterator[str]:
 
 def _least(share: float) -> str:
     return f"{units.percent(share, digits=0 if share >= _LEAST_DOUBTFUL else 1)} each"
-
-
-def rows(record: Profile, view: View = USUAL) -> cells.Rows:
-    """The whole model, whose ``kind`` is ``whole``, each layer, and the kernels if wanted."""
-    whole: cells.Cells = {
-        **dict.fromkeys(_FIELDS),
-        "kind": "whole",
-        "path": "",
-        "type": record.model_type,
-        "depth": 0,
-        "calls": 1,
-        "block": False,
-        "input_shapes": cells.shapes([record.workload.shape]),
-        "parameters": record.parameters,
-        **_times(record.whole, None, record.whole_host, None),
-    }
-    columns = _Columns.of(record)
-    names = (*_FIELDS, "kernels") if columns.kernels else _FIELDS
-    layers = [
-        cells.fields(row, *names)
-        | _times(row.inclusive, row.self_, row.host_inclusive, row.host_self)
-        | ({"launch_bound": columns.launching.bounds(row)} if record.device_rounds else {})
-        | (isolation.columns(row) if record.isolation else {})
-        for row in record.layers
-    ]
-    ran = cells.what_ran(record.workload, "compile")
-    ran_by_device = [
-        kernels.row(kernel, record) | _times(kernel.time, None, None, None)
-        for kernel in kernels.listed(record, view)
-    ]
-    origin = cells.origin(record, "commit", "dirty")
-    return ran | origin, [whole | _of_device(record), *layers, *ran_by_device]
-
-
-def _of_device(record: Profile) -> cells.Cells:
-    """The whole's columns that only device rounds have."""
-    rounds = record.device_rounds
-    if rounds is None:
-        return {}
-    return {
-        **device.medians(rounds),
-        "launching_s": launching_s(record),
-        "launch_bound": is_launch_bound(record),
-    }
-
-
-def _times(*summaries: Summary | None) -> cells.Cells:
-    """The columns of the four times; all of them empty for one that was not measured."""
-    names = ("inclusive", "self", "host_inclusive", "host_self")
-    return {
-        f"{name}_{figure}{'' if figure in _UNITLESS else '_s'}": cells.cell(
-            figure, getattr(summary, figure, None)
-        )
-        for name, summary in zip(names, summaries, strict=True)
-        # What each process found is in the record.
-        for figure in Summary.model_fields
-        if figure != "process_medians"
-    }

@@ -1,0 +1,105 @@
+"""What a report says of the energy of a forward."""
+
+from __future__ import annotations
+
+from layerbench import units
+from layerbench.analysis.energy import by_layer
+from layerbench.records.energy import Energy
+from layerbench.records.timing import Profile
+from layerbench.reporters import formatting
+from layerbench.reporters.documents import cells, layout
+
+# Of the time, what a layer takes at least to have a row.
+_LEAST = 0.01
+
+
+def headline(record: Profile) -> str:
+    """The joules of a forward and an image, and the power; empty where nobody knows them."""
+    energy = record.energy
+    if energy is None:
+        return ""
+    half = _half(energy)
+    middle = units.joules(energy.forward_j, half)
+    unit = middle.rpartition(" ")[2]
+    low, high = (
+        units.joules(value, half, unit).removesuffix(f" {unit}")
+        for value in (energy.low_j, energy.high_j)
+    )
+    batch = record.workload.batch
+    each = units.joules(energy.forward_j / batch, half / batch) if batch > 1 else ""
+    image = f", {each} an image" if each else ""
+    return (
+        f"Energy: {middle} [{low}, {high}] a forward "
+        f"(mean, 95 % interval){image}, at {units.watts(energy.power_w)}; idle "
+        f"{units.watts(energy.idle_w)}."
+    )
+
+
+def _half(energy: Energy) -> float:
+    return (energy.high_j - energy.low_j) / 2
+
+
+def section(record: Profile) -> layout.Section:
+    """How the energy was measured, and what layers may have of it."""
+    energy = record.energy
+    if energy is None:
+        return layout.Section("", [])
+    parts = ", ".join(f"{name} {units.joules(part)}" for name, part in energy.parts_j.items())
+    limit = f", at most {units.watts(energy.limit_w)}" if energy.limit_w is not None else ""
+    items = [
+        ("A forward", f"{parts}, in {units.seconds(energy.forward_s)}"),
+        ("Power", f"{units.watts(energy.power_w)}; idle {units.watts(energy.idle_w)}{limit}"),
+        (
+            "Measured",
+            f"{units.count(energy.forwards)} untouched forwards in "
+            f"{formatting.plural(energy.windows, 'window')} of at least "
+            f"{units.seconds(energy.window_s)}; counters move every {units.seconds(energy.step_s)}",
+        ),
+        ("Counters", energy.counters),
+    ]
+    layers = [layer for layer in by_layer(record) if layer.share >= _LEAST]
+    rows = [
+        [
+            layer.row.path or "(model)",
+            layer.row.type,
+            units.percent(layer.share, digits=1),
+            units.joules(layer.joules, _half(energy)),
+            f"{units.joules(layer.low, _half(energy))} to {units.joules(layer.high, _half(energy))}",
+        ]
+        for layer in sorted(layers, key=lambda layer: layer.joules, reverse=True)
+    ]
+    legend = (
+        "≈ a layer's share of the time times the forward's energy: no counter tells layers apart. "
+        "Between: no layer draws less than the idle power, and all of them draw what was measured."
+    )
+    table = layout.Table(["path", "type", "share", "≈ energy", "between"], rows, "clrrr")
+    return layout.Section(
+        "Energy", [layout.Fields(items), table, layout.Text(legend if rows else "", indented=False)]
+    )
+
+
+def of_whole(record: Profile) -> cells.Cells:
+    """The columns of the whole; none where nobody measured energy."""
+    energy = record.energy
+    if energy is None:
+        return {}
+    return {
+        "energy_j": energy.forward_j,
+        "energy_low_j": energy.low_j,
+        "energy_high_j": energy.high_j,
+        "energy_per_image_j": energy.forward_j / max(1, record.workload.batch),
+        "power_w": energy.power_w,
+        "idle_w": energy.idle_w,
+    }
+
+
+def of_rows(record: Profile) -> dict[str, cells.Cells]:
+    """The columns of each layer, by path: of what it does itself."""
+    return {
+        layer.row.path: {
+            "energy_j": layer.joules,
+            "energy_low_j": layer.low,
+            "energy_high_j": layer.high,
+        }
+        for layer in by_layer(record)
+    }
