@@ -58,13 +58,14 @@ def section(record: Profile) -> layout.Section:
         ("Counters", energy.counters),
     ]
     layers = [layer for layer in by_layer(record) if layer.share >= _LEAST]
+    half = _half(energy)
     rows = [
         [
             layer.row.path or "(model)",
             layer.row.type,
             units.percent(layer.share, digits=1),
-            units.joules(layer.joules, _half(energy)),
-            f"{units.joules(layer.low, _half(energy))} to {units.joules(layer.high, _half(energy))}",
+            units.joules(layer.joules, half),
+            f"{units.joules(layer.low, half)} to {units.joules(layer.high, half)}",
         ]
         for layer in sorted(layers, key=lambda layer: layer.joules, reverse=True)
     ]
