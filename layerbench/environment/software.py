@@ -12,7 +12,17 @@ from layerbench._version import __version__
 from layerbench.environment.machine import run_and_read
 from layerbench.records.environment import Software
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "torchinfo", "pytorch-memlab")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation-models-pytorch",
+    "open-clip-torch",
+    "torchao",
+    "numpy",
+    "torchinfo",
+    "pytorch-memlab",
+)
 
 
 # Environment variables that change how fast the same code runs.

@@ -34,7 +34,7 @@ QUICK_S, LONGEST_S = 0.2, 2.0
 MANY_MODULES = 1000
 """Of a model with more, which draws nothing, no other forward follows: observing takes long."""
 
-LIBRARIES = ("torch.nn.", "torchvision.", "timm.")
+LIBRARIES = ("torch.nn.", "torchvision.", "timm.", "segmentation_models_pytorch.", "open_clip.")
 """Whose layers vary by chance only as they draw, and keep nothing that changes the next forward.
 
 Not torch.fx, torch.jit and torch.export: the code in their modules may be anybody's.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import ValidationError
 
-from layerbench.errors import BadInput, ModelRunError, UsageError, typed_line
+from layerbench.errors import BadInput, LayerbenchError, ModelRunError, UsageError, typed_line
 from layerbench.introspection.iterators import iterator_in
 from layerbench.introspection.nested import map_tensors, tensors_in
 from layerbench.records.workload import Workload
@@ -151,6 +151,28 @@ def size_refused(workload: Workload) -> Iterator[None]:
         raise ModelRunError(
             f"{workload.model} cannot be built for images of {height}x{width}: {typed_line(error)}"
         ) from error
+
+
+def check_weights(model: str, weights: str, names: Sequence[str]) -> None:
+    """Look a name up among those of a model's published weights; ``DEFAULT`` is the first.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    if not names:
+        raise UsageError(f"{model} has no published weights: leave the weights option out")
+    if weights not in ("DEFAULT", *names):
+        raise UsageError(
+            f"{model} has no weights {weights!r}; there are DEFAULT, {', '.join(names)}"
+        )
+
+
+def weights_could_not_be_loaded(workload: Workload, error: Exception) -> LayerbenchError:
+    """The error of one line for what a library's loader of weights raised."""
+    return LayerbenchError(
+        f"the weights of {workload.model} could not be loaded ({typed_line(error)}); "
+        "check the network, or leave the weights out for random ones"
+    )
 
 
 def random_input(shape: tuple[int, ...], seed: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from layerbench.errors import LayerbenchError, UnknownModel, UsageError, typed_line
+from layerbench.errors import UnknownModel, UsageError, typed_line
 from layerbench.records.workload import Workload
 from layerbench.zoo import inputs
 from layerbench.zoo.family import (
@@ -16,6 +16,7 @@ from layerbench.zoo.family import (
     loads_weights,
     random_input,
     size_refused,
+    weights_could_not_be_loaded,
 )
 from layerbench.zoo.inputs import InputSpec
 
@@ -68,17 +69,14 @@ class Timm(LibraryFamily):
         timm = _timm()
         name = _timm_name(workload.model, workload.weights)
         arguments = (random_input(workload.shape, workload.seed),)
-        options = _size_options(name, workload)
+        options = size_options(name, workload)
         if workload.weights is None or not loads_weights():
             with size_refused(workload) if options else nullcontext():
                 return Built(timm.create_model(name, pretrained=False, **options), arguments)
         try:
             return Built(timm.create_model(name, pretrained=True, **options), arguments)
         except Exception as error:
-            raise LayerbenchError(
-                f"the weights of {workload.model} could not be loaded ({typed_line(error)}); "
-                "check the network, or leave the weights out for random ones"
-            ) from error
+            raise weights_could_not_be_loaded(workload, error) from error
 
 
 FAMILY = Timm()
@@ -95,8 +93,8 @@ def _timm() -> ModuleType:
     return module
 
 
-def _size_options(name: str, workload: Workload) -> dict[str, Any]:
-    """The options of a model with a fixed image size, for another size.
+def size_options(name: str, workload: Workload) -> dict[str, Any]:
+    """The options of ``timm.create_model`` for a model with a fixed image size, for another size.
 
     Its position embeddings have a size; timm interpolates those of weights that it loads.
     """
