@@ -44,6 +44,7 @@ SPECS = [
     ("timm:vit_tiny_patch16_224", "1x3x224x224"),
     ("timm:swin_tiny_patch4_window7_224", "1x3x224x224"),
     ("timm:resnet18", "1x3x64x64"),
+    ("hf:mobilenet_v2", "1x3x64x64"),
     ("tests/models.py:small", "1x3x16x16"),
     ("tests.models:small_with_input", None),
 ]

@@ -71,8 +71,9 @@ def profile(
     """Time a model, its blocks and its layers.
 
     Args:
-        model: a model spec (``"resnet50"``, ``"timm:NAME"``, ``"package.module:callable"``,
-            ``"file.py:callable"``) or a module, which is measured where it is and left as it was.
+        model: a model spec (``"resnet50"``, ``"timm:NAME"``, ``"hf:NAME"``,
+            ``"package.module:callable"``, ``"file.py:callable"``) or a module, which is measured
+            where it is and left as it was.
         input: a named input or a shape (``"pascal"``, ``"8x3x224x224"``); for a module also a
             tensor or a tuple of positional arguments. ``None`` takes the model family's usual one.
         batch: images per forward.

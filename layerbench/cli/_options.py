@@ -110,9 +110,9 @@ class WorkloadOptions(Frozen):
     model: Annotated[
         str,
         option(
-            "A torchvision model's name, timm:NAME, smp:ARCHITECTURE/ENCODER, open_clip:NAME, "
-            "package.module:callable, path/to/file.py:callable, or a file of torch.export (.pt2) "
-            "or TorchScript (.pt).",
+            "A torchvision model's name, timm:NAME, hf:NAME, smp:ARCHITECTURE/ENCODER, "
+            "open_clip:NAME, package.module:callable, path/to/file.py:callable, or a file of "
+            "torch.export (.pt2) or TorchScript (.pt).",
             "--model",
             "-m",
             metavar="SPEC",

@@ -16,6 +16,7 @@ PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "transformers",
     "segmentation-models-pytorch",
     "open-clip-torch",
     "torchao",
@@ -75,6 +76,9 @@ def _without_machine_path(argument: str) -> str:
     option, equals, value = argument.partition("=")
     if equals and option.startswith("-"):
         return f"{option}={_without_machine_path(value)}"
+    family, colon, place = argument.partition(":")
+    if colon and Path(place).is_absolute():  # a folder with a saved model
+        return f"{family}:{_without_machine_path(place)}"
     path = Path(argument)
     if not path.is_absolute():
         return argument

@@ -19,12 +19,16 @@ class RunFailed(Exception):
 def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model returns in training
     """A scalar to go backward from.
 
-    Losses that the model itself returns (torchvision's detectors) are added up. Logits, of shape
-    ``[N, C]`` or, in a mapping as segmentation models return them, ``[N, C, H, W]``, go into
-    cross-entropy against class 0, each output of a model with auxiliary ones. Of other tensors
-    the mean square is taken.
+    The ``loss`` of a mapping, as transformers' models return it where they are given labels, is
+    the loss. Losses that the model itself returns (torchvision's detectors) are added up. Logits,
+    of shape ``[N, C]`` or, in a mapping as segmentation models return them, ``[N, C, H, W]``, go
+    into cross-entropy against class 0, each output of a model with auxiliary ones. Of other
+    tensors the mean square is taken.
     """
     named = isinstance(output, Mapping)
+    own = output.get("loss") if named else None
+    if isinstance(own, torch.Tensor) and own.dim() == 0 and own.requires_grad:
+        return own
     losses = [_loss_of_one(tensor, named) for tensor in tensors_in(output) if tensor.requires_grad]
     if not losses:
         raise RunFailed(_why_no_loss(output))
@@ -46,7 +50,7 @@ def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:
         return torch.view_as_real(tensor).square().mean()
     if tensor.dim() == 0:
         return tensor
-    if tensor.dim() == 2 or (named and tensor.dim() > 2):
+    if tensor.dim() == 2 or (named and tensor.dim() == 4):
         labels = torch.zeros(
             (tensor.shape[0], *tensor.shape[2:]), dtype=torch.int64, device=tensor.device
         )

@@ -123,7 +123,7 @@ class Recipe(Frozen):
         Name,
         option(
             "vit, deit, swin or resnet (timm's base models), a torchvision model's name, "
-            "timm:NAME, package.module:callable or path/to/file.py:callable.",
+            "timm:NAME, hf:NAME, package.module:callable or path/to/file.py:callable.",
             "--model",
             "-m",
             panel=WHAT_RUNS,

@@ -141,7 +141,7 @@ class Workload(Frozen):
     """What runs: two records with equal workloads measured the same work.
 
     Attributes:
-        model: a model spec as the zoo reads it, e.g. ``resnet50``, ``timm:NAME``,
+        model: a model spec as the zoo reads it, e.g. ``resnet50``, ``timm:NAME``, ``hf:NAME``,
             ``package.module:callable``; for a module handed over in Python, its class name.
         input: the input as named by the user: ``pascal`` or a shape such as ``8x3x224x224``.
         shape: the resolved shape of the (first) input tensor, batch first.

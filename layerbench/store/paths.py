@@ -137,6 +137,9 @@ def model_name(model: str) -> str:
     Of ``path/to/file.py:callable`` and other files it keeps the relative folders, of an absolute
     path the file.
     """
+    family, colon, place = model.partition(":")
+    if PurePath(place).is_absolute():  # a folder with a saved model
+        return _safe(f"{family}{colon}{PurePath(place).name}")
     source, colon, name = model.rpartition(":")
     if not source.endswith(".py"):
         return _safe(PurePath(model).name if PurePath(model).is_absolute() else model)

@@ -119,9 +119,9 @@ def resolve(
     own an input or a dtype that is not named, any model whether the weights of a file are its.
 
     Args:
-        model: a torchvision model, ``timm:NAME``, ``smp:ARCHITECTURE/ENCODER``,
-            ``open_clip:NAME``, ``package.module:callable``, ``path/to/file.py:callable``, a file
-            of ``torch.export.save`` or ``torch.jit.save``, or one of `SHORTHANDS`.
+        model: a torchvision model, ``timm:NAME``, ``hf:NAME``,
+            ``smp:ARCHITECTURE/ENCODER``, ``open_clip:NAME``, ``package.module:callable``,
+            ``path/to/file.py:callable``, a file of ``torch.export.save`` or ``torch.jit.save``, or one of `SHORTHANDS`.
         input: a named input or a shape (see `layerbench.zoo.inputs.parse`); ``None`` for the
             one the model is meant for.
         batch: images per forward; ``None`` for the input's own.
@@ -307,7 +307,7 @@ def _family_of(model: str) -> Family:
         if family.claims(model):
             return family
     raise UnknownModel(
-        f"cannot read the model {model!r}: give a torchvision model's name, timm:NAME, "
+        f"cannot read the model {model!r}: give a torchvision model's name, timm:NAME, hf:NAME, "
         "smp:ARCHITECTURE/ENCODER, open_clip:NAME, package.module:callable or "
         "path/to/file.py:callable"
     )
@@ -352,7 +352,9 @@ def _advice(model: str) -> str:
 
 
 def _close_matches(model: str) -> str:
-    names = _names(_family_of(model)) if ":" in model else model_names()
+    # Of transformers the names alone take seconds.
+    asked = [_family_of(model)] if ":" in model else [f for f in families() if f.name != "hf"]
+    names = [name for family in asked for name in _names(family)]
     close = did_you_mean(model, names, _MOST_CLOSE_MATCHES)
     return f"; {close}" if close else ""
 

@@ -24,7 +24,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 # One of its own would break what already runs.
-_SHARED = frozenset({"layerbench", "torch", "torchvision", "timm", "numpy"})
+_SHARED = frozenset({"layerbench", "torch", "torchvision", "timm", "transformers", "numpy"})
 
 _lock = threading.RLock()
 _scopes: dict[tuple[Path, ...], Scope] = {}

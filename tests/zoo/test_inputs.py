@@ -84,7 +84,7 @@ def test_more_elements_than_a_tensor_can_hold():
 def test_reading_inputs_loads_no_torch():
     code = (
         "import sys, layerbench.zoo as zoo; zoo.inputs.parse('pascal'); zoo.families();"
-        "assert not {'torch', 'torchvision', 'timm'} & set(sys.modules)"
+        "assert not {'torch', 'torchvision', 'timm', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

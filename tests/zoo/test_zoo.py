@@ -122,7 +122,7 @@ def test_model_names_are_those_of_all_families():
 
 def test_families_are_found_without_a_list():
     found = [family.name for family in zoo.families()]
-    libraries = {"open_clip", "segmentation-models-pytorch", "timm", "torchvision"}
+    libraries = {"hf", "open_clip", "segmentation-models-pytorch", "timm", "torchvision"}
     assert set(found[:-3]) == libraries
     assert set(found[-3:]) == {"TorchScript", "torch.export", "user"}
 

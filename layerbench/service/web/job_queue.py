@@ -56,7 +56,7 @@ MOST_UNWRITTEN = 1000
 # In what is stored: why it is no answer to the next one who asks.
 UNSTEADY = "unsteady"
 LOST = "the job is no longer there as it was: another program changed the store"
-PACKAGES = ("torch", "torchvision", "timm")
+PACKAGES = ("torch", "torchvision", "timm", "transformers")
 # What is found for each kind of question.
 FORMS: dict[str, tuple[type[BaseModel], ...]] = {
     Question.what: (MeasurementResult,),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from layerbench.environment import devices
 from layerbench.errors import LayerbenchError
 from layerbench.service.protocol.questions import TaskType
 from layerbench.training.detection import models as detectors
-from layerbench.zoo import timm, torchvision
+from layerbench.zoo import hf, timm, torchvision
 
 # Packages of torchvision whose models are for neither of the tasks.
 ELSE = ("video", "optical_flow", "quantization")
@@ -35,7 +37,10 @@ def devices_for(name: str | None) -> dict[str, str]:
 
 
 def models() -> dict[TaskType, list[str]]:
-    """Names by task, as requests give them: torchvision's, and timm's with ``timm:`` before."""
+    """Names by task, as requests give them: torchvision's, and other libraries' with a prefix.
+
+    Of transformers those with a task of these; none of them comes from its hub.
+    """
     from torchvision.models import detection, get_model_builder, list_models, segmentation
 
     segmenters = set(list_models(module=segmentation))
@@ -45,14 +50,19 @@ def models() -> dict[TaskType, list[str]]:
     classifiers = (
         set(torchvision.FAMILY.names()) - segmenters - others - set(list_models(module=detection))
     )
-    try:
-        more = timm.FAMILY.names()
-    except LayerbenchError:
-        # It is not installed.
-        more = []
+    of_task = hf.FAMILY.names_for
+    more = _installed(timm.FAMILY.names) + _installed(lambda: of_task("image-classification"))
     return {
         "detection": list(detectors.names()),
         "instance": [name for name in detectors.names() if name.startswith("maskrcnn")],
-        "segmentation": sorted(segmenters),
+        "segmentation": sorted(segmenters) + _installed(lambda: of_task("segmentation")),
         "classification": sorted(classifiers) + sorted(more),
     }
+
+
+def _installed(names: Callable[[], list[str]]) -> list[str]:
+    """A library's names; none where it is not installed."""
+    try:
+        return names()
+    except LayerbenchError:
+        return []

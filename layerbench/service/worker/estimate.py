@@ -182,9 +182,17 @@ class _Subject:
             clock.release()
 
 
-def _first(args: tuple[Any, ...]) -> tuple[Any, ...]:
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _first(arguments: _Arguments) -> _Arguments:
     """Of a batch, or of a list of images, the first."""
-    return tuple(arg[:1] if isinstance(arg, (torch.Tensor, list)) else arg for arg in args)
+
+    def one(value: Any) -> Any:  # noqa: ANN401 - an argument of any kind
+        return value[:1] if isinstance(value, (torch.Tensor, list)) else value
+
+    args, kwargs = arguments
+    return tuple(map(one, args)), {name: one(value) for name, value in kwargs.items()}
 
 
 # --- training ------------------------------------------------------------------------------
@@ -230,18 +238,21 @@ def _trained(
 def _inferred(
     subject: _Subject, looks: _Looks, question: Question, seconds: float
 ) -> dict[str, Any]:
-    one = _first(subject.args)
+    batch = subject.args, subject.kwargs
+    one = _first(batch)
 
-    def timed_forward(args: tuple[Any, ...]) -> NDArray[np.int64]:
+    def timed_forward(arguments: _Arguments) -> NDArray[np.int64]:
+        args, kwargs = arguments
+
         def run() -> list[int]:
             start = subject.clock.mark()
-            subject.model(*args, **subject.kwargs)
+            subject.model(*args, **kwargs)
             return [start, subject.clock.mark()]
 
         return subject.timed(run)
 
-    def measured_forward(args: tuple[Any, ...]) -> NDArray[np.int64]:
-        times = timed_forward(args)
+    def measured_forward(arguments: _Arguments) -> NDArray[np.int64]:
+        times = timed_forward(arguments)
         subject.conditions.take()
         return times
 
@@ -249,16 +260,14 @@ def _inferred(
         looks.take("before")
         with _explained(subject):
             _warmed(subject, lambda: timed_forward(one))
-            slow = _warmed(subject, lambda: timed_forward(subject.args))
+            slow = _warmed(subject, lambda: timed_forward(batch))
             if not question.threading:
                 for _ in range(1 if slow else LOOKED_AT):
-                    timed_forward(subject.args)
+                    timed_forward(batch)
                     looks.take("inference")
             batches = looks.while_running(
                 question.threading,
-                lambda: REPEATS.repeat(
-                    lambda: measured_forward(subject.args), seconds / 2, slow=slow
-                ),
+                lambda: REPEATS.repeat(lambda: measured_forward(batch), seconds / 2, slow=slow),
             )
             ones = REPEATS.repeat(lambda: measured_forward(one), seconds / 2, slow=slow)
             content = _content(subject, question)
