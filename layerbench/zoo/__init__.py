@@ -121,7 +121,8 @@ def resolve(
     Args:
         model: a torchvision model, ``timm:NAME``, ``hf:NAME``,
             ``smp:ARCHITECTURE/ENCODER``, ``open_clip:NAME``, ``package.module:callable``,
-            ``path/to/file.py:callable``, a file of ``torch.export.save`` or ``torch.jit.save``, or one of `SHORTHANDS`.
+            ``path/to/file.py:callable``, a file of ``torch.export.save`` or ``torch.jit.save``, or
+            one of `SHORTHANDS`.
         input: a named input or a shape (see `layerbench.zoo.inputs.parse`); ``None`` for the
             one the model is meant for.
         batch: images per forward; ``None`` for the input's own.
