@@ -16,6 +16,7 @@ from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.errors import UntrustedError, UsageError
 from layerbench.profilers import timing
+from layerbench.profilers.ceilings import with_ceilings
 from layerbench.profilers.processes import measure_in_processes
 from layerbench.profilers.progress import Progress
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
@@ -189,7 +190,7 @@ def measure(
     if strict:
         _insist(record)
     if ceilings and record.layers and record.stop != "interrupted":
-        record = timing.with_ceilings(record, device)
+        record = with_ceilings(record, device)
     return Measurement(record, tuple(runs))
 
 

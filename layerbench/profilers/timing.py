@@ -26,10 +26,9 @@ from layerbench.environment.run_context import (
     watch_environment,
 )
 from layerbench.environment.watch import EnvironmentWatch
-from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError, first_line
+from layerbench.errors import ModelRunError, UntrustedError, first_line
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.calibration import event_cost, mark_cost_s, wrapper_cost_s
-from layerbench.instruments.ceilings import measure_ceilings
 from layerbench.instruments.compiled import COMPILED, any_compiled, is_compiled
 from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.fake_tensors import shapes_of_model, without_memory
@@ -64,8 +63,8 @@ from layerbench.records.conditions import DeviceLook
 from layerbench.records.energy import Energy
 from layerbench.records.environment import Environment
 from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
-from layerbench.records.timing import Ceilings, Profile, StopReason
-from layerbench.records.workload import Plan, Workload, real_format
+from layerbench.records.timing import StopReason
+from layerbench.records.workload import Plan, Workload
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device
 
@@ -141,42 +140,6 @@ def preserved_or_built(
         return
     with preserved(subject, training=workload.mode == "train") as built:
         yield built
-
-
-def with_ceilings(record: Profile, device: Device) -> Profile:
-    """The record with the device's ceilings, or why there are none; the times are worth more.
-
-    They are measured once in a process, so that several models stand under the same roof.
-    """
-    workload, plan = record.workload, record.plan
-    tf32 = workload.precision == "tf32"
-    threads = (plan.threads, torch.get_num_threads())
-    key = (str(device.torch_device), real_format(workload), tf32, *threads)
-    try:
-        if key not in _measured:
-            _measured[key] = ceilings(workload, plan, device)
-    except (LayerbenchError, RuntimeError, MemoryError) as error:
-        absent = {**record.absent, "ceilings": first_line(error)}
-        return record.model_copy(update={"absent": absent})
-    return record.model_copy(update={"ceilings": _measured[key]})
-
-
-_measured: dict[tuple[object, ...], Ceilings] = {}
-
-
-def ceilings(workload: Workload, plan: Plan, device: Device) -> Ceilings:
-    """What the device reaches at best in the workload's number format, on the plan's threads.
-
-    Raises:
-        NotEnoughMemory: not enough memory for a matrix or a buffer.
-    """
-    with (
-        threads_set(plan.threads),
-        precision_set(workload.precision, device),
-        memory_explained(device),
-        garbage_collection_off(),
-    ):
-        return measure_ceilings(device, real_format(workload))
 
 
 def dry_run(workload: Workload, plan: Plan, *, counted: bool = True) -> Run:

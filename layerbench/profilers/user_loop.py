@@ -51,7 +51,7 @@ from layerbench.instruments.modules import (
 from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, counted_work, with_work
-from layerbench.profilers.timing import with_ceilings
+from layerbench.profilers.ceilings import with_ceilings
 from layerbench.profilers.user_loop_compiled import LATER, CompiledOutside
 from layerbench.profilers.user_loop_device import is_power_of_two, surroundings_of_loop
 from layerbench.profilers.user_loop_functions import LoopFunctions

@@ -16,7 +16,7 @@ from layerbench.environment import devices
 from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import ComparisonError, NotEnoughMemory
 from layerbench.instruments import ceilings as measuring
-from layerbench.profilers import timing
+from layerbench.profilers import ceilings as once
 from layerbench.records.conditions import DeviceLook
 from layerbench.records.timing import Profile
 from layerbench.records.workload import Plan, Workload
@@ -255,7 +255,7 @@ def test_threads_are_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     device = device_with(Ticking(20_000_000), monkeypatch)
     workload = Workload(model="m", input="1x3x8x8", shape=(1, 3, 8, 8), batch=1)
     before = torch.get_num_threads()
-    assert timing.ceilings(workload, Plan(threads=1), device).threads == 1
+    assert once.ceilings(workload, Plan(threads=1), device).threads == 1
     assert torch.get_num_threads() == before
 
 
@@ -265,9 +265,9 @@ def test_threads_are_the_plans(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_profile_has_them_where_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(
-        timing, "measure_ceilings", lambda device, dtype: asked.append(dtype) or ceilings()
+        once, "measure_ceilings", lambda device, dtype: asked.append(dtype) or ceilings()
     )
-    monkeypatch.setattr(timing, "_measured", {})
+    monkeypatch.setattr(once, "_measured", {})
     few = {"warmup": 0, "iterations": 1, "function_iterations": 0}
     model = nn.Linear(8, 4)
     assert layerbench.profile(model, torch.zeros(2, 8), **few, ceilings=False).ceilings is None
@@ -285,8 +285,8 @@ def test_ceilings_that_cannot_be_measured_do_not_lose_the_times(
     def fails(*_: object) -> None:
         raise NotEnoughMemory("no room for a matrix")
 
-    monkeypatch.setattr(timing, "measure_ceilings", fails)
-    monkeypatch.setattr(timing, "_measured", {})
+    monkeypatch.setattr(once, "measure_ceilings", fails)
+    monkeypatch.setattr(once, "_measured", {})
     record = layerbench.profile(nn.Linear(8, 4), torch.zeros(2, 8), warmup=0, iterations=1)
     assert record.absent["ceilings"] == "no room for a matrix"
     assert record.whole.median > 0

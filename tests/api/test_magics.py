@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from layerbench.profilers import timing
 from tests.support.sample_structures import ceilings
 
 CELL = "y = net(x)\nfor _ in range(3):\n    y = net(x)\n"
@@ -82,8 +81,8 @@ def test_a_name_of_a_model_that_the_cell_makes_says_which(shell) -> None:
 
 
 def test_ceilings_are_measured_after_the_cell(shell, monkeypatch) -> None:
-    monkeypatch.setattr(timing, "_measured", {})
-    monkeypatch.setattr(timing, "measure_ceilings", lambda *_: ceilings())
+    monkeypatch.setattr("layerbench.profilers.ceilings._measured", {})
+    monkeypatch.setattr("layerbench.profilers.ceilings.measure_ceilings", lambda *_: ceilings())
     layers = shell.run_cell_magic("layers", "--ceilings", "%pwd\nnet(x)")
     assert layers.record.ceilings == ceilings()
 

@@ -10,7 +10,6 @@ import pytest
 
 from layerbench import cli, reporters
 from layerbench.cli import plot as verb
-from layerbench.profilers import timing
 from layerbench.records.timing import Profile
 from layerbench.store import reading, writing
 from tests.plots.test_plots import estimate, report, trained
@@ -173,8 +172,8 @@ def test_help_and_pictures_load_no_torch(here) -> None:
 
 def test_ceilings_from_the_timer_to_a_roofline(plot, here, monkeypatch, capsys) -> None:
     """Without FLOPs in the record its structure is worked out anew, else no model is built."""
-    monkeypatch.setattr(timing, "measure_ceilings", lambda *_: ceilings())
-    monkeypatch.setattr(timing, "_measured", {})
+    monkeypatch.setattr("layerbench.profilers.ceilings.measure_ceilings", lambda *_: ceilings())
+    monkeypatch.setattr("layerbench.profilers.ceilings._measured", {})
     model = f"{ROOT / 'tests' / 'models.py'}:small"
     words = ["--i", "2x3x16x16", "--device", "cpu", "--threads", "1", "--warmup", "0"]
     monkeypatch.setattr(

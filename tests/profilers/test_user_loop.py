@@ -10,7 +10,7 @@ from torch import nn
 import layerbench
 from layerbench.environment.devices.clocks import DeviceEvents, ManualClock
 from layerbench.errors import UsageError
-from layerbench.profilers import timing, user_loop
+from layerbench.profilers import user_loop
 from tests.faulty import modules
 from tests.models import Calls, Composite, Small, Takes
 from tests.support.sample_structures import ceilings
@@ -359,9 +359,10 @@ def test_what_a_reader_must_know_of_flops_is_noted() -> None:
 
 def test_ceilings_are_measured_where_asked_when_the_block_ends(monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(timing, "_measured", {})
+    monkeypatch.setattr("layerbench.profilers.ceilings._measured", {})
     monkeypatch.setattr(
-        timing, "measure_ceilings", lambda _, dtype: asked.append(dtype) or ceilings()
+        "layerbench.profilers.ceilings.measure_ceilings",
+        lambda _, dtype: asked.append(dtype) or ceilings(),
     )
     model = nn.Sequential(nn.Linear(4, 4))
     with layerbench.time_layers(model) as layers:

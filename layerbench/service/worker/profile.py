@@ -14,6 +14,7 @@ from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits, memory_explained
 from layerbench.errors import LayerbenchError, first_line, typed_line
 from layerbench.profilers import timing
+from layerbench.profilers.ceilings import ceilings as measured_ceilings
 from layerbench.profilers.memory.measured import profile_memory
 from layerbench.profilers.memory.predicted import check_memory_fits
 from layerbench.profilers.monitor import EventSink, Watch
@@ -133,7 +134,7 @@ def _ceilings(
 ) -> tuple[Ceilings | None, tuple[str, ...]]:
     """The device's ceilings, or why they are missing; their failure does not lose the times."""
     try:
-        return timing.ceilings(workload, plan, device), ()
+        return measured_ceilings(workload, plan, device), ()
     except (LayerbenchError, RuntimeError, MemoryError) as error:
         return None, (f"no ceilings: {first_line(error)}",)
 
