@@ -97,13 +97,8 @@ def _with_metadata(state: State, metadata: object) -> State:
 def _content(place: Path) -> Any:  # noqa: ANN401 - whatever the file holds
     if place.suffix.lower() != SAFETENSORS:
         return _files.plain_content(place)
-    try:
-        from safetensors.torch import load_file
-    except ImportError:
-        raise UsageError(
-            "safetensors is not installed, and .safetensors files need it: "
-            "pip install 'layerbench[safetensors]'"
-        ) from None
+    from safetensors.torch import load_file
+
     with _files.damaged(place.name, "a safetensors file"):
         return load_file(place)
 

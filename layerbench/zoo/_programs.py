@@ -2,7 +2,7 @@
 
 A program is flat: one graph of operators. Each operator knows the modules that it was called in
 (``nn_module_stack``), and `torch.export.unflatten` makes a tree of them. Its modules interpret
-their graphs node by node, which takes as long again as a small model; here each runs the Python
+their graphs node by node, which adds work in Python to every operator; here each runs the Python
 code of its graph instead, as ``program.module()`` does.
 """
 
@@ -151,11 +151,23 @@ def _named(kind: str | None, base: type[Module], classes: Classes) -> type[Modul
 class _Coded(nn.Module):
     """A module that runs the code of its part of a program."""
 
-    _code: Callable[..., Any]
+    _code: Any
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever it takes
         """Run its operators and the modules in it."""
         return self._code(self, *args, **kwargs)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        """As the class above; where it moves to another device, so do the tensors of its code.
+
+        An operator that makes a tensor, ``arange`` for one, has its device in the graph.
+        """
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        names = self._code.__globals__  # its own: the code is generated for this module alone
+        if "device" in names:
+            place = fn(torch.empty(0)).device
+            names["device"] = lambda *_, **__: place
+        return self
 
 
 class _Program(_Coded):

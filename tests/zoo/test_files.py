@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from layerbench import zoo
+import layerbench
+from layerbench import cli, zoo
 from layerbench.errors import LayerbenchError, UsageError
 from layerbench.profilers.structure import profile_structure
+from layerbench.records.structure import Structure
 from layerbench.records.workload import Workload
 from layerbench.store import paths
 
@@ -388,3 +392,97 @@ def test_a_damaged_model_is_refused_in_a_line(folder, tmp_path, capfd, name, dam
 def test_a_state_dict_is_no_model(folder):
     line = refused(model=str(folder / "nested.pt"), input=SHAPE)
     assert "--checkpoint" in line
+
+
+class Counting(nn.Module):
+    """Makes a tensor on its input's device, which an exported graph has as a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.scale + torch.arange(x.shape[1], device=x.device)
+
+
+def test_tensors_that_a_program_makes_move_with_it(tmp_path):
+    torch.export.save(torch.export.export(Counting(), (torch.ones(2, 3),)), tmp_path / "c.pt2")
+    workload = zoo.resolve(str(tmp_path / "c.pt2"))
+    shapes = zoo.build_shapes(workload)
+    assert shapes.module(*shapes.args).is_meta
+    moved = zoo.build(workload).module.to("meta")
+    assert moved(torch.ones(2, 3, device="meta")).is_meta
+    built = zoo.build(workload)
+    assert torch.equal(built.module(*built.args)[0], torch.tensor([1.0, 2.0, 3.0]))
+
+
+# --- as a user meets it -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mem(monkeypatch, capsys):
+    """``mem(*arguments)``: exit status, what was printed, what was complained about."""
+
+    def call(*arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mem.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.run("mem")
+        shown = capsys.readouterr()
+        return left.value.code, shown.out, shown.err
+
+    return call
+
+
+def test_a_report_says_which_files_it_is_of(folder, spec, mem, tmp_path):
+    as_npz(tmp_path / "batch.npz")
+    said = ("--model", spec, "--inputs", tmp_path / "batch.npz", "--dtype", "float32")
+    said += ("--checkpoint", folder / "ddp.bin")
+    status, printed, _ = mem(*said, "--struct", "--out", tmp_path / "out")
+    assert status == 0
+    text, record = map(Path, printed.split())
+    read = layerbench.read(record)
+    assert isinstance(read, Structure)
+    digest = hashlib.sha256((folder / "ddp.bin").read_bytes()).hexdigest()
+    assert read.workload.checkpoint is not None
+    assert read.workload.checkpoint.sha256 == digest
+    assert f"checkpoint-ddp-{digest[:8]}" in text.name
+    report = " ".join(text.read_text().split())
+    assert f"ddp.bin, SHA-256 {digest}; its entry model; names without _orig_mod.module." in report
+    assert "batch.npz, SHA-256" in report
+
+
+def test_what_does_not_fit_ends_with_status_2_and_writes_nothing(folder, spec, mem, tmp_path):
+    said = ("--model", "resnet18", "--checkpoint", folder / "plain.pth", "--out", tmp_path / "out")
+    status, printed, complaint = mem(*said, "--struct")
+    assert (status, printed, len(complaint.splitlines())) == (2, "", 1)
+    assert "plain.pth does not fit resnet18" in complaint
+    assert "102 missing" in complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_program_is_timed_measured_and_trained_by_layer(folder):
+    program = str(folder / "net.pt2")
+    made = layerbench.profile(
+        program, checkpoint=folder / "plain.pth", warmup=1, iterations=2, ceilings=False
+    )
+    assert {"body.0", "body.1.conv", "head"} <= {row.path for row in made.layers if row.inclusive}
+    memory = layerbench.memory(program)
+    assert memory.rows[0].calls == 1
+    step = layerbench.profile_training(program, warmup=1, iterations=2)
+    assert any(row.backward for row in step.rows if row.path == "body.1.conv")
+    assert any("as it was exported" in note for note in step.notes)
+
+
+def test_files_are_for_models_by_name(folder):
+    for said in ({"checkpoint": folder / "plain.pth"}, {"inputs": folder / "batch.npz"}):
+        with pytest.raises(UsageError, match="for models by name"):
+            layerbench.structure(nn.Linear(2, 2), torch.rand(1, 2), **said)
+    with pytest.raises(UsageError, match="of one model"):
+        layerbench.sweep(["resnet18", "resnet34"], checkpoint=folder / "plain.pth")
+
+
+def test_records_from_before_read_as_they_were():
+    old = {"model": "resnet18", "input": "pascal", "shape": [1, 3, 500, 334], "batch": 1}
+    read = Workload.model_validate(old)
+    assert (read.checkpoint, read.inputs, read.file) == (None, None, None)
+    assert not {"checkpoint", "inputs", "file"} & read.model_dump(mode="json").keys()
