@@ -45,6 +45,8 @@ def bundle(
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,
     ceilings: bool = True,
+    isolate: bool = False,
+    energy: bool = False,
     strict: bool = False,
     progress: Progress | bool | None = None,
 ) -> Bundle:
@@ -54,7 +56,7 @@ def bundle(
         model, input, batch, device, threads, precision, dtype, channels_last, seed, weights,
             checkpoint, inputs: as in `profile`.
         warmup, iterations, function_iterations, processes, until: as in `profile`.
-        ceilings, strict, progress: as in `profile`.
+        ceilings, isolate, energy, strict, progress: as in `profile`.
 
     Returns:
         the record: ``profile``, ``structure`` and ``memory``, of which the latter two may be
@@ -70,6 +72,8 @@ def bundle(
         processes=processes,
         threads=threads,
         until=until,
+        isolate=isolate or None,
+        energy=energy or None,
     )
     workload, subject = what_runs(
         model,

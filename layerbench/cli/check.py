@@ -115,7 +115,8 @@ def _what_to_repeat(
     assert record is not None  # which `with_times` makes sure of
     if record.workload.handed_over:
         raise UsageError(f"{path} was measured on a module object, which no file can bring back")
-    changed = {"iterations": iterations, "processes": processes}
+    # What stands beside the times is not compared.
+    changed = {"iterations": iterations, "processes": processes, "isolate": False, "energy": False}
     update = {name: value for name, value in changed.items() if value is not None}
     return record, record.plan.model_copy(update=update)
 

@@ -228,3 +228,56 @@ def test_a_profile_has_the_energy_of_its_forwards(
     assert sum(layer.joules for layer in by_layer(record)) == pytest.approx(record.energy.forward_j)
     assert record.plan.energy
     assert "Energy:" in reporters.render("screen", record)
+
+
+class Stub:
+    """A device of a kind, by name alone."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.torch_device = torch.device(kind, 1)
+
+
+@pytest.mark.usefixtures("powercap")
+def test_a_gpu_is_read_by_its_number_and_an_old_one_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Through zeus's interface, in its unit: millijoules and milliwatts."""
+
+    class Gpus:
+        has_counter = True
+
+        def supports_get_total_energy_consumption(self, index: int) -> bool:
+            return self.has_counter and index == 1
+
+        def get_total_energy_consumption(self, index: int) -> int:
+            return 1_500_000 * index
+
+        def get_power_management_limit(self, index: int) -> int:
+            return 700_000 * index
+
+    gpus = Gpus()
+    monkeypatch.setattr("zeus.device.get_gpus", lambda: gpus)
+    device: Any = Stub("cuda")
+    (found,) = counters(device)
+    assert (found.name, found.read(), found.limit_w) == ("GPU 1", 1500.0, 700.0)
+    Gpus.has_counter = False
+    with pytest.raises(NoCounterError, match="before Volta"):
+        counters(device)
+    other: Any = Stub("xpu")
+    with pytest.raises(NoCounterError, match="no counter of energy is known for xpu"):
+        counters(other)
+
+
+@pytest.mark.usefixtures("powercap")
+def test_the_parts_of_a_chip_that_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    apple = pytest.importorskip("zeus.device.soc.apple")
+    seen = apple.AppleSiliconMeasurement(cpu_total_mj=2_000, gpu_mj=0, dram_mj=250)
+
+    class Chip:
+        def get_total_energy_consumption(self) -> Any:
+            return seen
+
+    monkeypatch.setattr("zeus.device.get_soc", Chip)
+    found = counters(devices.get("cpu"))
+    assert {c.name: c.read() for c in found} == {"CPU": 2.0, "GPU": 0.0, "DRAM": 0.25}

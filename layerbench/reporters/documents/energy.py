@@ -39,14 +39,11 @@ def _half(energy: Energy) -> float:
     return (energy.high_j - energy.low_j) / 2
 
 
-def section(record: Profile) -> layout.Section:
-    """How the energy was measured, and what layers may have of it."""
-    energy = record.energy
-    if energy is None:
-        return layout.Section("", [])
+def fields(energy: Energy) -> list[tuple[str, str]]:
+    """What was measured and how, as label and text."""
     parts = ", ".join(f"{name} {units.joules(part)}" for name, part in energy.parts_j.items())
     limit = f", at most {units.watts(energy.limit_w)}" if energy.limit_w is not None else ""
-    items = [
+    return [
         ("A forward", f"{parts}, in {units.seconds(energy.forward_s)}"),
         ("Power", f"{units.watts(energy.power_w)}; idle {units.watts(energy.idle_w)}{limit}"),
         (
@@ -57,6 +54,13 @@ def section(record: Profile) -> layout.Section:
         ),
         ("Counters", energy.counters),
     ]
+
+
+def section(record: Profile) -> layout.Section:
+    """How the energy was measured, and what layers may have of it."""
+    energy = record.energy
+    if energy is None:
+        return layout.Section("", [])
     layers = [layer for layer in by_layer(record) if layer.share >= _LEAST]
     half = _half(energy)
     rows = [
@@ -75,7 +79,8 @@ def section(record: Profile) -> layout.Section:
     )
     table = layout.Table(["path", "type", "share", "≈ energy", "between"], rows, "clrrr")
     return layout.Section(
-        "Energy", [layout.Fields(items), table, layout.Text(legend if rows else "", indented=False)]
+        "Energy",
+        [layout.Fields(fields(energy)), table, layout.Text(legend if rows else "", indented=False)],
     )
 
 

@@ -14,7 +14,7 @@ from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import OWN_WEIGHTS
 from layerbench.reporters import formatting, freeing
-from layerbench.reporters.documents import device, shared
+from layerbench.reporters.documents import device, energy, shared
 
 AnyMemory = MemoryReport | MemoryEstimate
 
@@ -130,6 +130,8 @@ def source(bundle: Bundle) -> Iterator[tuple[str, str]]:
         )
     if bundle.profile:
         yield from device.source(bundle.profile)
+        if bundle.profile.energy is not None:
+            yield "Energy", "; ".join(text for _, text in energy.fields(bundle.profile.energy))
     if bundle.training:
         yield from device.source(bundle.training)
         yield from device.phases(bundle.training)
