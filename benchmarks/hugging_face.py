@@ -154,6 +154,8 @@ def _counted(name: str) -> dict[str, int]:
     # On a CPU, FlopCounterMode does not know the fused attention, and counts its two products.
     config._attn_implementation = "eager"
     model = getattr(transformers, type(subject.module).__name__)(config).eval()
+    # It marks what wants gradients, and fails where a module is given a parameter.
+    model.requires_grad_(False)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**subject.kwargs)
     held = [*model.named_parameters(), *model.named_buffers()]

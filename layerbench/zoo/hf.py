@@ -312,15 +312,20 @@ def _class_name(spec: _Spec, kind: str) -> str:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without the library's warnings and progress bars, which are as they were afterwards."""
+    """Without warnings and progress bars of the library and its hub, which are put back."""
     logging = _transformers().utils.logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    from huggingface_hub.utils import logging as of_hub
+
+    both, bars = (logging, of_hub), logging.is_progress_bar_enabled()
+    levels = [one.get_verbosity() for one in both]
+    for one in both:
+        one.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        for one, level in zip(both, levels, strict=True):
+            one.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
 
@@ -336,7 +341,9 @@ def _constructed(kind: Any, config: Any, workload: Workload) -> Any:  # noqa: AN
         with size_refused(workload):
             return kind(config)
     except ImportError as error:
-        raise LayerbenchError(f"{workload.model}: {typed_line(error)}") from error
+        # What follows is advice of several lines.
+        why = typed_line(error).partition(". ")[0]
+        raise LayerbenchError(f"{workload.model}: {why}") from error
 
 
 def _pretrained(kind: Any, config: Any, spec: _Spec) -> Any:  # noqa: ANN401 - of transformers
