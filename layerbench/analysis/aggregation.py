@@ -68,6 +68,7 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         kernels=kernel_rows(runs, workload.seed),
         isolation=facts.isolation,
         energy=energy_together([run.facts.energy for run in runs]),
+        compilation=facts.compilation,
         absent=_absent(runs),
         notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
     )

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 
 from layerbench.analysis.launching import Timed, busy_s
 from layerbench.analysis.portions import part_of
+from layerbench.records.compilation import KernelPart
 from layerbench.records.timing import KernelRow, Profile
 from layerbench.records.training_step import StepKernelRow, TrainingProfile
 from layerbench.text import beginning
@@ -16,11 +17,21 @@ SHORT = 48
 """Characters of a kernel's short name."""
 
 
-def row_of(kernel: KernelRow, rows: Collection[str]) -> str:
+def parts_of(kernel: KernelRow) -> tuple[KernelRow | KernelPart, ...]:
+    """The layers in a kernel, the largest share first; where only one is known, the kernel."""
+    return kernel.layers or (kernel,)
+
+
+def share_of(part: KernelRow | KernelPart) -> float:
+    """Of its kernel's time, that of one of `parts_of`."""
+    return part.share if isinstance(part, KernelPart) else 1.0
+
+
+def row_of(kernel: KernelRow | KernelPart, rows: Collection[str]) -> str:
     """The path of the row that ran a kernel: the function's, where it has a row, or the module's.
 
     Args:
-        kernel: of a record.
+        kernel: of a record, or a layer in one.
         rows: paths of the record's rows.
     """
     name = f"{kernel.function}()"
@@ -38,7 +49,8 @@ def own_kernels(record: Profile) -> Mapping[str, int] | None:
     rows = {row.path for row in record.layers}
     numbers: Counter[str] = Counter()
     for kernel in record.kernels:
-        numbers[row_of(kernel, rows)] += kernel.calls
+        for path in {row_of(part, rows) for part in parts_of(kernel)}:
+            numbers[path] += kernel.calls
     return numbers
 
 

@@ -89,14 +89,21 @@ def _of_kernels(record: Frozen, view: View) -> Iterator[str]:
         yield f"--kernels has no effect: {_why_no_kernels(profile)}"
 
 
+_ELSEWHERE = "kernels stand in the record that has the layers"
+
+
 def _why_no_kernels(record: Profile | TrainingProfile) -> str:
-    rounds = record.device_rounds
+    if isinstance(record, Profile) and record.compilation is not None:
+        return record.absent.get("layers", _ELSEWHERE)
     if record.environment.device.kind == "cpu":
         return "a CPU runs the operators itself, without kernels that are launched"
-    if "kernels" in record.absent:
-        return record.absent["kernels"]
+    return record.absent["kernels"] if "kernels" in record.absent else _none_in(record)
+
+
+def _none_in(record: Profile | TrainingProfile) -> str:
+    rounds = record.device_rounds
     if isinstance(record, Profile) and not record.layers:
-        return "kernels stand in the record that has the layers"
+        return _ELSEWHERE
     if rounds is None:
         return "this record was measured without rounds that show kernels"
     if rounds.how == "events":

@@ -16,7 +16,15 @@ from layerbench.introspection.modules import buffers, parameters
 from layerbench.introspection.nested import tensors_in_plain
 from layerbench.profilers.optimizers import check_optimizer
 from layerbench.records.memory import Optimizer
-from layerbench.records.workload import DType, MemoryFormat, Mode, Plan, Precision, Workload
+from layerbench.records.workload import (
+    CompileMode,
+    DType,
+    MemoryFormat,
+    Mode,
+    Plan,
+    Precision,
+    Workload,
+)
 from layerbench.units import check_bytes, parse_bytes
 from layerbench.zoo import Built
 
@@ -81,7 +89,7 @@ def what_runs(
     mode: Mode,
     seed: int,
     device: str | None = None,
-    compile: bool = False,
+    compile: bool | CompileMode = False,
     weights: str | None = None,
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,

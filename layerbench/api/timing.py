@@ -23,6 +23,7 @@ from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.records.samples import Run
 from layerbench.records.timing import Profile
 from layerbench.records.workload import (
+    CompileMode,
     DType,
     Granularity,
     Mode,
@@ -57,7 +58,7 @@ def profile(
     precision: Precision | None = None,
     dtype: DType | None = None,
     channels_last: bool = False,
-    compile: bool = False,
+    compile: bool | CompileMode = False,
     mode: Mode = "eval",
     seed: int = 0,
     weights: str | None = None,

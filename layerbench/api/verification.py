@@ -21,11 +21,11 @@ from layerbench.analysis.aggregation import assemble
 from layerbench.analysis.views import finest, with_training_memory
 from layerbench.environment.run_context import torch_version
 from layerbench.errors import DeviceUnavailable, LayerbenchError
+from layerbench.profilers.dry_run import dry_run
 from layerbench.profilers.memory.measured import profile_memory_on_fakes, reproduce_memory
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.structure import profile_structure
-from layerbench.profilers.timing import dry_run
 from layerbench.records.bundle import Bundle
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
@@ -47,8 +47,8 @@ _MEASURED: dict[type[Frozen], dict[str, Any]] = {
     Profile: {
         **dict.fromkeys(("plan", "environment", "whole", "whole_host", "process_medians"), True),
         **dict.fromkeys(("stop", "reconciliation", "ceilings", "absent", "notes"), True),
-        **dict.fromkeys(("device_rounds", "kernels"), True),
-        "layers": {"__all__": {*_ROW_TIMES, "scaled", "kernels"}},
+        **dict.fromkeys(("device_rounds", "kernels", "compilation"), True),
+        "layers": {"__all__": {*_ROW_TIMES, "scaled", "kernels", "shared", "self_shared"}},
     },
     Structure: _VERSIONS,
     MemoryReport: dict.fromkeys(("environment", "process", "allocator", "notes", "memlab"), True),
@@ -191,7 +191,7 @@ def _change(record: Frozen, made: Frozen) -> str | None:
     varied = [note for one in (record, made) for note in _notes(one) if VARIED in note]
     if isinstance(record, Profile) and any(note.startswith(CALLS_VARIED) for note in varied):
         return _difference(_modules_alone(half(record)), _modules_alone(half(made)))
-    if isinstance(record, Profile) and record.device_rounds is not None:
+    if isinstance(record, Profile) and (record.device_rounds or record.compilation):
         return _difference(_without_functions(half(record)), _without_functions(half(made)))
     change = _difference(half(record), half(made))
     return f"{change}; {varied[0]}" if change and varied else change

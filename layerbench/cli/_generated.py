@@ -35,6 +35,8 @@ from layerbench.units import parse_bytes, parse_percent
 
 MORE = "..."
 """Ends what stands in the help for the value of an option that takes several words."""
+MAY_STAND_ALONE = "[="
+"""Begins what stands in the help for the value of an option that needs none."""
 # The default of an option that has to be said.
 REQUIRED: Any = PydanticUndefined
 READ_BY_TYPER = (str, int, float, bool, Path)
@@ -94,8 +96,14 @@ def truth(text: str) -> bool:
     return TRUTHS[text.lower()]
 
 
+def mode_or_truth(text: str) -> str | bool:
+    """A mode, or whether there is one at all; the option alone is a yes."""
+    return TRUTHS.get(text.lower(), text) if text else True
+
+
 # How a value is read, by what stands for it in the help.
 PARSERS: dict[str, Callable[[str], Any]] = {
+    f"{MAY_STAND_ALONE}MODE]": mode_or_truth,
     "BOOL": truth,
     "LIST": names_in,
     "N|HxW": size_of,

@@ -10,7 +10,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from layerbench.cli._generated import MORE
+from layerbench.cli._generated import MAY_STAND_ALONE, MORE
 from layerbench.cli._several import joined
 
 # What typer imports to write help, and no help here has: a fifth of the time that help takes.
@@ -46,13 +46,16 @@ class Command(_Narrow, TyperCommand):
         Returns:
             what is left of them.
         """
-        several = [
-            spelling
+        shown = {
+            spelling: getattr(option, "metavar", None) or ""
             for option in self.get_params(ctx)
-            if (getattr(option, "metavar", None) or "").endswith(MORE)
-            and option.param_type_name == "option"
+            if option.param_type_name == "option"
             for spelling in option.opts
-        ]
+        }
+        several = [spelling for spelling, value in shown.items() if value.endswith(MORE)]
+        # An empty value is what the option says alone.
+        alone = [name for name, value in shown.items() if value.startswith(MAY_STAND_ALONE)]
+        args = [f"{word}=" if word in alone else word for word in args]
         return super().parse_args(ctx, joined(args, several))
 
 

@@ -16,6 +16,7 @@ from layerbench.records.view import USUAL, View
 from layerbench.records.workload import (
     PRECISIONS,
     ChannelsLast,
+    Compile,
     DType,
     Frozen,
     Mode,
@@ -142,7 +143,16 @@ class WorkloadOptions(Frozen):
     precision: Computed = None
     dtype: Dtype = None
     channels_last: ChannelsLast = False
-    compile: Annotated[bool, option("torch.compile; whole model only.")] = False
+    compile: Annotated[
+        Compile,
+        option(
+            "Mode of torch.compile: default, reduce-overhead, max-autotune, "
+            "max-autotune-no-cudagraphs, or False for none. Layers have the time of the kernels "
+            "that they are in.",
+            metavar="[=MODE]",
+            default_text="False; default, if no mode is said",
+        ),
+    ] = False
     weights: Annotated[
         str | None,
         option(

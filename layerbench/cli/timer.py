@@ -76,7 +76,7 @@ def command(
     if whole is not None:
         plan = plan.model_copy(update={"granularity": "whole" if whole else "layers"})
     for name in names:  # said before anything is measured
-        reporters.check(name, profile=True, layers=plan.granularity != "whole" and not what.compile)
+        reporters.check(name, profile=True, layers=plan.granularity != "whole")
     if out is not None:
         writing.check_writable(out)
 

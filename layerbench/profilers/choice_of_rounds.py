@@ -11,6 +11,7 @@ from layerbench.environment.devices.clocks import Clock, PerfCounter
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels, why_unseen
 from layerbench.instruments.modules import Call
+from layerbench.profilers.compiled_rounds import Compiled, CompiledRounds
 from layerbench.profilers.device_rounds import BlockedRounds, DeviceRounds
 from layerbench.profilers.event_rounds import EventRounds
 from layerbench.profilers.progress import Progress
@@ -34,6 +35,7 @@ def rounds_for(
     clock: Clock,
     progress: Progress,
     renew_inputs: Callable[[], object],
+    compiled: Compiled | None = None,
 ) -> Rounds:
     """The rounds of this device.
 
@@ -45,8 +47,11 @@ def rounds_for(
         clock: the device's.
         progress: hears of each round.
         renew_inputs: called before each forward.
+        compiled: the model's compilation, whose kernels tell the layers' times.
     """
     common = (call, layers, clock, progress, renew_inputs)
+    if layers is not None and compiled is not None:
+        return CompiledRounds(*common, compiled=compiled)
     if clock_for(clock) is clock:
         return Rounds(*common)
     if layers is None:

@@ -13,6 +13,7 @@ from layerbench.analysis.statistics import Resampler, relative_half_width
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
 from layerbench.instruments.blocks import BlockView, find_blocks
+from layerbench.instruments.function_timer import FunctionForward
 from layerbench.instruments.kernels import KernelForward
 from layerbench.instruments.layer_timer import (
     Folded,
@@ -223,6 +224,17 @@ class Rounds:
     def absent(self) -> dict[str, str]:
         """What these rounds could not measure, and why."""
         return {}
+
+    def functions(self, with_rows: frozenset[str]) -> list[FunctionForward] | None:  # noqa: ARG002
+        """What the rounds showed of functions, for modules of these paths.
+
+        ``None`` where they have to be timed in a pass of their own.
+        """
+        return None
+
+    def with_shares(self, functions: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
+        """The functions' rows with how much of their time is shared, where kernels are fused."""
+        return functions
 
     def with_kernels(self, rows: tuple[RowFacts, ...]) -> tuple[RowFacts, ...]:
         """The modules' rows with what the device ran for them, where that is seen."""

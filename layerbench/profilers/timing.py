@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from layerbench import zoo
-from layerbench.environment import devices
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock
@@ -29,9 +27,9 @@ from layerbench.environment.watch import EnvironmentWatch
 from layerbench.errors import ModelRunError, UntrustedError, first_line
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.calibration import event_cost, mark_cost_s, wrapper_cost_s
+from layerbench.instruments.compilation import why_unknown
 from layerbench.instruments.compiled import COMPILED, any_compiled, is_compiled
 from layerbench.instruments.detections import DetectionCounter
-from layerbench.instruments.fake_tensors import shapes_of_model, without_memory
 from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
 from layerbench.instruments.layer_timer import typical_calls
 from layerbench.instruments.modules import (
@@ -46,13 +44,12 @@ from layerbench.instruments.preserve import (
     FreshInputs,
     drawing_anew,
     preserved,
-    preserved_from_stand_ins,
-    strays_removed,
 )
-from layerbench.instruments.random_state import RandomState, drawing_from
+from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import function_rows, module_rows
 from layerbench.instruments.work import Work, WorkObserver, with_work
 from layerbench.profilers.choice_of_rounds import clock_for, rounds_for
+from layerbench.profilers.compiled_rounds import Compiled, CompiledRounds
 from layerbench.profilers.device_rounds import DeviceRounds
 from layerbench.profilers.energy import ENERGY, measure_energy
 from layerbench.profilers.isolation import ISOLATION, Isolated, isolate
@@ -142,48 +139,6 @@ def preserved_or_built(
         yield built
 
 
-def dry_run(workload: Workload, plan: Plan, *, counted: bool = True) -> Run:
-    """One round on tensors without memory. It shows the rows; its times mean nothing.
-
-    A model that needs its tensors' values runs for real on the CPU.
-
-    Args:
-        workload, plan: as for `measure`.
-        counted: whether FLOPs are counted, too.
-
-    Raises:
-        LayerbenchError: as `measure`.
-    """
-    plan = plan.model_copy(update={"function_iterations": min(plan.function_iterations, 1)})
-    cpu = devices.get("cpu")
-    built = shapes_of_model(workload)
-    if built is not None:
-        with (
-            strays_removed(workload.model),
-            suppress(ModelRunError),
-            preserved_from_stand_ins(built, handed_over=False),
-            drawing_from(workload.seed),
-            without_memory(built, "cpu") as stand_in,
-        ):
-            return _one_round(workload, plan, cpu, stand_in, counted)
-    built = zoo.build(workload, load_weights=False)
-    with drawing_anew(workload, built):
-        return _one_round(workload, plan, cpu, built, counted)
-
-
-def _one_round(workload: Workload, plan: Plan, device: Device, built: Built, counted: bool) -> Run:
-    training = workload.mode == "train"
-    with mode_set(built.module, training), gradients_on(training):
-        session = Session(workload, plan, device, built, Silent(), counted=counted)
-        for run in (session.rounds.run_untouched, session.rounds.run_instrumented):
-            session.draws.put_back()
-            run()
-        for _ in session.function_forwards():
-            pass
-        session.count_work()
-        return session.result(watch_environment(device).finish(), "iterations")
-
-
 class Session:
     """One measurement of one built model; who makes it runs its rounds and then asks for `result`.
 
@@ -230,15 +185,30 @@ class Session:
         self._work: Work = {}
         self._observed, self._content = self._look(model)
         self._layers = self._layers_to_time(model, self._modules, self._observed)
-        runs = torch.compile(model) if workload.compile else model
-        self._call = _bound(self._casting(runs), built, workload, device)
-        self._functions: list[FunctionForward] = []
         self._isolated = Isolated()
         self._energy: Energy | None = None
         self._renew_inputs()  # the other side of a pair may have the same
+        self._compilation = compiled = self._compiled(model)
+        if compiled is not None and self._layers is not None and (why := compiled.why_no_kernels):
+            self.absent["layers"], self._layers = why, None
+        runs = compiled.runs if compiled else model
+        self._call = _bound(self._casting(runs), built, workload, device)
+        self._functions: list[FunctionForward] = []
         self.rounds = rounds_for(
-            device, model, self._call, self._layers, self.clock, progress, inputs.renew
+            device, model, self._call, self._layers, self.clock, progress, inputs.renew, compiled
         )
+
+    def _compiled(self, model: nn.Module) -> Compiled | None:
+        """The workload's compilation, with its first call behind it; ``None`` for none."""
+        if not self.workload.compile or is_compiled(model):
+            return None
+        self.progress.step("compilation", 0, 1)
+        compiled = Compiled(model, self.workload.compile, self._observed)
+        runs = self._casting(compiled.runs)
+        compiled.run(_bound(runs, self.built, self.workload, self._device))
+        self._renew()
+        self.progress.step("compilation", 1, 1)
+        return compiled
 
     def run_all(self) -> StopReason:
         """The planned rounds, and the passes that time functions, count FLOPs, isolate leaves."""
@@ -275,7 +245,7 @@ class Session:
 
     def interrupted(self) -> StopReason:
         """End with what there is."""
-        if isinstance(self.rounds, DeviceRounds):
+        if isinstance(self.rounds, DeviceRounds | CompiledRounds):
             for _ in self.function_forwards():
                 pass
         elif self._layers is not None and not self._functions:
@@ -300,13 +270,20 @@ class Session:
         functions = _alike(self._functions)
         layers = self._layers
         event = event_cost(self._device)
+        of_rounds = self.rounds.facts()
+        if self._compilation is not None and "compilation" not in of_rounds:
+            of_rounds["compilation"] = self._compilation.facts()
         rows = self._module_rows(self._observed, layers, self.rounds, functions)
         return Run(
             RunFacts(
                 model_type=self._modules[0].type,
                 parameters=self._modules[0].parameters,
                 modules=rows,
-                functions=function_rows(functions, rows, layers.view) if layers else (),
+                functions=(
+                    self.rounds.with_shares(function_rows(functions, rows, layers.view))
+                    if layers
+                    else ()
+                ),
                 environment=environment,
                 stop=stop,
                 looks=looks,
@@ -317,7 +294,7 @@ class Session:
                 absent={**self.absent, **self.rounds.absent(), **self._isolated.absent},
                 notes=(*self._modes, *self._content, *self.rounds.notes(rows)),
                 energy=self._energy,
-                **self.rounds.facts(),
+                **of_rounds,
                 **self._isolated.facts,
             ),
             {**self.rounds.arrays(), **_function_arrays(functions), **self._isolated.arrays},
@@ -394,13 +371,15 @@ class Session:
 
     def _why_no_layers(self, model: nn.Module) -> str | None:
         """Why only the whole model is timed; ``None`` where its layers are, too."""
-        if self.workload.compile:
-            return "torch.compile fuses layers, so only the whole model is timed"
         if self.plan.granularity == "whole":
             return "the plan's granularity is whole"
         if is_compiled(model):
             return f"{COMPILED}, so only the whole model is timed"
-        return None
+        if not self.workload.compile:
+            return None
+        if self._device.kind != "cpu":
+            return "kernels of compiled code are told apart on a CPU alone, so far"
+        return why_unknown() or None
 
     def function_forwards(self) -> Iterator[None]:
         """Run the pass that times functions, one forward at each step.
@@ -409,8 +388,9 @@ class Session:
         """
         if self._layers is None or self.plan.function_iterations == 0:
             return
-        if isinstance(self.rounds, DeviceRounds):
-            self._functions = self.rounds.functions(self._layers.with_functions)
+        seen = self.rounds.functions(self._layers.with_functions)
+        if seen is not None:
+            self._functions = seen
             return
         model = self.built.module
         timer = FunctionTimer(model, self._modules, self._layers.with_functions, self.clock)

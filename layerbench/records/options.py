@@ -139,7 +139,8 @@ def _takes_bool(model: type[BaseModel], name: str) -> bool:
     field = model.model_fields.get(name)
     if field is None:
         return True
-    return bool in (field.annotation, *get_args(field.annotation))
+    kinds = (field.annotation, *get_args(field.annotation))
+    return bool in kinds or any(isinstance(one, bool) for one in kinds)
 
 
 def spelling(model: type[BaseModel], name: str) -> str:

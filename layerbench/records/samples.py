@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from layerbench.records.bounds import Shape
+from layerbench.records.compilation import Compilation, KernelPart
 from layerbench.records.conditions import DeviceLook
 from layerbench.records.contention import Waits
 from layerbench.records.energy import Energy
@@ -75,6 +76,8 @@ class RowFacts(Frozen):
     module: str | None = None
     work: WorkFacts | None = None
     kernels: int | None = None
+    shared: float | None = None
+    self_shared: float | None = None
     note: str = ""
 
 
@@ -85,6 +88,7 @@ class KernelFacts(Frozen):
     function: str
     name: str
     calls: int
+    layers: tuple[KernelPart, ...] = ()
 
 
 class RunFacts(Frozen):
@@ -113,6 +117,7 @@ class RunFacts(Frozen):
     kernels: tuple[KernelFacts, ...] = ()
     device_times: DeviceTimes | None = None
     resolution_s: float | None = None
+    compilation: Compilation | None = None
     absent: dict[str, str] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     looks: tuple[DeviceLook, ...] = ()

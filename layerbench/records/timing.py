@@ -26,6 +26,7 @@ from layerbench.records.bounds import (
     check_ordered,
     is_none,
 )
+from layerbench.records.compilation import Compilation, KernelPart, Portion
 from layerbench.records.conditions import DeviceConditions
 from layerbench.records.energy import Energy
 from layerbench.records.environment import Environment
@@ -127,6 +128,9 @@ class LayerRow(Frozen):
             forward added up; see `Isolation`.
         kernels: kernels that the device ran in one forward, for this row and what it called;
             ``None`` where nobody saw them.
+        shared: of compiled code, the part of the inclusive time that is a share in kernels with
+            other layers in them; ``None`` elsewhere, and where it is 0. ``self_shared`` the same
+            of the self time.
         note: what a reader should know about this row, such as other names it goes by.
     """
 
@@ -156,19 +160,26 @@ class LayerRow(Frozen):
     isolated_hot: Summary | None = Field(default=None, exclude_if=is_none)
     isolated_cold: Summary | None = Field(default=None, exclude_if=is_none)
     kernels: Count | None = Field(default=None, exclude_if=is_none)
+    shared: Portion | None = Field(default=None, exclude_if=is_none)
+    self_shared: Portion | None = Field(default=None, exclude_if=is_none)
     note: Text = ""
 
 
 class KernelRow(Frozen):
     """Kernels of one name that an accelerator ran for one module, or one of its functions.
 
+    Of compiled code, one call of a kernel, on a CPU, too.
+
     Attributes:
-        module: path of the innermost module that was running.
+        module: path of the innermost module that was running; of compiled code, of the layer that
+            has most of the kernel.
         function: the operator within it that launched them; ``""`` where there was none.
         name: the kernel's, as the device's compiler made it; copies and fills have names, too.
         calls: in one forward.
         time: of all calls in one forward; while several kernels ran at once, the time is the one's
             that began first.
+        layers: of compiled code, the layers in the kernel, the largest share first; empty
+            elsewhere, and where they are not known.
     """
 
     module: Path
@@ -176,6 +187,7 @@ class KernelRow(Frozen):
     name: Text
     calls: Count
     time: Summary
+    layers: tuple[KernelPart, ...] = Field(default=(), exclude_if=operator.not_)
 
 
 DeviceTimes = Literal["kernels", "events"]
@@ -305,9 +317,11 @@ class Profile(Record):
             rows' ``inclusive`` and ``self`` are from these rounds, and ``host_inclusive`` and
             ``host_self`` from rounds without an event. ``None`` elsewhere, and in records from
             before there were such rounds, whose rows' device times hold the host's launching.
-        kernels: on an accelerator, where the profiler sees them; the longest first.
+        kernels: on an accelerator, where the profiler sees them, and of compiled code; the longest
+            first.
         isolation: how leaves were run alone; ``None`` where nobody asked.
         energy: of the untouched forward; ``None`` where nobody asked, or ``absent`` says why.
+        compilation: how the model was compiled; ``None`` where it was not.
         absent: what was not measured, and why.
         notes: what the reader should know about this profile.
     """
@@ -330,6 +344,7 @@ class Profile(Record):
     kernels: tuple[KernelRow, ...] = Field(default=(), exclude_if=operator.not_)
     isolation: Isolation | None = Field(default=None, exclude_if=is_none)
     energy: Energy | None = Field(default=None, exclude_if=is_none)
+    compilation: Compilation | None = Field(default=None, exclude_if=is_none)
     absent: dict[Name, Text] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from layerbench.records.bounds import Count, Name, Path, Positive, Seed, Shape, is_none
 from layerbench.records.defaults import (
@@ -42,6 +42,21 @@ NumberFormats = Annotated[str, Field(pattern=rf"^{_FORMAT}(\+{_FORMAT}){{0,7}}$"
 """One of PyTorch's names, or several joined where a model has them: ``bfloat16+float32``."""
 Granularity = Literal["whole", "blocks", "layers"]
 
+
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+"""Of `torch.compile`."""
+
+
+def _mode_of(value: object) -> object:
+    """True is the usual mode: records of before there were others say true or false."""
+    return "default" if value is True else value
+
+
+Compile = Annotated[
+    Literal[False, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"],
+    BeforeValidator(_mode_of),
+]
+"""How a model is compiled; False for not at all."""
 
 OWN_WEIGHTS = "own"
 
@@ -155,6 +170,7 @@ class Workload(Frozen):
         checkpoint: the file whose weights were loaded onto the model.
         inputs: the file that holds the inputs.
         file: the model itself, where it is a file.
+        compile: the mode of `torch.compile`; False where the model runs as it is.
     """
 
     model: Name
@@ -167,7 +183,7 @@ class Workload(Frozen):
     mode: Mode = "eval"
     seed: Seed = 0
     weights: Name | None = None
-    compile: bool = False
+    compile: Compile = False
     checkpoint: Checkpoint | None = Field(default=None, exclude_if=is_none)
     inputs: ReadFile | None = Field(default=None, exclude_if=is_none)
     file: ReadFile | None = Field(default=None, exclude_if=is_none)

@@ -142,6 +142,12 @@ def shape_list(shapes: Sequence[Shape]) -> str:
     return units.shape(shapes[0]) + (f" +{more}" if more else "")
 
 
+def compiled(workload: Workload) -> str:
+    """How it was compiled; empty where it was not."""
+    mode = "" if workload.compile == "default" else f" ({workload.compile})"
+    return f"compiled{mode}" if workload.compile else ""
+
+
 def variant(workload: Workload) -> list[str]:
     """What sets a workload apart from the usual: nothing for a plain float32 evaluation."""
     weights = workload.weights
@@ -149,7 +155,7 @@ def variant(workload: Workload) -> list[str]:
         (workload.arithmetic, "float32"),
         (workload.memory_format, "contiguous"),
         (workload.mode, "eval"),
-        ("compiled" if workload.compile else "", ""),
+        (compiled(workload), ""),
         (f"weights {weights}" if weights not in (None, OWN_WEIGHTS) else "", ""),
         (f"checkpoint {workload.checkpoint}" if workload.checkpoint else "", ""),
     ]

@@ -162,7 +162,7 @@ def _variants(workload: Workload) -> Iterator[str]:
     if workload.mode != "eval":
         yield workload.mode
     if workload.compile:
-        yield "compiled"
+        yield "compiled" if workload.compile == "default" else f"compiled-{workload.compile}"
     if workload.weights not in (None, OWN_WEIGHTS):
         yield f"weights-{_safe(str(workload.weights)).lower()}"
     if workload.checkpoint is not None:

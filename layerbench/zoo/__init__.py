@@ -16,6 +16,7 @@ from layerbench.errors import LayerbenchError, UnknownModel, UsageError, did_you
 from layerbench.records.workload import (
     FORMATS,
     OWN_WEIGHTS,
+    CompileMode,
     DType,
     Precision,
     ReadFile,
@@ -109,7 +110,7 @@ def resolve(
     mode: str = "eval",
     seed: int = 0,
     weights: str | None = None,
-    compile: bool = False,
+    compile: bool | CompileMode = False,
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,
 ) -> Workload:
@@ -133,9 +134,10 @@ def resolve(
         mode: ``eval`` or ``train``.
         seed: of the weights and the inputs.
         weights: ``None`` for random ones, else the name the model's library has for them.
-        compile: recorded only; `build` does not compile.
         checkpoint: a file of weights, which `build` loads onto the model.
         inputs: a file of inputs, in place of ``input``.
+        compile: a mode of `torch.compile`, or whether it is the usual one; recorded only, `build`
+            does not compile.
 
     Raises:
         UnknownModel: no such model; the message has close matches.

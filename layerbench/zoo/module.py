@@ -10,6 +10,7 @@ from layerbench.records.workload import (
     FORMATS,
     JOINED,
     OWN_WEIGHTS,
+    CompileMode,
     Precision,
     Workload,
     computed_in,
@@ -84,7 +85,7 @@ def describe(
     memory_format: str = "contiguous",
     mode: str = "eval",
     seed: int = 0,
-    compile: bool = False,
+    compile: bool | CompileMode = False,
 ) -> Workload:
     """The workload of a module passed in Python: its class, and the shape of its input.
 

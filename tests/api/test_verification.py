@@ -12,7 +12,7 @@ from layerbench import reporters
 from layerbench.analysis.views import finest
 from layerbench.api import verification
 from layerbench.errors import RecordError
-from layerbench.profilers import timing
+from layerbench.profilers import dry_run
 from layerbench.records.bundle import Bundle
 from layerbench.records.view import View
 from layerbench.records.workload import Plan
@@ -33,7 +33,7 @@ def once(monkeypatch):
     def looked_at(workload, plan, *, counted):
         key = (workload.model_dump_json(), plan.granularity, plan.function_iterations > 0, counted)
         if key not in LOOKED_AT:
-            LOOKED_AT[key] = timing.dry_run(workload, plan, counted=counted)
+            LOOKED_AT[key] = dry_run.dry_run(workload, plan, counted=counted)
         return LOOKED_AT[key]
 
     monkeypatch.setattr(verification, "dry_run", looked_at)

@@ -191,14 +191,18 @@ def test_granularity(granularity: str) -> None:
         assert profile.reconciliation.self_sum_ratio == 1
 
 
-def test_compiled_models_are_timed_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_models_without_known_kernels_are_timed_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: compiled.append(model) or model)
     profile = quick(compile=True)
     assert len(compiled) == 1
     assert profile.layers == ()
     assert "torch.compile" in profile.absent["layers"]
-    assert profile.workload.compile
+    assert profile.workload.compile == "default"
+    assert profile.compilation
+    assert profile.compilation.graphs == 0
 
 
 def test_train_mode_builds_a_graph_and_keeps_buffers() -> None:

@@ -462,7 +462,8 @@ def test_a_place_that_is_not_there_is_an_error(tmp_path):
         ({"dtype": "bfloat16"}, {}, "resnet18_pascal_bfloat16"),
         ({"memory_format": "channels_last"}, {}, "resnet18_pascal_channels-last"),
         ({"mode": "train"}, {}, "resnet18_pascal_train"),
-        ({"compile": True}, {}, "resnet18_pascal_compiled"),
+        ({"compile": "default"}, {}, "resnet18_pascal_compiled"),
+        ({"compile": "max-autotune"}, {}, "resnet18_pascal_compiled-max-autotune"),
         ({"weights": "DEFAULT"}, {}, "resnet18_pascal_weights-default"),
         ({"seed": 3}, {}, "resnet18_pascal_seed-3"),
         (

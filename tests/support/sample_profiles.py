@@ -277,7 +277,7 @@ def on_gpu() -> Profile:
     return record.model_copy(
         update={
             "workload": record.workload.model_copy(
-                update={"dtype": "float16", "memory_format": "channels_last", "compile": True}
+                update={"dtype": "float16", "memory_format": "channels_last", "compile": "default"}
             ),
             "environment": environment_,
             "whole_host": summary(12.0),

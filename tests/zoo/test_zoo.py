@@ -72,7 +72,7 @@ def test_a_workload_says_all_that_was_asked_for():
         "mode": "train",
         "seed": 7,
         "weights": "DEFAULT",
-        "compile": True,
+        "compile": "default",
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerbench import units
-from layerbench.analysis.kernels import SHORT, share, short_name
+from layerbench.analysis.kernels import SHORT, parts_of, share, short_name
 from layerbench.analysis.launching import Timed
 from layerbench.records.timing import KernelRow, Profile
 from layerbench.records.training_step import StepKernelRow
@@ -16,13 +16,15 @@ from layerbench.text import beginning
 
 # Characters of a function's name, which may be of any length.
 _LONGEST_FUNCTION = 32
+# Of the layers in a kernel a report names so many.
+_NAMED = 3
 # On a first screen a name takes such a part of the width.
 _OF_A_SCREEN = 3
-_ALIGN = {"path": "c", "phase": "l", "function": "l", "kernel": "l", "ms": "."}
+_ALIGN = {"path": "c", "phase": "l", "function": "l", "kernel": "l", "ms": ".", "layers": "l"}
 _OMITTED_FIRST = ("±", "function", "calls", "phase")
 _LEGEND = (
-    "ms: median of all calls in one {whole}. share: of the time in which the device worked, by "
-    "means. Names are without namespaces and parameters; csv and json have them whole."
+    "ms: median of all calls in one {whole}. share: of {time}, by means. Names are without "
+    "namespaces and parameters; csv and json have them whole."
 )
 
 
@@ -34,7 +36,11 @@ def chosen(record: Timed, view: View) -> list[KernelRow]:
     types = {row.path: row.type for row in rows}
     if view.type is None:
         return list(record.kernels)
-    return [kernel for kernel in record.kernels if types.get(kernel.module) == view.type]
+    return [
+        kernel
+        for kernel in record.kernels
+        if any(types.get(part.module) == view.type for part in parts_of(kernel))
+    ]
 
 
 def listed(record: Timed, view: View) -> Sequence[KernelRow]:
@@ -52,8 +58,9 @@ def longest(record: Timed, view: View) -> layout.Section:
     table = screens.table_of(rows, _ALIGN, _OMITTED_FIRST)
     first = kernels[0]
     part = units.percent(share(first, record), digits=1)
-    where = rows[0]["path"]
-    title = f"Longest kernel: {rows[0]['kernel']} of {where}, {part} of the device's time"
+    where = first.module or screens.MODEL
+    whole = "the compiled forward" if _compiled(record) else "the device's time"
+    title = f"Longest kernel: {rows[0]['kernel']} of {where}, {part} of {whole}"
     return layout.Section(title, [table])
 
 
@@ -62,21 +69,46 @@ def every(record: Timed, view: View) -> layout.Section:
     rows = [_cells(kernel, record) for kernel in chosen(record, view)]
     align = "".join(_ALIGN.get(name, "r") for name in rows[0]) if rows else ""
     whole = "forward" if isinstance(record, Profile) else "step"
-    legend = layout.Text(_LEGEND.format(whole=whole), indented=False)
+    legend = layout.Text(_LEGEND.format(whole=whole, time=_time(record)), indented=False)
     title = "Kernels, the longest first"
     return layout.table(title, rows, align, legend, omitted_first=("±",))
 
 
+def _time(record: Timed) -> str:
+    """What shares refer to."""
+    on_device = record.device_rounds is not None or not _compiled(record)
+    return "the time in which the device worked" if on_device else "the compiled forward"
+
+
+def _compiled(record: Timed) -> bool:
+    return isinstance(record, Profile) and record.compilation is not None
+
+
+def _layers(kernel: KernelRow) -> str:
+    """The layers in a kernel of compiled code, each with its share where there are several."""
+    parts = kernel.layers
+    if len(parts) < 2:
+        return parts[0].module or screens.MODEL if parts else "-"
+    named = [f"{one.module or screens.MODEL} ≈{units.percent(one.share)}" for one in parts[:_NAMED]]
+    more = len(parts) - _NAMED
+    return ", ".join([*named, *([f"{more} more"] if more > 0 else [])])
+
+
 def _cells(kernel: KernelRow, record: Timed, most: int = SHORT) -> dict[str, str]:
-    return {
+    compiled = _compiled(record)
+    place = {
         "path": kernel.module or screens.MODEL,
         **({"phase": kernel.phase} if isinstance(kernel, StepKernelRow) else {}),
         "function": beginning(kernel.function, _LONGEST_FUNCTION) or "-",
+    }
+    return {
+        **({} if compiled else place),
         "kernel": short_name(kernel.name, most),
         "calls": units.count(kernel.calls),
         "ms": formatting.ms(kernel.time, "median"),
         "±": formatting.relative_half_width(kernel.time),
         "share": units.percent(share(kernel, record), digits=1),
+        **({"layers": _layers(kernel)} if compiled else {}),
     }
 
 
@@ -90,4 +122,10 @@ def row(kernel: KernelRow, record: Timed) -> cells.Cells:
         "kernel": kernel.name,
         "calls": kernel.calls,
         "device_share": share(kernel, record),
+        **({"layers": _written(kernel)} if kernel.layers else {}),
     }
+
+
+def _written(kernel: KernelRow) -> str:
+    """The layers in a kernel, each with its share, for programs."""
+    return "; ".join(f"{one.module}:{one.function}={one.share:g}" for one in kernel.layers)

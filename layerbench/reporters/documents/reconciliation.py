@@ -13,6 +13,8 @@ def section(record: Profile) -> layout.Section:
     costs = record.reconciliation
     if record.device_rounds is not None:
         lines = [*device.reconciled(record), *([_host(costs), _clock(costs)] if costs else [])]
+    elif record.compilation is not None and costs:
+        lines = [_untouched(costs), _sum(costs), _around_kernels(costs, record)]
     else:
         lines = [_untouched(costs), _sum(costs), _clock(costs)] if costs else []
     return layout.Section("Reconciliation", [layout.Lines(lines)], formats=layout.FULL)
@@ -48,6 +50,14 @@ def _clock(costs: Reconciliation) -> str:
         f"{'costs' if costs.wrapper_cost_s >= 0 else 'saves'} "
         f"{units.seconds(abs(costs.wrapper_cost_s))} in a tight loop; a forward has "
         f"{formatting.plural(costs.timed_calls, 'timed call')}.{_event(costs)}"
+    )
+
+
+def _around_kernels(costs: Reconciliation, record: Profile) -> str:
+    kernels = sum(kernel.calls for kernel in record.kernels)
+    return (
+        f"One reading of the clock costs {units.seconds(costs.mark_cost_s)}; it is read twice for "
+        f"each of {formatting.plural(kernels, 'kernel')}."
     )
 
 

@@ -14,6 +14,7 @@ from layerbench.records.timing import CHANGED, ONCE, Profile
 from layerbench.records.view import View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import (
+    compilation,
     device,
     energy,
     isolation,
@@ -41,6 +42,7 @@ def opening(record: Profile, view: View) -> list[layout.Part]:
         layout.Text(device.needs(record)),
         layout.Text(energy.headline(record), wrapped=False),
         layout.Text(isolation.headline(record)),
+        layout.Text(compilation.answer(record)),
         layout.Text(_what_ran(record, view.width)),
     ]
 
@@ -72,6 +74,7 @@ def _cautions(record: Profile) -> Iterator[str]:
     environment = record.environment
     yield from (note for note in record.notes if note in (ONCE, CHANGED))
     yield from shared.few_or_spread(record.whole)
+    yield from compilation.cautions(record)
     # Else it is part of the answer, and no time holds any of it.
     if waiting_part(record) is None and is_launch_bound(record):
         yield "launch-bound: the host takes as long to launch the work as the device to do it"
@@ -181,7 +184,8 @@ def type_of(kind: str, type: str) -> str:
 
 def own_ms(spot: Hotspot) -> str:
     """The median of what a layer takes itself; the mean where there is no more."""
-    return formatting.ms(spot.time, "median") if spot.time else units.milliseconds(spot.value)
+    time = formatting.ms(spot.time, "median") if spot.time else units.milliseconds(spot.value)
+    return compilation.mark(spot.row.self_shared) + time
 
 
 def _bounds(spots: Sequence[Hotspot]) -> str:

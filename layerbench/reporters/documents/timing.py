@@ -15,6 +15,7 @@ from layerbench.records.timing import UNTOUCHED, LayerRow, Profile, Summary, Ver
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import (
+    compilation,
     device,
     energy,
     isolation,
@@ -67,6 +68,7 @@ def sections(record: Profile, view: View, layers: Sequence[layout.Section]) -> l
     return [
         _whole(record),
         device.section(record),
+        compilation.section(record),
         layout.Section(
             "", [layout.Text(whole_sentence(record), wrapped=False)], formats=layout.FULL
         ),
@@ -149,7 +151,8 @@ def _plan(record: Profile) -> str:
         "cap": ", stopped at the cap before the interval was as narrow as asked for",
         "interrupted": ", then interrupted",
     }[record.stop]
-    by_kernels = record.device_rounds is not None and record.device_rounds.how == "kernels"
+    on_device = record.device_rounds is not None and record.device_rounds.how == "kernels"
+    by_kernels = on_device or record.compilation is not None
     if record.absent.get("functions") is None and record.layers and not by_kernels:
         each += f", {formatting.plural(plan.function_iterations, 'forward')} for functions"
     goal = f" ({units.percent(plan.until, digits=1)})" if plan.until and stop else ""
@@ -252,7 +255,9 @@ class _Columns:
 
     def ran(self, row: LayerRow) -> str:
         """How many kernels ran for a row and what it called."""
-        number = self.functions.get(row.path) if row.kind == "function" else row.kernels
+        number = row.kernels
+        if row.kind == "function" and number is None:
+            number = self.functions.get(row.path)
         return formatting.dash(number, units.count)
 
     def legend(self, record: Profile) -> list[str]:
@@ -293,7 +298,10 @@ def _block(row: LayerRow, record: Profile, columns: _Columns) -> dict[str, str]:
         **shared.block_cells(row),
         "input shape": formatting.shape_list(row.input_shapes),
         "calls": str(row.calls),
-        **{f"{figure} ms": formatting.ms(times, figure) for figure in ("mean", "median")},
+        **{
+            f"{figure} ms": compilation.mark(row.shared) + formatting.ms(times, figure)
+            for figure in ("mean", "median")
+        },
         "±": formatting.relative_half_width(times) if times else "-",
         **({"host ms": formatting.ms(row.host_inclusive, "median")} if columns.host else {}),
         **({"": columns.bound(row)} if columns.launching.waits else {}),
@@ -359,8 +367,8 @@ def _layer(row: LayerRow, branch: str, columns: _Columns, record: Profile, freed
     return [
         branch,
         str(row.calls),
-        *_marked(row.inclusive),
-        *_marked(row.self_),
+        *_marked(row.inclusive, row.shared),
+        *_marked(row.self_, row.self_shared),
         formatting.share(row.self_.mean, record) if row.self_ else "-",
         *(formatting.ms(summary, "median") for summary in host_times),
         *([columns.bound(row)] if columns.launching.waits else []),
@@ -369,9 +377,9 @@ def _layer(row: LayerRow, branch: str, columns: _Columns, record: Profile, freed
     ]
 
 
-def _marked(summary: Summary | None) -> list[str]:
+def _marked(summary: Summary | None, shared: float | None) -> list[str]:
     mark = _MARKS[summary.verdict] if summary else ""
-    return [formatting.ms(summary, "median"), mark]
+    return [formatting.ms(summary, "median"), compilation.mark(shared) + mark]
 
 
 def _legend(record: Profile, columns: _Columns) -> str:
@@ -380,6 +388,8 @@ def _legend(record: Profile, columns: _Columns) -> str:
     marks = {_MARKS[summary.verdict] for summary in times if summary}
     parts = [text for mark, text in _MARK_LEGEND.items() if mark in marks]
     parts += columns.legend(record)
+    if compilation.has_shares(record):
+        parts.append(compilation.SHARED_MEANS)
     if any(row.kind == "function" for row in record.layers):
         parts.append(_FUNCTIONS_BY_KERNELS if columns.kernels else _FUNCTIONS)
     freed = freeing.in_all(record)

@@ -32,6 +32,7 @@ def rows(record: Profile, view: View = USUAL) -> cells.Rows:
     launching, joules = Launching.of(record), energy.of_rows(record)
     seen = any(row.kernels is not None for row in record.layers)
     names = (*_FIELDS, "kernels") if seen else _FIELDS
+    names = (*names, "shared", "self_shared") if record.compilation else names
     layers = [
         cells.fields(row, *names)
         | _times(row.inclusive, row.self_, row.host_inclusive, row.host_self)

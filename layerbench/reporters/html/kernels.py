@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layerbench.analysis.kernels import launched_by, row_of, share, short_name
+from layerbench.analysis.kernels import launched_by, parts_of, row_of, share, share_of, short_name
 from layerbench.records.bundle import Bundle
 from layerbench.reporters.html.metrics import rounded
 from layerbench.reporters.html.schema import Kernels
@@ -26,13 +26,14 @@ def kernels(bundle: Bundle, numbers: Mapping[str, int]) -> Kernels | None:
         labels=tuple(map(short_name, names)),
         entries=tuple(
             (
-                numbers.get(row_of(kernel, numbers), 0),
+                numbers.get(row_of(part, numbers), 0),
                 names[kernel.name],
-                launched_by(kernel),
+                launched_by(kernel) if part is kernel else part.function,
                 kernel.calls,
-                rounded(kernel.time.median),
-                rounded(share(kernel, record)),
+                rounded(kernel.time.median * share_of(part)),
+                rounded(share(kernel, record) * share_of(part)),
             )
             for kernel in record.kernels
+            for part in parts_of(kernel)
         ),
     )

@@ -1,0 +1,237 @@
+"""Layers under `torch.compile`: which kernels they are in, and the share that each has of them.
+
+No time is asserted. What is known: which layers a kernel is made of, how a share is worked out,
+that all parts add up, and that PyTorch and the model are left as they were.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from types import FunctionType
+
+import pytest
+import torch
+from torch import nn
+from torch._functorch import config as functorch
+from torch._inductor import config as inductor
+from torch._inductor import debug
+from torch._inductor.graph import GraphLowering
+
+import layerbench
+from layerbench import reporters
+from layerbench.instruments.compilation import Compilation
+from layerbench.instruments.provenance import Part, Spot
+from layerbench.profilers.compiled_rounds import _shared
+from layerbench.records.timing import Profile
+from layerbench.records.view import View
+from layerbench.records.workload import Workload
+from tests.models import Small
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs g++")
+
+PLAN = {"warmup": 1, "iterations": 3, "threads": 1, "device": "cpu", "ceilings": False}
+
+
+class Fused(nn.Module):
+    """Two layers that become one kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.ReLU()
+        self.second = nn.Sigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+class Broken(nn.Module):
+    """Python that cannot be compiled lies between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.ReLU()
+        self.second = nn.Sigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        torch._dynamo.graph_break()
+        return self.second(x)
+
+
+def places() -> list[object]:
+    """What is exchanged while a model is compiled."""
+    return [
+        debug.set_kernel_post_grad_provenance_tracing,
+        GraphLowering.compile_to_module,
+        inductor.get_config_copy(),
+        functorch.get_config_copy(),
+    ]
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[Profile, nn.Module, list[object]]:
+    before = places()
+    torch.manual_seed(0)
+    model = Small().eval()
+    return layerbench.profile(model, "2x3x16x16", compile=True, **PLAN), model, before
+
+
+def test_every_kernel_has_its_layers(small: tuple[Profile, nn.Module, list[object]]) -> None:
+    profile, _, _ = small
+    made = profile.compilation
+    assert made
+    assert (made.mode, made.graphs, made.attributed) == ("default", 1, 1)
+    assert made.kernels == len(profile.kernels)
+    assert not made.breaks
+    assert not made.recompilations
+    for kernel in profile.kernels:
+        assert sum(part.share for part in kernel.layers) == pytest.approx(1, abs=1e-3)
+    modules = {part.module for kernel in profile.kernels for part in kernel.layers}
+    blocks = {f"blocks.{at}.{name}" for at in (0, 1) for name in ("conv", "relu", "project")}
+    assert {"stem", "head", *blocks} <= modules
+    assert "unused" not in modules
+    products = {kernel.module for kernel in profile.kernels if "convolution" in kernel.name}
+    assert {"stem", "blocks.0.conv", "blocks.1.project"} <= products
+
+
+def test_the_rows_add_up_to_the_compiled_forward(
+    small: tuple[Profile, nn.Module, list[object]],
+) -> None:
+    profile, _, _ = small
+    rows = {row.path: row for row in profile.layers}
+    assert profile.reconciliation
+    assert profile.reconciliation.self_sum_ratio == 1
+    own = [row.self_.mean for row in profile.layers if row.kind == "module" and row.self_]
+    assert sum(own) == pytest.approx(profile.base.mean, rel=1e-6)
+    between = rows["between_kernels()"].self_
+    kernels = sum(kernel.time.mean for kernel in profile.kernels)
+    assert between
+    assert kernels + between.mean == pytest.approx(profile.base.mean, rel=1e-6)
+    # The residual add is fused with what comes before or behind it.
+    add = rows["blocks.0.add()"]
+    assert add.calls == 1
+    assert add.kernels
+    assert add.shared
+    assert rows["unused"].inclusive is None
+    assert rows["head"].flops == 2 * 2 * 4 * 5
+    assert {"kernels", "shared"}.isdisjoint(layerbench.profile(Small(), "2x3x16x16", **PLAN).absent)
+
+
+def test_reports_say_what_is_shared(small: tuple[Profile, nn.Module, list[object]]) -> None:
+    profile, _, _ = small
+    text = reporters.render("txt", profile, View(kernels=True, full=True))
+    assert "Compiled (default)" in text
+    assert "≈" in text
+    assert "No graph break and no recompilation." in text
+    assert "between_kernels()" in text
+    read = Profile.model_validate_json(reporters.render("json", profile))
+    assert read.kernels == profile.kernels
+    csv = reporters.render("csv", profile, View(kernels=True))
+    assert "blocks.0.conv:convolution=" in csv
+    reporters.render("html", profile)
+
+
+def test_pytorch_and_the_model_are_left_as_they_were(
+    small: tuple[Profile, nn.Module, list[object]],
+) -> None:
+    _, model, before = small
+    assert places() == before
+    assert not any("forward" in vars(module) for module in model.modules())
+    assert model._compiled_call_impl is None
+
+
+def test_compiled_code_is_put_back_even_if_the_forward_fails() -> None:
+    compilation = Compilation(Fused(), "default")
+    x = torch.rand(8)
+    expected = compilation.runs(x)
+    (graph,) = compilation.graphs
+    codes = [(function, function.__code__) for function, *_ in graph._codes]
+    assert codes
+    with compilation.attached():
+        assert torch.equal(compilation.runs(x), expected)
+        assert [calls for calls, _ in compilation.times_ns().values()] == [1]
+    with pytest.raises(KeyboardInterrupt), compilation.attached():
+        raise KeyboardInterrupt
+    assert all(_code(function) is code for function, code in codes)
+    assert not any(name.startswith("_layerbench") for name in vars(graph._module))
+
+
+def _code(function: FunctionType) -> object:
+    return function.__code__
+
+
+def test_the_share_of_a_layer_is_by_what_it_moves_and_computes() -> None:
+    """ReLU reads 4000 bytes and computes 1000; Sigmoid writes 4000 and computes 20 for each."""
+    compilation = Compilation(Fused(), "default")
+    compilation.runs(torch.rand(1000))
+    (kernel,) = compilation.graphs[0].kernels
+    shares = {part.spot.module: part.share for part in kernel.parts}
+    read, written = 4000 + 1000 / 10, 4000 + 1000 * 20 / 10
+    assert shares == {
+        "first": pytest.approx(read / (read + written)),
+        "second": pytest.approx(written / (read + written)),
+    }
+
+
+def test_two_models_of_one_class_are_compiled_apart() -> None:
+    first, second = Compilation(Fused(), "default"), Compilation(Fused(), "default")
+    for one in (first, second):
+        one.runs(torch.rand(1000))
+        assert len(one.graphs) == 1
+
+
+def test_graph_breaks_and_recompilations_are_told() -> None:
+    profile = layerbench.profile(Broken(), torch.rand(1000), compile=True, **PLAN)
+    made = profile.compilation
+    assert made
+    assert made.graphs == 2
+    (broken,) = made.breaks
+    assert broken.where.startswith("test_compiled_rounds.py:")
+    rows = {row.path: row for row in profile.layers}
+    assert rows["first"].kernels == rows["second"].kernels == 1
+    assert "graph break" in reporters.render("txt", profile)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 7, 1_000_003])
+def test_shares_of_a_kernel_add_up_to_the_nanosecond(taken: int) -> None:
+    parts = [Part(Spot(("", str(at)), ""), 1 / 3) for at in range(3)]
+    shared = [nanoseconds for _, nanoseconds in _shared(taken, parts)]
+    assert sum(shared) == taken
+    assert max(shared) - min(shared) <= 1
+
+
+@pytest.mark.parametrize(("said", "mode"), [(True, "default"), (False, False)])
+def test_records_of_before_there_were_modes_read_as_before(said: bool, mode: object) -> None:
+    old = {"model": "m", "input": "1x3", "shape": [1, 3], "batch": 1, "compile": said}
+    assert Workload.model_validate(old).compile == mode
+
+
+def test_what_its_user_compiled_is_timed_whole_and_not_compiled_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[Callable[..., object]] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        calls.append(graph.forward)
+        return graph.forward
+
+    compiled = torch.compile(Fused(), backend=backend)
+    compiled(torch.rand(1000))
+    monkeypatch.setattr(torch, "compile", None)
+    profile = layerbench.profile(compiled, torch.rand(1000), compile=True, **PLAN)
+    assert profile.layers == ()
+    assert profile.compilation is None
+    assert len(calls) >= 1
+
+
+def test_a_torchvision_model() -> None:
+    profile = layerbench.profile("alexnet", "1x3x64x64", compile=True, **PLAN)
+    made = profile.compilation
+    assert made
+    assert made.graphs == 1
+    assert made.attributed == 1
+    ran = {row.path for row in profile.layers if row.kernels}
+    layers = {row.path for row in profile.layers if row.kind == "module" and row.calls}
+    # In evaluation dropout does nothing, and nothing is left of it.
+    assert layers - ran == {"classifier.0", "classifier.3"}
