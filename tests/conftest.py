@@ -74,6 +74,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Measure at once: no wait to see whether a loaded machine still is, and short collections."""
     monkeypatch.setattr(watch, "LOOK_S", 0.01)
+    # No machine is switched off here; tests of what fails then have a call of their own.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     # What is there already, PyTorch's modules above all, need not be looked through each time.
     gc.freeze()
     yield

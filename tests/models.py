@@ -145,3 +145,17 @@ def dropping_reader() -> nn.Module:
     reader = digit_reader()
     reader.insert(8, nn.Dropout(0.2))
     return reader
+
+
+def short_swin() -> nn.Module:
+    """torchvision's ``swin_t`` up to its second stage: each kind of block, and their merging."""
+    from torchvision.models.swin_transformer import SwinTransformer
+
+    return SwinTransformer([4, 4], 96, [2, 2], [3, 6], [7, 7])
+
+
+def short_vit() -> nn.Module:
+    """torchvision's ``vit_b_32`` with two of its twelve blocks, which are all alike."""
+    from torchvision.models import VisionTransformer
+
+    return VisionTransformer(224, 32, 2, 12, 768, 3072)

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import sha256
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader, all_suffixes
 from pathlib import Path
@@ -345,15 +346,21 @@ def _holds(root: Path, top: str) -> bool:
 def _package_of(path: Path) -> tuple[str, Path] | None:
     """For a file with relative imports: its name with its packages, and their folder."""
     levels = _relative_levels(path)
-    parts, folder = [path.stem], path.parent
-    while folder.name.isidentifier() and (levels > 0 or (folder / "__init__.py").is_file()):
+    parts, folder, above = [path.stem], path.parent, levels
+    while folder.name.isidentifier() and (above > 0 or (folder / "__init__.py").is_file()):
         parts.insert(0, folder.name)
-        folder, levels = folder.parent, levels - 1
-    return (".".join(parts), folder) if _relative_levels(path) else None
+        folder, above = folder.parent, above - 1
+    return (".".join(parts), folder) if levels else None
 
 
 def _relative_levels(path: Path) -> int:
     """The most leading dots of an import in the file; 0 if it cannot be read."""
+    return _levels(path, _stamp(path))
+
+
+@lru_cache(maxsize=64)
+def _levels(path: Path, stamp: tuple[int, int]) -> int:  # noqa: ARG001 - part of the cache's key
+    # A file is asked for several times a run, and to parse it takes longer than a small model does.
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):

@@ -24,6 +24,7 @@ from tests.models import Calls, Small
 from tests.support.paths import ROOT
 
 MIB = 2**20
+VIT, SWIN = "tests/models.py:short_vit", "tests/models.py:short_swin"
 
 
 def vit_with_100_classes() -> nn.Module:
@@ -103,8 +104,8 @@ def test_fake_and_real_tensors_tell_the_same_story():
     [
         ("resnet18", "float32"),
         ("mobilenet_v3_small", "float16"),
-        ("vit_b_32", "float32"),
-        ("swin_t", "float16"),
+        (VIT, "float32"),
+        (SWIN, "float16"),
     ],
 )
 def test_fake_cpu_tensors_stand_in_for_fake_cuda_tensors(model, dtype, monkeypatch):
@@ -122,7 +123,7 @@ def test_fake_cpu_tensors_stand_in_for_fake_cuda_tensors(model, dtype, monkeypat
     assert len(cpu.rows) == len(cuda.rows)
 
 
-@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", "vit_b_32", "swin_t"])
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", VIT, SWIN])
 def test_meta_tensors_stand_in_for_fake_ones_in_training(model, monkeypatch):
     """They are several times faster, and the same to the byte."""
     estimates = []
@@ -352,17 +353,18 @@ def test_the_largest_batch_where_memory_grows_in_steps():
 
 
 def test_does_it_fit():
-    record = layerbench.estimate_memory("resnet18", "4x3x64x64", gpu_memory="4GiB")
+    model = "alexnet"
+    record = layerbench.estimate_memory(model, "4x3x64x64", gpu_memory="4GiB")
     assert record.fit is not None
     assert record.fit.fits == "yes"
     batch = record.fit.largest_batch
     assert batch is not None
-    workload = resolve("resnet18", "4x3x64x64")
+    workload = resolve(model, "4x3x64x64")
     at = predict(largest_batch.with_batch(workload, batch)).total_interval.high
     above = predict(largest_batch.with_batch(workload, batch + 1)).total_interval.high
     assert at <= 4 * 2**30 < above
     assert record.fit.largest_batch_peak == at
-    tight = layerbench.estimate_memory("resnet18", "4x3x64x64", gpu_memory="100MiB")
+    tight = layerbench.estimate_memory(model, "4x3x64x64", gpu_memory="100MiB")
     assert tight.fit is not None
     assert (tight.fit.fits, tight.fit.largest_batch) == ("no", 0)
 

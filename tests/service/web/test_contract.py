@@ -25,7 +25,7 @@ from layerbench.service.web.settings import Settings
 from tests.support.paths import ROOT
 from tests.support.service_process import server
 
-EXAMPLES = 15
+EXAMPLES = 10
 # What the document cannot say makes a question unanswerable too: unknown names, too many pixels.
 # And a job that was cancelled is still told.
 EXCLUDED = [positive_data_acceptance, use_after_free]
