@@ -19,6 +19,7 @@ from layerbench.service.protocol.questions import ViewQuestion
 from layerbench.service.worker import catalog
 from layerbench.service.worker.estimate import _first
 from layerbench.store.paths import model_name
+from layerbench.training.classification.models import classification_loss, logits_of
 from layerbench.zoo import hf
 
 transformers = pytest.importorskip("transformers")
@@ -286,6 +287,9 @@ def test_outputs_of_the_library_are_searched_and_mapped(saved):
     assert torch.equal(doubled.hidden_states[0], output.hidden_states[0] * 2)
     assert loss_of(output) is output.loss
     assert loss_of({"logits": output.logits}).item() > 0
+    # Hidden states are no auxiliary logits of a classifier.
+    assert logits_of(output) is output.logits
+    assert torch.equal(classification_loss(output, labels), output.loss)
 
 
 def test_the_first_image_of_keyword_arguments_is_one_image():

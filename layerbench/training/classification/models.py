@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -55,7 +55,7 @@ def classification_loss(
         output: logits ``[N, C]``, or several, the model's own first.
         labels: ``[N]``.
     """
-    main, *others = tensors_in(output)
+    main, *others = _all_logits(output)
     loss = functional.cross_entropy(main, labels)
     for other in others:
         loss = loss + AUXILIARY * functional.cross_entropy(other, labels)
@@ -64,8 +64,13 @@ def classification_loss(
 
 def logits_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - as above
     """The model's own logits, ``[N, C]``."""
-    first: torch.Tensor = next(iter(tensors_in(output)))
-    return first
+    return _all_logits(output)[0]
+
+
+def _all_logits(output: Any) -> list[torch.Tensor]:  # noqa: ANN401 - as above
+    """Every tensor, or the one that is called so, as by transformers, where others are with it."""
+    named = output.get("logits") if isinstance(output, Mapping) else None
+    return [named] if isinstance(named, torch.Tensor) else list(tensors_in(output))
 
 
 # --- the head ------------------------------------------------------------------------------
@@ -119,7 +124,7 @@ def _call(
     calls: list[tuple[str, int]] = []
     with mode_set(module, True), torch.no_grad(), _noting(module, calls):
         output = module(images)
-    return list(tensors_in(output)), calls
+    return _all_logits(output), calls
 
 
 @contextmanager
