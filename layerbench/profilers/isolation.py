@@ -30,6 +30,7 @@ from layerbench.records.tree import ancestors
 ISOLATION = "isolation"
 """In `RunFacts.absent`: why no leaf was run alone."""
 NO_LAYERS = "no layers were timed"
+UNFINISHED = "interrupted before it had ended"
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ from layerbench.profilers.choice_of_rounds import clock_for, rounds_for
 from layerbench.profilers.compiled_rounds import Compiled, CompiledRounds
 from layerbench.profilers.device_rounds import DeviceRounds
 from layerbench.profilers.energy import ENERGY, measure_energy
-from layerbench.profilers.isolation import ISOLATION, Isolated, isolate
+from layerbench.profilers.isolation import ISOLATION, UNFINISHED, Isolated, isolate
 from layerbench.profilers.progress import Looking, Progress, Silent
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
@@ -254,7 +254,7 @@ class Session:
         if self._is_counted and not self._work and "flops" not in self.absent:
             self.absent["flops"] = "interrupted before they were counted"
         left = {ISOLATION: self.plan.isolate and not self._isolated.facts, ENERGY: self.plan.energy}
-        self.absent |= {what: "interrupted before" for what, is_left in left.items() if is_left}
+        self.absent |= {what: UNFINISHED for what, is_left in left.items() if is_left}
         return "interrupted"
 
     def result(

@@ -14,6 +14,7 @@ import layerbench
 from layerbench import reporters, zoo
 from layerbench.analysis.isolation import beside
 from layerbench.api import timing as api_timing
+from layerbench.environment import devices
 from layerbench.environment.caches import last_level_bytes
 from layerbench.environment.devices.clocks import ManualClock
 from layerbench.instruments.cache_sweep import CacheSweep
@@ -238,6 +239,25 @@ def test_without_layers_there_is_a_reason() -> None:
     record = layerbench.profile(nn.ReLU(), torch.ones(1), isolate=True, granularity="whole", **FEW)
     assert record.isolation is None
     assert record.absent["isolation"] == isolation.NO_LAYERS
+
+
+def test_an_interrupt_meanwhile_keeps_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(isolation.Isolator, "_alone", interrupted)
+    model, x = Small(), torch.rand(1, 3, 8, 8)
+    record = api_timing.measure(
+        Workload(model="Small", input="own", shape=(1, 3, 8, 8), batch=1),
+        Plan(warmup=0, iterations=2, function_iterations=0, isolate=True, energy=True),
+        devices.get("cpu"),
+        subject=Built(model, (x,), {}),
+        keep_interrupted=True,
+    ).profile
+    assert record.stop == "interrupted"
+    assert record.whole.n == 2
+    assert record.isolation is None
+    assert record.absent["isolation"] == record.absent["energy"] == isolation.UNFINISHED
 
 
 def test_the_last_level_caches_of_all_reachable_cores_are_added_up(
