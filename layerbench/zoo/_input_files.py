@@ -139,19 +139,21 @@ class _Json:
 
     def read(self, place: Path) -> Any:  # noqa: ANN401 - arguments of a forward
         """The file's values, with tensors in the places that mean some."""
-        with _files.damaged(place.name, "JSON"):
+        with _files.damaged(place.name, "JSON"):  # also where it is nested too deep to be read
             if place.stat().st_size > _MOST_JSON:
                 raise BadInput(f"{place.name} is larger than {_MOST_JSON >> 20} MiB: save .npz")
-            value = json.loads(place.read_bytes())
-        if isinstance(value, dict) and value and value.keys() <= _CALL:
-            args, kwargs = value.get("args", []), value.get("kwargs", {})
-            if not isinstance(args, list) or not isinstance(kwargs, dict):
-                raise BadInput(f"{self._name}: args is a list, and kwargs an object")
-            return {
-                "args": [self._value(one) for one in args],
-                "kwargs": {name: self._value(one) for name, one in kwargs.items()},
-            }
-        return self._value(value)
+            return self._call(json.loads(place.read_bytes()))
+
+    def _call(self, value: Any) -> Any:  # noqa: ANN401 - any of JSON's
+        if not (isinstance(value, dict) and value and value.keys() <= _CALL):
+            return self._value(value)
+        args, kwargs = value.get("args", []), value.get("kwargs", {})
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise BadInput(f"{self._name}: args is a list, and kwargs an object")
+        return {
+            "args": [self._value(one) for one in args],
+            "kwargs": {name: self._value(one) for name, one in kwargs.items()},
+        }
 
     def _value(self, value: Any, deep: int = 0) -> Any:  # noqa: ANN401 - any of JSON's
         if deep > _DEEP:

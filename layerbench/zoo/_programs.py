@@ -25,6 +25,7 @@ from torch.fx import Graph, GraphModule
 from torch.utils import _pytree as pytree
 
 from layerbench.errors import BadInput, UsageError, first_line
+from layerbench.introspection.modules import children, submodules_first
 from layerbench.zoo import _files
 from layerbench.zoo.family import SAYS
 
@@ -32,6 +33,7 @@ _WHAT = "a program that torch.export.save wrote"
 Module = TypeVar("Module", bound=nn.Module)
 Classes = dict[tuple[str | None, type[nn.Module]], Any]
 
+_FEWEST = 2  # nodes of a graph: what goes in and what comes out
 _AS_EXPORTED = "an exported program, which runs in train mode as it was exported"
 _SEQUENTIAL = "torch.nn.modules.container.Sequential"
 # Environment variables by which torch.load runs no pickle, or any, whatever it is asked to do.
@@ -99,10 +101,13 @@ def as_modules(program: ExportedProgram) -> nn.Module:
         vars(whole)[SAYS] = said, False
         return whole
     classes: Classes = {}
-    inner = [module for module in tree.modules() if module is not tree]
+    inner = [module for module in submodules_first(tree) if module is not tree]
     for module in inner:
         for one in (module, *getattr(module, "_call_modules", ())):
             _run_as_python(one, classes)
+        if type(module) is nn.Module and all(isinstance(m, _Uncalled) for m in children(module)):
+            # A class of its own: nobody knows which of them are alike.
+            module.__class__ = _named(None, _Uncalled, {})
     return _Program.of(tree, classes)
 
 
@@ -122,7 +127,10 @@ def _run_as_python(module: Any, classes: Classes) -> None:  # noqa: ANN401
 
 def _is_chain(graph: Graph, children: list[str]) -> bool:
     """Whether it calls each child once, in order, on what the one before returned."""
-    first, *calls, last = graph.nodes
+    nodes = list(graph.nodes)
+    if len(nodes) < _FEWEST:
+        return False
+    first, *calls, last = nodes
     before = [first, *calls]
     return (
         first.op == "placeholder"
@@ -168,6 +176,14 @@ class _Coded(nn.Module):
             place = fn(torch.empty(0)).device
             names["device"] = lambda *_, **__: place
         return self
+
+
+class _Uncalled(nn.Module):
+    """A module that holds weights, and whose calls are not in the program."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the class above
+        """Nothing calls it."""
+        raise NotImplementedError("the program does not call this module")
 
 
 class _Program(_Coded):

@@ -40,6 +40,7 @@ class Net(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Block(), Block())
         self.head = nn.Linear(4, 2)
+        self.unused = nn.Sequential(Block(), Block())
 
     def forward(self, image, scale=None):
         y = self.body(image).mean((2, 3))
@@ -315,6 +316,8 @@ def test_json_states_shapes_numbers_and_lists(tmp_path):
         ({"image": {"data": [1], "mean": 0}}, "not mean"),
         ({}, "holds no inputs"),
         ("{", "is not JSON, or is damaged"),
+        ("[" * 900 + "1" + "]" * 900, "bad.json"),
+        ("[" * 90000, "is not JSON, or is damaged"),
     ],
 )
 def test_inputs_that_cannot_be_meant_are_refused(spec, tmp_path, content, says):
@@ -347,10 +350,16 @@ def test_an_exported_program_has_the_modules_that_it_was_made_of(folder, spec):
     program, eager = (profile_structure(zoo.resolve(one, SHAPE)) for one in (workload.model, spec))
     assert program.how == "meta"
     for figure in ("path", "type", "flops", "parameters", "block", "calls", "output_shapes"):
+        ours, theirs = (
+            [getattr(row, figure) for row in one.rows if row.calls] for one in (program, eager)
+        )
+        assert ours == theirs
+    for figure in ("path", "block", "parameters"):
         ours, theirs = ([getattr(row, figure) for row in one.rows] for one in (program, eager))
         assert ours == theirs
-    types = {row.type for row in program.rows}
-    assert {"Net", "Sequential", "Block", "Conv2d"} <= types
+    types = {row.path: row.type for row in program.rows}
+    assert [types[path] for path in ("", "body", "body.1")] == ["Net", "Sequential", "Block"]
+    assert types["unused"] == "Module"  # nothing in the program says what it was
 
 
 def test_a_program_says_which_inputs_it_takes(folder):
