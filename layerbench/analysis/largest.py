@@ -87,8 +87,8 @@ _MEMORY: dict[Sort, _Value] = {
     "params": (lambda row: row.parameters, True),
 }
 _TRAINING: dict[Sort, _Value] = {
-    "self": (lambda row: _both(row.forward_self, row.backward_self), False),
-    "time": (lambda row: _both(row.forward, row.backward), True),
+    "self": (lambda row: _both(*row.own_times), False),
+    "time": (lambda row: _both(*row.times), True),
     "params": (lambda row: row.parameters, True),
     "memory": (lambda row: row.kept, True),
 }

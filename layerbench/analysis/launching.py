@@ -162,15 +162,11 @@ class StepLaunching:
 
     def bounds(self, row: TrainingRow) -> bool:
         """Whether the device has long done a row's forward and backward when they are launched."""
-        return self.waits and _is_below(
-            (row.forward, row.backward), (row.host_forward, row.host_backward)
-        )
+        return self.waits and _is_below(row.times, row.host_times)
 
     def bounds_own(self, row: TrainingRow) -> bool:
         """The same of what the row does itself, without the modules that it calls."""
-        return self.waits and _is_below(
-            (row.forward_self, row.backward_self), (row.host_forward_self, row.host_backward_self)
-        )
+        return self.waits and _is_below(row.own_times, row.own_host_times)
 
     def bounds_phase(self, phase: PhaseRow) -> bool:
         """The same of a phase."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from layerbench.introspection.modules import buffers, parameters
 from layerbench.introspection.nested import tensors_in_plain
 from layerbench.profilers.optimizers import check_optimizer
 from layerbench.records.memory import Optimizer
+from layerbench.records.options import checked
 from layerbench.records.workload import (
+    PLAIN_STEP,
     CompileMode,
     DType,
     MemoryFormat,
     Mode,
     Plan,
     Precision,
+    StepOptions,
     Workload,
 )
 from layerbench.units import check_bytes, parse_bytes
@@ -78,6 +82,29 @@ def optimizer_of(training: bool, optimizer: Optimizer | None) -> Optimizer | Non
     return (optimizer or "sgd") if training else None
 
 
+def step_of(
+    training: bool, checkpoint_activations: Sequence[str] | None, gradient_accumulation: int
+) -> StepOptions:
+    """How training steps are made.
+
+    Raises:
+        UsageError: something is said of them without training, or makes no sense.
+    """
+    if isinstance(checkpoint_activations, str):
+        checkpoint_activations = (checkpoint_activations,)
+    values = {
+        "checkpoint_activations": checkpoint_activations,
+        "gradient_accumulation": gradient_accumulation,
+    }
+    step = checked(StepOptions, values)
+    if step != PLAIN_STEP and not training:
+        raise UsageError(
+            "checkpoint_activations and gradient_accumulation belong to a training step: pass "
+            "training=True"
+        )
+    return step
+
+
 def what_runs(
     model: str | nn.Module,
     input: str | torch.Tensor | tuple[Any, ...] | None,
@@ -93,6 +120,7 @@ def what_runs(
     weights: str | None = None,
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,
+    step: StepOptions = PLAIN_STEP,
 ) -> tuple[Workload, Built | None]:
     """The workload, and the user's module with its inputs if one was handed over."""
     memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
@@ -111,7 +139,7 @@ def what_runs(
             seed=seed,
             compile=compile,
         )
-        return workload, subject
+        return workload.with_step(step), subject
     if not isinstance(model, str):
         raise UsageError(zoo.not_a_module(model))
     if not (input is None or isinstance(input, str)):
@@ -130,7 +158,7 @@ def what_runs(
         checkpoint=checkpoint,
         inputs=inputs,
     )
-    return workload, None
+    return workload.with_step(step), None
 
 
 def _without_parameters(input: object, device: str | None) -> torch.device:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from layerbench.api.bars import heard
-from layerbench.api.inputs import bytes_of, optimizer_of, what_runs, where_it_runs
+from layerbench.api.inputs import bytes_of, optimizer_of, step_of, what_runs, where_it_runs
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits
 from layerbench.profilers.memory.largest_batch import with_fit
@@ -38,6 +38,8 @@ def memory(
     weights: str | None = None,
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,
+    checkpoint_activations: Sequence[str] | None = None,
+    gradient_accumulation: int = 1,
     memlab: bool = False,
     lines: Sequence[str] = (),
 ) -> MemoryReport:
@@ -48,6 +50,8 @@ def memory(
             in `profile`.
         training: run training steps instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
+        checkpoint_activations, gradient_accumulation: of the training step; as in
+            `profile_training`.
         device: where a model given by name runs; a module is measured where it is.
         memlab: whether pytorch-memlab's account of the tensors stands in ``record.memlab``.
         lines: functions whose lines pytorch-memlab profiles, on a GPU: paths of modules, or
@@ -72,6 +76,7 @@ def memory(
         weights=weights,
         checkpoint=checkpoint,
         inputs=inputs,
+        step=step_of(training, checkpoint_activations, gradient_accumulation),
     )
     return measure_memory(
         workload,
@@ -121,6 +126,8 @@ def estimate_memory(
     weights: str | None = None,
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,
+    checkpoint_activations: Sequence[str] | None = None,
+    gradient_accumulation: int = 1,
     gpu_memory: int | str | None = None,
     progress: Progress | bool | None = None,
 ) -> MemoryEstimate:
@@ -132,6 +139,8 @@ def estimate_memory(
         device: ``cuda``.
         training: a training step instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
+        checkpoint_activations, gradient_accumulation: of the training step; as in
+            `profile_training`.
         gpu_memory: bytes, or a text such as ``"24GiB"``: the record then says whether it fits,
             and the largest batch that does.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each prediction on
@@ -159,6 +168,7 @@ def estimate_memory(
         weights=weights,
         checkpoint=checkpoint,
         inputs=inputs,
+        step=step_of(training, checkpoint_activations, gradient_accumulation),
     )
     estimate = predict(workload, optimizer=chosen, subject=subject)
     if size is None:

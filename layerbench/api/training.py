@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from layerbench.api.bars import heard
-from layerbench.api.inputs import plan_of, what_runs, where_it_runs
+from layerbench.api.inputs import plan_of, step_of, what_runs, where_it_runs
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.training_step import profile_step
 from layerbench.records.defaults import MOST_PIXELS, TRAINING_ITERATIONS, TRAINING_WARMUP
@@ -189,6 +190,8 @@ def profile_training(
     *,
     batch: int | None = None,
     optimizer: Optimizer = "sgd",
+    checkpoint_activations: Sequence[str] | None = None,
+    gradient_accumulation: int = 1,
     device: str | None = None,
     threads: int | None = None,
     warmup: int = TRAINING_WARMUP,
@@ -210,6 +213,9 @@ def profile_training(
             checkpoint, inputs: as in `profile`. A module that is handed over trains, and comes back
             as it was.
         optimizer: one of `layerbench.profilers.memory.traced_run.OPTIMIZERS`.
+        checkpoint_activations: paths of modules whose forward runs again in the backward, so that
+            their activations are not kept; ``()`` for the blocks that hold other modules.
+        gradient_accumulation: micro-batches in a step, each of the batch's size.
         warmup, iterations: rounds of one untouched and one instrumented step.
         strict: raise `UntrustedError` where the machine is busy.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each round.
@@ -231,6 +237,7 @@ def profile_training(
         weights=weights,
         checkpoint=checkpoint,
         inputs=inputs,
+        step=step_of(True, checkpoint_activations, gradient_accumulation),
     )
     with heard(progress) as listener:
         return profile_step(

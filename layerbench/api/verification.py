@@ -37,7 +37,9 @@ from layerbench.reporters.json import document
 from layerbench.store import reading
 
 _ROW_TIMES = {"inclusive", "self_", "host_inclusive", "host_self"}
-_STEP_TIMES = {"forward", "backward", "forward_self", "backward_self"}
+_STEP_TIMES = {
+    f"{name}{own}" for name in ("forward", "backward", "recomputation") for own in ("", "_self")
+}
 _STEP_MEASURED = {*_STEP_TIMES, *(f"host_{name}" for name in _STEP_TIMES), "kernels"}
 _STEP = {"record", "schema_version", "workload", "optimizer", "model_type", "parameters", "memory"}
 _VERSIONS = dict.fromkeys(("torch", "layerbench"), True)

@@ -39,6 +39,8 @@ MAY_STAND_ALONE = "[="
 """Begins what stands in the help for the value of an option that needs none."""
 # The default of an option that has to be said.
 REQUIRED: Any = PydanticUndefined
+OPTIONAL = "[PATH"
+"""The same where a value may also be the next word."""
 READ_BY_TYPER = (str, int, float, bool, Path)
 
 
@@ -85,6 +87,11 @@ def names_in(text: str) -> list[str]:
     return names
 
 
+def paths_in(text: str) -> tuple[str, ...]:
+    """Paths of modules with commas, each once; none where nothing is said."""
+    return tuple(dict.fromkeys(path.strip() for path in text.split(",") if path.strip()))
+
+
 def truth(text: str) -> bool:
     """A yes or no in one of its spellings.
 
@@ -105,6 +112,7 @@ def mode_or_truth(text: str) -> str | bool:
 PARSERS: dict[str, Callable[[str], Any]] = {
     f"{MAY_STAND_ALONE}MODE]": mode_or_truth,
     "BOOL": truth,
+    "[PATH,...]": paths_in,
     "LIST": names_in,
     "N|HxW": size_of,
     "NUMBERS": numbers,

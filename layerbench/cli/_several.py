@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from layerbench.cli._generated import names_in
@@ -38,6 +39,27 @@ def joined(words: Iterable[str], spellings: Collection[str]) -> list[str]:
         else:
             has_one = True
         made.append(word)
+    return made
+
+
+def with_values(words: Sequence[str], spellings: Collection[str]) -> list[str]:
+    """A command line in which options that may stand without a value have an empty one.
+
+    Args:
+        words: of the command line.
+        spellings: of the options whose value may be left out.
+
+    Example:
+        >>> with_values(["--checkpoint-activations", "--quiet"], ["--checkpoint-activations"])
+        ['--checkpoint-activations=', '--quiet']
+    """
+    made: list[str] = []
+    ended = False
+    for word, after in zip_longest(words, words[1:]):
+        alone = after is None or after.startswith("-")
+        ended = ended or word == "--"
+        said = word.replace("_", "-") in spellings
+        made.append(f"{word}=" if said and alone and not ended else word)
     return made
 
 

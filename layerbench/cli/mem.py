@@ -11,8 +11,9 @@ from layerbench.cli import _options, _peers
 from layerbench.cli._generated import fields
 from layerbench.records.bounds import Count
 from layerbench.records.memory import Optimizer
-from layerbench.records.options import OUTCOME, WHAT_RUNS, option
+from layerbench.records.options import OUTCOME, WHAT_RUNS, option, spelling
 from layerbench.records.view import View
+from layerbench.records.workload import StepOptions
 
 if TYPE_CHECKING:
     from layerbench.records.memory import MemoryEstimate, MemoryReport
@@ -38,6 +39,7 @@ def command(
             "A training step (forward, backward, optimizer) instead of inference.", panel=WHAT_RUNS
         ),
     ] = False,
+    step: Annotated[StepOptions, fields()],
     optimizer: Annotated[
         Optimizer | None,
         option(
@@ -103,6 +105,8 @@ def command(
         raise UsageError("--struct says nothing of memory: leave the other questions out")
     if optimizer is not None and not train:
         raise UsageError("--optimizer belongs to a training step: add --train")
+    for name in () if train else sorted(step.model_fields_set):
+        raise UsageError(f"{spelling(StepOptions, name)} belongs to a training step: add --train")
     predicted = predict or gpu_memory is not None
     report: _peers.Report = "structure" if struct else "prediction" if predicted else "memory"
     beside = _peers.beside(report, with_, without, columns, lines)
@@ -112,7 +116,7 @@ def command(
     from layerbench.cli._progress import shown
 
     chosen = (optimizer or "sgd") if train else None
-    workload = what.workload(mode="train" if train else "eval")
+    workload = what.workload(mode="train" if train else "eval").with_step(step)
     with shown(workload.model, quiet) as progress:
         if struct:
             record: Record = _structure(workload, beside)

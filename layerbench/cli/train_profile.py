@@ -11,7 +11,7 @@ from layerbench.records.defaults import TRAINING_ITERATIONS, TRAINING_WARMUP
 from layerbench.records.memory import Optimizer
 from layerbench.records.options import MEASURING, WHAT_RUNS, Device, option
 from layerbench.records.view import View
-from layerbench.records.workload import Plan
+from layerbench.records.workload import Plan, StepOptions
 
 NAME = "train-profile"
 
@@ -28,6 +28,7 @@ def command(
     optimizer: Annotated[
         Optimizer, option("sgd, momentum, adam, adamw, rmsprop or adagrad.", panel=WHAT_RUNS)
     ] = "sgd",
+    step: Annotated[StepOptions, fields()],
     device: Device = None,
     plan: Annotated[
         Plan, fields("threads", warmup=TRAINING_WARMUP, iterations=TRAINING_ITERATIONS)
@@ -69,6 +70,7 @@ def command(
             seed=what.seed,
             checkpoint=what.checkpoint,
             inputs=what.inputs,
+            **dict(step),
             strict=strict,
             progress=progress,
         )

@@ -243,6 +243,17 @@ def _entered(borders: Sequence[int]) -> Iterator[int]:
     return (border for border in borders if border >= 0)
 
 
+def running_in(borders: Sequence[int]) -> int:
+    """The innermost module running behind the last border."""
+    running = [ROOT]
+    for border in borders:
+        if border >= 0:
+            running.append(border)
+        else:
+            running.pop()
+    return running[-1]
+
+
 def _running(borders: Sequence[int]) -> Iterator[Sequence[int]]:
     """The modules running just before each border, the innermost last. One list, read at once."""
     running: list[int] = []

@@ -49,10 +49,8 @@ class RunningModule:
     Attributes:
         calls: the calls so far; `place` gives its nodes.
 
-    Known limitations: nodes that a custom `torch.autograd.Function` makes in the backward, and
-    activation checkpointing, which runs modules again inside the backward: those calls are seen
-    as forward calls of the modules, which is what they are. Nodes that were made in a thread of
-    the forward's own may be taken for another module's.
+    Known limitations: nodes that a custom `torch.autograd.Function` makes in the backward. Nodes
+    that were made in a thread of the forward's own may be taken for another module's.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -79,6 +77,19 @@ class RunningModule:
     def inside(self, path: str) -> Iterator[None]:
         """`entered` and `left` around a block."""
         self.entered(path)
+        try:
+            yield
+        finally:
+            self.left()
+
+    @contextmanager
+    def again(self, place: int | None) -> Iterator[None]:
+        """Let what runs in the block belong to this call once more; to what runs where ``None``."""
+        if place is None:
+            yield
+            return
+        self._here.stack.append(place)
+        self._note()
         try:
             yield
         finally:

@@ -5,6 +5,8 @@ is around the operator that launched it; one of the backward to the module that 
 forward put the node into the graph that is being run, told by autograd's sequence number. No event
 stands in the queue.
 
+A forward that runs again within the backward is told apart: see `instruments.step_again`.
+
 What adds up a parameter's gradient has no number. A hook behind it says whose the parameter is, and
 it belongs to that module. Known limitations: as of `layerbench.instruments.step_timer`.
 """
@@ -15,8 +17,9 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
+from itertools import count
 from time import perf_counter_ns
 from typing import Any
 
@@ -46,15 +49,21 @@ from layerbench.instruments.kernels import (
     short_name,
 )
 from layerbench.instruments.modules import modules_at
+from layerbench.instruments.recomputation import recomputations_told
+from layerbench.instruments.step_again import Again, PlaceOfNumber
 from layerbench.instruments.step_nodes import owned_parameters, rows_above
-from layerbench.instruments.step_places import OUTSIDE, ROOT, Places
-from layerbench.instruments.step_timer import Step, run_phases
+from layerbench.instruments.step_places import OUTSIDE, ROOT, Call, Places
+from layerbench.instruments.step_timer import OF_MICRO_BATCH, Step, run_phases
 from layerbench.records.training_step import STEP_PHASES
 
 MARK = f"{RANGE}mark "
 """Begins the name of an empty range that stands where a phase ends; its number follows."""
 OWNER = f"{RANGE}owner "
 """Begins the name of an empty range behind what adds up a gradient; the parameter's row follows."""
+AGAIN = f"{RANGE}again "
+"""Begins the name of the range around what runs again; its place follows."""
+GRAPH = f"{RANGE}graph "
+"""Begins the name of an empty range behind a recomputation with a graph of its own; its number."""
 NODE = "autograd::engine::evaluate_function: "
 """Begins the name of the range that autograd puts around a node of the graph."""
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
@@ -69,12 +78,14 @@ class StepKernelKey:
         module: the row; `OUTSIDE` for what belongs to none.
         function: in the backward the node of the graph, else the outermost operator in the module.
         kernel: its name.
+        recomputed: whether a forward that ran again launched them.
     """
 
     phase: int
     module: int
     function: str
     kernel: str
+    recomputed: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,8 @@ class KernelStep:
             last one's end, in which it did not. Together they are ``span_ns``.
         forward_ns, forward_inclusive_ns: by row, without what it called and with it.
         backward_ns, backward_inclusive_ns: the same; what belongs to no module is ``outside_ns``.
-            The rows' own times add up to their phase exactly.
+        again_ns, again_inclusive_ns: the same of what ran again within the backward. The rows' own
+            times add up to their phase exactly, these with the backward's.
         counts: by row, kernels of both with those of what it called; ``phase_counts``: by phase.
         kernels: number of runs and nanoseconds.
     """
@@ -99,6 +111,8 @@ class KernelStep:
     backward_ns: NDArray[np.int64]
     backward_inclusive_ns: NDArray[np.int64]
     outside_ns: int
+    again_ns: NDArray[np.int64]
+    again_inclusive_ns: NDArray[np.int64]
     counts: NDArray[np.int64]
     phase_counts: tuple[int, ...]
     kernels: Mapping[StepKernelKey, tuple[int, int]]
@@ -113,16 +127,31 @@ class _Where:
         modules: that were running, the innermost last.
         place: of the node that is being run, see `Places`; `OUTSIDE` where there is none.
         function: the node, else the outermost operator in the innermost module.
+        is_node: whether it is a node itself.
     """
 
     start_ns: int
     modules: tuple[int, ...] = (ROOT,)
     place: int = OUTSIDE
     function: str = ""
+    is_node: bool = False
+
+
+@dataclass
+class StepPlaces:
+    """Where the nodes of one micro-batch's backward were made.
+
+    Attributes:
+        forward: and of what ran again.
+        graphs: of graphs that a recomputation made, by `GRAPH`: the place of each number.
+    """
+
+    forward: Places
+    graphs: list[Callable[[int], int]] = field(default_factory=list)
 
 
 def added_up(
-    host: Sequence[HostEvent], kernels: Sequence[Kernel], places: Places, rows: int
+    host: Sequence[HostEvent], kernels: Sequence[Kernel], parts: Sequence[StepPlaces], rows: int
 ) -> KernelStep:
     """Give each kernel's time to a phase and, in forward and backward, to a module.
 
@@ -130,15 +159,19 @@ def added_up(
         host: operators, ranges and nodes of one step, in any order.
         kernels: what the device ran, in any order. One that no operator launched belongs to the
             phase of the one before it.
-        places: of the step's forward.
+        parts: of each micro-batch.
         rows: how many there are.
     """
-    where = {number: one for events in _by_thread(host) for number, one in _places(events, places)}
     ends = sorted(event.start_ns for event in host if event.name.startswith(MARK))
+    where = {
+        number: one
+        for events in _by_thread(host)
+        for number, one in _places(events, lambda moment: parts[_part(moment, ends)])
+    }
     own, inclusive, counts = (np.zeros(rows, dtype=np.int64) for _ in range(3))
     phases, phase_counts = [0] * len(STEP_PHASES), [0] * len(STEP_PHASES)
-    spent: Counter[int] = Counter()
-    ran: Counter[int] = Counter()
+    spent: list[Counter[int]] = [Counter() for _ in parts]
+    ran: list[Counter[int]] = [Counter() for _ in parts]
     sums: dict[StepKernelKey, tuple[int, int]] = {}
     phase = 0
     in_order = sorted(kernels, key=lambda kernel: (kernel.start_ns, kernel.end_ns))
@@ -149,22 +182,29 @@ def added_up(
         operator = operator or _Where(0)
         phases[phase] += time
         phase_counts[phase] += 1
-        module = OUTSIDE
+        module, recomputed = OUTSIDE, False
         if phase == FORWARD:
             module, within = operator.modules[-1], list(set(operator.modules))
             own[module] += time
             inclusive[within] += time
             counts[within] += 1
         elif phase == BACKWARD:
-            module = places.row(operator.place)
-            spent[operator.place] += time
-            ran[operator.place] += 1
-        key = StepKernelKey(phase, module, operator.function, kernel.name)
+            part = _part(operator.start_ns, ends)
+            places = parts[part].forward
+            module, recomputed = places.row(operator.place), places.is_recomputed(operator.place)
+            spent[part][operator.place] += time
+            ran[part][operator.place] += 1
+        key = StepKernelKey(phase, module, operator.function, kernel.name, recomputed)
         runs, earlier = sums.get(key, (0, 0))
         sums[key] = runs + 1, earlier + time
-    outside = spent.pop(OUTSIDE, 0)
-    ran.pop(OUTSIDE, 0)
-    backward, backward_inclusive = places.added_up(spent, rows)
+    outside = sum(one.pop(OUTSIDE, 0) for one in spent)
+    for one in ran:
+        one.pop(OUTSIDE, 0)
+    (backward, backward_inclusive), again = (
+        sums_of_parts(parts, spent, rows, recomputed=recomputed) for recomputed in (False, True)
+    )
+    for recomputed in (False, True):
+        counts += sums_of_parts(parts, ran, rows, recomputed=recomputed)[1]
     span = _span(in_order)
     return KernelStep(
         phases_ns=tuple(phases),
@@ -175,10 +215,23 @@ def added_up(
         backward_ns=backward,
         backward_inclusive_ns=backward_inclusive,
         outside_ns=outside,
-        counts=counts + places.added_up(ran, rows)[1],
+        again_ns=again[0],
+        again_inclusive_ns=again[1],
+        counts=counts,
         phase_counts=tuple(phase_counts),
         kernels=sums,
     )
+
+
+def sums_of_parts(
+    parts: Sequence[StepPlaces], spent: Sequence[Counter[int]], rows: int, *, recomputed: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As `Places.added_up`, all micro-batches together."""
+    sums = [
+        part.forward.added_up(one, rows, recomputed=recomputed)
+        for part, one in zip(parts, spent, strict=True)
+    ]
+    return sum(own for own, _ in sums), sum(inclusive for _, inclusive in sums)  # type: ignore[return-value]
 
 
 def _span(kernels: Sequence[Kernel]) -> int:
@@ -189,7 +242,18 @@ def _span(kernels: Sequence[Kernel]) -> int:
 
 def _phase(moment: int, ends: Sequence[int]) -> int:
     """The phase by its number; ``ends`` begins with the step's start."""
-    return min(max(bisect_right(ends, moment) - 1, 0), len(STEP_PHASES) - 1)
+    at = _at(moment, ends)
+    return len(STEP_PHASES) - 1 if at >= len(ends) - 2 else at % OF_MICRO_BATCH
+
+
+def _part(moment: int, ends: Sequence[int]) -> int:
+    """The micro-batch by its number; what comes after the last one belongs to it."""
+    return min(_at(moment, ends), max(0, len(ends) - 3)) // OF_MICRO_BATCH
+
+
+def _at(moment: int, ends: Sequence[int]) -> int:
+    """After how many of the phases' ends a moment lies."""
+    return max(bisect_right(ends, moment) - 1, 0)
 
 
 def _by_thread(host: Sequence[HostEvent]) -> Iterator[list[HostEvent]]:
@@ -199,29 +263,42 @@ def _by_thread(host: Sequence[HostEvent]) -> Iterator[list[HostEvent]]:
     yield from threads.values()
 
 
-def _places(events: Sequence[HostEvent], places: Places) -> Iterator[tuple[int, _Where]]:
+def _places(
+    events: Sequence[HostEvent], part_at: Callable[[int], StepPlaces]
+) -> Iterator[tuple[int, _Where]]:
     """Number of each event of one thread, and where it stands."""
     owners, before = _owners(events), OUTSIDE
+    # The graph that a recomputation made is gone through until its node ends.
+    graphs: list[tuple[int, Callable[[int], int]]] = []
     running: list[tuple[int, _Where]] = []  # (end, where) of what is running, the innermost last
     for event in events:
         while running and running[-1][0] <= event.start_ns:
             running.pop()
         around = running[-1][1] if running else _Where(0)
+        while graphs and graphs[-1][0] <= event.start_ns:
+            graphs.pop()
         here = replace(around, start_ns=event.start_ns)
         if event.name.startswith(NODE):
-            owner = owners.get(event.number)
-            found = places.home(owner) if owner is not None else places.of_number(event.sequence)
+            part, owner = part_at(event.start_ns), owners.get(event.number)
+            of_number = graphs[-1][1] if graphs else part.forward.of_number
+            found = part.forward.home(owner) if owner is not None else of_number(event.sequence)
             if owner is None and event.sequence < 0:
                 found = before  # a gradient of no module's parameter: who gave it comes before
-            # What a checkpoint runs again belongs to the node that asked for it.
             place = before = around.place if found == OUTSIDE else found
             here = replace(here, place=place, function=short_name(event.name[len(NODE) :]))
+        elif event.name.startswith(AGAIN):
+            here = replace(here, place=int(event.name[len(AGAIN) :]), function="")
+        elif event.name.startswith(GRAPH):
+            made = part_at(event.start_ns).graphs[int(event.name[len(GRAPH) :])]
+            node = next((end for end, one in reversed(running) if one.is_node), event.end_ns)
+            graphs.append((node, made))
         elif event.name.startswith(RANGE) and event.name[len(RANGE) :].isdecimal():
             modules = (*around.modules, int(event.name[len(RANGE) :]))
             function = "" if around.place == OUTSIDE else around.function
             here = replace(here, modules=modules, function=function)
         elif not around.function:
             here = replace(here, function=short_name(event.name))
+        here = replace(here, is_node=event.name.startswith(NODE))
         yield event.number, here
         running.append((event.end_ns, here))
 
@@ -256,7 +333,9 @@ class StepKernelTimer:
         self._device = device
         self._wait = device.clock().synchronize
         self._rows = len(paths)
-        self._calls: list[tuple[int, int, int, int, int]] = []
+        self._calls: list[Call] = []
+        self._again = Again(self._during, self._note_graph)
+        self._parts: list[StepPlaces] = []
         row_of = {path: row for row, path in enumerate(paths)}
         self._above = rows_above(paths)
         self._owned = owned_parameters(model, paths)
@@ -267,30 +346,47 @@ class StepKernelTimer:
         ]
 
     def _ranged(self, original: Forward, row: int) -> Forward:
-        name, calls = f"{RANGE}{row}", self._calls
+        name, again, running = f"{RANGE}{row}", self._again, self._again.running
 
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
             if is_dynamo_compiling():
                 return original(*args, **kwargs)
+            if again.in_backward:
+                with again.call(row):
+                    return original(*args, **kwargs)
+            running.append(row)
             number, start = _get_sequence_nr(), perf_counter_ns()
             try:
                 with RecordFunction(name):
                     return original(*args, **kwargs)
             finally:
-                calls.append((row, start, perf_counter_ns(), number, _get_sequence_nr()))
+                self._calls.append((row, start, perf_counter_ns(), number, _get_sequence_nr()))
+                running.pop()
 
         return forward
 
+    @contextmanager
+    def _during(self, place: int) -> Iterator[None]:
+        with RecordFunction(f"{AGAIN}{place}"):
+            yield
+
+    def _note_graph(
+        self, outputs: Sequence[torch.Tensor], place_of: PlaceOfNumber, other: int
+    ) -> None:
+        del outputs, other
+        graphs = self._parts[-1].graphs
+        graphs.append(place_of)
+        with RecordFunction(f"{GRAPH}{len(graphs) - 1}"):
+            pass
+
     def run(self, step: Step) -> KernelStep:
         """Run one step under the profiler and add its kernels up."""
-        self._calls.clear()
-        numbers: list[int] = []
-        with self._owners_told():
-            results = profiled(self._step(step, numbers), self._device)
+        self._parts = []
+        with self._owners_told(), recomputations_told(self._again):
+            results = profiled(self._step(step), self._device)
         host, kernels = events_of(results)
-        places = Places(self._calls, self._above, *numbers)
-        return added_up(host, kernels, places, self._rows)
+        return added_up(host, kernels, self._parts, self._rows)
 
     @contextmanager
     def _owners_told(self) -> Iterator[None]:
@@ -301,9 +397,9 @@ class StepKernelTimer:
                     told.enter_context(_telling(parameter, f"{OWNER}{row}"))
             yield
 
-    def _step(self, step: Step, numbers: list[int]) -> Callable[[], None]:
-        """A step that notes autograd's count at the begin and at the end of its forward."""
-        marks = iter(range(len(STEP_PHASES) + 1))
+    def _step(self, step: Step) -> Callable[[], None]:
+        """A step that notes where in its forwards the nodes are made."""
+        marks = count()
 
         def mark() -> int:
             number = next(marks)
@@ -311,13 +407,20 @@ class StepKernelTimer:
                 return number
 
         def forward(batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes and gives
-            numbers.append(_get_sequence_nr())
+            self._calls = []
+            begin = _get_sequence_nr()
             with attributes_replaced(self._replaced):
                 output = step.forward(batch)
-            numbers.append(_get_sequence_nr())
+            places = Places(self._calls, self._above, begin, _get_sequence_nr())
+            self._parts.append(StepPlaces(places))
             return output
 
-        pieces = Step(step.fetch, step.move, forward, step.loss, step.update, step.backward)
+        def backward(loss: torch.Tensor) -> None:
+            places = self._parts[-1].forward
+            with attributes_replaced(self._replaced), self._again.backward(places):
+                step.backward(loss)
+
+        pieces = replace(step, forward=forward, backward=backward)
 
         def run() -> None:
             for _ in run_phases(pieces, mark):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
+from torch.autograd.function import BackwardCFunction
 
 from layerbench.instruments.modules import modules_at
 from layerbench.instruments.step_places import OUTSIDE, Places
@@ -32,7 +33,7 @@ class NodeMarks:
         mark: marks a moment.
 
     Attributes:
-        taken: place and mark, in the order in which the nodes ran.
+        taken: place and mark, in the order in which the nodes ran, since the last `hook`.
     """
 
     def __init__(self, owners: Mapping[int, int], mark: Callable[[], int]) -> None:
@@ -51,19 +52,63 @@ class NodeMarks:
         Returns:
             all nodes, in the order in which they run; see `let_go`.
         """
-        self.taken.clear()
-        before: int | None = None
+        self.taken = []
         turns = _as_they_run(loss)
+
+        def place_of(node: Node) -> int:
+            return self._place(node, places.of_number, places, OUTSIDE)
+
+        self._hook(turns, place_of, handles)
+        return _in_a_row(turns)
+
+    def hook_again(
+        self,
+        outputs: Sequence[torch.Tensor],
+        place_of: Callable[[int], int],
+        other: int,
+        places: Places,
+        handles: ExitStack,
+    ) -> None:
+        """As `hook`, within the backward, for a graph that was made in it.
+
+        Args:
+            outputs: that it leads to.
+            place_of: of each number that autograd gave its nodes.
+            other: the place of what has no number and is no module's parameter.
+            places, handles: as before.
+        """
+        self.taken.append((OUTSIDE, self._mark()))  # that hooks are put on it is no module's
+
+        def place(node: Node) -> int:
+            return self._place(node, place_of, places, other)
+
+        self._hook(_as_they_run(*outputs), place, handles)
+        self.taken.append((other, self._mark()))
+
+    @contextmanager
+    def during(self, place: int) -> Iterator[None]:
+        """Entered around what runs at this place within a node."""
+        before = self.taken[-1][0] if self.taken else OUTSIDE
+        self.taken.append((place, self._mark()))
+        try:
+            yield
+        finally:
+            self.taken.append((before, self._mark()))
+
+    def _hook(
+        self, turns: Iterable[Sequence[Node]], place_of: Callable[[Node], int], handles: ExitStack
+    ) -> None:
+        before: int | None = None
         for turn in turns:
-            placed = [self._place(node, places) for node in turn]
-            alike = set(placed) == {placed[0]}
+            placed = [place_of(node) for node in turn]
+            # A node in Python may run others within it, after which another place has the turn.
+            alike = set(placed) == {placed[0]} and not isinstance(turn[0], BackwardCFunction)
             for node, place in zip(turn, placed, strict=True):
                 if place != before or not alike:
                     handle = node.register_prehook(self._begins(place))
                     handles.callback(handle.remove)
                 before = place
             before = placed[0] if alike else None
-        return _in_a_row(turns)
 
     def _begins(self, place: int) -> Callable[..., None]:
         mark, taken = self._mark, self.taken
@@ -73,25 +118,29 @@ class NodeMarks:
 
         return begins
 
-    def _place(self, node: Node, places: Places) -> int:
+    def _place(self, node: Node, place_of: Callable[[int], int], places: Places, other: int) -> int:
         number = node._sequence_nr()
         if number < _NO_SEQUENCE:
-            return places.of_number(number)
+            return place_of(number)
         row = self._owners.get(id(getattr(node, "variable", None)))
-        return OUTSIDE if row is None else places.home(row)
+        return other if row is None else places.home(row)
 
-    def spent(self, positions: Sequence[int], cost_ns: int = 0) -> tuple[Counter[int], int]:
-        """Nanoseconds by place, and what belongs to none.
 
-        Args:
-            positions: of the backward's begin, the marks taken, and its end.
-            cost_ns: what a mark itself takes, which is taken off.
-        """
-        spent: Counter[int] = Counter()
-        places = (OUTSIDE, *(place for place, _ in self.taken))
-        for place, at, until in zip(places, positions, positions[1:], strict=False):
-            spent[place] += max(0, until - at - cost_ns)
-        return spent, spent.pop(OUTSIDE, 0)
+def spent_between(
+    taken: Sequence[tuple[int, int]], positions: Sequence[int], cost_ns: int = 0
+) -> tuple[Counter[int], int]:
+    """Nanoseconds by place, and what belongs to none.
+
+    Args:
+        taken: of `NodeMarks`.
+        positions: of the backward's begin, the marks taken, and its end.
+        cost_ns: what a mark itself takes, which is taken off.
+    """
+    spent: Counter[int] = Counter()
+    places = (OUTSIDE, *(place for place, _ in taken))
+    for place, at, until in zip(places, positions, positions[1:], strict=False):
+        spent[place] += max(0, until - at - cost_ns)
+    return spent, spent.pop(OUTSIDE, 0)
 
 
 def owned_parameters(model: nn.Module, paths: Sequence[str]) -> list[tuple[torch.Tensor, int]]:
@@ -125,12 +174,10 @@ def rows_above(paths: Sequence[str]) -> dict[int, int]:
     return {row: row_of[holder(path, row_of)] for path, row in row_of.items() if path}
 
 
-def graph(loss: torch.Tensor) -> Iterator[Node]:
-    """Every node that the backward of a loss can run, once."""
-    if loss.grad_fn is None:
-        return
-    seen: set[Node] = {loss.grad_fn}
-    waiting = [loss.grad_fn]
+def graph(*losses: torch.Tensor) -> Iterator[Node]:
+    """Every node that the backward of losses can run, once."""
+    waiting = list(dict.fromkeys(loss.grad_fn for loss in losses if loss.grad_fn is not None))
+    seen: set[Node] = set(waiting)
     while waiting:
         node = waiting.pop()
         yield node
@@ -162,7 +209,7 @@ def _in_a_row(turns: Iterable[Sequence[Node]]) -> deque[Node]:
     return deque(node for turn in turns for node in turn)
 
 
-def _as_they_run(loss: torch.Tensor) -> list[list[Node]]:
+def _as_they_run(*losses: torch.Tensor) -> list[list[Node]]:
     """The nodes in the order in which autograd's engine runs them, turn by turn.
 
     Of the nodes that are ready it takes the one with the largest number, and one that accumulates a
@@ -173,7 +220,7 @@ def _as_they_run(loss: torch.Tensor) -> list[list[Node]]:
     """
     numbers: dict[Node, int] = {}
     last_fed: dict[Node, int] = {}
-    for node in graph(loss):
+    for node in graph(*losses):
         number = numbers[node] = node._sequence_nr()
         for following, _ in node.next_functions:
             if following is not None:

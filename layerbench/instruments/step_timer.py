@@ -7,10 +7,9 @@ autograd's own count (see `instruments.module_tracker`); one that accumulates a 
 parameter's owner. Where a module's nodes begin, the first one gets a hook that marks it: a module's
 time reaches to where the next one's begins, and all of them add up to the backward.
 
-Known limitations: activation checkpointing runs modules again inside the backward, which counts
-as backward of the module whose node asked for it (with ``use_reentrant=True`` the one that
-checkpoints, else the first inside it to go backward); a module that runs outside Python is timed
-as one.
+A forward that runs again within the backward is told apart: see `instruments.step_again`.
+
+Known limitation: a module that runs outside Python is timed as one.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import pairwise
 from typing import Any
@@ -40,8 +39,17 @@ from layerbench.instruments.attach import (
 )
 from layerbench.instruments.layer_timer import Folded, fold
 from layerbench.instruments.modules import modules_at
-from layerbench.instruments.step_nodes import Node, NodeMarks, let_go, owners_of, rows_above
-from layerbench.instruments.step_places import ROOT, Places
+from layerbench.instruments.recomputation import recomputations_told
+from layerbench.instruments.step_again import Again, PlaceOfNumber
+from layerbench.instruments.step_nodes import (
+    Node,
+    NodeMarks,
+    let_go,
+    owners_of,
+    rows_above,
+    spent_between,
+)
+from layerbench.instruments.step_places import ROOT, Call, Places
 from layerbench.records.training_step import STEP_PHASES
 
 Batch = Any
@@ -58,6 +66,7 @@ class Step:
         loss: makes a scalar of output and batch.
         update: ``optimizer.step()`` and ``zero_grad()``.
         backward: goes backward from the loss.
+        micro_batches: so often do all but the last come in a step.
     """
 
     fetch: Callable[[], Batch]
@@ -66,6 +75,7 @@ class Step:
     loss: Callable[[Any, Batch], torch.Tensor]
     update: Callable[[], object]
     backward: Callable[[torch.Tensor], object] = torch.Tensor.backward
+    micro_batches: int = 1
 
 
 def run_phases(step: Step, mark: Callable[[], int]) -> Iterator[tuple[int, str, Any]]:
@@ -73,22 +83,46 @@ def run_phases(step: Step, mark: Callable[[], int]) -> Iterator[tuple[int, str, 
 
     Gives, after each of `STEP_PHASES`, a mark, the phase's name, and what it made: the batch, the
     batch on the device, the output, the loss; ``None`` after the last two. A first mark with no
-    name comes before all.
+    name comes before all. Those before the optimizer come once for each micro-batch.
     """
     yield mark(), "", None
-    batch = step.fetch()
-    yield mark(), "data", batch
-    batch = step.move(batch)
-    yield mark(), "copy", batch
-    output = step.forward(batch)
-    yield mark(), "forward", output
-    loss = step.loss(output, batch)
-    yield mark(), "loss", loss
-    step.backward(loss)
-    yield mark(), "backward", None
-    del output
+    for _ in range(step.micro_batches):
+        batch = step.fetch()
+        yield mark(), "data", batch
+        batch = step.move(batch)
+        yield mark(), "copy", batch
+        output = step.forward(batch)
+        yield mark(), "forward", output
+        loss = step.loss(output, batch)
+        yield mark(), "loss", loss
+        step.backward(loss)
+        yield mark(), "backward", None
+        del output
     step.update()
     yield mark(), "optimizer", None
+
+
+OF_MICRO_BATCH = len(STEP_PHASES) - 1
+"""Phases that come once for each micro-batch; the last one comes once in a step."""
+
+
+def by_micro_batch(durations: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """What the phases of each micro-batch took.
+
+    Args:
+        durations: between the marks of `run_phases`.
+    """
+    each = range(0, len(durations) - 1, OF_MICRO_BATCH)
+    return tuple(tuple(durations[at : at + OF_MICRO_BATCH]) for at in each)
+
+
+def by_phase(durations: Sequence[int]) -> tuple[int, ...]:
+    """What each of `STEP_PHASES` took, all micro-batches together.
+
+    Args:
+        durations: between the marks of `run_phases`.
+    """
+    return (*map(sum, zip(*by_micro_batch(durations), strict=True)), durations[-1])
 
 
 @dataclass(frozen=True)
@@ -101,6 +135,9 @@ class TimedStep:
         backward_ns: by row, without what it called; the rest of the backward phase, which
             belongs to none (the loss, the engine's start), is ``outside_ns``.
         backward_inclusive_ns: by row, with what it called.
+        again_ns, again_inclusive_ns: the same of forwards that ran again within the backward.
+        micro_batches_ns: of each micro-batch the phases before the optimizer; of a step with
+            nothing attached.
         host_phases_ns: as ``phases_ns`` on the host's clock, of a step with nothing attached, where
             the device has its own.
     """
@@ -110,6 +147,9 @@ class TimedStep:
     backward_ns: NDArray[np.int64] | None = None
     outside_ns: int = 0
     backward_inclusive_ns: NDArray[np.int64] | None = None
+    again_ns: NDArray[np.int64] | None = None
+    again_inclusive_ns: NDArray[np.int64] | None = None
+    micro_batches_ns: tuple[tuple[int, ...], ...] = ()
     host_phases_ns: tuple[int, ...] | None = None
 
 
@@ -126,6 +166,23 @@ class Timed:
     module: nn.Module
     attribute: str
     row: int
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """What was marked of a micro-batch.
+
+    Attributes:
+        marks: begin, and the ends of data, copy, getting ready, forward, loss, hooking, backward.
+        calls: of the forward.
+        places: of the forward and of what ran again.
+        taken: marks of the backward, see `NodeMarks`.
+    """
+
+    marks: tuple[int, ...]
+    calls: Sequence[Call]
+    places: Places
+    taken: Sequence[tuple[int, int]]
 
 
 class StepTimer:
@@ -150,8 +207,10 @@ class StepTimer:
         self._clock = clock
         self._rows = rows
         self._above = above or {}
-        self._calls: list[tuple[int, int, int, int, int]] = []
+        self._calls: list[Call] = []
         self._nodes = NodeMarks(owners, clock.mark)
+        self._again = Again(self._nodes.during, self._hook_again)
+        self._handles = ExitStack()
         self._marks = 0
         self._places = Places((), {}, 0, 0)
         self._replaced: list[Replacement] = [
@@ -190,7 +249,7 @@ class StepTimer:
             end = clock.mark()
         clock.synchronize()
         try:
-            return self._folded(start, end, start)
+            return self._folded(self._calls, start, end, start)
         finally:
             self._marks = max(self._marks, 2 * len(self._calls) + 16)
             clock.release()
@@ -198,14 +257,16 @@ class StepTimer:
     def untouched(self, step: Step) -> TimedStep:
         """Run a step with marks between its phases and nothing else."""
         clock = self._clock
-        clock.reserve(2 * len(STEP_PHASES))
+        clock.reserve(2 * len(STEP_PHASES) * step.micro_batches)
         marks = [mark for mark, _, _ in run_phases(step, clock.mark)]
         clock.synchronize()
         try:
             host = clock.resolve_host(marks)
+            durations = _differences(clock.resolve(marks))
             return TimedStep(
-                _differences(clock.resolve(marks)),
-                host_phases_ns=None if host is None else _differences(host),
+                by_phase(durations),
+                micro_batches_ns=by_micro_batch(durations),
+                host_phases_ns=None if host is None else by_phase(_differences(host)),
             )
         finally:
             clock.release()
@@ -216,78 +277,110 @@ class StepTimer:
         What is attached between forward and backward is part of no phase.
         """
         clock = self._clock
-        self._calls.clear()
         clock.reserve(self._marks)
         marks: list[int] = []
+        done: list[_MicroBatch] = []
         nodes: deque[Node] = deque()
-        handles = ExitStack()
-        begin = end = _get_sequence_nr()
-        with handles, ExitStack() as attached:
-            for mark, done, made in run_phases(step, clock.mark):
+        with recomputations_told(self._again), ExitStack() as attached:
+            for mark, phase, made in run_phases(step, clock.mark):
                 marks.append(mark)
-                if done == "copy":
+                if phase == "copy":
+                    self._calls, begin = [], _get_sequence_nr()
                     attached.enter_context(attributes_replaced(self._replaced))
                     marks.append(clock.mark())
-                elif done == "forward":
+                elif phase == "forward":
                     end = _get_sequence_nr()
-                elif done == "loss":
-                    attached.close()
+                elif phase == "loss":
+                    let_go(nodes)
                     self._places = Places(self._calls, self._above, begin, end)
-                    nodes = self._nodes.hook(made, self._places, handles)
+                    self._handles = attached.enter_context(ExitStack())
+                    nodes = self._nodes.hook(made, self._places, self._handles)
+                    attached.enter_context(self._again.backward(self._places))
                     marks.append(clock.mark())
+                elif phase == "backward":
+                    done.append(self._micro_batch(marks))
+                    attached.close()
+                    marks = [clock.mark() if len(done) < step.micro_batches else mark]
         let_go(nodes)
         clock.synchronize()
         try:
-            return self._timed_step(marks)
+            return self._timed_step(done, marks)
         finally:
-            self._marks = max(self._marks, 2 * len(self._calls) + len(self._nodes.taken) + 16)
+            calls = sum(len(one.calls) + len(one.taken) for one in done)
+            self._marks = max(self._marks, 2 * calls + 16 * len(done))
             clock.release()
 
+    def _micro_batch(self, marks: Sequence[int]) -> _MicroBatch:
+        return _MicroBatch(tuple(marks), self._calls, self._places, self._nodes.taken)
+
+    def _hook_again(
+        self, outputs: Sequence[torch.Tensor], place_of: PlaceOfNumber, other: int
+    ) -> None:
+        self._nodes.hook_again(outputs, place_of, other, self._places, self._handles)
+
     def _timed(self, original: Forward, index: int) -> Forward:
-        mark, calls = self._clock.mark, self._calls
+        mark, again, running = self._clock.mark, self._again, self._again.running
 
         @wraps(original)
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
             if is_dynamo_compiling():
                 return original(*args, **kwargs)
+            if again.in_backward:
+                with again.call(index):
+                    return original(*args, **kwargs)
+            running.append(index)
             number = _get_sequence_nr()
             start = mark()
             try:
                 return original(*args, **kwargs)
             finally:
-                calls.append((index, start, mark(), number, _get_sequence_nr()))
+                self._calls.append((index, start, mark(), number, _get_sequence_nr()))
+                running.pop()
 
         return forward
 
     # --- adding up -------------------------------------------------------------------------
 
-    def _timed_step(self, marks: Sequence[int]) -> TimedStep:
-        origin = marks[0]  # one for all: what adds up does so to the last digit
-        positions = self._clock.resolve(marks, origin)
-        start, data, copy, ready, forward, loss, hooked, backward, end = positions
-        phases = (
-            data - start,
-            copy - data,
-            forward - ready,
-            loss - forward,
-            backward - hooked,
-            end - backward,
-        )
-        begins = self._clock.resolve([mark for _, mark in self._nodes.taken], origin)
-        spent, outside = self._nodes.spent([hooked, *begins, backward])
-        own, inclusive = self._places.added_up(spent, self._rows)
-        folded = self._folded(marks[3], marks[4], origin)
-        return TimedStep(phases, folded, own, outside, inclusive)
+    def _timed_step(self, done: Sequence[_MicroBatch], last: Sequence[int]) -> TimedStep:
+        origin = done[0].marks[0]  # one for all: what adds up does so to the last digit
+        begin, end = self._clock.resolve(last, origin)
+        step = _added([self._timed_micro_batch(one, origin) for one in done])
+        return replace(step, phases_ns=(*step.phases_ns, end - begin))
 
-    def _folded(self, start: int, end: int, origin: int) -> Folded:
+    def _timed_micro_batch(self, one: _MicroBatch, origin: int) -> TimedStep:
+        positions = self._clock.resolve(one.marks, origin)
+        start, data, copy, ready, forward, loss, hooked, backward = positions
+        phases = (data - start, copy - data, forward - ready, loss - forward, backward - hooked)
+        begins = self._clock.resolve([mark for _, mark in one.taken], origin)
+        spent, outside = spent_between(one.taken, [hooked, *begins, backward])
+        own, inclusive = one.places.added_up(spent, self._rows)
+        again, again_inclusive = one.places.added_up(spent, self._rows, recomputed=True)
+        folded = self._folded(one.calls, one.marks[3], one.marks[4], origin)
+        return TimedStep(phases, folded, own, outside, inclusive, again, again_inclusive)
+
+    def _folded(self, calls: Sequence[Call], start: int, end: int, origin: int) -> Folded:
         """The calls between two marks, positions after a third."""
-        marks = [mark for call in self._calls for mark in call[1:3]]
+        marks = [mark for call in calls for mark in call[1:3]]
         first, last, *flat = self._clock.resolve([start, end, *marks], origin)
         spans = [
-            (call[0], flat[2 * number], flat[2 * number + 1])
-            for number, call in enumerate(self._calls)
+            (call[0], flat[2 * number], flat[2 * number + 1]) for number, call in enumerate(calls)
         ]
         return fold([*spans, (ROOT, first, last)], self._rows)
+
+
+def _added(steps: Sequence[TimedStep]) -> TimedStep:
+    """Micro-batches together: phases and times of modules; calls as in the first."""
+    forwards = [step.forward for step in steps if step.forward is not None]
+
+    def total(name: str, of: Sequence[object] = steps) -> Any:  # noqa: ANN401 - numbers of a kind
+        return sum(getattr(one, name) for one in of)
+
+    names = ("backward_ns", "outside_ns", "backward_inclusive_ns", "again_ns", "again_inclusive_ns")
+    return TimedStep(
+        tuple(map(sum, zip(*(step.phases_ns for step in steps), strict=True))),
+        Folded(total("inclusive_ns", forwards), total("self_ns", forwards), forwards[0].calls),
+        **{name: total(name) for name in names},
+    )
 
 
 def _differences(positions: Sequence[int]) -> tuple[int, ...]:

@@ -175,7 +175,7 @@ def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
     owns: dict[str, float] = {}
     for row in record.rows:
         # A row without a backward put nothing into the graph.
-        both, own = (row.forward, row.backward), (row.forward_self, row.backward_self)
+        both, own = row.times, row.own_times
         if any(both) and any(own):
             totals[row.path] = sum(time.mean for time in both if time)
             owns[row.path] = sum(time.mean for time in own if time)
@@ -186,11 +186,7 @@ def _of_training(record: TrainingProfile, metric: Metric) -> Quantity:
     for row in record.rows:
         if row.path in totals:
             shown = (totals if inclusive else owns)[row.path]
-            host = (
-                (row.host_forward, row.host_backward)
-                if inclusive
-                else (row.host_forward_self, row.host_backward_self)
-            )
+            host = row.host_times if inclusive else row.own_host_times
             waits = launching.bounds(row) if inclusive else launching.bounds_own(row)
             cells.append(
                 Cell(

@@ -31,6 +31,7 @@ PHASE_COLOURS: dict[Phase, str] = {
     "forward": "#eef4fb",
     "loss": "#f3e3ee",
     "backward": "#fdf1df",
+    "recomputation": "#f6e3c3",
     "optimizer": "#e4f1e4",
 }
 

@@ -16,7 +16,7 @@ class RunFailed(Exception):
     """The model raised; ``str`` says in which layer and what had come in."""
 
 
-def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model returns in training
+def loss_of(output: Any, micro_batches: int = 1) -> torch.Tensor:  # noqa: ANN401 - of any model
     """A scalar to go backward from.
 
     The ``loss`` of a mapping, as transformers' models return it where they are given labels, is
@@ -24,15 +24,23 @@ def loss_of(output: Any) -> torch.Tensor:  # noqa: ANN401 - whatever a model ret
     of shape ``[N, C]`` or, in a mapping as segmentation models return them, ``[N, C, H, W]``, go
     into cross-entropy against class 0, each output of a model with auxiliary ones. Of other
     tensors the mean square is taken.
+
+    Args:
+        output: of a model in training.
+        micro_batches: that a step adds up; the loss is this part of the step's.
+
+    Raises:
+        RunFailed: nothing has a gradient.
     """
     named = isinstance(output, Mapping)
     own = output.get("loss") if named else None
     if isinstance(own, torch.Tensor) and own.dim() == 0 and own.requires_grad:
-        return own
+        return own if micro_batches == 1 else own / micro_batches
     losses = [_loss_of_one(tensor, named) for tensor in tensors_in(output) if tensor.requires_grad]
     if not losses:
         raise RunFailed(_why_no_loss(output))
-    return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+    loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+    return loss if micro_batches == 1 else loss / micro_batches
 
 
 def _why_no_loss(output: Any) -> str:  # noqa: ANN401 - as in `loss_of`

@@ -29,6 +29,7 @@ from layerbench.environment.run_context import (
 )
 from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError
 from layerbench.instruments.attach import mode_set, notes_on_modes
+from layerbench.instruments.checkpointed import checkpointed
 from layerbench.instruments.kernel_timer import sees_kernels, why_unseen
 from layerbench.instruments.modules import CallObserver, module_facts, without_reach
 from layerbench.instruments.preserve import drawing_anew, preserved
@@ -112,6 +113,7 @@ def profile_step(
                 built = stack.enter_context(preserved(subject, training=True))
             stack.enter_context(mode_set(built.module, True))
             stack.enter_context(gradients_on(True))
+            stack.enter_context(checkpointed(built.module, workload.checkpoint_activations))
             trained = _Trained(workload, built, device, optimizer)
             rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions), device)
             with garbage_collection_off():
@@ -194,9 +196,10 @@ class _Trained:
             fetch=lambda: self._host,
             move=self._moved,
             forward=lambda batch: self._forward(*batch[0], **batch[1]),
-            loss=lambda output, _: loss(output),
+            loss=lambda output, _: loss(output, workload.gradient_accumulation),
             update=self._update,
             backward=self._backward,
+            micro_batches=workload.gradient_accumulation,
         )
 
     def _casting(self, call: Callable[..., Made]) -> Callable[..., Made]:

@@ -78,6 +78,8 @@ class _ModuleTimes:
     forward_self: Times
     backward: Times
     backward_self: Times
+    recomputation: Times
+    recomputation_self: Times
     outside: Times
     whole_forward: Times
     whole_backward: Times
@@ -116,7 +118,8 @@ def record_of(
     overhead, low, high = paired_ratio(
         attached.sum(axis=1).astype(np.float64), compared.sum(axis=1).astype(np.float64), resampler
     )
-    backward = int(times.backward_self.sum()) + int(times.outside.sum())
+    again = times.recomputation_self.sum(axis=1)
+    backward = int(times.backward_self.sum()) + int(again.sum()) + int(times.outside.sum())
     whole = bare.sum(axis=1)
     waits = waits_of([{UNTOUCHED: whole, **wait_arrays({UNTOUCHED: steps.waits})}])
     step, on_device = summary_of(whole, resampler), _device_rounds(steps, workload.seed, events)
@@ -129,8 +132,14 @@ def record_of(
         model_type=rows[0].type,
         parameters=rows[0].parameters,
         step=believed(step, waits, holding),
+        recomputation=summary_of(again, resampler) if again.any() else None,
         phases=_phase_rows(
-            bare, host, _busy(profiled, events), _counts(kernels, "phase_counts"), resampler
+            steps.untouched,
+            bare,
+            host,
+            _busy(profiled, events),
+            _counts(kernels, "phase_counts"),
+            resampler,
         ),
         rows=_rows(
             rows, times, launched if profiled else None, _counts(kernels, "counts"), resampler
@@ -189,6 +198,7 @@ def _busy(steps: Sequence[KernelStep], events: StepEventTimer | None) -> Times |
 
 
 def _phase_rows(
+    untouched: Sequence[TimedStep],
     bare: Times,
     host: Times | None,
     busy: Times | None,
@@ -199,10 +209,19 @@ def _phase_rows(
     def summary(times: Times | None, index: int) -> Summary | None:
         return None if times is None else summary_of(times[:, index], resampler)
 
+    # Shape (rounds, micro-batches, phases).
+    parts = np.array([step.micro_batches_ns for step in untouched], dtype=np.int64)
+
+    def of_micro_batches(index: int) -> tuple[Summary, ...]:
+        if parts.shape[1] == 1 or index == parts.shape[2]:
+            return ()
+        return tuple(summary_of(column, resampler) for column in parts[:, :, index].T)
+
     return tuple(
         PhaseRow(
             name=name,
             time=summary_of(bare[:, index], resampler),
+            micro_batches=of_micro_batches(index),
             host=summary(host, index),
             busy=summary(busy, index),
             kernels=counts[index] if counts else None,
@@ -250,6 +269,7 @@ def _kernel(
     return StepKernelRow(
         phase=STEP_PHASES[key.phase],
         module=paths[max(key.module, ROOT)],
+        recomputed=key.recomputed,
         function=key.function,
         name=key.kernel,
         calls=runs.most_common(1)[0][0],
@@ -264,13 +284,18 @@ def _part(part: int, whole: int) -> float:
 
 def _module_times(steps: Sequence[TimedStep]) -> _ModuleTimes:
     forwards = [step.forward for step in steps if step.forward is not None]
-    backwards = [step.backward_inclusive_ns for step in steps]
-    own = [step.backward_ns for step in steps]
+
+    def stacked_of(name: str) -> Times:
+        times = [getattr(step, name) for step in steps]
+        return np.stack([time for time in times if time is not None])
+
     return _ModuleTimes(
         forward=np.stack([forward.inclusive_ns for forward in forwards]),
         forward_self=np.stack([forward.self_ns for forward in forwards]),
-        backward=np.stack([backward for backward in backwards if backward is not None]),
-        backward_self=np.stack([backward for backward in own if backward is not None]),
+        backward=stacked_of("backward_inclusive_ns"),
+        backward_self=stacked_of("backward_ns"),
+        recomputation=stacked_of("again_inclusive_ns"),
+        recomputation_self=stacked_of("again_ns"),
         outside=np.array([step.outside_ns for step in steps], dtype=np.int64),
         whole_forward=_phases(steps)[:, FORWARD],
         whole_backward=_phases(steps)[:, BACKWARD],
@@ -284,6 +309,8 @@ def _device_times(steps: Sequence[KernelStep]) -> _ModuleTimes:
         forward_self=stacked(steps, "forward_ns"),
         backward=stacked(steps, "backward_inclusive_ns"),
         backward_self=stacked(steps, "backward_ns"),
+        recomputation=stacked(steps, "again_inclusive_ns"),
+        recomputation_self=stacked(steps, "again_ns"),
         outside=stacked(steps, "outside_ns"),
         whole_forward=phases[:, FORWARD],
         whole_backward=phases[:, BACKWARD],
@@ -291,6 +318,7 @@ def _device_times(steps: Sequence[KernelStep]) -> _ModuleTimes:
 
 
 _TIMES = ("forward", "forward_self", "backward", "backward_self")
+_AGAIN = ("recomputation", "recomputation_self")
 
 
 def _rows(
@@ -301,9 +329,14 @@ def _rows(
     resampler: Resampler,
 ) -> tuple[TrainingRow, ...]:
     ran = [index for index, row in enumerate(facts) if row.calls]
-    columns = {name: summaries_of(getattr(times, name), ran, resampler) for name in _TIMES}
-    for name in _TIMES if launched is not None else ():
-        columns[f"host_{name}"] = summaries_of(getattr(launched, name), ran, resampler)
+    columns: dict[str, Mapping[int, Summary]] = {}
+    for source, prefix in ((times, ""), (launched, "host_")):
+        if source is None:
+            continue
+        again = [index for index in ran if source.recomputation[:, index].any()]
+        for names, of in ((_TIMES, ran), (_AGAIN, again)):
+            for name in names:
+                columns[prefix + name] = summaries_of(getattr(source, name), of, resampler)
     return tuple(
         _row(
             facts[place.row],

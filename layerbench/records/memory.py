@@ -40,7 +40,8 @@ Category = Literal[
 ]
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 
-Phase = Literal["load", "forward", "loss", "backward", "optimizer"]
+Phase = Literal["load", "forward", "loss", "backward", "recomputation", "optimizer"]
+"""``recomputation``: a forward that runs again within the backward."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "adagrad"]

@@ -152,7 +152,44 @@ class Checkpoint(ReadFile):
     prefix: Name = ""
 
 
-class Workload(Frozen):
+def _is_one(value: object) -> bool:
+    return value == 1
+
+
+class StepOptions(Frozen):
+    """What a training step does besides forward, backward and the optimizer's own work.
+
+    Attributes:
+        checkpoint_activations: paths of modules; none for the blocks that hold other modules;
+            ``None`` where no activations are checkpointed.
+        gradient_accumulation: micro-batches in a step, each with a forward and a backward.
+    """
+
+    checkpoint_activations: Annotated[
+        tuple[Path, ...] | None,
+        option(
+            "Modules whose activations are not kept: their forward runs again in the backward. "
+            "Paths with commas; without a value the blocks that hold other modules.",
+            panel=WHAT_RUNS,
+            metavar="[PATH,...]",
+            default_text="none",
+        ),
+    ] = Field(default=None, exclude_if=is_none)
+    gradient_accumulation: Annotated[
+        Positive,
+        option(
+            "Micro-batches in a step, each of the batch's size: forward and backward of each, then "
+            "the optimizer once.",
+            panel=WHAT_RUNS,
+            metavar="N",
+        ),
+    ] = Field(default=1, exclude_if=_is_one)
+
+
+PLAIN_STEP = StepOptions()
+
+
+class Workload(StepOptions):
     """What runs: two records with equal workloads measured the same work.
 
     Attributes:
@@ -193,6 +230,10 @@ class Workload(Frozen):
         """Whether it was a module object, which no name can bring back."""
         # A spec names a module and a callable with a colon between them; a class name has none.
         return self.weights == OWN_WEIGHTS and ":" not in self.model and self.file is None
+
+    def with_step(self, step: StepOptions) -> Workload:
+        """The workload of a training whose steps are made so."""
+        return self.model_copy(update=dict(step))
 
     @property
     def formats(self) -> tuple[str, ...]:

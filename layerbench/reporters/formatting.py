@@ -10,7 +10,7 @@ from layerbench import units
 from layerbench.records.bounds import Shape
 from layerbench.records.timing import ONLY_INSIDE, LayerRow, Profile, Summary
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import OWN_WEIGHTS, Checkpoint, ReadFile, Workload
+from layerbench.records.workload import OWN_WEIGHTS, Checkpoint, ReadFile, StepOptions, Workload
 from layerbench.text import visible
 from layerbench.units import NANOSECOND
 
@@ -156,10 +156,22 @@ def variant(workload: Workload) -> list[str]:
         (workload.memory_format, "contiguous"),
         (workload.mode, "eval"),
         (compiled(workload), ""),
+        *((what, "") for what in step_options(workload)),
         (f"weights {weights}" if weights not in (None, OWN_WEIGHTS) else "", ""),
         (f"checkpoint {workload.checkpoint}" if workload.checkpoint else "", ""),
     ]
     return [value for value, usual in settings if value != usual]
+
+
+def step_options(step: StepOptions) -> list[str]:
+    """What a training step does besides the usual; nothing for a usual one."""
+    said = []
+    if step.checkpoint_activations is not None:
+        paths = ", ".join(step.checkpoint_activations) or "blocks"
+        said.append(f"activations checkpointed in {paths}")
+    if step.gradient_accumulation > 1:
+        said.append(f"{step.gradient_accumulation} micro-batches")
+    return said
 
 
 def weights(workload: Workload) -> str:

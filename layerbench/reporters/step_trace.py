@@ -29,6 +29,7 @@ _WHAT = "one representative training step: every phase and every row takes its m
 _MODULES: dict[str, tuple[Callable[[TrainingRow], Summary | None], bool]] = {
     "forward": (lambda row: row.forward, False),
     "backward": (lambda row: row.backward, True),
+    "recomputation": (lambda row: row.recomputation, False),
 }
 
 
@@ -72,14 +73,29 @@ def _of_modules(
     record: TrainingProfile, phase: PhaseRow, launching: StepLaunching, at: float, until: float
 ) -> Iterator[Event]:
     """The modules of a phase, and the kernels: those of no module at the phase's end."""
-    time_of, backwards = _MODULES.get(phase.name, (lambda _: None, False))
+    again = record.recomputation
+    if phase.name == "backward" and again is not None:
+        ran = min(at + again.mean, until)
+        yield from _of_rows(record, "recomputation", launching, at, ran)
+        at = ran
+    yield from _of_rows(record, phase.name, launching, at, until)
+
+
+def _of_rows(
+    record: TrainingProfile, what: str, launching: StepLaunching, at: float, until: float
+) -> Iterator[Event]:
+    time_of, backwards = _MODULES.get(what, (lambda _: None, False))
     stretches = [
         (record.rows[row], start, end)
         for row, start, end in laid_out(record.rows, time_of, at, until, backwards=backwards)
     ]
     for row, start, end in stretches:
-        yield _of_row(row, phase.name, launching, start, end)
-    kernels = [kernel for kernel in record.kernels if kernel.phase == phase.name]
+        yield _of_row(row, what, launching, start, end)
+    kernels = [
+        kernel
+        for kernel in record.kernels
+        if ("recomputation" if kernel.recomputed else kernel.phase) == what
+    ]
     placed = {row.path for row, _, _ in stretches if row.path}
     for row, start, end in stretches:
         own = [kernel for kernel in kernels if kernel.module == row.path and row.path in placed]
@@ -90,9 +106,8 @@ def _of_modules(
 def _of_row(
     row: TrainingRow, phase: str, launching: StepLaunching, start_s: float, end_s: float
 ) -> Event:
-    forward = phase == "forward"
-    time, own = (row.forward, row.forward_self) if forward else (row.backward, row.backward_self)
-    host = row.host_forward if forward else row.host_backward
+    which = list(_MODULES).index(phase)
+    time, own, host = (times[which] for times in (row.times, row.own_times, row.host_times))
     on_device = {
         "host ms": formatting.ms(host, "median"),
         "kernels, both ways": row.kernels,
@@ -100,7 +115,7 @@ def _of_row(
     }
     return {
         "name": f"{row.type} {row.path}" if row.path else row.type,
-        "cat": "module",
+        "cat": "recomputation" if phase == "recomputation" else "module",
         **when(start_s, end_s, THREAD),
         "args": {
             "path": row.path,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeAlias
 
-from layerbench.records.workload import OWN_WEIGHTS, Plan, ReadFile, Workload
+from layerbench.records.workload import OWN_WEIGHTS, Plan, ReadFile, StepOptions, Workload
 from layerbench.store.writing import AnyPath
 from layerbench.units import by_x
 
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
         | TrainingEstimate
         | TrainingProfile
     )
+
+
+# Characters that checkpointed modules have in a file's name.
+MOST_PATHS = 40
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ def _variants(workload: Workload) -> Iterator[str]:
         yield workload.mode
     if workload.compile:
         yield "compiled" if workload.compile == "default" else f"compiled-{workload.compile}"
+    yield from _step_variants(workload)
     if workload.weights not in (None, OWN_WEIGHTS):
         yield f"weights-{_safe(str(workload.weights)).lower()}"
     if workload.checkpoint is not None:
@@ -175,6 +180,16 @@ def _variants(workload: Workload) -> Iterator[str]:
 
 def _of_file(file: ReadFile) -> str:
     return f"{_safe(PurePath(file.name).stem)}-{file.digest}"
+
+
+def _step_variants(step: StepOptions) -> Iterator[str]:
+    paths = step.checkpoint_activations
+    if paths is not None:
+        # Of many modules a name would be too long for a file.
+        named = _safe("-".join(paths))[:MOST_PATHS] if paths else "blocks"
+        yield f"checkpointed-{named}"
+    if step.gradient_accumulation > 1:
+        yield f"accumulated-{step.gradient_accumulation}"
 
 
 def _safe(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from layerbench.instruments.modules import module_facts
 from layerbench.instruments.step_events import StepEventTimer
 from layerbench.instruments.step_kernels import BACKWARD, FORWARD, KernelStep, StepKernelTimer
 from tests.instruments.test_step_timer import step_of
+from tests.models import Calls
 from tests.simulated import Simulator
 from tests.simulated.process import on_sim
 
@@ -61,7 +64,9 @@ def timers(model: nn.Module) -> tuple[StepEventTimer, StepKernelTimer]:
 
 def table(step: KernelStep) -> list[list[int]]:
     assert step.forward_ns.sum() == step.phases_ns[FORWARD]
-    assert step.backward_ns.sum() + step.outside_ns == step.phases_ns[BACKWARD]
+    assert (
+        step.backward_ns.sum() + step.again_ns.sum() + step.outside_ns == step.phases_ns[BACKWARD]
+    )
     assert step.span_ns == sum(step.phases_ns) + step.idle_ns
     return [
         column.tolist()
@@ -70,6 +75,8 @@ def table(step: KernelStep) -> list[list[int]]:
             step.forward_inclusive_ns,
             step.backward_ns,
             step.backward_inclusive_ns,
+            step.again_ns,
+            step.again_inclusive_ns,
         )
     ]
 
@@ -91,6 +98,37 @@ def test_a_steps_times_are_those_of_its_kernels(
         assert by_events.phases_ns[FORWARD:] == by_kernels.phases_ns[FORWARD:]
         assert events.notes() == ()
         assert events.is_blocking
+
+
+@on_sim
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpoint_and_micro_batches_on_the_device(
+    reentrant: bool, sim: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of the backward is not the forward's there."""
+    monkeypatch.setattr(queue_block, "perf_counter_ns", sim.now_ns)
+    sim.rules(**RULES)
+
+    def run(model: Calls, x: torch.Tensor) -> torch.Tensor:
+        # The exponential's backward needs its output, so that all of it runs again.
+        return checkpoint(lambda x: model.layer(x).exp(), model.layer(x), use_reentrant=reentrant)
+
+    model = Calls(run, layer=nn.Linear(4, 4)).to("sim:0")
+    for micro_batches in (1, 2):
+        step = step_of(model, torch.rand(2, 4, device="sim:0"))
+        step = replace(step, micro_batches=micro_batches)
+        events, kernels = timers(model)
+        for _ in range(2):
+            events.run(step)
+        by_events, by_kernels = events.run(step), kernels.run(step)
+        assert table(by_events) == table(by_kernels)
+        assert by_events.phases_ns[FORWARD:] == by_kernels.phases_ns[FORWARD:]
+        forward, again = [3_000, 80_000], [3_000, 40_000]
+        assert by_kernels.forward_ns.tolist() == [micro_batches * time for time in forward]
+        assert by_kernels.again_ns.tolist() == [micro_batches * time for time in again]
+        assert by_kernels.again_inclusive_ns.tolist() == [
+            micro_batches * time for time in (43_000, 40_000)
+        ]
 
 
 @on_sim

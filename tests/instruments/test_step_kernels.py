@@ -11,7 +11,14 @@ from layerbench.environment.devices import get
 from layerbench.instruments import step_kernels
 from layerbench.instruments.kernels import RANGE, HostEvent, Kernel, events_of
 from layerbench.instruments.modules import module_facts
-from layerbench.instruments.step_kernels import MARK, NODE, KernelStep, StepKernelTimer, added_up
+from layerbench.instruments.step_kernels import (
+    MARK,
+    NODE,
+    KernelStep,
+    StepKernelTimer,
+    StepPlaces,
+    added_up,
+)
 from layerbench.instruments.step_places import Places
 from layerbench.records.training_step import STEP_PHASES
 from tests.instruments.test_step_timer import step_of
@@ -56,7 +63,7 @@ def test_made_up_events() -> None:
         at += length + 100
     # Row 1 was called once, while autograd counted from 5 to 6; the forward went to 7.
     places = Places([(1, 210, 250, 5, 6)], {1: 0}, 5, 7)
-    step = added_up(host, kernels, places, 2)
+    step = added_up(host, kernels, [StepPlaces(places)], 2)
     assert step.phases_ns == (0, 3, 30, 1, 2 + 30 + 40 + 5 + 6, 8)
     assert step.idle_ns == 9 * 100
     assert step.span_ns == step.idle_ns + sum(step.phases_ns)
@@ -68,7 +75,7 @@ def test_made_up_events() -> None:
 
 
 def test_a_step_without_kernels() -> None:
-    step = added_up([], [], Places([], {}, 0, 0), 1)
+    step = added_up([], [], [StepPlaces(Places([], {}, 0, 0))], 1)
     assert (step.span_ns, step.idle_ns, step.outside_ns) == (0, 0, 0)
 
 
@@ -115,15 +122,18 @@ def test_products_of_a_real_step_belong_to_their_layers(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_what_a_checkpoint_runs_again_belongs_to_the_model_below_it(reentrant, monkeypatch) -> None:
+def test_what_a_checkpoint_runs_again_is_told_apart(reentrant, monkeypatch) -> None:
     def run(self: Calls, x: torch.Tensor) -> torch.Tensor:
         return self.after(checkpoint(self.inner, self.before(x), use_reentrant=reentrant))
 
     layers = {name: nn.Linear(4, 4) for name in ("before", "inner", "after")}
     paths, step = step_kernels_of(Calls(run, **layers), torch.rand(2, 4), monkeypatch)
     backward = dict(zip(paths, step.backward_ns.tolist(), strict=True))
-    again = {"": 300, "inner": 0} if reentrant else {"": 0, "inner": 300}
-    assert backward == {**again, "before": 100, "after": 200}
+    again = dict(zip(paths, step.again_ns.tolist(), strict=True))
+    assert backward == {"": 0, "before": 100, "inner": 200, "after": 200}
+    assert again == {"": 0, "before": 0, "inner": 100, "after": 0}
+    assert step.again_inclusive_ns.tolist()[0] == 100
+    assert {key.module for key in step.kernels if key.recomputed} == {paths.index("inner")}
     assert step.outside_ns == 0
 
 

@@ -142,6 +142,7 @@ def profile_memory_on_fakes(
                 stand_in,
                 optimizer=optimizer,
                 train_mode=workload.mode == "train",
+                step=workload,
                 device=kind,
                 precision=workload.precision,
             )
@@ -192,6 +193,7 @@ def _measure(
                     built,
                     optimizer=optimizer,
                     train_mode=workload.mode == "train",
+                    step=workload,
                     device=device.torch_device.type,
                     precision=workload.precision,
                     renew_inputs=inputs.renew,

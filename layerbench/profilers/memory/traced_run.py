@@ -10,18 +10,28 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import wraps
 from time import perf_counter
 from traceback import walk_tb
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 
 from layerbench import units
 from layerbench.environment.precision import autocasting
 from layerbench.environment.run_context import garbage_collection_off, gradients_on
 from layerbench.errors import first_line, message_of
-from layerbench.instruments.attach import notes_on_modes
+from layerbench.instruments.attach import (
+    Forward,
+    attributes_replaced,
+    function_at,
+    notes_on_modes,
+    usual_place,
+)
+from layerbench.instruments.checkpointed import checkpointed
+from layerbench.instruments.closures import calls_stood_for
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.control_flow import notes_on_trained
 from layerbench.instruments.memory_attribution import FORWARD, FORWARD_END, ITERATION
@@ -29,12 +39,15 @@ from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.modules import (
     CallFacts,
     CallObserver,
+    ModuleFacts,
     module_facts,
+    modules_at,
     named_instances,
     type_name,
 )
 from layerbench.instruments.python_state import PythonState
 from layerbench.instruments.random_state import RandomState
+from layerbench.instruments.recomputation import recomputations_told
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.step_nodes import graph, let_go, nodes_of
 from layerbench.instruments.storage_tracker import LOADED, StorageTracker, Trace, WorkspaceRule
@@ -45,7 +58,7 @@ from layerbench.introspection.tensors import bytes_of, shape_of
 from layerbench.profilers.loss import RunFailed, loss_of
 from layerbench.profilers.optimizers import make_optimizer, scaler_of
 from layerbench.records.samples import RowFacts
-from layerbench.records.workload import Precision
+from layerbench.records.workload import PLAIN_STEP, Precision, StepOptions
 from layerbench.zoo import Built
 
 Made = TypeVar("Made")
@@ -87,12 +100,14 @@ def trace_run(
     renew_inputs: Callable[[], object] = lambda: None,
     release: Callable[[], object] = lambda: None,
     keep: Callable[[torch.optim.Optimizer], object] = lambda _: None,
+    step: StepOptions = PLAIN_STEP,
 ) -> Traced:
     """Run the model where its tensors are, and trace it.
 
     Without an optimizer one forward runs without gradients, in the mode that the model is in.
     With one, two training steps run, and the second is the one to look at: from then on the
-    optimizer has its state. A step is ``zero_grad``, forward, loss, backward, ``step``.
+    optimizer has its state. A step is ``zero_grad``, forward, loss, backward, ``step``; with
+    several micro-batches the middle three come as often.
 
     Args:
         built: the model and its inputs; the model's parameters change if it trains.
@@ -108,13 +123,17 @@ def trace_run(
         renew_inputs: called between two steps.
         release: called before each operator; frees memory that nobody but us holds.
         keep: gets the optimizer after the steps; where it is not kept, its state is freed.
+        step: what is checkpointed, and how many micro-batches a step has.
 
     Raises:
+        UsageError: there is no such module to be checkpointed.
         RunFailed: whatever the model raised, with a line that says where.
     """
     notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
-    with compilation_off() as trained:
-        run = _Run(built, device, precision, workspace, renew_inputs, for_gpu, release)
+    checkpoints = checkpointed(original(built.module), step.checkpoint_activations)
+    with compilation_off() as trained, checkpoints:
+        batches = step.gradient_accumulation
+        run = _Run(built, device, precision, workspace, renew_inputs, for_gpu, release, batches)
         traced = _trace_run(run, optimizer, for_gpu, stepping, keep)
     return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
 
@@ -154,14 +173,17 @@ class _Run:
         renew_inputs: Callable[[], object],
         for_gpu: bool,
         release: Callable[[], object],
+        micro_batches: int,
     ) -> None:
         self._built = built
+        self._micro_batches = micro_batches
         self._renew_inputs = renew_inputs
         self.model = original(built.module)
         self._facts = module_facts(self.model)
         self._running = RunningModule(self.model)
         self._observer = CallObserver(self.model, self._facts, self._running)
         self._tracker = StorageTracker(self._running, device, workspace, for_gpu, release)
+        self._again = _Recomputed(self.model, self._facts, self._running, self._tracker)
         self._calls: dict[str, CallFacts] = {}
         self._forward_s = 0.0
         self._kind = device or "cpu"
@@ -221,23 +243,26 @@ class _Run:
         output = loss = None
         nodes: deque[torch.autograd.graph.Node] = deque()
         scaler, loss_in = scaler_of(self._precision, self._kind), self._casting(loss_of)
-        with garbage_collection_off(), gradients_on(True), self._observed():
+        told = recomputations_told(self._again)
+        with garbage_collection_off(), gradients_on(True), self._observed(), told:
             for step in range(2):
                 if step:
-                    self._renew_inputs()
                     # The layers that have got a gradient, and a state, are those that run again.
                     draws.put_back()
                 self._tracker.mark(ITERATION)
-                self._running.forget()
                 optimizer.zero_grad(set_to_none=True)
-                output = self._forward()
-                with self._tracker.during("loss"):
-                    loss = loss_in(output)
-                    let_go(nodes)
-                nodes = nodes_of(loss)
-                with self._tracker.during("backward"):
-                    torch.autograd.backward(scaler.scale(loss))
-                self._note_gradients()
+                for micro_batch in range(self._micro_batches):
+                    if step or micro_batch:
+                        self._renew_inputs()
+                    self._running.forget()
+                    output = self._forward()
+                    with self._tracker.during("loss"):
+                        loss = loss_in(output, self._micro_batches)
+                        let_go(nodes)
+                    nodes = nodes_of(loss)
+                    with self._tracker.during("backward"), self._again.followed():
+                        torch.autograd.backward(scaler.scale(loss))
+                    self._note_gradients()
                 with self._tracker.during("optimizer"), stepping():
                     if scaler.is_enabled():  # its own step would look at values
                         scaler.unscale_(optimizer)
@@ -299,6 +324,57 @@ class _Run:
                 self._tracker.add(tensor, "optimizer state")
                 if scalars_elsewhere and tensor.dim() == 0:
                     self._tracker.leave_out(tensor)
+
+
+class _Recomputed:
+    """Whom the operators of a recomputation belong to: the modules whose forward runs again."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        facts: Sequence[ModuleFacts],
+        running: RunningModule,
+        tracker: StorageTracker,
+    ) -> None:
+        self._model = model
+        self._paths = frozenset(fact.path for fact in facts if fact.reachable and fact.path)
+        self._running = running
+        self._tracker = tracker
+        self._asked = False
+
+    def asked(self) -> int | None:
+        self._asked = True
+        return self._running.place()
+
+    @contextmanager
+    def again(self, where: int | None) -> Iterator[None]:
+        with self._tracker.during("recomputation"), self._running.again(where):
+            yield
+
+    def graph_made(self, where: int | None, outputs: Any) -> None:  # noqa: ANN401
+        """Its nodes are numbered as those of the forward are."""
+
+    def followed(self) -> AbstractContextManager[object]:
+        """Entered around a backward: modules that run in it are followed where one may."""
+        if not self._asked:
+            return nullcontext()
+        return attributes_replaced(
+            (module, place, self._following(function_at(module, place), path))
+            for path, module in modules_at(self._model, self._paths).items()
+            for place in [usual_place(module)]
+        )
+
+    def _following(self, original: Forward, path: str) -> Forward:
+        running = self._running
+
+        @wraps(original)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            if is_dynamo_compiling() or not calls_stood_for():
+                return original(*args, **kwargs)
+            with running.inside(path):
+                return original(*args, **kwargs)
+
+        return forward
 
 
 class _Draws:

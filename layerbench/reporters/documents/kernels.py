@@ -98,7 +98,7 @@ def _cells(kernel: KernelRow, record: Timed, most: int = SHORT) -> dict[str, str
     compiled = _compiled(record)
     place = {
         "path": kernel.module or screens.MODEL,
-        **({"phase": kernel.phase} if isinstance(kernel, StepKernelRow) else {}),
+        **_phase(kernel),
         "function": beginning(kernel.function, _LONGEST_FUNCTION) or "-",
     }
     return {
@@ -112,12 +112,19 @@ def _cells(kernel: KernelRow, record: Timed, most: int = SHORT) -> dict[str, str
     }
 
 
+def _phase(kernel: KernelRow) -> dict[str, str]:
+    """What part of a step it ran in."""
+    if not isinstance(kernel, StepKernelRow):
+        return {}
+    return {"phase": "recomputation" if kernel.recomputed else kernel.phase}
+
+
 def row(kernel: KernelRow, record: Timed) -> cells.Cells:
     """A row for spreadsheets, less its times; its path is the module's."""
     return {
         "kind": "kernel",
         "path": kernel.module,
-        **({"phase": kernel.phase} if isinstance(kernel, StepKernelRow) else {}),
+        **_phase(kernel),
         "function": kernel.function,
         "kernel": kernel.name,
         "calls": kernel.calls,

@@ -32,6 +32,7 @@ PHASE_NAMES: dict[StepPhase, str] = {
     "backward": "backward",
     "optimizer": "optimizer",
 }
+RECOMPUTED = "of it recomputation"
 _FIGURES = {"mean ms": "mean", "std": "std", "median": "median", "p5": "p5", "p95": "p95"}
 
 
@@ -256,6 +257,7 @@ def phase_table(
     step: Summary | None,
     *legend: layout.Text,
     bound: Callable[[PhaseRow], bool] = lambda _: False,
+    recomputation: Summary | None = None,
 ) -> layout.Section:
     """The phases of a step, and the step; nothing where none was measured.
 
@@ -265,6 +267,7 @@ def phase_table(
         step: the whole of it.
         legend: what stands below.
         bound: whether a phase is launch-bound.
+        recomputation: the part of the backward in which forwards ran again.
     """
     if step is None:
         return layout.Section(title, [])
@@ -279,6 +282,9 @@ def phase_table(
         *((PHASE_NAMES[phase.name], phase.time, phase) for phase in phases),
         ("the step", step, None),
     ]
+    if recomputation is not None:
+        at = [phase.name for phase in phases].index("backward") + 1
+        times.insert(at, (RECOMPUTED, recomputation, None))
     rows = [
         {
             "Phase": name,

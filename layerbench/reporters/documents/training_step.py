@@ -12,7 +12,7 @@ from layerbench.analysis.kernels import own_step_kernels
 from layerbench.analysis.largest import largest, layers
 from layerbench.analysis.launching import StepLaunching, is_launch_bound, launching_s
 from layerbench.analysis.portions import by_path, by_type
-from layerbench.records.memory import PHASES
+from layerbench.records.memory import PHASES, Phase
 from layerbench.records.timing import DeviceRounds, Summary
 from layerbench.records.training_step import (
     PhaseRow,
@@ -25,7 +25,7 @@ from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, device, kernels, layout, screens, shared, trifles
 
 _TIMES = ("forward", "forward_self", "backward", "backward_self")
-_HOST_TIMES = tuple(f"host_{name}" for name in _TIMES)
+_AGAIN = ("recomputation", "recomputation_self")
 
 
 def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
@@ -49,6 +49,7 @@ def document(record: TrainingProfile, view: View = USUAL) -> layout.Document:
         head=_first_screen(record, view),
         sections=[
             _phases(record),
+            _micro_batches(record),
             device.section(record),
             _memory(record),
             _blocks(record),
@@ -111,7 +112,13 @@ def _slowest(record: TrainingProfile, view: View) -> layout.Section:
     )
 
 
-_POINTED = {"forward ms": ".", "backward ms": ".", "host ms": ".", "bound by": "l"}
+_POINTED = {
+    "forward ms": ".",
+    "backward ms": ".",
+    "recomputed ms": ".",
+    "host ms": ".",
+    "bound by": "l",
+}
 _OMITTED_FIRST = ("back/forth", "kept", "bound by", "input→output")
 
 
@@ -121,6 +128,7 @@ class _Columns:
 
     Attributes:
         host: whether the host took its own times, beside an accelerator's.
+        again: whether forwards ran again in the backward.
         own_kernels: how many of the device's each row ran itself, by path; nothing where nobody saw
             them.
         launching: which rows are launch-bound.
@@ -128,6 +136,7 @@ class _Columns:
     """
 
     host: bool
+    again: bool
     own_kernels: Mapping[str, int]
     launching: StepLaunching
     rounds: DeviceRounds | None
@@ -136,12 +145,15 @@ class _Columns:
     def of(cls, record: TrainingProfile) -> _Columns:
         """Those of a record."""
         host = any(row.host_forward for row in record.rows)
-        return cls(host, own_step_kernels(record), StepLaunching.of(record), record.device_rounds)
+        again = record.recomputation is not None
+        launching = StepLaunching.of(record)
+        return cls(host, again, own_step_kernels(record), launching, record.device_rounds)
 
     @property
     def align(self) -> str:
         """The letters of `times`."""
-        return f"..r{'.' * self.host}{'l' * self.launching.waits}{'r' * bool(self.own_kernels)}"
+        again, host = "." * self.again, "." * self.host
+        return f"..{again}r{host}{'l' * self.launching.waits}{'r' * bool(self.own_kernels)}"
 
     def times(self, row: TrainingRow) -> dict[str, str]:
         """The cells of a row with all that is in it."""
@@ -149,8 +161,9 @@ class _Columns:
         return {
             "forward ms": formatting.ms(row.forward, "median"),
             "backward ms": formatting.ms(row.backward, "median"),
+            **self.recomputed(row.recomputation),
             "back/forth": _ratio(row.forward, row.backward),
-            **self.host_time(row.host_forward, row.host_backward),
+            **self.host_time(*row.host_times),
             **({layout.MARK: mark} if self.launching.waits else {}),
             **self.ran(row.kernels),
         }
@@ -159,9 +172,18 @@ class _Columns:
         """What the host took for both, where it took times of its own."""
         return {"host ms": _sum_of(times) if any(times) else "-"} if self.host else {}
 
+    def recomputed(self, time: Summary | None) -> dict[str, str]:
+        """What running again took, where anything ran again."""
+        return {"recomputed ms": formatting.ms(time, "median")} if self.again else {}
+
     def ran(self, kernels: int | None) -> dict[str, str]:
         """How many kernels ran, where somebody saw any."""
         return {"kernels": formatting.dash(kernels, units.count)} if self.own_kernels else {}
+
+    def live_again(self, row: TrainingRow) -> dict[str, str]:
+        """The most bytes alive while it ran again, where anything did."""
+        size = formatting.mebibytes(row.live.get("recomputation"))
+        return {"live recomputed": size} if self.again else {}
 
     def legend(self, record: TrainingProfile) -> layout.Text:
         """What the mark means, where it occurs."""
@@ -171,13 +193,8 @@ class _Columns:
 
 def _slow(row: TrainingRow, share: float, of: Sort, columns: _Columns) -> dict[str, str]:
     with_others = of == "time"
-    forward = row.forward if with_others else row.forward_self
-    backward = row.backward if with_others else row.backward_self
-    host = (
-        (row.host_forward, row.host_backward)
-        if with_others
-        else (row.host_forward_self, row.host_backward_self)
-    )
+    forward, backward, again = row.times if with_others else row.own_times
+    host = row.host_times if with_others else row.own_host_times
     kernels = row.kernels if with_others else columns.own_kernels.get(row.path)
     launching = columns.launching
     bound = launching.bounds(row) if with_others else launching.bounds_own(row)
@@ -187,6 +204,7 @@ def _slow(row: TrainingRow, share: float, of: Sort, columns: _Columns) -> dict[s
         "input→output": screens.shapes(row.input_shapes, row.output_shapes),
         "forward ms": formatting.ms(forward, "median"),
         "backward ms": formatting.ms(backward, "median"),
+        **columns.recomputed(again),
         "back/forth": _ratio(forward, backward),
         "share": units.percent(share, digits=1),
         **columns.host_time(*host),
@@ -204,7 +222,7 @@ def _ratio(forward: Summary | None, backward: Summary | None) -> str:
 
 def _rate(record: TrainingProfile) -> str:
     step = record.step
-    return units.per_second(record.workload.batch / step.mean if step.mean else 0.0)
+    return units.per_second(record.images / step.mean if step.mean else 0.0)
 
 
 def _taken(row: TrainingRow) -> float | None:
@@ -213,7 +231,7 @@ def _taken(row: TrainingRow) -> float | None:
 
 
 def _time_s(row: TrainingRow) -> float:
-    return sum(time.mean for time in (row.forward, row.backward) if time)
+    return sum(time.mean for time in row.times if time)
 
 
 def _both_s(record: TrainingProfile) -> float:
@@ -235,7 +253,31 @@ def _phases(record: TrainingProfile) -> layout.Section:
     heading = f"One step, untouched: {_rate(record)} images/s"
     missed = f"the step is {step.verdict}: {'; '.join(step.missed)}" if step.missed else ""
     bound = StepLaunching.of(record).bounds_phase
-    return shared.phase_table(heading, record.phases, step, layout.Text(missed), bound=bound)
+    return shared.phase_table(
+        heading,
+        record.phases,
+        step,
+        layout.Text(missed),
+        bound=bound,
+        recomputation=record.recomputation,
+    )
+
+
+def _micro_batches(record: TrainingProfile) -> layout.Section:
+    """A row for each micro-batch of a step, and one for the optimizer; nothing for a single one."""
+    phases = [phase for phase in record.phases if phase.micro_batches]
+    rows = [
+        {
+            "#": str(number),
+            **{
+                f"{shared.PHASE_NAMES[phase.name]} ms": formatting.ms(time, "median")
+                for phase, time in zip(phases, times, strict=True)
+            },
+        }
+        for number, times in enumerate(zip(*(p.micro_batches for p in phases), strict=True), 1)
+    ]
+    title = f"Micro-batches of {record.workload.batch} images (medians)"
+    return layout.table(title, rows, f"r{'.' * len(phases)}")
 
 
 def _memory(record: TrainingProfile) -> layout.Section:
@@ -283,7 +325,7 @@ def _tree(record: TrainingProfile, view: View) -> layout.Section:
     return layout.table(
         "Layers (medians; MiB)",
         rows,
-        f"lr{columns.align}.....l",
+        f"lr{columns.align}.....{'.' * columns.again}l",
         columns.legend(record),
         formats=layout.FULL,
         omitted_first=("back/forth", "live forward", "calls"),
@@ -300,6 +342,7 @@ def _layer(row: TrainingRow, view: View, columns: _Columns) -> dict[str, str]:
         "kept MiB": formatting.mebibytes(row.kept),
         "live forward": formatting.mebibytes(row.live.get("forward")),
         "live backward": formatting.mebibytes(row.live.get("backward")),
+        **columns.live_again(row),
         "": formatting.remarks(
             device.below_in_step(columns.rounds, row), formatting.note_on(row.calls, row.note)
         ),
@@ -314,7 +357,13 @@ def _folded(rows: Sequence[TrainingRow], view: View, columns: _Columns) -> dict[
         "layer": trifles.label(rows, trifles.LEAST_OF_MORE),
         "forward ms": _sum_of([row.forward for row in outer]),
         "backward ms": _sum_of([row.backward for row in outer]),
+        **({"recomputed ms": _again_of(outer)} if columns.again else {}),
     }
+
+
+def _again_of(rows: Sequence[TrainingRow]) -> str:
+    times = [row.recomputation for row in rows]
+    return _sum_of(times) if any(times) else "-"
 
 
 def _sum_of(times: Sequence[Summary | None]) -> str:
@@ -386,21 +435,24 @@ def rows(record: TrainingProfile, view: View = USUAL) -> cells.Rows:
     The kernels follow, if they are wanted.
     """
     columns = _Columns.of(record)
-    times = (*_TIMES, *_HOST_TIMES) if columns.host else _TIMES
+    times = (*_TIMES, *_AGAIN) if columns.again else _TIMES
+    if columns.host:
+        times = (*times, *(f"host_{name}" for name in times))
     names = ("time", *(("host", "busy") if record.device_rounds else ()), *times)
-    step = _row("step", "", record.model_type, {"time": record.step}, names)
-    phases = [_phase_row(phase, columns, names) for phase in record.phases]
+    alive = tuple(p for p in PHASES if columns.again or p != "recomputation")
+    step = _row("step", "", record.model_type, {"time": record.step}, names, alive)
+    phases = [_phase_row(phase, columns, names, alive) for phase in record.phases]
     modules = [
         {
-            **_row("module", row.path, row.type, {n: getattr(row, n) for n in times}, names),
+            **_row("module", row.path, row.type, {n: getattr(row, n) for n in times}, names, alive),
             "kept_bytes": row.kept,
-            **{f"live_{phase}_bytes": row.live.get(phase) for phase in PHASES},
+            **{f"live_{phase}_bytes": row.live.get(phase) for phase in alive},
             **_on_device(columns, row.kernels, columns.launching.bounds(row)),
         }
         for row in record.rows
     ]
     ran_by_device = [
-        _row("kernel", kernel.module, "", {"time": kernel.time}, names)
+        _row("kernel", kernel.module, "", {"time": kernel.time}, names, alive)
         | kernels.row(kernel, record)
         for kernel in kernels.listed(record, view)
     ]
@@ -409,10 +461,14 @@ def rows(record: TrainingProfile, view: View = USUAL) -> cells.Rows:
     return ran | cells.origin(record, "commit"), every
 
 
-def _phase_row(phase: PhaseRow, columns: _Columns, names: Sequence[str]) -> cells.Cells:
+def _phase_row(
+    phase: PhaseRow, columns: _Columns, names: Sequence[str], alive: Sequence[Phase]
+) -> cells.Cells:
     times = {"time": phase.time, "host": phase.host, "busy": phase.busy}
     bound = columns.launching.bounds_phase(phase)
-    return _row("phase", phase.name, "", times, names) | _on_device(columns, phase.kernels, bound)
+    return _row("phase", phase.name, "", times, names, alive) | _on_device(
+        columns, phase.kernels, bound
+    )
 
 
 def _on_device(columns: _Columns, kernels: int | None, bound: bool) -> cells.Cells:
@@ -438,9 +494,10 @@ def _row(
     type: str,
     times: Mapping[str, Summary | None],
     names: Sequence[str],
+    alive: Sequence[Phase],
 ) -> cells.Cells:
     row: cells.Cells = {"kind": kind, "path": path, "type": type, "kept_bytes": None}
-    row |= dict.fromkeys(f"live_{phase}_bytes" for phase in PHASES)
+    row |= dict.fromkeys(f"live_{phase}_bytes" for phase in alive)
     for name in names:
         row |= cells.figures(name, times.get(name), "mean", "std", "median", "p5", "p95")
     return row

@@ -146,7 +146,8 @@ def _step_times(rows: Sequence[PageRow], training: TrainingProfile) -> Iterator[
     timed = training.step if rounds is None or rounds.span is None else rounds.span
     number = units.count(timed.n)
     how = f"{_where(training)}: median of {number} training steps"
-    for name in ("forward", "backward"):
+    again = ("recomputation",) if training.recomputation else ()
+    for name in ("forward", "backward", *again):
         inclusive, own = figure("step", name), figure("step", f"{name}_self")
         yield Metric(
             key=name,

@@ -115,10 +115,10 @@ def watched_step(stepper: Stepper, fetch: Callable[[], BoxedBatch]) -> int:
     """A step with a range around each phase and each part; gives the images it learned from."""
     kept = Kept()
     pieces = stepper.pieces(fetch, kept)
-    ranged = replace(
-        pieces,
-        **{name: _in_range(PHASE + phase, getattr(pieces, name)) for name, phase in _PIECES},
-    )
+    functions: dict[str, Any] = {
+        name: _in_range(PHASE + phase, getattr(pieces, name)) for name, phase in _PIECES
+    }
+    ranged = replace(pieces, **functions)
     with stepper.explained(), attributes_replaced(_ranges(stepper)):
         for _ in run_phases(ranged, lambda: 0):
             pass

@@ -189,7 +189,14 @@ def part_times(names: Sequence[str], steps: Sequence[TimedStep]) -> PartTimes:
         steps: with their forward and backward by row; at least one.
     """
     forward = np.stack([step.forward.self_ns for step in steps if step.forward is not None])
-    backward = np.stack([step.backward_ns for step in steps if step.backward_ns is not None])
+    # What runs again within the backward is part of it here.
+    backward = np.stack(
+        [
+            step.backward_ns + step.again_ns
+            for step in steps
+            if step.backward_ns is not None and step.again_ns is not None
+        ]
+    )
     outside = np.array([step.outside_ns for step in steps], dtype=np.int64)
     phases = np.array([step.phases_ns for step in steps], dtype=np.int64)
     both = phases[:, [FORWARD, BACKWARD]].sum()

@@ -1,0 +1,184 @@
+"""Recomputation told from the backward: known times, whoever asks for it and however."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import checkpoint as checkpoints
+from torch.utils.checkpoint import checkpoint
+
+from layerbench.environment.devices.clocks import ManualClock
+from layerbench.errors import UsageError
+from layerbench.instruments.checkpointed import checkpointed
+from layerbench.instruments.step_timer import TimedStep
+from layerbench.records.training_step import STEP_PHASES
+from tests.instruments.test_step_timer import Takes, step_of, timer_of
+
+BACKWARD = STEP_PHASES.index("backward")
+
+
+class Again(torch.autograd.Function):
+    """Keeps nothing but its input, and runs a module once more in its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, module: nn.Module) -> torch.Tensor:
+        ctx.module = module
+        ctx.save_for_backward(x)
+        return module(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (x,) = ctx.saved_tensors
+        ctx.module(x)
+        return gradient, None
+
+
+class Block(nn.Module):
+    """Takes 10 and 20 there, 1 and 2 back; what is kept needs all of it to run again."""
+
+    def __init__(self, clock: ManualClock, how: str = "plain") -> None:
+        super().__init__()
+        self.first, self.last = Takes(clock, 10, 1), Takes(clock, 20, 2)
+        self.weight = nn.Linear(4, 4)
+        self.how = how
+
+    def run(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.first(self.weight(x)) * x).exp()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "plain":
+            return self.run(x)
+        if self.how == "custom":
+            return Again.apply(self.run(x), self.first)
+        return checkpoint(self.run, x, use_reentrant=self.how == "reentrant")
+
+
+def timed(
+    how: str, paths: Sequence[str] | None = None, micro_batches: int = 1
+) -> tuple[dict[str, list[int]], TimedStep]:
+    """Of each path: forward, backward and recomputation, each inclusive and by itself."""
+    clock = ManualClock()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), Block(clock, how), Takes(clock, 30, 3))
+    before = {path: dict(module.__dict__) for path, module in model.named_modules()}
+    with checkpointed(model, paths):
+        timer, names = timer_of(model, clock)
+        step = replace(step_of(model, torch.rand(2, 4), clock), micro_batches=micro_batches)
+        timer.instrumented(step)
+        found = timer.instrumented(step)
+    assert {path: dict(module.__dict__) for path, module in model.named_modules()} == before
+    assert "apply" not in checkpoints.CheckpointFunction.__dict__
+    forward, own, again = found.forward, found.backward_ns, found.again_ns
+    assert forward is not None
+    assert own is not None
+    assert again is not None
+    assert own.sum() + again.sum() + found.outside_ns == found.phases_ns[BACKWARD]
+    columns = (
+        forward.inclusive_ns,
+        forward.self_ns,
+        found.backward_inclusive_ns,
+        own,
+        found.again_inclusive_ns,
+        again,
+    )
+    return dict(zip(names, map(list, zip(*map(list, columns), strict=True)), strict=True)), found
+
+
+@pytest.mark.parametrize(
+    ("how", "paths"),
+    [
+        ("non-reentrant", None),
+        ("reentrant", None),
+        ("plain", ("1",)),
+        ("plain", ()),  # the block is the only one with modules within
+    ],
+)
+def test_each_layer_has_forward_backward_and_recomputation(how: str, paths: Any) -> None:
+    rows, step = timed(how, paths)
+    assert rows == {
+        "": [60, 0, 6, 0, 30, 0],
+        "0": [0, 0, 0, 0, 0, 0],
+        "1": [30, 0, 3, 0, 30, 0],
+        "1.first": [10, 10, 1, 1, 10, 10],
+        "1.last": [20, 20, 2, 2, 20, 20],
+        "1.weight": [0, 0, 0, 0, 0, 0],
+        "2": [30, 30, 3, 3, 0, 0],
+    }
+    assert step.phases_ns == (7, 11, 60, 13, 36, 17)
+
+
+def test_checkpoints_within_checkpoints_run_again_twice() -> None:
+    rows, _ = timed("reentrant", ("1",))
+    assert rows["1.first"] == [10, 10, 1, 1, 20, 20]
+    assert rows["1"] == [30, 0, 3, 0, 60, 0]
+
+
+def test_a_module_that_a_node_calls_runs_again() -> None:
+    rows, _ = timed("custom")
+    assert rows["1.first"] == [20, 20, 1, 1, 10, 10]
+    assert rows["1"] == [40, 0, 3, 0, 10, 0]
+    assert rows[""][4:] == [10, 0]
+
+
+def test_micro_batches_are_added_up_and_the_optimizer_comes_once() -> None:
+    rows, step = timed("reentrant", micro_batches=3)
+    once, _ = timed("reentrant")
+    assert rows == {path: [3 * time for time in times] for path, times in once.items()}
+    assert step.phases_ns == (21, 33, 180, 39, 108, 17)
+
+
+def test_gradients_are_those_without() -> None:
+    def gradients(how: str, paths: Sequence[str] | None) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), Block(ManualClock(), how))
+        with checkpointed(model, paths):
+            model(torch.rand(2, 4)).sum().backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    plain = gradients("plain", None)
+    for how, paths in (("plain", ()), ("reentrant", None), ("reentrant", ("2",))):
+        for mine, theirs in zip(gradients(how, paths), plain, strict=True):
+            assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (("layers.fist",), "no module 'layers.fist'; did you mean layers.first"),
+        (("layers",), "layers (ModuleDict) is never called itself: name what it holds, such as"),
+        ((), "no block that holds other modules: name the modules, such as layers"),
+    ],
+)
+def test_what_cannot_be_checkpointed_is_said_on_one_line(
+    paths: tuple[str, ...], message: str
+) -> None:
+    model = nn.Module()
+    model.layers = nn.ModuleDict({"first": nn.Linear(2, 2), "last": nn.ReLU()})
+    with pytest.raises(UsageError) as caught:
+        checkpointed(model, paths)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_keyword_of_a_forward_may_be_called_as_one_of_checkpoint() -> None:
+    class Keyword(nn.Linear):
+        def forward(self, x: torch.Tensor, *, debug: bool) -> torch.Tensor:
+            return super().forward(x) if debug else x
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Keyword(2, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x, debug=True)
+
+    run: Callable[[torch.Tensor], torch.Tensor] = Model()
+    with checkpointed(run, ("inner",)):  # type: ignore[arg-type]
+        run(torch.rand(2, 2)).sum().backward()
+    assert run.inner.weight.grad is not None  # type: ignore[attr-defined]
