@@ -47,6 +47,8 @@ def train(
     channels_last: bool = False,
     unreadable: Unreadable = "fatal",
     seed: int = 0,
+    checkpoint_activations: Sequence[str] | None = None,
+    gradient_accumulation: int = 1,
     device: str | None = None,
     threads: int | None = None,
     workers: int = 0,
@@ -65,7 +67,8 @@ def train(
         phase: 1 trains on ImageNet-1K from scratch, 2 fine-tunes on CIFAR-100; what it decides
             can be said otherwise by the arguments that follow.
         data, size, pretrained, batch, epochs, lr, weight_decay, warmup_epochs, patience,
-            precision, limit, samples, channels_last, unreadable, seed: see `Recipe`; ``None``
+            precision, limit, samples, channels_last, unreadable, seed, checkpoint_activations,
+            gradient_accumulation: see `Recipe`; ``None``
             means the phase's usual. A patience of 0 never stops early.
         device, data_dir, download, workers, threads, output_dir, resume, checkpoint_minutes,
             points, time_all_reduce, most_pixels: see
@@ -96,6 +99,7 @@ def train(
         channels_last=channels_last,
         unreadable=unreadable,
         seed=seed,
+        **dict(step_of(True, checkpoint_activations, gradient_accumulation)),
     )
     where = {
         "device": device,
@@ -134,6 +138,8 @@ def estimate_training_time(
     steps: int = 40,
     seconds: float = 20.0,
     seed: int = 0,
+    checkpoint_activations: Sequence[str] | None = None,
+    gradient_accumulation: int = 1,
     progress: Progress | bool | None = None,
 ) -> TrainingEstimate:
     """Measure some steps of a training and say how long all of it will take, with an interval.
@@ -141,7 +147,7 @@ def estimate_training_time(
     Args:
         model: a model spec.
         data, data_dir, download, size, batch, epochs, precision, channels_last, device, threads,
-            workers, seed: as in `train`.
+            workers, seed, checkpoint_activations, gradient_accumulation: as in `train`.
         samples, val_samples: images an epoch trains on and validates; ``None`` for as many as the
             data set has. Where only ``samples`` is given, nothing is validated.
         warmup, steps: steps that do not count, and the fewest that are measured.
@@ -163,6 +169,7 @@ def estimate_training_time(
         precision=precision,
         channels_last=channels_last,
         seed=seed,
+        **dict(step_of(True, checkpoint_activations, gradient_accumulation)),
     )
     options = {
         "samples": samples,

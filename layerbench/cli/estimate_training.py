@@ -9,6 +9,7 @@ from layerbench.cli import _options
 from layerbench.cli._generated import fields, values_of
 from layerbench.records.recipes import Recipe
 from layerbench.records.view import View
+from layerbench.records.workload import StepOptions
 from layerbench.training.classification.options import EstimateOptions, RunOptions
 
 NAME = "estimate training-time"
@@ -23,6 +24,7 @@ def command(
             Recipe,
             picked=fields(
                 *("size", "channels_last", "precision", "seed"),
+                *StepOptions.model_fields,
                 **USUAL,
             ),
         ),

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from layerbench.errors import UsageError, did_you_mean
-from layerbench.instruments.attach import attributes_replaced, function_at, usual_place
+from layerbench.instruments.attach import Attachment, function_at, usual_place
 from layerbench.instruments.blocks import find_blocks
 from layerbench.introspection.modules import children, named_modules
 
@@ -22,6 +22,16 @@ MOST_CLOSE = 3
 def checkpointed(model: nn.Module, paths: Sequence[str] | None) -> AbstractContextManager[object]:
     """Run modules under `torch.utils.checkpoint.checkpoint` while a ``with`` block runs.
 
+    Args, raises: as of `checkpointing`.
+    """
+    return checkpointing(model, paths)()
+
+
+def checkpointing(
+    model: nn.Module, paths: Sequence[str] | None
+) -> Callable[[], AbstractContextManager[object]]:
+    """As `checkpointed`, as often as it is called.
+
     Args:
         model: comes back as it was.
         paths: of the modules; none for the blocks that hold other modules
@@ -31,16 +41,16 @@ def checkpointed(model: nn.Module, paths: Sequence[str] | None) -> AbstractConte
         UsageError: there is no such module, or it cannot be checkpointed.
     """
     if paths is None:
-        return nullcontext()
+        return nullcontext
     named = dict(named_modules(model, remove_duplicate=False))
     chosen = paths or _blocks(model, named)
     # A module with two names runs under one checkpoint.
     modules = {id(module): module for module in (_module(named, path) for path in chosen)}
-    return attributes_replaced(
+    return Attachment(
         (module, place, _run_again(function_at(module, place)))
         for module in modules.values()
         for place in [usual_place(module)]
-    )
+    ).attached
 
 
 def _blocks(model: nn.Module, named: dict[str, nn.Module]) -> list[str]:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from layerbench.records.bounds import MOST_FIGURE, MOST_SEED, Amount, Count, Name, Positive
 from layerbench.records.defaults import MOST_PIXELS
 from layerbench.records.options import LEARNING, OUTCOME, PLACE, WHAT_RUNS, Device, Threads, option
-from layerbench.records.workload import ChannelsLast, Frozen
+from layerbench.records.workload import ChannelsLast, Frozen, StepOptions
 
 TrainingPrecision = Literal["float32", "bfloat16", "float16"]
 Unreadable = Literal["fatal", "skip"]
@@ -106,13 +106,14 @@ class MachineOptions(DataOptions):
     threads: Threads = None
 
 
-class Recipe(Frozen):
+class Recipe(StepOptions):
     """What is trained, and how: with the data, everything that the weights depend on.
 
     Attributes:
         phase: where the defaults came from.
         weights: that the model begins with; ``None`` for random ones.
-        batch: of each process; with several processes a step has as many times more.
+        batch: of each process; with several processes, or micro-batches, a step has as many times
+            more.
         ranks: processes.
         precision: of the forward; the weights are float32.
         patience: epochs without a better validation accuracy before the run stops.
@@ -185,6 +186,11 @@ class Recipe(Frozen):
     channels_last: ChannelsLast = False
     unreadable: WhatUnreadableDoes = "fatal"
     seed: TrainingSeed = 0
+
+    @property
+    def step_images(self) -> int:
+        """Images of a step in each process: of all its micro-batches."""
+        return self.batch * self.gradient_accumulation
 
 
 class DetectionRecipe(Frozen):

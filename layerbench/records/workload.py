@@ -233,7 +233,8 @@ class Workload(StepOptions):
 
     def with_step(self, step: StepOptions) -> Workload:
         """The workload of a training whose steps are made so."""
-        return self.model_copy(update=dict(step))
+        options = {name: getattr(step, name) for name in StepOptions.model_fields}
+        return self.model_copy(update=options)
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -84,6 +84,7 @@ def place(record: Placed, out: AnyPath) -> Path:
         recipe = record.recipe
         size = by_x(recipe.size)
         name = f"training-time_{model_name(recipe.model)}_{recipe.data}_{size}_b{recipe.batch}"
+        name = "_".join([name, *_step_variants(recipe)])
         device = record.environment.device
     elif record.record == "comparison":
         names = [work_name(side.workload) for side in (record.baseline, record.contender)]

@@ -32,7 +32,8 @@ def document(record: TrainingEstimate, view: View = USUAL) -> layout.Document:
         (
             "Model",
             f"{recipe.model} ({record.model_type}), {units.count(record.parameters)} "
-            f"parameters, {height}x{width}, batch {recipe.batch}",
+            f"parameters, {height}x{width}, batch {recipe.batch}"
+            + "".join(f", {said}" for said in formatting.step_options(recipe)),
         ),
         *shared.surroundings(record.environment),
     ]
@@ -68,7 +69,8 @@ def _besides(record: TrainingEstimate) -> str:
 def _ran(record: TrainingEstimate) -> str:
     size = f"{units.by_x(record.recipe.size)}, batch {record.recipe.batch}"
     place = record.environment.device.name
-    return shared.ran(record.model_type, record.parameters, size, place)
+    step = formatting.step_options(record.recipe)
+    return shared.ran(record.model_type, record.parameters, size, *step, place)
 
 
 def cautions(record: TrainingEstimate) -> list[str]:

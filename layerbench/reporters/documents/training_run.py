@@ -80,9 +80,10 @@ def _besides(record: TrainingRun) -> str:
 def _ran(record: TrainingRun) -> str:
     recipe = record.recipe
     size = f"{units.by_x(recipe.size)}, batch {recipe.batch}"
+    step = formatting.step_options(recipe)
     ranks = formatting.plural(recipe.ranks, "process")
     place = record.environment.device.name
-    return shared.ran(record.model_type, record.parameters, size, ranks, place)
+    return shared.ran(record.model_type, record.parameters, size, *step, ranks, place)
 
 
 def _model(record: TrainingRun) -> str:
@@ -106,15 +107,20 @@ def _data(record: TrainingRun) -> str:
 def _recipe(recipe: Recipe) -> str:
     parts = [
         f"batch {recipe.batch}" + (f" in each of {recipe.ranks} processes" * (recipe.ranks > 1)),
+        *formatting.step_options(recipe),
         f"{formatting.plural(recipe.epochs, 'epoch')}",
         f"AdamW, learning rate {recipe.lr:g} after {recipe.warmup_epochs:g} epochs of "
         f"warm-up, then falling to 0, weight decay {recipe.weight_decay:g}",
         recipe.precision,
         f"patience {recipe.patience}" if recipe.patience else "no early stopping",
-        f"at most {recipe.limit} steps an epoch" if recipe.limit else "",
+        f"at most {_most_steps(recipe)} steps an epoch" if recipe.limit else "",
         f"seed {recipe.seed}",
     ]
     return "; ".join(part for part in parts if part)
+
+
+def _most_steps(recipe: Recipe) -> int:
+    return (recipe.limit or 0) // recipe.gradient_accumulation
 
 
 def _resumed(record: TrainingRun) -> str:

@@ -24,7 +24,7 @@ from layerbench.training.classification.distributed import Ranks
 from layerbench.training.classification.models import build_classifier
 from layerbench.training.classification.options import EstimateOptions, RunOptions
 from layerbench.training.classification.setup import check, open_data
-from layerbench.training.classification.trainer import KEPT, Seen, Trainer
+from layerbench.training.classification.trainer import KEPT, Seen, Trainer, steps_of
 from layerbench.training.estimate import (
     MOST_EPOCHS,
     Measured,
@@ -91,7 +91,7 @@ def estimate(
         assumptions=assumptions(
             images.samples,
             images.steps,
-            recipe.batch,
+            recipe.step_images,
             where.workers,
             _assumptions(recipe, images),
         ),
@@ -111,8 +111,9 @@ class _Images:
     def of(cls, options: EstimateOptions, train: int, val: int, recipe: Recipe) -> _Images:
         samples = train if options.samples is None else options.samples
         validated = val if options.val_samples is None else options.val_samples
-        check_samples(samples, recipe.batch)
-        return cls(samples, validated, samples // recipe.batch, math.ceil(validated / recipe.batch))
+        check_samples(samples, recipe.step_images)
+        val_steps = math.ceil(validated / recipe.batch)
+        return cls(samples, validated, samples // recipe.step_images, val_steps)
 
 
 # --- measuring -----------------------------------------------------------------------------
@@ -150,7 +151,7 @@ class _Subject:
             recipe.model_copy(update={"epochs": MOST_EPOCHS}),
             device,
             Ranks(),
-            min(self._trial.fewest, self._order.steps, KEPT),
+            min(self._trial.fewest, steps_of(recipe, self._order.steps), KEPT),
             progress,
         )
 

@@ -27,6 +27,7 @@ from layerbench.errors import (
     TrainingStopped,
     UsageError,
 )
+from layerbench.instruments.checkpointed import checkpointed
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.profilers.memory.predicted import check_memory_fits
 from layerbench.profilers.progress import Progress, Silent
@@ -51,6 +52,7 @@ from layerbench.training.classification.trainer import (
     Sums,
     Trainer,
     Validated,
+    steps_of,
 )
 from layerbench.training.run_folder import log, log_epoch
 
@@ -148,22 +150,21 @@ class _Run:
         self._order = EpochBatches(
             len(self._splits.train), recipe.batch, recipe.seed, ranks.rank, ranks.count
         )
+        steps = steps_of(recipe, min(self._order.steps, recipe.limit or self._order.steps))
         self._model = self._built()
         self._trained = TrainedModel(self._model, recipe, self._workload, self._device)
         self._flops = (
             flops_of(self._trained.inference(1), self._trained.subject(1)) if ranks.first else None
         )
-        # What can go wrong before has: from here on the run leaves something behind.
+        # From here on it leaves something behind.
         self.folder = ranks.agreed(self._folder() if ranks.first else Path())
         self._checkpoint = self._read_checkpoint()
         self._earlier = run_folder.last_record(self.folder) if where.resume else None
-        steps = min(self._order.steps, recipe.limit or self._order.steps)
         self._trainer = Trainer(
             self._model, recipe, self._device, ranks, steps, progress, timed=where.time_all_reduce
         )
-        self._last_checkpoint = time.monotonic()
+        self._last_checkpoint, self._drawn = time.monotonic(), -math.inf
         self._times = StepTimes()
-        self._drawn = -math.inf
 
     # --- before the first step -------------------------------------------------------------
 
@@ -205,6 +206,7 @@ class _Run:
         with self._memory_explained():
             check_memory_fits(self._workload, self._device, "adamw")
             model = build_classifier(self._workload, len(self._splits.classes))
+            checkpointed(model, self._recipe.checkpoint_activations)  # refuses what is not there
             return model.to(self._device.torch_device)
 
     def _resumed(self) -> _State:
@@ -312,10 +314,8 @@ class _Run:
             with memory_explained(self._device):
                 yield
         except NotEnoughMemory as error:
-            raise NotEnoughMemory(self._advice()) from error
-
-    def _advice(self) -> str:
-        return memory_advice(self._recipe, self._workload, self._device, self._free)
+            advice = memory_advice(self._recipe, self._workload, self._device, self._free)
+            raise NotEnoughMemory(advice) from error
 
     @contextmanager
     def _stop_explained(self) -> Iterator[None]:
@@ -386,7 +386,7 @@ class _Run:
         total = Sums(*self._ranks.sums(list(sums.as_dict().values())))
         peak = self._device.peak()
         images = max(1.0, total.images)
-        ran = (self._trainer.steps - state.step) * self._recipe.batch * self._ranks.count
+        ran = (self._trainer.steps - state.step) * self._recipe.step_images * self._ranks.count
         skipped = self._ranks.sums([len(validated.unreadable)])[0]
         return EpochRow(
             epoch=state.epoch,
@@ -493,7 +493,7 @@ class _Run:
             len(splits.val),
             len(splits.classes),
             self._trainer.steps,
-            recipe.batch * self._ranks.count,
+            recipe.step_images * self._ranks.count,
             recipe.epochs,
             self._device.describe().name,
             self.folder,

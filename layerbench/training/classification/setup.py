@@ -30,7 +30,7 @@ def check(recipe: Recipe) -> Workload:
         mode="train",
         seed=recipe.seed,
         weights=recipe.weights,
-    )
+    ).with_step(recipe)
 
 
 def usual_size(model: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from layerbench.profilers.progress import Progress
 from layerbench.profilers.sweep import Climb, climb
 from layerbench.records.recipes import Recipe
 from layerbench.records.sweep import SweepPoint
-from layerbench.records.workload import Workload
+from layerbench.records.workload import PLAIN_STEP, Workload
 from layerbench.training.run_folder import log
 from layerbench.zoo import Built
 
@@ -46,7 +46,7 @@ class TrainedModel:
             "input": "x".join(map(str, shape)),
             "mode": "eval",
         }
-        return self.workload.model_copy(update=changed)
+        return self.workload.with_step(PLAIN_STEP).model_copy(update=changed)
 
     def subject(self, batch: int) -> Built:
         """The model with images of the run's size."""

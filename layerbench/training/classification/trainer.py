@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ from torch import nn
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import model_errors
 from layerbench.errors import DataError, ModelRunError, TrainingStopped, first_line
+from layerbench.instruments.checkpointed import checkpointing
 from layerbench.instruments.step_timer import Step, run_phases
 from layerbench.profilers.progress import Progress
 from layerbench.records.recipes import Recipe
@@ -87,6 +88,21 @@ class Validated:
     unreadable: tuple[str, ...]
 
 
+def steps_of(recipe: Recipe, batches: int) -> int:
+    """Steps of an epoch of so many batches; those that do not fill a step are left out.
+
+    Raises:
+        DataError: they do not fill one.
+    """
+    steps = batches // recipe.gradient_accumulation
+    if not steps:
+        raise DataError(
+            f"an epoch has {batches} batches of {recipe.batch}, fewer than the "
+            f"{recipe.gradient_accumulation} of a step: take a smaller --gradient-accumulation"
+        )
+    return steps
+
+
 class Trainer:
     """A model that learns, with everything that a step needs.
 
@@ -95,7 +111,7 @@ class Trainer:
         recipe: how it learns.
         device: where.
         ranks: this process among those that train together.
-        steps: of an epoch.
+        steps: of an epoch; see `steps_of`.
         progress: hears of each step.
         timed: whether the gradients' way between processes is.
 
@@ -120,6 +136,7 @@ class Trainer:
         self._device = device
         self._ranks = ranks
         self._progress = progress
+        self._micro_batches = recipe.gradient_accumulation
         self.steps = steps
         self._learner = Learner(
             recipe.model,
@@ -207,7 +224,7 @@ class Trainer:
             epoch: from 1.
             order: what the loader's batches follow.
             loader: gives the batches.
-            start: the step to begin with.
+            start: the step to begin with; it and the number of steps are those of the optimizer.
             sums: of the steps before it.
             between: called after a look, with the number of steps done and what has been seen of
                 the epoch; says whether it ends there.
@@ -222,14 +239,16 @@ class Trainer:
         """
         alone = self._device.kind == "cpu" and self._ranks.count == 1
         look_every = look_every or (1 if alone else LOOK_EVERY)
-        order.set(epoch, start, self.steps)
+        micro_batches = self._micro_batches
+        order.set(epoch, start * micro_batches, self.steps * micro_batches)
         self._wrapped.train()
+        checkpoints = checkpointing(self.model, self._recipe.checkpoint_activations)
         seen = Seen(self, sums or Sums())
         iterator = iter(loader)
-        self._clock.reserve(look_every * (len(STEP_PHASES) + 1))
+        self._clock.reserve(look_every * micro_batches * (len(STEP_PHASES) + 1))
         for number in range(start, self.steps):
-            torch.manual_seed(mixed(self._recipe.seed, STEP, epoch, number, self._ranks.rank))
-            seen.add(self._step(iterator))
+            with checkpoints():
+                seen.add(self._step(iterator, epoch, number))
             done = number + 1
             if done % look_every == 0 or done == self.steps:
                 seen.look(epoch, done)
@@ -238,22 +257,44 @@ class Trainer:
                     break
         return seen.sums, seen.times, seen.unreadable
 
-    def _step(self, iterator: Iterator[Batch]) -> _Stepped:
-        marks: list[int] = []
-        stepped = _Stepped(marks)
+    def _step(self, iterator: Iterator[Batch], epoch: int, number: int) -> _Stepped:
+        """A step of the optimizer, from one micro-batch or several."""
+        stepped = _Stepped()
         with self._ranks.named():
-            for mark, done, made in run_phases(self._pieces(iterator, stepped), self._clock.mark):
-                marks.append(mark)
-                if done == "data":
-                    stepped.unreadable = made.unreadable
-                    if not self._can_train(made):
-                        marks.clear()
-                        self._advance()
-                        break
-                elif done == "loss":
-                    stepped.loss = made.detach()
+            for part in range(self._micro_batches):
+                at = number * self._micro_batches + part
+                torch.manual_seed(mixed(self._recipe.seed, STEP, epoch, at, self._ranks.rank))
+                last = part == self._micro_batches - 1
+                with nullcontext() if last else self._unshared():
+                    self._micro_batch(iterator, stepped)
+            stepped.marks.append(self._clock.mark())
+            if stepped.losses:
+                self._learner.update()
+            stepped.marks.append(self._clock.mark())
+        self._advance()
         self._reduced.end_step()
         return stepped
+
+    def _micro_batch(self, iterator: Iterator[Batch], stepped: _Stepped) -> None:
+        """Forward and backward of a batch; one without a readable image is left out."""
+        marks: list[int] = []
+        pieces = self._pieces(iterator, stepped)
+        for mark, done, made in run_phases(pieces, self._clock.mark):
+            marks.append(mark)
+            if done == "data":
+                stepped.unreadable += made.unreadable
+                if not self._can_train(made):
+                    return
+            elif done == "loss":
+                stepped.losses.append(made.detach())
+            elif done == "backward":
+                break
+        stepped.micro_batches.append(marks)
+
+    def _unshared(self) -> AbstractContextManager[object]:
+        """What all micro-batches of a step but the last one run in: gradients travel once."""
+        share: Any = getattr(self._wrapped, "no_sync", None)
+        return nullcontext() if self._ranks.count == 1 or share is None else share()
 
     def _pieces(self, iterator: Iterator[Batch], stepped: _Stepped) -> Step:
         def forward(batch: Batch) -> Any:  # noqa: ANN401 - whatever the model returns
@@ -263,16 +304,19 @@ class Trainer:
         def loss(output: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - as above
             with self._autocast():
                 total = classification_loss(output, batch.labels)
-            stepped.logits, stepped.labels = logits_of(output).detach(), batch.labels
+            stepped.answers.append((logits_of(output).detach(), batch.labels))
             return total
+
+        def backward(loss: torch.Tensor) -> None:
+            self._learner.backward(loss if self._micro_batches == 1 else loss / self._micro_batches)
 
         return Step(
             fetch=lambda: next_batch(iterator),
             move=lambda batch: batch.to(self._device.torch_device, self._format),
             forward=forward,
             loss=loss,
-            backward=self._learner.backward,
-            update=self._update,
+            backward=backward,
+            update=lambda: None,
         )
 
     def _call(self, batch: Batch) -> Any:  # noqa: ANN401 - whatever the model returns
@@ -284,10 +328,6 @@ class Trainer:
 
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self._recipe.precision, self._device)
-
-    def _update(self) -> None:
-        self._learner.update()
-        self._advance()
 
     def _advance(self) -> None:
         self.last_lr = self.lr
@@ -349,12 +389,18 @@ class Trainer:
 
 @dataclass
 class _Stepped:
-    """A step that ran and was not looked at yet."""
+    """A step that ran and was not looked at yet; lists are of its micro-batches that trained.
 
-    marks: list[int]
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    labels: torch.Tensor | None = None
+    Attributes:
+        marks: at begin and end of the optimizer.
+        micro_batches: marks of each, at its begin and where its phases ended.
+        answers: logits and labels.
+    """
+
+    marks: list[int] = field(default_factory=list)
+    micro_batches: list[list[int]] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
+    answers: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     unreadable: tuple[str, ...] = ()
 
 
@@ -387,14 +433,15 @@ class Seen:
         self._trainer._ranks.meet()
         clock.synchronize()
         for stepped in self._waiting:
-            if stepped.marks:
-                begins = clock.resolve(stepped.marks)
-                self.times.add(tuple(b - a for a, b in pairwise(begins)))
+            if stepped.micro_batches:
+                each = [_lengths(clock.resolve(marks)) for marks in stepped.micro_batches]
+                optimizer = _lengths(clock.resolve(stepped.marks))
+                self.times.add((*map(sum, zip(*each, strict=True)), *optimizer))
             self._count(stepped)
         self.times.all_reduce += self._trainer._reduced.take()
         clock.release()
         first = done - len(self._waiting) + 1
-        losses = [0.0 if s.loss is None else float(s.loss) for s in self._waiting]
+        losses = [float(sum(map(float, stepped.losses))) for stepped in self._waiting]
         self._waiting.clear()
         broken = next((n for n, loss in enumerate(losses) if not math.isfinite(loss)), None)
         # Each process looks: all of them stop where one has to.
@@ -412,12 +459,15 @@ class Seen:
     def _count(self, stepped: _Stepped) -> None:
         self.sums.unreadable += len(stepped.unreadable)
         self.unreadable += stepped.unreadable[: NAMED - len(self.unreadable)]
-        if stepped.loss is None or stepped.logits is None or stepped.labels is None:
-            return
-        count = len(stepped.labels)
-        self.sums.loss += float(stepped.loss) * count
-        self.sums.correct += _hits(stepped.logits, stepped.labels)[0]
-        self.sums.images += count
+        for loss, (logits, labels) in zip(stepped.losses, stepped.answers, strict=True):
+            count = len(labels)
+            self.sums.loss += float(loss) * count
+            self.sums.correct += _hits(logits, labels)[0]
+            self.sums.images += count
+
+
+def _lengths(positions: Sequence[int]) -> tuple[int, ...]:
+    return tuple(after - before for before, after in pairwise(positions))
 
 
 def _hits(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
