@@ -3,7 +3,7 @@
 `torch.utils.checkpoint` of both kinds is looked at where it keeps the function to run again, so
 that it does not matter who asked for it: an option, a library, or a user's own forward. What lies
 beneath (`CheckpointFunction`, the generator of the other kind) is private to PyTorch; where it is
-not as expected, nothing is told (docs/decisions/0039).
+not as expected, nothing is told (docs/decisions/0041).
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ class _Columns:
 
     def host_time(self, *times: Summary | None) -> dict[str, str]:
         """What the host took for both, where it took times of its own."""
-        return {"host ms": _sum_of(times) if any(times) else "-"} if self.host else {}
+        return {"host ms": _sum_of(times)} if self.host else {}
 
     def recomputed(self, time: Summary | None) -> dict[str, str]:
         """What running again took, where anything ran again."""
@@ -357,18 +357,15 @@ def _folded(rows: Sequence[TrainingRow], view: View, columns: _Columns) -> dict[
         "layer": trifles.label(rows, trifles.LEAST_OF_MORE),
         "forward ms": _sum_of([row.forward for row in outer]),
         "backward ms": _sum_of([row.backward for row in outer]),
-        **({"recomputed ms": _again_of(outer)} if columns.again else {}),
+        **({"recomputed ms": _sum_of([r.recomputation for r in outer])} if columns.again else {}),
     }
-
-
-def _again_of(rows: Sequence[TrainingRow]) -> str:
-    times = [row.recomputation for row in rows]
-    return _sum_of(times) if any(times) else "-"
 
 
 def _sum_of(times: Sequence[Summary | None]) -> str:
     """Of medians, to the digits that all their intervals leave."""
     there = [time for time in times if time is not None]
+    if not there:
+        return "-"
     half_width = fsum(map(formatting.half_width, there))
     return units.milliseconds(fsum(time.median for time in there), half_width)
 
