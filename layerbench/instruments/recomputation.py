@@ -36,6 +36,10 @@ class Watch(Protocol):
         """The second run has made a graph of its own, which goes backward now (reentrant)."""
 
 
+def _nothing(*_: object, **__: object) -> None:
+    """In place of a generator that this PyTorch does not have."""
+
+
 @contextmanager
 def recomputations_told(watch: Watch) -> Iterator[None]:
     """Tell of recomputations whose forward runs within the ``with`` block, until it ends."""
@@ -57,13 +61,13 @@ def recomputations_told(watch: Watch) -> Iterator[None]:
         return function
 
     reentrant = checkpoints.CheckpointFunction
-    apply = reentrant.apply
+    apply, before = reentrant.apply, vars(reentrant).get("apply")
 
     def applied(run: Function, *args: Any) -> Any:  # noqa: ANN401 - as the function's output
         return apply(marked(run, runs_first=True), *args)
 
-    name = next(name for name in _GENERATORS if hasattr(checkpoints, name))
-    generator: Function = getattr(checkpoints, name)
+    name = next((name for name in _GENERATORS if hasattr(checkpoints, name)), _GENERATORS[0])
+    generator: Function = getattr(checkpoints, name, _nothing)
 
     def generated(run: Function, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a generator
         return generator(marked(run, runs_first=False), *args, **kwargs)
@@ -74,5 +78,11 @@ def recomputations_told(watch: Watch) -> Iterator[None]:
         yield
     finally:
         active.clear()
-        setattr(checkpoints, name, generator)
-        del reentrant.apply
+        if generator is _nothing:
+            delattr(checkpoints, name)
+        else:
+            setattr(checkpoints, name, generator)
+        if before is None:
+            del reentrant.apply
+        else:
+            reentrant.apply = before

@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import nn
 from torch.utils import checkpoint as checkpoints
 from torch.utils.checkpoint import checkpoint
 
-from layerbench.environment.devices.clocks import ManualClock
+from layerbench.environment.devices.clocks import ManualClock, PerfCounter
 from layerbench.errors import UsageError
 from layerbench.instruments.checkpointed import checkpointed
 from layerbench.instruments.step_timer import TimedStep
@@ -130,6 +132,40 @@ def test_micro_batches_are_added_up_and_the_optimizer_comes_once() -> None:
     once, _ = timed("reentrant")
     assert rows == {path: [3 * time for time in times] for path, times in once.items()}
     assert step.phases_ns == (21, 33, 180, 39, 108, 17)
+
+
+def _vit() -> nn.Module:
+    model = timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=32, num_heads=2, num_classes=4
+    )
+    model.set_grad_checkpointing()
+    return model
+
+
+def _densenet() -> nn.Module:
+    return torchvision.models.DenseNet(8, (2, 2, 1, 1), 16, num_classes=4, memory_efficient=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "again"),
+    [
+        (_vit, {"blocks.0.mlp.act", "blocks.0.attn.qkv", "blocks.1.norm1"}),
+        (_densenet, {"features.denseblock1.denselayer1.relu1"}),
+    ],
+)
+def test_libraries_that_checkpoint_are_measured_alike(
+    make: Callable[[], nn.Module], again: set[str]
+) -> None:
+    model = make().train()
+    timer, names = timer_of(model, PerfCounter())
+    found = timer.instrumented(step_of(model, torch.rand(2, 3, 32, 32)))
+    assert found.again_ns is not None
+    assert found.backward_ns is not None
+    whole = found.backward_ns.sum() + found.again_ns.sum() + found.outside_ns
+    assert whole == found.phases_ns[BACKWARD]
+    ran = {name for name, time in zip(names, found.again_ns, strict=True) if time}
+    assert ran >= again
+    assert not ran & {"head", "patch_embed.proj", "classifier", "features.conv0"}
 
 
 def test_gradients_are_those_without() -> None:
