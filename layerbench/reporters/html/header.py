@@ -12,7 +12,7 @@ from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import OWN_WEIGHTS
+from layerbench.records.workload import OWN_WEIGHTS, StepOptions
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import device, energy, shared
 
@@ -178,7 +178,10 @@ def notes(bundle: Bundle) -> Iterator[str]:
     yield from dict.fromkeys(note for record in records if record for note in record.notes)
 
 
-_MAY_DIFFER = ("dtype", "mode", "memory_format", "compile", "weights", "checkpoint", "inputs")
+_MAY_DIFFER = (
+    *("dtype", "mode", "memory_format", "compile", "weights", "checkpoint", "inputs"),
+    *StepOptions.model_fields,
+)
 
 
 def unlike(bundle: Bundle) -> Iterator[str]:
