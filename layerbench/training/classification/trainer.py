@@ -267,10 +267,10 @@ class Trainer:
                 last = part == self._micro_batches - 1
                 with nullcontext() if last else self._unshared():
                     self._micro_batch(iterator, stepped)
-            stepped.marks.append(self._clock.mark())
-            if stepped.losses:
+            if stepped.micro_batches:
+                stepped.marks = [stepped.micro_batches[-1][-1]]
                 self._learner.update()
-            stepped.marks.append(self._clock.mark())
+                stepped.marks.append(self._clock.mark())
         self._advance()
         self._reduced.end_step()
         return stepped
@@ -392,7 +392,7 @@ class _Stepped:
     """A step that ran and was not looked at yet; lists are of its micro-batches that trained.
 
     Attributes:
-        marks: at begin and end of the optimizer.
+        marks: at begin and end of the optimizer; it begins where the last micro-batch ends.
         micro_batches: marks of each, at its begin and where its phases ended.
         answers: logits and labels.
     """
