@@ -47,13 +47,17 @@ def usual_sides(kind: Any, config: Any) -> tuple[int, int]:  # noqa: ANN401 - of
     The configuration's; a backbone's are of its own training, so that they come after the usual
     images of detection and segmentation.
     """
+    if ratios := _first(parts(config), "scaled_images_ratios"):
+        # Depth Pro cuts patches out of the image in several sizes.
+        return _sides(round(_first(parts(config), "patch_size") / min(ratios)))
     size = _first(parts(config, backbones=False), "image_size", "crop_size")
     if size is None and (patches := _first(parts(config), "num_patches")):
         size = math.isqrt(patches) * _first(parts(config), "patch_size")
-    if size is None and (ratios := _first(parts(config), "scaled_images_ratios")):
-        size = round(_first(parts(config), "patch_size") / min(ratios))
     if size is None and any(task in kind.__name__ for task in ("Detection", "Segmentation")):
-        return _sides(inputs.NAMED["coco"][-2:])
+        # Attention in windows wants as many patches in each.
+        windows = _first(parts(config), "num_windows_side", "num_windows")
+        step = windows * _first(parts(config), "patch_size") if windows else 1
+        return _sides([math.ceil(side / step) * step for side in inputs.NAMED["coco"][-2:]])
     if size is None:
         size = _first(parts(config), "image_size")
     return _sides(inputs.NAMED["imagenet"][-2:] if size is None else size)
@@ -63,7 +67,8 @@ def usual_shape(kind: Any, config: Any) -> tuple[int, ...]:  # noqa: ANN401 - of
     """Of one image, or of one video with its frames first, as transformers has it."""
     image = (_first(parts(config), "num_channels") or _CHANNELS, *usual_sides(kind, config))
     frames = _first(parts(config), "num_frames", "frames_per_clip")
-    return image if frames is None else (frames, *image)
+    # Perceiver takes any of them as its inputs.
+    return image if frames is None or kind.main_input_name == "inputs" else (frames, *image)
 
 
 def set_size(config: Any, usual: tuple[int, int], wanted: tuple[int, int]) -> None:  # noqa: ANN401
@@ -95,6 +100,8 @@ def arguments_of(kind: Any, config: Any, workload: Workload) -> dict[str, Any]: 
             inspect.Parameter.VAR_POSITIONAL,
         )
         usual = name in _IMAGES or name == "input_points" or (name == "input_ids" and whole)
+        if name in _IMAGES and any(other in made for other in _IMAGES):
+            continue  # the same under an older name
         if name in _MAKERS and (needed or usual or name in _OF_PATCHES):
             made[name] = _MAKERS[name](config, workload)
         elif needed:

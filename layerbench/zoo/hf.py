@@ -335,7 +335,7 @@ def _constructed(kind: Any, config: Any, workload: Workload) -> Any:  # noqa: AN
 
     Raises:
         ModelRunError: there is none of this configuration and size.
-        LayerbenchError: it needs a package that is not installed.
+        LayerbenchError: it needs a package that is not installed, or the library fails.
     """
     try:
         with size_refused(workload):
@@ -344,6 +344,13 @@ def _constructed(kind: Any, config: Any, workload: Workload) -> Any:  # noqa: AN
         # What follows is advice of several lines.
         why = typed_line(error).partition(". ")[0]
         raise LayerbenchError(f"{workload.model}: {why}") from error
+    except LayerbenchError:
+        raise
+    except Exception as error:
+        why = typed_line(error)
+        raise LayerbenchError(
+            f"{workload.model}: transformers cannot build its configuration: {why}"
+        ) from error
 
 
 def _pretrained(kind: Any, config: Any, spec: _Spec) -> Any:  # noqa: ANN401 - of transformers

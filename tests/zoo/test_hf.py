@@ -104,6 +104,8 @@ def test_a_name_is_the_model_that_the_architecture_was_made_for(spec, kind):
         ("hf:yolos", (1, 3, 512, 864)),
         ("hf:mask2former", (1, 3, 480, 640)),
         ("hf:siglip2", (1, 3, 256, 256)),
+        ("hf:depth_pro", (1, 3, 1536, 1536)),
+        ("hf:lw_detr", (1, 3, 512, 640)),
         ("hf:sam2", (1, 3, 1024, 1024)),
         ("hf:vivit", (1, 32, 3, 224, 224)),
     ],
