@@ -59,7 +59,7 @@ def _blocks(model: nn.Module, named: dict[str, nn.Module]) -> list[str]:
     if not chosen:
         raise UsageError(
             f"{OPTION}: the model has no block that holds other modules: name the modules, "
-            f"{_some(named)}"
+            f"such as {_some(named)}"
         )
     return chosen
 
@@ -82,7 +82,7 @@ def _module(named: dict[str, nn.Module], path: str) -> nn.Module:
 
 def _some(named: dict[str, nn.Module]) -> str:
     names = [path for path in named if path]
-    return f"such as {', '.join(names[:3])}" if names else "which it has none of"
+    return ", ".join(names[:MOST_CLOSE]) or "none"
 
 
 def _run_again(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import layerbench
-from layerbench import cli, reporters
+from layerbench import cli, reporters, units
 from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import DataError, ModelRunError, NotEnoughMemory, UsageError
 from layerbench.profilers import training_step
@@ -25,7 +25,7 @@ from layerbench.records.training_step import (
 )
 from layerbench.records.workload import Plan
 from layerbench.reporters.html.document import bundled, of
-from layerbench.store import reading, writing
+from layerbench.store import paths, reading, writing
 from layerbench.zoo import Built
 from tests.models import Small
 from tests.support.paths import ROOT
@@ -300,3 +300,48 @@ def test_the_verb_complains_before_it_measures(train_profile):
         status, out, err = train_profile(*arguments)
         assert (status, out) == (2, "")
         assert says in err
+
+
+@pytest.fixture(scope="module")
+def checkpointed():
+    """A step of two micro-batches, in which a block runs again."""
+    torch.manual_seed(0)
+    model = Small()
+    batch = torch.rand(2, 3, 16, 16)
+    options = {"checkpoint_activations": ["blocks.0"], "gradient_accumulation": 2}
+    return layerbench.profile_training(model, batch, **options, **QUICK)
+
+
+def test_recomputation_and_micro_batches_have_rows_of_their_own(checkpointed, tmp_path):
+    found = checkpointed
+    assert (found.forward_sum_ratio, found.backward_sum_ratio) == (1, 1)
+    rows = {row.path: row for row in found.rows}
+    assert rows["blocks.0"].recomputation.median > 0
+    assert rows["blocks.1"].recomputation is None
+    assert found.recomputation.mean == pytest.approx(rows[""].recomputation.mean, rel=1e-6)
+    assert found.memory.live["recomputation"] > 0
+    assert {"recomputation", "backward"} <= rows["blocks.0"].live.keys()
+    for phase in found.phases:
+        parts = phase.micro_batches
+        assert len(parts) == (0 if phase.name == "optimizer" else 2)
+        if parts:
+            assert sum(part.mean for part in parts) == pytest.approx(phase.time.mean, abs=1e-9)
+    assert found.images == 4
+    path = tmp_path / "x.json"
+    writing.write_text(path, reporters.render("json", found))
+    assert reading.read(path) == found
+
+
+def test_reports_of_a_checkpointed_step_say_so(checkpointed):
+    text = reporters.render("txt", checkpointed)
+    assert f"{units.per_second(4 / checkpointed.step.mean)} images/s" in text
+    assert "activations checkpointed in blocks.0, 2 micro-batches" in text.replace("\n", " ")
+    assert "of it recomputation" in text
+    assert "Micro-batches of 2 images" in text
+    assert "recomputed ms" in text
+    header, *_ = reporters.render("csv", checkpointed).splitlines()
+    assert {"recomputation_median_s", "live_recomputation_bytes"} <= set(header.split(","))
+    assert '"recomputation"' in reporters.render("trace", checkpointed)
+    assert "Recomputation" in of(bundled(checkpointed)).model_dump_json()
+    name = paths.place(checkpointed, "out").name
+    assert name == "Small_2x3x16x16_train_checkpointed-blocks-0_accumulated-2_sgd_1-thread"
