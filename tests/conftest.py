@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 GOLDEN = Path(__file__).parent / "golden"
+# Each of its tests takes seconds to half a minute, where most take a tenth of a second.
+LONGEST = "test_commands_as_written.py"
 # What takes long to load besides torch, while another process compiles that.
 WITHOUT_TORCH = ("schemathesis", "scipy.stats", "matplotlib.pyplot", "sklearn.datasets", "fastapi")
 
@@ -51,6 +53,11 @@ def pytest_collection(session: pytest.Session) -> None:
         # What is wrong with a file, its collection says.
         with suppress(Exception, pytest.skip.Exception):
             importlib.import_module(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first: pytest-xdist never takes a process's last two from it."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
 
 
 @pytest.fixture
