@@ -167,19 +167,22 @@ def _counted(name: str) -> dict[str, int]:
 
 
 NO_CLASSIFIER = "no classifier"
+LARGEST = 224
+"""Of the images that a training time is estimated with."""
 
 
 def _all_runs(spec: str) -> dict[str, str]:
     import layerbench
     from layerbench import zoo
 
-    height, width = zoo.resolve(spec).shape[-2:]
+    height, width = (min(side, LARGEST) for side in zoo.resolve(spec).shape[-2:])
     few: dict[str, Any] = {"device": "cpu", "warmup": 0, "iterations": 1}
+    # In training BatchNorm wants two images where they are one pixel large.
     recipes: dict[str, Callable[[], object]] = {
         "timing": lambda: layerbench.profile(spec, function_iterations=1, ceilings=False, **few),
-        "training step": lambda: layerbench.profile_training(spec, **few),
+        "training step": lambda: layerbench.profile_training(spec, batch=2, **few),
         "memory": lambda: layerbench.memory(spec, device="cpu"),
-        "predicted memory": lambda: layerbench.estimate_memory(spec, training=True),
+        "predicted memory": lambda: layerbench.estimate_memory(spec, batch=2, training=True),
         "training time": lambda: layerbench.estimate_training_time(
             spec,
             **{"samples": 8, "batch": 2, "size": (height, width), "device": "cpu"},
