@@ -168,11 +168,25 @@ def parts_of(kernel: Any, places: Places) -> tuple[Part, ...]:  # noqa: ANN401
     weights = _or_equal([_buffer_weight(one, inside) for one in buffers])
     shares: list[tuple[fx.Node, float]] = []
     for buffer, weight in zip(buffers, weights, strict=True):
-        operators = _calls(buffer.node.origins)
+        operators = _operators(buffer)
         template = bool(buffer.is_template())
         parts = _or_equal([_operator_weight(one, set(operators), template) for one in operators])
         shares += [(one, weight * part) for one, part in zip(operators, parts, strict=True)]
     return _joined(shares, places)
+
+
+def _operators(buffer: Any) -> list[fx.Node]:  # noqa: ANN401 - a scheduler's node
+    """The operators that a buffer computes.
+
+    Inductor counts those of the buffers that it reads, too, where it first meant to compute them in
+    both.
+    """
+    from torch._inductor.virtualized import V
+
+    read = (V.graph.name_to_buffer.get(name) for name in _names(buffer, "reads"))
+    elsewhere = {origin for one in read if one is not None for origin in one.origins}
+    every = _calls(buffer.node.origins)
+    return [one for one in every if one not in elsewhere] or every
 
 
 def _of_library(kernel: Any) -> Sequence[fx.Node]:  # noqa: ANN401 - Inductor's `ExternKernel`

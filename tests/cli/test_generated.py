@@ -136,3 +136,24 @@ def test_texts_that_are_read():
     for read, text in ((size_of, "0x2"), (size_of, "1x2x3"), (truth, "perhaps")):
         with pytest.raises(UsageError, match="takes"):
             read(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "mode"),
+    [
+        ([], False),
+        (["--compile"], "default"),
+        (["--compile", "--batch", "2"], "default"),
+        (["--compile=max-autotune"], "max-autotune"),
+        (["--compile=true"], "default"),
+        (["--compile=False"], False),
+    ],
+)
+def test_an_option_may_stand_alone_or_have_a_value(words: list[str], mode: object) -> None:
+    given, _ = cli.arguments_of("timer", ["--model", "a", *words])
+    assert given["what"].compile == mode
+
+
+def test_a_mode_of_compilation_that_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--compile takes .*max-autotune.* got 'fast'"):
+        cli.arguments_of("timer", ["--model", "a", "--compile=fast"])
