@@ -300,6 +300,8 @@ def with_isolated(
 
 def _room(functions: Samples, own: Samples) -> float:
     """The factor, at most 1, that fits a module's functions into its self time."""
+    if functions.shape[0] == own.shape[0] and bool((functions.sum(axis=1) <= own).all()):
+        return 1.0  # of the same rounds, in each of which they fit
     sum_of_means = float(functions.mean(axis=0).sum())
     sum_of_medians = float(np.median(functions, axis=0).sum())
     room = 1.0
