@@ -13,6 +13,7 @@ from layerbench.training.classification.trainer import Trainer
 from tests.support.trainings import QUICK, READER, assert_equal, last_weights
 
 SHORT = {**QUICK, "epochs": 2, "lr": 0.02, "limit": 8, "patience": 0}
+ACCUMULATED = {**SHORT, "batch": 16, "gradient_accumulation": 2}
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +23,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> layerbench.api.training.T
     )
 
 
-def test_micro_batches_train_as_one_batch_does(plain, tmp_path: Path) -> None:
-    found = layerbench.train(
-        READER, **SHORT, batch=16, gradient_accumulation=2, output_dir=tmp_path
-    )
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory: pytest.TempPathFactory) -> layerbench.api.training.Trained:
+    folder = tmp_path_factory.mktemp("accumulated")
+    return layerbench.train(READER, **ACCUMULATED, output_dir=folder)
+
+
+def test_micro_batches_train_as_one_batch_does(plain, accumulated) -> None:
+    found = accumulated
     mine, theirs = (last_weights(run.folder) for run in (found, plain))
     for name, tensor in mine.items():
         assert torch.allclose(tensor, theirs[name], rtol=1e-4, atol=1e-5), name
@@ -44,10 +49,8 @@ def test_micro_batches_train_as_one_batch_does(plain, tmp_path: Path) -> None:
 
 
 def test_a_run_that_goes_on_in_the_middle_of_an_epoch_ends_as_it_would_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accumulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**SHORT, "batch": 16, "gradient_accumulation": 2}
-    whole = layerbench.train(READER, **options, output_dir=tmp_path / "whole")
     done = []
 
     def stops(self: Trainer, *args: object) -> object:
@@ -59,11 +62,11 @@ def test_a_run_that_goes_on_in_the_middle_of_an_epoch_ends_as_it_would_have(
     step = Trainer._step
     monkeypatch.setattr(Trainer, "_step", stops)
     with pytest.raises(KeyboardInterrupt):
-        layerbench.train(READER, **options, output_dir=tmp_path / "cut", checkpoint_minutes=0)
+        layerbench.train(READER, **ACCUMULATED, output_dir=tmp_path / "cut", checkpoint_minutes=0)
     monkeypatch.undo()
     (folder,) = (tmp_path / "cut").iterdir()
-    found = layerbench.train(READER, **options, resume=folder)
-    assert_equal(last_weights(found.folder), last_weights(whole.folder))
+    found = layerbench.train(READER, **ACCUMULATED, resume=folder)
+    assert_equal(last_weights(found.folder), last_weights(accumulated.folder))
 
 
 def test_checkpointed_activations_change_no_weight(plain, tmp_path: Path) -> None:
