@@ -165,7 +165,8 @@ def bytes_least(row: StructureRow | LayerRow, size: int) -> int:
         size: bytes of an element.
     """
     moved = sum(prod(shape) for shape in (*row.input_shapes, *row.output_shapes))
-    return (row.calls * moved + (row.own_parameters or 0)) * size
+    held = row.own_parameter_bytes
+    return row.calls * moved * size + ((row.own_parameters or 0) * size if held is None else held)
 
 
 def _leaves(

@@ -152,6 +152,8 @@ def _free(func: Any) -> bool:  # noqa: ANN401 - an OpOverload
     names = (plain, plain.removesuffix("_backward"))
     if namespace in _FREE_NAMESPACES or any(one in _FREE.get(namespace, ()) for one in names):
         return True
+    if namespace == "quantized_decomposed":
+        return not plain.startswith("mixed_")
     if namespace == "quantized":
         return not plain.startswith(("conv", "linear", "matmul", "quantized_"))
     return namespace == "aten" and (

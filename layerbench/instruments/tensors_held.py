@@ -16,6 +16,11 @@ from torch.nn.parameter import is_lazy
 
 from layerbench import units
 from layerbench.instruments.compiled import original
+from layerbench.instruments.stored_weights import (
+    kind_of,
+    notes_on_stored_weights,
+    packed_weights,
+)
 from layerbench.introspection.modules import (
     is_floating,
     join,
@@ -29,7 +34,6 @@ from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import (
     bytes_of,
     bytes_of_part,
-    elements_of,
     holders_of,
     lengths_of,
     parts_of,
@@ -90,21 +94,6 @@ def held_tensors(built: Built) -> list[HeldTensor]:
     return held + [_held(*named, "input") for named in zip(names, inputs, strict=True)]
 
 
-def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Weights that a library has packed into an object of its own, as a quantized layer's.
-
-    They are neither parameters nor buffers. Given as they come out of the object: copies.
-    """
-    seen: set[int] = set()
-    for path, module in named_modules(model):
-        if isinstance(module, torch.jit.ScriptModule):
-            continue
-        for name, value in vars(module).items():
-            if issubclass(type(value), torch.ScriptObject) and id(value) not in seen:
-                seen.add(id(value))
-                yield from _unpacked(join(path, name), value)
-
-
 def tensors_in_attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Tensors that modules hold in attributes of their own: a cache, a table of positions.
 
@@ -122,15 +111,6 @@ def tensors_in_attributes(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]
                 yield join(path, label), tensor
 
 
-def _unpacked(name: str, packed: torch.ScriptObject) -> Iterator[tuple[str, torch.Tensor]]:
-    try:
-        inside = list(tensors_in(packed.__getstate__()))
-    except Exception:
-        return
-    for number, tensor in enumerate(inside):
-        yield (name if len(inside) == 1 else f"{name}.{number}"), tensor
-
-
 def _held(name: str, tensor: torch.Tensor, role: Role, note: str = "") -> HeldTensor:
     pieces = tuple(_pieces(tensor))
     row = TensorRow(
@@ -141,17 +121,10 @@ def _held(name: str, tensor: torch.Tensor, role: Role, note: str = "") -> HeldTe
         elements=tensor.numel(),
         bytes=bytes_of(tensor),
         block_bytes=sum(piece.blocks for piece in pieces),
-        note=note or _kind(tensor),
+        note=note or kind_of(tensor),
     )
     identity = (*((piece.storage, piece.begin) for piece in pieces), row.shape, _strides(tensor))
     return HeldTensor(tensor, row, identity, pieces)
-
-
-def _kind(tensor: torch.Tensor) -> str:
-    """The kind of a tensor; empty for a plain one."""
-    if tensor.is_nested:
-        return "nested"
-    return "" if tensor.layout is torch.strided else str(tensor.layout).removeprefix("torch.")
 
 
 def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
@@ -219,14 +192,7 @@ def _union(pieces: Iterable[_Piece]) -> Iterator[tuple[int, int]]:
 
 def notes_on_parameters(model: nn.Module) -> tuple[str, ...]:
     """Where the parameters of a structure, which are PyTorch's, are not those of memory."""
-    notes = []
-    packed = [weight for _, weight in packed_weights(model)]
-    if packed:
-        elements, size = sum(map(elements_of, packed)), sum(map(bytes_of, packed))
-        notes.append(
-            f"{units.count(elements)} elements in {units.bytes_(size)} are packed by a library: "
-            "memory counts them as parameters, structure does not, as PyTorch"
-        )
+    notes = list(notes_on_stored_weights(model))
     sharing = [_piece(part) for part in _sharing_a_storage(model)]
     own, covered = _own_bytes(sharing), _distinct_bytes(sharing)
     if covered < own:

@@ -35,8 +35,10 @@ from layerbench.instruments.preserve import (
 )
 from layerbench.instruments.random_state import RandomState, drawing_from
 from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.stored_weights import stored_bytes
 from layerbench.instruments.tensors_held import notes_on_parameters
 from layerbench.instruments.work import NO_KERNEL, Flops, Kernel
+from layerbench.introspection.modules import named_modules
 from layerbench.introspection.tensors import bytes_of, elements_of
 from layerbench.profilers.peers.torchinfo import torchinfo_report
 from layerbench.records.peers import Column
@@ -149,6 +151,7 @@ class _Observation:
     calls: ObservedCalls
     holdings: Mapping[str, _Holdings]
     kernels: Mapping[str, Kernel]
+    stored: Mapping[str, int | None]
     counter: FlopCounter
     notes: tuple[str, ...]
     forward_s: float
@@ -201,6 +204,7 @@ def _observe(
     modules = module_facts(model)
     # A forward may take modules away.
     holdings, kernels = _Holdings.of_all(model), Kernel.of_all(model)
+    stored = {path: stored_bytes(module) for path, module in named_modules(model)}
     running = RunningModule(model)
     observer = CallObserver(model, modules, running)
     counter = FlopCounter(running)
@@ -233,7 +237,7 @@ def _observe(
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
-    return _Observation(modules, rows, calls, holdings, kernels, counter, notes, forward_s)
+    return _Observation(modules, rows, calls, holdings, kernels, stored, counter, notes, forward_s)
 
 
 @contextmanager
@@ -308,6 +312,7 @@ def _row(
         parameters=row.parameters or 0,
         trainable=holdings.trainable,
         own_parameters=holdings.own_parameters,
+        own_parameter_bytes=observed.stored.get(row.path),
         buffers=holdings.buffers,
         flops=flops.inclusive.get(row.path, 0) if counted else None,
         self_flops=flops.own.get(row.path, 0) if counted else None,

@@ -47,6 +47,7 @@ from layerbench.instruments.preserve import (
 )
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import function_rows, module_rows
+from layerbench.instruments.stored_weights import notes_on_stored_weights
 from layerbench.instruments.work import Work, WorkObserver, with_work
 from layerbench.profilers.choice_of_rounds import clock_for, rounds_for
 from layerbench.profilers.compiled_rounds import Compiled, CompiledRounds
@@ -179,7 +180,10 @@ class Session:
         inputs = FreshInputs(built)
         self._renew_inputs = inputs.renew
         self.draws = RandomState()
-        self._modes = notes_on_modes(model, workload.mode == "train")
+        self._modes = (
+            *notes_on_modes(model, workload.mode == "train"),
+            *notes_on_stored_weights(model),
+        )
         self._modules = module_facts(model)
         self._is_counted = counted and self._why_no_layers(model) is None
         self._work: Work = {}

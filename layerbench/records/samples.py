@@ -48,6 +48,7 @@ class WorkFacts(Frozen):
     """What a module computes in one forward; fields as in `layerbench.records.timing.LayerRow`."""
 
     own_parameters: int
+    own_parameter_bytes: int | None = None
     flops: int
     self_flops: int
     kernel_size: Shape | None = None

@@ -35,6 +35,8 @@ class StructureRow(ModuleRow):
         parameters: elements of the parameters in it and below, shared ones counted once.
         trainable: those of them that require a gradient.
         own_parameters: elements of the parameters it holds itself.
+        own_parameter_bytes: of what it holds of them, and of what a library has packed for it;
+            ``None`` where all are plain numbers of their format.
         buffers: elements of the buffers in it and below.
         flops: of all its calls in one forward, the modules below it included; ``None`` for a
             module that did not run, or whose inside could not be seen.
@@ -52,6 +54,7 @@ class StructureRow(ModuleRow):
     parameters: Count
     trainable: Count
     own_parameters: Count
+    own_parameter_bytes: Count | None = Field(default=None, exclude_if=is_none)
     buffers: Count
     flops: Count | None = None
     self_flops: Count | None = None

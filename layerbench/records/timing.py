@@ -117,7 +117,7 @@ class LayerRow(Frozen):
             order of the rows: what runs can go back and forth between branches of the tree.
         input_shapes, output_shapes: of the tensors in the first call, in order of appearance.
         parameters: elements of the parameters in this module and below; ``None`` for functions.
-        own_parameters, flops, self_flops, kernel_size, groups: as in
+        own_parameters, own_parameter_bytes, flops, self_flops, kernel_size, groups: as in
             `layerbench.records.structure.StructureRow`; ``None`` where FLOPs were not counted.
         inclusive: time per forward between entry and exit, all calls added up.
         self_: inclusive less the inclusive time of the modules called meanwhile (JSON: ``self``).
@@ -148,6 +148,7 @@ class LayerRow(Frozen):
     output_shapes: tuple[Shape, ...] = ()
     parameters: Count | None = None
     own_parameters: Count | None = Field(default=None, exclude_if=is_none)
+    own_parameter_bytes: Count | None = Field(default=None, exclude_if=is_none)
     flops: Count | None = Field(default=None, exclude_if=is_none)
     self_flops: Count | None = Field(default=None, exclude_if=is_none)
     kernel_size: Shape | None = Field(default=None, exclude_if=is_none)

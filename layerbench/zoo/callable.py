@@ -137,7 +137,13 @@ def _called(model: str) -> Built:
     target = _find(model)
     if isinstance(target, nn.Module):
         # The file's own instance must not change: it may be used again.
-        return Built(copy.deepcopy(target), ())
+        try:
+            return Built(copy.deepcopy(target), ())
+        except Exception as error:
+            raise ModelImportError(
+                f"{model} is a {type(target).__name__} that cannot be copied: name a function that "
+                f"returns one ({typed_line(error)})"
+            ) from error
     with _at_home(model):
         try:
             result = target()

@@ -51,7 +51,8 @@ from layerbench.instruments.recomputation import recomputations_told
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.step_nodes import graph, let_go, nodes_of
 from layerbench.instruments.storage_tracker import LOADED, StorageTracker, Trace, WorkspaceRule
-from layerbench.instruments.tensors_held import packed_weights, tensors_in_attributes
+from layerbench.instruments.stored_weights import packed_weights
+from layerbench.instruments.tensors_held import tensors_in_attributes
 from layerbench.introspection.modules import parameters, submodules_first
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, shape_of
