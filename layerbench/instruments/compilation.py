@@ -136,7 +136,11 @@ class Compilation:
         self.graphs: list[CompiledGraph] = []
         self.traced = 0
         self.failed = ""
-        self.runs: Callable[..., Any] = torch.compile(model, backend=_backend(mode, self._watched))
+        self.runs: Callable[..., Any]
+        if why_unknown():  # nor has such a release the options that would tell
+            self.runs = torch.compile(model, mode=mode)
+        else:
+            self.runs = torch.compile(model, backend=_backend(mode, self._watched))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

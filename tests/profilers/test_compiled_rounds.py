@@ -225,6 +225,20 @@ def test_what_its_user_compiled_is_timed_whole_and_not_compiled_again(
     assert len(calls) >= 1
 
 
+def test_a_release_that_tells_nothing_compiles_as_its_user_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[dict[str, object]] = []
+    monkeypatch.delattr(debug, "set_kernel_post_grad_provenance_tracing")
+    monkeypatch.setattr(torch, "compile", lambda model, **options: said.append(options) or model)
+    profile = layerbench.profile(Fused(), torch.rand(8), compile="max-autotune", **PLAN)
+    assert said == [{"mode": "max-autotune"}]
+    assert profile.layers == ()
+    assert "does not tell" in profile.absent["layers"]
+    assert profile.compilation
+    assert profile.compilation.mode == "max-autotune"
+
+
 def test_a_torchvision_model() -> None:
     profile = layerbench.profile("alexnet", "1x3x64x64", compile=True, **PLAN)
     made = profile.compilation
