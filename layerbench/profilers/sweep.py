@@ -180,7 +180,7 @@ def _climb(
     first: int,
     precision: Precision | None,
     memory_format: MemoryFormat,
-    weights: str | Path | None,
+    weights: str | Path | None = None,
 ) -> Climb:
     shape = None if size is None else f"3x{size}x{size}"
     settings: dict[str, Any] = {"memory_format": memory_format}
