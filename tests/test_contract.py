@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerbench import zoo
 from layerbench.environment.devices.clocks import PerfCounter
+from layerbench.environment.precision import autocasting
 from layerbench.instruments.attach import mode_set
 from layerbench.instruments.blocks import find_blocks
 from layerbench.instruments.function_timer import FunctionTimer
@@ -53,6 +54,19 @@ SPECS = [
 ]
 
 
+# Of each family, and of each way of computing, the quickest.
+WITHIN_AUTOCAST = [
+    ("mobilenet_v3_small", "1x3x32x32"),
+    ("squeezenet1_0", "1x3x64x64"),
+    ("swin_t", "1x3x32x32"),
+    ("ssdlite320_mobilenet_v3_large", "1x3x32x32"),
+    ("quantized_mobilenet_v2", "1x3x32x32"),
+    ("timm:test_vit", "1x3x160x160"),
+    ("tests/models.py:small", "1x3x16x16"),
+    ("tests.models:small_with_input", None),
+]
+
+
 class Operators(TorchDispatchMode):
     """Notes every operator that reaches the dispatcher, in order."""
 
@@ -73,10 +87,12 @@ def operators(call: Call) -> tuple[list[str], list[torch.Tensor]]:
 
 
 @contextmanager
-def built(spec: str, input: str | None) -> Iterator[tuple[Built, Call]]:
-    """A model in eval and inference mode, on one thread, with its call."""
+def built(
+    spec: str, input: str | None, without: Callable[[], Any] = torch.inference_mode
+) -> Iterator[tuple[Built, Call]]:
+    """A model in eval mode and without gradients, on one thread, with its call."""
     subject = zoo.build(zoo.resolve(spec, input))
-    with mode_set(subject.module, training=False), torch.inference_mode():
+    with mode_set(subject.module, training=False), without():
         yield subject, lambda: subject.module(*subject.args, **subject.kwargs)
 
 
@@ -138,8 +154,35 @@ def test_family(spec: str, input: str | None) -> None:
             assert attributes.keys() == before[path].keys(), path
 
 
-def test_every_family_of_the_zoo_is_in_the_list() -> None:
-    families = {type(zoo._family_of(spec)) for spec, _ in SPECS}
+@pytest.mark.parametrize(("spec", "input"), WITHIN_AUTOCAST)
+def test_family_within_autocast(spec: str, input: str | None) -> None:
+    """The same casts in the same places, and none more: instruments lie within it.
+
+    Not in inference mode: there what notes operators sees einsum whole, and autocast no more of it.
+    """
+    with built(spec, input, torch.no_grad) as (subject, plain):
+        model = subject.module
+        forward = autocasting(model, "amp-bf16", "cpu")
+
+        def call() -> Any:
+            return forward(*subject.args, **subject.kwargs)
+
+        plain()  # detectors cache their anchors in the first forward
+        expected, output = operators(call)
+        instrumented, measured_output = operators(attached_timer(model)(call))
+        assert instrumented == expected
+        for mine, theirs in zip(measured_output, output, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+        facts = module_facts(model)
+        composite = frozenset(fact.path for fact in facts if fact.composite) | {""}
+        functions = FunctionTimer(model, facts, composite, PerfCounter())
+        assert operators(lambda: functions.run(call))[0] == expected
+        assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("specs", [SPECS, WITHIN_AUTOCAST])
+def test_every_family_of_the_zoo_is_in_the_list(specs: list[tuple[str, str | None]]) -> None:
+    families = {type(zoo._family_of(spec)) for spec, _ in specs}
     # Models that are files have to be written first: tests/zoo/test_files.py.
     listed = {type(one) for one in zoo.families() if not isinstance(one, ModelFile)}
     assert families == listed

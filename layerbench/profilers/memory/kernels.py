@@ -43,6 +43,7 @@ def chosen_as_on_gpu() -> Iterator[None]:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> torch.Tensor:
+        query, key, value, attn_mask = _as_autocast(query, key, value, attn_mask)
         four = query.dim() == key.dim() == value.dim() == 4
         if not _stands_in(query) or enable_gqa:
             # PyTorch 2.4 does not know the argument.
@@ -79,6 +80,16 @@ def chosen_as_on_gpu() -> Iterator[None]:
     finally:
         functional.scaled_dot_product_attention = original
         functional.dropout = original_dropout
+
+
+def _as_autocast(*tensors: Any) -> tuple[Any, ...]:  # noqa: ANN401 - tensors or None
+    """Tensors as autocast gives them to attention, where it is on; ``None`` stays."""
+    if not torch.is_autocast_enabled("cpu"):
+        return tensors
+    kind = torch.get_autocast_dtype("cpu")
+    return tuple(
+        one.to(kind) if one is not None and one.dtype == torch.float32 else one for one in tensors
+    )
 
 
 def _stands_in(tensor: torch.Tensor) -> bool:

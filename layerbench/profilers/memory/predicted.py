@@ -38,12 +38,13 @@ from layerbench.instruments.preserve import (
 from layerbench.instruments.random_state import drawing_from
 from layerbench.instruments.release import Releaser
 from layerbench.profilers.loss import RunFailed
+from layerbench.profilers.memory.autocast_as_on_gpu import autocast_as_on_gpu
 from layerbench.profilers.memory.kernels import chosen_as_on_gpu
 from layerbench.profilers.memory.replay import Replays
 from layerbench.profilers.memory.traced_run import Traced, trace_run
 from layerbench.profilers.memory.workspaces import CONTEXT, Workspaces
 from layerbench.records.memory import Interval, MemoryEstimate, Optimizer
-from layerbench.records.workload import Workload
+from layerbench.records.workload import Workload, autocast_format
 from layerbench.units import bytes_
 from layerbench.zoo import Built
 
@@ -108,7 +109,7 @@ def _predict_fake(
     workload: Workload, optimizer: Optimizer | None, subject: Built | None
 ) -> MemoryEstimate:
     reason = ""
-    for device in _stand_in_devices(training=optimizer is not None):
+    for device in _stand_in_devices(workload, training=optimizer is not None):
         workspaces = Workspaces()
         traced: Traced | None = None
         with strays_removed(workload.model):
@@ -144,6 +145,7 @@ def _fake_run(
         mode_set(built.module, workload.mode == "train"),
         without_memory(built, device, mode) as stand_in,
         chosen_as_on_gpu(),
+        autocast_as_on_gpu(workload.precision),
     ):
         return trace_run(
             stand_in,
@@ -151,6 +153,7 @@ def _fake_run(
             train_mode=workload.mode == "train",
             step=workload,
             device=device,
+            precision=workload.precision,
             for_gpu=True,
             workspace=workspaces,
             stepping=_OptimizerStep,
@@ -158,7 +161,7 @@ def _fake_run(
         )
 
 
-def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
+def _stand_in_devices(workload: Workload, *, training: bool) -> tuple[str, ...]:
     """What the tensors that stand in for a GPU's say they are on, in the order to be tried.
 
     Autograd's engine, where there is no GPU, refuses to go backward over CUDA tensors, fake ones
@@ -166,7 +169,10 @@ def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
     So meta tensors stand in for training, which are fast, or fake CPU tensors, which know more
     operators. What runs is the same but for attention and dropout, which are chosen here (a test
     compares them). A machine with a GPU gets no other answer: there, too, they come first.
+    Autocast knows no meta tensors, and takes fake CUDA ones for none without a GPU.
     """
+    if autocast_format(workload.precision) is not None:
+        return ("cpu",)
     graph = training or not _cuda_bears_a_graph()
     return ("meta", "cpu") if graph else (DEVICE, "cpu")
 
@@ -212,13 +218,17 @@ def _trace_for_real(
     workspaces: Workspaces,
     releaser: Releaser,
 ) -> Traced:
-    with mode_set(built.module, workload.mode == "train", buffers_too=False):
+    with (
+        mode_set(built.module, workload.mode == "train", buffers_too=False),
+        autocast_as_on_gpu(workload.precision),
+    ):
         return trace_run(
             built,
             optimizer=optimizer,
             train_mode=workload.mode == "train",
             step=workload,
             device="cpu",
+            precision=workload.precision,
             for_gpu=True,
             workspace=workspaces,
             renew_inputs=FreshInputs(built).renew,

@@ -18,11 +18,13 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import layerbench
+from layerbench.environment.precision import autocast
 from layerbench.instruments.fake_tensors import without_memory
 from layerbench.instruments.memory_attribution import peak_bytes
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.traced_run import trace_run
 from layerbench.profilers.optimizers import make_optimizer
+from layerbench.records.workload import Precision
 from layerbench.zoo import Built
 from tests.models import Calls
 
@@ -173,18 +175,42 @@ def two_steps(build: Callable[[], Model]) -> None:
         optimizer.step()
 
 
+def two_steps_within(precision: Precision) -> Callable[[Callable[[], Model]], None]:
+    """As people write it: forward and loss within autocast, and float16's loss is scaled."""
+
+    def run(build: Callable[[], Model]) -> None:
+        torch.manual_seed(0)
+        model, x = build()
+        optimizer = make_optimizer("sgd", list(model.train().parameters()))
+        scaler = torch.amp.GradScaler("cpu", init_scale=1.0, enabled=precision == "amp")
+        output = loss = None
+        for _ in range(2):
+            with record_function("step"):
+                pass
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(precision, "cpu"):
+                output = model(x)
+            with autocast(precision, "cpu"):
+                loss = loss_of(output)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+    return run
+
+
 def _flat(events: list[Any]) -> Iterator[Any]:
     for event in events:
         yield event
         yield from _flat(event.children)
 
 
-def traced(build: Callable[[], Model], fake: bool) -> int:
+def traced(build: Callable[[], Model], fake: bool, precision: Precision | None = None) -> int:
     torch.manual_seed(0)
     model, x = build()
     built = Built(model.train(), (x,))
     with without_memory(built, "cpu") if fake else nullcontext(built) as run:
-        trace = trace_run(run, optimizer="sgd", device="cpu").trace
+        trace = trace_run(run, optimizer="sgd", device="cpu", precision=precision).trace
     return peak_bytes(trace, [allocation.bytes for allocation in trace.allocations])
 
 
@@ -193,6 +219,34 @@ def test_the_peak_is_that_of_a_run_that_nobody_looks_at(name):
     true = seen_by_profiler(MODELS[name])
     assert traced(MODELS[name], fake=False) == true
     assert traced(MODELS[name], fake=True) == true
+
+
+@pytest.mark.parametrize("precision", ["amp", "amp-bf16"])
+@pytest.mark.parametrize("name", ["recurrent", "residual", "custom", "index_select"])
+def test_the_peak_within_autocast(name, precision):
+    """The cached casts of the weights are there until the forward ends, or the backward is done.
+
+    Without oneDNN, whose kernels for bfloat16 take memory of their own within an operator.
+    """
+    with torch.backends.mkldnn.flags(enabled=False):
+        true = seen_by_profiler(MODELS[name], two_steps_within(precision))
+        assert traced(MODELS[name], fake=False, precision=precision) == true
+        assert traced(MODELS[name], fake=True, precision=precision) == true
+
+
+def test_cast_weights_are_kept_until_the_forward_ends():
+    """One layer twice: its weights are cast once, and so they are there at the second call."""
+    model, x = Calls(lambda m, x: m.a(m.a(x)), a=nn.Linear(64, 64)), torch.rand(2, 64)
+    held = FLOAT * (64 * 64 + 64 + 2 * 64)  # weights and biases, and the input
+    cast = FLOAT // 2 * (64 * 64 + 64)
+    half = FLOAT // 2 * 2 * 64  # the input cast, and each output
+    for fake in (False, True):
+        subject = Built(model, (x,))
+        with without_memory(subject, "cpu") if fake else nullcontext(subject) as run:
+            trace = trace_run(run, device="cpu", precision="amp-bf16").trace
+        assert peak_bytes(trace, [one.bytes for one in trace.allocations]) == held + cast + 2 * half
+    assert layerbench.memory(model, x, precision="amp-bf16").peak.bytes == held + cast + 2 * half
+    assert layerbench.memory(model, x).peak.bytes == held + 2 * FLOAT * 2 * 64
 
 
 def test_six_heads_add_no_gradient_of_their_body():
