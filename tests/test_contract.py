@@ -62,6 +62,9 @@ WITHIN_AUTOCAST = [
     ("ssdlite320_mobilenet_v3_large", "1x3x32x32"),
     ("quantized_mobilenet_v2", "1x3x32x32"),
     ("timm:test_vit", "1x3x160x160"),
+    ("hf:mobilenet_v2", "1x3x32x32"),
+    ("smp:Unet/resnet18", "1x3x32x32"),
+    ("open_clip:ViT-S-32-alt/visual", "1x3x224x224"),
     ("tests/models.py:small", "1x3x16x16"),
     ("tests.models:small_with_input", None),
 ]

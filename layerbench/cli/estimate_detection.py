@@ -31,7 +31,7 @@ def command(
         ),
     ] = ["all"],  # noqa: B006 - nobody changes it
     options: EstimateOptions,
-    precision: Autocast = "float32",
+    precision: Autocast = "fp32",
     device: Device = None,
     threads: Threads = None,
     out: Annotated[

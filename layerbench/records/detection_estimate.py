@@ -202,7 +202,7 @@ class DetectionEstimates(Record):
     min_size: Side | None = None
     data: Name
     workers: Count
-    precision: TrainingPrecision = "float32"
+    precision: TrainingPrecision = "fp32"
     seed: Seed = 0
     environment: Environment
     rows: tuple[DetectorEstimate, ...] = ()

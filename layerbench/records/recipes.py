@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from layerbench.records.bounds import MOST_FIGURE, MOST_SEED, Amount, Count, Name, Positive
 from layerbench.records.defaults import MOST_PIXELS
 from layerbench.records.options import LEARNING, OUTCOME, PLACE, WHAT_RUNS, Device, Threads, option
 from layerbench.records.workload import ChannelsLast, Frozen, StepOptions
 
-TrainingPrecision = Literal["float32", "bfloat16", "float16"]
+# As it was said before there were more of them: the formats that autocast computes in.
+_OLDER = {"float32": "fp32", "bfloat16": "amp-bf16", "float16": "amp"}
+
+
+def _newer(precision: object) -> object:
+    return _OLDER.get(precision, precision) if isinstance(precision, str) else precision
+
+
+TrainingPrecision = Annotated[Literal["fp32", "tf32", "amp", "amp-bf16"], BeforeValidator(_newer)]
 Unreadable = Literal["fatal", "skip"]
 # Of an image, in pixels.
 Side = Positive
@@ -24,7 +32,11 @@ StepBatch = Annotated[
 ]
 Autocast = Annotated[
     TrainingPrecision,
-    option("Number format: float32, or by autocast bfloat16 or float16.", panel=LEARNING),
+    option(
+        "fp32; tf32 multiplies float32 as TF32; amp and amp-bf16 are autocast to float16 and "
+        "bfloat16. The weights are float32.",
+        panel=LEARNING,
+    ),
 ]
 WhatUnreadableDoes = Annotated[
     Unreadable,
@@ -176,7 +188,7 @@ class Recipe(StepOptions):
             default_text="phase 1: 5, phase 2: 1, at most a tenth of the epochs",
         ),
     ]
-    precision: Autocast = "float32"
+    precision: Autocast = "fp32"
     patience: Positive | None = None
     limit: Annotated[
         Positive | None,
@@ -240,7 +252,7 @@ class DetectionRecipe(Frozen):
     ] = 0.005
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: Amount = 0.0005
-    precision: Autocast = "float32"
+    precision: Autocast = "fp32"
     warmup: Annotated[
         Count, option("Number of first steps that count for no figure.", panel=OUTCOME)
     ] = 3

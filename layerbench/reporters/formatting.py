@@ -10,7 +10,17 @@ from layerbench import units
 from layerbench.records.bounds import Shape
 from layerbench.records.timing import ONLY_INSIDE, LayerRow, Profile, Summary
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import OWN_WEIGHTS, Checkpoint, ReadFile, StepOptions, Workload
+from layerbench.records.workload import (
+    FORMATS,
+    OWN_WEIGHTS,
+    Checkpoint,
+    Precision,
+    ReadFile,
+    StepOptions,
+    Workload,
+    arithmetic_of,
+    computed_in,
+)
 from layerbench.text import visible
 from layerbench.units import NANOSECOND
 
@@ -172,6 +182,11 @@ def step_options(step: StepOptions) -> list[str]:
     if step.gradient_accumulation > 1:
         said.append(f"{step.gradient_accumulation} micro-batches")
     return said
+
+
+def precision(name: Precision) -> str:
+    """What is computed in: ``float32``, or the name of what is not float32's own arithmetic."""
+    return arithmetic_of(FORMATS[name], computed_in(name))
 
 
 def weights(workload: Workload) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ class Learner:
         name: of the model, for messages.
         model: on the device; its weights are float32.
         device: where.
-        precision: of the forward; float16 has its loss scaled.
+        precision: of the forward; float16 by autocast has its loss scaled.
         make: the optimizer of the parameters that learn.
 
     Attributes:
@@ -44,7 +43,7 @@ class Learner:
         if not parameters:
             raise ModelRunError(f"{name}: no parameter requires a gradient")
         self.optimizer = make(parameters)
-        self.scaler = torch.amp.GradScaler(device.torch_device.type, enabled=precision == "float16")
+        self.scaler = torch.amp.GradScaler(device.torch_device.type, enabled=precision == "amp")
 
     def backward(self, loss: torch.Tensor) -> None:
         """Go backward from the loss."""
@@ -95,10 +94,3 @@ def _check_scale(expected: Mapping[str, Any], scaler: Mapping[str, Any]) -> None
     for name in expected:
         if isinstance(scaler[name], bool) or not isinstance(scaler[name], int | float):
             raise ValueError(f"the scaler's {name} is no number")
-
-
-def autocast(precision: TrainingPrecision, device: Device) -> AbstractContextManager[object]:
-    """What a forward of this precision runs in."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.torch_device.type, dtype=getattr(torch, precision))

@@ -13,6 +13,7 @@ from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import ITSELF, POSTPROCESSING, parts_of
 from layerbench.instruments.step_timer import StepTimer
 from layerbench.records.training_step import STEP_PHASES
+from layerbench.records.workload import AUTOCAST
 from layerbench.training.detection.memory import made_up
 from layerbench.training.detection.operators import profile_steps
 from layerbench.training.detection.options import Learning
@@ -237,7 +238,7 @@ def test_a_detector_learns():
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["amp-bf16", "amp"])
 @pytest.mark.parametrize("make", [two_stage, one_stage])
 def test_other_precisions_by_autocast(make, precision):
     model = make()
@@ -247,7 +248,7 @@ def test_other_precisions_by_autocast(make, precision):
     layer = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     layer.register_forward_hook(lambda *heard: kinds.append(heard[2].dtype))
     stepped = stepper.step(lambda: batch)
-    assert kinds == [getattr(torch, precision)]
+    assert kinds == [getattr(torch, AUTOCAST[precision])]
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert all(0 < loss < 100 for loss in stepped.losses.values())
 

@@ -20,7 +20,10 @@ def document(record: DetectionEstimates, view: View = USUAL) -> layout.Document:
     images = f"made up, {height}x{width} as handed over" if made_up else record.data
     alone = len(record.rows) == 1
     fields = [
-        ("Training", f"batch {record.batch}, {record.precision}, SGD with momentum"),
+        (
+            "Training",
+            f"batch {record.batch}, {formatting.precision(record.precision)}, SGD with momentum",
+        ),
         ("Images", images),
         *shared.surroundings(record.environment),
     ]
@@ -66,7 +69,7 @@ def _quickest(record: DetectionEstimates, view: View) -> list[layout.Part]:
     height, width = record.size
     ran = (
         f"{formatting.plural(len(quickest), 'detector')}, {height}x{width}, batch {record.batch}, "
-        f"{record.precision}, {record.environment.device.name}"
+        f"{formatting.precision(record.precision)}, {record.environment.device.name}"
     )
     table = screens.table_of(
         [_quick(row) for row in quickest[: view.top]],

@@ -80,7 +80,7 @@ def _ran(record: DetectionRun) -> str:
         record.model_type,
         record.parameters,
         f"batch {record.recipe.batch}",
-        record.recipe.precision,
+        formatting.precision(record.recipe.precision),
         record.environment.device.name,
         formatting.plural(record.measured, "step") + " measured",
     )
@@ -118,7 +118,7 @@ def _recipe(record: DetectionRun) -> str:
         formatting.plural(recipe.epochs, "epoch"),
         f"SGD, learning rate {recipe.lr:g}, momentum {recipe.momentum:g}, weight decay "
         f"{recipe.weight_decay:g}",
-        recipe.precision,
+        formatting.precision(recipe.precision),
         "published weights" if recipe.pretrained else "random weights",
         f"images resized to {recipe.min_size} pixels at the shorter side"
         if recipe.min_size

@@ -111,7 +111,7 @@ def _recipe(recipe: Recipe) -> str:
         f"{formatting.plural(recipe.epochs, 'epoch')}",
         f"AdamW, learning rate {recipe.lr:g} after {recipe.warmup_epochs:g} epochs of "
         f"warm-up, then falling to 0, weight decay {recipe.weight_decay:g}",
-        recipe.precision,
+        formatting.precision(recipe.precision),
         f"patience {recipe.patience}" if recipe.patience else "no early stopping",
         f"at most {_most_steps(recipe)} steps an epoch" if recipe.limit else "",
         f"seed {recipe.seed}",

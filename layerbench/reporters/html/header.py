@@ -193,8 +193,9 @@ def unlike(bundle: Bundle) -> Iterator[str]:
         kind, ours = record.record, record.workload
         for what in _MAY_DIFFER:
             if getattr(ours, what) != getattr(first.workload, what):
+                named = "precision" if what == "arithmetic" else what.replace("_", " ")
                 yield (
-                    f"the {kind} is of another {what.replace('_', ' ')}: {getattr(ours, what)}, "
+                    f"the {kind} is of another {named}: {getattr(ours, what)}, "
                     f"not {getattr(first.workload, what)}"
                 )
         measured, here = getattr(record, "environment", None), environment(bundle)

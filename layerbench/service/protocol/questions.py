@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
-from layerbench.records.workload import DType, Mode
+from layerbench.records.workload import DType, Mode, Precision
 
 TaskType = Literal["detection", "instance", "classification", "segmentation"]
 ApplicationType = Literal["training", "inference"]
@@ -105,8 +105,9 @@ class ViewQuestion(BaseModel):
             started with.
         batch_size: images of a forward.
         image_size: height and width; ``None`` for the model's usual input.
-        dtype: that floating weights and inputs are converted to; ``None`` for float32, or the
-            formats of a model that is the server's own.
+        precision: what is computed in; ``None`` for float32, or the formats of a model that is the
+            server's own.
+        dtype: the older name of a precision that converts.
         channels_last: whether the memory format is NHWC.
         mode: ``eval`` or ``train``, of a forward.
     """
@@ -118,6 +119,7 @@ class ViewQuestion(BaseModel):
     architecture: str = Field(min_length=1, max_length=MOST_SPEC)
     batch_size: int = Field(default=1, ge=1, le=65536)
     image_size: Sides | None = None
+    precision: Precision | None = None
     dtype: DType | None = None
     channels_last: bool = False
     mode: Mode = "eval"

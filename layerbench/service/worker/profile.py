@@ -94,6 +94,7 @@ def workload_of(question: ViewQuestion) -> Workload:
         question.architecture,
         shape,
         batch=question.batch_size,
+        precision=question.precision,
         dtype=question.dtype,
         memory_format="channels_last" if question.channels_last else "contiguous",
         mode=question.mode,
@@ -106,8 +107,9 @@ def _command(question: ProfileQuestion, device: str | None) -> str:
     words = [f"timer.py --model {question.architecture} --batch {question.batch_size}"]
     if size is not None:
         words.append(f"--input 3x{size[0]}x{size[1]}")
-    if question.dtype is not None:
-        words.append(f"--dtype {question.dtype}")
+    precision = zoo.chosen_precision(question.precision, question.dtype)
+    if precision is not None:
+        words.append(f"--precision {precision}")
     if question.channels_last:
         words.append("--channels-last")
     if question.mode != "eval":

@@ -14,6 +14,7 @@ from layerbench.datasets import Images
 from layerbench.environment import devices
 from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
+from layerbench.environment.precision import precision_set
 from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.recipes import Recipe
@@ -60,7 +61,12 @@ def estimate(
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
     device = devices.get(where.device)
-    with threads_set(where.threads), torch.random.fork_rng(devices=[]), memory_explained(device):
+    with (
+        threads_set(where.threads),
+        precision_set(recipe.precision, device),
+        torch.random.fork_rng(devices=[]),
+        memory_explained(device),
+    ):
         room = watch_environment(device)
         subject = _Subject(recipe, options, where, device, progress or Silent(), room.conditions)
         figures = StepFigures.of(subject.measured())

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from layerbench.environment.devices import Device
+from layerbench.environment.precision import autocast
 from layerbench.environment.run_context import model_errors
 from layerbench.errors import DataError, ModelRunError, TrainingStopped, first_line
 from layerbench.instruments.checkpointed import checkpointing
@@ -24,7 +25,7 @@ from layerbench.training.batches import STEP, Batch, EpochBatches, check_readabl
 from layerbench.training.classification.distributed import AllReduceTimer, Ranks
 from layerbench.training.classification.lr_schedule import factor
 from layerbench.training.classification.models import classification_loss, logits_of
-from layerbench.training.learning import Learner, autocast
+from layerbench.training.learning import Learner
 from layerbench.training.seeds import mixed
 
 # Losses are looked at, and marks turned into times, after so many steps, where a look waits for
@@ -327,7 +328,7 @@ class Trainer:
             return self._wrapped(batch.images)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        return autocast(self._recipe.precision, self._device)
+        return autocast(self._recipe.precision, self._device.torch_device.type)
 
     def _advance(self) -> None:
         self.last_lr = self.lr

@@ -100,6 +100,6 @@ def _advice(
             "the work itself is the bottleneck: smaller images, a smaller backbone, more threads "
             "or an accelerator"
             if on_cpu
-            else "the work itself is the bottleneck: bfloat16 (precision), smaller images or a "
-            "smaller backbone; the operators by part say where it goes"
+            else "the work itself is the bottleneck: bfloat16 (--precision amp-bf16), smaller "
+            "images or a smaller backbone; the operators by part say where it goes"
         )

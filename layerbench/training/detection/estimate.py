@@ -16,6 +16,7 @@ from layerbench.datasets.boxed._palette import DISTINCT
 from layerbench.environment import devices
 from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
+from layerbench.environment.precision import autocast, precision_set
 from layerbench.environment.run_context import (
     garbage_collection_off,
     memory_explained,
@@ -32,6 +33,7 @@ from layerbench.records.detection_estimate import (
     DetectorMemory,
 )
 from layerbench.records.environment import Environment
+from layerbench.records.workload import autocast_format
 from layerbench.training import step_statistics
 from layerbench.training.batches import EpochBatches, Samples
 from layerbench.training.detection import models
@@ -66,7 +68,6 @@ from layerbench.training.estimate import (
     check_samples,
     with_error,
 )
-from layerbench.training.learning import autocast
 from layerbench.zoo.torchvision import of_one_size
 
 
@@ -144,7 +145,12 @@ def estimate_detectors(
         missing = [DetectorFailure(model=name, why=TO_COME) for name in to_come]
         return _record(options, len(splits.train), environment, rows, [*failures, *missing])
 
-    with threads_set(threads), torch.random.fork_rng(devices=[]):
+    precision = options.learning.precision
+    with (
+        threads_set(threads),
+        precision_set(precision, there),
+        torch.random.fork_rng(devices=[]),
+    ):
         room = watch_environment(there)
         for number, name in enumerate(wanted, start=1):
             heard = _Named(progress or Silent(), name)
@@ -350,7 +356,7 @@ class _Subject:
             mode_set(self._model, False),
             torch.no_grad(),
             garbage_collection_off(),
-            autocast(options.learning.precision, self._device),
+            autocast(options.learning.precision, self._device.torch_device.type),
         ):
             return timing.inferred()
 
@@ -409,6 +415,6 @@ def _assumptions(options: EstimateOptions) -> Iterator[str]:
         "time depends on it."
     )
     yield "Inference is timed on images that lie in memory."
-    if options.memory and options.learning.precision != "float32":
+    if options.memory and autocast_format(options.learning.precision):
         yield "Memory is that of a float32 step."
     yield "Nothing is validated; checkpoints and reports are not counted."

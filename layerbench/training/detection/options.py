@@ -39,7 +39,7 @@ class Learning:
     lr: float = 0.005
     momentum: float = 0.9
     weight_decay: float = 0.0005
-    precision: TrainingPrecision = "float32"
+    precision: TrainingPrecision = "fp32"
 
 
 class EstimateOptions(DataOptions):

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from layerbench import plots, reporters
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import usable_cores
+from layerbench.environment.precision import precision_set
 from layerbench.environment.run_context import (
     free_unused,
     garbage_collection_off,
@@ -119,6 +120,7 @@ def run_detection(
     device = device_of(around.device)
     with (
         threads_set(around.threads),
+        precision_set(recipe.precision, device),
         torch.random.fork_rng(devices=[]),
         memory_explained(device),
     ):

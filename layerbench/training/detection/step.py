@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from layerbench.environment.devices import Device
+from layerbench.environment.precision import autocast
 from layerbench.environment.run_context import model_errors
 from layerbench.errors import TrainingStopped
 from layerbench.instruments.detections import DetectionCounter
@@ -25,7 +26,7 @@ from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch, NoMoreBatches
 from layerbench.training.detection.options import Learning
-from layerbench.training.learning import Learner, autocast
+from layerbench.training.learning import Learner
 from layerbench.units import NANOSECOND
 
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
@@ -109,7 +110,7 @@ class Stepper:
             return kept.batch
 
         def forward(batch: BoxedBatch) -> Any:  # noqa: ANN401 - losses by name
-            with autocast(self._learning.precision, self._device):
+            with autocast(self._learning.precision, self._device.torch_device.type):
                 return self.model(batch.images, batch.targets)
 
         def loss(output: dict[str, torch.Tensor], _: BoxedBatch) -> torch.Tensor:

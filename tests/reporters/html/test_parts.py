@@ -309,7 +309,7 @@ def test_what_differs_between_joined_records_is_said():
     other = bundle.structure.workload.model_copy(update={"dtype": "bfloat16"})
     structure_of = bundle.structure.model_copy(update={"workload": other})
     document = of(bundle.model_copy(update={"structure": structure_of}))
-    assert "the structure is of another dtype: bfloat16, not float32" in document.notes
+    assert "the structure is of another precision: bfloat16, not float32" in document.notes
 
 
 # --- joining and the command ---------------------------------------------------------------

@@ -102,6 +102,7 @@ def test_settings_of_a_profile_that_cannot_be_meant(client):
         ({"threads": 0}, "threads: "),
         ({"threads": 100_000}, "threads: "),
         ({"threads": True}, "threads: "),
+        ({"precision": "int8"}, "precision: "),
         ({"dtype": "int8"}, "dtype: "),
         ({"mode": "predict"}, "mode: "),
         ({"channels_last": 1}, "channels_last: "),

@@ -235,7 +235,7 @@ def test_how_it_is_measured_is_chosen_and_where_it_is_stored_is_told(told, scrip
 
     told.on("request", noted)
     told.get_by_text("Settings").click()
-    told.get_by_label("Precision").select_option("bfloat16")
+    told.get_by_label("Precision").select_option("amp-bf16")
     told.get_by_label("channels last").check()
     told.locator("[name=mode]").select_option("train")
     told.get_by_label("Device").select_option("cuda:0")
@@ -247,13 +247,13 @@ def test_how_it_is_measured_is_chosen_and_where_it_is_stored_is_told(told, scrip
         script.say("progress", phase="measuring", done=1, total=7)
         told.get_by_text("1 of 7").wait_for()
     told.wait_for_selector("html[data-job=done]")
-    runs = {"dtype": "bfloat16", "channels_last": True, "mode": "train"}
+    runs = {"precision": "amp-bf16", "channels_last": True, "mode": "train"}
     model = {"architecture": "told", "batch_size": 1, "image_size": None}
     assert asked["structures"] == {**model, **runs}
     more = {"warmup": 5, "iterations": 7, "threads": 3, "device": "cuda:0"}
     assert asked["profiles"] == {**model, **runs, **more}
     assert told.locator(".chosen").inner_text() == (
-        "(bfloat16, channels last, train, cuda:0, 3 threads)"
+        "(amp-bf16, channels last, train, cuda:0, 3 threads)"
     )
     told.locator(".status", has_text="measured").wait_for()
     status = told.locator(".status").inner_text()
@@ -264,7 +264,7 @@ def test_how_it_is_measured_is_chosen_and_where_it_is_stored_is_told(told, scrip
     told.reload()
     told.wait_for_selector("html[data-ready]")
     assert told.locator("[name=mode]").input_value() == "train"
-    assert told.locator(".chosen").inner_text() == "(bfloat16, channels last, train)"
+    assert told.locator(".chosen").inner_text() == "(amp-bf16, channels last, train)"
 
 
 def test_a_setting_that_cannot_be_meant_is_seen(told):

@@ -185,7 +185,7 @@ def test_a_real_profile():
         architecture="resnet18",
         batch_size=2,
         image_size=(32, 32),
-        dtype="bfloat16",
+        precision="amp-bf16",
         channels_last=True,
         mode="train",
         threads=1,
@@ -194,12 +194,12 @@ def test_a_real_profile():
     )
     found = profile.profile(question, "cpu", heard)
     assert found["profile"]["environment"]["command"] == (
-        "timer.py --model resnet18 --batch 2 --input 3x32x32 --dtype bfloat16 --channels-last "
+        "timer.py --model resnet18 --batch 2 --input 3x32x32 --precision amp-bf16 --channels-last "
         "--mode train --device cpu --threads 1 --warmup 1 --iterations 3 --ceilings"
     )
     workload = found["profile"]["workload"]
-    assert (workload["dtype"], workload["memory_format"], workload["mode"]) == (
-        "bfloat16", "channels_last", "train",
+    assert (workload["precision"], workload["memory_format"], workload["mode"]) == (
+        "amp-bf16", "channels_last", "train",
     )  # fmt: skip
     assert found["profile"]["plan"]["threads"] == 1
     assert found["profile"]["layers"][0]["flops"] == found["structure"]["flops"]

@@ -277,7 +277,7 @@ def test_too_little_memory_says_what_would_fit(tmp_path, monkeypatch):
 def test_bad_options_are_one_line(train, tmp_path):
     for arguments, says in (
         (("--size", "big"), "--size takes a number"),
-        (("--precision", "int8"), "--precision takes float32"),
+        (("--precision", "int8"), "--precision takes fp32"),
         (("--unreadable", "maybe"), "--unreadable takes fatal, skip"),
         (("--model", "resnet19"), "did you mean"),
         (("--data", "mnist"), "choose from cifar100"),

@@ -46,7 +46,7 @@ ADVICE = {
     ("launch", True): "a larger batch makes each operator's work larger",
     ("launch", False): "the device waits for Python",
     ("compute", True): "more threads or an accelerator",
-    ("compute", False): "bfloat16 (precision)",
+    ("compute", False): "bfloat16 (--precision amp-bf16)",
 }
 
 

@@ -96,7 +96,7 @@ def test_every_key_of_ours_can_be_said():
     assert recipe == DetectionRecipe(
         model="ssd300_vgg16", data="synthetic", boxes="xml", labels="species", pretrained=True,
         limit=9, lr=0.1, momentum=0.5, weight_decay=0, warmup=1, profile_steps=2, samples=30,
-        size=(20, 30), unreadable="skip", precision="bfloat16", seed=6,
+        size=(20, 30), unreadable="skip", precision="amp-bf16", seed=6,
     )  # fmt: skip
     assert around == RunOptions(
         data_dir=Path("there"), output_dir=Path("here"), download=True, threads=2,
@@ -152,7 +152,7 @@ def test_options_reach_the_run(monkeypatch, capsys):
     assert tuned == (True, 7)
     assert recipe == DetectionRecipe(
         model="ssd300_vgg16", data="synthetic", boxes="xml", labels="species", pretrained=True,
-        samples=30, size=(20, 30), batch=5, epochs=3, limit=9, lr=0.1, precision="bfloat16",
+        samples=30, size=(20, 30), batch=5, epochs=3, limit=9, lr=0.1, precision="amp-bf16",
         unreadable="skip", seed=6, workers=1, prefetch_factor=4, warmup=1, profile_steps=2,
     )  # fmt: skip
     assert around == RunOptions(

@@ -9,7 +9,11 @@ const KEY = 'layerbench-key';
 const RECORD = /^[0-9a-f]{16}$/;
 const JOB = /^[0-9a-f]{32}$/;
 // Of the address, what is shown; the rest is how it is looked at.
-const WISHES = ['record', 'baseline', 'model', 'size', 'batch', 'dtype', 'layout', 'mode'];
+// In addresses from before there was a precision: the formats that it converts to.
+/** @type {Record<string, string>} */
+const OLDER = { float32: 'fp32', float16: 'fp16', bfloat16: 'bf16', float64: 'fp64' };
+
+const WISHES = ['record', 'baseline', 'model', 'size', 'batch', 'precision', 'layout', 'mode'];
 const USUAL = ['vit', 'deit', 'swin', 'resnet'];
 
 /**
@@ -17,7 +21,7 @@ const USUAL = ['vit', 'deit', 'swin', 'resnet'];
  * @property {string} architecture
  * @property {number} batch_size
  * @property {[number, number] | null} image_size
- * @property {string | null} dtype
+ * @property {string | null} precision
  * @property {boolean} channels_last
  * @property {string} mode
  */
@@ -166,7 +170,7 @@ function named(wanted) {
     model: wanted.architecture,
     batch: String(wanted.batch_size),
     size: wanted.image_size?.join('x') ?? null,
-    dtype: wanted.dtype,
+    precision: wanted.precision,
     layout: wanted.channels_last ? 'channels_last' : null,
     mode: wanted.mode === 'eval' ? null : wanted.mode,
   };
@@ -377,7 +381,7 @@ function openStored(path, at) {
     if (stale()) return;
     await leave();
     asked = null;
-    address({ ...at, model: null, size: null, batch: null, dtype: null, layout: null, mode: null, job: null });
+    address({ ...at, model: null, size: null, batch: null, precision: null, layout: null, mode: null, job: null });
     show(doc);
     const date = measuredAt(doc);
     status(date ? `a stored record, measured ${date}` : 'a stored record');
@@ -459,7 +463,7 @@ async function wish() {
     field('height').value = height ?? '';
     field('wide').value = wide ?? '';
     field('batch').value = given.get('batch') ?? '1';
-    field('dtype').value = given.get('dtype') ?? '';
+    field('precision').value = given.get('precision') ?? OLDER[given.get('dtype') ?? ''] ?? '';
     field('channels_last').checked = given.get('layout') === 'channels_last';
     field('mode').value = given.get('mode') ?? 'eval';
     the('.chosen').textContent = chosen(form);

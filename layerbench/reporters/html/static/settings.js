@@ -10,7 +10,7 @@ const field = (form, name) => /** @type {HTMLInputElement} */ (form.elements.nam
 export function settings(form) {
   return {
     runs: {
-      dtype: field(form, 'dtype').value || null,
+      precision: field(form, 'precision').value || null,
       channels_last: field(form, 'channels_last').checked,
       mode: field(form, 'mode').value || 'eval',
     },
@@ -28,7 +28,7 @@ export function settings(form) {
  */
 export function chosen(form) {
   const { runs, measured } = settings(form);
-  const words = [runs.dtype, runs.channels_last && 'channels last', runs.mode !== 'eval' && runs.mode, measured.device, measured.threads && `${measured.threads} threads`];
+  const words = [runs.precision, runs.channels_last && 'channels last', runs.mode !== 'eval' && runs.mode, measured.device, measured.threads && `${measured.threads} threads`];
   const said = words.filter(Boolean).join(', ');
   return said && `(${said})`;
 }
