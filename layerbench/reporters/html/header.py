@@ -179,7 +179,7 @@ def notes(bundle: Bundle) -> Iterator[str]:
 
 
 _MAY_DIFFER = (
-    *("dtype", "mode", "memory_format", "compile", "weights", "checkpoint", "inputs"),
+    *("arithmetic", "mode", "memory_format", "compile", "weights", "checkpoint", "inputs"),
     *StepOptions.model_fields,
 )
 

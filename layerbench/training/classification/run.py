@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from layerbench.environment import devices
-from layerbench.environment.precision import precision_set
+from layerbench.environment import devices, precision
 from layerbench.environment.run_context import (
     free_unused,
     memory_explained,
@@ -144,7 +143,7 @@ class _Run:
         self._workload = check(recipe)
         self._recipe = recipe = recipe.model_copy(update={"model": self._workload.model})
         self._device = devices.get(where.device if ranks.count == 1 else str(ranks.device))
-        held.enter_context(precision_set(recipe.precision, self._device))
+        held.enter_context(precision.precision_set(recipe.precision, self._device))
         self._room = watch_environment(self._device)
         self._free = self._device.memory().free_bytes
         # The first process may have to fetch them; the others then find them there.
