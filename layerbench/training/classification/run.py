@@ -138,8 +138,7 @@ class _Run:
         # Closed when the run ends, however it does.
         self._held = held
         self._kept: tuple[int, int] | None = None
-        self._ranks = ranks
-        self._progress = progress
+        self._ranks, self._progress = ranks, progress
         self._workload = check(recipe)
         self._recipe = recipe = recipe.model_copy(update={"model": self._workload.model})
         self._device = devices.get(where.device if ranks.count == 1 else str(ranks.device))
