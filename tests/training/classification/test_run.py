@@ -108,7 +108,7 @@ def test_fine_tuning_on_cifar100(train, tmp_path, monkeypatch):
     assert (record.classes, record.recipe.data, record.recipe.precision) == (
         100,
         "cifar100",
-        "bfloat16",
+        "amp-bf16",
     )
     # A new head for 100 classes, float32 although the arithmetic was not.
     assert weights(folder)["8.weight"].shape == (100, 128)
