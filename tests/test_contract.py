@@ -56,7 +56,6 @@ SPECS = [
 
 # Of each family, and of each way of computing, the quickest.
 WITHIN_AUTOCAST = [
-    ("mobilenet_v3_small", "1x3x32x32"),
     ("squeezenet1_0", "1x3x64x64"),
     ("swin_t", "1x3x32x32"),
     ("ssdlite320_mobilenet_v3_large", "1x3x32x32"),
