@@ -109,7 +109,9 @@ def _predict_fake(
     workload: Workload, optimizer: Optimizer | None, subject: Built | None
 ) -> MemoryEstimate:
     reason = ""
-    for device in _stand_in_devices(workload, training=optimizer is not None):
+    # Autocast knows no meta tensors, and without a GPU no CUDA ones.
+    casts = autocast_format(workload.precision) is not None
+    for device in ("cpu",) if casts else _stand_in_devices(training=optimizer is not None):
         workspaces = Workspaces()
         traced: Traced | None = None
         with strays_removed(workload.model):
@@ -161,7 +163,7 @@ def _fake_run(
         )
 
 
-def _stand_in_devices(workload: Workload, *, training: bool) -> tuple[str, ...]:
+def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
     """What the tensors that stand in for a GPU's say they are on, in the order to be tried.
 
     Autograd's engine, where there is no GPU, refuses to go backward over CUDA tensors, fake ones
@@ -169,10 +171,7 @@ def _stand_in_devices(workload: Workload, *, training: bool) -> tuple[str, ...]:
     So meta tensors stand in for training, which are fast, or fake CPU tensors, which know more
     operators. What runs is the same but for attention and dropout, which are chosen here (a test
     compares them). A machine with a GPU gets no other answer: there, too, they come first.
-    Autocast knows no meta tensors, and takes fake CUDA ones for none without a GPU.
     """
-    if autocast_format(workload.precision) is not None:
-        return ("cpu",)
     graph = training or not _cuda_bears_a_graph()
     return ("meta", "cpu") if graph else (DEVICE, "cpu")
 
