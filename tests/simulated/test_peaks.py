@@ -35,7 +35,7 @@ def test_a_point_of_a_sweep_has_the_peak_that_it_has_alone(sim: Simulator) -> No
             (1, 2),
             (8,),
             device,
-            dtype=None,
+            precision=None,
             memory_format="contiguous",
             threads=None,
             seconds=6.0,
