@@ -23,7 +23,7 @@ class View(Frozen):
         type: class name of the modules that are shown; ``None`` shows all.
         depth: of the deepest rows of the tree; ``None`` shows all.
         sentences: whether there is a sentence for every timed row, to be found with grep.
-        kernels: whether the kernels that an accelerator ran for the layers are listed.
+        kernels: whether the kernels that ran for the layers are listed.
         full: whether a terminal shows the whole report.
         width: columns of the first screen.
         folded: whether blocks and layers that take next to nothing share a row.
@@ -50,7 +50,7 @@ class View(Frozen):
         False
     )
     kernels: Annotated[
-        bool, option("The kernels that an accelerator ran for the layers, the longest first.")
+        bool, option("The kernels of an accelerator, or of a compiled model, the longest first.")
     ] = False
     width: Annotated[int, Field(ge=40, le=1000)] = 100
     folded: bool = True

@@ -40,6 +40,7 @@ from layerbench.zoo.family import (
 )
 from layerbench.zoo.inputs import InputSpec
 
+ANSWERS_WITHIN_S = 5.0
 _PREFIX = "hf:"
 
 # Tasks by the names of transformers' auto mappings. An architecture's model is that of the first
@@ -263,7 +264,7 @@ def _saved_config(name: str) -> Any:  # noqa: ANN401 - a configuration of transf
 def _hub_config(name: str) -> Any:  # noqa: ANN401 - a configuration of transformers
     """Asked for once: the hub is asked each time whether it has a newer one."""
     try:
-        return _read_config(name)
+        return _read_config(name, local_files_only=not _hub_answers())
     except _UNREADABLE as error:
         raise UsageError(
             f"{name}: no configuration from the hub and its cache ({typed_line(error)}); check the "
@@ -274,10 +275,23 @@ def _hub_config(name: str) -> Any:  # noqa: ANN401 - a configuration of transfor
 _UNREADABLE = (OSError, ValueError, KeyError)
 
 
-def _read_config(place: str) -> Any:  # noqa: ANN401 - a configuration of transformers
+def _read_config(place: str, *, local_files_only: bool = True) -> Any:  # noqa: ANN401 - a configuration
     config = _transformers().AutoConfig
     with _silent():
-        return config.from_pretrained(place, trust_remote_code=False)
+        return config.from_pretrained(
+            place, trust_remote_code=False, local_files_only=local_files_only
+        )
+
+
+def _hub_answers() -> bool:
+    """Ask once: without a network, the client's own retries take half a minute."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=ANSWERS_WITHIN_S)
+    except Exception:  # of whichever library the client is made with
+        return False
+    return True
 
 
 def _model_class(spec: _Spec, config: Any) -> Any:  # noqa: ANN401 - classes of transformers
@@ -361,12 +375,14 @@ def _pretrained(kind: Any, config: Any, spec: _Spec) -> Any:  # noqa: ANN401 - o
     """
     import torch
 
+    place = str(Path(spec.name).expanduser()) if spec.name.startswith("~") else spec.name
     try:
         model, report = kind.from_pretrained(
-            str(Path(spec.name).expanduser()) if spec.name.startswith("~") else spec.name,
+            place,
             config=config,
             dtype=torch.float32,
             trust_remote_code=False,
+            local_files_only=Path(place).is_dir() or not _hub_answers(),
             use_safetensors=True,
             output_loading_info=True,
         )

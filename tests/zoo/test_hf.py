@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -249,8 +250,10 @@ def test_code_of_a_repository_is_never_run(tmp_path):
 def test_a_model_of_the_hubs_cache_needs_no_network(saved, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    # Nobody listens there, and nobody waits until somebody does.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
     with pytest.raises(UsageError, match="the hub and its cache") as caught:
         zoo.resolve("hf:nobody/nothing")
     assert "\n" not in str(caught.value)

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Makes what lies in this folder: a compiled ResNet-18 with its kernels and the layers in them, and the model as it is
+# beside the compiled one, layer by layer. Some minutes on two CPU cores.
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")/../.."
+. ./setup.sh
+
+out=examples/compiled
+
+"$PYTHON" timer.py --model resnet18 --compile --kernels --threads 1 --device cpu --out "$out" "$@"
+"$PYTHON" -m layerbench compare --live "resnet18 --threads 1" "resnet18 --compile --threads 1" --device cpu \
+    --out "$out" "$@" || [ $? -eq 1 ]
