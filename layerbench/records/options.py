@@ -21,6 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # Panels of ``--help`` that several verbs have.
 WHAT_RUNS = "What runs"
+STEPS = "What a training step does"
 LEARNING = "How it learns"
 MEASURING = "How it is measured"
 PLACE = "Where it runs"

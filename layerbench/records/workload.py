@@ -16,7 +16,7 @@ from layerbench.records.defaults import (
     MEASURED_ITERATIONS,
     WARMUP_ITERATIONS,
 )
-from layerbench.records.options import MEASURING, WHAT_RUNS, Threads, option
+from layerbench.records.options import MEASURING, STEPS, WHAT_RUNS, Threads, option
 
 Mode = Literal["eval", "train"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -170,7 +170,7 @@ class StepOptions(Frozen):
         option(
             "Modules whose activations are not kept: their forward runs again in the backward. "
             "Paths with commas; without a value the blocks that hold other modules.",
-            panel=WHAT_RUNS,
+            panel=STEPS,
             metavar="[PATH,...]",
             default_text="none",
         ),
@@ -180,7 +180,7 @@ class StepOptions(Frozen):
         option(
             "Micro-batches in a step, each of the batch's size: forward and backward of each, then "
             "the optimizer once.",
-            panel=WHAT_RUNS,
+            panel=STEPS,
             metavar="N",
         ),
     ] = Field(default=1, exclude_if=_is_one)

@@ -31,8 +31,8 @@ FEW = {"warmup": 0, "iterations": 2, "function_iterations": 0, "ceilings": False
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layerbench.instruments.cache_sweep._MOST_BYTES", 4096)
-    monkeypatch.setattr(isolation, "HOT_CALLS", 5)
-    monkeypatch.setattr(isolation, "COLD_CALLS", 3)
+    monkeypatch.setattr(isolation, "HOT_CALLS", 2)
+    monkeypatch.setattr(isolation, "COLD_CALLS", 2)
 
 
 def isolated(model: nn.Module, *inputs: Any, **options: Any) -> dict[str, LayerRow]:
@@ -100,7 +100,7 @@ def test_hot_and_cold_times_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     far = record.layers[2]
     assert far.isolated_hot
     assert far.isolated_cold
-    assert (far.isolated_hot.n, far.isolated_cold.n) == (5, 3)
+    assert (far.isolated_hot.n, far.isolated_cold.n) == (2, 2)
     assert record.whole.median == pytest.approx(21.6e-6)
     said = " ".join(reporters.render("screen", record).split())
     assert "3 leaves take 3.600 µs alone and hot, 36.00 µs with cold caches" in said
