@@ -81,14 +81,19 @@ def perturbation(workload: Workload, device: Device, stretches: int, forwards: i
 
 
 def _processor_times(rounds: Rounds) -> list[float]:
-    """A list that gets the processor time of each untouched forward from now on, seconds."""
+    """A list that gets the processor time of each untouched forward from now on, seconds.
+
+    Forwards that are run before one and not kept have no place in it.
+    """
     spent: list[float] = []
     call, run_untouched = rounds.call, rounds.run_untouched
+    last = 0.0
 
     def timed() -> object:
+        nonlocal last
         begin = time.thread_time()
         output = call()
-        spent.append(time.thread_time() - begin)
+        last = time.thread_time() - begin
         return output
 
     def untouched() -> None:
@@ -97,6 +102,7 @@ def _processor_times(rounds: Rounds) -> list[float]:
             run_untouched()
         finally:
             rounds.call = call
+        spent.append(last)
 
     vars(rounds)["run_untouched"] = untouched
     return spent
