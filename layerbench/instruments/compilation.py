@@ -2,7 +2,9 @@
 
 Inductor writes a Python function for each graph, which calls the kernels one after the other. Its
 code is exchanged for one that reads the clock around each kernel, for a forward, and put back. So
-kernels, their order and all else is what runs unobserved (docs/decisions/0039).
+kernels, their order and all else is what runs unobserved. A kernel's time has what the code does
+for it, as a layer's has in Python: it allocates the result, and frees what was read last
+(docs/decisions/0039).
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ _TELLS = "set_kernel_post_grad_provenance_tracing"
 _WRITES = "compile_to_module"
 _NOW, _NOTE = "_layerbench_now", "_layerbench_note"
 # Statements that call these are no kernels: they allocate, check, or look at memory in another way.
-_GLUE = ("empty_strided", "assert_", "reinterpret_tensor", "get_raw_stream", "alloc_from_pool")
+_CHECKS = "assert_"
+_GLUE = ("empty_strided", _CHECKS, "reinterpret_tensor", "get_raw_stream", "alloc_from_pool")
 _OF_A_LIBRARY = ("extern_kernels.", "torch.ops.", "aten.", "cpp_fused", ".run(")
 _OPTIONS = {"trace.provenance_tracking_level": 1, "fx_graph_cache": False}
 
@@ -291,16 +294,20 @@ class _Marked(ast.NodeTransformer):
 
     def _statements(self, body: Sequence[ast.stmt]) -> list[ast.stmt]:
         result: list[ast.stmt] = []
-        for one in body:
+        rest = list(body)
+        while rest:
+            one = rest.pop(0)
             inner = getattr(one, "body", None)
             if isinstance(inner, list):
                 one.body = self._statements(inner)  # type: ignore[attr-defined]
                 if orelse := getattr(one, "orelse", None):
                     one.orelse = self._statements(orelse)  # type: ignore[attr-defined]
+            kernel = None if isinstance(inner, list) else self._kernel(one)
+            if kernel is None:
                 result.append(one)
                 continue
-            kernel = self._kernel(one)
-            result += [one] if kernel is None else self._timed(one, kernel)
+            before, after = _taken_last(result, _makes_room), _taken_first(rest, _tidies_up)
+            result += self._timed([*before, one, *after], kernel)
         return result
 
     def _kernel(self, statement: ast.stmt) -> CompiledKernel | None:
@@ -318,14 +325,44 @@ class _Marked(ast.NodeTransformer):
             return CompiledKernel(text.rpartition("= ")[2].partition("(")[0].strip())
         return None
 
-    def _timed(self, statement: ast.stmt, kernel: CompiledKernel) -> list[ast.stmt]:
+    def _timed(self, statements: Sequence[ast.stmt], kernel: CompiledKernel) -> list[ast.stmt]:
         self.changed.add(self._function)
         self.kernels.append(kernel)
         now = f"{_NOTE}({_NOW}())"
         around = [_parsed(now), _parsed(now), _parsed(f"{_NOTE}({len(self.kernels) - 1})")]
         for one in around:
-            ast.copy_location(one, statement)
-        return [around[0], statement, *around[1:]]
+            ast.copy_location(one, statements[0])
+        return [around[0], *statements, *around[1:]]
+
+
+def _makes_room(statement: ast.stmt) -> bool:
+    """Whether a statement before a kernel allocates its result, or reuses what is there."""
+    if isinstance(statement, ast.Delete):
+        return True
+    return isinstance(statement, ast.Assign) and (
+        isinstance(statement.value, ast.Name) or _is_glue(ast.unparse(statement))
+    )
+
+
+def _tidies_up(statement: ast.stmt) -> bool:
+    """Whether a statement behind a kernel checks its result, or frees what it read."""
+    return isinstance(statement, ast.Delete) or (
+        isinstance(statement, ast.Expr) and ast.unparse(statement).startswith(_CHECKS)
+    )
+
+
+def _taken_last(statements: list[ast.stmt], belongs: Callable[[ast.stmt], bool]) -> list[ast.stmt]:
+    taken: list[ast.stmt] = []
+    while statements and belongs(statements[-1]):
+        taken.insert(0, statements.pop())
+    return taken
+
+
+def _taken_first(statements: list[ast.stmt], belongs: Callable[[ast.stmt], bool]) -> list[ast.stmt]:
+    taken: list[ast.stmt] = []
+    while statements and belongs(statements[0]):
+        taken.append(statements.pop(0))
+    return taken
 
 
 def _is_glue(text: str) -> bool:
