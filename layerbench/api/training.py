@@ -221,8 +221,8 @@ def profile_training(
             as it was.
         optimizer: one of `layerbench.profilers.memory.traced_run.OPTIMIZERS`.
         checkpoint_activations: paths of modules whose forward runs again in the backward, so that
-            their activations are not kept; ``()`` for the blocks that hold other modules.
-        gradient_accumulation: micro-batches in a step, each of the batch's size.
+            their activations are not kept; ``()`` for blocks, and parts of chains of layers.
+        gradient_accumulation: micro-batches in a step, each of ``batch`` images.
         warmup, iterations: rounds of one untouched and one instrumented step.
         strict: raise `UntrustedError` where the machine is busy.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each round.

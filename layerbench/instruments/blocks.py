@@ -213,7 +213,7 @@ class _Tree:
         layers: dict[int, int] = {}
         for module in submodules_first(model):
             inner = sum(layers.get(id(child), 0) for child in children(module))
-            layers[id(module)] = 1 if _has_weights(module) else inner
+            layers[id(module)] = 1 if has_weights(module) else inner
         return layers
 
     def _find_unit_types(self) -> frozenset[type[nn.Module]]:
@@ -250,7 +250,7 @@ def _has_children(module: nn.Module) -> bool:
     return next(children(module), None) is not None
 
 
-def _has_weights(module: nn.Module) -> bool:
+def has_weights(module: nn.Module) -> bool:
     """Convolution, linear, attention, recurrent; or the user's own layer with a weight matrix."""
     if isinstance(module, _LAYERS_WITH_WEIGHTS):
         return True
@@ -267,7 +267,7 @@ def _dimensions(tensor: torch.Tensor) -> int:
 def _runs_itself(module: nn.Module) -> bool:
     """Whether it has a forward of its own, over children that are more than one layer's parts."""
     own = _forward_of(module) not in (nn.Sequential.forward, nn.Module.forward)
-    return own and not _has_weights(module)
+    return own and not has_weights(module)
 
 
 def _is_chain_of_one(module: nn.Module) -> bool:

@@ -29,7 +29,7 @@ from layerbench.environment.run_context import (
 )
 from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError
 from layerbench.instruments.attach import mode_set, notes_on_modes
-from layerbench.instruments.checkpointed import checkpointed
+from layerbench.instruments.checkpointed import checkpointed, note_on_checkpointed
 from layerbench.instruments.kernel_timer import sees_kernels, why_unseen
 from layerbench.instruments.modules import CallObserver, module_facts, without_reach
 from layerbench.instruments.preserve import drawing_anew, preserved
@@ -113,7 +113,9 @@ def profile_step(
                 built = stack.enter_context(preserved(subject, training=True))
             stack.enter_context(mode_set(built.module, True))
             stack.enter_context(gradients_on(True))
-            stack.enter_context(checkpointed(built.module, workload.checkpoint_activations))
+            again = workload.checkpoint_activations
+            told = note_on_checkpointed(built.module, again)
+            stack.enter_context(checkpointed(built.module, again))
             trained = _Trained(workload, built, device, optimizer)
             rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions), device)
             with garbage_collection_off():
@@ -125,7 +127,7 @@ def profile_step(
             trained.rows,
             rounds.steps,
             watch.finish(),
-            trained.notes,
+            (*told, *trained.notes),
             trained.events,
         )
         if strict and (busy := disturbance.too_busy(record)):

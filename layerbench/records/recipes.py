@@ -30,6 +30,16 @@ Labels = Literal["breed", "species"]
 StepBatch = Annotated[
     Positive, option("Number of images in a step.", "--batch_size", "--batch", panel=WHAT_RUNS)
 ]
+MicroBatch = Annotated[
+    Positive,
+    option(
+        "Number of images in a forward, in each process; a step has --gradient-accumulation times "
+        "as many.",
+        "--batch_size",
+        "--batch",
+        panel=WHAT_RUNS,
+    ),
+]
 Autocast = Annotated[
     TrainingPrecision,
     option(
@@ -165,7 +175,7 @@ class Recipe(StepOptions):
             default_text="what the model is meant for",
         ),
     ]
-    batch: StepBatch
+    batch: MicroBatch
     ranks: Positive = 1
     epochs: Annotated[
         Positive, option("Epochs to train at most.", panel=LEARNING, default_text="50")

@@ -160,8 +160,8 @@ class StepOptions(Frozen):
     """What a training step does besides forward, backward and the optimizer's own work.
 
     Attributes:
-        checkpoint_activations: paths of modules; none for the blocks that hold other modules;
-            ``None`` where no activations are checkpointed.
+        checkpoint_activations: paths of modules; none for blocks, and parts of chains of layers
+            (`layerbench.instruments.checkpointed`); ``None`` where no activations are checkpointed.
         gradient_accumulation: micro-batches in a step, each with a forward and a backward.
     """
 
@@ -169,7 +169,7 @@ class StepOptions(Frozen):
         tuple[Path, ...] | None,
         option(
             "Modules whose activations are not kept: their forward runs again in the backward. "
-            "Paths with commas; without a value the blocks that hold other modules.",
+            "Paths with commas; without a value the blocks, and parts of chains of layers.",
             panel=STEPS,
             metavar="[PATH,...]",
             default_text="none",
@@ -178,7 +178,7 @@ class StepOptions(Frozen):
     gradient_accumulation: Annotated[
         Positive,
         option(
-            "Micro-batches in a step, each of the batch's size: forward and backward of each, then "
+            "Micro-batches in a step, each of --batch images: forward and backward of each, then "
             "the optimizer once.",
             panel=STEPS,
             metavar="N",

@@ -16,7 +16,11 @@ from torch.utils.checkpoint import checkpoint
 
 from layerbench.environment.devices.clocks import ManualClock, PerfCounter
 from layerbench.errors import UsageError
-from layerbench.instruments.checkpointed import checkpointed
+from layerbench.instruments.checkpointed import (
+    checkpointed,
+    checkpointed_paths,
+    note_on_checkpointed,
+)
 from layerbench.instruments.step_timer import TimedStep
 from layerbench.records.training_step import STEP_PHASES
 from tests.instruments.test_step_timer import Takes, step_of, timer_of
@@ -187,7 +191,7 @@ def test_gradients_are_those_without() -> None:
     [
         (("layers.fist",), "no module 'layers.fist'; did you mean layers.first"),
         (("layers",), "layers (ModuleDict) is never called itself: name what it holds, such as"),
-        ((), "no block that holds other modules: name the modules, such as layers"),
+        ((), "no part that holds other modules and runs: name the modules; it has layers"),
     ],
 )
 def test_what_cannot_be_checkpointed_is_said_on_one_line(
@@ -218,3 +222,97 @@ def test_a_keyword_of_a_forward_may_be_called_as_one_of_checkpoint() -> None:
     with checkpointed(run, ("inner",)):  # type: ignore[arg-type]
         run(torch.rand(2, 2)).sum().backward()
     assert run.inner.weight.grad is not None  # type: ignore[attr-defined]
+
+
+def linears(count: int) -> list[nn.Module]:
+    return [nn.Linear(4, 4) for _ in range(count)]
+
+
+class Wrapper(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+class Unit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.three = linears(3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.three(self.two(self.one(x)))
+
+
+class Nested(nn.Module):
+    """Its units lie in lists of lists."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(nn.ModuleList(Unit() for _ in range(2)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for stage in self.stages:
+            for unit in stage:
+                x = unit(x)
+        return x
+
+
+IN_PLACE = nn.ReLU(inplace=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "taken"),
+    [
+        (lambda: nn.Sequential(*linears(9)), ["[0:3]", "[3:6]", "[6:9]"]),
+        (lambda: nn.Sequential(IN_PLACE, *linears(2)), ["[1:3]"]),
+        (lambda: nn.Sequential(*linears(2), nn.Sequential(*linears(2))), ["[0:2]", "2"]),
+        (Nested, [f"stages.{stage}.{unit}" for stage in range(2) for unit in range(2)]),
+        (lambda: Wrapper(Unit()), ["inner"]),
+        (lambda: nn.Sequential(nn.Sequential(IN_PLACE, *linears(2)), Unit()), ["1"]),
+        (
+            lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, batch_first=True), 2),
+            ["layers.0", "layers.1"],
+        ),
+    ],
+)
+def test_without_paths_it_is_blocks_or_parts_of_a_chain(make: Any, taken: list[str]) -> None:
+    model = make()
+    assert checkpointed_paths(model, ()) == tuple(taken)
+    assert note_on_checkpointed(model, ()) == (f"activations checkpointed in {', '.join(taken)}",)
+    assert note_on_checkpointed(model, taken) == note_on_checkpointed(model, None) == ()
+    assert checkpointed_paths(model, taken) == tuple(taken)
+
+
+def test_parts_of_a_chain_give_the_gradients_and_modules_that_ran_again() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*linears(2), nn.Dropout(0.5), IN_PLACE, *linears(2))
+    before = [dict(module.__dict__) for module in model.modules()]
+    x = torch.rand(2, 4)
+
+    def gradients(paths: Sequence[str] | None) -> tuple[list[torch.Tensor], int]:
+        model.zero_grad()
+        calls = []
+        held = model[1].register_forward_hook(lambda *_: calls.append(1))
+        torch.manual_seed(1)
+        with checkpointed(model, paths):
+            model(x).sum().backward()
+        held.remove()
+        return [parameter.grad.clone() for parameter in model.parameters()], len(calls)
+
+    (plain, once), (mine, twice) = gradients(None), gradients(())
+    assert (once, twice) == (1, 2)
+    assert all(map(torch.equal, plain, mine))
+    assert [dict(module.__dict__) for module in model.modules()] == before
+
+
+def test_what_changes_its_input_in_place_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True), nn.Linear(4, 4))
+    with checkpointed(model, ("1",)), pytest.raises(UsageError, match="1 changes its input in"):
+        model(torch.rand(2, 4))
+    with pytest.raises(UsageError, match=r"1\[0:1\]: ReLU is no nn.Sequential whose modules"):
+        checkpointed(model, ("1[0:1]",))
+    with pytest.raises(UsageError, match=r"\[0:4\]: it has 3 modules"):
+        checkpointed(model, ("[0:4]",))

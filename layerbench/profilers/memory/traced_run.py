@@ -30,7 +30,7 @@ from layerbench.instruments.attach import (
     notes_on_modes,
     usual_place,
 )
-from layerbench.instruments.checkpointed import checkpointed
+from layerbench.instruments.checkpointed import checkpointed, note_on_checkpointed
 from layerbench.instruments.closures import calls_stood_for
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.control_flow import notes_on_trained
@@ -131,7 +131,9 @@ def trace_run(
         RunFailed: whatever the model raised, with a line that says where.
     """
     notes = (*notes_on_compiled(built.module), *notes_on_modes(built.module, train_mode))
-    checkpoints = checkpointed(original(built.module), step.checkpoint_activations)
+    model, again = original(built.module), step.checkpoint_activations
+    notes = (*notes, *note_on_checkpointed(model, again))
+    checkpoints = checkpointed(model, again)
     with compilation_off() as trained, checkpoints:
         batches = step.gradient_accumulation
         run = _Run(built, device, precision, workspace, renew_inputs, for_gpu, release, batches)

@@ -27,7 +27,7 @@ from layerbench.errors import (
     TrainingStopped,
     UsageError,
 )
-from layerbench.instruments.checkpointed import checkpointed
+from layerbench.instruments.checkpointed import checkpointed, note_on_checkpointed
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.profilers.memory.predicted import check_memory_fits
 from layerbench.profilers.progress import Progress, Silent
@@ -174,9 +174,8 @@ class _Run:
             return None
         # Asked once: a process that does not see the file must not begin anew by itself.
         if not self._ranks.agreed(path.is_file()):
-            begun = run_folder.begun_recipe(self.folder)
-            begun_in = self.folder / run_folder.RECIPE
-            checkpoints.check_same(self._recipe, begun, begun_in, self._option)
+            begun, place = run_folder.begun_recipe(self.folder), self.folder / run_folder.RECIPE
+            checkpoints.check_same(self._recipe, begun, place, self._option)
             return None
         checkpoint = checkpoints.read(path, self._option)
         checkpoints.check_same(self._recipe, checkpoint.recipe, path, self._option)
@@ -480,6 +479,7 @@ class _Run:
             ranks=tuple(ranks),
             points=points,
             unreadable=tuple(state.unreadable),
+            notes=note_on_checkpointed(self._model, self._recipe.checkpoint_activations),
         )
 
     def _log_start(self) -> None:
