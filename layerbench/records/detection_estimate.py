@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from layerbench.records.bounds import (
     Amount,
@@ -15,6 +15,7 @@ from layerbench.records.bounds import (
     Seed,
     SignedTime,
     Text,
+    is_none,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
@@ -32,6 +33,7 @@ class PartRow(Frozen):
     Attributes:
         name: what it is called.
         forward, backward: in a training step.
+        recomputation: of its forward running again within the backward; no part of ``backward``.
         inference: in a forward that detects.
         kept: bytes that its forward allocated and that were alive at its end, in training.
     """
@@ -39,6 +41,7 @@ class PartRow(Frozen):
     name: Name
     forward: Summary | None = None
     backward: Summary | None = None
+    recomputation: Summary | None = Field(default=None, exclude_if=is_none)
     inference: Summary | None = None
     kept: Count | None = None
 

@@ -15,6 +15,7 @@ from layerbench.records.bounds import (
     SignedTime,
     Text,
     Time,
+    is_none,
 )
 from layerbench.records.detection_estimate import Found, PartRow
 from layerbench.records.environment import Environment
@@ -61,7 +62,7 @@ class OperatorRow(Frozen):
 
     Attributes:
         part: of the detector; ``""`` for what runs outside it.
-        phase: of the step.
+        phase: of the step; ``recomputation`` for what a forward runs again within the backward.
         name: as PyTorch calls it.
         calls: a step.
         host_s: time on the CPU, without the operators that it calls.
@@ -96,7 +97,7 @@ class UsageSample(Frozen):
     device: Figure | None = None
     allocated: Count | None = None
     # Left out of the JSON where it is None, as in the records from before it was looked at.
-    reserved: Count | None = Field(default=None, exclude_if=lambda value: value is None)
+    reserved: Count | None = Field(default=None, exclude_if=is_none)
 
 
 class Usage(Frozen):
@@ -176,6 +177,7 @@ class DetectionRun(Record):
         images: to train on; ``classes``: names, the background first.
         step, phases, parts, parts_ratio, outside_s: of the last epoch's steps that count; as in
             `DetectorEstimate`.
+        recomputation: of the backward phase, what forwards that ran again took.
         measured: how many steps these are.
         boxes, trained: means for an image.
         operators: of the profiled steps, the longest of each part and phase first.
@@ -198,6 +200,7 @@ class DetectionRun(Record):
     parts: tuple[PartRow, ...] = ()
     parts_ratio: Figure | None = None
     outside_s: SignedTime = 0.0
+    recomputation: Summary | None = Field(default=None, exclude_if=is_none)
     boxes: Amount | None = None
     trained: Found = Found()
     operators: tuple[OperatorRow, ...] = ()

@@ -7,10 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from layerbench.records.bounds import MOST_FIGURE, MOST_SEED, Amount, Count, Name, Positive
+from layerbench.records.bounds import (
+    MOST_FIGURE,
+    MOST_SEED,
+    Amount,
+    Count,
+    Name,
+    Positive,
+    is_none,
+)
 from layerbench.records.defaults import MOST_PIXELS
 from layerbench.records.options import LEARNING, OUTCOME, PLACE, WHAT_RUNS, Device, Threads, option
-from layerbench.records.workload import ChannelsLast, Frozen, StepOptions
+from layerbench.records.workload import ChannelsLast, CheckpointActivations, Frozen, StepOptions
 
 # As it was said before there were more of them: the formats that autocast computes in.
 _OLDER = {"float32": "fp32", "bfloat16": "amp-bf16", "float16": "amp"}
@@ -221,6 +229,7 @@ class DetectionRecipe(Frozen):
     Attributes:
         momentum, weight_decay: of SGD.
         profile_steps: of the first epoch.
+        checkpoint_activations: as in `StepOptions`.
     """
 
     model: Annotated[
@@ -263,6 +272,7 @@ class DetectionRecipe(Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: Amount = 0.0005
     precision: Autocast = "fp32"
+    checkpoint_activations: CheckpointActivations = Field(default=None, exclude_if=is_none)
     warmup: Annotated[
         Count, option("Number of first steps that count for no figure.", panel=OUTCOME)
     ] = 3

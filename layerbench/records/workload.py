@@ -156,6 +156,18 @@ def _is_one(value: object) -> bool:
     return value == 1
 
 
+CheckpointActivations = Annotated[
+    tuple[Path, ...] | None,
+    option(
+        "Modules whose activations are not kept: their forward runs again in the backward. "
+        "Paths with commas; without a value the blocks, and parts of chains of layers.",
+        panel=STEPS,
+        metavar="[PATH,...]",
+        default_text="none",
+    ),
+]
+
+
 class StepOptions(Frozen):
     """What a training step does besides forward, backward and the optimizer's own work.
 
@@ -165,16 +177,7 @@ class StepOptions(Frozen):
         gradient_accumulation: micro-batches in a step, each with a forward and a backward.
     """
 
-    checkpoint_activations: Annotated[
-        tuple[Path, ...] | None,
-        option(
-            "Modules whose activations are not kept: their forward runs again in the backward. "
-            "Paths with commas; without a value the blocks, and parts of chains of layers.",
-            panel=STEPS,
-            metavar="[PATH,...]",
-            default_text="none",
-        ),
-    ] = Field(default=None, exclude_if=is_none)
+    checkpoint_activations: CheckpointActivations = Field(default=None, exclude_if=is_none)
     gradient_accumulation: Annotated[
         Positive,
         option(

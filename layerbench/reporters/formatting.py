@@ -175,13 +175,15 @@ def variant(workload: Workload) -> list[str]:
 
 def step_options(step: StepOptions) -> list[str]:
     """What a training step does besides the usual; nothing for a usual one."""
-    said = []
-    if step.checkpoint_activations is not None:
-        paths = ", ".join(step.checkpoint_activations) or "blocks"
-        said.append(f"activations checkpointed in {paths}")
+    said = list(filter(None, [checkpointed(step.checkpoint_activations)]))
     if step.gradient_accumulation > 1:
         said.append(f"{step.gradient_accumulation} micro-batches")
     return said
+
+
+def checkpointed(paths: Sequence[str] | None) -> str:
+    """Whose activations are checkpointed; ``""`` for none."""
+    return "" if paths is None else f"activations checkpointed in {', '.join(paths) or 'blocks'}"
 
 
 def precision(name: Precision) -> str:

@@ -123,6 +123,23 @@ def test_known_times_by_part():
     assert forward.inclusive_ns[0] == sum(THERE.values())
 
 
+def test_what_runs_again_is_told_from_the_backward():
+    model = two_stage()
+    paths = ("backbone", "roi_heads.box_head")
+    stepper = Stepper("small", model, Learning(checkpoint_activations=paths), cpu())
+    before = [set(vars(module)) for module in model.modules()]
+    batch = made_up(model, 2, SIZE)
+    timed = stepper.step(lambda: batch).timed
+    again = dict(zip(stepper.parts, timed.again_ns.tolist(), strict=True))
+    assert {part for part, time in again.items() if time} == {"backbone", "heads"}
+    whole = timed.backward_ns.sum() + timed.again_ns.sum() + timed.outside_ns
+    assert whole == timed.phases_ns[BACKWARD]
+    added = part_times(stepper.parts, [timed])
+    assert added.ratio == 1
+    assert round(added.recomputation.mean * 1e9) == sum(again.values())
+    assert [set(vars(module)) for module in model.modules()] == before
+
+
 def test_a_part_that_never_ran_has_no_time():
     clock = ManualClock()
     model = Detector(clock)

@@ -139,17 +139,18 @@ def _phases_of(row: DetectorEstimate) -> layout.Section:
 
 
 def _parts_of_all(record: DetectionEstimates) -> layout.Section:
+    again = any(part.recomputation for row in record.rows for part in row.parts)
     rows = [
         {
             "model": estimate.model if number == 0 else "",
-            **shared.part_cells(part, estimate.step),
+            **shared.part_cells(part, estimate.step, again=again),
             "inference ms": formatting.ms(part.inference, "mean"),
         }
         for estimate in record.rows
         for number, part in enumerate(estimate.parts)
     ]
     title = f"Parts: in training, and in inference with a batch of {record.batch} (means)"
-    return layout.table(title, rows, "ll..r.")
+    return layout.table(title, rows, f"ll..{'.' * again}r.")
 
 
 def _content(record: DetectionEstimates) -> layout.Section:

@@ -55,7 +55,12 @@ def document(record: DetectionRun, view: View = USUAL) -> layout.Document:
         ],
         sections=[
             _epochs(record.epochs),
-            shared.phase_table(f"A step ({record.measured} measured)", record.phases, record.step),
+            shared.phase_table(
+                f"A step ({record.measured} measured)",
+                record.phases,
+                record.step,
+                recomputation=record.recomputation,
+            ),
             _shares(record.bottleneck),
             _operators(record),
             _usage(record.usage),
@@ -119,6 +124,7 @@ def _recipe(record: DetectionRun) -> str:
         f"SGD, learning rate {recipe.lr:g}, momentum {recipe.momentum:g}, weight decay "
         f"{recipe.weight_decay:g}",
         formatting.precision(recipe.precision),
+        formatting.checkpointed(recipe.checkpoint_activations),
         "published weights" if recipe.pretrained else "random weights",
         f"images resized to {recipe.min_size} pixels at the shorter side"
         if recipe.min_size
@@ -154,11 +160,15 @@ def _epochs(epochs: Sequence[DetectionEpoch]) -> layout.Section:
 def _parts(record: DetectionRun) -> layout.Section:
     if record.step is None:
         return layout.listed("", [])
+    again = record.recomputation is not None
     rows = [
-        {**shared.part_cells(part, record.step), "kept MiB": formatting.mebibytes(part.kept)}
+        {
+            **shared.part_cells(part, record.step, again=again),
+            "kept MiB": formatting.mebibytes(part.kept),
+        }
         for part in record.parts
     ]
-    return layout.table("Parts of the detector (means)", rows, "l..rr")
+    return layout.table("Parts of the detector (means)", rows, f"l..{'.' * again}rr")
 
 
 def _shares(bottleneck: Bottleneck | None) -> layout.Section:
@@ -255,9 +265,12 @@ def _tuning(tuning: Tuning | None) -> layout.Section:
 
 def _notes(record: DetectionRun) -> list[str]:
     notes = []
+    both = "forward and backward"
+    if record.recomputation is not None:
+        both = "forward, backward and recomputation"
     if record.parts_ratio is not None:
         notes.append(
-            "the parts' forward and backward, and "
+            f"the parts' {both}, and "
             f"{units.seconds(record.outside_s)} of adding the losses and autograd's start, add up "
             f"to {record.parts_ratio:.6f} of these phases"
         )

@@ -320,13 +320,22 @@ def _busy(phase: PhaseRow) -> Summary | None:
     return phase.busy
 
 
-def part_cells(part: PartRow, step: Summary) -> dict[str, str]:
-    """What a part of a detector takes of a step."""
-    times = [time.mean for time in (part.forward, part.backward) if time is not None]
+def part_cells(part: PartRow, step: Summary, *, again: bool) -> dict[str, str]:
+    """What a part of a detector takes of a step.
+
+    Args:
+        part: of the detector.
+        step: the whole of it.
+        again: whether forwards ran again in the backward of any part.
+    """
+    parts = (part.forward, part.backward, part.recomputation)
+    times = [time.mean for time in parts if time is not None]
+    recomputed = formatting.ms(part.recomputation, "mean")
     return {
         "part": part.name,
         "forward ms": formatting.ms(part.forward, "mean"),
         "backward ms": formatting.ms(part.backward, "mean"),
+        **({"recomputed ms": recomputed} if again else {}),
         "of the step": formatting.part(sum(times) if times else None, step.mean),
     }
 

@@ -3,6 +3,7 @@
 Ranges are put around each phase of the step and each part of the detector. An operator of the
 forward belongs to the innermost range around it; one of the backward to the part whose forward put
 its node into the graph, told by autograd's sequence number, which the profiler notes on both sides.
+What a forward runs again within the backward is a phase of its own, *recomputation*.
 What accumulates gradients carries no number: it belongs to what ran before it.
 
 Known limitation: every operator takes longer for being watched, small ones by more.
@@ -14,10 +15,10 @@ import gzip
 import secrets
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from layerbench.instruments.attach import Forward, Replacement, attributes_repla
 from layerbench.instruments.detector_parts import ITSELF, parts_of
 from layerbench.instruments.kernel_timer import kernel_activity
 from layerbench.instruments.profiler_use import library_silent
+from layerbench.instruments.recomputation import recomputations_told
 from layerbench.instruments.step_timer import run_phases
 from layerbench.records.detection_run import OperatorRow
 from layerbench.records.training_step import STEP_PHASES
@@ -38,12 +40,16 @@ from layerbench.training.detection.batches import BoxedBatch
 from layerbench.training.detection.step import Kept, Stepper
 
 PHASE, PART = "layerbench phase: ", "layerbench part: "
+# Around what a checkpoint runs again, with the part that it was made in.
+AGAIN = "layerbench again: "
+RECOMPUTATION = "recomputation"
 BACKWARD_NODE = "autograd::engine::evaluate_function"
 # Ranges that PyTorch itself puts around the optimizer and the loader.
 RANGES = ("Optimizer.", "enumerate(DataLoader)")
 MICROSECOND = 1e-6
 # Phases in which work is done; in the others it is waited for.
 WORKING = ("forward", "loss", "backward", "optimizer")
+WORKED = (*WORKING, RECOMPUTATION)
 # Of each part and phase, so many operators are kept.
 MOST_OPERATORS = 20
 
@@ -119,7 +125,13 @@ def watched_step(stepper: Stepper, fetch: Callable[[], BoxedBatch]) -> int:
         name: _in_range(PHASE + phase, getattr(pieces, name)) for name, phase in _PIECES
     }
     ranged = replace(pieces, **functions)
-    with stepper.explained(), attributes_replaced(_ranges(stepper)):
+    watch = _Again()
+    with (
+        stepper.explained(),
+        stepper.checkpoints(),
+        recomputations_told(watch),
+        attributes_replaced(_ranges(stepper, watch)),
+    ):
         for _ in run_phases(ranged, lambda: 0):
             pass
     return len(kept.batch.images)
@@ -130,22 +142,55 @@ _PIECES = tuple(
 )
 
 
-def _ranges(stepper: Stepper) -> list[Replacement]:
+class _Again:
+    """Puts a range around what runs again; a `layerbench.instruments.recomputation.Watch`."""
+
+    def __init__(self) -> None:
+        self.running = [ITSELF]
+
+    def asked(self) -> str:
+        return self.running[-1]
+
+    def again(self, where: str) -> AbstractContextManager[object]:
+        return record_function(AGAIN + where)
+
+    def graph_made(self, where: str, outputs: object) -> None:
+        """Nodes of such a graph are told by their numbers."""
+
+
+def _ranges(stepper: Stepper, watch: _Again) -> list[Replacement]:
     parts = parts_of(stepper.model)
     return [
         (
             what.module,
             what.attribute,
-            _in_range(PART + parts.names[what.row], getattr(what.module, what.attribute)),
+            _in_range(
+                PART + (name := parts.names[what.row]),
+                getattr(what.module, what.attribute),
+                partial(_noted, watch.running, name),
+            ),
         )
         for what in parts.timed
     ]
 
 
-def _in_range(name: str, function: Forward) -> Forward:
+@contextmanager
+def _noted(running: list[str], part: str) -> Iterator[None]:
+    running.append(part)
+    try:
+        yield
+    finally:
+        running.pop()
+
+
+def _in_range(
+    name: str,
+    function: Forward,
+    noted: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Forward:
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any function
-        with record_function(name):
+        with noted(), record_function(name):
             return function(*args, **kwargs)
 
     return run
@@ -191,7 +236,7 @@ def summarized(events: Sequence[Any], steps: int, *, on_cpu: bool) -> Profiled:
     places = _places(hosted, phases)
     sums: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for event in hosted:
-        if event.name.startswith((PHASE, PART, "ProfilerStep")) or id(event) not in places:
+        if event.name.startswith((PHASE, PART, AGAIN, "ProfilerStep")) or id(event) not in places:
             continue
         place = places[id(event)]
         entry = sums[place.part, place.phase, event.name]
@@ -199,7 +244,7 @@ def summarized(events: Sequence[Any], steps: int, *, on_cpu: bool) -> Profiled:
         entry[1] += event.self_cpu_time_total * MICROSECOND
         entry[2] += event.self_device_time_total * MICROSECOND
     working = sum(e.time_range.elapsed_us() for e in phases if _named(e) in WORKING) * MICROSECOND
-    worked = [(name, entry) for (_, phase, name), entry in sums.items() if phase in WORKING]
+    worked = [(name, entry) for (_, phase, name), entry in sums.items() if phase in WORKED]
     # What the optimizer's and the loader's own ranges hold besides operators is Python.
     host = sum(entry[1] for name, entry in worked if not name.startswith(RANGES))
     # Where the profiler knows no kernels of this kind of device, nothing is known of them.
@@ -210,7 +255,7 @@ def summarized(events: Sequence[Any], steps: int, *, on_cpu: bool) -> Profiled:
         steps=steps,
         step_s=sum(event.time_range.elapsed_us() for event in phases) * MICROSECOND / steps,
         operators=_rows(sums, steps, on_cpu),
-        kept=_kept(hosted, steps, on_cpu),
+        kept=_kept([e for e in hosted if not _runs_again(places.get(id(e)))], steps, on_cpu),
         busy=None if busy is None else min(1.0, busy),
         kernels_s=None if on_cpu or kernels is None else kernels / steps,
     )
@@ -233,14 +278,28 @@ def _places(hosted: Sequence[Any], phases: Sequence[Any]) -> dict[int, _Place]:
         phase = _phase_at(event, phases, starts)
         if phase is None:
             continue
-        if phase == "backward":
+        around = places.get(id(event.cpu_parent))
+        if phase == "backward" and event.name.startswith((PART, AGAIN)):
+            place = _Place(RECOMPUTATION, _named(event))
+        elif phase == "backward" and around is not None and _runs_again(around):
+            place = around
+        elif phase == "backward":
             part = _backward_part(event, places, part_of_number, last_in_thread)
+            place = _Place(phase, part)
         else:
-            part = _enclosing(event, phase)
-            if phase == "forward" and event.sequence_nr >= 0:
-                part_of_number[event.sequence_nr] = part
-        places[id(event)] = _Place(phase, part)
+            place = _Place(phase, _enclosing(event, phase))
+        places[id(event)] = place
+        if place.phase in ("forward", RECOMPUTATION) and event.sequence_nr >= 0:
+            # Threads count for themselves: the forward's numbers come first.
+            if phase == "forward":
+                part_of_number[event.sequence_nr] = place.part
+            else:
+                part_of_number.setdefault(event.sequence_nr, place.part)
     return places
+
+
+def _runs_again(place: _Place | None) -> bool:
+    return place is not None and place.phase == RECOMPUTATION
 
 
 def _phase_at(event: Any, phases: Sequence[Any], starts: Sequence[float]) -> str | None:  # noqa: ANN401

@@ -34,12 +34,14 @@ class Learning:
     Attributes:
         lr, momentum, weight_decay: of SGD.
         precision: of the forward, by autocast; the weights are float32.
+        checkpoint_activations: as in `layerbench.records.workload.StepOptions`.
     """
 
     lr: float = 0.005
     momentum: float = 0.9
     weight_decay: float = 0.0005
     precision: TrainingPrecision = "fp32"
+    checkpoint_activations: tuple[str, ...] | None = None
 
 
 class EstimateOptions(DataOptions):

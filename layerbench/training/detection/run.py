@@ -38,6 +38,7 @@ from layerbench.environment.run_context import (
     watch_environment,
 )
 from layerbench.errors import DataError
+from layerbench.instruments.checkpointed import note_on_checkpointed
 from layerbench.instruments.resident_memory import resident_peak
 from layerbench.instruments.utilization import UsageSampler
 from layerbench.profilers.progress import Progress, Silent
@@ -372,6 +373,7 @@ class _Run:
             parts=parts.with_column("kept", {} if profiled is None else profiled.kept),
             parts_ratio=parts.ratio,
             outside_s=parts.outside_s,
+            recomputation=parts.recomputation,
             boxes=boxes_in(counted),
             trained=found_in(counted),
             operators=() if profiled is None else profiled.operators,
@@ -402,6 +404,7 @@ class _Run:
         self, rows: list[DetectionEpoch], last: _Epoch, tuning: Tuning | None
     ) -> Iterator[str]:
         yield from self._splits.notes
+        yield from note_on_checkpointed(self._model, self._recipe.checkpoint_activations)
         if models.wants_keypoints(self._model):
             yield MADE_UP_KEYPOINTS
         if tuning is not None:

@@ -52,4 +52,10 @@ def open_data(
 
 def learning_of(recipe: DetectionRecipe) -> Learning:
     """The optimizer's settings."""
-    return Learning(recipe.lr, recipe.momentum, recipe.weight_decay, recipe.precision)
+    return Learning(
+        recipe.lr,
+        recipe.momentum,
+        recipe.weight_decay,
+        recipe.precision,
+        recipe.checkpoint_activations,
+    )

@@ -18,10 +18,12 @@ from layerbench.environment.devices import Device
 from layerbench.environment.precision import autocast
 from layerbench.environment.run_context import model_errors
 from layerbench.errors import TrainingStopped
+from layerbench.instruments.checkpointed import checkpointing
 from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.detector_parts import parts_of
 from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.records.detection_estimate import Found, PartRow
+from layerbench.records.timing import Summary
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch, NoMoreBatches
@@ -63,6 +65,10 @@ class Stepper:
 
     Attributes:
         parts: names of the detector's parts, by row of `TimedStep.forward`.
+        checkpoints: entered around a step; modules run under activation checkpointing then.
+
+    Raises:
+        UsageError: what is to be checkpointed is not there, or cannot be.
     """
 
     def __init__(self, name: str, model: nn.Module, learning: Learning, device: Device) -> None:
@@ -79,7 +85,9 @@ class Stepper:
         self._learner = Learner(name, model, device, learning.precision, sgd)
         parts = parts_of(model)
         self.parts = parts.names
-        self._timer = StepTimer(parts.timed, parts.owners, len(parts.names), device.clock())
+        self.checkpoints = checkpointing(model, learning.checkpoint_activations)
+        with self.checkpoints():  # what is timed is what runs
+            self._timer = StepTimer(parts.timed, parts.owners, len(parts.names), device.clock())
         self._counter = DetectionCounter(model)
 
     def step(self, fetch: Callable[[], BoxedBatch]) -> Stepped:
@@ -92,7 +100,7 @@ class Stepper:
             LayerbenchError: what ``fetch`` raises.
         """
         kept = Kept()
-        with self.explained(), self._counter.attached(training=True):
+        with self.explained(), self.checkpoints(), self._counter.attached(training=True):
             timed = self._timer.instrumented(self.pieces(fetch, kept))
         return Stepped(
             timed,
@@ -169,13 +177,16 @@ class PartTimes:
 
     Attributes:
         rows: in the order of the parts.
-        ratio: their forward and backward, and what is outside, over these two phases.
+        ratio: their forward, backward and recomputation, and what is outside, over these two
+            phases.
         outside_s: of the backward, the median that belongs to no part.
+        recomputation: of all parts; ``None`` where no forward ran again.
     """
 
     rows: tuple[PartRow, ...]
     ratio: float
     outside_s: float
+    recomputation: Summary | None
 
     def with_column(self, name: str, values: Mapping[str, object]) -> tuple[PartRow, ...]:
         """The rows with a further column, whose values are by part."""
@@ -190,29 +201,25 @@ def part_times(names: Sequence[str], steps: Sequence[TimedStep]) -> PartTimes:
         steps: with their forward and backward by row; at least one.
     """
     forward = np.stack([step.forward.self_ns for step in steps if step.forward is not None])
-    # What runs again within the backward is part of it here.
-    backward = np.stack(
-        [
-            step.backward_ns + step.again_ns
-            for step in steps
-            if step.backward_ns is not None and step.again_ns is not None
-        ]
-    )
+    backward = np.stack([step.backward_ns for step in steps if step.backward_ns is not None])
+    again = np.stack([step.again_ns for step in steps if step.again_ns is not None])
     outside = np.array([step.outside_ns for step in steps], dtype=np.int64)
     phases = np.array([step.phases_ns for step in steps], dtype=np.int64)
     both = phases[:, [FORWARD, BACKWARD]].sum()
-    ratio = (forward.sum() + backward.sum() + outside.sum()) / both
+    ratio = (forward.sum() + backward.sum() + again.sum() + outside.sum()) / both
     return PartTimes(
         tuple(
             PartRow(
                 name=name,
                 forward=_unless_idle(forward[:, row]),
                 backward=_unless_idle(backward[:, row]),
+                recomputation=_unless_idle(again[:, row]),
             )
             for row, name in enumerate(names)
         ),
         float(ratio),
         float(np.median(outside)) * NANOSECOND,
+        _unless_idle(again.sum(axis=1)),
     )
 
 

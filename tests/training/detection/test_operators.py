@@ -14,7 +14,7 @@ from layerbench.records.training_step import STEP_PHASES
 from layerbench.training.detection import operators
 from layerbench.training.detection.batches import NoMoreBatches, Readable
 from layerbench.training.detection.memory import made_up
-from layerbench.training.detection.operators import PART, PHASE, profile_steps, summarized
+from layerbench.training.detection.operators import AGAIN, PART, PHASE, profile_steps, summarized
 from layerbench.training.detection.options import Learning
 from layerbench.training.detection.step import Stepper
 from tests.instruments.test_detector_parts import SIZE, cpu
@@ -152,6 +152,24 @@ def test_operators_of_several_steps_are_means():
     assert (mul.calls, round(mul.host_s * 1e6)) == (1.5, 7)
     assert found.step_s == pytest.approx(235e-6)
     assert found.kept["backbone"] == 1000
+
+
+def test_what_a_forward_runs_again_is_no_backward_and_leaves_nothing_behind():
+    events = one_step()
+    backward = next(event for event in events if event.name == PHASE + "backward")
+    more = Events()
+    node = more.add(NODE + "Conv", 120, 160, backward, own=0, number=5)
+    again = more.add(AGAIN + "backbone", 121, 150, node, own=0)
+    inner = more.add(f"{PART}heads", 130, 145, again, own=0, cpu_memory_usage=400)
+    more.add("aten::sin", 122, 130, again)
+    more.add("aten::cos", 131, 140, inner)
+    more.add("aten::cos_backward", 151, 159, node)
+    found = summarized([*events, *more.all], 1, on_cpu=True)
+    places = {row.name: (row.part, row.phase) for row in found.operators}
+    assert places["aten::sin"] == ("backbone", "recomputation")
+    assert places["aten::cos"] == ("heads", "recomputation")
+    assert places["aten::cos_backward"] == ("backbone", "backward")
+    assert found.kept == summarized(events, 1, on_cpu=True).kept
 
 
 def test_on_an_accelerator_kernels_count():

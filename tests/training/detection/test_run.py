@@ -243,7 +243,7 @@ def test_how_busy_the_machine_was_is_drawn(detect, tmp_path, monkeypatch):
 def test_profiled_steps_train_and_count_for_no_time(detect, tmp_path):
     pets(tmp_path / "data", train=12)
     words = ("--epochs", 2, "--warmup", 1, "--profile_steps", 2, "--no-save_weights")
-    assert detect(*words)[0] == 0
+    assert detect(*words, "--checkpoint-activations", "backbone")[0] == 0
     record, folder = only_record(tmp_path / "outputs")
     assert [(epoch.steps, epoch.images) for epoch in record.epochs] == [(6, 12), (6, 12)]
     # Of the second epoch every step counts.
@@ -251,7 +251,13 @@ def test_profiled_steps_train_and_count_for_no_time(detect, tmp_path):
     operators = {(row.part, row.phase, row.name) for row in record.operators}
     for part in ("backbone", "RPN"):
         assert (part, "backward", "aten::convolution_backward") in operators
+    again = {row.part for row in record.operators if row.phase == "recomputation"}
+    assert again == {row.name for row in record.parts if row.recomputation} == {"backbone"}
+    assert record.recomputation.mean == pytest.approx(record.parts[2].recomputation.mean)
+    assert record.recipe.checkpoint_activations == ("backbone",)
     report = (folder / "report.txt").read_text()
+    assert "activations checkpointed in backbone" in " ".join(report.split())
+    assert all(words in report for words in ("recomputed ms", "of it recomputation"))
     assert all(part in report for part in ("backbone", "RPN", "heads", "post-processing"))
     assert record.trained.proposals > 1
     assert (folder / "trace.json.gz").is_file()
