@@ -1,7 +1,8 @@
 """A model under `torch.compile`, whose kernels are known and can be timed one by one.
 
 Inductor writes a Python function for each graph, which calls the kernels one after the other. Its
-code is exchanged for one that reads the clock around each kernel, for a forward, and put back. So
+code is exchanged for one that reads the clock around each kernel, or puts a range of the profiler
+around it, for a forward, and put back. So
 kernels, their order and all else is what runs unobserved. A kernel's time has what the code does
 for it, as a layer's has in Python: it allocates the result, and frees what was read last
 (docs/decisions/0039).
@@ -21,8 +22,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._profiler import _RecordFunctionFast as RecordFunction
 
 from layerbench.errors import first_line
+from layerbench.instruments.kernels import RANGE
 from layerbench.instruments.modules import named_instances
 from layerbench.instruments.provenance import Part, Places, Spot, parts_of
 
@@ -32,7 +35,7 @@ NOT_PYTHON = "torch.compile wrote no Python code whose kernels could be timed"
 _HANDLE = re.compile(r"# \[Provenance debug handles\] (\S+):(\d+)\s*$")
 _TELLS = "set_kernel_post_grad_provenance_tracing"
 _WRITES = "compile_to_module"
-_NOW, _NOTE = "_layerbench_now", "_layerbench_note"
+_NOW, _NOTE, _RANGES = "_layerbench_now", "_layerbench_note", "_layerbench_ranges"
 # Statements that call these are no kernels: they allocate, check, or look at memory in another way.
 _CHECKS = "assert_"
 _GLUE = ("empty_strided", _CHECKS, "reinterpret_tensor", "get_raw_stream", "alloc_from_pool")
@@ -53,6 +56,10 @@ class CompiledKernel:
     parts: tuple[Part, ...] = ()
 
 
+Replaced = tuple[FunctionType, CodeType, CodeType]
+"""A function of Inductor's, its own code, and the code that takes its place."""
+
+
 @dataclass
 class CompiledGraph:
     """One graph: the code that runs its kernels.
@@ -65,7 +72,8 @@ class CompiledGraph:
     kernels: list[CompiledKernel]
     entries: list[int] = field(default_factory=list)
     _module: ModuleType | None = None
-    _codes: list[tuple[FunctionType, CodeType, CodeType]] = field(default_factory=list)
+    _codes: list[Replaced] = field(default_factory=list)
+    _ranged: list[Replaced] = field(default_factory=list)
 
     @classmethod
     def of(cls, module: ModuleType, made: Mapping[int, CompiledKernel]) -> CompiledGraph:
@@ -75,27 +83,33 @@ class CompiledGraph:
             module: of Inductor's cache of code.
             made: kernels by the number that the code's comments have.
         """
-        with open(str(module.__file__), encoding="utf-8") as file:
-            source = file.read()
-        marked = _Marked(source, made)
-        graph = cls(marked.kernels, _module=module)
-        tree = marked.visit(ast.parse(source))
-        whole = compile(ast.fix_missing_locations(tree), str(module.__file__), "exec")
-        news = {(code.co_name, code.co_firstlineno): code for code in _codes_in(whole)}
-        for function in _functions(module):
-            old = function.__code__
-            new = news.get((old.co_name, old.co_firstlineno))
-            if new is not None and old.co_name in marked.changed:
-                graph._codes.append((function, old, new))
-        return graph
+        kernels, codes = _rewritten(module, made, _between_readings)
+        return cls(kernels, _module=module, _codes=codes)
 
     def attach(self) -> None:
         """Read the clock around each kernel from now on."""
+        self.entries.clear()
+        names = {_NOW: time.perf_counter_ns, _NOTE: self.entries.append}
+        self._exchange(self._codes, names)
+
+    def attach_ranges(self, first: int) -> None:
+        """Put one of the profiler's ranges around each kernel from now on.
+
+        Args:
+            first: the number in the name of the first kernel's range; others follow.
+        """
         if self._module is None:
             return
-        self.entries.clear()
-        self._module.__dict__.update({_NOW: time.perf_counter_ns, _NOTE: self.entries.append})
-        for function, _, new in self._codes:
+        if not self._ranged:
+            _, self._ranged = _rewritten(self._module, {}, _within_range)
+        ranges = [RecordFunction(f"{RANGE}{first + at}") for at in range(len(self.kernels))]
+        self._exchange(self._ranged, {_RANGES: ranges})
+
+    def _exchange(self, codes: Sequence[Replaced], names: Mapping[str, object]) -> None:
+        if self._module is None:
+            return
+        self._module.__dict__.update(names)
+        for function, _, new in codes:
             function.__code__ = new
 
     def detach(self) -> None:
@@ -104,7 +118,7 @@ class CompiledGraph:
             return
         for function, old, _ in self._codes:
             function.__code__ = old
-        for name in (_NOW, _NOTE):
+        for name in (_NOW, _NOTE, _RANGES):
             self._module.__dict__.pop(name, None)
 
     def times_ns(self) -> dict[int, tuple[int, int]]:
@@ -207,6 +221,40 @@ class Compilation:
             for graph in self.graphs:
                 graph.detach()
 
+    @contextmanager
+    def ranged(self) -> Iterator[None]:
+        """Put the profiler's ranges around the kernels that run in the ``with`` block.
+
+        The range of kernel ``at`` of `numbers` has the number ``at + 1``: 0 is the model's own.
+        """
+        first = 1
+        try:
+            for graph in self.graphs:
+                graph.attach_ranges(first)
+                first += len(graph.kernels)
+            yield
+        finally:
+            for graph in self.graphs:
+                graph.detach()
+
+    def numbers(self) -> list[tuple[int, int]]:
+        """Every kernel: its graph's number, and its own in the order of the graph's code."""
+        return [
+            (number, kernel)
+            for number, graph in enumerate(self.graphs)
+            for kernel in range(len(graph.kernels))
+        ]
+
+    def kernel(self, number: tuple[int, int]) -> CompiledKernel:
+        """The kernel with one of `numbers`."""
+        graph, kernel = number
+        return self.graphs[graph].kernels[kernel]
+
+    def forget(self) -> None:
+        """Throw away the times so far, in the midst of `attached`."""
+        for graph in self.graphs:
+            graph.entries.clear()
+
     def times_ns(self) -> dict[tuple[int, int], tuple[int, int]]:
         """Of the last forward that was timed, by graph and kernel: calls and nanoseconds."""
         return {
@@ -265,18 +313,53 @@ def _locals_of_frame() -> Mapping[str, Any]:
 # --- the code that Inductor wrote ----------------------------------------------------------
 
 
+Around = Callable[[Sequence[ast.stmt], int], list[ast.stmt]]
+"""Puts something around the statements of a kernel, whose number it is told."""
+
+
+def _rewritten(
+    module: ModuleType, made: Mapping[int, CompiledKernel], around: Around
+) -> tuple[list[CompiledKernel], list[Replaced]]:
+    """The kernels of a module that Inductor wrote, and its functions with something around them."""
+    with open(str(module.__file__), encoding="utf-8") as file:
+        source = file.read()
+    marked = _Marked(source, made, around)
+    tree = marked.visit(ast.parse(source))
+    whole = compile(ast.fix_missing_locations(tree), str(module.__file__), "exec")
+    news = {(code.co_name, code.co_firstlineno): code for code in _codes_in(whole)}
+    replaced = []
+    for function in _functions(module):
+        old = function.__code__
+        new = news.get((old.co_name, old.co_firstlineno))
+        if new is not None and old.co_name in marked.changed:
+            replaced.append((function, old, new))
+    return marked.kernels, replaced
+
+
+def _between_readings(statements: Sequence[ast.stmt], number: int) -> list[ast.stmt]:
+    now = f"{_NOTE}({_NOW}())"
+    before, *behind = (_parsed(text) for text in (now, now, f"{_NOTE}({number})"))
+    return [before, *statements, *behind]
+
+
+def _within_range(statements: Sequence[ast.stmt], number: int) -> list[ast.stmt]:
+    range_ = ast.parse(f"{_RANGES}[{number}]", mode="eval").body
+    return [ast.With([ast.withitem(range_)], list(statements))]
+
+
 class _Marked(ast.NodeTransformer):
-    """Puts a reading of the clock before and behind each kernel.
+    """Puts something around each kernel.
 
     Attributes:
         kernels: those found.
         changed: names of the functions that call them.
     """
 
-    def __init__(self, source: str, made: Mapping[int, CompiledKernel]) -> None:
+    def __init__(self, source: str, made: Mapping[int, CompiledKernel], around: Around) -> None:
         self.kernels: list[CompiledKernel] = []
         self.changed: set[str] = set()
         self._made = made
+        self._around = around
         self._source = source
         lines = source.splitlines()
         found = ((at, _HANDLE.search(line)) for at, line in enumerate(lines, 1))
@@ -328,11 +411,11 @@ class _Marked(ast.NodeTransformer):
     def _timed(self, statements: Sequence[ast.stmt], kernel: CompiledKernel) -> list[ast.stmt]:
         self.changed.add(self._function)
         self.kernels.append(kernel)
-        now = f"{_NOTE}({_NOW}())"
-        around = [_parsed(now), _parsed(now), _parsed(f"{_NOTE}({len(self.kernels) - 1})")]
-        for one in around:
-            ast.copy_location(one, statements[0])
-        return [around[0], *statements, *around[1:]]
+        result = self._around(statements, len(self.kernels) - 1)
+        for one in result:
+            if one not in statements:
+                ast.copy_location(one, statements[0])
+        return result
 
 
 def _makes_room(statement: ast.stmt) -> bool:

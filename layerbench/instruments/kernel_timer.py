@@ -60,7 +60,6 @@ class KernelTimer:
     ) -> None:
         self._modules = len(paths)
         self._device = device
-        self._wait = device.clock().synchronize
         self._thread: set[int] = set()
         index_of = {path: index for index, path in enumerate(paths)}
         replaced: list[Replacement] = []
@@ -92,19 +91,9 @@ class KernelTimer:
                 longer.
         """
         with self.ranges():
-            results = profiled(self.in_root(call), self._device, shapes=shapes)
+            results = profiled(in_root(call, self._device), self._device, shapes=shapes)
         host, kernels = events_of(results)
         return added_up(host, kernels, self._modules)
-
-    def in_root(self, call: Call) -> Callable[[], object]:
-        """Runs the model within its own range, and waits for the device."""
-
-        def run() -> None:
-            with RecordFunction(f"{RANGE}{ROOT}"):
-                call()
-            self._wait()
-
-        return run
 
     @contextmanager
     def ranges(self) -> Iterator[None]:
@@ -115,6 +104,18 @@ class KernelTimer:
                 yield
             finally:
                 self._thread.clear()
+
+
+def in_root(call: Call, device: Device) -> Callable[[], object]:
+    """Runs the model within its own range, and waits for the device."""
+    wait = device.clock().synchronize
+
+    def run() -> None:
+        with RecordFunction(f"{RANGE}{ROOT}"):
+            call()
+        wait()
+
+    return run
 
 
 def profiled(run: Callable[[], object], device: Device, *, shapes: bool = False) -> Any:  # noqa: ANN401

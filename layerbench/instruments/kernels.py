@@ -137,6 +137,18 @@ class KernelForward:
     devices: int = 1
 
 
+def places_of(host: Sequence[HostEvent], modules: int) -> Mapping[int, Place]:
+    """Where operators and ranges stand, by their numbers.
+
+    Args:
+        host: as for `added_up`.
+        modules: how many indices there are.
+    """
+    seen = _Seen(modules)
+    seen.look_at(host)
+    return seen.places
+
+
 def added_up(host: Sequence[HostEvent], kernels: Sequence[Kernel], modules: int) -> KernelForward:
     """Give each kernel's time to the module and function that launched it.
 

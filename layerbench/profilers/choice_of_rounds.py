@@ -8,10 +8,11 @@ from torch import nn
 
 from layerbench.environment.devices import Device
 from layerbench.environment.devices.clocks import Clock, PerfCounter
+from layerbench.instruments.compiled_kernels import CompiledKernelTimer
 from layerbench.instruments.event_timer import EventTimer
 from layerbench.instruments.kernel_timer import KernelTimer, sees_kernels, why_unseen
 from layerbench.instruments.modules import Call
-from layerbench.profilers.compiled_rounds import Compiled, CompiledRounds
+from layerbench.profilers.compiled_rounds import Compiled, CompiledDeviceRounds, CompiledRounds
 from layerbench.profilers.device_rounds import BlockedRounds, DeviceRounds
 from layerbench.profilers.event_rounds import EventRounds
 from layerbench.profilers.progress import Progress
@@ -51,7 +52,10 @@ def rounds_for(
     """
     common = (call, layers, clock, progress, renew_inputs)
     if layers is not None and compiled is not None:
-        return CompiledRounds(*common, compiled=compiled)
+        if clock_for(clock) is clock:
+            return CompiledRounds(*common, compiled=compiled)
+        of_code = CompiledKernelTimer(compiled.code, device)
+        return CompiledDeviceRounds(*common, device=device, tracer=of_code, compiled=compiled)
     if clock_for(clock) is clock:
         return Rounds(*common)
     if layers is None:

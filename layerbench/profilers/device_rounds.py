@@ -25,7 +25,7 @@ import numpy as np
 from layerbench.environment.devices import Device
 from layerbench.instruments.function_timer import FunctionForward
 from layerbench.instruments.kernels import KernelForward
-from layerbench.instruments.layer_timer import Folded, run_untouched
+from layerbench.instruments.layer_timer import Folded, TimedForward, run_untouched
 from layerbench.instruments.modules import Call
 from layerbench.profilers.blocked_queue import BLOCKED_EVERY, BlockedQueue
 from layerbench.profilers.kernel_samples import (
@@ -180,7 +180,6 @@ class DeviceRounds(BlockedRounds):
         What the profiler does, and attaching, leave cold caches behind, in which the host takes
         longer to launch (`benchmarks.simulated`).
         """
-        assert self.layers is not None
         clock, marks = self.clock, list[int]()
         clock.reserve(2)
 
@@ -198,7 +197,7 @@ class DeviceRounds(BlockedRounds):
             self.call()
 
         # The second event lies outside the host's time of the whole, as in an untouched forward.
-        forward = self.layers.timer.run(whole, 0, unkept, mark)
+        forward = self._time_host(whole, unkept, mark)
         self._unsettled = AFTER_MARKS
         self.note_wait(samples.INSTRUMENTED)
         clock.synchronize()
@@ -208,6 +207,11 @@ class DeviceRounds(BlockedRounds):
             clock.release()
         self.forwards.append(forward)
         self.instrumented.append(last - first)
+
+    def _time_host(self, whole: Call, first: Call, last: Call) -> TimedForward:
+        """Run a forward with marks, between two others of which none are kept."""
+        assert self.layers is not None
+        return self.layers.timer.run(whole, 0, first, last)
 
     def _run_device(self) -> None:
         # Noting shapes takes the host longer: once is enough, for the functions' rows.
@@ -249,4 +253,7 @@ class DeviceRounds(BlockedRounds):
             arrays[samples.HOST + name] = arrays.pop(name)
         arrays[samples.HOST + samples.INSTRUMENTED] = arrays[samples.INSTRUMENTED]
         arrays[samples.INSTRUMENTED] = np.array(self.instrumented, dtype=np.int64)
-        return {**arrays, **device_arrays(self.traced)}
+        return {**arrays, **self._device_arrays()}
+
+    def _device_arrays(self) -> dict[str, Samples]:
+        return device_arrays(self.traced)

@@ -24,9 +24,16 @@ def device_arrays(traced: Sequence[KernelForward]) -> dict[str, Samples]:
     return {
         samples.INCLUSIVE: np.stack([forward.inclusive_ns for forward in traced]),
         samples.SELF: np.stack([forward.self_ns for forward in traced]),
+        **spans_of(traced),
+        samples.KERNELS: np.array(kernels, dtype=np.int64).reshape(len(traced), len(keys)),
+    }
+
+
+def spans_of(traced: Sequence[KernelForward]) -> dict[str, Samples]:
+    """From the first kernel's start to the last one's end, and how long no kernel ran."""
+    return {
         samples.SPAN: np.array([forward.span_ns for forward in traced], dtype=np.int64),
         samples.IDLE: np.array([forward.idle_ns for forward in traced], dtype=np.int64),
-        samples.KERNELS: np.array(kernels, dtype=np.int64).reshape(len(traced), len(keys)),
     }
 
 

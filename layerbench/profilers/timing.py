@@ -31,6 +31,7 @@ from layerbench.instruments.compilation import why_unknown
 from layerbench.instruments.compiled import COMPILED, any_compiled, is_compiled
 from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
+from layerbench.instruments.kernel_timer import why_unseen
 from layerbench.instruments.layer_timer import typical_calls
 from layerbench.instruments.modules import (
     Call,
@@ -381,9 +382,14 @@ class Session:
             return f"{COMPILED}, so only the whole model is timed"
         if not self.workload.compile:
             return None
-        if self._device.kind != "cpu":
-            return "kernels of compiled code are told apart on a CPU alone, so far"
-        return why_unknown() or None
+        return why_unknown() or self._why_unseen() or None
+
+    def _why_unseen(self) -> str:
+        """Why a device's kernels are not seen, by which alone compiled code has layers there."""
+        if clock_for(self.clock) is self.clock:
+            return ""
+        why = why_unseen(self._device)
+        return f"kernels are not seen, so only the whole compiled model is timed: {why}" * bool(why)
 
     def function_forwards(self) -> Iterator[None]:
         """Run the pass that times functions, one forward at each step.

@@ -12,7 +12,13 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from layerbench.environment import devices
-from layerbench.instruments.kernel_timer import KernelTimer, kernel_activity, profiled, sees_kernels
+from layerbench.instruments.kernel_timer import (
+    KernelTimer,
+    in_root,
+    kernel_activity,
+    profiled,
+    sees_kernels,
+)
 from layerbench.instruments.kernels import (
     FunctionCalls,
     HostEvent,
@@ -161,7 +167,7 @@ def test_the_profilers_operators_stand_within_the_ranges_of_their_modules() -> N
     before = model.layer.__dict__.copy()
     results = None
     with timer.ranges():
-        results = profiled(timer.in_root(lambda: model(x)), devices.get("cpu"))
+        results = profiled(in_root(lambda: model(x), devices.get("cpu")), devices.get("cpu"))
     assert model.layer.__dict__ == before
     host, kernels = events_of(results)
     assert kernels == []

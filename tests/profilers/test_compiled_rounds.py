@@ -23,7 +23,7 @@ import layerbench
 from layerbench import reporters
 from layerbench.instruments.compilation import Compilation
 from layerbench.instruments.provenance import Part, Spot
-from layerbench.profilers.compiled_rounds import _shared
+from layerbench.profilers.compiled_sharing import _shared
 from layerbench.records.timing import Profile
 from layerbench.records.view import View
 from layerbench.records.workload import Workload

@@ -119,7 +119,11 @@ class Simulator:
 
     def sleep(self, duration_ns: int) -> None:
         """Put a kernel of this length on the present queue."""
-        self._library.sim_sleep(ctypes.c_int64(duration_ns))
+        self.launch("sim::sleep", duration_ns)
+
+    def launch(self, name: str, duration_ns: int) -> None:
+        """Put a kernel on the present queue that no operator of PyTorch launches."""
+        self._library.sim_launch(name.encode(), ctypes.c_int64(duration_ns))
 
     @property
     def event_count(self) -> int:

@@ -91,9 +91,9 @@ void sim_spend(int64_t ns) {
   host_spends(ns);
 }
 
-// A kernel of this length on the present queue.
-void sim_sleep(int64_t ns) {
-  enqueue("sim::sleep", ns);
+// A kernel of this name and length on the present queue.
+void sim_launch(const char* name, int64_t ns) {
+  enqueue(name, ns);
 }
 
 void sim_set_device(int device) {

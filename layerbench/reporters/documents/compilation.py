@@ -43,10 +43,11 @@ def answer(record: Profile) -> str:
     if not record.kernels or made.kernels is None:
         return f"{took}."
     part = part_of(kernels_s(record), record.base.mean)
+    whole = "the device's time" if record.device_rounds else "the compiled forward"
     fused = f", {made.fused} of them with several layers in them" if made.fused else ""
     return (
         f"{took}, {formatting.plural(made.kernels, 'kernel')}{fused}. The kernels take "
-        f"{units.percent(part, digits=1)} of the compiled forward."
+        f"{units.percent(part, digits=1)} of {whole}."
     )
 
 
@@ -88,7 +89,8 @@ def _of_kernels(record: Profile) -> Iterator[str]:
     made = record.compilation
     if made is None or not record.kernels:
         return
-    between = record.base.mean - kernels_s(record)
+    # A mean is rounded to a tenth of a nanosecond.
+    between = round(record.base.mean - kernels_s(record), 10)
     yield (
         f"{formatting.plural(made.kernels or 0, 'kernel')} of "
         f"{formatting.plural(made.graphs, 'graph')} add up to {units.seconds(kernels_s(record))}. "

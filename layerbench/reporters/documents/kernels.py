@@ -59,7 +59,7 @@ def longest(record: Timed, view: View) -> layout.Section:
     first = kernels[0]
     part = units.percent(share(first, record), digits=1)
     where = first.module or screens.MODEL
-    whole = "the compiled forward" if _compiled(record) else "the device's time"
+    whole = "the device's time" if _on_device(record) else "the compiled forward"
     title = f"Longest kernel: {rows[0]['kernel']} of {where}, {part} of {whole}"
     return layout.Section(title, [table])
 
@@ -76,8 +76,12 @@ def every(record: Timed, view: View) -> layout.Section:
 
 def _time(record: Timed) -> str:
     """What shares refer to."""
-    on_device = record.device_rounds is not None or not _compiled(record)
-    return "the time in which the device worked" if on_device else "the compiled forward"
+    worked = "the time in which the device worked"
+    return worked if _on_device(record) else "the compiled forward"
+
+
+def _on_device(record: Timed) -> bool:
+    return record.device_rounds is not None or not _compiled(record)
 
 
 def _compiled(record: Timed) -> bool:
