@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import array
+import ast
 import collections
 import contextvars
 import copy
@@ -245,9 +246,8 @@ class PythonState:
 
     def _iterator(self, value: Any, place: object, put: Callable[[Any], None]) -> None:  # noqa: ANN401
         """Let a copy run in an iterator's place, whose holder is kept."""
-        alike = copy.copy if type(value) in _SIMPLE_ITERATORS else copy.deepcopy
         try:
-            put(alike(value))
+            put(_copy_of_iterator(value))
         except Exception:
             self.unkept.append(f"{type(value).__name__} {place!r}")
 
@@ -431,6 +431,24 @@ def _followed_as_global(value: object, package: str) -> bool:
         functools._lru_cache_wrapper,
     )
     return isinstance(value, (*plain, *more)) or package_of(kind.__module__) == package
+
+
+def _copy_of_iterator(value: Any) -> Any:  # noqa: ANN401 - an iterator
+    """One that goes on as it does.
+
+    Raises:
+        TypeError: such an iterator cannot be copied; from Python 3.14 on these are most of
+            `itertools`.
+        ValueError: it counts in what is no number.
+    """
+    alike = copy.copy if type(value) in _SIMPLE_ITERATORS else copy.deepcopy
+    try:
+        return alike(value)
+    except TypeError:
+        if not isinstance(value, itertools.count):
+            raise
+    # It is written as the call that makes it.
+    return itertools.count(*ast.literal_eval(repr(value).removeprefix("count").replace(")", ",)")))
 
 
 def _attributes_of(value: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any instance

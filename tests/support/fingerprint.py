@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import io
+import itertools
 import pickle
 import random
 import types
@@ -78,7 +79,9 @@ def _own(value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, torch.Generator):
         yield "state", value.get_state().numpy().tobytes()
     elif type(value).__module__ in ("itertools", "builtins") and hasattr(value, "__next__"):
-        yield "next", repr(value.__reduce__())
+        # From Python 3.14 on it has no other way to tell.
+        counts = isinstance(value, itertools.count)
+        yield "next", repr(value if counts else value.__reduce__())
 
 
 def _inside(value: Any) -> Iterator[tuple[str, Any]]:
