@@ -97,13 +97,18 @@ def _times(record: Timed, rounds: DeviceRounds) -> Iterator[tuple[str, Summary]]
         yield "idle in the span", rounds.idle
 
 
-def medians(rounds: DeviceRounds) -> cells.Cells:
-    """The same for spreadsheets."""
+def columns(record: Timed) -> cells.Cells:
+    """The same for spreadsheets; none without device rounds."""
+    rounds = record.device_rounds
+    if rounds is None:
+        return {}
     times = {"span": rounds.span, "idle": rounds.idle, "blocked": rounds.blocked}
     return {
         "device_times": rounds.how,
         "resolution_s": rounds.resolution_s,
         **{f"{name}_median_s": time.median if time else None for name, time in times.items()},
+        "launching_s": launching_s(record),
+        "launch_bound": is_launch_bound(record),
     }
 
 

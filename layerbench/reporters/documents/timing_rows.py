@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerbench.analysis.launching import Launching, is_launch_bound, launching_s
+from layerbench.analysis.launching import Launching
 from layerbench.records.timing import Profile, Summary
 from layerbench.records.view import USUAL, View
 from layerbench.reporters.documents import cells, device, energy, isolation, kernels
@@ -47,20 +47,8 @@ def rows(record: Profile, view: View = USUAL) -> cells.Rows:
         for kernel in kernels.listed(record, view)
     ]
     origin = cells.origin(record, "commit", "dirty")
-    whole |= _of_device(record) | energy.of_whole(record)
+    whole |= device.columns(record) | energy.of_whole(record)
     return ran | origin, [whole, *layers, *ran_by_device]
-
-
-def _of_device(record: Profile) -> cells.Cells:
-    """The whole's columns that only device rounds have."""
-    rounds = record.device_rounds
-    if rounds is None:
-        return {}
-    return {
-        **device.medians(rounds),
-        "launching_s": launching_s(record),
-        "launch_bound": is_launch_bound(record),
-    }
 
 
 def _times(*summaries: Summary | None) -> cells.Cells:

@@ -10,7 +10,7 @@ from layerbench import units
 from layerbench.analysis import disturbance
 from layerbench.analysis.kernels import own_step_kernels
 from layerbench.analysis.largest import largest, layers
-from layerbench.analysis.launching import StepLaunching, is_launch_bound, launching_s
+from layerbench.analysis.launching import StepLaunching
 from layerbench.analysis.portions import by_path, by_type
 from layerbench.records.memory import PHASES, Phase
 from layerbench.records.timing import DeviceRounds, Summary
@@ -454,7 +454,7 @@ def rows(record: TrainingProfile, view: View = USUAL) -> cells.Rows:
         for kernel in kernels.listed(record, view)
     ]
     ran = {**cells.what_ran(record.workload), "optimizer": record.optimizer}
-    every = [step | _of_device(record), *phases, *modules, *ran_by_device]
+    every = [step | device.columns(record), *phases, *modules, *ran_by_device]
     return ran | cells.origin(record, "commit"), every
 
 
@@ -471,18 +471,6 @@ def _phase_row(
 def _on_device(columns: _Columns, kernels: int | None, bound: bool) -> cells.Cells:
     """The columns of a row that only an accelerator's have."""
     return {"kernels": kernels, "launch_bound": bound} if columns.host else {}
-
-
-def _of_device(record: TrainingProfile) -> cells.Cells:
-    """The step's columns that only device rounds have."""
-    rounds = record.device_rounds
-    if rounds is None:
-        return {}
-    return {
-        **device.medians(rounds),
-        "launching_s": launching_s(record),
-        "launch_bound": is_launch_bound(record),
-    }
 
 
 def _row(
