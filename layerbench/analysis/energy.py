@@ -43,15 +43,19 @@ def by_layer(record: Profile) -> list[LayerEnergy]:
         if row.kind != "module" or row.self_ is None:
             continue
         share = row.self_.mean / base
-        time_s = share * energy.forward_s
-        mine = share * energy.forward_j
-        most = energy.high_j - energy.idle_w * (energy.forward_s - time_s)
-        if energy.limit_w is not None:
-            most = min(most, energy.limit_w * time_s)
-        low = min(energy.idle_w * time_s, share * energy.low_j)
-        high = max(most, share * energy.high_j)
-        found.append(LayerEnergy(row, share, mine, low, high))
+        low, high = bounds(energy, share)
+        found.append(LayerEnergy(row, share, share * energy.forward_j, low, high))
     return found
+
+
+def bounds(energy: Energy, share: float) -> tuple[float, float]:
+    """Between what joules the energy of a part lies, by its share of the time: `LayerEnergy`."""
+    time_s = share * energy.forward_s
+    most = energy.high_j - energy.idle_w * (energy.forward_s - time_s)
+    if energy.limit_w is not None:
+        most = min(most, energy.limit_w * time_s)
+    low = min(energy.idle_w * time_s, share * energy.low_j)
+    return low, max(most, share * energy.high_j)
 
 
 def energy_together(processes: Sequence[Energy | None]) -> Energy | None:

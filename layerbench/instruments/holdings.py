@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from layerbench.instruments.stored_weights import holders, is_holder, packed_in
 from layerbench.introspection.modules import join
 
 Table = Literal["_parameters", "_buffers"]
@@ -26,7 +27,7 @@ class Holdings:
 
     Args:
         model: is not changed.
-        table: parameters, or buffers.
+        table: parameters, with what a library has packed, or buffers.
 
     Attributes:
         paths: of the modules, by first name, each before those below it.
@@ -40,6 +41,7 @@ class Holdings:
         self._modules: list[nn.Module] = []
         # A module met again: where, and which.
         self._again: list[tuple[int, nn.Module]] = []
+        self._packed: dict[int, list[torch.Tensor]] = {}
         self._visit(model)
         self._tensors: dict[int, torch.Tensor] = {}
         self._at: dict[int, list[int]] = {}
@@ -82,7 +84,15 @@ class Holdings:
 
     def _own(self, module: nn.Module) -> list[torch.Tensor]:
         held: Any = getattr(module, self._table)
-        return [tensor for _, tensor in held.items() if tensor is not None]
+        return [*(tensor for _, tensor in held.items() if tensor is not None), *self._in(module)]
+
+    def _in(self, module: nn.Module) -> list[torch.Tensor]:
+        """What is packed in a module: copies, of which each is taken once."""
+        if self._table != "_parameters":
+            return []
+        if id(module) not in self._packed:
+            self._packed[id(module)] = packed_in(module)
+        return self._packed[id(module)]
 
     def _all(self, module: nn.Module) -> list[torch.Tensor]:
         tensors: dict[int, torch.Tensor] = {}
@@ -97,9 +107,16 @@ class Holdings:
         return list(tensors.values())
 
     def own(self, size: Size) -> list[int]:
-        """For each module the sum over the tensors that it holds itself."""
+        """For each module the sum over the tensors that it, or what is made for that, holds."""
         return [
-            sum(size(tensor) for tensor in {id(t): t for t in self._own(module)}.values())
+            0
+            if is_holder(module)
+            else sum(
+                size(tensor)
+                for tensor in {
+                    id(t): t for one in (module, *holders(module)) for t in self._own(one)
+                }.values()
+            )
             for module in self._modules
         ]
 

@@ -7,6 +7,7 @@ stores. What a quantized layer of `torch.ao.nn` packs is no parameter at all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,13 @@ from layerbench.introspection.modules import (
     parameters,
 )
 from layerbench.introspection.nested import tensors_in
-from layerbench.introspection.tensors import bytes_of, elements_of, holders_of, is_plain
+from layerbench.introspection.tensors import (
+    bytes_of,
+    elements_of,
+    holders_of,
+    is_plain,
+    storage_of,
+)
 
 
 def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -39,21 +46,41 @@ def packed_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def stored_bytes(module: nn.Module) -> int | None:
-    """Bytes of the weights that a module holds itself; ``None`` where all are plain numbers.
-
-    A packed object of its own counts, and one in a submodule that is made to hold it.
-    """
-    holders = [m for m in children(module) if type(m).__name__.endswith("PackedParams")]
-    packed = [
-        weight
-        for holder in (module, *holders)
-        for name, value in _packed_in(holder)
-        for _, weight in _unpacked(name, value)
-    ]
-    own = own_parameters(module)
+    """Bytes of the weights that a module holds itself; ``None`` where all are plain numbers."""
+    own, packed = own_parameters(module), packed_of(module)
     if not packed and all(map(is_plain, own)):
         return None
     return sum(map(bytes_of, (*own, *packed)))
+
+
+def packed_of(module: nn.Module) -> list[torch.Tensor]:
+    """What is packed for a module: by itself, or by a submodule that is made to hold it.
+
+    Such a submodule has nothing of its own.
+    """
+    if is_holder(module):
+        return []
+    return [weight for holder in (module, *holders(module)) for weight in packed_in(holder)]
+
+
+def packed_in(module: nn.Module) -> list[torch.Tensor]:
+    """Weights in the packed objects among a module's attributes, as they come out: copies."""
+    return [tensor for name, packed in _packed_in(module) for _, tensor in _unpacked(name, packed)]
+
+
+def is_holder(module: nn.Module) -> bool:
+    """Whether a module only holds what is packed for the one above it."""
+    kind = type(module)
+    return "Packed" in kind.__name__ and kind.__module__.startswith("torch.ao.")
+
+
+def holders(module: nn.Module) -> Iterator[nn.Module]:
+    """The submodules that hold what is packed for a module."""
+    for child in children(module):
+        if is_holder(child):
+            yield child
+        elif type(child) is nn.ModuleList:  # a recurrent layer has one for each direction
+            yield from filter(is_holder, children(child))
 
 
 def kind_of(tensor: torch.Tensor) -> str:
@@ -71,8 +98,8 @@ def notes_on_stored_weights(model: nn.Module) -> tuple[str, ...]:
     packed = [weight for _, weight in packed_weights(model)]
     if packed:
         notes.append(
-            f"{_size(packed)}, scales and padding left out, are packed by a library: "
-            "memory counts them as parameters, structure does not, as PyTorch"
+            f"{_size(packed)}, scales and padding left out, are packed by a library: PyTorch's own "
+            "count of parameters leaves them out"
         )
     kinds: dict[str, list[torch.Tensor]] = {}
     for tensor in parameters(model):
@@ -102,10 +129,34 @@ def _packed_in(module: nn.Module) -> Iterator[tuple[str, torch.ScriptObject]]:
 
 def _unpacked(name: str, packed: torch.ScriptObject) -> Iterator[tuple[str, torch.Tensor]]:
     try:
-        held = list(tensors_in(packed.__getstate__()))
+        held = list(_inside(packed))
     except Exception:
         return
-    # A convolution's stride, padding and so on stand beside its weight, as whole numbers.
-    inside = [tensor for tensor in held if tensor.is_quantized or is_floating(tensor)]
-    for number, tensor in enumerate(inside):
+    # A convolution's stride, padding and so on stand beside its weight, as whole numbers. A
+    # recurrent cell has its biases once more beside those of its two products.
+    inside: dict[object, torch.Tensor] = {}
+    for tensor in held:
+        if tensor.is_quantized or is_floating(tensor):
+            storage = storage_of(tensor)
+            inside.setdefault(id(tensor) if storage is None else storage._cdata, tensor)
+    for number, tensor in enumerate(inside.values()):
         yield (name if len(inside) == 1 else f"{name}.{number}"), tensor
+
+
+def _inside(packed: torch.ScriptObject) -> Iterator[torch.Tensor]:
+    """Its tensors, and those of packed objects in it."""
+    state: Any = packed.__getstate__()
+    tensors = [tensor.detach() for tensor in tensors_in(state)]  # nobody can train it there
+    if str(state[-1]).endswith(".LinearPackedParamsBase") and not tensors[0].is_quantized:
+        tensors[0] = tensors[0].half()  # a weight that comes out as float32 is held as float16
+    yield from tensors
+    for inner in _script_objects(state):
+        yield from _inside(inner)
+
+
+def _script_objects(state: object) -> Iterator[torch.ScriptObject]:
+    if isinstance(state, torch.ScriptObject):
+        yield state
+    elif isinstance(state, (tuple, list)):
+        for part in state:
+            yield from _script_objects(part)

@@ -15,7 +15,7 @@ from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.modes import Observing
 from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.modules import CallObserver, ModuleFacts, ObservedCalls
-from layerbench.instruments.stored_weights import stored_bytes
+from layerbench.instruments.stored_weights import packed_of, stored_bytes
 from layerbench.introspection.modules import named_modules, own_parameters
 from layerbench.introspection.tensors import elements_of
 from layerbench.records.bounds import Shape
@@ -146,7 +146,7 @@ def with_work(row: RowFacts, work: Work) -> RowFacts:
 def _facts(module: nn.Module, path: str, flops: Flops) -> WorkFacts:
     kernel = Kernel.of(module)
     return WorkFacts(
-        own_parameters=sum(elements_of(tensor) for tensor in own_parameters(module)),
+        own_parameters=sum(map(elements_of, (*own_parameters(module), *packed_of(module)))),
         own_parameter_bytes=stored_bytes(module),
         flops=flops.inclusive.get(path, 0),
         self_flops=flops.own.get(path, 0),

@@ -117,14 +117,14 @@ CASES = [
     Case(
         "linear layers quantized",
         lambda: _quantized(nn.Linear(4, 5), nn.Linear, torch.rand(2, 4)),
-        0,
+        4 * 5 + 5,
         80,
         trains=False,
     ),
     Case(
         "an lstm quantized",
         lambda: _quantized(nn.LSTM(8, 6), nn.LSTM, torch.rand(5, 3, 8)),
-        0,
+        4 * 6 * (8 + 6 + 2),
         15 * _LSTM_TOKEN,
         trains=False,
     ),

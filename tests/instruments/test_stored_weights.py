@@ -118,9 +118,79 @@ def test_packed_weights_by_layer():
     # A byte for each weight, four for each bias; a convolution's stride and padding are no weights.
     assert rows["conv"].own_parameter_bytes == 8 * 27 + 4 * 8
     assert rows["fc"].own_parameter_bytes == 5 * 288 + 4 * 5
+    assert (rows["conv"].own_parameters, rows["fc"].own_parameters) == (8 * 27 + 8, 5 * 288 + 5)
+    assert (record.parameters, record.trainable) == (1669, 0)
+    assert record.parameter_bytes == sum(rows[path].own_parameter_bytes for path in ("conv", "fc"))
+    # What the pack lies in has none of its own, so that the rows add up.
+    assert sum(row.own_parameters for row in record.rows) == 1669
     assert any(note.startswith("1,669 elements in 1.67 KiB") for note in record.notes)
     profile = layerbench.profile(by_graph(), IMAGES, warmup=0, iterations=1, granularity="layers")
     assert any("packed by a library" in note for note in profile.notes)
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.LSTM(64, 16, bidirectional=True)
+        self.fc = nn.Linear(32, 5, bias=False)
+
+    def forward(self, x):
+        return self.fc(self.cells(x)[0])
+
+
+# A byte for each weight, or two; the biases stay float32.
+@pytest.mark.parametrize(("dtype", "item"), [(torch.qint8, 1), (torch.float16, 2)])
+def test_packed_weights_of_what_runs_dynamically(dtype, item):
+    from torch.ao.quantization import quantize_dynamic
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = quantize_dynamic(Recurrent().eval(), {nn.LSTM, nn.Linear}, dtype=dtype)
+    record = layerbench.structure(model, ROWS.reshape(2, 2, 64))
+    rows = {row.path: row for row in record.rows}
+    weights, biases = 2 * 4 * 16 * (64 + 16), 2 * 4 * 16 * 2
+    assert rows["cells"].own_parameters == weights + biases
+    assert rows["cells"].own_parameter_bytes == item * weights + 4 * biases
+    assert (rows["fc"].own_parameters, rows["fc"].own_parameter_bytes) == (160, item * 160)
+    assert record.parameters == weights + biases + 160
+    assert record.parameter_bytes == item * (weights + 160) + 4 * biases
+    assert (rows["fc"].flops, record.uncounted) == (2 * 4 * 160, ())
+    report = layerbench.memory(model, ROWS.reshape(2, 2, 64))
+    found = report.parameters
+    assert (found.elements, found.bytes) == (record.parameters, record.parameter_bytes)
+
+
+class Int4(nn.Module):
+    """64 x 64 weights, two in a byte, with scale and zero point for each 32 of a row."""
+
+    def __init__(self):
+        super().__init__()
+        weight = torch.randint(0, 15, (64, 64), dtype=torch.int32)
+        self.register_buffer("weight", torch._convert_weight_to_int4pack_for_cpu(weight, 1))
+        self.register_buffer("scales", torch.ones(2, 64, 2, dtype=torch.bfloat16))
+
+    def forward(self, x):
+        return torch._weight_int4pack_mm_for_cpu(x.bfloat16(), self.weight, 32, self.scales)
+
+
+class Float8(nn.Module):
+    def __init__(self):
+        super().__init__()
+        weight = torch.rand(64, 64).to(torch.float8_e4m3fn)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x):
+        scale = torch.ones(())
+        return torch._scaled_mm(x.to(self.weight.dtype), self.weight.t(), scale, scale)
+
+
+@pytest.mark.parametrize(
+    ("make", "held"), [(Int4, (0, 64 * 64 // 2 + 2 * 2 * 64 * 2)), (Float8, (64 * 64, 0))]
+)
+def test_products_with_weights_of_a_byte_or_less(make, held):
+    record = layerbench.structure(make(), ROWS)
+    assert (record.flops, record.uncounted) == (2 * 4 * 64 * 64, ())
+    assert (record.parameter_bytes, record.buffer_bytes) == held
 
 
 def test_a_graph_with_quantized_constants():

@@ -27,6 +27,7 @@ from layerbench.profilers.energy import energy_of
 from layerbench.profilers.progress import Silent
 from layerbench.records.energy import Energy
 from layerbench.records.timing import Profile
+from layerbench.reporters.html.document import bundled, of
 from tests.models import Small
 from tests.support.sample_profiles import layered
 
@@ -196,6 +197,11 @@ def test_reports_say_the_energy_and_old_records_say_none() -> None:
         said = reporters.render(name, record)
         assert "Energy: 500 mJ [490, 510] a forward (mean, 95 % interval), 250 mJ an image" in said
         assert "at 50.0 W; idle 10.0 W" in said
+    (metric,) = [one for one in of(bundled(record)).metrics if one.key == "energy"]
+    assert (metric.label, metric.unit) == ("≈ Energy", "joules")
+    # The model's own 5 % of the time, and between what that lies; all own parts are the whole.
+    assert (metric.own[0], metric.own_between[0]) == pytest.approx((0.025, (0.005, 0.415)))
+    assert sum(metric.area) == pytest.approx(metric.values[0]) == pytest.approx(0.5, rel=0.01)
     header, whole = reporters.render("csv", record).splitlines()[:2]
     cells = dict(zip(header.split(","), whole.split(","), strict=False))
     assert "energy_per_image_j" in cells

@@ -219,8 +219,20 @@ def _measure(
         if cause is not None and device.is_out_of_memory(cause):
             raise cause from None
         raise ModelRunError(f"{workload.model}: {error}") from error
-    traced = replace(traced, notes=(*notes, *traced.notes, *varied))
+    notes = (*notes, *traced.notes, *varied, *_notes_on_scratch(workload, device))
+    traced = replace(traced, notes=notes)
     return _Measured(traced, process.figures, peak, memlab)
+
+
+def _notes_on_scratch(workload: Workload, device: Device) -> tuple[str, ...]:
+    """What oneDNN takes beside tensors, where it computes in a shorter format than float32."""
+    short = workload.precision in ("amp", "amp-bf16") or workload.dtype in ("bfloat16", "float16")
+    if not short or device.kind != "cpu" or not torch._C._get_mkldnn_enabled():
+        return ()
+    return (
+        "what oneDNN's products and convolutions take within an operator (operands in its own "
+        "layout, sums in float32) is not known and no part of these bytes",
+    )
 
 
 def _with_lines(

@@ -18,6 +18,7 @@ from torch import nn
 
 from layerbench import units
 from layerbench.instruments.attach import mode_set
+from layerbench.instruments.stored_weights import packed_weights
 from layerbench.introspection.modules import named_modules, named_parameters
 from layerbench.profilers.peers import PeerFailed, cause_of, loaded, quietly
 from layerbench.records.peers import Column, TorchinfoReport, TorchinfoRow
@@ -174,6 +175,8 @@ def _parameters(made: TorchinfoReport, model: nn.Module, ours: Structure) -> str
         reason = ": it counts what a pruning mask leaves of them"
     elif len(names) > sum(1 for _ in named_parameters(model)):
         reason = ": it counts one that modules share in each of them"
+    elif any(packed_weights(model)):
+        reason = ": it leaves out what a library has packed"
     return (
         f"Parameters differ: {units.count(made.total_params)} by torchinfo, "
         f"{units.count(ours.parameters)} by ours{reason}."

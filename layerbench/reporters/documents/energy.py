@@ -13,8 +13,13 @@ from layerbench.reporters.documents import cells, layout
 _LEAST = 0.01
 
 
-def headline(record: Profile) -> str:
-    """The joules of a forward and an image, and the power; empty where nobody knows them."""
+def headline(record: Profile, *, named: bool = True) -> str:
+    """The joules of a forward and an image, and the power; empty where nobody knows them.
+
+    Args:
+        record: with its energy.
+        named: begin with what it is, as a sentence does.
+    """
     energy = record.energy
     if energy is None:
         return ""
@@ -28,11 +33,11 @@ def headline(record: Profile) -> str:
     batch = record.workload.batch
     each = units.joules(energy.forward_j / batch, half / batch) if batch > 1 else ""
     image = f", {each} an image" if each else ""
-    return (
-        f"Energy: {middle} [{low}, {high}] a forward "
-        f"(mean, 95 % interval){image}, at {units.watts(energy.power_w)}; idle "
-        f"{units.watts(energy.idle_w)}."
+    said = (
+        f"{middle} [{low}, {high}] a forward (mean, 95 % interval){image}, at "
+        f"{units.watts(energy.power_w)}; idle {units.watts(energy.idle_w)}"
     )
+    return f"Energy: {said}." if named else said
 
 
 def _half(energy: Energy) -> float:

@@ -131,7 +131,8 @@ def source(bundle: Bundle) -> Iterator[tuple[str, str]]:
     if bundle.profile:
         yield from device.source(bundle.profile)
         if bundle.profile.energy is not None:
-            yield "Energy", "; ".join(text for _, text in energy.fields(bundle.profile.energy))
+            how = (text for _, text in energy.fields(bundle.profile.energy))
+            yield "Energy", "; ".join([energy.headline(bundle.profile, named=False), *how])
     if bundle.training:
         yield from device.source(bundle.training)
         yield from device.phases(bundle.training)

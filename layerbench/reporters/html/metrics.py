@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from math import fsum
 
 from layerbench import units
+from layerbench.analysis.energy import bounds
 from layerbench.analysis.launching import Timed
 from layerbench.records.bundle import Bundle
+from layerbench.records.energy import Energy
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile, Summary
 from layerbench.records.training_step import TrainingProfile
 from layerbench.reporters.html.rows import PageRow, counted, figure, parents
-from layerbench.reporters.html.schema import Metric, Number, Unit
+from layerbench.reporters.html.schema import Interval, Metric, Number, Unit
 
 Figure = Callable[[PageRow], Number | None]
 
@@ -29,6 +31,8 @@ def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
         if bundle.profile.device_rounds is not None:
             yield from _beside_the_device(rows)
         yield from _alone(rows)
+        if bundle.profile.energy is not None:
+            yield _energy(rows, bundle.profile.energy, bundle.profile.base.mean)
     if bundle.training:
         yield from _step_times(rows, bundle.training)
         if bundle.training.device_rounds is not None:
@@ -139,6 +143,38 @@ def _alone(rows: Sequence[PageRow]) -> Iterator[Metric]:
         yield Metric(
             key=key, label=label, unit="seconds", how=f"{how}: median of its calls", values=medians
         )
+
+
+def _energy(rows: Sequence[PageRow], energy: Energy, base_s: float) -> Metric:
+    """The share of each module of the forward's energy, with what it lies between."""
+
+    def shares(name: str) -> list[float | None]:
+        times = [figure("time", name)(row) if row.kind == "module" else None for row in rows]
+        return [time.mean / base_s if time is not None and base_s > 0 else None for time in times]
+
+    def between(parts: Sequence[float | None]) -> tuple[Interval | None, ...]:
+        ends = (None if part is None else bounds(energy, part) for part in parts)
+        return tuple(
+            None if pair is None else (rounded(pair[0]), rounded(pair[1])) for pair in ends
+        )
+
+    inclusive, own = shares("inclusive"), shares("self_")
+    values, selfs = (
+        tuple(None if part is None else rounded(part * energy.forward_j) for part in parts)
+        for parts in (inclusive, own)
+    )
+    return Metric(
+        key="energy",
+        label="≈ Energy",
+        unit="joules",
+        how="share of the time times the joules of an untouched forward: no counter tells layers "
+        f"apart; read from {energy.counters}",
+        values=values,
+        own=selfs,
+        area=tuple(max(0.0, joules or 0.0) for joules in selfs),
+        between=between(inclusive),
+        own_between=between(own),
+    )
 
 
 def _step_times(rows: Sequence[PageRow], training: TrainingProfile) -> Iterator[Metric]:

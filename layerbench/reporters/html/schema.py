@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from layerbench.records.bounds import is_none
 
-Unit = Literal["seconds", "bytes", "flops", "count"]
+Unit = Literal["seconds", "bytes", "flops", "count", "joules"]
+Interval = tuple[float, float]
 Number = int | float
 Stats = tuple[Number | None, Number, Number, Number]
 
@@ -61,6 +62,7 @@ class Metric(Part):
         own: without what is below it; ``None`` where that has no meaning.
         area: of each row, what no row below it accounts for: never negative, and over all rows the
             whole. Empty for what does not add up.
+        between, own_between: what ``values`` and ``own`` lie between, where that is known.
     """
 
     key: str
@@ -70,6 +72,8 @@ class Metric(Part):
     values: tuple[Number | None, ...]
     own: tuple[Number | None, ...] = ()
     area: tuple[Number, ...] = ()
+    between: tuple[Interval | None, ...] = Field(default=(), exclude_if=operator.not_)
+    own_between: tuple[Interval | None, ...] = Field(default=(), exclude_if=operator.not_)
 
 
 class Spread(Part):

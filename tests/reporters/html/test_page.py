@@ -11,9 +11,11 @@ import pytest
 
 from layerbench import reporters, units
 from layerbench.analysis.comparison import compare
+from layerbench.analysis.energy import by_layer
 from layerbench.records.bundle import Bundle
 from layerbench.reporters.html import assets
 from layerbench.reporters.html.document import bundled, of
+from tests.profilers.test_energy import with_energy
 from tests.support.page_rows import CELLS, cell, names, row
 from tests.support.sample_comparisons import measured, one_slower
 from tests.support.sample_profiles import counted, deep, layered, summary
@@ -245,8 +247,8 @@ def test_the_icicle_and_the_table_are_linked(opened):
     assert parts[0] == "features Sequential"
 
 
-def test_details_have_the_distribution(opened):
-    page = opened(layered())
+def test_details_have_the_distribution_and_what_the_energy_lies_between(opened):
+    page = opened(with_energy())
     row(page, "features").click()
     told = page.locator("#panel").inner_text()
     assert "Sequential (module)" in told
@@ -254,6 +256,10 @@ def test_details_have_the_distribution(opened):
     times = next(one for one in layered().layers if one.path == "features").inclusive
     half = (times.ci_high - times.ci_low) / 2
     assert units.seconds(times.p95, half) in told
+    layer = next(one for one in by_layer(with_energy()) if one.row.path == "features")
+    spread = (layer.high - layer.low) / 2
+    joules = (units.joules(one, spread) for one in (layer.joules, layer.low, layer.high))
+    assert "{} ({} to {})".format(*joules) in told
     assert page.locator("#panel svg.strip").count() == 2
     assert "noisy" in told
 

@@ -31,6 +31,7 @@ def test_the_page_writes_figures_as_the_reports_do(opened):
             return values.map((value, n) => [
                 u.seconds(value, widths[n]), u.bytes(value), u.flops(value),
                 u.count(Math.round(value)), u.percent(value), u.ratio(value),
+                u.joules(value, widths[n]),
             ]);
         }""",
         [values, widths],
@@ -43,6 +44,7 @@ def test_the_page_writes_figures_as_the_reports_do(opened):
             units.count(int(value + 0.5)),
             units.percent(value, digits=1),
             units.ratio(value),
+            units.joules(value, width),
         ]
 
 

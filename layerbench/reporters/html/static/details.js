@@ -76,12 +76,26 @@ function figures(doc, row) {
         'tr',
         { title: metric.how },
         h('th', { scope: 'row' }, metric.label),
-        h('td', {}, value === null ? '-' : units.text(value, metric.unit)),
-        h('td', {}, own == null ? '-' : units.text(own, metric.unit)),
+        h('td', {}, figure(value, metric.unit, metric.between?.[row])),
+        h('td', {}, figure(own, metric.unit, metric.own_between?.[row])),
         h('td', {}, share),
       );
     });
   return h('table', {}, h('thead', {}, head), h('tbody', {}, ...body));
+}
+
+/**
+ * With what it lies between, where that is known.
+ * @param {number | null | undefined} value
+ * @param {Unit} unit
+ * @param {[number, number] | null} [between]
+ */
+function figure(value, unit, between) {
+  if (value == null) return '-';
+  if (!between) return units.text(value, unit);
+  const half = (between[1] - between[0]) / 2;
+  const [text, low, high] = [value, ...between].map((one) => units.text(one, unit, half));
+  return `${text} (${low} to ${high})`;
 }
 
 /** @param {Doc} doc @param {number} row */

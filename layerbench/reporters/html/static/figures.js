@@ -127,7 +127,7 @@ export class Figures {
     const steps = this.heat.steps().map(({ colour, from }) => {
       const swatch = h('span', { class: 'swatch' });
       swatch.style.background = colour;
-      return h('span', {}, swatch, units.text(from >= 1 || figure.unit === 'seconds' ? from : 0, figure.unit).replace(/(\.\d)\d+/, '$1'));
+      return h('span', {}, swatch, units.text(from >= 1 || figure.unit === 'seconds' || figure.unit === 'joules' ? from : 0, figure.unit).replace(/(\.\d)\d+/, '$1'));
     });
     return [h('span', {}, `${figure.label}, from`), ...steps];
   }
@@ -176,6 +176,9 @@ function halfWidths(doc, key) {
   const widths = new Map();
   // What holds nothing has one distribution for both of its times.
   if (key.startsWith(OWN)) for (const [row, width] of halfWidths(doc, key.slice(OWN.length))) widths.set(row, width);
+  const metric = doc.metrics.find((one) => one.key === key.replace(OWN, ''));
+  const between = (key.startsWith(OWN) ? metric?.own_between : metric?.between) ?? [];
+  between.forEach((ends, row) => ends && widths.set(row, (ends[1] - ends[0]) / 2));
   const spread = doc.spreads.find((one) => one.key === key);
   if (!spread) return widths;
   const low = 1 + spread.fields.indexOf('ci_low');

@@ -29,7 +29,7 @@ declare module 'uplot' {
   }
 }
 
-type Unit = 'seconds' | 'bytes' | 'flops' | 'count';
+type Unit = 'seconds' | 'bytes' | 'flops' | 'count' | 'joules';
 
 interface Metric {
   key: string;
@@ -39,6 +39,8 @@ interface Metric {
   values: (number | null)[];
   own: (number | null)[];
   area: number[];
+  between?: ([number, number] | null)[];
+  own_between?: ([number, number] | null)[];
 }
 
 interface Spread {

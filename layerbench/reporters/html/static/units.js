@@ -6,6 +6,12 @@ const TIME = /** @type {const} */ ([
   ['ms', 1e-3],
   ['s', 1],
 ]);
+const ENERGY = /** @type {const} */ ([
+  ['µJ', 1e-6],
+  ['mJ', 1e-3],
+  ['J', 1],
+  ['kJ', 1e3],
+]);
 const BYTES = /** @type {const} */ ([
   ['TiB', 2 ** 40],
   ['GiB', 2 ** 30],
@@ -80,10 +86,29 @@ function known(value, halfWidth) {
  * @returns {string}
  */
 export function seconds(value, halfWidth = null) {
-  if (value === 0) return '0 s';
+  return value === 0 ? '0 s' : scaled(value, halfWidth, TIME);
+}
+
+/**
+ * An energy with its unit.
+ * @param {number} value joules
+ * @param {number | null} [halfWidth] of its interval, joules; sets the digits
+ * @returns {string}
+ */
+export function joules(value, halfWidth = null) {
+  return value === 0 ? '0 J' : scaled(value, halfWidth, ENERGY);
+}
+
+/**
+ * In the first unit in which less than a thousand stands.
+ * @param {number} value
+ * @param {number | null} halfWidth
+ * @param {readonly (readonly [string, number])[]} table
+ */
+function scaled(value, halfWidth, table) {
   let text = '';
   let name = '';
-  for (const [unit, scale] of TIME) {
+  for (const [unit, scale] of table) {
     text = known(value / scale, halfWidth === null ? null : halfWidth / scale);
     name = unit;
     if (Math.abs(Number(text)) < 1000) break;
@@ -133,7 +158,7 @@ export function ratio(value) {
   return fixed(value, 3);
 }
 
-/** @typedef {'seconds' | 'bytes' | 'flops' | 'count'} Unit */
+/** @typedef {'seconds' | 'bytes' | 'flops' | 'count' | 'joules'} Unit */
 
 /**
  * A value of a metric.
@@ -146,5 +171,6 @@ export function text(value, unit, halfWidth = null) {
   if (unit === 'seconds') return seconds(value, halfWidth);
   if (unit === 'bytes') return bytes(value);
   if (unit === 'flops') return flops(value);
+  if (unit === 'joules') return joules(value, halfWidth);
   return count(value);
 }
