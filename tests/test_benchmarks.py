@@ -10,6 +10,7 @@ from benchmarks.gpu import loop
 from benchmarks.gpu.ramp import Ramp, Sample
 from benchmarks.gpu.sweep import Peak, Peaks
 from benchmarks.gpu.tiny import tiny
+from benchmarks.isolation import state_of, unlike
 from benchmarks.simulated import leaves, rank_correlation
 from layerbench.instruments import kernels
 from tests.models import Small
@@ -94,3 +95,17 @@ def test_the_digits_that_times_still_have() -> None:
     rounded = [round(time / 7_812.5) * 7_812.5 for time in (1_400_000, 1_409_000, 1_419_500)]
     assert loop.finest_s([round(time) for time in rounded]) == pytest.approx(7.8e-6, rel=0.01)
     assert loop.finest_s([0, 0]) is None
+
+
+def test_a_model_that_is_not_as_it_was_is_noticed() -> None:
+    model, x = (
+        torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Dropout()).train(),
+        torch.rand(8, 4),
+    )
+    before = list(state_of(model, (x,)))
+    assert unlike(before, list(state_of(model, (x,)))) == []
+    model(x)
+    changed = ["0.running_mean", "0.running_var", "0.num_batches_tracked", "random numbers"]
+    assert unlike(before, list(state_of(model, (x,)))) == changed
+    model[0].more = 1
+    assert "attributes of 0" in unlike(before, list(state_of(model, (x,))))

@@ -200,7 +200,7 @@ def test_reports_say_the_energy_and_old_records_say_none() -> None:
     (metric,) = [one for one in of(bundled(record)).metrics if one.key == "energy"]
     assert (metric.label, metric.unit) == ("≈ Energy", "joules")
     # The model's own 5 % of the time, and between what that lies; all own parts are the whole.
-    assert (metric.own[0], metric.own_between[0]) == pytest.approx((0.025, (0.005, 0.415)))
+    assert (metric.own[0], *metric.own_between[0]) == pytest.approx((0.025, 0.005, 0.415))
     assert sum(metric.area) == pytest.approx(metric.values[0]) == pytest.approx(0.5, rel=0.01)
     header, whole = reporters.render("csv", record).splitlines()[:2]
     cells = dict(zip(header.split(","), whole.split(","), strict=False))

@@ -26,6 +26,8 @@ _VENDORED = {
 }
 _STYLES = ("vendor/uplot/uPlot.min.css", f"{_FOLDER}/page.css")
 _LIVE_ONLY = ("live", "settings")
+# On lines of their own; a page is a tenth smaller without.
+_COMMENT = re.compile(r"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n", re.M | re.S)
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 # Inline modules and styles, and nothing from anywhere: it opens from disk without a network.
@@ -53,7 +55,11 @@ _MORE = "<noscript><p>Its layers and pictures need JavaScript.</p></noscript>\n"
 
 def report(document: PageData) -> str:
     """One self-contained HTML file that shows a document; names in it are text, never markup."""
-    modules = {f"layerbench/{name}": _module(name) for name in _modules() if name not in _LIVE_ONLY}
+    modules = {
+        f"layerbench/{name}": _COMMENT.sub("", _module(name))
+        for name in _modules()
+        if name not in _LIVE_ONLY
+    }
     modules |= {name: _vendored(name) for name in _VENDORED}
     imports = {name: _data_address(text) for name, text in modules.items()}
     parts = [
