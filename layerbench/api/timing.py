@@ -163,6 +163,11 @@ def measure(
     Raises:
         LayerbenchError: as `profile`.
     """
+    if plan.isolate and workload.compile:
+        raise UsageError(
+            "--isolate runs every leaf by itself, and compiled code calls none: leave out "
+            "--isolate or --compile"
+        )
     if plan.processes == 1:
         run = timing.measure(
             workload,

@@ -139,7 +139,7 @@ def saved_by_torch(name: str, load: Callable[[], Held]) -> Held:
             raise
         raise UsageError(
             f"{name} holds more than tensors and plain data ({found[1]}), and is refused; "
-            "nothing in it was run: save the state dict, torch.save(model.state_dict(), FILE)"
+            "nothing in it was run: save tensors alone, such as model.state_dict()"
         ) from error
 
 

@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,11 @@ def _as_call(value: Any) -> Arguments:  # noqa: ANN401 - whatever a file holds
 def _arrays(place: Path) -> Any:  # noqa: ANN401 - arguments of a forward
     import numpy as np
 
-    with _files.damaged(place.name, "a file of NumPy arrays"), np.load(place) as held:
+    with _files.damaged(place.name, "a file of NumPy arrays"):
+        if not zipfile.is_zipfile(place):  # NumPy would advise to load it as a pickle
+            raise ValueError("it is no archive")
+        held = np.load(place)
+    with _files.damaged(place.name, "a file of NumPy arrays"), held:
         # Without pickles: NumPy refuses arrays of objects.
         arrays = {name: held[name] for name in held.files}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}

@@ -17,6 +17,7 @@ from layerbench.api import timing as api_timing
 from layerbench.environment import devices
 from layerbench.environment.caches import last_level_bytes
 from layerbench.environment.devices.clocks import ManualClock
+from layerbench.errors import UsageError
 from layerbench.instruments.cache_sweep import CacheSweep
 from layerbench.profilers import isolation
 from layerbench.records.timing import LayerRow, Profile
@@ -233,6 +234,11 @@ def test_blocks_run_alone_as_a_whole() -> None:
     rows = isolated(Small(), torch.rand(1, 3, 8, 8), granularity="blocks")
     assert {"blocks.0", "blocks.1"} <= {*rows}
     assert "blocks.0.conv" not in rows
+
+
+def test_compiled_code_has_no_leaves_that_run_alone() -> None:
+    with pytest.raises(UsageError, match="leave out --isolate or --compile"):
+        layerbench.profile(nn.ReLU(), torch.ones(1), isolate=True, compile=True)
 
 
 def test_without_layers_there_is_a_reason() -> None:

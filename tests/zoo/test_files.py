@@ -332,6 +332,11 @@ def test_arrays_of_objects_are_refused_and_a_batch_must_agree(spec, tmp_path):
     np.savez(tmp_path / "objects.npz", np.array([Malicious(tmp_path / "ran")], dtype=object))
     line = refused(model=spec, inputs=tmp_path / "objects.npz")
     assert "is not a file of NumPy arrays" in line
+    (tmp_path / "text.npz").write_text("no archive")
+    # NumPy's own advice is to read it as a pickle.
+    assert "damaged: ValueError: it is no archive" in refused(
+        model=spec, inputs=tmp_path / "text.npz"
+    )
     as_npz(tmp_path / "batch.npz")
     assert "batch of 3, not of 2" in refused(model=spec, inputs=tmp_path / "batch.npz", batch=2)
 
