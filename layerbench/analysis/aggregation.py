@@ -16,6 +16,7 @@ from layerbench.records.contention import Holding, Waits
 from layerbench.records.environment import Environment
 from layerbench.records.samples import Arrays, RowFacts, Run, RunFacts, Samples
 from layerbench.records.timing import (
+    CudaGraph,
     DeviceRounds,
     KernelRow,
     LayerRow,
@@ -69,9 +70,19 @@ def assemble(workload: Workload, plan: Plan, runs: Sequence[Run]) -> Profile:
         isolation=facts.isolation,
         energy=energy_together([run.facts.energy for run in runs]),
         compilation=facts.compilation,
+        cuda_graph=_cuda_graph(arrays, workload.seed),
         absent=_absent(runs),
         notes=tuple(dict.fromkeys(note for run in runs for note in run.facts.notes)),
     )
+
+
+def _cuda_graph(arrays: Sequence[Arrays], seed: int) -> CudaGraph | None:
+    """What is beside the replay of a CUDA graph; ``None`` where there is none."""
+    eager, host = (_pooled(arrays, name) for name in (samples.EAGER, samples.HOST + samples.EAGER))
+    if eager is None or host is None:
+        return None
+    resampler = _resampler(arrays, samples.EAGER, seed)
+    return CudaGraph(eager=summary_of(eager, resampler), eager_host=summary_of(host, resampler))
 
 
 def believed(summary: Summary, waits: Waits | None, holding: Holding = "every") -> Summary:

@@ -117,6 +117,7 @@ def what_runs(
     seed: int,
     device: str | None = None,
     compile: bool | CompileMode = False,
+    cuda_graph: bool = False,
     weights: str | None = None,
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,
@@ -138,6 +139,7 @@ def what_runs(
             mode=mode,
             seed=seed,
             compile=compile,
+            cuda_graph=cuda_graph,
         )
         return workload.with_step(step), subject
     if not isinstance(model, str):
@@ -155,6 +157,7 @@ def what_runs(
         seed=seed,
         weights=weights,
         compile=compile,
+        cuda_graph=cuda_graph,
         checkpoint=checkpoint,
         inputs=inputs,
     )

@@ -59,6 +59,7 @@ def profile(
     dtype: DType | None = None,
     channels_last: bool = False,
     compile: bool | CompileMode = False,
+    cuda_graph: bool = False,
     mode: Mode = "eval",
     seed: int = 0,
     weights: str | None = None,
@@ -82,8 +83,8 @@ def profile(
         device: ``"cpu"``, ``"cuda"``, ...; ``None`` takes the accelerator if there is one.
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.
         warmup, iterations, function_iterations, processes, until, granularity: see `Plan`.
-        precision, channels_last, compile, mode, seed, weights: see `Workload`. A module handed over
-            is converted to none: autocast and TF32 are for any.
+        precision, channels_last, compile, cuda_graph, mode, seed, weights: see `Workload`. A module
+            handed over is converted to none: autocast and TF32 are for any.
         dtype: the older name of a precision that converts: ``"bfloat16"`` is ``"bf16"``.
         checkpoint: a file of weights (.pth, .pt, .bin, .safetensors) for a model by name.
         inputs: a file of inputs (.pt, .npz, .json) for a model by name, in place of ``input``.
@@ -122,6 +123,7 @@ def profile(
         dtype=dtype,
         channels_last=channels_last,
         compile=compile,
+        cuda_graph=cuda_graph,
         mode=mode,
         seed=seed,
         weights=weights,

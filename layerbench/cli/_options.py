@@ -153,6 +153,13 @@ class WorkloadOptions(Frozen):
             default_text="False; default, if no mode is said",
         ),
     ] = False
+    cuda_graph: Annotated[
+        bool,
+        option(
+            "Capture the forward as a CUDA graph, and time its replay beside the forward without "
+            "it; on a GPU."
+        ),
+    ] = False
     weights: Annotated[
         str | None,
         option(

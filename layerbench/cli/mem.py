@@ -32,7 +32,7 @@ def command(
     named_model: _options.NamedModel = None,
     named_input: _options.NamedInput = None,
     *,
-    what: Annotated[_options.WorkloadOptions, fields(omit=("mode", "compile"))],
+    what: Annotated[_options.WorkloadOptions, fields(omit=("mode", "compile", "cuda_graph"))],
     train: Annotated[
         bool,
         option(

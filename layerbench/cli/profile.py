@@ -20,7 +20,7 @@ def command(
     named_model: _options.NamedModel = None,
     named_input: _options.NamedInput = None,
     *,
-    what: Annotated[_options.WorkloadOptions, fields(omit=("mode", "compile"))],
+    what: Annotated[_options.WorkloadOptions, fields(omit=("mode", "compile", "cuda_graph"))],
     device: Device = None,
     plan: Annotated[Plan, fields(omit=("granularity",))],
     ceilings: _options.Ceilings = True,

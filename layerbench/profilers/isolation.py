@@ -75,7 +75,7 @@ def isolate(
             leaves, _timer(rounds, device), sweep.run, HOT_CALLS, COLD_CALLS, device.kind
         )
         rounds.renew_inputs()
-        isolator.run(rounds.call, lambda met: progress.step("leaves alone", met, len(leaves)))
+        isolator.run(rounds.in_python, lambda met: progress.step("leaves alone", met, len(leaves)))
     except Exception as error:
         if device.is_out_of_memory(error):
             raise

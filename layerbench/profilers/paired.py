@@ -27,6 +27,7 @@ from layerbench.environment.run_context import (
 )
 from layerbench.environment.watch import EnvironmentWatch
 from layerbench.instruments.attach import mode_set
+from layerbench.instruments.cuda_graph import check_graphs
 from layerbench.instruments.placement import brought_back, can_move, move
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.warm_up import WarmingUp
@@ -121,8 +122,9 @@ def measure_pair(
 
 
 def _is_movable(side: _Side) -> bool:
-    # What a compiler made of the model may have the addresses in it.
-    return not side.task.workload.compile and can_move(side.session.built.module)
+    # What a compiler made of the model may have the addresses in it, and a graph has them.
+    workload = side.task.workload
+    return not workload.compile and not workload.cuda_graph and can_move(side.session.built.module)
 
 
 def _placed(run: Run, places: dict[str, list[int]]) -> Run:
@@ -180,6 +182,7 @@ def _side(
     """Build one side. Its first forward draws the same random numbers as the other's."""
     draws.put_back()
     training = task.workload.mode == "train"
+    check_graphs(task.workload, task.device)
     if subject is None:
         check_input_fits(task.workload, task.device)
     with ExitStack() as building:

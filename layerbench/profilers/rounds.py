@@ -100,6 +100,11 @@ class Rounds:
         self.meter = wait_meter(self.clock)
         self.draws = SameDraws()
 
+    @property
+    def in_python(self) -> Call:
+        """Runs the model's own code, where `call` may not."""
+        return self.call
+
     def warm_up(self, rounds: int, device: Device) -> WarmUp | None:
         """Run rounds that are not kept, on the very model that will be measured.
 

@@ -29,6 +29,7 @@ from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.calibration import event_cost, mark_cost_s, wrapper_cost_s
 from layerbench.instruments.compilation import why_unknown
 from layerbench.instruments.compiled import COMPILED, any_compiled, is_compiled
+from layerbench.instruments.cuda_graph import check_graphs
 from layerbench.instruments.detections import DetectionCounter
 from layerbench.instruments.function_timer import FunctionForward, FunctionTimer
 from layerbench.instruments.kernel_timer import why_unseen
@@ -56,6 +57,7 @@ from layerbench.profilers.device_rounds import DeviceRounds
 from layerbench.profilers.energy import ENERGY, measure_energy
 from layerbench.profilers.isolation import ISOLATION, UNFINISHED, Isolated, isolate
 from layerbench.profilers.progress import Looking, Progress, Silent
+from layerbench.profilers.replay_rounds import replay_rounds_for
 from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import samples
 from layerbench.records.conditions import DeviceLook
@@ -97,6 +99,7 @@ def measure(
         UntrustedError: ``strict``, and something is wrong with the machine before the start.
         KeyboardInterrupt: where no round is measured yet, or its samples are not wanted.
     """
+    check_graphs(workload, device)
     with (
         threads_set(plan.threads),
         precision_set(workload.precision, device),
@@ -199,9 +202,15 @@ class Session:
         runs = compiled.runs if compiled else model
         self._call = _bound(self._casting(runs), built, workload, device)
         self._functions: list[FunctionForward] = []
-        self.rounds = rounds_for(
-            device, model, self._call, self._layers, self.clock, progress, inputs.renew, compiled
-        )
+        parts = (device, model, self._call, self._layers, self.clock, progress, inputs.renew)
+        self.rounds: Rounds
+        if workload.cuda_graph:
+            self.rounds, why = replay_rounds_for(*parts, workload.model)
+            if why:
+                self.absent["layers"], self._layers = why, None
+            self._renew()
+        else:
+            self.rounds = rounds_for(*parts, compiled)
 
     def _compiled(self, model: nn.Module) -> Compiled | None:
         """The workload's compilation, with its first call behind it; ``None`` for none."""

@@ -35,6 +35,7 @@ FUNCTIONS = "functions"
 WAITED = "waited_"
 PLACEMENT = "placement_"
 BLOCKED = "blocked"
+EAGER = "eager"
 SPAN = "span"
 IDLE = "idle"
 KERNELS = "kernels"
@@ -140,6 +141,8 @@ class Run:
     ``functions``
         shape (function iterations, functions): from the pass of its own; where kernels are seen,
         from the device rounds.
+    ``eager``, ``host_eager``
+        shape (rounds,): of a CUDA graph's rounds, the whole forward without it.
     ``blocked``, ``span``, ``idle``
         shape (rounds of that kind,): see `layerbench.records.timing.DeviceRounds`.
     ``kernels``

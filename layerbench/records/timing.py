@@ -260,6 +260,18 @@ class Reconciliation(Frozen):
         return self
 
 
+class CudaGraph(Frozen):
+    """Beside the replay of a forward that was captured as a CUDA graph.
+
+    Attributes:
+        eager: the same forward without the graph, untouched, in turn with replays.
+        eager_host: the same on the host's clock.
+    """
+
+    eager: Summary
+    eager_host: Summary
+
+
 class Isolation(Frozen):
     """How the leaves were run alone, on the inputs that they had in one forward.
 
@@ -323,6 +335,7 @@ class Profile(Record):
         isolation: how leaves were run alone; ``None`` where nobody asked.
         energy: of the untouched forward; ``None`` where nobody asked, or ``absent`` says why.
         compilation: how the model was compiled; ``None`` where it was not.
+        cuda_graph: where the whole is a CUDA graph's replay, what is beside it; ``None`` elsewhere.
         absent: what was not measured, and why.
         notes: what the reader should know about this profile.
     """
@@ -346,6 +359,7 @@ class Profile(Record):
     isolation: Isolation | None = Field(default=None, exclude_if=is_none)
     energy: Energy | None = Field(default=None, exclude_if=is_none)
     compilation: Compilation | None = Field(default=None, exclude_if=is_none)
+    cuda_graph: CudaGraph | None = Field(default=None, exclude_if=is_none)
     absent: dict[Name, Text] = Field(default_factory=dict)
     notes: tuple[Text, ...] = ()
 

@@ -211,6 +211,7 @@ class Workload(StepOptions):
         inputs: the file that holds the inputs.
         file: the model itself, where it is a file.
         compile: the mode of `torch.compile`; False where the model runs as it is.
+        cuda_graph: whether the forward is captured as a CUDA graph, and replayed.
     """
 
     model: Name
@@ -224,6 +225,7 @@ class Workload(StepOptions):
     seed: Seed = 0
     weights: Name | None = None
     compile: Compile = False
+    cuda_graph: bool = Field(default=False, exclude_if=operator.not_)
     checkpoint: Checkpoint | None = Field(default=None, exclude_if=is_none)
     inputs: ReadFile | None = Field(default=None, exclude_if=is_none)
     file: ReadFile | None = Field(default=None, exclude_if=is_none)

@@ -166,6 +166,7 @@ def variant(workload: Workload) -> list[str]:
         (workload.memory_format, "contiguous"),
         (workload.mode, "eval"),
         (compiled(workload), ""),
+        ("CUDA graph" if workload.cuda_graph else "", ""),
         *((what, "") for what in step_options(workload)),
         (f"weights {weights}" if weights not in (None, OWN_WEIGHTS) else "", ""),
         (f"checkpoint {workload.checkpoint}" if workload.checkpoint else "", ""),

@@ -168,6 +168,8 @@ def _variants(workload: Workload) -> Iterator[str]:
         yield workload.mode
     if workload.compile:
         yield "compiled" if workload.compile == "default" else f"compiled-{workload.compile}"
+    if workload.cuda_graph:
+        yield "cuda-graph"
     yield from _step_variants(workload)
     if workload.weights not in (None, OWN_WEIGHTS):
         yield f"weights-{_safe(str(workload.weights)).lower()}"

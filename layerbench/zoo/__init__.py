@@ -111,6 +111,7 @@ def resolve(
     seed: int = 0,
     weights: str | None = None,
     compile: bool | CompileMode = False,
+    cuda_graph: bool = False,
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,
 ) -> Workload:
@@ -138,6 +139,7 @@ def resolve(
         inputs: a file of inputs, in place of ``input``.
         compile: a mode of `torch.compile`, or whether it is the usual one; recorded only, `build`
             does not compile.
+        cuda_graph: whether the forward is captured as a CUDA graph; recorded only.
 
     Raises:
         UnknownModel: no such model; the message has close matches.
@@ -179,6 +181,7 @@ def resolve(
         seed=seed,
         weights=OWN_WEIGHTS if family.last_resort else weights,
         compile=compile,
+        cuda_graph=cuda_graph,
         inputs=given[0] if given else None,
         file=family.file(model) if isinstance(family, ModelFile) else None,
     )

@@ -86,6 +86,7 @@ def describe(
     mode: str = "eval",
     seed: int = 0,
     compile: bool | CompileMode = False,
+    cuda_graph: bool = False,
 ) -> Workload:
     """The workload of a module passed in Python: its class, and the shape of its input.
 
@@ -114,6 +115,7 @@ def describe(
         seed=seed,
         weights=OWN_WEIGHTS,
         compile=compile,
+        cuda_graph=cuda_graph,
     )
 
 

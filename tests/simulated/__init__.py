@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import tempfile
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -123,7 +123,13 @@ class Simulator:
 
     def launch(self, name: str, duration_ns: int) -> None:
         """Put a kernel on the present queue that no operator of PyTorch launches."""
-        self._library.sim_launch(name.encode(), ctypes.c_int64(duration_ns))
+        self._library.sim_launch(name.encode(), ctypes.c_int64(duration_ns), True)
+
+    def replay(self, kernels: Sequence[Kernel]) -> None:
+        """Put kernels that ran before on the present queue: launching all costs as much as one."""
+        for number, kernel in enumerate(kernels):
+            name, length = kernel.name.encode(), ctypes.c_int64(kernel.length_ns)
+            self._library.sim_launch(name, length, number == 0)
 
     @property
     def event_count(self) -> int:

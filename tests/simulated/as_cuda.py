@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 
 from layerbench.environment.devices import cuda
-from tests.simulated import load
+from tests.simulated import Kernel, load
 
 
 @contextmanager
@@ -46,7 +46,32 @@ def _torch_cuda() -> Any:
         get_device_properties=_properties,
         Event=partial(torch.Event, device="sim"),
         _sleep=load().sleep,  # a cycle is a nanosecond
+        Stream=partial(torch.Stream, device="sim"),
+        stream=nullcontext,
+        CUDAGraph=Graph,
+        graph=Graph.capturing,
     )
+
+
+class Graph:
+    """A graph that has the kernels that were launched while it was captured.
+
+    They also run then, which a GPU's do not.
+    """
+
+    def __init__(self) -> None:
+        self._kernels: list[Kernel] = []
+
+    @contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Stands for ``torch.cuda.graph``."""
+        first = load().kernel_count
+        yield
+        self._kernels = load().kernels(first)
+
+    def replay(self) -> None:
+        """Run the kernels again; values stay as they are."""
+        load().replay(self._kernels)
 
 
 def _properties(index: int) -> SimpleNamespace:

@@ -28,11 +28,15 @@ def advice(record: Profile, spots: Sequence[Hotspot]) -> str:
         record: a profile.
         spots: its hotspots.
     """
-    if not record.layers or disturbance.is_void(record) or record.compilation is not None:
+    if not record.layers or disturbance.is_void(record) or _is_lowered(record):
         return ""  # what is advised of a model in Python has been done, or would undo it
     # A host that waits launches late: what launching costs is then no property of the model.
     launches = "" if disturbance.too_busy(record) else _of_launches(record, spots)
     return launches or _of_memory(record, spots) or _of_compute(record, spots)
+
+
+def _is_lowered(record: Profile) -> bool:
+    return record.compilation is not None or record.cuda_graph is not None
 
 
 def _of_launches(record: Profile, spots: Sequence[Hotspot]) -> str:

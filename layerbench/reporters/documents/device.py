@@ -57,7 +57,7 @@ def section(record: Timed) -> layout.Section:
         }
         for name, time in _times(record, rounds)
     ]
-    how = layout.Text(_how(rounds), indented=False)
+    how = layout.Text(_how_of(record, rounds), indented=False)
     return layout.table("Device", rows, "l.rrl", how)
 
 
@@ -66,7 +66,7 @@ def source(record: Timed) -> Iterator[tuple[str, str]]:
     rounds = record.device_rounds
     if rounds is None:
         return
-    yield "Device times", _how(rounds)
+    yield "Device times", _how_of(record, rounds)
     for name, time in _times(record, rounds):
         yield name.capitalize(), f"{formatting.time(time, 'median')} {formatting.interval(time)}"
 
@@ -110,6 +110,16 @@ def columns(record: Timed) -> cells.Cells:
         "launching_s": launching_s(record),
         "launch_bound": is_launch_bound(record),
     }
+
+
+def _how_of(record: Timed, rounds: DeviceRounds) -> str:
+    if isinstance(record, Profile) and record.cuda_graph is not None and rounds.how == "kernels":
+        return (
+            "Device times of rows are those of their kernels in replays of a CUDA graph, which the "
+            "profiler saw on the device's clock. A kernel has the layer that the kernel in its "
+            "place has in a forward without the graph."
+        )
+    return _how(rounds)
 
 
 def _how(rounds: DeviceRounds) -> str:

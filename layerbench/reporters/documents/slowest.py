@@ -15,6 +15,7 @@ from layerbench.records.view import View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import (
     compilation,
+    cuda_graph,
     device,
     energy,
     isolation,
@@ -43,6 +44,7 @@ def opening(record: Profile, view: View) -> list[layout.Part]:
         layout.Text(energy.headline(record), wrapped=False),
         layout.Text(isolation.headline(record)),
         layout.Text(compilation.answer(record)),
+        layout.Text(cuda_graph.answer(record)),
         layout.Text(_what_ran(record, view.width)),
     ]
 

@@ -16,6 +16,7 @@ from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import (
     compilation,
+    cuda_graph,
     device,
     energy,
     isolation,
@@ -69,6 +70,7 @@ def sections(record: Profile, view: View, layers: Sequence[layout.Section]) -> l
         _whole(record),
         device.section(record),
         compilation.section(record),
+        cuda_graph.section(record),
         layout.Section(
             "", [layout.Text(whole_sentence(record), wrapped=False)], formats=layout.FULL
         ),

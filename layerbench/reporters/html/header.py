@@ -180,7 +180,16 @@ def notes(bundle: Bundle) -> Iterator[str]:
 
 
 _MAY_DIFFER = (
-    *("arithmetic", "mode", "memory_format", "compile", "weights", "checkpoint", "inputs"),
+    *(
+        "arithmetic",
+        "mode",
+        "memory_format",
+        "compile",
+        "cuda_graph",
+        "weights",
+        "checkpoint",
+        "inputs",
+    ),
     *StepOptions.model_fields,
 )
 
