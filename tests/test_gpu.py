@@ -8,6 +8,7 @@ import torch
 import layerbench
 from layerbench.environment import devices
 from layerbench.errors import NotEnoughMemory
+from layerbench.records.workload import CompileMode
 from tests.models import Small
 
 pytestmark = [
@@ -26,6 +27,38 @@ def test_device_and_host_times_stand_side_by_side() -> None:
     assert profile.reconciliation.self_sum_ratio == 1
     timed = [row for row in profile.layers if row.kind == "module" and row.calls]
     assert all(row.inclusive and row.host_inclusive for row in timed)
+
+
+def test_a_cuda_graphs_replay_has_layers() -> None:
+    x = torch.rand(4, 3, 64, 64, device="cuda")
+    profile = layerbench.profile(
+        Small().cuda().eval(), x, cuda_graph=True, warmup=2, iterations=5, ceilings=False
+    )
+    assert profile.cuda_graph
+    assert not profile.absent.get("layers")
+    rows = {row.path: row for row in profile.layers}
+    assert rows["stem"].kernels
+    assert rows["stem"].inclusive
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_layers_on_the_gpu(mode: CompileMode) -> None:
+    x = torch.rand(4, 3, 64, 64, device="cuda")
+    profile = layerbench.profile(
+        Small().cuda().eval(), x, compile=mode, warmup=2, iterations=5, ceilings=False
+    )
+    assert not profile.absent.get("layers")
+    assert profile.compilation
+    assert (profile.compilation.attributed or 0) > 0.9
+    assert profile.device_rounds
+    assert profile.device_rounds.how == "kernels"
+    root, rounds = profile.root, profile.device_rounds
+    assert root
+    assert root.inclusive
+    assert rounds.span
+    assert rounds.idle
+    worked = root.inclusive.mean + rounds.idle.mean
+    assert worked == pytest.approx(rounds.span.mean, abs=1e-9)
 
 
 def test_a_live_loop_on_the_gpu() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import loop
+from benchmarks.gpu import graphs, loop
 from benchmarks.gpu.__main__ import STEPS
 from tests.simulated.process import library_or_skip
 from tests.support.paths import ROOT
@@ -83,6 +83,7 @@ def test_every_step_runs_on_the_simulated_accelerator(tmp_path: Path) -> None:
         "ramp": ["the device's clock"],
         "processes": ["get_device_properties"],
         "prediction": ["hidden"],
+        "graphs": [f"{way} of benchmarks.gpu.tiny:tiny" for way in graphs.WAYS],
     }
     (point,) = figures(out, "rounds")["points"]  # type: ignore[misc]
     assert point["kernels"] > 0

@@ -10,7 +10,7 @@ import typer
 
 STEPS = (
     *("events", "rounds", "ramp", "processes", "prediction", "limit"),
-    *("sweep", "loop", "reports", "memory"),
+    *("sweep", "loop", "reports", "memory", "graphs"),
 )
 
 

@@ -132,6 +132,10 @@ _TABLES = {
         "forward as a CUDA graph; perturbed is an untouched forward among the other rounds over "
         "one among its like, with its 95 % interval."
     ),
+    "graphs": (
+        "A CUDA graph's replay and compiled code at batch 1: medians, ms. Known is the part of the "
+        "compiled kernels' time that belongs to known layers."
+    ),
     "events": "What an event costs.",
     "memory": "Peaks of PyTorch's allocator, MiB, batch 8.",
     "sweep": "Peaks of a sweep, the small model before and after a larger one.",

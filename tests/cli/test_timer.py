@@ -133,6 +133,7 @@ def test_a_model_that_brings_its_inputs(here: Callable[..., str]) -> None:
         (["--i", "9999999x3x9999x9999"], "free"),
         (["--keep-samples"], "--out"),
         (["--out", "setup.sh/reports"], "setup.sh"),
+        (["--cuda-graph"], "cpu has no such graphs"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

@@ -23,7 +23,7 @@ from layerbench.profilers import replay_rounds
 from layerbench.profilers.paired import Task, measure_pair
 from layerbench.records.timing import Profile
 from layerbench.records.view import View
-from layerbench.records.workload import Plan
+from layerbench.records.workload import Plan, Workload
 from layerbench.zoo import Built
 from tests.models import Small
 from tests.simulated import Simulator
@@ -181,7 +181,8 @@ def test_a_forward_that_cannot_be_captured_is_one_line(
 
 
 def test_a_device_without_graphs_and_a_compiled_model_are_refused() -> None:
-    workload = zoo.resolve("resnet18", cuda_graph=True)
+    shape = (1, 3, 8, 8)
+    workload = Workload(model="m", input="1x3x8x8", shape=shape, batch=1, cuda_graph=True)
     with pytest.raises(UsageError, match="cpu has no such graphs"):
         check_graphs(workload, devices.get("cpu"))
     compiled = workload.model_copy(update={"compile": "default"})

@@ -463,6 +463,7 @@ def test_a_place_that_is_not_there_is_an_error(tmp_path):
         ({"memory_format": "channels_last"}, {}, "resnet18_pascal_channels-last"),
         ({"mode": "train"}, {}, "resnet18_pascal_train"),
         ({"compile": "default"}, {}, "resnet18_pascal_compiled"),
+        ({"cuda_graph": True}, {}, "resnet18_pascal_cuda-graph"),
         ({"compile": "max-autotune"}, {}, "resnet18_pascal_compiled-max-autotune"),
         ({"weights": "DEFAULT"}, {}, "resnet18_pascal_weights-default"),
         ({"seed": 3}, {}, "resnet18_pascal_seed-3"),
