@@ -132,21 +132,25 @@ setup_take_lock() {
 }
 
 # setup_unpack: install what requirements.txt comes to, by two processes beside each other: pip
-# unpacks one file after the other, and there are gigabytes of them. Does nothing where pip or xargs
-# are too old for it: the installation that follows does all then.
+# unpacks one file after the other, and there are gigabytes of them. What is pinned is unpacked while
+# the other process works out what that needs. Does nothing where pip or xargs are too old for it: the
+# installation that follows does all then.
 setup_unpack() {
-    setup_resolved=$setup_venv/layerbench-resolved.json
-    xargs -P 2 true </dev/null 2>/dev/null || return 0
-    "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check --dry-run \
-        --report "$setup_resolved" -r "$setup_requirements" >/dev/null 2>&1 || return 0
+    setup_resolved=.venv/layerbench-resolved.json
+    # By xargs, whose processes an interrupt reaches: not those that a shell leaves in the background.
+    printf '%s\n' --no-deps "--dry-run --ignore-installed --report $setup_resolved" |
+        xargs -P 2 -L 1 "$setup_venv/bin/python" -m pip install --quiet \
+            --disable-pip-version-check -r "$setup_requirements" >/dev/null 2>&1 || return 0
     "$setup_venv/bin/python" - "$setup_resolved" <<'PYTHON' >"$setup_resolved.txt"
 import json, sys
 
 for found in json.load(open(sys.argv[1], encoding="utf-8"))["install"]:
-    print("{name}=={version}".format(**found["metadata"]))
+    if not found["requested"]:
+        print("{name}=={version}".format(**found["metadata"]))
 PYTHON
-    xargs -P 2 -n 24 "$setup_venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --no-deps <"$setup_resolved.txt" >&2
+    [ ! -s "$setup_resolved.txt" ] ||
+        xargs -P 2 -n 24 "$setup_venv/bin/python" -m pip install --quiet \
+            --disable-pip-version-check --no-deps <"$setup_resolved.txt" >&2
 }
 
 # setup_install: make .venv and fill it, unless another run just did. A failure leaves the lock, so that the next run starts afresh.

@@ -162,6 +162,7 @@ case $* in
             [ "${{before:-}}" != --report ] || echo "$RESOLVED" >"$word"
             before=$word
         done ;;
+    *' --no-deps') [ -z "${{RESOLVED:-}}" ] || echo unpack pinned >>'{self.log}' ;;
     *--no-deps*)
         all=$*
         echo unpack "${{all##*--no-deps }}" >>'{self.log}' && exit "${{UNPACK_FAILS:-0}}" ;;
@@ -280,8 +281,8 @@ def test_requirements_are_installed_once_and_again_when_they_change(sandbox: San
 
 
 RESOLVED = """{"install": [
-    {"metadata": {"name": "toy", "version": "1.0"}},
-    {"metadata": {"name": "what-toy-needs", "version": "3.1+cpu"}}
+    {"metadata": {"name": "toy", "version": "1.0"}, "requested": true},
+    {"metadata": {"name": "what-toy-needs", "version": "3.1+cpu"}, "requested": false}
 ]}"""
 
 
@@ -290,7 +291,15 @@ def test_what_pip_resolved_is_unpacked_by_processes_of_their_own(sandbox: Sandbo
     done = sandbox.source(RESOLVED=RESOLVED)
     assert done.stdout == f"{sandbox.venv}/bin/python\n"
     # Afterwards pip looks whether anything is missing.
-    assert sandbox.calls() == ["venv", "unpack", "toy==1.0", "what-toy-needs==3.1+cpu", "pip"]
+    unpacked = ["unpack", "pinned", "unpack", "what-toy-needs==3.1+cpu"]
+    assert sandbox.calls() == ["venv", *unpacked, "pip"]
+
+
+def test_where_all_is_pinned_nothing_more_is_unpacked(sandbox: Sandbox) -> None:
+    sandbox.requirements.write_text("toy==1.0\n")
+    done = sandbox.source(RESOLVED=RESOLVED.replace("false", "true"))
+    assert done.stdout == f"{sandbox.venv}/bin/python\n"
+    assert sandbox.calls() == ["venv", "unpack", "pinned", "pip"]
 
 
 def test_what_could_not_be_unpacked_is_installed_from_scratch(sandbox: Sandbox) -> None:
