@@ -15,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import huggingface_hub
@@ -40,6 +41,7 @@ from layerbench.training.detection.step import Stepper
 from layerbench.zoo.family import weights_left_out
 from layerbench.zoo.torchvision import build_detector
 from tests.support.paths import ROOT
+from tests.support.pictures import draw_unrendered
 from tests.support.small_data import pets, publish_on_hub, write_cifar100, write_image_folder
 
 # What a command finds in the folder that it is started in.
@@ -147,29 +149,62 @@ def quickly_filled(monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, fill(getattr(torch.Tensor, name)))
 
 
+class Zeros(torch.autograd.Function):
+    """Zeros in the place of a product, and for the gradients of its factors."""
+
+    @staticmethod
+    def forward(ctx, shape, *factors):
+        ctx.factors = [(factor.shape, factor.dtype) for factor in factors]
+        return factors[0].new_zeros(shape)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, *(gradient.new_zeros(shape, dtype=dtype) for shape, dtype in ctx.factors)
+
+
 @pytest.fixture
 def multiplied_by_zero(monkeypatch):
-    """What layers compute of real numbers is 0, for tests that read no value.
+    """What layers compute of real numbers is 0 or their bias, for tests that read no value.
 
-    Convolutions and linear layers of real models at real sizes are most of a forward's time.
+    Convolutions and linear layers of real models at real sizes are most of a forward's time, and
+    of a backward's.
     """
     linear, conv2d = functional.linear, functional.conv2d
 
-    def quick_linear(x: torch.Tensor, weight: torch.Tensor, *bias: object) -> torch.Tensor:
-        if is_real(x):
-            return x.new_zeros((*x.shape[:-1], len(weight)))
-        return linear(x, weight, *bias)
+    @cache
+    def convolved(shape: torch.Size, weight: torch.Size, *settings: object) -> torch.Size:
+        x, factor = torch.empty(shape, device="meta"), torch.empty(weight, device="meta")
+        return conv2d(x, factor, None, *settings).shape
 
-    def quick_conv2d(x: torch.Tensor, weight: torch.Tensor, *settings: object) -> torch.Tensor:
-        if is_real(x):
-            return x.new_zeros(conv2d(x.to("meta"), weight.to("meta"), None, *settings[1:]).shape)
-        return conv2d(x, weight, *settings)
+    def quick_linear(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if not is_real(x):
+            return linear(x, weight, bias)
+        product = Zeros.apply((*x.shape[:-1], len(weight)), x, weight)
+        return product if bias is None else product + bias
+
+    def quick_conv2d(
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        *settings: object,
+    ) -> torch.Tensor:
+        if not is_real(x):
+            return conv2d(x, weight, bias, *settings)
+        product = Zeros.apply(convolved(x.shape, weight.shape, *settings), x, weight)
+        return product if bias is None else product + bias.reshape(-1, 1, 1)
 
     def is_real(x: torch.Tensor) -> bool:
         return type(x) is torch.Tensor and x.device.type == "cpu"
 
     monkeypatch.setattr(functional, "linear", quick_linear)
     monkeypatch.setattr(functional, "conv2d", quick_conv2d)
+
+
+@pytest.fixture(autouse=True)
+def _unrendered(monkeypatch):
+    draw_unrendered(monkeypatch)
 
 
 @pytest.fixture
@@ -357,7 +392,7 @@ def with_less_to_do(*wanted: object) -> nn.Module:
     return model
 
 
-@pytest.mark.usefixtures("here", "quickly_filled")
+@pytest.mark.usefixtures("here", "quickly_filled", "multiplied_by_zero")
 def test_every_detector(told, typed, learned, monkeypatch):
     monkeypatch.setattr(models, "build_detector", with_less_to_do)
     # Each forward is run as few times as one that takes long.

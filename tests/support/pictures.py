@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import xml.etree.ElementTree as ET
 
+import pytest
 from matplotlib.figure import Figure
 
 from layerbench import plots
@@ -11,6 +13,18 @@ from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.timing import Profile
 from tests.support.sample_profiles import layered
 from tests.support.sample_structures import ceilings
+
+# What a PNG file begins with.
+UNRENDERED = b"\x89PNG\r\n\x1a\n"
+
+
+def draw_unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw pictures, but render no pixel of them, for tests that look at none."""
+
+    def savefig(figure: Figure, file: io.BytesIO, **options: object) -> None:
+        file.write(UNRENDERED)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def roofed() -> Profile:
