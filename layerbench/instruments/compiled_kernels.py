@@ -13,7 +13,7 @@ that does not tell whose they are, nobody knows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from layerbench.environment.devices import Device
 from layerbench.instruments.compilation import Compilation
@@ -43,7 +43,7 @@ class CompiledKernelTimer:
     def __init__(self, code: Compilation, device: Device) -> None:
         self._code = code
         self._device = device
-        self._replayed = self._unknown = 0
+        self._by_name = self._unknown = 0
 
     def run(self, call: Call, *, shapes: bool = False) -> KernelForward:
         """Run one forward under the profiler and add the device's kernels up.
@@ -59,8 +59,10 @@ class CompiledKernelTimer:
             results = profiled(in_root(call, self._device), self._device, shapes=shapes)
         numbers = self._code.numbers()
         names = [self._code.kernel(number).name for number in numbers]
-        host, kernels = self._recognized(*events_of(results), names)
-        return added_up(host, kernels, 1 + len(numbers))
+        host, kernels = events_of(results)
+        seen = recognized(host, kernels, names)
+        self._by_name, self._unknown = seen.by_name, seen.unknown
+        return added_up([*host, *seen.ranges], seen.kernels, 1 + len(numbers))
 
     def times_ns(self, forward: KernelForward) -> dict[tuple[int, int], tuple[int, int]]:
         """Of a forward, by a kernel's number: calls, and nanoseconds that the device worked."""
@@ -69,43 +71,67 @@ class CompiledKernelTimer:
         return {number: (int(calls), int(time)) for number, calls, time in found if calls}
 
     def notes(self) -> list[str]:
-        """One sentence where kernels were known by their names alone."""
-        if not self._replayed:
+        """One sentence where kernels were known by their names and their order alone."""
+        if not self._by_name:
             return []
         unknown = f"; whose {self._unknown} of them are nobody knows: they count between kernels"
         return [
-            f"{self._replayed} kernels of a forward were replayed from CUDA graphs, where no code "
-            "calls them: they are known by their names and their order"
+            f"{self._by_name} kernels of a forward are known by their names and their order alone, "
+            "since nothing says which code launched them: a CUDA graph runs none"
             f"{unknown if self._unknown else ''}"
         ]
 
-    def _recognized(
-        self, host: Sequence[HostEvent], kernels: Sequence[Kernel], names: Sequence[str]
-    ) -> tuple[Sequence[HostEvent], Sequence[Kernel]]:
-        """The events, with ranges for the kernels that were replayed."""
-        places = places_of(host, 1 + len(names))
-        ran = {place.modules[-1] for place in places.values()}
-        operators = {event.number for event in host if "::" in event.name}
-        in_order = sorted(kernels, key=lambda kernel: (kernel.start_ns, kernel.end_ns))
-        replayed = [
-            at
-            for at, kernel in enumerate(in_order)
-            if kernel.launched_by not in operators
-            and places.get(kernel.launched_by, NOWHERE).modules[-1] == ROOT
-        ]
-        left = [index for index in range(1, 1 + len(names)) if index not in ran]
-        found = by_name([in_order[at].name for at in replayed], [names[one - 1] for one in left])
-        self._replayed = len(replayed) if left else 0
-        self._unknown = found.count(None)
-        first = max((event.number for event in host), default=0) + 1
-        made = [
-            HostEvent(f"{RANGE}{index}", first + index, -1, 0, 0)
-            for index in {left[one] for one in found if one is not None}
-        ]
-        for at, one in zip(replayed, found, strict=True):
-            if one is not None:
-                in_order[at] = replace(in_order[at], launched_by=first + left[one])
-        return [*host, *made], in_order
+
+@dataclass(frozen=True)
+class Recognized:
+    """A forward's kernels, each with what launched it, as far as that is known.
+
+    Attributes:
+        kernels: in the order of their starts.
+        ranges: stand for code that did not run where its kernels did.
+        by_name: how many kernels no range had; ``unknown``: those that stay so.
+    """
+
+    kernels: Sequence[Kernel]
+    ranges: Sequence[HostEvent]
+    by_name: int
+    unknown: int
+
+
+def recognized(
+    host: Sequence[HostEvent], kernels: Sequence[Kernel], names: Sequence[str]
+) -> Recognized:
+    """Give kernels that were launched in no range to those whose range has launched none.
+
+    Args:
+        host, kernels: of one forward.
+        names: of what the code calls; the range of the first has the number 1.
+    """
+    indices = range(1, 1 + len(names))
+    places = places_of(host, 1 + len(names))
+    within = {kernel.launched_by: places.get(kernel.launched_by, NOWHERE) for kernel in kernels}
+    have = {place.modules[-1] for place in within.values()}
+    left = [index for index in indices if index not in have]
+    operators = {event.number for event in host if "::" in event.name}
+    in_order = sorted(kernels, key=lambda kernel: (kernel.start_ns, kernel.end_ns))
+    loose = [
+        at
+        for at, kernel in enumerate(in_order)
+        if left
+        and kernel.launched_by not in operators
+        and within[kernel.launched_by].modules[-1] == ROOT
+    ]
+    found = by_name([in_order[at].name for at in loose], [names[index - 1] for index in left])
+    numbers = {event.name: event.number for event in reversed(host)}
+    ranges: dict[str, HostEvent] = {}
+    for at, call in zip(loose, found, strict=True):
+        if call is not None:
+            name = f"{RANGE}{left[call]}"
+            if name not in numbers:  # the profiler's own are not negative
+                numbers[name] = -left[call]
+                ranges[name] = HostEvent(name, numbers[name], -1, 0, 0)
+            in_order[at] = replace(in_order[at], launched_by=numbers[name])
+    return Recognized(in_order, [*ranges.values()], len(loose), found.count(None))
 
 
 def by_name(replayed: Sequence[str], names: Sequence[str]) -> list[int | None]:

@@ -16,7 +16,8 @@ from torch._C._profiler import _RecordFunctionFast as RecordFunction
 import layerbench
 from layerbench import reporters
 from layerbench.instruments.compilation import CompiledKernel
-from layerbench.instruments.compiled_kernels import by_name
+from layerbench.instruments.compiled_kernels import by_name, recognized
+from layerbench.instruments.kernels import RANGE, HostEvent, Kernel, added_up
 from layerbench.instruments.provenance import Part, Spot
 from layerbench.profilers import compiled_rounds, timing
 from layerbench.records.timing import Profile
@@ -153,8 +154,8 @@ def test_a_replayed_graphs_kernels_are_known_by_name_and_order(
     record = profile_of(monkeypatch, tmp_path, lambda partition: Replayed(sim, partition))
     assert times_of(record) == TIMES
     assert any(
-        note.startswith("7 kernels of a forward were replayed from CUDA graphs")
-        and note.endswith("by their names and their order")
+        note.startswith("7 kernels of a forward are known by their names and their order alone")
+        and note.endswith("a CUDA graph runs none")
         for note in record.notes
     )
 
@@ -191,3 +192,27 @@ def test_without_kernels_the_whole_is_timed(
 )
 def test_names_and_order(replayed: list[str], names: list[str], found: list[int | None]) -> None:
     assert by_name(replayed, names) == found
+
+
+def test_kernels_that_the_profiler_links_to_nothing_are_known_by_name() -> None:
+    """As some releases do with what Triton launches; a library's kernels are within operators."""
+    ranges = [HostEvent(f"{RANGE}{at}", 10 + at, 1, 100 * at, 100 * at + 90) for at in (1, 2, 3)]
+    host = [
+        HostEvent(f"{RANGE}0", 10, 1, 0, 1000),
+        *ranges,
+        HostEvent("aten::mm", 20, 1, 110, 120),
+        HostEvent("aten::clone", 21, 1, 10, 20),
+    ]
+    kernels = [
+        Kernel("copy", 21, 1_000, 1_001),
+        Kernel("gemm", 20, 1_010, 1_030),
+        Kernel("t0", 0, 1_030, 1_035),
+        Kernel("t1", 0, 1_040, 1_047),
+        Kernel("t9", 0, 1_050, 1_100),
+    ]
+    seen = recognized(host, kernels, ["extern_kernels.mm", "t0", "t1"])
+    forward = added_up([*host, *seen.ranges], seen.kernels, 4)
+    # The copy is between kernels, and the last one, whose name nobody has given.
+    assert forward.self_ns.tolist() == [1 + 50, 20, 5, 7]
+    assert forward.calls.tolist() == [1, 1, 1, 1]
+    assert (seen.by_name, seen.unknown) == (3, 1)

@@ -140,7 +140,7 @@ def test_a_pair_with_and_without_a_graph(sim: Simulator) -> None:
             zoo.describe(subject, cuda_graph=graph)
             for subject, graph in zip(subjects, (False, True), strict=True)
         )
-        plan = PLAN.model_copy(update={"iterations": 20, "warmup": 0})
+        plan = PLAN.model_copy(update={"iterations": 6, "warmup": 0})
         tasks = Task(first, plan, gpu), Task(second, plan, gpu)
         pair = measure_pair(tasks, subjects=subjects)
     assert pair[1].facts.device_times == "kernels"
