@@ -29,6 +29,7 @@ from typing import TypeVar
 from layerbench.text import one_line
 
 # The beginning of TorchScript's errors, and the longest first line.
+_EXPLAINED = "Explanation: "
 _IN_SCRIPT = "The following operation failed in the TorchScript interpreter"
 _LONG = 240
 # What stands before this in PyTorch's own failed checks is their source code.
@@ -128,6 +129,9 @@ def first_line(error: BaseException) -> str:
     if lines[0].startswith(_IN_SCRIPT):
         # The cause stands at the end, after the interpreter's own stack.
         lines = lines[-1:]
+    if len(lines) > 1 and lines[1].startswith(_EXPLAINED):
+        # Dynamo's first line is a title.
+        lines = [lines[1].removeprefix(_EXPLAINED)]
     line = lines[0].rpartition(_ADVICE)[2].strip() or lines[0]
     return line if len(line) <= _LONG else f"{line.partition('. ')[0][:_LONG]}"
 

@@ -219,7 +219,8 @@ class Session:
         self.progress.step("compilation", 0, 1)
         compiled = Compiled(model, self.workload.compile, self._observed)
         runs = self._casting(compiled.runs)
-        compiled.run(_bound(runs, self.built, self.workload, self._device))
+        built, workload = self.built, self.workload
+        compiled.run(_bound(runs, built, workload, self._device, "it ran, but not compiled"))
         self._renew()
         self.progress.step("compilation", 1, 1)
         return compiled
@@ -437,18 +438,20 @@ class Session:
         self._functions = forwards
 
 
-def _bound(model: Callable[..., Any], built: Built, workload: Workload, device: Device) -> Call:
+def _bound(
+    model: Callable[..., Any],
+    built: Built,
+    workload: Workload,
+    device: Device,
+    failed: str = "the forward failed while it was measured, after it had run once",
+) -> Call:
     """Runs the model on its inputs; it holds no session, which would hold it in a circle."""
 
     def call() -> Any:  # noqa: ANN401 - whatever the model returns
         try:
             return model(*built.args, **built.kwargs)
         except Exception as error:
-            said = (
-                f"{workload.model}: the forward failed while it was measured, after it "
-                f"had run once: {first_line(error)}"
-            )
-            raise_model_error(error, device, said)
+            raise_model_error(error, device, f"{workload.model}: {failed}: {first_line(error)}")
 
     return call
 

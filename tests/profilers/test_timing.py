@@ -379,3 +379,22 @@ def test_a_model_that_bears_no_counter_is_timed_without_flops() -> None:
     assert "no modes here" in run.facts.absent["flops"]
     assert [row.path for row in run.facts.modules] == ["", "leaf"]
     assert drawn[0] == drawn[1]  # the forward that failed and the one in its place
+
+
+@torch.library.custom_op("layerbench_tests::opaque", mutates_args=())
+def opaque(x: torch.Tensor) -> torch.Tensor:
+    """PyTorch cannot tell what shape it gives, and so compiles no model with it."""
+    return x.clone()
+
+
+def test_a_model_that_cannot_be_compiled_is_one_line():
+    class Opaque(nn.Module):
+        def forward(self, x):
+            return opaque(x) + 1
+
+    model = Opaque()
+    with pytest.raises(ModelRunError, match=r"it ran, but not compiled: .*no fake impl") as caught:
+        layerbench.profile(model, torch.rand(2), compile=True, warmup=0, iterations=1)
+    assert "\n" not in str(caught.value)
+    assert vars(model).keys() == vars(Opaque()).keys()
+    assert "forward" not in vars(model)
