@@ -21,6 +21,7 @@ from layerbench.instruments.cuda_graph import check_graphs, why_unlike
 from layerbench.instruments.kernels import Kernel
 from layerbench.profilers import replay_rounds
 from layerbench.profilers.paired import Task, measure_pair
+from layerbench.profilers.progress import MEASURING, Silent
 from layerbench.records.timing import Profile
 from layerbench.records.view import View
 from layerbench.records.workload import Plan, Workload
@@ -147,6 +148,30 @@ def test_a_pair_with_and_without_a_graph(sim: Simulator) -> None:
     assert (pair[0].arrays["inclusive"] == pair[1].arrays["inclusive"]).all()
     assert (pair[1].arrays["untouched"] < pair[0].arrays["untouched"]).all()
     assert (pair[1].arrays["eager"] == pair[0].arrays["untouched"]).all()
+
+
+class Interrupting(Silent):
+    """Somebody interrupts in the midst of the third replay's round."""
+
+    def step(self, phase: str, done: int, total: int) -> None:
+        if phase == MEASURING and done == 3:
+            raise KeyboardInterrupt
+
+
+@on_sim
+def test_an_interrupted_measurement_keeps_its_rounds(sim: Simulator) -> None:
+    sim.rules(**RULES)
+    with as_cuda() as gpu:
+        subject = built()
+        workload = zoo.describe(subject, cuda_graph=True)
+        made = measure(
+            workload, PLAN, gpu, subject=subject, progress=Interrupting(), keep_interrupted=True
+        )
+    assert made.profile.stop == "interrupted"
+    assert made.profile.whole.n == 3
+    assert made.profile.cuda_graph
+    assert made.profile.cuda_graph.eager.n == 3
+    assert nanoseconds(made.profile, "blocks.0.conv") == 5_003
 
 
 class Uncapturable(nn.Linear):
