@@ -3,26 +3,42 @@
     python -m benchmarks.hugging_face                    # counts, structure, memory, a few forwards
     python -m benchmarks.hugging_face --only vit,detr    # of these alone
     python -m benchmarks.hugging_face --no-runs          # counts alone
+    python -m benchmarks.hugging_face --no-counts        # runs alone
+    python -m benchmarks.hugging_face --no-counts --of "training time"
+    python -m benchmarks.hugging_face --largest 2000     # runs with the usual images
 
-Each architecture has a process of its own. The counts that are compared with layerbench's come from
-the library itself: its configuration, its class, and a forward on the CPU under PyTorch's
-`torch.utils.flop_counter.FlopCounterMode`; parameters and bytes are summed over its tensors. Those
-of two architectures are worked out by hand, too.
+Each architecture has a process of its own. Counts and structure are of its usual input. Runs are
+made with images of at most 64 pixels a side, where it takes such. The counts that are compared with
+layerbench's come from the library itself: its configuration, its class, and a forward on the CPU
+under PyTorch's `torch.utils.flop_counter.FlopCounterMode`; parameters and bytes are summed over its
+tensors. Those of two architectures are worked out by hand, too.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import Annotated, Any
 
 import typer
 
-ROOT = Path(__file__).resolve().parent.parent
+# Each process begins with the libraries loaded, and with nothing run.
+PROCESSES = multiprocessing.get_context("forkserver")
+LIBRARIES = [
+    "torch",
+    "torchvision",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "layerbench.api.bundle",
+    "layerbench.api.training",
+]
 
 ARCHITECTURES = (
     *("vit", "deit", "beit", "dinov2", "dinov2_with_registers", "dinov3_vit", "ijepa", "hiera"),
@@ -38,75 +54,95 @@ RUNS = ("timing", "training step", "memory", "predicted memory", "training time"
 
 def main(
     only: Annotated[str, typer.Option(help="Architectures with commas.")] = "",
+    counts: Annotated[bool, typer.Option(help="Let the library count.")] = True,
     runs: Annotated[bool, typer.Option(help="Time them, measure memory and estimate.")] = True,
+    largest: Annotated[int, typer.Option(help="Longest side of the images of these runs.")] = 64,
+    of: Annotated[str, typer.Option(help="Kinds of runs with commas.")] = ",".join(RUNS),
     seconds: Annotated[int, typer.Option(help="Longest time of one architecture.")] = 900,
+    jobs: Annotated[int, typer.Option(help="Architectures at a time.")] = 1,
 ) -> None:
     """Print a row for each architecture, and how many agree and run."""
     from tabulate import tabulate
 
     names = only.split(",") if only else list(ARCHITECTURES)
     found = []
-    for name in names:
-        found.append(_in_its_own_process(name, runs, seconds))
-        print(f"{name}: {json.dumps(found[-1])}", file=sys.stderr, flush=True)
+    PROCESSES.set_forkserver_preload(LIBRARIES)
+    kinds = tuple(of.split(",")) if runs else ()
+    looked = partial(
+        _in_its_own_process, kinds=kinds, largest=largest, counts=counts, seconds=seconds
+    )
+    with ThreadPoolExecutor(jobs) as pool:
+        for one in pool.map(looked, names):
+            found.append(one)
+            print(json.dumps(one), file=sys.stderr, flush=True)
     header = ["hf:", "input", "GFLOP", "parameters", "bytes", "equal", "structure", "runs", "s"]
     print(tabulate([_row(one) for one in found], header, tablefmt="github"))
-    for what in ("flops", "parameters", "bytes"):
+    for what in ("flops", "parameters", "bytes") if counts else ():
         equal = [one["name"] for one in found if one.get(what) == one.get(f"own {what}", -1)]
         print(f"{what} equal to the independent count: {len(equal)} of {len(found)}")
-    for name, by_hand in BY_HAND.items():
+    for name, by_hand in BY_HAND.items() if counts else ():
         for one in found:
             if one["name"] == name:
                 agrees = by_hand() == [one.get("flops"), one.get("parameters")]
                 print(f"{name} by hand: {'equal' if agrees else 'DIFFERENT'}, {by_hand()}")
-    for run in RUNS if runs else ():
+    for run in kinds:
         done = [one for one in found if one.get("runs", {}).get(run) == "ran"]
-        no_classifiers = sum(one.get("runs", {}).get(run) == NO_CLASSIFIER for one in found)
-        rest = f", no classifiers {no_classifiers}" if no_classifiers else ""
-        print(f"{run}: {len(done)} of {len(found)}{rest}")
+        print(f"{run}: {len(done)} of {len(found)}")
     for one in found:
         for run, why in {
             **one.get("runs", {}),
             **({"": one["failed"]} if "failed" in one else {}),
         }.items():
-            if why not in ("ran", NO_CLASSIFIER):
+            if why != "ran":
                 print(f"{one['name']} {run}: {why}")
 
 
 def _row(one: dict[str, Any]) -> list[Any]:
     if "failed" in one:
         return [one["name"], *("",) * 5, "failed", "", ""]
-    equal = all(one[what] == one[f"own {what}"] for what in ("flops", "parameters", "bytes"))
+    equal = [one[what] == one.get(f"own {what}") for what in ("flops", "parameters", "bytes")]
     outcomes = list(one["runs"].values())
-    good = sum(why in ("ran", NO_CLASSIFIER) for why in outcomes)
+    good = outcomes.count("ran")
     return [
         one["name"],
         one["input"],
         f"{one['flops'] / 1e9:.3f}",
         one["parameters"],
         one["bytes"],
-        "yes" if equal else "NO",
+        ("yes" if all(equal) else "NO") if "own flops" in one else "",
         one["how"],
         f"{good} of {len(outcomes)}",
         f"{one['seconds']:.0f}",
     ]
 
 
-def _in_its_own_process(name: str, runs: bool, seconds: int) -> dict[str, Any]:
-    code = f"from benchmarks.hugging_face import look; look({name!r}, {runs})"
+def _in_its_own_process(
+    name: str, kinds: Sequence[str], largest: int, counts: bool, seconds: int
+) -> dict[str, Any]:
+    found, told = PROCESSES.Pipe(duplex=False)
+    process = PROCESSES.Process(target=_tell, args=(told, name, kinds, largest, counts))
+    process.start()
+    told.close()
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=seconds,
-            check=False,
-        )
-        last = done.stdout.splitlines()[-1:] or [""]
-        return dict(json.loads(last[0])) if done.returncode == 0 else _failed(name, done.stderr)
-    except subprocess.TimeoutExpired:
+        if found.poll(seconds):
+            return dict(found.recv())
         return _failed(name, f"took more than {seconds} s")
+    except EOFError:
+        return _failed(name, "its process died")
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _tell(told: Connection, name: str, kinds: Sequence[str], largest: int, counts: bool) -> None:
+    # What libraries print is no part of the table.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    try:
+        told.send(look(name, kinds, largest, counts))
+    except Exception as error:  # every reason is to be listed
+        told.send(_failed(name, f"{type(error).__name__}: {error}"))
 
 
 def _failed(name: str, why: str) -> dict[str, Any]:
@@ -116,8 +152,15 @@ def _failed(name: str, why: str) -> dict[str, Any]:
 # --- one architecture -----------------------------------------------------------------------------
 
 
-def look(name: str, runs: bool) -> None:
-    """Print what layerbench and the library count, and whether each recipe runs, as JSON."""
+def look(name: str, kinds: Sequence[str], largest: int, counts: bool) -> dict[str, Any]:
+    """What layerbench and the library count, and whether each recipe runs.
+
+    Args:
+        name: of the architecture.
+        kinds: of the runs.
+        largest: side of their images.
+        counts: whether the library counts, too.
+    """
     from layerbench.api.structure import structure
 
     begin = time.perf_counter()
@@ -129,11 +172,11 @@ def look(name: str, runs: bool) -> None:
         "flops": record.flops,
         "parameters": record.parameters,
         "bytes": record.parameter_bytes + record.buffer_bytes,
-        **_counted(name),
-        "runs": _all_runs(f"hf:{name}") if runs else {},
+        **(_counted(name) if counts else {}),
+        "runs": _all_runs(f"hf:{name}", kinds, largest),
     }
     found["seconds"] = time.perf_counter() - begin
-    print(json.dumps(found))
+    return found
 
 
 def _counted(name: str) -> dict[str, int]:
@@ -166,38 +209,41 @@ def _counted(name: str) -> dict[str, int]:
     }
 
 
-NO_CLASSIFIER = "no classifier"
-LARGEST = 224
-"""Of the images that a training time is estimated with."""
+LEAST = {"sam2": 128, "swin": 224, "rt_detr": 224}
+"""Sides of the smallest images that an architecture takes, where those of others are too small."""
 
 
-def _all_runs(spec: str) -> dict[str, str]:
+def _all_runs(spec: str, kinds: Sequence[str], largest: int) -> dict[str, str]:
     import layerbench
     from layerbench import zoo
 
-    height, width = (min(side, LARGEST) for side in zoo.resolve(spec).shape[-2:])
-    few: dict[str, Any] = {"device": "cpu", "warmup": 0, "iterations": 1}
+    usual = zoo.resolve(spec).shape
+    largest = max(largest, LEAST.get(spec.removeprefix("hf:"), 0))
+    height, width = (min(side, largest) for side in usual[-2:])
+    one = "x".join(map(str, (*usual[:-2], height, width)))
     # In training BatchNorm wants two images where they are one pixel large.
+    trained = f"2x{one.partition('x')[2]}"
+    few: dict[str, Any] = {"device": "cpu", "warmup": 0, "iterations": 1}
     recipes: dict[str, Callable[[], object]] = {
-        "timing": lambda: layerbench.profile(spec, function_iterations=1, ceilings=False, **few),
-        "training step": lambda: layerbench.profile_training(spec, batch=2, **few),
-        "memory": lambda: layerbench.memory(spec, device="cpu"),
-        "predicted memory": lambda: layerbench.estimate_memory(spec, batch=2, training=True),
+        "timing": lambda: layerbench.profile(
+            spec, one, function_iterations=1, ceilings=False, **few
+        ),
+        "training step": lambda: layerbench.profile_training(spec, trained, **few),
+        "memory": lambda: layerbench.memory(spec, one, device="cpu"),
+        "predicted memory": lambda: layerbench.estimate_memory(spec, trained, training=True),
         "training time": lambda: layerbench.estimate_training_time(
             spec,
             **{"samples": 8, "batch": 2, "size": (height, width), "device": "cpu"},
             **{"warmup": 0, "steps": 2, "seconds": 0.1},
         ),
     }
-    return {what: _outcome(run) for what, run in recipes.items()}
+    return {what: _outcome(recipes[what]) for what in kinds}
 
 
 def _outcome(run: Callable[[], object]) -> str:
     try:
         run()
     except Exception as error:  # every reason is to be listed
-        if "not a classifier" in str(error) or "does not take images" in str(error):
-            return NO_CLASSIFIER
         return f"{type(error).__name__}: {error}"
     return "ran"
 

@@ -9,6 +9,7 @@
     │   ├── BadInput                an input name or shape that cannot be read
     │   └── DeviceUnavailable       no such device on this machine
     ├── ModelRunError               the model does not take this input (says where)
+    │   └── NotAClassifier          what is for classifiers only cannot take the model
     ├── NotEnoughMemory             says what was requested and what is free
     ├── DataError                   a data set that is missing, or damaged
     ├── TrainingStopped             a training that cannot continue: a loss that is no number
@@ -80,6 +81,10 @@ class DeviceUnavailable(UsageError):
 
 class ModelRunError(LayerbenchError):
     """The model raised on this input; the message names the layer and its input."""
+
+
+class NotAClassifier(ModelRunError):
+    """The model gives no logits for images, or has no head that could be exchanged."""
 
 
 class NotEnoughMemory(LayerbenchError):

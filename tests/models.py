@@ -119,6 +119,23 @@ def small_with_input() -> tuple[nn.Module, torch.Tensor]:
     return small(), torch.rand(2, 3, 16, 16)
 
 
+class Segments(nn.Module):
+    """Logits of every pixel in a mapping, of images that are handed over by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(1, 5, 1)
+
+    def forward(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.head(pixels)}
+
+
+def segmenter_with_inputs() -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A model that is no classifier, and brings its own inputs by name."""
+    torch.manual_seed(0)
+    return Segments(), {"pixels": torch.rand(2, 1, 8, 6)}
+
+
 def no_module() -> int:
     """Not what a model callable should give."""
     return 3

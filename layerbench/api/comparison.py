@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ def compare_live(
     input: str | torch.Tensor | tuple[Any, ...] | None = None,
     *,
     batch: int | None = None,
+    checkpoints: tuple[str | Path | None, str | Path | None] = (None, None),
+    inputs: str | Path | None = None,
     device: str | None = None,
     threads: int | None = None,
     warmup: int = WARMUP_ITERATIONS,
@@ -50,7 +53,8 @@ def compare_live(
 
     Args:
         baseline, contender: model specs or modules, as in `profile`, on the same input.
-        input, batch, device, threads, warmup: as in `profile`, for both.
+        input, batch, inputs, device, threads, warmup: as in `profile`, for both.
+        checkpoints: files of weights, of the baseline and of the contender.
         iterations: measured rounds; each runs both, untouched and instrumented.
         processes: fresh processes to repeat it in; only for models given by name.
         threshold: changes up to this are the same (0.05 for 5 %).
@@ -61,7 +65,7 @@ def compare_live(
     """
     plan = plan_of(warmup=warmup, iterations=iterations, processes=processes, threads=threads)
     tasks, subjects = [], []
-    for model in (baseline, contender):
+    for model, checkpoint in zip((baseline, contender), checkpoints, strict=True):
         workload, subject = what_runs(
             model,
             input,
@@ -70,6 +74,8 @@ def compare_live(
             channels_last=False,
             mode="eval",
             seed=0,
+            checkpoint=checkpoint,
+            inputs=inputs,
         )
         tasks.append(Task(workload, plan, where_it_runs(subject, device)))
         subjects.append(subject)

@@ -11,6 +11,7 @@ from torch import nn
 
 from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, step_of, what_runs, where_it_runs
+from layerbench.errors import NotAClassifier
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.training_step import profile_step
 from layerbench.records.defaults import MOST_PIXELS, TRAINING_ITERATIONS, TRAINING_WARMUP
@@ -24,6 +25,15 @@ from layerbench.training.classification.estimate import estimate
 from layerbench.training.classification.options import EstimateOptions, RunOptions
 from layerbench.training.classification.recipes import recipe_for
 from layerbench.training.classification.run import Trained, run_training
+from layerbench.training.own_inputs import (
+    BATCH,
+    estimate_on_own_inputs,
+    size_of,
+    takes_images,
+    workload_of,
+)
+
+SYNTHETIC = "synthetic"
 
 
 def train(
@@ -121,15 +131,15 @@ def train(
 def estimate_training_time(
     model: str,
     *,
-    data: str = "synthetic",
+    data: str = SYNTHETIC,
     data_dir: str | Path = "data",
     download: bool = False,
     size: tuple[int, int] | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     samples: int | None = None,
     val_samples: int | None = None,
     epochs: int = 3,
-    precision: TrainingPrecision = "fp32",
+    precision: TrainingPrecision | None = None,
     channels_last: bool = False,
     device: str | None = None,
     threads: int | None = None,
@@ -140,16 +150,26 @@ def estimate_training_time(
     seed: int = 0,
     checkpoint_activations: Sequence[str] | None = None,
     gradient_accumulation: int = 1,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
     progress: Progress | bool | None = None,
 ) -> TrainingEstimate:
     """Measure some steps of a training and say how long all of it will take, with an interval.
 
+    A classifier trains on the data set, in the loop that `train` runs. Any other model makes the
+    steps of `profile_training`, with AdamW, on one batch of its own inputs: no loading is counted.
+
     Args:
         model: a model spec.
-        data, data_dir, download, size, batch, epochs, precision, channels_last, device, threads,
+        data, data_dir, download, size, epochs, precision, channels_last, device, threads,
             workers, seed, checkpoint_activations, gradient_accumulation: as in `train`.
+        batch: images of a micro-batch; ``None`` for 8, or for as many as inputs of the user's own
+            hold.
         samples, val_samples: images an epoch trains on and validates; ``None`` for as many as the
-            data set has. Where only ``samples`` is given, nothing is validated.
+            data set has. Where only ``samples`` is given, and for models that are no classifiers,
+            nothing is validated.
+        checkpoint, inputs: as in `profile`. With inputs of a file any model, also a classifier,
+            makes its steps on them.
         warmup, steps: steps that do not count, and the fewest that are measured.
         seconds: that are measured at least.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
@@ -159,36 +179,66 @@ def estimate_training_time(
     """
     if samples is not None:
         val_samples = val_samples or 0
-    recipe = recipe_for(
-        model,
-        pretrained=False,
-        size=size,
-        data=data,
-        batch=batch,
-        epochs=epochs,
-        precision=precision,
-        channels_last=channels_last,
-        seed=seed,
-        **dict(step_of(True, checkpoint_activations, gradient_accumulation)),
+    step = step_of(True, checkpoint_activations, gradient_accumulation)
+    asked: dict[str, Any] = {"epochs": epochs, "precision": precision}
+    asked |= {"channels_last": channels_last, "seed": seed}
+    options = checked(
+        EstimateOptions,
+        {
+            **{"samples": samples, "val_samples": val_samples},
+            **{"warmup": warmup, "steps": steps, "seconds": seconds},
+        },
     )
-    options = {
-        "samples": samples,
-        "val_samples": val_samples,
-        "warmup": warmup,
-        "steps": steps,
-        "seconds": seconds,
-    }
-    where = {
-        "device": device,
-        "data_dir": data_dir,
-        "download": download,
-        "workers": workers,
-        "threads": threads,
-    }
+    where = checked(
+        RunOptions,
+        {
+            **{"device": device, "data_dir": data_dir, "download": download},
+            **{"workers": workers, "threads": threads},
+        },
+    )
     with heard(progress) as listener:
-        return estimate(
-            recipe, checked(EstimateOptions, options), checked(RunOptions, where), progress=listener
+        if inputs is None and takes_images(model, size):
+            recipe = recipe_for(
+                model,
+                pretrained=False,
+                size=size,
+                data=data,
+                batch=BATCH if batch is None else batch,
+                **asked,
+                **dict(step),
+            )
+            try:
+                return estimate(recipe, options, where, checkpoint=checkpoint, progress=listener)
+            except NotAClassifier as error:
+                _check_no_data(data, str(error))
+        _check_no_data(data, f"{model} is measured on inputs of its own")
+        workload = workload_of(
+            model,
+            size=size,
+            batch=batch,
+            precision=precision,
+            channels_last=channels_last,
+            seed=seed,
+            checkpoint=checkpoint,
+            inputs=inputs,
+            step=step,
         )
+        recipe = recipe_for(
+            workload.model,
+            pretrained=False,
+            size=size_of(workload),
+            data=data,
+            batch=workload.batch,
+            **asked,
+            **dict(step),
+        )
+        return estimate_on_own_inputs(workload, recipe, options, where, progress=listener)
+
+
+def _check_no_data(data: str, why: str) -> None:
+    """Refuse a data set for a model that is not trained on one here."""
+    if data != SYNTHETIC:
+        raise NotAClassifier(f"{why}: without --data its steps are estimated on inputs of its own")
 
 
 def profile_training(

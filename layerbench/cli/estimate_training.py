@@ -13,11 +13,16 @@ from layerbench.records.workload import StepOptions
 from layerbench.training.classification.options import EstimateOptions, RunOptions
 
 NAME = "estimate training-time"
-USUAL = {"model": "resnet", "data": "synthetic", "batch": 8, "epochs": 3}
+MODEL = "resnet"
+USUAL = {"data": "synthetic", "batch": 8, "epochs": 3}
 
 
 def command(
     *,
+    what: Annotated[
+        dict[str, Any],
+        values_of(_options.WorkloadOptions, picked=fields("inputs", "checkpoint", model=MODEL)),
+    ],
     recipe: Annotated[
         dict[str, Any],
         values_of(
@@ -39,9 +44,10 @@ def command(
     view: Annotated[View, fields("full")],
     quiet: _options.Quiet = False,
 ) -> None:
-    """Measure some steps of a training, data loading included, and extrapolate with an interval.
+    """Measure some steps of a training, and extrapolate with an interval.
 
-    Forward and backward are timed separately. The report lists its assumptions.
+    A classifier trains on a data set, loading included. Any other model trains on one batch of its
+    own inputs, and no loading is counted. The report lists its assumptions.
     """
     names = _options.checked_formats(formats, out)
 
@@ -49,9 +55,11 @@ def command(
     from layerbench.api import training
     from layerbench.cli._progress import shown
 
-    recipe = {**USUAL, **recipe}
-    with shown(recipe["model"], quiet) as progress:
+    model = what.pop("model", MODEL)
+    with shown(model, quiet) as progress:
         record = training.estimate_training_time(
+            model,
+            **what,
             **recipe,
             **options.model_dump(),
             **where.model_dump(exclude_unset=True),

@@ -125,6 +125,26 @@ def by_phase(durations: Sequence[int]) -> tuple[int, ...]:
     return (*map(sum, zip(*by_micro_batch(durations), strict=True)), durations[-1])
 
 
+def phases_of(step: Step, clock: Clock, steps: int) -> list[tuple[int, ...]]:
+    """Run steps one after the other, and wait for the device in the end.
+
+    Args:
+        step: that runs, with nothing attached.
+        clock: where marks come from.
+        steps: how many.
+
+    Returns:
+        nanoseconds of each step by phase.
+    """
+    clock.reserve(2 * len(STEP_PHASES) * step.micro_batches * steps)
+    marks = [[mark for mark, _, _ in run_phases(step, clock.mark)] for _ in range(steps)]
+    clock.synchronize()
+    try:
+        return [by_phase(_differences(clock.resolve(one))) for one in marks]
+    finally:
+        clock.release()
+
+
 @dataclass(frozen=True)
 class TimedStep:
     """One step, integer nanoseconds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,11 @@ from torch.nn import functional
 
 from layerbench.introspection.iterators import advice, iterator_in
 from layerbench.introspection.nested import tensors_in
+
+# Kinds of losses, as records name them.
+RETURNED = "returned by the model"
+CROSS_ENTROPY = "cross-entropy against class 0"
+SQUARE = "mean square"
 
 
 class RunFailed(Exception):
@@ -32,15 +38,44 @@ def loss_of(output: Any, micro_batches: int = 1) -> torch.Tensor:  # noqa: ANN40
     Raises:
         RunFailed: nothing has a gradient.
     """
-    named = isinstance(output, Mapping)
-    own = output.get("loss") if named else None
-    if isinstance(own, torch.Tensor) and own.dim() == 0 and own.requires_grad:
+    own = _own_loss(output)
+    if own is not None:
         return own if micro_batches == 1 else own / micro_batches
-    losses = [_loss_of_one(tensor, named) for tensor in tensors_in(output) if tensor.requires_grad]
+    losses = [_loss_of_one(tensor, kind) for tensor, kind in _learning(output)]
     if not losses:
         raise RunFailed(_why_no_loss(output))
     loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
     return loss if micro_batches == 1 else loss / micro_batches
+
+
+def described_loss(output: Any) -> str:  # noqa: ANN401 - of any model
+    """What `loss_of` makes of such an output, in words; empty where nothing has a gradient."""
+    if _own_loss(output) is not None:
+        return RETURNED
+    counts = Counter(kind for _, kind in _learning(output))
+    if len(counts) == 1 and counts.total() == 1:
+        return next(iter(counts))
+    return " + ".join(f"{kind}, {count} outputs" for kind, count in counts.items())
+
+
+def _own_loss(output: Any) -> torch.Tensor | None:  # noqa: ANN401 - as in `loss_of`
+    own = output.get("loss") if isinstance(output, Mapping) else None
+    fits = isinstance(own, torch.Tensor) and own.dim() == 0 and own.requires_grad
+    return own if fits else None
+
+
+def _learning(output: Any) -> list[tuple[torch.Tensor, str]]:  # noqa: ANN401 - as in `loss_of`
+    """The tensors with a gradient, and the kind of loss that each has a part in."""
+    named = isinstance(output, Mapping)
+    return [(one, _kind(one, named)) for one in tensors_in(output) if one.requires_grad]
+
+
+def _kind(tensor: torch.Tensor, named: bool) -> str:
+    if tensor.is_complex():
+        return SQUARE
+    if tensor.dim() == 0:
+        return RETURNED
+    return CROSS_ENTROPY if tensor.dim() == 2 or (named and tensor.dim() == 4) else SQUARE
 
 
 def _why_no_loss(output: Any) -> str:  # noqa: ANN401 - as in `loss_of`
@@ -53,14 +88,13 @@ def _why_no_loss(output: Any) -> str:  # noqa: ANN401 - as in `loss_of`
     )
 
 
-def _loss_of_one(tensor: torch.Tensor, named: bool) -> torch.Tensor:
-    if tensor.is_complex():
-        return torch.view_as_real(tensor).square().mean()
-    if tensor.dim() == 0:
+def _loss_of_one(tensor: torch.Tensor, kind: str) -> torch.Tensor:
+    if kind == RETURNED:
         return tensor
-    if tensor.dim() == 2 or (named and tensor.dim() == 4):
+    if kind == CROSS_ENTROPY:
         labels = torch.zeros(
             (tensor.shape[0], *tensor.shape[2:]), dtype=torch.int64, device=tensor.device
         )
         return functional.cross_entropy(tensor, labels)
-    return tensor.float().square().mean()
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor.float()
+    return real.square().mean()

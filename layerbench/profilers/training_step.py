@@ -4,51 +4,40 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch
 
-from layerbench import zoo
 from layerbench.analysis import disturbance
 from layerbench.analysis.views import with_training_memory
 from layerbench.environment.collection import no_collection
 from layerbench.environment.devices import Device
-from layerbench.environment.precision import autocasting, precision_set
+from layerbench.environment.precision import precision_set
 from layerbench.environment.run_context import (
     check_input_fits,
     garbage_collection_off,
-    gradients_on,
     memory_explained,
     raise_model_error,
     threads_set,
     watch_environment,
 )
-from layerbench.errors import LayerbenchError, ModelRunError, UntrustedError
-from layerbench.instruments.attach import mode_set, notes_on_modes
-from layerbench.instruments.checkpointed import checkpointed, note_on_checkpointed
+from layerbench.errors import LayerbenchError, UntrustedError
+from layerbench.instruments.attach import notes_on_modes
 from layerbench.instruments.kernel_timer import sees_kernels, why_unseen
 from layerbench.instruments.modules import CallObserver, module_facts, without_reach
-from layerbench.instruments.preserve import drawing_anew, preserved
 from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.step_events import StepEventTimer
 from layerbench.instruments.step_kernels import KernelStep, StepKernelTimer
-from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
+from layerbench.instruments.step_timer import StepTimer, TimedStep
 from layerbench.instruments.waiting import wait_meter
 from layerbench.instruments.warm_up import WarmingUp
-from layerbench.introspection.modules import moved, parameters
-from layerbench.introspection.nested import map_tensors
-from layerbench.profilers.batches import as_loaded, copied
 from layerbench.profilers.blocked_queue import BLOCKED_EVERY, BlockedQueue
 from layerbench.profilers.choice_of_rounds import clock_for
-from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.measured import profile_memory, profile_memory_on_fakes
-from layerbench.profilers.memory.traced_run import explain_step
-from layerbench.profilers.optimizers import check_optimizer, make_optimizer, scaler_of
+from layerbench.profilers.optimizers import check_optimizer
+from layerbench.profilers.own_step import OwnStep, own_step
 from layerbench.profilers.progress import MEASURING, Looking, Progress, Silent
 from layerbench.profilers.timing import check_environment
 from layerbench.profilers.training_step_record import Steps, record_of
@@ -104,19 +93,8 @@ def profile_step(
         check_environment(watch, strict)
         if subject is None:
             check_input_fits(workload, device)
-        with ExitStack() as stack:
-            if subject is None:
-                built = zoo.build(workload)
-                moved(built.module, device.torch_device)
-                stack.enter_context(drawing_anew(workload, built))
-            else:
-                built = stack.enter_context(preserved(subject, training=True))
-            stack.enter_context(mode_set(built.module, True))
-            stack.enter_context(gradients_on(True))
-            again = workload.checkpoint_activations
-            told = note_on_checkpointed(built.module, again)
-            stack.enter_context(checkpointed(built.module, again))
-            trained = _Trained(workload, built, device, optimizer)
+        with own_step(workload, device, optimizer, subject) as own:
+            trained = _Trained(own, device)
             rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions), device)
             with garbage_collection_off():
                 watch.conditions.add_warm_up(rounds.run(plan))
@@ -127,13 +105,13 @@ def profile_step(
             trained.rows,
             rounds.steps,
             watch.finish(),
-            (*told, *trained.notes),
+            (*own.notes, *trained.notes),
             trained.events,
         )
         if strict and (busy := disturbance.too_busy(record)):
             raise UntrustedError(f"--strict: {busy}")
     # What holds the model refers to itself: without a collection its memory would stay taken.
-    del built, trained, rounds, stack
+    del own, trained, rounds
     gc.collect()
     return _with_memory(record, device, subject)
 
@@ -158,25 +136,12 @@ def _with_memory(record: TrainingProfile, device: Device, subject: Built | None)
 class _Trained:
     """A model with its optimizer, and what one forward showed of it."""
 
-    def __init__(
-        self, workload: Workload, built: Built, device: Device, optimizer: Optimizer
-    ) -> None:
-        self.workload = workload
-        self.model = built.module
+    def __init__(self, own: OwnStep, device: Device) -> None:
+        self._own = own
+        self.model = own.model
         self._device = device
-        self._host = map_tensors(
-            (built.args, built.kwargs), lambda tensor: as_loaded(tensor, device)
-        )
         self.facts = module_facts(self.model)
         self.notes = notes_on_modes(self.model, True)
-        trained = [p for p in parameters(self.model) if p.requires_grad]
-        if not trained:
-            raise ModelRunError(
-                f"{workload.model}: no parameter requires a gradient, so it cannot be trained"
-            )
-        self._optimizer = make_optimizer(optimizer, trained)
-        self._scaler = scaler_of(workload.precision, device.torch_device.type)
-        self._forward = self._casting(self.model)
         self.rows = self._observed()
         paths = [fact.path for fact in self.facts]
         reachable = frozenset(fact.path for fact in self.facts if fact.reachable)
@@ -193,50 +158,26 @@ class _Trained:
             self.why_no_kernels = why_unseen(device)
             self.events = StepEventTimer(self.model, paths, reachable, device)
         self._timer = StepTimer.of_modules(self.model, paths, reachable, clock)
-        loss = self._casting(loss_of)
-        self.step = Step(
-            fetch=lambda: self._host,
-            move=self._moved,
-            forward=lambda batch: self._forward(*batch[0], **batch[1]),
-            loss=lambda output, _: loss(output, workload.gradient_accumulation),
-            update=self._update,
-            backward=self._backward,
-            micro_batches=workload.gradient_accumulation,
-        )
-
-    def _casting(self, call: Callable[..., Made]) -> Callable[..., Made]:
-        return autocasting(call, self.workload.precision, self._device.torch_device.type)
-
-    def _moved(self, batch: Any) -> Any:  # noqa: ANN401 - whatever the model takes
-        return copied(batch, self._device)  # which stays as it is until the end
-
-    def _backward(self, loss: torch.Tensor) -> None:
-        torch.autograd.backward(self._scaler.scale(loss))
-
-    def _update(self) -> None:
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
 
     def _observed(self) -> tuple[RowFacts, ...]:
         observer = CallObserver(self.model, self.facts)
-        args, kwargs = self._moved(self._host)
+        args, kwargs = self._own.inputs()
         try:
-            call_facts = observer.observe(self._forward, args, kwargs)
+            call_facts = observer.observe(self._own.forward, args, kwargs)
         except Exception as error:
             raise_model_error(
-                error, self._device, f"{self.workload.model}: {observer.explain(error)}"
+                error, self._device, f"{self._own.workload.model}: {observer.explain(error)}"
             )
         self.facts = without_reach(self.facts, self.model, observer.compiled)
         return observed_rows(self.model, self.facts, call_facts)
 
     def untouched(self) -> TimedStep:
         """A step with nothing attached."""
-        return self._explaining(self._bare.untouched)
+        return self._own.explaining(self._bare.untouched)
 
     def instrumented(self) -> TimedStep:
         """A step with its modules timed on the host's clock."""
-        step = self._explaining(self._timer.instrumented)
+        step = self._own.explaining(self._timer.instrumented)
         self.clock.synchronize()
         return step
 
@@ -248,29 +189,15 @@ class _Trained:
     def profiled(self) -> KernelStep:
         """A step whose kernels are seen, or with events in their place."""
         if self._kernels is not None:
-            return self._explaining(self._kernels.run)
+            return self._own.explaining(self._kernels.run)
         assert self.events is not None
         if not self.events.has_run:
             # The first is the one that is observed, which is no sample.
             draws = RandomState()
-            self._explaining(self.events.run)
+            self._own.explaining(self.events.run)
             self.events.forget()
             draws.put_back()
-        return self._explaining(self.events.run)
-
-    def _explaining(self, run: Callable[[Step], Made]) -> Made:
-        draws = RandomState()
-        try:
-            return run(self.step)
-        except Exception as error:
-            raise_model_error(error, self._device, partial(self._explained, error, draws))
-
-    def _explained(self, error: Exception, draws: RandomState) -> str:
-        draws.put_back()
-        args, kwargs = self._moved(self._host)
-        return (
-            f"{self.workload.model}: {explain_step(self.model, args, kwargs, error, self._casting)}"
-        )
+        return self._own.explaining(self.events.run)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from layerbench.records.recipes import Recipe
 from layerbench.records.rows import Phases
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import PhaseRow
-from layerbench.records.workload import Frozen
+from layerbench.records.workload import Frozen, Workload
 
 
 class Seconds(Frozen):
@@ -44,7 +44,12 @@ class TrainingEstimate(Record):
     times ``validation_step_s``; ``total`` is ``once_s`` and all epochs.
 
     Attributes:
-        recipe: what would be trained; its ``limit`` says nothing here.
+        recipe: what would be trained; its ``limit`` says nothing here. Of inputs that are no images
+            the size is 0x0.
+        workload: what a step runs; ``None`` in older records, all of them of classifiers.
+        batches: where they come from: a loader of the data set, or one batch of inputs that waits
+            in memory, so that no loading is part of the step.
+        loss: what the steps went backward from.
         samples, val_samples: images an epoch trains on, and validates on.
         steps, val_steps: of an epoch.
         warmup: steps run before the first that counts; ``step.n`` were measured.
@@ -58,6 +63,9 @@ class TrainingEstimate(Record):
 
     record: Literal["training forecast"] = "training forecast"
     recipe: Recipe
+    workload: Workload | None = None
+    batches: Literal["data set", "own inputs"] = "data set"
+    loss: Text = "cross-entropy against the labels"
     samples: Positive
     val_samples: Count
     steps: Positive

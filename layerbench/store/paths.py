@@ -81,10 +81,7 @@ def place(record: Placed, out: AnyPath) -> Path:
         name = f"{work_name(record.workload)}_{record.optimizer}{_threads(record.plan)}"
         device = record.environment.device
     elif record.record == "training forecast":
-        recipe = record.recipe
-        size = by_x(recipe.size)
-        name = f"training-time_{model_name(recipe.model)}_{recipe.data}_{size}_b{recipe.batch}"
-        name = "_".join([name, *_step_variants(recipe)])
+        name = f"training-time_{_forecast_name(record)}"
         device = record.environment.device
     elif record.record == "comparison":
         names = [work_name(side.workload) for side in (record.baseline, record.contender)]
@@ -92,6 +89,16 @@ def place(record: Placed, out: AnyPath) -> Path:
     else:
         name = _dissected_name(record)
     return Path(out, *([] if device is None else [device.slug]), name)
+
+
+def _forecast_name(record: TrainingEstimate) -> str:
+    recipe, workload = record.recipe, record.workload
+    if workload is not None and record.batches == "own inputs":
+        return work_name(workload)
+    parts = [model_name(recipe.model), recipe.data, by_x(recipe.size), f"b{recipe.batch}"]
+    if workload is not None and workload.checkpoint is not None:
+        parts.append(_checkpoint_variant(workload.checkpoint))
+    return "_".join([*parts, *_step_variants(recipe)])
 
 
 def _detectors_name(record: DetectionEstimates) -> str:
@@ -174,11 +181,15 @@ def _variants(workload: Workload) -> Iterator[str]:
     if workload.weights not in (None, OWN_WEIGHTS):
         yield f"weights-{_safe(str(workload.weights)).lower()}"
     if workload.checkpoint is not None:
-        yield f"checkpoint-{_of_file(workload.checkpoint)}"
+        yield _checkpoint_variant(workload.checkpoint)
     # The name of the inputs is said already, and so is the model's.
     yield from (file.digest for file in (workload.inputs, workload.file) if file is not None)
     if workload.seed != 0:
         yield f"seed-{workload.seed}"
+
+
+def _checkpoint_variant(file: ReadFile) -> str:
+    return f"checkpoint-{_of_file(file)}"
 
 
 def _of_file(file: ReadFile) -> str:

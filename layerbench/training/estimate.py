@@ -351,26 +351,32 @@ def block_spread(times: Times) -> tuple[float, int]:
 
 
 def assumptions(
-    samples: int, steps: int, batch: int, workers: int, others: Iterable[str]
+    samples: int, steps: int, batch: int, workers: int | None, others: Iterable[str]
 ) -> tuple[str, ...]:
     """What an estimate takes for granted, one sentence each.
 
     Args:
         samples, steps: images and steps of an epoch.
         batch: images of a step.
-        workers: further processes that load images.
+        workers: further processes that load images; ``None`` where nothing is loaded.
         others: sentences on data, memory and what is left out.
     """
     return (
         f"All epochs are alike: {steps} steps of {batch} images; {samples - steps * batch} left "
         "over are not trained on.",
-        f"One process; {workers} further ones load images."
-        if workers
-        else "One process, which loads its images itself.",
+        _processes(workers),
         *others,
         "The machine is as busy as now: its speed moves as it did during the measurement, and by "
         f"{DRIFT:.0%} besides (standard deviation); from process to process by {APART:.0%}.",
     )
+
+
+def _processes(workers: int | None) -> str:
+    if workers is None:
+        return "One process."
+    if workers:
+        return f"One process; {workers} further ones load images."
+    return "One process, which loads its images itself."
 
 
 def check_samples(samples: int, batch: int) -> None:

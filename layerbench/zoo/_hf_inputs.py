@@ -74,11 +74,19 @@ def usual_shape(kind: Any, config: Any) -> tuple[int, ...]:  # noqa: ANN401 - of
 def set_size(config: Any, usual: tuple[int, int], wanted: tuple[int, int]) -> None:  # noqa: ANN401
     """Configure another size wherever the usual one is."""
     for part in parts(config):
+        maps = getattr(part, "backbone_feature_sizes", None)
+        if maps is not None:  # SAM 2's, which are parts of the image's sides
+            part.backbone_feature_sizes = [
+                [side * new // old for side, old, new in zip(one, usual, wanted, strict=True)]
+                for one in maps
+            ]
         size = getattr(part, "image_size", None)
         if size is None or _sides(size) != usual:
             continue
         square = isinstance(size, int) and wanted[0] == wanted[1]
-        part.image_size = wanted[0] if square else wanted
+        # A configuration may take a list and refuse a pair.
+        pair = list(wanted) if isinstance(size, list) else wanted
+        part.image_size = wanted[0] if square else pair
 
 
 def parameters_of(kind: Any) -> dict[str, inspect.Parameter]:  # noqa: ANN401 - a class

@@ -14,7 +14,8 @@ import layerbench
 from layerbench import cli, reporters, units
 from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import DataError, ModelRunError, NotEnoughMemory, UsageError
-from layerbench.profilers import training_step
+from layerbench.profilers import batches
+from layerbench.profilers.own_step import OwnStep
 from layerbench.records.memory import Peak
 from layerbench.records.training_step import (
     STEP_PHASES,
@@ -224,8 +225,8 @@ def test_a_gpus_batch_lies_in_pinned_memory(kind, pinned, monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     device = types.SimpleNamespace(kind=kind)
-    assert training_step.as_loaded(torch.ones(2), device).tolist() == [1, 1]
-    training_step.as_loaded(torch.ones(2).to_sparse(), device)  # which cannot be pinned
+    assert batches.as_loaded(torch.ones(2), device).tolist() == [1, 1]
+    batches.as_loaded(torch.ones(2).to_sparse(), device)  # which cannot be pinned
     assert len(asked) == pinned
 
 
@@ -240,12 +241,11 @@ def test_a_gpus_batch_is_pinned_once_and_copied_without_waiting(monkeypatch):
     class Gpu(Cpu):
         kind = "cuda"
 
-    monkeypatch.setattr(training_step, "sees_kernels", lambda _: False)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda batch: pinned.append(1) or batch)
     monkeypatch.setattr(torch.Tensor, "to", to)
     built = Built(nn.Linear(2, 2).train(), (torch.ones(1, 2),))
     workload = layerbench.Workload(model="x", input="own", shape=(1, 2), batch=1, mode="train")
-    step = training_step._Trained(workload, built, Gpu(), "sgd").step
+    step = OwnStep(workload, built, Gpu(), "sgd").step
     copied.clear()
     for _ in range(2):
         step.move(step.fetch())
@@ -259,7 +259,7 @@ def test_a_device_without_pinned_memory_gets_its_batch_all_the_same(monkeypatch)
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", cannot)
     device = types.SimpleNamespace(kind="mps")
-    assert training_step.as_loaded(torch.ones(2), device).tolist() == [1, 1]
+    assert batches.as_loaded(torch.ones(2), device).tolist() == [1, 1]
 
 
 @pytest.fixture

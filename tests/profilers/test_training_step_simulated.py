@@ -14,7 +14,7 @@ from layerbench import reporters
 from layerbench.analysis.kernels import own_step_kernels
 from layerbench.analysis.launching import is_launch_bound, needed_s, waiting_part
 from layerbench.instruments import queue_block
-from layerbench.profilers import blocked_queue, training_step
+from layerbench.profilers import blocked_queue, own_step, training_step
 from layerbench.profilers.blocked_queue import WAITS
 from layerbench.records.training_step import TrainingProfile
 from layerbench.reporters import formatting
@@ -210,7 +210,7 @@ def test_a_batch_whose_copy_waits_leaves_the_rest_of_the_step_blocked(
 ) -> None:
     """From ordinary memory the host copies it when the queue before it is done."""
     unseen(sim, monkeypatch)
-    monkeypatch.setattr(training_step, "as_loaded", lambda tensor, _device: tensor.cpu())
+    monkeypatch.setattr(own_step, "as_loaded", lambda tensor, _device: tensor.cpu())
     sim.rules(**LAUNCH_BOUND)
     record = profiled(nn.Sequential(nn.Linear(4, 4)), 2, 4)
     assert nanoseconds(record)["0"] == [40_000, 40_000, 43_000, 43_000]

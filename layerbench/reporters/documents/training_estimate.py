@@ -12,7 +12,6 @@ from layerbench.reporters.documents import cells, layout, shared
 def document(record: TrainingEstimate, view: View = USUAL) -> layout.Document:
     """The total with its interval first, then its terms."""
     recipe = record.recipe
-    height, width = recipe.size
     fields = [
         (
             "Total",
@@ -27,18 +26,19 @@ def document(record: TrainingEstimate, view: View = USUAL) -> layout.Document:
             f"{units.seconds(record.once_s)}, part of the total: what the first steps take "
             "longer than later ones",
         ),
+        *_own_inputs(record),
     ]
     ran = [
         (
             "Model",
             f"{recipe.model} ({record.model_type}), {units.count(record.parameters)} "
-            f"parameters, {height}x{width}, batch {recipe.batch}"
-            + "".join(f", {said}" for said in formatting.step_options(recipe)),
+            f"parameters, {', '.join(_what(record))}",
         ),
+        *(formatting.files(record.workload) if record.workload else ()),
         *shared.surroundings(record.environment),
     ]
     return layout.Document(
-        title=f"How long training {recipe.model} on {recipe.data} will take",
+        title=f"How long training {recipe.model} on {_data(record)} will take",
         head=[
             *shared.weaknesses(record.environment, record.step),
             layout.Fields(fields),
@@ -66,11 +66,38 @@ def _besides(record: TrainingEstimate) -> str:
     return f"validation {units.percent(part, digits=1)} of an epoch"
 
 
+def _own_inputs(record: TrainingEstimate) -> list[tuple[str, str]]:
+    """What the figures leave out where nothing is loaded and nothing is labelled."""
+    if record.batches == "data set":
+        return []
+    return [
+        ("Data", "one batch that waits in memory; no loading is counted"),
+        ("Loss", f"of the output alone: {record.loss}"),
+    ]
+
+
+def _data(record: TrainingEstimate) -> str:
+    if record.batches == "data set":
+        return record.recipe.data
+    given = record.workload.inputs if record.workload else None
+    return given.name if given else "inputs of its own"
+
+
+def _what(record: TrainingEstimate) -> list[str]:
+    """The input of a step, and what the step does besides the usual."""
+    recipe, workload = record.recipe, record.workload
+    if record.batches == "own inputs" and workload is not None:
+        given = [units.shape(workload.shape), *formatting.variant(workload)]
+        return [one for one in given if one != "train"]
+    given = [units.by_x(recipe.size), f"batch {recipe.batch}"]
+    if workload is not None and workload.checkpoint is not None:
+        given.append(f"checkpoint {workload.checkpoint}")
+    return [*given, *formatting.step_options(recipe)]
+
+
 def _ran(record: TrainingEstimate) -> str:
-    size = f"{units.by_x(record.recipe.size)}, batch {record.recipe.batch}"
     place = record.environment.device.name
-    step = formatting.step_options(record.recipe)
-    return shared.ran(record.model_type, record.parameters, size, *step, place)
+    return shared.ran(record.model_type, record.parameters, *_what(record), place)
 
 
 def cautions(record: TrainingEstimate) -> list[str]:

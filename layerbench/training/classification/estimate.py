@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,6 +20,7 @@ from layerbench.environment.run_context import memory_explained, threads_set, wa
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.recipes import Recipe
 from layerbench.records.training_estimate import TrainingEstimate
+from layerbench.records.workload import Workload
 from layerbench.training import step_statistics
 from layerbench.training.batches import Batch, EpochBatches, EveryImage, Samples, collate, loader
 from layerbench.training.classification.distributed import Ranks
@@ -44,6 +46,7 @@ def estimate(
     options: EstimateOptions,
     where: RunOptions,
     *,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> TrainingEstimate:
     """Measure some steps of a training and say how long all of it would take.
@@ -55,9 +58,11 @@ def estimate(
         recipe: what would be trained.
         options: how much of it.
         where: as for `layerbench.training.classification.run.run_training`; one process.
+        checkpoint: a file of weights that the model begins with.
         progress: hears of each step.
 
     Raises:
+        NotAClassifier: see `build_classifier`.
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
     device = devices.get(where.device)
@@ -68,7 +73,10 @@ def estimate(
         memory_explained(device),
     ):
         room = watch_environment(device)
-        subject = _Subject(recipe, options, where, device, progress or Silent(), room.conditions)
+        workload = check(recipe, checkpoint)
+        subject = _Subject(
+            recipe, workload, options, where, device, progress or Silent(), room.conditions
+        )
         figures = StepFigures.of(subject.measured())
         validation = subject.validation_step_s()
         environment = room.finish()
@@ -78,6 +86,7 @@ def estimate(
     )
     return TrainingEstimate(
         recipe=subject.recipe,
+        workload=workload,
         samples=images.samples,
         val_samples=images.val_samples,
         steps=images.steps,
@@ -137,20 +146,22 @@ class _Subject:
     def __init__(
         self,
         recipe: Recipe,
+        workload: Workload,
         options: EstimateOptions,
         where: RunOptions,
         device: Device,
         progress: Progress,
         conditions: ConditionsWatch,
     ) -> None:
-        workload = check(recipe)
         self.recipe = recipe = recipe.model_copy(update={"model": workload.model})
         self._splits = open_data(recipe, where)
+        # Before the number of images is looked at: a model that is no classifier takes no set's.
+        model = build_classifier(workload, len(self._splits.classes))
         self._workers = where.workers
         self._pinned = device.kind == "cuda"
         self._order = EpochBatches(len(self._splits.train), recipe.batch, recipe.seed)
         self.images = _Images.of(options, len(self._splits.train), len(self._splits.val), recipe)
-        self.model = build_classifier(workload, len(self._splits.classes)).to(device.torch_device)
+        self.model = model.to(device.torch_device)
         self._trial = Trial(options.warmup, options.steps, options.seconds, device, conditions)
         self._trainer = Trainer(
             self.model,

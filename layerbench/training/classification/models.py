@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from layerbench import zoo
-from layerbench.errors import ModelRunError, first_line
+from layerbench.errors import NotAClassifier, first_line
 from layerbench.instruments.attach import mode_set, tensors_replaced
 from layerbench.introspection.nested import tensors_in
 from layerbench.records.workload import Workload
@@ -31,7 +31,7 @@ def build_classifier(workload: Workload, classes: int) -> nn.Module:
         classes: that the head tells apart.
 
     Raises:
-        ModelRunError: the model is no classifier, or does not take images of this size.
+        NotAClassifier: the model is no classifier, or does not take images of this size.
         LayerbenchError: the model or its weights cannot be built or loaded.
     """
     module = zoo.build(workload).module
@@ -85,13 +85,13 @@ def _heads(module: nn.Module, workload: Workload) -> tuple[list[str], int]:
     outputs, calls = _called(module, workload)
     if not outputs or any(output.dim() != _LOGITS for output in outputs):
         shapes = ", ".join(str(list(output.shape)) for output in outputs) or "no tensor"
-        raise ModelRunError(
+        raise NotAClassifier(
             f"{workload.model} returns {shapes}, not logits [N, classes]: it is not a classifier"
         )
     logits = outputs[0].shape[1]
     fitting = [path for path, width in calls if width == logits]
     if not fitting:
-        raise ModelRunError(
+        raise NotAClassifier(
             f"{workload.model}: no linear or convolutional layer gives its {logits} logits, so its "
             "head cannot be exchanged"
         )
@@ -112,7 +112,7 @@ def _called(
     try:
         return _call(copy.deepcopy(module), torch.zeros(shape))
     except Exception as error:
-        raise ModelRunError(
+        raise NotAClassifier(
             f"{workload.model} does not take images of {'x'.join(map(str, shape[1:]))}: "
             f"{first_line(error)}"
         ) from error
@@ -155,7 +155,7 @@ def _replace(module: nn.Module, path: str, classes: int) -> None:
     new.to(device=example.device, dtype=example.dtype)
     parent = module.get_submodule(above)
     if path == "":
-        raise ModelRunError("a model that is one layer has no head to exchange")
+        raise NotAClassifier("a model that is one layer has no head to exchange")
     setattr(parent, name, new)
 
 

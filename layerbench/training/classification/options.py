@@ -72,7 +72,7 @@ class EstimateOptions(Frozen):
         option(
             "Number of images that an epoch trains on.",
             panel=WHAT_RUNS,
-            default_text="as many as the data set has",
+            default_text="as many as the data set has; 1024 without one",
         ),
     ] = None
     val_samples: Annotated[
@@ -81,7 +81,7 @@ class EstimateOptions(Frozen):
             "Number of images validated after each epoch.",
             "--val-samples",
             panel=WHAT_RUNS,
-            default_text="as many as the data set has; with --samples none",
+            default_text="as many as the data set has; none with --samples, or without a data set",
         ),
     ] = None
     warmup: Annotated[Count, option("Number of steps that do not count.", panel=MEASURING)] = 5

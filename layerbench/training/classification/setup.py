@@ -14,8 +14,12 @@ from layerbench.training.classification.options import RunOptions
 IMAGE_BATCH = 4
 
 
-def check(recipe: Recipe) -> Workload:
+def check(recipe: Recipe, checkpoint: str | Path | None = None) -> Workload:
     """What a step runs on; raises where the model or its weights make no sense.
+
+    Args:
+        recipe: what is trained.
+        checkpoint: a file of weights that the model begins with.
 
     Raises:
         LayerbenchError: as `layerbench.zoo.resolve`.
@@ -30,6 +34,7 @@ def check(recipe: Recipe) -> Workload:
         mode="train",
         seed=recipe.seed,
         weights=recipe.weights,
+        checkpoint=checkpoint,
     ).with_step(recipe)
 
 
