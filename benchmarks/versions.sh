@@ -4,7 +4,7 @@
 # On two cores a version takes half an hour, most of it tests, so this is for the night.
 #
 #     sh benchmarks/versions.sh                         # those of docs/versions.md
-#     sh benchmarks/versions.sh 2.4:3.10 newest:3.13    # torch 2.4 on Python 3.10, then the newest
+#     sh benchmarks/versions.sh 2.4:3.10 newest:3.14    # torch 2.4 on Python 3.10, then the newest
 #     sh benchmarks/versions.sh --page                  # and write the rows into docs/versions.md
 #
 # Writes versions.md, a table, and what every step printed into OUT (outputs/versions without it).
@@ -17,7 +17,7 @@ if [ "${1-}" = --page ]; then
     page=docs/versions.md
     shift
 fi
-[ $# -gt 0 ] || set -- 2.4:3.10 2.8:3.12 2.11:3.13 newest:3.13
+[ $# -gt 0 ] || set -- 2.4:3.10 2.8:3.12 2.11:3.13 newest:3.14
 OUT=${OUT:-outputs/versions}
 # Those of the parts that use what PyTorch does not document. The steps before run the others.
 : "${TESTS=tests/introspection tests/instruments tests/environment/devices tests/profilers \
