@@ -65,6 +65,8 @@ def profile_of(
     }
     module = module_of(folder / "code.py", names)
     monkeypatch.setattr(compiled_rounds, "Compilation", compilation_of(module, MADE, wrap))
+    # Inductor takes seconds to load, and has no part in this.
+    monkeypatch.setattr(timing, "why_unknown", lambda: "")
     model, x = Chain().to("sim:0").eval(), torch.rand(4, 4).to("sim:0")
     before = module.partition_0.__code__
     try:
