@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models import get_model, list_models
 
 from layerbench.environment import devices
-from layerbench.instruments.kernel_timer import KernelTimer, profiled
+from layerbench.instruments.kernel_timer import KernelTimer, in_root, profiled
 from layerbench.instruments.kernels import RANGE, HostEvent, Kernel, added_up, events_of
 from layerbench.instruments.modules import named_instances
 
@@ -103,7 +103,7 @@ def attributed(name: str, model: nn.Module, images: torch.Tensor) -> Attributed:
 
         def forward() -> None:
             with Telling(running):
-                timer.in_root(lambda: model(images))()
+                in_root(lambda: model(images), device)()
 
         results = profiled(forward, device)
     host, _ = events_of(results)
@@ -169,7 +169,7 @@ def seconds_to_work_out(repeats: int = 9) -> tuple[int, float]:
     taken, counts = [], Counter[int]()
     with torch.no_grad(), timer.ranges():
         for _ in range(repeats):
-            results = profiled(timer.in_root(lambda: model(images)), device)
+            results = profiled(in_root(lambda: model(images), device), device)
             begin = time.thread_time()
             host, _ = events_of(results)
             operators = [event for event in host if not event.name.startswith(RANGE)]
