@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 
 import numpy as np
@@ -74,7 +75,7 @@ class SyntheticBoxedImages:
         if number not in self._encoded:
             # numpy takes no negative seed.
             seed = (self._seed % 2**64, self._half, number)
-            self._encoded[number] = _drawn(self._size, np.random.default_rng(seed))
+            self._encoded[number] = _drawn(self._size, seed)
         return self._encoded[number]
 
 
@@ -94,7 +95,10 @@ class _Encoded:
     labels: tuple[int, ...]
 
 
-def _drawn(size: tuple[int, int], rng: np.random.Generator) -> _Encoded:
+# Both halves: of many detectors each has data of its own, all of the same images.
+@lru_cache(2 * DISTINCT)
+def _drawn(size: tuple[int, int], seed: tuple[int, ...]) -> _Encoded:
+    rng = np.random.default_rng(seed)
     pixels = _background(size, rng)
     belongs = np.zeros(size, np.uint8)
     boxes: list[Box] = []
