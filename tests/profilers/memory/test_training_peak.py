@@ -245,8 +245,14 @@ def test_cast_weights_are_kept_until_the_forward_ends():
         with without_memory(subject, "cpu") if fake else nullcontext(subject) as run:
             trace = trace_run(run, device="cpu", precision="amp-bf16").trace
         assert peak_bytes(trace, [one.bytes for one in trace.allocations]) == held + cast + 2 * half
-    assert layerbench.memory(model, x, precision="amp-bf16").peak.bytes == held + cast + 2 * half
-    assert layerbench.memory(model, x).peak.bytes == held + 2 * FLOAT * 2 * 64
+    report = layerbench.memory(model, x, precision="amp-bf16")
+    assert report.peak.bytes == held + cast + 2 * half
+    plain = layerbench.memory(model, x)
+    assert plain.peak.bytes == held + 2 * FLOAT * 2 * 64
+    # What oneDNN takes within an operator is no tensor: said where it computes in bfloat16.
+    onednn = torch.backends.mkldnn.is_available()
+    assert any("oneDNN" in note for note in report.notes) == onednn
+    assert not any("oneDNN" in note for note in plain.notes)
 
 
 def test_six_heads_add_no_gradient_of_their_body():
