@@ -20,6 +20,7 @@ from layerbench.instruments.blocks import find_blocks, has_weights
 from layerbench.introspection.modules import children, join, named_modules
 from layerbench.introspection.nested import tensors_in_plain
 from layerbench.records.tree import parent
+from layerbench.records.workload import CHECKPOINTED
 
 OPTION = "--checkpoint-activations"
 MOST_CLOSE = 3
@@ -113,7 +114,7 @@ def note_on_checkpointed(model: nn.Module, paths: Sequence[str] | None) -> tuple
     """A sentence that says what was chosen where no paths are named; else none."""
     if paths is None or paths:
         return ()
-    return (f"activations checkpointed in {', '.join(checkpointed_paths(model, paths))}",)
+    return (CHECKPOINTED + ", ".join(checkpointed_paths(model, paths)),)
 
 
 def _chosen(

@@ -156,6 +156,8 @@ def _is_one(value: object) -> bool:
     return value == 1
 
 
+CHECKPOINTED = "activations checkpointed in "
+"""Begins the note that names the modules, where nobody did."""
 CheckpointActivations = Annotated[
     tuple[Path, ...] | None,
     option(

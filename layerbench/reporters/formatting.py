@@ -11,6 +11,7 @@ from layerbench.records.bounds import Shape
 from layerbench.records.timing import ONLY_INSIDE, LayerRow, Profile, Summary
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.workload import (
+    CHECKPOINTED,
     FORMATS,
     OWN_WEIGHTS,
     Checkpoint,
@@ -184,7 +185,7 @@ def step_options(step: StepOptions) -> list[str]:
 
 def checkpointed(paths: Sequence[str] | None) -> str:
     """Whose activations are checkpointed; ``""`` for none."""
-    return "" if paths is None else f"activations checkpointed in {', '.join(paths) or 'blocks'}"
+    return "" if paths is None else CHECKPOINTED + (", ".join(paths) or "blocks")
 
 
 def precision(name: Precision) -> str:

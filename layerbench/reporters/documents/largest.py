@@ -17,7 +17,7 @@ from layerbench.records.memory import (
 )
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.view import View
-from layerbench.records.workload import Workload
+from layerbench.records.workload import CHECKPOINTED, Workload
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout, screens, shared
 
@@ -106,12 +106,17 @@ def _flops_by_block(record: Structure) -> list[Portion]:
 # --- memory --------------------------------------------------------------------------------
 
 
+def weakening(record: Memory) -> list[str]:
+    """The notes that weaken the sums; which modules run again does not."""
+    return [note for note in record.notes if not note.startswith(CHECKPOINTED)]
+
+
 def of_report(record: MemoryReport, view: View) -> list[layout.Part]:
     """What stands below the title of measured memory."""
     peak = record.peak
     return [
         # A busy machine holds as many bytes as any.
-        *shared.cautions(record.notes),
+        *shared.cautions(weakening(record)),
         layout.Text(answer(record)),
         layout.Text(_ran_for(record, f"measured on {record.environment.device.kind}")),
         _most_held(record, peak.bytes, view),
@@ -131,7 +136,7 @@ def of_estimate(record: MemoryEstimate, fits: str, view: View) -> list[layout.Pa
     own = sum(row.self_at_peak or 0 for row in record.rows)
     others = sum(size for name, size in record.by_category.items() if name in _STAYING)
     return [
-        *shared.cautions(record.notes),
+        *shared.cautions(weakening(record)),
         layout.Text(answer(record)),
         layout.Text(f"{whole}. {fits}".strip()),
         layout.Text(_ran_for(record, f"predicted for {record.device}")),

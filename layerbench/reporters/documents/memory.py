@@ -18,7 +18,7 @@ from layerbench.records.memory import (
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, peers, shared, trifles
-from layerbench.reporters.documents.largest import of_estimate, of_report, reached
+from layerbench.reporters.documents.largest import of_estimate, of_report, reached, weakening
 
 _BAR = 24
 _LEGEND = (
@@ -360,7 +360,7 @@ def _figures(row: MemoryRow, record: Memory) -> dict[str, str]:
 
 def cautions(record: Memory) -> list[str]:
     """What weakens the sums."""
-    return [*record.notes]
+    return weakening(record)
 
 
 rows = cells.modules
