@@ -280,9 +280,10 @@ def kernel_rows(runs: Sequence[Run], seed: int = 0) -> tuple[KernelRow, ...]:
         return ()
     resampler = _resampler(arrays, samples.KERNELS, seed)
     summaries = summarize_rows(times.T.astype(np.float64) * NANOSECOND, resampler)
+    in_order = runs[0].facts.compilation is not None
     rows = [
-        KernelRow(**fact.model_dump(), time=summary)
-        for fact, summary in zip(facts, summaries, strict=True)
+        KernelRow(**fact.model_dump(), time=summary, position=at if in_order else None)
+        for at, (fact, summary) in enumerate(zip(facts, summaries, strict=True))
     ]
     return tuple(sorted(rows, key=lambda row: row.time.mean, reverse=True))
 

@@ -20,13 +20,21 @@ from layerbench.analysis.evidence import (
     timed_on_both,
     unlike_rows,
 )
+from layerbench.analysis.kernel_pairs import KernelPair, KernelPairs, kernel_pairs
 from layerbench.analysis.launching import launching_s, needed_s
 from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.student_t import quantile
 from layerbench.errors import ComparisonError
 from layerbench.records.bounds import MOST_NAME, MOST_TEXT
 from layerbench.records.bundle import Bundle, times_in
-from layerbench.records.comparison import Change, ComparedRow, Comparison, Side
+from layerbench.records.comparison import (
+    Change,
+    ComparedKernel,
+    ComparedRow,
+    Comparison,
+    Judged,
+    Side,
+)
 from layerbench.records.memory import MemoryReport
 from layerbench.records.timing import LayerRow, Profile
 from layerbench.records.workload import Workload
@@ -39,7 +47,7 @@ ALARM_RATE = 0.01
 """Of the comparisons of a thing with itself, the share in which any row may be called by chance."""
 
 # What of it the whole, the blocks and all other rows may take. Fewer rows need less. Where rows
-# have times on two clocks, each clock has half of the rows'.
+# have times on two clocks, each clock has half of the rows'; kernels have as much as one clock.
 WHOLE_SHARE, BLOCKS_SHARE, ROWS_SHARE = 0.4, 0.3, 0.3
 
 
@@ -67,12 +75,14 @@ def compare(
         _times(name, record) for name, record in zip(names, (baseline, contender), strict=True)
     )
     check_comparable(before, after, names, same_model=same_model)
+    kernels = kernel_pairs(before, after)
     return judge(
         before,
         after,
-        of_records(before, after),
+        of_records(before, after, kernels.pairs),
         names=names,
         threshold=threshold,
+        kernels=kernels,
         notes=tuple(_besides_times(baseline, contender)),
     )
 
@@ -178,20 +188,27 @@ def judge(
     names: tuple[str, str],
     threshold: float = THRESHOLD,
     notes: Sequence[str] = (),
+    kernels: KernelPairs = KernelPairs(),  # noqa: B008 - frozen
 ) -> Comparison:
     """Give every row its verdict.
 
-    The whole model is judged alone; blocks together, and all other rows together. With probability
-    1 - `ALARM_RATE` no row is called whose true change is none, or within the threshold.
+    The whole model is judged alone; blocks together, all other rows together, and all kernels
+    together. With probability 1 - `ALARM_RATE` nothing is called whose true change is none, or
+    within the threshold.
     """
     pairs = list(_pairs(baseline, contender, evidence))
     on_host = list(_on_host(baseline, contender, evidence))
     voids = evidence.voids
     of_host = _Limits(math.log1p(threshold), evidence.allowance)
     limits = replace(of_host, allowance=evidence.allowance + evidence.clock_allowance)
-    part = 0.5 if on_host else 1.0
+    seen = [pair for at, pair in enumerate(kernels.pairs) if at in evidence.kernels]
+    part = 1 / (1 + bool(on_host) + bool(seen))
     judged = limits.voided(voids.rows).of_rows(pairs, part)
     judged_on_host = of_host.voided(voids.host_rows).of_rows(on_host, part)
+    judged_kernels = limits.voided(voids.rows).judgements(
+        [evidence.kernels[at] for at in sorted(evidence.kernels)],
+        part * (BLOCKS_SHARE + ROWS_SHARE),
+    )
     void, in_part = _void(voids, bool(pairs), bool(on_host))
     root = LayerRow(path="", type=contender.model_type, kind="module", depth=0, calls=1)
     whole = _Pair(root, evidence.whole, "")
@@ -209,12 +226,20 @@ def judge(
         whole=limits.voided(voids.whole).judged([whole], WHOLE_SHARE)[""],
         rows=tuple(judged[pair.row.path] for pair in pairs),
         host_rows=tuple(judged_on_host[pair.row.path] for pair in on_host),
+        kernels=tuple(map(_compared_kernel, seen, judged_kernels)),
+        kernels_beside=kernels.how,
+        kernels_added=kernels.added,
+        kernels_missing=kernels.missing,
         added=tuple(path for path in after if path not in before),
         missing=tuple(path for path in before if path not in after),
         differences=tuple(differences(baseline, contender)),
         notes=tuple(
             note[:MOST_TEXT]
-            for note in (*notes, *_notes(baseline, contender, evidence, limits.threshold))
+            for note in (
+                *notes,
+                *_notes(baseline, contender, evidence, limits.threshold),
+                *kernels.notes,
+            )
         ),
     )
 
@@ -291,24 +316,22 @@ class _Limits:
 
     def judged(self, family: Sequence[_Pair], share: float) -> dict[str, ComparedRow]:
         """Rows that are judged together, by path, with their share of the alarm rate."""
-        margin = self.threshold + self.allowance
-        p_values = [pair.estimate.ratio.p_beyond(margin) for pair in family]
-        called = ratios.rejected(p_values, share * ALARM_RATE)
+        judgements = self.judgements([pair.estimate for pair in family], share)
         return {
-            pair.row.path: self._row(pair, p, changed)
-            for pair, p, changed in zip(family, p_values, called, strict=True)
+            pair.row.path: _compared_row(pair, judgement)
+            for pair, judgement in zip(family, judgements, strict=True)
         }
 
-    def _row(self, pair: _Pair, p: float, changed: bool) -> ComparedRow:
-        row, estimate = pair.row, pair.estimate
+    def judgements(self, family: Sequence[Estimate], share: float) -> list[Judged]:
+        """What is said of estimates judged together, with their share of the alarm rate."""
+        margin = self.threshold + self.allowance
+        p_values = [estimate.ratio.p_beyond(margin) for estimate in family]
+        called = ratios.rejected(p_values, share * ALARM_RATE)
+        return [self._judgement(*one) for one in zip(family, p_values, called, strict=True)]
+
+    def _judgement(self, estimate: Estimate, p: float, changed: bool) -> Judged:
         low, high = estimate.ratio.interval()
-        return ComparedRow(
-            path=row.path,
-            type=row.type,
-            kind=row.kind,
-            depth=row.depth,
-            block=row.block,
-            position=row.position,
+        return Judged(
             baseline_s=_rounded(estimate.baseline_s),
             contender_s=_rounded(estimate.contender_s),
             ratio=_rounded(estimate.ratio.ratio),
@@ -316,7 +339,6 @@ class _Limits:
             ratio_high=_rounded(high),
             p=_rounded(p),
             verdict=self._verdict(estimate.ratio.centre, low, high, changed),
-            note=pair.note,
         )
 
     def _verdict(self, centre: float, low: float, high: float, changed: bool) -> Change:
@@ -326,6 +348,31 @@ class _Limits:
             return "SLOWER" if centre > 0 else "FASTER"
         farthest = max(-math.log(low), math.log(high))
         return "SAME" if farthest + self.allowance <= self.threshold else "UNCLEAR"
+
+
+def _compared_row(pair: _Pair, judged: Judged) -> ComparedRow:
+    row = pair.row
+    return ComparedRow(
+        path=row.path,
+        type=row.type,
+        kind=row.kind,
+        depth=row.depth,
+        block=row.block,
+        position=row.position,
+        **{**dict(judged), "note": pair.note},
+    )
+
+
+def _compared_kernel(pair: KernelPair, judged: Judged) -> ComparedKernel:
+    kernel = pair.kernel
+    return ComparedKernel(
+        name=kernel.name,
+        module=kernel.module,
+        function=kernel.function,
+        layers=kernel.layers,
+        beside=pair.beside,
+        **{**dict(judged), "note": pair.note},
+    )
 
 
 def _rounded(value: float) -> float:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from layerbench.analysis import ratios
 from layerbench.analysis.disturbance import clocks_apart, held_in, of_device, too_busy
+from layerbench.analysis.kernel_pairs import KernelPair, Side
 from layerbench.analysis.ratios import LogRatio
 from layerbench.errors import ComparisonError
 from layerbench.records import contention
 from layerbench.records.comparison import ONLY_WHOLE, Method
 from layerbench.records.contention import Holding
-from layerbench.records.timing import LayerRow, Profile, Summary
+from layerbench.records.timing import KernelRow, LayerRow, Profile, Summary
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Evidence:
         allowance: of the logarithm, for what the machine may have changed by between the sides.
         clock_allowance: the same of the whole and of the rows, for an accelerator's clock.
         voids: why nothing can be told.
+        kernels: of pairs of kernels, by their numbers.
     """
 
     method: Method
@@ -73,10 +76,18 @@ class Evidence:
     clock_allowance: float = 0.0
     voids: Voids = field(default_factory=Voids)
     host_rows: Mapping[str, Estimate] = field(default_factory=dict)
+    kernels: Mapping[int, Estimate] = field(default_factory=dict)
 
 
-def of_records(baseline: Profile, contender: Profile) -> Evidence:
-    """The evidence of two records, which hold medians of processes and no samples."""
+def of_records(
+    baseline: Profile, contender: Profile, kernels: Sequence[KernelPair] = ()
+) -> Evidence:
+    """The evidence of two records, which hold medians of processes and no samples.
+
+    Args:
+        baseline, contender: the records.
+        kernels: pairs of kernels to be compared, too.
+    """
     several = min(processes_of(baseline), processes_of(contender)) > 1
     blocks = {row.path for row in contender.layers if row.block}
     rows, host_rows = (
@@ -94,7 +105,67 @@ def of_records(baseline: Profile, contender: Profile) -> Evidence:
         clock_allowance=clocks_apart(baseline.environment, contender.environment),
         voids=_voids(baseline, contender),
         host_rows=host_rows,
+        kernels=_kernel_estimates(baseline, contender, kernels),
     )
+
+
+def _kernel_estimates(
+    baseline: Profile, contender: Profile, pairs: Sequence[KernelPair]
+) -> dict[int, Estimate]:
+    before, after = (_own_times(record) for record in (baseline, contender))
+    estimates = (
+        _estimate(_added_up(pair.before, before), _added_up(pair.after, after), ROWS_APART)
+        for pair in pairs
+    )
+    return {at: estimate for at, estimate in enumerate(estimates) if estimate is not None}
+
+
+def _own_times(record: Profile) -> dict[str, Summary]:
+    return {row.path: row.self_ for row in record.layers if row.self_ is not None}
+
+
+def _added_up(side: Side, own: Mapping[str, Summary]) -> Known:
+    """A kernel's time, or that of the rows beside it; their errors may all point one way."""
+    if isinstance(side, KernelRow):
+        return side.time
+    parts = [(one.part, own[one.path]) for one in side]
+    median, low, high = (
+        math.fsum(part * getattr(time, name) for part, time in parts)
+        for name in ("median", "ci_low", "ci_high")
+    )
+    medians = [[part * one for one in time.process_medians] for part, time in parts]
+    together = len({len(one) for one in medians}) == 1
+    return _Sum(
+        median, low, high, tuple(map(math.fsum, zip(*medians, strict=True))) if together else ()
+    )
+
+
+class Known(Protocol):
+    """A time, and how well it is known; fields as in `layerbench.records.timing.Summary`."""
+
+    @property
+    def median(self) -> float:
+        """Seconds."""
+
+    @property
+    def ci_low(self) -> float:
+        """Of the median."""
+
+    @property
+    def ci_high(self) -> float:
+        """Of the median."""
+
+    @property
+    def process_medians(self) -> tuple[float, ...]:
+        """Of several processes."""
+
+
+@dataclass(frozen=True)
+class _Sum:
+    median: float
+    ci_low: float
+    ci_high: float
+    process_medians: tuple[float, ...]
 
 
 def _estimates(pairs: Mapping[str, Times], blocks: Collection[str]) -> dict[str, Estimate]:
@@ -127,7 +198,7 @@ def session_allowance(baseline: Profile, contender: Profile) -> float:
     return math.sqrt(sum(value**2 for value in deviations) / df)
 
 
-def _alone(summary: Summary) -> LogRatio:
+def _alone(summary: Known) -> LogRatio:
     """The logarithm of one side's time: by its processes, or by its interval where it has one.
 
     Raises:
@@ -255,7 +326,7 @@ def _too_busy(record: Profile) -> str:
     return too_busy(record)
 
 
-def _estimate(baseline: Summary, contender: Summary, apart: Apart) -> Estimate | None:
+def _estimate(baseline: Known, contender: Known, apart: Apart) -> Estimate | None:
     """``None`` where a time of 0 leaves no ratio."""
     before, after = baseline.process_medians, contender.process_medians
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from layerbench.analysis import disturbance, ratios
 from layerbench.analysis.aggregation import device_rounds
 from layerbench.analysis.disturbance import of_device
 from layerbench.analysis.evidence import Estimate, Evidence, Voids
+from layerbench.analysis.kernel_pairs import KernelPair
+from layerbench.analysis.own_times import OwnTimes
 from layerbench.analysis.ratios import LogRatio
 from layerbench.analysis.statistics import Resampler, Samples
 from layerbench.errors import ComparisonError
@@ -41,6 +44,8 @@ FEWEST_IN_A_PLACE = 3
 # Of the rounds, this share must have had its cores: else the machine was too busy.
 FEWEST_QUIET = 0.5
 
+_Key = TypeVar("_Key")
+
 
 @dataclass(frozen=True)
 class Series:
@@ -49,14 +54,18 @@ class Series:
     Attributes:
         before, after: seconds, shape (rounds,).
         places: the number of the place that the weights then had.
+        error: standard error of the level of both, of the logarithm, besides that of the rounds.
     """
 
     before: Samples
     after: Samples
     places: NDArray[np.int64]
+    error: float = 0.0
 
 
-def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
+def of_rounds(
+    pairs: Sequence[tuple[Run, Run]], seed: int = 0, kernels: Sequence[KernelPair] = ()
+) -> Evidence:
     """The evidence of runs measured in alternation (`layerbench.profilers.paired`).
 
     Rounds in which either side waited for a core do not count. Where most did, nothing can be
@@ -66,6 +75,7 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
     Args:
         pairs: baseline and contender, one pair for each process.
         seed: of the resampling.
+        kernels: pairs of kernels to be compared, too.
 
     Raises:
         ComparisonError: too few rounds.
@@ -80,21 +90,24 @@ def of_rounds(pairs: Sequence[tuple[Run, Run]], seed: int = 0) -> Evidence:
     alone = LAYER_SCALE if on_cpu else LAYOUT_SCALE
     apart = all(run.facts.device_times is not None for pair in pairs for run in pair)
     on_host = _row_series(pairs, _ON_HOST) if apart else {}
+    own = [(OwnTimes(before, seed), OwnTimes(after, seed)) for before, after in pairs]
+    rows = {**_row_series(pairs, _KINDS), **_functions_beside_compiled(pairs, own)}
     return Evidence(
         method="live, processes" if len(pairs) > 1 else "live, one process",
         whole=whole,
-        rows=_estimates(_row_series(pairs, _KINDS), seed, alone),
+        rows=_estimates(rows, seed, alone),
         voids=_voids(pairs),
         host_rows=_estimates(on_host, seed, LAYER_SCALE),
+        kernels=_estimates(_kernel_series(pairs, own, kernels), seed, alone),
     )
 
 
 def _estimates(
-    series_of: Mapping[str, Sequence[Series | None]], seed: int, alone: float
-) -> dict[str, Estimate]:
-    """Of the rows that have enough rounds, by path."""
-    estimates = {path: estimate(series, seed, alone) for path, series in series_of.items()}
-    return {path: of_row for path, of_row in estimates.items() if of_row is not None}
+    series_of: Mapping[_Key, Sequence[Series | None]], seed: int, alone: float
+) -> dict[_Key, Estimate]:
+    """Of the rows that have enough rounds, by path; of kernels by number."""
+    estimates = {key: estimate(series, seed, alone) for key, series in series_of.items()}
+    return {key: of_row for key, of_row in estimates.items() if of_row is not None}
 
 
 # --- rounds --------------------------------------------------------------------------------
@@ -115,6 +128,72 @@ def _row_series(
     return {path: series for path, series in series_of.items() if len(series) == len(pairs)}
 
 
+_Own = Sequence[tuple[OwnTimes, OwnTimes]]
+
+
+def _functions_beside_compiled(
+    pairs: Sequence[tuple[Run, Run]], own: _Own
+) -> dict[str, list[Series | None]]:
+    """Functions of which one side only has times in a pass of their own: in the rounds of all.
+
+    The other side is compiled, and knows them from its kernels in every round.
+    """
+    if any(_is_compiled(before) == _is_compiled(after) for before, after in pairs):
+        return {}
+    paths = [[row.path for row in run.facts.functions] for pair in pairs for run in pair]
+    common = [path for path in paths[0] if all(path in others for others in paths)]
+    series_of = {}
+    for path in common:
+        times = [
+            [
+                _columns_of(run, path) or one.of_row(path)
+                for run, one in zip(pair, both, strict=True)
+            ]
+            for pair, both in zip(pairs, own, strict=True)
+        ]
+        series_of[path] = [
+            _in_rounds(pair, samples.INCLUSIVE, *of_it)
+            for pair, of_it in zip(pairs, times, strict=True)
+        ]
+    return series_of
+
+
+def _is_compiled(run: Run) -> bool:
+    return run.facts.compilation is not None and samples.KERNELS in run.arrays
+
+
+def _columns_of(run: Run, path: str) -> _Times | None:
+    """Of a compiled side a function's times in each round."""
+    if not _is_compiled(run):
+        return None
+    column = [row.path for row in run.facts.functions].index(path)
+    return run.arrays[samples.FUNCTIONS][:, column].astype(np.float64), 0.0
+
+
+def _kernel_series(
+    pairs: Sequence[tuple[Run, Run]], own: _Own, kernels: Sequence[KernelPair]
+) -> dict[int, list[Series | None]]:
+    return {
+        number: [
+            _in_rounds(pair, samples.KERNELS, before.of(kernel.before), after.of(kernel.after))
+            for pair, (before, after) in zip(pairs, own, strict=True)
+        ]
+        for number, kernel in enumerate(kernels)
+    }
+
+
+_Times = tuple[Samples, float]
+
+
+def _in_rounds(
+    pair: tuple[Run, Run], name: str, before: _Times | None, after: _Times | None
+) -> Series | None:
+    if before is None or after is None:
+        return None
+    series = _paired(pair, name, before[0], after[0])
+    return series and replace(series, error=math.hypot(before[1], after[1]))
+
+
 _RowsOf = Callable[[Run], Sequence[RowFacts]]
 _KINDS: Mapping[str, _RowsOf] = {
     samples.INCLUSIVE: lambda run: run.facts.modules,
@@ -127,6 +206,7 @@ _FORWARDS = {
     samples.UNTOUCHED: samples.UNTOUCHED,
     samples.INCLUSIVE: samples.INSTRUMENTED,
     samples.FUNCTIONS: samples.FUNCTIONS,
+    samples.KERNELS: samples.INSTRUMENTED,
     _HOST_INCLUSIVE: samples.INSTRUMENTED,
 }
 
@@ -143,6 +223,13 @@ def _series(
         for side, array in enumerate(arrays)
         if array is not None
     )
+    return _paired(pair, name, before, after)
+
+
+def _paired(
+    pair: tuple[Run, Run], name: str, before: NDArray[Any], after: NDArray[Any]
+) -> Series | None:
+    """Both sides' times of this kind, nanoseconds, shape (rounds,), in the rounds that count."""
     # Forwards whose work depended on data are left out of a run, and break its pairing.
     if len(before) != len(after) or len(before) < FEWEST_ROUNDS:
         return None
@@ -161,7 +248,7 @@ def _series(
 
 def _is_of_kernels(run: Run, name: str) -> bool:
     """Whether an array's times are those of kernels, in which no wait of the host is."""
-    by_row = name in (samples.INCLUSIVE, samples.FUNCTIONS)
+    by_row = name in (samples.INCLUSIVE, samples.FUNCTIONS, samples.KERNELS)
     return by_row and run.facts.device_times == "kernels"
 
 
@@ -263,7 +350,8 @@ def _in_one_process(series: Series, seed: int, alone: float) -> Estimate | None:
     df = LAYOUT_DF + count - 1
     scale = math.sqrt((LAYOUT_DF * believed + seen) / df / count)
     ratio = LogRatio(float(medians.mean()), scale, df)
-    return Estimate(ratio.plus(OBJECTS_S / level, OBJECTS_DF), level)
+    known = ratio.plus(OBJECTS_S / level, OBJECTS_DF)
+    return Estimate(known.plus(series.error, math.inf), level)
 
 
 def _places(numbers: NDArray[np.int64]) -> list[NDArray[np.intp]]:

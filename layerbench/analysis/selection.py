@@ -81,6 +81,14 @@ def _of_kernels(record: Frozen, view: View) -> Iterator[str]:
     """Why there are none, in one line."""
     if not view.kernels:
         return
+    content = _main(record)
+    if isinstance(content, Comparison):
+        if content.kernels_beside is None:
+            yield (
+                "--kernels has no effect: it needs kernels on both sides, or a compiled model "
+                "beside one with layers"
+            )
+        return
     profile = record if isinstance(record, TrainingProfile) else times_in(record)
     if profile is None:
         kind = getattr(record, "record", "such")

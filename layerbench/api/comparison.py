@@ -11,6 +11,7 @@ from torch import nn
 
 from layerbench.analysis.aggregation import assemble
 from layerbench.analysis.comparison import THRESHOLD, check_same_input, judge
+from layerbench.analysis.kernel_pairs import kernel_pairs
 from layerbench.analysis.paired import of_rounds
 from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
@@ -125,8 +126,16 @@ def measure_live(
         Measurement(assemble(task.workload, task.plan, runs), tuple(runs))
         for task, runs in zip(tasks, zip(*pairs, strict=True), strict=True)
     )
-    evidence = of_rounds(pairs, tasks[0].workload.seed)
-    comparison = judge(before.profile, after.profile, evidence, names=names, threshold=threshold)
+    kernels = kernel_pairs(before.profile, after.profile)
+    evidence = of_rounds(pairs, tasks[0].workload.seed, kernels.pairs)
+    comparison = judge(
+        before.profile,
+        after.profile,
+        evidence,
+        names=names,
+        threshold=threshold,
+        kernels=kernels,
+    )
     if strict and comparison.disturbed:
         raise UntrustedError(f"--strict: {comparison.disturbed}")
     return LiveComparison(comparison, before, after)

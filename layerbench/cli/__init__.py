@@ -14,7 +14,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import warnings
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
@@ -30,7 +29,7 @@ except ModuleNotFoundError as missing:
     ) from None
 
 from layerbench.cli import _endings, _generated, _help, _interrupts, _output
-from layerbench.environment.notices import keep_notices_back
+from layerbench.environment.notices import notices_kept_back
 from layerbench.registry import modules, offered
 
 # Before a verb and an option's name, in capitals: click's ``auto_envvar_prefix``.
@@ -175,8 +174,7 @@ def _invoke(app: typer.Typer) -> NoReturn:
     command: Any = typer.main.get_command(app)
     _output.nothing_closed()
     _output.every_letter_written()
-    with warnings.catch_warnings(), _interrupts.heard() as interrupts:
-        keep_notices_back()
+    with notices_kept_back(), _interrupts.heard() as interrupts:
         try:
             status: Any = command(standalone_mode=False)
             sys.stdout.flush()

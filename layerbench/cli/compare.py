@@ -58,7 +58,7 @@ def command(
     quiet: Annotated[_options.Quiet, fields(panel=LIVE)] = False,
     out: Annotated[Path | None, _options.out("DIR/comparison_<what>.*")] = None,
     formats: _options.Formats = None,
-    view: Annotated[View, fields("full", "top", "type", "depth")],
+    view: Annotated[View, fields("full", "top", "type", "depth", "kernels")],
 ) -> int:
     """Compare two measurements layer by layer: FASTER, SLOWER, SAME or UNCLEAR.
 

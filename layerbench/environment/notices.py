@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Of sparse tensors: that their layout is new, and that nothing checks their indices.
 NOTICES = (
     r"Sparse (CSR|CSC|BSR|BSC) tensor support is in beta",
     r"Sparse invariant checks are implicitly disabled",
 )
+# By logger. Where Inductor looks for CUDA on a machine without a GPU, and of types that a release
+# of torchao, which transformers imports, registers in a way that PyTorch means to refuse one day.
+LOGGED = {
+    "torch.utils.cpp_extension": re.compile("No CUDA runtime is found"),
+    "torch.utils._pytree": re.compile(r"<enum '\w+'> is an Enum subclass and is now natively"),
+}
 
 
-def keep_notices_back() -> None:
-    """Leave those notices out of standard error, in a process of our own."""
-    for notice in NOTICES:
-        warnings.filterwarnings("ignore", message=notice, category=UserWarning)
+@contextmanager
+def notices_kept_back() -> Iterator[None]:
+    """Leave all of those out of standard error, in a process of our own."""
+    with warnings.catch_warnings(), logged_notices_kept_back():
+        for notice in NOTICES:
+            warnings.filterwarnings("ignore", message=notice, category=UserWarning)
+        yield
+
+
+@contextmanager
+def logged_notices_kept_back() -> Iterator[None]:
+    """Leave those that are logged out, and nothing else of the same loggers."""
+    filters = [(logging.getLogger(name), _without(notice)) for name, notice in LOGGED.items()]
+    for logger, one in filters:
+        logger.addFilter(one)
+    try:
+        yield
+    finally:
+        for logger, one in filters:
+            logger.removeFilter(one)
+
+
+def _without(notice: re.Pattern[str]) -> logging.Filter:
+    class Without(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            return notice.match(record.getMessage()) is None
+
+    return Without()

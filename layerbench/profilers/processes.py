@@ -22,7 +22,7 @@ from pydantic import Field
 
 from layerbench import errors
 from layerbench.environment import devices
-from layerbench.environment.notices import keep_notices_back
+from layerbench.environment.notices import notices_kept_back
 from layerbench.environment.origins import explained
 from layerbench.environment.orphans import end_with_input, end_with_parent
 from layerbench.environment.software import command_line
@@ -229,12 +229,12 @@ def _work(answer: IO[bytes]) -> None:
     request = Request.model_validate_json(sys.stdin.readline())
     end_with_parent(request.parent)
     end_with_input()
-    keep_notices_back()
     signal.signal(signal.SIGINT, _interrupted_once)
     runs: tuple[Run, ...] = ()
     failure: Failure | None = None
     try:
-        runs = _measured(request)
+        with notices_kept_back():
+            runs = _measured(request)
     except LayerbenchError as error:
         failure = Failure(kind=type(error).__name__, message=explained(error))
     # Made last: an archive that was begun would be closed, and read as an answer.

@@ -16,7 +16,9 @@ from layerbench.records.bounds import (
     Text,
     Time,
     check_ordered,
+    is_none,
 )
+from layerbench.records.compilation import KernelPart, Portion
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.rows import Branches, check_absent, check_distinct
@@ -58,12 +60,21 @@ class Difference(Frozen):
     contender: Text
 
 
-class ComparedRow(Frozen):
-    """The whole model, a module or a function on both sides.
+class _Place(Frozen):
+    """Where a row stands, as in `layerbench.records.timing.LayerRow`."""
+
+    path: Path
+    type: Name
+    kind: Kind
+    depth: Count
+    block: bool = False
+    position: Count | None = None
+
+
+class Judged(Frozen):
+    """A time on both sides, and what is said of the change.
 
     Attributes:
-        path, type, kind, depth, block, position: as in `layerbench.records.timing.LayerRow`;
-            ``type`` is the contender's. The whole model's path is ``""``.
         baseline_s, contender_s: inclusive times by the estimator of the ratio, which is theirs.
         ratio: contender over baseline.
         ratio_low, ratio_high: the 95 % interval of the ratio, of this row alone.
@@ -73,12 +84,6 @@ class ComparedRow(Frozen):
         note: such as another number of calls, or another type.
     """
 
-    path: Path
-    type: Name
-    kind: Kind
-    depth: Count
-    block: bool = False
-    position: Count | None = None
     baseline_s: Time
     contender_s: Time
     ratio: Ratio
@@ -89,9 +94,53 @@ class ComparedRow(Frozen):
     note: Text = ""
 
     @model_validator(mode="after")
-    def _in_order(self) -> ComparedRow:
+    def _in_order(self) -> Judged:
         check_ordered("the ratio", self.ratio_low, self.ratio_high)
         return self
+
+
+# Fields stand in this order: those of the place are first.
+class ComparedRow(Judged, _Place):
+    """The whole model, a module or a function on both sides.
+
+    Attributes:
+        path, type, kind, depth, block, position: as in `layerbench.records.timing.LayerRow`;
+            ``type`` is the contender's. The whole model's path is ``""``.
+        baseline_s, contender_s, ratio, ratio_low, ratio_high, p, verdict, note: as in `Judged`.
+    """
+
+
+class Beside(Frozen):
+    """A row of a model without kernels that a kernel does the work of.
+
+    Attributes:
+        path: of the module, or of the function.
+        part: of the row's own time, that stands beside this kernel.
+    """
+
+    path: Path
+    part: Portion
+
+
+class ComparedKernel(Judged):
+    """A kernel on both sides, or a kernel beside the layers that it does the work of.
+
+    Attributes:
+        baseline_s, contender_s, ratio, ratio_low, ratio_high, p, verdict, note: as in `Judged`.
+        name: the kernel's; the contender's where the two differ in their number.
+        module, function, layers: as in `layerbench.records.timing.KernelRow`.
+        beside: where one side has no kernels, the rows whose own times are its time.
+    """
+
+    name: Text
+    module: Path
+    function: Text = ""
+    layers: tuple[KernelPart, ...] = Field(default=(), exclude_if=operator.not_)
+    beside: tuple[Beside, ...] = Field(default=(), exclude_if=operator.not_)
+
+
+Kernels = Literal["kernels", "layers"]
+"""What each kernel of one side stands beside on the other."""
 
 
 class Comparison(Record):
@@ -116,6 +165,11 @@ class Comparison(Record):
         rows: modules and functions that were timed on both sides, in the contender's order.
         host_rows: the same rows on the host's clock, where both sides have an accelerator's times
             apart from it.
+        kernels: of both sides, or of the compiled one beside the other's layers, in the order of
+            the code where it is known.
+        kernels_beside: which of the two; ``None`` where there are none.
+        kernels_added, kernels_missing: names of kernels that only the contender, or only the
+            baseline, has, and those that stand beside no layer.
         added, missing: paths of rows that only the contender, or only the baseline, has.
         differences: of workload, plan and environment.
         notes: what the reader should know about this comparison.
@@ -134,6 +188,10 @@ class Comparison(Record):
     whole: ComparedRow
     rows: Branches[ComparedRow] = ()
     host_rows: Branches[ComparedRow] = Field(default=(), exclude_if=operator.not_)
+    kernels: tuple[ComparedKernel, ...] = Field(default=(), exclude_if=operator.not_)
+    kernels_beside: Kernels | None = Field(default=None, exclude_if=is_none)
+    kernels_added: tuple[Text, ...] = Field(default=(), exclude_if=operator.not_)
+    kernels_missing: tuple[Text, ...] = Field(default=(), exclude_if=operator.not_)
     added: tuple[Path, ...] = ()
     missing: tuple[Path, ...] = ()
     differences: tuple[Difference, ...] = ()
@@ -155,5 +213,6 @@ class Comparison(Record):
 
     @property
     def slower(self) -> bool:
-        """Whether the whole model or any row is called SLOWER."""
-        return any(row.verdict == "SLOWER" for row in (self.whole, *self.rows, *self.host_rows))
+        """Whether the whole model, any row or any kernel is called SLOWER."""
+        judged = (self.whole, *self.rows, *self.host_rows, *self.kernels)
+        return any(one.verdict == "SLOWER" for one in judged)

@@ -181,6 +181,8 @@ class KernelRow(Frozen):
             that began first.
         layers: of compiled code, the layers in the kernel, the largest share first; empty
             elsewhere, and where they are not known.
+        position: of compiled code, the place in the order of the code; ``None`` elsewhere, and in
+            records of before it was kept.
     """
 
     module: Path
@@ -189,6 +191,7 @@ class KernelRow(Frozen):
     calls: Count
     time: Summary
     layers: tuple[KernelPart, ...] = Field(default=(), exclude_if=operator.not_)
+    position: Count | None = Field(default=None, exclude_if=is_none)
 
 
 DeviceTimes = Literal["kernels", "events"]

@@ -12,11 +12,12 @@ from layerbench.records.comparison import (
     ONLY_WHOLE,
     ComparedRow,
     Comparison,
+    Judged,
     Side,
 )
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, screens, shared
+from layerbench.reporters.documents import cells, compared_kernels, layout, screens, shared
 
 _METHODS = {
     "one process": "two records, one or both of one process; their spread is assumed",
@@ -38,6 +39,7 @@ _TIMES = {
 _COARSEST, _FINEST = 5e-3, 5e-4
 _MOST_NAMED = 20
 _ALIGN = "l...r"
+_PAGE = frozenset({"html"})
 
 
 def document(record: Comparison, view: View = USUAL) -> layout.Document:
@@ -56,8 +58,13 @@ def document(record: Comparison, view: View = USUAL) -> layout.Document:
             layout.Text(_advice(record)),
             layout.Text(_counts(record.rows)),
             layout.Text(_counts(record.host_rows, "Host times")),
+            layout.Text(_counts(record.kernels, "Kernels")),
             layout.Text(_ran(record)),
             _most_changed(record, view),
+            compared_kernels.summed(record, view, _cells),
+            layout.Text(compared_kernels.hint(record, view)),
+            # A page has rows of layers, and shows of the document what is here.
+            compared_kernels.section(record, view, _cells, _PAGE),
         ],
         sections=[
             _changed(record),
@@ -65,8 +72,10 @@ def document(record: Comparison, view: View = USUAL) -> layout.Document:
             *_blocks(record),
             _tree(record.rows, view, "Layers"),
             _tree(record.host_rows, view, "Layers on the host's clock"),
+            compared_kernels.section(record, view, _cells, layout.EVERYWHERE - _PAGE),
             layout.listed("Only in the contender", _named(record.added)),
             layout.listed("Only in the baseline", _named(record.missing)),
+            *compared_kernels.alone(record, view),
             _differences(record),
             layout.listed("Notes", record.notes),
             layout.what_ran(fields),
@@ -203,7 +212,7 @@ def _branch(row: ComparedRow, view: View) -> str:
     return shared.branch(row, view)
 
 
-def _cells(row: ComparedRow) -> dict[str, str]:
+def _cells(row: Judged) -> dict[str, str]:
     before, after = milliseconds(row)
     return {
         "Verdict": row.verdict,
@@ -235,10 +244,23 @@ def _answer(record: Comparison) -> str:
     why = _disturbance(record)
     if record.void:
         return f"UNCLEAR, {why}"
-    every = (*record.rows, *record.host_rows)
-    called = {row.verdict for row in every} - {record.whole.verdict}
-    rows = " and ".join(f"some rows {name}" for name in ("SLOWER", "FASTER") if name in called)
+    parts = [
+        f"some {what} {name}"
+        for name in ("SLOWER", "FASTER")
+        for what, judged in (("rows", _every_row(record)), ("kernels", record.kernels))
+        if name != record.whole.verdict and any(one.verdict == name for one in judged)
+    ]
+    rows = " and ".join(_one_kind(parts))
     return ", ".join(filter(None, [record.whole.verdict, why, rows]))
+
+
+def _every_row(record: Comparison) -> Sequence[ComparedRow]:
+    return (*record.rows, *record.host_rows)
+
+
+def _one_kind(parts: Sequence[str]) -> Sequence[str]:
+    """Rows say it; kernels only where no row does."""
+    return [part for part in parts if "rows" in part] or parts
 
 
 def _disturbance(record: Comparison) -> str:
@@ -257,19 +279,19 @@ def _work(record: Comparison) -> str:
     return before if before == after else f"{before} → {after}"
 
 
-def _counts(rows: Sequence[ComparedRow], what: str = "Rows") -> str:
+def _counts(rows: Sequence[Judged], what: str = "Rows") -> str:
     """``Rows: 1 SLOWER, 0 FASTER, 180 SAME, 32 UNCLEAR``; empty without any."""
     called = Counter(row.verdict for row in rows)
     counts = ", ".join(f"{called[change]} {change}" for change in CHANGES)
     return f"{what}: {counts}" if rows else ""
 
 
-def ratio(row: ComparedRow) -> str:
+def ratio(row: Judged) -> str:
     """The change in per cent: ``+10.2 %``."""
     return _percent(row.ratio)
 
 
-def _interval(row: ComparedRow) -> str:
+def _interval(row: Judged) -> str:
     """Its 95 % interval: ``[+8.1, +12.4]``."""
     low, high = (_percent(bound).removesuffix(" %") for bound in (row.ratio_low, row.ratio_high))
     return f"[{low}, {high}]"
@@ -280,7 +302,7 @@ def _percent(value: float) -> str:
     return f"{(value - 1) * 100:+.1f} %"
 
 
-def milliseconds(row: ComparedRow) -> tuple[str, str]:
+def milliseconds(row: Judged) -> tuple[str, str]:
     """Both times, to the digits that show the change, or that the ratio's interval leaves.
 
     They are by the change's own estimator: their ratio is the ratio printed, but for rounding.
@@ -344,8 +366,8 @@ def cautions(record: Comparison) -> list[str]:
     return [*([record.disturbed] if record.disturbed else []), *_doubts(record)]
 
 
-def rows(record: Comparison) -> cells.Rows:
-    """The whole, and a row for each layer."""
+def rows(record: Comparison, view: View = USUAL) -> cells.Rows:
+    """The whole, and a row for each layer; for each kernel, too, where they are wanted."""
     both = {
         "baseline": record.baseline.name,
         "contender": record.contender.name,
@@ -355,4 +377,5 @@ def rows(record: Comparison) -> cells.Rows:
     }
     on_device = [cells.fields(row) for row in (record.whole, *record.rows)]
     on_host = [{**cells.fields(row), "clock": "host"} for row in record.host_rows]
-    return both, [*on_device, *on_host]
+    of_kernels = compared_kernels.rows(record) if view.kernels else []
+    return both, [*on_device, *on_host, *of_kernels]

@@ -11,13 +11,11 @@ from layerbench.records.timing import KernelRow, Profile
 from layerbench.records.training_step import StepKernelRow
 from layerbench.records.view import View
 from layerbench.reporters import formatting
-from layerbench.reporters.documents import cells, layout, screens
+from layerbench.reporters.documents import cells, layout, screens, shared
 from layerbench.text import beginning
 
 # Characters of a function's name, which may be of any length.
 _LONGEST_FUNCTION = 32
-# Of the layers in a kernel a report names so many.
-_NAMED = 3
 # On a first screen a name takes such a part of the width.
 _OF_A_SCREEN = 3
 _ALIGN = {"path": "c", "phase": "l", "function": "l", "kernel": "l", "ms": ".", "layers": "l"}
@@ -88,16 +86,6 @@ def _compiled(record: Timed) -> bool:
     return isinstance(record, Profile) and record.compilation is not None
 
 
-def _layers(kernel: KernelRow) -> str:
-    """The layers in a kernel of compiled code, each with its share where there are several."""
-    parts = kernel.layers
-    if len(parts) < 2:
-        return parts[0].module or screens.MODEL if parts else "-"
-    named = [f"{one.module or screens.MODEL} ≈{units.percent(one.share)}" for one in parts[:_NAMED]]
-    more = len(parts) - _NAMED
-    return ", ".join([*named, *([f"{more} more"] if more > 0 else [])])
-
-
 def _cells(kernel: KernelRow, record: Timed, most: int = SHORT) -> dict[str, str]:
     compiled = _compiled(record)
     place = {
@@ -112,7 +100,7 @@ def _cells(kernel: KernelRow, record: Timed, most: int = SHORT) -> dict[str, str
         "ms": formatting.ms(kernel.time, "median"),
         "±": formatting.relative_half_width(kernel.time),
         "share": units.percent(share(kernel, record), digits=1),
-        **({"layers": _layers(kernel)} if compiled else {}),
+        **({"layers": shared.layers(kernel.layers) or "-"} if compiled else {}),
     }
 
 

@@ -17,6 +17,7 @@ from layerbench.text import beginning
 
 if TYPE_CHECKING:
     # Whose records are not shown is not waited for.
+    from layerbench.records.compilation import KernelPart
     from layerbench.records.detection_estimate import PartRow
     from layerbench.records.detection_run import DetectionEpoch
     from layerbench.records.timing import Summary
@@ -188,6 +189,24 @@ def branch(row: formatting.Row, view: View) -> str:
     if getattr(row, "kind", "module") == "function":
         return "  " * row.depth + f"ƒ {name}"
     return "  " * row.depth + (f"{row.type} ({name})" if name else row.type)
+
+
+def layers(parts: Sequence[KernelPart], most: int = 3) -> str:
+    """The layers in a kernel of compiled code, each with its share where there are several.
+
+    Args:
+        parts: of the kernel; empty where they are not known, as is the text then.
+        most: layers that are named.
+    """
+    if len(parts) < 2:
+        return (parts[0].module or screens.MODEL) if parts else ""
+    named = [f"{one.module or screens.MODEL} ≈{units.percent(one.share)}" for one in parts[:most]]
+    return and_more(named, len(parts) - most)
+
+
+def and_more(named: Sequence[str], more: int) -> str:
+    """``conv1, bn1, 3 more``."""
+    return ", ".join([*named, *([f"{more} more"] if more > 0 else [])])
 
 
 def cores(machine: Machine, threads: int | None) -> list[str]:
