@@ -140,6 +140,9 @@ def _functions_beside_compiled(
     """
     if any(_is_compiled(before) == _is_compiled(after) for before, after in pairs):
         return {}
+    # Kernels on a device tell functions in every round.
+    if any(run.facts.device_times is not None for pair in pairs for run in pair):
+        return {}
     paths = [[row.path for row in run.facts.functions] for pair in pairs for run in pair]
     common = [path for path in paths[0] if all(path in others for others in paths)]
     series_of = {}

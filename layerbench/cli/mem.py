@@ -94,6 +94,8 @@ def command(
 
     On a terminal it shows the first screen of the report: the peak or the totals, and the largest
     layers and types.
+
+    The model runs in Python: timer and compare --live alone have --compile.
     """
     from layerbench import reporters
     from layerbench.errors import UsageError

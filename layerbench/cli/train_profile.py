@@ -47,6 +47,8 @@ def command(
 
     Forward and backward of every layer, also of in-place ones. The batch is random and is
     copied to the device anew for every step.
+
+    The model runs in Python: timer and compare --live alone have --compile.
     """
     names = _options.checked_formats(formats, out, step=True)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from layerbench.records.compilation import GraphBreak
 
+_OTHER_BACKEND = "BACKEND_MATCH"
+
 
 class DynamoLog:
     """What Dynamo notes from now on; its own lists stay as they are.
@@ -32,10 +34,14 @@ class DynamoLog:
         )
 
     def recompilations(self) -> tuple[str, ...]:
-        """The guard that failed, for each time that code was compiled again."""
+        """The guard that failed, for each time that code was compiled again.
+
+        What was compiled before, of the same class or by its user, has another backend: that it is
+        not used is no recompilation.
+        """
         new = (one for one in _compilations() if id(one) not in self._compilations)
-        reasons = (getattr(one, "recompile_reason", None) for one in new)
-        return tuple(_first_line(reason) for reason in reasons if reason)
+        reasons = (_first_line(getattr(one, "recompile_reason", None) or "") for one in new)
+        return tuple(reason for reason in reasons if reason and _OTHER_BACKEND not in reason)
 
 
 def _list(name: str) -> list[Any]:

@@ -22,6 +22,7 @@ from torch._inductor.graph import GraphLowering
 import layerbench
 from layerbench import reporters
 from layerbench.instruments.compilation import Compilation
+from layerbench.instruments.dynamo_log import DynamoLog
 from layerbench.instruments.provenance import Part, Spot
 from layerbench.profilers.compiled_sharing import _shared
 from layerbench.records.timing import Profile
@@ -46,17 +47,27 @@ class Fused(nn.Module):
         return self.second(self.first(x))
 
 
-class Broken(nn.Module):
-    """Python that cannot be compiled lies between two layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.ReLU()
-        self.second = nn.Sigmoid()
+class Broken(Fused):
+    """Python that cannot be compiled lies between layers, twice."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
         torch._dynamo.graph_break()
+        x = self.second(x)
+        torch._dynamo.graph_break()
+        return x + 1
+
+
+class Turning(Fused):
+    """Runs its layers in turn: an attribute of Python says which, and changes in each forward."""
+
+    turn = "first"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.turn == "first":
+            self.turn = "second"
+            return self.first(x)
+        self.turn = "first"
         return self.second(x)
 
 
@@ -185,23 +196,99 @@ def test_the_share_of_a_layer_is_by_what_it_moves_and_computes() -> None:
     }
 
 
-def test_two_models_of_one_class_are_compiled_apart() -> None:
-    first, second = Compilation(Fused(), "default"), Compilation(Fused(), "default")
-    for one in (first, second):
-        one.runs(torch.rand(1000))
-        assert len(one.graphs) == 1
+def test_models_of_one_class_are_compiled_apart() -> None:
+    """However many: Dynamo gives up a function that it compiled too often."""
+    log = DynamoLog()
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for one in [Compilation(Fused(), "default") for _ in range(3)]:
+            one.runs(torch.rand(1000))
+            assert len(one.graphs) == 1
+    assert not log.recompilations()
 
 
-def test_graph_breaks_and_recompilations_are_told() -> None:
+def test_graph_breaks_are_told_and_every_graph_is_timed() -> None:
     profile = layerbench.profile(Broken(), torch.rand(1000), compile=True, **PLAN)
     made = profile.compilation
     assert made
-    assert made.graphs == 2
-    (broken,) = made.breaks
-    assert broken.where.startswith("test_compiled_rounds.py:")
+    assert (made.graphs, made.kernels) == (3, 3)
+    assert len({broken.where for broken in made.breaks}) == 2
+    assert all(broken.where.startswith("test_compiled_rounds.py:") for broken in made.breaks)
     rows = {row.path: row for row in profile.layers}
-    assert rows["first"].kernels == rows["second"].kernels == 1
-    assert "graph break" in reporters.render("txt", profile)
+    assert rows["first"].kernels == rows["second"].kernels == rows["add()"].kernels == 1
+    assert all(kernel.time.min > 0 for kernel in profile.kernels)
+    assert sorted(kernel.position for kernel in profile.kernels) == [0, 1, 2]
+    assert reporters.render("txt", profile).count("graph break at test_compiled_rounds") == 2
+
+
+def test_a_guard_on_an_attribute_that_fails_is_told() -> None:
+    """Two values take turns: code is compiled for each, once."""
+    model = Turning()
+    profile = layerbench.profile(model, torch.rand(1000), compile=True, **PLAN)
+    made = profile.compilation
+    assert made
+    assert made.graphs == 2
+    (reason,) = made.recompilations
+    assert "turn" in reason
+    assert f"compiled again: {reason[:9]}" in reporters.render("txt", profile)
+    assert model.turn == "first"
+
+
+class Sized(Fused):
+    """Code of its own: Dynamo remembers the sizes that a function has seen."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+class Marked(Fused):
+    """The same again."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+SIZES = (1000, 500, 300)
+
+
+@pytest.mark.parametrize(("marked", "again"), [(False, 1), (True, 0)])
+def test_sizes_that_change_are_compiled_again_once_and_marked_ones_never(
+    marked: bool, again: int
+) -> None:
+    """Dynamo takes the first size for the only one, unless it is told; then all sizes alike."""
+    model = Marked() if marked else Sized()
+    log, compilation = DynamoLog(), Compilation(model, "default")
+    for size in SIZES:
+        x = torch.rand(size)
+        if marked:
+            torch._dynamo.mark_dynamic(x, 0)
+        compilation.runs(x)
+    assert len(compilation.graphs) == 1 + again
+    reasons = log.recompilations()
+    assert len(reasons) == again
+    assert all("expected 1000, actual 500" in reason for reason in reasons)
+    # A size that may be any has its first value where shares are worked out.
+    (kernel,) = compilation.graphs[-1].kernels
+    n = SIZES[again]
+    read, written = 4 * n + n / 10, 4 * n + 20 * n / 10
+    assert kernel.parts[0].spot.module == "second"
+    assert kernel.parts[0].share == pytest.approx(written / (read + written))
+    with compilation.attached():
+        compilation.runs(x)
+    assert [calls for calls, _ in compilation.times_ns().values()] == [1]
+
+
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune"])
+def test_other_modes_have_kernels_on_a_cpu_too(mode: str) -> None:
+    compilation = Compilation(nn.Sequential(nn.Linear(8, 8), nn.ReLU()).eval(), mode)
+    x = torch.rand(4, 8)
+    with torch.inference_mode():
+        expected = compilation.runs(x)
+        with compilation.attached():
+            assert torch.equal(compilation.runs(x), expected)
+    assert all(taken > 0 for _, taken in compilation.times_ns().values())
+    (graph,) = compilation.graphs
+    layers = {part.spot.module for kernel in graph.kernels for part in kernel.parts}
+    assert layers == {"0", "1"}
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7, 1_000_003])
