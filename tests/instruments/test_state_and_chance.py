@@ -19,6 +19,7 @@ import layerbench
 from layerbench import reporters
 from layerbench.api import verification
 from layerbench.instruments import chance
+from layerbench.instruments.python_state import PythonState
 from layerbench.instruments.random_state import SameDraws
 from layerbench.instruments.tensor_state import _set_version
 from layerbench.store import writing
@@ -184,6 +185,22 @@ def test_what_cannot_be_put_back_is_said_before() -> None:
     model.steps = (float(step) for step in range(1000))
     with pytest.warns(UserWarning, match="cannot be put back after a run: generator 'steps'"):
         layerbench.memory(model, torch.rand(2, 4))
+
+
+class Asserts(nn.Module):
+    """Its code names pytest, which rewrites assertions."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert len(x) == 2
+        return x
+
+
+def test_an_assertion_in_a_test_does_not_lead_into_pytest() -> None:
+    assert "@pytest_ar" in Asserts.forward.__code__.co_names
+    seen = PythonState([Asserts()])._seen.values()
+    assert Asserts in seen
+    modules = {getattr(value, "__module__", None) for value in seen}
+    assert not [name for name in modules if str(name).startswith("_pytest")]
 
 
 class Owner:
