@@ -108,6 +108,15 @@ class LibraryFamily:
 
     last_resort: bool = False
 
+    def names_for(self, task: str) -> list[str]:  # noqa: ARG002 - those that know tasks take it
+        """Those of `Family.names` that are for a task, and that nothing has to be fetched for.
+
+        Args:
+            task: the end of its name as transformers has it, such as ``image-classification``:
+                ``segmentation`` are all kinds of it.
+        """
+        return []
+
     def brought(self, model: str) -> None:
         """Nothing: every model is built in float32, without inputs of its own."""
 

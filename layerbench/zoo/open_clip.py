@@ -55,6 +55,17 @@ class OpenClip(LibraryFamily):
             for tower in ("", _VISUAL)
         ]
 
+    def names_for(self, task: str) -> list[str]:
+        """All image towers, and whole models without a configuration from the Hugging Face hub."""
+        if task != "image-classification":
+            return []
+        config = _open_clip().get_model_config
+        return [
+            name
+            for name in self.names()
+            if name.endswith(_VISUAL) or "hf_model_name" not in config(_name(name))["text_cfg"]
+        ]
+
     def check(self, model: str, weights: str | None) -> None:
         """Look the configuration and the tag of the weights up."""
         name = _name(model)

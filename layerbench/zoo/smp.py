@@ -57,6 +57,10 @@ class Smp(LibraryFamily):
             for encoder in ([usual] if usual.startswith(_OF_TIMM) else own)
         ]
 
+    def names_for(self, task: str) -> list[str]:
+        """All of them segment."""
+        return self.names() if task == "segmentation" else []
+
     def check(self, model: str, weights: str | None) -> None:
         """Look the architecture, the encoder and the encoder's weights up."""
         smp = _smp()

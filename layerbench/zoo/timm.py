@@ -37,6 +37,10 @@ class Timm(LibraryFamily):
         """All of timm's architectures, with the prefix."""
         return [f"{_PREFIX}{name}" for name in _timm().list_models()]
 
+    def names_for(self, task: str) -> list[str]:
+        """All of them classify."""
+        return self.names() if task == "image-classification" else []
+
     def check(self, model: str, weights: str | None) -> None:
         """Look the architecture up, and the tag where the name has one."""
         timm = _timm()

@@ -19,9 +19,12 @@ Side = Annotated[int, Field(ge=1, le=8192)]
 Sides = Annotated[tuple[Side, Side], Field(strict=False)]
 # As `layerbench.environment.devices` names them.
 PLACE = r"^[a-z][a-z0-9_]{0,19}(:[0-9]{1,3})?$"
-# A torchvision name, or a name of timm's or of transformers': no path, no model of a hub, and no
-# colon but a library's own.
-NAME = r"^((timm:)?[A-Za-z0-9_.\-]{1,120}|hf:[A-Za-z0-9_\-]{1,120})$"
+# A torchvision name, or a name of another library's: no path, no model of a hub, and no colon but a
+# library's own. smp: names an encoder, and open_clip: may name a tower.
+NAME = (
+    r"^((timm:)?[A-Za-z0-9_.\-]{1,120}|hf:[A-Za-z0-9_\-]{1,120}|"
+    r"smp:[A-Za-z0-9]{1,40}/[A-Za-z0-9_.\-]{1,120}|open_clip:[A-Za-z0-9_.\-]{1,120}(/visual)?)$"
+)
 
 # What torchvision's detectors resize images to: a shorter side, and at most so long a longer one.
 RESIZED = ("detection", "instance")

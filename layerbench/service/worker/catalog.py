@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from layerbench import zoo
 from layerbench.environment import devices
 from layerbench.errors import LayerbenchError
 from layerbench.service.protocol.questions import TaskType
 from layerbench.training.detection import models as detectors
-from layerbench.zoo import hf, timm, torchvision
+from layerbench.zoo import torchvision
+from layerbench.zoo.family import LibraryFamily
 
 # Packages of torchvision whose models are for neither of the tasks.
 ELSE = ("video", "optical_flow", "quantization")
@@ -39,7 +39,7 @@ def devices_for(name: str | None) -> dict[str, str]:
 def models() -> dict[TaskType, list[str]]:
     """Names by task, as requests give them: torchvision's, and other libraries' with a prefix.
 
-    Of transformers those with a task of these; none of them comes from its hub.
+    Of those the ones with a task of these; nothing of them comes from a hub.
     """
     from torchvision.models import detection, get_model_builder, list_models, segmentation
 
@@ -50,19 +50,22 @@ def models() -> dict[TaskType, list[str]]:
     classifiers = (
         set(torchvision.FAMILY.names()) - segmenters - others - set(list_models(module=detection))
     )
-    of_task = hf.FAMILY.names_for
-    more = _installed(timm.FAMILY.names) + _installed(lambda: of_task("image-classification"))
     return {
         "detection": list(detectors.names()),
         "instance": [name for name in detectors.names() if name.startswith("maskrcnn")],
-        "segmentation": sorted(segmenters) + _installed(lambda: of_task("segmentation")),
-        "classification": sorted(classifiers) + sorted(more),
+        "segmentation": sorted(segmenters) + _of_others("segmentation"),
+        "classification": sorted(classifiers) + _of_others("image-classification"),
     }
 
 
-def _installed(names: Callable[[], list[str]]) -> list[str]:
-    """A library's names; none where it is not installed."""
+def _of_others(task: str) -> list[str]:
+    """Names of all families for a task, but for those whose library is not installed."""
+    families = [family for family in zoo.families() if isinstance(family, LibraryFamily)]
+    return sorted(name for family in families for name in _installed(family, task))
+
+
+def _installed(family: LibraryFamily, task: str) -> list[str]:
     try:
-        return names()
+        return family.names_for(task)
     except LayerbenchError:
         return []

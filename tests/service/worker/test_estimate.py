@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -20,11 +21,11 @@ from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import ModelRunError, NotEnoughMemory, UsageError
 from layerbench.records.memory import AllocatorFigures
 from layerbench.records.workload import Workload
-from layerbench.service.protocol.questions import EXAMPLE, Question
+from layerbench.service.protocol.questions import EXAMPLE, NAME, Question
 from layerbench.service.protocol.results import MeasurementResult
 from layerbench.service.worker import catalog, estimate
 from layerbench.training import estimate as training_estimate
-from layerbench.zoo import Built
+from layerbench.zoo import Built, timm
 from tests.support.service_process import server, until
 
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
@@ -178,7 +179,7 @@ def test_without_timm_there_are_torchvisions(monkeypatch):
     def not_installed():
         raise UsageError("timm is not installed")
 
-    monkeypatch.setattr(catalog.timm.FAMILY.__class__, "names", lambda _: not_installed())
+    monkeypatch.setattr(timm.Timm, "names", lambda _: not_installed())
     assert "resnet18" in catalog.models()["classification"]
 
 
@@ -188,10 +189,21 @@ def test_every_architecture_is_one_of_a_task():
     assert {"fcn_resnet50", "lraspp_mobilenet_v3_large"} <= set(found["segmentation"])
     assert DETECTOR in found["detection"]
     assert found["instance"] == ["maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"]
+    assert {"hf:vit", "open_clip:ViT-B-32", "open_clip:ViT-B-32/visual"} <= set(
+        found["classification"]
+    )
+    # The configuration of its text tower would come from a hub.
+    fetched = "open_clip:roberta-ViT-B-32"
+    assert fetched not in found["classification"]
+    assert f"{fetched}/visual" in found["classification"]
+    assert {"smp:Unet/resnet34", "hf:segformer"} <= set(found["segmentation"])
     names = [
         name for task in ("classification", "segmentation", "detection") for name in found[task]
     ]
     assert len(names) == len(set(names))
+    assert all(re.fullmatch(NAME, name) for name in names)
+    assert not re.fullmatch(NAME, "smp:Unet/resnet34/../x")
+    assert not re.fullmatch(NAME, "open_clip:hf-hub:org/name")
     assert not {name for name in names if name.startswith(("quantized", "raft", "r3d"))}
 
 
