@@ -9,7 +9,7 @@ from layerbench.cli import _options
 from layerbench.cli._generated import fields
 from layerbench.cli._kept import Kept
 from layerbench.records.options import WHAT_RUNS, Device, Threads, option
-from layerbench.records.recipes import Autocast
+from layerbench.records.recipes import TrainedIn
 from layerbench.records.view import View
 from layerbench.training.detection.options import STILL, EstimateOptions, Learning
 
@@ -31,7 +31,7 @@ def command(
         ),
     ] = ["all"],  # noqa: B006 - nobody changes it
     options: EstimateOptions,
-    precision: Autocast = "fp32",
+    precision: TrainedIn = "fp32",
     device: Device = None,
     threads: Threads = None,
     out: Annotated[

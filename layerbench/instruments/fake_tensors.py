@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -34,9 +36,49 @@ def shapes_of_model(workload: Workload) -> Built | None:
 
 def fake_tensors() -> AbstractContextManager[object]:
     """The mode in which tensors have shape, type and device but no memory; it refuses fallbacks."""
+    mode: AbstractContextManager[object] = _fake_mode()(
+        allow_non_fake_inputs=True, allow_fallback_kernels=False
+    )
+    return mode
+
+
+@cache
+def _fake_mode() -> Any:  # noqa: ANN401 - a class of a module that takes a second to load
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    return FakeTensorMode(allow_non_fake_inputs=True, allow_fallback_kernels=False)
+    class Fakes(FakeTensorMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self,
+            func: Any,  # noqa: ANN401 - an OpOverload
+            types: Any,  # noqa: ANN401 - as PyTorch has it
+            args: Any = (),  # noqa: ANN401 - as above
+            kwargs: Any = None,  # noqa: ANN401 - as above
+        ) -> Any:  # noqa: ANN401 - whatever the operator returns
+            made = super().__torch_dispatch__(func, types, args, kwargs)
+            return _as_kernels_save(made, args) if func in _NORMALIZATION else made
+
+    return Fakes
+
+
+_NORMALIZATION = (
+    torch.ops.aten.native_batch_norm.default,
+    torch.ops.aten.native_layer_norm.default,
+    torch.ops.aten.native_group_norm.default,
+)
+
+
+def _as_kernels_save(made: Any, args: Sequence[object]) -> Any:  # noqa: ANN401 - output and statistics
+    """Statistics in float32, where weights are: PyTorch's fake ones have the input's format.
+
+    As ``param_scalar_type`` of ``aten/src/ATen/native/cpu/mixed_data_type.h`` says.
+    """
+    if not isinstance(made, tuple):
+        return made
+    output, *statistics = made
+    held = (arg.dtype for arg in args[1:] if isinstance(arg, torch.Tensor))
+    if output.dtype == torch.float32 or torch.float32 not in held:
+        return made
+    return (output, *(one.to(torch.float32) for one in statistics))
 
 
 @contextmanager

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
 from torch import nn
 
 from layerbench.errors import UsageError
+from layerbench.records.recipes import EPS_FLOAT16
 from layerbench.records.workload import Precision
 
 LEARNING_RATE = 1e-3
+# PyTorch's.
+ADAM_EPS = 1e-8
 
 
 _OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
@@ -25,6 +28,7 @@ _OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 OPTIMIZERS = tuple(_OPTIMIZERS)
+_DIVIDING = ("adam", "adamw", "rmsprop", "adagrad")
 
 
 def check_optimizer(optimizer: str | None) -> None:
@@ -52,4 +56,25 @@ def make_optimizer(
         parameters: that it changes.
         foreach: whether it works on all of them at once; ``None`` leaves it to PyTorch.
     """
-    return _OPTIMIZERS[name](parameters, lr=LEARNING_RATE, foreach=foreach)
+    settings = {"eps": EPS_FLOAT16} if name in _DIVIDING and _any_float16(parameters) else {}
+    return _OPTIMIZERS[name](parameters, lr=LEARNING_RATE, foreach=foreach, **settings)
+
+
+def adam_eps(parameters: Iterable[torch.Tensor]) -> float:
+    """``eps`` of Adam and AdamW: PyTorch's own, but where float16 has no such number."""
+    return EPS_FLOAT16 if _any_float16(parameters) else ADAM_EPS
+
+
+def _any_float16(parameters: Iterable[torch.Tensor]) -> bool:
+    return any(parameter.dtype == torch.float16 for parameter in parameters)
+
+
+def not_finite(parameters: Iterable[torch.Tensor]) -> str:
+    """What is to be said of weights that training made no numbers; empty where all are."""
+    broken = sum(not bool(torch.isfinite(parameter.detach()).all()) for parameter in parameters)
+    if not broken:
+        return ""
+    return (
+        f"{broken} of the model's parameters were no longer finite after the steps: such a "
+        "training stops, and learns nothing"
+    )

@@ -18,7 +18,14 @@ from layerbench.records.bounds import (
 )
 from layerbench.records.defaults import MOST_PIXELS
 from layerbench.records.options import LEARNING, OUTCOME, PLACE, WHAT_RUNS, Device, Threads, option
-from layerbench.records.workload import ChannelsLast, CheckpointActivations, Frozen, StepOptions
+from layerbench.records.workload import (
+    PRECISIONS,
+    ChannelsLast,
+    CheckpointActivations,
+    Frozen,
+    Precision,
+    StepOptions,
+)
 
 # As it was said before there were more of them: the formats that autocast computes in.
 _OLDER = {"float32": "fp32", "bfloat16": "amp-bf16", "float16": "amp"}
@@ -28,7 +35,11 @@ def _newer(precision: object) -> object:
     return _OLDER.get(precision, precision) if isinstance(precision, str) else precision
 
 
-TrainingPrecision = Annotated[Literal["fp32", "tf32", "amp", "amp-bf16"], BeforeValidator(_newer)]
+# Of Adam and its like. The usual 1e-8 is 0 in float16, whose smallest number is 6e-8: they would
+# divide by 0. Users of PyTorch take this: https://discuss.pytorch.org/t/adam-half-precision-nans/1765
+EPS_FLOAT16 = 1e-4
+
+TrainingPrecision = Annotated[Precision, BeforeValidator(_newer)]
 Unreadable = Literal["fatal", "skip"]
 # Of an image, in pixels.
 Side = Positive
@@ -48,14 +59,7 @@ MicroBatch = Annotated[
         panel=WHAT_RUNS,
     ),
 ]
-Autocast = Annotated[
-    TrainingPrecision,
-    option(
-        "fp32; tf32 multiplies float32 as TF32; amp and amp-bf16 are autocast to float16 and "
-        "bfloat16. The weights are float32.",
-        panel=LEARNING,
-    ),
-]
+TrainedIn = Annotated[TrainingPrecision, option(PRECISIONS, panel=LEARNING)]
 WhatUnreadableDoes = Annotated[
     Unreadable,
     option(
@@ -145,7 +149,7 @@ class Recipe(StepOptions):
         batch: of each process; with several processes, or micro-batches, a step has as many times
             more.
         ranks: processes.
-        precision: of the forward; the weights are float32.
+        precision: of the forward by autocast; else of weights, gradients and optimizer, too.
         patience: epochs without a better validation accuracy before the run stops.
         limit: also validation batches.
     """
@@ -206,7 +210,7 @@ class Recipe(StepOptions):
             default_text="phase 1: 5, phase 2: 1, at most a tenth of the epochs",
         ),
     ]
-    precision: Autocast = "fp32"
+    precision: TrainedIn = "fp32"
     patience: Positive | None = None
     limit: Annotated[
         Positive | None,
@@ -271,7 +275,7 @@ class DetectionRecipe(Frozen):
     ] = 0.005
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: Amount = 0.0005
-    precision: Autocast = "fp32"
+    precision: TrainedIn = "fp32"
     checkpoint_activations: CheckpointActivations = Field(default=None, exclude_if=is_none)
     warmup: Annotated[
         Count, option("Number of first steps that count for no figure.", panel=OUTCOME)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from layerbench.records.bounds import (
     Count,
@@ -14,6 +14,7 @@ from layerbench.records.bounds import (
     Text,
     Time,
     check_ordered,
+    is_none,
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
@@ -58,6 +59,7 @@ class TrainingEstimate(Record):
         start_s: until the first batch of an epoch is there, less a usual wait for data.
         validation_step_s: one validation batch, data included; ``None`` without validation.
         once_s: what the warm-up steps took longer than as many others.
+        not_finite: what became of the weights in the measured steps, where they are no numbers.
         assumptions: one sentence each.
     """
 
@@ -82,5 +84,6 @@ class TrainingEstimate(Record):
     once_s: SignedTime
     epoch: Seconds
     total: Seconds
+    not_finite: Text | None = Field(default=None, exclude_if=is_none)
     assumptions: tuple[Text, ...]
     notes: tuple[Text, ...] = ()

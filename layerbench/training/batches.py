@@ -38,7 +38,7 @@ class Batch:
     """Images that came together.
 
     Attributes:
-        images: float32 ``[N, C, H, W]``; ``None`` where none could be read.
+        images: ``[N, C, H, W]``, float32 as loaded; ``None`` where none could be read.
         labels: int64 ``[N]``.
         unreadable: names of those that could not be read, each with the reason.
     """
@@ -52,11 +52,13 @@ class Batch:
         images = None if self.images is None else self.images.pin_memory()
         return Batch(images, self.labels.pin_memory(), self.unreadable)
 
-    def to(self, device: torch.device, memory_format: torch.memory_format) -> Batch:
-        """The same on a device."""
+    def to(
+        self, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format
+    ) -> Batch:
+        """The same on a device, the images in this format."""
         if self.images is None:
             return self
-        images = self.images.to(device, non_blocking=True, memory_format=memory_format)
+        images = self.images.to(device, dtype, non_blocking=True, memory_format=memory_format)
         return Batch(images, self.labels.to(device, non_blocking=True), self.unreadable)
 
 

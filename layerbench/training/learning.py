@@ -11,6 +11,12 @@ from torch import nn
 from layerbench.environment.devices import Device
 from layerbench.errors import ModelRunError
 from layerbench.records.recipes import TrainingPrecision
+from layerbench.records.workload import FORMATS
+
+
+def in_format(precision: TrainingPrecision) -> str:
+    """For a message of what cannot be computed: the format of a model that was converted."""
+    return "" if FORMATS[precision] == "float32" else f" in {FORMATS[precision]}"
 
 
 class Learner:
@@ -18,9 +24,9 @@ class Learner:
 
     Args:
         name: of the model, for messages.
-        model: on the device; its weights are float32.
+        model: on the device, in the format that its weights learn in.
         device: where.
-        precision: of the forward; float16 by autocast has its loss scaled.
+        precision: what is computed in; float16 by autocast has its loss scaled.
         make: the optimizer of the parameters that learn.
 
     Attributes:

@@ -40,7 +40,7 @@ def document(record: TrainingEstimate, view: View = USUAL) -> layout.Document:
     return layout.Document(
         title=f"How long training {recipe.model} on {_data(record)} will take",
         head=[
-            *shared.weaknesses(record.environment, record.step),
+            *shared.weaknesses(record.environment, record.step, *_doubts(record)),
             layout.Fields(fields),
             layout.Text(_ran(record)),
             shared.phase_table(
@@ -56,6 +56,10 @@ def document(record: TrainingEstimate, view: View = USUAL) -> layout.Document:
             layout.what_ran(ran),
         ],
     )
+
+
+def _doubts(record: TrainingEstimate) -> list[str]:
+    return [] if record.not_finite is None else [record.not_finite]
 
 
 def _besides(record: TrainingEstimate) -> str:
@@ -92,6 +96,7 @@ def _what(record: TrainingEstimate) -> list[str]:
     given = [units.by_x(recipe.size), f"batch {recipe.batch}"]
     if workload is not None and workload.checkpoint is not None:
         given.append(f"checkpoint {workload.checkpoint}")
+    given += formatting.unusual_precision(recipe.precision)
     return [*given, *formatting.step_options(recipe)]
 
 
@@ -102,7 +107,7 @@ def _ran(record: TrainingEstimate) -> str:
 
 def cautions(record: TrainingEstimate) -> list[str]:
     """What voids or weakens the times, the gravest first."""
-    return shared.every_weakness(record.environment, record.step)
+    return shared.every_weakness(record.environment, record.step, *_doubts(record))
 
 
 def rows(record: TrainingEstimate) -> cells.Rows:

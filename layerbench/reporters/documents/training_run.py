@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from layerbench import units
-from layerbench.records.recipes import Recipe
+from layerbench.records.recipes import EPS_FLOAT16, Recipe
 from layerbench.records.training_run import EpochRow, RankTimes, TrainingRun
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
@@ -81,9 +81,10 @@ def _ran(record: TrainingRun) -> str:
     recipe = record.recipe
     size = f"{units.by_x(recipe.size)}, batch {recipe.batch}"
     step = formatting.step_options(recipe)
+    computed = formatting.unusual_precision(recipe.precision)
     ranks = formatting.plural(recipe.ranks, "process")
     place = record.environment.device.name
-    return shared.ran(record.model_type, record.parameters, size, *step, ranks, place)
+    return shared.ran(record.model_type, record.parameters, size, *computed, *step, ranks, place)
 
 
 def _model(record: TrainingRun) -> str:
@@ -110,7 +111,10 @@ def _recipe(recipe: Recipe) -> str:
         *formatting.step_options(recipe),
         f"{formatting.plural(recipe.epochs, 'epoch')}",
         f"AdamW, learning rate {recipe.lr:g} after {recipe.warmup_epochs:g} epochs of "
-        f"warm-up, then falling to 0, weight decay {recipe.weight_decay:g}",
+        f"warm-up, then falling to 0, weight decay {recipe.weight_decay:g}"
+        + (
+            f", eps {EPS_FLOAT16:g}, as 1e-08 is 0 in float16" if recipe.precision == "fp16" else ""
+        ),
         formatting.precision(recipe.precision),
         f"patience {recipe.patience}" if recipe.patience else "no early stopping",
         f"at most {_most_steps(recipe)} steps an epoch" if recipe.limit else "",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from layerbench.records.bounds import is_none
 from layerbench.records.defaults import MEASURED_ITERATIONS, WARMUP_ITERATIONS
 from layerbench.records.workload import DType, Mode, Precision
 
@@ -51,6 +52,7 @@ MEASURED = (
     "batch_size",
     "image_size",
     "application_type",
+    "precision",
     "threading",
 )
 # What most classifiers take, where nothing is said.
@@ -71,6 +73,7 @@ class Question(BaseModel):
         image_size: height and width.
         application_type: whether steps are measured or forwards.
         epochs: of a training.
+        precision: what is computed in; ``None`` for float32.
         threading: look at the hardware at fixed intervals, from a thread of its own; else step by
             step: before, after forward, backward and optimizer.
     """
@@ -88,6 +91,7 @@ class Question(BaseModel):
     image_size: Sides
     application_type: ApplicationType = "training"
     epochs: int = Field(default=1, ge=1, le=1_000_000)
+    precision: Precision | None = Field(default=None, exclude_if=is_none)
     threading: bool = False
 
     @property

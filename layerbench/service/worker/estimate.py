@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -20,6 +20,7 @@ from layerbench.environment import devices
 from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.environment.machine import usable_cores
+from layerbench.environment.precision import autocasting, precision_set
 from layerbench.environment.run_context import (
     free_unused,
     garbage_collection_off,
@@ -39,7 +40,7 @@ from layerbench.introspection.nested import map_tensors
 from layerbench.profilers.batches import as_loaded, copied
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.predicted import check_memory_fits, predict
-from layerbench.profilers.optimizers import make_optimizer
+from layerbench.profilers.optimizers import make_optimizer, not_finite, scaler_of
 from layerbench.records.detection_run import Usage
 from layerbench.records.memory import AllocatorFigures
 from layerbench.records.training_estimate import Seconds
@@ -76,7 +77,11 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Meas
     """
     began_at = time.time()
     device = devices.get(device_name)
-    with memory_explained(device), torch.random.fork_rng(devices=[]):
+    with (
+        memory_explained(device),
+        torch.random.fork_rng(devices=[]),
+        precision_set(question.precision, device),
+    ):
         room = watch_environment(device)
         workload = workload_of(question)
         training = question.application_type == "training"
@@ -94,6 +99,7 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Meas
     peak = device.peak()
     parameters = sum(p.numel() for p in subject.model.parameters())
     # A prediction may have to run the model once more, in the same memory.
+    broken = not_finite(subject.model.parameters()) if training else ""
     del subject, built
     gc.collect()
     on_gpu, notes = _predicted(workload, training) if peak is None else (_peak(peak), ())
@@ -109,7 +115,7 @@ def measure(question: Question, device_name: str | None, seconds: float) -> Meas
         began_at=began_at,
         ended_at=time.time(),
         environment=environment,
-        notes=notes,
+        notes=(*notes, *([broken] if broken else [])),
         **figures,
     )
 
@@ -129,6 +135,7 @@ def workload_of(question: Question) -> Workload:
         question.architecture,
         f"3x{height}x{width}",
         batch=question.batch_size,
+        precision=question.precision,
         mode="train" if question.application_type == "training" else "eval",
     )
 
@@ -151,23 +158,31 @@ class _Subject:
             ((), {}) if workload.mode == "train" else (built.args, built.kwargs)
         )
         self.clock = device.clock()
+        self.forward = self._casting(self.model)
 
     def step(self) -> Step:
         """A training step with SGD with momentum."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = make_optimizer("momentum", parameters)
+        scaler = scaler_of(self.workload.precision, self.device.torch_device.type)
+        loss = self._casting(loss_of)
 
         def update() -> None:
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad(set_to_none=True)
 
         return Step(
             fetch=lambda: self._host,
             move=lambda batch: copied(batch, self.device),
-            forward=lambda batch: self.model(*batch[0], **batch[1]),
-            loss=lambda output, _: loss_of(output),
+            forward=lambda batch: self.forward(*batch[0], **batch[1]),
+            loss=lambda output, _: loss(output),
             update=update,
+            backward=lambda loss: torch.autograd.backward(scaler.scale(loss)),
         )
+
+    def _casting(self, call: Callable[..., Made]) -> Callable[..., Made]:
+        return autocasting(call, self.workload.precision, self.device.torch_device.type)
 
     def timed(self, run: Callable[[], list[int]]) -> NDArray[np.int64]:
         """What ``run`` marked, as differences in nanoseconds."""
@@ -182,6 +197,7 @@ class _Subject:
             clock.release()
 
 
+Made = TypeVar("Made")
 _Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -246,7 +262,7 @@ def _inferred(
 
         def run() -> list[int]:
             start = subject.clock.mark()
-            subject.model(*args, **kwargs)
+            subject.forward(*args, **kwargs)
             return [start, subject.clock.mark()]
 
         return subject.timed(run)
@@ -283,7 +299,9 @@ def _content(subject: _Subject, question: Question) -> dict[str, float]:
     if question.task_type not in ("detection", "instance"):
         return {}
     counter = DetectionCounter(subject.model)
-    counts = counter.of(lambda: subject.model(*subject.args, **subject.kwargs), question.batch_size)
+    counts = counter.of(
+        lambda: subject.forward(*subject.args, **subject.kwargs), question.batch_size
+    )
     return counts.model_dump(exclude_none=True)
 
 

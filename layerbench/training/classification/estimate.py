@@ -17,6 +17,7 @@ from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
 from layerbench.environment.precision import precision_set
 from layerbench.environment.run_context import memory_explained, threads_set, watch_environment
+from layerbench.profilers.optimizers import not_finite
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.recipes import Recipe
 from layerbench.records.training_estimate import TrainingEstimate
@@ -103,6 +104,7 @@ def estimate(
         once_s=figures.once_s,
         epoch=epoch,
         total=total,
+        not_finite=not_finite(subject.model.parameters()) or None,
         assumptions=assumptions(
             images.samples,
             images.steps,
@@ -170,6 +172,7 @@ class _Subject:
             Ranks(),
             min(self._trial.fewest, steps_of(recipe, self._order.steps), KEPT),
             progress,
+            goes_on=True,
         )
 
     def measured(self) -> Measured:

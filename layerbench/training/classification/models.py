@@ -103,14 +103,15 @@ def _called(
 ) -> tuple[list[torch.Tensor], list[tuple[str, int]]]:
     """What the model returns in training, and its linear and convolutional layers as called."""
     shape = (2, *workload.shape[1:])
+    dtype = getattr(torch, workload.dtype)
     try:
         to_meta: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor.to("meta")  # noqa: E731
         with tensors_replaced(module, to_meta):
-            return _call(module, torch.empty(shape, device="meta"))
+            return _call(module, torch.empty(shape, dtype=dtype, device="meta"))
     except Exception:
         pass  # some models need values: for real, then, on a copy
     try:
-        return _call(copy.deepcopy(module), torch.zeros(shape))
+        return _call(copy.deepcopy(module), torch.zeros(shape, dtype=dtype))
     except Exception as error:
         raise NotAClassifier(
             f"{workload.model} does not take images of {'x'.join(map(str, shape[1:]))}: "

@@ -29,7 +29,7 @@ def check(recipe: Recipe, checkpoint: str | Path | None = None) -> Workload:
         recipe.model,
         f"3x{height}x{width}",
         batch=recipe.batch,
-        dtype="float32",
+        precision=recipe.precision,
         memory_format="channels_last" if recipe.channels_last else "contiguous",
         mode="train",
         seed=recipe.seed,

@@ -51,7 +51,7 @@ class TrainedModel:
     def subject(self, batch: int) -> Built:
         """The model with images of the run's size."""
         images = zoo.inputs_for(
-            (batch, 3, *self.recipe.size), memory_format=self.workload.memory_format
+            (batch, 3, *self.recipe.size), self.workload.dtype, self.workload.memory_format
         )
         return Built(self.model, (images.to(self.device.torch_device),))
 

@@ -18,14 +18,16 @@ from layerbench.environment.run_context import model_errors
 from layerbench.errors import DataError, ModelRunError, TrainingStopped, first_line
 from layerbench.instruments.checkpointed import checkpointing
 from layerbench.instruments.step_timer import Step, run_phases
+from layerbench.profilers.optimizers import adam_eps
 from layerbench.profilers.progress import Progress
 from layerbench.records.recipes import Recipe
 from layerbench.records.training_step import STEP_PHASES
+from layerbench.records.workload import FORMATS
 from layerbench.training.batches import STEP, Batch, EpochBatches, check_readable, next_batch
 from layerbench.training.classification.distributed import AllReduceTimer, Ranks
 from layerbench.training.classification.lr_schedule import factor
 from layerbench.training.classification.models import classification_loss, logits_of
-from layerbench.training.learning import Learner
+from layerbench.training.learning import Learner, in_format
 from layerbench.training.seeds import mixed
 
 # Losses are looked at, and marks turned into times, after so many steps, where a look waits for
@@ -108,13 +110,14 @@ class Trainer:
     """A model that learns, with everything that a step needs.
 
     Args:
-        model: on the device; float32.
+        model: on the device, in the recipe's format.
         recipe: how it learns.
         device: where.
         ranks: this process among those that train together.
         steps: of an epoch; see `steps_of`.
         progress: hears of each step.
         timed: whether the gradients' way between processes is.
+        goes_on: also where a loss is no number.
 
     Attributes:
         steps: of an epoch.
@@ -131,6 +134,7 @@ class Trainer:
         progress: Progress,
         *,
         timed: bool = False,
+        goes_on: bool = False,
     ) -> None:
         self.model = model
         self._recipe = recipe
@@ -145,7 +149,10 @@ class Trainer:
             device,
             recipe.precision,
             lambda parameters: torch.optim.AdamW(
-                parameters, lr=recipe.lr, weight_decay=recipe.weight_decay
+                parameters,
+                lr=recipe.lr,
+                weight_decay=recipe.weight_decay,
+                eps=adam_eps(parameters),
             ),
         )
         self._wrapped = ranks.wrap(model)
@@ -154,7 +161,12 @@ class Trainer:
         self.last_lr = self.lr
         self._clock = device.clock()
         self._reduced = AllReduceTimer(self._wrapped, ranks, device.clock(), asked=timed)
-        self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self._goes_on = goes_on
+        self._images_as = (
+            device.torch_device,
+            getattr(torch, FORMATS[recipe.precision]),
+            torch.channels_last if recipe.channels_last else torch.contiguous_format,
+        )
 
     # --- what a checkpoint keeps -----------------------------------------------------------
 
@@ -270,7 +282,8 @@ class Trainer:
                     self._micro_batch(iterator, stepped)
             if stepped.micro_batches:
                 stepped.marks = [stepped.micro_batches[-1][-1]]
-                self._learner.update()
+                with self._explained("the optimizer"):
+                    self._learner.update()
                 stepped.marks.append(self._clock.mark())
         self._advance()
         self._reduced.end_step()
@@ -303,17 +316,19 @@ class Trainer:
                 return self._call(batch)
 
         def loss(output: Any, batch: Batch) -> torch.Tensor:  # noqa: ANN401 - as above
-            with self._autocast():
+            with self._autocast(), self._explained("the loss"):
                 total = classification_loss(output, batch.labels)
             stepped.answers.append((logits_of(output).detach(), batch.labels))
             return total
 
         def backward(loss: torch.Tensor) -> None:
-            self._learner.backward(loss if self._micro_batches == 1 else loss / self._micro_batches)
+            with self._explained("the backward"):
+                parts = self._micro_batches
+                self._learner.backward(loss if parts == 1 else loss / parts)
 
         return Step(
             fetch=lambda: next_batch(iterator),
-            move=lambda batch: batch.to(self._device.torch_device, self._format),
+            move=lambda batch: batch.to(*self._images_as),
             forward=forward,
             loss=loss,
             backward=backward,
@@ -321,11 +336,16 @@ class Trainer:
         )
 
     def _call(self, batch: Batch) -> Any:  # noqa: ANN401 - whatever the model returns
+        with self._explained("the forward"):
+            return self._wrapped(batch.images)
+
+    def _explained(self, what: str) -> AbstractContextManager[object]:
+        """Turn what PyTorch raises into one line that says what cannot be computed."""
         if self._ranks.count > 1:
-            # What another process's end raises here is explained by `Ranks.named`.
-            return self._wrapped(batch.images)
-        with model_errors(self._device, self._recipe.model):
-            return self._wrapped(batch.images)
+            # What another process's end raises is explained by `Ranks.named`.
+            return nullcontext()
+        where = in_format(self._recipe.precision)
+        return model_errors(self._device, f"{self._recipe.model}: {what}{where} failed")
 
     def _autocast(self) -> AbstractContextManager[object]:
         return autocast(self._recipe.precision, self._device.torch_device.type)
@@ -371,8 +391,8 @@ class Trainer:
             unreadable += batch.unreadable
             if batch.images is None:
                 continue
-            here = batch.to(self._device.torch_device, self._format)
-            with self._autocast():
+            here = batch.to(*self._images_as)
+            with self._autocast(), self._explained("the validation"):
                 output = self.model(here.images)
                 loss = classification_loss(output, here.labels)
             hits = _hits(logits_of(output), here.labels)
@@ -447,6 +467,8 @@ class Seen:
         broken = next((n for n, loss in enumerate(losses) if not math.isfinite(loss)), None)
         # Each process looks: all of them stop where one has to.
         anywhere = self._trainer._ranks.sums([0.0 if broken is None else 1.0])[0]
+        if self._trainer._goes_on:
+            return
         if broken is not None:
             raise TrainingStopped(
                 f"the loss of step {first + broken} of epoch {epoch} is {losses[broken]}: the "

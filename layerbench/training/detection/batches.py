@@ -27,7 +27,7 @@ class BoxedBatch:
     """Images that came together.
 
     Attributes:
-        images: float32 ``[3, H, W]`` each.
+        images: ``[3, H, W]`` each, float32 as loaded.
         targets: what is in them.
         unreadable: names of those that could not be read, each with the reason.
     """
@@ -41,13 +41,16 @@ class BoxedBatch:
         images, targets = map_tensors((self.images, self.targets), torch.Tensor.pin_memory)
         return BoxedBatch(images, targets, self.unreadable)
 
-    def to(self, device: torch.device) -> BoxedBatch:
-        """The same on a device."""
+    def to(self, device: torch.device, dtype: torch.dtype = torch.float32) -> BoxedBatch:
+        """The same on a device, the images in this format.
+
+        Boxes keep theirs: torchvision takes no bfloat16 ones, and float16 has no room for them.
+        """
         moved: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor.to(  # noqa: E731
             device, non_blocking=True
         )
-        images, targets = map_tensors((self.images, self.targets), moved)
-        return BoxedBatch(images, targets, self.unreadable)
+        images = [image.to(device, dtype, non_blocking=True) for image in self.images]
+        return BoxedBatch(images, map_tensors(self.targets, moved), self.unreadable)
 
     @property
     def boxes(self) -> int:

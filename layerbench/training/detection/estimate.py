@@ -33,7 +33,7 @@ from layerbench.records.detection_estimate import (
     DetectorMemory,
 )
 from layerbench.records.environment import Environment
-from layerbench.records.workload import autocast_format
+from layerbench.records.workload import FORMATS
 from layerbench.training import step_statistics
 from layerbench.training.batches import EpochBatches, Samples
 from layerbench.training.detection import models
@@ -68,6 +68,7 @@ from layerbench.training.estimate import (
     check_samples,
     with_error,
 )
+from layerbench.training.learning import in_format
 from layerbench.zoo.torchvision import of_one_size
 
 
@@ -252,6 +253,8 @@ class _Subject:
             options = options.model_copy(update={"min_size": None})
             self._notes.append("it takes images of one size, whatever --min_size says")
         self._model = _built(model, options, len(splits.classes)).to(device.torch_device)
+        if isinstance(model, str):
+            models.placed(self._model, device.torch_device, options.learning.precision)
         if models.wants_masks(self._model):
             splits = open_data(options, options, masks=True)
         self._splits = splits
@@ -305,7 +308,8 @@ class _Subject:
     def _memory(self) -> DetectorMemory | None:
         self._progress.step("memory", 0, 1)
         try:
-            return detector_memory(self._name, self._model, self._batch(), self._device)
+            precision = self._options.learning.precision
+            return detector_memory(self._name, self._model, self._batch(), self._device, precision)
         except LayerbenchError as error:
             self._notes.append(f"memory could not be worked out: {error}")
             return None
@@ -352,7 +356,9 @@ class _Subject:
         self._progress.step("inference", 0, 1)
         timing = Inference(self._model, self._batch(), self._device, options, self._conditions)
         with (
-            explained(self._name, "inference", self._device),
+            explained(
+                self._name, f"inference{in_format(options.learning.precision)}", self._device
+            ),
             mode_set(self._model, False),
             torch.no_grad(),
             garbage_collection_off(),
@@ -376,7 +382,8 @@ class _Subject:
                 break
         if not read:
             raise DataError(f"no image of {self._options.data} can be read")
-        return collate(read).to(self._device.torch_device)
+        dtype = getattr(torch, FORMATS[self._options.learning.precision])
+        return collate(read).to(self._device.torch_device, dtype)
 
 
 @dataclass(frozen=True)
@@ -415,6 +422,4 @@ def _assumptions(options: EstimateOptions) -> Iterator[str]:
         "time depends on it."
     )
     yield "Inference is timed on images that lie in memory."
-    if options.memory and autocast_format(options.learning.precision):
-        yield "Memory is that of a float32 step."
     yield "Nothing is validated; checkpoints and reports are not counted."

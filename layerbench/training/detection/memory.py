@@ -15,7 +15,8 @@ from layerbench.errors import UsageError, at_least
 from layerbench.profilers.memory.measured import profile_memory
 from layerbench.records.detection_estimate import DetectorMemory
 from layerbench.records.environment import DeviceInfo
-from layerbench.records.workload import OWN_WEIGHTS, Frozen, Workload
+from layerbench.records.recipes import TrainingPrecision
+from layerbench.records.workload import FORMATS, OWN_WEIGHTS, Frozen, Workload, computed_in
 from layerbench.training.detection import models
 from layerbench.training.detection.batches import BoxedBatch, ForModel, collate
 from layerbench.zoo import Built
@@ -120,7 +121,11 @@ def made_up(model: nn.Module, batch: int, size: tuple[int, int]) -> BoxedBatch:
 
 
 def detector_memory(
-    name: str, model: nn.Module, images: BoxedBatch, device: Device
+    name: str,
+    model: nn.Module,
+    images: BoxedBatch,
+    device: Device,
+    precision: TrainingPrecision = "fp32",
 ) -> DetectorMemory:
     """Bytes of tensors in a training step with SGD with momentum.
 
@@ -129,6 +134,7 @@ def detector_memory(
         model: stays as it is; a copy is trained.
         images: of the step, on the device.
         device: where the model is.
+        precision: what is computed in; model and images have its format.
 
     Raises:
         LayerbenchError: the step cannot be run.
@@ -139,7 +145,8 @@ def detector_memory(
         input="images with boxes",
         shape=(batch, *images.images[0].shape),
         batch=batch,
-        dtype="float32",
+        dtype=FORMATS[precision],
+        precision=computed_in(precision),
         memory_format="contiguous",
         mode="train",
         seed=0,

@@ -7,6 +7,8 @@ from torch import nn
 
 from layerbench.environment import devices
 from layerbench.errors import UnknownModel, did_you_mean
+from layerbench.records.recipes import TrainingPrecision
+from layerbench.records.workload import FORMATS
 from layerbench.zoo.family import seeded_on_cpu
 from layerbench.zoo.torchvision import build_detector, detectors
 
@@ -77,6 +79,11 @@ def build(
     """
     with seeded_on_cpu(seed):
         return build_detector(name, classes, "DEFAULT" if pretrained else None, min_size)
+
+
+def placed(model: nn.Module, device: torch.device, precision: TrainingPrecision) -> nn.Module:
+    """The detector on a device, its floating parameters and buffers in the precision's format."""
+    return model.to(device, getattr(torch, FORMATS[precision]))
 
 
 def class_count(model: nn.Module) -> int | None:

@@ -33,7 +33,7 @@ class Learning:
 
     Attributes:
         lr, momentum, weight_decay: of SGD.
-        precision: of the forward, by autocast; the weights are float32.
+        precision: of the forward by autocast; else of weights, gradients and optimizer, too.
         checkpoint_activations: as in `layerbench.records.workload.StepOptions`.
     """
 

@@ -168,7 +168,7 @@ class _Run:
         self._splits = (
             open_data(recipe, around, masks=True) if models.wants_masks(model) else splits
         )
-        self._model = model.to(device.torch_device)
+        self._model = models.placed(model, device.torch_device, recipe.precision)
         self._images = ForModel(self._splits.train, self._model)
         self._order = EpochBatches(len(self._images), recipe.batch, recipe.seed)
         self._stepper = Stepper(recipe.model, self._model, learning_of(recipe), device)

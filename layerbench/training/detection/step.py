@@ -25,10 +25,11 @@ from layerbench.instruments.step_timer import Step, StepTimer, TimedStep
 from layerbench.records.detection_estimate import Found, PartRow
 from layerbench.records.timing import Summary
 from layerbench.records.training_step import STEP_PHASES
+from layerbench.records.workload import FORMATS
 from layerbench.training import step_statistics
 from layerbench.training.detection.batches import BoxedBatch, NoMoreBatches
 from layerbench.training.detection.options import Learning
-from layerbench.training.learning import Learner
+from layerbench.training.learning import Learner, in_format
 from layerbench.units import NANOSECOND
 
 FORWARD, BACKWARD = STEP_PHASES.index("forward"), STEP_PHASES.index("backward")
@@ -59,7 +60,7 @@ class Stepper:
 
     Args:
         name: of the model, for messages.
-        model: on the device.
+        model: on the device, in the format of the precision.
         learning: how.
         device: where.
 
@@ -75,6 +76,7 @@ class Stepper:
         self._name = name
         self.model = model.train()
         self._learning = learning
+        self._dtype = getattr(torch, FORMATS[learning.precision])
         self._device = device
         sgd = partial(
             torch.optim.SGD,
@@ -123,13 +125,15 @@ class Stepper:
 
         def loss(output: dict[str, torch.Tensor], _: BoxedBatch) -> torch.Tensor:
             kept.losses = {name: value.detach() for name, value in output.items()}
-            total = torch.stack([value.float() for value in output.values()]).sum()
+            # What its boxes make is float32 even where the weights have fewer bits.
+            wide = torch.promote_types(self._dtype, torch.float32)
+            total = torch.stack([value.to(wide) for value in output.values()]).sum()
             self._check_finite(kept)
             return total
 
         return Step(
             fetch=fetched,
-            move=lambda batch: batch.to(self._device.torch_device),
+            move=lambda batch: batch.to(self._device.torch_device, self._dtype),
             forward=forward,
             loss=loss,
             backward=self._learner.backward,
@@ -146,7 +150,8 @@ class Stepper:
 
     def explained(self) -> AbstractContextManager[None]:
         """Turn what the detector raises into one line that says what failed."""
-        return explained(self._name, "the training step", self._device)
+        what = f"the training step{in_format(self._learning.precision)}"
+        return explained(self._name, what, self._device)
 
 
 @contextmanager

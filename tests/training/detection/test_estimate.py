@@ -327,7 +327,10 @@ def test_pets_that_are_not_there(verb, small, models, samples, tmp_path):
         (("--data", "mnist"), "no data set with boxes 'mnist'"),
         (("--boxes", "mask"), "--boxes takes trimap, xml, got 'mask'"),
         (("--classes", "dogs"), "--classes takes breed, species, got 'dogs'"),
-        (("--precision", "int8"), "--precision takes fp32, tf32, amp, amp-bf16, got 'int8'"),
+        (
+            ("--precision", "int8"),
+            "--precision takes fp32, tf32, fp16, bf16, fp64, amp, amp-bf16, got 'int8'",
+        ),
         (("--size", "0"), "--size takes a number"),
         (("--format", "speedscope"), "time profiles only"),
         (("--device", "cuda:99"), "--device cpu always works"),
