@@ -160,7 +160,8 @@ def test_family(spec: str, input: str | None) -> None:
 def test_family_within_autocast(spec: str, input: str | None) -> None:
     """The same casts in the same places, and none more: instruments lie within it.
 
-    Not in inference mode: there what notes operators sees einsum whole, and autocast no more of it.
+    Not in inference mode: there PyTorch hands einsum whole to what notes operators, with autocast's
+    keys left out, so that operands of two formats fail (maxvit_t), whatever is noted.
     """
     with built(spec, input, torch.no_grad) as (subject, plain):
         model = subject.module

@@ -105,6 +105,13 @@ def arithmetic_of(dtype: str, precision: Precision | None) -> str:
     return precision if dtype == FORMATS[precision] else f"{precision} {dtype}"
 
 
+def unusual_arithmetic(precision: Precision) -> list[str]:
+    """What is computed in, as reports say it; nothing where it is float32, as usual."""
+    if precision == "fp32":
+        return []
+    return [arithmetic_of(FORMATS[precision], computed_in(precision))]
+
+
 class ReadFile(Frozen):
     """A file that is part of what runs; two with the same content are equal, wherever they lie.
 

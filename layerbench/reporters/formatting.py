@@ -193,11 +193,6 @@ def precision(name: Precision) -> str:
     return arithmetic_of(FORMATS[name], computed_in(name))
 
 
-def unusual_precision(name: Precision) -> list[str]:
-    """The same, but where it is float32, which goes without saying."""
-    return [] if name == "fp32" else [precision(name)]
-
-
 def weights(workload: Workload) -> str:
     """Where the model's weights come from."""
     if workload.checkpoint is not None:

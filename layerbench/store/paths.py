@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeAlias
 
-from layerbench.records.workload import OWN_WEIGHTS, Plan, ReadFile, StepOptions, Workload
+from layerbench.records.workload import (
+    OWN_WEIGHTS,
+    Plan,
+    ReadFile,
+    StepOptions,
+    Workload,
+    unusual_arithmetic,
+)
 from layerbench.store.writing import AnyPath
 from layerbench.units import by_x
 
@@ -98,6 +105,7 @@ def _forecast_name(record: TrainingEstimate) -> str:
     parts = [model_name(recipe.model), recipe.data, by_x(recipe.size), f"b{recipe.batch}"]
     if workload is not None and workload.checkpoint is not None:
         parts.append(_checkpoint_variant(workload.checkpoint))
+    parts += unusual_arithmetic(recipe.precision)
     return "_".join([*parts, *_step_variants(recipe)])
 
 
@@ -105,7 +113,8 @@ def _detectors_name(record: DetectionEstimates) -> str:
     models = [row.model for row in record.rows] + [row.model for row in record.failures]
     what = (models or ["none"])[0] + (f"-and-{len(models) - 1}-more" if len(models) > 1 else "")
     name = f"detection_{model_name(what)}_{record.data}_{by_x(record.size)}_b{record.batch}"
-    return name if record.min_size is None else f"{name}_min{record.min_size}"
+    size = [] if record.min_size is None else [f"min{record.min_size}"]
+    return "_".join([name, *unusual_arithmetic(record.precision), *size])
 
 
 def _dissected_name(record: Structure | MemoryReport | MemoryEstimate) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from layerbench import units
 from layerbench.records.training_estimate import TrainingEstimate
 from layerbench.records.view import USUAL, View
+from layerbench.records.workload import unusual_arithmetic
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
 
@@ -96,7 +97,7 @@ def _what(record: TrainingEstimate) -> list[str]:
     given = [units.by_x(recipe.size), f"batch {recipe.batch}"]
     if workload is not None and workload.checkpoint is not None:
         given.append(f"checkpoint {workload.checkpoint}")
-    given += formatting.unusual_precision(recipe.precision)
+    given += unusual_arithmetic(recipe.precision)
     return [*given, *formatting.step_options(recipe)]
 
 

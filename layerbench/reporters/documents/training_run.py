@@ -8,6 +8,7 @@ from layerbench import units
 from layerbench.records.recipes import EPS_FLOAT16, Recipe
 from layerbench.records.training_run import EpochRow, RankTimes, TrainingRun
 from layerbench.records.view import USUAL, View
+from layerbench.records.workload import unusual_arithmetic
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, shared
 
@@ -81,7 +82,7 @@ def _ran(record: TrainingRun) -> str:
     recipe = record.recipe
     size = f"{units.by_x(recipe.size)}, batch {recipe.batch}"
     step = formatting.step_options(recipe)
-    computed = formatting.unusual_precision(recipe.precision)
+    computed = unusual_arithmetic(recipe.precision)
     ranks = formatting.plural(recipe.ranks, "process")
     place = record.environment.device.name
     return shared.ran(record.model_type, record.parameters, size, *computed, *step, ranks, place)
