@@ -24,7 +24,7 @@ from layerbench.introspection.nested import map_tensors
 from layerbench.profilers.batches import as_loaded, copied
 from layerbench.profilers.loss import loss_of
 from layerbench.profilers.memory.traced_run import explain_step
-from layerbench.profilers.optimizers import make_optimizer, scaler_of
+from layerbench.profilers.optimizers import make_optimizer, not_finite, scaler_of
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import Workload
 from layerbench.zoo import Built
@@ -121,6 +121,10 @@ class OwnStep:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
+
+    def not_finite(self) -> str:
+        """What became of weights that are no numbers after the steps; empty where all are."""
+        return not_finite(parameters(self.model))
 
     def inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of a forward, copied anew."""

@@ -36,7 +36,7 @@ from layerbench.instruments.warm_up import WarmingUp
 from layerbench.profilers.blocked_queue import BLOCKED_EVERY, BlockedQueue
 from layerbench.profilers.choice_of_rounds import clock_for
 from layerbench.profilers.memory.measured import profile_memory, profile_memory_on_fakes
-from layerbench.profilers.optimizers import check_optimizer, not_finite
+from layerbench.profilers.optimizers import check_optimizer
 from layerbench.profilers.own_step import OwnStep, own_step
 from layerbench.profilers.progress import MEASURING, Looking, Progress, Silent
 from layerbench.profilers.timing import check_environment
@@ -98,7 +98,7 @@ def profile_step(
             rounds = _Rounds(trained, Looking(progress or Silent(), watch.conditions), device)
             with garbage_collection_off():
                 watch.conditions.add_warm_up(rounds.run(plan))
-            broken = not_finite(parameters(built.module))
+            broken = own.not_finite()
         record = record_of(
             workload,
             plan,

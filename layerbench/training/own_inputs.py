@@ -164,7 +164,7 @@ def estimate_on_own_inputs(
             loss = _measure(own, trial, device, progress or Silent())
             figures = StepFigures.of(trial.measured([]))
             validation = _validation_step_s(own, device) if val_steps else None
-            model, notes = own.model, own.notes
+            model, notes, broken = own.model, own.notes, own.not_finite()
         environment = room.finish()
     epoch, total = figures.training(steps, val_steps * (validation or 0.0), recipe.epochs)
     return TrainingEstimate(
@@ -188,6 +188,7 @@ def estimate_on_own_inputs(
         once_s=figures.once_s,
         epoch=epoch,
         total=total,
+        not_finite=broken or None,
         assumptions=assumptions(
             samples, steps, recipe.step_images, None, _assumptions(workload, loss, validated)
         ),
