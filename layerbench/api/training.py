@@ -11,7 +11,7 @@ from torch import nn
 
 from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, step_of, what_runs, where_it_runs
-from layerbench.errors import NotAClassifier
+from layerbench.errors import BadInput, NotAClassifier
 from layerbench.profilers.progress import Progress
 from layerbench.profilers.training_step import profile_step
 from layerbench.records.defaults import MOST_PIXELS, TRAINING_ITERATIONS, TRAINING_WARMUP
@@ -196,6 +196,7 @@ def estimate_training_time(
             **{"workers": workers, "threads": threads},
         },
     )
+    why = ""
     with heard(progress) as listener:
         if inputs is None and takes_images(model, size):
             recipe = recipe_for(
@@ -211,18 +212,22 @@ def estimate_training_time(
                 return estimate(recipe, options, where, checkpoint=checkpoint, progress=listener)
             except NotAClassifier as error:
                 _check_no_data(data, str(error))
+                why = f"{error}; "
         _check_no_data(data, f"{model} is measured on inputs of its own")
-        workload = workload_of(
-            model,
-            size=size,
-            batch=batch,
-            precision=precision,
-            channels_last=channels_last,
-            seed=seed,
-            checkpoint=checkpoint,
-            inputs=inputs,
-            step=step,
-        )
+        try:
+            workload = workload_of(
+                model,
+                size=size,
+                batch=batch,
+                precision=precision,
+                channels_last=channels_last,
+                seed=seed,
+                checkpoint=checkpoint,
+                inputs=inputs,
+                step=step,
+            )
+        except BadInput as error:
+            raise BadInput(f"{why}{error}") from error
         recipe = recipe_for(
             workload.model,
             pretrained=False,
