@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import layerbench
-from layerbench.profilers.compiled_rounds import BETWEEN
+from layerbench.profilers.compiled_sharing import BETWEEN
 from layerbench.records.timing import Profile
 
 MODELS = ("resnet18", "mobilenet_v2", "vit_b_16", "convnext_tiny", "swin_t")

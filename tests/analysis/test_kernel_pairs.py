@@ -15,6 +15,7 @@ from layerbench.records.compilation import Compilation, KernelPart
 from layerbench.records.samples import KernelFacts, RowFacts, Run, RunFacts
 from layerbench.records.timing import KernelRow, LayerRow, Profile
 from layerbench.records.view import View
+from tests.support.sample_devices import launch_bound
 from tests.support.sample_profiles import environment, layered, summary
 
 # Own times without compilation, milliseconds; the model's own are 1, of which add() has 0.5.
@@ -128,6 +129,22 @@ def test_kernels_are_matched_by_name_and_layers_and_then_by_their_order() -> Non
     # What the same kernels do for other layers is not the same.
     other = compiled(((KERNELS[0][0], 3.0, (part("stem", "convolution", 1),)),))
     assert not kernel_pairs(other, compiled(KERNELS[:1])).pairs
+
+
+def test_kernels_of_a_gpu_are_matched_by_name_module_and_function() -> None:
+    before = launch_bound()
+    slower = [
+        one.model_copy(update={"time": summary(one.time.mean * 1e5)}) for one in before.kernels
+    ]
+    after = before.model_copy(update={"kernels": (*slower[1:], slower[0])})
+    found = compare(before, after)
+    assert found.kernels_beside == "kernels"
+    assert len(found.kernels) == len(before.kernels)
+    assert {one.verdict for one in found.kernels} == {"SLOWER"}
+    # Another operator of the module ran the first one.
+    other = before.kernels[0].model_copy(update={"function": "softmax"})
+    pairs = kernel_pairs(before, before.model_copy(update={"kernels": (other,)}))
+    assert (pairs.pairs, pairs.added) == ((), (other.name,))
 
 
 def test_without_kernels_or_layers_there_is_nothing_to_compare() -> None:

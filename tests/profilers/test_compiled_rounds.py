@@ -20,6 +20,7 @@ from torch._inductor import debug
 from torch._inductor.graph import GraphLowering
 
 import layerbench
+from benchmarks.compiled import row
 from layerbench import reporters
 from layerbench.instruments.compilation import Compilation
 from layerbench.instruments.dynamo_log import DynamoLog
@@ -152,6 +153,14 @@ def test_reports_say_what_is_shared(small: tuple[Profile, nn.Module, list[Any]])
     csv = reporters.render("csv", profile, View(kernels=True))
     assert "blocks.0.conv:convolution=" in csv
     reporters.render("html", profile)
+
+
+def test_the_benchmark_reads_such_a_record(small: tuple[Profile, nn.Module, list[Any]]) -> None:
+    profile, _, _ = small
+    assert profile.compilation
+    line = row("small", profile).split()
+    assert line[:2] == ["small", str(profile.compilation.kernels)]
+    assert "100.0%" in line
 
 
 def test_pytorch_and_the_model_are_left_as_they_were(
