@@ -493,10 +493,3 @@ def test_files_are_for_models_by_name(folder):
             layerbench.structure(nn.Linear(2, 2), torch.rand(1, 2), **said)
     with pytest.raises(UsageError, match="of one model"):
         layerbench.sweep(["resnet18", "resnet34"], checkpoint=folder / "plain.pth")
-
-
-def test_records_from_before_read_as_they_were():
-    old = {"model": "resnet18", "input": "pascal", "shape": [1, 3, 500, 334], "batch": 1}
-    read = Workload.model_validate(old)
-    assert (read.checkpoint, read.inputs, read.file) == (None, None, None)
-    assert not {"checkpoint", "inputs", "file"} & read.model_dump(mode="json").keys()
