@@ -11,4 +11,4 @@ out=examples/compiled
 "$PYTHON" timer.py --model resnet18 --compile --kernels --threads 1 --device cpu --out "$out" "$@"
 # Its status is 1 where a layer is slower, as one is here.
 "$PYTHON" -m layerbench compare --live "resnet18 --threads 1 --device cpu" "resnet18 --compile --threads 1 --device cpu" \
-    --out "$out" "$@" || [ $? -eq 1 ]
+    --kernels --out "$out" "$@" || [ $? -eq 1 ]

@@ -97,6 +97,7 @@ def test_a_look_meets_the_others_before_it_waits_for_the_device():
         ),
         _reduced=SimpleNamespace(take=list),
         _ranks=SimpleNamespace(meet=lambda: order.append("meet"), sums=lambda _: [0.0]),
+        _goes_on=False,
     )
     Seen(trainer, Sums()).look(1, 0)
     assert order == ["meet", "wait", "release"]
