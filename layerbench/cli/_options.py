@@ -47,7 +47,7 @@ Dtype = Annotated[
 Checkpoint = Annotated[
     str | None,
     option(
-        "Load the weights of this file onto the model: a state dict as .pth, .pt or .bin, or "
+        "File of weights to load onto the model: a state dict as .pth, .pt, .bin or .ckpt, or "
         ".safetensors.",
         panel=WHAT_RUNS,
         metavar="FILE",
@@ -133,7 +133,8 @@ class WorkloadOptions(Frozen):
     inputs: Annotated[
         str | None,
         option(
-            "Inputs of your own in place of --input: a file .pt, .npz or .json.", metavar="FILE"
+            "File of your own inputs, in place of random ones: .pt, .pth, .npz or .json.",
+            metavar="FILE",
         ),
     ] = None
     batch: Annotated[
@@ -146,11 +147,11 @@ class WorkloadOptions(Frozen):
     compile: Annotated[
         Compile,
         option(
-            "Mode of torch.compile: default, reduce-overhead, max-autotune, "
-            "max-autotune-no-cudagraphs, or False for none. Layers have the time of the kernels "
-            "that they are in.",
+            "Run the model under torch.compile in this mode: default, reduce-overhead, "
+            "max-autotune or max-autotune-no-cudagraphs; False does not compile. A layer's time is "
+            "then its part of the kernels that it is in.",
             metavar="[=MODE]",
-            default_text="False; default, if no mode is said",
+            default_text="False; --compile alone is --compile=default",
         ),
     ] = False
     cuda_graph: Annotated[

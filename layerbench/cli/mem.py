@@ -95,7 +95,7 @@ def command(
     On a terminal it shows the first screen of the report: the peak or the totals, and the largest
     layers and types.
 
-    The model runs in Python: timer and compare --live alone have --compile.
+    For --compile and --cuda-graph see timer and compare --live.
     """
     from layerbench import reporters
     from layerbench.errors import UsageError

@@ -35,7 +35,7 @@ def command(
     It begins with the first screen of the times and the peak of the memory. Its table says of each
     layer what the three know.
 
-    The model runs in Python: timer and compare --live alone have --compile.
+    For --compile and --cuda-graph see timer and compare --live.
     """
     what = _options.as_named(what, named_model, named_input)
     names = _options.checked_formats(formats, out)

@@ -82,7 +82,7 @@ def command(
     The batch grows until it does not fit or takes too long, and the report says which. Reports of
     --out are written after each model and size, so an interrupted sweep keeps its points.
 
-    The model runs in Python: timer and compare --live alone have --compile.
+    For --compile and --cuda-graph see timer and compare --live.
     """
     from layerbench.store import writing
 

@@ -48,7 +48,7 @@ def command(
     Forward and backward of every layer, also of in-place ones. The batch is random and is
     copied to the device anew for every step.
 
-    The model runs in Python: timer and compare --live alone have --compile.
+    For --compile and --cuda-graph see timer and compare --live.
     """
     names = _options.checked_formats(formats, out, step=True)
 

@@ -75,8 +75,9 @@ RandomSeed = Annotated[
     Seed, option("Seed of the weights, the input and all else that is drawn.", panel=WHAT_RUNS)
 ]
 PRECISIONS = (
-    "fp32; tf32 multiplies float32 as TF32; fp16, bf16 and fp64 convert weights and inputs; amp "
-    "and amp-bf16 are autocast to float16 and bfloat16, with float32 weights."
+    "Precision to compute in: fp32; tf32 (float32, multiplied as TF32); fp16, bf16 or fp64 "
+    "(weights and inputs are converted); amp or amp-bf16 (autocast to float16 or bfloat16, "
+    "float32 weights)."
 )
 
 
@@ -168,7 +169,7 @@ CHECKPOINTED = "activations checkpointed in "
 CheckpointActivations = Annotated[
     tuple[Path, ...] | None,
     option(
-        "Modules whose activations are not kept: their forward runs again in the backward. "
+        "Modules under activation checkpointing: their forward runs again in the backward. "
         "Paths with commas; without a value the blocks, and parts of chains of layers.",
         panel=STEPS,
         metavar="[PATH,...]",
@@ -190,8 +191,8 @@ class StepOptions(Frozen):
     gradient_accumulation: Annotated[
         Positive,
         option(
-            "Micro-batches in a step, each of --batch images: forward and backward of each, then "
-            "the optimizer once.",
+            "Number of micro-batches in a step, each of --batch images: forward and backward of "
+            "each, then the optimizer once.",
             panel=STEPS,
             metavar="N",
         ),
@@ -322,7 +323,7 @@ class Plan(Frozen):
     isolate: Annotated[
         bool,
         option(
-            "Run every leaf alone, too, on the inputs that it had: hot and with cold caches.",
+            "Also time every leaf alone, on the inputs that it had: with hot and with cold caches.",
             panel=MEASURING,
             exclude_if=operator.not_,
         ),
@@ -330,7 +331,8 @@ class Plan(Frozen):
     energy: Annotated[
         bool,
         option(
-            "Measure the energy of a forward, where a counter can be read; needs the extra energy.",
+            "Also measure the joules of a forward, where a counter can be read; needs the package "
+            "zeus.",
             panel=MEASURING,
             exclude_if=operator.not_,
         ),
