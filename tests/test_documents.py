@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerbench import cli
+from layerbench.cli._several import combinations
 from tests.support.paths import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -159,7 +160,9 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("verb", "words"), COMMANDS)
 def test_every_command_of_a_page_is_one(verb: str, words: list[str]) -> None:
-    cli.arguments_of(VERBS[verb], words)
+    given, _ = cli.arguments_of(VERBS[verb], words)
+    if verb == "timer":
+        combinations(given["what"], given["models"] or [])
     named = [word for word in words if word.startswith(COMMITTED)]
     assert [name for name in named if not any(ROOT.glob(name.partition(":")[0]))] == []
 

@@ -71,8 +71,13 @@ def combinations(what: WorkloadOptions, models: list[str]) -> list[WorkloadOptio
         models: that were said without an option's name; none for that of ``what``.
 
     Raises:
-        UsageError: models were said in both ways.
+        UsageError: models were said in both ways, or one of them is the name of an input.
     """
+    from layerbench.zoo.inputs import NAMED
+
+    if misplaced := [name for name in models if name in NAMED]:
+        said = " ".join(misplaced)
+        raise UsageError(f"{misplaced[0]} is an input and no model: say --input {said}")
     if models and "model" in what.model_fields_set:
         raise UsageError(f"say the models once: {' '.join(models)}, or --model {what.model}")
     inputs = [what.input] if what.input is None else names_in(what.input)

@@ -61,6 +61,8 @@ def test_each_model_with_each_input_once():
     assert combinations(given["what"], []) == [given["what"]]
     with pytest.raises(UsageError, match="say the models once: b, or --model a"):
         combinations(given["what"], ["b"])
+    with pytest.raises(UsageError, match="pascal is an input and no model: say --input pascal"):
+        combinations(given["what"], ["resnet18", "pascal"])
 
 
 def test_one_that_fails_does_not_lose_the_others(call, tmp_path):

@@ -82,6 +82,7 @@ def test_without_counters_there_is_one_line_and_the_times_are_there(
     assert record.energy is None
     assert record.absent["energy"] == "this machine shows no counter of its CPU (RAPL)"
     assert "energy: this machine shows no counter" in reporters.render("txt", record)
+    assert "Energy: not known, this machine shows no" in reporters.render("screen", record)
     monkeypatch.setitem(sys.modules, "zeus.device", None)
     with pytest.raises(NoCounterError, match="pip install"):
         counters(devices.get("cpu"))

@@ -14,7 +14,9 @@ _LEAST = 0.01
 
 
 def headline(record: Profile, *, named: bool = True) -> str:
-    """The joules of a forward and an image, and the power; empty where nobody knows them.
+    """The joules of a forward and an image, and the power; or why they are not known.
+
+    Empty where nobody asked.
 
     Args:
         record: with its energy.
@@ -22,7 +24,8 @@ def headline(record: Profile, *, named: bool = True) -> str:
     """
     energy = record.energy
     if energy is None:
-        return ""
+        why = record.absent.get("energy")
+        return f"Energy: not known, {why}." if why else ""
     half = _half(energy)
     middle = units.joules(energy.forward_j, half)
     unit = middle.rpartition(" ")[2]

@@ -41,7 +41,7 @@ def opening(record: Profile, view: View) -> list[layout.Part]:
         *shared.cautions(list(_cautions(record))),
         layout.Text(_answer(record), wrapped=False),
         layout.Text(device.needs(record)),
-        layout.Text(energy.headline(record), wrapped=False),
+        layout.Text(energy.headline(record), wrapped=record.energy is None),
         layout.Text(isolation.headline(record)),
         layout.Text(compilation.answer(record)),
         layout.Text(cuda_graph.answer(record)),
