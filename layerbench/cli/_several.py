@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from layerbench.cli._generated import names_in
 from layerbench.errors import UsageError
@@ -71,10 +71,13 @@ def combinations(what: WorkloadOptions, models: list[str]) -> list[WorkloadOptio
         models: that were said without an option's name; none for that of ``what``.
 
     Raises:
-        UsageError: models were said in both ways, or one of them is the name of an input.
+        UsageError: models were said in both ways, or one of them is the name of an input or a mode.
     """
+    from layerbench.records.workload import CompileMode
     from layerbench.zoo.inputs import NAMED
 
+    if modes := [name for name in models if name in get_args(CompileMode)]:
+        raise UsageError(f"{modes[0]} is a mode and no model: say --compile={modes[0]}")
     if misplaced := [name for name in models if name in NAMED]:
         said = " ".join(misplaced)
         raise UsageError(f"{misplaced[0]} is an input and no model: say --input {said}")

@@ -237,7 +237,8 @@ def _module(named: dict[str, nn.Module], path: str) -> nn.Module:
 
 def _some(named: dict[str, nn.Module]) -> str:
     names = [path for path in named if path]
-    return ", ".join(names[:MOST_CLOSE]) or "none"
+    rest = ", ..." if len(names) > MOST_CLOSE else ""
+    return f"{', '.join(names[:MOST_CLOSE])}{rest}" if names else "none"
 
 
 def _in_parts(chain: nn.Sequential, pieces: Sequence[_Piece]) -> Forward:

@@ -166,8 +166,8 @@ def _put(state: State, module: nn.Module, model: str, file: ReadFile) -> None:
     ]
     if wrong:
         raise UsageError(
-            f"{file.name} does not fit {model}: of {len(state)} weights in it and "
-            f"{len(module.state_dict())} of the model {'; '.join(wrong)}"
+            f"{file.name} does not fit {model}: it has {len(state)} weights, the model has "
+            f"{len(module.state_dict())}: {'; '.join(wrong)}"
         )
 
 

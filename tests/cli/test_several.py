@@ -63,6 +63,8 @@ def test_each_model_with_each_input_once():
         combinations(given["what"], ["b"])
     with pytest.raises(UsageError, match="pascal is an input and no model: say --input pascal"):
         combinations(given["what"], ["resnet18", "pascal"])
+    with pytest.raises(UsageError, match="say --compile=max-autotune"):
+        combinations(given["what"], ["max-autotune"])
 
 
 def test_one_that_fails_does_not_lose_the_others(call, tmp_path):
