@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -41,6 +42,18 @@ def logged_notices_kept_back() -> Iterator[None]:
     finally:
         for logger, one in filters:
             logger.removeFilter(one)
+
+
+@contextmanager
+def variables_kept(beginning: str) -> Iterator[None]:
+    """Leave the environment's variables whose names begin so as they are now."""
+    before = {name: value for name, value in os.environ.items() if name.startswith(beginning)}
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith(beginning)]:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _without(notice: re.Pattern[str]) -> logging.Filter:

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 from torch._C._profiler import _RecordFunctionFast as RecordFunction
 
+from layerbench.environment.notices import variables_kept
 from layerbench.errors import first_line
 from layerbench.instruments.kernels import RANGE
 from layerbench.instruments.modules import named_instances
@@ -145,6 +146,7 @@ class Compilation:
         runs: takes the place of the model.
         graphs: those that were compiled so far, in this order.
         traced: graphs that Dynamo handed over, those without a kernel included.
+        tells: whether this release tells of graphs at all.
         failed: why a graph's kernels are not known; empty where they are.
     """
 
@@ -155,7 +157,8 @@ class Compilation:
         self.traced = 0
         self.failed = ""
         self.runs: Callable[..., Any]
-        if why_unknown():  # nor has such a release the options that would tell
+        self.tells = not why_unknown()
+        if not self.tells:  # nor has such a release the options that would tell
             self.runs = torch.compile(model, mode=mode)
         else:
             backend = _backend(mode, self._watched)
@@ -192,7 +195,8 @@ class Compilation:
             for module in places_of_it:
                 setattr(module, _TELLS, asked)
             setattr(GraphLowering, _WRITES, written)
-            yield
+            with variables_kept("_TORCHINDUCTOR_"):  # an address, for the C++ that it loads
+                yield
         finally:
             setattr(GraphLowering, _WRITES, writes)
             for module in places_of_it:

@@ -70,4 +70,4 @@ def _where(reason: Any) -> str:  # noqa: ANN401 - Dynamo's own class
 
 
 def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return next((" ".join(line.split()) for line in text.splitlines() if line.strip()), "")

@@ -105,7 +105,12 @@ class Places:
         return self._order.get(node, len(self._order))
 
     def spot(self, node: fx.Node) -> Spot:
-        """Where an operator stands."""
+        """Where an operator stands.
+
+        What writes a result back, behind all that was traced, stands where the result was made.
+        """
+        while _writes_back(node):
+            node = _source(node.args[1])  # type: ignore[arg-type]
         stack = [entry[0] for entry in (node.meta.get("nn_module_stack") or {}).values()]
         found = [path for path in map(self._path, stack) if path is not None]
         inside = tuple(dict.fromkeys(path for path in found if path))
@@ -132,6 +137,15 @@ class Places:
             elif word not in ("_modules", "_orig_mod"):
                 return None
         return one if isinstance(one, nn.Module) else None
+
+
+def _writes_back(node: fx.Node) -> bool:
+    """Whether it is a copy of AOTAutograd's, onto a tensor that the model changes in place."""
+    if node.op != "call_function" or node.meta.get("nn_module_stack"):
+        return False
+    if "source_fn_stack" in node.meta or _operator(node.target) not in ("copy_", "copy"):
+        return False
+    return len(node.args) > 1 and isinstance(node.args[1], fx.Node)
 
 
 def _function(node: fx.Node) -> str:

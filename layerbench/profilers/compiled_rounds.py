@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,7 @@ from layerbench.profilers.rounds import Layers, Rounds
 from layerbench.records import compilation as told
 from layerbench.records import samples
 from layerbench.records.samples import RowFacts, Samples
+from layerbench.records.timing import COMPILED_LATE, GIVEN_UP, NOTHING_COMPILED
 from layerbench.records.workload import CompileMode
 
 
@@ -57,6 +58,7 @@ class Compiled:
         self.runs = self.code.runs
         self.observed = observed
         self.seconds = 0.0
+        self._settled: int | None = None
 
     def run(self, call: Call) -> None:
         """Run for the first time: that compiles."""
@@ -64,6 +66,17 @@ class Compiled:
         with logged_notices_kept_back():
             call()
         self.seconds = time.perf_counter() - start
+
+    def settle(self) -> None:
+        """Warm-up is over: what is compiled from now on takes time of measured rounds."""
+        self._settled = self.code.traced
+
+    def notes(self) -> Iterator[str]:
+        """What makes the figures others than those of compiled code."""
+        if self.code.tells and not self.code.traced:
+            yield NOTHING_COMPILED
+        if self._settled is not None and self.code.traced > self._settled:
+            yield COMPILED_LATE
 
     @property
     def why_no_kernels(self) -> str:
@@ -112,6 +125,11 @@ class _Rounds(Rounds, ABC):
             "compilation": self.compiled.facts(**self.shown.counts()),
         }
 
+    def forget(self) -> None:
+        """Throw away the samples so far."""
+        super().forget()
+        self.compiled.settle()
+
     def functions(self, with_rows: frozenset[str]) -> list[FunctionForward]:
         """What modules of these paths did themselves, and what no kernel took."""
         return self.shown.functions(with_rows)
@@ -136,6 +154,8 @@ class CompiledRounds(_Rounds):
 
     compiled: Compiled = field(kw_only=True)
     timed: list[Times] = field(default_factory=list)
+    # Whether the last one ran no graph: neither one that was there, nor one made for it.
+    _in_python: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -151,12 +171,18 @@ class CompiledRounds(_Rounds):
         """One forward with the clock read around each kernel."""
         self.renew_inputs()
         self.meter.begin()
+        traced = self.compiled.code.traced
         with self.compiled.code.attached():
             whole, _ = run_untouched(self.call, self.clock)
         self.note_wait(samples.INSTRUMENTED)
         times = self.compiled.code.times_ns()
         self.timed.append(times)
+        self._in_python = not times and traced == self.compiled.code.traced > 0
         self.forwards.append(TimedForward(self._sharing.added_up(times, whole), None))
+
+    def notes(self, rows: Sequence[RowFacts]) -> list[str]:
+        """What varied from forward to forward, and whether compiled code still ran."""
+        return [*super().notes(rows), *[GIVEN_UP] * self._in_python]
 
     def _kinds(self) -> list[list[Any]]:
         return [*super()._kinds(), self.timed]

@@ -64,7 +64,7 @@ from layerbench.records.conditions import DeviceLook
 from layerbench.records.energy import Energy
 from layerbench.records.environment import Environment
 from layerbench.records.samples import RowFacts, Run, RunFacts, Samples
-from layerbench.records.timing import StopReason
+from layerbench.records.timing import OWN_COMPILED, StopReason
 from layerbench.records.workload import Plan, Workload
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device
@@ -225,6 +225,12 @@ class Session:
         self.progress.step("compilation", 1, 1)
         return compiled
 
+    def _compiling(self) -> Iterator[str]:
+        if self._compilation is not None:
+            yield from self._compilation.notes()
+        elif self.workload.compile:
+            yield OWN_COMPILED
+
     def run_all(self) -> StopReason:
         """The planned rounds, and the passes that time functions, count FLOPs, isolate leaves."""
         stop = self.rounds.run(self.plan, self.workload.seed)
@@ -307,7 +313,7 @@ class Session:
                 least_event_s=event.least_s if event else None,
                 wrapper_cost_s=wrapper_cost_s(layers.clock if layers else self.clock),
                 absent={**self.absent, **self.rounds.absent(), **self._isolated.absent},
-                notes=(*self._modes, *self._content, *self.rounds.notes(rows)),
+                notes=(*self._modes, *self._compiling(), *self._content, *self.rounds.notes(rows)),
                 energy=self._energy,
                 **of_rounds,
                 **self._isolated.facts,

@@ -20,7 +20,7 @@ class KernelPart(Frozen):
         module: path of the layer.
         function: the operator, or the function that the layer called.
         share: of the kernel's time, by what it moves and computes; the parts of a kernel add up
-            to 1.
+            to 1, less what belongs to no known layer.
     """
 
     module: Path

@@ -100,6 +100,18 @@ ONCE = "the only forward was also looked at, which takes far longer: run several
 CHANGED = "inputs of other shapes followed: shapes and FLOPs are those of the first forward"
 """In `Profile.notes`: rates set the FLOPs of one shape against times of several."""
 
+NOTHING_COMPILED = "nothing was compiled: Python ran the model as it is"
+"""In `Profile.notes`: the figures are those of the model without ``--compile``."""
+OWN_COMPILED = "--compile had no effect: the model was compiled before"
+"""In `Profile.notes`: the workload's mode of `torch.compile` is not the one that ran."""
+GIVEN_UP = "no compiled kernel ran in the last round: Dynamo gave up"
+"""In `Profile.notes`: the figures are those of Python, of compiling, or of both."""
+COMPILED_LATE = "measured rounds have times of compilation in them"
+"""In `Profile.notes`: the figures are partly those of compiling."""
+NOT_AS_COMPILED = (NOTHING_COMPILED, OWN_COMPILED, GIVEN_UP, COMPILED_LATE)
+WEAKENING = (ONCE, CHANGED, *NOT_AS_COMPILED)
+"""What a report begins with, of `Profile.notes`."""
+
 
 class LayerRow(Frozen):
     """One module, or one function that a composite module runs itself.

@@ -15,6 +15,7 @@ from layerbench.records.comparison import (
     Judged,
     Side,
 )
+from layerbench.records.timing import NOT_AS_COMPILED
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, compared_kernels, layout, screens, shared
@@ -110,6 +111,7 @@ def _doubts(record: Comparison) -> Iterator[str]:
     That is a machine that was busy, then surroundings that are not the same, then times that are
     not stable, and last another version of the code.
     """
+    yield from (note for note in record.notes if note.endswith(NOT_AS_COMPILED))
     yield from (note for note in record.notes if note.startswith(("When ", ONLY_WHOLE)))
     others = [each.what for each in record.differences if each.where == "environment"]
     others.sort(key=_lightness)

@@ -7,7 +7,7 @@ from math import fsum
 
 from layerbench import units
 from layerbench.analysis.portions import part_of
-from layerbench.records.timing import Profile
+from layerbench.records.timing import NOTHING_COMPILED, Profile
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import layout
 
@@ -36,7 +36,7 @@ def kernels_s(record: Profile) -> float:
 def answer(record: Profile) -> str:
     """Behind the answer: what became of the layers; empty for a model that is not compiled."""
     made = record.compilation
-    if made is None:
+    if made is None or NOTHING_COMPILED in record.notes:
         return ""
     graphs = formatting.plural(made.graphs, "graph")
     took = f"Compiled ({made.mode}) in {units.seconds(made.seconds)}: {graphs}"

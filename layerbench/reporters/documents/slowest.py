@@ -10,7 +10,7 @@ from layerbench.analysis import disturbance
 from layerbench.analysis.hotspots import Hotspot, by_block, hotspots
 from layerbench.analysis.launching import is_launch_bound, waiting_part
 from layerbench.analysis.portions import by_type, most
-from layerbench.records.timing import CHANGED, ONCE, Profile
+from layerbench.records.timing import WEAKENING, Profile
 from layerbench.records.view import View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import (
@@ -74,7 +74,7 @@ def _answer(record: Profile) -> str:
 def _cautions(record: Profile) -> Iterator[str]:
     """What weakens the figures, each in a line."""
     environment = record.environment
-    yield from (note for note in record.notes if note in (ONCE, CHANGED))
+    yield from (note for note in WEAKENING if note in record.notes)
     yield from shared.few_or_spread(record.whole)
     yield from compilation.cautions(record)
     # Else it is part of the answer, and no time holds any of it.
