@@ -153,9 +153,11 @@ def compilation_of(
     class Written(Compilation):
         def __init__(self, model: Chain, mode: str) -> None:
             self.graphs, self.failed = [], ""
+            self.tells, self.traced = True, 0
 
             def runs(x: torch.Tensor) -> torch.Tensor:
                 if not self.graphs:
+                    self.traced += 1
                     self._add(module, made)
                     if wrap is not None:
                         module.recursively_apply_fns([wrap])
