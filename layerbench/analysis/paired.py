@@ -302,7 +302,10 @@ def _too_busy(pairs: Sequence[tuple[Run, Run]], holding: Holding) -> str:
         time=0.0 if waits is None else waits.time,
     )
     threads = pairs[0][0].facts.environment.machine.threads
-    return contention.refusal(disturbed, threads, holding)
+    said = contention.refusal(disturbed, threads, holding)
+    if all(np.count_nonzero(one) >= FEWEST_QUIET * len(one) for one in quiet):
+        return f"{said} Fewer than {FEWEST_ROUNDS} rounds did not wait: give more iterations, too."
+    return said
 
 
 # --- estimates -----------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def _why_no_kernels(record: Profile | TrainingProfile) -> str:
     if isinstance(record, Profile) and record.compilation is not None:
         return record.absent.get("layers", _ELSEWHERE)
     if record.environment.device.kind == "cpu":
-        return "a CPU runs the operators itself, without kernels that are launched"
+        return "a CPU has kernels under --compile alone"
     return record.absent["kernels"] if "kernels" in record.absent else _none_in(record)
 
 

@@ -51,7 +51,7 @@ def test_a_type_is_nothing_that_a_record_without_layers_has():
 def test_why_there_are_no_kernels_is_said_in_one_line():
     wanted = View(kernels=True)
     said = "--kernels has no effect: "
-    cpu = f"{said}a CPU runs the operators itself, without kernels that are launched"
+    cpu = f"{said}a CPU has kernels under --compile alone"
     assert not_shown(layered(), wanted) == not_shown(whole(), wanted) == [cpu]
     assert not_shown(launch_bound(), wanted) == []
     for record, why in (

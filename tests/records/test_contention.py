@@ -283,6 +283,12 @@ def test_on_a_shared_machine_a_planted_slow_down_is_found_where_it_is():
     assert list(verdicts.values()).count("SLOWER") == 1
 
 
+def test_few_rounds_of_which_some_waited_say_that_more_are_needed():
+    few = "Fewer than 10 rounds did not wait: give more iterations, too."
+    assert few in compared(virtual.measured_in_turn(0, virtual.SHARED, rounds=10)).void
+    assert few not in compared(virtual.measured_in_turn(0, virtual.CROWDED, rounds=40)).void
+
+
 def test_on_a_crowded_machine_nothing_is_told():
     said_first(compared(virtual.measured_in_turn(0, virtual.CROWDED, rounds=40, factor=3)))
 
