@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from layerbench import zoo
@@ -24,7 +25,7 @@ from layerbench.environment.run_context import (
     watch_environment,
 )
 from layerbench.environment.watch import EnvironmentWatch
-from layerbench.errors import ModelRunError, UntrustedError, first_line
+from layerbench.errors import ModelRunError, UntrustedError, UsageError, first_line
 from layerbench.instruments.attach import mode_set, notes_on_modes
 from layerbench.instruments.calibration import event_cost, mark_cost_s, wrapper_cost_s
 from layerbench.instruments.compilation import why_unknown
@@ -161,6 +162,7 @@ class Session:
 
     Raises:
         ModelRunError: the model does not take the input.
+        UsageError: it is to be compiled, and is TorchScript.
     """
 
     def __init__(
@@ -181,6 +183,8 @@ class Session:
         self._device = device
         self.absent: dict[str, str] = {}
         model = built.module
+        if workload.compile and isinstance(model, torch.jit.ScriptModule):
+            raise UsageError(f"{workload.model} is TorchScript, which --compile cannot compile")
         inputs = FreshInputs(built)
         self._renew_inputs = inputs.renew
         self.draws = RandomState()

@@ -13,6 +13,7 @@ from torch import nn
 import layerbench
 from layerbench import reporters
 from layerbench.analysis.comparison import compare
+from layerbench.errors import UsageError
 from layerbench.instruments.compilation import Compilation
 from layerbench.records.timing import (
     COMPILED_LATE,
@@ -114,3 +115,9 @@ def test_what_is_written_back_belongs_to_the_layer_that_wrote() -> None:
         ("first", "relu"),
         ("", "add_"),
     }
+
+
+def test_torchscript_is_refused_in_words_of_ours_before_it_runs() -> None:
+    script = torch.jit.script(nn.ReLU())
+    with pytest.raises(UsageError, match="is TorchScript, which"):
+        layerbench.profile(script, torch.rand(8), compile=True, iterations=2, **PLAN)
