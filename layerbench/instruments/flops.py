@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from layerbench.instruments.autocast_seen import as_called
 from layerbench.instruments.formulas import HIGHER_ORDER, OWN
 from layerbench.instruments.module_tracker import RunningModule
 from layerbench.instruments.operators import operator_name, run_seen
@@ -63,7 +64,10 @@ class FlopCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if NestedTensor in types:
             # Its rows differ in length. It runs what there is to do on the values of all of them.
             return NotImplemented
-        keywords = kwargs or {}
+        with as_called(func):
+            return self._run(func, args, kwargs or {})
+
+    def _run(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
         if isinstance(func, HigherOrderOperator):
             return self._run_higher_order(func, args, keywords)
         formula = formula_of(func)

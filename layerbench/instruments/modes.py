@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from layerbench.instruments.autocast_seen import as_called, autocast_noted
 from layerbench.instruments.compiled import entry_noticed
 
 AS_IT_GOES = "the forward runs code that torch.compile makes as it goes"
@@ -31,7 +32,8 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - whatever the operator returns
-        return self.operator(func, args, kwargs or {})
+        with as_called(func):
+            return self.operator(func, args, kwargs or {})
 
     def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
         """Give what the operator gives."""
@@ -61,7 +63,7 @@ class Observing:
         """
         dispatch._push_mode(self._mode)
         try:
-            with entry_noticed(self._compiled_code_begins):
+            with entry_noticed(self._compiled_code_begins), autocast_noted():
                 yield
         finally:
             self._take_off()
@@ -121,7 +123,8 @@ class ModeSwitch:
         self._operators.__enter__()  # type: ignore[no-untyped-call]
         self._operators_on = True
         try:
-            yield
+            with autocast_noted():
+                yield
         finally:
             self._leave_operators()
             if not self.unseen:

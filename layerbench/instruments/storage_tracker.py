@@ -21,6 +21,7 @@ from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from layerbench.instruments.autocast_seen import as_called
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.in_place import InPlace
 from layerbench.instruments.module_tracker import OUTSIDE, RunningModule
@@ -174,7 +175,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(func, HigherOrderOperator):
             return run_seen(func, args, keywords, self)
         # Threads of the forward's own come here, too, and fake tensors are not made for them.
-        with self._lock:
+        with self._lock, as_called(func):
             return self._run(func, args, keywords)
 
     def _run(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401

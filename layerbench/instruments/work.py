@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from layerbench.instruments.attach import Forward
+from layerbench.instruments.autocast_seen import autocast_noted
 from layerbench.instruments.compiled import compilation_off
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.modes import Observing
@@ -113,7 +114,7 @@ class WorkObserver(CallObserver):
     @contextmanager
     def _throughout_on(self) -> Iterator[None]:
         # Off, as an older PyTorch, such as 2.4, compiles anew under a mode.
-        with compilation_off(), self._counter:
+        with compilation_off(), autocast_noted(), self._counter:
             yield
 
     def work(self) -> Work:

@@ -19,6 +19,7 @@ from layerbench.environment.precision import autocasting
 from layerbench.environment.run_context import torch_version
 from layerbench.errors import LayerbenchError, ModelRunError, first_line
 from layerbench.instruments.attach import Forward, mode_set, notes_on_modes
+from layerbench.instruments.autocast_seen import autocast_noted
 from layerbench.instruments.chance import more_forwards, notes_on_chance
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
 from layerbench.instruments.fake_tensors import ShapesDoNotSuffice, without_memory
@@ -216,7 +217,7 @@ def _observe(
         inputs, draws = FreshInputs(built), RandomState()
         began = perf_counter()
         with mode_set(model, workload.mode == "train"), torch.no_grad(), _unfused():
-            with counter:
+            with autocast_noted(), counter:
                 calls = observer.observe(casting(model), built.args, built.kwargs)
             forward_s = perf_counter() - began
             rows = observed_rows(model, modules, calls)

@@ -30,6 +30,7 @@ from layerbench.instruments.attach import (
     notes_on_modes,
     usual_place,
 )
+from layerbench.instruments.autocast_seen import autocast_noted
 from layerbench.instruments.checkpointed import checkpointed, note_on_checkpointed
 from layerbench.instruments.closures import calls_stood_for
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
@@ -295,7 +296,7 @@ class _Run:
 
     @contextmanager
     def _observed(self) -> Iterator[None]:
-        with self._tracker, self._tracker.random_states_seen():
+        with autocast_noted(), self._tracker, self._tracker.random_states_seen():
             yield
 
     def _forward(self) -> Any:  # noqa: ANN401 - whatever the model returns

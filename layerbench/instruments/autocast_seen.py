@@ -1,0 +1,105 @@
+"""Operators made of others, under a mode and autocast as without the mode.
+
+PyTorch takes such an operator apart above its dispatch modes, with autocast on for the parts. In
+inference mode it hands the operator whole to a mode, whose handler runs with autocast off, however
+it was: the parts would then get tensors of types that do not go together. So it is noted here
+where autocast is on, and put on again for the parts.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator, OpOverload
+
+_KEYS = torch._C.DispatchKey
+_AUTOCAST: dict[str, Any] = {
+    device: torch._C._parse_dispatch_key(f"Autocast{device.upper()}")
+    for device in ("cpu", "cuda", "xpu", "mps")
+}
+
+
+_PUT = torch.set_autocast_enabled
+_lock = threading.Lock()
+_blocks: list[None] = []
+"""One for each block that notes it now, in all threads."""
+
+
+class _Noted(threading.local):
+    types: frozenset[str] = frozenset()
+
+
+_noted = _Noted()
+"""Device types with autocast on, in this thread, while it is noted."""
+
+
+@contextmanager
+def autocast_noted() -> Iterator[None]:
+    """Note where autocast is on, for the duration of a ``with`` block around an operator mode.
+
+    What `torch.autocast` does inside is noted, too, in each thread.
+
+    Known limitations: the older functions for one device, such as `torch.set_autocast_cpu_enabled`,
+    are not noted.
+    """
+    before, _noted.types = _noted.types, _types_on()
+    with _lock:
+        _blocks.append(None)
+        torch.set_autocast_enabled = _put_and_note
+    try:
+        yield
+    finally:
+        with _lock:
+            _blocks.pop()
+            if not _blocks:
+                torch.set_autocast_enabled = _PUT
+        _noted.types = before
+
+
+def _put_and_note(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - it has two signatures
+    _PUT(*args, **kwargs)
+    _noted.types = _types_on()
+
+
+def _types_on() -> frozenset[str]:
+    return frozenset(one for one in _AUTOCAST if torch.is_autocast_enabled(one))
+
+
+@contextmanager
+def as_called(func: OpOverload | HigherOrderOperator) -> Iterator[None]:
+    """Autocast in a mode's handler as where the operator was called, if it is made of others.
+
+    An operator that autocast itself knows has its arguments cast already, and runs its parts
+    without autocast.
+    """
+    types = _noted.types
+    if not types or not _is_composite(func):
+        yield
+        return
+    if any(func.has_kernel_for_dispatch_key(_AUTOCAST[one]) for one in types):
+        _noted.types = frozenset()
+        try:
+            yield
+        finally:
+            _noted.types = types
+        return
+    off = [one for one in types if not torch.is_autocast_enabled(one)]
+    try:
+        for one in off:
+            _PUT(one, True)
+        yield
+    finally:
+        for one in off:
+            _PUT(one, False)
+
+
+@cache
+def _is_composite(func: OpOverload | HigherOrderOperator) -> bool:
+    return isinstance(func, OpOverload) and func.has_kernel_for_dispatch_key(
+        _KEYS.CompositeImplicitAutograd
+    )
