@@ -55,7 +55,9 @@ def described_loss(output: Any) -> str:  # noqa: ANN401 - of any model
     counts = Counter(kind for _, kind in _learning(output))
     if len(counts) == 1 and counts.total() == 1:
         return next(iter(counts))
-    return " + ".join(f"{kind}, {count} outputs" for kind, count in counts.items())
+    return " + ".join(
+        f"{kind}, {count} output{'s' if count > 1 else ''}" for kind, count in counts.items()
+    )
 
 
 def _own_loss(output: Any) -> torch.Tensor | None:  # noqa: ANN401 - as in `loss_of`

@@ -81,7 +81,7 @@ def test_a_segmenter_of_torchvision_and_its_validation():
         (lambda x: {"out": x[None, None]}, CROSS_ENTROPY),
         (lambda x: {"loss": x.sum(), "logits": x}, RETURNED),
         (lambda x: {"boxes": x.sum(), "classes": x.mean()}, f"{RETURNED}, 2 outputs"),
-        (lambda x: (x, x[None], x.detach()), f"{CROSS_ENTROPY}, 1 outputs + {SQUARE}, 1 outputs"),
+        (lambda x: (x, x[None], x.detach()), f"{CROSS_ENTROPY}, 1 output + {SQUARE}, 1 output"),
     ],
 )
 def test_which_loss_an_output_allows(makes, says):
