@@ -26,8 +26,8 @@ _AUTOCAST: dict[str, Any] = {
 
 _PUT = torch.set_autocast_enabled
 _lock = threading.Lock()
-_blocks: list[None] = []
-"""One for each block that notes it now, in all threads."""
+_blocks: list[Any] = []
+"""For each block that notes it now, in all threads, the function that it met."""
 
 
 class _Noted(threading.local):
@@ -49,20 +49,20 @@ def autocast_noted() -> Iterator[None]:
     """
     before, _noted.types = _noted.types, _types_on()
     with _lock:
-        _blocks.append(None)
+        _blocks.append(_blocks[0] if _blocks else torch.set_autocast_enabled)
         torch.set_autocast_enabled = _put_and_note
     try:
         yield
     finally:
         with _lock:
-            _blocks.pop()
+            met = _blocks.pop()
             if not _blocks:
-                torch.set_autocast_enabled = _PUT
+                torch.set_autocast_enabled = met
         _noted.types = before
 
 
 def _put_and_note(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - it has two signatures
-    _PUT(*args, **kwargs)
+    (_blocks[0] if _blocks else _PUT)(*args, **kwargs)
     _noted.types = _types_on()
 
 

@@ -1,12 +1,14 @@
 """What autocast does within inference mode, where PyTorch hands whole operators to a mode."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import layerbench
+from layerbench.instruments.autocast_seen import autocast_noted
 
 
 class Products(nn.Module):
@@ -50,3 +52,19 @@ def test_memory_in_inference_mode_and_autocast() -> None:
     with torch.inference_mode(), _bfloat16():
         report = layerbench.memory(Products().eval(), torch.randn(2, 8))
     assert {row.path for row in report.rows} >= {"", "layer"}
+
+
+def test_what_somebody_has_put_in_the_place_of_pytorchs_function_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[Any] = []
+    put = torch.set_autocast_enabled
+
+    def watched(*args: Any) -> None:
+        calls.append(args)
+        put(*args)
+
+    monkeypatch.setattr(torch, "set_autocast_enabled", watched)
+    with autocast_noted(), autocast_noted(), _bfloat16():
+        assert calls == [("cpu", True)]
+    assert torch.set_autocast_enabled is watched
