@@ -1,0 +1,93 @@
+"""GPUs that predictions are made for without them: those of data sheets, and of a user's file.
+
+The table is cards.toml beside this file. A file of one's own has the same keys
+(`layerbench devices --describe` writes them). Loads no torch.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from layerbench.errors import UsageError, did_you_mean, first_line
+from layerbench.records.card import Card
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SUFFIX = ".toml"
+# What people write before or behind a card's name, and it says nothing.
+_MAKERS = re.compile(r"\b(nvidia|geforce|tesla|quadro|gpu)\b")
+
+
+@cache
+def known() -> tuple[Card, ...]:
+    """The cards of data sheets."""
+    table = tomllib.loads((files(__name__) / "cards.toml").read_text(encoding="utf-8"))
+    return tuple(Card.model_validate({"name": name, **row}) for name, row in table.items())
+
+
+def find(name: str) -> Card | None:
+    """The card of a name, a title or an alias, however it is spelled; ``None`` for no card's."""
+    wanted = _plain(name)
+    for card in known():
+        if wanted in {_plain(one) for one in (card.name, card.title, *card.aliases)}:
+            return card
+    return None
+
+
+def get(name: str) -> Card:
+    """The card that is meant.
+
+    Args:
+        name: as for `find`, or the path of a file that ends in ``.toml``.
+
+    Raises:
+        UsageError: no such card, or a file that describes none; says what to do.
+    """
+    if name.lower().endswith(SUFFIX):
+        return _of_file(Path(name))
+    card = find(name)
+    if card is None:
+        close = did_you_mean(_plain(name), [one.name for one in known()], 3)
+        raise UsageError(
+            f"no GPU {name!r} is known{f' ({close})' if close else ''}: `layerbench devices` lists "
+            "those that are, and `layerbench devices --describe` writes a file for one that you "
+            "have, which is given as --device FILE.toml"
+        )
+    return card
+
+
+def _of_file(path: Path) -> Card:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: no description of a card: {first_line(error)}") from None
+    rows = {name: row for name, row in table.items() if isinstance(row, dict)}
+    if "title" in table:
+        rows = {path.stem: table}
+    if len(rows) != 1:
+        raise UsageError(f"{path}: {len(rows)} cards where one is wanted")
+    ((name, row),) = rows.items()
+    try:
+        return Card.model_validate({"name": name, **row})
+    except ValidationError as error:
+        raise UsageError(f"{path}: {_what_is_wrong(error)}") from None
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    first: Any = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", _MAKERS.sub("", name.lower()))

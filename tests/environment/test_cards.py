@@ -1,0 +1,85 @@
+"""Known GPUs: figures that agree with one another, names as people write them, files of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layerbench.environment import cards
+from layerbench.errors import UsageError
+from layerbench.records.card import Card
+
+NAMES = [card.name for card in cards.known()]
+# Operations of dense half-precision products that a multiprocessor does in a clock, summed in
+# float32: whole dies of data centres do more than those of games.
+HALF_A_CLOCK = {"7.0": 1024, "7.5": 1024, "8.0": 2048, "9.0": 4096, "10.0": 8192}
+OF_GA102_AND_LATER = (512, 1024)
+
+
+@pytest.mark.parametrize("card", cards.known(), ids=NAMES)
+def test_figures_of_a_card_agree_with_one_another(card: Card) -> None:
+    """Single precision multiplies and adds on each core; a line moves a bit twice a clock."""
+    cores = card.multiprocessors * card.limits.cores
+    assert card.flops["fp32"] == pytest.approx(2 * cores * card.clock_hz, rel=0.01)
+    assert card.bandwidth == pytest.approx(card.memory_clock_hz * 2 * card.bus_bits / 8, rel=0.01)
+    a_clock = card.flops["fp16"] / (card.multiprocessors * card.clock_hz)
+    expected = HALF_A_CLOCK.get(card.capability)
+    if expected is not None:
+        # The data sheets of H100 and B200 state them at a lower clock.
+        assert a_clock == pytest.approx(expected, rel=0.08)
+    else:
+        assert min(abs(a_clock / one - 1) for one in OF_GA102_AND_LATER) < 0.02
+    assert card.flops["fp16"] == card.flops.get("bf16", card.flops["fp16"])
+    assert ("bf16" in card.flops) == (card.version >= (8, 0)) == ("tf32" in card.flops)
+    assert card.sources
+
+
+def test_every_card_that_must_be_known_is() -> None:
+    wanted = "t4 v100 a10 l4 l40s rtx3090 rtx4090 rtx5090 rtxpro6000 rtxpro6000maxq a100 h100 h200 b200"
+    assert set(wanted.split()) <= set(NAMES)
+    assert len(set(NAMES)) == len(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "name"),
+    [
+        ("T4", "t4"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA GeForce RTX 3090", "rtx3090"),
+        ("rtx-4090", "rtx4090"),
+        ("RTX 5090", "rtx5090"),
+        ("a100 80", "a100-80"),
+        ("A100-80GB", "a100-80"),
+        ("v100_16", "v100"),
+        ("rtx pro 6000 max-q", "rtxpro6000maxq"),
+    ],
+)
+def test_a_card_is_known_however_it_is_spelled(spelled: str, name: str) -> None:
+    assert cards.get(spelled).name == name
+
+
+def test_an_unknown_card_is_told_with_its_like_and_what_to_do() -> None:
+    with pytest.raises(UsageError, match=r"no GPU 'rtx3091' is known \(did you mean rtx3090") as e:
+        cards.get("rtx3091")
+    assert "--describe" in str(e.value)
+    assert cards.find("cuda") is None
+
+
+def test_a_file_describes_a_card_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'title = "Mine"\ncapability = "8.6"\nmultiprocessors = 2\nclock_hz = 1e9\n'
+        "memory_bytes = 1000000\nmemory_clock_hz = 1e9\nbus_bits = 64\nbandwidth = 16e9\n"
+        "l2_bytes = 1000\nflops = { fp32 = 5e11 }\n"
+    )
+    card = cards.get(str(file))
+    assert (card.name, card.multiprocessors, card.flops) == ("mine", 2, {"fp32": 5e11})
+    file.write_text(file.read_text().replace("bus_bits = 64\n", ""))
+    with pytest.raises(UsageError, match="mine.toml: bus_bits: Field required"):
+        cards.get(str(file))
+    file.write_text("title = [")
+    with pytest.raises(UsageError, match="no description of a card"):
+        cards.get(str(file))
+    with pytest.raises(UsageError, match="no description of a card"):
+        cards.get(str(tmp_path / "none.toml"))
