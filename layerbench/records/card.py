@@ -47,7 +47,7 @@ class Card(Frozen):
     l2_bytes: Positive
     flops: dict[Format, float] = Field(min_length=1)
     power_w: float | None = Field(default=None, gt=0)
-    sources: dict[Name, Text] = {}
+    sources: dict[Name, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known_capability(self) -> Card:

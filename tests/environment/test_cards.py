@@ -1,4 +1,4 @@
-"""Known GPUs: figures that agree with one another, names as people write them, files of one's own."""
+"""Known GPUs: figures that agree, names as people write them, files of one's own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def test_figures_of_a_card_agree_with_one_another(card: Card) -> None:
 
 
 def test_every_card_that_must_be_known_is() -> None:
-    wanted = "t4 v100 a10 l4 l40s rtx3090 rtx4090 rtx5090 rtxpro6000 rtxpro6000maxq a100 h100 h200 b200"
+    wanted = (
+        "t4 v100 a10 l4 l40s rtx3090 rtx4090 rtx5090 rtxpro6000 rtxpro6000maxq a100 h100 h200 b200"
+    )
     assert set(wanted.split()) <= set(NAMES)
     assert len(set(NAMES)) == len(NAMES)
 
@@ -76,7 +78,7 @@ def test_a_file_describes_a_card_of_ones_own(tmp_path: Path) -> None:
     card = cards.get(str(file))
     assert (card.name, card.multiprocessors, card.flops) == ("mine", 2, {"fp32": 5e11})
     file.write_text(file.read_text().replace("bus_bits = 64\n", ""))
-    with pytest.raises(UsageError, match="mine.toml: bus_bits: Field required"):
+    with pytest.raises(UsageError, match=r"mine.toml: bus_bits: Field required"):
         cards.get(str(file))
     file.write_text("title = [")
     with pytest.raises(UsageError, match="no description of a card"):
