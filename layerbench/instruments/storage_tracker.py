@@ -114,6 +114,9 @@ LOADED = "loaded"
 WorkspaceRule = Callable[[Any, Sequence[Any], dict[str, Any], Any], Iterable[KernelMemory]]
 """What the kernels of an operator take: (operator, arguments, keyword arguments, output)."""
 
+OperatorListener = Callable[[Step, Any, Sequence[Any], dict[str, Any], Any], object]
+"""Hears of each operator that has run: what is noted of it, and what a `WorkspaceRule` gets."""
+
 
 class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes storages while it is entered.
@@ -125,6 +128,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for_gpu: the tensors stand for a GPU's: what would lie on the host all the same is passed
             over.
         release: called before each operator; frees memory that nobody but us holds.
+        listener: hears of each operator.
 
     Known limitations: a storage allocated inside an operator and not returned by it (a kernel's
     temporary) is not seen; nor is one whose tensor a C++ extension makes without the
@@ -140,6 +144,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         workspace: WorkspaceRule | None = None,
         for_gpu: bool = False,
         release: Callable[[], object] = lambda: None,
+        listener: OperatorListener | None = None,
     ) -> None:
         # The first operator under a dispatch mode loads it otherwise, and meanwhile the frames of
         # that import keep tensors alive that are gone in every later run.
@@ -153,6 +158,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._for_gpu = for_gpu
         self._parts_of = holders_of if for_gpu else parts_of
         self._release = release
+        self._listener = listener
         self._alive: dict[int, tuple[weakref.ref[_Holder], Allocation]] = {}
         self._lasting: dict[str, Allocation] = {}
         self._names: dict[object, str] = {}
@@ -193,7 +199,10 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._note_kernel_memory(kernel_memory, place, phase, name)
         if target is not None:
             self._in_place.note(target, self._allocation_of(output), self._now)
-        self.trace.steps.append(Step(self._owner(place), phase, name, begin, self._now, place))
+        step = Step(self._owner(place), phase, name, begin, self._now, place)
+        self.trace.steps.append(step)
+        if self._listener is not None:
+            self._listener(step, func, args, keywords, output)
         return output
 
     def add(self, tensor: torch.Tensor, category: Category) -> None:

@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-
-from layerbench import zoo
 from layerbench._version import __version__
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import (
-    check_input_fits,
     input_bytes,
-    memory_explained,
     torch_version,
 )
 from layerbench.errors import (
     LayerbenchError,
-    ModelRunError,
     NotEnoughMemory,
     UsageError,
-    first_line,
 )
-from layerbench.instruments.attach import mode_set
-from layerbench.instruments.fake_tensors import without_memory
 from layerbench.instruments.memory_attribution import hold, peak_bytes
-from layerbench.instruments.modes import OperatorMode
-from layerbench.instruments.preserve import (
-    FreshInputs,
-    drawing_anew,
-    preserved,
-    preserved_from_stand_ins,
-    strays_removed,
-)
-from layerbench.instruments.random_state import drawing_from
-from layerbench.instruments.release import Releaser
-from layerbench.profilers.loss import RunFailed
-from layerbench.profilers.memory.autocast_as_on_gpu import autocast_as_on_gpu
-from layerbench.profilers.memory.kernels import chosen_as_on_gpu
 from layerbench.profilers.memory.replay import Replays
-from layerbench.profilers.memory.traced_run import Traced, trace_run
+from layerbench.profilers.memory.run_for_gpu import (
+    DEVICE,
+    FakeDoesNotSuffice,
+    run_fake,
+    run_for_gpu,
+)
+from layerbench.profilers.memory.traced_run import Traced
 from layerbench.profilers.memory.workspaces import CONTEXT, Workspaces
 from layerbench.records.memory import Interval, MemoryEstimate, Optimizer
-from layerbench.records.workload import Workload, autocast_format
+from layerbench.records.workload import Workload
 from layerbench.units import bytes_
 from layerbench.zoo import Built
-
-DEVICE = "cuda"
 
 
 def predict(
@@ -68,14 +48,8 @@ def predict(
         ModelRunError: the model does not take the input.
         NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
     """
-    try:
-        return _predict_fake(workload, optimizer, subject)
-    except _FakeDoesNotSuffice as error:
-        reason = str(error)
-    workspaces = Workspaces()
-    traced = _real_run(workload, optimizer, subject, workspaces)
-    note = f"replayed from a real run on the CPU, as fake tensors do not suffice: {reason}"
-    return _record(workload, optimizer, traced, "replayed", workspaces, (note,))
+    run = run_for_gpu(workload, optimizer=optimizer, subject=subject)
+    return _record(workload, optimizer, run.traced, run.how, run.workspaces, run.notes)
 
 
 def check_memory_fits(workload: Workload, device: Device, optimizer: Optimizer | None) -> None:
@@ -91,272 +65,17 @@ def check_memory_fits(workload: Workload, device: Device, optimizer: Optimizer |
     if input_bytes(workload) * 100 < free:
         return
     try:
-        needed = _predict_fake(workload, optimizer, None).peak_interval.low
-    except (_FakeDoesNotSuffice, LayerbenchError):
+        run = run_fake(workload, optimizer, None)
+    except (FakeDoesNotSuffice, LayerbenchError):
         return
+    needed = min(
+        peak_bytes(run.traced.trace, one.sizes) for one in Replays(run.traced.trace).levels
+    )
     if needed > free:
         raise NotEnoughMemory(
             f"the run needs at least {bytes_(needed)} for its tensors, and {bytes_(free)} are "
             f"free on {device.kind}: take a smaller input or batch, or predict with --device cuda"
         )
-
-
-class _FakeDoesNotSuffice(Exception):
-    """A model looks at values, or runs an operator that knows no fake tensors."""
-
-
-def _predict_fake(
-    workload: Workload, optimizer: Optimizer | None, subject: Built | None
-) -> MemoryEstimate:
-    reason = ""
-    # Autocast knows no meta tensors, and without a GPU no CUDA ones.
-    casts = autocast_format(workload.precision) is not None
-    for device in ("cpu",) if casts else _stand_in_devices(training=optimizer is not None):
-        workspaces = Workspaces()
-        traced: Traced | None = None
-        with strays_removed(workload.model):
-            try:
-                traced = _fake_run(workload, optimizer, subject, workspaces, device)
-            except LayerbenchError:
-                raise
-            except Exception as error:
-                reason = first_line(error)
-        if traced is not None:
-            return _record(workload, optimizer, traced, "fake", workspaces, ())
-    raise _FakeDoesNotSuffice(reason)
-
-
-# --- running -------------------------------------------------------------------------------
-
-
-def _fake_run(
-    workload: Workload,
-    optimizer: str | None,
-    subject: Built | None,
-    workspaces: Workspaces,
-    device: str,
-) -> Traced:
-    built = subject or zoo.build_shapes(workload)
-    # Meta tensors need no mode: PyTorch's own kernels for them give shapes.
-    mode: AbstractContextManager[object] | None = (
-        _Quick() if device == "meta" else None  # type: ignore[no-untyped-call]
-    )
-    with (
-        preserved_from_stand_ins(built, handed_over=subject is not None),
-        drawing_from(workload.seed) if subject is None else nullcontext(),
-        mode_set(built.module, workload.mode == "train"),
-        without_memory(built, device, mode) as stand_in,
-        chosen_as_on_gpu(),
-        autocast_as_on_gpu(workload.precision),
-    ):
-        return trace_run(
-            stand_in,
-            optimizer=optimizer,
-            train_mode=workload.mode == "train",
-            step=workload,
-            device=device,
-            precision=workload.precision,
-            for_gpu=True,
-            workspace=workspaces,
-            stepping=_OptimizerStep,
-            renew_inputs=FreshInputs(stand_in).renew,
-        )
-
-
-def _stand_in_devices(*, training: bool) -> tuple[str, ...]:
-    """What the tensors that stand in for a GPU's say they are on, in the order to be tried.
-
-    Autograd's engine, where there is no GPU, refuses to go backward over CUDA tensors, fake ones
-    too: it asks the driver for the current stream; and some CUDA operators know no fake tensors.
-    So meta tensors stand in for training, which are fast, or fake CPU tensors, which know more
-    operators. What runs is the same but for attention and dropout, which are chosen here (a test
-    compares them). A machine with a GPU gets no other answer: there, too, they come first.
-    """
-    graph = training or not _cuda_bears_a_graph()
-    return ("meta", "cpu") if graph else (DEVICE, "cpu")
-
-
-def _cuda_bears_a_graph() -> bool:
-    """Whether a forward may take gradients of fake CUDA tensors; else the process would end.
-
-    A forward does so within `torch.enable_grad`, and in a thread, whose gradients are on whatever
-    the others' are. Autograd asks for the current stream then. Where there is no GPU, PyTorch has
-    a substitute for it from about 2.10 on; before, the driver's error ends the process.
-    """
-    return hasattr(torch._C, "_ensureCUDADeviceGuardSet")
-
-
-def _real_run(
-    workload: Workload, optimizer: str | None, subject: Built | None, workspaces: Workspaces
-) -> Traced:
-    from layerbench.environment import devices
-
-    cpu, releaser = devices.get("cpu"), Releaser()
-    with memory_explained(cpu):
-        if subject is None:
-            check_input_fits(workload, cpu)
-        try:
-            if subject is None:
-                built = zoo.build(workload, load_weights=False)
-                with drawing_anew(workload, built):
-                    return _trace_for_real(workload, optimizer, built, workspaces, releaser)
-            training = optimizer is not None
-            with preserved(subject, training=training, releaser=releaser) as built:
-                return _trace_for_real(workload, optimizer, built, workspaces, releaser)
-        except RunFailed as error:
-            cause = error.__cause__
-            if cause is not None and cpu.is_out_of_memory(cause):
-                raise cause from None
-            raise ModelRunError(f"{workload.model}: {error}") from error
-
-
-def _trace_for_real(
-    workload: Workload,
-    optimizer: str | None,
-    built: Built,
-    workspaces: Workspaces,
-    releaser: Releaser,
-) -> Traced:
-    with (
-        mode_set(built.module, workload.mode == "train", buffers_too=False),
-        autocast_as_on_gpu(workload.precision),
-    ):
-        return trace_run(
-            built,
-            optimizer=optimizer,
-            train_mode=workload.mode == "train",
-            step=workload,
-            device="cpu",
-            precision=workload.precision,
-            for_gpu=True,
-            workspace=workspaces,
-            renew_inputs=FreshInputs(built).renew,
-            release=releaser.release,
-        )
-
-
-class _Quick(OperatorMode):  # type: ignore[no-untyped-call]
-    """Answers at once for meta tensors where the result's shape is plain to see.
-
-    These are element-wise operators on tensors that lie alike, and batch normalization. PyTorch's
-    own answer goes through its reference implementations in Python, operator by operator, which is
-    most of the time that such a network would take.
-    """
-
-    def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
-        in_place = _ELEMENTWISE.get(func)
-        if in_place is not None and _lie_alike(args):
-            return args[0] if in_place else torch.empty_like(args[0])
-        quick = _NORMALIZATION.get(func)
-        if quick is not None and not keywords:
-            answer = quick(*args)
-            if answer is not None:
-                return answer
-        return func(*args, **keywords)
-
-
-def _lie_alike(args: Sequence[Any]) -> bool:
-    first, *others = (arg for arg in args if isinstance(arg, torch.Tensor))
-    # A tensor that the model makes on the host has values, such as a counter.
-    return first is args[0] and all(
-        other.is_meta
-        and other.dtype == first.dtype
-        and other.shape == first.shape
-        and other.stride() == first.stride()
-        for other in (first, *others)
-    )
-
-
-_Norm = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
-
-
-def _batch_norm(
-    input: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    mean: torch.Tensor | None,
-    var: torch.Tensor | None,
-    training: bool,
-    *_: float,
-) -> _Norm | None:
-    """Output, and each channel's mean and deviation, in training with single precision."""
-    del weight, bias, mean, var
-    if not training or input.dtype != torch.float32 or not input.is_contiguous():
-        return None
-    return torch.empty_like(input), _one_per_channel(input), _one_per_channel(input)
-
-
-def _batch_norm_backward(
-    gradient: torch.Tensor,
-    input: torch.Tensor,
-    weight: torch.Tensor | None,
-    mean: torch.Tensor | None,
-    var: torch.Tensor | None,
-    saved_mean: torch.Tensor | None,
-    saved_invstd: torch.Tensor | None,
-    train: bool,
-    eps: float,
-    wanted: Sequence[bool],
-) -> _Norm | None:
-    """The gradients of input, weight and bias, those that are wanted."""
-    del weight, mean, var, saved_mean, saved_invstd, eps
-    if not train or not _lie_alike((input, gradient)) or input.dtype != torch.float32:
-        return None
-    if not (wanted[0] and input.is_contiguous()):
-        return None
-    scale, shift = (_one_per_channel(input) if one else None for one in wanted[1:])
-    return torch.empty_like(input), scale, shift
-
-
-def _one_per_channel(input: torch.Tensor) -> torch.Tensor:
-    return torch.empty(input.shape[1], dtype=input.dtype, device=input.device)
-
-
-_ATEN = torch.ops.aten
-# Whether each works in place.
-_ELEMENTWISE = {
-    _ATEN.add.Tensor: False,
-    _ATEN.add_.Tensor: True,
-    _ATEN.mul.Tensor: False,
-    _ATEN.mul_.Tensor: True,
-    _ATEN.relu_.default: True,
-    _ATEN.silu_.default: True,
-    _ATEN.silu_backward.default: False,
-    _ATEN.threshold_backward.default: False,
-}
-_NORMALIZATION: dict[object, Callable[..., _Norm | None]] = {
-    _ATEN.native_batch_norm.default: _batch_norm,
-    _ATEN.native_batch_norm_backward.default: _batch_norm_backward,
-}
-
-
-class _OptimizerStep(OperatorMode):  # type: ignore[no-untyped-call]
-    """Answers for an optimizer what fake tensors cannot, or only slowly.
-
-    A step count reads as 1. An operator on a list of tensors, which without a GPU would be
-    taken apart into one for each, changes nothing that memory shows where it works in
-    place, and else gives a list of new tensors.
-    """
-
-    def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == "cpu":
-            return 1.0
-        name = func.overloadpacket.__name__
-        if name.startswith("_foreach_") and name.endswith("_"):
-            return None
-        if name in _LIKE_THEIR_INPUTS:
-            return [torch.empty_like(tensor) for tensor in args[0]]
-        return func(*args, **keywords)
-
-
-_LIKE_THEIR_INPUTS = frozenset(
-    f"_foreach_{name}"
-    for name in ("abs", "add", "addcdiv", "addcmul", "div", "lerp", "maximum", "mul", "neg", "pow",
-                 "reciprocal", "rsqrt", "sqrt", "sub")
-)  # fmt: skip
-
-
-# --- the record ----------------------------------------------------------------------------
 
 
 def _record(

@@ -51,7 +51,13 @@ from layerbench.instruments.random_state import RandomState
 from layerbench.instruments.recomputation import recomputations_told
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.step_nodes import graph, let_go, nodes_of
-from layerbench.instruments.storage_tracker import LOADED, StorageTracker, Trace, WorkspaceRule
+from layerbench.instruments.storage_tracker import (
+    LOADED,
+    OperatorListener,
+    StorageTracker,
+    Trace,
+    WorkspaceRule,
+)
 from layerbench.instruments.stored_weights import packed_weights
 from layerbench.instruments.tensors_held import tensors_in_attributes
 from layerbench.introspection.modules import parameters, submodules_first
@@ -103,6 +109,7 @@ def trace_run(
     release: Callable[[], object] = lambda: None,
     keep: Callable[[torch.optim.Optimizer], object] = lambda _: None,
     step: StepOptions = PLAIN_STEP,
+    listener: OperatorListener | None = None,
 ) -> Traced:
     """Run the model where its tensors are, and trace it.
 
@@ -126,6 +133,7 @@ def trace_run(
         release: called before each operator; frees memory that nobody but us holds.
         keep: gets the optimizer after the steps; where it is not kept, its state is freed.
         step: what is checkpointed, and how many micro-batches a step has.
+        listener: hears of each operator, of both steps.
 
     Raises:
         UsageError: there is no such module to be checkpointed.
@@ -137,7 +145,9 @@ def trace_run(
     checkpoints = checkpointed(model, again)
     with compilation_off() as trained, checkpoints:
         batches = step.gradient_accumulation
-        run = _Run(built, device, precision, workspace, renew_inputs, for_gpu, release, batches)
+        run = _Run(
+            built, device, precision, workspace, renew_inputs, for_gpu, release, batches, listener
+        )
         traced = _trace_run(run, optimizer, for_gpu, stepping, keep)
     return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
 
@@ -178,6 +188,7 @@ class _Run:
         for_gpu: bool,
         release: Callable[[], object],
         micro_batches: int,
+        listener: OperatorListener | None = None,
     ) -> None:
         self._built = built
         self._micro_batches = micro_batches
@@ -186,7 +197,7 @@ class _Run:
         self._facts = module_facts(self.model)
         self._running = RunningModule(self.model)
         self._observer = CallObserver(self.model, self._facts, self._running)
-        self._tracker = StorageTracker(self._running, device, workspace, for_gpu, release)
+        self._tracker = StorageTracker(self._running, device, workspace, for_gpu, release, listener)
         self._again = _Recomputed(self.model, self._facts, self._running, self._tracker)
         self._calls: dict[str, CallFacts] = {}
         self._forward_s = 0.0
