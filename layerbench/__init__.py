@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from layerbench.api.bundle import bundle as bundle
     from layerbench.api.comparing import compare as compare
     from layerbench.api.comparison import compare_live as compare_live
+    from layerbench.api.devices import devices as devices
     from layerbench.api.memory import estimate_memory as estimate_memory
     from layerbench.api.memory import memory as memory
     from layerbench.api.structure import structure as structure
@@ -46,6 +47,7 @@ __getattr__, __all__ = on_first_use(
     "layerbench.api.bundle: bundle",
     "layerbench.api.comparing: compare",
     "layerbench.api.comparison: compare_live",
+    "layerbench.api.devices: devices",
     "layerbench.api.memory: estimate_memory memory",
     "layerbench.api.structure: structure",
     "layerbench.api.sweep: sweep",

@@ -36,6 +36,7 @@ Time = Annotated[float, Field(ge=0, le=MOST_SECONDS)]
 SignedTime = Annotated[float, Field(ge=-MOST_SECONDS, le=MOST_SECONDS)]
 Figure = Annotated[float, Field(ge=-MOST_FIGURE, le=MOST_FIGURE)]
 Amount = Annotated[float, Field(ge=0, le=MOST_FIGURE)]
+Rate = Annotated[float, Field(gt=0, le=MOST_FIGURE)]
 Ratio = Annotated[float, Field(ge=LEAST_RATIO, le=MOST_FIGURE)]
 
 

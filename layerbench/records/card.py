@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from layerbench.records.bounds import Name, Positive, Text
+from layerbench.records.bounds import Name, Positive, Rate, Text
 from layerbench.records.workload import Frozen
 
 Format = Literal["fp64", "fp32", "tf32", "fp16", "bf16"]
@@ -39,14 +39,14 @@ class Card(Frozen):
     aliases: tuple[Name, ...] = ()
     capability: str = Field(pattern=r"^\d+\.\d$")
     multiprocessors: Positive
-    clock_hz: float = Field(gt=0)
+    clock_hz: Rate
     memory_bytes: Positive
-    memory_clock_hz: float = Field(gt=0)
+    memory_clock_hz: Rate
     bus_bits: Positive
-    bandwidth: float = Field(gt=0)
+    bandwidth: Rate
     l2_bytes: Positive
-    flops: dict[Format, float] = Field(min_length=1)
-    power_w: float | None = Field(default=None, gt=0)
+    flops: dict[Format, Rate] = Field(min_length=1)
+    power_w: Rate | None = None
     sources: dict[Name, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -119,6 +119,7 @@ def test_show_prints_the_first_screen_or_all(capsys, monkeypatch) -> None:
 
 # Of each kind some columns of its data frame.
 COLUMNS = {
+    "cards": {"name", "multiprocessors", "memory_bytes", "fp32_flops", "checked"},
     "structure": {"path", "type", "flops", "own_parameters", "input_shapes"},
     "memory": {"path", "type", "allocated", "self_at_peak"},
     "memory estimate": {"path", "type", "allocated", "self_at_peak"},

@@ -25,7 +25,14 @@ def predicted() -> MemoryEstimate:
     return layerbench.estimate_memory(Small(), torch.zeros(2, 3, 8, 8), gpu_memory="2GiB")
 
 
+def known_cards() -> layerbench.Record:
+    from layerbench.api.devices import devices
+
+    return devices()
+
+
 RECORDS: dict[str, Make] = {
+    "cards": known_cards,
     "structure": lambda: stored("model_structures/resnet101_cityscapes.json"),
     "memory": lambda: stored("memory_reports/mobilenet_v2_pascal.json"),
     "memory estimate": predicted,

@@ -20,6 +20,7 @@ from layerbench import plots, reporters
 from layerbench.analysis.bundle import joined
 from layerbench.analysis.comparison import compare
 from layerbench.analysis.views import down_to, finest
+from layerbench.api.devices import devices
 from layerbench.errors import LayerbenchError
 from layerbench.plots.canvas import Drawn
 from layerbench.records import kinds
@@ -73,6 +74,7 @@ def originals() -> dict[str, dict[str, Any]]:
         "detection run": sample_detection.run(),
         "detection on a GPU": sample_detection.on_gpu(),
     }
+    made["cards"] = devices("t4")
     found = {name: json.loads(reporters.render("json", made[name])) for name in made}
     for name, place in COMMITTED.items():
         found[name] = _few_rows(json.loads((ROOT / place).read_text(encoding="utf-8")))

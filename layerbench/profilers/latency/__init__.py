@@ -1,0 +1,1 @@
+"""Time on a GPU that is not here."""
