@@ -15,7 +15,7 @@ from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits
 from layerbench.profilers.memory.largest_batch import with_fit
 from layerbench.profilers.memory.measured import profile_memory
-from layerbench.profilers.memory.predicted import check_device, check_memory_fits, predict
+from layerbench.profilers.memory.predicted import card_for, check_memory_fits, predict
 from layerbench.profilers.peers.lines import check_lines
 from layerbench.profilers.progress import Progress
 from layerbench.records.memory import MemoryEstimate, MemoryReport, Optimizer
@@ -136,13 +136,14 @@ def estimate_memory(
     Args:
         model, input, batch, precision, dtype, channels_last, seed, weights, checkpoint, inputs: as
             in `profile`.
-        device: ``cuda``.
+        device: a card's name, such as ``"t4"``, however it is spelled, or the path of a file that
+            describes one; ``cuda`` for a GPU that is not named.
         training: a training step instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
         checkpoint_activations, gradient_accumulation: of the training step; as in
             `profile_training`.
         gpu_memory: bytes, or a text such as ``"24GiB"``: the record then says whether it fits,
-            and the largest batch that does.
+            and the largest batch that does. Of a card that is named it is known.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each prediction on
             the way to the largest batch.
 
@@ -153,9 +154,9 @@ def estimate_memory(
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
-    check_device(device)
+    card = card_for(device)
     chosen = optimizer_of(training, optimizer)
-    size = None if gpu_memory is None else bytes_of(gpu_memory)
+    size = bytes_of(gpu_memory) if gpu_memory is not None else card and card.memory_bytes
     workload, subject = what_runs(
         model,
         input,
@@ -170,7 +171,7 @@ def estimate_memory(
         inputs=inputs,
         step=step_of(training, checkpoint_activations, gradient_accumulation),
     )
-    estimate = predict(workload, optimizer=chosen, subject=subject)
+    estimate = predict(workload, optimizer=chosen, subject=subject, card=card)
     if size is None:
         return estimate
     with heard(progress) as listener:

@@ -57,8 +57,9 @@ def command(
     device: Annotated[
         str | None,
         option(
-            "Device to measure on. Without such a device, cuda gives a prediction, labelled as "
-            "one.",
+            "Device to measure on, or a GPU to predict for: t4, rtx4090, FILE.toml, ... "
+            "(`layerbench devices`). Without such a device, cuda gives a prediction for a GPU that "
+            "is not named.",
             panel=WHAT,
             default_text="cpu",
         ),
@@ -68,7 +69,7 @@ def command(
         int | None,
         option(
             "Say whether it fits into this much, such as 24GiB, and the largest batch that does. "
-            "Predicts.",
+            "Predicts. A named GPU's is known.",
             panel=WHAT,
             metavar="SIZE",
         ),
@@ -187,19 +188,23 @@ def _estimate(
     progress: Any,  # noqa: ANN401 - a Progress
 ) -> MemoryEstimate:
     from layerbench.profilers.memory.largest_batch import with_fit
-    from layerbench.profilers.memory.predicted import check_device, predict
+    from layerbench.profilers.memory.predicted import card_for, predict
 
-    check_device(device or "cuda")
-    estimate = predict(workload, optimizer=optimizer)
+    card = card_for(device or "cuda")
+    estimate = predict(workload, optimizer=optimizer, card=card)
+    if memory_bytes is None and card is not None:
+        memory_bytes = card.memory_bytes
     if memory_bytes is None:
         return estimate
     return with_fit(estimate, memory_bytes, progress=progress)
 
 
 def _is_elsewhere(device: str | None) -> bool:
-    """Whether the device is a CUDA one that this machine does not have."""
-    from layerbench.environment import devices
+    """Whether the device is a named GPU, or a CUDA one that this machine does not have."""
+    from layerbench.environment import cards, devices
 
+    if cards.meant(device) is not None:
+        return True
     wanted = (device or "cpu").strip().lower()
     present = devices.names()
     return wanted.partition(":")[0] == "cuda" and not any(

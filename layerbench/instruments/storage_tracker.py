@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Allocation:
         low, high: bounds of ``bytes`` where they are not known but estimated.
         place: the call of the owner that ran, a node of `Trace.calls`; ``None`` where that is not
             known.
+        kernel: what a workspace is for, as the rule of workspaces knows it.
     """
 
     bytes: int
@@ -57,6 +59,7 @@ class Allocation:
     low: int | None = None
     high: int | None = None
     place: int | None = None
+    kernel: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +103,16 @@ class KernelMemory:
     Attributes:
         lasting: a name where it is taken once and kept, as a library's workspace is; empty
             where it is given back when the operator ends.
+        after: how many of the operator's outputs are there when it is taken; ``None`` for all.
+        kernel: what it is for, where its size depends on the device.
     """
 
     bytes: int
     low: int
     high: int
     lasting: str = ""
+    after: int | None = None
+    kernel: object = None
 
 
 LOADED = "loaded"
@@ -191,12 +198,16 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         target = self._in_place.target(func, args, begin, self._allocation_of)
         output = func(*args, **keywords)
         name = self._names.get(func) or self._names.setdefault(func, operator_name(func))
-        for leaf in (output,) if isinstance(output, torch.Tensor) else tree_leaves(output):
+        taken = [] if self._workspace is None else self._workspace(func, args, keywords, output)
+        waiting = deque(taken)
+        leaves = (output,) if isinstance(output, torch.Tensor) else tree_leaves(output)
+        for there, leaf in enumerate(leaves, 1):
             if isinstance(leaf, torch.Tensor) and not _is_view_without_storage(func, leaf):
                 self._see(leaf, place, phase, name, "activations")
-        if self._workspace is not None:
-            for kernel_memory in self._workspace(func, args, keywords, output):
-                self._note_kernel_memory(kernel_memory, place, phase, name)
+            while waiting and waiting[0].after == there:
+                self._note_kernel_memory(waiting.popleft(), place, phase, name)
+        for kernel_memory in waiting:
+            self._note_kernel_memory(kernel_memory, place, phase, name)
         if target is not None:
             self._in_place.note(target, self._allocation_of(output), self._now)
         step = Step(self._owner(place), phase, name, begin, self._now, place)
@@ -346,6 +357,7 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             low=memory.low,
             high=memory.high,
             place=place,
+            kernel=memory.kernel,
         )
         self.trace.allocations.append(allocation)
         if memory.lasting:

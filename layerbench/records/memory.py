@@ -23,6 +23,7 @@ from layerbench.records.bounds import (
     check_ordered,
     is_none,
 )
+from layerbench.records.card import Card
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
 from layerbench.records.peers import MemlabReport
@@ -283,7 +284,8 @@ class MemoryEstimate(Record):
     """A device's memory predicted without it.
 
     Attributes:
-        device: the kind of device it is for.
+        device: the kind of device it is for, or the card's name.
+        card: that it is for; ``None`` where none is named.
         how: ``fake`` where fake tensors of that device ran, ``replayed`` where a real CPU run's
             tensors were put through the model of the allocator.
         peak_bytes: the most that PyTorch's allocator has handed out at once
@@ -299,6 +301,7 @@ class MemoryEstimate(Record):
     record: Literal["memory estimate"] = "memory estimate"
     workload: Workload
     device: Name
+    card: Card | None = Field(default=None, exclude_if=is_none)
     how: Literal["fake", "replayed"]
     training: bool
     optimizer: Optimizer | None

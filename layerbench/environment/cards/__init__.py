@@ -66,6 +66,28 @@ def get(name: str) -> Card:
     return card
 
 
+def meant(device: str | None) -> Card | None:
+    """The card that a device's name means; ``None`` for what PyTorch calls a device, as ``cuda``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    name = (device or "cpu").strip()
+    if name.lower().endswith(SUFFIX) or find(name) is not None:
+        return get(name)
+    return None if name.lower() == "auto" or _is_pytorchs(name.lower()) else get(name)
+
+
+def _is_pytorchs(name: str) -> bool:
+    import torch  # the names of other packages' devices, too
+
+    try:
+        torch.device(name)
+    except RuntimeError:
+        return False
+    return True
+
+
 def _of_file(path: Path) -> Card:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -78,22 +78,37 @@ class _Pool:
         block.free = False
         return block
 
+    def whole_segments(self) -> list[Block]:
+        """Free blocks that are a segment."""
+        return [
+            block for block in self.blocks.values() if block.before is None and block.after is None
+        ]
+
+
+class OutOfMemory(Exception):
+    """The device has no room for a segment, even after free ones were given back."""
+
 
 class CachingAllocator:
     """Hands out blocks as PyTorch's allocator for CUDA does with its default settings.
+
+    Args:
+        capacity: bytes that the device has for segments; ``None`` where it never runs out.
 
     Attributes:
         allocated: bytes of all blocks handed out (``torch.cuda.memory_allocated``): a block
             that is not split counts whole.
         reserved: bytes of all segments (``torch.cuda.memory_reserved``).
+        most_reserved: the most that they were (``torch.cuda.max_memory_reserved``).
 
-    Known limitations: one stream; segments are never given back, as happens on a device that
-    runs out of memory; ``PYTORCH_CUDA_ALLOC_CONF`` is not read.
+    Known limitations: one stream; ``PYTORCH_CUDA_ALLOC_CONF`` is not read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int | None = None) -> None:
         self.allocated = 0
         self.reserved = 0
+        self.most_reserved = 0
+        self.capacity = capacity
         self._pools = {True: _Pool(), False: _Pool()}
         self._next_address = 0
 
@@ -102,6 +117,7 @@ class CachingAllocator:
 
         Raises:
             ValueError: not a positive number; PyTorch allocates nothing for an empty tensor.
+            OutOfMemory: the device has no room for it. Free segments are given back then.
         """
         if size <= 0:
             raise ValueError(f"a block needs a positive size, not {size}")
@@ -127,11 +143,23 @@ class CachingAllocator:
 
     def _new_segment(self, wanted: int, small: bool) -> Block:
         size = segment_size(wanted)
+        if self.capacity is not None and self.reserved + size > self.capacity:
+            self._give_back()
+            if self.reserved + size > self.capacity:
+                raise OutOfMemory
         self.reserved += size
+        self.most_reserved = max(self.most_reserved, self.reserved)
         block = Block(size, self._next_address, small)
         # A gap, so that segments never look like neighbours.
         self._next_address += size + SEGMENT_STEP
         return block
+
+    def _give_back(self) -> None:
+        """What PyTorch does where the driver has no more: all segments without a block in use."""
+        for pool in self._pools.values():
+            for block in pool.whole_segments():
+                pool.remove(block)
+                self.reserved -= block.size
 
     def _split(self, block: Block, wanted: int) -> None:
         rest = block.size - wanted

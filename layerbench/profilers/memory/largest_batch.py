@@ -7,7 +7,7 @@ from typing import Literal
 
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
-from layerbench.records.memory import Fit, MemoryEstimate, Optimizer
+from layerbench.records.memory import Fit, MemoryEstimate
 from layerbench.records.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo.inputs import OWN
 
@@ -58,17 +58,18 @@ def largest_batch(
     def peak(batch: int) -> int:
         if batch not in peaks:
             progress.step("largest batch", len(peaks), MOST_LOOKS)
-            peaks[batch] = predict_at(estimate.workload, batch, estimate.optimizer)
+            peaks[batch] = predict_at(estimate, batch)
         return peaks[batch]
 
     largest = _search(peak, estimate.workload.batch, memory_bytes)
     return largest, peaks.get(largest)
 
 
-def predict_at(workload: Workload, batch: int, optimizer: Optimizer | None) -> int:
+def predict_at(estimate: MemoryEstimate, batch: int) -> int:
     """The upper bound of all memory with another batch."""
-    changed = with_batch(workload, batch)
-    return predict(changed, optimizer=optimizer).total_interval.high
+    changed = with_batch(estimate.workload, batch)
+    again = predict(changed, optimizer=estimate.optimizer, card=estimate.card)
+    return again.total_interval.high
 
 
 def with_batch(workload: Workload, batch: int) -> Workload:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from layerbench._version import __version__
+from layerbench.environment import cards
 from layerbench.environment.devices import Device
-from layerbench.environment.run_context import (
-    input_bytes,
-    torch_version,
-)
-from layerbench.errors import (
-    LayerbenchError,
-    NotEnoughMemory,
-    UsageError,
-)
+from layerbench.environment.run_context import input_bytes, torch_version
+from layerbench.errors import LayerbenchError, NotEnoughMemory, UsageError
 from layerbench.instruments.memory_attribution import hold, peak_bytes
+from layerbench.profilers.memory.on_card import on_device
 from layerbench.profilers.memory.replay import Replays
 from layerbench.profilers.memory.run_for_gpu import (
     DEVICE,
     FakeDoesNotSuffice,
+    RunForGpu,
     run_fake,
     run_for_gpu,
 )
-from layerbench.profilers.memory.traced_run import Traced
-from layerbench.profilers.memory.workspaces import CONTEXT, Workspaces
+from layerbench.records.card import Card
 from layerbench.records.memory import Interval, MemoryEstimate, Optimizer
 from layerbench.records.workload import Workload
 from layerbench.units import bytes_
@@ -32,7 +25,11 @@ from layerbench.zoo import Built
 
 
 def predict(
-    workload: Workload, *, optimizer: Optimizer | None = None, subject: Built | None = None
+    workload: Workload,
+    *,
+    optimizer: Optimizer | None = None,
+    subject: Built | None = None,
+    card: Card | None = None,
 ) -> MemoryEstimate:
     """Predict the memory that a workload needs on a CUDA device, without one.
 
@@ -43,13 +40,14 @@ def predict(
         workload: what would run; a training workload needs an optimizer.
         optimizer: makes it a training step.
         subject: a model that was handed over, with its inputs; it stays as it was.
+        card: that it would run on; ``None`` for a CUDA device that is not named.
 
     Raises:
         ModelRunError: the model does not take the input.
         NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
     """
     run = run_for_gpu(workload, optimizer=optimizer, subject=subject)
-    return _record(workload, optimizer, run.traced, run.how, run.workspaces, run.notes)
+    return estimated(workload, optimizer, run, card)
 
 
 def check_memory_fits(workload: Workload, device: Device, optimizer: Optimizer | None) -> None:
@@ -78,25 +76,24 @@ def check_memory_fits(workload: Workload, device: Device, optimizer: Optimizer |
         )
 
 
-def _record(
-    workload: Workload,
-    optimizer: Optimizer | None,
-    traced: Traced,
-    how: str,
-    workspaces: Workspaces,
-    notes: Sequence[str],
+def estimated(
+    workload: Workload, optimizer: Optimizer | None, run: RunForGpu, card: Card | None
 ) -> MemoryEstimate:
-    replays = Replays(traced.trace)
-    figure = hold(traced.trace, replays.figure.sizes, traced.modules, traced.calls)
-    allocated = [peak_bytes(traced.trace, run.sizes) for run in replays.levels]
+    """The record of a run that stands for a GPU's, on a card or on one that is not named."""
+    device = on_device(run, card)
+    trace, context, traced = device.trace, device.context, run.traced
+    replays = Replays(trace, device.capacity, device.smaller)
+    figure = hold(trace, replays.figure.sizes, traced.modules, traced.calls)
+    allocated = [peak_bytes(trace, run.sizes) for run in replays.levels]
     peak_interval = Interval(low=min(allocated), high=max(allocated))
     least, most = replays.reserved_bounds()
     reserved_interval = Interval(low=max(least, peak_interval.low), high=most)
     return MemoryEstimate.model_validate(
         {
             "workload": workload,
-            "device": DEVICE,
-            "how": how,
+            "device": DEVICE if card is None else card.name,
+            "card": card,
+            "how": run.how,
             "training": optimizer is not None,
             "optimizer": optimizer,
             "torch": torch_version(),
@@ -106,10 +103,10 @@ def _record(
             "peak_interval": peak_interval,
             "reserved_bytes": replays.figure.reserved,
             "reserved_interval": reserved_interval,
-            "total_bytes": replays.figure.reserved + CONTEXT.bytes,
+            "total_bytes": replays.figure.reserved + context.bytes,
             "total_interval": Interval(
-                low=reserved_interval.low + CONTEXT.low,
-                high=reserved_interval.high + CONTEXT.high,
+                low=reserved_interval.low + context.low,
+                high=reserved_interval.high + context.high,
             ),
             "peak_owner": figure.peak.owner,
             "peak_phase": figure.peak.phase,
@@ -117,13 +114,19 @@ def _record(
             "by_category": figure.peak.by_category,
             "rows": figure.rows,
             "timeline": figure.timeline,
-            "workspaces": workspaces.terms(),
-            "notes": (*traced.notes, *notes),
+            "workspaces": device.terms,
+            "notes": (*traced.notes, *run.notes, *device.notes),
         }
     )
 
 
-def check_device(device: str) -> None:
-    """Raise `UsageError` for a device whose memory cannot be predicted."""
-    if device.partition(":")[0] != DEVICE:
-        raise UsageError(f"memory can be predicted for {DEVICE}, not for {device}")
+def card_for(device: str) -> Card | None:
+    """The card that memory is predicted for; ``None`` for ``cuda``, which names none.
+
+    Raises:
+        UsageError: memory cannot be predicted for such a device.
+    """
+    card = cards.meant(device)
+    if card is None and device.partition(":")[0] != DEVICE:
+        raise UsageError(f"memory can be predicted for {DEVICE} or a card's name, not for {device}")
+    return card

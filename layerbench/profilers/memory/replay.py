@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from layerbench.instruments.memory_attribution import events
 from layerbench.instruments.storage_tracker import Allocation, Trace
-from layerbench.profilers.memory.allocator import SMALL_REQUEST, Block, CachingAllocator
+from layerbench.profilers.memory.allocator import (
+    SMALL_REQUEST,
+    Block,
+    CachingAllocator,
+    OutOfMemory,
+)
 
 Level = Literal["low", "figure", "high"]
 _LEVELS: tuple[Level, ...] = ("low", "figure", "high")
@@ -33,22 +38,36 @@ class Replayed:
 
     Attributes:
         sizes: of the block that each allocation got.
-        reserved: bytes of all segments at the end; they are never given back.
+        reserved: the most bytes of all segments; only a device that runs out gets them back.
+        fits: whether everything could be had.
     """
 
     sizes: list[int]
     reserved: int
+    fits: bool = True
 
 
 class Replays:
     """A trace put through the allocator again and again.
 
+    Args:
+        trace: of the run.
+        capacity: bytes that the device has for the allocator; ``None`` where it never runs out.
+        smaller: workspaces that do as well where the one of an allocation cannot be had.
+
     Attributes:
         low, figure, high: with all workspaces at one of their three sizes.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        capacity: int | None = None,
+        smaller: Callable[[Allocation], Sequence[int]] = lambda _: (),
+    ) -> None:
         self._trace = trace
+        self._capacity = capacity
+        self._smaller = smaller
         self._moments = list(events(trace))
         self.low, self.figure, self.high = map(self._at, _LEVELS)
 
@@ -71,28 +90,72 @@ class Replays:
         return min(tried) - _spread(min(tried)), max(tried) + _spread(max(tried))
 
     def _at(self, level: Level) -> Replayed:
-        return self._run(self._moments, lambda allocation: _at(allocation, level))
+        return self._run(self._moments, lambda allocation: _at(allocation, level), self._capacity)
 
     def _mixtures_reserved(self) -> list[int]:
         """What mixtures reserve; small blocks, which have a pool of their own, are counted once."""
         small = [moment for moment in self._moments if not _may_be_large(moment[0])]
         large = [moment for moment in self._moments if _may_be_large(moment[0])]
         beside = self._run(small, lambda allocation: allocation.bytes).reserved
-        return [beside + self._run(large, mixture).reserved for mixture in _mixtures()]
+        left = None if self._capacity is None else max(0, self._capacity - beside)
+        return [beside + self._run(large, mixture, left).reserved for mixture in _mixtures()]
 
-    def _run(self, moments: Iterable[_Moment], size: Size) -> Replayed:
-        allocator = CachingAllocator()
-        blocks: dict[int, Block] = {}
-        sizes = [0] * len(self._trace.allocations)
+    def _run(
+        self, moments: Iterable[_Moment], size: Size, capacity: int | None = None
+    ) -> Replayed:
+        run = _Run(len(self._trace.allocations), capacity, self._smaller)
         for allocation, index, birth in moments:
-            if birth:
-                wanted = size(allocation)
-                if wanted > 0:
-                    block = blocks[index] = allocator.allocate(wanted)
-                    sizes[index] = block.size
-            elif index in blocks:
-                allocator.release(blocks.pop(index))
-        return Replayed(sizes, allocator.reserved)
+            if not birth:
+                run.release(index)
+            elif wanted := size(allocation):
+                run.allocate(index, allocation, wanted)
+        return run.replayed()
+
+
+class _Run:
+    """One trace going through one allocator."""
+
+    def __init__(
+        self, allocations: int, capacity: int | None, smaller: Callable[[Allocation], Sequence[int]]
+    ) -> None:
+        self._allocator = CachingAllocator(capacity)
+        self._blocks: dict[int, Block] = {}
+        self._sizes = [0] * allocations
+        self._smaller = smaller
+        self._taken: dict[object, int] = {}
+        self._fits = True
+
+    def allocate(self, index: int, allocation: Allocation, wanted: int) -> None:
+        # cuDNN's plan that could be had once is the one that runs from then on.
+        wanted = min(wanted, self._taken.get(allocation.kernel, wanted))
+        block = self._block(wanted)
+        for less in self._smaller(allocation) if block is None else ():
+            if less < wanted:
+                self._taken[allocation.kernel] = less
+                if not less:
+                    return
+                block = self._block(less)
+                if block is not None:
+                    break
+        if block is None:
+            self._fits, self._allocator.capacity = False, None
+            block = self._allocator.allocate(wanted)
+        self._blocks[index] = block
+        self._sizes[index] = block.size
+
+    def release(self, index: int) -> None:
+        block = self._blocks.pop(index, None)
+        if block is not None:
+            self._allocator.release(block)
+
+    def replayed(self) -> Replayed:
+        return Replayed(self._sizes, self._allocator.most_reserved, self._fits)
+
+    def _block(self, wanted: int) -> Block | None:
+        try:
+            return self._allocator.allocate(wanted)
+        except OutOfMemory:
+            return None
 
 
 def _mixtures() -> Iterator[Size]:

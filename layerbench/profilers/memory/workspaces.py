@@ -8,13 +8,15 @@ workspace of an engine that could be chosen. Sources stand in docs/mem.md.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from layerbench.instruments.storage_tracker import KernelMemory
 from layerbench.introspection.tensors import shape_of
+from layerbench.profilers.memory.cudnn_plans import Convolution, Kind
 from layerbench.records.memory import Workspace
 
 MIB = 2**20
@@ -22,6 +24,7 @@ MIB = 2**20
 # PyTorch's CublasHandlePool.cpp: :4096:2:16:8, and 32 MiB on GPUs of compute capability 9.0 and
 # later. One for the thread of the forward, one for autograd's.
 CUBLAS = KernelMemory(bytes=8_519_680, low=0, high=32 * MIB)
+CUBLAS_FROM_HOPPER = 32 * MIB
 
 # Context, kernels and library handles: 256 to 1000 MiB have been reported, and it grows with what
 # is used.
@@ -50,6 +53,14 @@ _PRODUCTS = frozenset(
     }
 )
 
+
+# Of a depthwise convolution in float16 that goes to cuDNN: channels at least, width of the filter,
+# width of the image at least.
+_DEPTHWISE_CHANNELS = 32
+_DEPTHWISE_WIDTHS = (1, 3, 5)
+_DEPTHWISE_IMAGE = 7
+
+_ONE_DIMENSION = len(("image", "channel", "column"))
 
 _ATTENTION_BACKWARD = frozenset(
     {
@@ -87,45 +98,46 @@ class Workspaces:
         elif name in _ATTENTION_BACKWARD:
             yield _inside_attention_backward(args)
         elif name == "aten::convolution":
-            yield from self._convolution(args[0], args[1], output, args[3:9])
+            how = _How(*args[3:9])
+            yield from self._convolution("forward", args[0], args[1], output, how)
         elif name == "aten::convolution_backward":
-            # The gradients of input and weight are found one after the other.
-            yield from self._convolution(args[1], args[2], args[0], args[4:10])
+            gradient, input, weight, _, *how_, wanted = args
+            how = _How(*how_)
+            for there, kind in enumerate(_GRADIENTS):
+                if wanted[there]:
+                    yield from self._convolution(kind, input, weight, gradient, how, there + 1)
 
     def _convolution(
-        self, input: torch.Tensor, weight: torch.Tensor, result: torch.Tensor, how: Sequence[Any]
+        self,
+        kind: Kind,
+        input: torch.Tensor,
+        weight: torch.Tensor,
+        result: torch.Tensor,
+        how: _How,
+        after: int | None = None,
     ) -> Iterator[KernelMemory]:
-        stride, _padding, _dilation, transposed, _output_padding, groups = how
-        channels_last = _is_channels_last(input)
-        if _is_depthwise(input, weight, groups) and not transposed and not channels_last:
+        channels_last = _is_channels_last(input) or _is_channels_last(weight)
+        if not how.transposed and _is_pytorchs_own(input, weight, how, channels_last):
             return  # PyTorch's own kernels, which need none
         workspace = convolution_workspace(
             input.shape,
             weight.shape,
             result.shape,
-            stride,
+            how.stride,
             input.element_size(),
             channels_last=channels_last,
         )
         self.convolutions += 1
         if workspace.bytes > self.largest.bytes:
             self.largest = workspace
-        yield workspace
+        kernel = _as_cudnn_sees(kind, input, weight, result, how, channels_last)
+        yield replace(workspace, after=after, kernel=kernel)
 
     def terms(self) -> tuple[Workspace, ...]:
-        """What was taken, for the record."""
+        """What was taken on a GPU that is not named, for the record; without the context."""
         terms = []
         if self.products:
-            terms.append(
-                Workspace(
-                    name="cuBLAS, each thread that multiplies",
-                    bytes=CUBLAS.bytes,
-                    low=CUBLAS.low,
-                    high=CUBLAS.high,
-                    inside=True,
-                    why="taken once and kept; 8.125 MiB, 32 MiB from compute capability 9.0 on",
-                )
-            )
+            terms.append(cublas_term(CUBLAS.bytes, CUBLAS.low, CUBLAS.high))
         if self.convolutions:
             terms.append(
                 Workspace(
@@ -139,7 +151,67 @@ class Workspaces:
                     "of no and of a large workspace",
                 )
             )
-        return (*terms, CONTEXT)
+        return tuple(terms)
+
+
+def cublas_term(size: int, low: int | None = None, high: int | None = None) -> Workspace:
+    """cuBLAS's workspace, for the record."""
+    return Workspace(
+        name="cuBLAS, each thread that multiplies",
+        bytes=size,
+        low=size if low is None else low,
+        high=size if high is None else high,
+        inside=True,
+        why="taken once and kept; 8.125 MiB, 32 MiB from compute capability 9.0 on",
+    )
+
+
+class _How(NamedTuple):
+    """What an operator of a convolution is told besides its tensors, in its order."""
+
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    transposed: bool
+    output_padding: Sequence[int]
+    groups: int
+
+
+_GRADIENTS: tuple[Kind, Kind] = ("input gradient", "weight gradient")
+"""In the order in which PyTorch finds them, and has them behind each other in its outputs."""
+
+_TRANSPOSED: dict[Kind, Kind] = {
+    "forward": "input gradient",
+    "input gradient": "forward",
+    "weight gradient": "weight gradient",
+}
+
+
+def _as_cudnn_sees(
+    kind: Kind,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    result: torch.Tensor,
+    how: _How,
+    channels_last: bool,
+) -> Convolution:
+    """A transposed convolution is another one's gradient; one dimension is two of them."""
+    first, last = tuple(input.shape), tuple(result.shape)
+    if how.transposed:
+        kind, first, last = _TRANSPOSED[kind], last, first
+    shapes = (first, tuple(weight.shape), last)
+    steps = (tuple(how.stride), tuple(how.padding), tuple(how.dilation))
+    if len(first) == _ONE_DIMENSION:
+        shapes = tuple((*shape[:2], 1, shape[2]) for shape in shapes)  # type: ignore[assignment]
+        steps = tuple((one, *step) for one, step in zip((1, 0, 1), steps))  # type: ignore[assignment]
+    return Convolution(
+        kind,
+        *shapes,
+        *steps,
+        dtype=str(input.dtype).removeprefix("torch."),
+        channels_last=channels_last,
+        groups=how.groups,
+    )
 
 
 def convolution_workspace(
@@ -200,13 +272,29 @@ def _fourier(input: Sequence[int], weight: Sequence[int]) -> int:
     return 4352 * (channels * filters + input[0] * (channels + filters) * tiles)
 
 
-def _is_depthwise(input: torch.Tensor, weight: torch.Tensor, groups: int) -> bool:
-    """A filter or several for each channel: cuDNN has no part in it, except in channels-last.
+def _is_pytorchs_own(
+    input: torch.Tensor, weight: torch.Tensor, how: _How, channels_last: bool
+) -> bool:
+    """A filter or several for each channel: cuDNN has part in it only in channels-last and float16.
 
-    PyTorch's ``aten/src/ATen/native/Convolution.cpp``; some shapes in half precision go to cuDNN
-    all the same, whose kernels for them take next to nothing.
+    PyTorch's ``aten/src/ATen/native/Convolution.cpp``, `use_cudnn_depthwise`.
     """
-    return groups > 1 and groups == input.shape[1] and weight.shape[0] % groups == 0
+    channels = input.shape[1]
+    if how.groups == 1 or how.groups != channels or weight.shape[0] % channels:
+        return False
+    if channels_last:
+        return False
+    height, width = weight.shape[2], weight.shape[-1]
+    return not (
+        input.dtype == torch.float16
+        and input.dim() == len(("image", "channel", "row", "column"))
+        and all(one == 1 for one in how.dilation)
+        and how.stride[0] == how.stride[1]
+        and channels >= _DEPTHWISE_CHANNELS
+        and height == width
+        and width in _DEPTHWISE_WIDTHS
+        and input.shape[3] >= _DEPTHWISE_IMAGE
+    )
 
 
 def _is_channels_last(tensor: torch.Tensor) -> bool:
@@ -222,7 +310,7 @@ def _is_channels_last(tensor: torch.Tensor) -> bool:
 def _cublas() -> KernelMemory:
     backward = torch._C._current_autograd_node() is not None
     thread = "autograd's thread" if backward else "the forward's thread"
-    return KernelMemory(CUBLAS.bytes, CUBLAS.low, CUBLAS.high, lasting=f"cuBLAS, {thread}")
+    return replace(CUBLAS, lasting=f"cuBLAS, {thread}", kernel=CUBLAS)
 
 
 def _inside_attention(args: Sequence[Any]) -> KernelMemory:
