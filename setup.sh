@@ -23,15 +23,16 @@ setup_fail() {
 setup_checksum() { cksum <"$setup_requirements"; }
 
 # setup_satisfied PYTHON: does it have every version that requirements.txt pins?
-# Reads lines of the form `name==version` with an optional `; python_version OP "X.Y"`; the
-# local part of an installed version counts as no difference: torch 2.14.1+cpu is 2.14.1.
+# Reads lines of the form `name==version` with an optional `; python_version OP "X.Y"` or
+# `; sys_platform OP "NAME"`; the local part of an installed version counts as no difference:
+# torch 2.14.1+cpu is 2.14.1.
 # Prints the first requirement that is missing.
 setup_satisfied() {
     "$1" - "$setup_requirements" <<'PYTHON'
 import operator, re, sys
 from importlib.metadata import PackageNotFoundError, version
 
-LINE = re.compile(r"""([\w.-]+)(?:\[[^]]*\])?\s*==\s*([^\s;]+)\s*(?:;\s*python_version\s*(<=|>=|==|!=|<|>)\s*["']([\d.]+)["'])?""")
+LINE = re.compile(r"""([\w.-]+)(?:\[[^]]*\])?\s*==\s*([^\s;]+)\s*(?:;\s*(python_version|sys_platform)\s*(<=|>=|==|!=|<|>)\s*["']([\w.]+)["'])?""")
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne}
 
 def missing(what):
@@ -48,8 +49,12 @@ for line in open(sys.argv[1], encoding="utf-8"):
     match = LINE.fullmatch(line)
     if match is None:
         missing(line)  # not understood here: pip has to judge
-    name, wanted, compare, bound = match.groups()
-    if compare and not COMPARE[compare](sys.version_info[:2], tuple(map(int, bound.split(".")))):
+    name, wanted, what, compare, bound = match.groups()
+    if what == "sys_platform":
+        here = sys.platform
+    elif what:
+        here, bound = sys.version_info[:2], tuple(map(int, bound.split(".")))
+    if what and not COMPARE[compare](here, bound):
         continue
     try:
         installed = version(name)

@@ -215,6 +215,7 @@ pytest=={version("pytest")}
 Rich == {version("rich")}  # another way to write it
 pytest_timeout=={version("pytest-timeout")}; python_version >= "3.10"
 numpy==0.0.1; python_version < "3.10"
+numpy==0.0.1; sys_platform != "{sys.platform}"
 """
 
 
@@ -237,6 +238,7 @@ def test_an_active_environment_that_satisfies_the_requirements_is_used(
         ('pytest==0.0.1; python_version >= "3.10"', "pytest==0.0.1"),
         # Tuples, not text, are compared: 3.9 comes before 3.10.
         ('pytest==0.0.1; python_version > "3.9"', "pytest==0.0.1"),
+        (f'pytest==0.0.1; sys_platform == "{sys.platform}"', "pytest==0.0.1"),
         ("pytest>=8", "pytest>=8"),
     ],
 )

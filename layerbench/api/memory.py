@@ -156,7 +156,9 @@ def estimate_memory(
     """
     card = card_for(device)
     chosen = optimizer_of(training, optimizer)
-    size = bytes_of(gpu_memory) if gpu_memory is not None else card and card.memory_bytes
+    size = None if gpu_memory is None else bytes_of(gpu_memory)
+    if size is None and card is not None:
+        size = card.memory_bytes
     workload, subject = what_runs(
         model,
         input,

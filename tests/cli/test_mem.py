@@ -130,7 +130,7 @@ def test_does_it_fit(mem):
         (("--train", "--optimizer", "adm"), "--optimizer takes sgd"),
         (("--gpu-memory", "lots"), "24GiB"),
         (("--depth", "-1"), "--depth must be at least 0"),
-        (("--device", "abacus"), "--device cpu"),
+        (("--device", "abacus"), "no GPU 'abacus' is known"),
         (("--struct", "--with", "memlab"), "torchinfo has a section beside a structure"),
         (("--with", "torchinfo"), "for torchinfo add --struct"),
         (("--predict", "--with", "memlab"), "a prediction has no section"),

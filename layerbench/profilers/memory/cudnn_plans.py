@@ -1,9 +1,10 @@
 """Which plan cuDNN has for a convolution on a GPU that is described, and not here.
 
-cuDNN 9.8 and later takes the description of a device as JSON, and plans for it. `nvidia-cudnn-frontend`
-(the extra ``cudnn``) hands it over. The plans are taken in PyTorch's order
-(``aten/src/ATen/native/cudnn/Conv_v8.cpp``): heuristic mode A, then the fallback list, without those
-that convert their inputs down; the first that can be built, and whose workspace can be had, runs.
+cuDNN 9.8 and later takes the description of a device as JSON, and plans for it.
+`nvidia-cudnn-frontend` (the extra ``cudnn``) hands it over. The plans are taken in PyTorch's order
+(``aten/src/ATen/native/cudnn/Conv_v8.cpp``): heuristic mode A, then the fallback list, without
+those that convert their inputs down. The first that can be built, and whose workspace can be had,
+runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from layerbench.records.card import Card
 Kind = Literal["forward", "input gradient", "weight gradient"]
 
 WITHOUT_PACKAGE = (
-    "nvidia-cudnn-frontend is not installed, which has cuDNN's plans (`pip install layerbench[cudnn]`)"
+    "nvidia-cudnn-frontend is not installed, which has cuDNN's plans: "
+    "pip install 'layerbench[cudnn]'"
 )
 
 # Registers that each multiprocessor has, threads of a block and of a warp: alike in all of them.
@@ -115,7 +117,7 @@ class CudnnPlans:
         for index in range(count):
             try:
                 graph.build_plan_at_index(index)
-            except Exception:  # noqa: S112 - PyTorch goes on likewise
+            except Exception:  # PyTorch goes on likewise
                 continue
             yield ConvolutionPlan(
                 graph.get_plan_name_at_index(index), graph.get_workspace_size_plan_at_index(index)

@@ -1,4 +1,4 @@
-"""What a traced run takes on one card: cuDNN's plans, cuBLAS's workspace, the context, the capacity."""
+"""What a traced run takes on one card: cuDNN's plans, cuBLAS's workspace, context and capacity."""
 
 from __future__ import annotations
 
@@ -71,17 +71,13 @@ def on_device(run: RunForGpu, card: Card | None) -> OnDevice:
         return OnDevice(trace, (*workspaces.terms(), CONTEXT))
     asked = cudnn_plans(card)
     cublas = CUBLAS_FROM_HOPPER if card.version >= _HOPPER else CUBLAS.bytes
-    plans: dict[object, tuple[ConvolutionPlan, ...]] = {}
-    allocations = []
-    for allocation in trace.allocations:
-        kernel = allocation.kernel
-        if isinstance(kernel, Convolution):
-            found = plans[kernel] = plans.get(kernel) or asked.of(kernel)
-            if found:
-                allocation = _sized(allocation, found[0].workspace)
-        elif kernel is CUBLAS:
-            allocation = _sized(allocation, cublas)
-        allocations.append(allocation)
+    kernels = {one.kernel for one in trace.allocations if isinstance(one.kernel, Convolution)}
+    plans: dict[object, tuple[ConvolutionPlan, ...]] = {one: asked.of(one) for one in kernels}
+    sizes = {kernel: found[0].workspace for kernel, found in plans.items() if found}
+    sizes[CUBLAS] = cublas
+    allocations = [
+        _sized(one, sizes[one.kernel]) if one.kernel in sizes else one for one in trace.allocations
+    ]
     terms = [cublas_term(cublas)] if workspaces.products else []
     terms += _engines(plans)
     unknown = [kernel for kernel, found in plans.items() if not found]

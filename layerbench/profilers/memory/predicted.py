@@ -128,5 +128,5 @@ def card_for(device: str) -> Card | None:
     """
     card = cards.meant(device)
     if card is None and device.partition(":")[0] != DEVICE:
-        raise UsageError(f"memory can be predicted for {DEVICE} or a card's name, not for {device}")
+        raise UsageError(f"memory can be predicted for {DEVICE} or a GPU's name, not for {device}")
     return card

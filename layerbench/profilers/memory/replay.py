@@ -100,9 +100,7 @@ class Replays:
         left = None if self._capacity is None else max(0, self._capacity - beside)
         return [beside + self._run(large, mixture, left).reserved for mixture in _mixtures()]
 
-    def _run(
-        self, moments: Iterable[_Moment], size: Size, capacity: int | None = None
-    ) -> Replayed:
+    def _run(self, moments: Iterable[_Moment], size: Size, capacity: int | None = None) -> Replayed:
         run = _Run(len(self._trace.allocations), capacity, self._smaller)
         for allocation, index, birth in moments:
             if not birth:

@@ -117,8 +117,14 @@ class Workspaces:
         after: int | None = None,
     ) -> Iterator[KernelMemory]:
         channels_last = _is_channels_last(input) or _is_channels_last(weight)
-        if not how.transposed and _is_pytorchs_own(input, weight, how, channels_last):
+        depthwise = not (how.transposed or channels_last) and _is_depthwise(input, weight, how)
+        if depthwise and not _is_cudnns_depthwise(input, weight, how):
             return  # PyTorch's own kernels, which need none
+        kernel = _as_cudnn_sees(kind, input, weight, result, how, channels_last)
+        if depthwise:
+            # As far as is known without the card, cuDNN's kernels for them take next to nothing.
+            yield KernelMemory(0, 0, 0, after=after, kernel=kernel)
+            return
         workspace = convolution_workspace(
             input.shape,
             weight.shape,
@@ -130,7 +136,6 @@ class Workspaces:
         self.convolutions += 1
         if workspace.bytes > self.largest.bytes:
             self.largest = workspace
-        kernel = _as_cudnn_sees(kind, input, weight, result, how, channels_last)
         yield replace(workspace, after=after, kernel=kernel)
 
     def terms(self) -> tuple[Workspace, ...]:
@@ -155,7 +160,7 @@ class Workspaces:
 
 
 def cublas_term(size: int, low: int | None = None, high: int | None = None) -> Workspace:
-    """cuBLAS's workspace, for the record."""
+    """The workspace of cuBLAS, for the record."""
     return Workspace(
         name="cuBLAS, each thread that multiplies",
         bytes=size,
@@ -199,19 +204,28 @@ def _as_cudnn_sees(
     first, last = tuple(input.shape), tuple(result.shape)
     if how.transposed:
         kind, first, last = _TRANSPOSED[kind], last, first
-    shapes = (first, tuple(weight.shape), last)
-    steps = (tuple(how.stride), tuple(how.padding), tuple(how.dilation))
-    if len(first) == _ONE_DIMENSION:
-        shapes = tuple((*shape[:2], 1, shape[2]) for shape in shapes)  # type: ignore[assignment]
-        steps = tuple((one, *step) for one, step in zip((1, 0, 1), steps))  # type: ignore[assignment]
     return Convolution(
         kind,
-        *shapes,
-        *steps,
+        _with_rows(first),
+        _with_rows(tuple(weight.shape)),
+        _with_rows(last),
+        _of_dimensions(how.stride, 1, len(first) - 2),
+        _of_dimensions(how.padding, 0, len(first) - 2),
+        _of_dimensions(how.dilation, 1, len(first) - 2),
         dtype=str(input.dtype).removeprefix("torch."),
         channels_last=channels_last,
         groups=how.groups,
     )
+
+
+def _with_rows(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:2], 1, shape[2]) if len(shape) == _ONE_DIMENSION else shape
+
+
+def _of_dimensions(step: Sequence[int], one: int, dimensions: int) -> tuple[int, ...]:
+    """A step along each dimension, where one may stand for all."""
+    each = tuple(step) if len(step) == dimensions else tuple(step) * dimensions
+    return (one, *each) if dimensions == 1 else each
 
 
 def convolution_workspace(
@@ -272,25 +286,24 @@ def _fourier(input: Sequence[int], weight: Sequence[int]) -> int:
     return 4352 * (channels * filters + input[0] * (channels + filters) * tiles)
 
 
-def _is_pytorchs_own(
-    input: torch.Tensor, weight: torch.Tensor, how: _How, channels_last: bool
-) -> bool:
-    """A filter or several for each channel: cuDNN has part in it only in channels-last and float16.
+def _is_depthwise(input: torch.Tensor, weight: torch.Tensor, how: _How) -> bool:
+    """A filter or several for each channel: cuDNN has no part in it, with few exceptions.
 
-    PyTorch's ``aten/src/ATen/native/Convolution.cpp``, `use_cudnn_depthwise`.
+    PyTorch's ``aten/src/ATen/native/Convolution.cpp``, as for those below.
     """
     channels = input.shape[1]
-    if how.groups == 1 or how.groups != channels or weight.shape[0] % channels:
-        return False
-    if channels_last:
-        return False
+    return how.groups > 1 and how.groups == channels and weight.shape[0] % channels == 0
+
+
+def _is_cudnns_depthwise(input: torch.Tensor, weight: torch.Tensor, how: _How) -> bool:
+    """Whether cuDNN runs it all the same, in NCHW: some shapes in half precision."""
     height, width = weight.shape[2], weight.shape[-1]
-    return not (
+    return (
         input.dtype == torch.float16
         and input.dim() == len(("image", "channel", "row", "column"))
         and all(one == 1 for one in how.dilation)
-        and how.stride[0] == how.stride[1]
-        and channels >= _DEPTHWISE_CHANNELS
+        and len(set(how.stride)) == 1
+        and input.shape[1] >= _DEPTHWISE_CHANNELS
         and height == width
         and width in _DEPTHWISE_WIDTHS
         and input.shape[3] >= _DEPTHWISE_IMAGE

@@ -14,7 +14,7 @@ from layerbench import reporters
 from layerbench.errors import LayerbenchError, ModelRunError, UsageError
 from layerbench.instruments.storage_tracker import Allocation, Trace
 from layerbench.profilers.memory import largest_batch
-from layerbench.profilers.memory import predicted as prediction
+from layerbench.profilers.memory import run_for_gpu as prediction
 from layerbench.profilers.memory.kernels import chosen_as_on_gpu
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.memory.replay import Replays
@@ -372,7 +372,7 @@ def test_does_it_fit():
 @pytest.mark.parametrize(
     ("model", "input", "options", "error", "says"),
     [
-        ("resnet18", "imagenet", {"device": "abacus"}, UsageError, "cuda, not for abacus"),
+        ("resnet18", "imagenet", {"device": "abacus"}, UsageError, "no GPU .abacus. is known"),
         ("resnet18", "imagenet", {"gpu_memory": "much"}, UsageError, "24GiB"),
         ("resnet18", "2x5x64x64", {}, ModelRunError, "Conv2d at conv1"),
         (Small(), torch.zeros(2, 5, 8, 8), {}, ModelRunError, "Conv2d at stem"),
