@@ -15,7 +15,8 @@ from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits
 from layerbench.profilers.memory.largest_batch import with_fit
 from layerbench.profilers.memory.measured import profile_memory
-from layerbench.profilers.memory.predicted import card_for, check_memory_fits, predict
+from layerbench.profilers.memory.predicted import card_for, check_memory_fits, estimated
+from layerbench.profilers.memory.run_for_gpu import run_for_gpu
 from layerbench.profilers.peers.lines import check_lines
 from layerbench.profilers.progress import Progress
 from layerbench.records.memory import MemoryEstimate, MemoryReport, Optimizer
@@ -173,8 +174,9 @@ def estimate_memory(
         inputs=inputs,
         step=step_of(training, checkpoint_activations, gradient_accumulation),
     )
-    estimate = predict(workload, optimizer=chosen, subject=subject, card=card)
+    run = run_for_gpu(workload, optimizer=chosen, subject=subject)
+    estimate = estimated(workload, chosen, run, card)
     if size is None:
         return estimate
     with heard(progress) as listener:
-        return with_fit(estimate, size, progress=listener)
+        return with_fit(estimate, size, run=run, progress=listener)

@@ -188,15 +188,17 @@ def _estimate(
     progress: Any,  # noqa: ANN401 - a Progress
 ) -> MemoryEstimate:
     from layerbench.profilers.memory.largest_batch import with_fit
-    from layerbench.profilers.memory.predicted import card_for, predict
+    from layerbench.profilers.memory.predicted import card_for, estimated
+    from layerbench.profilers.memory.run_for_gpu import run_for_gpu
 
     card = card_for(device or "cuda")
-    estimate = predict(workload, optimizer=optimizer, card=card)
+    run = run_for_gpu(workload, optimizer=optimizer)
+    estimate = estimated(workload, optimizer, run, card)
     if memory_bytes is None and card is not None:
         memory_bytes = card.memory_bytes
     if memory_bytes is None:
         return estimate
-    return with_fit(estimate, memory_bytes, progress=progress)
+    return with_fit(estimate, memory_bytes, run=run, progress=progress)
 
 
 def _is_elsewhere(device: str | None) -> bool:

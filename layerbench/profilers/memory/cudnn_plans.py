@@ -30,8 +30,6 @@ _BLOCK_THREADS = 1024
 _SHARED_WITHOUT_ASKING = 48 * 1024
 # CUDA 13, the driver that cuDNN is told of.
 _DRIVER = 13_000
-# So many plans are looked at for one that can be had.
-_MOST_PLANS = 24
 
 
 class Convolution(NamedTuple):
@@ -75,7 +73,8 @@ class CudnnPlans:
     """
 
     def __init__(self, card: Card) -> None:
-        self._found: dict[Convolution, tuple[ConvolutionPlan, ...]] = {}
+        self._first: dict[Convolution, ConvolutionPlan | None] = {}
+        self._smaller: dict[Convolution, tuple[ConvolutionPlan, ...]] = {}
         self._properties: Any = None
         self.missing = ""
         try:
@@ -85,43 +84,50 @@ class CudnnPlans:
         except Exception as error:
             self.missing = f"cuDNN plans for no device that is not here: {error}"
 
-    def of(self, convolution: Convolution) -> tuple[ConvolutionPlan, ...]:
-        """Those that PyTorch would try one after the other, each with a smaller workspace.
-
-        Empty where cuDNN has none, and where it cannot be asked.
-        """
+    def of(self, convolution: Convolution) -> ConvolutionPlan | None:
+        """The plan that PyTorch takes; ``None`` where cuDNN has none, or cannot be asked."""
         if self.missing:
-            return ()
-        found = self._found.get(convolution)
-        if found is None:
-            found = self._found[convolution] = tuple(self._smaller_and_smaller(convolution))
-        return found
+            return None
+        if convolution not in self._first:
+            self._first[convolution] = next(self._plans(convolution), None)
+        return self._first[convolution]
 
-    def _smaller_and_smaller(self, convolution: Convolution) -> Iterator[ConvolutionPlan]:
-        # A plan with as large a workspace cannot be had either where one before could not.
-        least: int | None = None
-        for plan in self._plans(convolution):
-            if least is None or plan.workspace < least:
-                least = plan.workspace
-                yield plan
-            if least == 0:
-                return
+    def smaller(self, convolution: Convolution) -> tuple[ConvolutionPlan, ...]:
+        """Those that PyTorch would try next, each with a smaller workspace than the one before.
+
+        A plan with as large a workspace cannot be had either where one before could not.
+        """
+        first = self.of(convolution)
+        if first is None:
+            return ()
+        if convolution not in self._smaller:
+            least, found = first.workspace, []
+            for plan in self._plans(convolution):
+                if plan.workspace < least:
+                    least = plan.workspace
+                    found.append(plan)
+                if not least:
+                    break
+            self._smaller[convolution] = tuple(found)
+        return self._smaller[convolution]
 
     def _plans(self, convolution: Convolution) -> Iterator[ConvolutionPlan]:
         cudnn = _frontend()
-        try:
-            graph = _graph(cudnn, convolution, self._properties)
-            count = min(graph.get_execution_plan_count(), _MOST_PLANS)
-        except Exception:  # cuDNN knows none for such tensors on such a card
-            return
-        for index in range(count):
+        for mode in (cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK):
             try:
-                graph.build_plan_at_index(index)
-            except Exception:  # PyTorch goes on likewise
+                graph = _graph(cudnn, convolution, self._properties, mode)
+                count = graph.get_execution_plan_count()
+            except Exception:  # cuDNN knows none for such tensors on such a card
                 continue
-            yield ConvolutionPlan(
-                graph.get_plan_name_at_index(index), graph.get_workspace_size_plan_at_index(index)
-            )
+            for index in range(count):
+                try:
+                    graph.build_plan_at_index(index)
+                except Exception:  # PyTorch goes on likewise
+                    continue
+                yield ConvolutionPlan(
+                    graph.get_plan_name_at_index(index),
+                    graph.get_workspace_size_plan_at_index(index),
+                )
 
 
 _PLANS: dict[str, CudnnPlans] = {}
@@ -170,8 +176,8 @@ def _frontend() -> Any:  # noqa: ANN401 - a module without types
     return import_module("cudnn")
 
 
-def _graph(cudnn: Any, convolution: Convolution, properties: Any) -> Any:  # noqa: ANN401
-    """The graph of one convolution with its plans, none of them built."""
+def _graph(cudnn: Any, convolution: Convolution, properties: Any, mode: Any) -> Any:  # noqa: ANN401
+    """The graph of one convolution with a heuristic's plans, none of them built."""
     formats = {
         "float32": cudnn.data_type.FLOAT,
         "float16": cudnn.data_type.HALF,
@@ -221,7 +227,7 @@ def _graph(cudnn: Any, convolution: Convolution, properties: Any) -> Any:  # noq
     result.set_stride(_strides(shape, convolution.channels_last))
     graph.validate()
     graph.build_operation_graph()
-    graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
+    graph.create_execution_plans([mode])
     unwanted = [cudnn.numerical_note.DOWN_CONVERT_INPUTS]
     if convolution.dtype == "float32" and not convolution.tf32:
         unwanted.append(cudnn.numerical_note.TENSOR_CORE)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
 
-from layerbench.profilers.memory.predicted import predict
+from layerbench.profilers.memory.figures import Verdict, figures
+from layerbench.profilers.memory.run_for_gpu import RunForGpu
+from layerbench.profilers.memory.runs_by_batch import RunsByBatch
 from layerbench.profilers.progress import Progress, Silent
+from layerbench.records.card import Card
 from layerbench.records.memory import Fit, MemoryEstimate
-from layerbench.records.workload import OWN_WEIGHTS, Workload
-from layerbench.zoo.inputs import OWN
 
 # Memory is nearly linear in the batch, so that straight lines find the limit in a handful of
 # predictions; where it is not, the gap is halved from then on.
@@ -19,103 +19,123 @@ MOST_GROWTH = 64
 
 
 def with_fit(
-    estimate: MemoryEstimate, memory_bytes: int, *, progress: Progress | None = None
+    estimate: MemoryEstimate,
+    memory_bytes: int,
+    *,
+    run: RunForGpu | None = None,
+    progress: Progress | None = None,
 ) -> MemoryEstimate:
     """The estimate with the answer for a device of this much memory.
 
     Args:
         estimate: of the workload as the user gave it.
         memory_bytes: of the device; what other programs hold is not taken off.
+        run: that the estimate is of; it is run again where a card's answer needs it.
         progress: hears of each prediction on the way to the largest batch.
     """
-    batch, peak = largest_batch(estimate, memory_bytes, progress or Silent())
-    fit = Fit(
-        memory_bytes=memory_bytes,
-        fits=_verdict(estimate, memory_bytes),
-        largest_batch=batch,
-        largest_batch_peak=peak,
-    )
-    return estimate.model_copy(update={"fit": fit})
+    runs = RunsByBatch(estimate.workload, estimate.optimizer, first=run)
+    if estimate.card is not None:
+        fit = fit_on(runs, estimate.card, memory_bytes, progress)
+        return estimate.model_copy(update={"fit": fit})
+    total = estimate.total_interval
+    verdict: Verdict = "unclear" if total.low <= memory_bytes else "no"
+    if total.high <= memory_bytes:
+        verdict = "yes"
+    needs = _Needs(runs, None, memory_bytes, progress, {estimate.workload.batch: total.high})
+    return estimate.model_copy(update={"fit": needs.fit(verdict)})
 
 
-def _verdict(estimate: MemoryEstimate, memory_bytes: int) -> Literal["yes", "no", "unclear"]:
-    if estimate.total_interval.high <= memory_bytes:
-        return "yes"
-    return "no" if estimate.total_interval.low > memory_bytes else "unclear"
+def fit_on(
+    runs: RunsByBatch, card: Card, memory_bytes: int, progress: Progress | None = None
+) -> Fit:
+    """Whether a workload fits into this much memory of a card, and the largest batch that does.
 
+    Args:
+        runs: of the workload, by batch.
+        card: that has the memory.
+        memory_bytes: of the device.
+        progress: hears of each look on the way to the largest batch.
 
-def largest_batch(
-    estimate: MemoryEstimate, memory_bytes: int, progress: Progress
-) -> tuple[int | None, int | None]:
-    """The largest batch whose upper bound fits, and that bound; 0 and ``None`` if not even 1 does.
-
-    ``None`` twice where the batch cannot be changed: inputs that a user's own callable brings.
+    Returns:
+        the largest batch whose upper bound fits: 0 where not even 1 does, ``None`` where the batch
+        cannot be changed.
     """
-    if not _can_change_batch(estimate.workload):
-        return None, None
-    peaks = {estimate.workload.batch: estimate.total_interval.high}
-
-    def peak(batch: int) -> int:
-        if batch not in peaks:
-            progress.step("largest batch", len(peaks), MOST_LOOKS)
-            peaks[batch] = predict_at(estimate, batch)
-        return peaks[batch]
-
-    largest = _search(peak, estimate.workload.batch, memory_bytes)
-    return largest, peaks.get(largest)
+    own = figures(runs.first(), card, memory_bytes)
+    known = {runs.workload.batch: own.needed(memory_bytes)}
+    needs = _Needs(runs, card, memory_bytes, progress, known)
+    return needs.fit(own.verdict(memory_bytes))
 
 
-def predict_at(estimate: MemoryEstimate, batch: int) -> int:
-    """The upper bound of all memory with another batch."""
-    changed = with_batch(estimate.workload, batch)
-    again = predict(changed, optimizer=estimate.optimizer, card=estimate.card)
-    return again.total_interval.high
+class _Needs:
+    """What batches need at most."""
 
+    def __init__(
+        self,
+        runs: RunsByBatch,
+        card: Card | None,
+        memory_bytes: int,
+        progress: Progress | None,
+        known: dict[int, int],
+    ) -> None:
+        self._runs = runs
+        self._card = card
+        self._memory_bytes = memory_bytes
+        self._progress = progress or Silent()
+        self._known = known
 
-def with_batch(workload: Workload, batch: int) -> Workload:
-    """The same workload with another number of images."""
-    shape = (batch, *workload.shape[1:])
-    names = {"x".join(map(str, workload.shape)): "x".join(map(str, shape))}
-    name = names.get(workload.input, workload.input)
-    return workload.model_copy(update={"shape": shape, "batch": batch, "input": name})
+    def fit(self, verdict: Verdict) -> Fit:
+        start, limit = self._runs.workload.batch, self._memory_bytes
+        largest = _search(self.of, start, limit) if self._runs.can_change else None
+        return Fit(
+            memory_bytes=limit,
+            fits=verdict,
+            largest_batch=largest,
+            largest_batch_peak=self._known[largest] if largest else None,
+        )
 
-
-def _can_change_batch(workload: Workload) -> bool:
-    fixed = workload.input == OWN or workload.inputs is not None
-    return not fixed and workload.weights != OWN_WEIGHTS
+    def of(self, batch: int) -> int:
+        if batch not in self._known:
+            self._progress.step("largest batch", len(self._known), MOST_LOOKS)
+            found = figures(self._runs.at(batch), self._card, self._memory_bytes)
+            self._known[batch] = found.needed(self._memory_bytes)
+        return self._known[batch]
 
 
 def _search(peak: Callable[[int], int], start: int, limit: int) -> int:
     """The largest batch with ``peak(batch) <= limit``, for a peak that grows with the batch."""
-    below, above, looks = 0, None, 0
+    below, above = 0, None
+    known: dict[int, int] = {}
     candidate = start
     while above is None or above - below > 1:
-        if peak(candidate) <= limit:
+        known[candidate] = peak(candidate)
+        if known[candidate] <= limit:
             below = candidate
         else:
             above = candidate
-        looks += 1
         if above is None:
-            candidate = _further(peak, below, limit)
-        elif looks < STRAIGHT_LOOKS and below:
-            candidate = _between(peak, below, above, limit)
+            candidate = _further(known, below, limit)
+        elif len(known) < STRAIGHT_LOOKS and below and known[below] < limit:
+            candidate = _between(known, below, above, limit)
         else:
             candidate = (below + above) // 2
     return below
 
 
-def _further(peak: Callable[[int], int], below: int, limit: int) -> int:
-    """Where the line through ``below`` and its half meets the limit."""
-    half = below // 2
-    if half == 0:
+def _further(known: Mapping[int, int], below: int, limit: int) -> int:
+    """Where the line through the largest two meets the limit, or twice as far without two."""
+    if known[below] == limit:
+        # There smaller workspaces do, and how much is left cannot be told.
+        return below + max(1, below // 8)
+    others = [batch for batch in known if batch < below]
+    if not others:
         return 2 * below
-    slope = (peak(below) - peak(half)) / (below - half)
+    slope = (known[below] - known[max(others)]) / (below - max(others))
     if slope <= 0:
         return 2 * below
-    return min(max(below + int((limit - peak(below)) / slope), below + 1), MOST_GROWTH * below)
+    return min(max(below + int((limit - known[below]) / slope), below + 1), MOST_GROWTH * below)
 
 
-def _between(peak: Callable[[int], int], below: int, above: int, limit: int) -> int:
+def _between(known: Mapping[int, int], below: int, above: int, limit: int) -> int:
     """Where the line through the two meets the limit, strictly between them."""
-    share = (limit - peak(below)) / max(1, peak(above) - peak(below))
+    share = (limit - known[below]) / max(1, known[above] - known[below])
     return min(max(below + int(share * (above - below)), below + 1), above - 1)

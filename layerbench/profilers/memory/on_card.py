@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 
 from layerbench.instruments.storage_tracker import Allocation, Trace
 from layerbench.profilers.memory.cudnn_plans import (
@@ -35,14 +36,14 @@ class OnDevice:
         terms: what is taken besides tensors, for the record; the last one is the context.
         notes: what the reader should know.
         memory_bytes: of the device; ``None`` where none is named.
-        plans: of the convolutions, those with the same workspaces known.
+        plans: cuDNN's for the device; ``None`` where none is named.
     """
 
     trace: Trace
     terms: tuple[Workspace, ...]
     notes: tuple[str, ...] = ()
     memory_bytes: int | None = None
-    plans: dict[object, tuple[ConvolutionPlan, ...]] = field(default_factory=dict)
+    plans: CudnnPlans | None = None
 
     @property
     def context(self) -> Workspace:
@@ -58,13 +59,16 @@ class OnDevice:
 
     def smaller(self, allocation: Allocation) -> Sequence[int]:
         """Workspaces of the plans that PyTorch tries next, each smaller than the one before."""
-        return [plan.workspace for plan in self.plans.get(allocation.kernel, ())[1:]]
+        if self.plans is None or not isinstance(allocation.kernel, Convolution):
+            return ()
+        return [plan.workspace for plan in self.plans.smaller(allocation.kernel)]
 
 
-def on_device(run: RunForGpu, card: Card | None) -> OnDevice:
+def on_device(run: RunForGpu, card: Card | None, memory_bytes: int | None = None) -> OnDevice:
     """A run on a card, with cuDNN's own answers where it can be asked.
 
-    Without a card, on a GPU that is not named, workspaces stay within their bounds.
+    Without a card, on a GPU that is not named, workspaces stay within their bounds. A card's memory
+    is what its data sheet says where ``memory_bytes`` says no other.
     """
     trace, workspaces = run.traced.trace, run.workspaces
     if card is None:
@@ -72,39 +76,41 @@ def on_device(run: RunForGpu, card: Card | None) -> OnDevice:
     asked = cudnn_plans(card)
     cublas = CUBLAS_FROM_HOPPER if card.version >= _HOPPER else CUBLAS.bytes
     kernels = {one.kernel for one in trace.allocations if isinstance(one.kernel, Convolution)}
-    plans: dict[object, tuple[ConvolutionPlan, ...]] = {one: asked.of(one) for one in kernels}
-    sizes = {kernel: found[0].workspace for kernel, found in plans.items() if found}
+    plans = {kernel: asked.of(kernel) for kernel in kernels}
+    sizes: dict[object, int] = {kernel: plan.workspace for kernel, plan in plans.items() if plan}
     sizes[CUBLAS] = cublas
     allocations = [
         _sized(one, sizes[one.kernel]) if one.kernel in sizes else one for one in trace.allocations
     ]
     terms = [cublas_term(cublas)] if workspaces.products else []
-    terms += _engines(plans)
-    unknown = [kernel for kernel, found in plans.items() if not found]
+    terms += _engines(plans.values())
+    unknown = [kernel for kernel, plan in plans.items() if plan is None]
     if unknown:
         terms += [term for term in workspaces.terms() if term.name.startswith("cuDNN")]
     return OnDevice(
         replace(trace, allocations=allocations),
         (*terms, CONTEXT),
         _notes(asked, len(plans), len(unknown), card),
-        card.memory_bytes,
-        plans,
+        card.memory_bytes if memory_bytes is None else memory_bytes,
+        asked,
     )
 
 
 def _sized(allocation: Allocation, size: int) -> Allocation:
-    return replace(allocation, bytes=size, low=size, high=size)
+    sized = copy(allocation)
+    sized.bytes = sized.low = sized.high = size
+    return sized
 
 
-def _engines(plans: dict[object, tuple[ConvolutionPlan, ...]]) -> list[Workspace]:
+def _engines(plans: Iterable[ConvolutionPlan | None]) -> list[Workspace]:
     """A term for each engine, the largest workspace first."""
     uses: Counter[str] = Counter()
     largest: dict[str, int] = {}
-    for found in plans.values():
-        if found:
-            engine = found[0].engine.partition("_")[0]
+    for plan in plans:
+        if plan is not None:
+            engine = plan.engine.partition("_")[0]
             uses[engine] += 1
-            largest[engine] = max(largest.get(engine, 0), found[0].workspace)
+            largest[engine] = max(largest.get(engine, 0), plan.workspace)
     return [
         Workspace(
             name=f"cuDNN {engine}",

@@ -8,7 +8,7 @@ from layerbench.environment.devices import Device
 from layerbench.environment.run_context import input_bytes, torch_version
 from layerbench.errors import LayerbenchError, NotEnoughMemory, UsageError
 from layerbench.instruments.memory_attribution import hold, peak_bytes
-from layerbench.profilers.memory.on_card import on_device
+from layerbench.profilers.memory.figures import figures
 from layerbench.profilers.memory.replay import Replays
 from layerbench.profilers.memory.run_for_gpu import (
     DEVICE,
@@ -18,7 +18,7 @@ from layerbench.profilers.memory.run_for_gpu import (
     run_for_gpu,
 )
 from layerbench.records.card import Card
-from layerbench.records.memory import Interval, MemoryEstimate, Optimizer
+from layerbench.records.memory import MemoryEstimate, Optimizer
 from layerbench.records.workload import Workload
 from layerbench.units import bytes_
 from layerbench.zoo import Built
@@ -80,14 +80,9 @@ def estimated(
     workload: Workload, optimizer: Optimizer | None, run: RunForGpu, card: Card | None
 ) -> MemoryEstimate:
     """The record of a run that stands for a GPU's, on a card or on one that is not named."""
-    device = on_device(run, card)
-    trace, context, traced = device.trace, device.context, run.traced
-    replays = Replays(trace, device.capacity, device.smaller)
-    figure = hold(trace, replays.figure.sizes, traced.modules, traced.calls)
-    allocated = [peak_bytes(trace, run.sizes) for run in replays.levels]
-    peak_interval = Interval(low=min(allocated), high=max(allocated))
-    least, most = replays.reserved_bounds()
-    reserved_interval = Interval(low=max(least, peak_interval.low), high=most)
+    found = figures(run, card)
+    device, traced = found.device, run.traced
+    held = hold(device.trace, found.sizes, traced.modules, traced.calls)
     return MemoryEstimate.model_validate(
         {
             "workload": workload,
@@ -99,21 +94,18 @@ def estimated(
             "torch": torch_version(),
             "layerbench": __version__,
             "model_type": traced.model_type,
-            "peak_bytes": figure.peak.bytes,
-            "peak_interval": peak_interval,
-            "reserved_bytes": replays.figure.reserved,
-            "reserved_interval": reserved_interval,
-            "total_bytes": replays.figure.reserved + context.bytes,
-            "total_interval": Interval(
-                low=reserved_interval.low + context.low,
-                high=reserved_interval.high + context.high,
-            ),
-            "peak_owner": figure.peak.owner,
-            "peak_phase": figure.peak.phase,
-            "peak_operator": figure.peak.operator,
-            "by_category": figure.peak.by_category,
-            "rows": figure.rows,
-            "timeline": figure.timeline,
+            "peak_bytes": held.peak.bytes,
+            "peak_interval": found.peak,
+            "reserved_bytes": found.reserved_bytes,
+            "reserved_interval": found.reserved,
+            "total_bytes": found.total_bytes,
+            "total_interval": found.total,
+            "peak_owner": held.peak.owner,
+            "peak_phase": held.peak.phase,
+            "peak_operator": held.peak.operator,
+            "by_category": held.peak.by_category,
+            "rows": held.rows,
+            "timeline": held.timeline,
             "workspaces": device.terms,
             "notes": (*traced.notes, *run.notes, *device.notes),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from layerbench.instruments.memory_attribution import events
@@ -17,7 +18,6 @@ from layerbench.profilers.memory.allocator import (
 )
 
 Level = Literal["low", "figure", "high"]
-_LEVELS: tuple[Level, ...] = ("low", "figure", "high")
 
 DRAWS = 24
 """How many mixtures of kernels are tried."""
@@ -69,7 +69,10 @@ class Replays:
         self._capacity = capacity
         self._smaller = smaller
         self._moments = list(events(trace))
-        self.low, self.figure, self.high = map(self._at, _LEVELS)
+        self._unknown = any(_is_unknown(allocation) for allocation in trace.allocations)
+        self.figure = self._at("figure")
+        self.low = self._at("low") if self._unknown else self.figure
+        self.high = self._at("high") if self._unknown else self.figure
 
     @property
     def levels(self) -> tuple[Replayed, Replayed, Replayed]:
@@ -85,9 +88,18 @@ class Replays:
         same ones.
         """
         tried = [run.reserved for run in self.levels]
-        if any(_is_unknown(allocation) for allocation in self._trace.allocations):
+        if self._unknown:
             tried += self._mixtures_reserved()
         return min(tried) - _spread(min(tried)), max(tried) + _spread(max(tried))
+
+    def fits(self, capacity: int) -> bool:
+        """Whether it runs where the allocator has so many bytes, with the largest workspaces.
+
+        What may be reserved beyond the model's own figure, as in `reserved_bounds`, has room.
+        """
+        left = int(min(capacity - _SEGMENT, capacity / (1 + _FRAGMENTED)))
+        size = partial(_at, level="high")
+        return self._run(self._moments, size, max(0, left)).fits
 
     def _at(self, level: Level) -> Replayed:
         return self._run(self._moments, lambda allocation: _at(allocation, level), self._capacity)
@@ -126,6 +138,8 @@ class _Run:
     def allocate(self, index: int, allocation: Allocation, wanted: int) -> None:
         # cuDNN's plan that could be had once is the one that runs from then on.
         wanted = min(wanted, self._taken.get(allocation.kernel, wanted))
+        if not wanted:
+            return
         block = self._block(wanted)
         for less in self._smaller(allocation) if block is None else ():
             if less < wanted:

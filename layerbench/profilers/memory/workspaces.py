@@ -125,14 +125,7 @@ class Workspaces:
             # As far as is known without the card, cuDNN's kernels for them take next to nothing.
             yield KernelMemory(0, 0, 0, after=after, kernel=kernel)
             return
-        workspace = convolution_workspace(
-            input.shape,
-            weight.shape,
-            result.shape,
-            how.stride,
-            input.element_size(),
-            channels_last=channels_last,
-        )
+        workspace = bounds_of(kernel)
         self.convolutions += 1
         if workspace.bytes > self.largest.bytes:
             self.largest = workspace
@@ -226,6 +219,18 @@ def _of_dimensions(step: Sequence[int], one: int, dimensions: int) -> tuple[int,
     """A step along each dimension, where one may stand for all."""
     each = tuple(step) if len(step) == dimensions else tuple(step) * dimensions
     return (one, *each) if dimensions == 1 else each
+
+
+def bounds_of(kernel: Convolution) -> KernelMemory:
+    """The workspace of a convolution on a GPU that is not named."""
+    return convolution_workspace(
+        kernel.input,
+        kernel.weight,
+        kernel.output,
+        kernel.stride,
+        getattr(torch, kernel.dtype).itemsize,
+        channels_last=kernel.channels_last,
+    )
 
 
 def convolution_workspace(

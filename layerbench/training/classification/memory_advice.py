@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from layerbench.environment.devices import Device
 from layerbench.errors import LayerbenchError
-from layerbench.profilers.memory.largest_batch import largest_batch
+from layerbench.profilers.memory.largest_batch import with_fit
 from layerbench.profilers.memory.predicted import predict
-from layerbench.profilers.progress import Silent
 from layerbench.records.recipes import Recipe
 from layerbench.records.workload import Workload
 from layerbench.units import bytes_
@@ -31,7 +30,8 @@ def memory_advice(recipe: Recipe, workload: Workload, device: Device, free: int)
         on_gpu = device.kind == "cuda"
         needed = estimate.reserved_interval.high if on_gpu else estimate.peak_interval.low
         spare = estimate.total_interval.high - needed
-        batch, _ = largest_batch(estimate, free + spare, Silent())
+        fit = with_fit(estimate, free + spare).fit
+        batch = fit and fit.largest_batch
     except LayerbenchError:
         return f"{text}: {bytes_(free)} are free; take a smaller --batch_size or --size"
     fits = f"about {batch} images would fit" if batch else "not even one image would fit"

@@ -18,6 +18,7 @@ from layerbench.profilers.memory import run_for_gpu as prediction
 from layerbench.profilers.memory.kernels import chosen_as_on_gpu
 from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.memory.replay import Replays
+from layerbench.profilers.memory.runs_by_batch import with_batch
 from layerbench.profilers.memory.workspaces import CUBLAS, convolution_workspace
 from layerbench.zoo import resolve
 from tests.models import Calls, Small
@@ -360,8 +361,8 @@ def test_does_it_fit():
     batch = record.fit.largest_batch
     assert batch is not None
     workload = resolve(model, "4x3x64x64")
-    at = predict(largest_batch.with_batch(workload, batch)).total_interval.high
-    above = predict(largest_batch.with_batch(workload, batch + 1)).total_interval.high
+    at = predict(with_batch(workload, batch)).total_interval.high
+    above = predict(with_batch(workload, batch + 1)).total_interval.high
     assert at <= 4 * 2**30 < above
     assert record.fit.largest_batch_peak == at
     tight = layerbench.estimate_memory(model, "4x3x64x64", gpu_memory="100MiB")
