@@ -17,6 +17,14 @@ def vit_base_with_100_classes() -> nn.Module:
     return model
 
 
+def resnet50_with_100_classes() -> nn.Module:
+    """The ResNet-50 of timm with the same head."""
+    import timm
+
+    model: nn.Module = timm.create_model("resnet50", num_classes=100)
+    return model
+
+
 def vit_large_with_10_classes() -> nn.Module:
     """The ViT-L/16 of torchvision with a head for CIFAR-10."""
     from torchvision.models import vit_l_16

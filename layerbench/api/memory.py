@@ -130,6 +130,7 @@ def estimate_memory(
     checkpoint_activations: Sequence[str] | None = None,
     gradient_accumulation: int = 1,
     gpu_memory: int | str | None = None,
+    largest_batch: bool = True,
     progress: Progress | bool | None = None,
 ) -> MemoryEstimate:
     """Predict the memory that a model needs on a GPU, without one.
@@ -145,6 +146,7 @@ def estimate_memory(
             `profile_training`.
         gpu_memory: bytes, or a text such as ``"24GiB"``: the record then says whether it fits,
             and the largest batch that does. Of a card that is named it is known.
+        largest_batch: look for the largest batch, which takes most of the time.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each prediction on
             the way to the largest batch.
 
@@ -179,4 +181,4 @@ def estimate_memory(
     if size is None:
         return estimate
     with heard(progress) as listener:
-        return with_fit(estimate, size, run=run, progress=listener)
+        return with_fit(estimate, size, run=run, look=largest_batch, progress=listener)

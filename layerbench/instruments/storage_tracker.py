@@ -61,6 +61,14 @@ class Allocation:
     place: int | None = None
     kernel: object = None
 
+    def sized(self, size: int, low: int | None, high: int | None, kernel: object) -> Allocation:
+        """The same with other bytes."""
+        # By position: this runs for every storage of every batch that is looked at.
+        return Allocation(
+            size, self.owner, self.phase, self.operator, self.category, self.born, self.died,
+            low, high, self.place, kernel,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

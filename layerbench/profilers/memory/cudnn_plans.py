@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib import import_module
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from layerbench.records.card import Card
@@ -28,6 +29,8 @@ WITHOUT_PACKAGE = (
 _REGISTERS = 65_536
 _BLOCK_THREADS = 1024
 _SHARED_WITHOUT_ASKING = 48 * 1024
+# Of cuDNN's first plans, those whose workspaces an interval spans.
+MOST_LIKELY = 4
 # CUDA 13, the driver that cuDNN is told of.
 _DRIVER = 13_000
 
@@ -73,8 +76,9 @@ class CudnnPlans:
     """
 
     def __init__(self, card: Card) -> None:
-        self._first: dict[Convolution, ConvolutionPlan | None] = {}
-        self._smaller: dict[Convolution, tuple[ConvolutionPlan, ...]] = {}
+        self._taken: dict[Convolution, ConvolutionPlan | None] = {}
+        self._likely: dict[Convolution, tuple[int, ...]] = {}
+        self._smaller: dict[Convolution, tuple[int, ...]] = {}
         self._properties: Any = None
         self.missing = ""
         try:
@@ -85,28 +89,49 @@ class CudnnPlans:
             self.missing = f"cuDNN plans for no device that is not here: {error}"
 
     def of(self, convolution: Convolution) -> ConvolutionPlan | None:
-        """The plan that PyTorch takes; ``None`` where cuDNN has none, or cannot be asked."""
+        """The plan that stands for it; ``None`` where cuDNN has none, or cannot be asked.
+
+        The first one. In float32 that, or the first without tensor cores, whichever has the smaller
+        workspace: published peaks, of cuDNN 8.9 and 9.1, are those of such plans
+        (docs/decisions/0045-plans-of-cudnn-for-a-card.md).
+        """
         if self.missing:
             return None
-        if convolution not in self._first:
-            self._first[convolution] = next(self._plans(convolution), None)
-        return self._first[convolution]
+        if convolution not in self._taken:
+            asked = [convolution]
+            if convolution.dtype == "float32" and convolution.tf32:
+                asked.append(convolution._replace(tf32=False))
+            firsts = [plan for one in asked for plan in islice(self._plans(one), 1)]
+            self._taken[convolution] = min(firsts, key=lambda plan: plan.workspace, default=None)
+        return self._taken[convolution]
 
-    def smaller(self, convolution: Convolution) -> tuple[ConvolutionPlan, ...]:
-        """Those that PyTorch would try next, each with a smaller workspace than the one before.
+    def likely(self, convolution: Convolution) -> tuple[int, ...]:
+        """Workspaces that it may have: of the plan that stands for it, and of cuDNN's first ones.
+
+        Which of its first plans is the very first has changed with each release.
+        """
+        taken = self.of(convolution)
+        if taken is None:
+            return ()
+        if convolution not in self._likely:
+            first = islice(self._plans(convolution), MOST_LIKELY)
+            sizes = (taken.workspace, *(plan.workspace for plan in first))
+            self._likely[convolution] = tuple(dict.fromkeys(sizes))
+        return self._likely[convolution]
+
+    def smaller(self, convolution: Convolution) -> tuple[int, ...]:
+        """Workspaces of the plans that PyTorch tries one after the other, each smaller.
 
         A plan with as large a workspace cannot be had either where one before could not.
         """
-        first = self.of(convolution)
-        if first is None:
+        if self.missing:
             return ()
         if convolution not in self._smaller:
-            least, found = first.workspace, []
+            found: list[int] = []
             for plan in self._plans(convolution):
-                if plan.workspace < least:
-                    least = plan.workspace
-                    found.append(plan)
-                if not least:
+                if not found or plan.workspace < found[-1]:
+                    found.append(plan.workspace)
+                if not found[-1]:
                     break
             self._smaller[convolution] = tuple(found)
         return self._smaller[convolution]
@@ -134,8 +159,9 @@ _PLANS: dict[str, CudnnPlans] = {}
 
 
 def cudnn_plans(card: Card) -> CudnnPlans:
-    """The plans for a card; the same object for the same card, so that they are kept."""
-    key = card.model_dump_json()
+    """The plans for a card; kept, also for cards that differ in name and size of memory alone."""
+    what = described(card) | {"totalGlobalMem": 0, "deviceName": ""}
+    key = json.dumps(what)
     if key not in _PLANS:
         _PLANS[key] = CudnnPlans(card)
     return _PLANS[key]

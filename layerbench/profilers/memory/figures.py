@@ -25,7 +25,7 @@ class Figures:
 
     def __init__(self, device: OnDevice) -> None:
         self.device = device
-        self.replays = Replays(device.trace, device.capacity, device.smaller)
+        self.replays = Replays(device.trace, device.capacity, device.smaller, device.doubt)
         self._least, self._most = self.replays.reserved_bounds()
 
     @cached_property
@@ -87,12 +87,15 @@ class Figures:
         return memory_bytes if goes_on else max(high, memory_bytes + 1)
 
 
-def figures(run: RunForGpu, card: Card | None, memory_bytes: int | None = None) -> Figures:
+def figures(
+    run: RunForGpu, card: Card | None, memory_bytes: int | None = None, *, bounds: bool = True
+) -> Figures:
     """What a run needs on a card, or on a GPU that is not named.
 
     Args:
         run: traced.
         card: ``None`` where none is named.
         memory_bytes: of the device, where it is not what the card's data sheet says.
+        bounds: of a card's workspaces, too, and not the figures alone.
     """
-    return Figures(on_device(run, card, memory_bytes))
+    return Figures(on_device(run, card, memory_bytes, bounds=bounds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layerbench.profilers.memory.figures import Figures, figures
+from layerbench.profilers.memory.figures import figures
 from layerbench.profilers.memory.largest_batch import fit_on
 from layerbench.profilers.memory.runs_by_batch import RunsByBatch
 from layerbench.profilers.progress import Progress, Silent
@@ -49,6 +49,7 @@ def predict_for_cards(
     """Predict a workload's memory on each card, and the largest batch that fits there.
 
     Runs are traced at one batch and, for the largest batch, at two more; the others are read off.
+    Intervals leave out what other plans of cuDNN would take, which `predict` has.
 
     Args:
         workload, optimizer, subject: as for `predict`.
@@ -68,7 +69,7 @@ def predict_for_cards(
 
 
 def _on(card: Card, runs: RunsByBatch) -> MemoryOnCard:
-    found: Figures = figures(runs.first(), card)
+    found = figures(runs.first(), card, bounds=False)
     return MemoryOnCard(
         card=card,
         peak_bytes=found.peak_bytes,
@@ -77,6 +78,6 @@ def _on(card: Card, runs: RunsByBatch) -> MemoryOnCard:
         reserved_interval=found.reserved,
         total_bytes=found.total_bytes,
         total_interval=found.total,
-        fit=fit_on(runs, card, card.memory_bytes),
+        fit=fit_on(runs, card, card.memory_bytes, own=found),
         notes=found.device.notes,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from layerbench.profilers.memory.figures import Verdict, figures
+from layerbench.profilers.memory.figures import Figures, Verdict, figures
+from layerbench.profilers.memory.on_card import OnDevice, on_device, workspaces_read_off
 from layerbench.profilers.memory.run_for_gpu import RunForGpu
 from layerbench.profilers.memory.runs_by_batch import RunsByBatch
 from layerbench.profilers.progress import Progress, Silent
@@ -16,6 +17,9 @@ from layerbench.records.memory import Fit, MemoryEstimate
 STRAIGHT_LOOKS = 8
 MOST_LOOKS = 20
 MOST_GROWTH = 64
+_NEAR = 2
+# Of a large batch a hundredth more or less is beyond what a prediction knows.
+_CLOSE = 100
 
 
 def with_fit(
@@ -23,6 +27,7 @@ def with_fit(
     memory_bytes: int,
     *,
     run: RunForGpu | None = None,
+    look: bool = True,
     progress: Progress | None = None,
 ) -> MemoryEstimate:
     """The estimate with the answer for a device of this much memory.
@@ -31,22 +36,29 @@ def with_fit(
         estimate: of the workload as the user gave it.
         memory_bytes: of the device; what other programs hold is not taken off.
         run: that the estimate is of; it is run again where a card's answer needs it.
+        look: for the largest batch.
         progress: hears of each prediction on the way to the largest batch.
     """
     runs = RunsByBatch(estimate.workload, estimate.optimizer, first=run)
     if estimate.card is not None:
-        fit = fit_on(runs, estimate.card, memory_bytes, progress)
+        fit = fit_on(runs, estimate.card, memory_bytes, look=look, progress=progress)
         return estimate.model_copy(update={"fit": fit})
     total = estimate.total_interval
     verdict: Verdict = "unclear" if total.low <= memory_bytes else "no"
     if total.high <= memory_bytes:
         verdict = "yes"
     needs = _Needs(runs, None, memory_bytes, progress, {estimate.workload.batch: total.high})
-    return estimate.model_copy(update={"fit": needs.fit(verdict)})
+    return estimate.model_copy(update={"fit": needs.fit(verdict, look)})
 
 
 def fit_on(
-    runs: RunsByBatch, card: Card, memory_bytes: int, progress: Progress | None = None
+    runs: RunsByBatch,
+    card: Card,
+    memory_bytes: int,
+    *,
+    look: bool = True,
+    own: Figures | None = None,
+    progress: Progress | None = None,
 ) -> Fit:
     """Whether a workload fits into this much memory of a card, and the largest batch that does.
 
@@ -54,16 +66,19 @@ def fit_on(
         runs: of the workload, by batch.
         card: that has the memory.
         memory_bytes: of the device.
-        progress: hears of each look on the way to the largest batch.
+        look: for the largest batch.
+        own: figures at the workload's own batch, where they are there.
+        progress: hears of each look on the way to it.
 
     Returns:
-        the largest batch whose upper bound fits: 0 where not even 1 does, ``None`` where the batch
-        cannot be changed.
+        the largest batch whose upper bound fits: 0 where not even 1 does, ``None`` where it was not
+        looked for, or cannot be changed.
     """
-    own = figures(runs.first(), card, memory_bytes)
+    own = figures(runs.first(), card, memory_bytes) if own is None else own
     known = {runs.workload.batch: own.needed(memory_bytes)}
-    needs = _Needs(runs, card, memory_bytes, progress, known)
-    return needs.fit(own.verdict(memory_bytes))
+    needs = _NeedsOnCard(runs, card, memory_bytes, progress, known)
+    needs.anchor(runs.workload.batch, own.device)
+    return needs.fit(own.verdict(memory_bytes), look)
 
 
 class _Needs:
@@ -83,9 +98,13 @@ class _Needs:
         self._progress = progress or Silent()
         self._known = known
 
-    def fit(self, verdict: Verdict) -> Fit:
+    def fit(self, verdict: Verdict, look: bool) -> Fit:
         start, limit = self._runs.workload.batch, self._memory_bytes
-        largest = _search(self.of, start, limit) if self._runs.can_change else None
+        largest = (
+            _search(self.of, start, limit, self._card is not None)
+            if look and self._runs.can_change
+            else None
+        )
         return Fit(
             memory_bytes=limit,
             fits=verdict,
@@ -96,17 +115,44 @@ class _Needs:
     def of(self, batch: int) -> int:
         if batch not in self._known:
             self._progress.step("largest batch", len(self._known), MOST_LOOKS)
-            found = figures(self._runs.at(batch), self._card, self._memory_bytes)
-            self._known[batch] = found.needed(self._memory_bytes)
+            self._known[batch] = Figures(self._device(batch)).needed(self._memory_bytes)
         return self._known[batch]
 
+    def _device(self, batch: int) -> OnDevice:
+        return on_device(self._runs.at(batch), None)
 
-def _search(peak: Callable[[int], int], start: int, limit: int) -> int:
-    """The largest batch with ``peak(batch) <= limit``, for a peak that grows with the batch."""
+
+class _NeedsOnCard(_Needs):
+    """The same on a card, whose plans are asked for at two batches and read off between them.
+
+    A run that is short of memory goes on with smaller workspaces, so that bounds say no more.
+    """
+
+    _anchors: dict[int, OnDevice]
+
+    def anchor(self, batch: int, device: OnDevice) -> None:
+        """A batch whose plans are known."""
+        self._anchors = {**getattr(self, "_anchors", {}), batch: device}
+
+    def _device(self, batch: int) -> OnDevice:
+        run = self._runs.at(batch)
+        # The second look is far from the limit, the third is near to it.
+        if not self._runs.reads_off(batch) or len(self._known) == _NEAR:
+            device = on_device(run, self._card, self._memory_bytes, bounds=False)
+            self.anchor(batch, device)
+            return device
+        return workspaces_read_off(run, batch, self._anchors)
+
+
+def _search(peak: Callable[[int], int], start: int, limit: int, close: bool = False) -> int:
+    """The largest batch with ``peak(batch) <= limit``, for a peak that grows with the batch.
+
+    With ``close``, of large batches within a hundredth.
+    """
     below, above = 0, None
     known: dict[int, int] = {}
     candidate = start
-    while above is None or above - below > 1:
+    while above is None or above - below > max(1, below // _CLOSE if close else 0):
         known[candidate] = peak(candidate)
         if known[candidate] <= limit:
             below = candidate

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from copy import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from layerbench.instruments.storage_tracker import Allocation, Trace
+from layerbench.instruments.storage_tracker import Allocation, KernelMemory, Trace
 from layerbench.profilers.memory.cudnn_plans import (
     Convolution,
     ConvolutionPlan,
     CudnnPlans,
     cudnn_plans,
 )
+from layerbench.profilers.memory.replay import OF_A_CARD, OF_ANY_GPU, Doubt
 from layerbench.profilers.memory.run_for_gpu import RunForGpu
 from layerbench.profilers.memory.workspaces import (
     CONTEXT,
     CUBLAS,
     CUBLAS_FROM_HOPPER,
     cublas_term,
+    of_earlier_releases,
 )
 from layerbench.records.card import Card
 from layerbench.records.memory import Workspace
@@ -36,7 +36,8 @@ class OnDevice:
         terms: what is taken besides tensors, for the record; the last one is the context.
         notes: what the reader should know.
         memory_bytes: of the device; ``None`` where none is named.
-        plans: cuDNN's for the device; ``None`` where none is named.
+        plans: cuDNN's for the device; ``None`` where they are not asked.
+        doubt: how far what is reserved there may be from the model of the allocator.
     """
 
     trace: Trace
@@ -44,6 +45,7 @@ class OnDevice:
     notes: tuple[str, ...] = ()
     memory_bytes: int | None = None
     plans: CudnnPlans | None = None
+    doubt: Doubt = OF_ANY_GPU
 
     @property
     def context(self) -> Workspace:
@@ -59,16 +61,21 @@ class OnDevice:
 
     def smaller(self, allocation: Allocation) -> Sequence[int]:
         """Workspaces of the plans that PyTorch tries next, each smaller than the one before."""
-        if self.plans is None or not isinstance(allocation.kernel, Convolution):
+        if not isinstance(allocation.kernel, Convolution) or self.memory_bytes is None:
             return ()
-        return [plan.workspace for plan in self.plans.smaller(allocation.kernel)]
+        if self.plans is None:
+            return (0,)  # nearly all have one that needs none
+        return self.plans.smaller(allocation.kernel)
 
 
-def on_device(run: RunForGpu, card: Card | None, memory_bytes: int | None = None) -> OnDevice:
+def on_device(
+    run: RunForGpu, card: Card | None, memory_bytes: int | None = None, *, bounds: bool = True
+) -> OnDevice:
     """A run on a card, with cuDNN's own answers where it can be asked.
 
     Without a card, on a GPU that is not named, workspaces stay within their bounds. A card's memory
-    is what its data sheet says where ``memory_bytes`` says no other.
+    is what its data sheet says where ``memory_bytes`` says no other. Without ``bounds`` only the
+    figures of workspaces are asked for, which takes a third of the time.
     """
     trace, workspaces = run.traced.trace, run.workspaces
     if card is None:
@@ -77,13 +84,18 @@ def on_device(run: RunForGpu, card: Card | None, memory_bytes: int | None = None
     cublas = CUBLAS_FROM_HOPPER if card.version >= _HOPPER else CUBLAS.bytes
     kernels = {one.kernel for one in trace.allocations if isinstance(one.kernel, Convolution)}
     plans = {kernel: asked.of(kernel) for kernel in kernels}
-    sizes: dict[object, int] = {kernel: plan.workspace for kernel, plan in plans.items() if plan}
-    sizes[CUBLAS] = cublas
+    sizes: dict[object, KernelMemory] = {
+        kernel: _workspace(kernel, plan.workspace, asked, bounds)
+        for kernel, plan in plans.items()
+        if plan is not None
+    }
+    # A product with a bias may go another way, which takes less.
+    sizes[CUBLAS] = KernelMemory(cublas, 0 if bounds else cublas, cublas)
     allocations = [
         _sized(one, sizes[one.kernel]) if one.kernel in sizes else one for one in trace.allocations
     ]
-    terms = [cublas_term(cublas)] if workspaces.products else []
-    terms += _engines(plans.values())
+    terms = [cublas_term(cublas, 0, cublas)] if workspaces.products else []
+    terms += _engines(plans, sizes)
     unknown = [kernel for kernel, plan in plans.items() if plan is None]
     if unknown:
         terms += [term for term in workspaces.terms() if term.name.startswith("cuDNN")]
@@ -93,36 +105,65 @@ def on_device(run: RunForGpu, card: Card | None, memory_bytes: int | None = None
         _notes(asked, len(plans), len(unknown), card),
         card.memory_bytes if memory_bytes is None else memory_bytes,
         asked,
+        OF_ANY_GPU if unknown else OF_A_CARD,
     )
 
 
-def _sized(allocation: Allocation, size: int) -> Allocation:
-    sized = copy(allocation)
-    sized.bytes = sized.low = sized.high = size
-    return sized
+def workspaces_read_off(run: RunForGpu, batch: int, anchors: Mapping[int, OnDevice]) -> OnDevice:
+    """A run on a device, with workspaces on the line through those at the anchors' batches.
+
+    Args:
+        run: at ``batch``, of the same allocations as those of the anchors.
+        batch: images.
+        anchors: one batch or more whose workspaces are known; of one, they grow with the batch.
+    """
+    near, *others = sorted(anchors, key=lambda one: abs(one - batch))
+    device = anchors[near]
+    far = anchors[others[0]].trace.allocations if others else None
+    allocations = []
+    for index, one in enumerate(run.traced.trace.allocations):
+        size = device.trace.allocations[index].bytes
+        if isinstance(one.kernel, Convolution):
+            there, at = (far[index].bytes, others[0]) if far else (0, 0)
+            size = max(0, size + (there - size) * (batch - near) // (at - near))
+        known = KernelMemory(size, size, size)
+        allocations.append(one if one.kernel is None else _sized(one, known))
+    return replace(device, trace=replace(run.traced.trace, allocations=allocations), plans=None)
 
 
-def _engines(plans: Iterable[ConvolutionPlan | None]) -> list[Workspace]:
+def _workspace(kernel: Convolution, size: int, asked: CudnnPlans, bounds: bool) -> KernelMemory:
+    if not bounds:
+        return KernelMemory(size, size, size)
+    likely = asked.likely(kernel)
+    return KernelMemory(size, min(likely), max(*likely, of_earlier_releases(kernel)))
+
+
+def _sized(allocation: Allocation, memory: KernelMemory) -> Allocation:
+    return allocation.sized(memory.bytes, memory.low, memory.high, allocation.kernel)
+
+
+def _engines(
+    plans: Mapping[Convolution, ConvolutionPlan | None], sizes: Mapping[object, KernelMemory]
+) -> list[Workspace]:
     """A term for each engine, the largest workspace first."""
-    uses: Counter[str] = Counter()
-    largest: dict[str, int] = {}
-    for plan in plans:
+    by_engine: dict[str, list[KernelMemory]] = {}
+    for kernel, plan in plans.items():
         if plan is not None:
-            engine = plan.engine.partition("_")[0]
-            uses[engine] += 1
-            largest[engine] = max(largest.get(engine, 0), plan.workspace)
-    return [
+            by_engine.setdefault(plan.engine.partition("_")[0], []).append(sizes[kernel])
+    terms = [
         Workspace(
             name=f"cuDNN {engine}",
-            bytes=size,
-            low=size,
-            high=size,
+            bytes=max(one.bytes for one in taken),
+            low=max(one.low for one in taken),
+            high=max(one.high for one in taken),
             inside=True,
-            why=f"the largest of {uses[engine]} kinds of convolutions that it runs; given back "
-            "after each",
+            why=f"the largest of {len(taken)} kinds of convolutions that it runs; given back "
+            "after each; the bounds are those of cuDNN's other first plans, and of earlier "
+            "releases",
         )
-        for engine, size in sorted(largest.items(), key=lambda item: -item[1])
+        for engine, taken in by_engine.items()
     ]
+    return sorted(terms, key=lambda term: (-term.bytes, -term.high, term.name))
 
 
 def _notes(asked: CudnnPlans, convolutions: int, unknown: int, card: Card) -> tuple[str, ...]:

@@ -19,14 +19,32 @@ from layerbench.profilers.memory.allocator import (
 
 Level = Literal["low", "figure", "high"]
 
-DRAWS = 24
-"""How many mixtures of kernels are tried."""
-
 # Among free blocks of one size the device's addresses decide, and nobody knows them; and what ran
-# before has cut the free memory into other pieces. One large segment, or a twentieth where there
-# are many, more or less.
+# before has cut the free memory into other pieces. One large segment, or a share where there are
+# many, more or less.
 _SEGMENT = 20 * 2**20
-_FRAGMENTED = 0.05
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """How far what is reserved may be from the model of the allocator.
+
+    Attributes:
+        mixtures: of kernels that are tried.
+        share: of what is reserved, more or less.
+    """
+
+    mixtures: int
+    share: float
+
+    def spread(self, reserved: int) -> int:
+        """Bytes more or less."""
+        return max(_SEGMENT, int(reserved * self.share))
+
+
+OF_ANY_GPU = Doubt(mixtures=24, share=0.05)
+# Both chosen with published peaks of named cards in sight.
+OF_A_CARD = Doubt(mixtures=6, share=0.035)
 
 Size = Callable[[Allocation], int]
 _Moment = tuple[Allocation, int, bool]
@@ -54,6 +72,7 @@ class Replays:
         trace: of the run.
         capacity: bytes that the device has for the allocator; ``None`` where it never runs out.
         smaller: workspaces that do as well where the one of an allocation cannot be had.
+        doubt: how far its bounds are from the runs.
 
     Attributes:
         low, figure, high: with all workspaces at one of their three sizes.
@@ -64,8 +83,10 @@ class Replays:
         trace: Trace,
         capacity: int | None = None,
         smaller: Callable[[Allocation], Sequence[int]] = lambda _: (),
+        doubt: Doubt = OF_ANY_GPU,
     ) -> None:
         self._trace = trace
+        self._doubt = doubt
         self._capacity = capacity
         self._smaller = smaller
         self._moments = list(events(trace))
@@ -84,20 +105,20 @@ class Replays:
 
         The kernels of a network are chosen for each shape apart, and a workspace that fits into a
         free block, or does not, decides how the memory is cut from then on. So besides all at
-        their lower bound, figure and upper bound, `DRAWS` mixtures of them are tried, always the
-        same ones.
+        their lower bound, figure and upper bound, mixtures of them are tried, always the same ones.
         """
         tried = [run.reserved for run in self.levels]
         if self._unknown:
             tried += self._mixtures_reserved()
-        return min(tried) - _spread(min(tried)), max(tried) + _spread(max(tried))
+        least, most = min(tried), max(tried)
+        return least - self._doubt.spread(least), most + self._doubt.spread(most)
 
     def fits(self, capacity: int) -> bool:
         """Whether it runs where the allocator has so many bytes, with the largest workspaces.
 
         What may be reserved beyond the model's own figure, as in `reserved_bounds`, has room.
         """
-        left = int(min(capacity - _SEGMENT, capacity / (1 + _FRAGMENTED)))
+        left = int(min(capacity - _SEGMENT, capacity / (1 + self._doubt.share)))
         size = partial(_at, level="high")
         return self._run(self._moments, size, max(0, left)).fits
 
@@ -110,7 +131,9 @@ class Replays:
         large = [moment for moment in self._moments if _may_be_large(moment[0])]
         beside = self._run(small, lambda allocation: allocation.bytes).reserved
         left = None if self._capacity is None else max(0, self._capacity - beside)
-        return [beside + self._run(large, mixture, left).reserved for mixture in _mixtures()]
+        return [
+            beside + self._run(large, mixture, left).reserved for mixture in _mixtures(self._doubt)
+        ]
 
     def _run(self, moments: Iterable[_Moment], size: Size, capacity: int | None = None) -> Replayed:
         run = _Run(len(self._trace.allocations), capacity, self._smaller)
@@ -170,8 +193,8 @@ class _Run:
             return None
 
 
-def _mixtures() -> Iterator[Size]:
-    for seed in range(DRAWS):
+def _mixtures(doubt: Doubt) -> Iterator[Size]:
+    for seed in range(doubt.mixtures):
         yield _mixture(random.Random(seed))
 
 
@@ -204,7 +227,3 @@ def _at(allocation: Allocation, level: Level) -> int:
     if allocation.low is None or allocation.high is None or level == "figure":
         return allocation.bytes
     return allocation.low if level == "low" else allocation.high
-
-
-def _spread(reserved: int) -> int:
-    return max(_SEGMENT, int(reserved * _FRAGMENTED))

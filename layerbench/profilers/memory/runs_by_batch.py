@@ -8,7 +8,6 @@ off it. Where they do not, every batch is traced.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
 
 from layerbench.instruments.storage_tracker import Allocation
@@ -67,6 +66,10 @@ class RunsByBatch:
             self._line = _line(self._traced(low), low, self._traced(low + 1), low + 1)
         return self._traced(batch) if self._line is None else self._line.at(batch)
 
+    def reads_off(self, batch: int) -> bool:
+        """Whether the run at a batch that was asked for is read off."""
+        return batch not in self._runs
+
     def _traced(self, batch: int) -> RunForGpu:
         run = self._runs.get(batch)
         if run is None:
@@ -118,22 +121,21 @@ class _Step:
         self._shapes = _shapes_grow(before.kernel, after.kernel)
 
     def of(self, allocation: Allocation, more: int) -> Allocation:
-        moved = copy(allocation)
-        moved.bytes += more * self._bytes
-        if moved.low is not None and moved.high is not None:
-            moved.low += more * self._low
-            moved.high += more * self._high
-        if isinstance(moved.kernel, Convolution) and self._shapes is not None:
-            input, weight, output = (
+        size, low, high = allocation.bytes + more * self._bytes, allocation.low, allocation.high
+        kernel = allocation.kernel
+        if low is not None and high is not None:
+            low, high = low + more * self._low, high + more * self._high
+        if isinstance(kernel, Convolution) and self._shapes is not None:
+            shapes = [
                 tuple(one + more * step for one, step in zip(shape, steps, strict=True))
-                for shape, steps in zip(_shapes(moved.kernel), self._shapes, strict=True)
-            )
-            moved.kernel = moved.kernel._replace(input=input, weight=weight, output=output)
-            if moved.bytes or moved.high:
+                for shape, steps in zip(_shapes(kernel), self._shapes, strict=True)
+            ]
+            kernel = kernel._replace(input=shapes[0], weight=shapes[1], output=shapes[2])
+            if size or high:
                 # These do not lie on a line.
-                bounds = bounds_of(moved.kernel)
-                moved.bytes, moved.low, moved.high = bounds.bytes, bounds.low, bounds.high
-        return moved
+                bounds = bounds_of(kernel)
+                size, low, high = bounds.bytes, bounds.low, bounds.high
+        return allocation.sized(size, low, high, kernel)
 
 
 def _shapes(kernel: Convolution) -> tuple[tuple[int, ...], ...]:

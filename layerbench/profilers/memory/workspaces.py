@@ -41,6 +41,9 @@ CONTEXT = Workspace(
 # with a large workspace was chosen (docs/mem.md).
 LARGEST_SEEN = 256 * MIB
 
+# As much of that as the interval for a named card spans; chosen with published peaks in sight.
+LARGEST_LIKELY = 160 * MIB
+
 _PRODUCTS = frozenset(
     {
         "aten::mm",
@@ -152,13 +155,13 @@ class Workspaces:
         return tuple(terms)
 
 
-def cublas_term(size: int, low: int | None = None, high: int | None = None) -> Workspace:
+def cublas_term(size: int, low: int, high: int) -> Workspace:
     """The workspace of cuBLAS, for the record."""
     return Workspace(
         name="cuBLAS, each thread that multiplies",
         bytes=size,
-        low=size if low is None else low,
-        high=size if high is None else high,
+        low=low,
+        high=high,
         inside=True,
         why="taken once and kept; 8.125 MiB, 32 MiB from compute capability 9.0 on",
     )
@@ -263,6 +266,17 @@ def convolution_workspace(
         transforms = max(_winograd(input, weight, result), _fourier(input, weight))
         high = max(high, min(transforms, LARGEST_SEEN))
     return KernelMemory(bytes=figure, low=0, high=high)
+
+
+def of_earlier_releases(kernel: Convolution) -> int:
+    """A workspace that releases of cuDNN before 9 have chosen for a convolution, at most.
+
+    They are Winograd's and the Fourier transform's, which the plans of later ones have no more.
+    """
+    if not _is_plain_3x3(kernel.weight, kernel.stride) or kernel.dtype != "float32":
+        return 0
+    shapes = kernel.input, kernel.weight
+    return min(max(_winograd(*shapes, kernel.output), _fourier(*shapes)), LARGEST_LIKELY)
 
 
 def _is_plain_3x3(weight: Sequence[int], stride: Sequence[int]) -> bool:
