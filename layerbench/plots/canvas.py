@@ -192,7 +192,7 @@ def where(record: Drawn) -> str:
     if isinstance(record, Structure):
         return "the same on every machine"
     if isinstance(record, MemoryEstimate):
-        return f"predicted for {record.device}"
+        return f"predicted for {record.on}"
     device, threads = record.environment.device, record.environment.machine.threads
     if device.kind != "cpu" or threads is None:
         return device.name

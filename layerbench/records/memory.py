@@ -324,6 +324,11 @@ class MemoryEstimate(Record):
     fit: Fit | None = None
     notes: tuple[Text, ...] = ()
 
+    @property
+    def on(self) -> str:
+        """What it is for, as a reader knows it: ``NVIDIA T4 (t4)``, or ``cuda``."""
+        return self.device if self.card is None else f"{self.card.title} ({self.device})"
+
     @model_validator(mode="after")
     def _consistent(self) -> MemoryEstimate:
         _check_timeline(self.rows, self.timeline)

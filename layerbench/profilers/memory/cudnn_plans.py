@@ -91,18 +91,15 @@ class CudnnPlans:
     def of(self, convolution: Convolution) -> ConvolutionPlan | None:
         """The plan that stands for it; ``None`` where cuDNN has none, or cannot be asked.
 
-        The first one. In float32 that, or the first without tensor cores, whichever has the smaller
-        workspace: published peaks, of cuDNN 8.9 and 9.1, are those of such plans
+        The first one; in float32 the first without tensor cores. PyTorch lets cuDNN take TF32, and
+        yet published peaks, of cuDNN 8.9 and 9.1, are those of such plans
         (docs/decisions/0045-plans-of-cudnn-for-a-card.md).
         """
         if self.missing:
             return None
         if convolution not in self._taken:
-            asked = [convolution]
-            if convolution.dtype == "float32" and convolution.tf32:
-                asked.append(convolution._replace(tf32=False))
-            firsts = [plan for one in asked for plan in islice(self._plans(one), 1)]
-            self._taken[convolution] = min(firsts, key=lambda plan: plan.workspace, default=None)
+            plain = convolution._replace(tf32=convolution.tf32 and convolution.dtype != "float32")
+            self._taken[convolution] = next(self._plans(plain), None)
         return self._taken[convolution]
 
     def likely(self, convolution: Convolution) -> tuple[int, ...]:

@@ -139,7 +139,7 @@ def of_estimate(record: MemoryEstimate, fits: str, view: View) -> list[layout.Pa
         *shared.cautions(weakening(record)),
         layout.Text(answer(record)),
         layout.Text(f"{whole}. {fits}".strip()),
-        layout.Text(_ran_for(record, f"predicted for {record.device}")),
+        layout.Text(_ran_for(record, f"predicted for {record.on}")),
         _most_held(record, record.peak_bytes, view),
         _sums_at_peak(record, record.peak_bytes, others, record.peak_bytes - others - own, view),
     ]

@@ -60,7 +60,7 @@ def _measured(record: MemoryReport, view: View) -> layout.Document:
 def _predicted(record: MemoryEstimate, view: View) -> layout.Document:
     """The figures with their intervals first, then their terms."""
     how = {
-        "fake": f"from shapes alone, as {record.device} tensors without a device",
+        "fake": "from shapes alone, as cuda tensors without a device",
         "replayed": "from a real run on the CPU, replayed through a model of the allocator",
     }[record.how]
     fields = [
@@ -69,7 +69,7 @@ def _predicted(record: MemoryEstimate, view: View) -> layout.Document:
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
     ]
     return layout.Document(
-        title=f"{shared.title(record.workload)}: memory predicted for {record.device}",
+        title=f"{shared.title(record.workload)}: memory predicted for {record.on}",
         head=of_estimate(record, _fit(record.fit), view),
         sections=[
             _predicted_peak(record),

@@ -232,7 +232,7 @@ def _held(rows: Sequence[PageRow], memory: MemoryReport | MemoryEstimate) -> Ite
     how = (
         "tensors of a real run"
         if isinstance(memory, MemoryReport)
-        else f"predicted for {memory.device}"
+        else f"predicted for {memory.on}"
     )
     yield _metric(
         rows,

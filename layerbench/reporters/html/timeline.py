@@ -59,7 +59,7 @@ def timeline(bundle: Bundle, rows: Sequence[PageRow]) -> Timeline | None:
         how = "Bytes of tensors alive in a real run."
         most, owner = memory.peak.bytes, memory.peak.owner
     else:
-        how = f"Bytes of blocks alive, predicted for {memory.device}."
+        how = f"Bytes of blocks alive, predicted for {memory.on}."
         most, owner = memory.peak_bytes, memory.peak_owner
     where = "outside the model" if owner is None else owner or "the model itself"
     return Timeline(
