@@ -23,6 +23,7 @@ from layerbench.profilers.memory.workspaces import (
 )
 from layerbench.records.card import Card
 from layerbench.records.memory import Workspace
+from layerbench.records.workload import Workload, autocast_format
 
 _HOPPER = (9, 0)
 
@@ -164,6 +165,21 @@ def _engines(
         for engine, taken in by_engine.items()
     ]
     return sorted(terms, key=lambda term: (-term.bytes, -term.high, term.name))
+
+
+def notes_on_format(workload: Workload, card: Card | None) -> tuple[str, ...]:
+    """What PyTorch does with a format that the card does not compute in."""
+    if card is None:
+        return ()
+    computed = autocast_format(workload.precision) or workload.dtype
+    if computed == "bfloat16" and "bf16" not in card.flops:
+        return (
+            f"{card.title} does not compute in bf16: PyTorch emulates its products, and cuDNN has "
+            "no plan for its convolutions, which end with an error there",
+        )
+    if workload.precision == "tf32" and "tf32" not in card.flops:
+        return (f"{card.title} has no TF32: PyTorch passes that over and multiplies float32",)
+    return ()
 
 
 def _notes(asked: CudnnPlans, convolutions: int, unknown: int, card: Card) -> tuple[str, ...]:

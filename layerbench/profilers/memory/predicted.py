@@ -9,6 +9,7 @@ from layerbench.environment.run_context import input_bytes, torch_version
 from layerbench.errors import LayerbenchError, NotEnoughMemory, UsageError
 from layerbench.instruments.memory_attribution import hold, peak_bytes
 from layerbench.profilers.memory.figures import figures
+from layerbench.profilers.memory.on_card import notes_on_format
 from layerbench.profilers.memory.replay import Replays
 from layerbench.profilers.memory.run_for_gpu import (
     DEVICE,
@@ -107,7 +108,12 @@ def estimated(
             "rows": held.rows,
             "timeline": held.timeline,
             "workspaces": device.terms,
-            "notes": (*traced.notes, *run.notes, *device.notes),
+            "notes": (
+                *traced.notes,
+                *run.notes,
+                *notes_on_format(workload, card),
+                *device.notes,
+            ),
         }
     )
 

@@ -159,6 +159,23 @@ def test_a_card_is_in_the_record_its_report_and_its_files_name() -> None:
     assert type(record).model_validate_json(record.model_dump_json()) == record
 
 
+@pytest.mark.parametrize(
+    ("card", "precision", "says"),
+    [
+        ("t4", "amp-bf16", "NVIDIA T4 does not compute in bf16"),
+        ("v100", "tf32", "has no TF32"),
+        ("a100", "amp-bf16", ""),
+    ],
+)
+def test_a_format_that_the_card_lacks_is_said(card: str, precision: str, says: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten())
+    record = layerbench.estimate_memory(
+        model, torch.empty(2, 3, 8, 8), device=card, precision=precision
+    )
+    assert says in " ".join(record.notes)
+    assert bool(record.notes) == bool(says)
+
+
 def test_the_workspace_of_cublas_depends_on_the_card() -> None:
     linear = Calls(lambda self, x: self.layer(x), layer=nn.Linear(8, 8))
     sizes = {}
