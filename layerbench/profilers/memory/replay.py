@@ -31,20 +31,26 @@ class Doubt:
 
     Attributes:
         mixtures: of kernels that are tried.
-        share: of what is reserved, more or less.
+        less, more: shares of what is reserved.
     """
 
     mixtures: int
-    share: float
+    less: float
+    more: float
 
-    def spread(self, reserved: int) -> int:
-        """Bytes more or less."""
-        return max(_SEGMENT, int(reserved * self.share))
+    def below(self, reserved: int) -> int:
+        """The least that may be reserved, bytes."""
+        return reserved - max(_SEGMENT, int(reserved * self.less))
+
+    def above(self, reserved: int) -> int:
+        """The most that may be reserved, bytes."""
+        return reserved + max(_SEGMENT, int(reserved * self.more))
 
 
-OF_ANY_GPU = Doubt(mixtures=24, share=0.05)
-# Both chosen with published peaks of named cards in sight.
-OF_A_CARD = Doubt(mixtures=6, share=0.035)
+OF_ANY_GPU = Doubt(mixtures=24, less=0.05, more=0.05)
+# Chosen with published peaks of named cards in sight. These count kernels that the driver has loaded,
+# too, so that there is more room above.
+OF_A_CARD = Doubt(mixtures=16, less=0.02, more=0.04)
 
 Size = Callable[[Allocation], int]
 _Moment = tuple[Allocation, int, bool]
@@ -110,15 +116,14 @@ class Replays:
         tried = [run.reserved for run in self.levels]
         if self._unknown:
             tried += self._mixtures_reserved()
-        least, most = min(tried), max(tried)
-        return least - self._doubt.spread(least), most + self._doubt.spread(most)
+        return self._doubt.below(min(tried)), self._doubt.above(max(tried))
 
     def fits(self, capacity: int) -> bool:
         """Whether it runs where the allocator has so many bytes, with the largest workspaces.
 
         What may be reserved beyond the model's own figure, as in `reserved_bounds`, has room.
         """
-        left = int(min(capacity - _SEGMENT, capacity / (1 + self._doubt.share)))
+        left = int(min(capacity - _SEGMENT, capacity / (1 + self._doubt.more)))
         size = partial(_at, level="high")
         return self._run(self._moments, size, max(0, left)).fits
 
