@@ -40,7 +40,7 @@ def main(
     header += ["error", "holds", "not named"]
     print(tabulate(map(_cells, outcomes), header, tablefmt="github"))
     print()
-    for name, group in _groups(outcomes):
+    for name, group in ((name, group) for name, group in _groups(outcomes) if group):
         print(f"{name}: {_summary(group)}")
     slowest = max(outcomes, key=lambda outcome: outcome.seconds)
     print(f"slowest prediction: {slowest.seconds:.1f} s, {slowest.row['model']}")
@@ -52,6 +52,7 @@ def main(
 def _groups(outcomes: Sequence[_Outcome]) -> Iterator[tuple[str, list[_Outcome]]]:
     yield "in sight when the bounds of --device cuda were chosen", _with(outcomes, seen="yes")
     yield "fetched after that", _with(outcomes, seen="no")
+    yield "fetched when the bounds of named cards were chosen", _with(outcomes, seen="later")
     for source in dict.fromkeys(one.row["source"] for one in outcomes if one.row["card"]):
         yield source, _with(outcomes, source=source)
     small = [one for one in _with(outcomes, seen="no") if int(one.row["input"].split("x")[0]) <= 50]
