@@ -140,6 +140,17 @@ def _conv_transposed(args: Sequence[Any], _: object) -> int:
     return _convolved(int(args[0].numel()), weight, _filters(weight, args[0]))
 
 
+def _conv_backward(args: Sequence[Any], _: object) -> int:
+    """Each gradient that is wanted, of input and weight, is a product as large as the forward's.
+
+    `torch.utils.flop_counter` counts the weight's as if there were one group.
+    """
+    gradient, image, weight, transposed, wanted = args[0], args[1], args[2], args[7], args[10]
+    places = image if transposed else gradient
+    shape = tuple(weight.shape)
+    return sum(map(bool, wanted[:2])) * _convolved(int(places.numel()), shape, shape[0])
+
+
 def _filters(weight: Sequence[int], image: torch.Tensor) -> int:
     """How many there are; a library may hold the weight with its groups in a dimension apart."""
     return weight[0] * weight[1] if len(weight) > image.dim() else weight[0]
@@ -307,6 +318,7 @@ _NAMES: Sequence[tuple[Formula, str]] = (
     (_conv_transposed, "aten.slow_conv_transpose2d aten.slow_conv_transpose3d"),
     (_conv_transposed, "mkldnn._convolution_transpose_pointwise"),
     (_conv_time_first, "aten.conv_tbc"),
+    (_conv_backward, "aten.convolution_backward"),
     (_sdpa, "aten._scaled_dot_product_flash_attention_for_cpu"),
     (_sdpa, "aten._scaled_dot_product_flash_attention"),
     (_sdpa, "aten._scaled_dot_product_efficient_attention"),

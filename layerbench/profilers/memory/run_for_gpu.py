@@ -67,22 +67,24 @@ def run_for_gpu(
     optimizer: Optimizer | None = None,
     subject: Built | None = None,
     listen: Callable[[], OperatorListener | None] = lambda: None,
+    steps: int = 2,
 ) -> RunForGpu:
     """Trace a workload as it would run on a CUDA device, without one.
 
     Args:
         workload, optimizer, subject: as for `predict`.
         listen: gives what hears of the operators; called anew for each attempt.
+        steps: of a training, of which the last is looked at.
 
     Raises:
         ModelRunError, NotEnoughMemory: as `predict` does.
     """
     try:
-        return run_fake(workload, optimizer, subject, listen)
+        return run_fake(workload, optimizer, subject, listen, steps)
     except FakeDoesNotSuffice as error:
         reason = str(error)
     workspaces = Workspaces()
-    traced = _real_run(workload, optimizer, subject, workspaces, listen())
+    traced = _real_run(workload, optimizer, subject, workspaces, listen(), steps)
     note = f"replayed from a real run on the CPU, as fake tensors do not suffice: {reason}"
     return RunForGpu(traced, workspaces, "replayed", (note,))
 
@@ -96,6 +98,7 @@ def run_fake(
     optimizer: Optimizer | None,
     subject: Built | None,
     listen: Callable[[], OperatorListener | None] = lambda: None,
+    steps: int = 2,
 ) -> RunForGpu:
     """As `run_for_gpu`, with fake tensors alone.
 
@@ -110,7 +113,9 @@ def run_fake(
         traced: Traced | None = None
         with strays_removed(workload.model):
             try:
-                traced = _fake_run(workload, optimizer, subject, workspaces, device, listen())
+                traced = _fake_run(
+                    workload, optimizer, subject, workspaces, device, listen(), steps
+                )
             except LayerbenchError:
                 raise
             except Exception as error:
@@ -127,6 +132,7 @@ def _fake_run(
     workspaces: Workspaces,
     device: str,
     listener: OperatorListener | None,
+    steps: int,
 ) -> Traced:
     built = subject or zoo.build_shapes(workload)
     # Meta tensors need no mode: PyTorch's own kernels for them give shapes.
@@ -153,6 +159,7 @@ def _fake_run(
             stepping=_OptimizerStep,
             renew_inputs=FreshInputs(stand_in).renew,
             listener=listener,
+            steps=steps,
         )
 
 
@@ -185,6 +192,7 @@ def _real_run(
     subject: Built | None,
     workspaces: Workspaces,
     listener: OperatorListener | None,
+    steps: int,
 ) -> Traced:
     from layerbench.environment import devices
 
@@ -197,11 +205,13 @@ def _real_run(
                 built = zoo.build(workload, load_weights=False)
                 with drawing_anew(workload, built):
                     return _trace_for_real(
-                        workload, optimizer, built, workspaces, releaser, listener
+                        workload, optimizer, built, workspaces, releaser, listener, steps
                     )
             training = optimizer is not None
             with preserved(subject, training=training, releaser=releaser) as built:
-                return _trace_for_real(workload, optimizer, built, workspaces, releaser, listener)
+                return _trace_for_real(
+                    workload, optimizer, built, workspaces, releaser, listener, steps
+                )
         except RunFailed as error:
             cause = error.__cause__
             if cause is not None and cpu.is_out_of_memory(cause):
@@ -216,6 +226,7 @@ def _trace_for_real(
     workspaces: Workspaces,
     releaser: Releaser,
     listener: OperatorListener | None,
+    steps: int,
 ) -> Traced:
     with (
         mode_set(built.module, workload.mode == "train", buffers_too=False),
@@ -233,6 +244,7 @@ def _trace_for_real(
             renew_inputs=FreshInputs(built).renew,
             release=releaser.release,
             listener=listener,
+            steps=steps,
         )
 
 

@@ -49,8 +49,7 @@ class RunsByBatch:
     @property
     def can_change(self) -> bool:
         """Whether there are runs of other batches: the inputs are not a user's own."""
-        fixed = self.workload.input == OWN or self.workload.inputs is not None
-        return not fixed and self.workload.weights != OWN_WEIGHTS
+        return can_change_batch(self.workload)
 
     def first(self) -> RunForGpu:
         """The run at the workload's own batch, traced."""
@@ -80,6 +79,12 @@ class RunsByBatch:
 
     def _with_batch(self, batch: int) -> Workload:
         return with_batch(self.workload, batch)
+
+
+def can_change_batch(workload: Workload) -> bool:
+    """Whether other numbers of images can be asked about: not with inputs of the user's own."""
+    fixed = workload.input == OWN or workload.inputs is not None
+    return not fixed and workload.weights != OWN_WEIGHTS
 
 
 def with_batch(workload: Workload, batch: int) -> Workload:

@@ -110,11 +110,12 @@ def trace_run(
     keep: Callable[[torch.optim.Optimizer], object] = lambda _: None,
     step: StepOptions = PLAIN_STEP,
     listener: OperatorListener | None = None,
+    steps: int = 2,
 ) -> Traced:
     """Run the model where its tensors are, and trace it.
 
     Without an optimizer one forward runs without gradients, in the mode that the model is in.
-    With one, two training steps run, and the second is the one to look at: from then on the
+    With one, training steps run, and the last is the one to look at: from the second on the
     optimizer has its state. A step is ``zero_grad``, forward, loss, backward, ``step``; with
     several micro-batches the middle three come as often.
 
@@ -133,7 +134,8 @@ def trace_run(
         release: called before each operator; frees memory that nobody but us holds.
         keep: gets the optimizer after the steps; where it is not kept, its state is freed.
         step: what is checkpointed, and how many micro-batches a step has.
-        listener: hears of each operator, of both steps.
+        listener: hears of each operator, of all steps.
+        steps: of the training; one will do for who asks for operators alone.
 
     Raises:
         UsageError: there is no such module to be checkpointed.
@@ -148,6 +150,7 @@ def trace_run(
         run = _Run(
             built, device, precision, workspace, renew_inputs, for_gpu, release, batches, listener
         )
+        run.steps = steps
         traced = _trace_run(run, optimizer, for_gpu, stepping, keep)
     return replace(traced, notes=(*notes, *traced.notes, *notes_on_trained(trained)))
 
@@ -190,6 +193,7 @@ class _Run:
         micro_batches: int,
         listener: OperatorListener | None = None,
     ) -> None:
+        self.steps = 2
         self._built = built
         self._micro_batches = micro_batches
         self._renew_inputs = renew_inputs
@@ -234,10 +238,10 @@ class _Run:
         stepping: Callable[[], AbstractContextManager[object]],
         for_gpu: bool,
     ) -> None:
-        """Two steps: the first makes the optimizer's state, the second is as all later ones."""
+        """Steps: the first makes the optimizer's state, the second is as all later ones."""
         draws = _Draws(self._built)
         try:
-            self._two_steps(optimizer, stepping, for_gpu, draws)
+            self._run_steps(optimizer, stepping, for_gpu, draws)
         except RunFailed:
             raise
         except Exception as error:
@@ -247,7 +251,7 @@ class _Run:
             said = explain_step(self.model, args, kwargs, error, self._casting)
             raise RunFailed(said) from error
 
-    def _two_steps(
+    def _run_steps(
         self,
         optimizer: torch.optim.Optimizer,
         stepping: Callable[[], AbstractContextManager[object]],
@@ -260,7 +264,7 @@ class _Run:
         scaler, loss_in = scaler_of(self._precision, self._kind), self._casting(loss_of)
         told = recomputations_told(self._again)
         with garbage_collection_off(), gradients_on(True), self._observed(), told:
-            for step in range(2):
+            for step in range(self.steps):
                 if step:
                     # The layers that have got a gradient, and a state, are those that run again.
                     draws.put_back()
