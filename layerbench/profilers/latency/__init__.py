@@ -1,1 +1,1 @@
-"""Time on a GPU that is not here."""
+"""The time that a model takes on a GPU that is not here: operators, and a fitted model of each."""

@@ -1,0 +1,1 @@
+"""The fit of the model of times on cards, from published times of whole models."""

@@ -1,0 +1,438 @@
+"""The operators of a workload as a GPU would run them, each with its work and its shape.
+
+A model is traced with a batch that is a large prime. A dimension that is a multiple of it is the
+batch's, so that all amounts are known for any batch from one trace.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from layerbench.instruments.calls import CallTree
+from layerbench.instruments.flops import formula_of
+from layerbench.instruments.memory_attribution import ITERATION
+from layerbench.instruments.storage_tracker import Step, Trace
+from layerbench.introspection.tensors import shape_of
+from layerbench.profilers.latency.kinds import Kind, kind_of
+from layerbench.profilers.latency.optimizer_passes import optimizer_step
+from layerbench.profilers.memory.run_for_gpu import FakeDoesNotSuffice, RunForGpu, run_fake
+from layerbench.profilers.memory.run_for_gpu import run_for_gpu as run_anyhow
+from layerbench.profilers.memory.runs_by_batch import can_change_batch, with_batch
+from layerbench.records.memory import Optimizer, Phase
+from layerbench.records.samples import RowFacts
+from layerbench.records.workload import Workload
+from layerbench.zoo import Built
+
+TRACED_BATCH = 509
+"""A prime that is no width of a layer and no number of tokens."""
+
+
+class Amount(NamedTuple):
+    """A quantity that grows with the batch.
+
+    Attributes:
+        fixed: what is there with any batch.
+        each: what each image adds.
+    """
+
+    fixed: int = 0
+    each: int = 0
+
+    def at(self, batch: int) -> int:
+        """The quantity with this many images."""
+        return self.fixed + self.each * batch
+
+    def __add__(self, other: object) -> Amount:
+        if not isinstance(other, Amount):
+            return NotImplemented
+        return Amount(self.fixed + other.fixed, self.each + other.each)
+
+    def times(self, factor: int) -> Amount:
+        """So many times the quantity."""
+        return Amount(self.fixed * factor, self.each * factor)
+
+
+NOTHING = Amount()
+ONE = Amount(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator that runs kernels.
+
+    Attributes:
+        owner, place, phase: as in `instruments.storage_tracker.Step`.
+        name: without its overload, such as ``aten.convolution``.
+        kind: what the model of times has learned of.
+        flops: as layerbench counts them.
+        read, written: bytes of the tensors that go in and come out.
+        m, n, k, groups: of its products: rows, columns and the length of the sums, as often as
+            there are groups. Of a normalization ``n`` is its length, ``m`` how many there are.
+        window: elements of a convolution's or pooling's window.
+        stride: of a convolution.
+        format: of the numbers that are multiplied, such as ``float16``.
+        strided: whether a tensor that goes in does not lie in order.
+        backward: whether it computes gradients.
+        changed: whether a cast changes the format of its input.
+    """
+
+    owner: str | None
+    place: int | None
+    phase: Phase
+    name: str
+    kind: Kind
+    flops: Amount
+    read: Amount
+    written: Amount
+    m: Amount = NOTHING
+    n: Amount = NOTHING
+    k: Amount = NOTHING
+    groups: Amount = ONE
+    window: int = 1
+    stride: int = 1
+    format: str = "float32"
+    strided: bool = False
+    backward: bool = False
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class OperatorTrace:
+    """The operators of one forward, or of one training step.
+
+    Attributes:
+        operators: in the order in which they run.
+        modules, calls, tree: as in `profilers.memory.traced_run.Traced`; ``tree`` of the calls
+            that the operators' places are in.
+        batch: that amounts are right for; ``None`` where they are for any.
+        notes: what the reader should know.
+    """
+
+    operators: tuple[Operator, ...]
+    modules: tuple[RowFacts, ...]
+    calls: Mapping[str, Any]
+    tree: CallTree
+    batch: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def trace_operators(
+    workload: Workload, *, optimizer: Optimizer | None = None, subject: Built | None = None
+) -> OperatorTrace:
+    """The operators that a workload runs on a GPU.
+
+    Args:
+        workload: what would run; its batch matters only where it cannot be changed.
+        optimizer: makes it a training step.
+        subject: a model that was handed over, with its inputs; it stays as it was.
+
+    Raises:
+        ModelRunError, NotEnoughMemory: as `profilers.memory.run_for_gpu.run_for_gpu`.
+    """
+    if subject is None and can_change_batch(workload):
+        listeners: list[_Listener] = []
+        try:
+            run = run_fake(
+                with_batch(workload, TRACED_BATCH),
+                optimizer,
+                None,
+                _listening(listeners, TRACED_BATCH),
+                steps=1,
+            )
+        except FakeDoesNotSuffice:
+            pass
+        else:
+            return _trace(run, listeners[-1], optimizer, None)
+    listeners = []
+    run = run_anyhow(
+        workload, optimizer=optimizer, subject=subject, listen=_listening(listeners, None), steps=1
+    )
+    return _trace(run, listeners[-1], optimizer, workload.batch)
+
+
+def _listening(listeners: list[_Listener], batch: int | None) -> Callable[[], _Listener]:
+    def listen() -> _Listener:
+        listeners.append(_Listener(batch))
+        return listeners[-1]
+
+    return listen
+
+
+def _trace(
+    run: RunForGpu, listener: _Listener, optimizer: Optimizer | None, batch: int | None
+) -> OperatorTrace:
+    traced = run.traced
+    begin = traced.trace.marks[ITERATION]
+    operators = tuple(operator for moment, operator in listener.heard if moment >= begin)
+    if optimizer is not None:
+        operators += tuple(_optimizer_operators(traced.trace, optimizer))
+    return OperatorTrace(
+        operators,
+        traced.modules,
+        traced.calls,
+        traced.trace.calls,
+        batch,
+        (*traced.notes, *run.notes),
+    )
+
+
+def _optimizer_operators(trace: Trace, optimizer: Optimizer) -> Iterator[Operator]:
+    """One for each module whose parameters got gradients; `torch.optim` takes all at once."""
+    step = optimizer_step(optimizer)
+    sizes: Counter[tuple[str | None, int | None]] = Counter()
+    for allocation in trace.allocations:
+        if allocation.category == "gradients" and allocation.born >= trace.marks[ITERATION]:
+            sizes[allocation.owner, allocation.place] += allocation.bytes
+    for (owner, place), size in sizes.items():
+        yield Operator(
+            owner=owner,
+            place=place,
+            phase="optimizer",
+            name=f"torch.optim.{optimizer}",
+            kind="optimizer",
+            flops=NOTHING,
+            read=Amount(step.read * size),
+            written=Amount(step.written * size),
+        )
+
+
+class _Listener:
+    """Notes each operator that runs kernels, with the moment at which it began."""
+
+    def __init__(self, batch: int | None) -> None:
+        self.heard: list[tuple[int, Operator]] = []
+        self._batch = batch
+
+    def __call__(
+        self,
+        step: Step,
+        func: Any,  # noqa: ANN401 - an OpOverload
+        args: Sequence[Any],
+        keywords: dict[str, Any],
+        output: Any,  # noqa: ANN401 - whatever it returned
+    ) -> None:
+        if _runs_nothing(func) or step.phase == "optimizer":
+            return
+        ins = [leaf for leaf in tree_leaves((args, keywords)) if isinstance(leaf, torch.Tensor)]
+        outs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+        if not outs:
+            return
+        kind = kind_of(step.operator, args)
+        operator = Operator(
+            owner=step.owner,
+            place=step.place,
+            phase=step.phase,
+            name=step.operator,
+            kind=kind,
+            flops=self._flops(func, args, keywords, output),
+            read=self._bytes(ins),
+            written=self._bytes(outs),
+            format=_format(ins or outs),
+            strided=any(one.numel() > 1 and not one.is_contiguous() for one in ins),
+            backward=step.phase == "backward",
+            changed=kind == "copy" and bool(ins) and ins[0].dtype != outs[0].dtype,
+        )
+        describe = _DESCRIBE.get(kind)
+        if describe is not None:
+            operator = describe(self, operator, step.operator, args, ins, outs)
+        self.heard.append((step.begin, operator))
+
+    def size(self, shape: Sequence[int]) -> Amount:
+        """Elements of a shape."""
+        batch = self._batch
+        if batch is None:
+            return Amount(prod(shape))
+        for at, side in enumerate(shape):
+            if side and side % batch == 0:
+                return Amount(0, side // batch * prod(shape[:at]) * prod(shape[at + 1 :]))
+        return Amount(prod(shape))
+
+    def _bytes(self, tensors: Sequence[torch.Tensor]) -> Amount:
+        total = NOTHING
+        for tensor in tensors:
+            total += self.size(shape_of(tensor)).times(tensor.element_size())
+        return total
+
+    def _flops(
+        self,
+        func: Any,  # noqa: ANN401 - an OpOverload
+        args: Sequence[Any],
+        keywords: dict[str, Any],
+        output: object,
+    ) -> Amount:
+        formula = formula_of(func)
+        if formula is None:
+            return NOTHING
+        try:
+            flops = formula(args, keywords, output)
+        except Exception:
+            return NOTHING
+        return self.size((flops,))
+
+
+_Description = Callable[
+    [_Listener, Operator, str, Sequence[Any], Sequence[torch.Tensor], Sequence[torch.Tensor]],
+    Operator,
+]
+
+
+def _convolution(
+    sizes: _Listener,
+    operator: Operator,
+    name: str,
+    args: Sequence[Any],
+    ins: Sequence[torch.Tensor],
+    outs: Sequence[torch.Tensor],
+) -> Operator:
+    """A product of as many rows as the output has places, for each group of channels."""
+    del ins
+    if operator.backward or name.endswith("_backward"):
+        result, weight, how = args[0], args[2], args[4:10]
+    else:
+        result, weight, how = outs[0], args[1], args[3:9]
+    stride, transposed, groups = how[0], how[3], how[5]
+    places = args[1] if operator.backward and transposed else args[0] if transposed else result
+    shape = shape_of(places)
+    return replace(
+        operator,
+        m=sizes.size((shape[0], *shape[2:])),
+        n=Amount(shape_of(weight)[0] // groups),
+        k=Amount(prod(shape_of(weight)[1:])),
+        groups=sizes.size((groups,)),
+        window=prod(shape_of(weight)[2:]),
+        stride=stride[0] if len(stride) else 1,
+    )
+
+
+def _product(
+    sizes: _Listener,
+    operator: Operator,
+    name: str,
+    args: Sequence[Any],
+    ins: Sequence[torch.Tensor],
+    outs: Sequence[torch.Tensor],
+) -> Operator:
+    del name, args
+    matrices = [one for one in ins if one.dim() >= 2][-2:]
+    if len(matrices) < 2:
+        return operator
+    *batches, rows, inner = shape_of(matrices[0])
+    return replace(
+        operator,
+        m=sizes.size((rows,)),
+        n=sizes.size((shape_of(outs[0])[-1],)),
+        k=sizes.size((inner,)),
+        groups=sizes.size(batches),
+    )
+
+
+def _attention(
+    sizes: _Listener,
+    operator: Operator,
+    name: str,
+    args: Sequence[Any],
+    ins: Sequence[torch.Tensor],
+    outs: Sequence[torch.Tensor],
+) -> Operator:
+    del args, outs
+    first = 1 if name.endswith("_backward") else 0
+    query, key = shape_of(ins[first]), shape_of(ins[first + 1])
+    if len(query) != 4:
+        return operator
+    return replace(
+        operator,
+        m=Amount(query[2]),
+        n=Amount(key[2]),
+        k=Amount(query[3]),
+        groups=sizes.size(query[:2]),
+    )
+
+
+def _rows(
+    sizes: _Listener,
+    operator: Operator,
+    name: str,
+    args: Sequence[Any],
+    ins: Sequence[torch.Tensor],
+    outs: Sequence[torch.Tensor],
+) -> Operator:
+    del name, args
+    shape = shape_of(max((*ins, *outs), key=lambda one: one.numel()))
+    return replace(operator, m=sizes.size(shape[:-1]), n=sizes.size(shape[-1:]))
+
+
+def _planes(
+    sizes: _Listener,
+    operator: Operator,
+    name: str,
+    args: Sequence[Any],
+    ins: Sequence[torch.Tensor],
+    outs: Sequence[torch.Tensor],
+) -> Operator:
+    """``m`` planes of ``n`` places each, images times channels of them."""
+    del name, args, ins
+    shape = shape_of(outs[0])
+    return replace(operator, m=sizes.size(shape[:2]), n=sizes.size(shape[2:]))
+
+
+def _window(
+    sizes: _Listener,
+    operator: Operator,
+    name: str,
+    args: Sequence[Any],
+    ins: Sequence[torch.Tensor],
+    outs: Sequence[torch.Tensor],
+) -> Operator:
+    del sizes, name, ins, outs
+    sides = next((arg for arg in args if isinstance(arg, list) and len(arg) in (1, 2, 3)), [1])
+    return replace(operator, window=prod(sides))
+
+
+_DESCRIBE: Mapping[Kind, _Description] = {
+    "convolution": _convolution,
+    "grouped convolution": _convolution,
+    "depthwise convolution": _convolution,
+    "product": _product,
+    "batched product": _product,
+    "attention": _attention,
+    "layer norm": _rows,
+    "group norm": _rows,
+    "softmax": _rows,
+    "reduction": _rows,
+    "pooling": _window,
+    "interpolation": _planes,
+}
+
+
+@cache
+def _runs_nothing(func: Any) -> bool:  # noqa: ANN401 - an OpOverload
+    """Views, and what only asks for memory."""
+    if getattr(func, "is_view", False):
+        return True
+    name = getattr(getattr(func, "overloadpacket", None), "__name__", "")
+    return name in _NO_KERNEL
+
+
+_NO_KERNEL = frozenset(
+    {
+        "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "as_strided_",
+        "detach", "detach_", "lift_fresh", "lift", "_unsafe_view", "resize_", "set_", "device",
+        "sym_size", "sym_numel", "sym_stride", "_local_scalar_dense", "_unsafe_split",
+    }
+)  # fmt: skip
+
+
+def _format(tensors: Sequence[torch.Tensor]) -> str:
+    """The narrowest floating format of the largest tensors: what products are computed in."""
+    floating = [one.dtype for one in tensors if one.dtype.is_floating_point]
+    if not floating:
+        return str(tensors[0].dtype).removeprefix("torch.") if tensors else "float32"
+    return str(min(floating, key=lambda one: one.itemsize)).removeprefix("torch.")
