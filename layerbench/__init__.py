@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from layerbench.api.comparing import compare as compare
     from layerbench.api.comparison import compare_live as compare_live
     from layerbench.api.devices import devices as devices
+    from layerbench.api.devices import estimate_devices as estimate_devices
+    from layerbench.api.latency import estimate_latency as estimate_latency
     from layerbench.api.memory import estimate_memory as estimate_memory
     from layerbench.api.memory import memory as memory
     from layerbench.api.structure import structure as structure
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from layerbench.records.bundle import Bundle as Bundle
     from layerbench.records.comparison import Comparison as Comparison
     from layerbench.records.kinds import Record as Record
+    from layerbench.records.latency_estimate import LatencyEstimate as LatencyEstimate
     from layerbench.records.memory import MemoryEstimate as MemoryEstimate
     from layerbench.records.memory import MemoryReport as MemoryReport
     from layerbench.records.recipes import Recipe as Recipe
@@ -47,7 +50,8 @@ __getattr__, __all__ = on_first_use(
     "layerbench.api.bundle: bundle",
     "layerbench.api.comparing: compare",
     "layerbench.api.comparison: compare_live",
-    "layerbench.api.devices: devices",
+    "layerbench.api.devices: devices estimate_devices",
+    "layerbench.api.latency: estimate_latency",
     "layerbench.api.memory: estimate_memory memory",
     "layerbench.api.structure: structure",
     "layerbench.api.sweep: sweep",
@@ -57,6 +61,7 @@ __getattr__, __all__ = on_first_use(
     "layerbench.records.bundle: Bundle",
     "layerbench.records.comparison: Comparison",
     "layerbench.records.kinds: Record",
+    "layerbench.records.latency_estimate: LatencyEstimate",
     "layerbench.records.memory: MemoryEstimate MemoryReport",
     "layerbench.records.structure: Structure",
     "layerbench.records.sweep: Sweep",

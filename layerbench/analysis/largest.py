@@ -9,6 +9,7 @@ from typing import Any
 from layerbench.analysis.hotspots import hotspots
 from layerbench.analysis.portions import Large, most, part_of
 from layerbench.errors import UsageError
+from layerbench.records.latency_estimate import LatencyEstimate
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.rows import ModuleRow
 from layerbench.records.structure import Structure
@@ -92,11 +93,19 @@ _TRAINING: dict[Sort, _Value] = {
     "params": (lambda row: row.parameters, True),
     "memory": (lambda row: row.kept, True),
 }
+_LATENCY: dict[Sort, _Value] = {
+    "self": (lambda row: row.own_seconds, False),
+    "time": (lambda row: row.seconds, True),
+    "flops": (lambda row: row.own_flops, False),
+    "params": (lambda row: row.parameters, True),
+    "memory": (lambda row: row.own_bytes, False),
+}
 _KINDS: dict[type[Frozen], dict[Sort, _Value]] = {
     Structure: _STRUCTURE,
     MemoryReport: _MEMORY,
     MemoryEstimate: _MEMORY,
     TrainingProfile: _TRAINING,
+    LatencyEstimate: _LATENCY,
 }
 
 

@@ -1,11 +1,29 @@
-"""The cards that predictions can be made for."""
+"""The cards that predictions can be made for, and the same work on all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from layerbench._version import __version__
 from layerbench.environment import cards
+from layerbench.errors import UsageError, at_least
 from layerbench.profilers.latency.checked import checked
+from layerbench.records.card import Card
 from layerbench.records.cards import Cards, CheckedCard
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from layerbench.profilers.progress import Progress
+    from layerbench.records.card_estimates import CardEstimates
+    from layerbench.records.memory import Optimizer
+    from layerbench.records.workload import DType, Precision
+
+# Where no batch is asked for, the one that memory is first looked at with.
+_FIRST_LOOK = 16
 
 
 def devices(name: str | None = None) -> Cards:
@@ -23,3 +41,108 @@ def devices(name: str | None = None) -> Cards:
     wanted = cards.known() if name is None else (cards.get(name),)
     rows = tuple(CheckedCard(card=card, checked=checked(card.name)) for card in wanted)
     return Cards(layerbench=__version__, rows=rows)
+
+
+def estimate_devices(
+    model: str | nn.Module,
+    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    *,
+    devices: Sequence[str] | None = None,
+    batch: int | None = None,
+    training: bool = False,
+    optimizer: Optimizer | None = None,
+    samples: int | None = None,
+    epochs: int = 1,
+    prices: Mapping[str, float] | None = None,
+    spare_memory: float = 0.0,
+    precision: Precision | None = None,
+    dtype: DType | None = None,
+    channels_last: bool = False,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    inputs: str | Path | None = None,
+    checkpoint_activations: Sequence[str] | None = None,
+    gradient_accumulation: int = 1,
+    progress: Progress | bool | None = None,
+) -> CardEstimates:
+    """Which GPU to take: whether the work fits each, how fast it is there, and what it costs.
+
+    Args:
+        model, input, precision, dtype, channels_last, seed, checkpoint, inputs: as in `profile`.
+        devices: names of cards, or files that describe some; ``None`` for all that are known.
+        batch: images of a forward or micro-batch; ``None`` for the largest that fits each card, in
+            eights.
+        training: training steps instead of forwards.
+        optimizer: of the training; ``sgd`` if none is named.
+        samples: images that are gone through ``epochs`` times: the record has the time of all.
+        prices: of an hour, by the name of the card, in any currency: the record has the cost.
+        spare_memory: part of each card's memory that others have.
+        checkpoint_activations, gradient_accumulation: of the training step; as in
+            `profile_training`.
+        progress: ``True`` shows a bar, in a notebook, too; or what hears of each card.
+
+    Returns:
+        the record: a row for each card, the cheapest first where there are prices, else the
+        fastest.
+
+    Raises:
+        LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
+    """
+    names = devices
+    wanted = cards.known() if names is None else tuple(dict.fromkeys(map(cards.get, names)))
+    by_name = _prices(prices or {}, wanted)
+    if samples is not None:
+        at_least("samples", samples, 1)
+    elif by_name:
+        raise UsageError("prices need samples: how many images the work has")
+    at_least("epochs", epochs, 1)
+    if not 0 <= spare_memory < 1:
+        raise UsageError(f"spare_memory is a part of a card's memory, got {spare_memory:g}")
+
+    from layerbench.api.bars import heard  # these load torch
+    from layerbench.api.inputs import optimizer_of, step_of, what_runs
+    from layerbench.profilers.card_estimates import Job, estimate_cards
+    from layerbench.profilers.memory.runs_by_batch import with_batch
+    from layerbench.units import by_x
+
+    chosen = optimizer_of(training, optimizer)
+    workload, subject = what_runs(
+        model,
+        input,
+        batch=batch,
+        precision=precision,
+        dtype=dtype,
+        channels_last=channels_last,
+        mode="train" if training else "eval",
+        seed=seed,
+        checkpoint=checkpoint,
+        inputs=inputs,
+        step=step_of(training, checkpoint_activations, gradient_accumulation),
+    )
+    if batch is None and subject is None and workload.input != by_x(workload.shape):
+        workload = with_batch(workload, _FIRST_LOOK)
+    else:
+        batch = workload.batch
+    job = Job(samples, epochs, by_name, batch, spare_memory)
+    with heard(progress) as listener:
+        return estimate_cards(
+            workload, wanted, job, optimizer=chosen, subject=subject, progress=listener
+        )
+
+
+def _prices(prices: Mapping[str, float], wanted: Sequence[Card]) -> dict[str, float]:
+    """Prices by the names that the cards have here.
+
+    Raises:
+        UsageError: no such card is looked at, or no such price.
+    """
+    found: dict[str, float] = {}
+    for name, price in prices.items():
+        card = next((one for one in wanted if one.is_named(name)), None)
+        if card is None:
+            card = cards.get(name)
+            raise UsageError(f"there is a price for {card.name}, which is not among the devices")
+        if not price >= 0:
+            raise UsageError(f"the price of {name} is {price:g}: an hour costs nothing or more")
+        found[card.name] = price
+    return found

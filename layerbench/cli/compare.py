@@ -18,6 +18,7 @@ from layerbench.records.workload import Plan
 if TYPE_CHECKING:
     from layerbench.profilers.paired import Task
     from layerbench.records.comparison import Comparison
+    from layerbench.records.latency_comparison import LatencyComparison
 
 NAME = "compare"
 
@@ -62,7 +63,8 @@ def command(
 ) -> int:
     """Compare two measurements layer by layer: FASTER, SLOWER, SAME or UNCLEAR.
 
-    Of joined records the times are compared; memory and FLOPs of both are noted.
+    Of joined records the times are compared; memory and FLOPs of both are noted. A time that
+    `estimate latency` predicted is compared with another one, or with a measured one.
 
     Exit status 0 if nothing is SLOWER, 1 if something is, 2 if the two cannot be compared. Of
     comparisons of a model with itself at most 1 % end with 1. If the machine was too busy, all rows
@@ -70,16 +72,18 @@ def command(
     """
     names = _options.checked_formats(formats, out)
     if not live:
-        comparison = _of_files(
+        compared: Comparison | LatencyComparison = _of_files(
             Path(baseline), Path(contender), threshold, strict=strict, same_model=same_model
         )
     else:
         at_least("--iterations", plan.iterations, FEWEST_ROUNDS)
-        comparison = _live((baseline, contender), plan, threshold, strict=strict, quiet=quiet)
-    return say(comparison, names, out, view)
+        compared = _live((baseline, contender), plan, threshold, strict=strict, quiet=quiet)
+    return say(compared, names, out, view)
 
 
-def say(comparison: Comparison, formats: list[str], out: Path | None, view: View) -> int:
+def say(
+    comparison: Comparison | LatencyComparison, formats: list[str], out: Path | None, view: View
+) -> int:
     """Print or write a comparison.
 
     Returns:
@@ -96,21 +100,14 @@ def _of_files(
     *,
     strict: bool = False,
     same_model: bool = False,
-) -> Comparison:
-    from layerbench.analysis.comparison import compare
+) -> Comparison | LatencyComparison:
+    from layerbench.api.comparing import compare
     from layerbench.errors import ComparisonError
-    from layerbench.store.reading import with_times
 
     for path in (baseline, contender):
         if not path.suffix and not path.exists():
             raise UsageError(f"there is no record {path}; to measure two models, add --live")
-    comparison = compare(
-        with_times(baseline),
-        with_times(contender),
-        names=(str(baseline), str(contender)),
-        threshold=threshold,
-        same_model=same_model,
-    )
+    comparison = compare(baseline, contender, threshold=threshold, same_model=same_model)
     if strict and comparison.disturbed:
         raise ComparisonError(f"--strict: {comparison.disturbed}")
     return comparison

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from layerbench.plots.bars import bars
 from layerbench.plots.canvas import ENDINGS, encoded
+from layerbench.plots.cards import of_cards
 from layerbench.plots.icicle import icicle
 from layerbench.plots.roofline import roofline
 from layerbench.plots.timeline import memory
@@ -37,6 +38,7 @@ __all__ = [
     "loss",
     "memory",
     "memory_against_batch",
+    "of_cards",
     "of_sweep",
     "roofline",
     "utilization",

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from layerbench.records.bounds import Name, Text, is_none
 from layerbench.records.comparison import Comparison, Side
 from layerbench.records.kinds import Record
+from layerbench.records.latency_estimate import LatencyEstimate
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
@@ -24,6 +25,7 @@ class Bundle(Record):
         structure: shapes, parameters, FLOPs.
         memory: bytes of tensors, measured or predicted.
         training: a training step by module.
+        latency: times predicted for a GPU.
         absent: which of them was not made though it was asked for, and why.
     """
 
@@ -32,6 +34,7 @@ class Bundle(Record):
     structure: Structure | None = Field(default=None, exclude_if=is_none)
     memory: MemoryReport | MemoryEstimate | None = Field(default=None, exclude_if=is_none)
     training: TrainingProfile | None = Field(default=None, exclude_if=is_none)
+    latency: LatencyEstimate | None = Field(default=None, exclude_if=is_none)
     comparison: Comparison | None = Field(default=None, exclude_if=is_none)
     baseline: Profile | None = Field(default=None, exclude_if=is_none)
     absent: dict[Name, Text] = Field(default_factory=dict)
@@ -44,9 +47,17 @@ class Bundle(Record):
 
     def any_with_rows(
         self,
-    ) -> Profile | Structure | MemoryReport | MemoryEstimate | TrainingProfile | None:
+    ) -> (
+        Profile
+        | Structure
+        | MemoryReport
+        | MemoryEstimate
+        | TrainingProfile
+        | LatencyEstimate
+        | None
+    ):
         """The record that says most about what ran."""
-        return self.profile or self.structure or self.memory or self.training
+        return self.profile or self.structure or self.memory or self.training or self.latency
 
     @property
     def workload(self) -> Workload:
@@ -60,7 +71,15 @@ class Bundle(Record):
 
     def _main(
         self,
-    ) -> Profile | Structure | MemoryReport | MemoryEstimate | TrainingProfile | Side:
+    ) -> (
+        Profile
+        | Structure
+        | MemoryReport
+        | MemoryEstimate
+        | TrainingProfile
+        | LatencyEstimate
+        | Side
+    ):
         record = self.any_with_rows()
         if record is not None:
             return record

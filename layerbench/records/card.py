@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -11,6 +12,14 @@ from layerbench.records.workload import Frozen
 
 Format = Literal["fp64", "fp32", "tf32", "fp16", "bf16"]
 """A format of numbers that products are computed in."""
+
+# What people write before or behind a card's name, and it says nothing.
+_MAKERS = re.compile(r"\b(nvidia|geforce|tesla|quadro|gpu)\b")
+
+
+def plain_name(name: str) -> str:
+    """A card's name without all that people spell in several ways."""
+    return re.sub(r"[^a-z0-9]", "", _MAKERS.sub("", name.lower()))
 
 
 class Card(Frozen):
@@ -55,6 +64,11 @@ class Card(Frozen):
             raise ValueError("flops has no fp32")
         _ = self.limits
         return self
+
+    def is_named(self, name: str) -> bool:
+        """Whether this is one of its names, however it is spelled."""
+        names = (self.name, self.title, *self.aliases)
+        return plain_name(name) in {plain_name(one) for one in names}
 
     @property
     def version(self) -> tuple[int, int]:

@@ -21,9 +21,12 @@ from layerbench.units import by_x
 
 if TYPE_CHECKING:
     from layerbench.records.bundle import Bundle
+    from layerbench.records.card_estimates import CardEstimates
     from layerbench.records.comparison import Comparison
     from layerbench.records.detection_estimate import DetectionEstimates
     from layerbench.records.environment import DeviceInfo
+    from layerbench.records.latency_comparison import LatencyComparison
+    from layerbench.records.latency_estimate import LatencyEstimate
     from layerbench.records.memory import MemoryEstimate, MemoryReport
     from layerbench.records.structure import Structure
     from layerbench.records.sweep import Sweep
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
     Placed: TypeAlias = (
         Bundle
         | Comparison
+        | CardEstimates
         | DetectionEstimates
+        | LatencyComparison
+        | LatencyEstimate
         | MemoryEstimate
         | MemoryReport
         | Structure
@@ -90,6 +96,16 @@ def place(record: Placed, out: AnyPath) -> Path:
     elif record.record == "training forecast":
         name = f"training-time_{_forecast_name(record)}"
         device = record.environment.device
+    elif record.record == "latency estimate":
+        of_step = [] if record.optimizer is None else [record.optimizer]
+        name = "_".join(
+            [work_name(record.workload), *of_step, model_name(record.card.name), "time"]
+        )
+    elif record.record == "card estimates":
+        name = f"{work_name(record.workload)}_cards"
+    elif record.record == "latency comparison":
+        devices = [model_name(side.device) for side in (record.baseline, record.contender)]
+        name = f"comparison_{work_name(record.contender.workload)}_{'_vs_'.join(devices)}"
     elif record.record == "comparison":
         names = [work_name(side.workload) for side in (record.baseline, record.contender)]
         name = f"comparison_{'_vs_'.join(dict.fromkeys(names))}"

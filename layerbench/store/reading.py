@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -73,12 +73,21 @@ def with_times(path: AnyPath) -> Profile | Bundle:
     Raises:
         RecordError: as `read`, or it holds no times.
     """
+    record = read(path)
+    check_times(path, record)
+    return cast("Profile | Bundle", record)
+
+
+def check_times(path: AnyPath, record: Record) -> None:
+    """Refuse a record that is no profile, and no bundle that holds one.
+
+    Raises:
+        RecordError: names the file.
+    """
     from layerbench.records.bundle import times_in
 
-    record: Profile | Bundle = read(path)
     if times_in(record) is None:
         raise RecordError(f"{path} holds a {record.record} record, not a profile")
-    return record
 
 
 def read_all(places: Iterable[AnyPath]) -> list[tuple[Path, Record]]:

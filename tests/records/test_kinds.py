@@ -94,6 +94,7 @@ def test_a_kind_has_its_place_in_a_bundle_by_the_fields_types(echo):
     held = {kind: place for kind, place in places.items() if place}
     assert held == {
         "comparison": "comparison",
+        "latency estimate": "latency",
         "memory": "memory",
         "memory estimate": "memory",
         "profile": "profile",

@@ -119,6 +119,9 @@ def test_show_prints_the_first_screen_or_all(capsys, monkeypatch) -> None:
 
 # Of each kind some columns of its data frame.
 COLUMNS = {
+    "latency estimate": {"path", "type", "seconds", "own_seconds", "limit", "own_flops"},
+    "latency comparison": {"path", "type", "baseline_s", "contender_s", "ratio", "verdict"},
+    "card estimates": {"card", "seconds", "images_per_s", "bound", "checked"},
     "cards": {"name", "multiprocessors", "memory_bytes", "fp32_flops", "checked"},
     "structure": {"path", "type", "flops", "own_parameters", "input_shapes"},
     "memory": {"path", "type", "allocated", "self_at_peak"},

@@ -35,6 +35,7 @@ from tests.support import (
     sample_profiles,
     sample_runs,
 )
+from tests.support.every_kind import RECORDS
 from tests.support.paths import ROOT
 from tests.support.sample_structures import structure
 
@@ -75,6 +76,8 @@ def originals() -> dict[str, dict[str, Any]]:
         "detection on a GPU": sample_detection.on_gpu(),
     }
     made["cards"] = devices("t4")
+    for name in ("latency estimate", "latency comparison", "card estimates"):
+        made[name] = RECORDS[name]()
     found = {name: json.loads(reporters.render("json", made[name])) for name in made}
     for name, place in COMMITTED.items():
         found[name] = _few_rows(json.loads((ROOT / place).read_text(encoding="utf-8")))

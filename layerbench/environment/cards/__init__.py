@@ -6,7 +6,6 @@ The table is cards.toml beside this file. A file of one's own has the same keys
 
 from __future__ import annotations
 
-import re
 import sys
 from functools import cache
 from importlib.resources import files
@@ -16,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from layerbench.errors import UsageError, did_you_mean, first_line
-from layerbench.records.card import Card
+from layerbench.records.card import Card, plain_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,8 +23,6 @@ else:
     import tomli as tomllib
 
 SUFFIX = ".toml"
-# What people write before or behind a card's name, and it says nothing.
-_MAKERS = re.compile(r"\b(nvidia|geforce|tesla|quadro|gpu)\b")
 
 
 @cache
@@ -37,11 +34,7 @@ def known() -> tuple[Card, ...]:
 
 def find(name: str) -> Card | None:
     """The card of a name, a title or an alias, however it is spelled; ``None`` for no card's."""
-    wanted = _plain(name)
-    for card in known():
-        if wanted in {_plain(one) for one in (card.name, card.title, *card.aliases)}:
-            return card
-    return None
+    return next((card for card in known() if card.is_named(name)), None)
 
 
 def get(name: str) -> Card:
@@ -57,7 +50,7 @@ def get(name: str) -> Card:
         return _of_file(Path(name))
     card = find(name)
     if card is None:
-        close = did_you_mean(_plain(name), [one.name for one in known()], 3)
+        close = did_you_mean(plain_name(name), [one.name for one in known()], 3)
         raise UsageError(
             f"no GPU {name!r} is known{f' ({close})' if close else ''}: `layerbench devices` lists "
             "those that are, and `layerbench devices --describe` writes a file for one that you "
@@ -109,7 +102,3 @@ def _what_is_wrong(error: ValidationError) -> str:
     first: Any = error.errors()[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else str(first["msg"])
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", _MAKERS.sub("", name.lower()))

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from layerbench.errors import DeviceUnavailable, UsageError
-from layerbench.records.card import Card, Format
+from layerbench.records.card import Card, Format, plain_name
 
 # Operations of dense products that a multiprocessor does in a clock, half precision summed in
 # float32; a multiply-add is two. Sources: the whitepapers of the architectures.
@@ -78,7 +78,7 @@ def described(properties: Any, power_w: float | None = None) -> Card:  # noqa: A
             f"{', '.join(_IN_A_CLOCK)}"
         )
     card = Card(
-        name=_name(properties.name),
+        name=plain_name(properties.name) or "gpu",
         title=properties.name,
         capability=capability,
         multiprocessors=multiprocessors,
@@ -113,12 +113,6 @@ def _figure(properties: Any, name: str) -> float:  # noqa: ANN401 - torch's priv
             f"{properties.name}: this version of PyTorch does not tell its {name}: a later one may"
         )
     return float(value)
-
-
-def _name(title: str) -> str:
-    """``rtx3090`` of ``NVIDIA GeForce RTX 3090``."""
-    plain = re.sub(r"\b(nvidia|geforce|tesla|quadro)\b", "", title.lower())
-    return re.sub(r"[^a-z0-9]+", "", plain) or "gpu"
 
 
 def toml(card: Card) -> str:

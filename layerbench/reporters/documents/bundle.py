@@ -32,6 +32,7 @@ _TITLES = {
     "structure": "structure",
     "memory": "memory",
     "training": "training step",
+    "latency": "predicted time",
     "comparison": "comparison",
 }
 _LEGEND = (
@@ -151,7 +152,7 @@ def _totals(record: Bundle) -> Iterator[layout.Section]:
 
 def _others(record: Bundle, view: View) -> Iterator[layout.Section]:
     """What is no figure of a forward's layers: those reports behind the joined one."""
-    for part in (record.training, record.comparison):
+    for part in (record.training, record.latency, record.comparison):
         if part is not None:
             made = documents.document(part, view)
             if part is not record.comparison:  # whose head is the first screen

@@ -8,6 +8,7 @@ from layerbench import units
 from layerbench.records.bundle import Bundle
 from layerbench.records.comparison import Comparison
 from layerbench.records.environment import Environment
+from layerbench.records.latency_estimate import LatencyEstimate
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
@@ -42,7 +43,7 @@ def subtitle(bundle: Bundle) -> str:
     return ", ".join([shape, *usual, *others, *own])
 
 
-First = Bundle | Comparison | Profile | Structure | AnyMemory | TrainingProfile
+First = Bundle | Comparison | Profile | Structure | AnyMemory | TrainingProfile | LatencyEstimate
 
 
 def first_record(bundle: Bundle) -> First | None:
@@ -54,7 +55,8 @@ def first_record(bundle: Bundle) -> First | None:
         return bundle.comparison
     if bundle.profile and bundle.memory:
         return bundle
-    others = [record for record in (bundle.structure, bundle.memory, bundle.training) if record]
+    every = (bundle.structure, bundle.memory, bundle.training, bundle.latency)
+    others = [record for record in every if record]
     return bundle.profile or (others[0] if len(others) == 1 else None)
 
 
@@ -79,6 +81,9 @@ def facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
             yield "Throughput", f"{formatting.fps(profile)} images/s"
     if bundle.training and not is_said(bundle.training):
         yield "Training step", units.seconds(bundle.training.step.median)
+    if bundle.latency and not is_said(bundle.latency):
+        latency = bundle.latency
+        yield f"On {latency.card.title}", f"{units.seconds(latency.seconds)}, predicted"
     parameters = _parameters(bundle)
     if parameters is not None and not any(one and is_said(one) for one in (profile, structure)):
         yield "Parameters", units.count(parameters, short=True)
@@ -107,7 +112,7 @@ def _parameters(bundle: Bundle) -> int | None:
     record = bundle.any_with_rows()
     if isinstance(record, MemoryReport):
         return record.parameters.elements
-    if isinstance(record, MemoryEstimate):
+    if isinstance(record, MemoryEstimate | LatencyEstimate):
         return record.rows[0].parameters if record.rows else 0
     return None if record is None else record.parameters
 
@@ -115,7 +120,7 @@ def _parameters(bundle: Bundle) -> int | None:
 def source(bundle: Bundle) -> Iterator[tuple[str, str]]:
     """Where the figures come from, as label and text."""
     measured = environment(bundle)
-    computed = bundle.structure or bundle.memory
+    computed = bundle.structure or bundle.memory or bundle.latency
     if measured is not None:
         yield from _measured(measured)
     elif computed and not isinstance(computed, MemoryReport):
@@ -174,6 +179,7 @@ def notes(bundle: Bundle) -> Iterator[str]:
         bundle.training,
         bundle.structure,
         bundle.memory,
+        bundle.latency,
         bundle.comparison,
     )
     yield from dict.fromkeys(note for record in records if record for note in record.notes)
@@ -197,7 +203,7 @@ _MAY_DIFFER = (
 def unlike(bundle: Bundle) -> Iterator[str]:
     """What is not the same in all records, though model and input are."""
     first = bundle.any_with_rows()
-    for record in (bundle.training, bundle.structure, bundle.memory):
+    for record in (bundle.training, bundle.structure, bundle.memory, bundle.latency):
         if first is None or record is None or record is first:
             continue
         kind, ours = record.record, record.workload

@@ -10,6 +10,7 @@ from layerbench.analysis.energy import bounds
 from layerbench.analysis.launching import Timed
 from layerbench.records.bundle import Bundle
 from layerbench.records.energy import Energy
+from layerbench.records.latency_estimate import LatencyEstimate
 from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile, Summary
@@ -37,6 +38,8 @@ def _metrics(bundle: Bundle, rows: Sequence[PageRow]) -> Iterator[Metric]:
         yield from _step_times(rows, bundle.training)
         if bundle.training.device_rounds is not None:
             yield from _beside_a_step(rows, " of a step" if bundle.profile else "")
+    if bundle.latency:
+        yield from _predicted(rows, bundle.latency)
     how = "counted on shapes alone" if _on_meta(bundle.structure) else "counted in one forward"
     yield _metric(
         rows,
@@ -74,8 +77,11 @@ def _of_parameters(rows: Sequence[PageRow]) -> Metric:
     return made.model_copy(update={"own": own}) if any(own) else made
 
 
+_COUNTED = ("made_of", "time", "bytes", "step", "predicted")
+
+
 def _parameters(row: PageRow) -> int | None:
-    parameters = (figure(part, "parameters")(row) for part in ("made_of", "time", "bytes", "step"))
+    parameters = (figure(part, "parameters")(row) for part in _COUNTED)
     return next((number for number in parameters if number is not None), None)
 
 
@@ -219,6 +225,25 @@ def _beside_a_step(rows: Sequence[PageRow], of: str) -> Iterator[Metric]:
         ("step_kernels", f"Device kernels{of}", "count"),
         "kernels that the device ran in forward and backward of one step",
         figure("step", "kernels"),
+    )
+
+
+def _predicted(rows: Sequence[PageRow], latency: LatencyEstimate) -> Iterator[Metric]:
+    """Times on a GPU that was not there, and what they come from."""
+    how = f"predicted for {latency.card.title}"
+    yield _metric(
+        rows,
+        ("predicted", "Predicted time", "seconds"),
+        f"{how}: not measured",
+        figure("predicted", "seconds"),
+        figure("predicted", "own_seconds"),
+    )
+    yield _metric(
+        rows,
+        ("moved", "Bytes moved", "bytes"),
+        f"{how}: of the tensors that its operators read and write",
+        figure("predicted", "bytes"),
+        figure("predicted", "own_bytes"),
     )
 
 

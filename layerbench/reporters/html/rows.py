@@ -12,6 +12,7 @@ from layerbench.analysis.launching import StepLaunching
 from layerbench.records.bounds import Shape
 from layerbench.records.bundle import Bundle
 from layerbench.records.comparison import ComparedRow
+from layerbench.records.latency_estimate import LatencyRow
 from layerbench.records.memory import MemoryRow
 from layerbench.records.structure import StructureRow
 from layerbench.records.timing import LayerRow
@@ -21,7 +22,7 @@ from layerbench.reporters import formatting, freeing
 from layerbench.reporters.documents import device
 from layerbench.reporters.html.schema import Rows
 
-_Basis = LayerRow | StructureRow | MemoryRow | TrainingRow | ComparedRow
+_Basis = LayerRow | StructureRow | MemoryRow | TrainingRow | LatencyRow | ComparedRow
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class PageRow:
     made_of: StructureRow | None = None
     bytes: MemoryRow | None = None
     step: TrainingRow | None = None
+    predicted: LatencyRow | None = None
 
 
 def figure(part: str, field: str) -> Callable[[PageRow], Any]:
@@ -52,8 +54,9 @@ def counted(field: str) -> Callable[[PageRow], Any]:
     """Return a function that reads what a structure says of a row, or else a profile."""
 
     def read(row: PageRow) -> Any:  # noqa: ANN401 - fields of many kinds
-        found = getattr(row.made_of, field, None)
-        return getattr(row.time, field, None) if found is None else found
+        parts = (row.made_of, row.time, row.predicted)
+        found = (getattr(part, field, None) for part in parts)
+        return next((value for value in found if value is not None), None)
 
     return read
 
@@ -65,9 +68,13 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
     made_of = {row.path: row for row in bundle.structure.rows} if bundle.structure else {}
     bytes_of = {row.path: row for row in memory.rows} if memory else {}
     steps = {row.path: row for row in training.rows} if training else {}
+    predicted = {row.path: row for row in bundle.latency.rows} if bundle.latency else {}
     compared = {row.path: row for row in bundle.comparison.rows} if bundle.comparison else {}
     freed = freeing.remarks(profile) if profile else {}
-    lists: tuple[Mapping[str, _Basis], ...] = (times, made_of, bytes_of, steps, compared)
+    lists: tuple[Mapping[str, _Basis], ...] = (
+        *(times, made_of, bytes_of, steps, predicted),
+        compared,
+    )
     rows = [
         replace(
             _row(row),
@@ -75,6 +82,7 @@ def rows_of(bundle: Bundle) -> list[PageRow]:
             made_of=made_of.get(path),
             bytes=bytes_of.get(path),
             step=steps.get(path),
+            predicted=predicted.get(path),
         )
         for path, row in max(lists, key=len).items()
     ]
@@ -166,6 +174,8 @@ def bounds(bundle: Bundle) -> Mapping[str, Limit]:
     if training is not None:
         launching = StepLaunching.of(training)
         return {row.path: "launch" for row in training.rows if launching.bounds_own(row)}
+    if bundle.latency is not None:
+        return {row.path: row.limit for row in bundle.latency.rows if row.limit is not None}
     return {}
 
 

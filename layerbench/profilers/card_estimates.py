@@ -1,0 +1,196 @@
+"""The same work on several cards that are not here, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil, inf
+from typing import Any, NamedTuple
+
+from layerbench._version import __version__
+from layerbench.environment.run_context import torch_version
+from layerbench.errors import UsageError
+from layerbench.profilers.latency.operators import OperatorTrace, trace_operators
+from layerbench.profilers.latency.predicted import check_format, of_trace
+from layerbench.profilers.memory.for_cards import MemoryOnCard, predict_for_cards
+from layerbench.profilers.memory.runs_by_batch import with_batch
+from layerbench.profilers.progress import Progress
+from layerbench.records.card import Card
+from layerbench.records.card_estimates import CardEstimate, CardEstimates, Order
+from layerbench.records.latency_estimate import LatencyEstimate, TimeInterval
+from layerbench.records.memory import Optimizer
+from layerbench.records.workload import Workload
+from layerbench.zoo import Built
+
+HOUR = 3600.0
+# The largest batch is made a multiple of this, which kernels are made for.
+_EVEN = 8
+
+
+class Job(NamedTuple):
+    """What is to be done with a model.
+
+    Attributes:
+        samples: images of an epoch; ``None`` where nothing is totalled.
+        epochs: how often.
+        prices: of an hour on a card, by its name.
+        batch: images of a forward or micro-batch; ``None`` for the largest that fits each card.
+        spare: part of a card's memory that others have.
+    """
+
+    samples: int | None = None
+    epochs: int = 1
+    prices: Mapping[str, float] = {}
+    batch: int | None = None
+    spare: float = 0.0
+
+
+def side_by_side(estimates: Sequence[LatencyEstimate]) -> CardEstimates:
+    """Predictions of one workload for several cards, a row each, in their order."""
+    first = estimates[0]
+    return CardEstimates(
+        workload=first.workload,
+        optimizer=first.optimizer,
+        torch=first.torch,
+        layerbench=first.layerbench,
+        model_type=first.model_type,
+        rows=tuple(CardEstimate(card=one.card, **_timed(one)) for one in estimates),
+        notes=first.notes,
+    )
+
+
+def estimate_cards(
+    workload: Workload,
+    cards: Sequence[Card],
+    job: Job,
+    *,
+    optimizer: Optimizer | None = None,
+    subject: Built | None = None,
+    progress: Progress | None = None,
+) -> CardEstimates:
+    """Whether the work fits each card, how long it takes there, and what it costs.
+
+    Args:
+        workload: with the batch that is asked about; without one, with any.
+        cards: to look at.
+        job: what is to be done.
+        optimizer: makes it a training.
+        subject: a model that was handed over, with its inputs; its batch is that of the inputs.
+        progress: hears of each card.
+
+    Raises:
+        ModelRunError: the model does not take the input.
+        NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
+    """
+    left = [_with_spare(card, job.spare) for card in cards]
+    memory = predict_for_cards(
+        workload, left, optimizer=optimizer, subject=subject, progress=progress
+    )
+    trace = trace_operators(workload, optimizer=optimizer, subject=subject)
+    rows = [
+        _row(card, one, trace, workload, job, optimizer)
+        for card, one in zip(cards, memory, strict=True)
+    ]
+    return CardEstimates(
+        workload=workload,
+        optimizer=optimizer,
+        torch=torch_version(),
+        layerbench=__version__,
+        model_type=trace.modules[0].type,
+        samples=job.samples,
+        epochs=None if job.samples is None else job.epochs,
+        order="cost" if job.prices else "time",
+        rows=tuple(sorted(rows, key=_by("cost" if job.prices else "time"))),
+        notes=tuple(dict.fromkeys(_notes(trace, memory, job))),
+    )
+
+
+def _with_spare(card: Card, spare: float) -> Card:
+    return card.model_copy(update={"memory_bytes": int(card.memory_bytes * (1 - spare))})
+
+
+def _by(order: Order) -> Any:  # noqa: ANN401 - a function
+    """What rows are sorted by; those without it come last, by what is known."""
+
+    def key(row: CardEstimate) -> tuple[float, ...]:
+        total = inf if row.total_s is None else row.total_s
+        rate = row.images_per_s or 0.0
+        cost = inf if row.cost is None else row.cost
+        return (cost, total, -rate) if order == "cost" else (total, -rate)
+
+    return key
+
+
+def _row(
+    card: Card,
+    memory: MemoryOnCard,
+    trace: OperatorTrace,
+    workload: Workload,
+    job: Job,
+    optimizer: Optimizer | None,
+) -> CardEstimate:
+    largest = memory.fit.largest_batch
+    asked = job.batch is not None or largest is None
+    fits = memory.fit.fits if asked else "yes" if largest else "no"
+    held = {
+        "fits": fits,
+        "largest_batch": largest,
+        "memory_bytes": memory.total_bytes if asked else None,
+        "memory_interval": memory.total_interval if asked else None,
+        "price": job.prices.get(card.name),
+    }
+    batch = workload.batch if asked else _even(largest or 0)
+    if fits == "no":
+        why = f"a batch of {workload.batch}" if asked else "not even one image"
+        return CardEstimate(card=card, absent=f"{why} does not fit", **held)
+    try:
+        check_format(card, workload)
+    except UsageError as error:
+        return CardEstimate(card=card, absent=str(error), **held)
+    estimate = of_trace(trace, with_batch(workload, batch), card, optimizer)
+    return CardEstimate(card=card, **held, **_timed(estimate), **_totalled(estimate, job))
+
+
+def _even(largest: int) -> int:
+    return largest // _EVEN * _EVEN if largest > _EVEN else largest
+
+
+def _timed(estimate: LatencyEstimate) -> dict[str, Any]:
+    return {
+        "batch": estimate.workload.batch,
+        "seconds": estimate.seconds,
+        "interval": estimate.interval,
+        "bound": estimate.bound,
+        "images_per_s": estimate.images_per_s,
+        "checked": estimate.checked,
+    }
+
+
+def _totalled(estimate: LatencyEstimate, job: Job) -> dict[str, Any]:
+    """The time of all steps, and what it costs."""
+    if job.samples is None:
+        return {}
+    steps = job.epochs * ceil(job.samples / estimate.images)
+    between = estimate.interval
+    times = [steps * time for time in (estimate.seconds, between.low, between.high)]
+    total = {
+        "total_s": times[0],
+        "total_interval": TimeInterval(low=times[1], high=times[2]),
+    }
+    price = job.prices.get(estimate.card.name)
+    if price is None:
+        return total
+    cost, low, high = (time / HOUR * price for time in times)
+    return {**total, "cost": cost, "cost_low": low, "cost_high": high}
+
+
+def _notes(trace: OperatorTrace, memory: Iterable[MemoryOnCard], job: Job) -> Iterable[str]:
+    yield from trace.notes
+    for one in memory:
+        yield from one.notes
+    if job.spare:
+        yield f"{100 * job.spare:.0f} % of each card's memory is left to others"
+    if job.samples is not None:
+        yield (
+            "The time of all images is that of the steps alone: no loading of data, no validation, "
+            "and a GPU that works all the time."
+        )

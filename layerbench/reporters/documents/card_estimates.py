@@ -1,0 +1,183 @@
+"""The document of several cards side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from layerbench import units
+from layerbench.records.card_estimates import CardEstimate, CardEstimates
+from layerbench.records.view import USUAL, View
+from layerbench.reporters import formatting
+from layerbench.reporters.documents import cells, layout, screens, shared
+from layerbench.reporters.documents.latency_estimate import checked, error, interval
+
+_ALIGN = {"card": "c", "fits": "l", "time [90 %]": "l", "bound by": "l", "checked": "l"}
+_OMITTED_FIRST = ("price", "memory", "bound by", "fits", "largest batch")
+_ORDERS = {
+    "given": "Cards",
+    "time": "Cards, the fastest first",
+    "cost": "Cards, the cheapest first",
+}
+
+
+def document(record: CardEstimates, view: View = USUAL) -> layout.Document:
+    """The best card, then a row for each."""
+    whole = _table(record.rows)
+    first = _table(record.rows[: view.top])
+    return layout.Document(
+        title=f"{shared.title(record.workload)}: {_what(record)} predicted for "
+        f"{formatting.plural(len(record.rows), 'GPU')}",
+        head=[
+            *shared.cautions(cautions(record)),
+            layout.Text(_answer(record)),
+            layout.Text(_ran(record)),
+            layout.Section(_ORDERS[record.order], [first]),
+        ],
+        sections=[
+            layout.Section("All cards", [whole] if len(record.rows) > view.top else []),
+            layout.listed("Without a time", list(_without(record))),
+            layout.listed("Checked", list(_checked(record))),
+            layout.listed("Notes", record.notes),
+            layout.what_ran(_fields(record)),
+        ],
+    )
+
+
+def _what(record: CardEstimates) -> str:
+    if record.samples is not None:
+        epochs = formatting.plural(record.epochs or 1, "epoch")
+        return f"{epochs} of {units.count(record.samples)} images"
+    return "a training step" if record.optimizer else "a forward"
+
+
+def _answer(record: CardEstimates) -> str:
+    """The cheapest card where there are prices, else the fastest."""
+    timed = [row for row in record.rows if row.seconds is not None]
+    priced = [row for row in timed if row.cost is not None]
+    if priced:
+        best = min(priced, key=lambda row: row.cost or 0.0)
+        return f"cheapest: {best.card.title}, {_cost(best)} for {_total(best)}"
+    if not timed:
+        return "on none of them"
+    best = max(timed, key=lambda row: row.images_per_s or 0.0)
+    total = f", {_total(best)} in all" if best.total_s is not None else ""
+    batch = formatting.plural(best.batch or 0, "image")
+    return f"fastest: {best.card.title}, {_rate(best)} images/s, {_time(best)} for {batch}{total}"
+
+
+def _ran(record: CardEstimates) -> str:
+    workload = record.workload
+    settings = [workload.mode, workload.arithmetic, *formatting.variant(workload)]
+    step = [f"training with {record.optimizer}"] if record.optimizer else []
+    parts = [record.model_type, units.shape(workload.shape), *step, *settings]
+    return ", ".join([*dict.fromkeys(parts), "predicted: nothing was measured"])
+
+
+def _table(rows: Sequence[CardEstimate]) -> layout.Table:
+    return screens.table_of([_cells(row) for row in rows], _ALIGN, _OMITTED_FIRST, cut=None)
+
+
+def _cells(row: CardEstimate) -> dict[str, str]:
+    known = row.checked
+    return {
+        "card": row.card.name,
+        "memory": formatting.dash(row.memory_bytes, units.bytes_),
+        "fits": row.fits or "-",
+        "largest batch": formatting.dash(row.largest_batch, units.count),
+        "batch": formatting.dash(row.batch, units.count),
+        "time [90 %]": _time(row),
+        "images/s": _rate(row),
+        "bound by": row.bound or "-",
+        "in all": _total(row),
+        "price": formatting.dash(row.price, _money),
+        "cost": _cost(row),
+        "median error": "-" if known is None else error(known),
+    }
+
+
+def _time(row: CardEstimate) -> str:
+    if row.seconds is None or row.interval is None:
+        return "-"
+    return interval(row.seconds, row.interval)
+
+
+def _rate(row: CardEstimate) -> str:
+    return formatting.dash(row.images_per_s, units.per_second)
+
+
+def _total(row: CardEstimate) -> str:
+    return formatting.dash(row.total_s, units.duration)
+
+
+def _cost(row: CardEstimate) -> str:
+    if row.cost is None or row.cost_low is None or row.cost_high is None:
+        return "-"
+    return f"{_money(row.cost)} [{_money(row.cost_low)}, {_money(row.cost_high)}]"
+
+
+def _money(amount: float) -> str:
+    """In the user's currency, whatever that is."""
+    return f"{amount:,.2f}"
+
+
+def _without(record: CardEstimates) -> Iterator[str]:
+    yield from (f"{row.card.name}: {row.absent}" for row in record.rows if row.absent)
+
+
+def _checked(record: CardEstimates) -> Iterator[str]:
+    """How wrong such predictions were, cards of one answer together."""
+    cards: dict[str, list[str]] = {}
+    for row in record.rows:
+        if row.checked is not None:
+            cards.setdefault(checked(row.checked), []).append(row.card.name)
+    yield from (f"{', '.join(names)}: {said}" for said, names in cards.items())
+
+
+def _fields(record: CardEstimates) -> list[tuple[str, str]]:
+    workload = record.workload
+    return [
+        ("Model", f"{workload.model} ({record.model_type}), {formatting.weights(workload)}"),
+        ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        *formatting.files(workload),
+        ("Predicted", "from the shapes of its operators; nothing was measured"),
+        ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
+    ]
+
+
+def cautions(record: CardEstimates) -> list[str]:
+    """What weakens the figures, the gravest first."""
+    unchecked = [
+        row.card.name for row in record.rows if row.checked is not None and not row.checked.known
+    ]
+    said = f"not checked against measured times: {', '.join(unchecked)}"
+    return [*([said] if unchecked else []), *record.notes]
+
+
+def rows(record: CardEstimates) -> cells.Rows:
+    """A row a card."""
+    common = {
+        **cells.what_ran(record.workload),
+        "optimizer": record.optimizer,
+        **cells.fields(record, "samples", "epochs"),
+    }
+    return common, [_row(row) for row in record.rows]
+
+
+def _row(row: CardEstimate) -> cells.Cells:
+    bounds = {"memory": row.memory_interval, "seconds": row.interval, "total": row.total_interval}
+    known = row.checked
+    return {
+        "card": row.card.name,
+        "card_memory_bytes": row.card.memory_bytes,
+        "batch_used": row.batch,
+        **cells.fields(row, "fits", "largest_batch", "memory_bytes", "seconds", "bound"),
+        **cells.fields(row, "images_per_s", "total_s", "price", "cost", "cost_low", "cost_high"),
+        **{
+            f"{name}_{end}": getattr(interval, end, None)
+            for name, interval in bounds.items()
+            for end in ("low", "high")
+        },
+        "checked": None if known is None else checked(known),
+        "checked_median_error": None if known is None else known.median_error,
+        "absent": row.absent or None,
+    }
