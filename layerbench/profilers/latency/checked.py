@@ -57,12 +57,12 @@ def question_of(
         waiting: the part of the time that the device waits for the host.
     """
     kind = _Kind(
-        card_seen=card.name in fitted().cards,
+        card_seen=card.name in (_trained_on() if optimizer is not None else fitted().cards),
         family_seen=family_of(workload.model) in _families(),
         host=waiting >= LAUNCH_BOUND,
         few=workload.batch < LARGE,
     )
-    key = kind.training(card) if optimizer is not None else kind.forward()
+    key = kind.training() if optimizer is not None else kind.forward()
     words = f"{kind.family} on {kind.card}"
     words = f"a training of {words}" if optimizer is not None else f"{words}, {kind.batch}"
     return _in_precision(Question(words, key, kind.host), card, workload)
@@ -97,8 +97,8 @@ class _Kind(NamedTuple):
             return "family seen" if self.family_seen else "family unseen"
         return ANY_BATCH if self.host or self.few else "card unseen"
 
-    def training(self, card: Card) -> str:
-        if card.name not in _trained_on():
+    def training(self) -> str:
+        if not self.card_seen:
             return "training, card unseen"
         return f"training, family {'seen' if self.family_seen else 'unseen'}"
 
