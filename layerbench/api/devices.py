@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +89,7 @@ def estimate_devices(
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
     names = devices
-    wanted = cards.known() if names is None else tuple(dict.fromkeys(map(cards.get, names)))
+    wanted = cards.known() if names is None else tuple(_named(names))
     by_name = _prices(prices or {}, wanted)
     if samples is not None:
         at_least("samples", samples, 1)
@@ -128,6 +128,11 @@ def estimate_devices(
         return estimate_cards(
             workload, wanted, job, optimizer=chosen, subject=subject, progress=listener
         )
+
+
+def _named(names: Sequence[str]) -> Iterable[Card]:
+    """The cards that are meant, each once."""
+    return {card.name: card for card in map(cards.get, names)}.values()
 
 
 def _prices(prices: Mapping[str, float], wanted: Sequence[Card]) -> dict[str, float]:

@@ -1,0 +1,64 @@
+"""The verb ``estimate gpus``: fits, time and cost of several cards, and what cannot be meant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import layerbench
+from layerbench import cli
+from layerbench.records.card_estimates import CardEstimates
+
+SMALL = ("--model", "squeezenet1_1", "--input", "4x3x64x64", "--quiet")
+
+
+def estimate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["layerbench", "estimate", "gpus", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    shown = capsys.readouterr()
+    assert isinstance(end.value.code, int)
+    return end.value.code, shown.out, shown.err
+
+
+def test_a_row_a_card_the_cheapest_first(monkeypatch, capsys, tmp_path: Path) -> None:
+    words = ("--device", "T4,a100,t4", "--samples", "1001", "--epochs", "3")
+    priced = ("--price", "t4=0.36,a100=3600", "--out", str(tmp_path), "--format", "json,txt,csv")
+    status, _, err = estimate(monkeypatch, capsys, *SMALL, *words, *priced)
+    assert (status, err) == (0, "")
+    (path,) = tmp_path.glob("*.json")
+    record = layerbench.read(path)
+    assert isinstance(record, CardEstimates)
+    assert (record.order, [row.card.name for row in record.rows]) == ("cost", ["t4", "a100"])
+    for row, price in zip(record.rows, (0.36, 3600), strict=True):
+        assert (row.fits, row.batch) == ("yes", 4)
+        assert row.largest_batch is not None
+        assert row.largest_batch > 4
+        assert row.seconds is not None
+        # 1,001 images in fours are 251 steps.
+        assert row.total_s == pytest.approx(3 * 251 * row.seconds)
+        assert row.cost == pytest.approx((row.total_s or 0) / 3600 * price)
+    (picture,) = tmp_path.glob("*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--device", "t5"], "no GPU 't5' is known"),
+        (["--price", "t4=0.35"], "--price needs --samples"),
+        (["--price", "t4:1", "--samples", "9"], "such as t4=0.35,a100=1.8"),
+        (["--price", "t4=1", "--samples", "9", "--device", "a100"], "not among the devices"),
+        (["--price", "t4=-1", "--samples", "9"], "an hour costs nothing or more"),
+        (["--optimizer", "adam"], "add --train"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(monkeypatch, capsys, words, said) -> None:
+    status, out, err = estimate(monkeypatch, capsys, *SMALL, *words)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
