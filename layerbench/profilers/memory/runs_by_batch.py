@@ -168,8 +168,12 @@ def _line(low: RunForGpu, batch: int, high: RunForGpu, next_batch: int) -> _Line
 
 
 def _what(one: Allocation) -> tuple[object, ...]:
-    """What is the same in a run of another batch."""
+    """What is the same in a run of another batch.
+
+    Moments count births and deaths. Where all births have theirs, deaths can have changed places
+    between two births alone, as those of what autocast keeps do, and no peak depends on that.
+    """
     kernel = one.kernel
     if isinstance(kernel, Convolution):
         kernel = kernel._replace(input=(), weight=kernel.weight[1:], output=())
-    return one.owner, one.phase, one.operator, one.category, one.born, one.died, one.place, kernel
+    return one.owner, one.phase, one.operator, one.category, one.born, one.place, kernel
