@@ -86,7 +86,8 @@ def test_the_layers_that_hold_most_of_the_peak_come_first(record):
     at = next(index for index, line in enumerate(lines) if line.startswith("Most memory: "))
     rows = [line.split() for line in lines[at + 3 : at + 6]]
     held = {row.path for row in record.memory.rows if row.self_at_peak == 8192}
-    assert {row[0] for row in rows} <= held
+    # The longer the times are, the less room a path has.
+    assert all(any(path.endswith(row[0].lstrip("…")) for path in held) for row in rows)
     assert lines[at + 1].endswith("allocated  self at peak")
 
 

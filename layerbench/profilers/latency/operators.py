@@ -242,10 +242,10 @@ class _Listener:
         )
         describe = _DESCRIBE.get(kind)
         if describe is not None:
-            operator = describe(self, operator, step.operator, args, ins, outs)
+            operator = describe(_Call(operator, args, ins, outs, self._size))
         self.heard.append((step.begin, operator))
 
-    def size(self, shape: Sequence[int]) -> Amount:
+    def _size(self, shape: Sequence[int]) -> Amount:
         """Elements of a shape."""
         batch = self._batch
         if batch is None:
@@ -258,7 +258,7 @@ class _Listener:
     def _bytes(self, tensors: Sequence[torch.Tensor]) -> Amount:
         total = NOTHING
         for tensor in tensors:
-            total += self.size(shape_of(tensor)).times(tensor.element_size())
+            total += self._size(shape_of(tensor)).times(tensor.element_size())
         return total
 
     def _flops(
@@ -275,128 +275,96 @@ class _Listener:
             flops = formula(args, keywords, output)
         except Exception:
             return NOTHING
-        return self.size((flops,))
+        return self._size((flops,))
 
 
-_Description = Callable[
-    [_Listener, Operator, str, Sequence[Any], Sequence[torch.Tensor], Sequence[torch.Tensor]],
-    Operator,
-]
+class _Call(NamedTuple):
+    """What a description is made of.
+
+    Attributes:
+        operator: without what is its kind's own.
+        args: positional ones.
+        ins, outs: tensors that went in and came out.
+        size: elements of a shape.
+    """
+
+    operator: Operator
+    args: Sequence[Any]
+    ins: Sequence[torch.Tensor]
+    outs: Sequence[torch.Tensor]
+    size: Callable[[Sequence[int]], Amount]
+
+    @property
+    def backward(self) -> bool:
+        """Whether it is the operator of a gradient, whose first argument is another gradient."""
+        return self.operator.name.endswith("_backward")
 
 
-def _convolution(
-    sizes: _Listener,
-    operator: Operator,
-    name: str,
-    args: Sequence[Any],
-    ins: Sequence[torch.Tensor],
-    outs: Sequence[torch.Tensor],
-) -> Operator:
+def _convolution(call: _Call) -> Operator:
     """A product of as many rows as the output has places, for each group of channels."""
-    del ins
-    if operator.backward or name.endswith("_backward"):
-        result, weight, how = args[0], args[2], args[4:10]
+    args = call.args
+    if call.backward:
+        result, image, weight, how = args[0], args[1], args[2], args[4:10]
     else:
-        result, weight, how = outs[0], args[1], args[3:9]
+        result, image, weight, how = call.outs[0], args[0], args[1], args[3:9]
     stride, transposed, groups = how[0], how[3], how[5]
-    places = args[1] if operator.backward and transposed else args[0] if transposed else result
-    shape = shape_of(places)
+    shape, filters = shape_of(image if transposed else result), shape_of(weight)
     return replace(
-        operator,
-        m=sizes.size((shape[0], *shape[2:])),
-        n=Amount(shape_of(weight)[0] // groups),
-        k=Amount(prod(shape_of(weight)[1:])),
-        groups=sizes.size((groups,)),
-        window=prod(shape_of(weight)[2:]),
+        call.operator,
+        m=call.size((shape[0], *shape[2:])),
+        n=Amount(filters[0] // groups),
+        k=Amount(prod(filters[1:])),
+        groups=call.size((groups,)),
+        window=prod(filters[2:]),
         stride=stride[0] if len(stride) else 1,
     )
 
 
-def _product(
-    sizes: _Listener,
-    operator: Operator,
-    name: str,
-    args: Sequence[Any],
-    ins: Sequence[torch.Tensor],
-    outs: Sequence[torch.Tensor],
-) -> Operator:
-    del name, args
-    matrices = [one for one in ins if one.dim() >= 2][-2:]
+def _product(call: _Call) -> Operator:
+    matrices = [one for one in call.ins if one.dim() >= 2][-2:]
     if len(matrices) < 2:
-        return operator
+        return call.operator
     *batches, rows, inner = shape_of(matrices[0])
     return replace(
-        operator,
-        m=sizes.size((rows,)),
-        n=sizes.size((shape_of(outs[0])[-1],)),
-        k=sizes.size((inner,)),
-        groups=sizes.size(batches),
+        call.operator,
+        m=call.size((rows,)),
+        n=call.size((shape_of(call.outs[0])[-1],)),
+        k=call.size((inner,)),
+        groups=call.size(batches),
     )
 
 
-def _attention(
-    sizes: _Listener,
-    operator: Operator,
-    name: str,
-    args: Sequence[Any],
-    ins: Sequence[torch.Tensor],
-    outs: Sequence[torch.Tensor],
-) -> Operator:
-    del args, outs
-    first = 1 if name.endswith("_backward") else 0
-    query, key = shape_of(ins[first]), shape_of(ins[first + 1])
+def _attention(call: _Call) -> Operator:
+    first = 1 if call.backward else 0
+    query, key = shape_of(call.ins[first]), shape_of(call.ins[first + 1])
     if len(query) != 4:
-        return operator
+        return call.operator
     return replace(
-        operator,
+        call.operator,
         m=Amount(query[2]),
         n=Amount(key[2]),
         k=Amount(query[3]),
-        groups=sizes.size(query[:2]),
+        groups=call.size(query[:2]),
     )
 
 
-def _rows(
-    sizes: _Listener,
-    operator: Operator,
-    name: str,
-    args: Sequence[Any],
-    ins: Sequence[torch.Tensor],
-    outs: Sequence[torch.Tensor],
-) -> Operator:
-    del name, args
-    shape = shape_of(max((*ins, *outs), key=lambda one: one.numel()))
-    return replace(operator, m=sizes.size(shape[:-1]), n=sizes.size(shape[-1:]))
+def _rows(call: _Call) -> Operator:
+    shape = shape_of(max((*call.ins, *call.outs), key=lambda one: one.numel()))
+    return replace(call.operator, m=call.size(shape[:-1]), n=call.size(shape[-1:]))
 
 
-def _planes(
-    sizes: _Listener,
-    operator: Operator,
-    name: str,
-    args: Sequence[Any],
-    ins: Sequence[torch.Tensor],
-    outs: Sequence[torch.Tensor],
-) -> Operator:
+def _planes(call: _Call) -> Operator:
     """``m`` planes of ``n`` places each, images times channels of them."""
-    del name, args, ins
-    shape = shape_of(outs[0])
-    return replace(operator, m=sizes.size(shape[:2]), n=sizes.size(shape[2:]))
+    shape = shape_of(call.outs[0])
+    return replace(call.operator, m=call.size(shape[:2]), n=call.size(shape[2:]))
 
 
-def _window(
-    sizes: _Listener,
-    operator: Operator,
-    name: str,
-    args: Sequence[Any],
-    ins: Sequence[torch.Tensor],
-    outs: Sequence[torch.Tensor],
-) -> Operator:
-    del sizes, name, ins, outs
-    sides = next((arg for arg in args if isinstance(arg, list) and len(arg) in (1, 2, 3)), [1])
-    return replace(operator, window=prod(sides))
+def _window(call: _Call) -> Operator:
+    sides = next((arg for arg in call.args if isinstance(arg, list) and len(arg) in (1, 2, 3)), [1])
+    return replace(call.operator, window=prod(sides))
 
 
-_DESCRIBE: Mapping[Kind, _Description] = {
+_DESCRIBE: Mapping[Kind, Callable[[_Call], Operator]] = {
     "convolution": _convolution,
     "grouped convolution": _convolution,
     "depthwise convolution": _convolution,
