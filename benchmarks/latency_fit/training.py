@@ -205,6 +205,7 @@ class Fit:
             second_bias=of("second.bias"),
             last=of("last.weight"),
             last_bias=of("last.bias"),
+            launch_s=np.array(self.launch_us["nvidia"] * 1e-6),
         )
 
 

@@ -56,15 +56,17 @@ def question_of(
         optimizer: that makes it a training step.
         waiting: the part of the time that the device waits for the host.
     """
+    large = LARGE if optimizer is None else LARGE_STEP
     kind = _Kind(
         card_seen=card.name in (_trained_on() if optimizer is not None else fitted().cards),
         family_seen=family_of(workload.model) in _families(),
         host=waiting >= LAUNCH_BOUND,
-        few=workload.batch < LARGE,
+        few=workload.batch < large,
     )
     key = kind.training() if optimizer is not None else kind.forward()
     words = f"{kind.family} on {kind.card}"
-    words = f"a training of {words}" if optimizer is not None else f"{words}, {kind.batch}"
+    words = f"a training of {words}" if optimizer is not None else words
+    words = f"{words}, {kind.batch(large)}"
     return _in_precision(Question(words, key, kind.host), card, workload)
 
 
@@ -84,11 +86,10 @@ class _Kind(NamedTuple):
     def card(self) -> str:
         return f"a card that is {'' if self.card_seen else 'not '}in the fit"
 
-    @property
-    def batch(self) -> str:
+    def batch(self, large: int) -> str:
         if self.host:
             return "bound by the host"
-        return f"{'fewer than' if self.few else 'at least'} {LARGE} images"
+        return f"{'fewer than' if self.few else 'at least'} {large} images"
 
     def forward(self) -> str:
         if self.card_seen and not self.host:
@@ -98,13 +99,18 @@ class _Kind(NamedTuple):
         return ANY_BATCH if self.host or self.few else "card unseen"
 
     def training(self) -> str:
+        if self.host:
+            return ""  # all published steps kept their card busy
         if not self.card_seen:
-            return "training, card unseen"
+            return "" if self.few else "training, card unseen"
         return f"training, family {'seen' if self.family_seen else 'unseen'}"
 
 
 LARGE = 256
 """Images from which on most of the published times are."""
+
+LARGE_STEP = 64
+"""The same of a training step; a publisher's recipes have 64 to 256."""
 
 ANY_BATCH = "card unseen, any batch"
 
@@ -114,6 +120,8 @@ def _in_precision(question: Question, card: Card, workload: Workload) -> Questio
 
     A training on a card that is not in the fit was checked in all of them.
     """
+    if not question.key:
+        return question
     half = workload.precision in ("amp", "amp-bf16") or workload.dtype in ("float16", "bfloat16")
     plain = workload.precision is None and workload.dtype == "float32" and "tf32" not in card.flops
     if question.key == "training, card unseen" and (half or workload.dtype == "float32"):

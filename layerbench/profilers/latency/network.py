@@ -52,6 +52,7 @@ class Network(NamedTuple):
         cards: names that a fit has seen.
         card: float32, ``(members, cards + 1, CARD_WIDTH)``; the first stands for any other card.
         card_in, first, first_bias, second, second_bias, last, last_bias: weights, members first.
+        launch_s: that the hosts of V100 and T4 take for an operator in eager mode, one number.
     """
 
     cards: NDArray[np.str_]
@@ -63,6 +64,7 @@ class Network(NamedTuple):
     second_bias: NDArray[np.float32]
     last: NDArray[np.float32]
     last_bias: NDArray[np.float32]
+    launch_s: NDArray[np.float64]
 
     @classmethod
     def of_bytes(cls, content: bytes) -> Network:

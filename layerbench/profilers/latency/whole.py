@@ -6,17 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.profilers.latency.features import Floats
+from layerbench.profilers.latency.network import fitted_for
 from layerbench.records.card import Card
 
-LAUNCH_S = 43e-6
-"""Seconds that PyTorch's host takes for an operator in eager mode.
-
-``python -m benchmarks.latency_fit`` prints what fits the published times at batch 1 best,
-of the hosts of V100 and T4.
-"""
-
 LATER_LAUNCH_S = 20e-6
-"""The same on hosts of later cards: assumed, as nothing was published of them at batch 1."""
+"""Seconds that PyTorch's host takes for an operator in eager mode, beside a card later than those
+that were published of at batch 1: assumed."""
 
 LATER = (8, 0)
 """Compute capability from which on a card counts as later."""
@@ -28,7 +23,9 @@ and where both take as long, some of the other."""
 
 def launch_of(card: Card) -> float:
     """Seconds that the host of a card takes for an operator."""
-    return LATER_LAUNCH_S if card.version >= LATER else LAUNCH_S
+    if card.version >= LATER:
+        return LATER_LAUNCH_S
+    return float(fitted_for(card.name).launch_s)
 
 
 def whole_of(device_s: float, operators: int, launch_s: float) -> float:

@@ -46,6 +46,9 @@ def test_a_question_is_one_of_what_was_held_out() -> None:
     assert _key(optimizer="sgd") == "training, family seen"
     assert _key("nobodys_net", optimizer="sgd") == "training, family unseen"
     assert _key(card="a100", optimizer="sgd") == "training, card unseen"
+    # The published steps of that kind were large, and none waited for its host.
+    assert _key(card="a100", optimizer="sgd", batch=8) == _key(optimizer="sgd", waiting=0.9) == ""
+    assert _key(card="t4", optimizer="sgd", precision=None, batch=8) == ""
 
 
 def test_precisions_that_were_not_checked_are_not() -> None:
