@@ -36,16 +36,27 @@ def _speeds() -> list[str]:
     import layerbench
     from layerbench.environment import cards
 
-    names = [card.name for card in cards.known()]
-    texts = []
-    for what, devices in (("one card", ["a100"]), (f"all {len(names)} cards", names)):
+    def one(model: str) -> object:
+        return layerbench.estimate_latency(model, "8x3x224x224", device="a100", precision="amp")
+
+    def all_cards(model: str) -> object:
+        return layerbench.estimate_devices(model, precision="amp")
+
+    def all_cards_trained(model: str) -> object:
+        return layerbench.estimate_devices(model, training=True, precision="amp")
+
+    count, texts = len(cards.known()), []
+    for what, ask in (
+        ("The time on one card", one),
+        (f"Time and largest batch on {count} cards", all_cards),
+        (f"The same of a training step on {count} cards", all_cards_trained),
+    ):
         took = []
         for model in ("resnet50", "swin_b", "efficientnet_v2_m"):
             began = time.perf_counter()
-            for device in devices:
-                layerbench.estimate_latency(model, "8x3x224x224", device=device, precision="amp")
+            ask(model)
             took.append(f"{model} {time.perf_counter() - began:.1f} s")
-        texts.append(f"A prediction for {what}: {', '.join(took)}")
+        texts.append(f"{what}: {', '.join(took)}")
     return texts
 
 

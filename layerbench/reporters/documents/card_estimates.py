@@ -23,7 +23,7 @@ _ORDERS = {
 def document(record: CardEstimates, view: View = USUAL) -> layout.Document:
     """The best card, then a row for each."""
     whole = _table(record.rows)
-    first = _table(record.rows[: view.top])
+    first = _table(record.rows[: view.top], short=True)
     return layout.Document(
         title=f"{shared.title(record.workload)}: {_what(record)} predicted for "
         f"{formatting.plural(len(record.rows), 'GPU')}",
@@ -69,15 +69,19 @@ def _ran(record: CardEstimates) -> str:
     workload = record.workload
     settings = [workload.mode, workload.arithmetic, *formatting.variant(workload)]
     step = [f"training with {record.optimizer}"] if record.optimizer else []
-    parts = [record.model_type, units.shape(workload.shape), *step, *settings]
+    one_batch = all(row.batch in (None, workload.batch) for row in record.rows)
+    shape = units.shape(workload.shape if one_batch else workload.shape[1:])
+    parts = [record.model_type, shape, *step, *settings]
     return ", ".join([*dict.fromkeys(parts), "predicted: nothing was measured"])
 
 
-def _table(rows: Sequence[CardEstimate]) -> layout.Table:
-    return screens.table_of([_cells(row) for row in rows], _ALIGN, _OMITTED_FIRST, cut=None)
+def _table(rows: Sequence[CardEstimate], *, short: bool = False) -> layout.Table:
+    cells = [_cells(row, short) for row in rows]
+    return screens.table_of(cells, _ALIGN, _OMITTED_FIRST, cut=None)
 
 
-def _cells(row: CardEstimate) -> dict[str, str]:
+def _cells(row: CardEstimate, short: bool) -> dict[str, str]:
+    """Of a row; short, a cost has no interval, so that a screen has room for the others."""
     known = row.checked
     return {
         "card": row.card.name,
@@ -90,7 +94,7 @@ def _cells(row: CardEstimate) -> dict[str, str]:
         "bound by": row.bound or "-",
         "in all": _total(row),
         "price": formatting.dash(row.price, _money),
-        "cost": _cost(row),
+        "cost": formatting.dash(row.cost, _money) if short else _cost(row),
         "median error": "-" if known is None else error(known),
     }
 
