@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from layerbench.api.training import train as train
     from layerbench.profilers.user_loop import time_layers as time_layers
     from layerbench.records.bundle import Bundle as Bundle
+    from layerbench.records.card import Card as Card
     from layerbench.records.comparison import Comparison as Comparison
     from layerbench.records.kinds import Record as Record
     from layerbench.records.latency_estimate import LatencyEstimate as LatencyEstimate
@@ -59,6 +60,7 @@ __getattr__, __all__ = on_first_use(
     "layerbench.api.training: estimate_training_time profile_training train",
     "layerbench.profilers.user_loop: time_layers",
     "layerbench.records.bundle: Bundle",
+    "layerbench.records.card: Card",
     "layerbench.records.comparison: Comparison",
     "layerbench.records.kinds: Record",
     "layerbench.records.latency_estimate: LatencyEstimate",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerbench._version import __version__
 from layerbench.environment import cards
+from layerbench.environment.cards import CardChoice
 from layerbench.errors import UsageError, at_least
 from layerbench.profilers.latency.checked import checked
 from layerbench.records.card import Card
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 _FIRST_LOOK = 16
 
 
-def devices(name: str | None = None) -> Cards:
+def devices(name: CardChoice | None = None) -> Cards:
     """The GPUs that predictions can be made for without them, and how well these were checked.
 
     Args:
-        name: of one of them, however it is spelled, or a file that describes one; ``None`` for all.
+        name: of one of them, however it is spelled, or the path of a file that describes one;
+            ``None`` for all.
 
     Returns:
         the record: a row for each card, in SI units.
@@ -47,7 +49,7 @@ def estimate_devices(
     model: str | nn.Module,
     input: str | torch.Tensor | tuple[Any, ...] | None = None,
     *,
-    devices: Sequence[str] | None = None,
+    devices: CardChoice | Sequence[CardChoice] | None = None,
     batch: int | None = None,
     training: bool = False,
     optimizer: Optimizer | None = None,
@@ -69,7 +71,8 @@ def estimate_devices(
 
     Args:
         model, input, precision, dtype, channels_last, seed, checkpoint, inputs: as in `profile`.
-        devices: names of cards, or files that describe some; ``None`` for all that are known.
+        devices: names of cards, paths of files that describe some, or `layerbench.Card` objects;
+            ``None`` for all that are known.
         batch: images of a forward or micro-batch; ``None`` for the largest that fits each card, in
             eights.
         training: training steps instead of forwards.
@@ -88,8 +91,7 @@ def estimate_devices(
     Raises:
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
-    names = devices
-    wanted = cards.known() if names is None else tuple(_named(names))
+    wanted = cards.known() if devices is None else cards.each_once(devices)
     by_name = _prices(prices or {}, wanted)
     if samples is not None:
         at_least("samples", samples, 1)
@@ -128,11 +130,6 @@ def estimate_devices(
         return estimate_cards(
             workload, wanted, job, optimizer=chosen, subject=subject, progress=listener
         )
-
-
-def _named(names: Sequence[str]) -> Iterable[Card]:
-    """The cards that are meant, each once."""
-    return {card.name: card for card in map(cards.get, names)}.values()
 
 
 def _prices(prices: Mapping[str, float], wanted: Sequence[Card]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from layerbench.api.inputs import optimizer_of, step_of, what_runs
 from layerbench.environment import cards
+from layerbench.environment.cards import CardChoice
 from layerbench.profilers.latency.predicted import predict
 from layerbench.records.latency_estimate import LatencyEstimate
 from layerbench.records.memory import Optimizer
@@ -22,7 +23,7 @@ def estimate_latency(
     input: str | torch.Tensor | tuple[Any, ...] | None = None,
     *,
     batch: int | None = None,
-    device: str,
+    device: CardChoice,
     mode: Mode = "eval",
     optimizer: Optimizer | None = None,
     precision: Precision | None = None,
@@ -40,7 +41,8 @@ def estimate_latency(
     Args:
         model, input, batch, precision, dtype, channels_last, seed, weights, checkpoint, inputs: as
             in `profile`.
-        device: a card that `devices` lists, such as ``rtx4090``, or a file that describes one.
+        device: a card that `devices` lists, such as ``rtx4090``, the path of a file that describes
+            one, or a `layerbench.Card`.
         mode: ``eval`` for a forward, ``train`` for a training step.
         optimizer: of the training step; ``sgd`` if none is named.
         checkpoint_activations, gradient_accumulation: of the training step; as in

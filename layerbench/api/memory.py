@@ -11,6 +11,7 @@ from torch import nn
 
 from layerbench.api.bars import heard
 from layerbench.api.inputs import bytes_of, optimizer_of, step_of, what_runs, where_it_runs
+from layerbench.environment.cards import CardChoice
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import check_input_fits
 from layerbench.profilers.memory.largest_batch import with_fit
@@ -117,7 +118,7 @@ def estimate_memory(
     input: str | torch.Tensor | tuple[Any, ...] | None = None,
     *,
     batch: int | None = None,
-    device: str = "cuda",
+    device: CardChoice = "cuda",
     training: bool = False,
     optimizer: Optimizer | None = None,
     precision: Precision | None = None,
@@ -138,8 +139,8 @@ def estimate_memory(
     Args:
         model, input, batch, precision, dtype, channels_last, seed, weights, checkpoint, inputs: as
             in `profile`.
-        device: a card's name, such as ``"t4"``, however it is spelled, or the path of a file that
-            describes one; ``cuda`` for a GPU that is not named.
+        device: a card's name, such as ``"t4"``, however it is spelled, the path of a file that
+            describes one, or a `layerbench.Card`; ``cuda`` for a GPU that is not named.
         training: a training step instead of one forward.
         optimizer: of the training step; ``sgd`` if none is named.
         checkpoint_activations, gradient_accumulation: of the training step; as in

@@ -73,7 +73,7 @@ def command(
             )
     from layerbench.environment import cards
 
-    wanted = {card.name: card for card in map(cards.get, device)}
+    wanted = cards.each_once(device)
 
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import shown
@@ -83,7 +83,7 @@ def command(
     chosen = (optimizer or "sgd") if mode == "train" else None
     workload = what.workload(mode=mode).with_step(step)
     with shown(workload.model, quiet):
-        records = predict_for_cards(workload, [*wanted.values()], optimizer=chosen)
+        records = predict_for_cards(workload, wanted, optimizer=chosen)
     if len(records) == 1:
         _options.deliver(records[0], names, out, view)
         return

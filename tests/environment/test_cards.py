@@ -68,13 +68,19 @@ def test_an_unknown_card_is_told_with_its_like_and_what_to_do() -> None:
     assert cards.find("cuda") is None
 
 
-def test_a_file_describes_a_card_of_ones_own(tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text(
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """That describes a card."""
+    path = tmp_path / "mine.toml"
+    path.write_text(
         'title = "Mine"\ncapability = "8.6"\nmultiprocessors = 2\nclock_hz = 1e9\n'
         "memory_bytes = 1000000\nmemory_clock_hz = 1e9\nbus_bits = 64\nbandwidth = 16e9\n"
         "l2_bytes = 1000\nflops = { fp32 = 5e11 }\n"
     )
+    return path
+
+
+def test_a_file_describes_a_card_of_ones_own(file: Path) -> None:
     card = cards.get(str(file))
     assert (card.name, card.multiprocessors, card.flops) == ("mine", 2, {"fp32": 5e11})
     file.write_text(file.read_text().replace("bus_bits = 64\n", ""))
@@ -84,4 +90,25 @@ def test_a_file_describes_a_card_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no description of a card"):
         cards.get(str(file))
     with pytest.raises(UsageError, match="no description of a card"):
-        cards.get(str(tmp_path / "none.toml"))
+        cards.get(str(file.with_name("none.toml")))
+
+
+def test_a_card_is_said_by_name_by_file_or_itself(file: Path) -> None:
+    card = cards.get(str(file))
+    assert cards.get(file) == cards.meant(file) == card
+    assert cards.get(card) is cards.meant(card) is card
+    other = file.rename(file.with_suffix(".card"))
+    assert cards.get(other) == card
+    for nothing in (None, 4, ["t4"]):
+        with pytest.raises(UsageError, match="by a file that describes it, or as a Card, not"):
+            cards.get(nothing)  # type: ignore[arg-type]
+
+
+def test_cards_are_taken_each_once_in_their_order(file: Path) -> None:
+    t4, mine = cards.get("t4"), cards.get(file)
+    assert cards.each_once([file, "Tesla T4", mine, "t4"]) == (mine, t4)
+    for alone in ("T4", t4):
+        assert cards.each_once(alone) == (t4,)
+    slower = mine.model_copy(update={"clock_hz": 5e8})
+    with pytest.raises(UsageError, match="two cards with different figures are both named mine"):
+        cards.each_once([mine, slower])

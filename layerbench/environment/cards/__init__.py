@@ -6,7 +6,9 @@ The table is cards.toml beside this file. A file of one's own has the same keys
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +26,9 @@ else:
 
 SUFFIX = ".toml"
 
+CardChoice = str | os.PathLike[str] | Card
+"""How a card is said: its name, a file that describes it, or the card itself."""
+
 
 @cache
 def known() -> tuple[Card, ...]:
@@ -37,15 +42,24 @@ def find(name: str) -> Card | None:
     return next((card for card in known() if card.is_named(name)), None)
 
 
-def get(name: str) -> Card:
+def get(name: CardChoice) -> Card:
     """The card that is meant.
 
     Args:
-        name: as for `find`, or the path of a file that ends in ``.toml``.
+        name: as for `find`, the path of a file that describes one, or a card. A text is a path
+            where it ends in ``.toml``.
 
     Raises:
         UsageError: no such card, or a file that describes none; says what to do.
     """
+    if isinstance(name, Card):
+        return name
+    if isinstance(name, os.PathLike):
+        return _of_file(Path(name))
+    if not isinstance(name, str):
+        raise UsageError(
+            f"a GPU is said by its name, by a file that describes it, or as a Card, not {name!r}"
+        )
     if name.lower().endswith(SUFFIX):
         return _of_file(Path(name))
     card = find(name)
@@ -59,12 +73,31 @@ def get(name: str) -> Card:
     return card
 
 
-def meant(device: str | None) -> Card | None:
+def each_once(names: CardChoice | Iterable[CardChoice]) -> tuple[Card, ...]:
+    """The cards that are meant, in their order; one alone needs no list.
+
+    Raises:
+        UsageError: as `get`, or two cards of one name have different figures.
+    """
+    several = (names,) if isinstance(names, str | os.PathLike | Card) else names
+    found: dict[str, Card] = {}
+    for card in map(get, several):
+        if found.setdefault(card.name, card) != card:
+            raise UsageError(
+                f"two cards with different figures are both named {card.name}: give one of them "
+                "another name in its file"
+            )
+    return tuple(found.values())
+
+
+def meant(device: CardChoice | None) -> Card | None:
     """The card that a device's name means; ``None`` for what PyTorch calls a device, as ``cuda``.
 
     Raises:
         UsageError: it is neither.
     """
+    if not (device is None or isinstance(device, str)):
+        return get(device)
     name = (device or "cpu").strip()
     if name.lower().endswith(SUFFIX) or find(name) is not None:
         return get(name)

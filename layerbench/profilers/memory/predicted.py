@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layerbench._version import __version__
 from layerbench.environment import cards
+from layerbench.environment.cards import CardChoice
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import input_bytes, torch_version
 from layerbench.errors import LayerbenchError, NotEnoughMemory, UsageError
@@ -118,13 +119,13 @@ def estimated(
     )
 
 
-def card_for(device: str) -> Card | None:
+def card_for(device: CardChoice) -> Card | None:
     """The card that memory is predicted for; ``None`` for ``cuda``, which names none.
 
     Raises:
         UsageError: memory cannot be predicted for such a device.
     """
     card = cards.meant(device)
-    if card is None and device.partition(":")[0] != DEVICE:
+    if card is None and str(device).partition(":")[0] != DEVICE:
         raise UsageError(f"memory can be predicted for {DEVICE} or a GPU's name, not for {device}")
     return card
