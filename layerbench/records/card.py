@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from math import inf
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from layerbench.records.bounds import Name, Positive, Rate, Text
 from layerbench.records.workload import Frozen
@@ -22,8 +24,47 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", _MAKERS.sub("", name.lower()))
 
 
+def _plausible(least: float, most: float, unit: str) -> Any:  # noqa: ANN401 - to be put into `Annotated`
+    """Refuses figures that no GPU has: mostly another unit than SI."""
+
+    def checked(value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError(f"{str(value).lower()} is no number")
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except OverflowError:  # a whole number of more than 300 digits
+            number = inf
+        except (TypeError, ValueError):
+            return value  # pydantic says what it is not
+        if not least <= number <= most:
+            raise ValueError(f"{number:g} is not plausible: a GPU has {least:g} to {most:g} {unit}")
+        return value
+
+    return BeforeValidator(checked)
+
+
+def _known(capability: str) -> str:
+    _ = limits_of(capability)
+    return capability
+
+
+# By format, how often the float32 cores' products fit into the plausible ones of a whole card.
+_TIMES_SINGLE: Mapping[Format, tuple[float, float]] = {
+    "fp64": (1 / 256, 4),
+    "fp32": (1 / 4, 4),
+    "tf32": (1 / 4, 64),
+    "fp16": (1 / 4, 128),
+    "bf16": (1 / 4, 128),
+}
+# Bandwidth and what the bus moves agree but for how a clock is counted.
+_BUS_FACTOR = 10
+
+
 class Card(Frozen):
     """What is predicted of a GPU comes from these figures.
+
+    A figure that no GPU has is refused, and FLOP/s far from what the multiprocessors do at their
+    clock.
 
     Attributes:
         name: as options take it.
@@ -46,23 +87,36 @@ class Card(Frozen):
     name: Name
     title: Text
     aliases: tuple[Name, ...] = ()
-    capability: str = Field(pattern=r"^\d+\.\d$")
-    multiprocessors: Positive
-    clock_hz: Rate
-    memory_bytes: Positive
-    memory_clock_hz: Rate
-    bus_bits: Positive
-    bandwidth: Rate
-    l2_bytes: Positive
-    flops: dict[Format, Rate] = Field(min_length=1)
-    power_w: Rate | None = None
+    capability: Annotated[Name, AfterValidator(_known)]
+    multiprocessors: Annotated[Positive, _plausible(1, 1024, "of them")]
+    clock_hz: Annotated[Rate, _plausible(1e8, 1e10, "Hz")]
+    memory_bytes: Annotated[Positive, _plausible(1e8, 1e13, "bytes")]
+    memory_clock_hz: Annotated[Rate, _plausible(1e8, 1e11, "Hz")]
+    bus_bits: Annotated[Positive, _plausible(16, 65_536, "bits")]
+    bandwidth: Annotated[Rate, _plausible(1e9, 1e14, "bytes a second")]
+    l2_bytes: Annotated[Positive, _plausible(1e5, 1e10, "bytes")]
+    flops: dict[Format, Annotated[Rate, _plausible(1e9, 1e18, "FLOP/s")]]
+    power_w: Annotated[Rate | None, _plausible(1, 1e4, "W")] = None
     sources: dict[Name, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _known_capability(self) -> Card:
+    def _in_agreement(self) -> Card:
         if "fp32" not in self.flops:
             raise ValueError("flops has no fp32")
-        _ = self.limits
+        single = 2 * self.limits.cores * self.multiprocessors * self.clock_hz
+        for name, rate in self.flops.items():
+            least, most = (times * single for times in _TIMES_SINGLE[name])
+            if not least <= rate <= most:
+                raise ValueError(
+                    f"flops: {name} of {rate:g} is not plausible: {self.multiprocessors} "
+                    f"multiprocessors at {self.clock_hz:g} Hz do {least:.2g} to {most:.2g} FLOP/s"
+                )
+        moved = 2 * self.memory_clock_hz * self.bus_bits / 8
+        if not moved / _BUS_FACTOR <= self.bandwidth <= moved * _BUS_FACTOR:
+            raise ValueError(
+                f"bandwidth: {self.bandwidth:g} is not plausible: {self.bus_bits} bits at "
+                f"{self.memory_clock_hz:g} Hz move about {moved:.2g} bytes a second"
+            )
         return self
 
     def is_named(self, name: str) -> bool:
@@ -78,18 +132,8 @@ class Card(Frozen):
 
     @property
     def limits(self) -> Limits:
-        """What each multiprocessor bears, which the compute capability decides.
-
-        Raises:
-            ValueError: the capability is not in the table.
-        """
-        try:
-            return _LIMITS[self.capability]
-        except KeyError:
-            known = ", ".join(_LIMITS)
-            raise ValueError(
-                f"compute capability {self.capability} is not known: {known}"
-            ) from None
+        """What each multiprocessor bears, which the compute capability decides."""
+        return limits_of(self.capability)
 
 
 class Limits(Frozen):
@@ -136,3 +180,16 @@ _LIMITS = {
         ("12.1", 1536, 24, 100, 99, 1, 128),
     )
 }
+
+
+def limits_of(capability: str) -> Limits:
+    """What each multiprocessor of a compute capability bears.
+
+    Raises:
+        ValueError: the capability is not in the table.
+    """
+    try:
+        return _LIMITS[capability]
+    except KeyError:
+        known = ", ".join(_LIMITS)
+        raise ValueError(f"compute capability {capability} is not known: {known}") from None

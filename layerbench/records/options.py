@@ -40,9 +40,11 @@ _SAYINGS = {
 # What is no value of the type, by the beginning of pydantic's name for it.
 _TYPES = {
     "bool": "True or False",
+    "dict": "a table",
     "float": "a number",
     "finite_number": "a number",
     "int": "a whole number",
+    "string": "a text",
 }
 
 
@@ -159,10 +161,12 @@ def complaint(error: ValidationError, written: Callable[[str], str]) -> str:
     """
     first = error.errors(include_url=False)[0]
     field, *inside = map(str, first["loc"] or ("",))
+    # Of a field of a dictionary pydantic gives the key a mark.
+    inside = [part for part in inside if part != "[key]"]
     name = f"{written(field)} ({'.'.join(inside)})" if inside else written(field)
     context: dict[str, Any] = first.get("ctx", {})
     if first["type"] == "value_error":
-        return f"{name}: {context['error']}"
+        return f"{name}: {context['error']}" if name else str(context["error"])
     return f"{name} {_saying(first['type'], first['msg'], context)}, got {_shown(first['input'])}"
 
 

@@ -118,6 +118,10 @@ def test_a_figure_that_is_not_told_is_named() -> None:
     with pytest.raises(UsageError, match="does not tell its memory_bus_width"):
         present.described(properties)
     properties = properties_of(cards.get("t4"))
+    properties.clock_rate = 1
+    with pytest.raises(UsageError, match=r"^NVIDIA T4: clock_hz: 1000 is not plausible"):
+        present.described(properties)
+    properties = properties_of(cards.get("t4"))
     properties.major = 3
     with pytest.raises(UsageError, match=r"compute capability 3\.5 is not known"):
         present.described(properties)

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from layerbench.errors import UsageError, did_you_mean, first_line
 from layerbench.records.card import Card, plain_name
+from layerbench.records.options import complaint
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,7 +54,7 @@ def get(name: CardChoice) -> Card:
         UsageError: no such card, or a file that describes none; says what to do.
     """
     if isinstance(name, Card):
-        return name
+        return _checked(name)
     if isinstance(name, os.PathLike):
         return _of_file(Path(name))
     if not isinstance(name, str):
@@ -114,16 +115,27 @@ def _is_pytorchs(name: str) -> bool:
     return True
 
 
+def _checked(card: Card) -> Card:
+    """The card; a copy that pydantic made with other figures was not looked at."""
+    try:
+        return Card.model_validate(dict(card))
+    except ValidationError as error:
+        raise UsageError(f"{card.name}: {_what_is_wrong(error)}") from None
+
+
 def _of_file(path: Path) -> Card:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # of TOML, of UTF-8, of huge numbers
         raise UsageError(f"{path}: no description of a card: {first_line(error)}") from None
     rows = {name: row for name, row in table.items() if isinstance(row, dict)}
     if "title" in table:
         rows = {path.stem: table}
     if len(rows) != 1:
-        raise UsageError(f"{path}: {len(rows)} cards where one is wanted")
+        raise UsageError(
+            f"{path}: {len(rows)} cards where one is wanted: `layerbench devices --describe` "
+            "writes such a file"
+        )
     ((name, row),) = rows.items()
     try:
         return Card.model_validate({"name": name, **row})
@@ -132,6 +144,11 @@ def _of_file(path: Path) -> Card:
 
 
 def _what_is_wrong(error: ValidationError) -> str:
-    first: Any = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else str(first["msg"])
+    first: Any = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    if first["type"] == "extra_forbidden":
+        close = did_you_mean(key, Card.model_fields)
+        return f"{key} is no key of a card{f' ({close})' if close else ''}"
+    return complaint(error, str)

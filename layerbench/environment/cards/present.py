@@ -11,7 +11,8 @@ import re
 from typing import Any
 
 from layerbench.errors import DeviceUnavailable, UsageError
-from layerbench.records.card import Card, Format, plain_name
+from layerbench.records.card import Card, Format, limits_of, plain_name
+from layerbench.records.options import checked
 
 # Operations of dense products that a multiprocessor does in a clock, half precision summed in
 # float32; a multiply-add is two. Sources: the whitepapers of the architectures.
@@ -65,7 +66,8 @@ def described(properties: Any, power_w: float | None = None) -> Card:  # noqa: A
         power_w: the limit of the board's power.
 
     Raises:
-        UsageError: a figure is not there, or the compute capability is not known.
+        UsageError: a figure is not there or not plausible, or the compute capability is not
+            known.
     """
     capability = f"{properties.major}.{properties.minor}"
     clock_hz = _figure(properties, "clock_rate") * _KHZ
@@ -77,33 +79,32 @@ def described(properties: Any, power_w: float | None = None) -> Card:  # noqa: A
             f"{properties.name}: compute capability {capability} is not known, only "
             f"{', '.join(_IN_A_CLOCK)}"
         )
-    card = Card(
-        name=plain_name(properties.name) or "gpu",
-        title=properties.name,
-        capability=capability,
-        multiprocessors=multiprocessors,
-        clock_hz=clock_hz,
-        memory_bytes=int(_figure(properties, "total_memory")),
-        memory_clock_hz=memory_clock_hz,
-        bus_bits=bus_bits,
+    rates: dict[Format, float] = {"fp32": 2.0 * limits_of(capability).cores}
+    halved = capability in ("8.6", "8.9", "12.0") and _HALVED.search(properties.name)
+    for name, operations in _IN_A_CLOCK[capability].items():
+        rates[name] = operations / 2 if halved else float(operations)
+    values = {
+        "name": plain_name(properties.name) or "gpu",
+        "title": properties.name,
+        "capability": capability,
+        "multiprocessors": multiprocessors,
+        "clock_hz": clock_hz,
+        "memory_bytes": int(_figure(properties, "total_memory")),
+        "memory_clock_hz": memory_clock_hz,
+        "bus_bits": bus_bits,
         # A line moves a bit at each edge of the clock.
-        bandwidth=2 * memory_clock_hz * bus_bits / 8,
-        l2_bytes=int(_figure(properties, "L2_cache_size")),
-        flops={"fp32": 1.0},
-        power_w=power_w,
-        sources={
+        "bandwidth": 2 * memory_clock_hz * bus_bits / 8,
+        "l2_bytes": int(_figure(properties, "L2_cache_size")),
+        "flops": {name: rate * multiprocessors * clock_hz for name, rate in rates.items()},
+        "power_w": power_w,
+        "sources": {
             "card": "CUDA's device attributes on a machine that has it",
             "bandwidth": "twice the memory clock x bus_bits / 8",
             "flops": "multiprocessors x clock_hz x operations in a clock of compute capability "
             f"{capability}; not from a data sheet",
         },
-    )
-    rates: dict[Format, float] = {"fp32": 2.0 * card.limits.cores}
-    halved = capability in ("8.6", "8.9", "12.0") and _HALVED.search(properties.name)
-    for name, operations in _IN_A_CLOCK[capability].items():
-        rates[name] = operations / 2 if halved else float(operations)
-    flops = {name: rate * multiprocessors * clock_hz for name, rate in rates.items()}
-    return card.model_copy(update={"flops": flops})
+    }
+    return checked(Card, values, lambda name: f"{properties.name}: {name}")
 
 
 def _figure(properties: Any, name: str) -> float:  # noqa: ANN401 - torch's private class
