@@ -203,9 +203,10 @@ def _estimate(
 
 def _is_elsewhere(device: str | None) -> bool:
     """Whether the device is a named GPU, or a CUDA one that this machine does not have."""
-    from layerbench.environment import cards, devices
+    from layerbench.environment import devices
+    from layerbench.environment.cards.naming import meant
 
-    if cards.meant(device) is not None:
+    if meant(device) is not None:
         return True
     wanted = (device or "cpu").strip().lower()
     present = devices.names()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from layerbench.environment import cards
+from layerbench.environment.cards.naming import meant
 from layerbench.errors import UsageError
 from layerbench.records.card import Card
 
@@ -150,8 +151,8 @@ def test_a_changed_copy_of_a_card_is_looked_at_too() -> None:
 
 def test_a_card_is_said_by_name_by_file_or_itself(file: Path) -> None:
     card = cards.get(str(file))
-    assert cards.get(file) == cards.meant(file) == card
-    assert cards.get(card) == cards.meant(card) == card
+    assert cards.get(file) == meant(file) == card
+    assert cards.get(card) == meant(card) == card
     other = file.rename(file.with_suffix(".card"))
     assert cards.get(other) == card
     for nothing in (None, 4, ["t4"]):

@@ -65,11 +65,9 @@ def get(name: CardChoice) -> Card:
         return _of_file(Path(name))
     card = find(name)
     if card is None:
-        close = did_you_mean(plain_name(name), [one.name for one in known()], 3)
         raise UsageError(
-            f"no GPU {name!r} is known{f' ({close})' if close else ''}: `layerbench devices` lists "
-            "those that are, and `layerbench devices --describe` writes a file for one that you "
-            "have, which is given as --device FILE.toml"
+            f"{unknown(name)}: `layerbench devices` lists those that are, and `layerbench devices "
+            "--describe` writes a file for one that you have, which is given as --device FILE.toml"
         )
     return card
 
@@ -91,28 +89,10 @@ def each_once(names: CardChoice | Iterable[CardChoice]) -> tuple[Card, ...]:
     return tuple(found.values())
 
 
-def meant(device: CardChoice | None) -> Card | None:
-    """The card that a device's name means; ``None`` for what PyTorch calls a device, as ``cuda``.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if not (device is None or isinstance(device, str)):
-        return get(device)
-    name = (device or "cpu").strip()
-    if name.lower().endswith(SUFFIX) or find(name) is not None:
-        return get(name)
-    return None if name.lower() == "auto" or _is_pytorchs(name.lower()) else get(name)
-
-
-def _is_pytorchs(name: str) -> bool:
-    import torch  # the names of other packages' devices, too
-
-    try:
-        torch.device(name)
-    except RuntimeError:
-        return False
-    return True
+def unknown(name: str) -> str:
+    """That no card has this name, with those that have one like it."""
+    close = did_you_mean(plain_name(name), [one.name for one in known()], 3)
+    return f"no GPU {name!r} is known{f' ({close})' if close else ''}"
 
 
 def _checked(card: Card) -> Card:

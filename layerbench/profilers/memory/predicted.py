@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from layerbench._version import __version__
-from layerbench.environment import cards
 from layerbench.environment.cards import CardChoice
+from layerbench.environment.cards.naming import meant
 from layerbench.environment.devices import Device
 from layerbench.environment.run_context import input_bytes, torch_version
 from layerbench.errors import LayerbenchError, NotEnoughMemory, UsageError
@@ -125,7 +125,7 @@ def card_for(device: CardChoice) -> Card | None:
     Raises:
         UsageError: memory cannot be predicted for such a device.
     """
-    card = cards.meant(device)
+    card = meant(device)
     if card is None and str(device).partition(":")[0] != DEVICE:
         raise UsageError(f"memory can be predicted for {DEVICE} or a GPU's name, not for {device}")
     return card
