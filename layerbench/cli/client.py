@@ -28,7 +28,7 @@ def command(
     timeout: Annotated[
         float, option("Seconds to wait for each answer, its measurement included.")
     ] = 900.0,
-    refresh: Annotated[bool, option("Measure again, whatever is stored.")] = False,
+    refresh: Annotated[bool, option("Measure or predict again, whatever is stored.")] = False,
     quiet: _options.Quiet = False,
 ) -> None:
     """Send each question of a table to the estimation service.

@@ -28,6 +28,9 @@ from layerbench.text import one_line
 
 ROUTES = ("estimate-resource", "estimate-training-time", "estimate-inference-time")
 ROUTE = "route"
+DEVICE = "device"
+# A method of figures, as the service calls it.
+PREDICTED = "predicted"
 NUMBERS = ("parameters", "dataset_size", "batch_size", "epochs")
 OK, ACCEPTED = 200, 202
 LOOK_S = 1.0
@@ -263,9 +266,17 @@ _Label = Annotated[str, Field(max_length=MOST_SAID)]
 
 
 class _About(BaseModel):
-    """Of all that is said, whether it was measured before."""
+    """Of all that is said, whether it was known before, and how each figure was had."""
 
     stored: bool
+    method: dict[_Label, _Label] = {}
+
+    @property
+    def source(self) -> str:
+        """Where the answer is from, in a word."""
+        if self.stored:
+            return "store"
+        return "prediction" if PREDICTED in self.method.values() else "measurement"
 
 
 class _Answer(BaseModel):
@@ -286,29 +297,35 @@ def _figures_of(body: dict[str, Any]) -> dict[str, Any]:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"its answer is none: {place}: {first['msg']}") from None
-    return {**(answer.__pydantic_extra__ or {}), "about": {"stored": answer.about.stored}}
+    return {**(answer.__pydantic_extra__ or {}), "about": {"from": answer.about.source}}
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """Questions and answers beside each other."""
-    rows = [[*_question_cells(outcome.case), *_answer_cells(outcome)] for outcome in outcomes]
-    columns = ["architecture", "for", "batch", "image", "answer", "from", "took"]
+    """Questions and answers beside each other; with devices where a question names one."""
+    named = any(DEVICE in outcome.case.question for outcome in outcomes)
+    rows = [
+        [*_question_cells(outcome.case, named), *_answer_cells(outcome)] for outcome in outcomes
+    ]
+    device = [DEVICE] if named else []
+    columns = ["architecture", "for", "batch", "image", *device, "answer", "from", "took"]
     return tabulate(rows, columns, tablefmt="simple", disable_numparse=True)
 
 
-def _question_cells(case: Case) -> Iterator[str]:
+def _question_cells(case: Case, with_device: bool) -> Iterator[str]:
     question = case.question
     yield one_line(question.get("architecture", ""))
     yield one_line(question.get("application_type", "training"))
     yield str(question.get("batch_size", ""))
     yield "x".join(map(str, question.get("image_size", ())))
+    if with_device:
+        yield one_line(question.get(DEVICE, ""))
 
 
 def _answer_cells(outcome: Outcome) -> Iterator[str]:
     if outcome.answered:
         figures = {name: value for name, value in outcome.body.items() if name != "about"}
         yield "\n".join(_lines(figures))
-        yield "store" if outcome.body["about"]["stored"] else "measurement"
+        yield str(outcome.body["about"]["from"])
     else:
         detail = outcome.body.get("detail", outcome.body)
         yield f"{outcome.status}: {one_line(detail, MOST_SAID)}"

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 
 import httpx
@@ -65,6 +66,20 @@ def test_an_answer_is_a_table(ask):
         assert part in shown
     assert "forward_pass 250.0 ms" in shown
     assert "Peak GPU Memory -" in shown
+
+
+def test_an_answer_for_a_card_names_it_and_is_a_prediction(ask):
+    method = {"Peak GPU Memory": "predicted"}
+    (found,) = ask(says({**GOOD, "about": {**ABOUT, "stored": False, "method": method}}))
+    assert "device" not in table([found])
+    named = replace(found, case=Case(CASE.route, {**CASE.question, "device": "rtx\x1b4090"}))
+    header, _, first, *_ = table([named, found]).splitlines()
+    columns = ["architecture", "for", "batch", "image", "device", "answer", "from", "took"]
+    assert header.split() == columns
+    assert "rtx\\x1b4090" in first
+    assert "prediction" in first
+    (measured,) = ask(says({**GOOD, "about": {**ABOUT, "stored": False}}))
+    assert "measurement" in table([measured])
 
 
 def test_a_measurement_that_takes_longer_is_waited_for(ask):

@@ -18,10 +18,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from layerbench.environment import cards
 from layerbench.errors import DeviceUnavailable, UsageError
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.workload import Workload
-from layerbench.service.protocol.results import Figure, MeasurementResult
+from layerbench.service.protocol.results import (
+    CardPrediction,
+    CardSurroundings,
+    Figure,
+    MeasurementResult,
+    PredictedFigure,
+)
 from layerbench.service.worker import process
 from tests.support.sample_profiles import environment, layered
 
@@ -35,6 +42,10 @@ NAMES = [*WORKS, *(f"quick{number}" for number in range(DIFFERENT)), "slow", "to
 STARTED = "LAYERBENCH_TEST_STARTED"
 # As every structure.
 DRAWN = "LAYERBENCH_TEST_DRAWN"
+# As every prediction.
+PREDICTED = "LAYERBENCH_TEST_PREDICTED"
+# What predictions are made of.
+PREDICTOR = "LAYERBENCH_TEST_PREDICTOR"
 # A named pipe: what a profile of ``told`` says, a JSON event a line, until it is closed.
 SCRIPT = "LAYERBENCH_TEST_SCRIPT"
 
@@ -48,6 +59,7 @@ def listed(asked: dict[str, Any]) -> dict[str, Any]:
         "devices": {"cpu": "cpu", "cuda:0": "cuda:0 a-gpu"},
         "models": {**models, "segmentation": []},
         "shorthands": {"fast": "quick"},
+        "predictor": os.environ.get(PREDICTOR, ""),
     }
 
 
@@ -136,6 +148,28 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
     ).model_dump(mode="json")
 
 
+def predicted(asked: dict[str, Any]) -> dict[str, Any]:
+    question = asked["question"]
+    _note(PREDICTED, f"{question['architecture']} {question['device']}")
+    _behave(question["architecture"].rstrip("0123456789"))
+    if question["architecture"] == "malformed":
+        return {"parameters": "many"}
+    training = question["application_type"] == "training"
+    time_of = PredictedFigure(value=0.25, low=0.125, high=0.5)
+    return CardPrediction(
+        parameters=10,
+        forward=time_of if training else None,
+        backward=PredictedFigure(value=0.5, low=0.25, high=1.0) if training else None,
+        one_image=None if training else PredictedFigure(value=0.125, low=0.0625, high=0.25),
+        batch=None if training else time_of,
+        gpu_memory_peak=PredictedFigure(value=2.0**30, low=2.0**29, high=2.0**31),
+        environment=CardSurroundings(
+            card=cards.get(question["device"]), torch="2.8.0", layerbench="0.1.0"
+        ),
+        notes=("times: not checked",),
+    ).model_dump(mode="json")
+
+
 def _behave(work: str) -> None:
     if work == "hang":
         time.sleep(1000)
@@ -171,4 +205,4 @@ def _behave(work: str) -> None:
 
 
 if __name__ == "__main__":
-    process.main(measured, listed, profiled, drawn)
+    process.main(measured, listed, profiled, drawn, predicted)

@@ -27,6 +27,9 @@ NAME = (
     r"smp:[A-Za-z0-9]{1,40}/[A-Za-z0-9_.\-]{1,120}|open_clip:[A-Za-z0-9_.\-]{1,120}(/visual)?)$"
 )
 
+# As people write a card's name; nothing that could be a file's.
+CARD = r"^[A-Za-z0-9][A-Za-z0-9 _\-]{0,79}$"
+
 # What torchvision's detectors resize images to: a shorter side, and at most so long a longer one.
 RESIZED = ("detection", "instance")
 SHORT, LONG = 800, 1333
@@ -74,6 +77,8 @@ class Question(BaseModel):
         application_type: whether steps are measured or forwards.
         epochs: of a training.
         precision: what is computed in; ``None`` for float32.
+        device: a GPU that the figures are predicted for, of those that ``GET /api/v1/server``
+            lists; ``None`` to measure here.
         threading: look at the hardware at fixed intervals, from a thread of its own; else step by
             step: before, after forward, backward and optimizer.
     """
@@ -92,6 +97,7 @@ class Question(BaseModel):
     application_type: ApplicationType = "training"
     epochs: int = Field(default=1, ge=1, le=1_000_000)
     precision: Precision | None = Field(default=None, exclude_if=is_none)
+    device: str | None = Field(default=None, pattern=CARD, exclude_if=is_none)
     threading: bool = False
 
     @property

@@ -1,12 +1,13 @@
-"""What a measurement found: the numbers behind every answer. Loads no torch."""
+"""What was measured or predicted: the numbers behind every answer. Loads no torch."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from layerbench import units
+from layerbench.records.card import Card
 from layerbench.records.environment import Environment
 from layerbench.records.workload import Frozen
 
@@ -18,16 +19,28 @@ Method = Literal["measured", "replayed", "analytic"]
 Stage = Literal["before", "forward", "backward", "optimizer", "inference"]
 
 
-class Figure(Frozen):
-    """A figure, how it came about, and the bounds that it is expected to lie between (95 %).
-
-    A peak of one run has no bounds: how far another run's would be is not known.
-    """
+class Bounded(Frozen):
+    """A figure, and the bounds that it is expected to lie between."""
 
     value: float
     low: float | None = None
     high: float | None = None
+
+
+class Figure(Bounded):
+    """A figure, how it came about, and its 95 % bounds.
+
+    A peak of one run has no bounds: how far another run's would be is not known.
+    """
+
     method: Method = "measured"
+
+
+class PredictedFigure(Bounded):
+    """A figure for a card that is not here; of times the bounds are those of 90 %."""
+
+    # No method of `Figure`: results are stored under names that its form is a part of.
+    method: Literal["predicted"] = "predicted"
 
 
 class UsageSample(Frozen):
@@ -89,6 +102,45 @@ class MeasurementResult(Frozen):
     environment: Environment
     notes: tuple[str, ...] = ()
     unsteady: str = ""
+
+
+class CardSurroundings(Frozen):
+    """What a prediction was made of: the card's data sheet, and versions."""
+
+    card: Card
+    torch: str
+    layerbench: str
+
+
+class CardPrediction(Frozen):
+    """What is predicted for a card, without it. The constants are what nothing is predicted of.
+
+    Attributes:
+        parameters: of the model.
+        forward, backward: seconds of a training step; ``None`` for inference.
+        one_image, batch: seconds of forwards that infer; ``None`` for training.
+        gpu_memory_peak: bytes that PyTorch's allocator reserves.
+        notes: how such predictions were checked, whether it fits, and what else there is to know.
+    """
+
+    what: ClassVar[str] = "prediction"
+    ram_before: ClassVar[None] = None
+    vram_before: ClassVar[None] = None
+    ram_peak: ClassVar[None] = None
+    cpu_peak: ClassVar[None] = None
+    gpu_peak: ClassVar[None] = None
+    steps: ClassVar[int] = 0
+    content: ClassVar[dict[str, float]] = {}
+    unsteady: ClassVar[str] = ""
+
+    parameters: int
+    forward: PredictedFigure | None = None
+    backward: PredictedFigure | None = None
+    one_image: PredictedFigure | None = None
+    batch: PredictedFigure | None = None
+    gpu_memory_peak: PredictedFigure
+    environment: CardSurroundings
+    notes: tuple[str, ...] = ()
 
 
 def unsteadiness(result: MeasurementResult) -> str:

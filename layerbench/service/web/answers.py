@@ -1,15 +1,21 @@
-"""What the routes answer, made from what a measurement found. Loads no torch."""
+"""What the routes answer, made from what was measured or predicted. Loads no torch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from pydantic import ValidationError
 
 from layerbench.service.protocol.questions import Question
-from layerbench.service.protocol.results import Figure, MeasurementResult
+from layerbench.service.protocol.results import (
+    CardPrediction,
+    Figure,
+    MeasurementResult,
+    PredictedFigure,
+)
 from layerbench.service.web.database import Job, Result
 from layerbench.service.web.schemas import (
     About,
@@ -27,6 +33,10 @@ from layerbench.training.estimate import duration, of_two_processes
 # Standard deviations of the logarithm, from process to process, as `benchmarks/service.py
 # intervals` measures them; of a GPU's figures none has been measured.
 RAM_APART, CPU_APART = 0.02, 0.10
+
+
+Found = MeasurementResult | CardPrediction
+AnyFigure = Figure | PredictedFigure
 
 
 class RecordAnswer(Answer):
@@ -54,10 +64,17 @@ class RecordAnswer(Answer):
     problem: str | None = None
 
 
-def resource(result: Result, question: Question, job: str | None) -> dict[str, Any]:
-    """Of ``estimate-resource``."""
-    measurement = MeasurementResult.model_validate(result.found)
-    figures = {"Peak GPU Memory": measurement.gpu_memory_peak}
+def resource(result: Result, question: Question, job: str | None, stored: bool) -> dict[str, Any]:
+    """Of ``estimate-resource``.
+
+    Args:
+        result: that was found for the question.
+        question: what is asked.
+        job: that measured it, if this request waited for it.
+        stored: whether it was found for an earlier request.
+    """
+    measurement = _found(result)
+    figures: dict[str, AnyFigure | None] = {"Peak GPU Memory": measurement.gpu_memory_peak}
     if question.application_type == "training":
         figures |= {"forward_pass": measurement.forward, "backward_pass": measurement.backward}
         times = BatchTime(
@@ -84,19 +101,21 @@ def resource(result: Result, question: Question, job: str | None) -> dict[str, A
         batch_time=times,
         ram_before=measurement.ram_before,
         vram_before=measurement.vram_before,
-        about=_about(result, measurement, question, figures, job, measured),
+        about=_about(result, measurement, question, figures, job, stored, measured),
     )
     return answer.model_dump(mode="json", by_alias=True)
 
 
-def training_time(result: Result, question: Question, job: str | None) -> dict[str, Any]:
-    """Of ``estimate-training-time``."""
-    measurement = MeasurementResult.model_validate(result.found)
+def training_time(
+    result: Result, question: Question, job: str | None, stored: bool
+) -> dict[str, Any]:
+    """Of ``estimate-training-time``; arguments as of `resource`."""
+    measurement = _found(result)
     assert measurement.forward is not None
     assert measurement.backward is not None
     batches = math.ceil(question.dataset_size / question.batch_size)
     total = _total(question.epochs, batches, measurement.forward, measurement.backward)
-    figures: dict[str, Figure | None] = {
+    figures: dict[str, AnyFigure | None] = {
         "Total Training Time": total,
         "forward_pass": measurement.forward,
         "backward_pass": measurement.backward,
@@ -109,17 +128,19 @@ def training_time(result: Result, question: Question, job: str | None) -> dict[s
             batches=batches,
             epochs=question.epochs,
         ),
-        about=_about(result, measurement, question, figures, job),
+        about=_about(result, measurement, question, figures, job, stored),
     )
     return answer.model_dump(mode="json", by_alias=True)
 
 
-def inference_time(result: Result, question: Question, job: str | None) -> dict[str, Any]:
-    """Of ``estimate-inference-time``."""
-    measurement = MeasurementResult.model_validate(result.found)
+def inference_time(
+    result: Result, question: Question, job: str | None, stored: bool
+) -> dict[str, Any]:
+    """Of ``estimate-inference-time``; arguments as of `resource`."""
+    measurement = _found(result)
     one, batch = "1-Image Inference Time", f"Batch of {question.batch_size} Inference Time"
     figures = {one: measurement.one_image, batch: measurement.batch}
-    about = _about(result, measurement, question, figures, job)
+    about = _about(result, measurement, question, figures, job, stored)
     return {
         one: _value(measurement.one_image),
         batch: _value(measurement.batch),
@@ -153,12 +174,24 @@ def stored(result: Result) -> StoredResult | None:
         return None
 
 
+def _found(result: Result) -> Found:
+    """What was measured, or predicted.
+
+    Raises:
+        pydantic.ValidationError: it is neither, as where the store was damaged.
+    """
+    if result.what == CardPrediction.what:
+        return CardPrediction.model_validate(result.found)
+    return MeasurementResult.model_validate(result.found)
+
+
 def _about(
     result: Result,
-    measurement: MeasurementResult,
+    measurement: Found,
     question: Question,
-    figures: dict[str, Figure | None],
+    figures: Mapping[str, AnyFigure | None],
     job: str | None,
+    stored: bool,
     measured: tuple[str, ...] = (),
 ) -> About:
     available = {name: figure for name, figure in figures.items() if figure is not None}
@@ -172,7 +205,8 @@ def _about(
             for name, figure in available.items()
             if figure.low is not None and figure.high is not None
         },
-        stored=job is None,
+        stored=stored,
+        device=question.device,
         measured_at=_moment(result.measured_at),
         job=job,
         steps=measurement.steps,
@@ -192,13 +226,15 @@ def _about(
     )
 
 
-def _of_one_process(value: float, apart: float, most: float = math.inf) -> Figure:
+def _of_one_process(value: float | None, apart: float, most: float = math.inf) -> Figure | None:
     """With what another process may find in its place, up to the most that there is."""
+    if value is None:
+        return None
     factor = math.exp(of_two_processes(apart))
     return Figure(value=value, low=value / factor, high=min(most, value * factor))
 
 
-def _total(epochs: int, batches: int, *phases: Figure) -> Figure:
+def _total(epochs: int, batches: int, *phases: AnyFigure) -> AnyFigure:
     """Of a training whose steps have these phases, with bounds where all of them have some."""
 
     def of(bounds: list[float | None]) -> float | None:
@@ -206,14 +242,14 @@ def _total(epochs: int, batches: int, *phases: Figure) -> Figure:
             return None
         return duration(epochs, batches, sum(filter(None, bounds)))[1]
 
-    return Figure(
+    return type(phases[0])(
         value=duration(epochs, batches, sum(phase.value for phase in phases))[1],
         low=of([phase.low for phase in phases]),
         high=of([phase.high for phase in phases]),
     )
 
 
-def _value(figure: Figure | None) -> float | None:
+def _value(figure: AnyFigure | None) -> float | None:
     return None if figure is None else figure.value
 
 

@@ -47,6 +47,7 @@ from layerbench.service.web.metrics import Metrics
 from layerbench.service.web.middleware import RequestMiddleware
 from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.page_documents import Documents
+from layerbench.service.web.predictions import Predictions
 from layerbench.service.web.record_process import Records
 from layerbench.service.web.schemas import Status
 from layerbench.service.web.settings import KEY_VARIABLE, Settings, settings_of
@@ -61,7 +62,8 @@ machine in a process of its own, once for each question, and remembered.
 
 The same question asked again, also with other `dataset_size` and `epochs`, is answered from the
 store; `refresh=true` measures again. `Prefer: respond-async` gives a job to ask for in place of a
-wait."""
+wait. With `device`, such as `rtx4090`, the same is **predicted** for a GPU that is not here, at
+once."""
 
 
 def create_app(
@@ -122,6 +124,7 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
         jobs = Jobs(settings, database, catalog, app.state.metrics)
         app.state.database, app.state.jobs, app.state.catalog = database, jobs, catalog
         app.state.architect, app.state.documents = architect, Documents()
+        app.state.predictions = Predictions(architect, catalog, database)
         app.state.records = Records(settings)
         app.state.health = Health(jobs, database, catalog)
         with _hanging_up_ends():

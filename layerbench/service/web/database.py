@@ -291,9 +291,20 @@ class Database:
         row = self._connection.execute("SELECT * FROM results WHERE key = ?", (key,)).fetchone()
         return None if row is None else _result(row)
 
+    def keep(self, key: str, question: dict[str, Any], found: dict[str, Any], what: str) -> Result:
+        """Store what no job found, in place of what was there."""
+        result = Result(key, question, found, time.time(), what)
+        with self._change() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO results (key, question, found, measured_at, what) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (key, json.dumps(question), json.dumps(found), result.measured_at, what),
+            )
+        return result
+
     @_damage_explained()
     def results(self, limit: int, offset: int = 0) -> list[Result]:
-        """Results, newest first; without profiles, which may take megabytes each."""
+        """What was measured, newest first; without profiles, which may take megabytes each."""
         rows = self._connection.execute(
             "SELECT * FROM results WHERE what = ? ORDER BY measured_at DESC, key LIMIT ? OFFSET ?",
             (Question.what, limit, offset),

@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.responses import Response
 
+from layerbench.environment import cards
 from layerbench.service.protocol.questions import Question
 from layerbench.service.web import answers, schemas
 from layerbench.service.web.database import OPEN, Database, Job, Result
@@ -34,6 +35,7 @@ from layerbench.service.web.dependencies import (
 )
 from layerbench.service.web.job_queue import Jobs
 from layerbench.service.web.model_catalog import Catalog
+from layerbench.service.web.predictions import Predictions
 from layerbench.service.web.schemas import (
     JobAnswer,
     ResourceAnswer,
@@ -43,7 +45,7 @@ from layerbench.service.web.schemas import (
 )
 from layerbench.service.web.settings import Settings
 
-View = Callable[[Result, Question, str | None], dict[str, Any]]
+View = Callable[[Result, Question, str | None, bool], dict[str, Any]]
 
 
 # How many answers made from stored results are kept as they were sent.
@@ -64,22 +66,28 @@ class _EstimateRequest:
 
     settings: Settings
     jobs: Jobs
+    predictions: Predictions
     catalog: Catalog
     database: Database
     refresh: bool
     wait_s: float
 
     async def answered(self, question: Question, view: View) -> Response:
-        """From the store, or from a measurement that is waited for; or a job."""
+        """From the store, from a prediction, or from a measurement that is waited for; or a job."""
         await self.catalog.known()
-        if not self.refresh and (stored := self.jobs.stored(question)):
+        question = _with_card(question)
+        known: Jobs | Predictions = self.jobs if question.device is None else self.predictions
+        if not self.refresh and (stored := known.stored(question)):
             # What is stored in a damaged form is measured anew.
             with suppress(ValueError, RecursionError):
-                return _rendered(view, stored, question, None)
+                return _rendered(view, stored, question, None, True)
         check_pixels(question.pixels, self.settings)
         complaint = self.catalog.complaint(question)
         if complaint is not None:
             return problem(422, complaint)
+        if question.device is not None:
+            made, before = await self.predictions.made(question, anew=self.refresh)
+            return _rendered(view, made, question, None, before)
         job = self.jobs.ask(question)
         if not self.wait_s:
             return accepted(job, self.jobs)
@@ -90,7 +98,7 @@ class _EstimateRequest:
         if job.state in OPEN:
             return accepted(job, self.jobs)
         if job.state == "done" and (result := self.database.result(job.key)):
-            return _rendered(view, result, question, job.id)
+            return _rendered(view, result, question, job.id, False)
         kind, _, reason = job.reason.partition(": ")
         return problem(FAILURES.get(kind, ENDED_OTHERWISE), reason or job.reason)
 
@@ -102,21 +110,37 @@ async def _estimate_request(
     # the application needs for a stored answer.
     state = request.app.state
     wait_s = 0.0 if "respond-async" in (prefer or "") else state.settings.wait_s
-    return _EstimateRequest(
-        state.settings, state.jobs, state.catalog, state.database, refresh, wait_s
-    )
+    known = state.settings, state.jobs, state.predictions, state.catalog, state.database
+    return _EstimateRequest(*known, refresh, wait_s)
 
 
 EstimateRequest = Annotated[_EstimateRequest, Depends(_estimate_request)]
 
 
-def _rendered(view: View, result: Result, question: Question, job: str | None) -> Response:
-    return Response(_body(view, result, question, job), media_type="application/json")
+def _with_card(question: Question) -> Question:
+    """The question with the card that it names, if any, as the table of cards has it.
+
+    Raises:
+        HTTPException: there is no such card.
+    """
+    if question.device is None:
+        return question
+    card = cards.find(question.device)
+    if card is None:
+        listed = f"{cards.unknown(question.device)}: GET {PREFIX}/server lists those that are"
+        raise HTTPException(422, listed)
+    return question.model_copy(update={"device": card.name})
+
+
+def _rendered(
+    view: View, result: Result, question: Question, job: str | None, stored: bool
+) -> Response:
+    return Response(_body(view, result, question, job, stored), media_type="application/json")
 
 
 @functools.lru_cache(maxsize=KEPT)
-def _body(view: View, result: Result, question: Question, job: str | None) -> bytes:
-    return json.dumps(view(result, question, job), allow_nan=False).encode()
+def _body(view: View, result: Result, question: Question, job: str | None, stored: bool) -> bytes:
+    return json.dumps(view(result, question, job, stored), allow_nan=False).encode()
 
 
 @api.post(
@@ -168,20 +192,21 @@ async def results(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> list[StoredResult]:
-    """What is stored, the newest first."""
+    """What was measured and is stored, the newest first."""
     rows = map(answers.stored, database.results(limit, offset))
     return [row for row in rows if row is not None]
 
 
 @api.get("/server", responses=problems(503), operation_id="server")
 async def server(catalog: CatalogOf, settings: SettingsOf) -> ServerAnswer:
-    """Devices, and where results are stored."""
+    """Devices, cards that estimates may be predicted for, and where results are stored."""
     await catalog.known()
     return ServerAnswer(
         device=catalog.device.partition(" ")[0],
         devices={
             place: called.partition(" ")[2] or called for place, called in catalog.devices.items()
         },
+        cards={card.name: card.title for card in cards.known()},
         database=str(settings.database),
     )
 

@@ -43,6 +43,7 @@ class Catalog:
         self._names: Names | None = None
         self._sets: dict[str, frozenset[str]] = {}
         self._shorthands: dict[str, str] = {}
+        self._predictor = ""
         self._device = ""
         self._devices: dict[str, str] = {}
         self._why = ""
@@ -99,6 +100,11 @@ class Catalog:
         return self._device
 
     @property
+    def predictor(self) -> str:
+        """A name for what predictions are made of, after `known`; another one gives others."""
+        return self._predictor
+
+    @property
     def devices(self) -> Mapping[str, str]:
         """The devices that a question may name, after `known`: what each is, by its name."""
         return self._devices
@@ -153,6 +159,7 @@ class Catalog:
         self._devices = listing["devices"]
         self._sets = {task: frozenset(names) for task, names in listing["models"].items()}
         self._shorthands = listing.get("shorthands", {})
+        self._predictor = listing.get("predictor", "")
         self._names = listing["models"]
 
 

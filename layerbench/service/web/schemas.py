@@ -32,14 +32,16 @@ class About(Answer):
 
     Attributes:
         units: of each kind of figure.
-        method: of each figure: measured, replayed or analytic.
-        interval: the 95 % bounds of each figure that has some.
-        stored: whether it was measured for an earlier request.
-        measured_at: UTC.
+        method: of each figure: measured, replayed, analytic, or predicted for a card.
+        interval: the 95 % bounds of each figure that has some; the 90 % bounds of a predicted time.
+        stored: whether it was measured, or predicted, for an earlier request.
+        device: the card that the figures are predicted for; null where they were measured here.
+        measured_at: UTC; of a prediction, when it was made.
         job: that measured it, if this request waited for it.
-        steps: measured.
+        steps: measured; 0 of a prediction.
         content: of a detector, proposals and detections for an image.
-        environment: the device, the machine, versions.
+        environment: the device, the machine, versions; of a prediction the card and versions.
+        notes: what the reader should know; of a prediction, how wrong such ones were.
         unsteady: why the figures are not kept for the next one who asks; empty where they are.
     """
 
@@ -47,6 +49,7 @@ class About(Answer):
     method: dict[str, str]
     interval: dict[str, tuple[float, float]]
     stored: bool
+    device: str | None = None
     measured_at: str
     job: str | None = None
     steps: int
@@ -65,14 +68,14 @@ class BatchTime(Answer):
 
 
 class ResourceAnswer(Answer):
-    """What a job needs of the hardware."""
+    """What a job needs of the hardware; null is what nobody measured or predicted."""
 
     gpu_memory: float | None = Field(serialization_alias="Peak GPU Memory")
     gpu_utilization: float | None = Field(serialization_alias="Peak GPU Utilization")
-    ram: float = Field(serialization_alias="Peak RAM Memory")
-    cpu: float = Field(serialization_alias="Peak CPU Utilization")
+    ram: float | None = Field(serialization_alias="Peak RAM Memory")
+    cpu: float | None = Field(serialization_alias="Peak CPU Utilization")
     batch_time: BatchTime = Field(serialization_alias="Batch Time")
-    ram_before: float = Field(serialization_alias="RAM before training")
+    ram_before: float | None = Field(serialization_alias="RAM before training")
     vram_before: float | None = Field(serialization_alias="VRAM before training")
     about: About
 
@@ -135,11 +138,13 @@ class ServerAnswer(Answer):
     Attributes:
         device: the usual one.
         devices: that a profile's question may name: what each is, by its name.
+        cards: GPUs that an estimate may be predicted for: each one's title, by its name.
         database: the file of jobs and results, as the server was told.
     """
 
     device: str
     devices: dict[str, str]
+    cards: dict[str, str]
     database: str
 
 

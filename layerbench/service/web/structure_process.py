@@ -1,22 +1,23 @@
-"""The resident process: it lists device and architectures, then computes structures.
+"""The resident process: it lists device and architectures, then computes structures and predicts.
 
-Kept warm, because loading libraries takes longer than most structures do. Loads no torch itself.
+Kept warm, because loading libraries takes longer than most answers do. Loads no torch itself.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from layerbench.service.protocol.questions import ViewQuestion
+from layerbench.service.protocol.questions import Question, ViewQuestion
+from layerbench.service.protocol.results import CardPrediction
 from layerbench.service.web.resident_process import Kept
 from layerbench.service.web.settings import Settings
 
 LISTING_S = 300.0
-DRAWING_S = 60.0
+DRAWING_S = PREDICTING_S = 60.0
 
 
 class StructureProcess(Kept):
-    """Works out structures.
+    """Works out structures, and predicts for cards that are not here.
 
     Args:
         settings: of the server.
@@ -46,3 +47,12 @@ class StructureProcess(Kept):
             ChildFailed: it cannot be told.
         """
         return await self.ask({"question": question.model_dump(mode="json")}, DRAWING_S)
+
+    async def predicted(self, question: Question) -> dict[str, Any]:
+        """A prediction for the card of a question, as JSON; for who holds the ``turn``.
+
+        Raises:
+            ChildFailed: there is none.
+        """
+        task = {"what": CardPrediction.what, "question": question.model_dump(mode="json")}
+        return await self.ask(task, PREDICTING_S)

@@ -5,8 +5,8 @@ the ``error``. A profile's is preceded by lines with an ``event`` each. Whatever
 goes to standard error. It ends when the server does: standard input is held open by the server, and
 its end is the child's.
 
-One process stays, after it has told device and architectures: it works out structures, a line with
-a question coming in for each.
+One process stays, after it has told device and architectures: it works out structures, and predicts
+for cards that are not here, a line with a question coming in for each.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def main(
     listed: Work | None = None,
     profiled: ToldWork | None = None,
     drawn: Work | None = None,
+    predicted: Work | None = None,
 ) -> None:
     """Read a question, measure, and write the answer.
 
@@ -46,6 +47,7 @@ def main(
         listed: says what the device is, and lists architectures by task.
         profiled: does the work of a profile, and offers events meanwhile.
         drawn: works a structure out.
+        predicted: does the work of a prediction.
     """
     pipe = PipeWriter(os.dup(1))
     # Libraries print what they like, but not into the answer.
@@ -55,7 +57,7 @@ def main(
     limit_memory(task.get("memory_bytes"))
     if task["what"] == "models":
         pipe.send(_explained(listed or _listed, task))
-        _draw(drawn or _drawn, pipe)
+        _draw(drawn or _drawn, predicted or _predicted, pipe)
         return
     end_with_input()
     if task["what"] == "profile":
@@ -66,12 +68,13 @@ def main(
     pipe.send(answer)
 
 
-def _draw(work: Work, pipe: PipeWriter) -> None:
-    """Answer questions about structures, one after the other, for as long as the server asks."""
+def _draw(drawn: Work, predicted: Work, pipe: PipeWriter) -> None:
+    """Answer questions about structures and cards, one by one, for as long as the server asks."""
     os.nice(NICE)
-    _explained(work, {"question": WARMING})
+    _explained(drawn, {"question": WARMING})
     for line in sys.stdin:
-        pipe.send(_explained(work, json.loads(line)))
+        task = json.loads(line)
+        pipe.send(_explained(predicted if task.get("what") == "prediction" else drawn, task))
 
 
 def _alone(work: Work, task: dict[str, Any], offer: EventSink) -> dict[str, Any]:
@@ -126,6 +129,17 @@ def _profiled(task: dict[str, Any], offer: EventSink) -> dict[str, Any]:
     return profile(ProfileQuestion.model_validate(task["question"]), task["device"], offer)
 
 
+def _predicted(task: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    # Beside a measurement.
+    torch.set_num_threads(1)
+    from layerbench.service.protocol.questions import Question
+    from layerbench.service.worker.prediction import predict
+
+    return predict(Question.model_validate(task["question"])).model_dump(mode="json")
+
+
 def _drawn(task: dict[str, Any]) -> dict[str, Any]:
     import torch
 
@@ -139,6 +153,7 @@ def _drawn(task: dict[str, Any]) -> dict[str, Any]:
 
 def _listed(task: dict[str, Any]) -> dict[str, Any]:
     from layerbench.service.worker.catalog import device, devices_for, models
+    from layerbench.service.worker.prediction import made_of
     from layerbench.zoo import SHORTHANDS
 
     return {
@@ -146,6 +161,7 @@ def _listed(task: dict[str, Any]) -> dict[str, Any]:
         "devices": devices_for(task["device"]),
         "models": models(),
         "shorthands": SHORTHANDS,
+        "predictor": made_of(),
     }
 
 

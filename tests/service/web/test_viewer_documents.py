@@ -130,7 +130,9 @@ def test_a_profile_is_kept_by_its_settings_and_by_what_its_device_is(client, tmp
 
 
 def test_where_it_measures_and_stores(client, tmp_path):
-    assert client.get("/api/v1/server").json() == {
+    told = client.get("/api/v1/server").json()
+    assert told.pop("cards")["t4"] == "NVIDIA T4"
+    assert told == {
         "device": "cpu",
         "devices": {"cpu": "cpu", "cuda:0": "a-gpu"},
         "database": str(tmp_path / "service.db"),
