@@ -11,19 +11,22 @@ from layerbench.environment.run_context import torch_version
 from layerbench.errors import UsageError
 from layerbench.profilers.latency.operators import OperatorTrace, trace_operators
 from layerbench.profilers.latency.predicted import check_format, of_trace
-from layerbench.profilers.memory.for_cards import MemoryOnCard, predict_for_cards
-from layerbench.profilers.memory.runs_by_batch import with_batch
+from layerbench.profilers.memory.figures import Verdict
+from layerbench.profilers.memory.for_cards import largest_for_cards, predict_for_cards
+from layerbench.profilers.memory.runs_by_batch import RunsByBatch, with_batch
 from layerbench.profilers.progress import Progress
 from layerbench.records.card import Card
 from layerbench.records.card_estimates import CardEstimate, CardEstimates, Order
 from layerbench.records.latency_estimate import LatencyEstimate, TimeInterval
-from layerbench.records.memory import Optimizer
+from layerbench.records.memory import Interval, Optimizer
 from layerbench.records.workload import Workload
 from layerbench.zoo import Built
 
 HOUR = 3600.0
 # The largest batch is made a multiple of this, which kernels are made for.
 _EVEN = 8
+# Of a training that is traced: from the second on the optimizer has its state.
+_STEPS = 2
 
 
 class Job(NamedTuple):
@@ -81,11 +84,11 @@ def estimate_cards(
         ModelRunError: the model does not take the input.
         NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
     """
+    trace = trace_operators(workload, optimizer=optimizer, subject=subject, steps=_STEPS)
+    at_prime = trace.run if trace.batch is None else None
+    runs = RunsByBatch(workload, optimizer, subject, at_prime=at_prime)
     left = [_with_spare(card, job.spare) for card in cards]
-    memory = predict_for_cards(
-        workload, left, optimizer=optimizer, subject=subject, progress=progress
-    )
-    trace = trace_operators(workload, optimizer=optimizer, subject=subject)
+    memory = _memory(runs, left, job, progress)
     rows = [
         _row(card, one, trace, workload, job, optimizer)
         for card, one in zip(cards, memory, strict=True)
@@ -102,6 +105,36 @@ def estimate_cards(
         rows=tuple(sorted(rows, key=_by("cost" if job.prices else "time"))),
         notes=tuple(dict.fromkeys(_notes(trace, memory, job))),
     )
+
+
+class _Memory(NamedTuple):
+    """What is known of the work's memory on a card.
+
+    Attributes:
+        fits: whether the batch that was asked about does; without one, whether any does.
+        largest: batch that fits; ``None`` where it cannot be changed.
+        bytes, interval: of the batch that was asked about.
+        notes: what the reader should know.
+    """
+
+    fits: Verdict
+    largest: int | None
+    notes: tuple[str, ...]
+    bytes: int | None = None
+    interval: Interval | None = None
+
+
+def _memory(
+    runs: RunsByBatch, cards: Sequence[Card], job: Job, progress: Progress | None
+) -> list[_Memory]:
+    if job.batch is None:
+        found = largest_for_cards(runs, cards, progress=progress)
+        return [_Memory("yes" if one.batch else "no", one.batch, one.notes) for one in found]
+    asked = predict_for_cards(runs, cards, progress=progress)
+    return [
+        _Memory(one.fit.fits, one.fit.largest_batch, one.notes, one.total_bytes, one.total_interval)
+        for one in asked
+    ]
 
 
 def _with_spare(card: Card, spare: float) -> Card:
@@ -122,24 +155,22 @@ def _by(order: Order) -> Any:  # noqa: ANN401 - a function
 
 def _row(
     card: Card,
-    memory: MemoryOnCard,
+    memory: _Memory,
     trace: OperatorTrace,
     workload: Workload,
     job: Job,
     optimizer: Optimizer | None,
 ) -> CardEstimate:
-    largest = memory.fit.largest_batch
-    asked = job.batch is not None or largest is None
-    fits = memory.fit.fits if asked else "yes" if largest else "no"
+    asked = job.batch is not None
     held = {
-        "fits": fits,
-        "largest_batch": largest,
-        "memory_bytes": memory.total_bytes if asked else None,
-        "memory_interval": memory.total_interval if asked else None,
+        "fits": memory.fits,
+        "largest_batch": memory.largest,
+        "memory_bytes": memory.bytes,
+        "memory_interval": memory.interval,
         "price": job.prices.get(card.name),
     }
-    batch = workload.batch if asked else _even(largest or 0)
-    if fits == "no":
+    batch = workload.batch if asked else _even(memory.largest or 0)
+    if memory.fits == "no":
         why = f"a batch of {workload.batch}" if asked else "not even one image"
         return CardEstimate(card=card, absent=f"{why} does not fit", **held)
     try:
@@ -183,7 +214,7 @@ def _totalled(estimate: LatencyEstimate, job: Job) -> dict[str, Any]:
     return {**total, "cost": cost, "cost_low": low, "cost_high": high}
 
 
-def _notes(trace: OperatorTrace, memory: Iterable[MemoryOnCard], job: Job) -> Iterable[str]:
+def _notes(trace: OperatorTrace, memory: Iterable[_Memory], job: Job) -> Iterable[str]:
     yield from trace.notes
     for one in memory:
         yield from one.notes

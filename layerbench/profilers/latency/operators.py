@@ -23,6 +23,7 @@ from layerbench.instruments.storage_tracker import Step, Trace
 from layerbench.introspection.tensors import shape_of
 from layerbench.profilers.latency.kinds import Kind, kind_of
 from layerbench.profilers.latency.optimizer_passes import optimizer_step
+from layerbench.profilers.memory.batch_line import PRIME_BATCH
 from layerbench.profilers.memory.run_for_gpu import FakeDoesNotSuffice, RunForGpu, run_fake
 from layerbench.profilers.memory.run_for_gpu import run_for_gpu as run_anyhow
 from layerbench.profilers.memory.runs_by_batch import can_change_batch, with_batch
@@ -30,9 +31,6 @@ from layerbench.records.memory import Optimizer, Phase
 from layerbench.records.samples import RowFacts
 from layerbench.records.workload import Workload
 from layerbench.zoo import Built
-
-TRACED_BATCH = 509
-"""A prime that is no width of a layer and no number of tokens."""
 
 
 class Amount(NamedTuple):
@@ -114,6 +112,7 @@ class OperatorTrace:
             that the operators' places are in.
         batch: that amounts are right for; ``None`` where they are for any.
         notes: what the reader should know.
+        run: that showed them: with any batch, the one at `batch_line.PRIME_BATCH`.
     """
 
     operators: tuple[Operator, ...]
@@ -122,10 +121,15 @@ class OperatorTrace:
     tree: CallTree
     batch: int | None = None
     notes: tuple[str, ...] = ()
+    run: RunForGpu | None = None
 
 
 def trace_operators(
-    workload: Workload, *, optimizer: Optimizer | None = None, subject: Built | None = None
+    workload: Workload,
+    *,
+    optimizer: Optimizer | None = None,
+    subject: Built | None = None,
+    steps: int = 1,
 ) -> OperatorTrace:
     """The operators that a workload runs on a GPU.
 
@@ -133,6 +137,7 @@ def trace_operators(
         workload: what would run; its batch matters only where it cannot be changed.
         optimizer: makes it a training step.
         subject: a model that was handed over, with its inputs; it stays as it was.
+        steps: of a training; two where the run's memory is of interest, too.
 
     Raises:
         ModelRunError, NotEnoughMemory: as `profilers.memory.run_for_gpu.run_for_gpu`.
@@ -141,11 +146,11 @@ def trace_operators(
         listeners: list[_Listener] = []
         try:
             run = run_fake(
-                with_batch(workload, TRACED_BATCH),
+                with_batch(workload, PRIME_BATCH),
                 optimizer,
                 None,
-                _listening(listeners, TRACED_BATCH),
-                steps=1,
+                _listening(listeners, PRIME_BATCH),
+                steps=steps,
             )
         except FakeDoesNotSuffice:
             pass
@@ -153,7 +158,11 @@ def trace_operators(
             return _trace(run, listeners[-1], optimizer, None)
     listeners = []
     run = run_anyhow(
-        workload, optimizer=optimizer, subject=subject, listen=_listening(listeners, None), steps=1
+        workload,
+        optimizer=optimizer,
+        subject=subject,
+        listen=_listening(listeners, None),
+        steps=steps,
     )
     return _trace(run, listeners[-1], optimizer, workload.batch)
 
@@ -181,6 +190,7 @@ def _trace(
         traced.trace.calls,
         batch,
         (*traced.notes, *run.notes),
+        run,
     )
 
 

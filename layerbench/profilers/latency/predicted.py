@@ -13,11 +13,11 @@ from layerbench.errors import UsageError
 from layerbench.profilers.latency.checked import checked_of, interval_of, question_of
 from layerbench.profilers.latency.fitted import OperatorTime, times
 from layerbench.profilers.latency.operators import (
-    TRACED_BATCH,
     Operator,
     OperatorTrace,
     trace_operators,
 )
+from layerbench.profilers.memory.batch_line import PRIME_BATCH
 from layerbench.records.bounds import Shape
 from layerbench.records.card import Card, Format
 from layerbench.records.latency_estimate import LatencyEstimate, LatencyRow, Limit
@@ -263,6 +263,6 @@ class _Sums:
 
 def _with_batch(shape: Shape, batch: int) -> Shape:
     for at, side in enumerate(shape):
-        if side and side % TRACED_BATCH == 0:
-            return (*shape[:at], side // TRACED_BATCH * batch, *shape[at + 1 :])
+        if side and side % PRIME_BATCH == 0:
+            return (*shape[:at], side // PRIME_BATCH * batch, *shape[at + 1 :])
     return shape

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from layerbench.profilers.memory.batches_on_card import Largest
 from layerbench.profilers.memory.figures import figures
-from layerbench.profilers.memory.largest_batch import fit_on
+from layerbench.profilers.memory.largest_batch import fit_on, largest_batch
 from layerbench.profilers.memory.runs_by_batch import RunsByBatch
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.card import Card
-from layerbench.records.memory import Fit, Interval, Optimizer
-from layerbench.records.workload import Workload
-from layerbench.zoo import Built
+from layerbench.records.memory import Fit, Interval
 
 
 @dataclass(frozen=True)
@@ -39,33 +38,43 @@ class MemoryOnCard:
 
 
 def predict_for_cards(
-    workload: Workload,
-    cards: Sequence[Card],
-    *,
-    optimizer: Optimizer | None = None,
-    subject: Built | None = None,
-    progress: Progress | None = None,
+    runs: RunsByBatch, cards: Sequence[Card], *, progress: Progress | None = None
 ) -> tuple[MemoryOnCard, ...]:
     """Predict a workload's memory on each card, and the largest batch that fits there.
 
-    Runs are traced at one batch and, for the largest batch, at two more; the others are read off.
     Intervals leave out what other plans of cuDNN would take, which `predict` has.
 
     Args:
-        workload, optimizer, subject: as for `predict`.
+        runs: of the workload.
         cards: in the order of the answer.
         progress: hears of each card.
 
     Raises:
         ModelRunError, NotEnoughMemory: as `predict` does.
     """
-    runs = RunsByBatch(workload, optimizer, subject)
+    return tuple(_on(card, runs) for card in _each(cards, progress))
+
+
+def largest_for_cards(
+    runs: RunsByBatch, cards: Sequence[Card], *, progress: Progress | None = None
+) -> tuple[Largest, ...]:
+    """The largest batch that fits into the memory of each card.
+
+    Args:
+        runs: of the workload, whose batch can be changed.
+        cards, progress: as for `predict_for_cards`.
+
+    Raises:
+        ModelRunError, NotEnoughMemory: as `predict` does.
+    """
+    return tuple(largest_batch(runs, card, card.memory_bytes) for card in _each(cards, progress))
+
+
+def _each(cards: Sequence[Card], progress: Progress | None) -> Iterator[Card]:
     listener = progress or Silent()
-    answers = []
     for number, card in enumerate(cards):
         listener.step("memory", number, len(cards))
-        answers.append(_on(card, runs))
-    return tuple(answers)
+        yield card
 
 
 def _on(card: Card, runs: RunsByBatch) -> MemoryOnCard:

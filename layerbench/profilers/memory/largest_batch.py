@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from layerbench.profilers.memory.batches_on_card import (
+    MOST_LOOKS,
+    Known,
+    Largest,
+    largest_on,
+)
 from layerbench.profilers.memory.figures import Figures, Verdict, figures
-from layerbench.profilers.memory.on_card import OnDevice, on_device, workspaces_read_off
+from layerbench.profilers.memory.on_card import OnDevice, on_device
 from layerbench.profilers.memory.run_for_gpu import RunForGpu
-from layerbench.profilers.memory.runs_by_batch import RunsByBatch
+from layerbench.profilers.memory.runs_by_batch import LEAST, RunsByBatch
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.card import Card
 from layerbench.records.memory import Fit, MemoryEstimate
@@ -15,9 +21,7 @@ from layerbench.records.memory import Fit, MemoryEstimate
 # Memory is nearly linear in the batch, so that straight lines find the limit in a handful of
 # predictions; where it is not, the gap is halved from then on.
 STRAIGHT_LOOKS = 8
-MOST_LOOKS = 20
 MOST_GROWTH = 64
-_NEAR = 2
 # Of a large batch a hundredth more or less is beyond what a prediction knows.
 _CLOSE = 100
 
@@ -47,7 +51,8 @@ def with_fit(
     verdict: Verdict = "unclear" if total.low <= memory_bytes else "no"
     if total.high <= memory_bytes:
         verdict = "yes"
-    needs = _Needs(runs, None, memory_bytes, progress, {estimate.workload.batch: total.high})
+    known = {estimate.workload.batch: total.high}
+    needs = _Needs(runs, None, memory_bytes, progress or Silent(), known)
     return estimate.model_copy(update={"fit": needs.fit(verdict, look)})
 
 
@@ -75,10 +80,51 @@ def fit_on(
         looked for, or cannot be changed.
     """
     own = figures(runs.first(), card, memory_bytes) if own is None else own
-    known = {runs.workload.batch: own.needed(memory_bytes)}
-    needs = _NeedsOnCard(runs, card, memory_bytes, progress, known)
-    needs.anchor(runs.workload.batch, own.device)
-    return needs.fit(own.verdict(memory_bytes), look)
+    verdict = own.verdict(memory_bytes)
+    if not (look and runs.can_change):
+        return Fit(
+            memory_bytes=memory_bytes, fits=verdict, largest_batch=None, largest_batch_peak=None
+        )
+    batch, needed = runs.workload.batch, own.needed(memory_bytes)
+    largest = largest_batch(runs, card, memory_bytes, Known(batch, needed), progress=progress)
+    return Fit(
+        memory_bytes=memory_bytes,
+        fits=verdict,
+        largest_batch=largest.batch,
+        largest_batch_peak=largest.bytes or None,
+    )
+
+
+def largest_batch(
+    runs: RunsByBatch,
+    card: Card,
+    memory_bytes: int,
+    known: Known | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Largest:
+    """The largest batch of a workload that fits into this much memory of a card.
+
+    Args:
+        runs: of the workload, by batch; its batch can be changed.
+        card: that has the memory.
+        memory_bytes: of the device.
+        known: a batch whose need is known.
+        progress: hears of each look on the way to it.
+    """
+    listener = progress or Silent()
+    line = runs.line
+    if line is None:
+        needs = {} if known is None else {known.batch: known.bytes}
+        traced = _Needs(runs, card, memory_bytes, listener, needs)
+        batch = _search(traced.of, runs.workload.batch, memory_bytes, close=True)
+        return Largest(batch, traced.of(batch) if batch else 0, traced.notes)
+    found = largest_on(line, card, memory_bytes, known, progress=listener)
+    if found.batch >= LEAST:
+        return found
+    one = Figures(on_device(runs.at(1), card, memory_bytes, bounds=False))
+    needed = one.needed(memory_bytes)
+    return Largest(1, needed, found.notes) if needed <= memory_bytes else Largest(0, 0, found.notes)
 
 
 class _Needs:
@@ -89,22 +135,23 @@ class _Needs:
         runs: RunsByBatch,
         card: Card | None,
         memory_bytes: int,
-        progress: Progress | None,
+        progress: Progress,
         known: dict[int, int],
     ) -> None:
         self._runs = runs
         self._card = card
         self._memory_bytes = memory_bytes
-        self._progress = progress or Silent()
+        self._progress = progress
         self._known = known
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of the card, what the reader should know."""
+        return on_device(self._runs.first(), self._card, bounds=False).notes
 
     def fit(self, verdict: Verdict, look: bool) -> Fit:
         start, limit = self._runs.workload.batch, self._memory_bytes
-        largest = (
-            _search(self.of, start, limit, self._card is not None)
-            if look and self._runs.can_change
-            else None
-        )
+        largest = _search(self.of, start, limit) if look and self._runs.can_change else None
         return Fit(
             memory_bytes=limit,
             fits=verdict,
@@ -119,29 +166,8 @@ class _Needs:
         return self._known[batch]
 
     def _device(self, batch: int) -> OnDevice:
-        return on_device(self._runs.at(batch), None)
-
-
-class _NeedsOnCard(_Needs):
-    """The same on a card, whose plans are asked for at two batches and read off between them.
-
-    A run that is short of memory goes on with smaller workspaces, so that bounds say no more.
-    """
-
-    _anchors: dict[int, OnDevice]
-
-    def anchor(self, batch: int, device: OnDevice) -> None:
-        """A batch whose plans are known."""
-        self._anchors = {**getattr(self, "_anchors", {}), batch: device}
-
-    def _device(self, batch: int) -> OnDevice:
         run = self._runs.at(batch)
-        # The second look is far from the limit, the third is near to it.
-        if not self._runs.reads_off(batch) or len(self._known) == _NEAR:
-            device = on_device(run, self._card, self._memory_bytes, bounds=False)
-            self.anchor(batch, device)
-            return device
-        return workspaces_read_off(run, batch, self._anchors)
+        return on_device(run, self._card, self._memory_bytes, bounds=self._card is None)
 
 
 def _search(peak: Callable[[int], int], start: int, limit: int, close: bool = False) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerbench.instruments.storage_tracker import Allocation, KernelMemory, Trace
@@ -60,31 +60,56 @@ class OnDevice:
             return None
         return max(0, self.memory_bytes - self.context.bytes)
 
-    def smaller(self, allocation: Allocation) -> Sequence[int]:
+    def smaller(self, kernel: object) -> Sequence[int]:
         """Workspaces of the plans that PyTorch tries next, each smaller than the one before."""
-        if not isinstance(allocation.kernel, Convolution) or self.memory_bytes is None:
+        if not isinstance(kernel, Convolution) or self.memory_bytes is None:
             return ()
         if self.plans is None:
             return (0,)  # nearly all have one that needs none
-        return self.plans.smaller(allocation.kernel)
+        return self.plans.smaller(kernel)
 
 
-def on_device(
-    run: RunForGpu, card: Card | None, memory_bytes: int | None = None, *, bounds: bool = True
-) -> OnDevice:
-    """A run on a card, with cuDNN's own answers where it can be asked.
+@dataclass(frozen=True)
+class CardWorkspaces:
+    """What kernels take on a card.
 
-    Without a card, on a GPU that is not named, workspaces stay within their bounds. A card's memory
-    is what its data sheet says where ``memory_bytes`` says no other. Without ``bounds`` only the
-    figures of workspaces are asked for, which takes a third of the time.
+    Attributes:
+        card: that it is.
+        sizes: by kernel; those that cuDNN has no plan for are missing.
+        plans: of its convolutions.
+        asked: what has the plans.
     """
-    trace, workspaces = run.traced.trace, run.workspaces
-    if card is None:
-        return OnDevice(trace, (*workspaces.terms(), CONTEXT))
+
+    card: Card
+    sizes: Mapping[object, KernelMemory]
+    plans: Mapping[Convolution, ConvolutionPlan | None]
+    asked: CudnnPlans
+
+    @property
+    def unknown(self) -> int:
+        """Number of kinds of convolutions without a plan."""
+        return sum(plan is None for plan in self.plans.values())
+
+    @property
+    def doubt(self) -> Doubt:
+        """How far what is reserved may be from the model of the allocator."""
+        return OF_ANY_GPU if self.unknown else OF_A_CARD
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader should know."""
+        return _notes(self.asked, len(self.plans), self.unknown, self.card)
+
+
+def workspaces_on(card: Card, kernels: Iterable[object], *, bounds: bool = True) -> CardWorkspaces:
+    """What kernels take on a card, with cuDNN's own answers where it can be asked.
+
+    Without ``bounds`` only the figures are asked for, which takes a third of the time.
+    """
     asked = cudnn_plans(card)
     cublas = CUBLAS_FROM_HOPPER if card.version >= _HOPPER else CUBLAS.bytes
-    kernels = {one.kernel for one in trace.allocations if isinstance(one.kernel, Convolution)}
-    plans = {kernel: asked.of(kernel) for kernel in kernels}
+    convolutions = {kernel for kernel in kernels if isinstance(kernel, Convolution)}
+    plans = {kernel: asked.of(kernel) for kernel in convolutions}
     sizes: dict[object, KernelMemory] = {
         kernel: _workspace(kernel, plan.workspace, asked, bounds)
         for kernel, plan in plans.items()
@@ -92,44 +117,41 @@ def on_device(
     }
     # A product with a bias may go another way, which takes less.
     sizes[CUBLAS] = KernelMemory(cublas, 0 if bounds else cublas, cublas)
+    return CardWorkspaces(card, sizes, plans, asked)
+
+
+def on_device(
+    run: RunForGpu, card: Card | None, memory_bytes: int | None = None, *, bounds: bool = True
+) -> OnDevice:
+    """A run on a card, or on a GPU that is not named, where workspaces stay within their bounds.
+
+    Args:
+        run: traced.
+        card: ``None`` where none is named.
+        memory_bytes: of the device, where it is not what the card's data sheet says.
+        bounds: of a card's workspaces, too, and not the figures alone.
+    """
+    trace, workspaces = run.traced.trace, run.workspaces
+    if card is None:
+        return OnDevice(trace, (*workspaces.terms(), CONTEXT))
+    found = workspaces_on(card, (one.kernel for one in trace.allocations), bounds=bounds)
+    sizes = found.sizes
     allocations = [
         _sized(one, sizes[one.kernel]) if one.kernel in sizes else one for one in trace.allocations
     ]
+    cublas = sizes[CUBLAS].bytes
     terms = [cublas_term(cublas, 0, cublas)] if workspaces.products else []
-    terms += _engines(plans, sizes)
-    unknown = [kernel for kernel, plan in plans.items() if plan is None]
-    if unknown:
+    terms += _engines(found.plans, sizes)
+    if found.unknown:
         terms += [term for term in workspaces.terms() if term.name.startswith("cuDNN")]
     return OnDevice(
         replace(trace, allocations=allocations),
         (*terms, CONTEXT),
-        _notes(asked, len(plans), len(unknown), card),
+        found.notes,
         card.memory_bytes if memory_bytes is None else memory_bytes,
-        asked,
-        OF_ANY_GPU if unknown else OF_A_CARD,
+        found.asked,
+        found.doubt,
     )
-
-
-def workspaces_read_off(run: RunForGpu, batch: int, anchors: Mapping[int, OnDevice]) -> OnDevice:
-    """A run on a device, with workspaces on the line through those at the anchors' batches.
-
-    Args:
-        run: at ``batch``, of the same allocations as those of the anchors.
-        batch: images.
-        anchors: one batch or more whose workspaces are known; of one, they grow with the batch.
-    """
-    near, *others = sorted(anchors, key=lambda one: abs(one - batch))
-    device = anchors[near]
-    far = anchors[others[0]].trace.allocations if others else None
-    allocations = []
-    for index, one in enumerate(run.traced.trace.allocations):
-        size = device.trace.allocations[index].bytes
-        if isinstance(one.kernel, Convolution):
-            there, at = (far[index].bytes, others[0]) if far else (0, 0)
-            size = max(0, size + (there - size) * (batch - near) // (at - near))
-        known = KernelMemory(size, size, size)
-        allocations.append(one if one.kernel is None else _sized(one, known))
-    return replace(device, trace=replace(run.traced.trace, allocations=allocations), plans=None)
 
 
 def _workspace(kernel: Convolution, size: int, asked: CudnnPlans, bounds: bool) -> KernelMemory:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from layerbench.instruments.memory_attribution import events
 from layerbench.instruments.storage_tracker import Allocation, Trace
@@ -46,6 +46,10 @@ class Doubt:
         """The most that may be reserved, bytes."""
         return reserved + max(_SEGMENT, int(reserved * self.more))
 
+    def left(self, capacity: int) -> int:
+        """Bytes for what the model of the allocator reserves, that it fits for certain."""
+        return max(0, int(min(capacity - _SEGMENT, capacity / (1 + self.more))))
+
 
 OF_ANY_GPU = Doubt(mixtures=24, less=0.05, more=0.05)
 # Chosen with published peaks of named cards in sight. These count the kernels that the driver has
@@ -53,6 +57,7 @@ OF_ANY_GPU = Doubt(mixtures=24, less=0.05, more=0.05)
 OF_A_CARD = Doubt(mixtures=16, less=0.02, more=0.04)
 
 Size = Callable[[Allocation], int]
+Smaller = Callable[[Any], Sequence[int]]
 _Moment = tuple[Allocation, int, bool]
 
 
@@ -77,7 +82,7 @@ class Replays:
     Args:
         trace: of the run.
         capacity: bytes that the device has for the allocator; ``None`` where it never runs out.
-        smaller: workspaces that do as well where the one of an allocation cannot be had.
+        smaller: workspaces that do as well where the one for a kernel cannot be had.
         doubt: how far its bounds are from the runs.
 
     Attributes:
@@ -88,7 +93,7 @@ class Replays:
         self,
         trace: Trace,
         capacity: int | None = None,
-        smaller: Callable[[Allocation], Sequence[int]] = lambda _: (),
+        smaller: Smaller = lambda _: (),
         doubt: Doubt = OF_ANY_GPU,
     ) -> None:
         self._trace = trace
@@ -123,9 +128,8 @@ class Replays:
 
         What may be reserved beyond the model's own figure, as in `reserved_bounds`, has room.
         """
-        left = int(min(capacity - _SEGMENT, capacity / (1 + self._doubt.more)))
         size = partial(_at, level="high")
-        return self._run(self._moments, size, max(0, left)).fits
+        return self._run(self._moments, size, self._doubt.left(capacity)).fits
 
     def _at(self, level: Level) -> Replayed:
         return self._run(self._moments, lambda allocation: _at(allocation, level), self._capacity)
@@ -146,39 +150,65 @@ class Replays:
             if not birth:
                 run.release(index)
             elif wanted := size(allocation):
-                run.allocate(index, allocation, wanted)
+                run.allocate(index, allocation.kernel, wanted)
         return run.replayed()
+
+
+def reserved_within(
+    capacity: int,
+    order: Iterable[tuple[int, bool]],
+    sizes: Sequence[int],
+    kernels: Mapping[int, object],
+    smaller: Smaller,
+) -> int | None:
+    """What is reserved where the allocator has so many bytes; ``None`` where that is too little.
+
+    Args:
+        capacity: bytes.
+        order: births and deaths, each with the place of its allocation.
+        sizes: bytes of each allocation.
+        kernels: what workspaces are for, by the places of their allocations.
+        smaller: as of `Replays`.
+    """
+    run = _Run(len(sizes), capacity, smaller)
+    for index, birth in order:
+        if not birth:
+            run.release(index)
+        elif wanted := sizes[index]:
+            run.allocate(index, kernels.get(index), wanted)
+            if not run.fits:
+                return None
+    return run.replayed().reserved
 
 
 class _Run:
     """One trace going through one allocator."""
 
-    def __init__(
-        self, allocations: int, capacity: int | None, smaller: Callable[[Allocation], Sequence[int]]
-    ) -> None:
+    def __init__(self, allocations: int, capacity: int | None, smaller: Smaller) -> None:
         self._allocator = CachingAllocator(capacity)
         self._blocks: dict[int, Block] = {}
         self._sizes = [0] * allocations
         self._smaller = smaller
         self._taken: dict[object, int] = {}
-        self._fits = True
+        self.fits = True
 
-    def allocate(self, index: int, allocation: Allocation, wanted: int) -> None:
+    def allocate(self, index: int, kernel: object, wanted: int) -> None:
         # cuDNN's plan that could be had once is the one that runs from then on.
-        wanted = min(wanted, self._taken.get(allocation.kernel, wanted))
+        if kernel is not None:
+            wanted = min(wanted, self._taken.get(kernel, wanted))
         if not wanted:
             return
         block = self._block(wanted)
-        for less in self._smaller(allocation) if block is None else ():
+        for less in self._smaller(kernel) if block is None else ():
             if less < wanted:
-                self._taken[allocation.kernel] = less
+                self._taken[kernel] = less
                 if not less:
                     return
                 block = self._block(less)
                 if block is not None:
                     break
         if block is None:
-            self._fits, self._allocator.capacity = False, None
+            self.fits, self._allocator.capacity = False, None
             block = self._allocator.allocate(wanted)
         self._blocks[index] = block
         self._sizes[index] = block.size
@@ -189,7 +219,7 @@ class _Run:
             self._allocator.release(block)
 
     def replayed(self) -> Replayed:
-        return Replayed(self._sizes, self._allocator.most_reserved, self._fits)
+        return Replayed(self._sizes, self._allocator.most_reserved, self.fits)
 
     def _block(self, wanted: int) -> Block | None:
         try:

@@ -133,7 +133,7 @@ def test_a_workspace_that_cannot_be_had_is_a_smaller_one() -> None:
             Allocation(50 * MIB, "", "forward", "x", "workspace", born=2, died=3, kernel="one"),
         ]
     )
-    run = Replays(trace, 100 * MIB, lambda one: (50 * MIB, 20 * MIB) if one.kernel else ()).figure
+    run = Replays(trace, 100 * MIB, lambda one: (50 * MIB, 20 * MIB) if one else ()).figure
     assert run.fits
     assert run.reserved == 80 * MIB
     assert not Replays(trace, 50 * MIB).figure.fits
@@ -188,7 +188,7 @@ def test_the_workspace_of_cublas_depends_on_the_card() -> None:
 def test_many_cards_at_once_are_as_each_alone(trained: RunForGpu) -> None:
     workload = resolve("resnet18", "4x3x64x64", mode="train")
     chosen = [cards.get(name) for name in ("t4", "a100", "a100-80")]
-    found = predict_for_cards(workload, chosen, optimizer="adamw")
+    found = predict_for_cards(RunsByBatch(workload, "adamw"), chosen)
     assert [one.card.name for one in found] == ["t4", "a100", "a100-80"]
     for one in found:
         alone = predict(workload, optimizer="adamw", card=one.card)
