@@ -51,8 +51,9 @@ def test_a_training_is_its_phases_without_the_optimizer():
 
 
 def test_a_forward_is_that_of_a_batch_and_of_one_image():
-    found = prediction.predict(asked(application_type="inference", device="rtx4090"))
-    for time, batch in ((found.batch, 2), (found.one_image, 1)):
+    asked_for = asked(application_type="inference", device="rtx4090", batch_size=256)
+    found = prediction.predict(asked_for)
+    for time, batch in ((found.batch, 256), (found.one_image, 1)):
         estimate = layerbench.estimate_latency("resnet18", INPUT, batch=batch, device="rtx4090")
         assert time.value == pytest.approx(estimate.seconds)
         assert (time.low, time.high) == pytest.approx(
