@@ -7,25 +7,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from layerbench.instruments.storage_tracker import Allocation
 from layerbench.profilers.memory.batch_line import BatchLine, Bytes
 from layerbench.profilers.memory.cudnn_plans import Convolution
-from layerbench.profilers.memory.on_card import CardWorkspaces, workspaces_on
-from layerbench.profilers.memory.replay import reserved_within
+from layerbench.profilers.memory.on_card import workspaces_on
+from layerbench.profilers.memory.replay import OF_A_CARD, reserved_within
 from layerbench.profilers.memory.workspaces import CONTEXT
 from layerbench.profilers.progress import Progress
 from layerbench.records.card import Card
 
-# Where cuDNN is asked for its plans: a little below the batch whose tensors alone fill the card.
-_NEAR = 15 / 16
-# At a batch that is more than a fiftieth away, cuDNN may have plans with other workspaces.
-_PLANS_CHANGE = 50
+# At a batch that is more than a thirtieth away, cuDNN may have plans with other workspaces.
+_PLANS_CHANGE = 30
 # As often plans are asked for anew.
 _ANCHORS = 4
 # Of a large batch a hundredth more or less is beyond what a prediction knows.
 _CLOSE = 100
+# The same of where plans are asked for.
+_ROUGH = 50
 MOST_LOOKS = 20
-# The first batch that is looked at, as a part of the one whose tensors alone fill the card.
-_FIRST = 0.95
+# Whose workspaces are looked at first, as a part of the batch whose tensors alone fill the card.
+_FIRST = 0.92
 
 
 class Largest(NamedTuple):
@@ -70,50 +71,50 @@ def largest_on(
     most = _most(line, room)
     if known is not None and known.bytes > memory_bytes:
         most = min(most, known.batch - 1)
-    batches = _Batches(line, card, room, max(1, int(most * _NEAR)), progress)
-    largest = batches.largest(most)
+    batches = _Batches(line, room, max(1, int(most * _FIRST)), progress)
+    largest = batches.largest(most, int(most * _FIRST), _ROUGH)
+    batches = _BatchesOnCard(line, room, max(1, largest), progress, card)
+    largest = batches.largest(most, max(1, largest))
     for _ in range(_ANCHORS):
         if batches.are_right_at(largest):
             break
         # What does not fit with the plans of its own batch is no answer, nor is a larger one.
-        batches, most = _Batches(line, card, room, largest, progress), largest
-        largest = batches.largest(most)
-    notes = batches.workspaces.notes
+        batches, most = _BatchesOnCard(line, room, largest, progress, card), largest
+        largest = batches.largest(most, most)
+    notes = batches.notes
     if known is not None and largest < known.batch and known.bytes <= memory_bytes:
         return Largest(*known, notes)
     return Largest(largest, batches.needed(largest) if largest else 0, notes)
 
 
 class _Batches:
-    """What is reserved at each batch, with the workspaces of the plans at one of them.
+    """What is reserved at each batch, with workspaces as they are on a GPU that is not named.
 
     Args:
         line: of the workload.
-        card: whose plans are asked for.
         room: bytes for the allocator.
-        anchor: the batch at which they are asked for; at others they grow with the batch.
+        anchor: the batch whose workspaces are known; at others they grow with the batch.
         progress: hears of each look.
     """
 
-    def __init__(
-        self, line: BatchLine, card: Card, room: int, anchor: int, progress: Progress
-    ) -> None:
+    doubt = OF_A_CARD
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, line: BatchLine, room: int, anchor: int, progress: Progress) -> None:
         self._line = line
         self._progress = progress
         self._anchor = anchor
-        there = line.workspaces_at(anchor)
-        self.workspaces: CardWorkspaces = workspaces_on(
-            card, (one.kernel for one in there.values()), bounds=False
-        )
-        self._left = self.workspaces.doubt.left(room)
-        grow: dict[int, int] = {}
-        stay: dict[int, int] = {}
-        for index, one in there.items():
-            size = self.workspaces.sizes.get(one.kernel)
-            most = (one.high or one.bytes) if size is None else size.bytes
-            (grow if isinstance(one.kernel, Convolution) else stay)[index] = most
-        self._growing, self._staying = _columns(grow), _columns(stay)
         self._known: dict[int, int | None] = {}
+        sizes = self._sizes(line.workspaces_at(anchor))
+        kernels = line.kernels
+        grow = {at: size for at, size in sizes.items() if isinstance(kernels[at], Convolution)}
+        stay = {at: size for at, size in sizes.items() if at not in grow}
+        self._growing, self._staying = _columns(grow), _columns(stay)
+        self._left = self.doubt.left(room)
+
+    def _sizes(self, workspaces: Mapping[int, Allocation]) -> Mapping[int, int]:
+        """Bytes of each workspace at the anchor."""
+        return {at: one.bytes for at, one in workspaces.items()}
 
     def reserved(self, batch: int) -> int | None:
         """Bytes of the allocator; ``None`` where the batch does not fit."""
@@ -122,15 +123,15 @@ class _Batches:
             self._known[batch] = self._replayed(batch)
         return self._known[batch]
 
-    def largest(self, most: int) -> int:
-        """The largest that fits and is no larger than ``most``; 0 where none does."""
-        return search(lambda batch: self.reserved(batch) is not None, most)
+    def largest(self, most: int, first: int, part: int = _CLOSE) -> int:
+        """The largest that fits and is no larger than ``most``, as `search` looks for it."""
+        return search(lambda batch: self.reserved(batch) is not None, most, first, part)
 
     def needed(self, batch: int) -> int:
         """Bytes that one needs at most, with the context; of one that fits."""
         reserved = self.reserved(batch)
         assert reserved is not None
-        return self.workspaces.doubt.above(reserved) + CONTEXT.high
+        return self.doubt.above(reserved) + CONTEXT.high
 
     def are_right_at(self, batch: int) -> bool:
         """Whether plans were asked for near enough to a batch."""
@@ -145,6 +146,25 @@ class _Batches:
         return reserved_within(
             self._left, self._line.order, sizes.tolist(), self._line.kernels, _smaller
         )
+
+
+class _BatchesOnCard(_Batches):
+    """The same with the workspaces of cuDNN's plans for a card."""
+
+    def __init__(
+        self, line: BatchLine, room: int, anchor: int, progress: Progress, card: Card
+    ) -> None:
+        self._card = card
+        super().__init__(line, room, anchor, progress)
+
+    def _sizes(self, workspaces: Mapping[int, Allocation]) -> Mapping[int, int]:
+        there = workspaces_on(self._card, (one.kernel for one in workspaces.values()), bounds=False)
+        self.doubt, self.notes = there.doubt, there.notes
+        known = there.sizes
+        return {
+            at: known[one.kernel].bytes if one.kernel in known else one.high or one.bytes
+            for at, one in workspaces.items()
+        }
 
 
 def _columns(sizes: Mapping[int, int]) -> tuple[Bytes, Bytes]:
@@ -175,7 +195,7 @@ def _most(line: BatchLine, room: int) -> int:
     return below
 
 
-def search(fits: Callable[[int], bool], most: int) -> int:
+def search(fits: Callable[[int], bool], most: int, first: int, part: int = _CLOSE) -> int:
     """The largest batch that fits, of those that `_step` leaves; 0 where none does.
 
     Where one looks first decides how many batches are looked at, and not which is the largest.
@@ -183,29 +203,31 @@ def search(fits: Callable[[int], bool], most: int) -> int:
     Args:
         fits: whether a batch does; so do all smaller ones.
         most: no larger one does.
+        first: what is looked at first.
+        part: of a batch, that one more or less does not matter.
     """
-    low, high = 0, _next(_grid(most))
-    at, stride = max(1, _grid(int(most * _FIRST))), 1
-    while _next(low) < high:
+    low, high = 0, _next(_grid(most, part), part)
+    at, stride = max(1, _grid(first, part)), 1
+    while _next(low, part) < high:
         if not low < at < high:
-            at = max(_next(low), _grid((low + high) // 2))
+            at = max(_next(low, part), _grid((low + high) // 2, part))
         if fits(at):
-            low, at = at, at + stride * _step(at)
+            low, at = at, at + stride * _step(at, part)
         else:
-            high, at = at, at - stride * _step(at)
+            high, at = at, at - stride * _step(at, part)
         stride *= 2
-        at = _grid(max(0, at))
+        at = _grid(max(0, at), part)
     return low
 
 
-def _step(batch: int) -> int:
-    """Between batches that are looked at: 1 up to 200, then 2, from 400 on 4, and so on."""
-    return 1 << max(0, (batch // _CLOSE).bit_length() - 1)
+def _step(batch: int, part: int) -> int:
+    """Between batches that are looked at: 1 up to twice the part, then 2, from four times it 4."""
+    return 1 << max(0, (batch // part).bit_length() - 1)
 
 
-def _grid(batch: int) -> int:
-    return batch // _step(batch) * _step(batch)
+def _grid(batch: int, part: int) -> int:
+    return batch // _step(batch, part) * _step(batch, part)
 
 
-def _next(batch: int) -> int:
-    return batch + _step(batch)
+def _next(batch: int, part: int) -> int:
+    return batch + _step(batch, part)
