@@ -10,6 +10,7 @@
     │   └── DeviceUnavailable       no such device on this machine
     ├── ModelRunError               the model does not take this input (says where)
     │   └── NotAClassifier          what is for classifiers only cannot take the model
+    ├── NotTraceable                only a real run shows what the model does
     ├── NotEnoughMemory             says what was requested and what is free
     ├── DataError                   a data set that is missing, or damaged
     ├── TrainingStopped             a training that cannot continue: a loss that is no number
@@ -85,6 +86,10 @@ class ModelRunError(LayerbenchError):
 
 class NotAClassifier(ModelRunError):
     """The model gives no logits for images, or has no head that could be exchanged."""
+
+
+class NotTraceable(LayerbenchError):
+    """Only a real run shows which operators the model runs; the message says what it needs."""
 
 
 class NotEnoughMemory(LayerbenchError):

@@ -9,14 +9,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Of sparse tensors: that their layout is new, and that nothing checks their indices.
+# Of torchvision's operators on fake tensors, and of sparse tensors: that their layout is new, and
+# that nothing checks their indices.
 NOTICES = (
+    r"`create_unbacked_symint` is deprecated",
     r"Sparse (CSR|CSC|BSR|BSC) tensor support is in beta",
     r"Sparse invariant checks are implicitly disabled",
 )
-# By logger. Where Inductor looks for CUDA on a machine without a GPU, and of types that a release
-# of torchao, which transformers imports, registers in a way that PyTorch means to refuse one day.
+# By logger. What a model raises on fake tensors, which is caught and said in a line. Where Inductor
+# looks for CUDA on a machine without a GPU, and of types that a release of torchao, which
+# transformers imports, registers in a way that PyTorch means to refuse one day.
 LOGGED = {
+    "torch._subclasses.fake_tensor": re.compile("failed while attempting to run meta for"),
     "torch.utils.cpp_extension": re.compile("No CUDA runtime is found"),
     "torch.utils._pytree": re.compile(r"<enum '\w+'> is an Enum subclass and is now natively"),
 }
@@ -27,7 +31,7 @@ def notices_kept_back() -> Iterator[None]:
     """Leave all of those out of standard error, in a process of our own."""
     with warnings.catch_warnings(), logged_notices_kept_back():
         for notice in NOTICES:
-            warnings.filterwarnings("ignore", message=notice, category=UserWarning)
+            warnings.filterwarnings("ignore", message=notice)
         yield
 
 

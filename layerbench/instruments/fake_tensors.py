@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from layerbench import zoo
+from layerbench.environment.notices import logged_notices_kept_back
+from layerbench.errors import message_of
 from layerbench.instruments.attach import tensors_replaced
 from layerbench.instruments.function_timer import GUARDED
 from layerbench.introspection.modules import buffers, modules, own_attributes, parameters
@@ -95,7 +97,7 @@ def without_memory(
     check_shapes_suffice(built)
     # A scripted function specialises on what it has seen: a later call would look for that device.
     unspecialised = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
-    with unspecialised, mode or fake_tensors():
+    with unspecialised, logged_notices_kept_back(), mode or fake_tensors():
         fakes = _Fakes(built, device)
         with tensors_replaced(built.module, fakes.of):
             args, kwargs = map_tensors((built.args, built.kwargs), fakes.of)
@@ -138,6 +140,43 @@ class _Fakes:
     def let_go(self) -> None:
         """Hold no storage any longer; tensors that are made from now on share none of before."""
         self._storages.clear()
+
+
+def what_it_needs(error: BaseException) -> str:
+    """What of a real run a model needs, where that is why a run without memory failed.
+
+    Args:
+        error: that such a run raised, on ``cpu``.
+
+    Returns:
+        a clause about the model; empty where the error is its own, and would come in any run.
+    """
+    from torch._subclasses import fake_tensor as fakes
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ShapesDoNotSuffice):
+            return str(seen)
+        if isinstance(seen, fakes.UnsupportedOperatorException):
+            return f"it runs {seen}, which needs real tensors,"
+        if isinstance(
+            seen, fakes.DataDependentOutputException | fakes.DynamicOutputShapeException
+        ) or any(text in message_of(seen) for text in _VALUES_READ):
+            return READS_VALUES
+        seen = seen.__cause__
+    return ""
+
+
+READS_VALUES = "it reads values of its tensors"
+
+# What PyTorch says where there is no value to be read.
+_VALUES_READ = (
+    "Cannot copy out of meta tensor",
+    "cannot be called on meta tensors",
+    ".numpy() is not supported for tensor subclasses",
+    "Cannot access data pointer of Tensor",
+    "Could not guard on data-dependent expression",
+)
 
 
 def _function_of(kind: type[torch.Tensor]) -> object:

@@ -311,10 +311,18 @@ class CallObserver:
 
     def explain(self, error: Exception) -> str:
         """One line that says in which module ``error`` arose and what had come in."""
-        path, kind, came_in = self._failure or ("", self._root.type, ())
-        where = f"{kind} at {path}" if path else kind
+        _, _, came_in = self._failed()
         shapes = ", ".join(str(list(shape)) for shape in came_in) or "no tensor"
-        return f"the forward failed in {where}, given {shapes}: {first_line(error)}"
+        return f"the forward failed in {self.where_it_failed}, given {shapes}: {first_line(error)}"
+
+    @property
+    def where_it_failed(self) -> str:
+        """The module in which the last forward raised, such as ``Linear at head``."""
+        path, kind, _ = self._failed()
+        return f"{kind} at {path}" if path else kind
+
+    def _failed(self) -> tuple[str, str, tuple[Shape, ...]]:
+        return self._failure or ("", self._root.type, ())
 
 
 # What runs a module's forward where the module itself is called.

@@ -82,8 +82,9 @@ def estimate_cards(
 
     Raises:
         ModelRunError: the model does not take the input.
-        NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
+        NotTraceable: only a real run would show its operators.
     """
+    # First: it refuses what no time is predicted of.
     trace = trace_operators(workload, optimizer=optimizer, subject=subject, steps=_STEPS)
     at_prime = trace.run if trace.batch is None else None
     runs = RunsByBatch(workload, optimizer, subject, at_prime=at_prime)
@@ -177,7 +178,10 @@ def _row(
         check_format(card, workload)
     except UsageError as error:
         return CardEstimate(card=card, absent=str(error), **held)
-    estimate = of_trace(trace, with_batch(workload, batch), card, optimizer)
+    work = with_batch(workload, batch)
+    if trace.batch not in (None, batch):
+        trace = trace_operators(work, optimizer=optimizer)
+    estimate = of_trace(trace, work, card, optimizer)
     return CardEstimate(card=card, **held, **_timed(estimate), **_totalled(estimate, job))
 
 

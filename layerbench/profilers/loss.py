@@ -19,7 +19,16 @@ SQUARE = "mean square"
 
 
 class RunFailed(Exception):
-    """The model raised; ``str`` says in which layer and what had come in."""
+    """The model raised; ``str`` says in which layer and what had come in.
+
+    Attributes:
+        where: the module in which the forward did, such as ``Linear at head``; empty where it is
+            not known.
+    """
+
+    def __init__(self, said: str, where: str = "") -> None:
+        super().__init__(said)
+        self.where = where
 
 
 def loss_of(output: Any, micro_batches: int = 1) -> torch.Tensor:  # noqa: ANN401 - of any model

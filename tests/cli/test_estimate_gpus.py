@@ -46,6 +46,14 @@ def test_a_row_a_card_the_cheapest_first(monkeypatch, capsys, tmp_path: Path) ->
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_model_that_has_to_run_for_real_is_one_line(monkeypatch, capsys) -> None:
+    words = ("--model", "tests/faulty/formats.py:kept", "--device", "t4", "--quiet")
+    status, out, err = estimate(monkeypatch, capsys, *words)
+    assert (status, out) == (2, "")
+    assert "reads values of its tensors in _Kept (tests/faulty/formats.py:" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

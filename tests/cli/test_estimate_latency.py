@@ -43,6 +43,14 @@ def test_one_card_has_a_report_and_several_a_table(monkeypatch, capsys, tmp_path
     assert len([*tmp_path.iterdir()]) == 4
 
 
+def test_a_model_that_has_to_run_for_real_is_one_line(monkeypatch, capsys) -> None:
+    words = ("--model", "tests/faulty/formats.py:kept", "--device", "t4", "--quiet")
+    status, out, err = estimate(monkeypatch, capsys, *words)
+    assert (status, out) == (2, "")
+    assert "reads values of its tensors in _Kept (tests/faulty/formats.py:" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

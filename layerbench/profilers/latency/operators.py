@@ -16,16 +16,20 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._pytree import tree_leaves
 
+from layerbench import zoo
+from layerbench.environment import devices
+from layerbench.environment.run_context import check_input_fits
+from layerbench.errors import LayerbenchError, ModelRunError, NotTraceable
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.flops import formula_of
 from layerbench.instruments.memory_attribution import ITERATION
 from layerbench.instruments.storage_tracker import Step, Trace
+from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import shape_of
 from layerbench.profilers.latency.kinds import Kind, kind_of
 from layerbench.profilers.latency.optimizer_passes import optimizer_step
 from layerbench.profilers.memory.batch_line import PRIME_BATCH
 from layerbench.profilers.memory.run_for_gpu import FakeDoesNotSuffice, RunForGpu, run_fake
-from layerbench.profilers.memory.run_for_gpu import run_for_gpu as run_anyhow
 from layerbench.profilers.memory.runs_by_batch import can_change_batch, with_batch
 from layerbench.records.memory import Optimizer, Phase
 from layerbench.records.samples import RowFacts
@@ -140,39 +144,69 @@ def trace_operators(
         steps: of a training; two where the run's memory is of interest, too.
 
     Raises:
-        ModelRunError, NotEnoughMemory: as `profilers.memory.run_for_gpu.run_for_gpu`.
+        ModelRunError: the model does not take the input.
+        NotTraceable: only a real run would show its operators.
+        NotEnoughMemory: a model that cannot be built without memory does not fit here.
     """
     if subject is None and can_change_batch(workload):
-        listeners: list[_Listener] = []
         try:
-            run = run_fake(
-                with_batch(workload, PRIME_BATCH),
-                optimizer,
-                None,
-                _listening(listeners, PRIME_BATCH),
-                steps=steps,
-            )
-        except FakeDoesNotSuffice:
-            pass
-        else:
-            return _trace(run, listeners[-1], optimizer, None)
-    listeners = []
-    run = run_anyhow(
-        workload,
-        optimizer=optimizer,
-        subject=subject,
-        listen=_listening(listeners, None),
-        steps=steps,
-    )
-    return _trace(run, listeners[-1], optimizer, workload.batch)
+            work = with_batch(workload, PRIME_BATCH)
+            return _fake_trace(work, optimizer, None, steps, prime=True)
+        except FakeDoesNotSuffice as error:
+            if error.built and error.needs:
+                raise _refusal(workload, error) from None
+    try:
+        return _fake_trace(workload, optimizer, subject, steps)
+    except FakeDoesNotSuffice as error:
+        if error.built or subject is not None:
+            raise _refusal(workload, error) from None
+    # Its constructor needs values, which says nothing of its forward.
+    check_input_fits(workload, devices.get("cpu"))
+    built = zoo.build(workload, load_weights=False)
+    try:
+        return _fake_trace(workload, optimizer, built, steps)
+    except FakeDoesNotSuffice as error:
+        raise _refusal(workload, error) from None
 
 
-def _listening(listeners: list[_Listener], batch: int | None) -> Callable[[], _Listener]:
+def _fake_trace(
+    workload: Workload,
+    optimizer: Optimizer | None,
+    subject: Built | None,
+    steps: int,
+    *,
+    prime: bool = False,
+) -> OperatorTrace:
+    """The operators of a run without memory; for any batch where the workload's is the prime."""
+    listeners: list[_Listener] = []
+
     def listen() -> _Listener:
-        listeners.append(_Listener(batch))
+        listeners.append(_Listener(PRIME_BATCH if prime else None))
         return listeners[-1]
 
-    return listen
+    accepts: Callable[[Built], bool] = _batch_is_seen if prime else lambda _: True
+    run = run_fake(workload, optimizer, subject, listen, steps, accepts)
+    return _trace(run, listeners[-1], optimizer, None if prime else workload.batch)
+
+
+def _batch_is_seen(built: Built) -> bool:
+    """Whether the batch is a dimension of an input; of a list of images it is none."""
+    tensors = tensors_in((built.args, built.kwargs))
+    return any(side and side % PRIME_BATCH == 0 for one in tensors for side in shape_of(one))
+
+
+def _refusal(workload: Workload, error: FakeDoesNotSuffice) -> LayerbenchError:
+    """What is said of a model that could not be traced."""
+    module, line = error.where
+    at = f" ({line})" if line else ""
+    if not error.needs:
+        return ModelRunError(f"{workload.model}: {error}{at}")
+    where = f" in {module}" if module else ""
+    return NotTraceable(
+        f"{workload.model}: {error.needs}{where}{at}, so its operators are not known unless it "
+        "runs, and no time is predicted: measure it on the card with timer.py; mem.py --device "
+        "predicts its memory all the same"
+    )
 
 
 def _trace(

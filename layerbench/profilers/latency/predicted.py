@@ -60,7 +60,7 @@ def predict(
     Raises:
         UsageError: the card does not compute in the precision.
         ModelRunError: the model does not take the input.
-        NotEnoughMemory: a model that has to run for real on the CPU does not fit there.
+        NotTraceable: only a real run would show its operators.
     """
     (estimate,) = predict_for_cards(workload, (card,), optimizer=optimizer, subject=subject)
     return estimate

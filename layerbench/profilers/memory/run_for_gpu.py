@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from layerbench import zoo
+from layerbench.environment.origins import origin
 from layerbench.environment.run_context import (
     check_input_fits,
     memory_explained,
@@ -20,7 +21,12 @@ from layerbench.errors import (
     first_line,
 )
 from layerbench.instruments.attach import mode_set
-from layerbench.instruments.fake_tensors import without_memory
+from layerbench.instruments.fake_tensors import (
+    READS_VALUES,
+    ShapesDoNotSuffice,
+    what_it_needs,
+    without_memory,
+)
 from layerbench.instruments.modes import OperatorMode
 from layerbench.instruments.preserve import (
     FreshInputs,
@@ -89,8 +95,29 @@ def run_for_gpu(
     return RunForGpu(traced, workspaces, "replayed", (note,))
 
 
+class _NotAccepted(Exception):
+    """The inputs will not do for who asked for the run."""
+
+
 class FakeDoesNotSuffice(Exception):
-    """A model looks at values, or runs an operator that knows no fake tensors."""
+    """A run with fake tensors failed; ``str`` is what it raised.
+
+    It is not the error's own: whose frames would hold tensors.
+
+    Attributes:
+        needs: what of a real run the model needs, as `instruments.fake_tensors.what_it_needs` says.
+        where: the module whose forward it was, and the line of the user's code; either or both may
+            be empty.
+        built: whether the model's constructor could do with fake tensors.
+        accepted: whether the inputs would do for who asked.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(first_line(error))
+        self.needs = what_it_needs(error)
+        self.where = (getattr(error, "where", ""), origin(error) or "")
+        self.built = isinstance(error, RunFailed | ShapesDoNotSuffice)
+        self.accepted = not isinstance(error, _NotAccepted)
 
 
 def run_fake(
@@ -99,13 +126,18 @@ def run_fake(
     subject: Built | None,
     listen: Callable[[], OperatorListener | None] = lambda: None,
     steps: int = 2,
+    accepts: Callable[[Built], bool] = lambda _: True,
 ) -> RunForGpu:
     """As `run_for_gpu`, with fake tensors alone.
+
+    Args:
+        workload, optimizer, subject, listen, steps: as for `run_for_gpu`.
+        accepts: whether the model with its inputs will do.
 
     Raises:
         FakeDoesNotSuffice: a real run would be needed.
     """
-    reason = ""
+    failed: FakeDoesNotSuffice | None = None
     # Autocast knows no meta tensors, and without a GPU no CUDA ones.
     casts = autocast_format(workload.precision) is not None
     for device in ("cpu",) if casts else _stand_in_devices(training=optimizer is not None):
@@ -114,15 +146,19 @@ def run_fake(
         with strays_removed(workload.model):
             try:
                 traced = _fake_run(
-                    workload, optimizer, subject, workspaces, device, listen(), steps
+                    workload, optimizer, subject, workspaces, device, listen(), steps, accepts
                 )
             except LayerbenchError:
                 raise
             except Exception as error:
-                reason = first_line(error)
+                failed = FakeDoesNotSuffice(error)
         if traced is not None:
             return RunForGpu(traced, workspaces, "fake")
-    raise FakeDoesNotSuffice(reason)
+        assert failed is not None
+        if not failed.accepted or (device == DEVICE and failed.needs == READS_VALUES):
+            break  # fake tensors of the CPU are no other inputs, and have no other values
+    assert failed is not None
+    raise failed
 
 
 def _fake_run(
@@ -133,8 +169,11 @@ def _fake_run(
     device: str,
     listener: OperatorListener | None,
     steps: int,
+    accepts: Callable[[Built], bool],
 ) -> Traced:
     built = subject or zoo.build_shapes(workload)
+    if not accepts(built):
+        raise _NotAccepted
     # Meta tensors need no mode: PyTorch's own kernels for them give shapes.
     mode: AbstractContextManager[object] | None = (
         _Quick() if device == "meta" else None  # type: ignore[no-untyped-call]

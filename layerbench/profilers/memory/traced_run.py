@@ -327,7 +327,8 @@ class _Run:
             with self._tracker.during("forward"):
                 self._calls = self._observer.observe(forward, self._built.args, self._built.kwargs)
         except Exception as error:
-            raise RunFailed(self._observer.explain(error)) from error
+            observer = self._observer
+            raise RunFailed(observer.explain(error), observer.where_it_failed) from error
         self._forward_s = perf_counter() - began
         self._tracker.mark(FORWARD_END)
         return outputs.pop()

@@ -6,15 +6,21 @@ import pytest
 import torch
 from torch import nn
 
+import layerbench
 from layerbench.api.inputs import what_runs
+from layerbench.errors import ModelRunError, NotTraceable
+from layerbench.profilers.latency import operators
 from layerbench.profilers.latency.operators import Amount, Operator, OperatorTrace, trace_operators
+from layerbench.profilers.memory import run_for_gpu
+from layerbench.profilers.memory.batch_line import PRIME_BATCH
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import Precision
+from layerbench.zoo import Built
 
 
 def _traced(
     model: str | nn.Module,
-    input: str | torch.Tensor,
+    input: str | torch.Tensor | None,
     optimizer: Optimizer | None = None,
     precision: Precision | None = None,
 ) -> OperatorTrace:
@@ -138,3 +144,87 @@ def test_gradients_of_a_grouped_convolution_are_as_much_work_as_the_convolution(
     work = {one.phase: one.flops for one in trace.operators if one.owner == "1" and one.window == 9}
     forward = 2 * (2 * 16 * 4 * 4) * (8 // groups * 9)
     assert work == {"forward": Amount(forward), "backward": Amount(2 * forward)}
+
+
+class _Gate(nn.Module):
+    """Its way depends on what comes in."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.how == "item":
+            return x * x.sum().item()
+        if self.how == "flow":
+            return x if x.sum() > 0 else -x
+        if self.how == "shape":
+            return x[x > 0]
+        if self.how == "numpy":
+            return x * float(x.detach().numpy()[0, 0])
+        return torch.relu(x)
+
+
+@pytest.fixture
+def never_for_real(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a real run")
+
+    monkeypatch.setattr(run_for_gpu, "_real_run", refuse)
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("how", ["item", "flow", "shape", "numpy"])
+def test_a_model_that_reads_values_is_refused(
+    how: str, mode: str, never_for_real: None, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The line says where, and nothing of the run stays in the model."""
+    model = nn.Sequential(nn.Linear(4, 4), _Gate(how))
+    optimizer: Optimizer | None = "sgd" if mode == "train" else None
+    with pytest.raises(NotTraceable, match="reads values of its tensors in _Gate at 1") as refused:
+        _traced(model, torch.rand(2, 4), optimizer)
+    assert "test_operators.py:" in str(refused.value)
+    assert "timer.py" in str(refused.value)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (torch.jit.trace(nn.Linear(4, 4), torch.rand(2, 4)), "a part of it is scripted or traced"),
+        ("tests/faulty/formats.py:kept", "reads values of its tensors in _Kept"),
+        ("tests/faulty/formats.py:dynamic", "runs quantized.linear_dynamic.default, which needs"),
+    ],
+    ids=["scripted", "values", "operator"],
+)
+def test_what_needs_a_real_run_is_refused(
+    model: str | nn.Module, said: str, never_for_real: None
+) -> None:
+    with pytest.raises(NotTraceable, match=said):
+        layerbench.estimate_latency(
+            model, torch.rand(2, 4) if isinstance(model, nn.Module) else None, device="t4"
+        )
+
+
+def test_of_a_list_of_images_the_batch_is_no_dimension() -> None:
+    """A trace of so many images would have the operators of each."""
+    images = [torch.empty(3, 4, 4, device="meta")] * PRIME_BATCH
+    batch = torch.empty(PRIME_BATCH, 3, 4, 4, device="meta")
+    assert operators._batch_is_seen(Built(nn.ReLU(), ([batch],), {}))
+    assert not operators._batch_is_seen(Built(nn.ReLU(), (images,), {}))
+
+
+@pytest.mark.parametrize("name", ["rates", "positions"])
+def test_a_constructor_that_reads_values_says_nothing_of_the_forward(
+    name: str, never_for_real: None
+) -> None:
+    assert len(_traced(f"tests/faulty/formats.py:{name}", None).operators) == 2
+
+
+def test_a_model_that_does_not_take_its_input_is_not_run_for_real(
+    never_for_real: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(5, 4))
+    with pytest.raises(ModelRunError, match=r"the forward failed in Linear at 1, given \[2, 4\]"):
+        _traced(model, torch.rand(2, 4))
+    assert capfd.readouterr().err == ""
