@@ -67,7 +67,7 @@ def compare_latency(
     """
     before, after = (_sided(*one) for one in zip((baseline, contender), names, strict=True))
     _check_comparable(before.side, after.side, same_model=same_model)
-    low, ratio, high = _ratio(before.side, after.side)
+    low, ratio, high = (1.0,) * 3 if _are_one(before, after) else _ratio(before.side, after.side)
     shared = [path for path in after.rows if path and path in before.rows]
     return LatencyComparison(
         baseline=before.side,
@@ -183,6 +183,15 @@ def _check_comparable(before: LatencySide, after: LatencySide, *, same_model: bo
         )
     if not (before.seconds and after.seconds):
         raise ComparisonError("a time is 0: there is no ratio")
+
+
+def _are_one(before: _Sided, after: _Sided) -> bool:
+    """Whether both are the same prediction, whose errors are then the same, too."""
+    facts = [
+        (one.card, one.side.workload, one.side.optimizer, one.side.seconds, one.side.interval)
+        for one in (before, after)
+    ]
+    return before.card is not None and facts[0] == facts[1]
 
 
 def _ratio(before: LatencySide, after: LatencySide) -> tuple[float, float, float]:

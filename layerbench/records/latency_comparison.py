@@ -53,7 +53,7 @@ class LatencyComparison(Record):
     Attributes:
         threshold: ratios closer to 1 than this are the same to the reader (0.05 for 5 %).
         ratio: contender over baseline of the whole, and what it lies between: the errors of both
-            sides are taken to be independent.
+            sides are taken to be independent, but for the same prediction twice.
         verdict: SLOWER or FASTER where that interval lies beyond the threshold, SAME where it lies
             within, else UNCLEAR.
         held: of a prediction beside a measured time, whether its interval holds that; ``None`` of
@@ -77,6 +77,12 @@ class LatencyComparison(Record):
     missing: tuple[Path, ...] = ()
     differences: tuple[Difference, ...] = Field(default=())
     notes: tuple[Text, ...] = ()
+
+    @property
+    def same_prediction(self) -> bool:
+        """Whether one prediction stands on both sides: there is no doubt about its ratio."""
+        predicted = self.baseline.how == self.contender.how == "predicted"
+        return predicted and self.ratio_low == self.ratio == self.ratio_high
 
     @property
     def slower(self) -> bool:

@@ -51,6 +51,19 @@ def test_errors_of_both_sides_add_up_as_independent_ones_do() -> None:
     )
 
 
+def test_a_prediction_beside_itself_is_the_same() -> None:
+    one = taking(1.0, 0.3, 2.0)
+    record = compared(one, one.model_copy())
+    assert record.same_prediction
+    assert (record.verdict, record.ratio_low, record.ratio_high) == ("SAME", 1, 1)
+    text = reporters.render("txt", record)
+    assert "Both are the same prediction." in text
+    assert "+0.0 % [+0, +0]" in text
+    for other in (taking(1.0, 0.3, 2.0, device="a100"), taking(1.001, 0.3, 2.0)):
+        record = compared(one, other)
+        assert (record.verdict, record.same_prediction) == ("UNCLEAR", False)
+
+
 def measured(device: str) -> tuple[layerbench.Profile, LatencyEstimate]:
     """A measured forward on a device, and a prediction of the same work for a T4."""
     profile = layered()

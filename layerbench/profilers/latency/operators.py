@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from layerbench import zoo
 from layerbench.environment import devices
 from layerbench.environment.run_context import check_input_fits
-from layerbench.errors import LayerbenchError, ModelRunError, NotTraceable
+from layerbench.errors import LayerbenchError, ModelRunError, NotTraceable, at_least
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.flops import formula_of
 from layerbench.instruments.memory_attribution import ITERATION
@@ -144,10 +144,12 @@ def trace_operators(
         steps: of a training; two where the run's memory is of interest, too.
 
     Raises:
+        UsageError: the batch is empty.
         ModelRunError: the model does not take the input.
         NotTraceable: only a real run would show its operators.
         NotEnoughMemory: a model that cannot be built without memory does not fit here.
     """
+    at_least("the batch", workload.batch, 1)
     if subject is None and can_change_batch(workload):
         try:
             work = with_batch(workload, PRIME_BATCH)

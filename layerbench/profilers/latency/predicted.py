@@ -9,7 +9,7 @@ from typing import Any
 
 from layerbench._version import __version__
 from layerbench.environment.run_context import torch_version
-from layerbench.errors import UsageError
+from layerbench.errors import ModelRunError, UsageError
 from layerbench.profilers.latency.checked import checked_of, interval_of, question_of
 from layerbench.profilers.latency.fitted import OperatorTime, times
 from layerbench.profilers.latency.operators import (
@@ -58,8 +58,8 @@ def predict(
         subject: a model that was handed over, with its inputs; it stays as it was.
 
     Raises:
-        UsageError: the card does not compute in the precision.
-        ModelRunError: the model does not take the input.
+        UsageError: the card does not compute in the precision, or the batch is empty.
+        ModelRunError: the model does not take the input, or runs no operators.
         NotTraceable: only a real run would show its operators.
     """
     (estimate,) = predict_for_cards(workload, (card,), optimizer=optimizer, subject=subject)
@@ -115,11 +115,18 @@ def of_trace(
         workload: what would run.
         card: where.
         optimizer: that the trace is of.
+
+    Raises:
+        ModelRunError: nothing runs on the card.
     """
+    if not trace.operators:
+        raise ModelRunError(
+            f"{workload.model}: its forward runs no operators on a GPU: there is no time to predict"
+        )
     timed = times(trace.operators, card, workload)
     seconds = fsum(time.seconds for time in timed)
     waiting = fsum(time.waiting_s for time in timed)
-    question = question_of(card, workload, optimizer, waiting / seconds if seconds else 0.0)
+    question = question_of(card, workload, optimizer, waiting / seconds)
     sums = _Sums(trace, workload.batch, timed)
     return LatencyEstimate(
         workload=workload,

@@ -76,6 +76,8 @@ def _whether_held(record: LatencyComparison) -> str:
     if record.held is not None:
         where = "within" if record.held else "outside"
         return f"The measured time lies {where} the prediction's 90 % interval."
+    if record.same_prediction:
+        return "Both are the same prediction."
     if record.baseline.how == record.contender.how:
         return "Both are predicted: their errors are taken to be independent."
     return ""

@@ -10,7 +10,7 @@ from torch import nn
 
 import layerbench
 from layerbench.environment import cards
-from layerbench.errors import UsageError
+from layerbench.errors import LayerbenchError, UsageError
 from layerbench.profilers.latency import predicted
 from layerbench.profilers.latency.fitted import OperatorTime
 from layerbench.records.latency_estimate import LatencyEstimate
@@ -109,6 +109,21 @@ def test_one_trace_does_for_all_cards_and_batches(
 def test_a_format_that_a_card_lacks_is_said(device: str, precision: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         layerbench.estimate_latency("resnet18", device=device, precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("model", "input", "said"),
+    [
+        (nn.Linear(3, 4), torch.empty(0, 3), "the batch must be at least 1, got 0"),
+        (nn.Identity(), torch.empty(2, 3), "Identity: its forward runs no operators on a GPU"),
+        (nn.Flatten(), torch.empty(2, 3, 4), "runs no operators on a GPU: there is no time"),
+    ],
+)
+def test_nothing_to_be_predicted_is_said(model: nn.Module, input: torch.Tensor, said: str) -> None:
+    with pytest.raises(LayerbenchError, match=said):
+        layerbench.estimate_latency(model, input, device="t4")
+    with pytest.raises(LayerbenchError, match=said):
+        layerbench.estimate_devices(model, input, devices="t4")
 
 
 def test_an_unknown_card_is_said_before_anything_runs() -> None:
