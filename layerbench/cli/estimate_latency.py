@@ -55,7 +55,8 @@ def command(
     """Predict how long a model takes on a GPU that is not here, whole and layer by layer.
 
     The report says how wrong such predictions were on measured times that the model of times had
-    not seen. Of several cards it shows one table, and --out writes a record for each.
+    not seen. Of several cards it shows one table, and --out writes a record for each. A card that
+    lacks the precision has a row that says so.
     """
     from layerbench.errors import UsageError
 
@@ -78,18 +79,19 @@ def command(
     # After the cheap checks: this loads torch.
     from layerbench.cli._progress import shown
     from layerbench.profilers.card_estimates import side_by_side
-    from layerbench.profilers.latency.predicted import predict_for_cards
+    from layerbench.profilers.latency.predicted import predict_for_cards, with_format
 
     chosen = (optimizer or "sgd") if mode == "train" else None
     workload = what.workload(mode=mode).with_step(step)
+    able, lacking = with_format(wanted, workload)
     with shown(workload.model, quiet):
-        records = predict_for_cards(workload, wanted, optimizer=chosen)
-    if len(records) == 1:
+        records = predict_for_cards(workload, able, optimizer=chosen)
+    if len(wanted) == 1:
         _options.deliver(records[0], names, out, view)
         return
     _options.say_what_is_not_shown(records[0], view)
     for name in names if out is None else ["txt"]:
-        _options.show(name, side_by_side(records), view)
+        _options.show(name, side_by_side(records, lacking), view)
     if out is not None:
         _write(records, names, out, view)
 

@@ -47,8 +47,15 @@ class Job(NamedTuple):
     spare: float = 0.0
 
 
-def side_by_side(estimates: Sequence[LatencyEstimate]) -> CardEstimates:
-    """Predictions of one workload for several cards, a row each, in their order."""
+def side_by_side(
+    estimates: Sequence[LatencyEstimate], lacking: Iterable[tuple[Card, str]] = ()
+) -> CardEstimates:
+    """Predictions of one workload for several cards, a row each, in their order.
+
+    Args:
+        estimates: one at least.
+        lacking: cards without a prediction, and why; they come last.
+    """
     first = estimates[0]
     return CardEstimates(
         workload=first.workload,
@@ -56,7 +63,10 @@ def side_by_side(estimates: Sequence[LatencyEstimate]) -> CardEstimates:
         torch=first.torch,
         layerbench=first.layerbench,
         model_type=first.model_type,
-        rows=tuple(CardEstimate(card=one.card, **_timed(one)) for one in estimates),
+        rows=(
+            *(CardEstimate(card=one.card, **_timed(one)) for one in estimates),
+            *(CardEstimate(card=card, absent=why) for card, why in lacking),
+        ),
         notes=first.notes,
     )
 

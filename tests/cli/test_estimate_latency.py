@@ -43,6 +43,18 @@ def test_one_card_has_a_report_and_several_a_table(monkeypatch, capsys, tmp_path
     assert len([*tmp_path.iterdir()]) == 4
 
 
+def test_a_card_that_lacks_a_format_has_a_row_that_says_so(
+    monkeypatch, capsys, tmp_path: Path
+) -> None:
+    words = (*SMALL, "--device", "t4,rtx4090", "--precision", "bf16", "--out", str(tmp_path))
+    status, text, err = estimate(monkeypatch, capsys, *words, "--format", "json")
+    assert (status, err) == (0, "")
+    assert "t4: t4 has no bf16 units, and PyTorch emulates it there in float32" in text
+    assert "no time for t4, and below stands why" in text
+    (path,) = tmp_path.glob("*.json")
+    assert "rtx4090" in path.name
+
+
 def test_a_model_that_has_to_run_for_real_is_one_line(monkeypatch, capsys) -> None:
     words = ("--model", "tests/faulty/formats.py:kept", "--device", "t4", "--quiet")
     status, out, err = estimate(monkeypatch, capsys, *words)
@@ -56,7 +68,8 @@ def test_a_model_that_has_to_run_for_real_is_one_line(monkeypatch, capsys) -> No
     [
         ([], "say which card, such as --device rtx4090"),
         (["--device", "t5"], "no GPU 't5' is known"),
-        (["--device", "t4,a100", "--precision", "bf16"], "t4 has no bf16 units"),
+        (["--device", "t4", "--precision", "bf16"], "t4 has no bf16 units"),
+        (["--device", "t4,v100", "--precision", "bf16"], "t4, v100 have no bf16 units"),
         (["--device", "t4", "--optimizer", "adam"], "add --mode train"),
         (["--device", "t4", "--gradient-accumulation", "2"], "add --mode train"),
     ],

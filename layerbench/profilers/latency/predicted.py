@@ -91,13 +91,38 @@ def check_format(card: Card, workload: Workload) -> None:
     Raises:
         UsageError: says what PyTorch does there, and what to take.
     """
+    lacked = _lacked(workload, card)
+    if lacked:
+        raise UsageError(lacked)
+
+
+def with_format(
+    cards: Sequence[Card], workload: Workload
+) -> tuple[list[Card], list[tuple[Card, str]]]:
+    """The cards that compute in a workload's precision, and the others with the reason.
+
+    Raises:
+        UsageError: none of them does.
+    """
+    lacking = [(card, why) for card in cards if (why := _lacked(workload, card))]
+    without = {card.name for card, _ in lacking}
+    if len(without) == len(cards):
+        raise UsageError(_lacked(workload, *cards))
+    return [card for card in cards if card.name not in without], lacking
+
+
+def _lacked(workload: Workload, *cards: Card) -> str:
+    """Why no time is predicted for cards in a precision; empty where one of them has it."""
     format = computed_format(workload)
-    if format not in card.flops:
-        does, instead = _INSTEAD[format]
-        raise UsageError(
-            f"{card.name} has no {format} units, and {does}: no time is predicted for it; take "
-            f"--precision {instead}"
-        )
+    if any(format in card.flops for card in cards):
+        return ""
+    does, instead = _INSTEAD[format]
+    names = ", ".join(card.name for card in cards)
+    has, it = ("has", "it") if len(cards) == 1 else ("have", "them")
+    return (
+        f"{names} {has} no {format} units, and {does}: no time is predicted for {it}; take "
+        f"--precision {instead}"
+    )
 
 
 def computed_format(workload: Workload) -> Format:

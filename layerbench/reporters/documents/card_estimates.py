@@ -153,8 +153,11 @@ def cautions(record: CardEstimates) -> list[str]:
     unchecked = [
         row.card.name for row in record.rows if row.checked is not None and not row.checked.known
     ]
-    said = f"not checked against measured times: {', '.join(unchecked)}"
-    return [*([said] if unchecked else []), *record.notes]
+    said = [f"not checked against measured times: {', '.join(unchecked)}"] if unchecked else []
+    lacking = [row.card.name for row in record.rows if row.absent and row.fits != "no"]
+    if lacking:
+        said.insert(0, f"no time for {', '.join(lacking)}, and below stands why")
+    return [*said, *record.notes]
 
 
 def rows(record: CardEstimates) -> cells.Rows:
