@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from layerbench.records.memory import Optimizer
     from layerbench.records.workload import DType, Precision
 
-# Where no batch is asked for, the one that memory is first looked at with.
-_FIRST_LOOK = 16
-
 
 def devices(name: CardChoice | None = None) -> Cards:
     """The GPUs that predictions can be made for without them, and how well these were checked.
@@ -104,7 +101,6 @@ def estimate_devices(
     from layerbench.api.bars import heard  # these load torch
     from layerbench.api.inputs import optimizer_of, step_of, what_runs
     from layerbench.profilers.card_estimates import Job, estimate_cards
-    from layerbench.profilers.memory.runs_by_batch import with_batch
     from layerbench.units import by_x
 
     chosen = optimizer_of(training, optimizer)
@@ -121,9 +117,7 @@ def estimate_devices(
         inputs=inputs,
         step=step_of(training, checkpoint_activations, gradient_accumulation),
     )
-    if batch is None and subject is None and workload.input != by_x(workload.shape):
-        workload = with_batch(workload, _FIRST_LOOK)
-    else:
+    if batch is not None or subject is not None or workload.input == by_x(workload.shape):
         batch = workload.batch
     job = Job(samples, epochs, by_name, batch, spare_memory)
     with heard(progress) as listener:

@@ -68,12 +68,16 @@ def _against_cost(axes: Axes, rows: Sequence[CardEstimate]) -> None:
         assert row.total_interval is not None
         between = row.total_interval
         hours = row.total_s / HOUR
-        across = [[(row.total_s - between.low) / HOUR], [(between.high - row.total_s) / HOUR]]
-        axes.errorbar(hours, row.cost, xerr=across, fmt="o", color=canvas.BLUE, capsize=3)
+        # Of one card the cost is known as well as the time, so that both are off together.
+        ends = [time / HOUR for time in (between.low, between.high)]
+        costs = [row.cost * time / row.total_s for time in (between.low, between.high)]
+        axes.plot(ends, costs, color=canvas.BLUE, alpha=0.5)
+        axes.plot(hours, row.cost, "o", color=canvas.BLUE)
         name = canvas.shortened(row.card.name, 24)
-        axes.annotate(name, (hours, row.cost), textcoords="offset points", xytext=(5, 5))
+        axes.annotate(name, (hours, row.cost), textcoords="offset points", xytext=(7, -12))
     axes.set_xscale("log")
     canvas.log_ticks(axes.xaxis)
     axes.set_xlabel(f"hours for all images, predicted ({units.count(len(rows))} cards)")
     axes.set_ylabel("cost, in the currency of the prices")
+    axes.margins(x=0.12, y=0.12)
     axes.set_ylim(bottom=0)

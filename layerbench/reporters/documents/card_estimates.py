@@ -67,12 +67,18 @@ def _answer(record: CardEstimates) -> str:
 
 def _ran(record: CardEstimates) -> str:
     workload = record.workload
-    settings = [workload.mode, workload.arithmetic, *formatting.variant(workload)]
-    step = [f"training with {record.optimizer}"] if record.optimizer else []
-    one_batch = all(row.batch in (None, workload.batch) for row in record.rows)
-    shape = units.shape(workload.shape if one_batch else workload.shape[1:])
-    parts = [record.model_type, shape, *step, *settings]
+    step = f"training with {record.optimizer}" if record.optimizer else workload.mode
+    settings = [workload.arithmetic, *formatting.variant(workload)]
+    settings = [one for one in settings if one != workload.mode]
+    parts = [record.model_type, _shape(record), step, *settings]
     return ", ".join([*dict.fromkeys(parts), "predicted: nothing was measured"])
+
+
+def _shape(record: CardEstimates) -> str:
+    """The input's, without the batch where each card has its own."""
+    shape = record.workload.shape
+    one_batch = all(row.batch in (None, record.workload.batch) for row in record.rows)
+    return units.shape(shape if one_batch else shape[1:])
 
 
 def _table(rows: Sequence[CardEstimate], *, short: bool = False) -> layout.Table:
@@ -141,7 +147,7 @@ def _fields(record: CardEstimates) -> list[tuple[str, str]]:
     workload = record.workload
     return [
         ("Model", f"{workload.model} ({record.model_type}), {formatting.weights(workload)}"),
-        ("Input", f"{workload.input} {units.shape(workload.shape)}"),
+        ("Input", f"{workload.input} {_shape(record)}"),
         *formatting.files(workload),
         ("Predicted", "from the shapes of its operators; nothing was measured"),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),

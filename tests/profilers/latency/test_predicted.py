@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import fsum
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,3 +130,14 @@ def test_nothing_to_be_predicted_is_said(model: nn.Module, input: torch.Tensor, 
 def test_an_unknown_card_is_said_before_anything_runs() -> None:
     with pytest.raises(UsageError, match="did you mean rtx4090"):
         layerbench.estimate_latency("no_such_model", device="rtx4091")
+
+
+def test_the_committed_example_is_what_is_predicted() -> None:
+    """Nothing in it depends on the machine, so that it is made anew where a prediction changes."""
+    folder = Path(__file__).parents[3] / "examples" / "prediction"
+    (path,) = folder.glob("*_time.json")
+    committed = LatencyEstimate.model_validate_json(path.read_text())
+    (now,) = predicted.predict_for_cards(committed.workload, [committed.card])
+    assert now.seconds == pytest.approx(committed.seconds, rel=1e-3)
+    assert now.operators == committed.operators
+    assert now.checked == committed.checked
