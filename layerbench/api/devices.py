@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from layerbench._version import __version__
 from layerbench.environment import cards
 from layerbench.environment.cards import CardChoice
-from layerbench.errors import UsageError, at_least
+from layerbench.errors import UsageError, at_least, did_you_mean
 from layerbench.profilers.latency.checked import checked
-from layerbench.records.card import Card
+from layerbench.records.card import Card, plain_name
 from layerbench.records.cards import Cards, CheckedCard
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from layerbench.records.card_estimates import CardEstimates
     from layerbench.records.memory import Optimizer
     from layerbench.records.workload import DType, Precision
+
+MOST_PRICE = 1e12
+"""Of an hour, in any currency: what is more is a mistake."""
 
 
 def devices(name: CardChoice | None = None) -> Cards:
@@ -136,9 +139,18 @@ def _prices(prices: Mapping[str, float], wanted: Sequence[Card]) -> dict[str, fl
     for name, price in prices.items():
         card = next((one for one in wanted if one.is_named(name)), None)
         if card is None:
-            card = cards.get(name)
-            raise UsageError(f"there is a price for {card.name}, which is not among the devices")
-        if not price >= 0:
-            raise UsageError(f"the price of {name} is {price:g}: an hour costs nothing or more")
+            known = [one.name for one in wanted]
+            close = did_you_mean(plain_name(name), known)
+            raise UsageError(
+                f"there is a price for {name}, which is not among the devices"
+                f"{f' ({close})' if close else ''}: {', '.join(known)}"
+            )
+        if card.name in found:
+            raise UsageError(f"there are two prices for {card.name}")
+        if not 0 <= price <= MOST_PRICE:
+            raise UsageError(
+                f"the price of {name} is {price:g}: an hour costs nothing or more, and at most "
+                f"{MOST_PRICE:g}"
+            )
         found[card.name] = price
     return found

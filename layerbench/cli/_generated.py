@@ -121,6 +121,10 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+LISTS = ("LIST", "NUMBERS", "[PATH,...]")
+"""Those of them whose values have commas between them."""
+
+
 @dataclass(frozen=True)
 class Fields:
     """Those fields of a model that a verb has as options.

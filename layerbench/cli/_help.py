@@ -10,8 +10,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from layerbench.cli._generated import MAY_STAND_ALONE, MORE, OPTIONAL
-from layerbench.cli._several import joined, with_values
+from layerbench.cli._generated import LISTS, MAY_STAND_ALONE, MORE, OPTIONAL
+from layerbench.cli._several import added_up, joined, with_values
 
 # What typer imports to write help, and no help here has: a fifth of the time that help takes.
 _UNUSED = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
@@ -39,7 +39,8 @@ class Command(_Narrow, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's own click
         """Read the words of a command line, those of an option that takes several as one.
 
-        An option whose value may be left out gets an empty one.
+        An option whose value may be left out gets an empty one. One that takes a list may be said
+        more than once.
 
         Args:
             ctx: of the command line.
@@ -59,7 +60,14 @@ class Command(_Narrow, TyperCommand):
         alone = [name for name, value in shown.items() if value.startswith(MAY_STAND_ALONE)]
         args = [f"{word}=" if word in alone else word for word in args]
         optional = [name for name, value in shown.items() if value.startswith(OPTIONAL)]
-        return super().parse_args(ctx, joined(with_values(args, optional), several))
+        words = joined(with_values(args, optional), several)
+        lists = {
+            spelling: option.name
+            for option in self.get_params(ctx)
+            for spelling in option.opts
+            if (value := shown.get(spelling, "")) in LISTS or value.endswith(MORE)
+        }
+        return super().parse_args(ctx, added_up(words, lists))
 
 
 class Group(_Narrow, TyperGroup):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, get_args
 
 from layerbench.cli._generated import names_in
@@ -39,6 +39,37 @@ def joined(words: Iterable[str], spellings: Collection[str]) -> list[str]:
         else:
             has_one = True
         made.append(word)
+    return made
+
+
+def added_up(words: Iterable[str], lists: Mapping[str, str]) -> list[str]:
+    """A command line in which each option that takes a list is said once, with all its values.
+
+    Args:
+        words: of the command line.
+        lists: such options by their spellings.
+
+    Example:
+        >>> added_up(["--device", "t4", "--quiet", "--device=a100"], {"--device": "device"})
+        ['--device', 't4,a100', '--quiet']
+    """
+    made: list[str] = []
+    values: dict[str, int] = {}
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            return [*made, word, *rest]
+        name, equals, value = word.partition("=")
+        option = lists.get(name.replace("_", "-"))
+        if option is None:
+            made.append(word)
+            continue
+        said = [word] if equals else [word, *islice(rest, 1)]
+        if option in values and (equals or len(said) > 1):
+            made[values[option]] += f",{value if equals else said[-1]}"
+        else:
+            made += said
+            values[option] = len(made) - 1
     return made
 
 

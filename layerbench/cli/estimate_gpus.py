@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +87,7 @@ def command(
             raise UsageError(f"{spelling(StepOptions, name)} belongs to a training: add --train")
         if optimizer is not None:
             raise UsageError("--optimizer belongs to a training: add --train")
-    prices = dict(map(_price, price or []))
+    prices = _prices(price or [])
     if prices and samples is None:
         raise UsageError("--price needs --samples: how many images the work has")
 
@@ -123,6 +124,15 @@ def command(
         picture = paths.place(record, out).with_suffix(".png")
         writing.write_bytes(picture, plots.of_cards(record))
         typer.echo(str(picture))
+
+
+def _prices(texts: list[str]) -> dict[str, float]:
+    """Prices by the names that are said, each once."""
+    pairs = [_price(text) for text in texts]
+    for name, number in Counter(name for name, _ in pairs).items():
+        if number > 1:
+            raise UsageError(f"--price has {number} prices for {name}")
+    return dict(pairs)
 
 
 def _price(text: str) -> tuple[str, float]:

@@ -60,8 +60,19 @@ def test_a_model_that_has_to_run_for_real_is_one_line(monkeypatch, capsys) -> No
         (["--device", "t5"], "no GPU 't5' is known"),
         (["--price", "t4=0.35"], "--price needs --samples"),
         (["--price", "t4:1", "--samples", "9"], "such as t4=0.35,a100=1.8"),
-        (["--price", "t4=1", "--samples", "9", "--device", "a100"], "not among the devices"),
+        (
+            ["--price", "l4=1", "--samples", "9", "--device", "t4", "--device", "a100"],
+            "a price for l4, which is not among the devices: t4, a100",
+        ),
+        (
+            ["--price", "rtx4091=1", "--samples", "9"],
+            "rtx4091, which is not among the devices (did you mean",
+        ),
         (["--price", "t4=-1", "--samples", "9"], "an hour costs nothing or more"),
+        (["--price", "t4=nan", "--samples", "9"], "an hour costs nothing or more"),
+        (["--price", "t4=inf", "--samples", "9"], "and at most 1e+12"),
+        (["--price", "t4=1", "--price", "t4=2", "--samples", "9"], "--price has 2 prices for t4"),
+        (["--price", "t4=1,Tesla T4=2", "--samples", "9"], "there are two prices for t4"),
         (["--optimizer", "adam"], "add --train"),
     ],
 )

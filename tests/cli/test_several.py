@@ -7,7 +7,7 @@ import pytest
 from layerbench import cli
 from layerbench.api import timing
 from layerbench.cli import timer
-from layerbench.cli._several import combinations, joined
+from layerbench.cli._several import added_up, combinations, joined
 from layerbench.errors import UntrustedError, UsageError
 from layerbench.records.timing import Profile
 from layerbench.store import reading
@@ -49,6 +49,35 @@ def call(monkeypatch, capsys):
 )
 def test_the_words_of_an_option_up_to_the_next(words, read):
     assert joined(words.split(), ["--input", "-i"]) == read.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "read"),
+    [
+        ("--device a --device b", "--device a,b"),
+        ("--device=a -q --device b,c", "--device=a,b,c -q"),
+        ("-d a --batch 2 --device=b --batch 3", "-d a,b --batch 2 --batch 3"),
+        ("--device a --check_point x --check-point y", "--device a --check_point x,y"),
+        ("--device a -- --device b", "--device a -- --device b"),
+        ("--device a --device", "--device a --device"),
+    ],
+)
+def test_a_list_that_is_said_more_than_once_adds_up(words, read):
+    lists = {"--device": "device", "-d": "device", "--check-point": "other"}
+    assert added_up(words.split(), lists) == read.split()
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "name", "values"),
+    [
+        ("estimate_latency", ["--device", "t4", "--device=a100"], "device", ["t4", "a100"]),
+        ("estimate_gpus", ["--price", "t4=1", "--price", "l4=2"], "price", ["t4=1", "l4=2"]),
+        ("estimate_detection", ["-m", "a,b", "--models", "c"], "models", ["a", "b", "c"]),
+    ],
+)
+def test_a_verb_gets_all_values_of_a_list(verb, words, name, values):
+    given, _ = cli.arguments_of(verb, words)
+    assert given[name] == values
 
 
 def test_each_model_with_each_input_once():
