@@ -182,8 +182,8 @@ def _row(
     }
     batch = workload.batch if asked else _even(memory.largest or 0)
     if memory.fits == "no":
-        why = f"a batch of {workload.batch}" if asked else "not even one image"
-        return CardEstimate(card=card, absent=f"{why} does not fit", **held)
+        batch_of = f"a batch of {workload.batch} does not fit"
+        return CardEstimate(card=card, absent=batch_of if asked else "no image fits", **held)
     try:
         check_format(card, workload)
     except UsageError as error:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import layerbench
+from layerbench.environment import cards
+from layerbench.errors import UsageError
+from layerbench.reporters import render
+
+MIB = 2**20
 
 # Takes any batch but the one that operators are traced with.
 NET = """
@@ -34,3 +41,64 @@ def test_operators_of_one_batch_are_not_those_of_the_largest(tmp_path: Path) -> 
     assert row.batch > 1000
     alone = layerbench.estimate_latency(model, "cifar100", batch=row.batch, device="t4")
     assert row.seconds == pytest.approx(alone.seconds)
+
+
+def _with_memory(name: str, size: int) -> layerbench.Card:
+    return cards.get(name).model_copy(update={"name": f"{name}-small", "memory_bytes": size})
+
+
+def test_a_card_that_has_no_room_says_so_and_comes_last() -> None:
+    small, t4 = _with_memory("a100", 600 * MIB), cards.get("t4")
+    model, input = nn.Conv2d(3, 64, 3), torch.empty(64, 3, 256, 256)
+    record = layerbench.estimate_devices(model, input, devices=[small, t4], samples=100)
+    fast, full = record.rows
+    assert (fast.card, fast.fits, fast.absent) == (t4, "yes", "")
+    assert (full.card, full.fits, full.absent) == (small, "no", "a batch of 64 does not fit")
+    assert (full.memory_bytes or 0) > small.memory_bytes
+    assert {full.seconds, full.batch, full.total_s, full.images_per_s} == {None}
+    assert "a100-small: a batch of 64 does not fit" in render("txt", record)
+
+
+def test_without_a_batch_a_card_may_have_no_room_for_one_image() -> None:
+    small = _with_memory("t4", 460 * MIB)
+    (row,) = layerbench.estimate_devices("squeezenet1_1", devices=small).rows
+    assert (row.fits, row.largest_batch, row.absent) == ("no", 0, "no image fits")
+
+
+def test_a_card_that_lacks_the_format_says_so_in_its_row() -> None:
+    model, input = nn.Linear(64, 8), torch.empty(4, 64)
+    record = layerbench.estimate_devices(
+        model, input, devices=["v100", "a100"], precision="tf32", samples=8, prices={"v100": 1.0}
+    )
+    able, lacking = record.rows
+    assert (able.card.name, able.absent) == ("a100", "")
+    assert able.seconds
+    assert (lacking.card.name, lacking.seconds, lacking.cost) == ("v100", None, None)
+    assert lacking.absent.startswith("v100 has no tf32 units")
+    assert lacking.price == 1
+
+
+def test_spare_memory_is_left_to_others() -> None:
+    model, input = nn.Conv2d(3, 64, 3), torch.empty(64, 3, 256, 256)
+    free = layerbench.estimate_devices(model, input, devices="t4").rows[0]
+    needed = (free.memory_bytes or 0) / free.card.memory_bytes
+    shared = layerbench.estimate_devices(model, input, devices="t4", spare_memory=1 - needed / 2)
+    assert (free.fits, shared.rows[0].fits) == ("yes", "no")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"prices": {"t5": 1.0}, "samples": 9}, "a price for t5, which is not among the devices"),
+        ({"prices": {"t4": 1.0}}, "prices need samples"),
+        ({"prices": {"t4": -1.0}, "samples": 9}, "an hour costs nothing or more"),
+        ({"samples": 0}, "samples must be at least 1"),
+        ({"samples": 9, "epochs": 0}, "epochs must be at least 1"),
+        ({"spare_memory": 1.0}, "spare_memory is a part of a card's memory"),
+        ({"devices": ["t4", "t5"]}, "no GPU 't5' is known"),
+        ({"devices": []}, "say one device at least"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        layerbench.estimate_devices("resnet18", **{"devices": ["t4"], **arguments})  # type: ignore[arg-type]

@@ -76,7 +76,7 @@ def each_once(names: CardChoice | Iterable[CardChoice]) -> tuple[Card, ...]:
     """The cards that are meant, in their order; one alone needs no list.
 
     Raises:
-        UsageError: as `get`, or two cards of one name have different figures.
+        UsageError: as `get`, or there is none, or two cards of one name have different figures.
     """
     several = (names,) if isinstance(names, str | os.PathLike | Card) else names
     found: dict[str, Card] = {}
@@ -86,6 +86,8 @@ def each_once(names: CardChoice | Iterable[CardChoice]) -> tuple[Card, ...]:
                 f"two cards with different figures are both named {card.name}: give one of them "
                 "another name in its file"
             )
+    if not found:
+        raise UsageError("say one device at least: `layerbench devices` lists them")
     return tuple(found.values())
 
 

@@ -185,6 +185,21 @@ def test_the_workspace_of_cublas_depends_on_the_card() -> None:
     assert sizes == {"a100": 8_519_680, "h100": 32 * MIB}
 
 
+@pytest.mark.parametrize(
+    ("model", "differ"),
+    [(nn.ReLU(), False), (nn.Linear(64, 32), True), (nn.Conv2d(64, 64, 3), True)],
+)
+def test_two_cards_differ_by_their_workspaces_alone(model: nn.Module, differ: bool) -> None:
+    """cuBLAS takes more from compute capability 9.0 on, and cuDNN plans for the card."""
+    input = torch.empty(8, 64) if isinstance(model, nn.Linear) else torch.empty(8, 64, 32, 32)
+    one, other = (layerbench.estimate_memory(model, input, device=name) for name in ("t4", "h100"))
+    held, taken = (dict(record.by_category) for record in (one, other))
+    more = taken.pop("workspace", 0) - held.pop("workspace", 0)
+    assert held == taken
+    assert other.peak_bytes - one.peak_bytes == more
+    assert (more != 0) == differ
+
+
 def test_many_cards_at_once_are_as_each_alone(trained: RunForGpu) -> None:
     workload = resolve("resnet18", "4x3x64x64", mode="train")
     chosen = [cards.get(name) for name in ("t4", "a100", "a100-80")]
