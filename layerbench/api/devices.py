@@ -65,6 +65,7 @@ def estimate_devices(
     inputs: str | Path | None = None,
     checkpoint_activations: Sequence[str] | None = None,
     gradient_accumulation: int = 1,
+    ddp: bool = False,
     progress: Progress | bool | None = None,
 ) -> CardEstimates:
     """Which GPU to take: whether the work fits each, how fast it is there, and what it costs.
@@ -82,6 +83,8 @@ def estimate_devices(
         spare_memory: part of each card's memory that others have.
         checkpoint_activations, gradient_accumulation: of the training step; as in
             `profile_training`.
+        ddp: one process of a training with DistributedDataParallel: its memory counts,
+            and exchanging gradients takes no time here.
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each card.
 
     Returns:
@@ -119,6 +122,7 @@ def estimate_devices(
         checkpoint=checkpoint,
         inputs=inputs,
         step=step_of(training, checkpoint_activations, gradient_accumulation),
+        ddp=ddp,
     )
     if batch is not None or subject is not None or workload.input == by_x(workload.shape):
         batch = workload.batch

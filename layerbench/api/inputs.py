@@ -122,8 +122,11 @@ def what_runs(
     checkpoint: str | Path | None = None,
     inputs: str | Path | None = None,
     step: StepOptions = PLAIN_STEP,
+    ddp: bool = False,
 ) -> tuple[Workload, Built | None]:
     """The workload, and the user's module with its inputs if one was handed over."""
+    if ddp and mode != "train":
+        raise UsageError("ddp belongs to a training step: pass training=True")
     memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
     if isinstance(model, nn.Module):
         if checkpoint is not None or inputs is not None:
@@ -141,7 +144,7 @@ def what_runs(
             compile=compile,
             cuda_graph=cuda_graph,
         )
-        return workload.with_step(step), subject
+        return workload.with_step(step, ddp=ddp), subject
     if not isinstance(model, str):
         raise UsageError(zoo.not_a_module(model))
     if not (input is None or isinstance(input, str)):
@@ -161,7 +164,7 @@ def what_runs(
         checkpoint=checkpoint,
         inputs=inputs,
     )
-    return workload.with_step(step), None
+    return workload.with_step(step, ddp=ddp), None
 
 
 def _without_parameters(input: object, device: str | None) -> torch.device:

@@ -130,6 +130,7 @@ def estimate_memory(
     inputs: str | Path | None = None,
     checkpoint_activations: Sequence[str] | None = None,
     gradient_accumulation: int = 1,
+    ddp: bool = False,
     gpu_memory: int | str | None = None,
     largest_batch: bool = True,
     progress: Progress | bool | None = None,
@@ -145,6 +146,7 @@ def estimate_memory(
         optimizer: of the training step; ``sgd`` if none is named.
         checkpoint_activations, gradient_accumulation: of the training step; as in
             `profile_training`.
+        ddp: one process of a training with DistributedDataParallel: its buckets count.
         gpu_memory: bytes, or a text such as ``"24GiB"``: the record then says whether it fits,
             and the largest batch that does. Of a card that is named it is known.
         largest_batch: look for the largest batch, which takes most of the time.
@@ -176,6 +178,7 @@ def estimate_memory(
         checkpoint=checkpoint,
         inputs=inputs,
         step=step_of(training, checkpoint_activations, gradient_accumulation),
+        ddp=ddp,
     )
     run = run_for_gpu(workload, optimizer=chosen, subject=subject)
     estimate = estimated(workload, chosen, run, card)

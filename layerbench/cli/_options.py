@@ -53,6 +53,14 @@ Checkpoint = Annotated[
         metavar="FILE",
     ),
 ]
+Ddp = Annotated[
+    bool,
+    option(
+        "One process of a training with DistributedDataParallel: its buckets of gradients count; "
+        "needs --train.",
+        panel=WHAT_RUNS,
+    ),
+]
 Quiet = Annotated[bool, option("No progress bar.", "--quiet", "-q", panel=OUTCOME)]
 Threshold = Annotated[
     float,

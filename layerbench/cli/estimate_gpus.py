@@ -40,6 +40,7 @@ def command(
         ),
     ] = None,
     step: Annotated[StepOptions, fields()],
+    ddp: _options.Ddp = False,
     samples: Annotated[
         Positive | None,
         option("Number of images of an epoch: the table has the time of all.", panel=WORK),
@@ -87,6 +88,8 @@ def command(
             raise UsageError(f"{spelling(StepOptions, name)} belongs to a training: add --train")
         if optimizer is not None:
             raise UsageError("--optimizer belongs to a training: add --train")
+        if ddp:
+            raise UsageError("--ddp belongs to a training: add --train")
     prices = _prices(price or [])
     if prices and samples is None:
         raise UsageError("--price needs --samples: how many images the work has")
@@ -114,6 +117,7 @@ def command(
             checkpoint=what.checkpoint,
             inputs=what.inputs,
             **dict(step),
+            ddp=ddp,
             progress=progress,
         )
     _options.deliver(record, names, out, view)

@@ -40,6 +40,7 @@ def command(
         ),
     ] = False,
     step: Annotated[StepOptions, fields()],
+    ddp: _options.Ddp = False,
     optimizer: Annotated[
         Optimizer | None,
         option(
@@ -108,6 +109,8 @@ def command(
         raise UsageError("--struct says nothing of memory: leave the other questions out")
     if optimizer is not None and not train:
         raise UsageError("--optimizer belongs to a training step: add --train")
+    if ddp and not train:
+        raise UsageError("--ddp belongs to a training step: add --train")
     for name in () if train else sorted(step.model_fields_set):
         raise UsageError(f"{spelling(StepOptions, name)} belongs to a training step: add --train")
     predicted = predict or gpu_memory is not None
@@ -119,7 +122,7 @@ def command(
     from layerbench.cli._progress import shown
 
     chosen = (optimizer or "sgd") if train else None
-    workload = what.workload(mode="train" if train else "eval").with_step(step)
+    workload = what.workload(mode="train" if train else "eval").with_step(step, ddp=ddp)
     with shown(workload.model, quiet) as progress:
         if struct:
             record: Record = _structure(workload, beside)
@@ -127,6 +130,11 @@ def command(
             _peers.check_no_lines(beside)
             record = _estimate(workload, chosen, device, gpu_memory, progress)
         else:
+            if ddp:
+                raise UsageError(
+                    "--ddp is for predictions, and one process is measured here: name a GPU "
+                    "with --device, or add --gpu-memory"
+                )
             record = _measured(workload, chosen, device, beside)
     _options.say_what_is_not_shown(record, view)
     if out is None:

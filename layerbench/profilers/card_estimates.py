@@ -114,7 +114,7 @@ def estimate_cards(
         epochs=None if job.samples is None else job.epochs,
         order="cost" if job.prices else "time",
         rows=tuple(sorted(rows, key=_by("cost" if job.prices else "time"))),
-        notes=tuple(dict.fromkeys(_notes(trace, memory, job))),
+        notes=tuple(dict.fromkeys(_notes(runs, trace, memory, job))),
     )
 
 
@@ -228,8 +228,15 @@ def _totalled(estimate: LatencyEstimate, job: Job) -> dict[str, Any]:
     return {**total, "cost": cost, "cost_low": low, "cost_high": high}
 
 
-def _notes(trace: OperatorTrace, memory: Iterable[_Memory], job: Job) -> Iterable[str]:
+def _notes(
+    runs: RunsByBatch, trace: OperatorTrace, memory: Iterable[_Memory], job: Job
+) -> Iterable[str]:
     yield from trace.notes
+    if runs.workload.ddp:
+        yield (
+            "Each card is one of several: figures are those of one, and exchanging gradients takes "
+            "no time here."
+        )
     for one in memory:
         yield from one.notes
     if job.spare:

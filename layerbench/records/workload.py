@@ -222,6 +222,7 @@ class Workload(StepOptions):
         file: the model itself, where it is a file.
         compile: the mode of `torch.compile`; False where the model runs as it is.
         cuda_graph: whether the forward is captured as a CUDA graph, and replayed.
+        ddp: whether it is one process of a training with DistributedDataParallel.
     """
 
     model: Name
@@ -236,6 +237,7 @@ class Workload(StepOptions):
     weights: Name | None = None
     compile: Compile = False
     cuda_graph: bool = Field(default=False, exclude_if=operator.not_)
+    ddp: bool = Field(default=False, exclude_if=operator.not_)
     checkpoint: Checkpoint | None = Field(default=None, exclude_if=is_none)
     inputs: ReadFile | None = Field(default=None, exclude_if=is_none)
     file: ReadFile | None = Field(default=None, exclude_if=is_none)
@@ -246,10 +248,10 @@ class Workload(StepOptions):
         # A spec names a module and a callable with a colon between them; a class name has none.
         return self.weights == OWN_WEIGHTS and ":" not in self.model and self.file is None
 
-    def with_step(self, step: StepOptions) -> Workload:
-        """The workload of a training whose steps are made so."""
+    def with_step(self, step: StepOptions, *, ddp: bool = False) -> Workload:
+        """The workload of a training whose steps are made so, perhaps one process of several."""
         options = {name: getattr(step, name) for name in StepOptions.model_fields}
-        return self.model_copy(update=options)
+        return self.model_copy(update={**options, "ddp": ddp})
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -168,6 +168,7 @@ def variant(workload: Workload) -> list[str]:
         (workload.mode, "eval"),
         (compiled(workload), ""),
         ("CUDA graph" if workload.cuda_graph else "", ""),
+        ("DDP" if workload.ddp else "", ""),
         *((what, "") for what in step_options(workload)),
         (f"weights {weights}" if weights not in (None, OWN_WEIGHTS) else "", ""),
         (f"checkpoint {workload.checkpoint}" if workload.checkpoint else "", ""),

@@ -202,6 +202,8 @@ def _variants(workload: Workload) -> Iterator[str]:
         yield "compiled" if workload.compile == "default" else f"compiled-{workload.compile}"
     if workload.cuda_graph:
         yield "cuda-graph"
+    if workload.ddp:
+        yield "ddp"
     yield from _step_variants(workload)
     if workload.weights not in (None, OWN_WEIGHTS):
         yield f"weights-{_safe(str(workload.weights)).lower()}"

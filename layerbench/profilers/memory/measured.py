@@ -44,7 +44,8 @@ from layerbench.instruments.tensors_held import (
     totals,
 )
 from layerbench.profilers.loss import RunFailed
-from layerbench.profilers.memory.traced_run import Traced, trace_run
+from layerbench.profilers.memory.traced import Traced
+from layerbench.profilers.memory.traced_run import trace_run
 from layerbench.profilers.optimizers import check_optimizer
 from layerbench.profilers.peers.lines import Function, check_lines, functions_named, line_profile
 from layerbench.profilers.peers.memlab import memlab_report

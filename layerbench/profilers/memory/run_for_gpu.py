@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -40,8 +40,10 @@ from layerbench.instruments.release import Releaser
 from layerbench.instruments.storage_tracker import OperatorListener
 from layerbench.profilers.loss import RunFailed
 from layerbench.profilers.memory.autocast_as_on_gpu import autocast_as_on_gpu
+from layerbench.profilers.memory.ddp import in_buckets
 from layerbench.profilers.memory.kernels import chosen_as_on_gpu
-from layerbench.profilers.memory.traced_run import Traced, trace_run
+from layerbench.profilers.memory.traced import Traced
+from layerbench.profilers.memory.traced_run import trace_run
 from layerbench.profilers.memory.workspaces import Workspaces
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import Workload, autocast_format
@@ -85,6 +87,21 @@ def run_for_gpu(
     Raises:
         ModelRunError, NotEnoughMemory: as `predict` does.
     """
+    return in_its_process(_run_anyhow(workload, optimizer, subject, listen, steps), workload)
+
+
+def in_its_process(run: RunForGpu, workload: Workload) -> RunForGpu:
+    """The run as it would be in each process, where the workload is a data-parallel training."""
+    return replace(run, traced=in_buckets(run.traced)) if workload.ddp else run
+
+
+def _run_anyhow(
+    workload: Workload,
+    optimizer: Optimizer | None,
+    subject: Built | None,
+    listen: Callable[[], OperatorListener | None],
+    steps: int,
+) -> RunForGpu:
     try:
         return run_fake(workload, optimizer, subject, listen, steps)
     except FakeDoesNotSuffice as error:
@@ -128,7 +145,7 @@ def run_fake(
     steps: int = 2,
     accepts: Callable[[Built], bool] = lambda _: True,
 ) -> RunForGpu:
-    """As `run_for_gpu`, with fake tensors alone.
+    """As `run_for_gpu`, with fake tensors alone, and without what belongs to other processes.
 
     Args:
         workload, optimizer, subject, listen, steps: as for `run_for_gpu`.

@@ -14,7 +14,7 @@ from layerbench.profilers.memory.batch_line import (
     line_from,
     line_through,
 )
-from layerbench.profilers.memory.run_for_gpu import RunForGpu, run_for_gpu
+from layerbench.profilers.memory.run_for_gpu import RunForGpu, in_its_process, run_for_gpu
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import OWN_WEIGHTS, Workload
 from layerbench.zoo import Built
@@ -31,7 +31,7 @@ class RunsByBatch:
         workload: at the batch that is asked for first.
         optimizer, subject: as for `predict`.
         first: its run, where it is there already.
-        at_prime: the run at `batch_line.PRIME_BATCH`, where it is there already.
+        at_prime: the run at `batch_line.PRIME_BATCH`, where it is there already, of `run_fake`.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class RunsByBatch:
         self._optimizer = optimizer
         self._subject = subject
         self._runs = {} if first is None else {workload.batch: first}
-        self._at_prime = at_prime
+        self._at_prime = at_prime and in_its_process(at_prime, workload)
 
     @property
     def can_change(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from time import perf_counter
 from traceback import walk_tb
@@ -55,7 +55,6 @@ from layerbench.instruments.storage_tracker import (
     LOADED,
     OperatorListener,
     StorageTracker,
-    Trace,
     WorkspaceRule,
 )
 from layerbench.instruments.stored_weights import packed_weights
@@ -64,35 +63,12 @@ from layerbench.introspection.modules import parameters, submodules_first
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, shape_of
 from layerbench.profilers.loss import RunFailed, loss_of
+from layerbench.profilers.memory.traced import Traced, held_in
 from layerbench.profilers.optimizers import make_optimizer, scaler_of
-from layerbench.records.samples import RowFacts
 from layerbench.records.workload import PLAIN_STEP, Precision, StepOptions
 from layerbench.zoo import Built
 
 Made = TypeVar("Made")
-
-
-@dataclass(frozen=True)
-class Traced:
-    """What a traced run showed.
-
-    Attributes:
-        trace: every storage's life.
-        modules: facts of the modules' rows; ``calls`` of those that ran.
-        notes: what the reader should know.
-        forward_s: seconds that the last forward took.
-    """
-
-    trace: Trace
-    modules: tuple[RowFacts, ...]
-    calls: Mapping[str, CallFacts]
-    notes: tuple[str, ...] = ()
-    forward_s: float = 0.0
-
-    @property
-    def model_type(self) -> str:
-        """The model's class name."""
-        return self.modules[0].type
 
 
 def trace_run(
@@ -295,7 +271,18 @@ class _Run:
     def traced(self) -> Traced:
         rows = observed_rows(self.model, self._facts, self._calls)
         notes = (*self._observer.notes, *self._notes_on_replaced())
-        return Traced(self._tracker.finish(), rows, self._calls, notes, self._forward_s)
+        of_model = parameters(self.model)
+        trained = [one for one in of_model if one.requires_grad]
+        others = [one for one in of_model if not one.requires_grad]
+        return Traced(
+            self._tracker.finish(),
+            rows,
+            self._calls,
+            notes,
+            self._forward_s,
+            held_in(trained),
+            held_in((*others, *self.model.buffers())),
+        )
 
     def _notes_on_replaced(self) -> tuple[str, ...]:
         tables = ("_parameters", "_buffers")

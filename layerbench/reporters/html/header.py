@@ -192,6 +192,7 @@ _MAY_DIFFER = (
         "memory_format",
         "compile",
         "cuda_graph",
+        "ddp",
         "weights",
         "checkpoint",
         "inputs",
