@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from layerbench._version import __version__
 from layerbench.environment import cards
 from layerbench.environment.cards import CardChoice
+from layerbench.environment.one_at_a_time import one_at_a_time
 from layerbench.errors import UsageError, at_least, did_you_mean
 from layerbench.profilers.latency.checked import checked
 from layerbench.records.card import Card, plain_name
@@ -45,6 +46,7 @@ def devices(name: CardChoice | None = None) -> Cards:
     return Cards(layerbench=__version__, rows=rows)
 
 
+@one_at_a_time
 def estimate_devices(
     model: str | nn.Module,
     input: str | torch.Tensor | tuple[Any, ...] | None = None,

@@ -12,12 +12,14 @@ from torch import nn
 from layerbench.api.inputs import optimizer_of, step_of, what_runs
 from layerbench.environment import cards
 from layerbench.environment.cards import CardChoice
+from layerbench.environment.one_at_a_time import one_at_a_time
 from layerbench.profilers.latency.predicted import predict
 from layerbench.records.latency_estimate import LatencyEstimate
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import DType, Mode, Precision
 
 
+@one_at_a_time
 def estimate_latency(
     model: str | nn.Module,
     input: str | torch.Tensor | tuple[Any, ...] | None = None,

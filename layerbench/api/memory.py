@@ -13,6 +13,7 @@ from layerbench.api.bars import heard
 from layerbench.api.inputs import bytes_of, optimizer_of, step_of, what_runs, where_it_runs
 from layerbench.environment.cards import CardChoice
 from layerbench.environment.devices import Device
+from layerbench.environment.one_at_a_time import one_at_a_time
 from layerbench.environment.run_context import check_input_fits
 from layerbench.profilers.memory.largest_batch import with_fit
 from layerbench.profilers.memory.measured import profile_memory
@@ -25,6 +26,7 @@ from layerbench.records.workload import DType, Precision, Workload
 from layerbench.zoo import Built
 
 
+@one_at_a_time
 def memory(
     model: str | nn.Module,
     input: str | torch.Tensor | tuple[Any, ...] | None = None,
@@ -113,6 +115,7 @@ def measure_memory(
     )
 
 
+@one_at_a_time
 def estimate_memory(
     model: str | nn.Module,
     input: str | torch.Tensor | tuple[Any, ...] | None = None,

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from layerbench.api.inputs import what_runs
+from layerbench.environment.one_at_a_time import one_at_a_time
 from layerbench.errors import UsageError
 from layerbench.profilers.structure import profile_structure
 from layerbench.records.peers import COLUMNS, USUAL_COLUMNS, Column
@@ -17,6 +18,7 @@ from layerbench.records.structure import Structure
 from layerbench.records.workload import DType, Mode, Precision
 
 
+@one_at_a_time
 def structure(
     model: str | nn.Module,
     input: str | torch.Tensor | tuple[Any, ...] | None = None,

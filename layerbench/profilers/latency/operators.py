@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from layerbench import zoo
 from layerbench.environment import devices
+from layerbench.environment.one_at_a_time import one_at_a_time
 from layerbench.environment.run_context import check_input_fits
 from layerbench.errors import LayerbenchError, ModelRunError, NotTraceable, at_least
 from layerbench.instruments.calls import CallTree
@@ -128,6 +129,7 @@ class OperatorTrace:
     run: RunForGpu | None = None
 
 
+@one_at_a_time
 def trace_operators(
     workload: Workload,
     *,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from layerbench import zoo
+from layerbench.environment.one_at_a_time import one_at_a_time
 from layerbench.environment.origins import origin
 from layerbench.environment.run_context import (
     check_input_fits,
@@ -69,6 +70,7 @@ class RunForGpu:
     notes: tuple[str, ...] = ()
 
 
+@one_at_a_time
 def run_for_gpu(
     workload: Workload,
     *,
@@ -137,6 +139,7 @@ class FakeDoesNotSuffice(Exception):
         self.accepted = not isinstance(error, _NotAccepted)
 
 
+@one_at_a_time
 def run_fake(
     workload: Workload,
     optimizer: Optimizer | None,
