@@ -42,7 +42,7 @@ def devices(name: CardChoice | None = None) -> Cards:
         UsageError: no such card; says what to do.
     """
     wanted = cards.known() if name is None else (cards.get(name),)
-    rows = tuple(CheckedCard(card=card, checked=checked(card.name)) for card in wanted)
+    rows = tuple(CheckedCard(card=card, checked=checked(cards.sheet_of(card))) for card in wanted)
     return Cards(layerbench=__version__, rows=rows)
 
 

@@ -25,6 +25,20 @@ def file(card: layerbench.Card, tmp_path: Path) -> Path:
     return path
 
 
+def test_what_was_checked_of_a_card_is_not_said_of_another_of_its_name() -> None:
+    card = cards.get("rtx4090")
+    slower = card.model_copy(update={"bandwidth": 0.5 * card.bandwidth})
+    model, input = nn.Linear(512, 512), torch.empty(65536, 512)
+    seen = layerbench.estimate_latency(model, input, device=card)
+    other = layerbench.estimate_latency(model, input, device=slower)
+    assert "a card that is in the fit" in seen.checked.question
+    assert "a card that is not in the fit" in other.checked.question
+    nameless = slower.model_copy(update={"name": "mine"})
+    assert layerbench.estimate_latency(model, input, device=nameless).seconds == other.seconds
+    assert layerbench.devices(card).rows[0].checked != "not checked"
+    assert layerbench.devices(slower).rows[0].checked == "not checked"
+
+
 @pytest.mark.parametrize("how", ["path", "text", "card"])
 def test_a_card_is_said_in_three_ways(how: str, card: layerbench.Card, file: Path) -> None:
     said = {"path": file, "text": str(file), "card": card}[how]

@@ -149,6 +149,18 @@ def test_a_changed_copy_of_a_card_is_looked_at_too() -> None:
         cards.get(slower)
 
 
+def test_a_file_of_a_known_name_is_that_card_only_with_its_figures() -> None:
+    card = cards.get("rtx4090")
+    assert cards.sheet_of(card) == "rtx4090"
+    assert cards.sheet_of(card.model_copy(update={"clock_hz": 1.05 * card.clock_hz})) == "rtx4090"
+    for other in (
+        {"bandwidth": 0.5 * card.bandwidth},
+        {"name": "mine"},
+        {"flops": {**card.flops, "fp16": 2 * card.flops["fp16"]}},
+    ):
+        assert cards.sheet_of(card.model_copy(update=other)) == ""
+
+
 def test_a_card_is_said_by_name_by_file_or_itself(file: Path) -> None:
     card = cards.get(str(file))
     assert cards.get(file) == meant(file) == card

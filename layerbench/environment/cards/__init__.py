@@ -27,6 +27,9 @@ else:
 
 SUFFIX = ".toml"
 
+# So far are figures that `layerbench devices --describe` works out from those of data sheets.
+_AS_DESCRIBED = 0.1
+
 CardChoice = str | os.PathLike[str] | Card
 """How a card is said: its name, a file that describes it, or the card itself."""
 
@@ -41,6 +44,23 @@ def known() -> tuple[Card, ...]:
 def find(name: str) -> Card | None:
     """The card of a name, a title or an alias, however it is spelled; ``None`` for no card's."""
     return next((card for card in known() if card.is_named(name)), None)
+
+
+def sheet_of(card: Card) -> str:
+    """The name of the data sheet's card that a card is; empty where its figures are others.
+
+    What was learned of a card, or checked, holds for a file of its name only where it describes it.
+    """
+    sheet = next((one for one in known() if one.name == card.name), None)
+    return card.name if sheet is not None and _agree(card, sheet) else ""
+
+
+def _agree(card: Card, sheet: Card) -> bool:
+    names = ("multiprocessors", "clock_hz", "memory_bytes", "bandwidth", "l2_bytes")
+    pairs = [(getattr(card, name), getattr(sheet, name)) for name in names]
+    pairs += [(card.flops[name], sheet.flops[name]) for name in card.flops if name in sheet.flops]
+    same = card.capability == sheet.capability
+    return same and all(abs(one / other - 1) <= _AS_DESCRIBED for one, other in pairs)
 
 
 def get(name: CardChoice) -> Card:

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+from layerbench.environment.cards import sheet_of
 from layerbench.profilers.latency.network import fitted
 from layerbench.records.card import Card
 from layerbench.records.latency_estimate import Checked, TimeInterval
@@ -58,7 +59,7 @@ def question_of(
     """
     large = LARGE if optimizer is None else LARGE_STEP
     kind = _Kind(
-        card_seen=card.name in (_trained_on() if optimizer is not None else fitted().cards),
+        card_seen=sheet_of(card) in (_trained_on() if optimizer is not None else fitted().cards),
         family_seen=family_of(workload.model) in _families(),
         host=waiting >= LAUNCH_BOUND,
         few=workload.batch < large,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from layerbench.environment.cards import sheet_of
 from layerbench.profilers.latency.features import Floats, features_of
 from layerbench.profilers.latency.network import DeviceTimes, fitted_for
 from layerbench.profilers.latency.operators import Operator
@@ -61,7 +62,8 @@ def _device_times(operators: Sequence[Operator], card: Card, workload: Workload)
         precision=workload.precision,
         channels_last=workload.memory_format == "channels_last",
     )
-    device = fitted_for(card.name).device_times(features, card.name)
+    name = sheet_of(card)
+    device = fitted_for(name).device_times(features, name)
     return DeviceTimes(device.seconds[at], device.by_compute[at])
 
 

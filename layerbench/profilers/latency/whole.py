@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from layerbench.environment.cards import sheet_of
 from layerbench.profilers.latency.features import Floats
 from layerbench.profilers.latency.network import fitted_for
 from layerbench.records.card import Card
@@ -25,7 +26,7 @@ def launch_of(card: Card) -> float:
     """Seconds that the host of a card takes for an operator."""
     if card.version >= LATER:
         return LATER_LAUNCH_S
-    return float(fitted_for(card.name).launch_s)
+    return float(fitted_for(sheet_of(card)).launch_s)
 
 
 def whole_of(device_s: float, operators: int, launch_s: float) -> float:
