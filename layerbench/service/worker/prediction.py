@@ -88,8 +88,8 @@ def _run(workload: Workload, optimizer: Optimizer | None) -> RunForGpu:
     except FakeDoesNotSuffice:
         raise UsageError(
             f"{workload.model} looks at values as it computes, so that nothing is predicted of it "
-            "without a run: leave device out to have it measured here, or use `layerbench "
-            "estimate latency` and `layerbench mem` with --device"
+            "without a run: leave device out to have it measured here, or have its memory "
+            "predicted with `layerbench mem --device`"
         ) from None
 
 
