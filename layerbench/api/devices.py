@@ -110,6 +110,7 @@ def estimate_devices(
     from layerbench.api.inputs import optimizer_of, step_of, what_runs
     from layerbench.profilers.card_estimates import Job, estimate_cards
     from layerbench.units import by_x
+    from layerbench.zoo.inputs import OWN
 
     chosen = optimizer_of(training, optimizer)
     workload, subject = what_runs(
@@ -126,7 +127,10 @@ def estimate_devices(
         step=step_of(training, checkpoint_activations, gradient_accumulation),
         ddp=ddp,
     )
-    if batch is not None or subject is not None or workload.input == by_x(workload.shape):
+    alone = isinstance(input, str) and input.strip().lower() == by_x(workload.shape[1:])
+    with_batch = workload.input == by_x(workload.shape) and not alone
+    own = subject is not None or workload.input == OWN or workload.inputs is not None
+    if batch is not None or with_batch or own:
         batch = workload.batch
     job = Job(samples, epochs, by_name, batch, spare_memory)
     with heard(progress) as listener:

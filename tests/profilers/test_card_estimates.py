@@ -43,6 +43,23 @@ def test_operators_of_one_batch_are_not_those_of_the_largest(tmp_path: Path) -> 
     assert row.seconds == pytest.approx(alone.seconds)
 
 
+@pytest.mark.parametrize(
+    ("input", "batch", "searched"),
+    [("3x32x32", None, True), ("2x3x32x32", None, False), ("3x32x32", 2, False)],
+)
+def test_the_largest_batch_is_looked_for_where_none_is_said(
+    input: str, batch: int | None, searched: bool
+) -> None:
+    (row,) = layerbench.estimate_devices("squeezenet1_1", input, batch=batch, devices="t4").rows
+    assert (row.batch == row.largest_batch) == searched
+    assert (row.batch == 2) != searched
+
+
+def test_of_inputs_of_the_users_own_the_batch_is_theirs() -> None:
+    (row,) = layerbench.estimate_devices("tests/faulty/formats.py:bfloat16", devices="a100").rows
+    assert (row.batch, row.largest_batch, row.fits) == (4, None, "yes")
+
+
 def _with_memory(name: str, size: int) -> layerbench.Card:
     return cards.get(name).model_copy(update={"name": f"{name}-small", "memory_bytes": size})
 
