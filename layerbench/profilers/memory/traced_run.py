@@ -59,7 +59,7 @@ from layerbench.instruments.storage_tracker import (
 )
 from layerbench.instruments.stored_weights import packed_weights
 from layerbench.instruments.tensors_held import tensors_in_attributes
-from layerbench.introspection.modules import parameters, submodules_first
+from layerbench.introspection.modules import buffers, parameters, submodules_first
 from layerbench.introspection.nested import tensors_in
 from layerbench.introspection.tensors import bytes_of, shape_of
 from layerbench.profilers.loss import RunFailed, loss_of
@@ -281,7 +281,7 @@ class _Run:
             notes,
             self._forward_s,
             held_in(trained),
-            held_in((*others, *self.model.buffers())),
+            held_in((*others, *buffers(self.model))),
         )
 
     def _notes_on_replaced(self) -> tuple[str, ...]:
