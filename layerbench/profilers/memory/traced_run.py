@@ -271,7 +271,7 @@ class _Run:
     def traced(self) -> Traced:
         rows = observed_rows(self.model, self._facts, self._calls)
         notes = (*self._observer.notes, *self._notes_on_replaced())
-        of_model = parameters(self.model)
+        of_model = [*parameters(self.model)]
         trained = [one for one in of_model if one.requires_grad]
         others = [one for one in of_model if not one.requires_grad]
         return Traced(
