@@ -16,12 +16,24 @@ Format = Literal["fp64", "fp32", "tf32", "fp16", "bf16"]
 """A format of numbers that products are computed in."""
 
 # What people write before or behind a card's name, and it says nothing.
-_MAKERS = re.compile(r"\b(nvidia|geforce|tesla|quadro|gpu)\b")
+_MAKERS = re.compile(r"\b(nvidia|geforce|tesla|quadro|tensor core|gpu)\b")
+_SIZE = re.compile(r"\b(\d+) ?gi?b\b")
+_GIB = 2**30
+# So far is what CUDA reports from what is sold: ECC takes a sixteenth, and the driver some.
+_AS_SOLD = 0.1
 
 
 def plain_name(name: str) -> str:
     """A card's name without all that people spell in several ways."""
-    return re.sub(r"[^a-z0-9]", "", _MAKERS.sub("", name.lower()))
+    return _MAKERS.sub("", _words(name)).replace(" ", "")
+
+
+def _words(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", " ", name.lower())
+
+
+def _without_size(name: str) -> str:
+    return plain_name(_SIZE.sub("", _words(name)))
 
 
 def _plausible(least: float, most: float, unit: str) -> Any:  # noqa: ANN401 - to be put into `Annotated`
@@ -120,9 +132,18 @@ class Card(Frozen):
         return self
 
     def is_named(self, name: str) -> bool:
-        """Whether this is one of its names, however it is spelled."""
+        """Whether this is one of its names, however it is spelled.
+
+        A size of memory in it, such as ``80GB``, has to be this card's; where the size stands in
+        the name does not matter.
+        """
         names = (self.name, self.title, *self.aliases)
-        return plain_name(name) in {plain_name(one) for one in names}
+        if plain_name(name) in map(plain_name, names):
+            return True
+        sizes = [int(size) * _GIB for size in _SIZE.findall(_words(name))]
+        if not sizes or any(abs(size / self.memory_bytes - 1) > _AS_SOLD for size in sizes):
+            return False
+        return _without_size(name) in map(_without_size, names)
 
     @property
     def version(self) -> tuple[int, int]:

@@ -56,10 +56,69 @@ def test_every_card_that_must_be_known_is() -> None:
         ("A100-80GB", "a100-80"),
         ("v100_16", "v100"),
         ("rtx pro 6000 max-q", "rtxpro6000maxq"),
+        ("NVIDIA L4 Tensor Core GPU", "l4"),
+        ("nvidia_tesla_t4", "t4"),
+        ("rtx 4090 24GB", "rtx4090"),
+        ("H100-80GB", "h100"),
+        ("NVIDIA H100 SXM5", "h100"),
+        ("h100 80gb sxm5", "h100"),
+        ("A100 SXM", "a100"),
+        ("A100 SXM 80 GB", "a100-80"),
+        ("nvidia-a100-80gb", "a100-80"),
+        ("a100 80gb sxm4", "a100-80"),
+        ("NVIDIA A100-PCIE-40GB", "a100"),
+        ("h200 sxm", "h200"),
+        ("v100-16gb", "v100"),
+        ("V100 32GB SXM2", "v100-32"),
     ],
 )
 def test_a_card_is_known_however_it_is_spelled(spelled: str, name: str) -> None:
     assert cards.get(spelled).name == name
+
+
+# What torch.cuda.get_device_name() returns.
+OF_CUDA = {
+    "t4": "Tesla T4",
+    "v100": "Tesla V100-SXM2-16GB",
+    "v100-32": "Tesla V100-SXM2-32GB",
+    "a10": "NVIDIA A10",
+    "a10g": "NVIDIA A10G",
+    "l4": "NVIDIA L4",
+    "l40s": "NVIDIA L40S",
+    "rtx3060": "NVIDIA GeForce RTX 3060",
+    "rtx3090": "NVIDIA GeForce RTX 3090",
+    "rtx4060": "NVIDIA GeForce RTX 4060",
+    "rtx4090": "NVIDIA GeForce RTX 4090",
+    "rtx5090": "NVIDIA GeForce RTX 5090",
+    "rtxpro6000": "NVIDIA RTX PRO 6000 Blackwell Workstation Edition",
+    "rtxpro6000maxq": "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+    "a100": "NVIDIA A100-SXM4-40GB",
+    "a100-80": "NVIDIA A100-SXM4-80GB",
+    "h100": "NVIDIA H100 80GB HBM3",
+    "h200": "NVIDIA H200",
+    "b200": "NVIDIA B200",
+}
+
+
+@pytest.mark.parametrize("card", cards.known(), ids=NAMES)
+def test_a_card_is_known_by_all_its_names(card: Card) -> None:
+    for name in (OF_CUDA[card.name], card.name, card.title, *card.aliases):
+        assert [one.name for one in cards.known() if one.is_named(name)] == [card.name]
+    described = card.model_copy(update={"name": OF_CUDA[card.name]})
+    assert cards.sheet_of(described) == card.name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("NVIDIA A100 80GB PCIe", "a100 pcie", "a100 24gb", "H100 PCIe", "NVIDIA H100 NVL"),
+        *("Tesla V100-PCIE-16GB", "Tesla V100S-PCIE-32GB", "NVIDIA H200 NVL", "RTX 3060 8GB"),
+        *("NVIDIA GeForce RTX 4090 Laptop GPU", "RTX 4090 D", "RTX 3090 Ti", "L40", "80GB"),
+        *("NVIDIA RTX PRO 6000 Blackwell Server Edition", "NVIDIA A100-SXM4-40GB MIG 1g.5gb"),
+    ],
+)
+def test_another_card_is_not_taken_for_one_that_is_known(name: str) -> None:
+    assert cards.find(name) is None
 
 
 def test_an_unknown_card_is_told_with_its_like_and_what_to_do() -> None:
@@ -90,8 +149,21 @@ def test_a_file_describes_a_card_of_ones_own(file: Path) -> None:
     file.write_text("title = [")
     with pytest.raises(UsageError, match="no description of a card"):
         cards.get(str(file))
-    with pytest.raises(UsageError, match="no description of a card"):
-        cards.get(str(file.with_name("none.toml")))
+    none = file.with_name("none.toml")
+    for name, said in ((none, f"there is no file {none}"), (file.parent, "no GPU")):
+        with pytest.raises(UsageError) as error:
+            cards.get(str(name))
+        assert str(error.value).startswith(said)
+    none.mkdir()
+    with pytest.raises(UsageError, match=r"^cannot read .*none\.toml: Is a directory$"):
+        cards.get(str(none))
+
+
+def test_a_file_with_another_ending_is_told_how_such_files_end(file: Path) -> None:
+    other = file.rename(file.with_suffix(""))
+    for read in (cards.get, meant):
+        with pytest.raises(UsageError, match=r"mine: the name of a file that .* ends in \.toml$"):
+            read(str(other))
 
 
 def _with(file: Path, key: str, value: str) -> Path:

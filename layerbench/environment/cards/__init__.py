@@ -51,8 +51,9 @@ def sheet_of(card: Card) -> str:
 
     What was learned of a card, or checked, holds for a file of its name only where it describes it.
     """
-    sheet = next((one for one in known() if one.name == card.name), None)
-    return card.name if sheet is not None and _agree(card, sheet) else ""
+    # `layerbench devices --describe` names a card as CUDA does.
+    sheet = find(card.name)
+    return sheet.name if sheet is not None and _agree(card, sheet) else ""
 
 
 def _agree(card: Card, sheet: Card) -> bool:
@@ -84,12 +85,14 @@ def get(name: CardChoice) -> Card:
     if name.lower().endswith(SUFFIX):
         return _of_file(Path(name))
     card = find(name)
-    if card is None:
-        raise UsageError(
-            f"{unknown(name)}: `layerbench devices` lists those that are, and `layerbench devices "
-            "--describe` writes a file for one that you have, which is given as --device FILE.toml"
-        )
-    return card
+    if card is not None:
+        return card
+    if os.path.isfile(name):  # a Path refuses long texts
+        raise UsageError(f"{name}: the name of a file that describes a card ends in {SUFFIX}")
+    raise UsageError(
+        f"{unknown(name)}: `layerbench devices` lists those that are, and `layerbench devices "
+        "--describe` writes a file for one that you have, which is given as --device FILE.toml"
+    )
 
 
 def each_once(names: CardChoice | Iterable[CardChoice]) -> tuple[Card, ...]:
@@ -128,7 +131,11 @@ def _checked(card: Card) -> Card:
 def _of_file(path: Path) -> Card:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # of TOML, of UTF-8, of huge numbers
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of huge numbers
         raise UsageError(f"{path}: no description of a card: {first_line(error)}") from None
     rows = {name: row for name, row in table.items() if isinstance(row, dict)}
     if "title" in table:
