@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import TypeVar
 
 from layerbench.text import one_line
@@ -152,13 +153,21 @@ def typed_line(error: BaseException) -> str:
     return name if line == name else f"{name}: {line}"
 
 
+def is_number(value: object, *, whole: bool = False) -> bool:
+    """Whether it is one, NumPy's too; Python's True is none that anybody means."""
+    return isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+
+
 def at_least(name: str, value: Number, least: float) -> Number:
     """The value.
 
     Raises:
-        UsageError: it is less than it may be.
+        UsageError: it is less than it may be, or no such number: with a whole limit a whole one.
     """
-    if value < least:
+    whole = isinstance(least, int)
+    if not is_number(value, whole=whole):
+        raise UsageError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+    if not value >= least:
         raise UsageError(f"{name} must be at least {least:g}, got {value:g}")
     return value
 

@@ -212,16 +212,16 @@ def shape(sizes: Sequence[int]) -> str:
 
 
 def parse_percent(text: str) -> float:
-    """A fraction between 0 and 1 from ``1%``, ``1 %`` or ``0.01``.
+    """A fraction from 0 on and below 1 from ``1%``, ``1 %`` or ``0.01``.
 
     Raises:
-        UsageError: anything else, also 0 and 100 % and beyond.
+        UsageError: anything else, also 100 % and beyond.
     """
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*", text, flags=re.ASCII)
     value = float(match[1]) / (100 if match[2] else 1) if match else math.nan
-    if not 0 < value < 1:
+    if not 0 <= value < 1:
         raise UsageError(
-            f"cannot read {text!r} as a fraction: write a percentage above 0% and below 100%, "
+            f"cannot read {text!r} as a fraction: write a percentage from 0% on and below 100%, "
             "such as 1% or 0.01"
         )
     return value

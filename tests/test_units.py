@@ -131,11 +131,10 @@ def test_a_percentage_beyond_a_limit_shows_that_it_is():
 @pytest.mark.parametrize("text", ["1%", "1 %", " 1.0% ", "0.01", ".01"])
 def test_parse_percent(text):
     assert units.parse_percent(text) == pytest.approx(0.01)
+    assert units.parse_percent(text.replace("1", "0")) == 0
 
 
-@pytest.mark.parametrize(
-    "text", ["", "%", "1", "0", "0%", "100%", "-1%", "1e-2", "nan", "one", "1%%", "٣%"]
-)
+@pytest.mark.parametrize("text", ["", "%", "1", "100%", "-1%", "1e-2", "nan", "one", "1%%", "٣%"])
 def test_parse_percent_refuses(text):
     with pytest.raises(UsageError, match=r"such as 1% or 0\.01") as caught:
         units.parse_percent(text)

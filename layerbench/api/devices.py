@@ -10,7 +10,7 @@ from layerbench._version import __version__
 from layerbench.environment import cards
 from layerbench.environment.cards import CardChoice
 from layerbench.environment.one_at_a_time import one_at_a_time
-from layerbench.errors import UsageError, at_least, did_you_mean
+from layerbench.errors import UsageError, at_least, did_you_mean, is_number
 from layerbench.profilers.latency.checked import checked
 from layerbench.records.card import Card, plain_name
 from layerbench.records.cards import Cards, CheckedCard
@@ -97,13 +97,14 @@ def estimate_devices(
         LayerbenchError: one of `layerbench.errors`, with one line that says what to do.
     """
     wanted = cards.known() if devices is None else cards.each_once(devices)
-    by_name = _prices(prices or {}, wanted)
+    by_name = _prices({} if prices is None else prices, wanted)
+    at_least("epochs", epochs, 1)
     if samples is not None:
         at_least("samples", samples, 1)
-    elif by_name:
-        raise UsageError("prices need samples: how many images the work has")
-    at_least("epochs", epochs, 1)
-    if not 0 <= spare_memory < 1:
+    elif by_name or epochs != 1:
+        what = "prices need" if by_name else "epochs need"
+        raise UsageError(f"{what} samples: how many images an epoch has")
+    if not at_least("spare_memory", spare_memory, 0.0) < 1:
         raise UsageError(f"spare_memory is a part of a card's memory, got {spare_memory:g}")
 
     from layerbench.api.bars import heard  # these load torch
@@ -145,8 +146,12 @@ def _prices(prices: Mapping[str, float], wanted: Sequence[Card]) -> dict[str, fl
     Raises:
         UsageError: no such card is looked at, or no such price.
     """
+    if not isinstance(prices, Mapping):
+        raise UsageError(f"prices are given by the names of cards: {{'t4': 0.35}}, not {prices!r}")
     found: dict[str, float] = {}
     for name, price in prices.items():
+        if not isinstance(name, str):
+            raise UsageError(f"a price is of a card's name, not of {name!r}")
         card = next((one for one in wanted if one.is_named(name)), None)
         if card is None:
             known = [one.name for one in wanted]
@@ -157,6 +162,8 @@ def _prices(prices: Mapping[str, float], wanted: Sequence[Card]) -> dict[str, fl
             )
         if card.name in found:
             raise UsageError(f"there are two prices for {card.name}")
+        if not is_number(price):
+            raise UsageError(f"the price of {name} must be a number, got {price!r}")
         if not 0 <= price <= MOST_PRICE:
             raise UsageError(
                 f"the price of {name} is {price:g}: an hour costs nothing or more, and at most "

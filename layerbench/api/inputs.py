@@ -70,22 +70,41 @@ def threads_of(threads: int | None) -> int | None:
     return None if threads is None else at_least("threads", threads, 1)
 
 
-def optimizer_of(training: bool, optimizer: Optimizer | None) -> Optimizer | None:
+TRAINING = "training=True"
+"""How most calls are asked for a training step."""
+
+
+def optimizer_of(
+    training: bool, optimizer: Optimizer | None, asked: str = TRAINING
+) -> Optimizer | None:
     """The optimizer of a training step, SGD where none is named; none of an inference.
+
+    Args:
+        training: whether there is such a step.
+        optimizer: its name, if one was said.
+        asked: how the call is asked for a training step.
 
     Raises:
         UsageError: one is named without training, or there is no such.
     """
     if optimizer is not None and not training:
-        raise UsageError("an optimizer belongs to a training step: pass training=True")
+        raise UsageError(f"an optimizer belongs to a training step: pass {asked}")
     check_optimizer(optimizer)
     return (optimizer or "sgd") if training else None
 
 
 def step_of(
-    training: bool, checkpoint_activations: Sequence[str] | None, gradient_accumulation: int
+    training: bool,
+    checkpoint_activations: Sequence[str] | None,
+    gradient_accumulation: int,
+    asked: str = TRAINING,
 ) -> StepOptions:
     """How training steps are made.
+
+    Args:
+        training: whether there are any.
+        checkpoint_activations, gradient_accumulation: as in `profile_training`.
+        asked: how the call is asked for a training step.
 
     Raises:
         UsageError: something is said of them without training, or makes no sense.
@@ -100,7 +119,7 @@ def step_of(
     if step != PLAIN_STEP and not training:
         raise UsageError(
             "checkpoint_activations and gradient_accumulation belong to a training step: pass "
-            "training=True"
+            f"{asked}"
         )
     return step
 
@@ -126,7 +145,7 @@ def what_runs(
 ) -> tuple[Workload, Built | None]:
     """The workload, and the user's module with its inputs if one was handed over."""
     if ddp and mode != "train":
-        raise UsageError("ddp belongs to a training step: pass training=True")
+        raise UsageError(f"ddp belongs to a training step: pass {TRAINING}")
     memory_format: MemoryFormat = "channels_last" if channels_last else "contiguous"
     if isinstance(model, nn.Module):
         if checkpoint is not None or inputs is not None:

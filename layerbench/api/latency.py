@@ -18,6 +18,8 @@ from layerbench.records.latency_estimate import LatencyEstimate
 from layerbench.records.memory import Optimizer
 from layerbench.records.workload import DType, Mode, Precision
 
+TRAINING = 'mode="train"'
+
 
 @one_at_a_time
 def estimate_latency(
@@ -59,7 +61,7 @@ def estimate_latency(
     """
     card = cards.get(device)
     training = mode == "train"
-    chosen = optimizer_of(training, optimizer)
+    chosen = optimizer_of(training, optimizer, TRAINING)
     workload, subject = what_runs(
         model,
         input,
@@ -72,6 +74,6 @@ def estimate_latency(
         weights=weights,
         checkpoint=checkpoint,
         inputs=inputs,
-        step=step_of(training, checkpoint_activations, gradient_accumulation),
+        step=step_of(training, checkpoint_activations, gradient_accumulation, TRAINING),
     )
     return predict(workload, card, optimizer=chosen, subject=subject)

@@ -19,7 +19,7 @@ import math
 import os
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -136,6 +136,7 @@ class Fields:
         defaults: of fields that are something else without a word than in the model.
         sources: models to look for the fields in, where the verb gets the values alone.
         several: those that take several words, which the verb gets with commas.
+        instead: options as this verb describes them, by the name of the field.
     """
 
     names: tuple[str, ...]
@@ -144,6 +145,7 @@ class Fields:
     defaults: Mapping[str, Any]
     sources: tuple[type[BaseModel], ...] = ()
     several: tuple[str, ...] = ()
+    instead: Mapping[str, FieldInfo] = field(default_factory=dict)
 
 
 def fields(
@@ -151,10 +153,12 @@ def fields(
     omit: tuple[str, ...] = (),
     panel: str | None = None,
     several: tuple[str, ...] = (),
+    instead: Mapping[str, FieldInfo] | None = None,
     **defaults: Any,  # noqa: ANN401 - of fields of many kinds
 ) -> Fields:
     """Those fields of a model that a verb has: all of them, or those that are named."""
-    return Fields((*names, *defaults) if names else (), omit, panel, defaults, several=several)
+    picked = (*names, *defaults) if names else ()
+    return Fields(picked, omit, panel, defaults, several=several, instead=instead or {})
 
 
 def values_of(*sources: type[BaseModel], picked: Fields | None = None) -> Fields:
@@ -374,19 +378,20 @@ def _part(parameter: inspect.Parameter) -> _Part:
 
 def _options_of(sources: Iterable[type[BaseModel]], picked: Fields) -> Iterator[Declared]:
     for model in sources:
-        for name, field in model.model_fields.items():
-            shown = option_of(field)
+        for name, usual in model.model_fields.items():
+            told = picked.instead.get(name, usual)
+            shown = option_of(told)
             left_out = name in picked.omit or (picked.names and name not in picked.names)
             if shown is None or left_out:
                 continue
-            default = None if field.default is PydanticUndefined else field.default
+            default = None if usual.default is PydanticUndefined else usual.default
             if name in picked.defaults:
                 default, shown = picked.defaults[name], replace(shown, default_text=True)
             if name in picked.several:
                 shown = replace(shown, metavar=f"{shown.metavar}{MORE}")
             panel = picked.panel or shown.panel or getattr(model, "PANEL", None)
-            kind = Annotated[field.annotation, field]  # type: ignore[name-defined]
-            yield Declared(name, kind, field.description, replace(shown, panel=panel), default)
+            kind = Annotated[usual.annotation, usual]  # type: ignore[name-defined]
+            yield Declared(name, kind, told.description, replace(shown, panel=panel), default)
 
 
 def parts_of(command: Callable[..., Any]) -> dict[str, _Part]:

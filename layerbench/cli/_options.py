@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from layerbench.cli import _output
+from layerbench.cli._generated import fields
 from layerbench.errors import UsageError
 from layerbench.records.bounds import Positive
 from layerbench.records.options import MEASURING, OUTCOME, WHAT_RUNS, option
@@ -64,7 +65,9 @@ Ddp = Annotated[
 Quiet = Annotated[bool, option("No progress bar.", "--quiet", "-q", panel=OUTCOME)]
 Threshold = Annotated[
     float,
-    option("Changes between records up to this are none.", metavar="PERCENT", default_text="5%"),
+    option(
+        "Changes between records up to this are none.", metavar="PERCENT", default_text="5%", gt=0
+    ),
 ]
 SAME = 0.05
 Ceilings = Annotated[
@@ -89,6 +92,12 @@ NamedModel = Annotated[
 NamedInput = Annotated[
     str | None, typer.Argument(metavar="INPUT", help="The input, instead of --input.")
 ]
+
+
+def on_first_screen(rows: str) -> Any:  # noqa: ANN401 - to be put into `Annotated`
+    """The fields of what is shown by a verb whose first screen has these rows, and no layers."""
+    top = option(f"Number of {rows} on the first screen.")
+    return fields("full", "top", instead={"top": top})
 
 
 def out(files: str) -> Any:  # noqa: ANN401 - to be put into `Annotated`

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 from layerbench.cli import _options
-from layerbench.cli._generated import fields
 from layerbench.cli._kept import Kept
 from layerbench.records.options import WHAT_RUNS, Device, Threads, option
 from layerbench.records.recipes import TrainedIn
@@ -38,7 +37,7 @@ def command(
         Path | None, _options.out("detection_<models>_<data>_<size>_b<batch>.* to DIR/<device>/")
     ] = None,
     formats: _options.Formats = None,
-    view: Annotated[View, fields("full", "top")],
+    view: Annotated[View, _options.on_first_screen("detectors")],
     quiet: _options.Quiet = False,
 ) -> None:
     """Memory, forward, backward, training time and inference time of torchvision's detectors.

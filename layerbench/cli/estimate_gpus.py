@@ -20,12 +20,17 @@ from layerbench.records.workload import StepOptions
 NAME = "estimate gpus"
 
 WORK = "What is to be done"
+BATCH = option(
+    "Number of images in a forward or micro-batch.",
+    default_text="the input's, else the largest that fits each card, in eights",
+)
 
 
 def command(
     *,
     what: Annotated[
-        _options.WorkloadOptions, fields(omit=("mode", "compile", "cuda_graph", "weights"))
+        _options.WorkloadOptions,
+        fields(omit=("mode", "compile", "cuda_graph", "weights"), instead={"batch": BATCH}),
     ],
     train: Annotated[
         bool,
@@ -74,7 +79,7 @@ def command(
     ] = None,
     out: Annotated[Path | None, _options.out("DIR/<model>_<input>_cards.* and a plot")] = None,
     formats: _options.Formats = None,
-    view: Annotated[View, fields("full", "top")],
+    view: Annotated[View, _options.on_first_screen("cards")],
     quiet: _options.Quiet = False,
 ) -> None:
     """Say of every known GPU whether the work fits, how fast it is there, and what it costs.
@@ -91,8 +96,10 @@ def command(
         if ddp:
             raise UsageError("--ddp belongs to a training: add --train")
     prices = _prices(price or [])
-    if prices and samples is None:
-        raise UsageError("--price needs --samples: how many images the work has")
+    if samples is None:
+        for name, said in (("--price", prices), ("--epochs", epochs != 1)):
+            if said:
+                raise UsageError(f"{name} needs --samples: how many images an epoch has")
 
     # After the cheap checks: this loads torch.
     from layerbench.api.devices import estimate_devices

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
-from layerbench.cli._generated import fields
 from layerbench.cli._kept import Kept
 from layerbench.records.options import MEASURING, OUTCOME, WHAT_RUNS, Device, Threads, option
 from layerbench.records.view import View
@@ -74,7 +73,7 @@ def command(
     formats: Annotated[
         list[str] | None, _options.formats("txt, json, csv, md, html", usual=FORMATS)
     ] = None,
-    view: Annotated[View, fields("full", "top")],
+    view: Annotated[View, _options.on_first_screen("points")],
     quiet: _options.Quiet = False,
 ) -> None:
     """Forward latency, memory and FLOPs over models, input sizes and batch sizes.

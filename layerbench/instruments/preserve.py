@@ -9,6 +9,7 @@ contents, gradients of parameters and inputs, and the generators of random numbe
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,7 +100,7 @@ def drawing_anew(workload: Workload, built: Built) -> Iterator[None]:
 def strays_removed(model: str) -> Iterator[None]:
     """Remove the tensors without memory that a run on stand-ins left in other objects.
 
-    To be left when the run has ended and its error, if it raised, is dealt with.
+    To be left when the run has ended. The frames of its error, if it raised, lose their variables.
 
     Args:
         model: its name.
@@ -114,6 +115,8 @@ def strays_removed(model: str) -> Iterator[None]:
     except BaseException as error:
         # The frames of an interrupt or of a `sys.exit` still hold what the run made.
         ending = not isinstance(error, Exception)
+        if not ending:
+            _let_go(error)
         raise
     finally:
         holders = strays.remove()
@@ -123,6 +126,18 @@ def strays_removed(model: str) -> Iterator[None]:
                 "model anew before it runs again",
                 stacklevel=2,
             )
+
+
+def _let_go(error: BaseException) -> None:
+    """Empty the frames of an error and of those before it, which still hold what a run made."""
+    following: list[BaseException | None] = [error]
+    known: set[int] = set()
+    while following:
+        one = following.pop()
+        if one is not None and id(one) not in known:
+            known.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            following += [one.__cause__, one.__context__]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 import layerbench
 from layerbench.environment import cards
 from layerbench.environment.cards import present
+from layerbench.errors import UsageError
 
 
 @pytest.fixture
@@ -50,3 +52,47 @@ def test_a_card_is_said_in_three_ways(how: str, card: layerbench.Card, file: Pat
     several = layerbench.estimate_devices(model, input, devices=["t4", said])
     assert [row.card.name for row in alone.rows] == ["mine"]
     assert {row.card.name for row in several.rows} == {"t4", "mine"}
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({"epochs": 90}, "epochs need samples"),
+        ({"epochs": 1.5, "samples": 2}, "epochs must be a whole number, got 1.5"),
+        ({"samples": 1.5}, "samples must be a whole number, got 1.5"),
+        ({"samples": True}, "samples must be a whole number, got True"),
+        ({"samples": 2, "prices": {"t4": "1"}}, "the price of t4 must be a number, got '1'"),
+        ({"samples": 2, "prices": {4: 1.0}}, "a price is of a card's name, not of 4"),
+        ({"samples": 2, "prices": ["t4=1"]}, "prices are given by the names of cards"),
+        ({"spare_memory": "5%"}, "spare_memory must be a number, got '5%'"),
+        ({"optimizer": "adam"}, "pass training=True"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(said: dict[str, object], complaint: str) -> None:
+    model, input = nn.Linear(8, 4), torch.empty(2, 8)
+    with pytest.raises(UsageError, match=re.escape(complaint)):
+        layerbench.estimate_devices(model, input, devices="t4", **said)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "said", [{"optimizer": "adam"}, {"gradient_accumulation": 4}, {"checkpoint_activations": ()}]
+)
+def test_a_training_step_is_asked_for_as_the_call_is(said: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"belongs? to a training step: pass mode=\"train\"$"):
+        layerbench.estimate_latency(
+            nn.Linear(8, 4),
+            torch.empty(2, 8),
+            device="t4",
+            **said,  # type: ignore[arg-type]
+        )
+
+
+def test_a_refusal_during_a_run_leaves_no_tensors(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(UsageError, match="the model has no module 'nosuch'"):
+        layerbench.estimate_latency(
+            *("squeezenet1_1", "1x3x32x32"),
+            device="t4",
+            mode="train",
+            checkpoint_activations=["nosuch"],
+        )
+    assert not [one for one in recwarn if "without contents" in str(one.message)]

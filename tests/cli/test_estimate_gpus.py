@@ -46,6 +46,21 @@ def test_a_row_a_card_the_cheapest_first(monkeypatch, capsys, tmp_path: Path) ->
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_nothing_may_be_spared(monkeypatch, capsys) -> None:
+    words = ("--device", "t4", "--spare-memory", "0%", "--format", "json")
+    status, out, _ = estimate(monkeypatch, capsys, *SMALL, *words)
+    assert status == 0
+    assert "is left to others" not in out
+
+
+def test_the_help_speaks_of_cards(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = estimate(monkeypatch, capsys, "--help")
+    assert "(1)]" not in out
+    assert "the largest that fits each card, in eights" in out
+    assert "Number of cards on the first screen" in out
+
+
 def test_a_model_that_has_to_run_for_real_is_one_line(monkeypatch, capsys) -> None:
     words = ("--model", "tests/faulty/formats.py:kept", "--device", "t4", "--quiet")
     status, out, err = estimate(monkeypatch, capsys, *words)
@@ -59,6 +74,8 @@ def test_a_model_that_has_to_run_for_real_is_one_line(monkeypatch, capsys) -> No
     [
         (["--device", "t5"], "no GPU 't5' is known"),
         (["--price", "t4=0.35"], "--price needs --samples"),
+        (["--epochs", "90"], "--epochs needs --samples"),
+        (["--spare-memory", "100%"], "a percentage from 0% on and below 100%"),
         (["--price", "t4:1", "--samples", "9"], "such as t4=0.35,a100=1.8"),
         (
             ["--price", "l4=1", "--samples", "9", "--device", "t4", "--device", "a100"],
