@@ -401,7 +401,7 @@ def test_every_detector(told, typed, learned, monkeypatch):
     told("estimate_detection", min_size=32, size=32, warmup=0, steps=2, seconds=0)
     told("estimate_detection", content=False, memory=False, out="told", precision=FASTEST)
     typed(DETECTORS)
-    record = only_record("told/*/detection_*_b8_min32.json")
+    record = only_record("told/*/detection_*_b8*_min32.json")
     assert isinstance(record, DetectionEstimates)
     assert (record.batch, record.epochs, record.samples) == (8, 3, 50_000)
     assert tuple(row.model for row in record.rows) == models.names()

@@ -41,7 +41,7 @@ def _nvidia(one: Prediction) -> bool:
 
 
 def answers(predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
-    """Of each kind of question: rows, errors, and the interval that holds 90 %.
+    """Of each kind of question: rows, models, errors, and the interval that holds 90 %.
 
     ``low`` and ``high`` are factors of the predicted time. They are quantiles of published over
     predicted times, stretched so far that those of the other parts hold 90 % of each part's rows.
@@ -72,6 +72,7 @@ def _answer(chosen: Sequence[Prediction]) -> dict[str, Any]:
     low, high = _interval(ratios, stretch)
     return {
         "rows": len(chosen),
+        "models": len({one.row.model for one in chosen}),
         "median_error": round(float(np.median(off)), 4),
         "mean_error": round(float(off.mean()), 4),
         "within": round(within, 3),

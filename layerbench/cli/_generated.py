@@ -113,16 +113,19 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     f"{MAY_STAND_ALONE}MODE]": mode_or_truth,
     "BOOL": truth,
     "[PATH,...]": paths_in,
+    "CARDS": names_in,
     "LIST": names_in,
     "N|HxW": size_of,
     "NUMBERS": numbers,
     "PERCENT": parse_percent,
+    "PRICES": names_in,
     "SIZE": parse_bytes,
 }
 
 
-LISTS = ("LIST", "NUMBERS", "[PATH,...]")
-"""Those of them whose values have commas between them."""
+ADDED_UP = ("CARDS", "PRICES")
+"""Lists that may be said one value at a time. Of all other options the last one counts: scripts end
+with what their user adds."""
 
 
 @dataclass(frozen=True)

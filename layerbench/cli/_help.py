@@ -10,7 +10,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from layerbench.cli._generated import LISTS, MAY_STAND_ALONE, MORE, OPTIONAL
+from layerbench.cli._generated import ADDED_UP, MAY_STAND_ALONE, MORE, OPTIONAL
 from layerbench.cli._several import added_up, joined, with_values
 
 # What typer imports to write help, and no help here has: a fifth of the time that help takes.
@@ -39,8 +39,8 @@ class Command(_Narrow, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's own click
         """Read the words of a command line, those of an option that takes several as one.
 
-        An option whose value may be left out gets an empty one. One that takes a list may be said
-        more than once.
+        An option whose value may be left out gets an empty one. Cards and
+        prices may be said one at a time.
 
         Args:
             ctx: of the command line.
@@ -65,7 +65,7 @@ class Command(_Narrow, TyperCommand):
             spelling: option.name
             for option in self.get_params(ctx)
             for spelling in option.opts
-            if (value := shown.get(spelling, "")) in LISTS or value.endswith(MORE)
+            if shown.get(spelling, "") in ADDED_UP
         }
         return super().parse_args(ctx, added_up(words, lists))
 

@@ -43,11 +43,11 @@ def joined(words: Iterable[str], spellings: Collection[str]) -> list[str]:
 
 
 def added_up(words: Iterable[str], lists: Mapping[str, str]) -> list[str]:
-    """A command line in which each option that takes a list is said once, with all its values.
+    """A command line in which each of some options is said once, with all its values.
 
     Args:
         words: of the command line.
-        lists: such options by their spellings.
+        lists: options that take a list, by their spellings.
 
     Example:
         >>> added_up(["--device", "t4", "--quiet", "--device=a100"], {"--device": "device"})

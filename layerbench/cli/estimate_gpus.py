@@ -56,7 +56,7 @@ def command(
         option(
             "Prices of an hour, in any currency, such as t4=0.35,a100=1.8: the table has the cost.",
             panel=WORK,
-            metavar="LIST",
+            metavar="PRICES",
         ),
     ] = None,
     device: Annotated[
@@ -64,7 +64,7 @@ def command(
         option(
             "Cards, with commas: names of `layerbench devices`, or files that describe one.",
             panel=PLACE,
-            metavar="LIST",
+            metavar="CARDS",
             default_text="all that are known",
         ),
     ] = None,

@@ -43,7 +43,7 @@ def command(
             "Cards, with commas: names of `layerbench devices`, or files that describe one. It has "
             "to be said.",
             panel=PLACE,
-            metavar="LIST",
+            metavar="CARDS",
             default_text=False,
         ),
     ] = None,

@@ -192,7 +192,8 @@ def _row(
     if trace.batch not in (None, batch):
         trace = trace_operators(work, optimizer=optimizer)
     estimate = of_trace(trace, work, card, optimizer)
-    return CardEstimate(card=card, **held, **_timed(estimate), **_totalled(estimate, job))
+    last = _last_step(trace, estimate, job)
+    return CardEstimate(card=card, **held, **_timed(estimate), **_totalled(estimate, last, job))
 
 
 def _even(largest: int) -> int:
@@ -210,13 +211,33 @@ def _timed(estimate: LatencyEstimate) -> dict[str, Any]:
     }
 
 
-def _totalled(estimate: LatencyEstimate, job: Job) -> dict[str, Any]:
+def _bounded(estimate: LatencyEstimate | None) -> tuple[float, float, float]:
+    """Seconds and their interval; of no step none."""
+    if estimate is None:
+        return 0.0, 0.0, 0.0
+    return estimate.seconds, estimate.interval.low, estimate.interval.high
+
+
+def _last_step(trace: OperatorTrace, estimate: LatencyEstimate, job: Job) -> LatencyEstimate | None:
+    """An epoch's last step, which has the images that are left; ``None`` where none are."""
+    rest = (job.samples or 0) % estimate.images
+    if not rest:
+        return None
+    batch = ceil(rest / estimate.workload.gradient_accumulation)
+    if trace.batch not in (None, batch):
+        return estimate  # its inputs are the user's own
+    return of_trace(trace, with_batch(estimate.workload, batch), estimate.card, estimate.optimizer)
+
+
+def _totalled(estimate: LatencyEstimate, last: LatencyEstimate | None, job: Job) -> dict[str, Any]:
     """The time of all steps, and what it costs."""
     if job.samples is None:
         return {}
-    steps = job.epochs * ceil(job.samples / estimate.images)
-    between = estimate.interval
-    times = [steps * time for time in (estimate.seconds, between.low, between.high)]
+    full = job.samples // estimate.images
+    times = [
+        job.epochs * (full * time + rest)
+        for time, rest in zip(_bounded(estimate), _bounded(last), strict=True)
+    ]
     total = {
         "total_s": times[0],
         "total_interval": TimeInterval(low=times[1], high=times[2]),
@@ -241,8 +262,3 @@ def _notes(
         yield from one.notes
     if job.spare:
         yield f"{100 * job.spare:.0f} % of each card's memory is left to others"
-    if job.samples is not None:
-        yield (
-            "The time of all images is that of the steps alone: no loading of data, no validation, "
-            "and a GPU that works all the time."
-        )

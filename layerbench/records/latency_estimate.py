@@ -40,12 +40,14 @@ class Checked(Frozen):
     Attributes:
         question: what is alike in all of them, in words.
         rows: times that were held out; 0 where no such question was checked.
+        models: that the times are of.
         median_error: of them, as a part of the measured time.
         within: the part of them that the interval held.
     """
 
     question: Text
     rows: Count = 0
+    models: Count | None = Field(default=None, exclude_if=is_none)
     median_error: Amount | None = None
     within: float | None = Field(default=None, ge=0, le=1)
 

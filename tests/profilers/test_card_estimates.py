@@ -119,3 +119,35 @@ def test_spare_memory_is_left_to_others() -> None:
 def test_what_cannot_be_meant_is_said(arguments: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         layerbench.estimate_devices("resnet18", **{"devices": ["t4"], **arguments})  # type: ignore[arg-type]
+
+
+def test_an_epochs_last_step_has_the_images_that_are_left() -> None:
+    """Each with its own time: two full steps and one of five images, three times."""
+    model, size, card = "timm:test_resnet", "8x3x64x64", "t4"
+    (row,) = layerbench.estimate_devices(
+        model, size, devices=[card], samples=21, epochs=3, prices={card: 2.0}
+    ).rows
+    full, last = (
+        layerbench.estimate_latency(model, f"{batch}x3x64x64", device=card) for batch in (8, 5)
+    )
+    total = 3 * (2 * full.seconds + last.seconds)
+    assert row.total_s == pytest.approx(total)
+    assert row.total_interval is not None
+    assert row.total_interval.low == pytest.approx(3 * (2 * full.interval.low + last.interval.low))
+    assert row.cost == pytest.approx(total / 3600 * 2)
+
+
+def test_what_may_not_fit_is_not_the_best_without_a_word() -> None:
+    record = layerbench.estimate_devices(
+        "timm:test_resnet", "8x3x64x64", devices=["t4", "l4"], samples=100,
+        prices={"t4": 1.0, "l4": 50.0},
+    )  # fmt: skip
+    cheap, dear = record.rows
+    assert (cheap.card.name, cheap.fits, dear.fits) == ("t4", "yes", "yes")
+    assert "cheapest: NVIDIA T4," in render("txt", record)
+    unclear = cheap.model_copy(update={"fits": "unclear"})
+    text = render("txt", record.model_copy(update={"rows": (unclear, dear)}))
+    assert "cheapest: NVIDIA L4," in text
+    assert "unclear" in text
+    alone = render("txt", record.model_copy(update={"rows": (unclear,)}))
+    assert "cheapest: NVIDIA T4, which may not fit," in alone

@@ -13,6 +13,7 @@ from layerbench.reporters.documents.latency_estimate import checked, error, inte
 
 _ALIGN = {"card": "c", "fits": "l", "time [90 %]": "l", "bound by": "l", "checked": "l"}
 _OMITTED_FIRST = ("price", "memory", "bound by", "fits", "largest batch")
+_IN_ALL = "steps alone: no loading of data, no validation, and a GPU that works all the time"
 _ORDERS = {
     "given": "Cards",
     "time": "Cards, the fastest first",
@@ -53,16 +54,20 @@ def _what(record: CardEstimates) -> str:
 def _answer(record: CardEstimates) -> str:
     """The cheapest card where there are prices, else the fastest."""
     timed = [row for row in record.rows if row.seconds is not None]
+    certain = [row for row in timed if row.fits in (None, "yes")]
+    unclear = "" if certain else ", which may not fit"
+    timed = certain or timed
     priced = [row for row in timed if row.cost is not None]
     if priced:
         best = min(priced, key=lambda row: row.cost or 0.0)
-        return f"cheapest: {best.card.title}, {_cost(best)} for {_total(best)}"
+        return f"cheapest: {best.card.title}{unclear}, {_cost(best)} for {_total(best)}"
     if not timed:
         return "on none of them"
     best = max(timed, key=lambda row: row.images_per_s or 0.0)
     total = f", {_total(best)} in all" if best.total_s is not None else ""
     batch = formatting.plural(best.batch or 0, "image")
-    return f"fastest: {best.card.title}, {_rate(best)} images/s, {_time(best)} for {batch}{total}"
+    rate = f"{_rate(best)} images/s"
+    return f"fastest: {best.card.title}{unclear}, {rate}, {_time(best)} for {batch}{total}"
 
 
 def _ran(record: CardEstimates) -> str:
@@ -83,7 +88,9 @@ def _shape(record: CardEstimates) -> str:
 
 def _table(rows: Sequence[CardEstimate], *, short: bool = False) -> layout.Table:
     cells = [_cells(row, short) for row in rows]
-    return screens.table_of(cells, _ALIGN, _OMITTED_FIRST, cut=None)
+    all_fit = all(row.fits in (None, "yes") for row in rows if row.seconds is not None)
+    omitted = [name for name in _OMITTED_FIRST if all_fit or name != "fits"]
+    return screens.table_of(cells, _ALIGN, omitted, cut=None)
 
 
 def _cells(row: CardEstimate, short: bool) -> dict[str, str]:
@@ -126,8 +133,8 @@ def _cost(row: CardEstimate) -> str:
 
 
 def _money(amount: float) -> str:
-    """In the user's currency, whatever that is."""
-    return f"{amount:,.2f}"
+    """In the user's currency, whatever that is; of next to nothing two digits that count."""
+    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.2g}"
 
 
 def _without(record: CardEstimates) -> Iterator[str]:
@@ -150,6 +157,7 @@ def _fields(record: CardEstimates) -> list[tuple[str, str]]:
         ("Input", f"{workload.input} {_shape(record)}"),
         *formatting.files(workload),
         ("Predicted", "from the shapes of its operators; nothing was measured"),
+        *([("In all", _IN_ALL)] if record.samples is not None else []),
         ("Software", f"torch {record.torch}, layerbench {record.layerbench}"),
     ]
 

@@ -74,7 +74,8 @@ def checked(known: Checked) -> str:
         return f"not checked against measured times: {known.question}"
     within = "" if known.within is None else f", {units.percent(known.within)} in their intervals"
     times = formatting.plural(known.rows, "held-out time")
-    return f"{known.question}: median error {error(known)}{within}, by {times}"
+    models = "" if known.models is None else f" of {formatting.plural(known.models, 'model')}"
+    return f"{known.question}: median error {error(known)}{within}, by {times}{models}"
 
 
 def _first_screen(record: LatencyEstimate, view: View) -> list[layout.Part]:

@@ -64,14 +64,16 @@ class RecordAnswer(Answer):
     problem: str | None = None
 
 
-def resource(result: Result, question: Question, job: str | None, stored: bool) -> dict[str, Any]:
+def resource(
+    result: Result, question: Question, job: str | None, stored: bool | None = None
+) -> dict[str, Any]:
     """Of ``estimate-resource``.
 
     Args:
         result: that was found for the question.
         question: what is asked.
         job: that measured it, if this request waited for it.
-        stored: whether it was found for an earlier request.
+        stored: whether it was found for an earlier request; ``None``: so where there is no job.
     """
     measurement = _found(result)
     figures: dict[str, AnyFigure | None] = {"Peak GPU Memory": measurement.gpu_memory_peak}
@@ -107,7 +109,7 @@ def resource(result: Result, question: Question, job: str | None, stored: bool) 
 
 
 def training_time(
-    result: Result, question: Question, job: str | None, stored: bool
+    result: Result, question: Question, job: str | None, stored: bool | None = None
 ) -> dict[str, Any]:
     """Of ``estimate-training-time``; arguments as of `resource`."""
     measurement = _found(result)
@@ -134,7 +136,7 @@ def training_time(
 
 
 def inference_time(
-    result: Result, question: Question, job: str | None, stored: bool
+    result: Result, question: Question, job: str | None, stored: bool | None = None
 ) -> dict[str, Any]:
     """Of ``estimate-inference-time``; arguments as of `resource`."""
     measurement = _found(result)
@@ -191,7 +193,7 @@ def _about(
     question: Question,
     figures: Mapping[str, AnyFigure | None],
     job: str | None,
-    stored: bool,
+    stored: bool | None,
     measured: tuple[str, ...] = (),
 ) -> About:
     available = {name: figure for name, figure in figures.items() if figure is not None}
@@ -205,7 +207,7 @@ def _about(
             for name, figure in available.items()
             if figure.low is not None and figure.high is not None
         },
-        stored=stored,
+        stored=job is None if stored is None else stored,
         device=question.device,
         measured_at=_moment(result.measured_at),
         job=job,

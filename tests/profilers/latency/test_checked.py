@@ -7,6 +7,7 @@ import pytest
 from layerbench.environment import cards
 from layerbench.profilers.latency.checked import (
     NOT_CHECKED,
+    Question,
     checked,
     checked_of,
     family_of,
@@ -88,3 +89,11 @@ def test_a_card_is_checked_where_it_was_held_out() -> None:
 def test_families_are_the_letters_that_names_begin_with() -> None:
     names = ("timm:tf_efficientnet_b0", "resnet50", "timm:legacy_seresnet18", "my.module:Net")
     assert [*map(family_of, names)] == ["efficientnet", "resnet", "seresnet", "Net"]
+
+
+def test_of_few_times_no_interval_is_narrower_than_where_more_is_known() -> None:
+    few, more = Question("", "training, card unseen"), Question("", "training, family unseen")
+    assert checked_of(few).rows < 10 <= checked_of(more).rows
+    assert checked_of(few).models == 1
+    assert interval_of(1.0, few).low <= interval_of(1.0, more).low
+    assert interval_of(1.0, few).high >= interval_of(1.0, more).high
