@@ -54,7 +54,7 @@ class Doubt:
 OF_ANY_GPU = Doubt(mixtures=24, less=0.05, more=0.05)
 # Chosen with published peaks of named cards in sight. These count the kernels that the driver has
 # loaded, too, so that there is more room above.
-OF_A_CARD = Doubt(mixtures=16, less=0.02, more=0.04)
+OF_A_CARD = Doubt(mixtures=16, less=0.016, more=0.038)
 
 Size = Callable[[Allocation], int]
 Smaller = Callable[[Any], Sequence[int]]
