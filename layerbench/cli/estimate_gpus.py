@@ -128,7 +128,7 @@ def command(
             progress=progress,
         )
     _options.deliver(record, names, out, view)
-    if out is not None:
+    if out is not None and any(row.images_per_s for row in record.rows):
         from layerbench import plots
         from layerbench.store import paths, writing
 

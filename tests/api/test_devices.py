@@ -96,3 +96,45 @@ def test_a_refusal_during_a_run_leaves_no_tensors(recwarn: pytest.WarningsRecord
             checkpoint_activations=["nosuch"],
         )
     assert not [one for one in recwarn if "without contents" in str(one.message)]
+
+
+OWN = """
+from torch import nn
+
+def any():
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.linear(x.reshape(2, 12))
+
+class Reads(Two):
+    def forward(self, x):
+        y = self.linear(x.flatten(1))
+        return 2 * y if y.sum().item() > 0 else y
+"""
+
+
+def test_a_callable_has_the_same_largest_batch_in_both_calls(tmp_path: Path) -> None:
+    file = tmp_path / "own_batches.py"
+    file.write_text(OWN)
+    memory = layerbench.estimate_memory(f"{file}:any", "3x8x8", device="t4").fit
+    (row,) = layerbench.estimate_devices(f"{file}:any", "3x8x8", devices="t4").rows
+    assert memory is not None
+    assert memory.largest_batch == row.largest_batch
+    assert (row.largest_batch or 0) > 1
+
+
+@pytest.mark.parametrize("model", ["Two", "Reads"])
+def test_of_what_takes_one_batch_or_runs_for_real_none_is_looked_for(
+    model: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "own_batches.py"
+    file.write_text(OWN)
+    fit = layerbench.estimate_memory(f"{file}:{model}", "2x3x2x2", device="t4").fit
+    assert fit is not None
+    assert (fit.fits, fit.largest_batch) == ("yes", None)

@@ -46,6 +46,14 @@ def test_a_row_a_card_the_cheapest_first(monkeypatch, capsys, tmp_path: Path) ->
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_a_time_there_is_no_picture(monkeypatch, capsys, tmp_path: Path) -> None:
+    words = ("--device", "t4", "--precision", "bf16", "--out", str(tmp_path), "--format", "json")
+    status, out, _ = estimate(monkeypatch, capsys, *SMALL, *words)
+    assert status == 0
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+    assert ".png" not in out
+
+
 def test_nothing_may_be_spared(monkeypatch, capsys) -> None:
     words = ("--device", "t4", "--spare-memory", "0%", "--format", "json")
     status, out, _ = estimate(monkeypatch, capsys, *SMALL, *words)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from layerbench.errors import LayerbenchError
 from layerbench.profilers.memory.batch_line import (
     PRIME_BATCH,
     BatchLine,
@@ -48,10 +49,18 @@ class RunsByBatch:
         self._runs = {} if first is None else {workload.batch: first}
         self._at_prime = at_prime and in_its_process(at_prime, workload)
 
-    @property
+    @cached_property
     def can_change(self) -> bool:
-        """Whether there are runs of other batches: the inputs are not a user's own."""
-        return can_change_batch(self.workload)
+        """Whether there are runs of other batches: a user's own model may take one alone."""
+        if not can_change_batch(self.workload):
+            return False
+        if self.workload.weights != OWN_WEIGHTS or self._at_prime is not None:
+            return True
+        try:
+            # Runs for real would take the memory and time of each batch here.
+            return self._traced(max(LEAST, self.workload.batch) + 1).how == "fake"
+        except LayerbenchError:
+            return False
 
     def first(self) -> RunForGpu:
         """The run at the workload's own batch, traced."""
@@ -88,9 +97,12 @@ class RunsByBatch:
 
 
 def can_change_batch(workload: Workload) -> bool:
-    """Whether other numbers of images can be asked about: not with inputs of the user's own."""
+    """Whether other numbers of images can be asked about: not with inputs of the user's own.
+
+    A model of the user's that has a name is built anew for each batch.
+    """
     fixed = workload.input == OWN or workload.inputs is not None
-    return not fixed and workload.weights != OWN_WEIGHTS
+    return not fixed and not workload.handed_over
 
 
 def with_batch(workload: Workload, batch: int) -> Workload:
