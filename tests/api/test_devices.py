@@ -102,7 +102,7 @@ OWN = """
 from torch import nn
 
 def any():
-    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
 
 class Two(nn.Module):
     def __init__(self):
