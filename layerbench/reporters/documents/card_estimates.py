@@ -12,7 +12,7 @@ from layerbench.reporters.documents import cells, layout, screens, shared
 from layerbench.reporters.documents.latency_estimate import checked, error, interval
 
 _ALIGN = {"card": "c", "fits": "l", "time [90 %]": "l", "bound by": "l", "checked": "l"}
-_OMITTED_FIRST = ("price", "memory", "bound by", "fits", "largest batch")
+_OMITTED_FIRST = ("price", "memory", "bound by", "fits", "largest")
 _IN_ALL = "steps alone: no loading of data, no validation, and a GPU that works all the time"
 _ORDERS = {
     "given": "Cards",
@@ -100,7 +100,7 @@ def _cells(row: CardEstimate, short: bool) -> dict[str, str]:
         "card": row.card.name,
         "memory": formatting.dash(row.memory_bytes, units.bytes_),
         "fits": row.fits or "-",
-        "largest batch": formatting.dash(row.largest_batch, units.count),
+        "largest": formatting.dash(row.largest_batch, units.count),
         "batch": formatting.dash(row.batch, units.count),
         "time [90 %]": _time(row),
         "images/s": _rate(row),
