@@ -27,9 +27,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from layerbench._version import __version__
 from layerbench.errors import UsageError
+from layerbench.service.protocol.questions import CARD
 from layerbench.service.web import api_reference
 from layerbench.service.web.database import Database
 from layerbench.service.web.dependencies import (
+    PREFIX,
     PROBLEMS,
     REFUSALS,
     RETRY,
@@ -178,6 +180,12 @@ def _invalid_question(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"] if part != "body")
+    if where == "device" and first.get("ctx", {}).get("pattern") == CARD:
+        return problem(
+            422,
+            "device: a card's name is asked for, and no file is read over HTTP: "
+            f"GET {PREFIX}/server lists the cards",
+        )
     return problem(422, f"{where}: {first['msg']}" if where else str(first["msg"]))
 
 

@@ -44,7 +44,10 @@ def predict(question: Question) -> CardPrediction:
     card, workload = cards.get(question.device or ""), workload_of(question)
     training = question.application_type == "training"
     optimizer: Optimizer | None = "momentum" if training else None
-    check_format(card, workload)
+    try:
+        check_format(card, workload)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--precision ", "precision ")) from None
     run = _run(workload, optimizer)
     memory = with_fit(
         estimated(workload, optimizer, run, card), card.memory_bytes, run=run, look=False

@@ -70,7 +70,7 @@ def test_a_batch_that_does_not_fit_says_so():
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"precision": "amp-bf16"}, "t4 has no bf16 units, and PyTorch emulates it there"),
+        ({"precision": "amp-bf16"}, "t4 has no bf16 units, and .*; take precision fp32$"),
         (
             {
                 "architecture": "ssdlite320_mobilenet_v3_large",
