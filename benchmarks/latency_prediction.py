@@ -45,6 +45,7 @@ def _speeds() -> list[str]:
     def all_cards_trained(model: str) -> object:
         return layerbench.estimate_devices(model, training=True, precision="amp")
 
+    one("resnet18")  # what importing takes is no prediction's time
     count, texts = len(cards.known()), []
     for what, ask in (
         ("The time on one card", one),
