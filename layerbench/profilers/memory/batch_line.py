@@ -69,11 +69,6 @@ class BatchLine:
         allocations = self._run.traced.trace.allocations
         return {index: self._each[index].of(allocations[index], more) for index in self.kernels}
 
-    @property
-    def run(self) -> RunForGpu:
-        """The traced run."""
-        return self._run
-
     @cached_property
     def order(self) -> tuple[Moment, ...]:
         """Every birth and death, in order, the same at each batch."""

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import layerbench
+from layerbench.api.inputs import what_runs
 from layerbench.errors import UsageError
 from layerbench.instruments.memory_attribution import events
 from layerbench.profilers.memory.ddp import BUCKET, FIRST_BUCKET, packed
@@ -84,6 +85,18 @@ def _estimate(*, ddp: bool) -> MemoryEstimate:
     return layerbench.estimate_memory(
         "resnet18", "2x3x64x64", training=True, ddp=ddp, device="t4", largest_batch=False
     )
+
+
+def test_frozen_parameters_and_buffers_get_no_bucket() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    model[0].requires_grad_(False)
+    workload, subject = what_runs(
+        model, torch.empty(4, 3), batch=None, channels_last=False, mode="train", seed=0
+    )
+    traced = run_for_gpu(workload, optimizer="sgd", subject=subject).traced
+    assert [one.bytes for one in traced.trained] == [20, 20, 40, 8]
+    # Weight and bias, then the two statistics and the counter.
+    assert [one.bytes for one in traced.not_trained] == [60, 20, 20, 20, 8]
 
 
 def test_nothing_else_changes_its_order() -> None:
