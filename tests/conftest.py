@@ -77,6 +77,12 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     return check
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _locks_of_this_process(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """pytest-xdist's processes measure at the same time, and no test waits for the machine's."""
+    os.environ.setdefault("LAYERBENCH_LOCKS", str(tmp_path_factory.mktemp("locks")))
+
+
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Measure at once: no wait to see whether a loaded machine still is, and short collections."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 from layerbench.api.bars import TerminalBar, on_terminal
+from layerbench.cli._output import complain
 from layerbench.cli._streams import model_output_aside
 from layerbench.profilers.progress import Progress as Subscription
 from layerbench.profilers.progress import Silent
@@ -78,6 +79,24 @@ def shown(title: str, quiet: bool) -> Iterator[Subscription]:
     """
     with model_output_aside(), beside_report(title, quiet) as progress:
         yield progress
+
+
+@contextmanager
+def measuring(title: str, quiet: bool, *devices: str | None) -> Iterator[Subscription]:
+    """As `shown`, while no other process of this machine measures on the devices.
+
+    Raises:
+        DeviceUnavailable: one is not on this machine.
+    """
+    from layerbench.environment.device_lock import held
+    from layerbench.environment.devices import get
+
+    # In one order: two processes that wait for each other would wait for ever.
+    places = sorted({str(get(name).torch_device) for name in devices})
+    with ExitStack() as locks:
+        for place in places:
+            locks.enter_context(held(place, complain))
+        yield locks.enter_context(shown(title, quiet))
 
 
 @contextmanager

@@ -117,11 +117,12 @@ def _live(
     specs: tuple[str, str], plan: Plan, threshold: float, *, strict: bool, quiet: bool
 ) -> Comparison:
     from layerbench.api import comparison
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import measuring
     from layerbench.errors import ComparisonError, UntrustedError
 
     first, second = (_task(spec, plan) for spec in specs)
-    with shown("compare", quiet) as progress:
+    places = (str(task.device.torch_device) for task in (first, second))
+    with measuring("compare", quiet, *places) as progress:
         try:
             measured = comparison.measure_live(
                 (first, second), names=specs, threshold=threshold, strict=strict, progress=progress

@@ -53,11 +53,11 @@ def command(
     options = options.model_copy(update=changes)
 
     # After the cheap checks: this loads torch.
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import measuring
     from layerbench.training.detection.estimate import estimate_detectors
 
     kept = Kept(names, out, view)
-    with shown("estimate", quiet) as progress:
+    with measuring("estimate", quiet, device) as progress:
         record = estimate_detectors(
             [] if models == ["all"] else models,
             options,

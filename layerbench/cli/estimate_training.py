@@ -53,10 +53,10 @@ def command(
 
     # After the cheap checks: this loads torch.
     from layerbench.api import training
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import measuring
 
     model = what.pop("model", MODEL)
-    with shown(model, quiet) as progress:
+    with measuring(model, quiet, where.device) as progress:
         record = training.estimate_training_time(
             model,
             **what,

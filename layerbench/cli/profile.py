@@ -43,14 +43,14 @@ def command(
     # After the cheap checks: this loads torch.
     from layerbench.api import timing
     from layerbench.api.bundle import INTERRUPTED, with_structure_and_memory
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import measuring
     from layerbench.environment import devices
 
     where = devices.get(device)
     workload = what.workload()
     # Of a strict run nothing is written that is not to be trusted.
     keep = not strict
-    with shown(workload.model, quiet) as progress:
+    with measuring(workload.model, quiet, device) as progress:
         measured = timing.measure(
             workload,
             plan,

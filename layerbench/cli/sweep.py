@@ -89,10 +89,10 @@ def command(
 
     # After the cheap checks: this loads torch.
     from layerbench.api import sweep
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import measuring
 
     kept = Kept(names, out, view)
-    with shown("sweep", quiet) as progress:
+    with measuring("sweep", quiet, device) as progress:
         record = sweep.sweep(
             models,
             batches=batches,

@@ -63,7 +63,7 @@ def command(
     the slowest layers and types, and why they are slow.
     """
     from layerbench import reporters
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import measuring
     from layerbench.errors import UsageError
     from layerbench.store import writing
 
@@ -89,7 +89,7 @@ def command(
     where = devices.get(device)
 
     def measured(one: _options.WorkloadOptions, title: str) -> Measurement:
-        with shown(title, quiet) as progress:
+        with measuring(title, quiet, device) as progress:
             return timing.measure(
                 one.workload(),
                 plan,

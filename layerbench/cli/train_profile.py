@@ -54,9 +54,9 @@ def command(
 
     # After the cheap checks: this loads torch.
     from layerbench.api import training
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import measuring
 
-    with shown(what.model, quiet) as progress:
+    with measuring(what.model, quiet, device) as progress:
         record = training.profile_training(
             what.model,
             what.input,

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-import tempfile
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
@@ -25,10 +24,10 @@ from pydantic import BaseModel, ValidationError
 
 from layerbench._version import __version__
 from layerbench.analysis import disturbance
+from layerbench.environment.device_lock import DeviceLock, held_by_another, lock_path
 from layerbench.records.memory import MemoryReport
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
-from layerbench.service.protocol.device_lock import DeviceLock, held_by_another
 from layerbench.service.protocol.questions import ProfileQuestion, Question
 from layerbench.service.protocol.results import MeasurementResult, unsteadiness
 from layerbench.service.web.connections import limit_of
@@ -360,8 +359,7 @@ class Jobs:
         """The lock of the device that a job is measured on; of none, of the usual one."""
         # The place alone: what stands there is measured by one at a time.
         named = self._catalog.device_of(_device(job.question) if job else None)
-        device = named.partition(" ")[0].replace(":", "-")
-        return (self._settings.locks or Path(tempfile.gettempdir())) / f"layerbench-{device}.lock"
+        return lock_path(named.partition(" ")[0], self._settings.locks)
 
     def _close(self, entry: _Open, state: State, reason: str) -> None:
         """The end of a job, once: in the store, in the counters, and for those who wait."""

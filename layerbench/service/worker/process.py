@@ -81,7 +81,7 @@ def _alone(work: Work, task: dict[str, Any], offer: EventSink) -> dict[str, Any]
     """Work while no other process of this machine measures on the device."""
     from filelock import Timeout
 
-    from layerbench.service.protocol.device_lock import cannot_be_taken, lock_of
+    from layerbench.environment.device_lock import cannot_be_taken, lock_of
 
     # Held by this process: the kernel releases it when the process dies, however it dies.
     path = Path(task["lock"])
