@@ -30,11 +30,13 @@ def server(
     descriptors: int | None = None,
     *,
     log: Path | None = None,
+    database: str | None = None,
     **variables: str,
 ) -> Iterator[tuple[subprocess.Popen, str]]:
     """``layerbench serve`` in a process of its own, with so many descriptors, and its address.
 
-    Its log goes to a file, or else line by line to a thread of this process.
+    Its log goes to a file, or else line by line to a thread of this process. Its database is a file
+    in the folder, if none is named.
     """
     few = [] if descriptors is None else ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', ""]
     output = None if log is None else log.open("w")
@@ -42,7 +44,7 @@ def server(
         [
             *few,
             sys.executable, "-m", "layerbench", "serve", "--port", "0",
-            "--database", str(tmp_path / "service.db"),
+            "--database", database or str(tmp_path / "service.db"),
         ],
         env={
             **os.environ,

@@ -14,7 +14,7 @@ from layerbench.environment.devices.cpu import Cpu
 from layerbench.records.training_step import STEP_PHASES
 from layerbench.service.protocol.questions import Question
 from layerbench.service.web.answers import training_time
-from layerbench.service.web.database import Result
+from layerbench.service.web.tables import Result
 from layerbench.service.worker import estimate as worker
 from layerbench.training import estimate
 from layerbench.training.estimate import DRIFT, Measured, StepFigures, Trial

@@ -16,7 +16,6 @@ from layerbench.service.protocol.results import (
     MeasurementResult,
     PredictedFigure,
 )
-from layerbench.service.web.database import Job, Result
 from layerbench.service.web.schemas import (
     About,
     Answer,
@@ -28,6 +27,7 @@ from layerbench.service.web.schemas import (
     TrainingParts,
     TrainingTimeAnswer,
 )
+from layerbench.service.web.tables import Job, Result
 from layerbench.training.estimate import duration, of_two_processes
 
 # Standard deviations of the logarithm, from process to process, as `benchmarks/service.py

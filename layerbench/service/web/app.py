@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
@@ -29,7 +28,7 @@ from layerbench._version import __version__
 from layerbench.errors import UsageError
 from layerbench.service.protocol.questions import CARD
 from layerbench.service.web import api_reference
-from layerbench.service.web.database import Database
+from layerbench.service.web.database import Database, StoreDamaged, StoreError
 from layerbench.service.web.dependencies import (
     PREFIX,
     PROBLEMS,
@@ -107,7 +106,7 @@ def create_app(
         app.include_router(router)
     app.add_middleware(RequestMiddleware, settings=settings, metrics=app.state.metrics)
     app.add_exception_handler(RequestValidationError, _invalid_question)
-    app.add_exception_handler(sqlite3.Error, _no_store)
+    app.add_exception_handler(StoreError, _no_store)
     app.add_exception_handler(405, _not_that_method)
     for kind in REFUSALS:
         app.add_exception_handler(kind, refusal)
@@ -190,7 +189,7 @@ def _invalid_question(_: Request, error: Exception) -> Response:
 
 
 def _no_store(request: Request, error: Exception) -> Response:
-    if not isinstance(error, sqlite3.OperationalError):
+    if isinstance(error, StoreDamaged):
         request.app.state.health.suspect()
     return problem(503, f"the store cannot be read or written: {error}", **RETRY)
 

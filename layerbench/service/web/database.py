@@ -1,384 +1,425 @@
-"""Jobs and results in SQLite. Every change is one transaction, whole or absent.
+"""Jobs and results in a database. Every change is one transaction, whole or absent.
 
-A job goes ``queued`` → ``running`` → ``done``, ``failed``, ``cancelled`` or ``interrupted``; one
-that waits can be cancelled, or interrupted by the server's end, without running. Nothing leaves an
-end.
+What both engines do alike, in SQLAlchemy's Core. `sqlite_database` and `postgresql_database` have
+what is their own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sqlite3
-import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, Literal, get_args
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy.exc import DBAPIError
 
 from layerbench.service.protocol.questions import Question
+from layerbench.service.web.tables import (
+    OPEN,
+    Job,
+    Result,
+    State,
+    job_of,
+    jobs,
+    result_of,
+    results,
+    server_targets,
+    servers,
+    tries,
+)
+from layerbench.text import encodable, one_line
 
-State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
-STATES: tuple[State, ...] = get_args(State)
-OPEN: tuple[State, ...] = ("queued", "running")
+P = ParamSpec("P")
+T = TypeVar("T")
+Message = dict[str, Any]
+"""What servers with one database tell each other."""
+Heard = Callable[[Message], object]
+"""Takes a message."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, question TEXT NOT NULL, found TEXT NOT NULL, measured_at REAL NOT NULL,
-    what TEXT NOT NULL DEFAULT 'measurement'
-) STRICT;
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, key TEXT NOT NULL, question TEXT NOT NULL, state TEXT NOT NULL,
-    reason TEXT NOT NULL DEFAULT '', created_at REAL NOT NULL, started_at REAL, ended_at REAL,
-    what TEXT NOT NULL DEFAULT 'measurement'
-) STRICT;
-CREATE TABLE IF NOT EXISTS tries (id INTEGER PRIMARY KEY, at REAL NOT NULL) STRICT;
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state);
-"""
-# Fails where a table of that name is another program's.
-_LOOK = """
-SELECT key, question, found, measured_at FROM results LIMIT 0;
-SELECT id, key, question, state, reason, created_at, started_at, ended_at FROM jobs LIMIT 0;
-"""
-# Of a store that was made before there was the column: a profile's question alone has iterations.
-# Not AND: SQLite may look into what is no JSON all the same.
-_KIND = """
-ALTER TABLE {table} ADD COLUMN what TEXT NOT NULL DEFAULT 'measurement';
-UPDATE {table} SET what = CASE WHEN NOT json_valid(question) THEN 'damaged'
-    WHEN json_type(question, '$.iterations') IS NOT NULL THEN 'profile' ELSE 'measurement' END;
-"""
-_COLUMNS = "SELECT name FROM pragma_table_info(?)"
-# How long a change waits for another process that writes; all requests wait with it.
-BUSY_S = 0.2
 # Jobs that ended longer ago are forgotten.
 KEPT_S = 30 * 86400.0
 
-# Of the file and its journal: device and number, which tell one file from another; size and moment
-# of the last change.
-_Names = tuple[tuple[int, int], ...]
-_Moments = tuple[tuple[int, int], ...]
+_JOB = [jobs.c[name] for name in Job.__dataclass_fields__]
+_RESULT = [results.c[name] for name in Result.__dataclass_fields__]
+_QUEUED = jobs.c.state == "queued"
+_RUNNING = jobs.c.state == "running"
+_IS_OPEN = jobs.c.state.in_(OPEN)
+# Statements that are asked often are made once: SQLAlchemy then knows them again at once.
+_JOB_BY_ID = select(*_JOB).where(jobs.c.id == bindparam("id"))
+RESULT_BY_KEY = select(*_RESULT).where(results.c.key == bindparam("key"))
+_OPEN_BY_KEY = select(*_JOB).where(jobs.c.key == bindparam("key"), _IS_OPEN)
+_DONE_AT = select(*_JOB).where(
+    jobs.c.key == bindparam("key"), jobs.c.state == "done", jobs.c.ended_at == bindparam("at")
+)
+_COUNT = select(func.count()).where(jobs.c.state.in_(bindparam("states", expanding=True)))
+# One that this server took and does not run: the answer was lost on its way.
+_MINE = or_(
+    _QUEUED & jobs.c.target.in_(bindparam("targets", expanding=True)),
+    _RUNNING & (jobs.c.server == bindparam("server")),
+)
+_NEXT = select(jobs.c.id).where(_MINE).order_by(jobs.c.state.desc(), jobs.c.created_at, jobs.c.id)
+_TAKEN = _NEXT.limit(1).with_for_update(skip_locked=True)
+_LATEST = (
+    select(*_RESULT)
+    .where(results.c.what == Question.what)
+    .order_by(results.c.measured_at.desc(), results.c.key)
+    .limit(bindparam("limit"))
+    .offset(bindparam("offset"))
+)
+
+
+class StoreError(Exception):
+    """The store cannot be read or written now; the message is one line."""
+
+
+class StoreDamaged(StoreError):
+    """Something in the store is damaged."""
+
+
+class NoRoom(Exception):
+    """As many jobs wait already as may."""
+
+
+def store_error(error: BaseException | None) -> StoreError:
+    """What a driver's error means, in one line."""
+    # SQLite says "operational" of a file that is held, gone or full. Of PostgreSQL's errors none
+    # is about a file that could be read through.
+    damaged = isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.OperationalError)
+    return (StoreDamaged if damaged else StoreError)(one_line(error))
 
 
 @contextmanager
-def _damage_explained() -> Iterator[None]:
-    """Report a damaged file if SQLite's own message cannot be decoded."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise sqlite3.DatabaseError("the file is damaged") from error
-
-
-@dataclass(frozen=True)
-class Job:
-    """One measurement that was asked for.
-
-    Attributes:
-        id: random.
-        key: what its result is stored under.
-        question: what it measures.
-        state, reason: how far it is, and why it ended as it did.
-        created_at, started_at, ended_at: seconds since 1970.
-        what: the kind of question that it is.
-    """
-
-    id: str
-    key: str
-    question: dict[str, Any]
-    state: State
-    reason: str
-    created_at: float
-    started_at: float | None
-    ended_at: float | None
-    what: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a measurement found; ``measured_at`` in seconds since 1970, ``what`` as of the job.
-
-    Two with one key and moment are the same.
-    """
-
-    key: str
-    question: dict[str, Any] = field(compare=False)
-    found: dict[str, Any] = field(compare=False)
-    measured_at: float
-    what: str = Question.what
-
-
-class Database:
-    """One file. Used by one thread.
-
-    Args:
-        path: of the file, made with its folder if it is not there.
+def store_errors() -> Iterator[None]:
+    """Report what an engine raises in one line.
 
     Raises:
-        sqlite3.Error, OSError: it cannot be opened.
+        StoreError: in place of SQLAlchemy's.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        raise store_error(error.orig) from error
+
+
+class Database(ABC):
+    """Jobs and results of one server, or of several.
+
+    Attributes:
+        shared: whether other servers may have it, too.
     """
 
-    @_damage_explained()
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._connection = _connected(path)
-        try:
-            _whole(self._connection)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # A result that was told to somebody stays told, also when the machine loses power.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.executescript(_SCHEMA + _LOOK)
-            self._add_kinds()
-            self._files, self._size, self._last = self._seen()
-            self._touched = False
-            self._try()
-        except BaseException:
-            self._connection.close()
-            raise
+    shared: ClassVar[bool]
+    # Of an engine: INSERT that may meet a row.
+    _insert: ClassVar[Callable[..., Any]]
 
-    def _add_kinds(self) -> None:
-        """Bring a store of an earlier version into the present form: all of it or nothing."""
-        old = [
-            table
-            for table in ("jobs", "results")
-            if "what" not in {row["name"] for row in self._connection.execute(_COLUMNS, (table,))}
-        ]
-        if old:
-            steps = "".join(_KIND.format(table=table) for table in old)
-            self._connection.executescript(f"BEGIN IMMEDIATE; {steps} COMMIT;")
+    @abstractmethod
+    async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One of the methods below, called from an event loop that it must not hold up."""
 
+    @abstractmethod
     def close(self) -> None:
-        """Give the file back."""
-        self._connection.close()
+        """Give the database back."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[Connection]:
+        """For a statement that changes nothing."""
+
+    @abstractmethod
+    def _change(self) -> AbstractContextManager[Connection]:
+        """A transaction: all of it or nothing."""
+
+    @abstractmethod
+    def _moment(self, connection: Connection) -> float:
+        """Seconds since 1970, by the one clock that all servers of the database go by."""
+
+    def _one_adds(self, connection: Connection) -> None:  # noqa: ARG002 - of another engine
+        """Let nobody else add a job until the transaction ends, where others could."""
+        return
+
+    def _tell(self, connection: Connection, *messages: Message) -> None:  # noqa: ARG002 - as above
+        """Tell all servers of the database, once the transaction is whole, if there may be some."""
+        return
+
+    def _tell_state(self, connection: Connection, id: str, state: State, reason: str = "") -> None:
+        self._tell(connection, {"job": id, "state": state, "reason": reason})
+
+    async def listen(self, heard: Heard) -> None:  # noqa: ARG002 - as above
+        """Hear what is told, for as long as this runs; an engine of one server tells nothing."""
+        return
 
     def complaint(self) -> str | None:
         """Why no change can be made now; ``None`` where one can be: one is."""
         try:
             self._try()
-        except sqlite3.Error as error:
+        except StoreError as error:
             return f"the store cannot be written: {error}"
-        return None
-
-    def damage(self) -> str | None:
-        """What is wrong with a page of the file, read whole; for a thread of its own."""
-        try:
-            with _damage_explained(), contextlib.closing(_connected(self._path)) as connection:
-                _whole(connection)
-        except sqlite3.OperationalError:
-            # Held by another program, or no longer there: `complaint` says that.
-            return None
-        except sqlite3.Error as error:
-            return f"the store is damaged: {error}"
         return None
 
     def _try(self) -> None:
         with self._change() as connection:
-            connection.execute("INSERT OR REPLACE INTO tries VALUES (1, ?)", (time.time(),))
-
-    def _seen(self) -> tuple[_Names, int, _Moments]:
-        """Which files its names stand for (SQLite goes on with those that it opened), and how."""
-        files = [os.stat(f"{self._path}{ending}") for ending in ("", "-wal")]
-        names = tuple((one.st_dev, one.st_ino) for one in files)
-        return names, files[0].st_size, tuple((one.st_size, one.st_mtime_ns) for one in files)
+            self._put(connection, tries, {"id": 1, "at": self._moment(connection)})
 
     def touched(self) -> bool:
-        """Whether another program has written into the files since this was asked."""
-        with contextlib.suppress(OSError):
-            self._touched |= self._seen()[2] != self._last
-        touched, self._touched = self._touched, False
-        return touched
+        """Whether another program has written into the store's files since this was asked."""
+        return False
 
-    def _refuse_if_gone(self) -> None:
-        """Look at the files before a change.
+    def damage(self) -> str | None:
+        """What is wrong with a page of the store's files, read whole."""
+        return None
 
-        Raises:
-            sqlite3.OperationalError: they are no longer those that were opened, or shorter.
-        """
-        try:
-            names, size, moments = self._seen()
-        except OSError:
-            names, size = (), 0
-        # A database grows, and never shrinks by itself.
-        if names != self._files or size < self._size:
-            raise sqlite3.OperationalError(
-                "its file was removed, replaced or shortened while the service ran: restart the "
-                "service"
-            )
-        self._size = size
-        self._touched |= moments != self._last
+    def _put(self, connection: Connection, table: Any, values: Mapping[str, Any]) -> None:  # noqa: ANN401 - a table
+        """Write a row in place of the one with its key."""
+        (key,) = table.primary_key.columns
+        put = self._insert(table)
+        others = {name: put.excluded[name] for name in values if name != key.name}
+        connection.execute(
+            put.on_conflict_do_update(index_elements=[key], set_=others), dict(values)
+        )
 
     # --- jobs ------------------------------------------------------------------------------
 
     def interrupt_open(self, reason: str) -> int:
         """End every job that waits or runs as ``interrupted``; gives how many there were."""
         with self._change() as connection:
-            return connection.execute(
-                "UPDATE jobs SET state = 'interrupted', ended_at = ?, reason = ? "
-                "WHERE state IN ('queued', 'running')",
-                (time.time(), reason),
-            ).rowcount
+            return self._interrupt(connection, _IS_OPEN, reason)
+
+    def _interrupt(self, connection: Connection, which: Any, reason: str) -> int:  # noqa: ANN401 - a condition
+        ids = connection.scalars(select(jobs.c.id).where(which).with_for_update()).all()
+        if ids:
+            values = {"state": "interrupted", "reason": reason}
+            connection.execute(
+                update(jobs)
+                .where(jobs.c.id.in_(ids))
+                .values(**values, ended_at=self._moment(connection))
+            )
+        for id in ids:
+            self._tell_state(connection, id, "interrupted", reason)
+        return len(ids)
 
     def forget_old(self) -> int:
         """Remove jobs that ended long ago; gives how many there were. Results stay."""
         with self._change() as connection:
-            return connection.execute(
-                "DELETE FROM jobs WHERE ended_at < ?", (time.time() - KEPT_S,)
-            ).rowcount
+            before = self._moment(connection) - KEPT_S
+            return connection.execute(delete(jobs).where(jobs.c.ended_at < before)).rowcount
 
-    def add(self, key: str, question: dict[str, Any], what: str = Question.what) -> Job:
-        """A new job, queued."""
-        job = Job(uuid.uuid4().hex, key, question, "queued", "", time.time(), None, None, what)
+    def add(
+        self,
+        key: str,
+        question: Mapping[str, Any],
+        what: str = Question.what,
+        *,
+        target: str = "",
+        most: int | None = None,
+        rejected: Result | None = None,
+        anew: bool = True,
+    ) -> Job:
+        """The open job of a key, or a new one, queued.
+
+        Args:
+            key: what its result is stored under.
+            question: what it measures.
+            what: the kind of question.
+            target: where it can run.
+            most: jobs that may wait.
+            rejected: what is stored under the key and is no answer.
+            anew: take no other stored result either. Where it is not so, and there is one, the job
+                that found it is given: it ended after its asker had looked.
+
+        Raises:
+            NoRoom: so many wait already.
+        """
         with self._change() as connection:
-            connection.execute(
-                "INSERT INTO jobs (id, key, question, state, created_at, what) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (job.id, key, json.dumps(question), job.state, job.created_at, what),
-            )
+            self._one_adds(connection)
+            found = self._first_job(connection, _OPEN_BY_KEY, key=key)
+            if found is None and not anew:
+                found = self._just_done(connection, key, rejected)
+            if found is not None:
+                return found
+            if most is not None and self._count(connection, "queued") >= most:
+                raise NoRoom
+            now = self._moment(connection)
+            job = Job(uuid.uuid4().hex, key, dict(question), "queued", "", now, None, None, what)
+            row = {name: getattr(job, name) for name in Job.__dataclass_fields__}
+            row |= {"question": json.dumps(question), "target": target}
+            connection.execute(insert(jobs), row)
+            self._tell(connection, {"queue": True})
         return job
 
-    def start(self, id: str) -> bool:
-        """Let a queued job run; ``False`` if it is no longer queued."""
-        return self._move(id, "running", ("queued",), started_at=time.time())
+    def _just_done(self, connection: Connection, key: str, rejected: Result | None) -> Job | None:
+        row = connection.execute(RESULT_BY_KEY, {"key": key}).mappings().first()
+        stored = None if row is None else result_of({**row})
+        if stored is None or stored == rejected:
+            return None
+        return self._first_job(connection, _DONE_AT, key=key, at=stored.measured_at)
+
+    @staticmethod
+    def _first_job(connection: Connection, query: Any, **values: object) -> Job | None:  # noqa: ANN401 - a SELECT
+        row = connection.execute(query, values).mappings().first()
+        return None if row is None else job_of({**row})
+
+    def take(self, server: str = "", targets: Collection[str] = ("",)) -> Job | None:
+        """Let the job run that has waited longest; ``None`` where none waits.
+
+        Args:
+            server: that runs it.
+            targets: of jobs that it can run.
+        """
+        values = {"server": server, "targets": sorted(targets)}
+        with self._reading() as connection:
+            if connection.execute(_NEXT.limit(1), values).first() is None:
+                return None
+        with self._change() as connection:
+            id = connection.scalars(_TAKEN, values).first()
+            if id is None:
+                return None
+            moved = {"state": "running", "server": server, "started_at": self._moment(connection)}
+            connection.execute(update(jobs).where(jobs.c.id == id).values(**moved))
+            self._tell_state(connection, id, "running")
+            return self._first_job(connection, _JOB_BY_ID, id=id)
 
     def end(self, id: str, state: State, reason: str = "") -> bool:
         """End an open job; ``False`` if it has ended before."""
-        return self._move(id, state, OPEN, ended_at=time.time(), reason=reason)
-
-    def finish(self, id: str, content: dict[str, Any]) -> bool:
-        """End a running job with its result: both, or neither."""
-        now = time.time()
+        # Neither engine stores half a character, and PostgreSQL no zero either.
+        said = encodable(reason).replace("\0", "")
         with self._change() as connection:
             moved = connection.execute(
-                "UPDATE jobs SET state = 'done', ended_at = ? WHERE id = ? AND state = 'running'",
-                (now, id),
+                update(jobs)
+                .where(jobs.c.id == id, _IS_OPEN)
+                .values(state=state, reason=said, ended_at=self._moment(connection))
             ).rowcount
             if moved:
-                connection.execute(
-                    "INSERT OR REPLACE INTO results (key, question, found, measured_at, what) "
-                    "SELECT key, question, ?, ?, what FROM jobs WHERE id = ?",
-                    (json.dumps(content), now, id),
-                )
+                self._tell_state(connection, id, state, said)
         return bool(moved)
 
-    @_damage_explained()
+    def finish(self, id: str, content: Mapping[str, Any]) -> bool:
+        """End a running job with its result: both, or neither."""
+        with self._change() as connection:
+            now = self._moment(connection)
+            moved = connection.execute(
+                update(jobs).where(jobs.c.id == id, _RUNNING).values(state="done", ended_at=now)
+            ).rowcount
+            if moved:
+                asked = select(jobs.c.key, jobs.c.question, jobs.c.what).where(jobs.c.id == id)
+                row = dict(connection.execute(asked).mappings().one())
+                row |= {"found": json.dumps(content), "measured_at": now}
+                self._put(connection, results, row)
+                self._tell_state(connection, id, "done")
+        return bool(moved)
+
     def job(self, id: str) -> Job | None:
         """The job of a number."""
-        row = self._connection.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
-        return None if row is None else _job(row)
+        with self._reading() as connection:
+            return self._first_job(connection, _JOB_BY_ID, id=id)
 
-    @_damage_explained()
+    def states(self, ids: Collection[str]) -> dict[str, tuple[State, str]]:
+        """State and reason of jobs, as far as there are such."""
+        asked = select(jobs.c.id, jobs.c.state, jobs.c.reason).where(jobs.c.id.in_(ids))
+        with self._reading() as connection:
+            return {id: (state, reason) for id, state, reason in connection.execute(asked)}
+
     def count(self, *states: State) -> int:
         """Jobs in these states."""
-        marks = ", ".join("?" * len(states))
-        query = f"SELECT count(*) FROM jobs WHERE state IN ({marks})"
-        return int(self._connection.execute(query, states).fetchone()[0])
+        with self._reading() as connection:
+            return self._count(connection, *states)
 
-    def _move(self, id: str, state: State, before: tuple[State, ...], **changed: object) -> bool:
-        names = ", ".join(f"{name} = ?" for name in ("state", *changed))
-        marks = ", ".join("?" * len(before))
-        query = f"UPDATE jobs SET {names} WHERE id = ? AND state IN ({marks})"
-        with self._change() as connection:
-            return bool(connection.execute(query, (state, *changed.values(), id, *before)).rowcount)
+    @staticmethod
+    def _count(connection: Connection, *states: State) -> int:
+        return int(connection.scalar(_COUNT, {"states": states}) or 0)
+
+    def ahead(self) -> dict[str, int]:
+        """Of each job that waits, the number of those that come first."""
+        waiting = select(jobs.c.id).where(_QUEUED).order_by(jobs.c.created_at, jobs.c.id)
+        with self._reading() as connection:
+            first = self._count(connection, "running")
+            return {id: number for number, id in enumerate(connection.scalars(waiting), first)}
 
     # --- results ---------------------------------------------------------------------------
 
-    @_damage_explained()
     def result(self, key: str) -> Result | None:
         """What is stored under a key; ``None`` also where the row cannot be read."""
-        row = self._connection.execute("SELECT * FROM results WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _result(row)
+        with self._reading() as connection:
+            row = connection.execute(RESULT_BY_KEY, {"key": key}).mappings().first()
+        return None if row is None else result_of({**row})
 
-    def keep(self, key: str, question: dict[str, Any], found: dict[str, Any], what: str) -> Result:
+    def keep(
+        self, key: str, question: Mapping[str, Any], found: Mapping[str, Any], what: str
+    ) -> Result:
         """Store what no job found, in place of what was there."""
-        result = Result(key, question, found, time.time(), what)
         with self._change() as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO results (key, question, found, measured_at, what) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (key, json.dumps(question), json.dumps(found), result.measured_at, what),
-            )
+            result = Result(key, dict(question), dict(found), self._moment(connection), what)
+            row = {
+                "key": key,
+                "question": json.dumps(question),
+                "found": json.dumps(found),
+                "measured_at": result.measured_at,
+                "what": what,
+            }
+            self._put(connection, results, row)
         return result
 
-    @_damage_explained()
     def results(self, limit: int, offset: int = 0) -> list[Result]:
         """What was measured, newest first; without profiles, which may take megabytes each."""
-        rows = self._connection.execute(
-            "SELECT * FROM results WHERE what = ? ORDER BY measured_at DESC, key LIMIT ? OFFSET ?",
-            (Question.what, limit, offset),
-        )
-        return [result for row in rows if (result := _result(row)) is not None]
+        with self._reading() as connection:
+            rows = connection.execute(_LATEST, {"limit": limit, "offset": offset}).mappings().all()
+        return [result for row in rows if (result := result_of({**row})) is not None]
 
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it or nothing."""
-        self._refuse_if_gone()
-        with _damage_explained():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled it back already.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-            finally:
-                with contextlib.suppress(OSError):
-                    self._last = self._seen()[2]
+    # --- servers ---------------------------------------------------------------------------
 
+    def tell(self, messages: Sequence[Message]) -> None:
+        """Tell all servers of the database."""
+        with self._change() as connection:
+            self._tell(connection, *messages)
 
-def _connected(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    # What was damaged is no text, perhaps; whoever reads it finds that it is no JSON either.
-    connection.text_factory = lambda text: text.decode(errors="replace")
-    return connection
+    def beat(self, server: str, host: str, targets: Collection[str]) -> None:
+        """Note that a server lives, and of which targets it runs jobs."""
+        with self._change() as connection:
+            now = self._moment(connection)
+            seen = update(servers).where(servers.c.id == server).values(seen_at=now)
+            if not connection.execute(seen).rowcount:
+                row = {"id": server, "host": host, "started_at": now, "seen_at": now}
+                connection.execute(insert(servers), row)
+            mine = server_targets.c.server == server
+            known = set(connection.scalars(select(server_targets.c.target).where(mine)))
+            new = [{"server": server, "target": one} for one in sorted(set(targets) - known)]
+            if new:
+                connection.execute(insert(server_targets), new)
 
+    def leave(self, server: str, reason: str) -> None:
+        """Forget a server that ends. What it runs, and what no other can, is ``interrupted``."""
+        with self._change() as connection:
+            self._forget(connection, server, reason)
+            self._interrupt(connection, _QUEUED & _nowhere(), reason)
 
-def _whole(connection: sqlite3.Connection) -> None:
-    """Read every page.
+    def bury(self, lost_s: float) -> list[str]:
+        """Forget servers that have not been seen for so long; gives their hosts.
 
-    Raises:
-        sqlite3.DatabaseError: one is damaged, or the file is no database.
-    """
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if verdict != "ok":
-        raise sqlite3.DatabaseError(" ".join(str(verdict).split()))
+        What they ran is ``interrupted``. What waits, another takes over that can; what none can
+        and has waited as long, is ``interrupted`` too.
+        """
+        with self._change() as connection:
+            before = self._moment(connection) - lost_s
+            lost = connection.execute(
+                select(servers.c.id, servers.c.host)
+                .where(servers.c.seen_at < before)
+                .with_for_update(skip_locked=True)
+            ).all()
+            for id, host in lost:
+                reason = f"the server on {host} ended, or lost the database, while the job ran"
+                self._forget(connection, id, reason)
+            forlorn = _QUEUED & _nowhere() & (jobs.c.created_at < before)
+            self._interrupt(connection, forlorn, "no server is left that could run the job")
+        return [host for _, host in lost]
 
-
-def _job(row: sqlite3.Row) -> Job | None:
-    """``None`` for one that is damaged."""
-    question = _object(row["question"])
-    moments = [row[name] for name in ("created_at", "started_at", "ended_at")]
-    if row["state"] not in STATES or not all(map(_is_moment, moments)):
-        return None
-    return Job(**{**dict(row), "question": question or {}})
-
-
-def _result(row: sqlite3.Row) -> Result | None:
-    """``None`` for one that is damaged."""
-    question, content = _object(row["question"]), _object(row["found"])
-    if question is None or content is None or not _is_moment(row["measured_at"]):
-        return None
-    return Result(**{**dict(row), "question": question, "found": content})
+    def _forget(self, connection: Connection, server: str, reason: str) -> None:
+        self._interrupt(connection, _RUNNING & (jobs.c.server == server), reason)
+        connection.execute(delete(server_targets).where(server_targets.c.server == server))
+        connection.execute(delete(servers).where(servers.c.id == server))
 
 
-def _object(text: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _is_moment(seconds: float | None) -> bool:
-    """Whether it is a date that can be written."""
-    try:
-        if seconds is not None:
-            datetime.fromtimestamp(seconds, timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return False
-    return True
+def _nowhere() -> Any:  # noqa: ANN401 - a condition
+    """That no server runs jobs of the target."""
+    return ~exists().where(server_targets.c.target == jobs.c.target)

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from layerbench.errors import RecordError
 from layerbench.service.web import answers
-from layerbench.service.web.database import Database, Job
+from layerbench.service.web.database import Database
 from layerbench.service.web.health import Health
 from layerbench.service.web.job_queue import Jobs, QueueFull
 from layerbench.service.web.metrics import Metrics
@@ -20,6 +20,7 @@ from layerbench.service.web.record_process import Crowded, Records
 from layerbench.service.web.schemas import JobAnswer, Problem
 from layerbench.service.web.settings import Settings
 from layerbench.service.web.structure_process import StructureProcess
+from layerbench.service.web.tables import Job
 from layerbench.service.web.worker_process import ChildFailed
 
 PREFIX = "/api/v1"
@@ -70,9 +71,9 @@ def check_pixels(count: int, settings: Settings) -> None:
         raise HTTPException(422, f"batch times height times width may be {most}, not {count}")
 
 
-def accepted(job: Job, jobs: Jobs) -> JSONResponse:
+async def accepted(job: Job, jobs: Jobs) -> JSONResponse:
     """A job as it is now, to be asked for."""
-    job = jobs.job(job.id) or job
+    job = await jobs.job(job.id) or job
     where = {"Location": f"{PREFIX}/jobs/{job.id}", "Retry-After": str(jobs.wait_s)}
     return JSONResponse(answers.job_answer(job).model_dump(mode="json"), 202, where)
 

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from layerbench.environment import cards
 from layerbench.service.protocol.questions import Question
 from layerbench.service.web import answers, schemas
-from layerbench.service.web.database import OPEN, Database, Job, Result
+from layerbench.service.web.database import Database
 from layerbench.service.web.dependencies import (
     ENDED_OTHERWISE,
     FAILURES,
@@ -34,6 +34,7 @@ from layerbench.service.web.dependencies import (
     there,
 )
 from layerbench.service.web.job_queue import Jobs
+from layerbench.service.web.job_results import answers_next
 from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.predictions import Predictions
 from layerbench.service.web.schemas import (
@@ -44,6 +45,8 @@ from layerbench.service.web.schemas import (
     TrainingTimeAnswer,
 )
 from layerbench.service.web.settings import Settings
+from layerbench.service.web.store_place import shown
+from layerbench.service.web.tables import Job, Result
 
 View = Callable[[Result, Question, str | None, bool], dict[str, Any]]
 
@@ -76,8 +79,8 @@ class _EstimateRequest:
         """From the store, from a prediction, or from a measurement that is waited for; or a job."""
         await self.catalog.known()
         question = _with_card(question)
-        known: Jobs | Predictions = self.jobs if question.device is None else self.predictions
-        if not self.refresh and (stored := known.stored(question)):
+        found = None if self.refresh else await self._found(question)
+        if (stored := answers_next(found)) is not None:
             # What is stored in a damaged form is measured anew.
             with suppress(ValueError, RecursionError):
                 return _rendered(view, stored, question, None, True)
@@ -88,17 +91,24 @@ class _EstimateRequest:
         if question.device is not None:
             made, before = await self.predictions.made(question, anew=self.refresh)
             return _rendered(view, made, question, None, before)
-        job = self.jobs.ask(question)
+        job = await self.jobs.ask(question, rejected=found, anew=self.refresh)
         if not self.wait_s:
-            return accepted(job, self.jobs)
-        return self._outcome(await self.jobs.wait(job.id, self.wait_s), question, view)
+            return await accepted(job, self.jobs)
+        return await self._outcome(await self.jobs.wait(job.id, self.wait_s), question, view)
 
-    def _outcome(self, job: Job | None, question: Question, view: View) -> Response:
+    async def _found(self, question: Question) -> Result | None:
+        if question.device is not None:
+            return await self.predictions.stored(question)
+        return await self.jobs.found(question)
+
+    async def _outcome(self, job: Job | None, question: Question, view: View) -> Response:
         assert job is not None
-        if job.state in OPEN:
-            return accepted(job, self.jobs)
-        if job.state == "done" and (result := self.database.result(job.key)):
-            return _rendered(view, result, question, job.id, False)
+        if job.open:
+            return await accepted(job, self.jobs)
+        if job.state == "done":
+            result = await self.database.call(self.database.result, job.key)
+            if result is not None:
+                return _rendered(view, result, question, job.id, False)
         kind, _, reason = job.reason.partition(": ")
         return problem(FAILURES.get(kind, ENDED_OTHERWISE), reason or job.reason)
 
@@ -177,7 +187,7 @@ async def estimate_inference_time(question: Question, asking: EstimateRequest) -
 @api.get("/jobs/{id}", responses=problems(404, 422, 503), operation_id="get_job")
 async def get_job(id: JobId, jobs: JobsOf) -> JobAnswer:
     """How far a job is."""
-    return answers.job_answer(there(jobs.job(id)))
+    return answers.job_answer(there(await jobs.job(id)))
 
 
 @api.delete("/jobs/{id}", responses=problems(404, 422, 503), operation_id="cancel_job")
@@ -193,7 +203,7 @@ async def results(
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
 ) -> list[StoredResult]:
     """What was measured and is stored, the newest first."""
-    rows = map(answers.stored, database.results(limit, offset))
+    rows = map(answers.stored, await database.call(database.results, limit, offset))
     return [row for row in rows if row is not None]
 
 
@@ -207,7 +217,7 @@ async def server(catalog: CatalogOf, settings: SettingsOf) -> ServerAnswer:
             place: called.partition(" ")[2] or called for place, called in catalog.devices.items()
         },
         cards={card.name: card.title for card in cards.known()},
-        database=str(settings.database),
+        database=shown(settings.database),
     )
 
 

@@ -44,7 +44,7 @@ class Health:
         reason = (
             self._jobs.complaint
             or self._catalog.complaint_of_all
-            or self._database.complaint()
+            or await self._database.call(self._database.complaint)
             or await self._damaged()
         )
         if reason is not None and reason != self._last_reason:

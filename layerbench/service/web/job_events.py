@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from layerbench.service.web.database import OPEN
+from layerbench.service.web.tables import OPEN, State
 
 Event = tuple[str, dict[str, Any]]
 """The name of a piece of news, and what it says."""
@@ -62,6 +62,17 @@ class JobEvents:
         _merge(self._latest, kind, content)
         for listener in self._listeners:
             listener.note(kind, content)
+
+    @property
+    def state(self) -> State | None:
+        """The state that was told last."""
+        latest = self._latest.get(STATE)
+        return None if latest is None else latest["state"]
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._listeners)
 
     @contextmanager
     def listened(self) -> Iterator[Subscription]:

@@ -1,70 +1,50 @@
 """The queue: one measurement at a time, each question measured once, and none lost.
 
-Loads no torch. All of it runs on one event loop.
+The queue is a table, and several servers may work on it. Loads no torch. All of it runs on one
+event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
-import sqlite3
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib import metadata
-from pathlib import Path
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ValidationError
 
-from layerbench._version import __version__
-from layerbench.analysis import disturbance
-from layerbench.environment.device_lock import DeviceLock, held_by_another, lock_path
-from layerbench.records.memory import MemoryReport
-from layerbench.records.structure import Structure
-from layerbench.records.timing import Profile
-from layerbench.service.protocol.questions import ProfileQuestion, Question
-from layerbench.service.protocol.results import MeasurementResult, unsteadiness
 from layerbench.service.web.connections import limit_of
-from layerbench.service.web.database import Database, Job, Result, State
-from layerbench.service.web.job_events import PROGRESS, STATE, WAITING, JobEvents, Subscription
+from layerbench.service.web.database import Database, Message, NoRoom, StoreError
+from layerbench.service.web.followed_jobs import FollowedJob, FollowedJobs
+from layerbench.service.web.job_events import Subscription
+from layerbench.service.web.job_keys import AnyQuestion, JobKeys
+from layerbench.service.web.job_relay import Relay
+from layerbench.service.web.job_runner import JobRunner
 from layerbench.service.web.metrics import Metrics
 from layerbench.service.web.model_catalog import Catalog
-from layerbench.service.web.page_documents import read_profile
+from layerbench.service.web.server_presence import Presence
 from layerbench.service.web.settings import Settings
-from layerbench.service.web.worker_process import Child, ChildFailed
+from layerbench.service.web.tables import Job, Result, State
+from layerbench.service.web.worker_process import ChildFailed
 
 log = structlog.get_logger("layerbench.service")
 
-# A measurement counts as so long before any has ended, and this much of the latest goes in.
-FIRST_GUESS_S = 30.0
-LATEST = 0.3
-# A measurement that has not ended so long after its deadline never will.
-WEDGED_S = 30.0
-# Who waits longer than this for the device is told of by `ready`.
-HELD_S = 60.0
 # Of the connections, those whose requests may wait for a job; the others are for who does not.
 WAITING_SHARE = 0.75
 # How many ends are remembered that the store could not be told.
 MOST_UNWRITTEN = 1000
-# In what is stored: why it is no answer to the next one who asks.
-UNSTEADY = "unsteady"
+# Between two tries on a store that could not be read or written, and how long what was measured
+# is kept for one that other servers have, too: it may be back soon.
+AGAIN_S = 1.0
+AWAY_S = 60.0
+# Changes of the queue that others make, so close together, are looked at once.
+TOGETHER_S = 0.05
 LOST = "the job is no longer there as it was: another program changed the store"
-PACKAGES = ("torch", "torchvision", "timm", "transformers")
-# What is found for each kind of question.
-FORMS: dict[str, tuple[type[BaseModel], ...]] = {
-    Question.what: (MeasurementResult,),
-    ProfileQuestion.what: (Profile, Structure, MemoryReport),
-}
-
-AnyQuestion = Question | ProfileQuestion
-# Forms by the names under which stores have them from when descriptions were a part of the form.
-NAMED_BEFORE = {"798f5641": "db00bc0d", "8a29df3a": "25e210b2"}
+STOPPED = "the server was stopped"
 
 
 class QueueFull(Exception):
@@ -75,42 +55,8 @@ class QueueFull(Exception):
         self.retry_after_s = retry_after_s
 
 
-@dataclass
-class _Open:
-    """A job that waits or runs.
-
-    ``ended`` tells those who wait for it, ``news`` those who listen; ``waits_since`` when it began
-    to wait for the device.
-    """
-
-    job: Job
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    news: JobEvents = field(default_factory=JobEvents)
-    waits_since: float | None = None
-
-    def hear(self, event: dict[str, Any]) -> None:
-        """Pass on the events of the measuring process."""
-        if event.get("kind") == PROGRESS:
-            waits = event.get("phase") == WAITING
-            self.waits_since = time.monotonic() if waits else None
-        if not self.ended.is_set():
-            content = {name: value for name, value in event.items() if name != "kind"}
-            self.news.tell(str(event.get("kind")), content)
-
-    @property
-    def waits_s(self) -> float:
-        """Seconds that another process has held the device."""
-        return 0.0 if self.waits_since is None else time.monotonic() - self.waits_since
-
-    def held_up(self, error: ChildFailed) -> str:
-        """Why it took too long, if the device was not its."""
-        if error.kind != "deadline" or self.waits_since is None:
-            return ""
-        return f"; another process held the device for {self.waits_s:.0f} s of it"
-
-
 class Jobs:
-    """All measurements of one server.
+    """The measurements of one server, and those of others that its clients ask for.
 
     Args:
         settings: of the server.
@@ -123,133 +69,146 @@ class Jobs:
         self, settings: Settings, database: Database, catalog: Catalog, metrics: Metrics
     ) -> None:
         self._settings = settings
-        self._catalog = catalog
         self._database = database
         self._metrics = metrics
-        self._waiting: deque[_Open] = deque()
-        self._running: _Open | None = None
-        self._began = 0.0
-        self._child: Child | None = None
-        self._device_lock = DeviceLock()
-        self._by_key: dict[str, _Open] = {}
-        self._by_id: dict[str, _Open] = {}
-        # Ends that the store could not be told.
+        self._presence = Presence(database, settings.lost_s)
+        self._followed = FollowedJobs()
+        self._relay = Relay(database)
+        self._runner = JobRunner(settings, catalog, metrics)
+        server = self._presence.id if database.shared else ""
+        self._keys = JobKeys(catalog, settings.specs, server)
+        self._queued = 0
+        # Ends that the store could not be told, and of them those that it can still be.
         self._unwritten: OrderedDict[str, Job] = OrderedDict()
+        self._to_write: dict[str, Job] = {}
         self._most_waiting = int(WAITING_SHARE * limit_of(settings))
         self._those_who_wait = 0
         self._arrived = asyncio.Event()
+        self._moved = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._usual_s = FIRST_GUESS_S
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._versions = {what: versions(*kinds) for what, kinds in FORMS.items()}
 
     async def begin(self) -> None:
-        """Take over from a server before, and work from now on."""
-        lost = self._database.interrupt_open("the server ended while the job waited or ran")
-        if lost:
-            log.warning("jobs interrupted", count=lost)
-        self._database.forget_old()
-        self._task = asyncio.create_task(self._work())
+        """Take over from a server before, and work from now on.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        call = self._database.call
+        if not self._database.shared:
+            reason = "the server ended while the job waited or ran"
+            if lost := await call(self._database.interrupt_open, reason):
+                log.warning("jobs interrupted", count=lost)
+        await call(self._database.forget_old)
+        self._task = self._beside(self._work())
+        if self._database.shared:
+            self._beside(self._database.listen(self._heard))
+            self._beside(self._presence.kept(self._keys.targets, self._look))
+            self._beside(self._follow_queue())
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def stop(self) -> None:
-        """End running measurements; open jobs become ``interrupted``."""
+        """End running measurements; open jobs that no other server can run are ``interrupted``."""
         # A cancellation that comes together with a result can be lost on its way.
         self._stopping = True
-        if self._task is not None:
-            self._task.cancel()
+        for task in list(self._tasks):
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._child is not None:
-            await self._child.end()
-        for entry in list(self._by_id.values()):
-            self._close(entry, "interrupted", "the server was stopped")
+                await task
+        await self._relay.stop()
+        await self._runner.end()
+        if self._runner.job is not None:
+            await self._end(self._runner.job, "interrupted", STOPPED)
+        with contextlib.suppress(StoreError):
+            if self._database.shared:
+                await self._database.call(self._database.leave, self._presence.id, STOPPED)
+                await self._look()
+            else:
+                await self._database.call(self._database.interrupt_open, STOPPED)
+        for followed in self._followed.open():
+            followed.tell_state("interrupted", STOPPED)
 
     @property
     def alive(self) -> bool:
         """Whether jobs are being worked on, and the one that runs can still end."""
-        if self._task is None or self._task.done():
-            return False
-        late = time.monotonic() - self._began - self._settings.deadline
-        return self._running is None or late < WEDGED_S
+        return self._task is not None and not self._task.done() and not self._runner.wedged
 
     @property
     def complaint(self) -> str | None:
         """Why nothing could be measured now, if so."""
         if not self.alive:
             return "the measurement that runs cannot be ended: restart the service"
-        if not self._catalog.device:
-            # Nothing has been measured, and the lock has no name yet.
-            return None
-        if self._running is None:
-            return self._device_lock.complaint(self._lock(None))
-        if self._running.waits_s > HELD_S:
-            return (
-                f"another process has held the device for {self._running.waits_s:.0f} s, by the "
-                f"lock {self._lock(self._running.job)}"
-            )
-        if self._running.waits_s and self._device_lock.missed:
-            # A deadline may be shorter than that.
-            return held_by_another(self._lock(self._running.job))
-        return None
+        return self._runner.complaint
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being measured."""
-        return self._running is None
+        """Whether nothing is being measured here."""
+        return self._runner.job is None
 
-    def key(self, question: AnyQuestion) -> str:
-        """What a question's result is stored under: all that the result depends on.
+    # --- what is asked -----------------------------------------------------------------------
 
-        The catalog has to know the device.
-        """
-        content = {
-            **question.depends_on(),
-            "device": self._catalog.device_of(getattr(question, "device", None)),
-            "versions": self._versions[question.what],
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    async def found(self, question: AnyQuestion) -> Result | None:
+        """What is stored for such a question, be it an answer to the next one or not."""
+        return await self._database.call(self._database.result, self._keys.key(question))
 
-    def stored(self, question: AnyQuestion) -> Result | None:
-        """What was measured for such a question before, and is an answer to the next."""
-        result = self._database.result(self.key(question))
-        return None if result is None or result.found.get(UNSTEADY) else result
-
-    def ask(self, question: AnyQuestion) -> Job:
+    async def ask(
+        self, question: AnyQuestion, *, rejected: Result | None = None, anew: bool = False
+    ) -> Job:
         """A job that measures a question: the one that does already, or a new one.
+
+        Args:
+            question: that is asked.
+            rejected: what was found stored, and is no answer.
+            anew: measure it, whatever is stored. Without it a job may be given that has just ended.
 
         Raises:
             QueueFull: there is no room for a new one.
-            sqlite3.Error: the store cannot be written.
+            StoreError: the store cannot be written.
         """
-        key = self.key(question)
-        if key in self._by_key:
-            return self._by_key[key].job
-        if len(self._waiting) >= self._settings.queue:
-            raise QueueFull(self.wait_s)
-        job = self._database.add(key, question.model_dump(mode="json"), question.what)
-        entry = _Open(job)
-        self._by_key[key] = self._by_id[job.id] = entry
-        self._waiting.append(entry)
-        self._queue_changed()
+        try:
+            job = await self._database.call(
+                self._database.add,
+                self._keys.key(question),
+                question.model_dump(mode="json"),
+                question.what,
+                target=self._keys.target(question),
+                most=self._settings.queue,
+                rejected=rejected,
+                anew=anew,
+            )
+        except NoRoom:
+            raise QueueFull(self.wait_s) from None
+        await self._count_queue()
         self._arrived.set()
-        return entry.job
+        return job
 
     @property
     def wait_s(self) -> int:
         """Seconds until a job that is asked for now is likely to have ended."""
-        ahead = len(self._waiting) + (self._running is not None)
-        return max(1, round(self._usual_s * max(1, ahead)))
+        ahead = self._queued + (not self.idle)
+        return max(1, round(self._runner.usual_s * max(1, ahead)))
 
     async def wait(self, id: str, seconds: float) -> Job | None:
         """The job once it has ended, or as it is after so long.
 
         As it is now where so many wait already that no connection would be left for others.
+
+        Raises:
+            StoreError: the store cannot say what becomes of it.
         """
-        entry = self._by_id.get(id)
-        if entry is not None and not self.crowded:
-            with contextlib.suppress(asyncio.TimeoutError), self._one_more_waits():
-                await asyncio.wait_for(entry.ended.wait(), seconds)
-        return self.job(id)
+        with self._followed.of(id) as followed:
+            job = await self.job(id)
+            if job is None or not job.open or self.crowded:
+                return job
+            with self._one_more_waits():
+                await followed.end(seconds)
+            return await self.job(id)
 
     @property
     def crowded(self) -> bool:
@@ -264,185 +223,221 @@ class Jobs:
         finally:
             self._those_who_wait -= 1
 
-    def job(self, id: str) -> Job | None:
+    async def job(self, id: str) -> Job | None:
         """The job of a number."""
-        return self._unwritten.get(id) or self._database.job(id)
+        unwritten = self._unwritten.get(id)
+        return unwritten or await self._database.call(self._database.job, id)
 
-    @contextmanager
-    def listened(self, id: str) -> Iterator[Subscription | None]:
+    @asynccontextmanager
+    async def listened(self, id: str) -> AsyncIterator[Subscription | None]:
         """Somebody who listens to an open job; ``None`` for one that has ended, or never was."""
-        entry = self._by_id.get(id)
-        if entry is None:
-            yield None
-            return
-        with self._one_more_waits(), entry.news.listened() as listener:
-            yield listener
+        with self._followed.of(id) as followed:
+            job = await self.job(id)
+            if job is None or not job.open:
+                yield None
+                return
+            with self._one_more_waits(), followed.news.listened() as listener:
+                if followed.state is None:
+                    followed.tell_state(job.state)
+                await self._count_queue()
+                await self._follow([followed])
+                yield listener
 
     async def cancel(self, id: str) -> Job | None:
-        """End a job that waits or runs; one that has ended stays as it is."""
-        entry = self._by_id.get(id)
-        if entry is not None:
-            self._close(entry, "cancelled", "cancelled on request")
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-                self._queue_changed()
-            if entry is self._running and self._child is not None:
-                await self._child.end()
-        return self.job(id)
+        """End a job that waits or runs; one that has ended stays as it is.
+
+        Another server that runs it hears of that, and ends its process.
+        """
+        job = await self.job(id)
+        if job is None or not job.open:
+            return job
+        with self._followed.of(id):
+            await self._end(job, "cancelled", "cancelled on request")
+            await self._count_queue()
+            if self._runner.job is not None and self._runner.job.id == id:
+                await self._runner.end()
+        return await self.job(id)
+
+    # --- what other servers tell ---------------------------------------------------------------
+
+    def _heard(self, message: Message) -> None:
+        """What a server of the same database tells, this one included."""
+        running = self._runner.followed
+        if "queue" in message or "job" in message:
+            self._arrived.set()
+            self._moved.set()
+        if "job" in message:
+            self._told(message["job"], message["state"], message["reason"])
+        elif "follow" in message:
+            if running is not None and running.id == message["follow"]:
+                self._relay.follow(running)
+        elif "news" in message:
+            followed = self._followed.get(message["news"])
+            if followed is not None and followed is not running:
+                followed.pass_on(message["kind"], message["content"])
+
+    def _told(self, id: str, state: State, reason: str) -> None:
+        """The state of a job, as the store has it."""
+        followed = self._followed.get(id)
+        if followed is None or followed.ended or (state == followed.state != "queued"):
+            return
+        followed.tell_state(state, reason)
+        if followed is self._runner.followed and followed.ended:
+            # Cancelled by way of another server, or taken for lost.
+            self._beside(self._runner.end())
+
+    async def _look(self) -> None:
+        """Look at what may have been told while nobody heard.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        self._arrived.set()
+        self._moved.set()
+        followed = self._followed.open()
+        states = await self._database.call(self._database.states, [one.id for one in followed])
+        for id, (state, reason) in states.items():
+            if state != "queued":
+                self._told(id, state, reason)
+        await self._follow(followed)
+
+    async def _follow(self, followed: list[FollowedJob]) -> None:
+        """Ask the servers that run jobs for their news, if somebody here listens."""
+        others = [
+            {"follow": one.id}
+            for one in followed
+            if one.news.heard and one.state == "running" and one is not self._runner.followed
+        ]
+        if others:
+            await self._database.call(self._database.tell, others)
+
+    async def _follow_queue(self) -> None:
+        """Count anew what waits, whenever another server has changed it."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            await self._count_queue()
+            await asyncio.sleep(TOGETHER_S)
+
+    async def _count_queue(self) -> None:
+        """Count the waiting jobs, and send each the number of jobs before it."""
+        followed = [one for one in self._followed.open() if one.news.heard]
+        with contextlib.suppress(StoreError):
+            if not followed:
+                self._queued = await self._database.call(self._database.count, "queued")
+            else:
+                ahead = await self._database.call(self._database.ahead)
+                self._queued = len(ahead)
+                for one in followed:
+                    if one.state == "queued" and one.id in ahead:
+                        one.tell_state("queued", ahead=ahead[one.id])
+            self._metrics.queued.set(self._queued)
 
     # --- working ---------------------------------------------------------------------------
 
     async def _work(self) -> None:
         while not self._stopping:
-            while not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-            entry = self._waiting.popleft()
-            if not entry.ended.is_set():
-                await self._run(entry)
+            job = await self._next()
+            with self._followed.of(job.id) as followed, self._runner.running(job, followed):
+                await self._run(job, followed)
 
-    async def _run(self, entry: _Open) -> None:
-        self._running, self._began = entry, time.monotonic()
-        self._metrics.running.set(1)
-        self._queue_changed()
+    async def _next(self) -> Job:
+        """The job that is to run now; waited for."""
+        while True:
+            self._arrived.clear()
+            try:
+                await self._write_ends()
+                job = await self._database.call(
+                    self._database.take, self._presence.id, self._keys.targets()
+                )
+            except StoreError as error:
+                for followed in self._followed.open():
+                    followed.tell_trouble(error)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), AGAIN_S)
+                continue
+            if job is not None:
+                return job
+            await self._arrived.wait()
+
+    async def _write_ends(self) -> None:
+        """Tell the store what it could not be told before.
+
+        Raises:
+            StoreError: nor can it now.
+        """
+        for id, job in list(self._to_write.items()):
+            await self._database.call(self._database.end, id, job.state, job.reason)
+            self._to_write.pop(id)
+
+    async def _run(self, job: Job, followed: FollowedJob) -> None:
+        followed.tell_state("running")
+        await self._count_queue()
         try:
-            await self._measure(entry)
+            answer = await self._runner.answer(job, followed)
+            if answer is not None:
+                await self._keep(job, answer)
+        except ChildFailed as error:
+            reason = f"{error.kind}: {error.reason}{followed.held_up(error)}"
+            await self._end(job, "failed", reason)
+        except StoreError as error:
+            await self._end(job, "failed", f"store: it cannot be written: {error}")
         except Exception as error:
             # Whatever it is, the next job shall run.
-            log.exception("measuring failed", job=entry.job.id)
-            self._close(entry, "failed", f"died: {error}")
-        self._device_lock.missed = entry.waits_since is not None
-        self._running = self._child = None
-        self._metrics.running.set(0)
-        took = time.monotonic() - self._began
-        self._metrics.seconds.observe(took)
-        self._usual_s += LATEST * (took - self._usual_s)
+            log.exception("measuring failed", job=job.id)
+            await self._end(job, "failed", f"died: {error}")
 
-    async def _measure(self, entry: _Open) -> None:
-        job, settings = entry.job, self._settings
-        log.info("measuring", job=job.id, question=job.question)
-        try:
-            if not self._database.start(job.id):
-                self._close(entry, "failed", f"store: {LOST}")
-                return
-            entry.news.tell(STATE, state_of("running"))
-            self._child = await Child.begun(settings.child, self._order(entry), entry.hear)
-            if entry.ended.is_set():
-                # Cancelled while it was being started.
-                await self._child.end()
-                return
-            answer = await self._child.answer(settings.deadline, settings.memory_bytes)
-            answer[UNSTEADY] = await asyncio.to_thread(checked, job.what, answer)
-            if entry.ended.is_set():
-                return
-            if self._database.finish(job.id, answer):
-                self._close(entry, "done", "")
-            else:
-                self._close(entry, "failed", f"store: {LOST}")
-        except ChildFailed as error:
-            self._close(entry, "failed", f"{error.kind}: {error.reason}{entry.held_up(error)}")
-        except sqlite3.Error as error:
-            self._close(entry, "failed", f"store: it cannot be written: {error}")
+    async def _keep(self, job: Job, answer: dict[str, Any]) -> None:
+        """Store what a job found, if it is still to be had.
 
-    def _order(self, entry: _Open) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            "what": entry.job.what,
-            "question": entry.job.question,
-            "device": _device(entry.job.question) or settings.device,
-            "seconds": settings.seconds,
-            "memory_bytes": settings.memory_bytes,
-            "lock": str(self._lock(entry.job)),
-        }
-
-    def _lock(self, job: Job | None) -> Path:
-        """The lock of the device that a job is measured on; of none, of the usual one."""
-        # The place alone: what stands there is measured by one at a time.
-        named = self._catalog.device_of(_device(job.question) if job else None)
-        return lock_path(named.partition(" ")[0], self._settings.locks)
-
-    def _close(self, entry: _Open, state: State, reason: str) -> None:
-        """The end of a job, once: in the store, in the counters, and for those who wait."""
-        if entry.ended.is_set():
-            return
-        job = entry.job
-        if state != "done":
+        Raises:
+            StoreError: it cannot be stored.
+        """
+        ends = time.monotonic() + (AWAY_S if self._database.shared else 0.0)
+        while True:
             try:
-                written = self._database.end(job.id, state, reason)
-            except sqlite3.Error:
-                written = False
-            if not written:
-                # Those who ask are told all the same; the next server finds it open.
-                self._unwritten[job.id] = replace(
-                    job, state=state, reason=reason, ended_at=time.time()
-                )
-                while len(self._unwritten) > MOST_UNWRITTEN:
-                    self._unwritten.popitem(last=False)
-        self._by_key.pop(job.key, None)
-        self._by_id.pop(job.id, None)
+                kept = await self._database.call(self._database.finish, job.id, answer)
+                break
+            except StoreError:
+                if time.monotonic() >= ends:
+                    raise
+                await asyncio.sleep(AGAIN_S)
+        if kept:
+            self._ended(job, "done", "")
+        else:
+            await self._end(job, "failed", f"store: {LOST}")
+
+    async def _end(self, job: Job, state: State, reason: str) -> None:
+        """The end of a job, once: in the store, in the counters, and for those who wait."""
+        followed = self._followed.get(job.id)
+        if followed is not None and followed.ended:
+            return
+        again = False
+        try:
+            written = await self._database.call(self._database.end, job.id, state, reason)
+        except StoreError:
+            written, again = False, True
+        if not written:
+            now = None
+            if self._database.shared and not again:
+                with contextlib.suppress(StoreError):
+                    now = await self._database.call(self._database.job, job.id)
+            if now is not None and not now.open:
+                # Another server was first, and has counted it.
+                self._told(job.id, now.state, now.reason)
+                return
+            # Those who ask are told all the same.
+            ended = replace(job, state=state, reason=reason, ended_at=time.time())
+            self._unwritten[job.id] = ended
+            if again:
+                self._to_write[job.id] = ended
+            while len(self._unwritten) > MOST_UNWRITTEN:
+                self._to_write.pop(self._unwritten.popitem(last=False)[0], None)
+        self._ended(job, state, reason)
+
+    def _ended(self, job: Job, state: State, reason: str) -> None:
         self._metrics.jobs.labels(state=state).inc()
         log.info("ended", job=job.id, state=state, reason=reason)
-        entry.ended.set()
-        entry.news.tell(STATE, state_of(state, reason))
-
-    def _queue_changed(self) -> None:
-        """Count the waiting jobs, and send each the number of jobs before it."""
-        self._metrics.queued.set(len(self._waiting))
-        first = int(self._running is not None)
-        for ahead, entry in enumerate(self._waiting, start=first):
-            entry.news.tell(STATE, state_of("queued", ahead=ahead))
-
-
-def _device(question: Mapping[str, Any]) -> str | None:
-    """That a question names; ``None`` where it leaves it to the server."""
-    named: str | None = question.get("device")
-    return named
-
-
-def state_of(state: State, reason: str = "", ahead: int = 0) -> dict[str, Any]:
-    """News of a job: its state, why it ended so, and how many jobs come before it."""
-    return {"state": state, "reason": reason, "ahead": ahead}
-
-
-def checked(what: str, answer: dict[str, Any]) -> str:
-    """Look whether what a process found can be read again; why it is not to be kept, if so.
-
-    Raises:
-        ChildFailed: it cannot be read.
-    """
-    try:
-        if what == Question.what:
-            return unsteadiness(MeasurementResult.model_validate(answer))
-        profile = read_profile(answer).profile
-        return "" if profile is None else disturbance.too_busy(profile)
-    except (ValidationError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ChildFailed("died", f"the measuring process found what is no result: {reason}") from (
-            error
-        )
-
-
-def versions(*kinds: type[BaseModel]) -> Mapping[str, str]:
-    """Of the software that a result depends on, and of the form in which it is found."""
-    # What is stored in another form is not found, rather than misread.
-    schemas = [_without_words(kind.model_json_schema()) for kind in kinds]
-    form = "".join(json.dumps(schema, sort_keys=True) for schema in schemas)
-    digest = hashlib.sha256(form.encode()).hexdigest()[:8]
-    software = {"layerbench": __version__, "form": NAMED_BEFORE.get(digest, digest)}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            software[name] = metadata.version(name)
-    return software
-
-
-def _without_words(schema: Any) -> Any:  # noqa: ANN401 - any part of a schema
-    """A schema without descriptions: another wording is no other form."""
-    if isinstance(schema, list):
-        return [_without_words(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        name: _without_words(part)
-        for name, part in schema.items()
-        if not (name == "description" and isinstance(part, str))
-    }
+        followed = self._followed.get(job.id)
+        if followed is not None:
+            followed.tell_state(state, reason)

@@ -5,6 +5,7 @@ Loads no web framework: ``--help`` is there without one.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,8 @@ class ServiceOptions(BaseModel, defer_build=True):
         request_s: seconds in which a request has to be there, head and body.
         reading_s: seconds after which an answer that nobody reads is given up.
         wait_s: so long a request waits for its answer before it is told to come back.
+        lost_s: so long a server of a shared database may give no sign of life before its jobs are
+            taken for interrupted.
         patience_s: so long who waits still gets an answer once the server is asked to end.
         child: the module that measures, run as a process.
         specs: models of one's own that may be looked at, besides the known ones: places of code.
@@ -55,9 +58,17 @@ class ServiceOptions(BaseModel, defer_build=True):
         int, option("Port to listen on; 0 takes any free one.", panel=LISTENING, ge=0, le=65535)
     ] = 8000
     database: Annotated[
-        Path,
-        option("Database of jobs and results; made if missing.", panel=MEASURING, metavar="FILE"),
-    ] = Path("layerbench.db")
+        str,
+        BeforeValidator(lambda place: os.fspath(place) if isinstance(place, Path) else place),
+        option(
+            "Database of jobs and results: a file, made if missing, or postgresql://..., which "
+            "several servers may share.",
+            panel=MEASURING,
+            metavar="FILE|URL",
+            # It may hold a password.
+            repr=False,
+        ),
+    ] = "layerbench.db"
     device: Device = None
     seconds: Annotated[
         Seconds,
@@ -89,6 +100,7 @@ class ServiceOptions(BaseModel, defer_build=True):
     request_s: Seconds = Field(default=10.0, gt=0)
     reading_s: Seconds = Field(default=30.0, gt=0)
     wait_s: Seconds = Field(default=600.0, gt=0)
+    lost_s: Seconds = Field(default=15.0, ge=1)
     patience_s: Seconds = Field(default=5.0, ge=0)
     child: str = "layerbench.service.worker.process"
     specs: tuple[str, ...] = ()

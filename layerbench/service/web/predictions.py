@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from layerbench.service.protocol.questions import Question
 from layerbench.service.protocol.results import CardPrediction
-from layerbench.service.web.database import Database, Result
-from layerbench.service.web.job_queue import versions
+from layerbench.service.web.database import Database
+from layerbench.service.web.job_results import versions
 from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.structure_process import StructureProcess
+from layerbench.service.web.tables import Result
 from layerbench.service.web.worker_process import ChildFailed
 
 
@@ -47,9 +48,9 @@ class Predictions:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def stored(self, question: Question) -> Result | None:
+    async def stored(self, question: Question) -> Result | None:
         """What was predicted for such a question before; ``None`` where that cannot be read."""
-        result = self._database.result(self.key(question))
+        result = await self._database.call(self._database.result, self.key(question))
         return result if result is not None and _complaint(result.found) is None else None
 
     async def made(self, question: Question, *, anew: bool = False) -> tuple[Result, bool]:
@@ -61,17 +62,19 @@ class Predictions:
 
         Raises:
             ChildFailed: nothing can be predicted.
-            sqlite3.Error: the store cannot be written.
+            StoreError: the store cannot be written.
         """
         async with self._architect.turn:
             # Perhaps made for somebody else while this one waited.
-            if not anew and (stored := self.stored(question)) is not None:
+            if not anew and (stored := await self.stored(question)) is not None:
                 return stored, True
             found = await self._architect.predicted(question)
         if (complaint := _complaint(found)) is not None:
             raise ChildFailed("died", f"what was predicted is no result: {complaint}")
         asked = question.model_dump(mode="json")
-        return self._database.keep(self.key(question), asked, found, CardPrediction.what), False
+        key, what = self.key(question), CardPrediction.what
+        kept = await self._database.call(self._database.keep, key, asked, found, what)
+        return kept, False
 
 
 def _complaint(found: object) -> str | None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from layerbench.service.protocol.questions import Question
 from layerbench.service.protocol.results import MeasurementResult
-from layerbench.service.web.database import State
+from layerbench.service.web.tables import State
 
 UNITS = {"time": "seconds", "memory": "bytes", "utilization": "share, 0 to 1"}
 

@@ -1,48 +1,76 @@
-"""The store of a server as it begins: whole, and no other server's. Loads no torch."""
+"""The store of a server as it begins: whole, and a file no other server's. Loads no torch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from layerbench.errors import UsageError
-from layerbench.service.web.database import Database
+from layerbench.service.web.database import Database, StoreError
+from layerbench.service.web.schema_revisions import NewerStore
+from layerbench.service.web.sqlite_database import SqliteDatabase
+from layerbench.service.web.store_place import is_postgresql, shown, without_secrets
 
 # The questions asked and what was found concern who runs the service, and nobody else.
 MODE = 0o600
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Database]:
-    """The store in a file, held against every other server for as long as the block runs.
+def opened(place: str | Path) -> Iterator[Database]:
+    """A store, for as long as the block runs; a file is held against every other server.
 
     Args:
-        path: as it was named; whatever links lead there, the file itself is held.
+        place: a file as it was named, whatever links lead there, or a PostgreSQL database's
+            address.
 
     Raises:
         UsageError: another server has it, or it cannot be read or written; one line.
     """
-    lock, database = _begun(path)
+    if is_postgresql(place):
+        database = _reached(str(place))
+        try:
+            yield database
+        finally:
+            database.close()
+        return
+    lock, file = _begun(Path(place))
     try:
-        yield database
+        yield file
     finally:
-        database.close()
+        file.close()
         lock.release()
 
 
-def _begun(path: Path) -> tuple[FileLock, Database]:
+def _reached(url: str) -> Database:
+    try:
+        from layerbench.service.web.postgresql_database import PostgresqlDatabase
+    except ImportError:
+        raise UsageError(
+            'a PostgreSQL database takes psycopg: pip install "layerbench[postgresql]"'
+        ) from None
+    try:
+        return PostgresqlDatabase(url)
+    except NewerStore as error:
+        raise UsageError(f"{shown(url)}: {error}; {_NEWER}") from None
+    except StoreError as error:
+        raise UsageError(
+            f"the database {shown(url)} cannot be used: {without_secrets(str(error), url)}; start "
+            "it, or take another --database"
+        ) from None
+
+
+def _begun(path: Path) -> tuple[FileLock, SqliteDatabase]:
     try:
         whole = path.resolve()
         _refuse_what_is_no_file(path, whole)
         lock = _locked(whole)
         try:
             _make_file(path, whole)
-            return lock, Database(whole)
+            return lock, SqliteDatabase(whole)
         except BaseException:
             lock.release()
             raise
@@ -50,7 +78,9 @@ def _begun(path: Path) -> tuple[FileLock, Database]:
         raise UsageError(
             f"another server works with {path}: take another --database, and one worker"
         ) from None
-    except sqlite3.Error as error:
+    except NewerStore as error:
+        raise UsageError(f"{path}: {error}; {_NEWER}") from None
+    except StoreError as error:
         raise UsageError(f"{path} cannot be used as the store: {error}; {_HINT}") from None
     except (OSError, RuntimeError) as error:
         # A link that leads to itself is a RuntimeError.
@@ -59,6 +89,7 @@ def _begun(path: Path) -> tuple[FileLock, Database]:
 
 
 _HINT = "take another --database, or mend or remove this one"
+_NEWER = "upgrade layerbench, or take another --database"
 
 
 def _refuse_what_is_no_file(path: Path, whole: Path) -> None:

@@ -15,7 +15,6 @@ from layerbench.errors import RecordError
 from layerbench.reporters.html import assets
 from layerbench.service.protocol.questions import ProfileQuestion, ViewQuestion
 from layerbench.service.web.answers import RecordAnswer
-from layerbench.service.web.database import Result
 from layerbench.service.web.dependencies import (
     ACCEPTED,
     PREFIX,
@@ -34,12 +33,15 @@ from layerbench.service.web.dependencies import (
     problems,
     there,
 )
+from layerbench.service.web.followed_jobs import state_of
 from layerbench.service.web.job_events import KINDS, STATE, Event, Subscription, is_end
-from layerbench.service.web.job_queue import Jobs, state_of
+from layerbench.service.web.job_queue import Jobs
+from layerbench.service.web.job_results import answers_next
 from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.page_documents import Documents, of_profile, of_structure
 from layerbench.service.web.settings import Settings
 from layerbench.service.web.structure_process import StructureProcess
+from layerbench.service.web.tables import Result
 from layerbench.service.web.worker_process import ChildFailed
 
 HEARTBEAT_S = 15.0
@@ -176,10 +178,11 @@ async def profile(
         raise HTTPException(422, wrong)
     # Code of one's own may have changed since it was measured.
     anew = refresh or question.architecture in settings.specs
-    document = None if anew else await _of_stored(jobs.stored(question), documents)
+    found = None if anew else await jobs.found(question)
+    document = await _of_stored(answers_next(found), documents)
     if document is not None:
         return _sent(document)
-    return accepted(jobs.ask(question), jobs)
+    return await accepted(await jobs.ask(question, rejected=found, anew=anew), jobs)
 
 
 @viewer.get(
@@ -190,12 +193,13 @@ async def job_document(
     id: JobId, jobs: JobsOf, database: DatabaseOf, documents: DocumentsOf
 ) -> Response:
     """What a job found that measured a profile."""
-    job = there(jobs.job(id))
+    job = there(await jobs.job(id))
     if job.what != ProfileQuestion.what:
         raise HTTPException(404, "the job measures no profile")
     if job.state != "done":
         raise HTTPException(409, f"the job is {job.state}: {job.reason}".removesuffix(": "))
-    document = await _of_stored(database.result(job.key), documents)
+    result = await database.call(database.result, job.key)
+    document = await _of_stored(result, documents)
     if document is None:
         raise HTTPException(404, "what the job found is no longer stored")
     return _sent(document)
@@ -221,7 +225,7 @@ async def _of_stored(stored: Result | None, documents: Documents) -> bytes | Non
 )  # fmt: skip
 async def job_events(id: JobId, jobs: JobsOf) -> Response:
     """Events of a job: first its present state, then each new event."""
-    there(jobs.job(id))
+    there(await jobs.job(id))
     if jobs.crowded:
         return problem(503, "too many listen already: come again later", **RETRY)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -229,9 +233,9 @@ async def job_events(id: JobId, jobs: JobsOf) -> Response:
 
 
 async def _stream(id: str, jobs: Jobs) -> AsyncIterator[bytes]:
-    with jobs.listened(id) as listener:
+    async with jobs.listened(id) as listener:
         if listener is None:
-            job = jobs.job(id)
+            job = await jobs.job(id)
             if job is not None:
                 yield _event((STATE, state_of(job.state, job.reason)))
             return

@@ -23,10 +23,11 @@ from layerbench import cli
 from layerbench.errors import UsageError
 from layerbench.service.web import server as server_module
 from layerbench.service.web import store_opening
-from layerbench.service.web.database import Database
+from layerbench.service.web.database import StoreError
 from layerbench.service.web.metrics import Metrics
 from layerbench.service.web.middleware import RequestMiddleware
 from layerbench.service.web.settings import Settings
+from layerbench.service.web.sqlite_database import SqliteDatabase
 from layerbench.service.web.store_opening import opened
 from tests.support.service_process import ROOT, server, until
 
@@ -51,7 +52,7 @@ def refusal(capsys, monkeypatch, *words: str) -> str:
 def pages(tmp_path_factory) -> bytes:
     """A store of several pages."""
     path = tmp_path_factory.mktemp("pages") / "whole.db"
-    store = Database(path)
+    store = SqliteDatabase(path)
     for number in range(10):
         store.add(str(number), {"question": "x" * 3000})
     store.close()
@@ -63,7 +64,7 @@ def with_damage(pages: bytes, where: int) -> bytes:
 
 
 def full(*_: object) -> None:
-    raise sqlite3.OperationalError("database or disk is full")
+    raise StoreError("database or disk is full")
 
 
 def read_only(*_: object, **__: object) -> int:
@@ -89,7 +90,7 @@ def test_stores_that_cannot_be_used(capsys, monkeypatch, tmp_path, pages):
     with sqlite3.connect(tmp_path / "other.db") as other:
         other.execute("CREATE TABLE results (a, b)")
     assert "no such column" in said(tmp_path / "other.db")
-    Database(tmp_path / "one.db").close()
+    SqliteDatabase(tmp_path / "one.db").close()
     (tmp_path / "two.db").hardlink_to(tmp_path / "one.db")
     assert "further names" in said(tmp_path / "two.db")
     with FileLock(tmp_path / "held.db.lock"):
@@ -97,7 +98,7 @@ def test_stores_that_cannot_be_used(capsys, monkeypatch, tmp_path, pages):
         (tmp_path / "link.db").symlink_to("held.db")
         assert "another server works with" in said(tmp_path / "link.db")
     with monkeypatch.context() as patched:
-        patched.setattr(Database, "_try", full)
+        patched.setattr(SqliteDatabase, "_try", full)
         assert "disk is full" in said(tmp_path / "full.db")
         patched.setattr(store_opening.os, "open", read_only)
         assert "Read-only file system" in said(tmp_path / "read-only.db")
@@ -113,13 +114,13 @@ def test_a_damaged_store_is_refused_or_answers(tmp_path, pages, seed):
     path = tmp_path / "a.db"
     path.write_bytes(changed[: len(pages)])
     # Whatever SQLite says of it, also in words that are no text, is its own kind of error.
-    with suppress(sqlite3.Error):
-        store = Database(path)
+    with suppress(StoreError):
+        store = SqliteDatabase(path)
         for call in (store.complaint, store.damage, lambda: store.results(9), store.forget_old):
-            with suppress(sqlite3.Error):
+            with suppress(StoreError):
                 call()
-        for id in (row[0] for row in store._connection.execute("SELECT id FROM jobs").fetchall()):
-            with suppress(sqlite3.Error):
+        for id in (row[0] for row in store._driver.execute("SELECT id FROM jobs").fetchall()):
+            with suppress(StoreError):
                 store.job(id)
         store.close()
 
@@ -217,7 +218,7 @@ def test_who_waits_is_told_that_the_server_ends(tmp_path, ending):
             assert (found.status_code, found.headers["Retry-After"]) == (503, "5")
             assert found.json() == {"detail": "the server is ending: ask again"}
         process.wait(timeout=20)
-    assert Database(tmp_path / "service.db").count("queued", "running") == 0
+    assert SqliteDatabase(tmp_path / "service.db").count("queued", "running") == 0
     assert not any("Traceback" in line for line in lines)
     # All of it is JSON, also what uvicorn says.
     events = [json.loads(line)["event"] for line in lines]

@@ -7,7 +7,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -285,8 +285,8 @@ def test_somebody_still_listens(monkeypatch):
     monkeypatch.setattr(viewer_routes, "HEARTBEAT_S", 0.01)
 
     class Jobs:
-        @contextmanager
-        def listened(self, id):
+        @asynccontextmanager
+        async def listened(self, id):
             with JobEvents().listened() as listener:
                 yield listener
 

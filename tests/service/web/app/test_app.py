@@ -18,7 +18,7 @@ from filelock import FileLock
 from starlette.testclient import TestClient
 
 from layerbench import cli
-from layerbench.service.web import job_queue as jobs_module
+from layerbench.service.web import job_runner
 from layerbench.service.web.app import create_app
 from layerbench.service.web.settings import Settings
 from layerbench.service.web.worker_process import Child
@@ -319,10 +319,10 @@ def test_a_process_that_is_killed_while_it_waits_for_the_device(client, tmp_path
     client.get("/api/v1/models")
     with FileLock(tmp_path / "layerbench-cpu.lock"):
         job = client.post(RESOURCE, json=question(), headers=ASYNC).json()["id"]
-        until(lambda: client.app.state.jobs._child is not None)
+        until(lambda: client.app.state.jobs._runner._child is not None)
         time.sleep(0.5)
         assert started() == []
-        client.app.state.jobs._child.process.kill()
+        client.app.state.jobs._runner._child.process.kill()
         assert "SIGKILL" in ended(client, job)["reason"]
     assert client.post(RESOURCE, json=question()).status_code == 200
 
@@ -342,7 +342,7 @@ def test_who_waits_for_a_job_that_is_cancelled_is_told(client, started):
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.post, RESOURCE, json=question("hang"))
         until(started)
-        (job,) = client.app.state.jobs._by_id
+        job = client.app.state.jobs._runner.job.id
         client.delete(f"/api/v1/jobs/{job}")
         answer = waiting.result(timeout=20)
     assert (answer.status_code, answer.json()["detail"]) == (409, "cancelled on request")
@@ -429,9 +429,9 @@ def test_made_up_methods_are_counted_as_one(client):
 
 def test_a_measurement_that_cannot_be_ended(serving, monkeypatch):
     async def never(self, *limits):
-        await jobs_module.asyncio.Event().wait()
+        await job_runner.asyncio.Event().wait()
 
-    monkeypatch.setattr(jobs_module, "WEDGED_S", 0.1)
+    monkeypatch.setattr(job_runner, "WEDGED_S", 0.1)
     with serving(deadline=0.1) as client:
         client.get("/api/v1/models")
         monkeypatch.setattr(Child, "answer", never)

@@ -11,7 +11,7 @@ import pytest
 
 from layerbench.service.protocol.questions import MEASURED, Question
 from layerbench.service.protocol.results import MeasurementResult
-from layerbench.service.web.job_queue import versions
+from layerbench.service.web.job_results import versions
 from tests.support import service_child
 from tests.support.service_process import until
 from tests.support.serving import ASYNC, RESOURCE, RESULTS, question
@@ -134,7 +134,7 @@ def test_questions_without_a_card_find_what_earlier_versions_stored(client):
     content = {name: content[name] for name in MEASURED if content[name] is not None}
     content |= {"device": "cpu", "versions": versions(MeasurementResult)}
     before = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    assert client.app.state.jobs.key(asked) == before
+    assert client.app.state.jobs._keys.key(asked) == before
     assert "device" not in asked.model_dump(mode="json")
     # The form of results is a part of the key, and knows no method but those that measure.
     figure = MeasurementResult.model_json_schema()["$defs"]["Figure"]

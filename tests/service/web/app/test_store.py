@@ -17,7 +17,10 @@ from filelock import FileLock
 
 from layerbench.records.contention import Waits
 from layerbench.service.web import job_queue as jobs_module
-from layerbench.service.web.database import Database
+from layerbench.service.web import job_runner
+from layerbench.service.web.database import StoreDamaged
+from layerbench.service.web.job_results import checked
+from layerbench.service.web.sqlite_database import SqliteDatabase
 from layerbench.service.web.worker_process import ChildFailed
 from tests.support import service_child
 from tests.support.sample_profiles import layered
@@ -28,7 +31,7 @@ from tests.support.serving import ASYNC, RESOURCE, RESULTS, ended, question
 def test_a_full_disk(serving, tmp_path):
     with serving() as client:
         assert client.post(RESOURCE, json=question()).status_code == 200
-        connection = client.app.state.database._connection
+        connection = client.app.state.database._driver
 
         def pragma(words: str) -> int:
             return client.portal.call(lambda: connection.execute(f"PRAGMA {words}").fetchone()[0])
@@ -43,7 +46,7 @@ def test_a_full_disk(serving, tmp_path):
         assert client.post(RESOURCE, json=question()).json()["about"]["stored"]
         pragma("max_page_count = 1000000")
         assert client.post(RESOURCE, json=question("quick99")).status_code == 200
-    stored = Database(tmp_path / "service.db")
+    stored = SqliteDatabase(tmp_path / "service.db")
     assert all(result.found["ram_peak"] == 200 for result in stored.results(100))
     assert stored.count("queued", "running") == 0
 
@@ -70,7 +73,7 @@ def test_a_job_that_another_program_changes_ends_for_those_who_wait(client, star
         waiting = pool.submit(client.post, RESOURCE, json=question("slow"))
         until(started)
         # As a second server does that takes it for one of a server before.
-        other = Database(tmp_path / "service.db")
+        other = SqliteDatabase(tmp_path / "service.db")
         assert other.interrupt_open("the server ended") == 1
         other.close()
         answer = waiting.result(timeout=20)
@@ -95,12 +98,12 @@ def test_a_result_that_is_damaged_is_measured_anew(client, started, tmp_path):
 
 def test_a_page_that_cannot_be_read_makes_the_server_look_at_all_of_them(client, monkeypatch):
     def malformed(*_: object) -> None:
-        raise sqlite3.DatabaseError("database disk image is malformed")
+        raise StoreDamaged("database disk image is malformed")
 
     client.get("/api/v1/models")
     assert client.get("/health/ready").status_code == 200
-    monkeypatch.setattr(Database, "results", malformed)
-    monkeypatch.setattr(Database, "damage", lambda _: "the store is damaged: page 3")
+    monkeypatch.setattr(SqliteDatabase, "results", malformed)
+    monkeypatch.setattr(SqliteDatabase, "damage", lambda _: "the store is damaged: page 3")
     assert client.get(RESULTS).status_code == 503
     ready = client.get("/health/ready")
     assert (ready.status_code, ready.json()["detail"]) == (503, "the store is damaged: page 3")
@@ -131,12 +134,12 @@ def test_a_profile_of_a_machine_that_was_too_busy_is_measured_anew():
         "structure": service_child.structure("tiny").model_dump(mode="json"),
         "memory": None,
     }
-    assert "too busy" in jobs_module.checked("profile", found)
+    assert "too busy" in checked("profile", found)
     found["profile"] = profile.model_dump(mode="json", by_alias=True)
-    assert jobs_module.checked("profile", found) == ""
+    assert checked("profile", found) == ""
     for damage in ({"structure": None}, {"memory": {}}, {"profile": []}):
         with pytest.raises(ChildFailed, match="what is no result"):
-            jobs_module.checked("profile", {**found, **damage})
+            checked("profile", {**found, **damage})
 
 
 def removed(path: Path) -> None:
@@ -193,7 +196,7 @@ def test_a_page_that_another_program_damages_is_told_by_the_next_ready(client, t
 
 
 def test_a_device_that_another_process_holds(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs_module, "HELD_S", 0.1)
+    monkeypatch.setattr(job_runner, "HELD_S", 0.1)
     client.get("/api/v1/models")
     with FileLock(tmp_path / "layerbench-cpu.lock"):
         job = client.post(RESOURCE, json=question(), headers=ASYNC).json()["id"]
@@ -234,7 +237,7 @@ def test_where_all_connections_wait_a_job_is_given(serving, started, monkeypatch
 KILLED = """
 import os, signal, sqlite3, sys
 from pathlib import Path
-from layerbench.service.web import database
+from layerbench.service.web.sqlite_database import SqliteDatabase
 
 # A process for each number of statements, with what is loaded here: number by number, its end is
 # told in a line, and the first that ends by itself is the last.
@@ -247,24 +250,28 @@ for number in range(200):
     if status != -signal.SIGKILL:
         sys.exit()
 
-class Connection(sqlite3.Connection):
-    left = number
-    def execute(self, *words):
-        if Connection.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        Connection.left -= 1
-        return super().execute(*words)
+left = number
 
-connect = sqlite3.connect
-sqlite3.connect = lambda *words, **options: connect(*words, factory=Connection, **options)
-store = database.Database(Path(sys.argv[1]) / f"{number}.db")
+def begun(statement):
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+
+def connected(*words, **options):
+    connection = connect(*words, **options)
+    connection.set_trace_callback(begun)
+    return connection
+
+connect, sqlite3.connect = sqlite3.connect, connected
+store = SqliteDatabase(Path(sys.argv[1]) / f"{number}.db")
 for key in ("done", "failed", "cancelled"):
     print(key, store.add(key, {"question": key}).id, flush=True)
-first, second, third = (store._connection.execute("SELECT id FROM jobs WHERE key = ?", (key,))
+first, second, third = (store._driver.execute("SELECT id FROM jobs WHERE key = ?", (key,))
                         .fetchone()[0] for key in ("done", "failed", "cancelled"))
-store.start(first)
+store.take()
 print("finished", store.finish(first, {"found": "x" * 10000}), flush=True)
-store.start(second)
+store.take()
 store.end(second, "failed", "why")
 store.end(third, "cancelled")
 store.interrupt_open("why")
@@ -285,7 +292,7 @@ def test_killed_before_every_statement(tmp_path):
         if words[0] != "ended":
             said.append(words)
             continue
-        store = Database(tmp_path / f"{number}.db")
+        store = SqliteDatabase(tmp_path / f"{number}.db")
         store.interrupt_open("the server ended")
         for key, id in (words for words in said if words[0] != "finished"):
             job = store.job(id)

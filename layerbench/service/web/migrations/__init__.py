@@ -1,0 +1,1 @@
+"""What brings a store of an earlier version into the present form: Alembic runs it."""

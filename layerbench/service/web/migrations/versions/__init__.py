@@ -1,0 +1,1 @@
+"""One file for each form that stores have had, in their order."""
