@@ -11,7 +11,6 @@ use. Freed blocks merge with free neighbours of their segment, and segments are 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass, field
 
 MIN_BLOCK = 512
 SMALL_REQUEST = 2**20
@@ -19,6 +18,9 @@ SMALL_SEGMENT = 2 * 2**20
 LARGE_SEGMENT = 20 * 2**20
 LARGE_REQUEST = 10 * 2**20
 SEGMENT_STEP = 2 * 2**20
+# A free block is one number, its size before its address, so that numbers order as blocks do.
+_ADDRESS_BITS = 48
+_ADDRESS = (1 << _ADDRESS_BITS) - 1
 
 
 def rounded(size: int) -> int:
@@ -35,56 +37,6 @@ def segment_size(block: int) -> int:
     return -(-block // SEGMENT_STEP) * SEGMENT_STEP
 
 
-@dataclass(slots=True, eq=False)
-class Block:
-    """A piece of a segment.
-
-    Attributes:
-        size: bytes; ``address`` orders blocks of equal size.
-        before, after: its neighbours in the segment.
-    """
-
-    size: int
-    address: int
-    small: bool
-    free: bool = False
-    before: Block | None = None
-    after: Block | None = None
-
-
-@dataclass
-class _Pool:
-    """Free blocks, smallest first, by address among equals."""
-
-    keys: list[tuple[int, int]] = field(default_factory=list)
-    blocks: dict[tuple[int, int], Block] = field(default_factory=dict)
-
-    def add(self, block: Block) -> None:
-        key = (block.size, block.address)
-        insort(self.keys, key)
-        self.blocks[key] = block
-
-    def remove(self, block: Block) -> None:
-        key = (block.size, block.address)
-        del self.keys[bisect_left(self.keys, key)]
-        del self.blocks[key]
-
-    def take(self, size: int) -> Block | None:
-        """The smallest block of at least ``size`` bytes, no longer in the pool."""
-        at = bisect_left(self.keys, (size, -1))
-        if at == len(self.keys):
-            return None
-        block = self.blocks.pop(self.keys.pop(at))
-        block.free = False
-        return block
-
-    def whole_segments(self) -> list[Block]:
-        """Free blocks that are a segment."""
-        return [
-            block for block in self.blocks.values() if block.before is None and block.after is None
-        ]
-
-
 class OutOfMemory(Exception):
     """The device has no room for a segment, even after free ones were given back."""
 
@@ -96,24 +48,36 @@ class CachingAllocator:
         capacity: bytes that the device has for segments; ``None`` where it never runs out.
 
     Attributes:
-        allocated: bytes of all blocks handed out (``torch.cuda.memory_allocated``): a block
-            that is not split counts whole.
+        blocks: bytes of each block handed out, by its address: one that is not split counts whole.
         reserved: bytes of all segments (``torch.cuda.memory_reserved``).
         most_reserved: the most that they were (``torch.cuda.max_memory_reserved``).
 
     Known limitations: one stream; ``PYTORCH_CUDA_ALLOC_CONF`` is not read.
     """
 
+    # Each prediction hands out a million blocks: so there are no objects, and few calls.
+
     def __init__(self, capacity: int | None = None) -> None:
-        self.allocated = 0
+        self.blocks: dict[int, int] = {}
         self.reserved = 0
         self.most_reserved = 0
         self.capacity = capacity
-        self._pools = {True: _Pool(), False: _Pool()}
+        # Free blocks as one number each, smallest first, by address among equals.
+        self._small: list[int] = []
+        self._large: list[int] = []
+        # The same blocks: the size by the address, and the address by the end.
+        self._sizes: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        self._segments: dict[int, int] = {}
         self._next_address = 0
 
-    def allocate(self, size: int) -> Block:
-        """A block for ``size`` bytes.
+    @property
+    def allocated(self) -> int:
+        """Bytes of all blocks handed out (``torch.cuda.memory_allocated``)."""
+        return sum(self.blocks.values())
+
+    def allocate(self, size: int) -> int:
+        """The address of a block for ``size`` bytes.
 
         Raises:
             ValueError: not a positive number; PyTorch allocates nothing for an empty tensor.
@@ -123,25 +87,58 @@ class CachingAllocator:
             raise ValueError(f"a block needs a positive size, not {size}")
         wanted = rounded(size)
         small = wanted <= SMALL_REQUEST
-        block = self._pools[small].take(wanted) or self._new_segment(wanted, small)
-        self._split(block, wanted)
-        self.allocated += block.size
-        return block
+        free = self._small if small else self._large
+        at = bisect_left(free, wanted << _ADDRESS_BITS)
+        if at < len(free):
+            key = free.pop(at)
+            whole, address = key >> _ADDRESS_BITS, key & _ADDRESS
+            del self._sizes[address]
+        else:
+            address, whole = self._new_segment(wanted)
+        rest, end = whole - wanted, address + whole
+        if rest >= MIN_BLOCK if small else rest > SMALL_REQUEST:
+            start = address + wanted
+            self._sizes[start], self._ends[end] = rest, start
+            insort(free, rest << _ADDRESS_BITS | start)
+            whole = wanted
+        else:
+            self._ends.pop(end, None)
+        self.blocks[address] = whole
+        return address
 
-    def release(self, block: Block) -> None:
+    def has_free(self, size: int) -> bool:
+        """Whether a free block holds it, so that taking it and giving it back changes nothing."""
+        wanted = rounded(size)
+        free = self._small if wanted <= SMALL_REQUEST else self._large
+        return bool(free) and free[-1] >> _ADDRESS_BITS >= wanted
+
+    def release(self, address: int) -> None:
         """Give a block back; it merges with its free neighbours."""
-        self.allocated -= block.size
-        pool = self._pools[block.small]
-        if block.before is not None and block.before.free:
-            pool.remove(block.before)
-            block = self._merge(block.before, block)
-        if block.after is not None and block.after.free:
-            pool.remove(block.after)
-            block = self._merge(block, block.after)
-        block.free = True
-        pool.add(block)
+        size = self.blocks.pop(address)
+        # Large blocks are larger than any small request, also where they are not split.
+        free = self._small if size <= SMALL_REQUEST else self._large
+        end = address + size
+        before = self._ends.pop(address, None)
+        if before is not None:
+            more = self._sizes.pop(before)
+            del free[bisect_left(free, more << _ADDRESS_BITS | before)]
+            address, size = before, size + more
+        after = self._sizes.pop(end, None)
+        if after is not None:
+            del free[bisect_left(free, after << _ADDRESS_BITS | end)]
+            size, end = size + after, end + after
+        self._sizes[address], self._ends[end] = size, address
+        insort(free, size << _ADDRESS_BITS | address)
 
-    def _new_segment(self, wanted: int, small: bool) -> Block:
+    def free_blocks(self) -> dict[int, int]:
+        """Bytes of each free block, by its address."""
+        return dict(self._sizes)
+
+    def segments(self) -> dict[int, int]:
+        """Bytes of each segment, by its address."""
+        return dict(self._segments)
+
+    def _new_segment(self, wanted: int) -> tuple[int, int]:
         size = segment_size(wanted)
         if self.capacity is not None and self.reserved + size > self.capacity:
             self._give_back()
@@ -149,33 +146,21 @@ class CachingAllocator:
                 raise OutOfMemory
         self.reserved += size
         self.most_reserved = max(self.most_reserved, self.reserved)
-        block = Block(size, self._next_address, small)
+        address = self._next_address
+        self._segments[address] = size
         # A gap, so that segments never look like neighbours.
         self._next_address += size + SEGMENT_STEP
-        return block
+        return address, size
 
     def _give_back(self) -> None:
         """What PyTorch does where the driver has no more: all segments without a block in use."""
-        for pool in self._pools.values():
-            for block in pool.whole_segments():
-                pool.remove(block)
-                self.reserved -= block.size
-
-    def _split(self, block: Block, wanted: int) -> None:
-        rest = block.size - wanted
-        if not (rest >= MIN_BLOCK if block.small else rest > SMALL_REQUEST):
-            return
-        remainder = Block(rest, block.address + wanted, block.small, True, block, block.after)
-        if block.after is not None:
-            block.after.before = remainder
-        block.after = remainder
-        block.size = wanted
-        self._pools[block.small].add(remainder)
-
-    @staticmethod
-    def _merge(first: Block, second: Block) -> Block:
-        first.size += second.size
-        first.after = second.after
-        if second.after is not None:
-            second.after.before = first
-        return first
+        for free in (self._small, self._large):
+            kept = []
+            for key in free:
+                size, address = key >> _ADDRESS_BITS, key & _ADDRESS
+                if self._segments.get(address) != size:
+                    kept.append(key)
+                    continue
+                self.reserved -= size
+                del self._segments[address], self._sizes[address], self._ends[address + size]
+            free[:] = kept

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from layerbench.instruments.memory_attribution import events
 from layerbench.instruments.storage_tracker import Allocation
 from layerbench.profilers.memory.cudnn_plans import Convolution
+from layerbench.profilers.memory.replay import Moment, moments_of
 from layerbench.profilers.memory.run_for_gpu import RunForGpu
 from layerbench.profilers.memory.workspaces import bounds_of
 
@@ -25,13 +25,6 @@ Bytes = NDArray[np.int64]
 
 PRIME_BATCH = 509
 """A prime that is no width of a layer and no number of tokens."""
-
-
-class Moment(NamedTuple):
-    """A birth or a death of an allocation, by its place in the trace."""
-
-    allocation: int
-    birth: bool
 
 
 class BatchLine:
@@ -64,15 +57,27 @@ class BatchLine:
         return self._fixed + batch * self._slopes
 
     def workspaces_at(self, batch: int) -> Mapping[int, Allocation]:
-        """Workspaces whose size the card decides, at a batch, by their places in the trace."""
+        """Workspaces whose size the card decides, at a batch, by their places in the trace.
+
+        What is not of the size, such as the moment of birth, may be that of an equal workspace.
+        """
         more = batch - self._batch
         allocations = self._run.traced.trace.allocations
-        return {index: self._each[index].of(allocations[index], more) for index in self.kernels}
+        found: dict[object, Allocation] = {}
+        workspaces = {}
+        for index in self.kernels:
+            growth, one = self._each[index], allocations[index]
+            # Each layer's comes in every step, and equal layers' are equal.
+            what = growth, one.bytes, one.low, one.high, one.kernel
+            if what not in found:
+                found[what] = growth.of(one, more)
+            workspaces[index] = found[what]
+        return workspaces
 
     @cached_property
     def order(self) -> tuple[Moment, ...]:
         """Every birth and death, in order, the same at each batch."""
-        return tuple(Moment(index, birth) for _, index, birth in events(self._run.traced.trace))
+        return moments_of(self._run.traced.trace)
 
     @cached_property
     def kernels(self) -> Mapping[int, object]:

@@ -11,7 +11,7 @@ from layerbench.instruments.storage_tracker import Allocation
 from layerbench.profilers.memory.batch_line import BatchLine, Bytes
 from layerbench.profilers.memory.cudnn_plans import Convolution
 from layerbench.profilers.memory.on_card import workspaces_on
-from layerbench.profilers.memory.replay import OF_A_CARD, reserved_within
+from layerbench.profilers.memory.replay import OF_A_CARD, Moment, reserved_within
 from layerbench.profilers.memory.workspaces import CONTEXT
 from layerbench.profilers.progress import Progress
 from layerbench.records.card import Card
@@ -178,8 +178,8 @@ def _smaller(kernel: object) -> tuple[int, ...]:
 
 def _most(line: BatchLine, room: int) -> int:
     """The largest batch whose tensors are never more than so many bytes; 0 where there is none."""
-    index = np.array([moment.allocation for moment in line.order])
-    sign = np.array([1 if moment.birth else -1 for moment in line.order], dtype=np.int64)
+    changes = [(one.allocation, sign) for one in line.order for sign in _signs(one)]
+    index, sign = (np.array(column, dtype=np.int64) for column in zip(*changes, strict=True))
 
     def peak(batch: int) -> int:
         return int(np.cumsum(line.bytes_at(batch)[index] * sign).max(initial=0))
@@ -193,6 +193,13 @@ def _most(line: BatchLine, room: int) -> int:
         middle = (below + above) // 2
         below, above = (middle, above) if peak(middle) <= room else (below, middle)
     return below
+
+
+def _signs(moment: Moment) -> tuple[int, ...]:
+    """Whether bytes come, go, or both."""
+    if moment.at_once:
+        return 1, -1
+    return (1,) if moment.birth else (-1,)
 
 
 def search(fits: Callable[[int], bool], most: int, first: int, part: int = _CLOSE) -> int:

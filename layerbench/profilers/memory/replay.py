@@ -6,13 +6,12 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from layerbench.instruments.memory_attribution import events
 from layerbench.instruments.storage_tracker import Allocation, Trace
 from layerbench.profilers.memory.allocator import (
     SMALL_REQUEST,
-    Block,
     CachingAllocator,
     OutOfMemory,
 )
@@ -55,6 +54,33 @@ OF_ANY_GPU = Doubt(mixtures=24, less=0.05, more=0.05)
 # Chosen with published peaks of named cards in sight. These count the kernels that the driver has
 # loaded, too, so that there is more room above.
 OF_A_CARD = Doubt(mixtures=16, less=0.016, more=0.038)
+
+
+class Moment(NamedTuple):
+    """A birth or a death of an allocation.
+
+    Attributes:
+        allocation: its place in the trace.
+        birth: or death.
+        at_once: whether the death comes next, and is no moment of its own.
+    """
+
+    allocation: int
+    birth: bool
+    at_once: bool = False
+
+
+def moments_of(trace: Trace) -> tuple[Moment, ...]:
+    """Every birth and death of a trace, in order."""
+    every = [Moment(index, birth) for _, index, birth in events(trace)]
+    moments: list[Moment] = []
+    for one in every:
+        if not one.birth and moments and moments[-1] == (one.allocation, True, False):
+            moments[-1] = Moment(one.allocation, True, at_once=True)
+        else:
+            moments.append(one)
+    return tuple(moments)
+
 
 Size = Callable[[Allocation], int]
 Smaller = Callable[[Any], Sequence[int]]
@@ -156,7 +182,7 @@ class Replays:
 
 def reserved_within(
     capacity: int,
-    order: Iterable[tuple[int, bool]],
+    order: Iterable[Moment],
     sizes: Sequence[int],
     kernels: Mapping[int, object],
     smaller: Smaller,
@@ -165,19 +191,23 @@ def reserved_within(
 
     Args:
         capacity: bytes.
-        order: births and deaths, each with the place of its allocation.
+        order: births and deaths.
         sizes: bytes of each allocation.
         kernels: what workspaces are for, by the places of their allocations.
         smaller: as of `Replays`.
     """
     run = _Run(len(sizes), capacity, smaller)
-    for index, birth in order:
+    for index, birth, at_once in order:
         if not birth:
             run.release(index)
         elif wanted := sizes[index]:
+            if at_once and run.has_free(wanted):
+                continue
             run.allocate(index, kernels.get(index), wanted)
             if not run.fits:
                 return None
+            if at_once:
+                run.release(index)
     return run.replayed().reserved
 
 
@@ -186,46 +216,50 @@ class _Run:
 
     def __init__(self, allocations: int, capacity: int | None, smaller: Smaller) -> None:
         self._allocator = CachingAllocator(capacity)
-        self._blocks: dict[int, Block] = {}
+        self._addresses: dict[int, int] = {}
         self._sizes = [0] * allocations
         self._smaller = smaller
         self._taken: dict[object, int] = {}
         self.fits = True
+        self.has_free = self._allocator.has_free
 
     def allocate(self, index: int, kernel: object, wanted: int) -> None:
         # cuDNN's plan that could be had once is the one that runs from then on.
         if kernel is not None:
             wanted = min(wanted, self._taken.get(kernel, wanted))
-        if not wanted:
-            return
-        block = self._block(wanted)
-        for less in self._smaller(kernel) if block is None else ():
-            if less < wanted:
-                self._taken[kernel] = less
-                if not less:
-                    return
-                block = self._block(less)
-                if block is not None:
-                    break
-        if block is None:
-            self.fits, self._allocator.capacity = False, None
-            block = self._allocator.allocate(wanted)
-        self._blocks[index] = block
-        self._sizes[index] = block.size
+            if not wanted:
+                return
+        try:
+            address = self._allocator.allocate(wanted)
+        except OutOfMemory:
+            instead = self._instead(kernel, wanted)
+            if instead is None:
+                return
+            address = instead
+        self._addresses[index] = address
+        self._sizes[index] = self._allocator.blocks[address]
 
     def release(self, index: int) -> None:
-        block = self._blocks.pop(index, None)
-        if block is not None:
-            self._allocator.release(block)
+        address = self._addresses.pop(index, None)
+        if address is not None:
+            self._allocator.release(address)
 
     def replayed(self) -> Replayed:
         return Replayed(self._sizes, self._allocator.most_reserved, self.fits)
 
-    def _block(self, wanted: int) -> Block | None:
-        try:
-            return self._allocator.allocate(wanted)
-        except OutOfMemory:
-            return None
+    def _instead(self, kernel: object, wanted: int) -> int | None:
+        """The block for a smaller workspace; ``None`` for none. Beyond the capacity without one."""
+        for less in self._smaller(kernel):
+            if less < wanted:
+                self._taken[kernel] = less
+                if not less:
+                    return None
+                try:
+                    return self._allocator.allocate(less)
+                except OutOfMemory:
+                    continue
+        self.fits, self._allocator.capacity = False, None
+        return self._allocator.allocate(wanted)
 
 
 def _mixtures(doubt: Doubt) -> Iterator[Size]:

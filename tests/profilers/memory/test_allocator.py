@@ -82,8 +82,7 @@ def test_the_smallest_free_block_that_is_large_enough_is_taken():
     allocator.allocate(512)
     allocator.release(large)
     allocator.release(small)
-    taken = allocator.allocate(200 * KIB)
-    assert taken.address == small.address
+    assert allocator.allocate(200 * KIB) == small
 
 
 def test_freed_neighbours_merge():
@@ -122,16 +121,20 @@ def test_what_always_holds(steps):
         if frees and alive:
             allocator.release(alive.pop(pick % len(alive)))
         else:
+            before = allocator.reserved
+            fits = allocator.has_free(size)
             block = allocator.allocate(size)
-            assert size <= block.size <= size + 511 + (MIB if size > MIB else 0)
+            assert size <= allocator.blocks[block] <= size + 511 + (MIB if size > MIB else 0)
+            assert fits == (allocator.reserved == before)
             alive.append(block)
-        assert allocator.allocated == sum(block.size for block in alive) <= allocator.reserved
-        places = sorted((block.address, block.address + block.size) for block in alive)
+        assert sorted(allocator.blocks) == sorted(alive)
+        assert allocator.allocated <= allocator.reserved
+        everything = [*allocator.blocks.items(), *allocator.free_blocks().items()]
+        places = sorted((address, address + size) for address, size in everything)
         assert all(a[1] <= b[0] for a, b in pairwise(places))
+        assert sum(size for _, size in everything) == allocator.reserved
     for block in alive:
         allocator.release(block)
     assert allocator.allocated == 0
     # Everything merged: each segment is one free block again.
-    free = [block for pool in allocator._pools.values() for block in pool.blocks.values()]
-    assert sum(block.size for block in free) == allocator.reserved
-    assert all(block.before is None and block.after is None for block in free)
+    assert allocator.free_blocks() == allocator.segments()

@@ -9,7 +9,7 @@ from layerbench.profilers.latency.operators import trace_operators
 from layerbench.profilers.memory.batch_line import PRIME_BATCH, line_from, line_through
 from layerbench.profilers.memory.batches_on_card import Known, largest_on, search
 from layerbench.profilers.memory.figures import figures
-from layerbench.profilers.memory.replay import reserved_within
+from layerbench.profilers.memory.replay import Moment, reserved_within
 from layerbench.profilers.memory.run_for_gpu import RunForGpu, run_for_gpu
 from layerbench.profilers.memory.runs_by_batch import RunsByBatch, with_batch
 from layerbench.profilers.progress import Silent
@@ -135,7 +135,7 @@ def test_where_not_even_the_weights_fit_no_batch_does(at_prime: RunForGpu) -> No
 
 
 def test_a_run_ends_where_there_is_no_room() -> None:
-    order = [(0, True), (1, True), (1, False), (0, False)]
+    order = [Moment(0, True), Moment(1, True, at_once=True), Moment(0, False)]
     sizes = [60 * MIB, 50 * MIB]
     assert reserved_within(200 * MIB, order, sizes, {}, lambda _: ()) == 110 * MIB
     assert reserved_within(100 * MIB, order, sizes, {}, lambda _: ()) is None
