@@ -10,7 +10,7 @@ from layerbench._version import __version__
 from layerbench.environment.run_context import torch_version
 from layerbench.errors import UsageError
 from layerbench.profilers.latency.operators import OperatorTrace, trace_operators
-from layerbench.profilers.latency.predicted import check_format, of_trace
+from layerbench.profilers.latency.predicted import WholeTime, check_format, whole_of_trace
 from layerbench.profilers.memory.figures import Verdict
 from layerbench.profilers.memory.for_cards import largest_for_cards, predict_for_cards
 from layerbench.profilers.memory.runs_by_batch import RunsByBatch, with_batch
@@ -191,7 +191,7 @@ def _row(
     work = with_batch(workload, batch)
     if trace.batch not in (None, batch):
         trace = trace_operators(work, optimizer=optimizer)
-    estimate = of_trace(trace, work, card, optimizer)
+    estimate = whole_of_trace(trace, work, card, optimizer)
     last = _last_step(trace, estimate, job)
     return CardEstimate(card=card, **held, **_timed(estimate), **_totalled(estimate, last, job))
 
@@ -200,7 +200,7 @@ def _even(largest: int) -> int:
     return largest // _EVEN * _EVEN if largest > _EVEN else largest
 
 
-def _timed(estimate: LatencyEstimate) -> dict[str, Any]:
+def _timed(estimate: LatencyEstimate | WholeTime) -> dict[str, Any]:
     return {
         "batch": estimate.workload.batch,
         "seconds": estimate.seconds,
@@ -211,14 +211,14 @@ def _timed(estimate: LatencyEstimate) -> dict[str, Any]:
     }
 
 
-def _bounded(estimate: LatencyEstimate | None) -> tuple[float, float, float]:
+def _bounded(estimate: WholeTime | None) -> tuple[float, float, float]:
     """Seconds and their interval; of no step none."""
     if estimate is None:
         return 0.0, 0.0, 0.0
     return estimate.seconds, estimate.interval.low, estimate.interval.high
 
 
-def _last_step(trace: OperatorTrace, estimate: LatencyEstimate, job: Job) -> LatencyEstimate | None:
+def _last_step(trace: OperatorTrace, estimate: WholeTime, job: Job) -> WholeTime | None:
     """An epoch's last step, which has the images that are left; ``None`` where none are."""
     rest = (job.samples or 0) % estimate.images
     if not rest:
@@ -226,10 +226,11 @@ def _last_step(trace: OperatorTrace, estimate: LatencyEstimate, job: Job) -> Lat
     batch = ceil(rest / estimate.workload.gradient_accumulation)
     if trace.batch not in (None, batch):
         return estimate  # its inputs are the user's own
-    return of_trace(trace, with_batch(estimate.workload, batch), estimate.card, estimate.optimizer)
+    work = with_batch(estimate.workload, batch)
+    return whole_of_trace(trace, work, estimate.card, estimate.optimizer)
 
 
-def _totalled(estimate: LatencyEstimate, last: LatencyEstimate | None, job: Job) -> dict[str, Any]:
+def _totalled(estimate: WholeTime, last: WholeTime | None, job: Job) -> dict[str, Any]:
     """The time of all steps, and what it costs."""
     if job.samples is None:
         return {}

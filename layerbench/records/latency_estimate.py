@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Literal, Protocol, get_args
 
 from pydantic import Field, model_validator
 
@@ -87,7 +88,40 @@ class LatencyRow(ModuleRow):
     note: Text = Field(default="", exclude_if=operator.not_)
 
 
-class LatencyEstimate(Record):
+class _Timed(Protocol):
+    """What figures of a whole are made of."""
+
+    @property
+    def workload(self) -> Workload: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def limits(self) -> Mapping[Limit, float]: ...
+
+
+class OfWhole:
+    """Figures of a forward or step, for whatever has its workload, seconds and limits."""
+
+    @property
+    def bound(self: _Timed) -> Limit:
+        """What most of the time is bound by."""
+        return max(self.limits, key=lambda limit: self.limits[limit], default="launch")
+
+    @property
+    def images(self: _Timed) -> int:
+        """Images of a forward, or of a step with all its micro-batches."""
+        return self.workload.batch * self.workload.gradient_accumulation
+
+    @property
+    def images_per_s(self: _Timed) -> float:
+        """Throughput; 0 where no time is predicted."""
+        images = self.workload.batch * self.workload.gradient_accumulation
+        return images / self.seconds if self.seconds else 0.0
+
+
+class LatencyEstimate(Record, OfWhole):
     """A model's time on a card, predicted without it.
 
     Attributes:
@@ -125,18 +159,3 @@ class LatencyEstimate(Record):
     def training(self) -> bool:
         """Whether it is of a training step."""
         return self.optimizer is not None
-
-    @property
-    def bound(self) -> Limit:
-        """What most of the time is bound by."""
-        return max(self.limits, key=lambda limit: self.limits[limit], default="launch")
-
-    @property
-    def images(self) -> int:
-        """Images of a forward, or of a step with all its micro-batches."""
-        return self.workload.batch * self.workload.gradient_accumulation
-
-    @property
-    def images_per_s(self) -> float:
-        """Throughput; 0 where no time is predicted."""
-        return self.images / self.seconds if self.seconds else 0.0

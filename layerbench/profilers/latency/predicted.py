@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import fsum
 from typing import Any
 
@@ -20,7 +21,14 @@ from layerbench.profilers.latency.operators import (
 from layerbench.profilers.memory.batch_line import PRIME_BATCH
 from layerbench.records.bounds import Shape
 from layerbench.records.card import Card, Format
-from layerbench.records.latency_estimate import LatencyEstimate, LatencyRow, Limit
+from layerbench.records.latency_estimate import (
+    Checked,
+    LatencyEstimate,
+    LatencyRow,
+    Limit,
+    OfWhole,
+    TimeInterval,
+)
 from layerbench.records.memory import Optimizer, Phase
 from layerbench.records.samples import RowFacts
 from layerbench.records.tree import Placed, placed
@@ -130,6 +138,53 @@ def computed_format(workload: Workload) -> Format:
     return "tf32" if workload.precision == "tf32" else _FORMATS[real_format(workload)]
 
 
+@dataclass(frozen=True)
+class WholeTime(OfWhole):
+    """The time of a forward or step, without its modules; as `records.latency_estimate` has it.
+
+    Attributes:
+        workload, optimizer, card, seconds, interval, limits, checked: as of `LatencyEstimate`.
+        operators: a time for each.
+    """
+
+    workload: Workload
+    optimizer: Optimizer | None
+    card: Card
+    seconds: float
+    interval: TimeInterval
+    limits: Mapping[Limit, float]
+    checked: Checked
+    operators: Sequence[OperatorTime]
+
+
+def whole_of_trace(
+    trace: OperatorTrace, workload: Workload, card: Card, optimizer: Optimizer | None
+) -> WholeTime:
+    """As `of_trace`, without the modules' rows, which take most of the time.
+
+    Raises:
+        ModelRunError: nothing runs on the card.
+    """
+    if not trace.operators:
+        raise ModelRunError(
+            f"{workload.model}: its forward runs no operators on a GPU: there is no time to predict"
+        )
+    timed = times(trace.operators, card, workload)
+    seconds = fsum(time.seconds for time in timed)
+    waiting = fsum(time.waiting_s for time in timed)
+    question = question_of(card, workload, optimizer, waiting / seconds)
+    return WholeTime(
+        workload=workload,
+        optimizer=optimizer,
+        card=card,
+        seconds=seconds,
+        interval=interval_of(seconds, question),
+        limits=_by_limit(timed),
+        checked=checked_of(question),
+        operators=timed,
+    )
+
+
 def of_trace(
     trace: OperatorTrace, workload: Workload, card: Card, optimizer: Optimizer | None
 ) -> LatencyEstimate:
@@ -144,14 +199,8 @@ def of_trace(
     Raises:
         ModelRunError: nothing runs on the card.
     """
-    if not trace.operators:
-        raise ModelRunError(
-            f"{workload.model}: its forward runs no operators on a GPU: there is no time to predict"
-        )
-    timed = times(trace.operators, card, workload)
-    seconds = fsum(time.seconds for time in timed)
-    waiting = fsum(time.waiting_s for time in timed)
-    question = question_of(card, workload, optimizer, waiting / seconds)
+    whole = whole_of_trace(trace, workload, card, optimizer)
+    timed = whole.operators
     sums = _Sums(trace, workload.batch, timed)
     return LatencyEstimate(
         workload=workload,
@@ -160,14 +209,14 @@ def of_trace(
         torch=torch_version(),
         layerbench=__version__,
         model_type=trace.modules[0].type,
-        seconds=seconds,
-        interval=interval_of(seconds, question),
-        limits=_by_limit(timed),
+        seconds=whole.seconds,
+        interval=whole.interval,
+        limits=dict(whole.limits),
         phases=_by_phase(trace.operators, timed) if optimizer is not None else {},
         outside_s=sums.outside_s,
         operators=len(trace.operators),
         rows=sums.rows(training=optimizer is not None),
-        checked=checked_of(question),
+        checked=whole.checked,
         notes=trace.notes,
     )
 

@@ -21,6 +21,9 @@ AMOUNTS = ("flops", "read", "written", "m", "n", "k", "groups")
 FACTS = ("kind", "format", "window", "stride", "strided", "backward", "changed")
 """Each takes one column, after the amounts."""
 
+_KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
+_FORMAT_CODES = {name: code for code, name in enumerate(FORMATS)}
+
 
 class Table(NamedTuple):
     """The operators of a trace.
@@ -44,12 +47,16 @@ def table_of(operators: Sequence[Operator]) -> Table:
 
 def row_of(operator: Operator) -> tuple[int, ...]:
     """An operator's row."""
-    amounts = [side for name in AMOUNTS for side in getattr(operator, name)]
-    code = FORMATS.index(operator.format) if operator.format in FORMATS else 0
     return (
-        *amounts,
-        KINDS.index(operator.kind),
-        code,
+        *operator.flops,
+        *operator.read,
+        *operator.written,
+        *operator.m,
+        *operator.n,
+        *operator.k,
+        *operator.groups,
+        _KIND_CODES[operator.kind],
+        _FORMAT_CODES.get(operator.format, 0),
         operator.window,
         operator.stride,
         operator.strided,
