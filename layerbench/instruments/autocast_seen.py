@@ -78,7 +78,7 @@ def as_called(func: OpOverload | HigherOrderOperator) -> Iterator[None]:
     without autocast.
     """
     types = _noted.types
-    if not types or not _is_composite(func):
+    if not types or not is_composite(func):
         yield
         return
     if any(func.has_kernel_for_dispatch_key(_AUTOCAST[one]) for one in types):
@@ -99,7 +99,8 @@ def as_called(func: OpOverload | HigherOrderOperator) -> Iterator[None]:
 
 
 @cache
-def _is_composite(func: OpOverload | HigherOrderOperator) -> bool:
+def is_composite(func: object) -> bool:
+    """Whether an operator is made of others, which it runs in a mode's handler."""
     return isinstance(func, OpOverload) and func.has_kernel_for_dispatch_key(
         _KEYS.CompositeImplicitAutograd
     )

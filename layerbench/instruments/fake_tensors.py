@@ -14,7 +14,9 @@ from layerbench import zoo
 from layerbench.environment.notices import logged_notices_kept_back
 from layerbench.errors import message_of
 from layerbench.instruments.attach import tensors_replaced
+from layerbench.instruments.fake_answers import UNKNOWN, FakeAnswers
 from layerbench.instruments.function_timer import GUARDED
+from layerbench.instruments.quick_answers import quick_answer
 from layerbench.introspection.modules import buffers, modules, own_attributes, parameters
 from layerbench.introspection.nested import map_tensors, tensors_in
 from layerbench.introspection.tensors import is_plain, storage_of
@@ -49,6 +51,10 @@ def _fake_mode() -> Any:  # noqa: ANN401 - a class of a module that takes a seco
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     class Fakes(FakeTensorMode):  # type: ignore[no-untyped-call]
+        def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as PyTorch has them
+            super().__init__(**options)
+            self._answers = FakeAnswers(self)
+
         def __torch_dispatch__(
             self,
             func: Any,  # noqa: ANN401 - an OpOverload
@@ -56,7 +62,20 @@ def _fake_mode() -> Any:  # noqa: ANN401 - a class of a module that takes a seco
             args: Any = (),  # noqa: ANN401 - as above
             kwargs: Any = None,  # noqa: ANN401 - as above
         ) -> Any:  # noqa: ANN401 - whatever the operator returns
-            made = super().__torch_dispatch__(func, types, args, kwargs)
+            keywords = kwargs or {}
+            key = self._answers.key(func, args, keywords)
+            if key is None:
+                return self._asked(func, types, args, keywords)
+            made = self._answers.given(key, args)
+            if made is UNKNOWN:
+                made = quick_answer(func, args, keywords)
+                if made is None:
+                    made = self._asked(func, types, args, keywords)
+                self._answers.keep(key, args, keywords, made)
+            return made
+
+        def _asked(self, func: Any, types: Any, args: Any, keywords: dict[str, Any]) -> Any:  # noqa: ANN401
+            made = super().__torch_dispatch__(func, types, args, keywords)
             return _as_kernels_save(made, args) if func in _NORMALIZATION else made
 
     return Fakes

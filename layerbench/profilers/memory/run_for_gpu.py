@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -36,6 +36,7 @@ from layerbench.instruments.preserve import (
     preserved_from_stand_ins,
     strays_removed,
 )
+from layerbench.instruments.quick_answers import QuickAnswers
 from layerbench.instruments.random_state import drawing_from
 from layerbench.instruments.release import Releaser
 from layerbench.instruments.storage_tracker import OperatorListener
@@ -196,7 +197,7 @@ def _fake_run(
         raise _NotAccepted
     # Meta tensors need no mode: PyTorch's own kernels for them give shapes.
     mode: AbstractContextManager[object] | None = (
-        _Quick() if device == "meta" else None  # type: ignore[no-untyped-call]
+        QuickAnswers() if device == "meta" else None  # type: ignore[no-untyped-call]
     )
     with (
         preserved_from_stand_ins(built, handed_over=subject is not None),
@@ -305,101 +306,6 @@ def _trace_for_real(
             listener=listener,
             steps=steps,
         )
-
-
-class _Quick(OperatorMode):  # type: ignore[no-untyped-call]
-    """Answers at once for meta tensors where the result's shape is plain to see.
-
-    These are element-wise operators on tensors that lie alike, and batch normalization. PyTorch's
-    own answer goes through its reference implementations in Python, operator by operator, which is
-    most of the time that such a network would take.
-    """
-
-    def operator(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:  # noqa: ANN401
-        in_place = _ELEMENTWISE.get(func)
-        if in_place is not None and _lie_alike(args):
-            return args[0] if in_place else torch.empty_like(args[0])
-        quick = _NORMALIZATION.get(func)
-        if quick is not None and not keywords:
-            answer = quick(*args)
-            if answer is not None:
-                return answer
-        return func(*args, **keywords)
-
-
-def _lie_alike(args: Sequence[Any]) -> bool:
-    first, *others = (arg for arg in args if isinstance(arg, torch.Tensor))
-    # A tensor that the model makes on the host has values, such as a counter.
-    return first is args[0] and all(
-        other.is_meta
-        and other.dtype == first.dtype
-        and other.shape == first.shape
-        and other.stride() == first.stride()
-        for other in (first, *others)
-    )
-
-
-_Norm = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
-
-
-def _batch_norm(
-    input: torch.Tensor,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    mean: torch.Tensor | None,
-    var: torch.Tensor | None,
-    training: bool,
-    *_: float,
-) -> _Norm | None:
-    """Output, and each channel's mean and deviation, in training with single precision."""
-    del weight, bias, mean, var
-    if not training or input.dtype != torch.float32 or not input.is_contiguous():
-        return None
-    return torch.empty_like(input), _one_per_channel(input), _one_per_channel(input)
-
-
-def _batch_norm_backward(
-    gradient: torch.Tensor,
-    input: torch.Tensor,
-    weight: torch.Tensor | None,
-    mean: torch.Tensor | None,
-    var: torch.Tensor | None,
-    saved_mean: torch.Tensor | None,
-    saved_invstd: torch.Tensor | None,
-    train: bool,
-    eps: float,
-    wanted: Sequence[bool],
-) -> _Norm | None:
-    """The gradients of input, weight and bias, those that are wanted."""
-    del weight, mean, var, saved_mean, saved_invstd, eps
-    if not train or not _lie_alike((input, gradient)) or input.dtype != torch.float32:
-        return None
-    if not (wanted[0] and input.is_contiguous()):
-        return None
-    scale, shift = (_one_per_channel(input) if one else None for one in wanted[1:])
-    return torch.empty_like(input), scale, shift
-
-
-def _one_per_channel(input: torch.Tensor) -> torch.Tensor:
-    return torch.empty(input.shape[1], dtype=input.dtype, device=input.device)
-
-
-_ATEN = torch.ops.aten
-# Whether each works in place.
-_ELEMENTWISE = {
-    _ATEN.add.Tensor: False,
-    _ATEN.add_.Tensor: True,
-    _ATEN.mul.Tensor: False,
-    _ATEN.mul_.Tensor: True,
-    _ATEN.relu_.default: True,
-    _ATEN.silu_.default: True,
-    _ATEN.silu_backward.default: False,
-    _ATEN.threshold_backward.default: False,
-}
-_NORMALIZATION: dict[object, Callable[..., _Norm | None]] = {
-    _ATEN.native_batch_norm.default: _batch_norm,
-    _ATEN.native_batch_norm_backward.default: _batch_norm_backward,
-}
 
 
 class _OptimizerStep(OperatorMode):  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from torch.nn import functional
 import layerbench
 from layerbench import reporters
 from layerbench.errors import LayerbenchError, ModelRunError, UsageError
+from layerbench.instruments.quick_answers import QuickAnswers
 from layerbench.instruments.storage_tracker import Allocation, Trace
 from layerbench.profilers.memory import largest_batch
 from layerbench.profilers.memory import run_for_gpu as prediction
@@ -309,7 +310,7 @@ def test_quick_answers_are_those_of_the_cpu(mode, dtype):
     for layout in (torch.contiguous_format, torch.channels_last):
         x = given.contiguous(memory_format=layout)
         real = _normalized(x, training=mode == "train")
-        with prediction._Quick():
+        with QuickAnswers():
             meta = _normalized(x.to("meta"), training=mode == "train")
         assert [_looks(one) for one in meta] == [_looks(one) for one in real]
 
