@@ -136,40 +136,44 @@ def begin_measuring(url: str) -> None:
     time.sleep(BEGINNING_S)
 
 
-async def answered_at(
-    url: str, rate: float, seconds: float, asked: dict[str, Any] = QUESTION
-) -> list[float]:
-    """Seconds from the moment that each request was due to the end of its answer."""
+async def answered_at(url: str, rate: float, seconds: float, *asked: dict[str, Any]) -> list[float]:
+    """Seconds from the moment that each request was due to the end of its answer.
+
+    The questions are asked in turn; without one it is always the same.
+    """
     parts = urlsplit(url)
-    body = json.dumps(asked).encode()
-    request = (
-        f"POST {RESOURCE} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
-    due: asyncio.Queue[float | None] = asyncio.Queue()
+    requests = [_request(parts.netloc, one) for one in asked or [QUESTION]]
+    due: asyncio.Queue[tuple[float, bytes] | None] = asyncio.Queue()
     found: list[float] = []
     workers = [
-        asyncio.create_task(
-            _connection(str(parts.hostname), int(parts.port or 0), request, due, found)
-        )
+        asyncio.create_task(_connection(str(parts.hostname), int(parts.port or 0), due, found))
         for _ in range(CONNECTIONS)
     ]
     begins = time.perf_counter()
     for number in range(int(rate * seconds)):
         moment = begins + number / rate
         await asyncio.sleep(max(0.0, moment - time.perf_counter()))
-        due.put_nowait(moment)
+        due.put_nowait((moment, requests[number % len(requests)]))
     for _ in workers:
         due.put_nowait(None)
     await asyncio.gather(*workers)
     return found
 
 
+def _request(host: str, asked: dict[str, Any]) -> bytes:
+    body = json.dumps(asked).encode()
+    return (
+        f"POST {RESOURCE} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
 async def _connection(
-    host: str, port: int, request: bytes, due: asyncio.Queue[float | None], found: list[float]
+    host: str, port: int, due: asyncio.Queue[tuple[float, bytes] | None], found: list[float]
 ) -> None:
     reader, writer = await asyncio.open_connection(host, port)
-    while (moment := await due.get()) is not None:
+    while (next_one := await due.get()) is not None:
+        moment, request = next_one
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         assert head.startswith("http/1.1 200"), head

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ DEBIAN = Path("/usr/lib/postgresql")
 USER = "layerbench"
 TEMPLATE = "prepared"
 # Nothing here has to outlive a loss of power.
-OPTIONS = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "listen_addresses=")
+QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB")
 
 
 def programs() -> Path:
@@ -43,9 +44,14 @@ def programs() -> Path:
 
 
 class Server:
-    """A server; `start` and `stop` it as often as needed."""
+    """A server; `start` and `stop` it as often as needed.
 
-    def __init__(self) -> None:
+    Args:
+        options: in place of the server's own defaults.
+    """
+
+    def __init__(self, options: Sequence[str] = QUICK) -> None:
+        self._options = [word for one in (*options, "listen_addresses=") for word in ("-c", one)]
         self._programs = programs()
         # Short, since a socket's path is.
         self.folder = Path(tempfile.mkdtemp(prefix="lb-pg"))
@@ -68,12 +74,11 @@ class Server:
 
     def start(self) -> None:
         """Return once it answers."""
-        options = [word for one in OPTIONS for word in ("-c", one)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     self._programs / "postgres", "-D", self.folder / "data",
-                    "-k", self.folder, *options,
+                    "-k", self.folder, *self._options,
                 ],
                 stdout=log, stderr=log, cwd=self.folder, **self._as,
             )  # fmt: skip
@@ -110,11 +115,11 @@ class Server:
         """The address of a database."""
         return f"postgresql:///{name}?host={self.folder}&user={USER}"
 
-    def run(self, statement: str, name: str = "postgres") -> list[tuple[object, ...]]:
-        """What a statement gives."""
+    def run(self, statement: str, url: str | None = None) -> list[tuple[object, ...]]:
+        """What a statement gives in a database."""
         import psycopg
 
-        with psycopg.connect(self.url(name), autocommit=True) as connection:
+        with psycopg.connect(url or self.url(), autocommit=True) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 

@@ -120,6 +120,10 @@ class Database(ABC):
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """One of the methods below, called from an event loop that it must not hold up."""
 
+    async def look_up(self, key: str) -> Result | None:
+        """`result`, called from an event loop: what a stored answer waits for."""
+        return await self.call(self.result, key)
+
     @abstractmethod
     def close(self) -> None:
         """Give the database back."""

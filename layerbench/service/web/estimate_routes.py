@@ -106,7 +106,7 @@ class _EstimateRequest:
         if job.open:
             return await accepted(job, self.jobs)
         if job.state == "done":
-            result = await self.database.call(self.database.result, job.key)
+            result = await self.database.look_up(job.key)
             if result is not None:
                 return _rendered(view, result, question, job.id, False)
         kind, _, reason = job.reason.partition(": ")

@@ -155,7 +155,7 @@ class Jobs:
 
     async def found(self, question: AnyQuestion) -> Result | None:
         """What is stored for such a question, be it an answer to the next one or not."""
-        return await self._database.call(self._database.result, self._keys.key(question))
+        return await self._database.look_up(self._keys.key(question))
 
     async def ask(
         self, question: AnyQuestion, *, rejected: Result | None = None, anew: bool = False

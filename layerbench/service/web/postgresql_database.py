@@ -11,20 +11,24 @@ from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg.rows import DictRow, dict_row
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from layerbench.service.web.database import (
+    RESULT_BY_KEY,
     Database,
     Heard,
     Message,
     P,
     StoreError,
     T,
+    store_error,
     store_errors,
 )
 from layerbench.service.web.schema_revisions import bring_up
+from layerbench.service.web.tables import Result, result_of
 
 # Connections of a server, and threads that wait for them; one more hears what others tell.
 CONNECTIONS = 5
@@ -77,7 +81,9 @@ class PostgresqlDatabase(Database):
         )
         # Of one statement, which needs no transaction around it.
         self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._found = str(RESULT_BY_KEY.compile(self._engine))
         self._threads = ThreadPoolExecutor(CONNECTIONS, "database")
+        self._reader: psycopg.AsyncConnection[DictRow] | None = None
         try:
             with self._change() as connection:
                 # Two servers that start at once make the tables once; that may take its time.
@@ -100,6 +106,7 @@ class PostgresqlDatabase(Database):
         """Give the connections back."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
+        self._drop(self._reader)
 
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """In a thread: a database that is slow or away holds up nothing else.
@@ -113,6 +120,53 @@ class PostgresqlDatabase(Database):
             return await asyncio.wait_for(running, CALL_S)
         except (asyncio.TimeoutError, NoConnection):
             raise StoreError(f"the database did not answer in {CALL_S:g} s") from None
+
+    async def look_up(self, key: str) -> Result | None:
+        """As `result`, on a connection of the event loop's own.
+
+        A thread and SQLAlchemy take 0.25 ms more, of the 1.5 ms that a stored answer takes.
+
+        Raises:
+            StoreError: the database cannot be read, or does not answer in time.
+        """
+        # A connection that went away while nobody asked is noticed by the next who does.
+        for last in (self._reader is None, True):
+            reader = None
+            try:
+                reader = await asyncio.wait_for(self._connected_reader(), CALL_S)
+                row = await asyncio.wait_for(self._row(reader, key), CALL_S)
+                return None if row is None else result_of(row)
+            except psycopg.Error as error:
+                self._drop(reader)
+                if last:
+                    raise store_error(error) from error
+            except asyncio.TimeoutError:
+                self._drop(reader)
+                raise StoreError(f"the database did not answer in {CALL_S:g} s") from None
+        return None
+
+    async def _row(self, reader: psycopg.AsyncConnection[DictRow], key: str) -> DictRow | None:
+        cursor = await reader.execute(self._found, {"key": key})
+        return await cursor.fetchone()
+
+    async def _connected_reader(self) -> psycopg.AsyncConnection[DictRow]:
+        if self._reader is None:
+            reader = await psycopg.AsyncConnection.connect(
+                self._url, autocommit=True, row_factory=dict_row, **OPTIONS
+            )
+            await reader.execute(_LIMITS)
+            # Another request may have been quicker.
+            if self._reader is None:
+                self._reader = reader
+            else:
+                await reader.close()
+        return self._reader
+
+    def _drop(self, reader: psycopg.AsyncConnection[DictRow] | None) -> None:
+        if reader is not None:
+            reader.pgconn.finish()
+        if self._reader is reader:
+            self._reader = None
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

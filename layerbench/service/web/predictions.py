@@ -50,7 +50,7 @@ class Predictions:
 
     async def stored(self, question: Question) -> Result | None:
         """What was predicted for such a question before; ``None`` where that cannot be read."""
-        result = await self._database.call(self._database.result, self.key(question))
+        result = await self._database.look_up(self.key(question))
         return result if result is not None and _complaint(result.found) is None else None
 
     async def made(self, question: Question, *, anew: bool = False) -> tuple[Result, bool]:

@@ -198,7 +198,7 @@ async def job_document(
         raise HTTPException(404, "the job measures no profile")
     if job.state != "done":
         raise HTTPException(409, f"the job is {job.state}: {job.reason}".removesuffix(": "))
-    result = await database.call(database.result, job.key)
+    result = await database.look_up(job.key)
     document = await _of_stored(result, documents)
     if document is None:
         raise HTTPException(404, "what the job found is no longer stored")

@@ -114,8 +114,7 @@ def test_the_migrations_come_to_what_a_new_store_has(engine):
 
 def test_a_database_of_a_later_version_is_left_alone():
     url = postgresql.store()
-    name = url.partition("///")[2].partition("?")[0]
-    postgresql.server().run("UPDATE alembic_version SET version_num = '9999'", name)
+    postgresql.server().run("UPDATE alembic_version SET version_num = '9999'", url)
     with pytest.raises(UsageError, match=r"9999\); upgrade layerbench, or"), opened(url):
         pass
 
