@@ -99,7 +99,9 @@ def filled(url: str, count: int) -> None:
             "SELECT md5(key), key, question, 'done', measured_at - 1, measured_at - 1, measured_at "
             "FROM results ON CONFLICT DO NOTHING"
         )
-        connection.execute("ANALYZE")
+        # As it is after a while: by itself PostgreSQL would do it while answers are timed.
+        connection.execute("VACUUM (ANALYZE)")
+        connection.execute("CHECKPOINT")
 
 
 @app.command()
@@ -174,7 +176,9 @@ def queue() -> None:
 
 
 async def posted(urls: list[str], asked: list[dict[str, Any]]) -> list[httpx.Response]:
-    async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=100)) as client:
+    # A connection each: one that is used again may just be closed.
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=300, limits=limits) as client:
         return await asyncio.gather(*(
             client.post(one + RESOURCE, json=body, headers=ASYNC) for body in asked for one in urls
         ))  # fmt: skip

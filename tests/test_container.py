@@ -16,18 +16,23 @@ from importlib.metadata import requires
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from ruamel.yaml import YAML
 
 from layerbench import cli
+from layerbench.service.web.store_place import is_postgresql
 from tests.support import container
 from tests.support.paths import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
 COMPOSE = ROOT / "compose.yaml"
-SERVICES = YAML(typ="safe").load(COMPOSE)["services"]
+EVERY = YAML(typ="safe").load(COMPOSE)["services"]
+# Those of the image that is built here; others are somebody else's.
+SERVICES = {name: one for name, one in EVERY.items() if "build" in one}
 service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+CLUSTER = ("web-1", "web-2")
 
 
 def call(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -209,7 +214,13 @@ def test_a_service_mounts_below_the_working_directory(service: dict[str, Any]) -
     words = service["command"]
     paths = {"detect": ("--data_dir", "--output_dir"), "serve": ("--database",)}[words[0]]
     for option in paths:
-        path = Path(folders[-1]) / words[words.index(option) + 1]
+        word = words[words.index(option) + 1]
+        if is_postgresql(word):
+            # The password comes by the environment.
+            assert urlsplit(word).hostname in EVERY
+            assert urlsplit(word).password is None
+            continue
+        path = Path(folders[-1]) / word
         assert targets & {path, path.parent}
 
 
@@ -234,10 +245,26 @@ def test_only_the_gpu_services_ask_for_a_device() -> None:
         (device,) = SERVICES[with_gpu]["deploy"]["resources"]["reservations"]["devices"]
         assert device == {"driver": "nvidia", "device_ids": ["0"], "capabilities": ["gpu"]}
     chosen = {"cpu": "cpu", "gpu": "cuda:0", "service": "cpu", "service-gpu": "cuda:0"}
+    chosen |= dict.fromkeys(CLUSTER, "cpu")
     assert chosen.keys() == SERVICES.keys()
     for name, kind in chosen.items():
         assert ("deploy" in SERVICES[name]) == (kind != "cpu")
         words = SERVICES[name]["command"]
         told = SERVICES[name].get("environment", {}).get("LAYERBENCH_SERVE_DEVICE")
         assert (told or words[words.index("--device") + 1]) == kind
-        assert SERVICES[name]["profiles"] == [name]
+        assert SERVICES[name]["profiles"] == (["cluster"] if name in CLUSTER else [name])
+
+
+def test_the_web_processes_of_the_cluster_share_database_and_device() -> None:
+    first, second = (EVERY[name] for name in CLUSTER)
+    assert first["ports"] != second["ports"]
+    assert {**first, "ports": None} == {**second, "ports": None}
+    database = EVERY["postgresql"]
+    assert database["profiles"] == first["profiles"]
+    assert "ports" not in database
+    address = first["command"][first["command"].index("--database") + 1]
+    assert urlsplit(address).username == database["environment"]["POSTGRES_USER"]
+    password = database["environment"]["POSTGRES_PASSWORD"]
+    assert first["environment"]["PGPASSWORD"] == password
+    locks = first["environment"]["LAYERBENCH_SERVE_LOCKS"]
+    assert [Path(one["target"]).name for one in first["volumes"]] == [locks]

@@ -42,6 +42,9 @@ Heard = Callable[[Message], object]
 
 # Jobs that ended longer ago are forgotten.
 KEPT_S = 30 * 86400.0
+# So many in one change: each statement has its time.
+FORGOTTEN_AT_ONCE = 10_000
+DAMAGED = "store: the job is damaged"
 
 _JOB = [jobs.c[name] for name in Job.__dataclass_fields__]
 _RESULT = [results.c[name] for name in Result.__dataclass_fields__]
@@ -192,7 +195,9 @@ class Database(ABC):
             return self._interrupt(connection, _IS_OPEN, reason)
 
     def _interrupt(self, connection: Connection, which: Any, reason: str) -> int:  # noqa: ANN401 - a condition
-        ids = connection.scalars(select(jobs.c.id).where(which).with_for_update()).all()
+        # In one order: two servers may look at once.
+        found = select(jobs.c.id).where(which).order_by(jobs.c.id).with_for_update()
+        ids = connection.scalars(found).all()
         if ids:
             values = {"state": "interrupted", "reason": reason}
             connection.execute(
@@ -206,9 +211,15 @@ class Database(ABC):
 
     def forget_old(self) -> int:
         """Remove jobs that ended long ago; gives how many there were. Results stay."""
-        with self._change() as connection:
-            before = self._moment(connection) - KEPT_S
-            return connection.execute(delete(jobs).where(jobs.c.ended_at < before)).rowcount
+        count = 0
+        while True:
+            with self._change() as connection:
+                old = jobs.c.ended_at < self._moment(connection) - KEPT_S
+                some = select(jobs.c.id).where(old).limit(FORGOTTEN_AT_ONCE)
+                gone = connection.execute(delete(jobs).where(jobs.c.id.in_(some))).rowcount
+            count += gone
+            if gone < FORGOTTEN_AT_ONCE:
+                return count
 
     def add(
         self,
@@ -277,13 +288,18 @@ class Database(ABC):
             if connection.execute(_NEXT.limit(1), values).first() is None:
                 return None
         with self._change() as connection:
-            id = connection.scalars(_TAKEN, values).first()
-            if id is None:
-                return None
-            moved = {"state": "running", "server": server, "started_at": self._moment(connection)}
-            connection.execute(update(jobs).where(jobs.c.id == id).values(**moved))
-            self._tell_state(connection, id, "running")
-            return self._first_job(connection, _JOB_BY_ID, id=id)
+            while (id := connection.scalars(_TAKEN, values).first()) is not None:
+                now = self._moment(connection)
+                moved = {"state": "running", "server": server, "started_at": now}
+                this = update(jobs).where(jobs.c.id == id)
+                connection.execute(this.values(**moved))
+                job = self._first_job(connection, _JOB_BY_ID, id=id)
+                if job is not None:
+                    self._tell_state(connection, id, "running")
+                    return job
+                # It would be found again and again.
+                connection.execute(this.values(state="failed", reason=DAMAGED, ended_at=now))
+        return None
 
     def end(self, id: str, state: State, reason: str = "") -> bool:
         """End an open job; ``False`` if it has ended before."""

@@ -85,7 +85,8 @@ class Jobs:
         self._those_who_wait = 0
         self._arrived = asyncio.Event()
         self._moved = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        # Those that only `stop` ends, and all of them.
+        self._lasting: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -100,18 +101,33 @@ class Jobs:
             reason = "the server ended while the job waited or ran"
             if lost := await call(self._database.interrupt_open, reason):
                 log.warning("jobs interrupted", count=lost)
-        await call(self._database.forget_old)
-        self._task = self._beside(self._work())
+            await call(self._database.forget_old)
+        self._lasting = [self._beside(self._work())]
         if self._database.shared:
-            self._beside(self._database.listen(self._heard))
-            self._beside(self._presence.kept(self._keys.targets, self._look))
-            self._beside(self._follow_queue())
+            self._beside(self._forget_old())
+            self._lasting += [
+                self._beside(self._database.listen(self._heard)),
+                self._beside(
+                    self._presence.kept(self._keys.targets, self._look, self._tell_trouble)
+                ),
+                self._beside(self._follow_queue()),
+            ]
+
+    async def _forget_old(self) -> None:
+        # Of a million it may take a while.
+        with contextlib.suppress(StoreError):
+            await self._database.call(self._database.forget_old)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("ended unexpectedly", task=str(task.get_coro()), exc_info=error)
 
     async def stop(self) -> None:
         """End running measurements; open jobs that no other server can run are ``interrupted``."""
@@ -126,7 +142,9 @@ class Jobs:
         if self._runner.job is not None:
             await self._end(self._runner.job, "interrupted", STOPPED)
         with contextlib.suppress(StoreError):
-            if self._database.shared:
+            if self._to_write:
+                log.warning("the store could not be told what was interrupted")
+            elif self._database.shared:
                 await self._database.call(self._database.leave, self._presence.id, STOPPED)
                 await self._look()
             else:
@@ -137,7 +155,8 @@ class Jobs:
     @property
     def alive(self) -> bool:
         """Whether jobs are being worked on, and the one that runs can still end."""
-        return self._task is not None and not self._task.done() and not self._runner.wedged
+        at_work = bool(self._lasting) and not any(task.done() for task in self._lasting)
+        return at_work and not self._runner.wedged
 
     @property
     def complaint(self) -> str | None:
@@ -240,7 +259,8 @@ class Jobs:
                 if followed.state is None:
                     followed.tell_state(job.state)
                 await self._count_queue()
-                await self._follow([followed])
+                with contextlib.suppress(StoreError):
+                    await self._follow([followed])
                 yield listener
 
     async def cancel(self, id: str) -> Job | None:
@@ -294,12 +314,19 @@ class Jobs:
         """
         self._arrived.set()
         self._moved.set()
-        followed = self._followed.open()
+        if not (followed := self._followed.open()):
+            return
         states = await self._database.call(self._database.states, [one.id for one in followed])
         for id, (state, reason) in states.items():
             if state != "queued":
                 self._told(id, state, reason)
         await self._follow(followed)
+
+    def _tell_trouble(self, error: StoreError) -> None:
+        """Let those go who wait for what does not run here: the store cannot say how far it is."""
+        for followed in self._followed.open():
+            if followed is not self._runner.followed:
+                followed.tell_trouble(error)
 
     async def _follow(self, followed: list[FollowedJob]) -> None:
         """Ask the servers that run jobs for their news, if somebody here listens."""
@@ -351,8 +378,7 @@ class Jobs:
                     self._database.take, self._presence.id, self._keys.targets()
                 )
             except StoreError as error:
-                for followed in self._followed.open():
-                    followed.tell_trouble(error)
+                self._tell_trouble(error)
                 with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), AGAIN_S)
                 continue

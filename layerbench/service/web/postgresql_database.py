@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
+from socket import SHUT_RDWR, socket
 from typing import Any
+from weakref import WeakSet
 
 import psycopg
 from psycopg.rows import DictRow, dict_row
@@ -72,6 +76,7 @@ class PostgresqlDatabase(Database):
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._made: WeakSet[psycopg.Connection[Any]] = WeakSet()
         self._engine = create_engine(
             "postgresql+psycopg://",
             creator=self._connected,
@@ -83,6 +88,8 @@ class PostgresqlDatabase(Database):
         self._reads = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._found = str(RESULT_BY_KEY.compile(self._engine))
         self._threads = ThreadPoolExecutor(CONNECTIONS, "database")
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._away_until = 0.0
         self._reader: psycopg.AsyncConnection[DictRow] | None = None
         try:
             with self._change() as connection:
@@ -100,12 +107,20 @@ class PostgresqlDatabase(Database):
         connection = psycopg.connect(self._url, autocommit=True, **OPTIONS)
         connection.execute(_LIMITS)
         connection.autocommit = False
+        self._made.add(connection)
         return connection
 
     def close(self) -> None:
         """Give the connections back."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._engine.dispose()
+        # What still waits for an answer may do so for ever, and the process with it.
+        for connection in self._made:
+            with (
+                suppress(psycopg.Error, OSError),
+                socket(fileno=os.dup(connection.fileno())) as one,
+            ):
+                one.shutdown(SHUT_RDWR)
         self._drop(self._reader)
 
     async def call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -115,11 +130,17 @@ class PostgresqlDatabase(Database):
             StoreError: it does not answer in time.
         """
         asked = partial(method, *args, **kwargs)
-        try:
-            running = asyncio.get_running_loop().run_in_executor(self._threads, asked)
-            return await asyncio.wait_for(running, CALL_S)
-        except (asyncio.TimeoutError, NoConnection):
-            raise StoreError(f"the database did not answer in {CALL_S:g} s") from None
+        # What waits for a thread waits for others, and not for the database.
+        async with self._turns:
+            if time.monotonic() < self._away_until:
+                raise _late()
+            try:
+                running = asyncio.get_running_loop().run_in_executor(self._threads, asked)
+                return await asyncio.wait_for(running, CALL_S)
+            except (asyncio.TimeoutError, NoConnection):
+                # Nor do those wait as long, one after the other, who wait behind this one.
+                self._away_until = time.monotonic() + AGAIN_S
+                raise _late() from None
 
     async def look_up(self, key: str) -> Result | None:
         """As `result`, on a connection of the event loop's own.
@@ -142,7 +163,7 @@ class PostgresqlDatabase(Database):
                     raise store_error(error) from error
             except asyncio.TimeoutError:
                 self._drop(reader)
-                raise StoreError(f"the database did not answer in {CALL_S:g} s") from None
+                raise _late() from None
         return None
 
     async def _row(self, reader: psycopg.AsyncConnection[DictRow], key: str) -> DictRow | None:
@@ -199,15 +220,11 @@ class PostgresqlDatabase(Database):
                 async with connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
                     async for note in connection.notifies():
-                        if (message := _message(note.payload)) is not None:
-                            heard(message)
+                        # Other programs may say something on the channel, too.
+                        with suppress(ValueError, KeyError, TypeError):
+                            heard(json.loads(note.payload))
             await asyncio.sleep(AGAIN_S)
 
 
-def _message(payload: str) -> Message | None:
-    """``None`` for what another program says on the channel."""
-    try:
-        message = json.loads(payload)
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None
+def _late() -> StoreError:
+    return StoreError(f"the database did not answer in {CALL_S:g} s")

@@ -37,13 +37,17 @@ class Presence:
         self.id = uuid.uuid4().hex
 
     async def kept(
-        self, targets: Callable[[], Collection[str]], look: Callable[[], Awaitable[None]]
+        self,
+        targets: Callable[[], Collection[str]],
+        look: Callable[[], Awaitable[None]],
+        trouble: Callable[[StoreError], object],
     ) -> None:
         """Give a sign of life every second, for as long as this runs.
 
         Args:
             targets: where jobs can run that this server takes.
             look: is called after each sign.
+            trouble: hears why the database cannot be reached.
         """
         call, host = self._database.call, socket.gethostname()
         since: float | None = None
@@ -61,4 +65,5 @@ class Presence:
                 if since is not None:
                     log.warning("the database is away", reason=str(error))
                 since = None
+                trouble(error)
             await asyncio.sleep(BEAT_S)

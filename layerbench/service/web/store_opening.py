@@ -58,8 +58,8 @@ def _reached(url: str) -> Database:
         raise UsageError(f"{shown(url)}: {error}; {_NEWER}") from None
     except StoreError as error:
         raise UsageError(
-            f"the database {shown(url)} cannot be used: {without_secrets(str(error), url)}; start "
-            "it, or take another --database"
+            f"the database {shown(url)} cannot be used: {without_secrets(str(error), url)}; see "
+            "that it runs and lets this user make tables, or take another --database"
         ) from None
 
 

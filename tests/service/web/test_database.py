@@ -205,6 +205,16 @@ def test_a_server_takes_what_it_can_run(engine, tmp_path):
 
 
 @on_both
+def test_a_damaged_job_holds_up_no_other(engine, tmp_path):
+    database = new_store(engine, tmp_path)()
+    damaged, next_one = (database.add(key, {}).id for key in "ab")
+    with database._change() as connection:
+        connection.execute(jobs.update().where(jobs.c.id == damaged).values(created_at=-9e99))
+    assert database.take().id == next_one
+    assert database.states([damaged]) == {damaged: ("failed", "store: the job is damaged")}
+
+
+@on_both
 def test_what_a_lost_server_ran_is_interrupted_and_what_waits_is_taken_over(engine, tmp_path):
     database = new_store(engine, tmp_path)()
     for server, targets in (("lost", ["cpu", "lost"]), ("other", ["cpu"])):

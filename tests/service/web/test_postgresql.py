@@ -13,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
+from starlette.testclient import TestClient
 
 from layerbench import cli
 from layerbench.errors import UsageError
@@ -62,7 +63,7 @@ def test_a_database_that_cannot_be_reached(capsys, monkeypatch):
     said = capsys.readouterr().err
     assert left.value.code == 2
     assert said.startswith("error: the database postgresql://user@127.0.0.1:1/store cannot be used")
-    assert "start it, or take another --database" in said
+    assert "lets this user make tables, or take another --database" in said
     assert ("s3cret" in said, said.count("\n")) == (False, 1)
 
 
@@ -171,12 +172,19 @@ def own() -> Iterator[postgresql.Server]:
 
 
 def test_a_database_that_goes_away_and_comes_back(serving, own, tmp_path):
-    with serving(database=own.url(own.database())) as client:
+    with (
+        serving(database=own.url(own.database())) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
         assert client.post(RESOURCE, json=question()).status_code == 200
         assert client.get("/health/ready").status_code == 200
         running = client.post(RESOURCE, json=question("slow"), headers=ASYNC).json()["id"]
         until(lambda: client.get(f"/api/v1/jobs/{running}").json()["state"] == "running")
+        behind = pool.submit(client.post, RESOURCE, json=question("quick2"))
+        until(lambda: client.app.state.jobs._queued)
         own.stop()
+        # Who knows when that would be.
+        assert behind.result(timeout=20).status_code == 503
         for answer in (
             client.post(RESOURCE, json=question()),
             client.post(RESOURCE, json=question("quick1")),
@@ -192,10 +200,16 @@ def test_a_database_that_goes_away_and_comes_back(serving, own, tmp_path):
         until(lambda: client.get("/health/ready").status_code == 200)
         assert ended(client, running)["state"] == "done"
         assert client.post(RESOURCE, json=question("quick1")).status_code == 200
-        assert client.post(RESOURCE, json=question("slow")).json()["about"]["stored"]
+        for name in ("slow", "quick2"):
+            until(lambda name=name: stored(client, name))
+
+
+def stored(client: TestClient, name: str) -> bool:
+    return client.post(RESOURCE, json=question(name)).json()["about"]["stored"]
 
 
 def test_a_database_that_stands_still_holds_up_no_other_answer(serving, own, monkeypatch):
+    """Nor the end of the process."""
     monkeypatch.setattr("layerbench.service.web.postgresql_database.CALL_S", 0.3)
     with serving(database=own.url(own.database())) as client:
         assert client.post(RESOURCE, json=question()).status_code == 200
@@ -213,3 +227,9 @@ def test_a_database_that_stands_still_holds_up_no_other_answer(serving, own, mon
             own.pause(paused=False)
         until(lambda: client.get("/health/ready").status_code == 200)
         assert client.post(RESOURCE, json=question()).json()["about"]["stored"]
+        own.pause()
+        threads = client.app.state.database._threads._threads
+    try:
+        until(lambda: not any(thread.is_alive() for thread in threads))
+    finally:
+        own.pause(paused=False)
