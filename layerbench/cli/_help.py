@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +17,32 @@ from layerbench.cli._several import added_up, joined, with_values
 
 # What typer imports to write help, and no help here has: a fifth of the time that help takes.
 _UNUSED = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command line that was read.
+
+    Attributes:
+        command, context: typer's.
+        words: those of several words and empty values as one.
+    """
+
+    command: Any
+    context: Any
+    words: tuple[str, ...]
+
+
+_LINE: ContextVar[Line] = ContextVar("the command line that was read last")
+
+
+def current_line() -> Line:
+    """The command line of the verb that runs.
+
+    Raises:
+        LookupError: none was read.
+    """
+    return _LINE.get()
 
 
 class _Narrow:
@@ -67,7 +95,9 @@ class Command(_Narrow, TyperCommand):
             for spelling in option.opts
             if shown.get(spelling, "") in ADDED_UP
         }
-        return super().parse_args(ctx, added_up(words, lists))
+        words = added_up(words, lists)
+        _LINE.set(Line(self, ctx, tuple(words)))
+        return super().parse_args(ctx, words)
 
 
 class Group(_Narrow, TyperGroup):

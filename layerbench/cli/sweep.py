@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from layerbench.cli import _options
+from layerbench.cli._cluster import ClusterOptions
 from layerbench.cli._kept import Kept
+from layerbench.errors import UsageError
 from layerbench.records.options import MEASURING, OUTCOME, WHAT_RUNS, Device, Threads, option
 from layerbench.records.view import View
 from layerbench.records.workload import ChannelsLast
@@ -52,6 +54,7 @@ def command(
     channels_last: ChannelsLast = False,
     checkpoint: _options.Checkpoint = None,
     device: Device = None,
+    on: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
     threads: Threads = None,
     seconds: Annotated[
         float,
@@ -86,6 +89,24 @@ def command(
     from layerbench.store import writing
 
     names = _options.checked_formats(formats, out, usual=FORMATS)
+
+    if on.check(device, out):
+        if runs is not None:
+            raise UsageError("--runs is for sweeps of this machine: leave it out with --cluster")
+        from layerbench.cli import _cluster_sweep
+
+        _cluster_sweep.sweep(
+            on,
+            models,
+            sizes or [],
+            batches,
+            seconds,
+            names=names,
+            out=out,
+            view=view,
+            quiet=quiet,
+        )
+        return
 
     # After the cheap checks: this loads torch.
     from layerbench.api import sweep

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from layerbench.cli import _endings, _options, _output
+from layerbench.cli._cluster import ClusterOptions
 from layerbench.cli._generated import fields
 from layerbench.cli._several import combinations
 from layerbench.records.options import MEASURING, OUTCOME, Device, option
@@ -18,6 +19,7 @@ from layerbench.records.workload import Plan
 if TYPE_CHECKING:
     from layerbench.api.timing import Measurement
     from layerbench.records.timing import Profile
+    from layerbench.store.paths import Places
 
 NAME = "timer"
 
@@ -30,6 +32,7 @@ def command(
     *,
     what: Annotated[_options.WorkloadOptions, fields(several=("input",))],
     device: Device = None,
+    on: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
     plan: Plan,
     whole: Annotated[
         bool | None,
@@ -81,6 +84,9 @@ def command(
         writing.check_writable(out)
 
     asked = combinations(what, models or [])
+    if on.check(device, out):
+        _on_cluster(on, asked, names, out, keep_samples, view, quiet)
+        return
 
     # After the cheap checks: this loads torch.
     from layerbench.api import timing
@@ -121,6 +127,32 @@ def command(
     if made.profile.stop == "interrupted":
         _output.complain("interrupted: the report is of what was measured up to then")
         raise typer.Exit(_endings.INTERRUPTED)
+
+
+def _on_cluster(
+    on: ClusterOptions,
+    asked: Sequence[_options.WorkloadOptions],
+    names: list[str],
+    out: Path | None,
+    keep_samples: bool,
+    view: View,
+    quiet: bool,
+) -> None:
+    from layerbench.cli import _cluster_timer
+
+    def written(profile: Profile, places: Places, samples: bytes | None) -> list[Path]:
+        return write_to(profile, places, names, view, lambda: samples)
+
+    def show(profile: Profile) -> None:
+        for name in names:
+            _options.show(name, profile, view)
+
+    profiles = _cluster_timer.timer(
+        on, asked, out=out, keep_samples=keep_samples, write=written, show=show, quiet=quiet
+    )
+    table = _TABLES.get(names[0]) if out is None else "txt"
+    if len(profiles) > 1 and table:
+        _show_table(profiles, table)
 
 
 # Formats of reports that a table may stand below, and the table's.
@@ -192,12 +224,31 @@ def write(
     Returns:
         the files written.
     """
-    from layerbench import reporters
     from layerbench.analysis.aggregation import kept_samples
     from layerbench.store import paths, writing
 
+    def samples() -> bytes | None:
+        return writing.arrays_file(kept_samples(measured.runs)) if keep_samples else None
+
     record = measured.profile
-    places = paths.places(record, out)
+    return write_to(record, paths.places(record, out), formats, view, samples)
+
+
+def write_to(
+    record: Profile,
+    places: Places,
+    formats: list[str],
+    view: View,
+    samples: Callable[[], bytes | None],
+) -> list[Path]:
+    """Write a profile's reports, and its samples where there are any; all or none.
+
+    Returns:
+        the files written.
+    """
+    from layerbench import reporters
+    from layerbench.store import writing
+
     documents = [(places.whole, record.without_layers())]
     if record.layers:
         documents.append((places.layers, record))
@@ -210,8 +261,8 @@ def write(
         for name in formats
         if document.layers or not reporters.needs_layers(name)
     ]
-    if keep_samples:
-        path = documents[-1][0].with_suffix(".npz")
-        files.append((path, writing.arrays_file(kept_samples(measured.runs))))
+    arrays = samples()
+    if arrays is not None:
+        files.append((documents[-1][0].with_suffix(".npz"), arrays))
     writing.write_all(files)
     return [path for path, _ in files]

@@ -13,6 +13,7 @@ from torch import nn
 
 from layerbench import zoo
 from layerbench.analysis.aggregation import believed
+from layerbench.analysis.climbing import FEWEST, WARMUP, too_long
 from layerbench.analysis.statistics import Resampler, summarize
 from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
@@ -57,10 +58,8 @@ from layerbench.units import NANOSECOND
 from layerbench.zoo import Built
 from layerbench.zoo.family import on_device
 
-# Forwards that are not kept, at least, and how many are. Where one alone takes longer than a point
-# may, one less warms up and few are kept.
-WARMUP = 3
-REPEATS = Autorange(fewest=5, most=50, slow_fewest=3)
+# Where one forward takes longer than a point may, one less warms up and few are kept.
+REPEATS = Autorange(fewest=FEWEST, most=50, slow_fewest=3)
 
 
 # A model and its inputs for a batch size, on the device.
@@ -249,13 +248,8 @@ def climb(
     points: list[SweepPoint] = []
     for number, batch in enumerate(batches):
         (progress or Silent()).step(what.name, number, len(batches))
-        expected = _expected(points, batch)
-        fewest = REPEATS.fewest + WARMUP
-        if expected * fewest > seconds:
-            why = (
-                f"{fewest} forwards would take about {expected * fewest:.0f} s, more than the "
-                f"{seconds:g} s of a point"
-            )
+        why = too_long(points, batch, seconds)
+        if why:
             return points, _end(what, batch, True, why)
         try:
             points.append(_point(what, subject, batch, device, threads, seconds, conditions))
@@ -266,11 +260,6 @@ def climb(
 
 def _end(what: Climb, batch: int, fits: bool, why: str) -> SweepEnd:
     return SweepEnd(model=what.model, size=what.size, batch=batch, fits=fits, why=why)
-
-
-def _expected(points: Sequence[SweepPoint], batch: int) -> float:
-    """Seconds of a forward, as long for an image as at the last point; 0 before the first."""
-    return points[-1].per_image_s * batch if points else 0.0
 
 
 def _built_once(workload: Callable[[int], Workload], device: Device) -> Subject:

@@ -8,7 +8,7 @@ from layerbench.records import contention
 from layerbench.records.bounds import Count, Figure, Name, Positive, Text, is_none
 from layerbench.records.conditions import DeviceConditions, WarmUp
 from layerbench.records.contention import Holding, Waits
-from layerbench.records.workload import Frozen
+from layerbench.records.workload import Frozen, ReadFile
 
 
 class DeviceInfo(Frozen):
@@ -99,6 +99,7 @@ class Environment(Frozen):
     Attributes:
         command: the command line, program name without its folder.
         started, finished: UTC, ISO 8601, to the second.
+        sent: files of the user's that were sent to the machine for it.
         warm_up: of an accelerator, before the rounds began.
         conditions: of an accelerator, during the rounds.
         warnings: what about the room makes the numbers less believable, one sentence each.
@@ -110,7 +111,8 @@ class Environment(Frozen):
     command: Text
     started: Name
     finished: Name
-    # Left out of the JSON where they are None: on a CPU, and in records from before.
+    # Left out of the JSON where there are none: on a CPU, and in records from before.
+    sent: tuple[ReadFile, ...] = Field(default=(), exclude_if=lambda files: not files)
     warm_up: WarmUp | None = Field(default=None, exclude_if=is_none)
     conditions: DeviceConditions | None = Field(default=None, exclude_if=is_none)
     warnings: tuple[Text, ...] = ()

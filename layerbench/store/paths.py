@@ -22,8 +22,10 @@ from layerbench.units import by_x
 if TYPE_CHECKING:
     from layerbench.records.bundle import Bundle
     from layerbench.records.card_estimates import CardEstimates
+    from layerbench.records.cluster_nodes import ClusterNodes
     from layerbench.records.comparison import Comparison
     from layerbench.records.detection_estimate import DetectionEstimates
+    from layerbench.records.device_sweeps import DeviceSweeps
     from layerbench.records.environment import DeviceInfo
     from layerbench.records.latency_comparison import LatencyComparison
     from layerbench.records.latency_estimate import LatencyEstimate
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
         Bundle
         | Comparison
         | CardEstimates
+        | ClusterNodes
         | DetectionEstimates
+        | DeviceSweeps
         | LatencyComparison
         | LatencyEstimate
         | MemoryEstimate
@@ -83,6 +87,10 @@ def place(record: Placed, out: AnyPath) -> Path:
     device: DeviceInfo | None = None
     if record.record == "sweep":
         name = "sweep"
+    elif record.record == "cluster nodes":
+        name = "cluster"
+    elif record.record == "device sweeps":
+        name = "sweep_devices"
     elif record.record == "bundle":
         profile = record.profile
         name = f"{base_name(profile) if profile else work_name(record.workload)}_joined"

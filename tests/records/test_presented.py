@@ -130,6 +130,8 @@ COLUMNS = {
     "training profile": {"path", "type", "forward_median_s", "backward_median_s", "kept_bytes"},
     "training run": {"epoch", "train_loss", "val_accuracy", "images_per_s"},
     "training forecast": {"epochs", "step_mean_s", "total_s"},
+    "cluster nodes": {"host", "address", "devices", "torch", "problem"},
+    "device sweeps": {"column", "model", "height", "batch", "median_s", "flops"},
     "sweep": {"model", "height", "batch", "median_s", "flops"},
     "detection run": {"epoch", "loss", "images_per_s", "backward_s"},
     "detection estimates": {"model", "peak_bytes", "training_s", "inference_s"},

@@ -57,6 +57,67 @@ def cards_side_by_side() -> layerbench.Record:
     return side_by_side([latency("t4"), latency("rtx4090")])
 
 
+def devices_side_by_side() -> layerbench.Record:
+    from layerbench.records.device_sweeps import DeviceColumn, DeviceSweeps, MissingPoint
+
+    sweep = stored("examples/training/sweep/sweep.json")
+    assert isinstance(sweep, layerbench.Sweep)
+    first = sweep.points[0]
+    missing = [
+        MissingPoint(model=point.model, size="32", batch=point.batch, why="no node with t4 is left")
+        for point in sweep.points[1:]
+    ]
+    return DeviceSweeps(
+        columns=(
+            DeviceColumn(name="a100", torch="2.14.1", nodes=("a (10.0.0.1, 1f)",), sweep=sweep),
+            DeviceColumn(
+                name="t4",
+                torch="2.14.1",
+                nodes=("b (10.0.0.2, 2f)", "c (10.0.0.3, 3f)"),
+                sweep=sweep.model_copy(update={"points": (first,)}),
+                missing=tuple(missing),
+            ),
+            DeviceColumn(name="v100", torch="2.11.0", nodes=(), sweep=None, missing=missing[:1]),
+        )
+    )
+
+
+def nodes() -> layerbench.Record:
+    from layerbench.records.cluster_nodes import ClusterNode, ClusterNodes, NodeDevice
+
+    cpu = NodeDevice(place="cpu", kind="cpu", name="AMD EPYC", slug="amd-epyc-2c")
+    a100 = NodeDevice(
+        place="cuda:0", kind="cuda", name="NVIDIA A100-SXM4-40GB", slug="a100", card="a100"
+    )
+    versions = {"layerbench": layerbench.__version__, "python": "3.11.7", "torch": "2.14.1"}
+    return ClusterNodes(
+        address="auto",
+        nodes=(
+            ClusterNode(
+                id="1f" * 28,
+                address="10.0.0.1",
+                host="a",
+                labels=("fast",),
+                devices=(a100, cpu),
+                versions=versions,
+            ),
+            ClusterNode(
+                id="2f" * 28,
+                address="10.0.0.2",
+                host="b",
+                devices=(cpu,),
+                versions={**versions, "torch": "2.11.0"},
+            ),
+            ClusterNode(
+                id="3f" * 28,
+                address="10.0.0.3",
+                host="c",
+                problem="has no layerbench: install it for /usr/bin/python3",
+            ),
+        ),
+    )
+
+
 RECORDS: dict[str, Make] = {
     "latency estimate": lambda: latency("rtx4090"),
     "latency comparison": compared_latency,
@@ -69,6 +130,8 @@ RECORDS: dict[str, Make] = {
     "training profile": lambda: stored("examples/training/amd-epyc-2c/resnet18_*.json"),
     "training run": lambda: stored("examples/training/outputs/*/run.json"),
     "training forecast": lambda: stored("examples/training/amd-epyc-2c/training-time_*.json"),
+    "cluster nodes": nodes,
+    "device sweeps": devices_side_by_side,
     "sweep": lambda: stored("examples/training/sweep/sweep.json"),
     "detection run": lambda: stored("examples/detection/outputs/*/detection.json"),
     "detection estimates": lambda: stored("examples/detection/amd-epyc-2c/*.json"),

@@ -76,7 +76,8 @@ def originals() -> dict[str, dict[str, Any]]:
         "detection on a GPU": sample_detection.on_gpu(),
     }
     made["cards"] = devices("t4")
-    for name in ("latency estimate", "latency comparison", "card estimates"):
+    named = ("latency estimate", "latency comparison", "card estimates", "cluster nodes")
+    for name in (*named, "device sweeps"):
         made[name] = RECORDS[name]()
     found = {name: json.loads(reporters.render("json", made[name])) for name in made}
     for name, place in COMMITTED.items():

@@ -397,6 +397,7 @@ def surroundings(
         ("Device", f"{place}, {formatting.plural(threads, 'thread')}" if threads else place),
         ("While measured", conditions(environment)),
         ("Software", versions(environment.software)),
+        *([("Files sent", ", ".join(map(str, environment.sent)))] if environment.sent else []),
         ("Date", f"{environment.started} to {environment.finished}"),
         (layout.COMMAND, environment.command),
     ]

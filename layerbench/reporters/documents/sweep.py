@@ -14,7 +14,7 @@ _FIGURES = ("median", "ci_low", "ci_high", "mean", "std")
 
 def document(record: Sweep, view: View = USUAL) -> layout.Document:
     """Every point, and where the climb to larger batches ended."""
-    ends = [_end(end) for end in record.ends]
+    ends = [end_of_climb(end) for end in record.ends]
     return layout.Document(
         title="Latency and memory against batch size",
         head=[
@@ -117,7 +117,8 @@ def _points(record: Sweep) -> layout.Section:
     return layout.Section(title, [layout.Table(header, rows, align, omitted_first=omitted)])
 
 
-def _end(end: SweepEnd) -> str:
+def end_of_climb(end: SweepEnd) -> str:
+    """One sentence on where a climb ended."""
     verb = "was not measured" if end.fits else "does not fit"
     return f"{end.model}, {units.by_x(end.size)}: a batch of {end.batch} {verb}: {end.why}"
 

@@ -1,0 +1,105 @@
+"""What a driver has stored, a line a task, so that another one goes on with what is missing.
+
+A line is written after its files. Where a driver dies between the two, the task runs once more and
+its files are replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerbench.errors import OutputError
+
+NAME = "cluster.jsonl"
+
+
+def key_of(words: Sequence[str], files: Iterable[str], torch: str, column: str) -> str:
+    """What tells one task from all others.
+
+    Args:
+        words: of its command line.
+        files: checksums of what was sent along.
+        torch: the version.
+        column: the name of the devices.
+    """
+    content = json.dumps([list(words), sorted(files), torch, column])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A task that has ended.
+
+    Attributes:
+        key: of `key_of`.
+        name, column, node: for people.
+        status: exit status of its process.
+        files: that hold its record, relative to the journal's folder.
+    """
+
+    key: str
+    name: str
+    column: str
+    node: str
+    status: int
+    files: tuple[str, ...]
+
+
+class Journal:
+    """The journal of a folder.
+
+    Args:
+        folder: of the reports; ``None`` keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def read(self) -> dict[str, Entry]:
+        """The tasks whose files are all there, by key; a line that is torn is none."""
+        if self._folder is None:
+            return {}
+        try:
+            lines = (self._folder / NAME).read_text(errors="replace").splitlines()
+        except OSError:
+            return {}
+        entries = [entry for line in lines if (entry := _entry(line)) is not None]
+        return {
+            entry.key: entry
+            for entry in entries
+            if all((self._folder / file).is_file() for file in entry.files)
+        }
+
+    def add(self, entry: Entry) -> None:
+        """Write a line, and wait until it lies on the disk.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self._folder is None:
+            return
+        line = json.dumps(vars(entry)) + "\n"
+        path = self._folder / NAME
+        try:
+            # A torn line of a driver that died would swallow this one.
+            torn = path.exists() and not path.read_bytes().endswith(b"\n")
+            with path.open("ab") as file:
+                file.write(("\n" * torn + line).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _entry(line: str) -> Entry | None:
+    try:
+        values: Mapping[str, Any] = json.loads(line)
+        return Entry(**{**values, "files": tuple(values["files"])})
+    except (ValueError, TypeError, KeyError):
+        return None

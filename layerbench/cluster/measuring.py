@@ -1,0 +1,187 @@
+"""On a node: one command line of layerbench in a fresh process. Loads no torch.
+
+Ray keeps its worker processes between tasks, and each keeps the fork server that it has begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from layerbench.cluster.probe import node_variables
+from layerbench.environment.device_lock import held
+from layerbench.errors import WorkerError
+
+CPU = "cpu"
+OUTPUT, COMPLAINT = "output", "complaint"
+# Loading torch from a cold disk takes long.
+LOADING_S = 300.0
+# A cancellation is only noticed between two looks.
+LOOK_S = 0.1
+TO_END_S = 5.0
+# Of standard error, for the reason that something failed.
+TAIL = 4000
+
+
+class ForkServer:
+    """The process that forks, as its owner sees it.
+
+    Args:
+        variables: its environment.
+
+    Raises:
+        WorkerError: it cannot load what it needs.
+    """
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "layerbench.cluster.fork_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env=variables,
+        )
+        assert self._process.stdout is not None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._process.stdout, selectors.EVENT_READ)
+        self._wait_for("loaded", LOADING_S)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can fork."""
+        return self._process.poll() is None
+
+    def run(self, order: dict[str, Any]) -> int:
+        """Run an order in a child, and wait for its end.
+
+        Returns:
+            the child's exit status; negative for a signal.
+
+        Raises:
+            WorkerError: the fork server died.
+            KeyboardInterrupt: somebody cancelled; the child has ended then.
+        """
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+        child = self._wait_for("begun", LOADING_S)
+        try:
+            return self._wait_for("ended", None)
+        except BaseException:
+            _end_group(child)
+            with contextlib.suppress(WorkerError):
+                self._wait_for("ended", TO_END_S)
+            raise
+
+    def end(self) -> None:
+        """End it, and what it runs."""
+        self._process.kill()
+        self._process.wait()
+
+    def _wait_for(self, name: str, seconds: float | None) -> int:
+        """The value of its next message, which has this name."""
+        ends = None if seconds is None else time.monotonic() + seconds
+        assert self._process.stdout is not None
+        while not self._selector.select(LOOK_S):
+            if ends is not None and time.monotonic() > ends:
+                raise WorkerError(f"the measuring process said nothing for {seconds:g} s")
+        line = self._process.stdout.readline()
+        if not line:
+            self._complaints.seek(0)
+            raise WorkerError(f"the measuring process ended: {_last(self._complaints.read())}")
+        return int(json.loads(line)[name])
+
+
+_SERVERS: list[ForkServer] = []
+
+
+def run(order: dict[str, Any]) -> dict[str, Any]:
+    """Run an `Order`, as it travels, and give an `Outcome`.
+
+    Raises:
+        WorkerError: no process can be begun.
+    """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="layerbench-") as name:
+        folder = Path(name)
+        written = folder / "written"
+        words = [*order["words"], "--device", order["device"], "--quiet"]
+        words += ["--format", "json"]
+        if order["samples"]:
+            words += ["--out", str(written)]
+        status = _in_child("layerbench", words, order["variables"], folder)
+        return {
+            "status": status,
+            "output": (folder / OUTPUT).read_text(errors="replace"),
+            "complaint": _last((folder / COMPLAINT).read_bytes()),
+            "files": {
+                path.relative_to(written).as_posix(): path.read_bytes()
+                for path in sorted(written.rglob("*"))
+                if path.is_file()
+            },
+            "seconds": time.monotonic() - began,
+        }
+
+
+def describe(variables: dict[str, str]) -> dict[str, Any]:
+    """What `layerbench.cluster.description` says of this node.
+
+    Raises:
+        WorkerError: it says nothing.
+    """
+    with tempfile.TemporaryDirectory(prefix="layerbench-") as name:
+        folder = Path(name)
+        if _in_child("layerbench.cluster.description", [], variables, folder):
+            raise WorkerError(_last((folder / COMPLAINT).read_bytes()) or "it gave no reason")
+        described: dict[str, Any] = json.loads((folder / OUTPUT).read_text())
+        return described
+
+
+def _in_child(module: str, words: list[str], variables: dict[str, str], folder: Path) -> int:
+    """Run a module in a fresh process; gives its exit status, negative for a signal."""
+    return _server().run(
+        {
+            "module": module,
+            "words": words,
+            "variables": {**node_variables(), **variables},
+            "folder": os.getcwd(),
+            "output": str(folder / OUTPUT),
+            "complaint": str(folder / COMPLAINT),
+        }
+    )
+
+
+def _server() -> ForkServer:
+    if _SERVERS and not _SERVERS[0].alive:
+        _SERVERS.clear()
+    if not _SERVERS:
+        # Loading keeps a core busy for seconds, beside whatever is measured on it.
+        with held(CPU, lambda _: None):
+            _SERVERS.append(ForkServer(node_variables()))
+    return _SERVERS[0]
+
+
+def _end_group(child: int) -> None:
+    """Ask a child's group to end, and kill what does not."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(child, number)
+        except (ProcessLookupError, PermissionError):
+            return
+        if number == signal.SIGINT:
+            time.sleep(LOOK_S)
+
+
+def _last(complaint: bytes) -> str:
+    lines = complaint[-TAIL:].decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
