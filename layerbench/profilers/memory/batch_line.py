@@ -30,6 +30,9 @@ PRIME_BATCH = 509
 class BatchLine:
     """Runs of one workload that differ in the batch alone.
 
+    Attributes:
+        replayed: what the allocator was found to reserve, by its capacity and all sizes, as bytes.
+
     Args:
         run: that was traced, with fake tensors.
         batch: images of it.
@@ -40,6 +43,7 @@ class BatchLine:
         self._run = run
         self._batch = batch
         self._each = each
+        self.replayed: dict[tuple[int, bytes], int | None] = {}
 
     def at(self, batch: int) -> RunForGpu:
         """The run at a batch."""

@@ -143,9 +143,12 @@ class _Batches:
         sizes[places] = most * batch // self._anchor
         places, most = self._staying
         sizes[places] = most
-        return reserved_within(
-            self._left, self._line.order, sizes.tolist(), self._line.kernels, _smaller
-        )
+        known, question = self._line.replayed, (self._left, sizes.tobytes())
+        if question not in known:  # cards with as much memory ask the same
+            known[question] = reserved_within(
+                self._left, self._line.order, sizes.tolist(), self._line.kernels, _smaller
+            )
+        return known[question]
 
 
 class _BatchesOnCard(_Batches):

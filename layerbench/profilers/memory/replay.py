@@ -197,31 +197,42 @@ def reserved_within(
         smaller: as of `Replays`.
     """
     run = _Run(len(sizes), capacity, smaller)
+    addresses, allocator = run.addresses, run.allocator
+    allocate, release, has_free = allocator.allocate, allocator.release, allocator.has_free
     for index, birth, at_once in order:
         if not birth:
-            run.release(index)
-        elif wanted := sizes[index]:
-            if at_once and run.has_free(wanted):
-                continue
-            run.allocate(index, kernels.get(index), wanted)
+            address = addresses.pop(index, None)
+            if address is not None:
+                release(address)
+            continue
+        wanted = sizes[index]
+        if not wanted or (at_once and has_free(wanted)):
+            continue
+        kernel = kernels.get(index)
+        if kernel is None:
+            try:
+                addresses[index] = allocate(wanted)
+            except OutOfMemory:
+                return None
+        else:
+            run.allocate(index, kernel, wanted)
             if not run.fits:
                 return None
-            if at_once:
-                run.release(index)
-    return run.replayed().reserved
+        if at_once:
+            run.release(index)
+    return allocator.most_reserved
 
 
 class _Run:
     """One trace going through one allocator."""
 
     def __init__(self, allocations: int, capacity: int | None, smaller: Smaller) -> None:
-        self._allocator = CachingAllocator(capacity)
-        self._addresses: dict[int, int] = {}
+        self.allocator = CachingAllocator(capacity)
+        self.addresses: dict[int, int] = {}
         self._sizes = [0] * allocations
         self._smaller = smaller
         self._taken: dict[object, int] = {}
         self.fits = True
-        self.has_free = self._allocator.has_free
 
     def allocate(self, index: int, kernel: object, wanted: int) -> None:
         # cuDNN's plan that could be had once is the one that runs from then on.
@@ -230,22 +241,22 @@ class _Run:
             if not wanted:
                 return
         try:
-            address = self._allocator.allocate(wanted)
+            address = self.allocator.allocate(wanted)
         except OutOfMemory:
             instead = self._instead(kernel, wanted)
             if instead is None:
                 return
             address = instead
-        self._addresses[index] = address
-        self._sizes[index] = self._allocator.blocks[address]
+        self.addresses[index] = address
+        self._sizes[index] = self.allocator.blocks[address]
 
     def release(self, index: int) -> None:
-        address = self._addresses.pop(index, None)
+        address = self.addresses.pop(index, None)
         if address is not None:
-            self._allocator.release(address)
+            self.allocator.release(address)
 
     def replayed(self) -> Replayed:
-        return Replayed(self._sizes, self._allocator.most_reserved, self.fits)
+        return Replayed(self._sizes, self.allocator.most_reserved, self.fits)
 
     def _instead(self, kernel: object, wanted: int) -> int | None:
         """The block for a smaller workspace; ``None`` for none. Beyond the capacity without one."""
@@ -255,11 +266,11 @@ class _Run:
                 if not less:
                     return None
                 try:
-                    return self._allocator.allocate(less)
+                    return self.allocator.allocate(less)
                 except OutOfMemory:
                     continue
-        self.fits, self._allocator.capacity = False, None
-        return self._allocator.allocate(wanted)
+        self.fits, self.allocator.capacity = False, None
+        return self.allocator.allocate(wanted)
 
 
 def _mixtures(doubt: Doubt) -> Iterator[Size]:
