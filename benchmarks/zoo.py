@@ -2,6 +2,7 @@
 
     python -m benchmarks.zoo                 # every torchvision model
     python -m benchmarks.zoo --timm          # every timm model too, structure only
+    python -m benchmarks.zoo --cluster auto  # the models spread over the nodes of a Ray cluster
 
 FLOPs are held against torchvision's published ones (``weights.meta["_ops"]``, GMACs) and parameters
 against ``weights.meta["num_params"]`` where torchvision states them, on the input they were stated
@@ -12,13 +13,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 TOLERANCE = 0.01
+Work = Callable[[], "Outcome"]
 
 
 @dataclass
@@ -54,6 +57,7 @@ def main(
     memory: Annotated[bool, typer.Option(help="Predict memory too.")] = True,
     train: Annotated[bool, typer.Option("--train", help="Of a training step, SGD.")] = False,
     timm: Annotated[bool, typer.Option("--timm", help="timm's models too, structure.")] = False,
+    cluster: Annotated[str, typer.Option(help="Ray cluster: auto, HOST:6379.")] = "",
 ) -> None:
     """Print a table a task, and what failed or differs."""
     from layerbench.zoo import families
@@ -61,10 +65,25 @@ def main(
     names = {family.name: family.names() for family in families() if family.name != "user"}
     start = time.perf_counter()
     chosen = [n for n in names["torchvision"] if only in n and task in ("", _task(n))]
-    outcomes = [_torchvision(name, memory, train) for name in chosen]
+    works: list[Work] = [partial(_torchvision, name, memory, train) for name in chosen]
     if timm:
-        outcomes += [_structure_only(name) for name in names["timm"] if only in name]
+        works += [partial(_structure_only, name) for name in names["timm"] if only in name]
+    outcomes = _on_cluster(works, cluster) if cluster else [work() for work in works]
     _report(outcomes, time.perf_counter() - start, memory)
+
+
+def _on_cluster(works: list[Work], address: str) -> list[Outcome]:
+    """What each comes to; Ray places them, one for each core."""
+    from layerbench.cluster.connection import connected
+
+    with connected(address) as ray:
+        run = ray.remote(num_cpus=1)(_call)
+        outcomes: list[Outcome] = ray.get([run.remote(work) for work in works])
+        return outcomes
+
+
+def _call(work: Work) -> Outcome:
+    return work()
 
 
 def _torchvision(name: str, memory: bool, train: bool) -> Outcome:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from layerbench.cli import _options
+from layerbench.cli._cluster import ClusterOptions
 from layerbench.cli._kept import Kept
 from layerbench.records.options import WHAT_RUNS, Device, Threads, option
 from layerbench.records.recipes import TrainedIn
@@ -32,6 +33,7 @@ def command(
     options: EstimateOptions,
     precision: TrainedIn = "fp32",
     device: Device = None,
+    on: ClusterOptions = ClusterOptions(),  # noqa: B008 - frozen
     threads: Threads = None,
     out: Annotated[
         Path | None, _options.out("detection_<models>_<data>_<size>_b<batch>.* to DIR/<device>/")
@@ -47,6 +49,13 @@ def command(
     Reports of --out are written after each detector, so an interrupted run keeps its rows.
     """
     names = _options.checked_formats(formats, out)
+    if on.check(device, out):
+        from layerbench.cli import _cluster_detection
+        from layerbench.training.detection import models as known
+
+        detectors = list(known.names()) if models == ["all"] else list(map(known.check, models))
+        _cluster_detection.estimate(on, detectors, names=names, out=out, view=view, quiet=quiet)
+        return
     changes: dict[str, object] = {"learning": Learning(lr=STILL, precision=precision)}
     if options.data != "synthetic" and "samples" not in options.model_fields_set:
         changes["samples"] = None

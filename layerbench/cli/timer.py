@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from layerbench.store.paths import Places
 
 NAME = "timer"
+
+# Options that each node of a cluster gets in words of its own.
+ON_NODES = frozenset({"models", "model", "input", "keep_samples"})
 
 
 def command(
@@ -138,21 +141,44 @@ def _on_cluster(
     view: View,
     quiet: bool,
 ) -> None:
-    from layerbench.cli import _cluster_timer
+    from layerbench.cli._cluster_each import Each, Measured, end, measure
+    from layerbench.records.timing import Profile
+    from layerbench.store import paths
 
-    def written(profile: Profile, places: Places, samples: bytes | None) -> list[Path]:
-        return write_to(profile, places, names, view, lambda: samples)
+    def words(renamed: Mapping[str, str]) -> dict[str, list[str]]:
+        return {
+            _title(one): [
+                f"--model={renamed[one.model]}",
+                *([] if one.input is None else [f"--input={one.input}"]),
+                *(["--keep-samples"] if keep_samples else []),
+            ]
+            for one in asked
+        }
 
-    def show(profile: Profile) -> None:
-        for name in names:
-            _options.show(name, profile, view)
+    def deliver(measured: Measured[Profile]) -> list[Path]:
+        profile = measured.record
+        if out is None:
+            for name in names:
+                _options.show(name, profile, view)
+            return []
+        places = paths.places(profile, out)
+        files = write_to(profile, places, names, view, lambda: measured.samples)
+        for path in files:
+            typer.echo(str(path))
+        whole = (places.layers if profile.layers else places.whole).with_suffix(".json")
+        return sorted(files, key=lambda path: path != whole)
 
-    profiles = _cluster_timer.timer(
-        on, asked, out=out, keep_samples=keep_samples, write=written, show=show, quiet=quiet
-    )
+    models = list(dict.fromkeys(one.model for one in asked))
+    each = Each(NAME, ON_NODES, models, words, Profile, deliver, keep_samples)
+    interrupted = measure(each, on, out, quiet=quiet)
     table = _TABLES.get(names[0]) if out is None else "txt"
-    if len(profiles) > 1 and table:
-        _show_table(profiles, table)
+    if len(each.measured) > 1 and table:
+        _show_table([one.record for one in each.measured], table)
+    end(each, interrupted)
+
+
+def _title(one: _options.WorkloadOptions) -> str:
+    return one.model if one.input is None else f"{one.model} on {one.input}"
 
 
 # Formats of reports that a table may stand below, and the table's.
@@ -180,7 +206,7 @@ def _one_after_the_other(
     failures: list[tuple[str, BaseException]] = []
     stopped = False
     for number, one in enumerate(asked, 1):
-        name = one.model if one.input is None else f"{one.model} on {one.input}"
+        name = _title(one)
         try:
             made = measured(one, f"{number} of {len(asked)}: {name}")
         except KeyboardInterrupt:
