@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 from layerbench.cli import _output
+from layerbench.cli._generated import said_in
 from layerbench.cli._help import current_line
 from layerbench.errors import UsageError
 from layerbench.records.options import option
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from layerbench.cluster.scheduling import Dispatcher, Work
     from layerbench.profilers.progress import Progress
 
-PLACE_OPTIONS = frozenset({"cluster", "devices", "resume", "device", "quiet", "out", "formats"})
+PLACE_OPTIONS = frozenset(
+    {"cluster", "devices", "resume", "device", "quiet", "out", "formats", "traceback"}
+)
 """Options that are the driver's alone, as are those of what is shown."""
-VIEW_OPTIONS = frozenset({"full", "top", "type", "depth", "kernels", "sentences"})
+VIEW_OPTIONS = frozenset({"full", "sort", "top", "type", "depth", "kernels", "sentences"})
 
 
 class ClusterOptions(Frozen):
@@ -71,38 +73,36 @@ class ClusterOptions(Frozen):
 def words_without(left_out: Collection[str]) -> list[str]:
     """The running command line's options, besides some, as another process takes them.
 
+    Those that the environment says are among them: another machine's says something else.
+
     Args:
         left_out: names of parameters.
     """
     line = current_line()
-    values, _, order = line.command.make_parser(line.context).parse_args(args=list(line.words))
+    values, _, _ = line.command.make_parser(line.context).parse_args(args=list(line.words))
     words: list[str] = []
-    for parameter in dict.fromkeys(order):
+    for parameter in line.command.get_params(line.context):
         name = parameter.name
-        if name in left_out or parameter.param_type_name != "option" or name not in values:
+        if name in left_out or parameter.param_type_name != "option":
             continue
-        value = values[name]
-        if getattr(parameter, "is_flag", False):
-            negative = parameter.secondary_opts and not value
-            words.append(_long(parameter.secondary_opts if negative else parameter.opts))
-        else:
-            for one in value if isinstance(value, list) else [value]:
-                words.append(f"{_long(parameter.opts)}={one}")
+        if name in values:
+            words += _said(parameter, values[name])
+        elif name in said_in(line.context):
+            words += _said(parameter, line.context.params[name])
     return words
+
+
+def _said(option: Any, value: Any) -> list[str]:  # noqa: ANN401 - typer's own copy of click
+    """An option with its value, in words."""
+    if not getattr(option, "is_flag", False):
+        several = value if isinstance(value, (list, tuple)) else [value]
+        return [f"{_long(option.opts)}={one}" for one in several]
+    spellings = option.opts if value else option.secondary_opts
+    return [_long(spellings)] if spellings else []
 
 
 def _long(spellings: Sequence[str]) -> str:
     return next((one for one in spellings if one.startswith("--")), spellings[0])
-
-
-def variables_of(verb: str, left_out: Collection[str]) -> dict[str, str]:
-    """What the environment says of a verb's options, besides some, for another machine."""
-    prefix = f"LAYERBENCH_{verb.upper().replace(' ', '_').replace('-', '_')}_"
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(prefix) and name[len(prefix) :].lower() not in left_out
-    }
 
 
 @dataclass
@@ -113,13 +113,15 @@ class Joined:
         ray: connected.
         words: options for the nodes.
         renamed: each of the user's files and models as a node has to name it.
-        files: that were sent.
+        files: that were sent, as the user named them.
+        digest: of all that was sent; empty where nothing was.
     """
 
     ray: Any
     words: tuple[str, ...]
     renamed: dict[str, str] = field(default_factory=dict)
     files: tuple[ReadFile, ...] = ()
+    digest: str = ""
 
 
 @contextmanager
@@ -143,7 +145,7 @@ def joined(address: str, models: Sequence[str], left_out: Collection[str]) -> It
         words = tuple(_sent(word, parcel.add) for word in words_without(left_out))
         sends = Path(folder) if parcel.files else None
         with connected(address, sends) as ray:
-            yield Joined(ray, words, renamed, tuple(parcel.files))
+            yield Joined(ray, words, renamed, tuple(parcel.files), parcel.digest)
 
 
 def _sent(word: str, add: Callable[[str], str]) -> str:
@@ -154,7 +156,6 @@ def _sent(word: str, add: Callable[[str], str]) -> str:
 def dispatcher(
     joined: Joined,
     devices: Sequence[str] | None,
-    variables: dict[str, str],
     work_of: Callable[[Columns, Column], Work],
 ) -> Dispatcher:
     """A dispatcher that has asked every node.
@@ -166,7 +167,7 @@ def dispatcher(
     from layerbench.cluster.scheduling import Dispatcher
 
     wanted = Wanted(tuple(devices)) if devices else Wanted()
-    made = Dispatcher(joined.ray, wanted, work_of, variables=variables, tell=_output.complain)
+    made = Dispatcher(joined.ray, wanted, work_of, tell=_output.complain)
     made.begin()
     return made
 

@@ -15,10 +15,8 @@ from layerbench.cluster.journal import Entry, Journal, key_of
 from layerbench.cluster.lists import ListWork
 from layerbench.cluster.order import Order
 from layerbench.cluster.scheduling import Ended, Task
-from layerbench.cluster.shipping import checksums
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
-from layerbench.store import reading
 
 Kind = TypeVar("Kind", bound=Record)
 
@@ -100,8 +98,7 @@ def measure(
             works.append(work)
             return work
 
-        variables = _cluster.variables_of(each.verb, left_out)
-        dispatcher = _cluster.dispatcher(cluster, options.devices, variables, work_of)
+        dispatcher = _cluster.dispatcher(cluster, options.devices, work_of)
         with shown(each.verb, quiet) as progress:
             return _cluster.run(dispatcher, works, progress, "measurements")
 
@@ -145,14 +142,14 @@ class _Run(Generic[Kind]):
 
     def is_there(self, columns: Columns, column: Column, task: Task) -> bool:
         """Whether it was measured before; its record counts among those that were."""
-        entry = Journal(self.out).read().get(self._key(task, column)) if self.resume else None
-        if entry is None or self.out is None:
+        if not self.resume:
             return False
-        record = reading.read(self.out / entry.files[0])
-        if not isinstance(record, self.each.kind):
+        key = self._key(task, column)
+        record = Journal(self.out).record(key, self.each.kind)
+        if record is None:
             return False
         title = columns.title(column)
-        self.each.measured.append(Measured(title, task.name, record, None, entry.key))
+        self.each.measured.append(Measured(title, task.name, record, None, key))
         return True
 
     def ended_in(self, columns: Columns) -> Callable[[Column, Ended], None]:
@@ -190,4 +187,4 @@ class _Run(Generic[Kind]):
         Journal(self.out).add(Entry(key, ended.task.name, column.name, node, 0, names))
 
     def _key(self, task: Task, column: Column) -> str:
-        return key_of(task.order.words, checksums(self.cluster.files), column.torch, column.name)
+        return key_of(task.order.words, self.cluster.digest, column)

@@ -13,7 +13,6 @@ from layerbench.cli import _cluster, _endings, _options, _output
 from layerbench.cluster.columns import Column, Columns
 from layerbench.cluster.journal import Entry, Journal, key_of
 from layerbench.cluster.scheduling import Ended, Task
-from layerbench.cluster.shipping import checksums
 from layerbench.cluster.sweeps import Request, SweepWork, point_name
 from layerbench.environment.software import command_line
 from layerbench.records.device_sweeps import DeviceSweeps
@@ -21,7 +20,7 @@ from layerbench.records.sweep import Sweep
 from layerbench.records.view import View
 from layerbench.records.workload import ReadFile
 from layerbench.reporters import json
-from layerbench.store import reading, writing
+from layerbench.store import writing
 
 VERB = "sweep"
 OWN = frozenset({"models", "sizes", "batches", "runs"})
@@ -56,13 +55,13 @@ def sweep(
     left_out = _cluster.PLACE_OPTIONS | _cluster.VIEW_OPTIONS | OWN
     with _cluster.joined(options.cluster, models, left_out) as cluster:
         request = Request(
-            tuple(cluster.renamed[model] for model in models),
+            tuple(dict.fromkeys(cluster.renamed[model] for model in models)),
             tuple(sizes),
             tuple(batches),
             cluster.words,
             seconds,
         )
-        kept = _Kept(out, cluster.files, options.resume)
+        kept = _Kept(out, cluster.files, cluster.digest, options.resume)
         works: list[SweepWork] = []
 
         def work_of(columns: Columns, column: Column) -> SweepWork:
@@ -70,8 +69,7 @@ def sweep(
             works.append(work)
             return work
 
-        variables = _cluster.variables_of(VERB, left_out)
-        dispatcher = _cluster.dispatcher(cluster, options.devices, variables, work_of)
+        dispatcher = _cluster.dispatcher(cluster, options.devices, work_of)
         with shown(VERB, quiet) as progress:
             interrupted = _cluster.run(dispatcher, works, progress, "points")
         command = command_line(sys.argv)
@@ -103,20 +101,20 @@ class _Kept:
     Attributes:
         out: the folder; ``None`` keeps nothing.
         files: that were sent to the nodes.
+        digest: of all that was sent.
         resume: whether what is stored is taken for measured.
     """
 
     out: Path | None
     files: tuple[ReadFile, ...]
+    digest: str
     resume: bool
 
     def load(self, task: Task, column: Column) -> Sweep | None:
         """The stored record of a task."""
-        entry = self._journal().read().get(self._key(task, column)) if self.resume else None
-        if entry is None or self.out is None:
+        if not self.resume:
             return None
-        record = reading.read(self.out / entry.files[0])
-        return record if isinstance(record, Sweep) else None
+        return Journal(self.out).record(self._key(task, column), Sweep)
 
     def keep_in(self, columns: Columns) -> Callable[[Task, Column, Ended, Sweep], None]:
         """What stores a task's record."""
@@ -132,12 +130,9 @@ class _Kept:
             writing.write_text(self.out / place, json.render(record))
             node = ended.node.title if ended.node is not None else ""
             entry = Entry(key, task.name, column.name, node, 0, (place.as_posix(),))
-            self._journal().add(entry)
+            Journal(self.out).add(entry)
 
         return keep
 
-    def _journal(self) -> Journal:
-        return Journal(self.out)
-
     def _key(self, task: Task, column: Column) -> str:
-        return key_of(task.order.words, checksums(self.files), column.torch, column.name)
+        return key_of(task.order.words, self.digest, column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from layerbench.cluster.nodes import ALL, CPU, Slot
+from layerbench.cluster.nodes import Slot, is_label
 
 
 @dataclass
@@ -27,18 +27,19 @@ class Column:
 class Columns:
     """Sorts devices into columns as nodes come and go.
 
-    A device that was asked for by a node's label has a column of that name.
+    A device that was asked for by a node's label has a column of that name. What a column was
+    called first it stays, also where one that is like it comes later: files have the name.
     """
 
     def __init__(self) -> None:
         self._columns: dict[tuple[str, str, str], Column] = {}
+        self._titles: dict[int, str] = {}
+        self._folders: dict[int, str] = {}
 
     def add(self, said: str, slot: Slot) -> Column:
         """The column of a device that was asked for by this name; the device is in it now."""
         device, torch = slot.device, slot.node.torch
-        usual = device.usual_name
-        own = said in (ALL, CPU, device.kind, device.card, device.slug, device.name)
-        name = usual if own else said
+        name = said if is_label(said, slot) else device.usual_name
         key = (name, device.slug, torch)
         if key not in self._columns:
             self._columns[key] = Column(name, device.slug, torch)
@@ -56,12 +57,22 @@ class Columns:
         return list(self._columns.values())
 
     def title(self, column: Column) -> str:
-        """Its name, with the version of PyTorch where another column has the same name."""
-        alike = [one for one in self.all() if one.name == column.name]
-        return column.name if len(alike) == 1 else f"{column.name}, torch {column.torch}"
+        """Its name, with what tells it from other columns of that name: devices, PyTorch."""
+        return self._titles.setdefault(id(column), self._title(column))
 
     def folder(self, column: Column) -> str:
         """Of its records: the device's, as if measured there, unless two columns share it."""
+        return self._folders.setdefault(id(column), self._folder(column))
+
+    def _title(self, column: Column) -> str:
+        alike = [one for one in self.all() if one.name == column.name]
+        several = len({one.slug for one in alike}) > 1
+        device = f", {column.slug}" if several else ""
+        of_slug = [one for one in alike if one.slug == column.slug]
+        version = f", torch {column.torch}" if len(of_slug) > 1 else ""
+        return f"{column.name}{device}{version}"
+
+    def _folder(self, column: Column) -> str:
         alike = [one for one in self.all() if one.slug == column.slug]
         if len(alike) == 1:
             return column.slug

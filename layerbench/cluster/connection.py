@@ -38,7 +38,7 @@ def connected(address: str, files: Path | None = None) -> Iterator[Any]:
     # Nobody has asked for reports of use to Ray's makers; whoever wants them sets it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    place = _place_of(address)
+    address, place = _place_of(address)
     local = place.partition(":")[0] in LOOPBACK
     if local:
         # Else Ray takes the machine's outer address for it, where such a cluster does not listen.
@@ -75,22 +75,20 @@ def _imported() -> Any:  # noqa: ANN401 - a module
     return ray
 
 
-def _place_of(address: str) -> str:
-    """``HOST:PORT`` of an address."""
+def _place_of(address: str) -> tuple[str, str]:
+    """The address, or the one that the environment says; and its ``HOST:PORT``."""
+    named = "--cluster"
+    if address == AUTO:
+        named, address = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "").strip() or AUTO
     if address != AUTO:
         host, colon, port = address.removeprefix(CLIENT).rpartition(":")
         if not (colon and host and port.isdigit()):
-            raise UsageError(
-                f"--cluster takes auto, HOST:6379 or ray://HOST:10001, got {address!r}"
-            )
-        return f"{host}:{port}"
-    said = os.environ.get("RAY_ADDRESS", "").strip()
-    if said and said != AUTO:
-        return said.removeprefix(CLIENT)
+            raise UsageError(f"{named} takes auto, HOST:6379 or ray://HOST:10001, got {address!r}")
+        return address, f"{host}:{port}"
     # Where `ray start` writes it.
     folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     try:
-        return (folder / "ray" / "ray_current_cluster").read_text().strip()
+        return AUTO, (folder / "ray" / "ray_current_cluster").read_text().strip()
     except OSError:
         raise UsageError(f"this machine is part of no Ray cluster: {HOW_TO_START}") from None
 

@@ -9,26 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from layerbench.errors import OutputError
+from layerbench._version import __version__
+from layerbench.cluster.columns import Column
+from layerbench.errors import OutputError, RecordError
+from layerbench.records.kinds import Record
+from layerbench.store import reading
+
+Kind = TypeVar("Kind", bound=Record)
 
 NAME = "cluster.jsonl"
 
 
-def key_of(words: Sequence[str], files: Iterable[str], torch: str, column: str) -> str:
+def key_of(words: Sequence[str], sent: str, column: Column) -> str:
     """What tells one task from all others.
 
     Args:
         words: of its command line.
-        files: checksums of what was sent along.
-        torch: the version.
-        column: the name of the devices.
+        sent: checksum of all that was sent along.
+        column: where it runs.
     """
-    content = json.dumps([list(words), sorted(files), torch, column])
+    where = [column.name, column.slug, column.torch, __version__]
+    content = json.dumps([list(words), sent, where])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -75,6 +81,22 @@ class Journal:
             for entry in entries
             if all((self._folder / file).is_file() for file in entry.files)
         }
+
+    def record(self, key: str, kind: type[Kind]) -> Kind | None:
+        """The stored record of a task; ``None`` where none can be read.
+
+        Args:
+            key: of the task.
+            kind: of the record, which lies in the first of the task's files.
+        """
+        entry = self.read().get(key)
+        if entry is None or self._folder is None or not entry.files:
+            return None
+        try:
+            return reading.read(self._folder / entry.files[0], kind)
+        except RecordError:
+            # Whatever has become of it: what is measured again replaces it.
+            return None
 
     def add(self, entry: Entry) -> None:
         """Write a line, and wait until it lies on the disk.

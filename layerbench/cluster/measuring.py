@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from layerbench.environment.device_lock import held
 from layerbench.errors import WorkerError
 
 CPU = "cpu"
+# The folder that this layerbench is imported from.
+HOME = Path(__file__).parents[2]
+INSTALLED = ("site-packages", "dist-packages")
+PATH = "PYTHONPATH"
+# Before a verb and an option's name, as in `layerbench.cli`.
+ENVIRONMENT = "LAYERBENCH"
 OUTPUT, COMPLAINT = "output", "complaint"
 # Loading torch from a cold disk takes long.
 LOADING_S = 300.0
@@ -36,7 +43,7 @@ class ForkServer:
     """The process that forks, as its owner sees it.
 
     Args:
-        variables: its environment.
+        variables: its environment; what it loads lies on their ``PYTHONPATH``.
 
     Raises:
         WorkerError: it cannot load what it needs.
@@ -50,11 +57,17 @@ class ForkServer:
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             env=variables,
+            # A user's file here could have the name of a module that it loads.
+            cwd=os.sep,
         )
         assert self._process.stdout is not None
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
-        self._wait_for("loaded", LOADING_S)
+        try:
+            self._wait_for("loaded", LOADING_S)
+        except BaseException:
+            self.end()
+            raise
 
     @property
     def alive(self) -> bool:
@@ -74,19 +87,27 @@ class ForkServer:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
-        child = self._wait_for("begun", LOADING_S)
+        child = None
         try:
+            child = self._wait_for("begun", LOADING_S)
             return self._wait_for("ended", None)
         except BaseException:
-            _end_group(child)
-            with contextlib.suppress(WorkerError):
-                self._wait_for("ended", TO_END_S)
+            if child is None or not self._stopped(child):
+                # Its child ends with it, and the next order gets a server of its own.
+                self.end()
             raise
 
     def end(self) -> None:
         """End it, and what it runs."""
         self._process.kill()
         self._process.wait()
+
+    def _stopped(self, child: int) -> bool:
+        _end_group(child)
+        with contextlib.suppress(WorkerError):
+            self._wait_for("ended", TO_END_S)
+            return True
+        return False
 
     def _wait_for(self, name: str, seconds: float | None) -> int:
         """The value of its next message, which has this name."""
@@ -119,7 +140,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         words += ["--format", "json"]
         if order["samples"]:
             words += ["--out", str(written)]
-        status = _in_child("layerbench", words, order["variables"], folder)
+        status = _in_child("layerbench", words, folder)
         return {
             "status": status,
             "output": (folder / OUTPUT).read_text(errors="replace"),
@@ -133,7 +154,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-def describe(variables: dict[str, str]) -> dict[str, Any]:
+def describe() -> dict[str, Any]:
     """What `layerbench.cluster.description` says of this node.
 
     Raises:
@@ -141,19 +162,19 @@ def describe(variables: dict[str, str]) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="layerbench-") as name:
         folder = Path(name)
-        if _in_child("layerbench.cluster.description", [], variables, folder):
+        if _in_child("layerbench.cluster.description", [], folder):
             raise WorkerError(_last((folder / COMPLAINT).read_bytes()) or "it gave no reason")
         described: dict[str, Any] = json.loads((folder / OUTPUT).read_text())
         return described
 
 
-def _in_child(module: str, words: list[str], variables: dict[str, str], folder: Path) -> int:
+def _in_child(module: str, words: list[str], folder: Path) -> int:
     """Run a module in a fresh process; gives its exit status, negative for a signal."""
     return _server().run(
         {
             "module": module,
             "words": words,
-            "variables": {**node_variables(), **variables},
+            "variables": _without_options(_variables(), words),
             "folder": os.getcwd(),
             "output": str(folder / OUTPUT),
             "complaint": str(folder / COMPLAINT),
@@ -167,8 +188,29 @@ def _server() -> ForkServer:
     if not _SERVERS:
         # Loading keeps a core busy for seconds, beside whatever is measured on it.
         with held(CPU, lambda _: None):
-            _SERVERS.append(ForkServer(node_variables()))
+            _SERVERS.append(ForkServer(_variables()))
     return _SERVERS[0]
+
+
+def _variables() -> dict[str, str]:
+    """The node's environment, in which other processes find the layerbench that runs here."""
+    variables = node_variables()
+    places = [one for one in variables.get(PATH, "").split(os.pathsep) if one]
+    # Ray puts the user's files there. Each measurement looks there, and what it needs is loaded.
+    places = [one for one in places if os.path.realpath(one) != os.getcwd()]
+    if HOME.name not in INSTALLED and str(HOME) not in places:
+        places.append(str(HOME))
+    return {**variables, PATH: os.pathsep.join(places)}
+
+
+def _without_options(variables: Mapping[str, str], words: Sequence[str]) -> dict[str, str]:
+    """Without what a node's environment says of a verb: the driver has said all of its options."""
+    prefix = f"{ENVIRONMENT}_{words[0].upper()}_" if words else None
+    return {
+        name: value
+        for name, value in variables.items()
+        if prefix is None or not name.startswith(prefix)
+    }
 
 
 def _end_group(child: int) -> None:

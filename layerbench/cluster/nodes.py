@@ -31,18 +31,16 @@ class Prober:
 
     Args:
         ray: connected.
-        variables: of the environment, for what runs on a node.
     """
 
-    def __init__(self, ray: Any, variables: Mapping[str, str] | None = None) -> None:  # noqa: ANN401
+    def __init__(self, ray: Any) -> None:  # noqa: ANN401
         ray.cloudpickle.register_pickle_by_value(sys.modules[probe.__name__])
         self._ray = ray
-        self._variables = dict(variables or {})
         self._describe = ray.remote(num_cpus=0, max_retries=0)(probe.describe)
 
     def ask(self, id: str) -> Any:  # noqa: ANN401 - a reference
         """Begin to ask a node."""
-        return self._describe.options(scheduling_strategy=on_node(id)).remote(self._variables)
+        return self._describe.options(scheduling_strategy=on_node(id)).remote()
 
     def read(self, facts: Mapping[str, Any], answer: Any) -> ClusterNode:  # noqa: ANN401 - a reference
         """The node that a finished question was about."""
@@ -156,10 +154,16 @@ class Wanted:
                 )
 
 
-def _meant(name: str, node: ClusterNode) -> tuple[NodeDevice, ...]:
-    if name == ALL:
-        return node.usual_devices()
+def is_label(name: str, slot: Slot) -> bool:
+    """Whether a device was asked for by a label of its node, and not by a name of its own."""
     plain = plain_name(name)
+    return plain != ALL and plain not in map(plain_name, _names(slot.device))
+
+
+def _meant(name: str, node: ClusterNode) -> tuple[NodeDevice, ...]:
+    plain = plain_name(name)
+    if plain == ALL:
+        return node.usual_devices()
     labelled = any(plain_name(label.rpartition(":")[2]) == plain for label in node.labels)
     if labelled or plain in {plain_name(label) for label in node.labels}:
         return node.usual_devices()

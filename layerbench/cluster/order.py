@@ -23,13 +23,11 @@ class Order:
     Attributes:
         words: the verb and its options, the record as JSON on standard output.
         device: that it runs on, as PyTorch calls it there.
-        variables: of the environment, besides the node's own.
         samples: whether every sample is wanted, too: the verb writes them to a folder.
     """
 
     words: tuple[str, ...]
     device: str
-    variables: Mapping[str, str] = field(default_factory=dict)
     samples: bool = False
 
     def packed(self) -> dict[str, Any]:
@@ -37,7 +35,6 @@ class Order:
         return {
             "words": list(self.words),
             "device": self.device,
-            "variables": dict(self.variables),
             "samples": self.samples,
         }
 

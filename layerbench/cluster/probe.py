@@ -10,11 +10,8 @@ import sys
 from typing import Any
 
 
-def describe(variables: dict[str, str]) -> dict[str, Any]:
+def describe() -> dict[str, Any]:
     """The node's devices and versions, as `layerbench.cluster.description` says them.
-
-    Args:
-        variables: of the environment, besides the node's own.
 
     Returns:
         the description, or why there is none under ``problem``.
@@ -26,7 +23,7 @@ def describe(variables: dict[str, str]) -> dict[str, Any]:
         what = (error.name or "layerbench").partition(".")[0]
         return {"problem": f"has no {what} that can measure: install it for {sys.executable}"}
     try:
-        return measuring.describe(variables)
+        return measuring.describe()
     except Exception as error:
         return {"problem": f"cannot be described: {error}"}
 

@@ -101,7 +101,6 @@ class Dispatcher:
         ray: connected.
         wanted: the devices that are asked for.
         work_of: makes the work of a column, once.
-        variables: of the environment, for what runs on a node.
         tell: hears, in one line, of nodes that come and go.
     """
 
@@ -111,7 +110,6 @@ class Dispatcher:
         wanted: Wanted,
         work_of: Callable[[Columns, Column], Work],
         *,
-        variables: Mapping[str, str] | None = None,
         tell: Callable[[str], object] = lambda _: None,
     ) -> None:
         from layerbench.cluster import measuring
@@ -119,9 +117,8 @@ class Dispatcher:
         self._ray = ray
         self._wanted = wanted
         self._work_of = work_of
-        self._variables = dict(variables or {})
         self._tell = tell
-        self._prober = Prober(ray, self._variables)
+        self._prober = Prober(ray)
         self._measure = ray.remote(num_cpus=0, max_retries=0)(measuring.run)
         self._answer = ray.remote(num_cpus=0, max_retries=0)(probe.answer)
         self._nodes: dict[str, ClusterNode] = {}
@@ -141,8 +138,10 @@ class Dispatcher:
         """
         nodes = self._prober.ask_all()
         self._wanted.check(nodes)
+        # All of them first: what tells columns apart is known before their work is made.
         for node in nodes:
             self._add(node)
+        self._make_work()
         self._looked = time.monotonic()
 
     def run(self) -> Iterator[Ended]:
@@ -169,7 +168,10 @@ class Dispatcher:
             self._tell(f"{node.title} {node.problem}: nothing is measured on it")
             return
         for said, slot in self._wanted.slots(node):
-            column = self.columns.add(said, slot)
+            self.columns.add(said, slot)
+
+    def _make_work(self) -> None:
+        for column in self.columns.all():
             if id(column) not in self._work:
                 self._work[id(column)] = (column, self._work_of(self.columns, column))
 
@@ -190,6 +192,7 @@ class Dispatcher:
             node = self._prober.read(self._asked.pop(answer), answer)
             if node.id in there.keys() - self._dead:
                 self._add(node)
+                self._make_work()
                 if not node.problem:
                     self._tell(f"{node.title} has joined")
 
@@ -208,12 +211,7 @@ class Dispatcher:
                 task = work.take()
                 if task is None:
                     break
-                order = Order(
-                    task.order.words,
-                    slot.device.place,
-                    {**self._variables, **task.order.variables},
-                    task.order.samples,
-                )
+                order = replace(task.order, device=slot.device.place)
                 strategy = on_node(slot.node.id)
                 reference = self._measure.options(scheduling_strategy=strategy, name=task.name)
                 self._running[reference.remote(order.packed())] = _Running(task, column, slot)

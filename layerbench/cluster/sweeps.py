@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -36,9 +37,9 @@ class _Climb:
     end: SweepEnd | None = None
     missing: dict[int, str] = field(default_factory=dict)
 
-    def ascending(self) -> list[SweepPoint]:
-        """Its points."""
-        return [self.points[batch] for batch in sorted(self.points)]
+    def ascending(self, below: float = math.inf) -> list[SweepPoint]:
+        """Its points, of smaller batches than this."""
+        return [self.points[batch] for batch in sorted(self.points) if batch < below]
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class SweepWork:
         for climb in self._climbs:
             for batch in list(climb.to_come):
                 stored = load(self._task(climb, batch), column)
-                if stored is not None:
+                # The end of a climb may have come from a smaller one.
+                if stored is not None and batch in climb.to_come:
                     climb.to_come.remove(batch)
                     self._take_in(climb, batch, stored)
 
@@ -120,7 +122,7 @@ class SweepWork:
             if not climb.to_come or (climb.flying and not climb.points):
                 continue
             batch = climb.to_come[0]
-            why = too_long(climb.ascending(), batch, self._request.seconds)
+            why = too_long(climb.ascending(batch), batch, self._request.seconds)
             if not why:
                 climb.to_come.pop(0)
                 return self._begun(self._task(climb, batch), climb, batch)
@@ -141,6 +143,8 @@ class SweepWork:
         climb.flying.discard(batch)
         if ended.task in self._given_back:
             self._given_back.remove(ended.task)
+        if batch in climb.to_come:
+            climb.to_come.remove(batch)
         if ended.outcome is None:
             self._miss(climb, batch, ended.why)
             return

@@ -46,6 +46,12 @@ def scope_of(place: str) -> Scope:
     return scope
 
 
+def import_root(file: Path) -> Path:
+    """The folder that a file's imports begin in: its own, or the one that its package lies in."""
+    package = _package_of(file)
+    return file.parent if package is None else package[1]
+
+
 def forget(place: str) -> None:
     """Let the next `scope_of` import everything again; running code keeps its modules."""
     with _lock:
