@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from layerbench.cli import _endings, _options
+from layerbench.cli import _endings, _options, _output
 
 NAME = "cluster"
 
@@ -34,7 +34,7 @@ def command(
     from layerbench.cluster.nodes import listed
 
     with connected(address) as ray:
-        record = listed(ray, address)
+        record = listed(ray, address, _output.complain)
     _options.deliver(record, names, out)
     if all(node.problem for node in record.nodes):
         raise typer.Exit(_endings.FAILED)

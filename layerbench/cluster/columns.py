@@ -47,10 +47,14 @@ class Columns:
         column.slots.append(slot)
         return column
 
-    def remove(self, node: str) -> None:
-        """A node is gone."""
+    def remove(self, node: str) -> bool:
+        """A node is gone; gives whether a device of it was in a column."""
+        was = False
         for column in self._columns.values():
-            column.slots = [one for one in column.slots if one.node.id != node]
+            left = [one for one in column.slots if one.node.id != node]
+            was = was or len(left) < len(column.slots)
+            column.slots = left
+        return was
 
     def all(self) -> list[Column]:
         """In the order in which their first device came."""

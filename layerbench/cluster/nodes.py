@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ CPU = "cpu"
 # Ray's own resources; all others are names that whoever started the node has given it.
 RAYS_OWN = ("CPU", "GPU", "memory", "object_store_memory")
 RAYS_OWN_PREFIXES = ("node:", "accelerator_type:", "bundle_group_")
+# An answer takes as long as loading torch, and waits for what is measured there.
 ASKING_S = 330.0
+SOON_S = 30.0
 
 
 def alive(ray: Any) -> dict[str, Mapping[str, Any]]:  # noqa: ANN401 - the module
@@ -50,10 +52,20 @@ class Prober:
             described = {"problem": f"does not answer: {_told(error)}"}
         return _node(facts, described)
 
-    def ask_all(self) -> list[ClusterNode]:
-        """Every node that is alive, asked at the same time."""
+    def ask_all(self, tell: Callable[[str], object]) -> list[ClusterNode]:
+        """Every node that is alive, asked at the same time.
+
+        Args:
+            tell: hears, in one line each, which are waited for.
+        """
         nodes = alive(self._ray)
         answers = {id: self.ask(id) for id in nodes}
+        asked = list(answers.values())
+        _, late = self._ray.wait(asked, num_returns=len(asked), timeout=SOON_S)
+        for id, answer in answers.items():
+            if answer in late:
+                host = f"{nodes[id]['NodeManagerHostname']} ({nodes[id]['NodeManagerAddress']})"
+                tell(f"waiting: {host} has not yet said what it can measure on")
         return [self.read(nodes[id], answer) for id, answer in answers.items()]
 
 
@@ -96,14 +108,19 @@ def _node(facts: Mapping[str, Any], described: Mapping[str, Any]) -> ClusterNode
     return node.model_copy(update={"devices": devices})
 
 
-def listed(ray: Any, address: str) -> ClusterNodes:  # noqa: ANN401 - the module
+def listed(
+    ray: Any,  # noqa: ANN401 - the module
+    address: str,
+    tell: Callable[[str], object],
+) -> ClusterNodes:
     """All nodes that are alive, asked at the same time.
 
     Args:
         ray: connected.
         address: of the cluster, as it was said.
+        tell: hears which are waited for.
     """
-    nodes = sorted(Prober(ray).ask_all(), key=lambda one: (one.host, one.address, one.id))
+    nodes = sorted(Prober(ray).ask_all(tell), key=lambda one: (one.host, one.address, one.id))
     return ClusterNodes(address=address, nodes=tuple(nodes))
 
 

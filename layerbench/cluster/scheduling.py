@@ -136,7 +136,7 @@ class Dispatcher:
         Raises:
             UsageError: a device that is asked for is nowhere.
         """
-        nodes = self._prober.ask_all()
+        nodes = self._prober.ask_all(self._tell)
         self._wanted.check(nodes)
         # All of them first: what tells columns apart is known before their work is made.
         for node in nodes:
@@ -197,8 +197,8 @@ class Dispatcher:
                     self._tell(f"{node.title} has joined")
 
     def _remove(self, node: ClusterNode) -> None:
-        self.columns.remove(node.id)
-        self._tell(f"{node.title} is gone: what it measured is measured elsewhere")
+        if self.columns.remove(node.id):
+            self._tell(f"{node.title} is gone: what it was measuring is measured elsewhere")
 
     # --- tasks -----------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class Dispatcher:
             if time.monotonic() - since < JOIN_S:
                 continue
             for task in work.left():
-                ended = Ended(task, None, f"no node with {column.name} is left")
+                ended = Ended(task, None, f"no node with {self.columns.title(column)} is left")
                 work.finish(ended)
                 yield ended
 
