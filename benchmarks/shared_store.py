@@ -41,7 +41,7 @@ from tests.support.service_process import server
 PROCESSES = 2
 # Other questions a second than the answers that a web process keeps as it sent them.
 SIDES = 1000
-DIFFERENT = 500
+DIFFERENT, AT_ONCE = 500, 50
 
 app = typer.Typer(help=__doc__, add_completion=False)
 
@@ -176,12 +176,17 @@ def queue() -> None:
 
 
 async def posted(urls: list[str], asked: list[dict[str, Any]]) -> list[httpx.Response]:
+    # httpx looks through all that waits for a connection, again and again.
+    turns = asyncio.Semaphore(AT_ONCE)
     # A connection each: one that is used again may just be closed.
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
+    limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=300, limits=limits) as client:
-        return await asyncio.gather(*(
-            client.post(one + RESOURCE, json=body, headers=ASYNC) for body in asked for one in urls
-        ))  # fmt: skip
+
+        async def sent(url: str, body: dict[str, Any]) -> httpx.Response:
+            async with turns:
+                return await client.post(url + RESOURCE, json=body, headers=ASYNC)
+
+        return await asyncio.gather(*(sent(one, body) for body in asked for one in urls))
 
 
 if __name__ == "__main__":
