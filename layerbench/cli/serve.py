@@ -23,7 +23,17 @@ NOT_STARTED = 3
 def command(
     options: Annotated[
         ServiceOptions,
-        fields("host", "port", "database", "device", "seconds", "deadline", "queue", "memory"),
+        fields(
+            "host",
+            "port",
+            "database",
+            "device",
+            "cluster",
+            "seconds",
+            "deadline",
+            "queue",
+            "memory",
+        ),
     ],
 ) -> None:
     """Answer over HTTP what a model will need before it runs.

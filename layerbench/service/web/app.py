@@ -28,6 +28,7 @@ from layerbench._version import __version__
 from layerbench.errors import UsageError
 from layerbench.service.protocol.questions import CARD
 from layerbench.service.web import api_reference
+from layerbench.service.web.cluster_agent import ClusterAgent
 from layerbench.service.web.database import Database, StoreDamaged, StoreError
 from layerbench.service.web.dependencies import (
     PREFIX,
@@ -122,7 +123,11 @@ async def _life(app: FastAPI) -> AsyncIterator[None]:
     with held as database:
         architect = StructureProcess(settings)
         catalog = Catalog(architect, app.state.refused)
-        jobs = Jobs(settings, database, catalog, app.state.metrics)
+        agent = None if settings.cluster is None else ClusterAgent(settings.cluster, settings.agent)
+        jobs = Jobs(settings, database, catalog, app.state.metrics, agent)
+        if agent is not None:
+            agent.changed = jobs.devices_changed
+        app.state.agent = agent
         app.state.database, app.state.jobs, app.state.catalog = database, jobs, catalog
         app.state.architect, app.state.documents = architect, Documents()
         app.state.predictions = Predictions(architect, catalog, database)

@@ -62,7 +62,9 @@ _COUNT = select(func.count()).where(jobs.c.state.in_(bindparam("states", expandi
 # One that this server took and does not run: the answer was lost on its way.
 _MINE = or_(
     _QUEUED & jobs.c.target.in_(bindparam("targets", expanding=True)),
-    _RUNNING & (jobs.c.server == bindparam("server")),
+    _RUNNING
+    & (jobs.c.server == bindparam("server"))
+    & jobs.c.id.not_in(bindparam("running", expanding=True)),
 )
 _NEXT = select(jobs.c.id).where(_MINE).order_by(jobs.c.state.desc(), jobs.c.created_at, jobs.c.id)
 _TAKEN = _NEXT.limit(1).with_for_update(skip_locked=True)
@@ -276,14 +278,17 @@ class Database(ABC):
         row = connection.execute(query, values).mappings().first()
         return None if row is None else job_of({**row})
 
-    def take(self, server: str = "", targets: Collection[str] = ("",)) -> Job | None:
+    def take(
+        self, server: str = "", targets: Collection[str] = ("",), running: Collection[str] = ()
+    ) -> Job | None:
         """Let the job run that has waited longest; ``None`` where none waits.
 
         Args:
             server: that runs it.
             targets: of jobs that it can run.
+            running: jobs that it runs already.
         """
-        values = {"server": server, "targets": sorted(targets)}
+        values = {"server": server, "targets": sorted(targets), "running": list(running)}
         with self._reading() as connection:
             if connection.execute(_NEXT.limit(1), values).first() is None:
                 return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from fastapi.responses import Response
 from layerbench.environment import cards
 from layerbench.service.protocol.questions import Question
 from layerbench.service.web import answers, schemas
+from layerbench.service.web.cluster_agent import ClusterAgent
 from layerbench.service.web.database import Database
 from layerbench.service.web.dependencies import (
     ENDED_OTHERWISE,
@@ -72,14 +74,15 @@ class _EstimateRequest:
     predictions: Predictions
     catalog: Catalog
     database: Database
+    agent: ClusterAgent | None
     refresh: bool
     wait_s: float
 
     async def answered(self, question: Question, view: View) -> Response:
         """From the store, from a prediction, or from a measurement that is waited for; or a job."""
         await self.catalog.known()
-        question = _with_card(question)
-        found = None if self.refresh else await self._found(question)
+        question, here = self._with_device(question)
+        found = None if self.refresh else await self._found(question, here)
         if (stored := answers_next(found)) is not None:
             # What is stored in a damaged form is measured anew.
             with suppress(ValueError, RecursionError):
@@ -88,7 +91,7 @@ class _EstimateRequest:
         complaint = self.catalog.complaint(question)
         if complaint is not None:
             return problem(422, complaint)
-        if question.device is not None:
+        if not here:
             made, before = await self.predictions.made(question, anew=self.refresh)
             return _rendered(view, made, question, None, before)
         job = await self.jobs.ask(question, rejected=found, anew=self.refresh)
@@ -96,8 +99,27 @@ class _EstimateRequest:
             return await accepted(job, self.jobs)
         return await self._outcome(await self.jobs.wait(job.id, self.wait_s), question, view)
 
-    async def _found(self, question: Question) -> Result | None:
-        if question.device is not None:
+    def _with_device(self, question: Question) -> tuple[Question, bool]:
+        """The question with the usual name of its device, and whether that is measured on.
+
+        A device of the cluster is measured on; for any other card the figures are predicted.
+
+        Raises:
+            HTTPException: there is no such device.
+        """
+        if question.device is None:
+            return question, True
+        slot = None if self.agent is None else self.agent.named(question.device)
+        if slot is not None:
+            return question.model_copy(update={"device": slot.name}), True
+        no_cluster = None if self.agent is None else self.agent.complaint
+        if no_cluster is not None and cards.find(question.device) is None:
+            raise HTTPException(503, no_cluster)
+        there = () if self.agent is None else tuple(one.name for one in self.agent.slots)
+        return _with_card(question, question.device, there), False
+
+    async def _found(self, question: Question, here: bool) -> Result | None:
+        if not here:
             return await self.predictions.stored(question)
         return await self.jobs.found(question)
 
@@ -121,23 +143,27 @@ async def _estimate_request(
     state = request.app.state
     wait_s = 0.0 if "respond-async" in (prefer or "") else state.settings.wait_s
     known = state.settings, state.jobs, state.predictions, state.catalog, state.database
-    return _EstimateRequest(*known, refresh, wait_s)
+    return _EstimateRequest(*known, state.agent, refresh, wait_s)
 
 
 EstimateRequest = Annotated[_EstimateRequest, Depends(_estimate_request)]
 
 
-def _with_card(question: Question) -> Question:
-    """The question with the card that it names, if any, as the table of cards has it.
+def _with_card(question: Question, device: str, there: Sequence[str]) -> Question:
+    """The question with the card that it names, as the table of cards has it.
+
+    Args:
+        question: that is asked.
+        device: that it names.
+        there: devices of the cluster.
 
     Raises:
         HTTPException: there is no such card.
     """
-    if question.device is None:
-        return question
-    card = cards.find(question.device)
+    card = cards.find(device)
     if card is None:
-        listed = f"{cards.unknown(question.device)}: GET {PREFIX}/server lists those that are"
+        measured = f"; the cluster has {', '.join(dict.fromkeys(there))}" if there else ""
+        listed = f"{cards.unknown(device)}: GET {PREFIX}/server lists those that are{measured}"
         raise HTTPException(422, listed)
     return question.model_copy(update={"device": card.name})
 
@@ -208,10 +234,12 @@ async def results(
 
 
 @api.get("/server", responses=problems(503), operation_id="server")
-async def server(catalog: CatalogOf, settings: SettingsOf) -> ServerAnswer:
+async def server(request: Request, catalog: CatalogOf, settings: SettingsOf) -> ServerAnswer:
     """Devices, cards that estimates may be predicted for, and where results are stored."""
     await catalog.known()
+    agent: ClusterAgent | None = request.app.state.agent
     return ServerAnswer(
+        cluster=None if agent is None else Counter(slot.name for slot in agent.slots),
         device=catalog.device.partition(" ")[0],
         devices={
             place: called.partition(" ")[2] or called for place, called in catalog.devices.items()

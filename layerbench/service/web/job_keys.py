@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from layerbench.service.protocol.questions import ProfileQuestion, Question
@@ -21,9 +21,17 @@ class JobKeys:
         catalog: that knows the device.
         specs: code that the server was started with.
         server: of those that share a database; empty for one that shares none.
+        kind_of: gives the kind of a cluster's device by its name; ``None`` where there is none.
     """
 
-    def __init__(self, catalog: Catalog, specs: tuple[str, ...], server: str) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        specs: tuple[str, ...],
+        server: str,
+        kind_of: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
+        self._kind_of = kind_of
         self._catalog = catalog
         self._specs = specs
         self._server = server
@@ -55,15 +63,26 @@ class JobKeys:
         targets = {self._target(what, device) for what in self._versions for device in devices}
         return targets | {self._server}
 
+    def targets_of(self, kind: str) -> set[str]:
+        """Those of jobs that can run on a kind of a cluster's devices."""
+        device = _of_cluster(kind)
+        return {self._target(what, device) for what in self._versions}
+
     def _target(self, what: str, device: str) -> str:
         return _hash({"what": what, "device": device, "versions": self._versions[what]})
 
     def _device(self, question: AnyQuestion) -> str:
         named: str | None = getattr(question, "device", None)
+        if named is not None and isinstance(question, Question):
+            return _of_cluster(self._kind_of(named) or named)
         return self._catalog.device_of(named)
 
     def _is_own(self, question: AnyQuestion) -> bool:
         return question.architecture in self._specs
+
+
+def _of_cluster(kind: str) -> str:
+    return f"cluster: {kind}"
 
 
 def _hash(content: Mapping[str, Any]) -> str:

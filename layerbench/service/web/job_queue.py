@@ -17,13 +17,15 @@ from typing import Any
 
 import structlog
 
+from layerbench.service.web.cluster_agent import ClusterAgent
 from layerbench.service.web.connections import limit_of
 from layerbench.service.web.database import Database, Message, NoRoom, StoreError
 from layerbench.service.web.followed_jobs import FollowedJob, FollowedJobs
 from layerbench.service.web.job_events import Subscription
 from layerbench.service.web.job_keys import AnyQuestion, JobKeys
 from layerbench.service.web.job_relay import Relay
-from layerbench.service.web.job_runner import JobRunner
+from layerbench.service.web.job_runner import Runner
+from layerbench.service.web.job_runners import Runners
 from layerbench.service.web.metrics import Metrics
 from layerbench.service.web.model_catalog import Catalog
 from layerbench.service.web.server_presence import Presence
@@ -47,6 +49,10 @@ LOST = "the job is no longer there as it was: another program changed the store"
 STOPPED = "the server was stopped"
 
 
+def _no_kind(_: str) -> None:
+    """There is no cluster, and so no device of one."""
+
+
 class QueueFull(Exception):
     """No further job can wait; ``retry_after_s`` says when to come again."""
 
@@ -63,10 +69,16 @@ class Jobs:
         database: where jobs and results lie.
         catalog: that knows the device.
         metrics: that are counted.
+        agent: of a cluster, whose devices measure, too.
     """
 
     def __init__(
-        self, settings: Settings, database: Database, catalog: Catalog, metrics: Metrics
+        self,
+        settings: Settings,
+        database: Database,
+        catalog: Catalog,
+        metrics: Metrics,
+        agent: ClusterAgent | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -74,16 +86,18 @@ class Jobs:
         self._presence = Presence(database, settings.lost_s)
         self._followed = FollowedJobs()
         self._relay = Relay(database)
-        self._runner = JobRunner(settings, catalog, metrics)
         server = self._presence.id if database.shared else ""
-        self._keys = JobKeys(catalog, settings.specs, server)
+        self._agent = agent
+        self._keys = JobKeys(catalog, settings.specs, server, agent.kind_of if agent else _no_kind)
+        self._runners = Runners(settings, catalog, metrics, self._keys, agent)
         self._queued = 0
         # Ends that the store could not be told, and of them those that it can still be.
         self._unwritten: OrderedDict[str, Job] = OrderedDict()
         self._to_write: dict[str, Job] = {}
         self._most_waiting = int(WAITING_SHARE * limit_of(settings))
         self._those_who_wait = 0
-        self._arrived = asyncio.Event()
+        # Of each runner that waits for a job.
+        self._arrivals: set[asyncio.Event] = set()
         self._moved = asyncio.Event()
         # Those that only `stop` ends, and all of them.
         self._lasting: list[asyncio.Task[None]] = []
@@ -102,16 +116,29 @@ class Jobs:
             if lost := await call(self._database.interrupt_open, reason):
                 log.warning("jobs interrupted", count=lost)
             await call(self._database.forget_old)
-        self._lasting = [self._beside(self._work())]
+        self._lasting = [self._beside(self._work(self._runners.here))]
+        if self._agent is not None:
+            self._lasting.append(self._beside(self._agent.kept()))
         if self._database.shared:
             self._beside(self._forget_old())
             self._lasting += [
                 self._beside(self._database.listen(self._heard)),
                 self._beside(
-                    self._presence.kept(self._keys.targets, self._look, self._tell_trouble)
+                    self._presence.kept(self._runners.targets, self._look, self._tell_trouble)
                 ),
                 self._beside(self._follow_queue()),
             ]
+
+    def devices_changed(self) -> None:
+        """Let as many jobs run at once as the cluster has devices."""
+        for runner in self._runners.new():
+            self._lasting.append(self._beside(self._work(runner)))
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let all runners look for a job."""
+        for arrived in self._arrivals:
+            arrived.set()
 
     async def _forget_old(self) -> None:
         # Of a million it may take a while.
@@ -138,9 +165,10 @@ class Jobs:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._relay.stop()
-        await self._runner.end()
-        if self._runner.job is not None:
-            await self._end(self._runner.job, "interrupted", STOPPED)
+        for runner in self._runners.all():
+            await runner.end()
+            if runner.job is not None:
+                await self._end(runner.job, "interrupted", STOPPED)
         with contextlib.suppress(StoreError):
             if self._to_write:
                 log.warning("the store could not be told what was interrupted")
@@ -156,19 +184,19 @@ class Jobs:
     def alive(self) -> bool:
         """Whether jobs are being worked on, and the one that runs can still end."""
         at_work = bool(self._lasting) and not any(task.done() for task in self._lasting)
-        return at_work and not self._runner.wedged
+        return at_work and not self._runners.wedged
 
     @property
     def complaint(self) -> str | None:
         """Why nothing could be measured now, if so."""
         if not self.alive:
             return "the measurement that runs cannot be ended: restart the service"
-        return self._runner.complaint
+        return self._runners.complaint
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being measured here."""
-        return self._runner.job is None
+        return self._runners.idle
 
     # --- what is asked -----------------------------------------------------------------------
 
@@ -204,14 +232,14 @@ class Jobs:
         except NoRoom:
             raise QueueFull(self.wait_s) from None
         await self._count_queue()
-        self._arrived.set()
+        self._wake()
         return job
 
     @property
     def wait_s(self) -> int:
         """Seconds until a job that is asked for now is likely to have ended."""
         ahead = self._queued + (not self.idle)
-        return max(1, round(self._runner.usual_s * max(1, ahead)))
+        return max(1, round(self._runners.usual_s * max(1, ahead)))
 
     async def wait(self, id: str, seconds: float) -> Job | None:
         """The job once it has ended, or as it is after so long.
@@ -274,26 +302,26 @@ class Jobs:
         with self._followed.of(id):
             await self._end(job, "cancelled", "cancelled on request")
             await self._count_queue()
-            if self._runner.job is not None and self._runner.job.id == id:
-                await self._runner.end()
+            if (runner := self._runners.running(id)) is not None:
+                await runner.end()
         return await self.job(id)
 
     # --- what other servers tell ---------------------------------------------------------------
 
     def _heard(self, message: Message) -> None:
         """What a server of the same database tells, this one included."""
-        running = self._runner.followed
         if "queue" in message or "job" in message:
-            self._arrived.set()
+            self._wake()
             self._moved.set()
         if "job" in message:
             self._told(message["job"], message["state"], message["reason"])
         elif "follow" in message:
-            if running is not None and running.id == message["follow"]:
-                self._relay.follow(running)
+            runner = self._runners.running(message["follow"])
+            if runner is not None and runner.followed is not None:
+                self._relay.follow(runner.followed)
         elif "news" in message:
             followed = self._followed.get(message["news"])
-            if followed is not None and followed is not running:
+            if followed is not None and self._runners.running(followed.id) is None:
                 followed.pass_on(message["kind"], message["content"])
 
     def _told(self, id: str, state: State, reason: str) -> None:
@@ -302,9 +330,9 @@ class Jobs:
         if followed is None or followed.ended or (state == followed.state != "queued"):
             return
         followed.tell_state(state, reason)
-        if followed is self._runner.followed and followed.ended:
+        if followed.ended and (runner := self._runners.running(id)) is not None:
             # Cancelled by way of another server, or taken for lost.
-            self._beside(self._runner.end())
+            self._beside(runner.end())
 
     async def _look(self) -> None:
         """Look at what may have been told while nobody heard.
@@ -312,7 +340,7 @@ class Jobs:
         Raises:
             StoreError: the store cannot be read.
         """
-        self._arrived.set()
+        self._wake()
         self._moved.set()
         if not (followed := self._followed.open()):
             return
@@ -325,7 +353,7 @@ class Jobs:
     def _tell_trouble(self, error: StoreError) -> None:
         """Let those go who wait for what does not run here: the store cannot say how far it is."""
         for followed in self._followed.open():
-            if followed is not self._runner.followed:
+            if self._runners.running(followed.id) is None:
                 followed.tell_trouble(error)
 
     async def _follow(self, followed: list[FollowedJob]) -> None:
@@ -333,7 +361,7 @@ class Jobs:
         others = [
             {"follow": one.id}
             for one in followed
-            if one.news.heard and one.state == "running" and one is not self._runner.followed
+            if one.news.heard and one.state == "running" and self._runners.running(one.id) is None
         ]
         if others:
             await self._database.call(self._database.tell, others)
@@ -362,29 +390,29 @@ class Jobs:
 
     # --- working ---------------------------------------------------------------------------
 
-    async def _work(self) -> None:
+    async def _work(self, runner: Runner) -> None:
+        arrived = asyncio.Event()
+        self._arrivals.add(arrived)
         while not self._stopping:
-            job = await self._next()
-            with self._followed.of(job.id) as followed, self._runner.running(job, followed):
-                await self._run(job, followed)
+            job = await self._next(runner, arrived)
+            with self._followed.of(job.id) as followed, runner.running(job, followed):
+                await self._run(runner, job, followed)
 
-    async def _next(self) -> Job:
+    async def _next(self, runner: Runner, arrived: asyncio.Event) -> Job:
         """The job that is to run now; waited for."""
         while True:
-            self._arrived.clear()
+            arrived.clear()
             try:
                 await self._write_ends()
-                job = await self._database.call(
-                    self._database.take, self._presence.id, self._keys.targets()
-                )
+                job = await self._runners.take(runner, self._database, self._presence.id)
             except StoreError as error:
                 self._tell_trouble(error)
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), AGAIN_S)
+                    await asyncio.wait_for(arrived.wait(), AGAIN_S)
                 continue
             if job is not None:
                 return job
-            await self._arrived.wait()
+            await arrived.wait()
 
     async def _write_ends(self) -> None:
         """Tell the store what it could not be told before.
@@ -396,11 +424,11 @@ class Jobs:
             await self._database.call(self._database.end, id, job.state, job.reason)
             self._to_write.pop(id)
 
-    async def _run(self, job: Job, followed: FollowedJob) -> None:
+    async def _run(self, runner: Runner, job: Job, followed: FollowedJob) -> None:
         followed.tell_state("running")
         await self._count_queue()
         try:
-            answer = await self._runner.answer(job, followed)
+            answer = await runner.answer(job, followed)
             if answer is not None:
                 await self._keep(job, answer)
         except ChildFailed as error:

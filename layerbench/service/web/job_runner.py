@@ -1,4 +1,4 @@
-"""The one measurement that a server runs: its process, its device, and why there is none.
+"""A measurement that a server runs: its process, its device, and why there is none.
 
 Loads no torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,11 @@ WEDGED_S = 30.0
 HELD_S = 60.0
 
 
-class JobRunner:
+class Runner:
     """Runs one job at a time.
 
     Args:
         settings: of the server.
-        catalog: that knows the device.
         metrics: that are counted.
 
     Attributes:
@@ -47,22 +46,87 @@ class JobRunner:
         usual_s: what a measurement takes, about.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
-        self._catalog = catalog
         self._metrics = metrics
         self.job: Job | None = None
         self.followed: FollowedJob | None = None
         self.usual_s = FIRST_GUESS_S
         self._began = 0.0
-        self._child: Child | None = None
-        self._device_lock = DeviceLock()
 
     @property
     def wedged(self) -> bool:
         """Whether the job that runs should have ended long ago."""
         late = time.monotonic() - self._began - self._settings.deadline
         return self.job is not None and late >= WEDGED_S
+
+    @property
+    def complaint(self) -> str | None:
+        """Why nothing could be measured now, if so."""
+        return None
+
+    @contextmanager
+    def running(self, job: Job, followed: FollowedJob) -> Iterator[None]:
+        """A job that runs, for the time of the block.
+
+        One that is left by a cancellation still counts as running: `Jobs.stop` ends it.
+        """
+        self.job, self.followed, self._began = job, followed, time.monotonic()
+        self._metrics.running.inc()
+        log.info("measuring", job=job.id, question=job.question)
+        yield
+        self._left(followed)
+        self.job = self.followed = None
+        self._metrics.running.dec()
+        took = time.monotonic() - self._began
+        self._metrics.seconds.observe(took)
+        self.usual_s += LATEST * (took - self.usual_s)
+
+    def _left(self, followed: FollowedJob) -> None:
+        """The job that was followed has ended."""
+
+    def targets(self) -> set[str]:
+        """Those of jobs that can run here now."""
+        raise NotImplementedError
+
+    async def answer(self, job: Job, followed: FollowedJob) -> dict[str, Any] | None:
+        """What a process of its own finds; ``None`` where the job is ended meanwhile.
+
+        Raises:
+            ChildFailed: it found nothing.
+        """
+        raise NotImplementedError
+
+    async def end(self) -> None:
+        """End the process, if there is one."""
+        raise NotImplementedError
+
+
+class JobRunner(Runner):
+    """Runs jobs on this machine.
+
+    Args:
+        settings, metrics: of the server.
+        catalog: that knows the device.
+        targets: of jobs that can run here.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        metrics: Metrics,
+        targets: Callable[[], set[str]],
+    ) -> None:
+        super().__init__(settings, metrics)
+        self._catalog = catalog
+        self._targets = targets
+        self._child: Child | None = None
+        self._device_lock = DeviceLock()
+
+    def targets(self) -> set[str]:
+        """Those of jobs that can run on this machine."""
+        return self._targets()
 
     @property
     def complaint(self) -> str | None:
@@ -81,22 +145,9 @@ class JobRunner:
             return held_by_another(lock)
         return None
 
-    @contextmanager
-    def running(self, job: Job, followed: FollowedJob) -> Iterator[None]:
-        """A job that runs, for the time of the block.
-
-        One that is left by a cancellation still counts as running: `Jobs.stop` ends it.
-        """
-        self.job, self.followed, self._began = job, followed, time.monotonic()
-        self._metrics.running.set(1)
-        log.info("measuring", job=job.id, question=job.question)
-        yield
+    def _left(self, followed: FollowedJob) -> None:
         self._device_lock.missed = followed.waits_since is not None
-        self.job = self.followed = self._child = None
-        self._metrics.running.set(0)
-        took = time.monotonic() - self._began
-        self._metrics.seconds.observe(took)
-        self.usual_s += LATEST * (took - self.usual_s)
+        self._child = None
 
     async def answer(self, job: Job, followed: FollowedJob) -> dict[str, Any] | None:
         """What a process of its own finds; ``None`` where the job is ended meanwhile.

@@ -42,6 +42,7 @@ class ServiceOptions(BaseModel, defer_build=True):
             taken for interrupted.
         patience_s: so long who waits still gets an answer once the server is asked to end.
         child: the module that measures, run as a process.
+        agent: the module that speaks with a cluster, run as a process.
         specs: models of one's own that may be looked at, besides the known ones: places of code.
         records: files, and folders of files, that may be looked at.
         most_record: bytes of a record's file.
@@ -70,6 +71,15 @@ class ServiceOptions(BaseModel, defer_build=True):
         ),
     ] = "layerbench.db"
     device: Device = None
+    cluster: Annotated[
+        str | None,
+        option(
+            "Ray cluster whose devices a question may name: auto, HOST:6379 or ray://HOST:10001.",
+            panel=MEASURING,
+            metavar="ADDRESS",
+            default_text="this machine alone",
+        ),
+    ] = None
     seconds: Annotated[
         Seconds,
         option(
@@ -103,6 +113,7 @@ class ServiceOptions(BaseModel, defer_build=True):
     lost_s: Seconds = Field(default=15.0, ge=1)
     patience_s: Seconds = Field(default=5.0, ge=0)
     child: str = "layerbench.service.worker.process"
+    agent: str = "layerbench.cluster.agent"
     specs: tuple[str, ...] = ()
     records: tuple[Path, ...] = ()
     most_record: Memory = Field(default=32 * 2**20, ge=1)

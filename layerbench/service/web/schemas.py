@@ -35,7 +35,8 @@ class About(Answer):
         method: of each figure: measured, replayed, analytic, or predicted for a card.
         interval: the 95 % bounds of each figure that has some; the 90 % bounds of a predicted time.
         stored: whether it was measured, or predicted, for an earlier request.
-        device: the card that the figures are predicted for; null where they were measured here.
+        device: the card that the figures are predicted for, or the cluster's device that they were
+            measured on; null where they were measured here.
         measured_at: UTC; of a prediction, when it was made.
         job: that measured it, if this request waited for it.
         steps: measured; 0 of a prediction.
@@ -139,12 +140,15 @@ class ServerAnswer(Answer):
         device: the usual one.
         devices: that a profile's question may name: what each is, by its name.
         cards: GPUs that an estimate may be predicted for: each one's title, by its name.
+        cluster: devices of the cluster that an estimate may be measured on: how many there are, by
+            name; null where the server has no cluster.
         database: the file of jobs and results, as the server was told.
     """
 
     device: str
     devices: dict[str, str]
     cards: dict[str, str]
+    cluster: dict[str, int] | None = None
     database: str
 
 

@@ -319,10 +319,10 @@ def test_a_process_that_is_killed_while_it_waits_for_the_device(client, tmp_path
     client.get("/api/v1/models")
     with FileLock(tmp_path / "layerbench-cpu.lock"):
         job = client.post(RESOURCE, json=question(), headers=ASYNC).json()["id"]
-        until(lambda: client.app.state.jobs._runner._child is not None)
+        until(lambda: client.app.state.jobs._runners.here._child is not None)
         time.sleep(0.5)
         assert started() == []
-        client.app.state.jobs._runner._child.process.kill()
+        client.app.state.jobs._runners.here._child.process.kill()
         assert "SIGKILL" in ended(client, job)["reason"]
     assert client.post(RESOURCE, json=question()).status_code == 200
 
@@ -342,7 +342,7 @@ def test_who_waits_for_a_job_that_is_cancelled_is_told(client, started):
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.post, RESOURCE, json=question("hang"))
         until(started)
-        job = client.app.state.jobs._runner.job.id
+        job = client.app.state.jobs._runners.here.job.id
         client.delete(f"/api/v1/jobs/{job}")
         answer = waiting.result(timeout=20)
     assert (answer.status_code, answer.json()["detail"]) == (409, "cancelled on request")
