@@ -1,7 +1,7 @@
 """Measuring on a cluster of nodes on this machine: deaths, overhead, same.
 
-deaths    200 points of a tiny model on four nodes. 20 nodes are killed with -9 at random moments, and
-          a new one joins each time: how many records there are, each once, and none torn.
+deaths    200 points of a tiny model on four nodes. 20 nodes are killed with -9 at random moments,
+          and a new one joins each time: how many records there are, each once, and none torn.
 overhead  seconds a point beside the measuring itself: the same points by one node, and by a local
           sweep in one process.
 same      one node's times against a local run's, by `layerbench compare`, several times in turn:
