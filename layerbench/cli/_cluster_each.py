@@ -84,7 +84,7 @@ def measure(
     Raises:
         UsageError: no cluster, or no such device.
     """
-    from layerbench.cli._progress import shown
+    from layerbench.cli._progress import beside_report
 
     assert options.cluster is not None
     left_out = _cluster.PLACE_OPTIONS | _cluster.VIEW_OPTIONS | each.own
@@ -99,7 +99,7 @@ def measure(
             return work
 
         dispatcher = _cluster.dispatcher(cluster, options.devices, work_of)
-        with shown(each.verb, quiet) as progress:
+        with beside_report(each.verb, quiet) as progress:
             return _cluster.run(dispatcher, works, progress, "measurements")
 
 

@@ -32,7 +32,7 @@ def table(
         option(
             "Columns, with commas: model, input, device, threads, mean, std, fps, median, "
             "interval, params, verdict, allocated, tensors, peak, flops, seed, processes, "
-            "iterations, warmup, torch, layerbench, started.",
+            "iterations, warmup, torch, layerbench, folder, started.",
             metavar="LIST",
             default_text="the usual ones, and those that tell rows apart",
         ),

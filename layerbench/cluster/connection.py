@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ CLIENT = "ray://"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # A machine that is there answers sooner.
 REACH_S = 5.0
+HEALTH = "/grpc.health.v1.Health/Check"
 HOW_TO_START = (
     "start one with `ray start --head`, join further machines with `ray start --address HOST:6379`"
 )
@@ -45,6 +48,7 @@ def connected(address: str, files: Path | None = None) -> Iterator[Any]:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     _reach(address, place)
     ray = _imported()
+    _check_service(address, place)
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if files is not None:
         settings["runtime_env"] = {"working_dir": str(files)}
@@ -53,11 +57,25 @@ def connected(address: str, files: Path | None = None) -> Iterator[Any]:
     try:
         ray.init(address if address.startswith(CLIENT) else place, **settings)
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        raise UsageError(f"cannot join the cluster at {address}: {first_line(error)}") from None
+        raise UsageError(f"cannot join the cluster at {address}: {_reason(error)}") from None
+    _quiet()
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _quiet() -> None:
+    """Ray prints on standard output what it notices of nodes: reports are there, and we say it."""
+    worker = sys.modules.get("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        vars(worker)["print_to_stdstream"] = lambda *_, **__: None
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, or the last where the first one only announces a traceback."""
+    first, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return more[-1] if more and first.endswith(":") else first_line(error)
 
 
 def _imported() -> Any:  # noqa: ANN401 - a module
@@ -93,8 +111,44 @@ def _place_of(address: str) -> tuple[str, str]:
         raise UsageError(f"this machine is part of no Ray cluster: {HOW_TO_START}") from None
 
 
+def _check_service(address: str, place: str) -> None:
+    """Whether what listens there is what the address says. Ray itself would try for minutes.
+
+    A cluster answers gRPC's question after its health. What `ray://` is for does not know it.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        return
+    try:
+        grpc = importlib.import_module("grpc")
+    except ImportError:
+        return
+    settings = [("grpc.enable_http_proxy", 0)]
+    try:
+        with grpc.insecure_channel(place, options=settings) as channel:
+            channel.unary_unary(HEALTH)(b"", timeout=REACH_S)
+        says = "OK"
+    except grpc.RpcError as error:
+        says = error.code().name
+    client = address.startswith(CLIENT)
+    if says in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        raise UsageError(f"what answers at {place} is no Ray cluster: {HOW_TO_START}")
+    if client and says == "OK":
+        raise UsageError(
+            f"at {place} is the cluster itself: say {place} on its machines, and the port of "
+            "ray:// (10001) elsewhere"
+        )
+    if not client and says == "UNIMPLEMENTED":
+        raise UsageError(
+            f"what answers at {place} is no Ray cluster; if it is the port for machines outside "
+            f"of one, say {CLIENT}{place}"
+        )
+
+
 def _reach(address: str, place: str) -> None:
-    """Ray itself would try for minutes."""
+    """Look whether anything listens there. Ray itself would try for minutes."""
     host, _, port = place.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()

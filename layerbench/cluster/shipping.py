@@ -79,7 +79,8 @@ class Parcel:
             raise UsageError(
                 f"cannot read {error.filename or path} to send it: {error.strerror or error}"
             ) from None
-        self.files.append(ReadFile(path=said.as_posix(), sha256=self._sums[place]))
+        if said.as_posix() not in (file.path for file in self.files):
+            self.files.append(ReadFile(path=said.as_posix(), sha256=self._sums[place]))
         return f"{place.as_posix()}:{callable_}" if colon else place.as_posix()
 
     def _add_file(self, path: Path) -> Path:

@@ -201,6 +201,12 @@ COLUMNS: dict[str, Column] = {
         True,
         right=False,
     ),
+    "folder": Column(
+        "Device's folder",
+        lambda e: _word("folder", e.profile.environment.device.slug),
+        True,
+        right=False,
+    ),
     "started": Column(
         "Started", lambda e: _word("started", e.profile.environment.started), True, right=False
     ),

@@ -148,6 +148,11 @@ def test_rows_that_differ_in_what_is_not_shown_get_the_column_that_tells():
     table = render_table([one, later.model_copy(update={"plan": plan})])
     assert column(table, "Processes") == ["1", "5"]
     assert "Started" not in table
+    # Two nodes of one kind, which have folders of their own, at the same second.
+    device = one.environment.device.model_copy(update={"slug": "amd_two"})
+    environment = one.environment.model_copy(update={"device": device})
+    table = render_table([one, later.model_copy(update={"environment": environment})])
+    assert column(table, "Device's folder") == [one.environment.device.slug, "amd_two"]
     # The same measurement, as the whole and as its layers, is one row.
     assert len(column(render_table([layered(), layered().without_layers()]), "Model")) == 1
 
