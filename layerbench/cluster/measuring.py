@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from layerbench.cluster import sent_files
 from layerbench.cluster.probe import node_variables
 from layerbench.environment.device_lock import lock_of, lock_path
 from layerbench.errors import WorkerError
@@ -130,18 +131,6 @@ class ForkServer:
 _SERVERS: list[ForkServer] = []
 
 
-def _folder() -> str:
-    """Of the user's files. Nodes of one machine share it, and each one that joins renews it."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return os.environ.get("PWD", os.sep)
-
-
-# As long as this process lives, whatever becomes of what is there now.
-FOLDER = _folder()
-
-
 def run(order: dict[str, Any]) -> dict[str, Any]:
     """Run an `Order`, as it travels, and give an `Outcome`.
 
@@ -191,7 +180,7 @@ def _in_child(module: str, words: list[str], folder: Path) -> int:
             "module": module,
             "words": words,
             "variables": _without_options(_variables(), words),
-            "folder": FOLDER,
+            "folder": sent_files.folder(),
             "output": str(folder / OUTPUT),
             "complaint": str(folder / COMPLAINT),
         }
@@ -224,7 +213,7 @@ def _variables() -> dict[str, str]:
     variables = node_variables()
     places = [one for one in variables.get(PATH, "").split(os.pathsep) if one]
     # Ray puts the user's files there. Each measurement looks there, and what it needs is loaded.
-    places = [one for one in places if os.path.realpath(one) != os.path.realpath(FOLDER)]
+    places = [one for one in places if sent_files.PACKAGE not in one]
     if HOME.name not in INSTALLED and str(HOME) not in places:
         places.append(str(HOME))
     return {**variables, PATH: os.pathsep.join(places)}

@@ -115,9 +115,9 @@ def test_a_server_that_says_nothing_while_it_loads_is_ended(started, monkeypatch
     assert not written.exists() or not psutil.pid_exists(int(written.read_text()))
 
 
-def test_the_users_files_shadow_nothing_that_the_server_loads(monkeypatch, tmp_path):
-    monkeypatch.setattr(measuring, "FOLDER", str(tmp_path))
-    variables = {"PYTHONPATH": os.pathsep.join([str(tmp_path), "/other"]), "HOME": "/root"}
+def test_the_users_files_shadow_nothing_that_the_server_loads(monkeypatch):
+    sent = "/tmp/session/working_dir_files/_ray_pkg_0123456789abcdef"
+    variables = {"PYTHONPATH": os.pathsep.join([sent, "/other"]), "HOME": "/root"}
     monkeypatch.setattr(measuring, "node_variables", lambda: variables)
     home = str(Path(measuring.__file__).parents[2])
     monkeypatch.setattr(measuring, "HOME", Path(home))
@@ -140,12 +140,3 @@ def test_a_nodes_own_options_of_the_verb_do_not_count():
     left = measuring._without_options(variables, ["sweep", "--seconds=3"])
     assert set(left) == {"LAYERBENCH_TIMER_SEED", "LAYERBENCH_LOCKS"}
     assert measuring._without_options(variables, []) == variables
-
-
-def test_the_folder_is_known_where_another_node_has_renewed_it(monkeypatch, tmp_path):
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    assert measuring._folder() == str(tmp_path / "gone")
-    monkeypatch.setenv("PWD", str(tmp_path / "gone"))
-    (tmp_path / "gone").rmdir()
-    assert measuring._folder() == str(tmp_path / "gone")
