@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -110,14 +111,17 @@ def layerbench(*words: str, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def seconds_of(*words: str, folder: Path) -> float:
-    """What a command line takes, that has to end well."""
-    began = time.monotonic()
+def seconds_of(*words: str, folder: Path) -> tuple[float, float]:
+    """What a command line takes, that has to end well: seconds, and of the processor."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     run = layerbench(*words, folder=folder)
     said, _ = run.communicate()
     if run.returncode:
-        raise typer.Exit(f"{' '.join(words)} ended with {run.returncode}: {said}")
-    return time.monotonic() - began
+        print(f"{' '.join(words)} ended with {run.returncode}: {said}")
+        raise typer.Exit(1)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - began, own
 
 
 @contextmanager
@@ -196,20 +200,20 @@ def overhead(
     with folder() as place, cluster("one") as nodes:
         for repeat in range(repeats):
             out = place / f"out{repeat}"
-            seconds_of(
-                *sweep, f"--batches={','.join(batches)}", f"--out={out}",
-                *("--cluster", nodes.address), folder=place,
-            )  # fmt: skip
-            moments = [one.stat().st_mtime for one in written(out)]
-            on_cluster = (moments[-1] - moments[0]) / (len(moments) - 1)
-            all_s, one_s = (
-                seconds_of(*sweep, f"--batches={','.join(some)}", folder=place)
-                for some in (batches, batches[:1])
+            asked = (f"--batches={','.join(batches)}", f"--batches={batches[0]}")
+            there = ("--cluster", nodes.address)
+            (_, driver), (_, driver_one) = (
+                seconds_of(*sweep, some, *there, f"--out={out}-{number}", folder=place)
+                for number, some in enumerate(asked)
             )
+            moments = [one.stat().st_mtime for one in written(Path(f"{out}-0"))]
+            on_cluster = (moments[-1] - moments[0]) / (len(moments) - 1)
+            (all_s, _), (one_s, _) = (seconds_of(*sweep, some, folder=place) for some in asked)
             here = (all_s - one_s) / (points - 1)
             print(
                 f"a point on a node {on_cluster:.2f} s, in a local sweep {here:.2f} s: "
-                f"{on_cluster - here:.2f} s more"
+                f"{on_cluster - here:.2f} s more; of the driver's processor time "
+                f"{1000 * (driver - driver_one) / (points - 1):.0f} ms a point"
             )
 
 

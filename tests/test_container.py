@@ -30,7 +30,10 @@ DOCKERFILE = ROOT / "Dockerfile"
 COMPOSE = ROOT / "compose.yaml"
 EVERY = YAML(typ="safe").load(COMPOSE)["services"]
 # Those of the image that is built here; others are somebody else's.
-SERVICES = {name: one for name, one in EVERY.items() if "build" in one}
+BUILT = {name: one for name, one in EVERY.items() if "build" in one}
+# They run Ray in place of a verb.
+NODES = ("head", "worker")
+SERVICES = {name: one for name, one in BUILT.items() if name not in NODES}
 service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 CLUSTER = ("web-1", "web-2")
 
@@ -253,6 +256,22 @@ def test_only_the_gpu_services_ask_for_a_device() -> None:
         told = SERVICES[name].get("environment", {}).get("LAYERBENCH_SERVE_DEVICE")
         assert (told or words[words.index("--device") + 1]) == kind
         assert SERVICES[name]["profiles"] == (["cluster"] if name in CLUSTER else [name])
+
+
+def test_the_nodes_of_the_cluster_are_started_as_ray_understands_it() -> None:
+    help = call("ray", "start", "--help").stdout
+    for name in NODES:
+        program, verb, *words = EVERY[name]["entrypoint"]
+        assert (program, verb) == ("ray", "start")
+        assert all(word in help for word in words if word.startswith("--"))
+        assert EVERY[name]["profiles"] == ["cluster"]
+        # One lock for all that measures on the machine.
+        locks = EVERY[name]["environment"]["LAYERBENCH_LOCKS"]
+        assert locks == EVERY["web-1"]["environment"]["LAYERBENCH_SERVE_LOCKS"]
+        assert EVERY[name]["volumes"] == EVERY["web-1"]["volumes"]
+    address = EVERY["worker"]["entrypoint"]
+    assert address[address.index("--address") + 1].startswith("head:")
+    assert EVERY["web-1"]["environment"]["LAYERBENCH_SERVE_CLUSTER"].startswith("ray://head:")
 
 
 def test_the_web_processes_of_the_cluster_share_database_and_device() -> None:

@@ -61,7 +61,7 @@ def sweep(
             cluster.words,
             seconds,
         )
-        kept = _Kept(out, cluster.files, cluster.digest, options.resume)
+        kept = _Kept(out, Journal(out), cluster.files, cluster.digest, options.resume)
         works: list[SweepWork] = []
 
         def work_of(columns: Columns, column: Column) -> SweepWork:
@@ -100,12 +100,14 @@ class _Kept:
 
     Attributes:
         out: the folder; ``None`` keeps nothing.
+        journal: of the folder.
         files: that were sent to the nodes.
         digest: of all that was sent.
         resume: whether what is stored is taken for measured.
     """
 
     out: Path | None
+    journal: Journal
     files: tuple[ReadFile, ...]
     digest: str
     resume: bool
@@ -114,7 +116,7 @@ class _Kept:
         """The stored record of a task."""
         if not self.resume:
             return None
-        return Journal(self.out).record(self._key(task, column), Sweep)
+        return self.journal.record(self._key(task, column), Sweep)
 
     def keep_in(self, columns: Columns) -> Callable[[Task, Column, Ended, Sweep], None]:
         """What stores a task's record."""
@@ -130,7 +132,7 @@ class _Kept:
             writing.write_text(self.out / place, json.render(record))
             node = ended.node.title if ended.node is not None else ""
             entry = Entry(key, task.name, column.name, node, 0, (place.as_posix(),))
-            Journal(self.out).add(entry)
+            self.journal.add(entry)
 
         return keep
 

@@ -66,6 +66,7 @@ class Journal:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
+        self._read: dict[str, Entry] | None = None
 
     def read(self) -> dict[str, Entry]:
         """The tasks whose files are all there, by key; a line that is torn is none."""
@@ -89,7 +90,10 @@ class Journal:
             key: of the task.
             kind: of the record, which lies in the first of the task's files.
         """
-        entry = self.read().get(key)
+        if self._read is None:
+            # Once: there may be as many questions as lines. What is added later is not asked for.
+            self._read = self.read()
+        entry = self._read.get(key)
         if entry is None or self._folder is None or not entry.files:
             return None
         try:
@@ -110,9 +114,12 @@ class Journal:
         path = self._folder / NAME
         try:
             # A torn line of a driver that died would swallow this one.
-            torn = path.exists() and not path.read_bytes().endswith(b"\n")
-            with path.open("ab") as file:
-                file.write(("\n" * torn + line).encode())
+            with path.open("ab+") as file:
+                whole = file.seek(0, os.SEEK_END) == 0
+                if not whole:
+                    file.seek(-1, os.SEEK_END)
+                    whole = file.read(1) == b"\n"
+                file.write(("\n" * (not whole) + line).encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:

@@ -44,6 +44,11 @@ class ListWork:
         self.done += 1
         self._ended(self._column, ended)
 
+    @property
+    def waits(self) -> bool:
+        """Whether any has not begun."""
+        return bool(self._to_come)
+
     def left(self) -> list[Task]:
         """Those that have not begun."""
         return list(self._to_come)

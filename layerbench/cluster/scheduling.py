@@ -76,6 +76,10 @@ class Work(Protocol):
     def finish(self, ended: Ended) -> None:
         """It has ended."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether any has neither begun nor ended."""
+
     def left(self) -> list[Task]:
         """Those that have neither begun nor ended, as far as they are known."""
 
@@ -153,7 +157,7 @@ class Dispatcher:
             while True:
                 self._look()
                 self._submit()
-                if not self._running and not any(work.left() for _, work in self._work.values()):
+                if not self._running and not any(work.waits for _, work in self._work.values()):
                     return
                 yield from self._collect()
                 yield from self._without_nodes()

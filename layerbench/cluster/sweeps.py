@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from layerbench.analysis.climbing import too_long
@@ -96,6 +96,7 @@ class SweepWork:
         self._column = column
         self._keep = keep
         self._climbs = request.climbs()
+        self._open = list(self._climbs)
         self._tasks: dict[str, tuple[_Climb, int]] = {}
         self._given_back: list[Task] = []
         self._nodes: dict[str, None] = {}
@@ -117,10 +118,7 @@ class SweepWork:
             climb, batch = self._tasks[task.name]
             if climb.end is None or batch < climb.end.batch:
                 return self._begun(task, climb, batch)
-        # Climbs of which nothing runs come first: what they end at is known before it begins.
-        for climb in sorted(self._climbs, key=lambda one: len(one.flying)):
-            if not climb.to_come or (climb.flying and not climb.points):
-                continue
+        for climb in self._next_climbs():
             batch = climb.to_come[0]
             why = too_long(climb.ascending(batch), batch, self._request.seconds)
             if not why:
@@ -130,6 +128,17 @@ class SweepWork:
             if not climb.flying:
                 self._end(climb, batch, True, why)
         return None
+
+    def _next_climbs(self) -> Iterator[_Climb]:
+        """Climbs with points to come: first those of which nothing runs.
+
+        What they end at is known before it begins.
+        """
+        # There may be thousands, and most have not begun: one after the other, not sorted.
+        self._open = [climb for climb in self._open if climb.to_come]
+        yield from (climb for climb in self._open if not climb.flying)
+        running = (climb for climb in self._open if climb.flying and climb.points)
+        yield from sorted(running, key=lambda climb: len(climb.flying))
 
     def give_back(self, task: Task) -> None:
         """It did not run."""
@@ -158,6 +167,11 @@ class SweepWork:
             self._keep(ended.task, self._column, ended, record)
             self._take_in(climb, batch, record)
 
+    @property
+    def waits(self) -> bool:
+        """Whether any point has not begun."""
+        return bool(self._given_back) or any(climb.to_come for climb in self._open)
+
     def left(self) -> list[Task]:
         """Points that have not begun."""
         return [
@@ -168,8 +182,8 @@ class SweepWork:
     @property
     def done(self) -> int:
         """Points that will not begin any more."""
-        every = len(self._climbs) * len(self._request.batches)
-        return every - len(self.left()) - sum(len(climb.flying) for climb in self._climbs)
+        begun = len(self._given_back) + sum(len(climb.flying) for climb in self._climbs)
+        return self.total - begun - sum(len(climb.to_come) for climb in self._climbs)
 
     @property
     def total(self) -> int:
