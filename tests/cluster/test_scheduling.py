@@ -12,7 +12,7 @@ from layerbench.cluster.nodes import Wanted
 from layerbench.cluster.order import Order
 from layerbench.cluster.scheduling import JOIN_S, Dispatcher, Ended, Task
 from layerbench.errors import UsageError
-from tests.support.fake_ray import RayTaskError, WorkerCrashedError, fake_ray
+from tests.support.fake_ray import NodeDiedError, RayTaskError, WorkerCrashedError, fake_ray
 
 __all__ = ["fake_ray"]
 
@@ -92,8 +92,9 @@ def test_what_a_dead_node_had_is_measured_elsewhere(fake_ray):
     assert (run.nodes(), run.whys()) == (Counter(a=3, b=1), {})
     assert run.names() == ["t0", "t1", "t2", "t3"]
     assert len([line for line in run.told if "b (10.0.0.1, b) is gone" in line]) == 1
-    # Nothing is sent to a node that is known to be dead.
+    # Nothing is sent to a node that is known to be dead, also while Ray takes it for alive.
     assert [node for _, node in fake_ray.begun].count("b") == 2
+    assert fake_ray.asked == ["a", "b"]
 
 
 def test_a_node_that_dies_while_idle_gets_nothing(fake_ray):
@@ -129,8 +130,10 @@ def test_a_worker_that_dies_once_is_forgiven(fake_ray):
     assert (run.whys(), run.nodes()) == ({}, Counter(a=2))
 
 
-def test_a_worker_that_dies_with_its_node_is_the_nodes_fault(fake_ray):
+@pytest.mark.parametrize("death", [NodeDiedError, WorkerCrashedError])
+def test_a_worker_that_dies_with_its_node_is_the_nodes_fault(fake_ray, death):
     """Ray tells of the worker first, and of the node only later."""
+    fake_ray.death = death("it died")
     fake_ray.add("a")
     fake_ray.add("b")
 

@@ -14,7 +14,8 @@ import layerbench
 from layerbench.cluster import scheduling
 from tests.support.clusters import CPU
 
-# Between a node's end and the moment at which Ray tells of it.
+# Between a node's end and the moments at which its tasks fail, and at which Ray tells of it.
+FAILED_S = 1.0
 NOTICED_S = 3.0
 Ends = Callable[[str, str], tuple[float, Any]]
 """Of a task's name and its node: after how many seconds it ends, and its answer or error."""
@@ -76,6 +77,8 @@ class FakeRay:
         events: what happens when; each is done once.
         begun: every measurement by name and node.
         cancelled: names of tasks that were.
+        asked: nodes that were asked what they have.
+        death: how a task of a node that died ends.
     """
 
     ends: Ends = lambda *_: (1.0, {"status": 0, "output": "{}"})
@@ -84,6 +87,7 @@ class FakeRay:
     begun: list[tuple[str, str]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    death: Exception = field(default_factory=lambda: NodeDiedError("the node died"))
 
     def __post_init__(self) -> None:
         self._nodes: dict[str, dict[str, Any]] = {}
@@ -110,7 +114,7 @@ class FakeRay:
         self._dead[id] = self.now
         for one in self._flying:
             if one.node == id and one.ends > self.now:
-                one.ends, one.answer = self.now + NOTICED_S, NodeDiedError(f"node {id} died")
+                one.ends, one.answer = self.now + FAILED_S, self.death
 
     def at(self, seconds: float, event: Callable[[], object]) -> None:
         """Something happens later."""
@@ -138,7 +142,7 @@ class FakeRay:
         else:
             seconds, answer = 0.1, True
         if node in self._dead:
-            seconds, answer = NOTICED_S, NodeDiedError(f"node {node} is dead")
+            seconds, answer = FAILED_S, self.death
         made = Reference(function.name, node, self.now + seconds, answer)
         self._flying.append(made)
         return made
