@@ -12,15 +12,20 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from layerbench.records.cluster_nodes import ClusterNodes
+from layerbench.records.detection_estimate import DetectionEstimates
 from layerbench.records.device_sweeps import DeviceSweeps
 from layerbench.records.sweep import Sweep
 from layerbench.records.timing import Profile
 from layerbench.store import reading
+from tests.support.paths import ROOT
 from tests.support.ray_cluster import RayCluster
+from tests.support.service_process import server
+from tests.support.serving import question
 
 MODELS = """
 import os
@@ -223,3 +228,50 @@ def test_another_port_of_the_cluster_is_told(cluster, folder):
     status, _, err = Driver(folder, "cluster", f"ray://{cluster.address}").end()
     assert status == 2
     assert err.startswith(f"error: at {cluster.address} is the cluster itself: say ")
+
+
+def test_a_detector_is_estimated_on_a_node_and_a_second_time_from_the_folder(cluster, folder):
+    words = ["estimate", "detection", "--models", "ssdlite320_mobilenet_v3_large", "-q"]
+    words += ["--batch", "2", "--size", "64", "--min-size", "64", "--samples", "4", "--epochs", "1"]
+    words += ["--warmup", "0", "--steps", "2", "--seconds", "0", "--no-content", "--no-memory"]
+    words += ["--cluster", cluster.address, "--devices", "one", "--out", "out"]
+    status, _, err = Driver(folder, *words).end()
+    assert (status, err) == (0, "")
+    (report,) = (folder / "out").glob("*/detection_*.json")
+    record = reading.read(report, DetectionEstimates)
+    assert [row.model for row in record.rows] == ["ssdlite320_mobilenet_v3_large"]
+    before = noted(folder / "out")
+    status, _, err = Driver(folder, *words, "--resume").end()
+    assert (status, err, noted(folder / "out")) == (0, "", before)
+    assert reading.read(report, DetectionEstimates).rows == record.rows
+
+
+def test_the_zoo_is_spread_over_the_nodes(cluster):
+    words = ["--only", "squeezenet1_0", "--no-memory", "--cluster", cluster.address]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.zoo", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=True,
+    )
+    assert "1 of 1" in done.stdout
+    assert "failed" not in done.stdout
+
+
+def test_the_service_measures_on_a_node_what_names_its_device(cluster, tmp_path):
+    variables = {
+        "LAYERBENCH_SERVE_CLUSTER": cluster.address,
+        "LAYERBENCH_SERVE_SECONDS": "0",
+        "LAYERBENCH_SERVE_CHILD": "layerbench.service.worker.process",
+    }
+    asked = {**question("squeezenet1_1", device="Two"), "batch_size": 1, "image_size": [32, 32]}
+    asked |= {"application_type": "inference", "parameters": None}
+    with server(tmp_path, log=tmp_path / "log", **variables) as (_, url):
+        wait_for(lambda: httpx.get(f"{url}/api/v1/server", timeout=60).json()["cluster"])
+        answer = httpx.post(f"{url}/api/v1/estimate-inference-time", json=asked, timeout=WITHIN_S)
+        assert answer.status_code == 200, answer.text
+        about = answer.json()["about"]
+        assert about["environment"]["device"]["slug"] == about["device"]
+        assert "measured" in about["method"].values()
