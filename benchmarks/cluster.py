@@ -151,7 +151,7 @@ def deaths(
         batches = ",".join(map(str, range(1, points + 1)))
         began = time.monotonic()
         run = layerbench(
-            *("sweep", f"--batches={batches}", "--seconds=0.2", *COMMON),
+            *("sweep", f"--batches={batches}", "--seconds=20", *COMMON),
             *("--cluster", nodes.address, "--out=out"),
             folder=place,
         )
@@ -196,7 +196,7 @@ def overhead(
 ) -> None:
     """Compare the time of a point with that of a local sweep, in turn."""
     batches = [str(number) for number in range(1, points + 1)]
-    sweep = ["sweep", "--seconds=0.2", *COMMON]
+    sweep = ["sweep", "--seconds=20", *COMMON]
     with folder() as place, cluster("one") as nodes:
         for repeat in range(repeats):
             out = place / f"out{repeat}"
