@@ -46,4 +46,14 @@ def node_variables() -> dict[str, str]:
         return ours
     theirs = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
     kept = ("PYTHONPATH", "PATH")
-    return {**theirs, **{name: ours[name] for name in kept if name in ours}}
+    return _without_rays_allocator(
+        {**theirs, **{name: ours[name] for name in kept if name in ours}}
+    )
+
+
+def _without_rays_allocator(variables: dict[str, str]) -> dict[str, str]:
+    """Without the library that Ray's own processes allocate by; what else is preloaded stays."""
+    libraries = variables.get("LD_PRELOAD", "").replace(":", " ").split()
+    left = [one for one in libraries if not one.endswith("/ray/core/libjemalloc.so")]
+    others = {name: value for name, value in variables.items() if name != "LD_PRELOAD"}
+    return {**others, "LD_PRELOAD": ":".join(left)} if left else others
