@@ -155,6 +155,9 @@ def test_timer_on_two_devices_where_a_model_kills_its_process(cluster, folder):
     records = [reading.read(path, Profile) for path in places]
     assert [record.workload.model for record in records] == ["tiny.py:make"] * 2
     assert [file.path for file in records[0].environment.sent] == ["tiny.py"]
+    status, said, err = Driver(folder, "compare", *map(str, places)).end()
+    assert (status, err) == (0, "")
+    assert "tiny.py:make" in said
 
 
 def test_a_sweep_goes_on_while_a_node_dies_and_one_joins_and_a_driver_is_killed(cluster, folder):
