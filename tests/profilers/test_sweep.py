@@ -11,6 +11,7 @@ import pytest
 
 import layerbench
 from layerbench import cli
+from layerbench.analysis import climbing
 from layerbench.environment.devices.cpu import Cpu
 from layerbench.errors import BadInput, UsageError
 from layerbench.profilers import sweep
@@ -89,9 +90,9 @@ def test_a_size_that_the_model_does_not_take():
 def test_an_image_each_second_is_expected_to_cost_as_much_at_the_next_batch():
     from tests.support.sample_runs import point
 
-    assert sweep._expected([], 4) == 0
+    assert climbing.expected_s([], 4) == 0
     last = point(2)
-    assert sweep._expected([point(1), last], 4) == pytest.approx(2 * last.latency.median)
+    assert climbing.expected_s([point(1), last], 4) == pytest.approx(2 * last.latency.median)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerbench import units
-from layerbench.records.device_sweeps import DeviceSweeps
+from layerbench.records.device_sweeps import DeviceColumn, DeviceSweeps
 from layerbench.records.sweep import SweepPoint
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
@@ -23,8 +23,8 @@ def document(record: DeviceSweeps, view: View = USUAL) -> layout.Document:
             _side_by_side(record),
             layout.listed("Where the climbs ended", _ends(record)),
             layout.listed("Not measured", _missing(record)),
-            _devices(record),
             layout.listed("Warnings", cautions(record)),
+            _devices(record),
         ],
     )
 
@@ -152,13 +152,12 @@ def _why(column: str, batches: list[int], what: list[str]) -> str:
 
 
 def _devices(record: DeviceSweeps) -> layout.Section:
-    rows = [
-        {
-            "device": column.name,
-            "torch": column.torch,
-            "nodes": ", ".join(column.nodes) or "-",
-            "points": str(len(column.sweep.points) if column.sweep is not None else 0),
-        }
-        for column in record.columns
-    ]
-    return layout.table("Devices", rows, "lllr")
+    return layout.what_ran([(column.name, _nodes_of(column)) for column in record.columns])
+
+
+def _nodes_of(column: DeviceColumn) -> str:
+    points = len(column.sweep.points) if column.sweep is not None else 0
+    return (
+        f"{formatting.plural(points, 'point')}, torch {column.torch}, "
+        f"{', '.join(column.nodes) or 'no node'}"
+    )

@@ -123,7 +123,7 @@ def test_a_profile_is_kept_by_its_settings_and_by_what_its_device_is(client, tmp
     assert ended(client, answer.json()["id"])["state"] == "done"
     changes = ({}, {"threads": 3}, {"mode": "eval"}, {"channels_last": True}, {"device": "cuda:0"})
     questions = [ProfileQuestion.model_validate({**asked, **other}) for other in changes]
-    assert len(set(map(client.app.state.jobs.key, questions))) == len(changes)
+    assert len(set(map(client.app.state.jobs._keys.key, questions))) == len(changes)
     # Each device is measured on by one at a time.
     locks = {path.name for path in tmp_path.glob("layerbench-*.lock")}
     assert locks == {"layerbench-cpu.lock", "layerbench-cuda-0.lock"}
@@ -135,6 +135,7 @@ def test_where_it_measures_and_stores(client, tmp_path):
     assert told == {
         "device": "cpu",
         "devices": {"cpu": "cpu", "cuda:0": "a-gpu"},
+        "cluster": None,
         "database": str(tmp_path / "service.db"),
     }
 
@@ -148,7 +149,7 @@ def test_no_room_for_a_profile(serving):
     with serving(queue=1) as client:
         asked = [{"architecture": "hang", "batch_size": number} for number in (1, 2, 3)]
         assert client.post(PROFILES, json=asked[0]).status_code == 202
-        until(lambda: client.app.state.jobs._running is not None)
+        until(lambda: not client.app.state.jobs.idle)
         assert client.post(PROFILES, json=asked[1]).status_code == 202
         refused = client.post(PROFILES, json=asked[2])
         assert refused.status_code == 429
