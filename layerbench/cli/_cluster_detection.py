@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from layerbench.cli import _options
 from layerbench.cli._cluster import ClusterOptions
 from layerbench.cli._cluster_each import Each, Measured, end, measure
+from layerbench.cluster import environments
+from layerbench.environment.software import command_line
 from layerbench.records.detection_estimate import DetectionEstimates, DetectorFailure
 from layerbench.records.view import View
 from layerbench.reporters import json
@@ -71,15 +74,8 @@ def joined(records: Sequence[DetectionEstimates], detectors: Sequence[str]) -> D
         for name in detectors
         if name not in rows and name not in told
     ]
-    environments = [record.environment for record in records]
-    warnings = dict.fromkeys(line for one in environments for line in one.warnings)
-    environment = environments[0].model_copy(
-        update={
-            "started": min(one.started for one in environments),
-            "finished": max(one.finished for one in environments),
-            "warnings": tuple(warnings),
-        }
-    )
+    surroundings = [record.environment for record in records]
+    environment = environments.joined(surroundings, command_line(sys.argv))
     return records[0].model_copy(
         update={
             "environment": environment,

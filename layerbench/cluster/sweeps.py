@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from layerbench.analysis.climbing import too_long
+from layerbench.cluster import environments
 from layerbench.cluster.columns import Column, Columns
 from layerbench.cluster.order import Order
 from layerbench.cluster.scheduling import Ended, Task
 from layerbench.records.device_sweeps import DeviceColumn, MissingPoint
-from layerbench.records.environment import Environment
 from layerbench.records.sweep import Sweep, SweepEnd, SweepPoint
 
 Load = Callable[[Task, Column], Sweep | None]
@@ -210,7 +210,7 @@ class SweepWork:
     def _sweep(self, command: str) -> Sweep | None:
         if not self._records:
             return None
-        environment = _joined([record.environment for record in self._records], command)
+        environment = environments.joined([one.environment for one in self._records], command)
         return self._records[0].model_copy(
             update={
                 "environment": environment,
@@ -265,24 +265,6 @@ class SweepWork:
             larger = [one for one in climb.to_come if one > batch]
             climb.missing.update(dict.fromkeys(larger, why))
             climb.to_come = [one for one in climb.to_come if one < batch]
-
-
-def _joined(environments: Sequence[Environment], command: str) -> Environment:
-    """Of several nodes: the first one's, with the warnings of all."""
-    first = environments[0]
-    warnings = _each_once(warning for one in environments for warning in one.warnings)
-    return first.model_copy(
-        update={
-            "command": command,
-            "started": min(one.started for one in environments),
-            "finished": max(one.finished for one in environments),
-            "warnings": warnings,
-        }
-    )
-
-
-def _each_once(lines: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(lines))
 
 
 def point_name(task: Task, key: str) -> str:

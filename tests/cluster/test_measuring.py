@@ -116,7 +116,7 @@ def test_a_server_that_says_nothing_while_it_loads_is_ended(started, monkeypatch
 
 
 def test_the_users_files_shadow_nothing_that_the_server_loads(monkeypatch):
-    sent = "/tmp/session/working_dir_files/_ray_pkg_0123456789abcdef"
+    sent = "/sessions/one/working_dir_files/_ray_pkg_0123456789abcdef"
     variables = {"PYTHONPATH": os.pathsep.join([sent, "/other"]), "HOME": "/root"}
     monkeypatch.setattr(measuring, "node_variables", lambda: variables)
     home = str(Path(measuring.__file__).parents[2])
