@@ -2,7 +2,8 @@
 
 stored  latency of stored answers from a million results, at a fixed rate, half of it from each
         process. Each request asks for another of them, at random, and is due at a moment of its
-        own; its latency counts from then. The requests come from a third process.
+        own; its latency counts from then. The requests come from a third process. Before them, the
+        same of a loop of some milliseconds with nothing else running: what the machine itself adds.
 queue   500 different questions, each asked of both processes at once, on a measuring process that
         measures nothing: how many were measured, and how often.
 
@@ -42,6 +43,8 @@ PROCESSES = 2
 # Other questions a second than the answers that a web process keeps as it sent them.
 SIDES = 1000
 DIFFERENT, AT_ONCE = 500, 50
+# What an answer takes, of all processes.
+LOOP_S = 3e-3
 
 app = typer.Typer(help=__doc__, add_completion=False)
 
@@ -104,6 +107,33 @@ def filled(url: str, count: int) -> None:
         connection.execute("CHECKPOINT")
 
 
+def loops(rate: float, seconds: float) -> list[float]:
+    """Seconds from the moment that each loop was due to its end, on one core of an idle machine.
+
+    The same number of rounds each time: what takes longer than others was held up by the machine.
+    """
+    rounds, took = 1000, 0.0
+    while took < LOOP_S:
+        rounds *= 2
+        took = float(np.median([_loop(rounds) for _ in range(20)]))
+    rounds = int(rounds * LOOP_S / took)
+    latencies = []
+    begins = time.perf_counter()
+    for number in range(int(rate * seconds)):
+        moment = begins + number / rate
+        time.sleep(max(0.0, moment - time.perf_counter()))
+        _loop(rounds)
+        latencies.append(time.perf_counter() - moment)
+    return latencies
+
+
+def _loop(rounds: int) -> float:
+    begins = time.perf_counter()
+    for _ in range(rounds):
+        pass
+    return time.perf_counter() - begins
+
+
 @app.command()
 def stored(
     results: Annotated[int, typer.Option(help="Stored results.")] = 1_000_000,
@@ -111,6 +141,7 @@ def stored(
     seconds: Annotated[float, typer.Option(help="Of requests.")] = 30.0,
 ) -> None:
     """Latency of stored answers."""
+    _print_latencies("a loop alone", loops(rate / PROCESSES, seconds))
     with TemporaryDirectory() as name, database() as (postgres, url):
         folder = Path(name)
         with processes(folder, url) as urls:
@@ -133,13 +164,18 @@ def stored(
             # The first statements of a connection are prepared, and pages are read from the disk.
             for meanwhile in ("the first time", "once more"):
                 latencies = [one for part in asyncio.run(asked()) for one in part]
-                figures = np.percentile(latencies, [50, 90, 99, 99.9]) * 1e3
-                told = [f"{figure:.1f}" for figure in (*figures, max(latencies) * 1e3)]
-                print(f"Stored answers of {results}, {rate:g} a second from {PROCESSES} processes")
-                print_table(
-                    [[meanwhile, len(latencies), *told]],
-                    ["", "answers", "median", "p90", "p99", "p99.9", "most"],
+                told = (
+                    f"{results} stored, {rate:g} a second from {PROCESSES} processes, {meanwhile}"
                 )
+                _print_latencies(told, latencies)
+
+
+def _print_latencies(told: str, latencies: list[float]) -> None:
+    figures = np.percentile(latencies, [50, 90, 99, 99.9, 100]) * 1e3
+    print_table(
+        [[told, len(latencies), *(f"{figure:.1f}" for figure in figures)]],
+        ["ms", "answers", "median", "p90", "p99", "p99.9", "most"],
+    )
 
 
 @app.command()
