@@ -13,9 +13,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import platform
 import sys
 from collections.abc import Callable
 from functools import wraps
+from importlib import metadata
 from types import ModuleType
 from typing import Annotated, Any, NoReturn
 
@@ -28,7 +30,8 @@ except ModuleNotFoundError as missing:
         "has made (. .venv/bin/activate), or pip install -r requirements.txt"
     ) from None
 
-from layerbench.cli import _endings, _generated, _help, _interrupts, _output
+from layerbench._version import __version__
+from layerbench.cli import _completion, _endings, _generated, _help, _interrupts, _output
 from layerbench.environment.notices import notices_kept_back
 from layerbench.registry import modules, offered
 
@@ -45,11 +48,19 @@ def verbs() -> dict[str, ModuleType]:
 
 def main() -> NoReturn:
     """The command ``layerbench VERB ...``."""
-    app = _application(ENVIRONMENT)
-    app.callback()(_about)
+    _invoke(application(_completion.words()), _completion.called())
+
+
+def application(words: list[str] | None = None) -> typer.Typer:
+    """Every verb as one command.
+
+    Args:
+        words: of a command line: only the verb that they name has its options; ``None``: all have.
+    """
+    app = _application(ENVIRONMENT, add_completion=True)
+    app.callback()(_root)
     groups: dict[str, typer.Typer] = {}
-    words = sys.argv[1:]
-    for name, file in sorted(_verbs_of(words).items()):
+    for name, file in sorted((verbs() if words is None else _verbs_of(words)).items()):
         group, _, rest = name.partition(" ")
         if rest and group not in groups:
             groups[group] = _application(f"{ENVIRONMENT}_{group.upper()}")
@@ -57,11 +68,11 @@ def main() -> NoReturn:
             app.add_typer(groups[group], name=group, help=GROUPS[group])
         owner = groups[group] if rest else app
         # A list of verbs shows no options: they are made for the verb of the command line alone.
-        meant = words[: len(name.split())] == name.split()
+        meant = words is None or words[: len(name.split())] == name.split()
         command = _offered(file) if meant else _about
         about = _reflowed(file.command.__doc__)
         owner.command(rest or name, help=about, cls=_help.Command)(command)
-    _invoke(app)
+    return app
 
 
 def _reflowed(text: str | None) -> str:
@@ -151,7 +162,45 @@ def _about() -> None:
     """
 
 
-def _application(environment: str | None = None) -> typer.Typer:
+def _versions(wanted: bool) -> None:
+    """Say what is installed, and end.
+
+    Raises:
+        typer.Exit: it was said.
+    """
+    if wanted:
+        torch = _installed("torch")
+        typer.echo(f"layerbench {__version__} (torch {torch}, Python {platform.python_version()})")
+        raise typer.Exit
+
+
+def _installed(package: str) -> str:
+    """A package's version, without loading it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the versions of layerbench, torch and Python.",
+            is_eager=True,
+            callback=_versions,
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+_root.__doc__ = _about.__doc__
+
+
+def _application(environment: str | None = None, *, add_completion: bool = False) -> typer.Typer:
     """With options from the variables that begin like this; ``None`` reads none."""
     settings: dict[str, Any] = {
         "help_option_names": ["-h", "--help"],
@@ -162,21 +211,26 @@ def _application(environment: str | None = None) -> typer.Typer:
         settings["auto_envvar_prefix"] = environment
     return typer.Typer(
         cls=_help.Group,
-        add_completion=False,
+        add_completion=add_completion,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings=settings,
     )
 
 
-def _invoke(app: typer.Typer) -> NoReturn:
-    """Run and leave with the status that the outcome deserves; never with a traceback of ours."""
+def _invoke(app: typer.Typer, called: str | None = None) -> NoReturn:
+    """Run and leave with the status that the outcome deserves; never with a traceback of ours.
+
+    Args:
+        app: the command.
+        called: what the user calls it; ``None`` as it was started.
+    """
     command: Any = typer.main.get_command(app)
     _output.nothing_closed()
     _output.every_letter_written()
     with notices_kept_back(), _interrupts.heard() as interrupts:
         try:
-            status: Any = command(standalone_mode=False)
+            status: Any = command(prog_name=called, standalone_mode=False)
             sys.stdout.flush()
         except BaseException as error:
             interrupts.end()

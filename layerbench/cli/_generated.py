@@ -29,6 +29,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from layerbench.cli._completion import values_of as completed
 from layerbench.errors import TRUTHS, UsageError
 from layerbench.records.options import Option, checked, complaint, option_of
 from layerbench.units import parse_bytes, parse_percent
@@ -215,6 +216,7 @@ class Declared:
             rich_help_panel=self.shown.panel,
             show_default=True if parsed else self.shown.default_text,
             envvar=[f"{prefix}_{name.upper()}" for name in self._names] if prefix else None,
+            autocompletion=completed(self.name, self.shown.metavar, _choices(self.kind)),
         )
         return inspect.Parameter(
             self.name,

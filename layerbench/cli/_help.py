@@ -126,7 +126,7 @@ def _narrowed(option: Any) -> None:  # noqa: ANN401 - typer's own copy of click
         short = [name for name in option.opts if name not in long]
         option.opts = [",\n".join(long), *short]
     option.show_envvar = False
-    if option.name == "help":  # typer's own: a flag takes no value
+    if getattr(option, "is_flag", False):  # typer's own: a flag takes no value
         option.metavar = " "
     if option.nargs == -1:  # files, of which typer says `list[Path]`, or words
         kind = "<path>" if "path" in option.bare_type().lower() else "<str>"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from layerbench.cli import _output
+from layerbench.cli import _completion, _output
 from layerbench.cli._generated import fields
 from layerbench.errors import UsageError
 from layerbench.records.bounds import Positive
@@ -87,10 +87,16 @@ Strict = Annotated[
     ),
 ]
 NamedModel = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help="The model, instead of --model.")
+    str | None,
+    typer.Argument(
+        metavar="MODEL", help="The model, instead of --model.", autocompletion=_completion.models
+    ),
 ]
 NamedInput = Annotated[
-    str | None, typer.Argument(metavar="INPUT", help="The input, instead of --input.")
+    str | None,
+    typer.Argument(
+        metavar="INPUT", help="The input, instead of --input.", autocompletion=_completion.inputs
+    ),
 ]
 
 

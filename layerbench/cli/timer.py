@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerbench.cli import _endings, _options, _output
+from layerbench.cli import _completion, _endings, _options, _output
 from layerbench.cli._cluster import ClusterOptions
 from layerbench.cli._generated import fields
 from layerbench.cli._several import combinations
@@ -30,7 +30,11 @@ ON_NODES = frozenset({"models", "model", "input", "keep_samples"})
 def command(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL", help="Models, one after the other; instead of --model."),
+        typer.Argument(
+            metavar="MODEL",
+            help="Models, one after the other; instead of --model.",
+            autocompletion=_completion.models,
+        ),
     ] = None,
     *,
     what: Annotated[_options.WorkloadOptions, fields(several=("input",))],

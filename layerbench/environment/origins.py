@@ -46,6 +46,13 @@ def explained(error: BaseException) -> str:
     return text if where is None or where in text else f"{text} ({where})"
 
 
+def raised_here(error: BaseException) -> bool:
+    """Whether layerbench's own code raised an error, or imported what could not be imported."""
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [file for file in files if not file.startswith("<frozen importlib")]
+    return not own or _HERE in Path(own[-1]).resolve().parents
+
+
 def innermost(tb: TracebackType | None) -> str:
     """The line that raised, also in a library."""
     frames = list(traceback.walk_tb(tb))

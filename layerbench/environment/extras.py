@@ -1,0 +1,48 @@
+"""Which extra of layerbench brings a package. Loads no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_EXTRA = re.compile(r"""extra\s*==\s*["']([^"']+)["']""")
+# An extra for those who work on layerbench.
+NOT_FOR_USERS = "test"
+
+
+def extra_with(module: str, requirements: Iterable[str] | None = None) -> str | None:
+    """The first extra that brings what a module's name says; ``None`` if none does.
+
+    Args:
+        module: of another package, as an import names it.
+        requirements: of layerbench, as its metadata has them; without them those of the installed
+            one. There are none where it runs without an installation.
+    """
+    package = _canonical(module.partition(".")[0])
+    wanted = _installed() if requirements is None else requirements
+    # The package of the module `markdown_it` is markdown-it-py.
+    return next(
+        (extra for name, extra in _extras(wanted) if f"{name}-".startswith(f"{package}-")), None
+    )
+
+
+def _extras(requirements: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each package with the extra that it is in."""
+    for text in requirements:
+        name, extra = _NAME.match(text), _EXTRA.search(text)
+        if name is not None and extra is not None and extra[1] != NOT_FOR_USERS:
+            yield _canonical(name[0]), extra[1]
+
+
+def _installed() -> list[str]:
+    try:
+        return metadata.requires("layerbench") or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _canonical(name: str) -> str:
+    """As package indexes compare names: https://peps.python.org/pep-0503/#normalized-names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
