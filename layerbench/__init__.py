@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layerbench.api.training import profile_training as profile_training
     from layerbench.api.training import train as train
     from layerbench.profilers.user_loop import time_layers as time_layers
+    from layerbench.profilers.user_steps import profile_steps as profile_steps
     from layerbench.records.bundle import Bundle as Bundle
     from layerbench.records.card import Card as Card
     from layerbench.records.comparison import Comparison as Comparison
@@ -59,6 +60,7 @@ __getattr__, __all__ = on_first_use(
     "layerbench.api.timing: profile",
     "layerbench.api.training: estimate_training_time profile_training train",
     "layerbench.profilers.user_loop: time_layers",
+    "layerbench.profilers.user_steps: profile_steps",
     "layerbench.records.bundle: Bundle",
     "layerbench.records.card: Card",
     "layerbench.records.comparison: Comparison",

@@ -27,7 +27,7 @@ from layerbench.profilers.memory.predicted import predict
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.profilers.structure import profile_structure
 from layerbench.records.bundle import Bundle
-from layerbench.records.memory import MemoryEstimate, MemoryReport
+from layerbench.records.memory import MemoryEstimate, MemoryReport, named_optimizer
 from layerbench.records.structure import Structure
 from layerbench.records.timing import CALLS_VARIED, VARIED, Profile
 from layerbench.records.training_step import TrainingProfile, TrainingRow
@@ -145,10 +145,11 @@ def _(record: TrainingProfile) -> TrainingProfile:
     rows = (TrainingRow(**{name: getattr(row, name) for name in names}) for row in made.rows)
     update = {"rows": tuple(rows), "model_type": made.model_type, "parameters": made.parameters}
     made_anew = record.model_copy(update=update)
-    if record.memory is None:
+    optimizer = named_optimizer(record.optimizer)
+    if record.memory is None or optimizer is None:
         return made_anew
     try:
-        report = profile_memory_on_fakes(record.workload, record.optimizer, record.environment)
+        report = profile_memory_on_fakes(record.workload, optimizer, record.environment)
     except DeviceUnavailable:
         # Autograd refuses stand-ins for a GPU's tensors where there is none: memory goes unchecked.
         held = {row.path: {"kept": row.kept, "live": row.live} for row in record.rows}

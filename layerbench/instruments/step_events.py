@@ -162,7 +162,7 @@ class StepEventTimer:
                     let_go(nodes)
                     self._places = self._places_of_forward()
                     self._handles = attached.enter_context(ExitStack())
-                    nodes = self._nodes.hook(made, self._places, self._handles)
+                    nodes = self._nodes.hook([made], self._places, self._handles)
                     attached.enter_context(attributes_replaced(self._replaced))
                     attached.enter_context(self._again.backward(self._places))
                     marks.append(self._clock.mark())

@@ -41,11 +41,13 @@ class NodeMarks:
         self._mark = mark
         self.taken: list[tuple[int, int]] = []
 
-    def hook(self, loss: torch.Tensor, places: Places, handles: ExitStack) -> deque[Node]:
+    def hook(
+        self, losses: Sequence[torch.Tensor], places: Places, handles: ExitStack
+    ) -> deque[Node]:
         """Let the first node of each place mark when it begins, as often as it is its turn.
 
         Args:
-            loss: whose backward is to come.
+            losses: whose backward is to come.
             places: of the forward.
             handles: takes the hooks off.
 
@@ -53,7 +55,7 @@ class NodeMarks:
             all nodes, in the order in which they run; see `let_go`.
         """
         self.taken = []
-        turns = _as_they_run(loss)
+        turns = _as_they_run(*losses)
 
         def place_of(node: Node) -> int:
             return self._place(node, places.of_number, places, OUTSIDE)

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -51,6 +51,9 @@ from layerbench.instruments.step_nodes import (
 )
 from layerbench.instruments.step_places import ROOT, Call, Places
 from layerbench.records.training_step import STEP_PHASES
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Batch = Any
 
@@ -205,6 +208,18 @@ class _MicroBatch:
     taken: Sequence[tuple[int, int]]
 
 
+class Backward(Protocol):
+    """What was marked of a backward."""
+
+    @property
+    def places(self) -> Places:
+        """Of its forward, and of what ran again."""
+
+    @property
+    def taken(self) -> Sequence[tuple[int, int]]:
+        """See `NodeMarks`."""
+
+
 class StepTimer:
     """Times steps with nothing attached, and steps with parts of the model timed.
 
@@ -214,6 +229,9 @@ class StepTimer:
         rows: how many there are.
         clock: where marks come from.
         above: of each row the one that holds it, where rows lie in each other.
+
+    Attributes:
+        counts: whether calls count now; those in a backward always do.
     """
 
     def __init__(
@@ -224,6 +242,7 @@ class StepTimer:
         clock: Clock,
         above: Mapping[int, int] | None = None,
     ) -> None:
+        self.counts = True
         self._clock = clock
         self._rows = rows
         self._above = above or {}
@@ -242,7 +261,7 @@ class StepTimer:
     @classmethod
     def of_modules(
         cls, model: nn.Module, paths: Sequence[str], timed_paths: frozenset[str], clock: Clock
-    ) -> StepTimer:
+    ) -> Self:
         """A row for each module.
 
         Args:
@@ -314,7 +333,7 @@ class StepTimer:
                     let_go(nodes)
                     self._places = Places(self._calls, self._above, begin, end)
                     self._handles = attached.enter_context(ExitStack())
-                    nodes = self._nodes.hook(made, self._places, self._handles)
+                    nodes = self._nodes.hook([made], self._places, self._handles)
                     attached.enter_context(self._again.backward(self._places))
                     marks.append(clock.mark())
                 elif phase == "backward":
@@ -348,6 +367,8 @@ class StepTimer:
             if again.in_backward:
                 with again.call(index):
                     return original(*args, **kwargs)
+            if not self.counts:
+                return original(*args, **kwargs)
             running.append(index)
             number = _get_sequence_nr()
             start = mark()
@@ -364,7 +385,7 @@ class StepTimer:
     def _timed_step(self, done: Sequence[_MicroBatch], last: Sequence[int]) -> TimedStep:
         origin = done[0].marks[0]  # one for all: what adds up does so to the last digit
         begin, end = self._clock.resolve(last, origin)
-        step = _added([self._timed_micro_batch(one, origin) for one in done])
+        step = added([self._timed_micro_batch(one, origin) for one in done])
         return replace(step, phases_ns=(*step.phases_ns, end - begin))
 
     def _timed_micro_batch(self, one: _MicroBatch, origin: int) -> TimedStep:
@@ -372,11 +393,16 @@ class StepTimer:
         start, data, copy, ready, forward, loss, hooked, backward = positions
         phases = (data - start, copy - data, forward - ready, loss - forward, backward - hooked)
         begins = self._clock.resolve([mark for _, mark in one.taken], origin)
-        spent, outside = spent_between(one.taken, [hooked, *begins, backward])
+        backward_step = self._backward_by_row(one, [hooked, *begins, backward])
+        folded = self._folded(one.calls, one.marks[3], one.marks[4], origin)
+        return replace(backward_step, phases_ns=phases, forward=folded)
+
+    def _backward_by_row(self, one: Backward, positions: Sequence[int]) -> TimedStep:
+        """What the rows took of a backward, between the positions of its marks."""
+        spent, outside = spent_between(one.taken, positions)
         own, inclusive = one.places.added_up(spent, self._rows)
         again, again_inclusive = one.places.added_up(spent, self._rows, recomputed=True)
-        folded = self._folded(one.calls, one.marks[3], one.marks[4], origin)
-        return TimedStep(phases, folded, own, outside, inclusive, again, again_inclusive)
+        return TimedStep((), None, own, outside, inclusive, again, again_inclusive)
 
     def _folded(self, calls: Sequence[Call], start: int, end: int, origin: int) -> Folded:
         """The calls between two marks, positions after a third."""
@@ -388,7 +414,7 @@ class StepTimer:
         return fold([*spans, (ROOT, first, last)], self._rows)
 
 
-def _added(steps: Sequence[TimedStep]) -> TimedStep:
+def added(steps: Sequence[TimedStep]) -> TimedStep:
     """Micro-batches together: phases and times of modules; calls as in the first."""
     forwards = [step.forward for step in steps if step.forward is not None]
 

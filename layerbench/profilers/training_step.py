@@ -114,15 +114,17 @@ def profile_step(
     # What holds the model refers to itself: without a collection its memory would stay taken.
     del own, trained, rounds
     gc.collect()
-    return _with_memory(record, device, subject)
+    return _with_memory(record, optimizer, device, subject)
 
 
-def _with_memory(record: TrainingProfile, device: Device, subject: Built | None) -> TrainingProfile:
+def _with_memory(
+    record: TrainingProfile, optimizer: Optimizer, device: Device, subject: Built | None
+) -> TrainingProfile:
     """Add what a step's tensors hold, by phase and by module.
 
     A model given by name is weighed without taking memory; one handed over, in two more steps.
     """
-    workload, optimizer = record.workload, record.optimizer
+    workload = record.workload
     try:
         if subject is None:
             report = profile_memory_on_fakes(workload, optimizer, record.environment)

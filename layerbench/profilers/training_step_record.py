@@ -26,7 +26,6 @@ from layerbench.instruments.step_timer import TimedStep
 from layerbench.instruments.waiting import wait_arrays
 from layerbench.profilers.event_samples import notes_on_short_pieces_of_steps
 from layerbench.records.environment import Environment
-from layerbench.records.memory import Optimizer
 from layerbench.records.samples import BLOCKED_QUEUE, UNTOUCHED, RowFacts, waits_of
 from layerbench.records.timing import DeviceRounds, Summary
 from layerbench.records.training_step import (
@@ -88,7 +87,7 @@ class _ModuleTimes:
 def record_of(
     workload: Workload,
     plan: Plan,
-    optimizer: Optimizer,
+    optimizer: str,
     rows: Sequence[RowFacts],
     steps: Steps,
     environment: Environment,

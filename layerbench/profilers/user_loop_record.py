@@ -55,7 +55,7 @@ class Moment:
         return cls(utc_text(utc_now()), cpu_times())
 
 
-def _surroundings(
+def environment_of(
     began: Moment, ended: Moment, device: Device, conditions: ConditionsWatch
 ) -> Environment:
     """Those of the loop. The slow part, such as the versions, is looked up when it is over."""
@@ -106,7 +106,7 @@ def record_of(
         parameters=first.parameters or 0,
         modules=tuple(seen.modules),
         functions=tuple(seen.functions),
-        environment=_surroundings(began, ended, device, conditions),
+        environment=environment_of(began, ended, device, conditions),
         stop="iterations",
         mark_cost_s=0,
         wrapper_cost_s=0,

@@ -48,6 +48,11 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "rmsprop", "adagrad"]
 
 
+def named_optimizer(name: str) -> Optimizer | None:
+    """The optimizer that steps are made with; ``None`` for a class of a user's own."""
+    return next((one for one in get_args(Optimizer) if one == name), None)
+
+
 class TensorRow(Frozen):
     """One tensor that is there before the model runs.
 

@@ -20,7 +20,7 @@ from layerbench.records.bounds import (
 )
 from layerbench.records.environment import Environment
 from layerbench.records.kinds import Record
-from layerbench.records.memory import Optimizer, Peak, Phase
+from layerbench.records.memory import Peak, Phase
 from layerbench.records.rows import ModuleRow, Phases, Tree
 from layerbench.records.timing import DeviceRounds, KernelRow, Summary
 from layerbench.records.workload import Frozen, Plan, Workload
@@ -149,7 +149,8 @@ class TrainingProfile(Record):
     """One training step, measured many times over.
 
     Attributes:
-        optimizer: that made the steps.
+        optimizer: that made the steps: one of `layerbench.records.memory.Optimizer`; in a user's
+            own loop perhaps another class.
         step: the whole step with nothing attached; ``phases``: its parts.
         rows: modules in tree order, from instrumented steps in alternation with the others.
         instrumented_s: median of the instrumented step, less what is attached between forward and
@@ -173,7 +174,7 @@ class TrainingProfile(Record):
     workload: Workload
     plan: Plan
     environment: Environment
-    optimizer: Optimizer
+    optimizer: Name
     model_type: Name
     parameters: Count
     step: Summary

@@ -1,0 +1,515 @@
+"""Take the training steps apart that the user's own loop runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import wraps
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch.compiler import is_dynamo_compiling
+from torch.optim import Optimizer
+
+from layerbench.environment.devices.clocks import Clock
+from layerbench.errors import UsageError, at_least, first_line
+from layerbench.instruments.attach import (
+    Forward,
+    attributes_replaced,
+    function_at,
+    notes_on_modes,
+    usual_place,
+)
+from layerbench.instruments.compiled import is_traced
+from layerbench.instruments.loop_events import loop_told
+from layerbench.instruments.module_tracker import RunningModule
+from layerbench.instruments.modules import (
+    CallFacts,
+    CallObserver,
+    module_facts,
+    without_reach,
+)
+from layerbench.instruments.overlay import compilation_told
+from layerbench.instruments.rows import observed_rows
+from layerbench.instruments.step_loop import LoopPhases, LoopStepTimer, StepLog
+from layerbench.instruments.step_timer import TimedStep
+from layerbench.instruments.waiting import wait_meter
+from layerbench.profilers.user_loop_compiled import CompiledOutside
+from layerbench.profilers.user_loop_device import surroundings_of_loop
+from layerbench.profilers.user_loop_record import Moment, workload_of
+from layerbench.profilers.user_steps_record import SeenSteps, record_of_loop
+from layerbench.records.presented import Presented
+from layerbench.records.samples import RowFacts
+from layerbench.records.training_step import TrainingProfile
+from layerbench.records.workload import Precision, Workload
+
+FORWARD = "forward"
+SKIP = 5
+STEPS = 10
+LATER = "the model was compiled while its steps were profiled, which ended that"
+
+
+class LiveSteps(Presented):
+    """What `profile_steps` has seen so far; it is shown and saved as its `record`.
+
+    The first step of those that are profiled shows calls and shapes, and its times do not count.
+    Of the others, each pair has one with marks between its phases alone, and one whose layers are
+    timed, in alternating order.
+
+    Args:
+        model: that the loop trains.
+        optimizers: that update it.
+        skip: steps that pass before.
+        steps: whose times count.
+        clock: ``None`` takes that of the device that the model is on.
+        entry: the model's method that runs a step's forward.
+
+    Attributes:
+        is_over: whether all steps have been profiled, or the block has ended.
+        number: steps that have ended.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        *,
+        skip: int = SKIP,
+        steps: int = STEPS,
+        clock: Clock | None = None,
+        entry: str = FORWARD,
+    ) -> None:
+        self.is_over = False
+        self.number = 0
+        self._model = model
+        self._optimizers = optimizers
+        self._skip = at_least("skip", skip, 0)
+        self._steps = at_least("steps", steps, 2)
+        self._given = clock
+        self._entry = entry
+        self._window: ExitStack | None = None
+        self._made: tuple[int, TrainingProfile] | None = None
+        self._seen = SeenSteps(warmup=skip + 1)
+        self._why_none = ""
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Profile steps within the ``with`` block, as soon as it is their turn."""
+        try:
+            if self._skip == 0:
+                self._begin()
+            yield
+        finally:
+            self.close()
+
+    def step(self) -> None:
+        """A step of the loop has ended: the optimizer has made its update.
+
+        Where no update was seen since the last time, the step goes on.
+        """
+        if self.is_over:
+            return
+        if self._window is None:
+            self.number += 1
+            if self.number == self._skip:
+                self._begin()
+        elif self._log.has("update"):
+            self.number += 1
+            self._end_step()
+
+    def close(self) -> None:
+        """Take everything off again; nothing more is profiled."""
+        self.is_over = True
+        window, self._window = self._window, None
+        if window is not None:
+            try:
+                self._of_step.close()
+            finally:
+                window.close()
+                self._seen.ended = Moment.now()
+                self._seen.absent |= self._outside.absent(self._forwards)
+
+    # --- the steps ---------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """The next step is the first that is profiled."""
+        model = self._model
+        where = surroundings_of_loop(model, (), self._given, observes=False)
+        seen = self._seen
+        seen.began, seen.device, seen.conditions = Moment.now(), where.device, where.conditions
+        self._clock = self._given or where.device.clock()
+        self._facts = module_facts(model)
+        self._thread = get_ident()
+        self._inside = self._in_backward = False
+        self._forwards = self._marks = 0
+        self._outside = CompiledOutside(model, lambda: self._inside)
+        self._rows: tuple[RowFacts, ...] = ()
+        self._calls: dict[str, CallFacts] = {}
+        self._meter = wait_meter(self._clock)
+        self._of_step = ExitStack()
+        self._timer: LoopStepTimer | None = None
+        self._measured = 0
+        with ExitStack() as window:
+            own = getattr(model, self._place())
+            replaced = [
+                (model, self._place(), self._told(function_at(model, self._place()), own)),
+                (model, "zero_grad", self._clearing(model.zero_grad)),
+            ]
+            window.enter_context(attributes_replaced(replaced, open_to_user=True))
+            window.enter_context(compilation_told(self._compiled_meanwhile))
+            window.enter_context(self._outside.noticed())
+            window.enter_context(loop_told(self, self._optimizers))
+            self._begin_step()
+            self._window = window.pop_all()
+
+    def _place(self) -> str:
+        return usual_place(self._model) if self._entry == FORWARD else self._entry
+
+    def _compiled_meanwhile(self, module: nn.Module) -> None:
+        del module  # what is compiled again later must see nothing of ours on any
+        self._seen.absent["steps"] = LATER
+        self._log.is_whole = False
+        self.close()
+
+    @property
+    def _observes(self) -> bool:
+        return not self._rows
+
+    def _begin_step(self) -> None:
+        self._timer = None
+        self._of_step = ExitStack()
+        # One of each pair, the other one first in every second pair.
+        if not self._observes and self._measured % 4 in (1, 2):
+            paths = [fact.path for fact in self._facts]
+            reachable = frozenset(fact.path for fact in self._facts if fact.reachable)
+            timer = LoopStepTimer.of_modules(self._model, paths, reachable, self._clock)
+            self._of_step.enter_context(timer.attached())
+            self._timer = timer
+        self._clock.reserve(self._marks)
+        self._meter.begin()
+        self._log = StepLog(self._clock)
+
+    def _end_step(self) -> None:
+        log, timer = self._log, self._timer
+        end = self._clock.mark()
+        waited = self._meter.end()
+        self._clock.synchronize()
+        self._of_step.close()
+        try:
+            self._marks = max(self._marks, log.marks + (timer.marks if timer else 0))
+            self._keep(log, timer, end, waited)
+        finally:
+            self._clock.release()
+        assert self._seen.conditions is not None
+        self._seen.conditions.take()
+        if self._measured >= self._steps:
+            self.close()
+        else:
+            self._begin_step()
+
+    def _keep(
+        self, log: StepLog, timer: LoopStepTimer | None, end: int, waited: int | None
+    ) -> None:
+        """Note the step that has ended."""
+        phases = log.phases(end, log.start)
+        whole = log.has_ended and bool(phases.micro_batches_ns)
+        if self._observes:
+            # One that nothing came of shows nothing: the next one is looked at.
+            if whole and self._calls:
+                self._look()
+            return
+        self._measured += 1
+        if not whole:
+            self._seen.broken += 1
+        elif timer is not None:
+            self._seen.instrumented.append((phases, timer.step(phases, log.start)))
+        else:
+            self._seen.untouched.append((phases, _untouched(phases), waited))
+
+    def _look(self) -> None:
+        self._rows = observed_rows(self._model, self._facts, self._calls)
+        self._seen.rows = self._rows
+        self._seen.notes = notes_on_modes(self._model, True)
+
+    # --- what happens in them ----------------------------------------------------------------
+
+    def fetching(self) -> AbstractContextManager[object]:
+        """A data loader gives a batch."""
+        return self._log.during("fetch" if self._model.training else "other")
+
+    def clearing(self) -> AbstractContextManager[object]:
+        """Gradients are cleared."""
+        return nullcontext() if self._log.is_inside("clear") else self._log.during("clear")
+
+    def updating(self) -> AbstractContextManager[object]:
+        """An optimizer updates."""
+        return nullcontext() if self._log.is_inside("update") else self._log.during("update")
+
+    @contextmanager
+    def going_backward(self, losses: Sequence[torch.Tensor]) -> Iterator[None]:
+        """A backward runs from these."""
+        log, timer = self._log, self._timer
+        # One within another is a checkpoint's; without a forward it is none of the model's.
+        if self._in_backward or self._inside or not log.has("forward"):
+            yield
+            return
+        self._in_backward = True
+        try:
+            if timer is None:
+                with log.during("backward"):
+                    yield
+                return
+            with ExitStack() as hooks:
+                with log.during("ours"):
+                    hooks.enter_context(timer.hooked(losses))
+                begin = log.begin("backward")
+                try:
+                    yield
+                except BaseException:
+                    log.is_whole = False
+                    raise
+                finally:
+                    timer.after_backward(begin, log.end())
+                    log.begin("ours")
+                    hooks.close()
+                    log.end()
+        finally:
+            self._in_backward = False
+
+    def _clearing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def zero_grad(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module's
+            if self.is_over or get_ident() != self._thread:
+                return original(*args, **kwargs)
+            with self.clearing():
+                return original(*args, **kwargs)
+
+        return zero_grad
+
+    def _told(self, original: Forward, own: Forward) -> Forward:
+        """The model's forward, told.
+
+        Args:
+            original: that runs.
+            own: whose signature it has.
+        """
+
+        @wraps(own)
+        def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            # Of a model that calls itself the outer call counts; what traces it must not see us.
+            if (
+                is_dynamo_compiling()
+                or self._inside
+                or self._in_backward
+                or self.is_over
+                or get_ident() != self._thread
+                or is_traced()
+            ):
+                return original(*args, **kwargs)
+            self._inside = True
+            try:
+                if not (self._model.training and torch.is_grad_enabled()):
+                    with self._log.during("other"):
+                        return original(*args, **kwargs)
+                self._forwards += 1
+                return self._forward(original, args, kwargs)
+            finally:
+                self._inside = False
+
+        return forward
+
+    def _forward(self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        log, timer = self._log, self._timer
+        if self._observes:
+            original = self._observing(original)
+        if timer is None:
+            with log.during("forward"):
+                return original(*args, **kwargs)
+        timer.before_forward()
+        begin = log.begin("forward")
+        try:
+            return original(*args, **kwargs)
+        except BaseException:
+            log.is_whole = False
+            raise
+        finally:
+            timer.after_forward(begin, log.end())
+
+    def _observing(self, original: Forward) -> Forward:
+        """The forward of the step that is looked at; those of its first micro-batch show calls."""
+        if self._log.has("backward"):
+            return original
+
+        def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
+            outputs: list[Any] = []
+
+            def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+                outputs.append(original(*args, **kwargs))
+                return outputs[0]
+
+            running = _Running(self._model, self._seen_device_type())
+            observer = CallObserver(self._model, self._facts, running)
+            within = self._entry == FORWARD
+            workload = workload_of(self._model, args, kwargs)
+            try:
+                calls = observer.observe(forward, args, kwargs, within=within)
+            except Exception as error:
+                if not outputs:
+                    raise
+                self._why_none = f"a look at the model failed: {first_line(error)}"
+                return outputs[0]
+            self._facts = without_reach(self._facts, self._model, observer.compiled)
+            self._calls = _merged(self._calls, calls) if self._log.has("forward") else calls
+            self._seen.workload = _computing_in(workload, running.precision)
+            return outputs[0]
+
+        return observed
+
+    def _seen_device_type(self) -> str:
+        assert self._seen.device is not None
+        return self._seen.device.torch_device.type
+
+    # --- the record --------------------------------------------------------------------------
+
+    @property
+    def record(self) -> TrainingProfile:
+        """The steps so far, as `layerbench.profile_training` gives them.
+
+        Raises:
+            UsageError: too few steps have been profiled.
+        """
+        rounds = self._seen.rounds
+        if not rounds:
+            raise UsageError(f"no training step was profiled: {self._why()}")
+        if self._made is None or self._made[0] != rounds:
+            self._made = (rounds, record_of_loop(self._seen, self._optimizers))
+        return self._made[1]
+
+    def _why(self) -> str:
+        if "steps" in self._seen.absent:
+            return self._seen.absent["steps"]
+        if self._why_none:
+            return self._why_none
+        if self._seen.began is None:
+            return (
+                f"the loop said {self.number} times that a step had ended, and the first "
+                f"{self._skip} are skipped"
+            )
+        if not self._forwards:
+            return str(self._outside.no_forward())
+        if not self._rows:
+            return (
+                "no whole step was seen, with a forward of the model, a backward and an update of "
+                "the optimizer; give the optimizer that the loop uses, and call step() after it"
+            )
+        return "at least three steps of the loop are needed, one to look at and two to time"
+
+    def presented(self) -> TrainingProfile:
+        """The record so far."""
+        return self.record
+
+
+def _untouched(phases: LoopPhases) -> TimedStep:
+    return TimedStep(phases.phases_ns, micro_batches_ns=phases.micro_batches_ns)
+
+
+class _Running(RunningModule):
+    """Also sees what is computed in while modules run.
+
+    Attributes:
+        precision: of autocast; ``None`` without.
+    """
+
+    def __init__(self, model: nn.Module, kind: str) -> None:
+        super().__init__(model)
+        self._kind = kind
+        self.precision: Precision | None = None
+
+    def entered(self, path: str) -> None:
+        """A module's call begins."""
+        super().entered(path)
+        if torch.is_autocast_enabled(self._kind):
+            computed = torch.get_autocast_dtype(self._kind)
+            self.precision = "amp" if computed is torch.float16 else "amp-bf16"
+
+
+def _computing_in(workload: Workload, precision: Precision | None) -> Workload:
+    return workload.model_copy(update={"precision": precision, "mode": "train"})
+
+
+def _merged(before: dict[str, CallFacts], more: dict[str, CallFacts]) -> dict[str, CallFacts]:
+    """The calls of two forwards in one step."""
+    last = max((one.order for one in before.values()), default=0) + 1
+    for path, facts in more.items():
+        if path in before:
+            before[path].calls += facts.calls
+        else:
+            facts.order += last
+            before[path] = facts
+    return before
+
+
+@contextmanager
+def profile_steps(
+    model: nn.Module,
+    optimizer: Optimizer | Sequence[Optimizer],
+    *,
+    skip: int = SKIP,
+    steps: int = STEPS,
+    clock: Clock | None = None,
+) -> Iterator[LiveSteps]:
+    """Take training steps of the caller's own loop apart: by phase, and by module.
+
+    No step is added, and nothing lies on the model or the optimizer before and after the steps that
+    are profiled. Forwards that evaluate are no part of them.
+
+    Args:
+        model: that the loop trains; left as it was when the block ends, also by an exception.
+        optimizer: that updates it, or several.
+        skip: steps that pass before.
+        steps: whose times count; one more, before them, is looked at.
+        clock: ``None`` takes that of the device that the model is on.
+
+    Yields:
+        what has been seen so far. Call its ``step()`` after each update of the optimizer; its
+        ``record`` is a `layerbench.TrainingProfile`.
+
+    Raises:
+        UsageError: something is no optimizer, or there are too few steps.
+
+    Example:
+        >>> with profile_steps(model, optimizer) as steps:    # doctest: +SKIP
+        ...     for x, y in loader:
+        ...         loss_of(model(x), y).backward()
+        ...         optimizer.step()
+        ...         optimizer.zero_grad()
+        ...         steps.step()
+        >>> steps.record.save("step.json")                     # doctest: +SKIP
+    """
+    live = LiveSteps(model, optimizers_of(optimizer), skip=skip, steps=steps, clock=clock)
+    with live.attached():
+        yield live
+
+
+def optimizers_of(given: object) -> tuple[Optimizer, ...]:
+    """PyTorch's own optimizers, without what libraries have put around them.
+
+    Raises:
+        UsageError: something is no optimizer.
+    """
+    each = given if isinstance(given, (list, tuple)) else [given]
+    found = tuple(dict.fromkeys(map(_unwrapped, each)))
+    if not found:
+        raise UsageError("no optimizer was given: pass the one that updates the model")
+    return found
+
+
+def _unwrapped(optimizer: object) -> Optimizer:
+    inner = getattr(optimizer, "optimizer", None)
+    if inner is not None:
+        return _unwrapped(inner)
+    if not isinstance(optimizer, Optimizer):
+        raise UsageError(f"a {type(optimizer).__name__} is no torch.optim.Optimizer")
+    return optimizer
