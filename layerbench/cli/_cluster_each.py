@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -125,6 +126,11 @@ class _Run(Generic[Kind]):
     out: Path | None
     resume: bool
 
+    @cached_property
+    def journal(self) -> Journal:
+        """Read once, of however many tasks."""
+        return Journal(self.out)
+
     def tasks(self) -> list[Task]:
         """One for each thing."""
         each = self.each
@@ -145,7 +151,7 @@ class _Run(Generic[Kind]):
         if not self.resume:
             return False
         key = self._key(task, column)
-        record = Journal(self.out).record(key, self.each.kind)
+        record = self.journal.record(key, self.each.kind)
         if record is None:
             return False
         title = columns.title(column)
@@ -184,7 +190,7 @@ class _Run(Generic[Kind]):
             return
         node = ended.node.title if ended.node is not None else ""
         names = tuple(path.relative_to(self.out).as_posix() for path in files)
-        Journal(self.out).add(Entry(key, ended.task.name, column.name, node, 0, names))
+        self.journal.add(Entry(key, ended.task.name, column.name, node, 0, names))
 
     def _key(self, task: Task, column: Column) -> str:
         return key_of(task.order.words, self.cluster.digest, column)

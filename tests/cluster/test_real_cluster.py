@@ -22,6 +22,7 @@ from layerbench.records.device_sweeps import DeviceSweeps
 from layerbench.records.sweep import Sweep
 from layerbench.records.timing import Profile
 from layerbench.store import reading
+from tests.support import postgresql
 from tests.support.paths import ROOT
 from tests.support.ray_cluster import RayCluster
 from tests.support.service_process import server
@@ -268,10 +269,14 @@ def test_the_service_measures_on_a_node_what_names_its_device(cluster, tmp_path)
     }
     asked = {**question("squeezenet1_1", device="CPU"), "batch_size": 1, "image_size": [32, 32]}
     asked |= {"application_type": "inference", "parameters": None}
-    with server(tmp_path, log=tmp_path / "log", **variables) as (_, url):
+    # Both as several servers of a team have them: nodes to measure on, and one database.
+    store = postgresql.store()
+    with server(tmp_path, log=tmp_path / "log", database=store, **variables) as (_, url):
         wait_for(lambda: httpx.get(f"{url}/api/v1/server", timeout=60).json()["cluster"])
         answer = httpx.post(f"{url}/api/v1/estimate-inference-time", json=asked, timeout=WITHIN_S)
         assert answer.status_code == 200, answer.text
         about = answer.json()["about"]
         assert about["environment"]["device"]["slug"] == about["device"]
         assert "measured" in about["method"].values()
+    ((content,),) = postgresql.server().run("SELECT question FROM results", store)
+    assert json.loads(str(content))["architecture"] == "squeezenet1_1"
