@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from layerbench.api.training import estimate_training_time as estimate_training_time
     from layerbench.api.training import profile_training as profile_training
     from layerbench.api.training import train as train
+    from layerbench.profilers.trace_profile import profile_trace as profile_trace
     from layerbench.profilers.user_loop import time_layers as time_layers
     from layerbench.profilers.user_steps import profile_steps as profile_steps
     from layerbench.records.bundle import Bundle as Bundle
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from layerbench.records.sweep import Sweep as Sweep
     from layerbench.records.timing import LayerRow as LayerRow
     from layerbench.records.timing import Profile as Profile
+    from layerbench.records.trace_profile import TraceProfile as TraceProfile
     from layerbench.records.training_estimate import TrainingEstimate as TrainingEstimate
     from layerbench.records.training_run import TrainingRun as TrainingRun
     from layerbench.records.training_step import TrainingProfile as TrainingProfile
@@ -59,6 +61,7 @@ __getattr__, __all__ = on_first_use(
     "layerbench.api.sweep: sweep",
     "layerbench.api.timing: profile",
     "layerbench.api.training: estimate_training_time profile_training train",
+    "layerbench.profilers.trace_profile: profile_trace",
     "layerbench.profilers.user_loop: time_layers",
     "layerbench.profilers.user_steps: profile_steps",
     "layerbench.records.bundle: Bundle",
@@ -70,6 +73,7 @@ __getattr__, __all__ = on_first_use(
     "layerbench.records.structure: Structure",
     "layerbench.records.sweep: Sweep",
     "layerbench.records.timing: LayerRow Profile",
+    "layerbench.records.trace_profile: TraceProfile",
     "layerbench.records.training_estimate: TrainingEstimate",
     "layerbench.records.recipes: Recipe",
     "layerbench.records.training_run: TrainingRun",

@@ -14,6 +14,7 @@ from layerbench.records.memory import MemoryEstimate, MemoryReport
 from layerbench.records.rows import ModuleRow
 from layerbench.records.structure import Structure
 from layerbench.records.timing import Profile
+from layerbench.records.trace_profile import TraceProfile
 from layerbench.records.training_step import TrainingProfile
 from layerbench.records.view import Sort, View
 from layerbench.records.workload import Frozen
@@ -100,12 +101,17 @@ _LATENCY: dict[Sort, _Value] = {
     "params": (lambda row: row.parameters, True),
     "memory": (lambda row: row.own_bytes, False),
 }
+_TRACE: dict[Sort, _Value] = {
+    "self": (lambda row: _both(*row.own_times), False),
+    "time": (lambda row: _both(*row.times), True),
+}
 _KINDS: dict[type[Frozen], dict[Sort, _Value]] = {
     Structure: _STRUCTURE,
     MemoryReport: _MEMORY,
     MemoryEstimate: _MEMORY,
     TrainingProfile: _TRAINING,
     LatencyEstimate: _LATENCY,
+    TraceProfile: _TRACE,
 }
 
 

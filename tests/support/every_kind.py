@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import layerbench
 from layerbench.records.latency_estimate import Checked, LatencyEstimate
@@ -118,7 +120,15 @@ def nodes() -> layerbench.Record:
     )
 
 
+def traced() -> layerbench.Record:
+    from tests.support.sample_traces import cuda_trace, profiled
+
+    with TemporaryDirectory() as folder:
+        return profiled(Path(folder), cuda_trace())
+
+
 RECORDS: dict[str, Make] = {
+    "trace profile": traced,
     "latency estimate": lambda: latency("rtx4090"),
     "latency comparison": compared_latency,
     "card estimates": cards_side_by_side,

@@ -6,11 +6,13 @@ their documents are.
 
 from __future__ import annotations
 
+from layerbench.records.trace_profile import TraceProfile
 from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.reporters.html.assets import report
 from layerbench.reporters.html.document import bundled, of
 from layerbench.reporters.html.plain import page
+from layerbench.reporters.html.traced import of as of_trace
 
 NAME = "html"
 SUFFIX = ".html"
@@ -23,5 +25,7 @@ def render(record: Frozen, view: View = USUAL) -> str:
         record: of any kind.
         view: what its first screen shows.
     """
+    if isinstance(record, TraceProfile):
+        return report(of_trace(record, view))
     bundle = bundled(record)
     return page(record) if bundle is None else report(of(bundle, view))
