@@ -161,9 +161,12 @@ def _(record: TrainingProfile) -> TrainingProfile:
 @again.register
 def _(record: Structure) -> Structure:
     beside = record.torchinfo
+    columns = () if beside is None else beside.columns
+    made = profile_structure(record.workload, torchinfo=columns)
+    if record.graphs is None:
+        made = made.model_copy(update={"graphs": None})
     if beside is None:
-        return profile_structure(record.workload)
-    made = profile_structure(record.workload, torchinfo=beside.columns)
+        return made
     if made.torchinfo is None or made.torchinfo.version == beside.version:
         return made
     # Another release, or none, says nothing of this one.

@@ -89,14 +89,16 @@ class ModeSwitch:
 
     Args:
         functions: sees functions by the names that their author wrote.
-        operators: sees operators.
+        operators: sees operators; ``None`` for who never puts it on.
 
     Attributes:
         unseen: why the function mode went off for good before the forward's end; empty if it
             did not.
     """
 
-    def __init__(self, functions: TorchFunctionMode, operators: TorchDispatchMode) -> None:
+    def __init__(
+        self, functions: TorchFunctionMode, operators: TorchDispatchMode | None = None
+    ) -> None:
         self._functions = functions
         self._operators = operators
         self._operators_on = False
@@ -116,7 +118,7 @@ class ModeSwitch:
     @contextmanager
     def operators(self) -> Iterator[None]:
         """The dispatch mode on instead, unless a mode of the model's own lies over ours."""
-        if self._operators_on or not self._is_on_top():
+        if self._operators is None or self._operators_on or not self._is_on_top():
             yield
             return
         self._take_off()
@@ -153,7 +155,7 @@ class ModeSwitch:
         self.unseen = AS_IT_GOES
 
     def _leave_operators(self) -> None:
-        if self._operators_on:
+        if self._operators_on and self._operators is not None:
             self._operators_on = False
             self._operators.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 

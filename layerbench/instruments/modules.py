@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -28,6 +28,9 @@ from layerbench.introspection.tensors import bytes_of, elements_of, shape_of
 from layerbench.records.bounds import Shape
 from layerbench.records.tree import depth_of
 from layerbench.records.workload import Frozen
+
+if TYPE_CHECKING:
+    from layerbench.instruments.data_flow import DataFlow
 
 
 class ModuleFacts(Frozen):
@@ -170,6 +173,7 @@ class CallObserver:
         facts: of its modules; those that are not reachable are not observed.
         running: told of each call's beginning and end.
         shapes: whether shapes and bytes are noted, too; who counts calls alone needs none.
+        flow: told of each call, what it takes and what it gives.
 
     Attributes:
         compiled: identities of the modules that were found to run inside compiled code.
@@ -184,8 +188,10 @@ class CallObserver:
         running: RunningModule | None = None,
         *,
         shapes: bool = True,
+        flow: DataFlow | None = None,
     ) -> None:
         self._shapes = shapes
+        self._flow = flow
         # Whether the next call of the model is the one that is noted around it.
         self._is_noted = False
         self._running = running or RunningModule(model)
@@ -242,6 +248,8 @@ class CallObserver:
         # Before the call: an in-place module or a container emptied by it would hide what came in.
         came_in = shapes_of((args, kwargs)) if self._shapes else ()
         self._running.entered(fact.path)
+        if self._flow is not None:
+            self._flow.entered(fact.path, (args, kwargs))
         output = None
         try:
             output = original(*args, **kwargs)
@@ -251,6 +259,8 @@ class CallObserver:
             raise
         finally:
             self._running.left()
+            if self._flow is not None:
+                self._flow.left(output)
             self._note(fact, order, came_in, output, direct)
         return output
 

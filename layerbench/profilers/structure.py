@@ -22,6 +22,7 @@ from layerbench.instruments.attach import Forward, mode_set, notes_on_modes
 from layerbench.instruments.autocast_seen import autocast_noted
 from layerbench.instruments.chance import more_forwards, notes_on_chance
 from layerbench.instruments.compiled import compilation_off, notes_on_compiled, original
+from layerbench.instruments.data_flow import DataFlow
 from layerbench.instruments.fake_tensors import ShapesDoNotSuffice, without_memory
 from layerbench.instruments.flops import FlopCounter
 from layerbench.instruments.holdings import Holdings
@@ -42,6 +43,7 @@ from layerbench.instruments.work import NO_KERNEL, Flops, Kernel
 from layerbench.introspection.modules import named_modules
 from layerbench.introspection.tensors import bytes_of, elements_of
 from layerbench.profilers.peers.torchinfo import torchinfo_report
+from layerbench.records.graph import Graph
 from layerbench.records.peers import Column
 from layerbench.records.samples import RowFacts
 from layerbench.records.structure import Operator, Structure, StructureRow
@@ -154,6 +156,7 @@ class _Observation:
     kernels: Mapping[str, Kernel]
     stored: Mapping[str, int | None]
     counter: FlopCounter
+    graphs: tuple[Graph, ...]
     notes: tuple[str, ...]
     forward_s: float
 
@@ -207,7 +210,8 @@ def _observe(
     holdings, kernels = _Holdings.of_all(model), Kernel.of_all(model)
     stored = {path: stored_bytes(module) for path, module in named_modules(model)}
     running = RunningModule(model)
-    observer = CallObserver(model, modules, running)
+    flow = DataFlow(model)
+    observer = CallObserver(model, modules, running, flow=flow)
     counter = FlopCounter(running)
 
     def casting(forward: Forward) -> Forward:
@@ -217,11 +221,17 @@ def _observe(
         inputs, draws = FreshInputs(built), RandomState()
         began = perf_counter()
         with mode_set(model, workload.mode == "train"), torch.no_grad(), _unfused():
-            with autocast_noted(), counter:
+            with autocast_noted(), counter, flow.on():
                 calls = observer.observe(casting(model), built.args, built.kwargs)
             forward_s = perf_counter() - began
             rows = observed_rows(model, modules, calls)
-            notes = (*notes, *observer.notes, *notes_on_modes(model, workload.mode == "train"))
+            graphs = flow.graphs([row.path for row in rows])
+            notes = (
+                *notes,
+                *observer.notes,
+                *flow.notes,
+                *notes_on_modes(model, workload.mode == "train"),
+            )
             again = more_forwards(
                 model,
                 built.args,
@@ -238,7 +248,9 @@ def _observe(
         if propagate:
             raise
         raise ModelRunError(f"{workload.model}: {observer.explain(error)}") from error
-    return _Observation(modules, rows, calls, holdings, kernels, stored, counter, notes, forward_s)
+    return _Observation(
+        modules, rows, calls, holdings, kernels, stored, counter, graphs, notes, forward_s
+    )
 
 
 @contextmanager
@@ -273,6 +285,7 @@ def _record(
         buffer_bytes=whole.buffer_bytes,
         flops=sum(observed.counter.flops.values()),
         rows=_rows(observed),
+        graphs=observed.graphs,
         uncounted=_uncounted(observed.counter),
         notes=(*observed.notes, *notes),
     )

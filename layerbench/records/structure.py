@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from layerbench.records.bounds import Count, Name, Path, Positive, Shape, Text, is_none
+from layerbench.records.graph import Graphs
 from layerbench.records.kinds import Record
 from layerbench.records.peers import TorchinfoReport
 from layerbench.records.rows import ModuleRow, Tree
@@ -75,6 +76,8 @@ class Structure(Record):
         parameter_bytes, buffer_bytes: as they are stored.
         flops: of one forward; a multiply-add is two. ``macs``: half of it.
         rows: modules in tree order, children in order of execution.
+        graphs: what their children and functions hand to each other; ``None`` in records of before
+            it was noted.
         uncounted: operators whose arithmetic is not in ``flops``.
         notes: what the reader should know.
         torchinfo: torchinfo's table of the same model; ``None`` where it was not asked for.
@@ -93,6 +96,7 @@ class Structure(Record):
     buffer_bytes: Count
     flops: Count
     rows: Tree[StructureRow]
+    graphs: Graphs = Field(default=None, exclude_if=is_none)
     uncounted: tuple[Operator, ...] = ()
     notes: tuple[Text, ...] = ()
     torchinfo: TorchinfoReport | None = Field(default=None, exclude_if=is_none)

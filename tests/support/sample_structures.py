@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from layerbench.records.graph import Graph
 from layerbench.records.structure import Structure, StructureRow
 from layerbench.records.timing import Ceilings, Profile
 from tests.support.sample_profiles import layered
@@ -92,3 +93,51 @@ def counted() -> Profile:
         for row in record.layers
     ]
     return record.model_copy(update={"layers": tuple(rows), "ceilings": ceilings()})
+
+
+def graph(path: str, nodes: list[tuple[str, str]], edges: list[tuple[int, int]]) -> Graph:
+    """Of one module, all tensors of one shape."""
+    shaped = [(source, target, FEATURES) for source, target in edges]
+    return Graph.model_validate({"paths": [path], "nodes": nodes, "edges": shaped})
+
+
+INPUT, OUTPUT = ("input", ""), ("output", "")
+
+
+def graphed() -> Structure:
+    """The structure with graphs: a residual block, what is around it, and the model."""
+    convs = [("module", "conv"), ("module", "conv")]
+    return structure(
+        graphs=(
+            graph(
+                "",
+                [
+                    INPUT,
+                    ("module", "features"),
+                    ("function", "mean"),
+                    ("module", "classifier"),
+                    OUTPUT,
+                ],
+                [(0, 1), (1, 2), (2, 3), (3, 4)],
+            ),
+            graph(
+                "features",
+                [INPUT, ("module", "0"), ("module", "1"), ("module", "2"), OUTPUT],
+                [(0, 1), (1, 2), (2, 3), (3, 4)],
+            ),
+            graph("features.1", [INPUT, *convs, OUTPUT], [(0, 1), (1, 2), (2, 3)]),
+            graph(
+                "features.2",
+                [INPUT, ("module", "conv"), ("function", "add"), OUTPUT],
+                [(0, 1), (0, 2), (1, 2), (2, 3)],
+            ),
+        )
+    )
+
+
+def long_graph(calls: int = 300) -> Structure:
+    """A module that calls one layer so often, and then a function and the layer in turn."""
+    nodes = [INPUT, *[("module", "0")] * calls, *[("function", "relu"), ("module", "0")] * calls]
+    nodes.append(OUTPUT)
+    chain = [(at, at + 1) for at in range(len(nodes) - 1)]
+    return structure(graphs=(graph("features", nodes, [*chain, (0, calls)]),))

@@ -14,6 +14,7 @@ import json
 import re
 from html import escape
 from importlib import resources
+from urllib.parse import quote
 
 from layerbench.reporters.html.schema import PageData
 
@@ -23,11 +24,16 @@ _FOLDER = "static"
 _VENDORED = {
     "uplot": ("uplot/uPlot.iife.min.js", "\nexport default uPlot;\n"),
     "d3-hierarchy": ("d3-hierarchy/d3-hierarchy.min.mjs", ""),
+    "dagre": ("dagre/dagre.esm.js", ""),
 }
+# In the place of the layout, a fifth of a page, where there is no graph to lay out.
+_NO_LAYOUT = "export class Graph {}\nexport function layout() {}\n"
 _STYLES = ("vendor/uplot/uPlot.min.css", f"{_FOLDER}/page.css")
 _LIVE_ONLY = ("live", "settings")
 # On lines of their own; a page is a tenth smaller without.
 _COMMENT = re.compile(r"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n", re.M | re.S)
+# All that prints, but for what ends an address's path or begins an escape.
+_PLAIN = "".join(map(chr, range(0x20, 0x7F))).translate({ord("%"): None, ord("#"): None})
 _TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 
 # Inline modules and styles, and nothing from anywhere: it opens from disk without a network.
@@ -61,6 +67,8 @@ def report(document: PageData) -> str:
         if name not in _LIVE_ONLY
     }
     modules |= {name: _vendored(name) for name in _VENDORED}
+    if not document.graphs:
+        modules["dagre"] = _NO_LAYOUT
     imports = {name: _data_address(text) for name, text in modules.items()}
     parts = [
         _HEAD,
@@ -150,11 +158,13 @@ def _style() -> str:
 
 
 def _data_address(text: str) -> str:
-    return f"data:text/javascript;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+    """Escaped where an address must be: a quarter shorter than in base64, and read by people."""
+    return f"data:text/javascript;charset=utf-8,{quote(text, safe=_PLAIN)}"
 
 
 def _import_map(imports: dict[str, str]) -> str:
-    return f'<script type="importmap">{json.dumps({"imports": imports})}</script>\n'
+    mapped = json.dumps({"imports": imports}).replace("<", "\\u003c")
+    return f'<script type="importmap">{mapped}</script>\n'
 
 
 def _embedded(document: PageData) -> str:

@@ -9,6 +9,7 @@ from layerbench.records.view import USUAL, View
 from layerbench.records.workload import Frozen
 from layerbench.reporters.html import plain
 from layerbench.reporters.html.distributions import folds_of, spreads_of
+from layerbench.reporters.html.graphs import graphs
 from layerbench.reporters.html.header import (
     environment,
     facts,
@@ -62,6 +63,7 @@ def of(bundle: Bundle, view: View = USUAL) -> PageData:
         timeline=timeline(bundle, rows),
         roofline=roofline(bundle, numbers),
         kernels=kernels(bundle, numbers),
+        graphs=graphs(bundle),
     )
     # Markup has lines, which are no text from outside.
     return shown(data).model_copy(update={"head": head})

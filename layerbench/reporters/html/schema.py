@@ -201,6 +201,24 @@ class Kernels(Part):
     entries: tuple[tuple[int, int, str, int, float, float], ...]
 
 
+class PageGraph(Part):
+    """What modules' children and functions hand to each other.
+
+    Attributes:
+        paths: of the modules that look like this inside.
+        kinds, names: of the nodes, as in `layerbench.records.graph.GraphNode`.
+        edges: each two nodes' numbers, and the tensor's shape as text.
+        folds: of a graph too large to draw, nodes that are drawn as one, as the first, the one
+            behind the last, and the type that they share; each before those within it.
+    """
+
+    paths: tuple[str, ...]
+    kinds: tuple[str, ...]
+    names: tuple[str, ...]
+    edges: tuple[tuple[int, int, str], ...]
+    folds: tuple[tuple[int, int, str], ...] = ()
+
+
 class PageData(Part):
     """All that a page shows of a record, or of several of the same work.
 
@@ -211,6 +229,7 @@ class PageData(Part):
         source: where the figures come from, as label and text.
         notes: what the reader should know; ``warnings``: what makes the figures less believable.
         rows, metrics, spreads, folds: row by row.
+        graphs: of the modules with something in them; ``None`` where nobody looked.
     """
 
     form: Literal[1] = 1
@@ -229,3 +248,4 @@ class PageData(Part):
     timeline: Timeline | None = None
     roofline: Roofline | None = None
     kernels: Kernels | None = Field(default=None, exclude_if=is_none)
+    graphs: tuple[PageGraph, ...] | None = Field(default=None, exclude_if=is_none)

@@ -58,6 +58,7 @@ def test_every_module_is_handed_out_and_nothing_else():
     assert {name.removeprefix("layerbench/") for name in imports} == modules | {
         "uplot",
         "d3-hierarchy",
+        "dagre",
     }
     for address in imports.values():
         content, kind = assets.static(address.removeprefix("/static/"))
@@ -73,7 +74,7 @@ def test_modules_name_each_other_by_bare_specifiers():
     """A relative one would not be found in a report's data: addresses."""
     for path in (PAGE / "static").glob("*.js"):
         for found in re.findall(r"""from ['"]([^'"]+)['"]""", path.read_text()):
-            assert found in ("uplot", "d3-hierarchy") or found.startswith("layerbench/")
+            assert found in ("uplot", "d3-hierarchy", "dagre") or found.startswith("layerbench/")
 
 
 def test_the_types_of_the_modules():

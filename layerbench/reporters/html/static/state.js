@@ -13,6 +13,7 @@
  * @property {string} selected path
  * @property {string} zoom path
  * @property {string} tab
+ * @property {string} graph path of the module that the graph shows
  * @property {string} depth as far as it is open: a number, ``blocks`` or ``all``
  * @property {string[]} flipped paths that are open or closed against that
  */
@@ -31,6 +32,7 @@ export function initial() {
     selected: '',
     zoom: '',
     tab: '',
+    graph: '',
     depth: 'blocks',
     flipped: [],
   };
@@ -46,6 +48,7 @@ const TEXTS = [
   ['selected', 'row'],
   ['zoom', 'zoom'],
   ['tab', 'tab'],
+  ['graph', 'graph'],
   ['depth', 'depth'],
 ];
 /** @type {Named[]} */

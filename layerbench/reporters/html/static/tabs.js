@@ -1,6 +1,7 @@
-// The tabs beside the table: the row, the roofline, memory over time, and where figures come from.
+// The tabs beside the table: the row, the graph, the roofline, memory over time, and where figures come from.
 
 import { h, the } from 'layerbench/dom';
+import { GraphView } from 'layerbench/graph';
 import { RooflineView } from 'layerbench/roofline';
 import { TimelineView } from 'layerbench/timeline';
 
@@ -8,7 +9,7 @@ export class Tabs {
   /**
    * @param {HTMLElement} root
    * @param {import('layerbench/state').State} state
-   * @param {{select: (row: number) => void, row: () => void, changed: () => void}} acts `row` shows the selected row's details
+   * @param {import('layerbench/graph').Shown & {row: () => void}} acts `row` shows the selected row's details
    */
   constructor(root, state, acts) {
     this.root = root;
@@ -22,6 +23,7 @@ export class Tabs {
     /** @type {[string, string, boolean][]} */
     const all = [
       ['row', 'Row', true],
+      ['graph', 'Graph', true],
       ['roofline', 'Roofline', Boolean(doc.roofline?.points.length)],
       ['memory', 'Memory over time', Boolean(doc.timeline)],
       ['source', 'Source', true],
@@ -55,7 +57,12 @@ export class Tabs {
 
   /** @param {number} row */
   select(row) {
-    if (this.view instanceof RooflineView) this.view.select(row);
+    if (this.view instanceof RooflineView || this.view instanceof GraphView) this.view.select(row);
+  }
+
+  /** Figures or colours are others. */
+  recolour() {
+    if (this.view instanceof GraphView) this.view.paint();
   }
 
   /** @param {string} key */
@@ -73,6 +80,7 @@ export class Tabs {
     const box = h('div', { class: key === 'row' ? 'details' : key });
     panel.replaceChildren(box);
     if (key === 'row') this.acts.row();
+    else if (key === 'graph') this.view = new GraphView(box, doc, this.state, this.acts);
     else if (key === 'roofline') this.view = new RooflineView(box, doc, this.acts.select);
     else if (key === 'memory') this.view = new TimelineView(box, doc, this.acts.select);
     else box.append(...source(doc));

@@ -19,6 +19,18 @@ declare module 'd3-hierarchy' {
   export function partition<T>(): (root: Node<T>) => Node<T>;
 }
 
+declare module 'dagre' {
+  export class Graph {
+    setGraph(label: object): this;
+    setNode(name: string, label: object): this;
+    setEdge(from: string, to: string, label: object): this;
+    graph(): { width?: number; height?: number };
+    node(name: string): { x?: number; y?: number; width?: number; height?: number };
+    edge(from: string, to: string): { points?: { x: number; y: number }[]; x?: number; y?: number };
+  }
+  export function layout(graph: Graph): unknown;
+}
+
 declare module 'uplot' {
   export default class uPlot {
     constructor(options: object, data: (number | null)[][], target: HTMLElement);
@@ -103,6 +115,14 @@ interface Kernels {
   entries: [number, number, string, number, number, number][];
 }
 
+interface PageGraph {
+  paths: string[];
+  kinds: string[];
+  names: string[];
+  edges: [number, number, string][];
+  folds: [number, number, string][];
+}
+
 interface Doc {
   form: 1;
   title: string;
@@ -133,4 +153,5 @@ interface Doc {
   timeline: Timeline | null;
   roofline: Roofline | null;
   kernels?: Kernels;
+  graphs?: PageGraph[];
 }

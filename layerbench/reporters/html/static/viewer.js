@@ -79,6 +79,8 @@ export class Viewer {
       select: (row) => this.select(row, true),
       row: () => this.showDetails(Math.max(0, this.selected ?? 0)),
       changed: () => this.remember(),
+      figures: () => /** @type {Figures} */ (this.figures),
+      tree: () => /** @type {Tree} */ (this.tree),
     });
   }
 
@@ -87,6 +89,7 @@ export class Viewer {
     const figures = /** @type {Figures} */ (this.figures);
     figures.recolour();
     the('.legend', this.root).replaceChildren(...figures.legend());
+    this.tabs.recolour();
   }
 
   header() {

@@ -1,0 +1,499 @@
+// One module's inside as a data-flow graph: its calls from top to bottom, tensors between them.
+
+import { download, h, svg } from 'layerbench/dom';
+import { Heat } from 'layerbench/heat';
+import { edges, items, label, path, places } from 'layerbench/layout';
+
+// The model itself, whose path is empty, in the address.
+const ROOT = '.';
+const MOST_DRAWN = 200;
+const HEIGHT = 36;
+const PADDING = 16;
+const LONGEST = 40;
+const FONT = '12px system-ui, sans-serif';
+const LEAST_SCALE = 0.15;
+const MOST_SCALE = 3;
+const STEP = 1.25;
+const WORDS = /** @type {Record<string, string>} */ ({ input: 'input', output: 'output', elsewhere: 'from elsewhere' });
+// For a picture that goes without the page's own styles.
+const STYLE = 'text{font:12px sans-serif;text-anchor:middle;fill:#1b1b1b}.shape{fill:#5b6470;font-size:10px}.way{fill:none;stroke:#5b6470}.arrow{fill:#5b6470}.box{stroke:#7c8796}.held .box{stroke-dasharray:4 3}.white{fill:#fff}';
+
+/** @typedef {import('layerbench/layout').Item} Item */
+/** @typedef {import('layerbench/layout').Edge} Edge */
+
+/**
+ * @typedef {object} Shown
+ * @property {(row: number) => void} select
+ * @property {() => void} changed the state is another
+ * @property {() => import('layerbench/figures').Figures} figures
+ * @property {() => import('layerbench/tree').Tree} tree
+ */
+
+export class GraphView {
+  /**
+   * @param {HTMLElement} box
+   * @param {Doc} doc
+   * @param {import('layerbench/state').State} state
+   * @param {Shown} acts
+   */
+  constructor(box, doc, state, acts) {
+    this.box = box;
+    this.doc = doc;
+    this.state = state;
+    this.acts = acts;
+    /** @type {Map<string, PageGraph>} */
+    this.byPath = new Map();
+    for (const graph of doc.graphs ?? []) for (const path of graph.paths) this.byPath.set(path, graph);
+    this.path = '';
+    this.at = 0;
+    this.scale = 1;
+    this.own = false;
+    /** @type {Set<number>} */ this.opened = new Set();
+    /** @type {Item[]} */ this.items = [];
+    /** @type {Edge[]} */ this.edges = [];
+    /** @type {number[]} */ this.fork = [];
+    if (!this.byPath.size) {
+      box.replaceChildren(...missing(doc));
+      return;
+    }
+    this.crumbs = h('ol');
+    this.told = h('p', { class: 'how', role: 'status' });
+    this.area = h('div', { class: 'flow' });
+    this.listed = h('details', { class: 'listed' });
+    box.replaceChildren(
+      h('nav', { class: 'crumbs', 'aria-label': 'Opened module' }, this.crumbs),
+      h(
+        'div',
+        { class: 'flowtools' },
+        this.button('Up', 'The module around this one', () => this.up()),
+        this.button('Fit', 'As large as there is room', () => this.fit()),
+        this.button('+', 'Larger', () => this.zoom(this.scale * STEP)),
+        this.button('−', 'Smaller', () => this.zoom(this.scale / STEP)),
+        this.button('SVG', 'Save the graph as SVG', () => this.save()),
+      ),
+      this.told,
+      this.area,
+      h('p', { class: 'how' }, 'Colours as in the table, of all calls of a row. Arrow keys go along the tensors, Enter opens, Backspace goes up.'),
+      this.listed,
+    );
+    this.area.addEventListener('keydown', (event) => this.pressed(event));
+    this.watch = new ResizeObserver(() => this.fitted && this.fit());
+    this.watch.observe(box);
+    this.show(this.nearest(state.graph || state.selected));
+    // Told once more when the page is there: what it opens with is the address's.
+    this.known = acts.tree().at.get(state.selected === ROOT ? '' : state.selected) ?? -1;
+  }
+
+  remove() {
+    this.watch?.disconnect();
+  }
+
+  /** @param {string} text @param {string} title @param {() => void} action */
+  button(text, title, action) {
+    const made = h('button', { type: 'button', title, 'aria-label': title }, text);
+    made.addEventListener('click', action);
+    return made;
+  }
+
+  /**
+   * The innermost module around a row that has a graph.
+   * @param {string} path
+   */
+  nearest(path) {
+    let at = path === ROOT ? '' : path;
+    while (at && !this.byPath.has(at)) at = at.slice(0, Math.max(0, at.lastIndexOf('.')));
+    return at;
+  }
+
+  /** @param {number} row selected somewhere else */
+  select(row) {
+    const known = this.known;
+    this.known = -1;
+    if (this.own || !this.byPath.size || row === known) return;
+    const path = this.doc.rows.path[row];
+    if (path === undefined) return;
+    const there = this.items.findIndex((item) => this.rows(item).includes(row));
+    if (there >= 0 && !this.byPath.has(path)) this.mark(there);
+    else if (this.nearest(path) !== this.path) this.show(this.nearest(path), row);
+  }
+
+  /**
+   * Open a module.
+   * @param {string} path
+   * @param {number} [row] to begin at
+   */
+  show(path, row = -1) {
+    this.path = path;
+    this.known = -1;
+    this.opened.clear();
+    this.state.graph = path || ROOT;
+    this.at = 0;
+    this.draw();
+    const there = row < 0 ? -1 : this.items.findIndex((item) => this.rows(item).includes(row));
+    if (there > 0) this.mark(there);
+    this.acts.changed();
+  }
+
+  /** @returns {PageGraph | undefined} */
+  get graph() {
+    return this.byPath.get(this.path);
+  }
+
+  // --- what a node is ------------------------------------------------------------------
+
+  /** @param {number} node @returns {string} path of its row */
+  rowPath(node) {
+    const graph = /** @type {PageGraph} */ (this.graph);
+    const inside = this.path ? `${this.path}.` : '';
+    if (graph.kinds[node] === 'module') return inside + graph.names[node];
+    if (graph.kinds[node] === 'function') return `${inside}${graph.names[node]}()`;
+    return graph.kinds[node] === 'other module' ? graph.names[node] : '';
+  }
+
+  /** @param {Item} item @returns {number[]} the rows in it, each once */
+  rows(item) {
+    /** @type {Set<number>} */ const found = new Set();
+    for (let node = item.start; node < item.end; node += 1) {
+      const at = this.rowPath(node);
+      const row = at ? this.acts.tree().at.get(at) : undefined;
+      if (row !== undefined) found.add(row);
+    }
+    return [...found];
+  }
+
+  /** @param {Item} item */
+  kind(item) {
+    return item.fold < 0 ? /** @type {PageGraph} */ (this.graph).kinds[item.start] : 'fold';
+  }
+
+  /** @param {Item} item @returns {[string, string]} its name, and its type */
+  named(item) {
+    const graph = /** @type {PageGraph} */ (this.graph);
+    const { start, end, fold } = item;
+    if (fold >= 0) {
+      const ends = [start, end - 1].map((node) => graph.names[node] || WORDS[graph.kinds[node]]);
+      return [`${graph.folds[fold][2] || 'calls'} ×${end - start}`, `${ends[0]} to ${ends[1]}`];
+    }
+    const kind = graph.kinds[start];
+    if (kind in WORDS) {
+      const alike = graph.kinds.filter((one) => one === kind).length;
+      const before = graph.kinds.slice(0, start).filter((one) => one === kind).length;
+      return [alike > 1 ? `${WORDS[kind]} ${before + 1}` : WORDS[kind], ''];
+    }
+    const name = graph.names[start];
+    if (kind === 'function') return [`${name}()`, 'function'];
+    if (kind === 'held') return [name, 'parameter or buffer'];
+    const [row] = this.rows(item);
+    return [name, row === undefined ? '' : this.doc.rows.type[row]];
+  }
+
+  /** @param {Item} item @returns {number | null} by what the page colours */
+  value(item) {
+    const figures = this.acts.figures();
+    const key = figures.heatKey();
+    const values = figures.all().get(key)?.values;
+    const known = this.rows(item).flatMap((row) => values?.[row] ?? []);
+    return known.length ? known.reduce((sum, one) => sum + one, 0) : null;
+  }
+
+  /** @param {Item} item */
+  figure(item) {
+    const figures = this.acts.figures();
+    const [row, ...more] = this.rows(item);
+    if (row === undefined) return '';
+    const value = this.value(item);
+    const text = more.length ? figures.written(value) : figures.text(figures.heatKey(), row);
+    return text === '-' ? '' : text;
+  }
+
+  // --- drawing -------------------------------------------------------------------------
+
+  draw() {
+    const { graph } = this;
+    this.crumb();
+    if (!graph) {
+      [this.items, this.edges, this.laid] = [[], [], undefined];
+      this.told?.replaceChildren('Nothing to draw: what is in this module was not called.');
+      this.area?.replaceChildren();
+      this.listed?.replaceChildren();
+      return;
+    }
+    const { found, place } = items(graph, this.opened);
+    this.items = found;
+    this.edges = edges(graph, place);
+    this.at = Math.min(this.at, found.length - 1);
+    this.laid = places(
+      found.map((item) => ({ width: Math.max(44, ...this.lines(item).map(width)) + PADDING, height: HEIGHT })),
+      this.edges,
+      width,
+    );
+    this.paint();
+    this.fit();
+  }
+
+  /** @param {Item} item what stands in its box */
+  lines(item) {
+    const [name, type] = this.named(item);
+    const figure = this.figure(item);
+    return [name, [type, figure].filter(Boolean).join(' · ')].map((text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text));
+  }
+
+  /** Colours and figures anew: where everything stands stays. */
+  paint() {
+    if (!this.laid || !this.graph) return;
+    const focused = this.area?.contains(document.activeElement);
+    this.picture = this.drawn();
+    this.area?.replaceChildren(this.picture);
+    this.sized();
+    const count = this.items.length;
+    const calls = this.graph.kinds.length;
+    const all = count < calls ? `${count} nodes for ${calls} calls` : `${count} nodes`;
+    this.told?.replaceChildren(`${this.path || this.doc.rows.type[0]}: ${all}, ${this.edges.length} edges`);
+    this.listed?.replaceChildren(h('summary', {}, 'As a table'), this.table());
+    if (focused) this.focus(this.at);
+  }
+
+  drawn() {
+    const { nodes, ways, labels, width: wide, height } = /** @type {import('layerbench/layout').Places} */ (this.laid);
+    const picture = svg('svg', { viewBox: `0 0 ${wide.toFixed(0)} ${height.toFixed(0)}`, role: 'group', 'aria-label': `Data-flow graph of ${this.path || this.doc.rows.type[0]}` });
+    const arrow = svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 8, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' }, svg('path', { d: 'M0 0L8 4L0 8z', class: 'arrow' }));
+    picture.append(svg('defs', {}, arrow));
+    const lines = svg('g', { 'aria-hidden': 'true' });
+    this.edges.forEach((edge, index) => {
+      const hint = svg('title', {}, `${this.named(this.items[edge.from])[0]} → ${this.named(this.items[edge.to])[0]}: ${edge.shapes.join(', ')}`);
+      const near = edge.from === this.at || edge.to === this.at ? ' near' : '';
+      lines.append(svg('path', { d: path(ways[index]), class: `way${near}`, 'marker-end': 'url(#arrow)' }, hint));
+      const where = labels[index];
+      if (where) lines.append(svg('text', { x: where.x, y: where.y + 4, class: 'shape' }, label(edge)));
+    });
+    picture.append(lines);
+    this.items.forEach((item, index) => picture.append(this.node(item, nodes[index], index)));
+    return picture;
+  }
+
+  /** @param {Item} item @param {import('layerbench/layout').Box} box @param {number} index */
+  node(item, box, index) {
+    const kind = this.kind(item);
+    const value = this.value(item);
+    const colour = this.acts.figures().heat?.colour(value) ?? '#d9dce1';
+    const [name, under] = this.lines(item);
+    const ink = Heat.ink(colour) === '#ffffff' ? 'white' : '';
+    const round = { module: 4, 'other module': 4, fold: 0 }[kind] ?? HEIGHT / 2;
+    const made = svg('g', { class: `node ${kind}${this.opens(item) ? ' opens' : ''}`, role: 'button', tabindex: index === this.at ? 0 : -1, 'aria-label': this.said(item, index), 'data-node': index });
+    const left = box.x - box.width / 2;
+    const top = box.y - box.height / 2;
+    if (this.kind(item) === 'fold') made.append(svg('rect', { x: left + 4, y: top + 4, width: box.width, height: box.height, fill: colour, class: 'box' }));
+    made.append(
+      svg('rect', { x: left, y: top, width: box.width, height: box.height, rx: round, fill: colour, class: 'box' }),
+      svg('text', { x: box.x, y: under ? box.y - 3 : box.y + 4, class: `name ${ink}` }, name),
+    );
+    if (under) made.append(svg('text', { x: box.x, y: box.y + 11, class: `under ${ink}` }, under));
+    made.addEventListener('click', () => this.go(index));
+    made.addEventListener('dblclick', () => this.enter(index));
+    return made;
+  }
+
+  /** @param {Item} item whether Enter shows more of it */
+  opens(item) {
+    return item.fold >= 0 || this.byPath.has(this.rowPath(item.start) || '\0');
+  }
+
+  /** @param {Item} item @param {number} index @returns {string} for who hears it */
+  said(item, index) {
+    const from = this.edges.filter((edge) => edge.to === index).map((edge) => `${this.named(this.items[edge.from])[0]} ${label(edge)}`);
+    const to = this.edges.filter((edge) => edge.from === index).map((edge) => this.named(this.items[edge.to])[0]);
+    const [name, type] = this.named(item);
+    const parts = [name, type, this.figure(item), from.length ? `from ${from.join(', ')}` : '', to.length ? `to ${to.join(', ')}` : '', this.opens(item) ? 'Enter opens it' : ''];
+    return parts.filter(Boolean).join('; ');
+  }
+
+  /** The same for who would rather read it. */
+  table() {
+    const figures = this.acts.figures();
+    const head = ['Node', 'Type', figures.all().get(figures.heatKey())?.label ?? 'Figure', 'Takes', 'Gives to'].map((name) => h('th', { scope: 'col' }, name));
+    const rows = this.items.map((item, index) => {
+      const [name, type] = this.named(item);
+      const from = this.edges.filter((edge) => edge.to === index).map((edge) => `${this.named(this.items[edge.from])[0]} (${edge.shapes.join(', ')})`);
+      const to = this.edges.filter((edge) => edge.from === index).map((edge) => this.named(this.items[edge.to])[0]);
+      return h('tr', {}, h('th', { scope: 'row' }, name), ...[type, this.figure(item) || '-', from.join(', ') || '-', to.join(', ') || '-'].map((text) => h('td', {}, text)));
+    });
+    const caption = h('caption', {}, `What is called in ${this.path || this.doc.rows.type[0]}, in order`);
+    return h('table', {}, caption, h('thead', {}, h('tr', {}, ...head)), h('tbody', {}, ...rows));
+  }
+
+  crumb() {
+    const parts = this.path ? this.path.split('.') : [];
+    const way = ['', ...parts.map((_, index) => parts.slice(0, index + 1).join('.'))].filter((at) => this.byPath.has(at));
+    const made = way.map((at) => {
+      const button = h('button', { type: 'button', class: 'link' }, at.slice(at.lastIndexOf('.') + 1) || this.doc.rows.type[0]);
+      if (at === this.path) button.setAttribute('aria-current', 'true');
+      button.addEventListener('click', () => this.show(at));
+      return h('li', {}, button);
+    });
+    this.crumbs?.replaceChildren(...made);
+  }
+
+  // --- size ----------------------------------------------------------------------------
+
+  fit() {
+    if (!this.laid || !this.area) return;
+    const room = this.area.clientWidth || this.laid.width;
+    const high = Math.max(240, window.innerHeight * 0.6);
+    this.zoom(Math.min(1.2, room / this.laid.width, high / this.laid.height));
+    this.fitted = true;
+  }
+
+  /** @param {number} scale */
+  zoom(scale) {
+    this.scale = Math.min(MOST_SCALE, Math.max(LEAST_SCALE, scale));
+    this.fitted = false;
+    this.sized();
+  }
+
+  sized() {
+    if (!this.laid || !this.picture) return;
+    this.picture.setAttribute('width', (this.laid.width * this.scale).toFixed(0));
+    this.picture.setAttribute('height', (this.laid.height * this.scale).toFixed(0));
+  }
+
+  save() {
+    if (!this.laid) return;
+    const copy = this.drawn();
+    copy.setAttribute('xmlns', 'http://www.w3.org/2000/svg');
+    copy.setAttribute('width', this.laid.width.toFixed(0));
+    copy.setAttribute('height', this.laid.height.toFixed(0));
+    copy.prepend(svg('style', {}, STYLE));
+    const name = `${this.doc.title}-${this.path || 'graph'}`.replace(/[^A-Za-z0-9_.-]+/g, '-');
+    download(`${name}.svg`, new Blob([`${new XMLSerializer().serializeToString(copy)}\n`], { type: 'image/svg+xml' }));
+  }
+
+  // --- acting --------------------------------------------------------------------------
+
+  /** @param {number} index */
+  mark(index) {
+    this.at = index;
+    this.picture?.querySelectorAll('.node').forEach((node, at) => node.setAttribute('tabindex', at === index ? '0' : '-1'));
+    this.picture?.querySelectorAll('.way').forEach((way, at) => way.classList.toggle('near', this.edges[at].from === index || this.edges[at].to === index));
+    this.picture?.querySelectorAll('.node').forEach((node, at) => node.classList.toggle('at', at === index));
+  }
+
+  /** @param {number} index */
+  focus(index) {
+    /** @type {SVGElement | null | undefined} */ (this.picture?.querySelector(`[data-node="${index}"]`))?.focus();
+  }
+
+  /** @param {number} index */
+  go(index) {
+    this.mark(index);
+    this.focus(index);
+    const [row, ...more] = this.rows(this.items[index]);
+    if (row === undefined || more.length) return;
+    this.own = true;
+    this.acts.select(row);
+    this.own = false;
+  }
+
+  /** @param {number} index show what is in it */
+  enter(index) {
+    const item = this.items[index];
+    if (!this.opens(item)) return;
+    if (item.fold < 0) this.show(this.rowPath(item.start));
+    else this.unfold(item);
+    this.focus(this.at);
+  }
+
+  /** @param {Item} item */
+  unfold(item) {
+    const graph = /** @type {PageGraph} */ (this.graph);
+    this.opened.add(item.fold);
+    if (items(graph, this.opened).found.length > MOST_DRAWN) {
+      // The folds around it stay open.
+      const around = graph.folds.flatMap(([start, end], index) => (start <= item.start && item.end <= end ? [index] : []));
+      this.opened = new Set([...this.opened].filter((fold) => around.includes(fold)));
+    }
+    this.draw();
+    const at = this.items.findIndex((one) => one.start === item.start);
+    this.mark(Math.max(0, at));
+  }
+
+  /** Close the fold that is around the node; else show the module around. */
+  up() {
+    const graph = this.graph;
+    const item = this.items[this.at];
+    // The innermost one is the last.
+    const around = Math.max(...[...this.opened].filter((fold) => graph && graph.folds[fold][0] <= item.start && item.end <= graph.folds[fold][1]));
+    if (around >= 0) {
+      this.opened.delete(around);
+      this.draw();
+      const at = this.items.findIndex((one) => one.fold === around);
+      this.mark(Math.max(0, at));
+      return true;
+    }
+    if (!this.path) return false;
+    const from = this.acts.tree().at.get(this.path) ?? -1;
+    this.show(this.nearest(this.path.slice(0, Math.max(0, this.path.lastIndexOf('.')))), from);
+    return true;
+  }
+
+  /** @param {KeyboardEvent} event */
+  pressed(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.items.length) return;
+    const { at } = this;
+    const down = this.edges.filter((edge) => edge.from === at).map((edge) => edge.to);
+    const above = this.edges.filter((edge) => edge.to === at).map((edge) => edge.from);
+    /** @type {Record<string, () => void>} */
+    const keys = {
+      ArrowDown: () => this.along(down),
+      ArrowUp: () => this.along(above),
+      ArrowRight: () => this.aside(1),
+      ArrowLeft: () => this.aside(-1),
+      Home: () => this.go(0),
+      End: () => this.go(this.items.length - 1),
+      Enter: () => this.enter(at),
+      ' ': () => this.go(at),
+      '+': () => this.zoom(this.scale * STEP),
+      '-': () => this.zoom(this.scale / STEP),
+      Backspace: () => this.up() && this.focus(this.at),
+      Escape: () => this.up() && this.focus(this.at),
+    };
+    const action = keys[event.key];
+    if (!action) return;
+    event.preventDefault();
+    event.stopPropagation();
+    action();
+  }
+
+  /** @param {number[]} to nodes at the other ends of edges */
+  along(to) {
+    if (!to.length) return;
+    this.fork = [...to].sort((a, b) => a - b);
+    this.go(this.fork[0]);
+  }
+
+  /** @param {number} step to another end of the edges that were taken, or beside */
+  aside(step) {
+    const nodes = this.laid?.nodes ?? [];
+    const beside = this.items.map((_, index) => index).filter((index) => Math.abs(nodes[index].y - nodes[this.at].y) < 1);
+    const list = this.fork.length > 1 && this.fork.includes(this.at) ? this.fork : beside.sort((a, b) => nodes[a].x - nodes[b].x);
+    const next = list[(list.indexOf(this.at) + step + list.length) % list.length];
+    if (next !== this.at) this.go(next);
+  }
+}
+
+const ruler = h('canvas').getContext('2d');
+
+/** @param {string} text */
+function width(text) {
+  if (ruler) ruler.font = FONT;
+  return ruler?.measureText(text).width ?? text.length * 7;
+}
+
+/**
+ * What to do where a record has no graph.
+ * @param {Doc} doc
+ */
+function missing(doc) {
+  const why = doc.graphs ? 'No module of this model calls anything that could be drawn.' : 'This record does not say which layer takes which tensor.';
+  const how = 'A record of layerbench profile, or of mem.py --struct, made with this version, does.';
+  return [h('h2', {}, 'No graph'), h('p', {}, why), ...(doc.graphs ? [] : [h('p', {}, how)])];
+}
