@@ -227,6 +227,19 @@ def parse_percent(text: str) -> float:
     return value
 
 
+def parse_count(text: str) -> int:
+    """A whole number from ``25,557,032``, ``25.6 M``, ``8.2 G`` or ``8.2 GFLOPs``.
+
+    Raises:
+        UsageError: anything else.
+    """
+    said = re.sub(r"(?<=\d)[,_](?=\d{3})", "", text)
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kKMGT]?)\s*(?:FLOPs)?\s*", said, flags=re.ASCII)
+    if match is None:
+        raise UsageError(f"cannot read {text!r} as a number: write 25557032, 25.6 M or 8.2 GFLOPs")
+    return round(float(match[1]) * _FLOP_UNITS.get(match[2].replace("K", "k"), 1))
+
+
 def parse_bytes(text: str) -> int:
     """Bytes from ``24GiB``, ``512 MiB``, ``16GB`` (10**9) or a bare number of bytes.
 

@@ -15,6 +15,7 @@ import pytest
 import layerbench
 from layerbench import detection, reporters
 from layerbench.errors import RecordError
+from layerbench.integrations.pytest_checks import LayerbenchFixture
 from layerbench.records.timing import Profile
 from layerbench.store import paths, reading, writing
 from tests.support.paths import ROOT
@@ -28,19 +29,30 @@ SAMPLES = [
     for number, text in enumerate(SAMPLE.findall(page.read_text(encoding="utf-8")))
 ]
 OURS = {"layerbench": layerbench, "detection": detection}
+# In a test the name is that of the fixture.
+FIXTURE = {"layerbench": LayerbenchFixture(None, [])}
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_the_calls_of_a_sample_exist(sample: str) -> None:
-    for node in ast.walk(ast.parse(sample)):
-        if isinstance(node, ast.Call) and (called := _ours(node.func)) is not None:
-            named = {word.arg: None for word in node.keywords if word.arg}
-            inspect.signature(called).bind(*[None] * len(node.args), **named)
+    tree = ast.parse(sample)
+    in_tests = {
+        node: FIXTURE
+        for test in ast.walk(tree)
+        if isinstance(test, ast.FunctionDef) and "layerbench" in [a.arg for a in test.args.args]
+        for node in ast.walk(test)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = _ours(node.func, in_tests.get(node, OURS))
+            if called is not None:
+                named = {word.arg: None for word in node.keywords if word.arg}
+                inspect.signature(called).bind(*[None] * len(node.args), **named)
 
 
-def _ours(function: ast.expr) -> Any:
+def _ours(function: ast.expr, homes: dict[str, Any]) -> Any:
     if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
-        home = OURS.get(function.value.id)
+        home = homes.get(function.value.id)
         return None if home is None else getattr(home, function.attr)
     return None
 

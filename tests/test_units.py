@@ -134,6 +134,29 @@ def test_parse_percent(text):
     assert units.parse_percent(text.replace("1", "0")) == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("25557032", 25557032),
+        ("25,557,032", 25557032),
+        ("25_557_032", 25557032),
+        (" 25.6 M", 25_600_000),
+        ("8.2 GFLOPs", 8_200_000_000),
+        ("4k", 4000),
+        ("0", 0),
+        ("1.5 T", 1_500_000_000_000),
+    ],
+)
+def test_parse_count(text, value):
+    assert units.parse_count(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "4 GB", "1,00", "25 %", "1e6"])
+def test_parse_count_refuses(text):
+    with pytest.raises(UsageError, match=r"write 25557032, 25\.6 M or 8\.2 GFLOPs"):
+        units.parse_count(text)
+
+
 @pytest.mark.parametrize("text", ["", "%", "1", "100%", "-1%", "1e-2", "nan", "one", "1%%", "٣%"])
 def test_parse_percent_refuses(text):
     with pytest.raises(UsageError, match=r"such as 1% or 0\.01") as caught:

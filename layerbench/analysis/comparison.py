@@ -74,7 +74,7 @@ def compare(
     before, after = (
         _times(name, record) for name, record in zip(names, (baseline, contender), strict=True)
     )
-    check_comparable(before, after, names, same_model=same_model)
+    check_comparable(before.workload, after.workload, names, same_model=same_model)
     kernels = kernel_pairs(before, after)
     return judge(
         before,
@@ -122,8 +122,8 @@ def _both(figures: Sequence[int], text: Callable[[int], str]) -> str:
 
 
 def check_comparable(
-    baseline: Profile,
-    contender: Profile,
+    baseline: Workload,
+    contender: Workload,
     names: tuple[str, str],
     *,
     same_model: bool = False,
@@ -131,15 +131,16 @@ def check_comparable(
     """Refuse two measurements that are not of the same work.
 
     Args:
-        baseline, contender, names, same_model: as for `compare`.
+        baseline, contender: what each measured.
+        names, same_model: as for `compare`.
 
     Raises:
         ComparisonError: says which files, and what each measured.
     """
-    same_input = baseline.workload.shape == contender.workload.shape
+    same_input = baseline.shape == contender.shape
     if same_model and same_input:
         return
-    works = [work_of(record.workload) for record in (baseline, contender)]
+    works = [work_of(workload) for workload in (baseline, contender)]
     if works[0] != works[1]:
         raise ComparisonError(
             f"{names[0]} measured {works[0]} and {names[1]} {works[1]}: only measurements of the "

@@ -62,10 +62,10 @@ def document(record: Comparison, view: View = USUAL) -> layout.Document:
             layout.Text(_counts(record.kernels, "Kernels")),
             layout.Text(_ran(record)),
             _most_changed(record, view),
-            compared_kernels.summed(record, view, _cells),
+            compared_kernels.summed(record, view, cells_of),
             layout.Text(compared_kernels.hint(record, view)),
             # A page has rows of layers, and shows of the document what is here.
-            compared_kernels.section(record, view, _cells, _PAGE),
+            compared_kernels.section(record, view, cells_of, _PAGE),
         ],
         sections=[
             _changed(record),
@@ -73,7 +73,7 @@ def document(record: Comparison, view: View = USUAL) -> layout.Document:
             *_blocks(record),
             _tree(record.rows, view, "Layers"),
             _tree(record.host_rows, view, "Layers on the host's clock"),
-            compared_kernels.section(record, view, _cells, layout.EVERYWHERE - _PAGE),
+            compared_kernels.section(record, view, cells_of, layout.EVERYWHERE - _PAGE),
             layout.listed("Only in the contender", _named(record.added)),
             layout.listed("Only in the baseline", _named(record.missing)),
             *compared_kernels.alone(record, view),
@@ -148,7 +148,7 @@ def _most_changed(record: Comparison, view: View) -> layout.Section:
     if not shown:
         types = [row.type for row in record.rows]
         return screens.none_shown(None if view.type in types else view.type, types)
-    cells = [{"path": row.path, "type": row.type, **_lower(_cells(row))} for row in shown]
+    cells = [{"path": row.path, "type": row.type, **_lower(cells_of(row))} for row in shown]
     table = screens.table_of(cells, _SCREEN_ALIGN, ("95 % interval", "type"))
     change = f"{shown[0].verdict} by {ratio(shown[0])}"
     title = screens.first_named("Largest change", shown[0].path, shown[0].type, change)
@@ -181,7 +181,7 @@ def _table_of_called(every: Sequence[ComparedRow], title: str) -> layout.Section
     changed = _called(every)
     # The largest loss of time first.
     changed.sort(key=lambda row: row.baseline_s - row.contender_s)
-    rows = [{"Path": row.path, "Type": row.type, **_cells(row), "": row.note} for row in changed]
+    rows = [{"Path": row.path, "Type": row.type, **cells_of(row), "": row.note} for row in changed]
     return layout.table(title, rows, f"cl{_ALIGN}l")
 
 
@@ -189,7 +189,7 @@ def _blocks(record: Comparison) -> list[layout.Section]:
     """The blocks; with their notes where no row of a layer has them."""
     blocks = formatting.block_rows(record.rows)
     rows = [
-        {name.capitalize(): cell for name, cell in shared.block_cells(row).items()} | _cells(row)
+        {name.capitalize(): cell for name, cell in shared.block_cells(row).items()} | cells_of(row)
         for row in blocks
     ]
     noted = [cells | {"": row.note} for row, cells in zip(blocks, rows, strict=True)]
@@ -201,7 +201,7 @@ def _blocks(record: Comparison) -> list[layout.Section]:
 
 def _tree(every: Sequence[ComparedRow], view: View, title: str) -> layout.Section:
     rows = [
-        {"Layer": _branch(row, view), **_cells(row), "": row.note}
+        {"Layer": _branch(row, view), **cells_of(row), "": row.note}
         for row in every
         if view.has(row.type, row.depth)
     ]
@@ -214,7 +214,8 @@ def _branch(row: ComparedRow, view: View) -> str:
     return shared.branch(row, view)
 
 
-def _cells(row: Judged) -> dict[str, str]:
+def cells_of(row: Judged) -> dict[str, str]:
+    """Verdict, both times, the change and its interval, by the name of the column."""
     before, after = milliseconds(row)
     return {
         "Verdict": row.verdict,

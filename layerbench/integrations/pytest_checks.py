@@ -1,0 +1,327 @@
+"""The fixture ``layerbench``: a model's time beside a record or another model, size and memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from layerbench.errors import LayerbenchError, ModelRunError, UsageError, at_least
+from layerbench.integrations import pytest_settings
+from layerbench.integrations.pytest_plugin import SKIPPED, is_measuring
+from layerbench.integrations.pytest_summary import (
+    Told,
+    advice_if_unclear,
+    complaint,
+    figures_of,
+    limit_row,
+    told,
+    verdict_of,
+    why_unclear,
+)
+from layerbench.records.defaults import FEWEST_ROUNDS
+from layerbench.units import parse_bytes, parse_count
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from layerbench.integrations.pytest_measuring import Inputs, Model, Subject, Values
+    from layerbench.records.comparison import Comparison
+    from layerbench.records.timing import Profile
+
+UPDATE = "pytest --layerbench --layerbench-update"
+# In the name of a record: a file system may refuse others, and a name with two dots is no record's.
+_REFUSED = re.compile(r"[^\w\-\[\]=,+@]")
+_LONGEST = 100
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a check came to.
+
+    Attributes:
+        verdict: FASTER, SAME, UNCLEAR, UPDATED, or WITHIN where limits alone were checked.
+        comparison: of the times; ``None`` where none were compared.
+        record: of this model's time, where it was measured alone.
+        values: what was limited, by name: parameters, FLOPs and peak bytes.
+    """
+
+    verdict: str
+    comparison: Comparison | None = None
+    record: Profile | None = None
+    values: Mapping[str, int] | None = None
+
+
+class LayerbenchFixture:
+    """What the fixture ``layerbench`` gives to one test."""
+
+    def __init__(self, item: pytest.Item, told_so_far: list[Told]) -> None:
+        self._item = item
+        self._told = told_so_far
+        self._unnamed = 0
+
+    def check(
+        self,
+        model: Model | Callable[[], nn.Module],
+        inputs: Inputs = None,
+        *,
+        against: str | PathLike[str] | None = None,
+        reference: Model | Callable[[], nn.Module] | None = None,
+        threshold: str | float | None = None,
+        iterations: int | None = None,
+        warmup: int | None = None,
+        threads: int | None = None,
+        processes: int | None = None,
+        device: str | None = None,
+        same_model: bool = False,
+        max_parameters: int | str | None = None,
+        max_flops: int | str | None = None,
+        max_peak_bytes: int | str | None = None,
+    ) -> Outcome:
+        """Fail the test if the model is slower than it was, slower than another, or too large.
+
+        Limits are checked first, with and without ``--layerbench``. With limits alone nothing is
+        timed. What measures time is skipped here unless pytest runs with ``--layerbench``.
+
+        Args:
+            model: a module, a model's name, or a function that makes a module.
+            inputs: a tensor, a tuple of arguments, or a shape such as ``"1x3x224x224"``, as
+                `layerbench.profile` takes them.
+            against: path of a record (.json), from pytest's root folder. Without it and without
+                ``reference`` it is the record of this test on this kind of machine, in the folder
+                that the ini file names.
+            reference: another model, measured in turn with this one.
+            threshold: changes up to this are none: ``"5%"`` or 0.05.
+            iterations, warmup, threads, processes: as in `layerbench.profile`. What neither the
+                call nor a marker nor the ini file says is as in the record.
+            device: as in `layerbench.profile`.
+            same_model: whether the record is of this model, though it goes by another name.
+            max_parameters, max_flops: of the model, and of one forward: a number, or text such as
+                ``"25.6 M"`` and ``"8.2 GFLOPs"``. A multiply-add is 2 FLOPs.
+            max_peak_bytes: of all tensors at the peak of one forward, that is weights, inputs and
+                activations: bytes, or text such as ``"120 MiB"``.
+
+        Returns:
+            what came out, unless the test fails or is skipped.
+        """
+        __tracebackhide__ = True
+        given = {
+            "threshold": threshold,
+            "iterations": iterations,
+            "warmup": warmup,
+            "threads": threads,
+            "processes": processes,
+        }
+        limits = {
+            "parameters": max_parameters,
+            "FLOPs": max_flops,
+            "peak bytes": max_peak_bytes,
+        }
+        try:
+            settings = pytest_settings.of_check(self._item, given)
+            most = {name: _most(name, text) for name, text in limits.items() if text is not None}
+            if against is not None and reference is not None:
+                raise UsageError("layerbench.check takes against or reference, not both")
+            timed = not most or against is not None or reference is not None
+            if not (most or is_measuring(self._item.config)):
+                pytest.skip(SKIPPED)  # before torch is loaded, or the model made
+
+            from layerbench.integrations.pytest_measuring import Subject, made, values
+
+            model = made(model)
+            if most:
+                found = values(model, inputs, device, {*most})
+                self._judge_limits(found, most)
+                if not timed:
+                    return Outcome("WITHIN", values=found.of)
+            if not is_measuring(self._item.config):
+                pytest.skip(SKIPPED)
+            subject = Subject.of(model, inputs, device)
+            if reference is None:
+                return self._beside_record(subject, against, same_model, settings)
+            other = made(reference)
+            return self._beside_reference(subject, model, other, inputs, device, settings)
+        except ModelRunError:
+            raise  # what the model raised is of use
+        except LayerbenchError as error:
+            wrong = str(error)
+        pytest.fail(wrong)
+
+    # --- limits -------------------------------------------------------------------------------
+
+    def _judge_limits(self, found: Values, most: Mapping[str, int]) -> None:
+        """Fail the test if a value is beyond its limit."""
+        __tracebackhide__ = True
+        rows = [limit_row(name, found.of[name], limit) for name, limit in most.items()]
+        beyond = [row for row in rows if row[-1] == "EXCEEDED"]
+        verdict = "EXCEEDED" if beyond else "WITHIN"
+        self._tell(found.work, verdict, limits=rows, why=found.notes)
+        if beyond:
+            said = "; ".join(f"{what} {value}, at most {limit}" for what, value, limit, _ in beyond)
+            pytest.fail(f"{found.work} is beyond its limit: {said}")
+
+    # --- times --------------------------------------------------------------------------------
+
+    def _beside_reference(
+        self,
+        subject: Subject,
+        model: Model,
+        reference: Model,
+        inputs: Inputs,
+        device: str | None,
+        settings: dict[str, Any],
+    ) -> Outcome:
+        from layerbench.api.comparison import compare_live
+        from layerbench.environment.device_lock import held
+
+        __tracebackhide__ = True
+        if "iterations" in settings:
+            at_least("iterations", settings["iterations"], FEWEST_ROUNDS)
+        if model is reference:
+            raise UsageError("the reference is the model itself: pass another one, or a copy of it")
+        notes: list[str] = []
+        with held(subject.device_name, notes.append):
+            comparison = compare_live(reference, model, inputs, device=device, **settings)
+        beside = f"reference {comparison.baseline.name}"
+        return self._judge(subject, comparison, beside, notes)
+
+    def _beside_record(
+        self,
+        subject: Subject,
+        against: str | PathLike[str] | None,
+        same_model: bool,
+        settings: dict[str, Any],
+    ) -> Outcome:
+        from layerbench.analysis.comparison import THRESHOLD, check_comparable, compare
+        from layerbench.integrations.pytest_measuring import plan_as
+        from layerbench.records.bundle import times_in
+        from layerbench.store.reading import with_times
+
+        __tracebackhide__ = True
+        threshold = settings.pop("threshold", THRESHOLD)
+        path = self._place(against, subject)
+        if self._item.config.getoption("layerbench_update"):
+            return self._update(path, subject, settings)
+        if not path.exists():
+            self._no_record(path, subject, of_test=against is None)
+        baseline = times_in(with_times(path))
+        assert baseline is not None  # or it would not have been read
+        names = (self._shown(path), "now")
+        other = subject.other_machine(baseline)
+        if other:
+            here = subject.this_machine()
+            self._not_compared(subject, names[0], f"{names[0]} is of {other}, this is {here}")
+        same_model = same_model or subject.is_of(baseline)
+        check_comparable(baseline.workload, subject.workload, names, same_model=same_model)
+        notes: list[str] = []
+        record = subject.measured(plan_as(baseline, settings, subject), notes.append)
+        comparison = compare(
+            baseline, record, names=names, threshold=threshold, same_model=same_model
+        )
+        return self._judge(subject, comparison, names[0], notes, record)
+
+    def _judge(
+        self,
+        subject: Subject,
+        comparison: Comparison,
+        beside: str,
+        notes: list[str],
+        record: Profile | None = None,
+    ) -> Outcome:
+        """Fail the test if anything is slower."""
+        __tracebackhide__ = True
+        verdict = verdict_of(comparison)
+        why: list[str] = []
+        if verdict == "UNCLEAR":
+            why = why_unclear(comparison)
+            notes += filter(None, [advice_if_unclear(comparison)])
+        figures = figures_of(comparison)
+        self._tell(subject.work, verdict, beside=beside, figures=figures, why=why, notes=notes)
+        if verdict == "SLOWER":
+            advice = "" if record is None else f"If this is meant: {UPDATE} writes a new record."
+            pytest.fail(complaint(comparison, beside, advice))
+        return Outcome(verdict, comparison, record)
+
+    def _update(self, path: Path, subject: Subject, settings: dict[str, Any]) -> Outcome:
+        """Measure, and write the record."""
+        from layerbench import reporters
+        from layerbench.integrations.pytest_measuring import plan_as
+        from layerbench.store import writing
+
+        writing.check_writable(path.parent)
+        notes: list[str] = []
+        record = subject.measured(plan_as(None, settings, subject), notes.append)
+        writing.write_text(path, reporters.render("json", record))
+        why = record.environment.warnings
+        self._tell(subject.work, "UPDATED", written=self._shown(path), why=why, notes=notes)
+        return Outcome("UPDATED", record=record)
+
+    def _no_record(self, path: Path, subject: Subject, *, of_test: bool) -> NoReturn:
+        """Fail the test, or skip it where only other machines have a record of it."""
+        __tracebackhide__ = True
+        if of_test:
+            folder = self._folder()
+            rest = path.relative_to(folder / subject.device.describe().slug)
+            others = sorted(other.name for other in folder.glob("*") if (other / rest).exists())
+            if others:
+                here = f"its records are of {', '.join(others)}, this is {subject.this_machine()}"
+                self._not_compared(subject, self._shown(path), here)
+        pytest.fail(f"there is no record {self._shown(path)}: {UPDATE} makes it")
+
+    def _not_compared(self, subject: Subject, beside: str, why: str) -> NoReturn:
+        __tracebackhide__ = True
+        why = f"times of another machine are not compared: {why}; {UPDATE} measures here"
+        self._tell(subject.work, "NOT COMPARED", beside=beside, why=[why])
+        pytest.skip(why)
+
+    # --- places -------------------------------------------------------------------------------
+
+    def _folder(self) -> Path:
+        return self._item.config.rootpath / str(self._item.config.getini("layerbench_folder"))
+
+    def _place(self, against: str | PathLike[str] | None, subject: Subject) -> Path:
+        """Of the record: the one that the check names, or this test's own on such a machine."""
+        if against is not None:
+            path = self._item.config.rootpath / against
+            if path.suffix != ".json":
+                raise UsageError(f"against names a record, a .json file, not {against}")
+            return path
+        self._unnamed += 1
+        number = f"-{self._unnamed}" if self._unnamed > 1 else ""
+        file, *names = self._item.nodeid.split("::")
+        parts = [part for part in Path(file).with_suffix("").parts if part not in ("..", os.sep)]
+        *folders, name = [*map(_as_file, parts), *map(_as_file, names)]
+        folder = self._folder() / subject.device.describe().slug
+        return folder.joinpath(*folders, f"{name}{number}.json")
+
+    def _shown(self, path: Path) -> str:
+        """The path from the root folder, where it is below that."""
+        root = self._item.config.rootpath
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+    def _tell(self, model: str, verdict: str, **rest: Any) -> None:  # noqa: ANN401 - see `told`
+        self._told.append(told(self._item.nodeid, model, verdict, **rest))
+
+
+def _as_file(name: str) -> str:
+    """A name that any file system takes; one that had to be changed has a digest at its end."""
+    safe = _REFUSED.sub("_", name)[:_LONGEST]
+    return safe if safe == name else f"{safe}-{sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _most(name: str, limit: int | str) -> int:
+    """A limit from a number or a text.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(limit, str):
+        return parse_bytes(limit) if name == "peak bytes" else parse_count(limit)
+    return int(at_least(f"the limit of {name}", limit, 0))

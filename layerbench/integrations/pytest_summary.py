@@ -1,0 +1,266 @@
+"""What checks came to, as plain values, and the section of them below the tests. No torch."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+from layerbench.records.comparison import Comparison, Judged
+from layerbench.reporters import fitting
+from layerbench.reporters.documents import layout
+from layerbench.reporters.documents.comparison import cautions, cells_of
+from layerbench.reporters.screen import columns
+from layerbench.text import visible
+from layerbench.units import bytes_, percent
+
+# Of a failing check, rows that its message names.
+MOST_ROWS = 10
+_FIGURES = ("Baseline ms", "Contender ms", "Change", "95 % interval")
+IN = "    "
+_NONE = dict.fromkeys(_FIGURES, "")
+
+
+class Told(TypedDict):
+    """What one check came to. Plain values, which pytest-xdist sends from process to process.
+
+    Attributes:
+        test: its node ID.
+        model: and its input.
+        verdict: FASTER, SLOWER, SAME, UNCLEAR, UPDATED or NOT COMPARED; of limits WITHIN or
+            EXCEEDED.
+        beside: what the model was compared with.
+        figures: cells by the name of the column; none where nothing was compared.
+        limits: what was limited, how much it is, and how much it may be.
+        why: the verdict is so, a sentence each.
+        notes: what is said once, of however many checks.
+        written: path of the record.
+        line: all of it in a line.
+    """
+
+    test: str
+    model: str
+    verdict: str
+    beside: str
+    figures: dict[str, str]
+    limits: list[tuple[str, str, str, str]]
+    why: list[str]
+    notes: list[str]
+    written: str
+    line: str
+
+
+def told(
+    test: str,
+    model: str,
+    verdict: str,
+    *,
+    beside: str = "",
+    figures: dict[str, str] | None = None,
+    limits: Sequence[tuple[str, str, str, str]] = (),
+    why: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    written: str = "",
+) -> Told:
+    """What one check came to, with its line."""
+    said = [f"{model}: {verdict}"]
+    if figures:
+        said.append(
+            f"{figures['Baseline ms']} ms → {figures['Contender ms']} ms, {figures['Change']} "
+            f"{figures['95 % interval']}"
+        )
+    said += [f"beside {beside}"] if beside else []
+    said += [f"{what} {value}, at most {most}" for what, value, most, _ in limits]
+    said += [f"wrote {written}"] if written else []
+    return Told(
+        test=test,
+        model=model,
+        verdict=verdict,
+        beside=beside,
+        figures=figures or {},
+        limits=[*limits],
+        why=[*why],
+        notes=[*notes],
+        written=written,
+        line=", ".join(said),
+    )
+
+
+def figures_of(comparison: Comparison) -> dict[str, str]:
+    """The whole model's cells."""
+    cells = cells_of(comparison.whole)
+    return {name: cells[name] for name in _FIGURES}
+
+
+def verdict_of(comparison: Comparison) -> str:
+    """The whole model's verdict, or SLOWER where a part is: as the status of `compare`."""
+    return "SLOWER" if comparison.slower else comparison.whole.verdict
+
+
+# --- a failing check ------------------------------------------------------------------------
+
+
+def limit_row(name: str, value: int, most: int) -> tuple[str, str, str, str]:
+    """A limit as it is told: what, how much it is, how much it may be, and whether it is."""
+    # Every digit: rounded, a value just beyond its limit would look like it.
+    value_text, most_text = (f"{one:,}" for one in (value, most))
+    if name == "peak bytes" and value >= 2**10:
+        value_text = f"{value_text} ({bytes_(value)})"
+    return name, value_text, most_text, "EXCEEDED" if value > most else "WITHIN"
+
+
+def complaint(comparison: Comparison, beside: str, advice: str = "") -> str:
+    """The message of a check that fails: what is slower, by how much, and what differs besides.
+
+    Args:
+        comparison: in which something is slower.
+        beside: what the model was compared with.
+        advice: a last line.
+    """
+    work = comparison.contender
+    slower = sorted(_slower(comparison), key=lambda named: _loss(named[1]), reverse=True)
+    rows = [{"": name, **cells_of(row)} for name, row in slower[:MOST_ROWS]]
+    if comparison.whole.verdict != "SLOWER":
+        rows.insert(0, {"": "whole model", **cells_of(comparison.whole)})
+    table = layout.Table([*rows[0]], [[*row.values()] for row in rows], "ll...r", cut=0)
+    more = len(slower) - MOST_ROWS
+    lines = [
+        f"{work.model_type} is SLOWER than {beside} "
+        f"(threshold {percent(comparison.threshold, digits=1)})",
+        *fitting.on_screen(table, columns()),
+        *([f"and {more} more"] if more > 0 else []),
+        *cautions(comparison),
+        *([advice] if advice else []),
+    ]
+    return "\n".join(map(visible, lines))
+
+
+def _slower(comparison: Comparison) -> Iterator[tuple[str, Judged]]:
+    """What is called SLOWER, with its name."""
+    if comparison.whole.verdict == "SLOWER":
+        yield "whole model", comparison.whole
+    for rows, where in ((comparison.rows, ""), (comparison.host_rows, ", on the host")):
+        for row in rows:
+            if row.verdict == "SLOWER":
+                yield f"{row.path} ({row.type}{where})", row
+    for kernel in comparison.kernels:
+        if kernel.verdict == "SLOWER":
+            yield f"{kernel.name} (kernel)", kernel
+
+
+def _loss(row: Judged) -> float:
+    return row.contender_s - row.baseline_s
+
+
+def why_unclear(comparison: Comparison) -> list[str]:
+    """Why the whole model's change could not be told."""
+    if comparison.disturbed:
+        return [comparison.disturbed]
+    low, high = cells_of(comparison.whole)["95 % interval"].strip("[]").split(", ")
+    return [
+        f"the change lies between {low} % and {high} %, the threshold is "
+        f"{percent(comparison.threshold, digits=1)}",
+        *cautions(comparison)[:1],
+    ]
+
+
+def advice_if_unclear(comparison: Comparison) -> str:
+    """What would tell a smaller change."""
+    if comparison.disturbed:
+        return ""
+    if comparison.method == "one process":
+        return (
+            "With one process on a side only large changes can be told: measure beside "
+            "reference=, or give the model by name with processes=5."
+        )
+    return "More iterations, or more processes, tell smaller changes."
+
+
+# --- the section ----------------------------------------------------------------------------
+
+
+def summary(every: Sequence[Told], *, workers: int = 0) -> Iterator[str]:
+    """The lines of the section.
+
+    Args:
+        every: what all checks came to.
+        workers: pytest-xdist's processes.
+    """
+    timed = [one for one in every if not one["limits"] and one["verdict"] != "UPDATED"]
+    lines = [
+        *_table_of_times(timed),
+        *_table_of_limits(every),
+        *_remarks(every),
+        *_written(every),
+        *_beside_others(timed, workers),
+    ]
+    yield from map(visible, lines[: -1 if lines and not lines[-1] else None])
+
+
+def _table_of_times(timed: Sequence[Told]) -> list[str]:
+    rows = [
+        {
+            "Verdict": one["verdict"],
+            **(one["figures"] or _NONE),
+            "Model": one["model"],
+            "Test": one["test"],
+        }
+        for one in timed
+    ]
+    return _table(rows, "l...rll")
+
+
+def _table_of_limits(every: Sequence[Told]) -> list[str]:
+    rows = [
+        {
+            "Verdict": verdict,
+            "Limit": what,
+            "Value": value,
+            "At most": most,
+            "Model": one["model"],
+            "Test": one["test"],
+        }
+        for one in every
+        for what, value, most, verdict in one["limits"]
+    ]
+    return _table(rows, "llrrll")
+
+
+def _table(rows: Sequence[dict[str, str]], align: str) -> list[str]:
+    """A table whose tests stand last and are never cut: they are there to be copied."""
+    if not rows:
+        return []
+    cells = [[*row.values()] for row in rows]
+    lines = fitting.aligned([*rows[0]], cells, align)
+    if fitting.fits(lines, columns()) or "Model" not in rows[0]:
+        return [*lines, ""]
+    at = [*rows[0]].index("Model")
+    narrower = [{name: cell for name, cell in row.items() if name != "Model"} for row in rows]
+    return _table(narrower, align[:at] + align[at + 1 :])
+
+
+def _remarks(every: Sequence[Told]) -> Iterator[str]:
+    """Why a verdict is what it is, for each check that says so."""
+    for one in every:
+        if one["why"]:
+            yield f"{one['verdict']} {one['test']}"
+        for why in one["why"]:
+            yield from textwrap.wrap(why, columns(), initial_indent=IN, subsequent_indent=IN)
+    for note in dict.fromkeys(note for one in every for note in one["notes"]):
+        yield from textwrap.wrap(note, columns())
+
+
+def _written(every: Sequence[Told]) -> Iterator[str]:
+    times = Counter(one["written"] for one in every if one["written"])
+    for path, written in times.items():
+        again = f", by {written} checks: the last one's stays" if written > 1 else ""
+        yield f"UPDATED {path}{again}"
+
+
+def _beside_others(timed: Sequence[Told], workers: int) -> Iterator[str]:
+    if timed and workers > 1:
+        yield (
+            f"{workers} processes ran tests. One of them measured at a time, but the others' tests "
+            "ran beside it: without -n times are quieter."
+        )
