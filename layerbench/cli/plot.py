@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "plot"
 
-Kind = Literal["icicle", "bars", "roofline", "memory"]
+Kind = Literal["icicle", "bars", "roofline", "memory", "graph"]
 ROWS = (
     "a profile (timer.py), a training profile (layerbench train-profile), a structure "
     "(mem.py --struct), a memory record (mem.py) or a joined record (layerbench profile)"
@@ -33,9 +33,15 @@ NEEDS = {
     "bars": ROWS,
     "roofline": "a profile of layers (timer.py --ceilings)",
     "memory": "a memory report (mem.py) or estimate (mem.py --predict)",
+    "graph": "a structure (mem.py --struct) or a joined record (layerbench profile)",
 }
 # Of each option that only some kinds have.
-TAKES = {"metric": ("icicle", "bars"), "top": ("bars", "roofline"), "depth": ("icicle",)}
+TAKES = {
+    "metric": ("icicle", "bars", "graph"),
+    "top": ("bars", "roofline"),
+    "depth": ("icicle",),
+    "module": ("graph",),
+}
 READ = "What is drawn"
 
 
@@ -53,7 +59,8 @@ def command(
         Kind,
         option(
             "icicle: the tree, each layer as wide as its part. bars: the rows that take the most. "
-            "roofline: FLOPs a second over FLOPs a byte. memory: live bytes in a run.",
+            "roofline: FLOPs a second over FLOPs a byte. memory: live bytes in a run. graph: one "
+            "module's calls and the tensors between them.",
             panel=READ,
             metavar="NAME",
         ),
@@ -61,7 +68,7 @@ def command(
     metric: Annotated[
         Metric | None,
         option(
-            "Figure that icicle and bars show: time, self, flops, parameters or memory.",
+            "Figure that icicle, bars and graph show: time, self, flops, parameters or memory.",
             panel=READ,
             metavar="NAME",
             default_text="time or self, or what the record has",
@@ -78,6 +85,15 @@ def command(
     depth: Annotated[
         Count | None,
         option("Levels that an icicle shows below the model.", panel=READ, default_text="all"),
+    ] = None,
+    module: Annotated[
+        str | None,
+        option(
+            "Module whose inside a graph shows, such as layer1.0.",
+            panel=READ,
+            metavar="PATH",
+            default_text="the model",
+        ),
     ] = None,
     out: Annotated[
         list[Path] | None,
@@ -101,22 +117,25 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Draw a record: layers as an icicle, bars or a roofline, or memory over a run; PNG or SVG."""
+    """Draw a record: layers as an icicle, bars, a roofline or a graph, or memory over a run."""
     from layerbench import plots
     from layerbench.records.structure import Structure
     from layerbench.store import reading, writing
 
-    options = {"metric": metric, "top": top, "depth": depth}
+    options = {"metric": metric, "top": top, "depth": depth, "module": module}
     _check_options(kind, options)
     read = [(path, reading.read(path)) for path in records]
     structures = [record for _, record in read if isinstance(record, Structure)]
-    read = [(path, _part(record, kind, metric)) for path, record in read]
+    if kind != "graph":
+        read = [(path, _part(record, kind, metric)) for path, record in read]
     drawn = read if kind != "roofline" else _without_structures(read)
     places = [_places(path, kind, out, formats, len(drawn)) for path, _ in drawn]
     _check_apart([place for files in places for place in files])
     for (path, record), files in zip(drawn, places, strict=True):
         if kind == "roofline":
             figure = _roofline(path, record, structures, top)
+        elif kind == "graph":
+            figure = _graph(path, record, module or "", metric)
         else:
             figure = _figure(path, record, kind, metric, top, depth)
         for place in files:
@@ -212,6 +231,19 @@ def _figure(
     if kind == "icicle":
         return plots.icicle(record, metric, depth)
     return plots.bars(record, metric, **({} if top is None else {"top": top}))
+
+
+def _graph(path: Path, record: Record, module: str, metric: Metric | None) -> Figure:
+    from layerbench import plots
+    from layerbench.plots.canvas import Drawn
+    from layerbench.records.bundle import Bundle
+    from layerbench.records.structure import Structure
+
+    structure = record.structure if isinstance(record, Bundle) else record
+    coloured = _part(record, "graph", metric)
+    if not isinstance(structure, Structure) or not isinstance(coloured, Drawn):
+        raise _wrong(path, record, "graph")
+    return plots.graph(structure, module, coloured, metric)
 
 
 def _roofline(

@@ -1,8 +1,8 @@
 """Pictures of records. Matplotlib is loaded when one is drawn; torch is not.
 
-`training` draws a training run or a sweep, as PNG. `icicle`, `bars`,
-`roofline` and `memory` draw a record for ``layerbench plot``: each returns a figure, and `encoded`
-makes PNG or SVG of it.
+`training` draws a training run or a sweep, as PNG. `icicle`, `bars`, `roofline`, `memory` and
+`graph` draw a record for ``layerbench plot``: each returns a figure, and `encoded` makes PNG or SVG
+of it.
 
 Known limitation: the bytes depend on matplotlib's version and fonts.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from layerbench.plots.bars import bars
 from layerbench.plots.canvas import ENDINGS, encoded
 from layerbench.plots.cards import of_cards
+from layerbench.plots.graph import graph
 from layerbench.plots.icicle import icicle
 from layerbench.plots.roofline import roofline
 from layerbench.plots.timeline import memory
@@ -33,6 +34,7 @@ __all__ = [
     "accuracy_against_flops",
     "bars",
     "encoded",
+    "graph",
     "icicle",
     "latency_against_batch",
     "loss",

@@ -130,7 +130,7 @@ def icicle(record: Drawn, metric: Metric | None = None, depth: int | None = None
     drawn = boxes(shown.cells, deepest)
     levels = 1 + max(box.level for box in drawn)
     figure, axes = canvas.blank(WIDTH_INCHES, MARGIN_INCHES + LEVEL_INCHES * levels)
-    colour = _colouring(figure, axes, shown)
+    colour = colouring(figure, axes, shown)
     canvas.headline(axes, shown.total[:1].upper() + shown.total[1:], record)
     _axes(axes, levels, shown, drawn)
     ruler = Ruler(figure, axes)
@@ -156,7 +156,8 @@ def _axes(axes: Any, levels: int, shown: Quantity, drawn: Sequence[Box]) -> None
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _colouring(figure: Figure, axes: Any, shown: Quantity) -> Any:  # noqa: ANN401 - a mappable
+def colouring(figure: Figure, axes: Any, shown: Quantity) -> Any:  # noqa: ANN401 - a mappable
+    """The scale of the parts of the whole, drawn beside the axes; it makes a colour of a part."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm
 
@@ -175,7 +176,7 @@ def _draw(axes: Any, box: Box, shown: Quantity, colour: Any, ruler: Ruler) -> No
     fill, hatch, ink = SMALL_COLOUR, None, "black"
     if box.cell is not None:
         fill = colour.to_rgba(_shade(box.cell, shown))
-        ink = "white" if _dark(fill) else "black"
+        ink = "white" if dark(fill) else "black"
         hatch = "///" if box.cell.function else None
     axes.add_patch(
         Rectangle(
@@ -210,7 +211,7 @@ def _shade(cell: Cell, shown: Quantity) -> float:
     return cell.share if shown.by_own else cell.total / shown.cells[0].total
 
 
-def _dark(rgba: Sequence[float]) -> bool:
+def dark(rgba: Sequence[float]) -> bool:
     """Whether white stands out better than black: by WCAG 2's contrast of linear luminances."""
     red, green, blue = (part**2.2 for part in rgba[:3])
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -10,13 +10,14 @@ import pytest
 
 from layerbench import cli, reporters
 from layerbench.cli import plot as verb
+from layerbench.records.bundle import Bundle
 from layerbench.records.timing import Profile
 from layerbench.store import reading, writing
 from tests.plots.test_plots import estimate, report, trained
 from tests.support.paths import ROOT
 from tests.support.sample_bundles import whole as joined
 from tests.support.sample_profiles import layered, whole
-from tests.support.sample_structures import ceilings, structure
+from tests.support.sample_structures import ceilings, graphed, structure
 
 SAMPLES = {
     "layered": layered,
@@ -26,6 +27,8 @@ SAMPLES = {
     "estimate": estimate,
     "trained": trained,
     "joined": joined,
+    "graphed": graphed,
+    "joined_graphs": lambda: Bundle(profile=layered(), structure=graphed()),
 }
 
 
@@ -51,6 +54,30 @@ def plot(here, monkeypatch, capsys):
         return left.value.code, shown.out.split(), shown.err
 
     return call
+
+
+def test_a_graph_of_a_module(here, plot):
+    status, shown, _ = plot("joined_graphs", "--kind", "graph", "--module", "features.2")
+    assert (status, shown) == (0, ["joined_graphs.graph.png"])
+    status, shown, _ = plot("graphed", "--kind", "graph", "--metric", "parameters", "-o", "a.svg")
+    assert (status, shown) == (0, ["a.svg"])
+    assert "Linear, 90" in (here / "a.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("layered", "--kind", "graph"), "needs a structure (mem.py --struct) or a joined record"),
+        (("structure", "--kind", "graph"), "make it anew"),
+        (("graphed", "--kind", "graph", "--module", "features.0"), "no graph of features.0"),
+        (("graphed", "--module", "features"), "--module is for graph, not for icicle"),
+    ],
+)
+def test_graphs_that_cannot_be_drawn(plot, given, said):
+    status, shown, complaint = plot(*given)
+    assert (status, shown) == (2, [])
+    assert said in complaint
+    assert complaint.count("\n") == 1
 
 
 def drawn(folder: Path) -> set[str]:

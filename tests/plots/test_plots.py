@@ -25,7 +25,7 @@ from layerbench.store import reading
 from tests.support.paths import ROOT
 from tests.support.pictures import estimate, report, roofed, texts, written_in
 from tests.support.sample_profiles import layered, on_gpu, summary
-from tests.support.sample_structures import structure
+from tests.support.sample_structures import graphed, structure
 
 NASTY = ("$x^2$", "<b>&amp;", "tab\tand\x00nul", "层")
 
@@ -81,6 +81,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "roofline": lambda: plots.roofline(roofed(), structure()),
     "roofline without ceilings": lambda: plots.roofline(layered(), structure()),
     "memory": lambda: plots.memory(report()),
+    "graph": lambda: plots.graph(graphed(), "features.2", layered()),
+    "graph of flops": lambda: plots.graph(graphed()),
     "memory of an estimate": lambda: plots.memory(estimate()),
 }
 
