@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from layerbench.api.training import estimate_training_time as estimate_training_time
     from layerbench.api.training import profile_training as profile_training
     from layerbench.api.training import train as train
+    from layerbench.integrations.lightning import Callback as Callback
+    from layerbench.integrations.transformers import TrainerCallback as TrainerCallback
     from layerbench.profilers.trace_profile import profile_trace as profile_trace
     from layerbench.profilers.user_loop import time_layers as time_layers
     from layerbench.profilers.user_steps import profile_steps as profile_steps
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from layerbench.records.workload import Workload as Workload
     from layerbench.store.reading import read as read
 
-__getattr__, __all__ = on_first_use(
+__getattr__, _names = on_first_use(
     __name__,
     "layerbench._version: __version__",
     "layerbench.api.bundle: bundle",
@@ -62,6 +64,8 @@ __getattr__, __all__ = on_first_use(
     "layerbench.api.timing: profile",
     "layerbench.api.training: estimate_training_time profile_training train",
     "layerbench.profilers.trace_profile: profile_trace",
+    "layerbench.integrations.lightning: Callback",
+    "layerbench.integrations.transformers: TrainerCallback",
     "layerbench.profilers.user_loop: time_layers",
     "layerbench.profilers.user_steps: profile_steps",
     "layerbench.records.bundle: Bundle",
@@ -81,6 +85,8 @@ __getattr__, __all__ = on_first_use(
     "layerbench.records.workload: Plan Workload",
     "layerbench.store.reading: read",
 )
+# Each of these loads the program that it is for, which may not be there.
+__all__ = [name for name in _names if name not in ("Callback", "TrainerCallback")]
 
 
 def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's shell
@@ -91,4 +97,4 @@ def load_ipython_extension(shell: Any) -> None:  # noqa: ANN401 - IPython's shel
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return _names

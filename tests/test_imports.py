@@ -39,7 +39,7 @@ LOADED = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
-print(*sorted({"torch", "torchvision", "timm", "transformers"} & set(sys.modules)))
+print(*sorted({"torch", "torchvision", "timm", "transformers", "lightning"} & set(sys.modules)))
 """
 
 

@@ -205,6 +205,7 @@ class CallObserver:
             if fact.reachable and (fact.path or not is_compiled(model))
         )
         self._root = facts[0]
+        self._fact_of = {fact.path: fact for fact in facts}
         self.compiled: set[int] = set()
         self.in_threads: set[str] = set()
         self.notes: tuple[str, ...] = ()
@@ -318,6 +319,14 @@ class CallObserver:
             output = self._observe(carried, self._root, args, kwargs)
         self.notes = notes_on_iterators(iterator_in(output, unread=True))
         return self._seen
+
+    def of_module(self, path: str, forward: Forward) -> Forward:
+        """What `observe` may run in the model's place: one module, whose call has begun."""
+
+        def noted(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module
+            return self._observe(forward, self._fact_of[path], args, kwargs)
+
+        return noted
 
     def explain(self, error: Exception) -> str:
         """One line that says in which module ``error`` arose and what had come in."""

@@ -74,7 +74,8 @@ def phases_of(happenings: Sequence[Happening], start: int, end: int) -> LoopPhas
     optimizer                     from the backward to the update's end; clearing gradients
     ============================  ==================================================
 
-    All else is between the phases. A micro-batch begins with the first forward after a backward.
+    All else is between the phases. A micro-batch begins with the first forward after a backward,
+    unless the optimizer has made an update since, or makes both in one update (by a closure).
 
     Args:
         happenings: in any order; an update that runs the forward (a closure) holds it.
@@ -83,32 +84,43 @@ def phases_of(happenings: Sequence[Happening], start: int, end: int) -> LoopPhas
     return _Parting(_without_closures(happenings)).run(start, end)
 
 
-def _without_closures(happenings: Sequence[Happening]) -> list[Happening]:
+# With the number of the update that it is a part of.
+_Placed = tuple[Happening, int | None]
+
+
+def _without_closures(happenings: Sequence[Happening]) -> list[_Placed]:
     """An update that ran forward and backward itself begins when these have ended."""
-    flat = []
+    updates = [one for one in happenings if one.kind == "update"]
+    flat: list[_Placed] = []
     for one in happenings:
-        inside = [two.end for two in happenings if _holds(one, two)]
-        flat.append(replace(one, begin=max(inside)) if inside else one)
-    return sorted(flat, key=lambda one: (one.begin, one.end))
+        if one.kind == "update":
+            inside = [two.end for two in happenings if _holds(one, two)]
+            flat.append((replace(one, begin=max(inside)) if inside else one, None))
+        else:
+            around = (at for at, update in enumerate(updates) if _holds(update, one))
+            flat.append((one, next(around, None)))
+    return sorted(flat, key=lambda placed: (placed[0].begin, placed[0].end))
 
 
-def _holds(one: Happening, two: Happening) -> bool:
-    is_update = one.kind == "update" and two is not one
-    return is_update and one.begin <= two.begin and two.end <= one.end
+def _holds(update: Happening, one: Happening) -> bool:
+    return one is not update and update.begin <= one.begin and one.end <= update.end
 
 
 class _Parting:
     """Parts one step; see `phases_of`."""
 
-    def __init__(self, happenings: Sequence[Happening]) -> None:
-        self._happenings = happenings
-        self._fetched = any(one.kind == "fetch" for one in happenings)
+    def __init__(self, placed: Sequence[_Placed]) -> None:
+        self._happenings = [one for one, _ in placed]
+        self._updates = [update for _, update in placed]
+        self._fetched = any(one.kind == "fetch" for one in self._happenings)
         self._done: list[dict[StepPhase, int]] = []
         self._present: dict[StepPhase, int] = {}
         self._coming: dict[StepPhase, int] = {}
         self._optimizer = 0
         self._before: Kind | None = None
         self._has_batch = False
+        self._has_updated = False
+        self._last_update: int | None = None
 
     def run(self, start: int, end: int) -> LoopPhases:
         at = start
@@ -132,7 +144,7 @@ class _Parting:
 
     def _phase(self, number: int, one: Happening) -> StepPhase | None:
         if one.kind == "forward":
-            self._begin_forward()
+            self._begin_forward(self._updates[number])
             return "forward"
         if one.kind == "fetch":
             rest = self._happenings[number + 1 :]
@@ -162,13 +174,16 @@ class _Parting:
             self._has_batch = True
         elif one.kind != "clear":
             self._has_batch = False
+            self._has_updated = self._has_updated or one.kind == "update"
         # Clearing gradients may come anywhere; it is no sign of what the loop is at.
         if one.kind != "clear" or self._before in (None, "other"):
             self._before = one.kind
 
-    def _begin_forward(self) -> None:
-        if "backward" in self._present:
+    def _begin_forward(self, update: int | None) -> None:
+        within = update is not None and update == self._last_update
+        if "backward" in self._present and not self._has_updated and not within:
             self._close()
+        self._has_updated, self._last_update = False, update
         for name, spent in self._coming.items():
             self._present[name] = self._present.get(name, 0) + spent
         self._coming = {}
@@ -227,13 +242,17 @@ class StepLog:
     def during(self, kind: Kind) -> Iterator[None]:
         """Something of this kind happens in the ``with`` block."""
         self.begin(kind)
+        became: Kind | None = None
         try:
             yield
+        except StopIteration:
+            became = "other"  # there are no more batches
+            raise
         except BaseException:
-            self.is_whole = False
+            self.is_whole = self.is_whole and kind == "other"
             raise
         finally:
-            self.end()
+            self.end(became)
 
     def is_inside(self, kind: Kind) -> bool:
         """Whether something of this kind goes on."""

@@ -14,7 +14,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 
 from layerbench.environment.devices.clocks import Clock
-from layerbench.errors import UsageError, at_least, first_line
+from layerbench.errors import UsageError, at_least
 from layerbench.instruments.attach import (
     Forward,
     attributes_replaced,
@@ -24,13 +24,7 @@ from layerbench.instruments.attach import (
 )
 from layerbench.instruments.compiled import is_traced
 from layerbench.instruments.loop_events import loop_told
-from layerbench.instruments.module_tracker import RunningModule
-from layerbench.instruments.modules import (
-    CallFacts,
-    CallObserver,
-    module_facts,
-    without_reach,
-)
+from layerbench.instruments.modules import named_instances
 from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import observed_rows
 from layerbench.instruments.step_loop import LoopPhases, LoopStepTimer, StepLog
@@ -38,14 +32,15 @@ from layerbench.instruments.step_timer import TimedStep
 from layerbench.instruments.waiting import wait_meter
 from layerbench.profilers.user_loop_compiled import CompiledOutside
 from layerbench.profilers.user_loop_device import surroundings_of_loop
-from layerbench.profilers.user_loop_record import Moment, workload_of
+from layerbench.profilers.user_loop_record import Moment
+from layerbench.profilers.user_steps_look import Look
 from layerbench.profilers.user_steps_record import SeenSteps, record_of_loop
 from layerbench.records.presented import Presented
-from layerbench.records.samples import RowFacts
 from layerbench.records.training_step import TrainingProfile
-from layerbench.records.workload import Precision, Workload
 
 FORWARD = "forward"
+PARTS = "parts"
+"""In place of a method: whichever part of the model the step calls from outside."""
 SKIP = 5
 STEPS = 10
 LATER = "the model was compiled while its steps were profiled, which ended that"
@@ -64,7 +59,7 @@ class LiveSteps(Presented):
         skip: steps that pass before.
         steps: whose times count.
         clock: ``None`` takes that of the device that the model is on.
-        entry: the model's method that runs a step's forward.
+        entry: the model's method that runs a step's forward, or `PARTS`.
 
     Attributes:
         is_over: whether all steps have been profiled, or the block has ended.
@@ -89,17 +84,20 @@ class LiveSteps(Presented):
         self._steps = at_least("steps", steps, 2)
         self._given = clock
         self._entry = entry
+        self._is_paused = True
         self._window: ExitStack | None = None
+        self._of_step = ExitStack()
+        self._timer: LoopStepTimer | None = None
+        self._inside = self._in_backward = False
+        self._forwards = self._marks = self._measured = 0
         self._made: tuple[int, TrainingProfile] | None = None
         self._seen = SeenSteps(warmup=skip + 1)
-        self._why_none = ""
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Profile steps within the ``with`` block, as soon as it is their turn."""
         try:
-            if self._skip == 0:
-                self._begin()
+            self.resume()
             yield
         finally:
             self.close()
@@ -109,63 +107,77 @@ class LiveSteps(Presented):
 
         Where no update was seen since the last time, the step goes on.
         """
-        if self.is_over:
+        if self.is_over or self._is_paused:
             return
         if self._window is None:
             self.number += 1
             if self.number == self._skip:
-                self._begin()
+                self._open()
         elif self._log.has("update"):
             self.number += 1
             self._end_step()
 
-    def close(self) -> None:
-        """Take everything off again; nothing more is profiled."""
-        self.is_over = True
+    def resume(self) -> None:
+        """The loop begins, or goes on."""
+        self._is_paused = False
+        if not self.is_over and self._window is None and self.number >= self._skip:
+            self._open()
+
+    def pause(self) -> None:
+        """Take everything off until the loop goes on; a step that goes on now does not count."""
+        self._is_paused = True
         window, self._window = self._window, None
         if window is not None:
-            try:
-                self._of_step.close()
-            finally:
-                window.close()
-                self._seen.ended = Moment.now()
-                self._seen.absent |= self._outside.absent(self._forwards)
+            window.close()
+            self._seen.ended = Moment.now()
+            self._seen.absent |= self._outside.absent(self._forwards)
+
+    def close(self) -> None:
+        """Take everything off for good."""
+        self.is_over = True
+        self.pause()
 
     # --- the steps ---------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """The next step is the first that is profiled."""
+        """Look at the model, before the first step that is profiled."""
         model = self._model
         where = surroundings_of_loop(model, (), self._given, observes=False)
         seen = self._seen
         seen.began, seen.device, seen.conditions = Moment.now(), where.device, where.conditions
         self._clock = self._given or where.device.clock()
-        self._facts = module_facts(model)
-        self._thread = get_ident()
-        self._inside = self._in_backward = False
-        self._forwards = self._marks = 0
+        within = self._entry in (FORWARD, PARTS)
+        self._look = Look(model, where.device.torch_device.type, within=within)
         self._outside = CompiledOutside(model, lambda: self._inside)
-        self._rows: tuple[RowFacts, ...] = ()
-        self._calls: dict[str, CallFacts] = {}
         self._meter = wait_meter(self._clock)
-        self._of_step = ExitStack()
-        self._timer: LoopStepTimer | None = None
-        self._measured = 0
+
+    def _open(self) -> None:
+        """The next step is profiled."""
+        if self._seen.began is None:
+            self._begin()
+        model = self._model
+        clearing = (model, "zero_grad", self._clearing(model.zero_grad))
+        self._thread = get_ident()
         with ExitStack() as window:
-            own = getattr(model, self._place())
-            replaced = [
-                (model, self._place(), self._told(function_at(model, self._place()), own)),
-                (model, "zero_grad", self._clearing(model.zero_grad)),
-            ]
-            window.enter_context(attributes_replaced(replaced, open_to_user=True))
+            window.enter_context(attributes_replaced([clearing], open_to_user=True))
             window.enter_context(compilation_told(self._compiled_meanwhile))
             window.enter_context(self._outside.noticed())
             window.enter_context(loop_told(self, self._optimizers))
+            window.callback(self._of_step.close)
             self._begin_step()
             self._window = window.pop_all()
 
-    def _place(self) -> str:
-        return usual_place(self._model) if self._entry == FORWARD else self._entry
+    def _entries(self) -> Iterator[tuple[nn.Module, str, Forward]]:
+        """What runs forwards, told."""
+        if self._entry not in (FORWARD, PARTS):
+            yield self._told("", self._model, self._entry)
+            return
+        there = named_instances(self._model)
+        for fact in self._look.facts:
+            module = there.get(fact.path)
+            is_entry = not fact.path or (self._entry == PARTS and fact.reachable)
+            if module is not None and is_entry:
+                yield self._told(fact.path, module, usual_place(module))
 
     def _compiled_meanwhile(self, module: nn.Module) -> None:
         del module  # what is compiled again later must see nothing of ours on any
@@ -175,19 +187,23 @@ class LiveSteps(Presented):
 
     @property
     def _observes(self) -> bool:
-        return not self._rows
+        return not self._seen.rows
 
     def _begin_step(self) -> None:
         self._timer = None
-        self._of_step = ExitStack()
         # One of each pair, the other one first in every second pair.
         if not self._observes and self._measured % 4 in (1, 2):
-            paths = [fact.path for fact in self._facts]
-            reachable = frozenset(fact.path for fact in self._facts if fact.reachable)
+            paths = [fact.path for fact in self._look.facts]
+            reachable = frozenset(fact.path for fact in self._look.facts if fact.reachable)
             timer = LoopStepTimer.of_modules(self._model, paths, reachable, self._clock)
             self._of_step.enter_context(timer.attached())
             self._timer = timer
+        # Last, so that a part that is called from outside is told before it is timed.
+        entries = attributes_replaced(self._entries(), open_to_user=True)
+        self._of_step.enter_context(entries)
         self._clock.reserve(self._marks)
+        if self._observes:
+            self._look.begin()
         self._meter.begin()
         self._log = StepLog(self._clock)
 
@@ -217,8 +233,8 @@ class LiveSteps(Presented):
         whole = log.has_ended and bool(phases.micro_batches_ns)
         if self._observes:
             # One that nothing came of shows nothing: the next one is looked at.
-            if whole and self._calls:
-                self._look()
+            if whole and self._look.workload is not None:
+                self._keep_look(self._look)
             return
         self._measured += 1
         if not whole:
@@ -228,16 +244,17 @@ class LiveSteps(Presented):
         else:
             self._seen.untouched.append((phases, _untouched(phases), waited))
 
-    def _look(self) -> None:
-        self._rows = observed_rows(self._model, self._facts, self._calls)
-        self._seen.rows = self._rows
+    def _keep_look(self, look: Look) -> None:
+        self._seen.workload = look.workload
+        self._seen.rows = observed_rows(self._model, look.facts, look.calls)
         self._seen.notes = notes_on_modes(self._model, True)
 
     # --- what happens in them ----------------------------------------------------------------
 
     def fetching(self) -> AbstractContextManager[object]:
         """A data loader gives a batch."""
-        return self._log.during("fetch" if self._model.training else "other")
+        # Not the model's mode: a loop may put it into training after the fetch.
+        return self._log.during("fetch" if torch.is_grad_enabled() else "other")
 
     def clearing(self) -> AbstractContextManager[object]:
         """Gradients are cleared."""
@@ -281,29 +298,25 @@ class LiveSteps(Presented):
     def _clearing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(original)
         def zero_grad(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the module's
-            if self.is_over or get_ident() != self._thread:
+            if self._is_paused or get_ident() != self._thread:
                 return original(*args, **kwargs)
             with self.clearing():
                 return original(*args, **kwargs)
 
         return zero_grad
 
-    def _told(self, original: Forward, own: Forward) -> Forward:
-        """The model's forward, told.
+    def _told(self, path: str, module: nn.Module, place: str) -> tuple[nn.Module, str, Forward]:
+        """A part's forward, told."""
+        original = function_at(module, place)
 
-        Args:
-            original: that runs.
-            own: whose signature it has.
-        """
-
-        @wraps(own)
+        @wraps(getattr(module, place))
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
             # Of a model that calls itself the outer call counts; what traces it must not see us.
             if (
                 is_dynamo_compiling()
                 or self._inside
                 or self._in_backward
-                or self.is_over
+                or self._is_paused
                 or get_ident() != self._thread
                 or is_traced()
             ):
@@ -314,16 +327,18 @@ class LiveSteps(Presented):
                     with self._log.during("other"):
                         return original(*args, **kwargs)
                 self._forwards += 1
-                return self._forward(original, args, kwargs)
+                return self._forward(path, original, args, kwargs)
             finally:
                 self._inside = False
 
-        return forward
+        return module, place, forward
 
-    def _forward(self, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _forward(
+        self, path: str, original: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401
         log, timer = self._log, self._timer
         if self._observes:
-            original = self._observing(original)
+            original = self._look.at(path, original, again=log.has("backward"))
         if timer is None:
             with log.during("forward"):
                 return original(*args, **kwargs)
@@ -336,40 +351,6 @@ class LiveSteps(Presented):
             raise
         finally:
             timer.after_forward(begin, log.end())
-
-    def _observing(self, original: Forward) -> Forward:
-        """The forward of the step that is looked at; those of its first micro-batch show calls."""
-        if self._log.has("backward"):
-            return original
-
-        def observed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
-            outputs: list[Any] = []
-
-            def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-                outputs.append(original(*args, **kwargs))
-                return outputs[0]
-
-            running = _Running(self._model, self._seen_device_type())
-            observer = CallObserver(self._model, self._facts, running)
-            within = self._entry == FORWARD
-            workload = workload_of(self._model, args, kwargs)
-            try:
-                calls = observer.observe(forward, args, kwargs, within=within)
-            except Exception as error:
-                if not outputs:
-                    raise
-                self._why_none = f"a look at the model failed: {first_line(error)}"
-                return outputs[0]
-            self._facts = without_reach(self._facts, self._model, observer.compiled)
-            self._calls = _merged(self._calls, calls) if self._log.has("forward") else calls
-            self._seen.workload = _computing_in(workload, running.precision)
-            return outputs[0]
-
-        return observed
-
-    def _seen_device_type(self) -> str:
-        assert self._seen.device is not None
-        return self._seen.device.torch_device.type
 
     # --- the record --------------------------------------------------------------------------
 
@@ -390,8 +371,6 @@ class LiveSteps(Presented):
     def _why(self) -> str:
         if "steps" in self._seen.absent:
             return self._seen.absent["steps"]
-        if self._why_none:
-            return self._why_none
         if self._seen.began is None:
             return (
                 f"the loop said {self.number} times that a step had ended, and the first "
@@ -399,8 +378,8 @@ class LiveSteps(Presented):
             )
         if not self._forwards:
             return str(self._outside.no_forward())
-        if not self._rows:
-            return (
+        if self._observes:
+            return self._look.failed or (
                 "no whole step was seen, with a forward of the model, a backward and an update of "
                 "the optimizer; give the optimizer that the loop uses, and call step() after it"
             )
@@ -413,42 +392,6 @@ class LiveSteps(Presented):
 
 def _untouched(phases: LoopPhases) -> TimedStep:
     return TimedStep(phases.phases_ns, micro_batches_ns=phases.micro_batches_ns)
-
-
-class _Running(RunningModule):
-    """Also sees what is computed in while modules run.
-
-    Attributes:
-        precision: of autocast; ``None`` without.
-    """
-
-    def __init__(self, model: nn.Module, kind: str) -> None:
-        super().__init__(model)
-        self._kind = kind
-        self.precision: Precision | None = None
-
-    def entered(self, path: str) -> None:
-        """A module's call begins."""
-        super().entered(path)
-        if torch.is_autocast_enabled(self._kind):
-            computed = torch.get_autocast_dtype(self._kind)
-            self.precision = "amp" if computed is torch.float16 else "amp-bf16"
-
-
-def _computing_in(workload: Workload, precision: Precision | None) -> Workload:
-    return workload.model_copy(update={"precision": precision, "mode": "train"})
-
-
-def _merged(before: dict[str, CallFacts], more: dict[str, CallFacts]) -> dict[str, CallFacts]:
-    """The calls of two forwards in one step."""
-    last = max((one.order for one in before.values()), default=0) + 1
-    for path, facts in more.items():
-        if path in before:
-            before[path].calls += facts.calls
-        else:
-            facts.order += last
-            before[path] = facts
-    return before
 
 
 @contextmanager

@@ -130,6 +130,8 @@ def _notes(seen: SeenSteps, phases: Sequence[LoopPhases]) -> list[str]:
         "the steps are those of the user's own loop, each with a batch of its own; between two of "
         f"them it took {units.seconds(between)} (median) for other work, which is part of none"
     ]
+    if any(one.fetched for one in phases):
+        notes.append("the phase copy holds all from a batch's arrival to the forward")
     measured = len(seen.untouched) + len(seen.instrumented)
     left = measured - 2 * len(phases)
     if left + seen.broken:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils.checkpoint import CheckpointFunction, checkpoint
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _BaseDataLoaderIter
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
 
 import layerbench
 from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import UsageError
 from layerbench.profilers.user_steps import optimizers_of, profile_steps
 from layerbench.profilers.user_steps_record import NO_LOADER
-from layerbench.records.training_step import TrainingProfile
-from tests.instruments.test_step_timer import Takes
+from tests.support.timed_training import ROWS, Batches, Slow, everywhere, net, phases, rows, slow
 
 
 @pytest.fixture(autouse=True)
@@ -27,71 +24,12 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layerbench.environment.watch.LOOK_S", 0.0)
 
 
-class Batches(Dataset[torch.Tensor]):
-    """Each takes 7 to load."""
-
-    def __init__(self, clock: ManualClock, number: int = 100) -> None:
-        self.clock, self.number = clock, number
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        self.clock.advance(7)
-        return torch.full((4,), float(index + 1))
-
-
-class Slow(torch.optim.SGD):
-    """Whose update takes 17, and clearing 2."""
-
-    clock: ManualClock
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        if closure is not None:
-            with torch.enable_grad():
-                closure()
-        self.clock.advance(17)
-        return super().step()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self.clock.advance(2)
-        super().zero_grad(set_to_none)
-
-
-def net(clock: ManualClock) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(4, 4),
-        Takes(clock, 10, 1),
-        nn.Sequential(Takes(clock, 20, 2), nn.ReLU(inplace=True)),
-        Takes(clock, 30, 3),
-    )
-
-
 def made(clock: ManualClock) -> tuple[nn.Sequential, Slow, DataLoader[torch.Tensor]]:
     model = net(clock)
-    optimizer = Slow(model.parameters(), lr=1e-3)
-    optimizer.clock = clock
+    optimizer = slow(model, clock)
     return model, optimizer, DataLoader(Batches(clock))
 
 
-def phases(record: TrainingProfile) -> dict[str, int]:
-    """Nanoseconds; of each phase all steps took the same."""
-    for phase in record.phases:
-        assert phase.time.std == 0
-    return {phase.name: round(phase.time.median * 1e9) for phase in record.phases}
-
-
-def rows(record: TrainingProfile) -> dict[str, tuple[int, int, int]]:
-    """Calls, and nanoseconds forward and backward."""
-    return {
-        row.path: (row.calls, round(row.forward.median * 1e9), round(row.backward.median * 1e9))
-        for row in record.rows
-        if row.forward is not None and row.backward is not None
-    }
-
-
-BACK = {"0": (1, 0, 0), "1": (1, 10, 1), "2": (1, 20, 2), "2.0": (1, 20, 2), "2.1": (1, 0, 0)}
-ROWS = {"": (1, 60, 6), **BACK, "3": (1, 30, 3)}
 PHASES = {"data": 7, "copy": 11, "forward": 60, "loss": 13, "backward": 6, "optimizer": 19}
 
 
@@ -320,20 +258,6 @@ class Fails(nn.Module):
         return x
 
 
-def everywhere(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """All that the parts of a loop hold themselves, and what lies where they call it."""
-    hooks = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
-    return [
-        {**module.__dict__, "hooks": [*module._forward_hooks, *module._backward_hooks]}
-        for module in model.modules()
-    ] + [
-        dict(optimizer.__dict__),
-        {"hooks": [list(one) for one in hooks]},
-        {"backward": torch.autograd.backward, "next": _BaseDataLoaderIter.__next__},
-        {"scaler": torch.amp.GradScaler.step, "apply": CheckpointFunction.apply},
-    ]
-
-
 @pytest.mark.parametrize("where", ["forward", "loss", "backward", "update", "between", "data"])
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_whatever_raises_leaves_nothing_behind(where: str, number: int) -> None:
@@ -376,8 +300,7 @@ def test_a_step_that_raises_and_is_passed_over_does_not_count() -> None:
     clock = ManualClock()
     raising: list[str] = []
     model = nn.Sequential(net(clock), Fails(raising))
-    optimizer = Slow(model.parameters(), lr=1e-3)
-    optimizer.clock = clock
+    optimizer = slow(model, clock)
     with profile_steps(model, optimizer, skip=0, steps=6, clock=clock) as steps:
         for at, x in enumerate(DataLoader(Batches(clock))):
             raising[:] = ["forward"] * (at in (0, 3))
