@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerbench.analysis.trace_profile import profiled
+from layerbench.environment.collection import no_collection
 from layerbench.records.trace_profile import TraceProfile
 from layerbench.store import kineto
 from layerbench.store.writing import AnyPath
@@ -20,4 +21,6 @@ def profile_trace(path: AnyPath) -> TraceProfile:
     Raises:
         RecordError: there is none, it is damaged, or of another program.
     """
-    return profiled(kineto.read(path), Path(path).name)
+    # A million events are millions of values, of which none holds itself.
+    with no_collection():
+        return profiled(kineto.read(path), Path(path).name)

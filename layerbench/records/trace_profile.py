@@ -169,3 +169,9 @@ class TraceProfile(Record):
     devices: tuple[Name, ...] = ()
     lacks: tuple[Text, ...] = ()
     notes: tuple[Text, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_the_step(self) -> TraceProfile:
+        if not self.rows:
+            raise ValueError("a trace profile has at least the row of the step")
+        return self

@@ -7,7 +7,6 @@ JSON parser to say: text that ends within a string or a list never parses.
 
 from __future__ import annotations
 
-import functools
 import gzip
 import re
 import zlib
@@ -260,48 +259,51 @@ class _Columns:
         self._columns = [array("q") for _ in range(8)]
         self.total = self.frames = self.broken = 0
         self.categories: Counter[str] = Counter()
+        self._kinds: dict[str, int | None] = {}
 
     def add(self, events: list[Any]) -> None:
         """Take the events that have a length."""
-        appends = [column.append for column in self._columns]
         labels, threads, categories = self._labels, self._threads, self.categories
+        kinds = self._kinds
+        label, thread, starts, durations, *more = (one.append for one in self._columns)
+        externals, correlations, sequences, forward_threads = more
         self.total += len(events)
         for event in events:
             if type(event) is not dict:
                 self.broken += 1
                 continue
-            category = event.get("cat")
-            if event.get("ph") != "X" or type(category) is not str:
+            get = event.get
+            category = get("cat")
+            if get("ph") != "X" or type(category) is not str:
                 continue
             categories[category] += 1
-            kind = kind_of(category)
-            name = event.get("name")
+            if category not in kinds:
+                kinds[category] = kind_of(category)
+            kind = kinds[category]
             if kind is None:
                 continue
+            name = get("name")
             if type(name) is not str:
                 self.broken += 1
                 continue
             if kind == FRAME and not name.startswith(MODULE):
                 self.frames += 1
                 continue
-            times = _times(event.get("ts"), event.get("dur"))
+            times = _times(get("ts"), get("dur"))
             if times is None:
                 self.broken += 1
                 continue
-            args = event.get("args")
+            args = get("args")
             said = args.get if type(args) is dict else _nothing
-            place = (_hashable(event.get("pid")), _hashable(event.get("tid")))
-            values = (
-                labels.setdefault((kind, name), len(labels)),
-                threads.setdefault(place, len(threads)),
-                *times,
-                _number(said("External id", said("external id"))),
-                _number(said("correlation")),
-                _number(said("Sequence number")),
-                _number(said("Fwd thread id")),
-            )
-            for append, value in zip(appends, values, strict=True):
-                append(value)
+            place = (_hashable(get("pid")), _hashable(get("tid")))
+            label(labels.setdefault((kind, name), len(labels)))
+            thread(threads.setdefault(place, len(threads)))
+            starts(times[0])
+            durations(times[1])
+            externals(_number(said("External id", said("external id"))))
+            correlations(_number(said("correlation")))
+            sequences(_number(said("Sequence number")))
+            forward_threads(_number(said("Fwd thread id")))
 
     def made(self, header: dict[str, Any]) -> TraceEvents:
         """The columns as they are now."""
@@ -326,7 +328,6 @@ class _Columns:
         )
 
 
-@functools.lru_cache(maxsize=256)
 def kind_of(category: str) -> int | None:
     """Which of the kinds events of a category are; ``None`` for what says nothing of times."""
     small = category.lower()

@@ -77,7 +77,7 @@ def originals() -> dict[str, dict[str, Any]]:
     }
     made["cards"] = devices("t4")
     named = ("latency estimate", "latency comparison", "card estimates", "cluster nodes")
-    for name in (*named, "device sweeps"):
+    for name in (*named, "device sweeps", "trace profile"):
         made[name] = RECORDS[name]()
     found = {name: json.loads(reporters.render("json", made[name])) for name in made}
     for name, place in COMMITTED.items():
