@@ -324,15 +324,27 @@ class _Walk:
             nesting.modules.extend((opened.start, opened.end))
             opened.in_module = True
             if opened.what == _PLACED and not opened.backward:
-                nesting.phases["forward", opened.step] += opened.end - opened.start
+                self._phase_of("forward", opened)
         elif opened.place == ROOT:
             nesting.others.extend((opened.start, opened.end))
         elif around is None or around.place == ROOT:
             nesting.ranges.extend((opened.start, opened.end))
         if opened.phase is not None:
-            nesting.phases[opened.phase, opened.step] += opened.end - opened.start
+            self._phase_of(opened.phase, opened)
         if opened.what == _NODED and not (around and around.backward):
-            nesting.phases["backward", opened.step] += opened.end - opened.start
+            self._phase_of("backward", opened)
+
+    def _phase_of(self, phase: TracePhaseName, opened: _Open) -> None:
+        """Count a stretch for a phase, and no more for the one around it.
+
+        A closure, as Lightning has one, is called by the optimizer's step.
+        """
+        duration, around = opened.end - opened.start, opened.holder
+        self.nesting.phases[phase, opened.step] += duration
+        while around is not None and around.phase is None:
+            around = around.holder
+        if around is not None and around.phase is not None:
+            self.nesting.phases[around.phase, around.step] -= duration
 
     def _place_of_node(self, sequence: int, forward_thread: int) -> int | None:
         """Where the operator of the forward ran that put a node into the graph."""

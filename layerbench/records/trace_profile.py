@@ -37,7 +37,8 @@ class Coverage(Frozen):
     @property
     def rest(self) -> float:
         """What has no name at all."""
-        return max(0.0, self.whole - self.modules - self.ranges - self.operators)
+        rest = self.whole - self.modules - self.ranges - self.operators
+        return rest if rest > self.whole * _ROUNDING else 0.0
 
     @model_validator(mode="after")
     def _fitting(self) -> Coverage:

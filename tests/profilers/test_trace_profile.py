@@ -125,6 +125,21 @@ def test_phases_have_names_where_the_trace_has_them(cuda: TraceProfile) -> None:
     ]
 
 
+def test_a_closure_of_the_optimizer_is_no_time_of_its_own(tmp_path: Path) -> None:
+    events = [
+        event("user_annotation", "Optimizer.step#SGD.step", 0, 500),
+        event("user_annotation", "closure", 10, 400),
+        *(module("Net_0", 20, 100), operator("aten::mm", 30, 50, 1, 5)),
+        node("MmBackward0", 200, 150, 5, MAIN),
+        event("user_annotation", "Optimizer.zero_grad#SGD.zero_grad", 380, 20),
+    ]
+    record = profiled(tmp_path, events)
+    assert {phase.name: us(phase.time) for phase in record.phases} == {
+        **{"forward": 100.0, "backward": 150.0, "zero_grad": 20.0},
+        "optimizer": 230.0,
+    }
+
+
 def test_operators_have_their_own_time(cuda: TraceProfile) -> None:
     own = {one.name: (one.calls, round(one.self_s * 1e6, 3)) for one in cuda.operators}
     assert own["aten::conv2d"] == (3, 10.0)

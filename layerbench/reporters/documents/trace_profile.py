@@ -13,8 +13,11 @@ from layerbench.records.trace_profile import Coverage, TraceKernel, TraceProfile
 from layerbench.records.view import USUAL, View
 from layerbench.reporters import formatting
 from layerbench.reporters.documents import cells, layout, screens, shared, trifles
+from layerbench.text import ending
 
 _MOST_LISTED = 20
+# Characters of a path on the first screen, whose figures would have no room beside longer ones.
+_LONGEST_PATH = 44
 NOT_PATHS = (
     "Names are those of the trace, nested as they ran: Conv2d_0 is the first Conv2d that was "
     "called, and no attribute path. A dot in a name is written · in a path."
@@ -158,7 +161,7 @@ def _slowest(record: TraceProfile, view: View) -> layout.Section:
         return screens.none_shown(view.type, (row.type for row in record.rows))
     rows = [
         {
-            "path": large.row.path or "(the step itself)",
+            "path": ending(large.row.path, _LONGEST_PATH) or "(the step itself)",
             "type": large.row.type,
             **_columns(large.row, record),
             "share": units.percent(large.share, digits=1),
@@ -196,7 +199,7 @@ def _phases(record: TraceProfile) -> layout.Section:
     ]
     legend = (
         "forward: the outermost modules; backward: autograd's nodes, in whatever thread; the "
-        "others: ranges that PyTorch records itself."
+        "others: ranges that PyTorch records itself, without forward and backward in them."
     )
     return layout.table("Phases on the host (medians of a step)", rows, "l.rr", layout.Text(legend))
 
