@@ -6,12 +6,14 @@ imports nothing else until a test asks for the fixture.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    import pluggy
 
     from layerbench.integrations.pytest_checks import LayerbenchFixture
     from layerbench.integrations.pytest_summary import Told
@@ -104,20 +106,19 @@ def _layerbench(request: pytest.FixtureRequest) -> LayerbenchFixture:
 # --- from the tests to the summary ----------------------------------------------------------
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+# The older kind of wrapper: pytest 7 knows no other.
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pluggy.Result[Any], None]:
     """Put what the checks came to on the report: it travels with it from pytest-xdist's workers."""
     pending = item.stash.get(_PENDING, None)
-    if pending:
-        item.user_properties.extend(("layerbench", told["line"]) for told in pending)
-    report = yield
-    if pending:
-        # pytest-xdist sends all attributes that are plain values.
-        vars(report)["layerbench"] = [*pending]
-        pending.clear()
-    return report
+    if not pending:
+        yield
+        return
+    item.user_properties.extend(("layerbench", told["line"]) for told in pending)
+    outcome = yield
+    # pytest-xdist sends all attributes that are plain values.
+    vars(outcome.get_result())["layerbench"] = [*pending]
+    pending.clear()
 
 
 class _Gathered:
