@@ -15,8 +15,8 @@ from layerbench.analysis.kernel_pairs import kernel_pairs
 from layerbench.analysis.paired import of_rounds
 from layerbench.api.bars import heard
 from layerbench.api.inputs import plan_of, what_runs, where_it_runs
-from layerbench.api.timing import NO_HANDING_OVER, Measurement
-from layerbench.errors import UntrustedError, UsageError
+from layerbench.api.timing import Measurement
+from layerbench.errors import UntrustedError
 from layerbench.profilers.paired import Task, measure_pair
 from layerbench.profilers.processes import Job, measure_pair_in_processes
 from layerbench.profilers.progress import Progress
@@ -57,7 +57,7 @@ def compare_live(
         input, batch, inputs, device, threads, warmup: as in `profile`, for both.
         checkpoints: files of weights, of the baseline and of the contender.
         iterations: measured rounds; each runs both, untouched and instrumented.
-        processes: fresh processes to repeat it in; only for models given by name.
+        processes: fresh processes to repeat it in; modules go to them as `torch.save` writes them.
         threshold: changes up to this are the same (0.05 for 5 %).
         progress: ``True`` shows a bar, in a notebook, too; or what hears of each step.
 
@@ -112,15 +112,13 @@ def measure_live(
     if processes == 1:
         pair = measure_pair(tasks, subjects=subjects, strict=strict, progress=progress)
         pairs = [pair]
-    elif any(subject is not None for subject in subjects):
-        raise UsageError(NO_HANDING_OVER)
     else:
         first, second = (
             Job(workload=task.workload, plan=task.plan, device=str(task.device.torch_device))
             for task in tasks
         )
         pairs = measure_pair_in_processes(
-            (first, second), processes, strict=strict, progress=progress
+            (first, second), processes, subjects=subjects, strict=strict, progress=progress
         )
     before, after = (
         Measurement(assemble(task.workload, task.plan, runs), tuple(runs))

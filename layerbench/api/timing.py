@@ -181,14 +181,13 @@ def measure(
             keep_interrupted=keep_interrupted,
         )
         runs = [run]
-    elif subject is not None:
-        raise UsageError(NO_HANDING_OVER)
     else:
         name = str(device.torch_device)
         runs = measure_in_processes(
             workload,
             plan,
             name,
+            subject=subject,
             strict=strict,
             progress=progress,
             keep_interrupted=keep_interrupted,
@@ -200,12 +199,6 @@ def measure(
     if ceilings and record.layers and record.stop != "interrupted":
         record = with_ceilings(record, device)
     return Measurement(record, tuple(runs))
-
-
-NO_HANDING_OVER = (
-    "a module object cannot be handed to fresh processes: give a spec such as "
-    "'package.module:callable' to measure with processes > 1"
-)
 
 
 def _insist(record: Profile) -> None:

@@ -28,10 +28,12 @@ from layerbench.environment.orphans import end_with_input, end_with_parent
 from layerbench.environment.software import command_line
 from layerbench.errors import LayerbenchError, WorkerError
 from layerbench.profilers import timing
+from layerbench.profilers.handing_over import HandedOver, handed_over, received
 from layerbench.profilers.paired import Task, measure_pair
 from layerbench.profilers.progress import Progress, Silent
 from layerbench.records.samples import Run
 from layerbench.records.workload import Frozen, Plan, Workload
+from layerbench.zoo import Built
 
 ERROR = "error.json"
 INTERRUPTED = 130
@@ -40,11 +42,16 @@ TO_SAY_S, TO_END_S = 30.0, 5.0
 
 
 class Job(Frozen):
-    """One workload to measure, and how and where."""
+    """One workload to measure, and how and where.
+
+    Attributes:
+        handed: a module object with its inputs; ``None`` builds the workload's model.
+    """
 
     workload: Workload
     plan: Plan
     device: str
+    handed: HandedOver | None = None
 
 
 class Request(Frozen):
@@ -75,6 +82,7 @@ def measure_in_processes(
     plan: Plan,
     device: str,
     *,
+    subject: Built | None = None,
     progress: Progress | None = None,
     strict: bool = False,
     keep_interrupted: bool = False,
@@ -82,34 +90,50 @@ def measure_in_processes(
     """Measure the workload in ``plan.processes`` fresh processes, one after the other.
 
     Args:
-        workload, plan, device, progress, strict: as for `layerbench.profilers.timing.measure`.
+        workload, plan, device, subject, progress, strict: as for
+            `layerbench.profilers.timing.measure`. A subject goes to them as `torch.save` writes it.
         keep_interrupted: on an interrupt, end with the runs so far; the last one says that it was
             interrupted.
 
     Raises:
+        UsageError: the subject cannot be handed over.
         LayerbenchError: what a worker raised.
         WorkerError: a worker ended without saying why, for instance killed for its memory.
         KeyboardInterrupt: where there is nothing to keep, or it is not wanted.
     """
-    job = Job(workload=workload, plan=plan, device=device)
-    request = Request(jobs=(job,), strict=strict, keep_interrupted=keep_interrupted)
-    return [runs[0] for runs in _in_workers(request, plan.processes, progress)]
+    with handed_over(subject) as handed:
+        job = Job(workload=workload, plan=plan, device=device, handed=handed)
+        request = Request(jobs=(job,), strict=strict, keep_interrupted=keep_interrupted)
+        return [runs[0] for runs in _in_workers(request, plan.processes, progress)]
 
 
 def measure_pair_in_processes(
     jobs: tuple[Job, Job],
     processes: int,
     *,
+    subjects: tuple[Built | None, Built | None] = (None, None),
     progress: Progress | None = None,
     strict: bool = False,
 ) -> list[tuple[Run, Run]]:
     """Measure two workloads in turn (`layerbench.profilers.paired`), in each of several processes.
 
+    Args:
+        jobs: baseline and contender.
+        processes: how many.
+        subjects: models and inputs that were handed over.
+        progress, strict: as for `measure_in_processes`.
+
     Raises:
+        UsageError: a subject cannot be handed over.
         LayerbenchError: what a worker raised.
         WorkerError: a worker ended without saying why.
     """
-    pairs = _in_workers(Request(jobs=jobs, strict=strict), processes, progress)
+    with handed_over(subjects[0]) as first, handed_over(subjects[1]) as second:
+        sent = tuple(
+            job.model_copy(update={"handed": handed})
+            for job, handed in zip(jobs, (first, second), strict=True)
+        )
+        pairs = _in_workers(Request(jobs=sent, strict=strict), processes, progress)
     return [(runs[0], runs[1]) for runs in pairs]
 
 
@@ -253,18 +277,23 @@ def _interrupted_once(number: int, frame: object) -> None:
 
 def _measured(request: Request) -> tuple[Run, ...]:
     tasks = [Task(job.workload, job.plan, devices.get(job.device)) for job in request.jobs]
+    subjects = [received(job.handed) for job in request.jobs]
     if len(tasks) == 1:
         only = tasks[0]
         run = timing.measure(
             only.workload,
             only.plan,
             only.device,
+            subject=subjects[0],
             strict=request.strict,
             keep_interrupted=request.keep_interrupted,
         )
         return (run,)
     return measure_pair(
-        (tasks[0], tasks[1]), contender_first=request.number % 2 == 1, strict=request.strict
+        (tasks[0], tasks[1]),
+        subjects=(subjects[0], subjects[1]),
+        contender_first=request.number % 2 == 1,
+        strict=request.strict,
     )
 
 
