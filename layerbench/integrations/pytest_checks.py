@@ -221,7 +221,7 @@ class LayerbenchFixture:
         same_model = same_model or subject.is_of(baseline)
         check_comparable(baseline.workload, subject.workload, names, same_model=same_model)
         notes: list[str] = []
-        record = subject.measured(plan_as(baseline, settings, subject), notes.append)
+        record = subject.measured(plan_as(baseline, settings), notes.append)
         comparison = compare(
             baseline, record, names=names, threshold=threshold, same_model=same_model
         )
@@ -257,9 +257,11 @@ class LayerbenchFixture:
 
         writing.check_writable(path.parent)
         notes: list[str] = []
-        record = subject.measured(plan_as(None, settings, subject), notes.append)
+        record = subject.measured(plan_as(None, settings), notes.append)
         writing.write_text(path, reporters.render("json", record))
-        why = record.environment.warnings
+        why = [*record.environment.warnings]
+        if record.environment.machine.too_busy:
+            why.append("comparisons with this record will be UNCLEAR: update it on a quiet machine")
         self._tell(subject.work, "UPDATED", written=self._shown(path), why=why, notes=notes)
         return Outcome("UPDATED", record=record)
 

@@ -86,7 +86,8 @@ class Subject:
             LayerbenchError: as `layerbench.profile`.
         """
         with held(self.device_name, tell):
-            return timing.measure(self.workload, plan, self.device, subject=self.built).profile
+            measured = timing.measure(self.workload, plan, self.device, subject=self.built)
+        return measured.profile
 
     def is_of(self, record: Profile) -> bool:
         """Whether a record that has another name for its model is of a module of this class."""
@@ -116,13 +117,12 @@ def _machine(device: str, cpu: str, cores: int) -> str:
     return f"{', '.join(names)} with {cores} cores"
 
 
-def plan_as(record: Profile | None, settings: Mapping[str, Any], subject: Subject) -> Plan:
+def plan_as(record: Profile | None, settings: Mapping[str, Any]) -> Plan:
     """How to measure: as the settings say, and for the rest as a record was measured.
 
     Args:
         record: ``None`` where there is none.
         settings: numbers of a plan, by name.
-        subject: that is measured; a module cannot go to fresh processes.
 
     Raises:
         UsageError: a number is less than it may be.
@@ -130,8 +130,6 @@ def plan_as(record: Profile | None, settings: Mapping[str, Any], subject: Subjec
     if record is None:
         return plan_of(**settings)
     usual: dict[str, Any] = {"threads": record.environment.machine.threads}
-    if subject.built is not None:
-        usual["processes"] = 1
     # What stands beside the times is not compared.
     usual |= {"isolate": False, "energy": False}
     rounds = settings.get("iterations")

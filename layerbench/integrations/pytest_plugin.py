@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "iterations": "measured rounds of a test of time",
         "warmup": "rounds of a test of time that are not kept",
         "threads": "CPU threads of a test of time",
-        "processes": "fresh processes of a test of time, for models given by name",
+        "processes": "fresh processes that a test of time measures in",
     }
     for name in NUMBERS:
         parser.addini(f"layerbench_{name}", meanings[name], default="")

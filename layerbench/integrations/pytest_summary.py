@@ -17,6 +17,8 @@ from layerbench.units import bytes_, percent
 
 # Of a failing check, rows that its message names.
 MOST_ROWS = 10
+# The gravest come first.
+MOST_CAUTIONS = 3
 _FIGURES = ("Baseline ms", "Contender ms", "Change", "95 % interval")
 IN = "    "
 _NONE = dict.fromkeys(_FIGURES, "")
@@ -130,7 +132,7 @@ def complaint(comparison: Comparison, beside: str, advice: str = "") -> str:
         f"(threshold {percent(comparison.threshold, digits=1)})",
         *fitting.on_screen(table, columns()),
         *([f"and {more} more"] if more > 0 else []),
-        *cautions(comparison),
+        *cautions(comparison)[:MOST_CAUTIONS],
         *([advice] if advice else []),
     ]
     return "\n".join(map(visible, lines))
@@ -171,8 +173,8 @@ def advice_if_unclear(comparison: Comparison) -> str:
         return ""
     if comparison.method == "one process":
         return (
-            "With one process on a side only large changes can be told: measure beside "
-            "reference=, or give the model by name with processes=5."
+            "With one process on a side only large changes can be told: update the records with "
+            "processes=5, or measure beside reference=."
         )
     return "More iterations, or more processes, tell smaller changes."
 

@@ -390,7 +390,7 @@ def test_other():
         ("", "reference=Net, iterations=2", "iterations must be at least 10, got 2"),
         ("", "max_flops='many'", "cannot read 'many' as a number*"),
         ("", "max_peak_bytes=-1", "the limit of peak bytes must be at least 0, got -1"),
-        ("", "processes=2", "a module object cannot be handed to fresh processes*"),
+        ("", "processes=0", "processes of layerbench.check must be at least 1, got 0"),
     ],
 )
 def test_what_makes_no_sense_is_said_in_a_line(suite, marker, call, said) -> None:
