@@ -32,7 +32,7 @@ class PageRow:
     path: str
     type: str
     depth: int
-    kind: Literal["module", "function", "missing"] = "module"
+    kind: Literal["module", "function", "range", "missing"] = "module"
     calls: int = 1
     block: bool = False
     inputs: tuple[Shape, ...] = ()

@@ -30,7 +30,8 @@ class Rows(Part):
 
     Attributes:
         path, type, kind, depth, calls, note: as in `layerbench.records.timing.LayerRow`;
-            ``kind`` is also ``missing`` for a row that only the baseline of a comparison has.
+            ``kind`` is also ``range`` for one of the user's own, and ``missing`` for a row that
+            only the baseline of a comparison has.
         block: indices of the rows in the block view.
         inputs, outputs: shapes as text.
         kernel, groups: by row, of a convolution or a pooling.
@@ -39,7 +40,7 @@ class Rows(Part):
 
     path: tuple[str, ...]
     type: tuple[str, ...]
-    kind: tuple[Literal["module", "function", "missing"], ...]
+    kind: tuple[Literal["module", "function", "range", "missing"], ...]
     depth: tuple[int, ...]
     calls: tuple[int, ...]
     block: tuple[int, ...]

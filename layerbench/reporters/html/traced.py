@@ -19,24 +19,22 @@ from layerbench.reporters.html.rows import PageRow, columns
 from layerbench.reporters.html.schema import Kernels, Metric, PageData, Spread
 from layerbench.text import shown
 
-# Key, label, where it comes from, and the fields of a row with and without those below it.
-_TIMES = (
-    ("time", "Host time", "on the host, with the profiler's own cost", "time", "time_self"),
-    (
-        "backward",
-        "Backward, host",
-        "of autograd's nodes that its forward made",
-        "backward",
-        "backward_self",
-    ),
-    (
-        "device",
-        "Device time",
-        "of the kernels that it launched, forward and backward, added up",
-        "kernel_time",
-        "kernel_time_self",
-    ),
+_HOST = ("host", "Host time", "on the host, with the profiler's own cost", "time")
+_BACKWARD = ("backward", "Backward, host", "of autograd's nodes that its forward made", "backward")
+_DEVICE = (
+    *("time", "Device time", "of the kernels that it launched, forward and backward, added up"),
+    "kernel_time",
 )
+_Column = tuple[str, str, str, str]
+"""Key, label, where it comes from, and the field of a row; the one without those below it has
+``_self`` behind."""
+
+
+def _times(record: TraceProfile) -> tuple[_Column, ...]:
+    """What rows have times of: first what the page is of, as in a profile of the same device."""
+    if record.device_coverage is not None:
+        return _DEVICE, _HOST, _BACKWARD
+    return ("time", *_HOST[1:]), _BACKWARD
 
 
 def of(record: TraceProfile, view: View) -> PageData:
@@ -71,6 +69,7 @@ def _row(row: TraceRow) -> PageRow:
         path=row.path,
         type=row.type,
         depth=row.depth,
+        kind=row.kind,
         calls=row.calls,
         block=row.block,
         note=row.note,
@@ -85,11 +84,11 @@ def _source(record: TraceProfile) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(record: TraceProfile) -> Iterator[Metric]:
-    """The times that at least one row has; those of the device first."""
+    """The figures that at least one row has."""
     number = units.count(record.step.n)
-    for key, label, how, inclusive, own in sorted(_TIMES, key=lambda each: each[0] != "device"):
-        times: list[Summary | None] = [getattr(row, inclusive) for row in record.rows]
-        selfs: list[Summary | None] = [getattr(row, own) for row in record.rows]
+    for key, label, how, field in _times(record):
+        times: list[Summary | None] = [getattr(row, field) for row in record.rows]
+        selfs: list[Summary | None] = [getattr(row, f"{field}_self") for row in record.rows]
         if any(times):
             yield Metric(
                 key=key,
@@ -119,9 +118,10 @@ def _spreads(record: TraceProfile) -> Iterator[Spread]:
     """The distributions over the steps; a single one has none."""
     if record.step.n == 1:
         return
-    for key, label, _, inclusive, own in _TIMES:
+    for key, label, _, inclusive in _times(record):
+        own = f"{inclusive}_self"
         for name, what, field in ((key, label, inclusive), (f"own {key}", f"{label}, self", own)):
-            times = {
+            times: dict[int, Summary] = {
                 at: time
                 for at, row in enumerate(record.rows)
                 if (time := getattr(row, field)) is not None

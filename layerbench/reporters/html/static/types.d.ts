@@ -135,7 +135,7 @@ interface Doc {
   rows: {
     path: string[];
     type: string[];
-    kind: ('module' | 'function' | 'missing')[];
+    kind: ('module' | 'function' | 'range' | 'missing')[];
     depth: number[];
     calls: number[];
     block: number[];
