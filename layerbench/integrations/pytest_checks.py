@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from layerbench.errors import LayerbenchError, ModelRunError, UsageError, at_least
+from layerbench.errors import LayerbenchError, ModelRunError, OutputError, UsageError, at_least
 from layerbench.integrations import pytest_settings
 from layerbench.integrations.pytest_plugin import SKIPPED, is_measuring
 from layerbench.integrations.pytest_summary import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from layerbench.records.comparison import Comparison
     from layerbench.records.timing import Profile
 
+STRICT = "--layerbench-strict"
 UPDATE = "pytest --layerbench --layerbench-update"
 # In the name of a record: a file system may refuse others, and a name with two dots is no record's.
 _REFUSED = re.compile(r"[^\w\-\[\]=,+@]")
@@ -150,6 +151,11 @@ class LayerbenchFixture:
             return self._beside_reference(subject, model, other, inputs, device, settings)
         except ModelRunError:
             raise  # what the model raised is of use
+        except OutputError as error:
+            # Its own advice is for command lines.
+            cause = error.__cause__
+            reason = getattr(cause, "strerror", None) or str(cause)
+            wrong = f"cannot write the record: {reason}; name another place with against="
         except LayerbenchError as error:
             wrong = str(error)
         pytest.fail(wrong)
@@ -179,7 +185,6 @@ class LayerbenchFixture:
         settings: dict[str, Any],
     ) -> Outcome:
         from layerbench.api.comparison import compare_live
-        from layerbench.environment.device_lock import held
 
         __tracebackhide__ = True
         if "iterations" in settings:
@@ -187,7 +192,7 @@ class LayerbenchFixture:
         if model is reference:
             raise UsageError("the reference is the model itself: pass another one, or a copy of it")
         notes: list[str] = []
-        with held(subject.device_name, notes.append):
+        with subject.to_itself(notes.append):
             comparison = compare_live(reference, model, inputs, device=device, **settings)
         beside = f"reference {comparison.baseline.name}"
         return self._judge(subject, comparison, beside, notes)
@@ -247,6 +252,8 @@ class LayerbenchFixture:
         if verdict == "SLOWER":
             advice = "" if record is None else f"If this is meant: {UPDATE} writes a new record."
             pytest.fail(complaint(comparison, beside, advice))
+        if comparison.disturbed and self._is_strict():
+            pytest.fail(f"{STRICT}: {comparison.disturbed}")
         return Outcome(verdict, comparison, record)
 
     def _update(self, path: Path, subject: Subject, settings: dict[str, Any]) -> Outcome:
@@ -261,7 +268,7 @@ class LayerbenchFixture:
         writing.write_text(path, reporters.render("json", record))
         why = [*record.environment.warnings]
         if record.environment.machine.too_busy:
-            why.append("comparisons with this record will be UNCLEAR: update it on a quiet machine")
+            why.append("Comparisons with this record will be UNCLEAR: update it on a quiet machine")
         self._tell(subject.work, "UPDATED", written=self._shown(path), why=why, notes=notes)
         return Outcome("UPDATED", record=record)
 
@@ -281,7 +288,12 @@ class LayerbenchFixture:
         __tracebackhide__ = True
         why = f"times of another machine are not compared: {why}; {UPDATE} measures here"
         self._tell(subject.work, "NOT COMPARED", beside=beside, why=[why])
+        if self._is_strict():
+            pytest.fail(f"{STRICT}: {why}")
         pytest.skip(why)
+
+    def _is_strict(self) -> bool:
+        return bool(self._item.config.getoption("layerbench_strict"))
 
     # --- places -------------------------------------------------------------------------------
 

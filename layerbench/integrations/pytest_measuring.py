@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,16 @@ class Subject:
         """As PyTorch calls it."""
         return str(self.device.torch_device)
 
+    @contextmanager
+    def to_itself(self, tell: Callable[[str], object]) -> Iterator[None]:
+        """No other process measures on the device, and nothing in this one watches Python's calls.
+
+        Args:
+            tell: hears, in a line, that the device was waited for.
+        """
+        with held(self.device_name, tell), _unwatched():
+            yield
+
     def measured(self, plan: Plan, tell: Callable[[str], object]) -> Profile:
         """The record of its time, made while no other process measures on the device.
 
@@ -85,7 +97,7 @@ class Subject:
         Raises:
             LayerbenchError: as `layerbench.profile`.
         """
-        with held(self.device_name, tell):
+        with self.to_itself(tell):
             measured = timing.measure(self.workload, plan, self.device, subject=self.built)
         return measured.profile
 
@@ -110,6 +122,22 @@ class Subject:
         """In the same words."""
         here = read_machine()
         return _machine(self.device.describe().name, here.cpu, here.cores)
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Suspend what traces or profiles Python, such as the measurement of a suite's coverage.
+
+    It would slow each call of a module, and a record may be from a run without it.
+    """
+    trace, profile = sys.gettrace(), sys.getprofile()
+    sys.settrace(None)
+    sys.setprofile(None)
+    try:
+        yield
+    finally:
+        sys.setprofile(profile)
+        sys.settrace(trace)
 
 
 def _machine(device: str, cpu: str, cores: int) -> str:

@@ -41,6 +41,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=False,
         help="measure, and write the records that tests compare with; implies --layerbench",
     )
+    group.addoption(
+        "--layerbench-strict",
+        action="store_true",
+        default=False,
+        help="fail where nothing could be told: the machine was too busy, or the record is of "
+        "another one",
+    )
     parser.addini(
         "layerbench_folder",
         f"folder of the records that no test names, from the root folder ({FOLDER})",

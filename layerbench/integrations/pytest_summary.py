@@ -121,10 +121,9 @@ def complaint(comparison: Comparison, beside: str, advice: str = "") -> str:
         advice: a last line.
     """
     work = comparison.contender
-    slower = sorted(_slower(comparison), key=lambda named: _loss(named[1]), reverse=True)
-    rows = [{"": name, **cells_of(row)} for name, row in slower[:MOST_ROWS]]
-    if comparison.whole.verdict != "SLOWER":
-        rows.insert(0, {"": "whole model", **cells_of(comparison.whole)})
+    slower = sorted(_slower_parts(comparison), key=lambda named: _loss(named[1]), reverse=True)
+    shown = [("whole model", comparison.whole), *slower[:MOST_ROWS]]
+    rows = [{"": name, **cells_of(row)} for name, row in shown]
     table = layout.Table([*rows[0]], [[*row.values()] for row in rows], "ll...r", cut=0)
     more = len(slower) - MOST_ROWS
     lines = [
@@ -138,10 +137,8 @@ def complaint(comparison: Comparison, beside: str, advice: str = "") -> str:
     return "\n".join(map(visible, lines))
 
 
-def _slower(comparison: Comparison) -> Iterator[tuple[str, Judged]]:
-    """What is called SLOWER, with its name."""
-    if comparison.whole.verdict == "SLOWER":
-        yield "whole model", comparison.whole
+def _slower_parts(comparison: Comparison) -> Iterator[tuple[str, Judged]]:
+    """What of the model is called SLOWER, with its name."""
     for rows, where in ((comparison.rows, ""), (comparison.host_rows, ", on the host")):
         for row in rows:
             if row.verdict == "SLOWER":

@@ -151,6 +151,9 @@ def test_what_cannot_be_told_passes_and_the_summary_says_why(suite, pytester) ->
             "    Of the baseline: *too busy*",
         ]
     )
+    strict = suite(AGAINST.format(1), "--layerbench", "--layerbench-strict")
+    strict.assert_outcomes(failed=1)
+    strict.stdout.fnmatch_lines("E *Failed: --layerbench-strict: Of the baseline: *too busy*")
 
 
 def test_a_record_of_another_machine_is_no_silent_pass(suite, pytester) -> None:
@@ -165,6 +168,29 @@ def test_a_record_of_another_machine_is_no_silent_pass(suite, pytester) -> None:
             "    times of another machine are not compared: reports/net.json is of *Abacus*",
             "SKIPPED *test_speed.py:*",
         ]
+    )
+    strict = suite(AGAINST.format(2000), "--layerbench", "--layerbench-strict")
+    strict.assert_outcomes(failed=1)
+    strict.stdout.fnmatch_lines("E *Failed: --layerbench-strict: times of another machine are not*")
+
+
+def test_a_record_made_on_a_busy_machine_is_told_of(suite, monkeypatch) -> None:
+    class Waits(NeverWaits):
+        def end(self) -> int:
+            return 10**9
+
+    monkeypatch.setattr(sys.modules[__name__], "NeverWaits", Waits)
+    suite(AGAINST.format(1), *UPDATE).stdout.fnmatch_lines(
+        ["    Comparisons with this record will be UNCLEAR: update it on a quiet machine"]
+    )
+
+
+def test_a_record_that_cannot_be_written(suite, pytester) -> None:
+    (pytester.path / "reports").write_text("a file where a folder should be")
+    failed = suite(AGAINST.format(1), *UPDATE)
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(
+        "*Failed: cannot write the record: Not a directory; name another place with against="
     )
 
 
@@ -302,6 +328,34 @@ def test_speed(layerbench, beside):
     suite(body, *UPDATE).assert_outcomes(passed=2)
     assert lock_path("cpu").parent == tmp_path
     assert (pytester.path / "held.txt").read_text().count("held") > 2 * 20
+
+
+def test_what_watches_python_is_suspended_meanwhile(suite) -> None:
+    """Coverage, for instance, whose cost would be in every time."""
+    body = f"""
+import sys
+
+class Looks(Net):
+    def forward(self, x):
+        with open("watched.txt", "a") as file:
+            file.write(f"{{sys.gettrace() is watch}} {{sys.getprofile() is watch}}\\n")
+        return super().forward(x)
+
+def watch(*event):
+    pass
+
+def test_speed(layerbench):
+    sys.settrace(watch)
+    sys.setprofile(watch)
+    try:
+        layerbench.check(Looks(), X, against="net.json", {QUICK})
+        assert sys.gettrace() is watch and sys.getprofile() is watch
+    finally:
+        sys.setprofile(None)
+        sys.settrace(None)
+    assert {{*open("watched.txt")}} == {{"False False\\n"}}
+"""
+    suite(body, *UPDATE).assert_outcomes(passed=1)
 
 
 # --- limits -----------------------------------------------------------------------------------
