@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import singledispatch
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -231,14 +231,20 @@ def _difference(committed: dict[str, Any], made: dict[str, Any]) -> str | None:
     pairs = zip_longest(document(committed).splitlines(), document(made).splitlines())
     for before, after in pairs:
         if before != after:
-            return f"says {_short(before)}, and it comes out as {_short(after)}"
+            letters = zip(before or "", after or "", strict=False)
+            alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], letters))
+            return f"says {_short(before, alike)}, and it comes out as {_short(after, alike)}"
     return None
 
 
-def _short(line: str | None) -> str:
+def _short(line: str | None, alike: int) -> str:
+    """A line in at most 160 characters, those in which it differs from another among them."""
     if line is None:
         return "nothing more"
     text = line.strip().rstrip(",")
+    alike -= len(line) - len(line.lstrip())
+    if len(text) > 160 and alike > 80:
+        text = f"...{text[alike - 40 :]}"
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 

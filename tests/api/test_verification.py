@@ -150,6 +150,20 @@ def test_a_comparison_has_nothing_to_work_out():
     assert verification.again(one_slower()) == one_slower()
 
 
+def test_graphs_are_compared_where_a_record_has_them():
+    record = layerbench.structure("tests/models.py:small_attention", "1x3x32x32")
+    made = verification.again(record)
+    assert verification._change(record, made) is None
+    before = record.model_copy(update={"graphs": None})
+    assert verification.again(before).graphs is None
+    first, *others = record.graphs
+    wrong = record.model_copy(
+        update={"graphs": (first.model_copy(update={"edges": first.edges[:-1]}), *others)}
+    )
+    # Of a long line the end that differs.
+    assert str(list(first.edges[-1].shape)) in verification._change(wrong, made)
+
+
 def test_a_place_that_is_not_there():
     with pytest.raises(RecordError, match="there is no record"):
         list(verification.checked([ROOT / "nowhere.json"]))

@@ -31,6 +31,7 @@ from layerbench.service.protocol.results import (
 )
 from layerbench.service.worker import process
 from tests.support.sample_profiles import environment, layered
+from tests.support.sample_structures import INPUT, OUTPUT, graph
 
 DIFFERENT = 600
 WORKS = (
@@ -84,6 +85,7 @@ def structure(model: str) -> Structure:
         buffer_bytes=0,
         flops=20,
         rows=tuple(rows),
+        graphs=(graph("", [INPUT, ("module", "classifier"), OUTPUT], [(0, 1), (1, 2)]),),
     )
 
 

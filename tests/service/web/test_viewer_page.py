@@ -160,6 +160,26 @@ def test_rows_fill_in_while_it_runs_and_the_running_one_is_marked(told, script):
     assert told.get_by_role("button", name="Measure").is_visible()
 
 
+def test_the_graph_fills_in_while_it_runs(told, script):
+    told.get_by_role("tab", name="Graph").click()
+    node = told.locator(".flow .node:has-text('classifier')")
+    assert "Linear" in node.text_content()
+    narrow = node.bounding_box()["width"]
+    measure(told)
+    with script.running():
+        script.say("running", path="classifier")
+        told.locator(".flow .node.running").wait_for()
+        node.focus()
+        script.say("rows", rounds=3, final=False, rows=[["classifier", 0.4, 0.4]])
+        told.locator(".flow .node.running:has-text('400.0 ms')").wait_for()
+        assert node.bounding_box()["width"] > narrow
+        # Whoever is there stays there.
+        assert node.evaluate("node => node === document.activeElement")
+        script.say("running", path=None)
+        told.wait_for_function("() => !document.querySelector('.flow .running')")
+    told.wait_for_selector("html[data-job=done]")
+
+
 def test_a_closed_row_is_marked_for_what_runs_in_it(told, script):
     told.get_by_label("Open to depth").select_option("1")
     row(told, "TinyNet").locator(".twisty").click()

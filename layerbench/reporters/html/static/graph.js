@@ -3,18 +3,17 @@
 import { download, h, svg } from 'layerbench/dom';
 import { Heat } from 'layerbench/heat';
 import { edges, items, label, path, places } from 'layerbench/layout';
+import { Calls } from 'layerbench/nodes';
 
 // The model itself, whose path is empty, in the address.
 const ROOT = '.';
 const MOST_DRAWN = 200;
 const HEIGHT = 36;
 const PADDING = 16;
-const LONGEST = 40;
 const FONT = '12px system-ui, sans-serif';
 const LEAST_SCALE = 0.15;
 const MOST_SCALE = 3;
 const STEP = 1.25;
-const WORDS = /** @type {Record<string, string>} */ ({ input: 'input', output: 'output', elsewhere: 'from elsewhere' });
 // For a picture that goes without the page's own styles.
 const STYLE = 'text{font:12px sans-serif;text-anchor:middle;fill:#1b1b1b}.shape{fill:#5b6470;font-size:10px}.way{fill:none;stroke:#5b6470}.arrow{fill:#5b6470}.box{stroke:#7c8796}.held .box{stroke-dasharray:4 3}.white{fill:#fff}';
 
@@ -44,10 +43,12 @@ export class GraphView {
     /** @type {Map<string, PageGraph>} */
     this.byPath = new Map();
     for (const graph of doc.graphs ?? []) for (const path of graph.paths) this.byPath.set(path, graph);
-    this.path = '';
+    this.calls = new Calls(doc, this.byPath, acts);
     this.at = 0;
     this.scale = 1;
     this.own = false;
+    this.fitted = true;
+    this.running = -1;
     /** @type {Set<number>} */ this.opened = new Set();
     /** @type {Item[]} */ this.items = [];
     /** @type {Edge[]} */ this.edges = [];
@@ -77,6 +78,10 @@ export class GraphView {
       this.listed,
     );
     this.area.addEventListener('keydown', (event) => this.pressed(event));
+    this.area.addEventListener('focusin', (event) => {
+      const node = /** @type {Element} */ (event.target).closest('.node');
+      if (node) this.mark(Number(node.getAttribute('data-node')));
+    });
     this.watch = new ResizeObserver(() => this.fitted && this.fit());
     this.watch.observe(box);
     this.show(this.nearest(state.graph || state.selected));
@@ -112,7 +117,7 @@ export class GraphView {
     if (this.own || !this.byPath.size || row === known) return;
     const path = this.doc.rows.path[row];
     if (path === undefined) return;
-    const there = this.items.findIndex((item) => this.rows(item).includes(row));
+    const there = this.items.findIndex((item) => this.calls.rows(item).includes(row));
     if (there >= 0 && !this.byPath.has(path)) this.mark(there);
     else if (this.nearest(path) !== this.path) this.show(this.nearest(path), row);
   }
@@ -123,87 +128,24 @@ export class GraphView {
    * @param {number} [row] to begin at
    */
   show(path, row = -1) {
-    this.path = path;
+    this.calls.path = path;
     this.known = -1;
     this.opened.clear();
     this.state.graph = path || ROOT;
     this.at = 0;
+    this.fitted = true;
     this.draw();
-    const there = row < 0 ? -1 : this.items.findIndex((item) => this.rows(item).includes(row));
+    const there = row < 0 ? -1 : this.items.findIndex((item) => this.calls.rows(item).includes(row));
     if (there > 0) this.mark(there);
     this.acts.changed();
   }
 
-  /** @returns {PageGraph | undefined} */
+  get path() {
+    return this.calls.path;
+  }
+
   get graph() {
-    return this.byPath.get(this.path);
-  }
-
-  // --- what a node is ------------------------------------------------------------------
-
-  /** @param {number} node @returns {string} path of its row */
-  rowPath(node) {
-    const graph = /** @type {PageGraph} */ (this.graph);
-    const inside = this.path ? `${this.path}.` : '';
-    if (graph.kinds[node] === 'module') return inside + graph.names[node];
-    if (graph.kinds[node] === 'function') return `${inside}${graph.names[node]}()`;
-    return graph.kinds[node] === 'other module' ? graph.names[node] : '';
-  }
-
-  /** @param {Item} item @returns {number[]} the rows in it, each once */
-  rows(item) {
-    /** @type {Set<number>} */ const found = new Set();
-    for (let node = item.start; node < item.end; node += 1) {
-      const at = this.rowPath(node);
-      const row = at ? this.acts.tree().at.get(at) : undefined;
-      if (row !== undefined) found.add(row);
-    }
-    return [...found];
-  }
-
-  /** @param {Item} item */
-  kind(item) {
-    return item.fold < 0 ? /** @type {PageGraph} */ (this.graph).kinds[item.start] : 'fold';
-  }
-
-  /** @param {Item} item @returns {[string, string]} its name, and its type */
-  named(item) {
-    const graph = /** @type {PageGraph} */ (this.graph);
-    const { start, end, fold } = item;
-    if (fold >= 0) {
-      const ends = [start, end - 1].map((node) => graph.names[node] || WORDS[graph.kinds[node]]);
-      return [`${graph.folds[fold][2] || 'calls'} ×${end - start}`, `${ends[0]} to ${ends[1]}`];
-    }
-    const kind = graph.kinds[start];
-    if (kind in WORDS) {
-      const alike = graph.kinds.filter((one) => one === kind).length;
-      const before = graph.kinds.slice(0, start).filter((one) => one === kind).length;
-      return [alike > 1 ? `${WORDS[kind]} ${before + 1}` : WORDS[kind], ''];
-    }
-    const name = graph.names[start];
-    if (kind === 'function') return [`${name}()`, 'function'];
-    if (kind === 'held') return [name, 'parameter or buffer'];
-    const [row] = this.rows(item);
-    return [name, row === undefined ? '' : this.doc.rows.type[row]];
-  }
-
-  /** @param {Item} item @returns {number | null} by what the page colours */
-  value(item) {
-    const figures = this.acts.figures();
-    const key = figures.heatKey();
-    const values = figures.all().get(key)?.values;
-    const known = this.rows(item).flatMap((row) => values?.[row] ?? []);
-    return known.length ? known.reduce((sum, one) => sum + one, 0) : null;
-  }
-
-  /** @param {Item} item */
-  figure(item) {
-    const figures = this.acts.figures();
-    const [row, ...more] = this.rows(item);
-    if (row === undefined) return '';
-    const value = this.value(item);
-    const text = more.length ? figures.written(value) : figures.text(figures.heatKey(), row);
-    return text === '-' ? '' : text;
+    return this.calls.graph;
   }
 
   // --- drawing -------------------------------------------------------------------------
@@ -223,19 +165,30 @@ export class GraphView {
     this.edges = edges(graph, place);
     this.at = Math.min(this.at, found.length - 1);
     this.laid = places(
-      found.map((item) => ({ width: Math.max(44, ...this.lines(item).map(width)) + PADDING, height: HEIGHT })),
+      found.map((item) => ({ width: this.wide(item), height: HEIGHT })),
       this.edges,
       width,
     );
     this.paint();
-    this.fit();
+    if (this.fitted) this.fit();
   }
 
-  /** @param {Item} item what stands in its box */
-  lines(item) {
-    const [name, type] = this.named(item);
-    const figure = this.figure(item);
-    return [name, [type, figure].filter(Boolean).join(' · ')].map((text) => (text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text));
+  /** @param {Item} item */
+  wide(item) {
+    return Math.max(44, ...this.calls.lines(item).map(width)) + PADDING;
+  }
+
+  /** Figures or colours are others: laid out anew where a figure needs more room. */
+  renew() {
+    const { nodes } = this.laid ?? {};
+    if (nodes && this.items.some((item, index) => this.wide(item) > nodes[index].width + 0.5)) this.draw();
+    else this.paint();
+  }
+
+  /** @param {number} row the one that runs now, or -1 */
+  run(row) {
+    this.running = row;
+    this.picture?.querySelectorAll('.node').forEach((node, index) => node.classList.toggle('running', row >= 0 && this.calls.holds(this.items[index], row)));
   }
 
   /** Colours and figures anew: where everything stands stays. */
@@ -250,6 +203,7 @@ export class GraphView {
     const all = count < calls ? `${count} nodes for ${calls} calls` : `${count} nodes`;
     this.told?.replaceChildren(`${this.path || this.doc.rows.type[0]}: ${all}, ${this.edges.length} edges`);
     this.listed?.replaceChildren(h('summary', {}, 'As a table'), this.table());
+    this.run(this.running);
     if (focused) this.focus(this.at);
   }
 
@@ -260,7 +214,7 @@ export class GraphView {
     picture.append(svg('defs', {}, arrow));
     const lines = svg('g', { 'aria-hidden': 'true' });
     this.edges.forEach((edge, index) => {
-      const hint = svg('title', {}, `${this.named(this.items[edge.from])[0]} → ${this.named(this.items[edge.to])[0]}: ${edge.shapes.join(', ')}`);
+      const hint = svg('title', {}, `${this.calls.named(this.items[edge.from])[0]} → ${this.calls.named(this.items[edge.to])[0]}: ${edge.shapes.join(', ')}`);
       const near = edge.from === this.at || edge.to === this.at ? ' near' : '';
       lines.append(svg('path', { d: path(ways[index]), class: `way${near}`, 'marker-end': 'url(#arrow)' }, hint));
       const where = labels[index];
@@ -273,16 +227,16 @@ export class GraphView {
 
   /** @param {Item} item @param {import('layerbench/layout').Box} box @param {number} index */
   node(item, box, index) {
-    const kind = this.kind(item);
-    const value = this.value(item);
+    const kind = this.calls.kind(item);
+    const value = this.calls.value(item);
     const colour = this.acts.figures().heat?.colour(value) ?? '#d9dce1';
-    const [name, under] = this.lines(item);
+    const [name, under] = this.calls.lines(item);
     const ink = Heat.ink(colour) === '#ffffff' ? 'white' : '';
     const round = { module: 4, 'other module': 4, fold: 0 }[kind] ?? HEIGHT / 2;
-    const made = svg('g', { class: `node ${kind}${this.opens(item) ? ' opens' : ''}`, role: 'button', tabindex: index === this.at ? 0 : -1, 'aria-label': this.said(item, index), 'data-node': index });
+    const made = svg('g', { class: `node ${kind}${this.calls.opens(item) ? ' opens' : ''}`, role: 'button', tabindex: index === this.at ? 0 : -1, 'aria-label': this.said(item, index), 'data-node': index });
     const left = box.x - box.width / 2;
     const top = box.y - box.height / 2;
-    if (this.kind(item) === 'fold') made.append(svg('rect', { x: left + 4, y: top + 4, width: box.width, height: box.height, fill: colour, class: 'box' }));
+    if (this.calls.kind(item) === 'fold') made.append(svg('rect', { x: left + 4, y: top + 4, width: box.width, height: box.height, fill: colour, class: 'box' }));
     made.append(
       svg('rect', { x: left, y: top, width: box.width, height: box.height, rx: round, fill: colour, class: 'box' }),
       svg('text', { x: box.x, y: under ? box.y - 3 : box.y + 4, class: `name ${ink}` }, name),
@@ -293,17 +247,12 @@ export class GraphView {
     return made;
   }
 
-  /** @param {Item} item whether Enter shows more of it */
-  opens(item) {
-    return item.fold >= 0 || this.byPath.has(this.rowPath(item.start) || '\0');
-  }
-
   /** @param {Item} item @param {number} index @returns {string} for who hears it */
   said(item, index) {
-    const from = this.edges.filter((edge) => edge.to === index).map((edge) => `${this.named(this.items[edge.from])[0]} ${label(edge)}`);
-    const to = this.edges.filter((edge) => edge.from === index).map((edge) => this.named(this.items[edge.to])[0]);
-    const [name, type] = this.named(item);
-    const parts = [name, type, this.figure(item), from.length ? `from ${from.join(', ')}` : '', to.length ? `to ${to.join(', ')}` : '', this.opens(item) ? 'Enter opens it' : ''];
+    const from = this.edges.filter((edge) => edge.to === index).map((edge) => `${this.calls.named(this.items[edge.from])[0]} ${label(edge)}`);
+    const to = this.edges.filter((edge) => edge.from === index).map((edge) => this.calls.named(this.items[edge.to])[0]);
+    const [name, type] = this.calls.named(item);
+    const parts = [name, type, this.calls.figure(item), from.length ? `from ${from.join(', ')}` : '', to.length ? `to ${to.join(', ')}` : '', this.calls.opens(item) ? 'Enter opens it' : ''];
     return parts.filter(Boolean).join('; ');
   }
 
@@ -312,10 +261,10 @@ export class GraphView {
     const figures = this.acts.figures();
     const head = ['Node', 'Type', figures.all().get(figures.heatKey())?.label ?? 'Figure', 'Takes', 'Gives to'].map((name) => h('th', { scope: 'col' }, name));
     const rows = this.items.map((item, index) => {
-      const [name, type] = this.named(item);
-      const from = this.edges.filter((edge) => edge.to === index).map((edge) => `${this.named(this.items[edge.from])[0]} (${edge.shapes.join(', ')})`);
-      const to = this.edges.filter((edge) => edge.from === index).map((edge) => this.named(this.items[edge.to])[0]);
-      return h('tr', {}, h('th', { scope: 'row' }, name), ...[type, this.figure(item) || '-', from.join(', ') || '-', to.join(', ') || '-'].map((text) => h('td', {}, text)));
+      const [name, type] = this.calls.named(item);
+      const from = this.edges.filter((edge) => edge.to === index).map((edge) => `${this.calls.named(this.items[edge.from])[0]} (${edge.shapes.join(', ')})`);
+      const to = this.edges.filter((edge) => edge.from === index).map((edge) => this.calls.named(this.items[edge.to])[0]);
+      return h('tr', {}, h('th', { scope: 'row' }, name), ...[type, this.calls.figure(item) || '-', from.join(', ') || '-', to.join(', ') || '-'].map((text) => h('td', {}, text)));
     });
     const caption = h('caption', {}, `What is called in ${this.path || this.doc.rows.type[0]}, in order`);
     return h('table', {}, caption, h('thead', {}, h('tr', {}, ...head)), h('tbody', {}, ...rows));
@@ -386,7 +335,7 @@ export class GraphView {
   go(index) {
     this.mark(index);
     this.focus(index);
-    const [row, ...more] = this.rows(this.items[index]);
+    const [row, ...more] = this.calls.rows(this.items[index]);
     if (row === undefined || more.length) return;
     this.own = true;
     this.acts.select(row);
@@ -396,8 +345,8 @@ export class GraphView {
   /** @param {number} index show what is in it */
   enter(index) {
     const item = this.items[index];
-    if (!this.opens(item)) return;
-    if (item.fold < 0) this.show(this.rowPath(item.start));
+    if (!this.calls.opens(item)) return;
+    if (item.fold < 0) this.show(this.calls.rowPath(item.start));
     else this.unfold(item);
     this.focus(this.at);
   }

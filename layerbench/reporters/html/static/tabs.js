@@ -62,7 +62,12 @@ export class Tabs {
 
   /** Figures or colours are others. */
   recolour() {
-    if (this.view instanceof GraphView) this.view.paint();
+    if (this.view instanceof GraphView) this.view.renew();
+  }
+
+  /** @param {number} row that runs now */
+  mark(row) {
+    if (this.view instanceof GraphView) this.view.run(row);
   }
 
   /** @param {string} key */

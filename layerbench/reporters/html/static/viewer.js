@@ -426,6 +426,7 @@ export class Viewer {
     const node = path === null ? -1 : this.tree?.at.get(path) ?? -1;
     if (node === this.running) return;
     this.running = node;
+    this.tabs.mark(node);
     if (this.icicle) {
       this.icicle.running = node;
       this.icicle.draw();
