@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from layerbench.records.memory import (
     OUTSIDE_ROW,
@@ -12,6 +12,7 @@ from layerbench.records.memory import (
     MemoryEstimate,
     MemoryReport,
     MemoryRow,
+    Peak,
     Phase,
     TimelinePoint,
 )
@@ -77,7 +78,27 @@ def _blocks_left_out(rows: Sequence[StructureRow | MemoryRow], depth: int) -> It
         )
 
 
-def with_training_memory(record: TrainingProfile, report: MemoryReport) -> TrainingProfile:
+class Held(Protocol):
+    """What a training step held: a report on memory, or what was seen of a loop's own step."""
+
+    @property
+    def rows(self) -> tuple[MemoryRow, ...]:
+        """Of the modules, in tree order."""
+
+    @property
+    def timeline(self) -> tuple[TimelinePoint, ...]:
+        """Of the step."""
+
+    @property
+    def peak(self) -> Peak:
+        """The moment with the most bytes alive."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """Parameters, buffers and input."""
+
+
+def with_training_memory(record: TrainingProfile, report: Held) -> TrainingProfile:
     """The training profile with what a report on the same step says of memory.
 
     Args:
@@ -103,7 +124,7 @@ def with_training_memory(record: TrainingProfile, report: MemoryReport) -> Train
     return record.model_copy(update={"rows": rows, "memory": memory})
 
 
-def live_peaks(report: MemoryReport) -> dict[tuple[str | None, Phase], int]:
+def live_peaks(report: Held) -> dict[tuple[str | None, Phase], int]:
     """The most bytes alive in a phase while a module, or one below it, ran.
 
     Under the path ``None``: in the phase, whatever ran.

@@ -48,10 +48,13 @@ class Observing:
 
     Args:
         mode: sees operators.
+        beneath: whether it lies beneath all others that are on, whose owners may take theirs off
+            before it goes.
     """
 
-    def __init__(self, mode: TorchDispatchMode) -> None:
+    def __init__(self, mode: TorchDispatchMode, *, beneath: bool = False) -> None:
         self._mode = mode
+        self._beneath = beneath
         self.unseen = ""
 
     @contextmanager
@@ -61,12 +64,18 @@ class Observing:
         It lies on the stack without being entered: what PyTorch notes of modes that are entered
         would be wrong after one has gone from under another.
         """
-        dispatch._push_mode(self._mode)
+        self._put_on()
         try:
             with entry_noticed(self._compiled_code_begins), autocast_noted():
                 yield
         finally:
             self._take_off()
+
+    def _put_on(self) -> None:
+        others = len(dispatch._get_current_dispatch_mode_stack()) if self._beneath else 0
+        over = [dispatch._pop_mode() for _ in range(others)]
+        for mode in (self._mode, *reversed(over)):
+            dispatch._push_mode(mode)
 
     def _compiled_code_begins(self, _: object) -> None:
         if self._take_off():

@@ -28,6 +28,7 @@ class ProfiledSteps:
         start: steps of this run that pass before.
         steps: whose times count; one more, before them, is looked at.
         out: the folder of the report and the record; ``None`` writes none.
+        memory: whether the tensors of the step that is looked at are traced.
 
     Attributes:
         live: the steps of the training that runs now; ``None`` before the first one.
@@ -35,10 +36,11 @@ class ProfiledSteps:
         written: where its report and record lie.
     """
 
-    def __init__(self, start: int, steps: int, out: AnyPath | None) -> None:
+    def __init__(self, start: int, steps: int, out: AnyPath | None, *, memory: bool) -> None:
         self._start = at_least("start", start, 0)
         self._steps = at_least("steps", steps, 2)
         self._out = out
+        self._memory = memory
         self.live: LiveSteps | None = None
         self.record: TrainingProfile | None = None
         self.written: tuple[Path, ...] = ()
@@ -58,7 +60,14 @@ class ProfiledSteps:
             writing.check_writable(self._out)
         self.end()
         self.record, self.written = None, ()
-        self.live = LiveSteps(model, optimizers, skip=self._start, steps=self._steps, entry=entry)
+        self.live = LiveSteps(
+            model,
+            optimizers,
+            skip=self._start,
+            steps=self._steps,
+            entry=entry,
+            memory=self._memory,
+        )
         return self.live
 
     def step(self) -> dict[str, float]:

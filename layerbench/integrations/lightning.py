@@ -58,6 +58,8 @@ class Callback(*_Bases):  # type: ignore[misc]
         steps: whose times count; one more, before them, is looked at. Of each two the layers of one
             are timed.
         out: the folder of the report and the record; ``None`` writes none.
+        memory: trace what the tensors of the step that is looked at hold. False leaves it out, for
+            a model that does not bear a dispatch mode.
 
     Attributes:
         record: a `layerbench.TrainingProfile`, as soon as the steps, or the training, have ended.
@@ -72,10 +74,15 @@ class Callback(*_Bases):  # type: ignore[misc]
     """
 
     def __init__(
-        self, start: int = START, steps: int = STEPS, out: AnyPath | None = "reports"
+        self,
+        start: int = START,
+        steps: int = STEPS,
+        out: AnyPath | None = "reports",
+        *,
+        memory: bool = True,
     ) -> None:
         super().__init__()
-        self._profiled = ProfiledSteps(start, steps, out)
+        self._profiled = ProfiledSteps(start, steps, out, memory=memory)
         self._seen = 0
 
     @property

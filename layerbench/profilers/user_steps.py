@@ -34,6 +34,7 @@ from layerbench.profilers.user_loop_compiled import CompiledOutside
 from layerbench.profilers.user_loop_device import surroundings_of_loop
 from layerbench.profilers.user_loop_record import Moment
 from layerbench.profilers.user_steps_look import Look
+from layerbench.profilers.user_steps_memory import LoopMemory
 from layerbench.profilers.user_steps_record import SeenSteps, record_of_loop
 from layerbench.records.presented import Presented
 from layerbench.records.training_step import TrainingProfile
@@ -60,6 +61,7 @@ class LiveSteps(Presented):
         steps: whose times count.
         clock: ``None`` takes that of the device that the model is on.
         entry: the model's method that runs a step's forward, or `PARTS`.
+        memory: whether the storages of the step that is looked at are traced.
 
     Attributes:
         is_over: whether all steps have been profiled, or the block has ended.
@@ -75,6 +77,7 @@ class LiveSteps(Presented):
         steps: int = STEPS,
         clock: Clock | None = None,
         entry: str = FORWARD,
+        memory: bool = True,
     ) -> None:
         self.is_over = False
         self.number = 0
@@ -84,6 +87,8 @@ class LiveSteps(Presented):
         self._steps = at_least("steps", steps, 2)
         self._given = clock
         self._entry = entry
+        self._traces = memory
+        self._memory: LoopMemory | None = None
         self._is_paused = True
         self._window: ExitStack | None = None
         self._of_step = ExitStack()
@@ -190,7 +195,7 @@ class LiveSteps(Presented):
         return not self._seen.rows
 
     def _begin_step(self) -> None:
-        self._timer = None
+        self._timer = self._memory = None
         # One of each pair, the other one first in every second pair.
         if not self._observes and self._measured % 4 in (1, 2):
             paths = [fact.path for fact in self._look.facts]
@@ -203,9 +208,18 @@ class LiveSteps(Presented):
         self._of_step.enter_context(entries)
         self._clock.reserve(self._marks)
         if self._observes:
-            self._look.begin()
+            self._look_at_step()
         self._meter.begin()
         self._log = StepLog(self._clock)
+
+    def _look_at_step(self) -> None:
+        look, device = self._look, self._seen.device
+        look.begin()
+        if self._traces and device is not None:
+            kind = device.torch_device.type
+            memory = LoopMemory(self._model, look.facts, look.running, kind, self._optimizers)
+            self._of_step.callback(memory.close)
+            self._memory = memory
 
     def _end_step(self) -> None:
         log, timer = self._log, self._timer
@@ -248,11 +262,19 @@ class LiveSteps(Presented):
         self._seen.workload = look.workload
         self._seen.rows = observed_rows(self._model, look.facts, look.calls)
         self._seen.notes = notes_on_modes(self._model, True)
+        if self._memory is not None:
+            self._seen.memory = self._memory.held(self._seen.rows, look.calls)
+        absent = "not asked for" if self._memory is None else self._memory.absent
+        if absent:
+            self._seen.absent["memory"] = absent
+        self._memory = None
 
     # --- what happens in them ----------------------------------------------------------------
 
     def fetching(self) -> AbstractContextManager[object]:
         """A data loader gives a batch."""
+        if self._memory is not None:
+            self._memory.fetching()
         # Not the model's mode: a loop may put it into training after the fetch.
         return self._log.during("fetch" if torch.is_grad_enabled() else "other")
 
@@ -260,9 +282,19 @@ class LiveSteps(Presented):
         """Gradients are cleared."""
         return nullcontext() if self._log.is_inside("clear") else self._log.during("clear")
 
-    def updating(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def updating(self) -> Iterator[None]:
         """An optimizer updates."""
-        return nullcontext() if self._log.is_inside("update") else self._log.during("update")
+        if self._log.is_inside("update"):
+            yield
+            return
+        with self._log.during("update"), self._traced(LoopMemory.update):
+            yield
+
+    def _traced(
+        self, part: Callable[[LoopMemory], AbstractContextManager[None]]
+    ) -> AbstractContextManager[None]:
+        return nullcontext() if self._memory is None else part(self._memory)
 
     @contextmanager
     def going_backward(self, losses: Sequence[torch.Tensor]) -> Iterator[None]:
@@ -275,7 +307,7 @@ class LiveSteps(Presented):
         self._in_backward = True
         try:
             if timer is None:
-                with log.during("backward"):
+                with log.during("backward"), self._traced(LoopMemory.backward):
                     yield
                 return
             with ExitStack() as hooks:
@@ -340,7 +372,8 @@ class LiveSteps(Presented):
         if self._observes:
             original = self._look.at(path, original, again=log.has("backward"))
         if timer is None:
-            with log.during("forward"):
+            traced = self._traced(lambda memory: memory.forward((args, kwargs)))
+            with log.during("forward"), traced:
                 return original(*args, **kwargs)
         timer.before_forward()
         begin = log.begin("forward")
@@ -401,6 +434,7 @@ def profile_steps(
     *,
     skip: int = SKIP,
     steps: int = STEPS,
+    memory: bool = True,
     clock: Clock | None = None,
 ) -> Iterator[LiveSteps]:
     """Take training steps of the caller's own loop apart: by phase, and by module.
@@ -413,6 +447,8 @@ def profile_steps(
         optimizer: that updates it, or several.
         skip: steps that pass before.
         steps: whose times count; one more, before them, is looked at.
+        memory: trace what the tensors of the step that is looked at hold. False leaves it out, for
+            a model that does not bear a dispatch mode.
         clock: ``None`` takes that of the device that the model is on.
 
     Yields:
@@ -431,7 +467,8 @@ def profile_steps(
         ...         steps.step()
         >>> steps.record.save("step.json")                     # doctest: +SKIP
     """
-    live = LiveSteps(model, optimizers_of(optimizer), skip=skip, steps=steps, clock=clock)
+    each = optimizers_of(optimizer)
+    live = LiveSteps(model, each, skip=skip, steps=steps, clock=clock, memory=memory)
     with live.attached():
         yield live
 

@@ -36,6 +36,7 @@ class Look:
         calls: what the step showed of those that ran.
         workload: what runs; ``None`` before the first forward.
         failed: why a look failed; empty where none did.
+        running: which module runs, in the step.
     """
 
     def __init__(self, model: nn.Module, kind: str, *, within: bool) -> None:
@@ -50,6 +51,7 @@ class Look:
     def begin(self) -> None:
         """A step begins, which may be looked at in place of the one before."""
         self.calls, self.workload = {}, None
+        self.running = _Running(self._model, self._kind)
 
     def at(self, path: str, original: Forward, *, again: bool) -> Forward:
         """A forward that is looked at as it runs.
@@ -68,8 +70,7 @@ class Look:
                 outputs.append(original(*args, **kwargs))
                 return outputs[0]
 
-            running = _Running(self._model, self._kind)
-            observer = CallObserver(self._model, self.facts, running)
+            observer = CallObserver(self._model, self.facts, self.running)
             run = observer.of_module(path, forward) if path else forward
             workload = self.workload or workload_of(self._model, args, kwargs)
             try:
@@ -85,7 +86,7 @@ class Look:
                 _merge(self.calls, calls, again=again)
             else:
                 self.calls = calls
-            precision = running.precision or workload.precision
+            precision = self.running.precision or workload.precision
             update = {"precision": precision, "mode": "train"}
             self.workload = workload.model_copy(update=update)
             return outputs[0]

@@ -12,8 +12,10 @@ import torch
 from torch.optim import Optimizer
 
 from layerbench import units
+from layerbench.analysis.views import with_training_memory
 from layerbench.environment.conditions import ConditionsWatch
 from layerbench.environment.devices import Device
+from layerbench.instruments.memory_attribution import Holding
 from layerbench.instruments.step_loop import LoopPhases
 from layerbench.instruments.step_timer import TimedStep
 from layerbench.profilers.training_step_record import Steps, record_of
@@ -46,6 +48,7 @@ class SeenSteps:
         untouched: phases, the step, and nanoseconds for which it waited for a core.
         instrumented: phases and the step.
         broken: steps in which something raised, or that were none.
+        memory: what the step that was looked at held.
         absent: what was not measured, and why.
     """
 
@@ -60,6 +63,7 @@ class SeenSteps:
     device: Device | None = None
     conditions: ConditionsWatch | None = None
     notes: tuple[str, ...] = ()
+    memory: Holding | None = None
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -111,6 +115,8 @@ def record_of_loop(seen: SeenSteps, optimizers: Sequence[Optimizer]) -> Training
         environment,
         (*_notes(seen, [phases for phases, _, _ in untouched]), *seen.notes),
     )
+    if seen.memory is not None:
+        record = with_training_memory(record, seen.memory)
     absent = dict(seen.absent)
     if not any(phases.fetched for phases, *_ in seen.untouched):
         absent["copy"] = NO_LOADER

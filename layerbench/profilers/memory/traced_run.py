@@ -178,7 +178,7 @@ class _Run:
         self._running = RunningModule(self.model)
         self._observer = CallObserver(self.model, self._facts, self._running)
         self._tracker = StorageTracker(self._running, device, workspace, for_gpu, release, listener)
-        self._again = _Recomputed(self.model, self._facts, self._running, self._tracker)
+        self._again = Recomputed(self.model, self._facts, self._running, self._tracker)
         self._calls: dict[str, CallFacts] = {}
         self._forward_s = 0.0
         self._kind = device or "cpu"
@@ -190,14 +190,7 @@ class _Run:
 
     def load(self) -> None:
         """Note the tensors that exist before the run, in the order in which they are moved."""
-        for parameter in _in_order_of_moving(self.model, "_parameters"):
-            self._tracker.add(parameter, "parameters")
-        for _, weight in packed_weights(self.model):
-            self._tracker.add_packed(bytes_of(weight), "parameters")
-        for buffer in _in_order_of_moving(self.model, "_buffers"):
-            self._tracker.add(buffer, "buffers")
-        for _, tensor in tensors_in_attributes(self.model):
-            self._tracker.add(tensor, "buffers")
+        note_loaded(self._tracker, self.model)
         for tensor in tensors_in((self._built.args, self._built.kwargs)):
             self._tracker.add(tensor, "input")
         self._tracker.mark(LOADED)
@@ -333,7 +326,7 @@ class _Run:
                     self._tracker.leave_out(tensor)
 
 
-class _Recomputed:
+class Recomputed:
     """Whom the operators of a recomputation belong to: the modules whose forward runs again."""
 
     def __init__(
@@ -350,11 +343,13 @@ class _Recomputed:
         self._asked = False
 
     def asked(self) -> int | None:
+        """A forward runs now that will run again; gives the call that it is in."""
         self._asked = True
         return self._running.place()
 
     @contextmanager
     def again(self, where: int | None) -> Iterator[None]:
+        """Entered around its second run."""
         with self._tracker.during("recomputation"), self._running.again(where):
             yield
 
@@ -465,6 +460,18 @@ def _in_module(model: nn.Module, reached: Sequence[str | None]) -> str:
         return ""
     kind = type_name(named_instances(model)[path])
     return f" in {kind} at {path}" if path else f" in {kind}"
+
+
+def note_loaded(tracker: StorageTracker, model: nn.Module) -> None:
+    """Note what a model holds, in the order in which it is moved."""
+    for parameter in _in_order_of_moving(model, "_parameters"):
+        tracker.add(parameter, "parameters")
+    for _, weight in packed_weights(model):
+        tracker.add_packed(bytes_of(weight), "parameters")
+    for buffer in _in_order_of_moving(model, "_buffers"):
+        tracker.add(buffer, "buffers")
+    for _, tensor in tensors_in_attributes(model):
+        tracker.add(tensor, "buffers")
 
 
 def _in_order_of_moving(model: nn.Module, table: str) -> Iterator[torch.Tensor]:
