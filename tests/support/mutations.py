@@ -37,7 +37,7 @@ from tests.support import (
 )
 from tests.support.every_kind import RECORDS
 from tests.support.paths import ROOT
-from tests.support.sample_structures import structure
+from tests.support.sample_structures import graphed, structure
 
 NUMBERS: tuple[Any, ...] = (
     *(0, 1, -1, 2, 7, 255, 2**31, 2**31 - 1, -(2**31), 2**53 + 1, 2**63 - 1, 2**63, -(2**63)),
@@ -66,7 +66,7 @@ def originals() -> dict[str, dict[str, Any]]:
         "kernels": sample_devices.launch_bound(),
         "in processes": sample_profiles.in_processes(),
         "whole": sample_profiles.whole(),
-        "structure": structure(),
+        "structure": graphed(),
         "comparison": sample_comparisons.one_slower(),
         "training run": sample_runs.run(),
         "sweep": sample_runs.sweep(),

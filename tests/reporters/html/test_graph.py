@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from layerbench.records.bundle import Bundle
-from tests.support.page_rows import names, row
+from tests.support.page_rows import cell, names, row
 from tests.support.sample_profiles import layered
 from tests.support.sample_structures import INPUT, OUTPUT, graph, graphed, long_graph, structure
 
@@ -64,6 +64,15 @@ def test_colours_are_those_of_the_table(residual):
     after = node(residual, "classifier")
     assert "90" in after.text_content()
     assert after.locator("rect").last.get_attribute("fill") != before
+
+
+def test_a_node_stands_for_all_that_is_in_it(residual):
+    """By self time, the module's own would be next to nothing where all of the work is in it."""
+    residual.get_by_label("Heat by").select_option(label="Self time")
+    assert "3.896 ms" in node(residual, "conv").text_content()
+    residual.get_by_role("button", name="Up to the module").click()
+    assert cell(residual, "2", "Time") in node(residual, "2").text_content()
+    assert cell(residual, "2", "Self time") not in node(residual, "2").text_content()
 
 
 def test_keys_go_along_the_tensors(residual):
@@ -174,7 +183,7 @@ def test_larger_smaller_and_to_fit(residual):
     assert fitting <= residual.locator(".flow").evaluate("box => box.clientWidth")
     residual.get_by_role("button", name="Larger").click()
     assert width() > fitting
-    residual.get_by_role("button", name="As large as there is room").click()
+    residual.get_by_role("button", name="Fit it into").click()
     assert width() == fitting
 
 

@@ -75,12 +75,6 @@ export class Figures {
     return units.text(value, unit, this.halfWidth(key, node));
   }
 
-  /** @param {number | null} value by what colours */
-  written(value) {
-    const unit = this.all().get(this.heatKey())?.unit;
-    return value === null || !unit ? '-' : units.text(value, unit);
-  }
-
   /** @param {string} key @param {number} node */
   halfWidth(key, node) {
     let widths = this.widths.get(key);

@@ -60,21 +60,23 @@ export class GraphView {
     this.crumbs = h('ol');
     this.told = h('p', { class: 'how', role: 'status' });
     this.area = h('div', { class: 'flow' });
+    this.legend = h('p', { class: 'how' });
     this.listed = h('details', { class: 'listed' });
     box.replaceChildren(
       h('nav', { class: 'crumbs', 'aria-label': 'Opened module' }, this.crumbs),
       h(
         'div',
         { class: 'flowtools' },
-        this.button('Up', 'The module around this one', () => this.up()),
-        this.button('Fit', 'As large as there is room', () => this.fit()),
+        this.button('Up', 'Up to the module around this one', () => this.up()),
+        this.button('Fit', 'Fit it into the room there is', () => this.fit()),
         this.button('+', 'Larger', () => this.zoom(this.scale * STEP)),
         this.button('−', 'Smaller', () => this.zoom(this.scale / STEP)),
         this.button('SVG', 'Save the graph as SVG', () => this.save()),
       ),
       this.told,
       this.area,
-      h('p', { class: 'how' }, 'Colours as in the table, of all calls of a row. Arrow keys go along the tensors, Enter opens, Backspace goes up.'),
+      this.legend,
+      h('p', { class: 'how' }, 'Arrow keys go along the tensors, Enter opens a node with a thick edge, Backspace goes up.'),
       this.listed,
     );
     this.area.addEventListener('keydown', (event) => this.pressed(event));
@@ -202,6 +204,7 @@ export class GraphView {
     const calls = this.graph.kinds.length;
     const all = count < calls ? `${count} nodes for ${calls} calls` : `${count} nodes`;
     this.told?.replaceChildren(`${this.path || this.doc.rows.type[0]}: ${all}, ${this.edges.length} edges`);
+    this.legend?.replaceChildren(`${this.calls.label()} of all calls of a row and all that is in it, on the table's colours.`);
     this.listed?.replaceChildren(h('summary', {}, 'As a table'), this.table());
     this.run(this.running);
     if (focused) this.focus(this.at);
@@ -258,8 +261,7 @@ export class GraphView {
 
   /** The same for who would rather read it. */
   table() {
-    const figures = this.acts.figures();
-    const head = ['Node', 'Type', figures.all().get(figures.heatKey())?.label ?? 'Figure', 'Takes', 'Gives to'].map((name) => h('th', { scope: 'col' }, name));
+    const head = ['Node', 'Type', this.calls.label(), 'Takes', 'Gives to'].map((name) => h('th', { scope: 'col' }, name));
     const rows = this.items.map((item, index) => {
       const [name, type] = this.calls.named(item);
       const from = this.edges.filter((edge) => edge.to === index).map((edge) => `${this.calls.named(this.items[edge.from])[0]} (${edge.shapes.join(', ')})`);

@@ -1,5 +1,8 @@
 // What the nodes of a graph are: their rows, names and figures.
 
+import { OWN } from 'layerbench/figures';
+import * as units from 'layerbench/units';
+
 const LONGEST = 40;
 const WORDS = /** @type {Record<string, string>} */ ({ input: 'input', output: 'output', elsewhere: 'from elsewhere' });
 
@@ -69,11 +72,22 @@ export class Calls {
     return [name, row === undefined ? '' : this.doc.rows.type[row]];
   }
 
-  /** @param {Item} item @returns {number | null} by what the page colours */
-  value(item) {
+  /** The figure that the page colours by: a node stands for all that is in it, so no self figure. */
+  key() {
     const figures = this.acts.figures();
     const key = figures.heatKey();
-    const values = figures.all().get(key)?.values;
+    const whole = key.startsWith(OWN) ? key.slice(OWN.length) : key;
+    return figures.all().has(whole) ? whole : key;
+  }
+
+  /** @returns {string} what the figures are called */
+  label() {
+    return this.acts.figures().all().get(this.key())?.label ?? 'Figure';
+  }
+
+  /** @param {Item} item @returns {number | null} of all rows in it */
+  value(item) {
+    const values = this.acts.figures().all().get(this.key())?.values;
     const known = this.rows(item).flatMap((row) => values?.[row] ?? []);
     return known.length ? known.reduce((sum, one) => sum + one, 0) : null;
   }
@@ -81,11 +95,10 @@ export class Calls {
   /** @param {Item} item */
   figure(item) {
     const figures = this.acts.figures();
+    const key = this.key();
+    const [value, unit] = [this.value(item), figures.all().get(key)?.unit];
     const [row, ...more] = this.rows(item);
-    if (row === undefined) return '';
-    const value = this.value(item);
-    const text = more.length ? figures.written(value) : figures.text(figures.heatKey(), row);
-    return text === '-' ? '' : text;
+    return value === null || !unit ? '' : units.text(value, unit, more.length ? null : figures.halfWidth(key, row));
   }
 
   /** @param {Item} item what stands in its box */
