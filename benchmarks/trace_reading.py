@@ -2,7 +2,8 @@
 
 A genuine trace is recorded here: training steps of a model under torch.profiler with
 ``with_stack``. Its steps are repeated, one after the other in time, until there are as many events
-as wanted, in the layout that Kineto writes. A fresh process then reads the file and makes the page.
+as wanted, in the layout that Kineto writes. The last row is of a GPU's steps, written by hand, of
+which every event counts. A fresh process then reads the file and makes the page.
 Seconds are those of the wall clock and of the processor; memory is the most that the process had.
 
     python -m benchmarks.trace_reading --events 1000000
@@ -25,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from layerbench import zoo
 from layerbench.units import bytes_
+from tests.support.sample_traces import HEADER, cuda_step
 
 STEPS = 3
 _READ = """
@@ -90,12 +92,23 @@ def repeated(path: Path, content: dict[str, Any], events: int) -> None:
         file.write("\n  ]\n}\n")
 
 
+def by_hand(path: Path, events: int) -> None:
+    """Write steps of a GPU, each with numbers of its own."""
+    each = len(cuda_step(0, 0))
+    with path.open("w") as file:
+        file.write(f'{{{json.dumps(HEADER)[1:-1]}, "traceEvents": [')
+        for number in range(-(-events // each)):
+            for at, one in enumerate(cuda_step(number, 1_100 * number)):
+                file.write(f"{',' if number + at else ''}\n{json.dumps(one)}")
+        file.write("\n]}\n")
+
+
 def main(
     events: Annotated[int, typer.Option(help="Events of the largest trace.")] = 1_000_000,
     model: Annotated[str, typer.Option(help="A model of the zoo.")] = "resnet50",
     side: Annotated[int, typer.Option(help="Height and width of its images.")] = 64,
 ) -> None:
-    """Print a row for each size, and one for the largest compressed."""
+    """Print a row for each size, one for the largest compressed, and one of a GPU."""
     torch.set_num_threads(1)
     built = zoo.build(zoo.resolve(model)).module.train()
     print(
@@ -108,6 +121,8 @@ def main(
             path = Path(folder) / name
             repeated(path, dict(content), number)
             _print(path)
+        by_hand(path := Path(folder) / "gpu.json", events)
+        _print(path)
 
 
 def _print(path: Path) -> None:

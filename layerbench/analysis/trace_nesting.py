@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from layerbench.analysis import trace_places
 from layerbench.analysis.trace_places import ROOT, Named, Places, is_step, named
 from layerbench.records.trace_events import (
     FRAME,
@@ -39,6 +40,11 @@ _PHASES: tuple[tuple[re.Pattern[str], TracePhaseName], ...] = (
     (re.compile(r"Optimizer\.zero_grad#.*"), "zero_grad"),
     (re.compile(r"enumerate\(DataLoader\)#.*"), "data"),
 )
+MOST_STEPS = 2_000
+"""Of a trace that count: more would tell no more, and take memory for their intervals."""
+MOST_SAMPLES = 2**20
+"""Places times steps."""
+
 # What an event is for the walk.
 _SKIPPED, _PLACED, _OPERATED, _NODED, _LAUNCHED = range(5)
 
@@ -56,12 +62,14 @@ class Steps:
         start_ns, end_ns: of each.
         marked: whether the trace has marks of them.
         thread: that they are marked in; of a trace without, the one with most events.
+        beyond: how many further ones are left out.
     """
 
     start_ns: list[int]
     end_ns: list[int]
     marked: bool
     thread: int
+    beyond: int = 0
 
     @property
     def number(self) -> int:
@@ -192,7 +200,9 @@ def steps_of(events: TraceEvents) -> Steps:
         starts = events.start_ns[at]
         ends = starts + events.duration_ns[at]
         ends[:-1] = np.minimum(ends[:-1], starts[1:])
-        return Steps(starts.tolist(), ends.tolist(), True, thread)
+        kept = slice(MOST_STEPS)
+        beyond = max(0, len(starts) - MOST_STEPS)
+        return Steps(starts[kept].tolist(), ends[kept].tolist(), True, thread, beyond)
     kinds = np.array([kind for kind, _ in events.labels])[events.label]
     host = kinds != KERNEL
     chosen = host if host.any() else ~host
@@ -206,7 +216,8 @@ class _Walk:
 
     def __init__(self, events: TraceEvents) -> None:
         steps = steps_of(events)
-        self.nesting = Nesting(Places(), steps)
+        most = min(trace_places.MOST_PLACES, max(1, MOST_SAMPLES // steps.number))
+        self.nesting = Nesting(Places(most=most), steps)
         self._events = events
         self._what = [_what(kind, name) for kind, name in events.labels]
         self._named: list[Named | None] = [

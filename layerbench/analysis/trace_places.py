@@ -80,7 +80,8 @@ class Places:
     """All of them, in the order in which they were first reached.
 
     Attributes:
-        every: by number; the first is the step.
+        every: by number; the first is the step, or the trace as a whole.
+        most: of them.
         merged: how often a place was not made, as there were too many or it lies too deep: what
             ran there counts for the place that holds it.
     """
@@ -88,6 +89,7 @@ class Places:
     every: list[Place] = field(
         default_factory=lambda: [Place(ROOT, "", Named("", "range", "step"), 0, False)]
     )
+    most: int = field(default_factory=lambda: MOST_PLACES)
     merged: int = 0
     _numbers: dict[tuple[int, str], int] = field(default_factory=dict)
 
@@ -103,7 +105,7 @@ class Places:
 
     def _new(self, above: int, inner: Named) -> int:
         outer = self.every[above]
-        if outer.depth >= MOST_DEPTH or len(self.every) >= MOST_PLACES:
+        if outer.depth >= MOST_DEPTH or len(self.every) >= self.most:
             self.merged += 1
             return above
         segment = _segment(inner.name, outer.named.name)

@@ -27,8 +27,6 @@ from layerbench.records.trace_profile import (
 )
 
 NANOSECOND = 1e-9
-MOST_SAMPLES = 2**23
-"""Places times steps: as many samples of one column are in memory at once."""
 MOST_LISTED = 1_000
 """Operators, and kernels by row, the longest."""
 
@@ -87,13 +85,12 @@ class _Summaries:
 
     def by_place(self, times: Mapping[Key, float], places: Iterable[int]) -> dict[int, Summary]:
         """Of each place that has any."""
-        number = {place: row for row, place in enumerate(dict.fromkeys(p for p, _ in times))}
-        wanted = [place for place in places if place in number]
-        rows = np.zeros((len(number), self.steps))
+        there = {place for place, _ in times}
+        wanted = {place: row for row, place in enumerate(p for p in places if p in there)}
+        rows = np.zeros((len(wanted), self.steps))
         for (place, step), time in times.items():
-            rows[number[place], step] = time
-        chosen = rows[[number[place] for place in wanted]]
-        return dict(zip(wanted, self.of(chosen), strict=True))
+            rows[wanted[place], step] = time
+        return dict(zip(wanted, self.of(rows), strict=True))
 
 
 def _inclusive(places: Places, own: Mapping[Key, float]) -> dict[Key, float]:
@@ -112,7 +109,7 @@ def _rows(
     nesting: Nesting, ran: _Kernels, summaries: _Summaries, wall: NDArray[np.int64]
 ) -> Iterable[TraceRow]:
     places, number = nesting.places, summaries.steps
-    kept = _kept(nesting, ran, number)
+    kept = _kept(nesting, ran)
     time: dict[Key, float] = {**nesting.time}
     own: dict[Key, float] = {**nesting.time_self}
     for step, whole in enumerate(wall.tolist()):
@@ -135,7 +132,7 @@ def _rows(
         yield TraceRow(
             path=place.path,
             name=place.named.name,
-            type=place.named.type,
+            type=place.named.type if at != ROOT or nesting.steps.marked else "trace",
             kind=place.named.kind,
             depth=place.depth,
             calls=count,
@@ -151,7 +148,7 @@ def _is_block(place: Place, places: Places) -> bool:
     return 0 < place.depth <= 2 and places.every[place.above].depth <= 1
 
 
-def _kept(nesting: Nesting, ran: _Kernels, steps: int) -> list[int]:
+def _kept(nesting: Nesting, ran: _Kernels) -> list[int]:
     """The places with rows, in tree order: those that were reached within a step."""
     places = nesting.places
     reached = {place for times in (nesting.time, nesting.backward_self) for place, _ in times}
@@ -162,8 +159,7 @@ def _kept(nesting: Nesting, ran: _Kernels, steps: int) -> list[int]:
         while at not in with_holders:
             with_holders.add(at)
             at = places.every[at].above
-    order = [number for number in places.in_tree_order() if number in with_holders]
-    return order[: max(1, MOST_SAMPLES // steps)]
+    return [number for number in places.in_tree_order() if number in with_holders]
 
 
 def _calls(nesting: Nesting, steps: int) -> dict[int, tuple[int, bool]]:
@@ -420,6 +416,10 @@ def _notes(events: TraceEvents, nesting: Nesting, ran: _Kernels) -> Iterable[str
         yield (
             f"{nesting.places.merged} calls lie too deep or at too many places for rows of their "
             "own: they count for what holds them"
+        )
+    if nesting.steps.beyond:
+        yield (
+            f"the first {nesting.steps.number} steps count, and {nesting.steps.beyond} more do not"
         )
     if nesting.held:
         names = ", ".join(list(nesting.held)[:3])

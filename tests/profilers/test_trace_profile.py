@@ -294,6 +294,20 @@ def test_too_many_and_too_deep_places_count_for_what_holds_them(
     assert [row.path for row in profiled(tmp_path, nested).rows] == ["", "A_0", "A_0.A_1"]
 
 
+def test_of_very_many_steps_the_first_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerbench.analysis.trace_nesting.MOST_STEPS", 2)
+    monkeypatch.setattr("layerbench.analysis.trace_nesting.MOST_SAMPLES", 6)
+    record = profiled(tmp_path, cuda_trace())
+    assert (record.steps, record.step.n) == (2, 2)
+    assert record.host_coverage.whole == pytest.approx(2000e-6)
+    assert [row.path for row in record.rows] == ["", "Net_0", "Net_0.Conv2d_0"]
+    assert us(rows(record)["Net_0"].time_self) == 300.0
+    assert us(record.rows[0].kernel_time) == 690.0
+    assert record.notes[1] == "the first 2 steps count, and 1 more do not"
+
+
 def test_names_of_lightnings_profiler_are_attribute_paths(tmp_path: Path) -> None:
     events = [
         event("user_annotation", "[pl][module]my.net.Backbone: backbone", 0, 100),

@@ -161,7 +161,7 @@ def _slowest(record: TraceProfile, view: View) -> layout.Section:
         return screens.none_shown(view.type, (row.type for row in record.rows))
     rows = [
         {
-            "path": ending(large.row.path, _LONGEST_PATH) or "(the step itself)",
+            "path": ending(large.row.path, _LONGEST_PATH) or f"(the {large.row.type} itself)",
             "type": large.row.type,
             **_columns(large.row, record),
             "share": units.percent(large.share, digits=1),
@@ -179,7 +179,10 @@ def _slowest(record: TraceProfile, view: View) -> layout.Section:
     first = most[0].row
     share = f"{units.percent(most[0].share, digits=1)} of all"
     title = screens.first_named(
-        f"Longest by themselves {clock}", first.path or "the step itself", first.type, share
+        f"Longest by themselves {clock}",
+        first.path or f"the {first.type} itself",
+        first.type,
+        share,
     )
     return layout.Section(title, [table])
 
