@@ -98,10 +98,19 @@ def test_keys_go_along_the_tensors(residual):
     page.keyboard.press("Escape")
     assert drawn(page) == ["input", "features", "mean()", "classifier", "output"]
     assert focused(page) == "features"
-    # What cannot be opened stays.
-    page.keyboard.press("End")
+    # What cannot be opened stays, and is chosen.
+    node(page, "classifier").focus()
     page.keyboard.press("Enter")
-    assert focused(page) == "output"
+    assert focused(page) == "classifier"
+    assert row(page, "classifier").get_attribute("aria-selected") == "true"
+    # At the top, Escape is the page's.
+    page.get_by_label("Search").fill("conv")
+    node(page, "classifier").focus()
+    page.keyboard.press("Escape")
+    assert page.get_by_label("Search").input_value() == ""
+    node(page, "features").click()
+    page.get_by_role("button", name="Open the chosen node").click()
+    assert drawn(page) == ["input", "0", "1", "2", "output"]
 
 
 def test_the_focus_can_be_seen(residual):
@@ -133,6 +142,7 @@ def test_a_module_called_twice_is_two_nodes(opened):
 def test_a_table_says_the_same(residual):
     residual.locator(".listed summary").click()
     rows = residual.locator(".listed tbody tr")
+    rows.last.wait_for()
     assert rows.nth(2).locator("td").all_inner_texts()[2:] == [
         "input ([2, 8, 16, 16]), conv ([2, 8, 16, 16])",
         "output",
@@ -155,12 +165,14 @@ def test_a_large_graph_is_folded_and_opened_on_demand(opened):
         assert len(drawn(page)) <= MOST_DRAWN
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_it(residual, scheme):
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 1400)])
+def test_everybody_can_use_it(residual, scheme, width):
     from axe_playwright_python.sync_playwright import Axe
 
     residual.emulate_media(color_scheme=scheme)
+    residual.set_viewport_size({"width": width, "height": 900})
     residual.locator(".listed summary").click()
+    residual.locator(".listed table").wait_for()
     found = Axe().run(residual)
     assert found.violations_count == 0, found.generate_report()
 

@@ -67,6 +67,7 @@ export class GraphView {
       h(
         'div',
         { class: 'flowtools' },
+        this.button('Open', 'Open the chosen node', () => this.enter(this.at)),
         this.button('Up', 'Up to the module around this one', () => this.up()),
         this.button('Fit', 'Fit it into the room there is', () => this.fit()),
         this.button('+', 'Larger', () => this.zoom(this.scale * STEP)),
@@ -79,6 +80,7 @@ export class GraphView {
       h('p', { class: 'how' }, 'Arrow keys go along the tensors, Enter opens a node with a thick edge, Backspace goes up.'),
       this.listed,
     );
+    this.listed.addEventListener('toggle', () => this.fill());
     this.area.addEventListener('keydown', (event) => this.pressed(event));
     this.area.addEventListener('focusin', (event) => {
       const node = /** @type {Element} */ (event.target).closest('.node');
@@ -159,7 +161,7 @@ export class GraphView {
       [this.items, this.edges, this.laid] = [[], [], undefined];
       this.told?.replaceChildren('Nothing to draw: what is in this module was not called.');
       this.area?.replaceChildren();
-      this.listed?.replaceChildren();
+      this.fill();
       return;
     }
     const { found, place } = items(graph, this.opened);
@@ -205,9 +207,15 @@ export class GraphView {
     const all = count < calls ? `${count} nodes for ${calls} calls` : `${count} nodes`;
     this.told?.replaceChildren(`${this.path || this.doc.rows.type[0]}: ${all}, ${this.edges.length} edges`);
     this.legend?.replaceChildren(`${this.calls.label()} of all calls of a row and all that is in it, on the table's colours.`);
-    this.listed?.replaceChildren(h('summary', {}, 'As a table'), this.table());
+    this.fill();
     this.run(this.running);
     if (focused) this.focus(this.at);
+  }
+
+  /** The table, which is long, where somebody looks at it. */
+  fill() {
+    const { listed } = this;
+    if (listed) listed.replaceChildren(listed.firstElementChild ?? h('summary', {}, 'As a table'), ...(listed.open && this.graph ? [this.table()] : []));
   }
 
   drawn() {
@@ -347,7 +355,10 @@ export class GraphView {
   /** @param {number} index show what is in it */
   enter(index) {
     const item = this.items[index];
-    if (!this.calls.opens(item)) return;
+    if (!this.calls.opens(item)) {
+      this.go(index);
+      return;
+    }
     if (item.fold < 0) this.show(this.calls.rowPath(item.start));
     else this.unfold(item);
     this.focus(this.at);
@@ -408,7 +419,8 @@ export class GraphView {
       Escape: () => this.up() && this.focus(this.at),
     };
     const action = keys[event.key];
-    if (!action) return;
+    // At the top, Escape is the page's.
+    if (!action || (event.key === 'Escape' && !this.path && !this.opened.size)) return;
     event.preventDefault();
     event.stopPropagation();
     action();
