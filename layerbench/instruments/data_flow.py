@@ -74,6 +74,17 @@ class _Frame:
         self.nodes.append(GraphNode(kind, name))
         return len(self.nodes) - 1
 
+    def relative(self, path: str) -> str | None:
+        """The path from this module of what it holds; ``None`` of anything else."""
+        inside = f"{self.path}." if self.path else ""
+        return path.removeprefix(inside) if path.startswith(inside) and path != self.path else None
+
+    def forget(self) -> None:
+        """No longer note what happens in it."""
+        self.recorded, self.here = False, -1
+        for noted in (self.nodes, self.edges, self.given, self.written):
+            noted.clear()
+
     def source(self, tensor: torch.Tensor) -> _Source | None:
         found = self.given.get(id(tensor))
         return found if found is not None and found.tensor() is tensor else None
@@ -176,17 +187,14 @@ class DataFlow:
         self._taken(tensors)
         if not frame.recorded:
             return
-        inside = f"{frame.path}." if frame.path else ""
-        below = path.startswith(inside) and path != frame.path
-        kind: NodeKind = "module" if below else "other module"
-        self._call(frame, kind, path.removeprefix(inside) if below else path, tensors)
+        name = frame.relative(path)
+        self._call(frame, "other module" if name is None else "module", name or path, tensors)
 
     def _finish(self, frame: _Frame, tensors: Sequence[torch.Tensor]) -> None:
         for tensor in dict.fromkeys(map(_Same, tensors)):
-            self._call(frame, "output", "", [tensor.tensor])
-        if len(frame.nodes) > MOST_NODES:
-            self._too_large.append(frame.path)
-        else:
+            if frame.recorded:
+                self._call(frame, "output", "", [tensor.tensor])
+        if frame.recorded:
             self._graphs[frame.path] = frame
         frame.given.clear()
         frame.written.clear()
@@ -253,6 +261,10 @@ class DataFlow:
         sources = [(self._found(frame, tensor), tensor) for tensor in tensors]
         frame.here = frame.add(kind, name)
         self._connect(frame, sources)
+        if len(frame.nodes) > MOST_NODES:
+            # A loop of a million steps shall not fill memory.
+            self._too_large.append(frame.path)
+            frame.forget()
 
     def _found(self, frame: _Frame, tensor: torch.Tensor) -> list[int]:
         """Where a tensor came from; a node of its own where nobody in this call gave it."""
@@ -260,7 +272,10 @@ class DataFlow:
         if sources:
             return sources
         held = self._held.get(id(tensor))
-        node = frame.add("elsewhere") if held is None else frame.add("held", held)
+        if held is None:
+            node = frame.add("elsewhere")
+        else:
+            node = frame.add("held", frame.relative(held) or held)
         self._note(frame, tensor, node)
         return [node]
 

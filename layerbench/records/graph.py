@@ -26,7 +26,7 @@ class GraphNode(NamedTuple):
             ``output`` for a tensor that it is given or returns, ``held`` for a parameter or a
             buffer, ``elsewhere`` for a tensor that came another way.
         name: of a module its path from here, or the whole one where this one does not hold it; of
-            a function its name; of what is held its path in the model; else empty.
+            a function its name; of what is held its path as a module's; else empty.
     """
 
     kind: NodeKind

@@ -233,8 +233,9 @@ def test_tensors_in_containers_and_in_keyword_arguments():
 
 
 def test_parameters_that_a_module_takes_itself():
-    found = graph(Does(lambda self, x: self.a(x) * self.scale), X)
-    assert ("held", "scale") in found.nodes
+    model = nn.Sequential(*(Does(lambda self, x: self.a(x) * self.scale) for _ in range(2)))
+    assert ("held", "scale") in graph(model, X, "1").nodes
+    assert graph(model, X, "1").paths == ("0", "1")
 
 
 def test_a_module_that_is_held_elsewhere_has_its_whole_path():
