@@ -238,13 +238,13 @@ def _difference(committed: dict[str, Any], made: dict[str, Any]) -> str | None:
 
 
 def _short(line: str | None, alike: int) -> str:
-    """A line in at most 160 characters, those in which it differs from another among them."""
+    """A line in at most 160 characters: how it begins, and where it differs from another."""
     if line is None:
         return "nothing more"
     text = line.strip().rstrip(",")
     alike -= len(line) - len(line.lstrip())
-    if len(text) > 160 and alike > 80:
-        text = f"...{text[alike - 40 :]}"
+    if len(text) > 160 and alike > 100:
+        text = f"{text[:60]}...{text[alike - 20 :]}"
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
