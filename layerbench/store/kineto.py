@@ -20,6 +20,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from layerbench.errors import RecordError
+from layerbench.records.bounds import MOST_NAME
 from layerbench.records.trace_events import (
     FRAME,
     KERNEL,
@@ -31,16 +32,22 @@ from layerbench.records.trace_events import (
     TraceEvents,
 )
 from layerbench.store.writing import AnyPath
-from layerbench.text import one_line
+from layerbench.text import one_line, shortened
 from layerbench.units import bytes_
 
 MODULE = "nn.Module: "
 """What the names of Python calls begin with that are calls of a module."""
 
-PIECE_BYTES = 2**20
-"""What is read and parsed at a time."""
+PIECE_BYTES = 2**17
+"""What is read and parsed at a time: its values fit into a core's caches."""
 MOST_PIECE_BYTES = 64 * 2**20
 """Of what stands between two ends of events, or before the first one."""
+
+MOST_EVENTS = 2**25
+"""Of a trace: they take 2 GiB, and minutes."""
+MOST_NAMES = 100_000
+"""Different ones; others become `OTHER_NAMES`."""
+OTHER_NAMES = "(other names)"
 
 # By what PyTorch calls them, from 1.8 on, in small letters.
 CATEGORIES = {
@@ -64,7 +71,7 @@ _MARK = b"\xef\xbb\xbf"
 _EVENTS = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BETWEEN = re.compile(rb"\}\s*,\s*\{")
 # Where the last end of an event is looked for first.
-_NEAR_END = 2**16
+_NEAR_END = 2**13
 _PLACE = re.compile(r" at line (\d+) column (\d+)$")
 _ENDS_EARLY = "EOF while parsing"
 # Of one event, and of the times that a file may say, so that sums of them stay finite.
@@ -88,6 +95,11 @@ def read(path: AnyPath) -> TraceEvents:
             pieces = _Pieces(path, _unpacked(file))
             for events in pieces:
                 columns.add(events)
+                if columns.total > MOST_EVENTS:
+                    raise RecordError(
+                        f"{path} has more than {MOST_EVENTS} events, too many to read: record "
+                        "fewer steps, or without with_stack"
+                    )
     except FileNotFoundError:
         raise RecordError(f"there is no trace {path}") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -296,7 +308,8 @@ class _Columns:
             args = get("args")
             said = args.get if type(args) is dict else _nothing
             place = (_hashable(get("pid")), _hashable(get("tid")))
-            label(labels.setdefault((kind, name), len(labels)))
+            number = labels.get((kind, name))
+            label(self._new_label(kind, name) if number is None else number)
             thread(threads.setdefault(place, len(threads)))
             starts(times[0])
             durations(times[1])
@@ -304,6 +317,13 @@ class _Columns:
             correlations(_number(said("correlation")))
             sequences(_number(said("Sequence number")))
             forward_threads(_number(said("Fwd thread id")))
+
+    def _new_label(self, kind: int, name: str) -> int:
+        """The number of a name that was not seen before, or not as it can be kept."""
+        key = (kind, shortened(name, MOST_NAME))
+        if key not in self._labels and len(self._labels) >= MOST_NAMES:
+            key = (kind, OTHER_NAMES)
+        return self._labels.setdefault(key, len(self._labels))
 
     def made(self, header: dict[str, Any]) -> TraceEvents:
         """The columns as they are now."""

@@ -152,6 +152,20 @@ def test_a_file_without_an_end_of_events_is_not_held_in_memory(
     assert "no event ends in 4.88 KiB" in refusal(path)
 
 
+def test_names_and_events_have_limits(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "x" * 9_000
+    names = [long, "a", "b", "a", "c", long]
+    events = [event("user_annotation", name, 10 * at, 5) for at, name in enumerate(names)]
+    monkeypatch.setattr(kineto, "MOST_NAMES", 2)
+    read = kineto.read(written(file, events))
+    kept = [name for _, name in read.labels]
+    assert kept[1:] == ["a", "(other names)"]
+    assert (len(kept[0]), kept[0][:9]) == (4096, "x" * 9)
+    assert read.label.tolist() == [0, 1, 2, 1, 2, 0]
+    monkeypatch.setattr(kineto, "MOST_EVENTS", 5)
+    assert "has more than 5 events" in refusal(file)
+
+
 def test_layerbenchs_own_trace_is_told(file: Path) -> None:
     from layerbench import reporters
     from tests.support.sample_profiles import layered
