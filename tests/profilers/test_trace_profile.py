@@ -144,6 +144,8 @@ def test_operators_have_their_own_time(cuda: TraceProfile) -> None:
     own = {one.name: (one.calls, round(one.self_s * 1e6, 3)) for one in cuda.operators}
     assert own["aten::conv2d"] == (3, 10.0)
     assert own["aten::convolution"] == (3, 50.0)
+    # The node itself lies in the engine's call of it, which counts as one.
+    assert own["AddmmBackward0"] == (3, 50.0)
 
 
 def test_a_whole_trace_lacks_nothing(cuda: TraceProfile) -> None:
@@ -236,6 +238,11 @@ def test_a_forward_that_runs_again_in_the_backward_is_backward(tmp_path: Path) -
     assert (us(found["Block_0"].backward), us(found["Block_0"].backward_self)) == (50.0, 20.0)
 
 
+def test_what_begins_as_another_ends_is_not_in_it(tmp_path: Path) -> None:
+    record = profiled(tmp_path, [module("A_0", 0, 50), module("B_0", 50, 50)])
+    assert [row.path for row in record.rows] == ["", "A_0", "B_0"]
+
+
 def test_ranges_that_do_not_nest_are_cut_and_told(tmp_path: Path) -> None:
     events = [
         event("user_annotation", "outer", 0, 100),
@@ -321,7 +328,7 @@ def test_names_of_lightnings_profiler_are_attribute_paths(tmp_path: Path) -> Non
 
 
 def test_names_of_any_kind_are_kept(tmp_path: Path) -> None:
-    names = ["", "a.b", "\x1b[2J", "x" * 9_000, "Net_0"]
+    names = ["", "a.b", "\x1b[2J", "x" * 9_000, "Net_0", "a·b"]
     events = [
         *(event("user_annotation", name, 100 * at, 50) for at, name in enumerate(names)),
         module("Net_0", 900, 50),
@@ -330,6 +337,7 @@ def test_names_of_any_kind_are_kept(tmp_path: Path) -> None:
     assert [row.name for row in record.rows[1:4]] == ["(unnamed)", "a.b", "\x1b[2J"]
     assert [row.depth for row in record.rows] == [0, 1, 1, 1, 1, 1]
     assert rows(record)["Net_0"].calls == 2
+    assert rows(record)["a·b"].calls == 2
     assert len(record.rows[4].path) <= 80
 
 
