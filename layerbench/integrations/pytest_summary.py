@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ from layerbench.records.comparison import Comparison, Judged
 from layerbench.reporters import fitting
 from layerbench.reporters.documents import layout
 from layerbench.reporters.documents.comparison import cautions, cells_of
-from layerbench.reporters.screen import columns
 from layerbench.text import visible
 from layerbench.units import bytes_, percent
 
@@ -21,6 +21,9 @@ MOST_ROWS = 10
 MOST_CAUTIONS = 3
 _FIGURES = ("Baseline ms", "Contender ms", "Change", "95 % interval")
 IN = "    "
+_NARROWEST = 40
+# Of a table that is wider than the terminal.
+_OMITTED_FIRST = ("Compared with", "Model")
 _NONE = dict.fromkeys(_FIGURES, "")
 
 
@@ -100,6 +103,11 @@ def verdict_of(comparison: Comparison) -> str:
     return "SLOWER" if comparison.slower else comparison.whole.verdict
 
 
+def _width() -> int:
+    """The terminal's, as pytest has it: no report limits it."""
+    return max(shutil.get_terminal_size().columns, _NARROWEST)
+
+
 # --- a failing check ------------------------------------------------------------------------
 
 
@@ -129,7 +137,7 @@ def complaint(comparison: Comparison, beside: str, advice: str = "") -> str:
     lines = [
         f"{work.model_type} is SLOWER than {beside} "
         f"(threshold {percent(comparison.threshold, digits=1)})",
-        *fitting.on_screen(table, columns()),
+        *fitting.on_screen(table, _width()),
         *([f"and {more} more"] if more > 0 else []),
         *cautions(comparison)[:MOST_CAUTIONS],
         *([advice] if advice else []),
@@ -202,12 +210,13 @@ def _table_of_times(timed: Sequence[Told]) -> list[str]:
         {
             "Verdict": one["verdict"],
             **(one["figures"] or _NONE),
+            "Compared with": one["beside"],
             "Model": one["model"],
             "Test": one["test"],
         }
         for one in timed
     ]
-    return _table(rows, "l...rll")
+    return _table(rows, "l...rlll")
 
 
 def _table_of_limits(every: Sequence[Told]) -> list[str]:
@@ -230,12 +239,12 @@ def _table(rows: Sequence[dict[str, str]], align: str) -> list[str]:
     """A table whose tests stand last and are never cut: they are there to be copied."""
     if not rows:
         return []
-    cells = [[*row.values()] for row in rows]
-    lines = fitting.aligned([*rows[0]], cells, align)
-    if fitting.fits(lines, columns()) or "Model" not in rows[0]:
+    lines = fitting.aligned([*rows[0]], [[*row.values()] for row in rows], align)
+    omitted = next((name for name in _OMITTED_FIRST if name in rows[0]), None)
+    if omitted is None or fitting.fits(lines, _width()):
         return [*lines, ""]
-    at = [*rows[0]].index("Model")
-    narrower = [{name: cell for name, cell in row.items() if name != "Model"} for row in rows]
+    at = [*rows[0]].index(omitted)
+    narrower = [{name: cell for name, cell in row.items() if name != omitted} for row in rows]
     return _table(narrower, align[:at] + align[at + 1 :])
 
 
@@ -245,9 +254,9 @@ def _remarks(every: Sequence[Told]) -> Iterator[str]:
         if one["why"]:
             yield f"{one['verdict']} {one['test']}"
         for why in one["why"]:
-            yield from textwrap.wrap(why, columns(), initial_indent=IN, subsequent_indent=IN)
+            yield from textwrap.wrap(why, _width(), initial_indent=IN, subsequent_indent=IN)
     for note in dict.fromkeys(note for one in every for note in one["notes"]):
-        yield from textwrap.wrap(note, columns())
+        yield from textwrap.wrap(note, _width())
 
 
 def _written(every: Sequence[Told]) -> Iterator[str]:

@@ -151,6 +151,7 @@ def test_what_cannot_be_told_passes_and_the_summary_says_why(suite, pytester) ->
             "    Of the baseline: *too busy*",
         ]
     )
+    unclear.stdout.no_fnmatch_line("*the change lies between*")
     strict = suite(AGAINST.format(1), "--layerbench", "--layerbench-strict")
     strict.assert_outcomes(failed=1)
     strict.stdout.fnmatch_lines("E *Failed: --layerbench-strict: Of the baseline: *too busy*")
@@ -299,7 +300,7 @@ def test_faster(layerbench):
         [
             "*Failed: Net is SLOWER than reference Net*",
             "E *1 (Work) *SLOWER*",
-            "SLOWER *test_speed.py::test_slower",
+            "SLOWER *reference Net *test_speed.py::test_slower",
             "FASTER *test_speed.py::test_faster",
         ]
     )
@@ -471,7 +472,7 @@ def test_a_wrong_ini_file_ends_the_run_at_once(suite, pytester, line) -> None:
 def test_the_nearest_marker_counts_and_the_ini_file_last(suite, pytester) -> None:
     pytester.makeini("[pytest]\nlayerbench_iterations = 12\nlayerbench_warmup = 1\n")
     body = """
-pytestmark = pytest.mark.layerbench(threads=1, threshold="90%")
+pytestmark = pytest.mark.layerbench(threads=1, warmup=2, threshold="90%")
 
 @pytest.mark.layerbench(warmup=3)
 def test_speed(layerbench):
@@ -560,6 +561,20 @@ def test_workers_of_xdist_send_what_they_have_to_tell(pytester, monkeypatch) -> 
     ] * 4
     assert text.count("once") == 1
     done.stdout.fnmatch_lines("2 processes ran tests. One of them measured at a time,*")
+
+
+def test_a_narrow_terminal_has_the_whole_test_and_not_all_columns(pytester, monkeypatch) -> None:
+    pytester.makepyfile(test_speed=TELLS)
+    headers = {}
+    for width in ("120", "95", "60"):
+        monkeypatch.setenv("COLUMNS", width)
+        lines = pytester.runpytest_inprocess("-p", PLUGIN).stdout.lines
+        headers[width] = next(line.split() for line in lines if line.startswith("Verdict"))
+        assert sum(line.endswith("test_speed.py::test_speed[3]") for line in lines) == 1
+    assert "Compared" in headers["120"]
+    assert "Compared" not in headers["95"]
+    assert "Model" in headers["95"]
+    assert "Model" not in headers["60"]
 
 
 def test_without_a_terminal_reporter(pytester, monkeypatch) -> None:
