@@ -166,7 +166,7 @@ def why_unclear(comparison: Comparison) -> list[str]:
         return [comparison.disturbed]
     low, high = cells_of(comparison.whole)["95 % interval"].strip("[]").split(", ")
     return [
-        f"the change lies between {low} % and {high} %, the threshold is "
+        f"The change lies between {low} % and {high} %, the threshold is "
         f"{percent(comparison.threshold, digits=1)}",
         *cautions(comparison)[:1],
     ]

@@ -151,7 +151,7 @@ def test_what_cannot_be_told_passes_and_the_summary_says_why(suite, pytester) ->
             "    Of the baseline: *too busy*",
         ]
     )
-    unclear.stdout.no_fnmatch_line("*the change lies between*")
+    unclear.stdout.no_fnmatch_line("*The change lies between*")
     strict = suite(AGAINST.format(1), "--layerbench", "--layerbench-strict")
     strict.assert_outcomes(failed=1)
     strict.stdout.fnmatch_lines("E *Failed: --layerbench-strict: Of the baseline: *too busy*")
