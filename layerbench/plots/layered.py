@@ -27,6 +27,8 @@ PASSING = 12.0
 # A straight long edge is worth more than a child right below its parent.
 STRAIGHT = 4.0
 BOW = 10.0
+ASIDE = 300.0
+"""Points for all edges that go around."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ def _placed(
         (at + (sizes[one][0] if one < count else PASSING) / 2 for one, at in across.items()),
         default=0.0,
     )
+    step = min(BOW / 2, ASIDE / max(1, len(edges) - len(chains)))
     ways: list[tuple[Point, ...]] = []
     middles: list[Point | None] = []
     for edge, (source, target) in enumerate(edges):
@@ -245,7 +248,7 @@ def _placed(
             ends = passed[len(passed) // 2 :][:1] or (source, target)
             middles.append((_mean(across, ends), _mean(down, ends)))
         else:
-            right += BOW / 2
+            right += step
             begin = (across[source] + sizes[source][0] / 2, down[source])
             end = (across[target] + sizes[target][0] / 2, down[target])
             way = [begin, (right, begin[1] + BOW), (right, end[1] - BOW), end]

@@ -11,7 +11,7 @@ const MOST_DRAWN = 200;
 const HEIGHT = 36;
 const PADDING = 16;
 const FONT = '12px system-ui, sans-serif';
-const LEAST_SCALE = 0.15;
+const LEAST_SCALE = 0.05;
 const MOST_SCALE = 3;
 const STEP = 1.25;
 // For a picture that goes without the page's own styles.

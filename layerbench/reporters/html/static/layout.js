@@ -8,6 +8,8 @@ const MOST_PASSED = 1500;
 const MOST_LABELS = 120;
 const MARGIN = 12;
 const BOW = 14;
+// Room for all edges that go past all nodes.
+const ASIDE = 400;
 
 /** @typedef {{start: number, end: number, fold: number}} Item `fold` is a fold's number, or -1 */
 /** @typedef {{from: number, to: number, shapes: string[]}} Edge between items */
@@ -74,6 +76,7 @@ export function places(sizes, all, wide) {
   const nodes = sizes.map((_, node) => /** @type {Box} */ (graph.node(String(node))));
   const size = graph.graph();
   let right = size.width ?? 0;
+  const step = Math.min(BOW / 2, ASIDE / Math.max(1, all.length - near.size));
   /** @type {(Point | null)[]} */ const labels = [];
   const ways = all.map((edge) => {
     if (near.has(edge)) {
@@ -82,7 +85,7 @@ export function places(sizes, all, wide) {
       return /** @type {Point[]} */ (way.points);
     }
     labels.push(null);
-    right += BOW / 2;
+    right += step;
     const [from, to] = [nodes[edge.from], nodes[edge.to]];
     return [{ x: from.x + from.width / 2, y: from.y }, { x: right, y: from.y + BOW }, { x: right, y: to.y - BOW }, { x: to.x + to.width / 2, y: to.y }];
   });
