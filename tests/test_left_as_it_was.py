@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 import layerbench
 from layerbench import zoo
@@ -97,13 +98,24 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]
 def check_next_steps(case: Case, model: nn.Module, inputs: tuple[Any, ...]) -> None:
     """A forward and a backward go as those of a twin that was never measured.
 
-    So they do while the layers are timed in the user's own loop, and afterwards.
+    So they do while the layers are timed in the user's own loop, or its steps are profiled, and
+    afterwards.
     """
     torch.manual_seed(0)
     twin, its_inputs = case.build()
     with layerbench.time_layers(model):
         timed = outcome(model, inputs)
     assert timed == outcome(twin, its_inputs)
+    assert outcome(model, inputs) == outcome(twin, its_inputs)
+    learning = [one for one in parameters(model) if one.requires_grad and not is_lazy(one)]
+    if not learning or not model.training:
+        return
+    optimizer = torch.optim.SGD(learning, lr=0.0)
+    with layerbench.profile_steps(model, optimizer, skip=0, steps=2) as steps:
+        for _ in range(3):  # looked at, with marks alone, with its layers timed
+            assert outcome(model, inputs) == outcome(twin, its_inputs)
+            optimizer.step()
+            steps.step()
     assert outcome(model, inputs) == outcome(twin, its_inputs)
 
 
