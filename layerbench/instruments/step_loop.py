@@ -279,21 +279,10 @@ class StepLog:
             end: mark of the step's end.
             origin: mark at position 0.
         """
-        return self._parted(self._clock.resolve(self._all_marks(end), origin))
-
-    def host_phases(self, end: int) -> LoopPhases | None:
-        """As `phases` on the host's clock, where the device has its own."""
-        host = self._clock.resolve_host(self._all_marks(end))
-        return None if host is None else self._parted(host)
-
-    def _all_marks(self, end: int) -> list[int]:
         noted = [mark for one in self._noted for mark in (one.begin, one.end)]
-        return [self.start, end, *noted]
-
-    def _parted(self, positions: Sequence[int]) -> LoopPhases:
-        start, end, *flat = positions
+        begin, last, *flat = self._clock.resolve([self.start, end, *noted], origin)
         pairs = zip(self._noted, flat[::2], flat[1::2], strict=True)
-        return phases_of([Happening(one.kind, *at) for one, *at in pairs], start, end)
+        return phases_of([Happening(one.kind, *at) for one, *at in pairs], begin, last)
 
 
 @dataclass

@@ -29,6 +29,10 @@ NO_LOADER = (
     "no torch.utils.data.DataLoader was seen to give a batch: the phase data holds all from the "
     "end of one step to the forward of the next"
 )
+BY_EVENTS = (
+    "steps of a user's own loop do not run under the profiler: times of layers are between events "
+    "in the device's queue, and hold what it waited for the host"
+)
 # Beside more of the loop's other work than this share of a step, a wait for a core may be its.
 MOST_BETWEEN = 0.1
 _NAMES: tuple[tuple[type[Optimizer], str], ...] = (
@@ -118,6 +122,8 @@ def record_of_loop(seen: SeenSteps, optimizers: Sequence[Optimizer]) -> Training
     if seen.memory is not None:
         record = with_training_memory(record, seen.memory)
     absent = dict(seen.absent)
+    if seen.device.clock().resolve_host([]) is not None:
+        absent["kernels"] = BY_EVENTS
     if not any(phases.fetched for phases, *_ in seen.untouched):
         absent["copy"] = NO_LOADER
         phases = tuple(phase for phase in record.phases if phase.name != "copy")
