@@ -205,7 +205,7 @@ def test_an_interrupt_ends_what_runs_everywhere_and_reports_what_there_is(cluste
     wait_for(lambda: len(measuring(cluster)) == 2)
     driver.process.send_signal(signal.SIGINT)
     status, _, err = driver.end()
-    assert status == 130
+    assert status == 130, err
     assert err.splitlines() == ["interrupted: the report is of what was measured up to then"]
     reading.read(folder / "out/sweep_devices.json", DeviceSweeps)
     wait_for(lambda: not measuring(cluster))

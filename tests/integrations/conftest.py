@@ -46,10 +46,10 @@ def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
 def suite(loaded, alone, undisturbed, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     """``suite(body, *arguments)`` runs tests that import the models, on an undisturbed machine."""
     monkeypatch.setenv("COLUMNS", "200")
-    pytester.makepyfile(models=MODELS)
+    pytester.makepyfile(nets_of_the_suite=MODELS)
 
     def run(body: str, *arguments: str, **options: bool) -> pytest.RunResult:
-        head = "import pytest, torch\nfrom models import Net, Work, X\n"
+        head = "import pytest, torch\nfrom nets_of_the_suite import Net, Work, X\n"
         pytester.makepyfile(test_speed=f"{head}{body}")
         return pytester.runpytest_inprocess(
             "-p", PLUGIN, "--strict-markers", "-rs", *arguments, **options

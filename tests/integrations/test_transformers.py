@@ -28,6 +28,9 @@ PHASES = {"data": 7, "copy": 0, "forward": 73, "loss": 0, "backward": 6, "optimi
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layerbench.environment.watch.LOOK_S", 0.0)
+    # A test before, of a model in a file, may have put this project's folders on the path: the
+    # Trainer takes tests/datasets for the package of that name.
+    monkeypatch.setattr("transformers.trainer.is_datasets_available", lambda: False)
 
 
 @pytest.fixture

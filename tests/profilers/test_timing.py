@@ -331,11 +331,6 @@ def test_an_allocator_that_gives_up_is_explained() -> None:
         quick(Greedy(), torch.rand(1))
 
 
-def test_a_module_cannot_go_to_other_processes() -> None:
-    with pytest.raises(UsageError, match="processes"):
-        quick(Small(), torch.rand(1, 3, 8, 8), processes=2)
-
-
 def test_strict_refuses_a_verdict_that_is_not_stable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "check_environment", lambda *_: None)
     _, profile = manual_run(Plan(warmup=0, iterations=4, function_iterations=0))
