@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
-from layerbench.cli import _interrupts, _output
+from layerbench.cli import _output
 from layerbench.cli._generated import said_in
 from layerbench.cli._help import current_line
 from layerbench.errors import UsageError
@@ -167,9 +167,7 @@ def dispatcher(
     from layerbench.cluster.scheduling import Dispatcher
 
     wanted = Wanted(tuple(devices)) if devices else Wanted()
-    made = Dispatcher(
-        joined.ray, wanted, work_of, tell=_output.complain, interrupted=_interrupts.came
-    )
+    made = Dispatcher(joined.ray, wanted, work_of, tell=_output.complain)
     made.begin()
     return made
 

@@ -20,17 +20,6 @@ AGAIN_S = 0.1
 PATIENCE_S = 5.0
 
 
-_current: Interrupts | None = None
-
-
-def came() -> bool:
-    """Whether somebody interrupted the command that runs, be it heard or not.
-
-    A `KeyboardInterrupt` that is raised while a library in C calls back is lost.
-    """
-    return _current is not None and _current.waiting
-
-
 class Interrupts:
     """Raises `KeyboardInterrupt`, once no import is in progress; the second one at once.
 
@@ -79,9 +68,7 @@ def _loads(frame: FrameType | None) -> bool:
 @contextmanager
 def heard() -> Iterator[Interrupts]:
     """Handle every interrupt while the block runs, unless another handler is set."""
-    global _current  # noqa: PLW0603 - signals are the process's
-    before, _current = _current, Interrupts()
-    interrupts = _current
+    interrupts = Interrupts()
     unhandled = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -91,7 +78,6 @@ def heard() -> Iterator[Interrupts]:
     try:
         yield interrupts
     finally:
-        _current = before
         interrupts.end()
         if unhandled:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -106,8 +106,6 @@ class Dispatcher:
         wanted: the devices that are asked for.
         work_of: makes the work of a column, once.
         tell: hears, in one line, of nodes that come and go.
-        interrupted: says whether somebody interrupted. Ray may be called back just then, and what
-            is raised in there is lost.
     """
 
     def __init__(
@@ -117,7 +115,6 @@ class Dispatcher:
         work_of: Callable[[Columns, Column], Work],
         *,
         tell: Callable[[str], object] = lambda _: None,
-        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         from layerbench.cluster import measuring
 
@@ -125,7 +122,6 @@ class Dispatcher:
         self._wanted = wanted
         self._work_of = work_of
         self._tell = tell
-        self._interrupted = interrupted
         self._prober = Prober(ray)
         self._measure = ray.remote(num_cpus=0, max_retries=0)(measuring.run)
         self._answer = ray.remote(num_cpus=0, max_retries=0)(probe.answer)
@@ -156,14 +152,9 @@ class Dispatcher:
         """Run until no work is left; gives each task's end as it comes.
 
         An interrupt, or leaving the loop, cancels what runs everywhere.
-
-        Raises:
-            KeyboardInterrupt: somebody interrupted.
         """
         try:
             while True:
-                if self._interrupted():
-                    raise KeyboardInterrupt
                 self._look()
                 self._submit()
                 if not self._running and not any(work.waits for _, work in self._work.values()):

@@ -26,7 +26,6 @@ class Run:
         self.ray = ray
         self.told: list[str] = []
         self.ended: list[tuple[str, Ended]] = []
-        self.interrupted = False
         self.works: list[ListWork] = []
 
         def work_of(columns: Columns, column: Column) -> ListWork:
@@ -38,9 +37,7 @@ class Run:
             self.works.append(work)
             return work
 
-        self.dispatcher = Dispatcher(
-            ray, Wanted(), work_of, tell=self.told.append, interrupted=lambda: self.interrupted
-        )
+        self.dispatcher = Dispatcher(ray, Wanted(), work_of, tell=self.told.append)
         self.dispatcher.begin()
 
     def all(self) -> None:
@@ -234,17 +231,6 @@ def test_an_interrupt_cancels_what_runs_everywhere(fake_ray):
         run.all()
     assert sorted(fake_ray.cancelled) == ["t0", "t1"]
     assert run.ended == []
-    assert fake_ray.now < 10.0
-
-
-def test_an_interrupt_that_is_lost_in_ray_counts_a_moment_later(fake_ray):
-    fake_ray.add("a")
-    fake_ray.ends = lambda *_: (50.0, GOOD)
-    run = Run(fake_ray)
-    fake_ray.at(5.0, lambda: setattr(run, "interrupted", True))
-    with pytest.raises(KeyboardInterrupt):
-        run.all()
-    assert fake_ray.cancelled == ["t0"]
     assert fake_ray.now < 10.0
 
 
