@@ -265,15 +265,19 @@ def _operators(record: TraceProfile) -> layout.Section:
         }
         for one in most
     ]
-    more = len(record.operators) - len(most)
-    legend = f"{more} more take less. " if more else ""
     return layout.table(
         "Operators (a step; without those in them)",
         rows,
         "lr.r",
-        layout.Text(f"{legend}Calls are of all steps."),
+        _left_out(len(record.operators)),
         formats=layout.FULL,
     )
+
+
+def _left_out(count: int) -> layout.Text:
+    """Below a table of the longest: how many there are besides, of so many in all."""
+    more = count - _MOST_LISTED
+    return layout.Text(f"{f'{more} more take less. ' if more > 0 else ''}Calls are of all steps.")
 
 
 def _kernels(record: TraceProfile) -> layout.Section:
@@ -291,13 +295,11 @@ def _kernels(record: TraceProfile) -> layout.Section:
         }
         for one in most
     ]
-    more = len(record.kernels) - len(most)
-    legend = f"{more} more take less. " if more else ""
     return layout.table(
         "Kernels (a step)",
         rows,
         "llr.r",
-        layout.Text(f"{legend}Calls are of all steps."),
+        _left_out(len(record.kernels)),
         formats=layout.FULL,
     )
 
