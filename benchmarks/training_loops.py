@@ -35,11 +35,13 @@ from layerbench.analysis.statistics import Resampler, paired_ratio
 from layerbench.profilers.user_steps import LiveSteps
 
 STEPS = 200
-START, PROFILED = 40, 10
+# Every other one of the first steps has the callback, which counts those alone.
+START, PROFILED = 50, 10
 # The first steps of each training make memory, and so on.
 WARMING = 12
 
 WITH, EMPTY, NEITHER = "with / without", "with / an empty callback", "without, once more"
+BEFORE, WITHIN, AFTER, OUTSIDE = "before", "within", "after", "outside"
 
 Pairs = list[tuple[float, float]]
 """Seconds of two neighbours, with and without."""
@@ -50,25 +52,29 @@ class Turns:
 
     Args:
         put: gives the loop the callback, or takes it away.
-        is_idle: whether no step is being profiled now.
+        when: the part of the training that it is in now.
     """
 
-    def __init__(self, put: Callable[[bool], object], is_idle: Callable[[], bool]) -> None:
+    def __init__(self, put: Callable[[bool], object], when: Callable[[], str]) -> None:
         self._put = put
-        self._is_idle = is_idle
-        self._began: list[tuple[float, bool, bool]] = []
+        self._when = when
+        self._began: list[tuple[float, bool, str]] = []
 
     def begin(self) -> None:
         """A step begins."""
-        idle = self._is_idle()
+        when = self._when()
         # Neighbours are not alike for other reasons, too: with, without, without, with.
-        has = not idle or len(self._began) % 4 in (0, 3)
+        has = when == WITHIN or len(self._began) % 4 in (0, 3)
         self._put(has)
-        self._began.append((perf_counter(), has, idle))
+        self._began.append((perf_counter(), has, when))
 
-    def pairs(self) -> Pairs:
-        """Of the steps that are not profiled."""
-        steps = [(two[0] - one[0], one[1], one[2] and two[2]) for one, two in pairwise(self._began)]
+    def pairs(self, part: str) -> Pairs:
+        """Of the steps in a part of the training, or in all of it but the profiled steps."""
+        parts = (BEFORE, AFTER) if part == OUTSIDE else (part,)
+        steps = [
+            (two[0] - one[0], one[1], one[2] in parts and two[2] == one[2])
+            for one, two in pairwise(self._began)
+        ]
         steps = steps[WARMING:]
         neighbours = zip(steps[::2], steps[1::2], strict=False)
         return [
@@ -76,6 +82,13 @@ class Turns:
             for one, two in neighbours
             if one[1] != two[1] and one[2] and two[2]
         ]
+
+
+def when_of(live: LiveSteps | None) -> str:
+    """The part of a training that a callback's steps are in."""
+    if live is None or live.is_over:
+        return AFTER
+    return BEFORE if live.number < START else WITHIN
 
 
 def net() -> nn.Sequential:
@@ -88,13 +101,13 @@ def images(number: int) -> TensorDataset:
     return TensorDataset(torch.rand(number, 3, 16, 16), torch.randint(0, 10, (number,)))
 
 
-def plain(what: str) -> Pairs:
+def plain(what: str) -> Turns:
     profiled = what == WITH
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     live = LiveSteps(model, [optimizer], skip=START, steps=PROFILED)
     has = [False]
-    turns = Turns(lambda one: has.__setitem__(0, one), lambda: live.is_over or live.number < START)
+    turns = Turns(lambda one: has.__setitem__(0, one), lambda: when_of(live))
     with live.attached() if profiled else nullcontext():
         for x, y in DataLoader(images(8 * STEPS), batch_size=8):
             turns.begin()
@@ -103,27 +116,32 @@ def plain(what: str) -> Pairs:
             optimizer.zero_grad()
             if profiled and has[0]:
                 live.step()
-    return turns.pairs()
+    return turns
 
 
-def listed(callbacks: list[Any], profiling: Any, other: Any) -> Turns:
-    """Turns of a callback in a trainer's list, with another one, if any, in its place."""
+def listed(callbacks: Callable[[], list[Any]], profiling: Any, other: Any) -> Turns:
+    """Turns of a callback in a trainer's list, with another one, if any, in its place.
+
+    One that has taken itself out of the list is not put back: its users have it so, too.
+    """
+    taken = [False]
 
     def put(has: bool) -> None:
-        for one, is_there in ((profiling, has), (other, not has)):
-            if is_there and one is not None and one not in callbacks:
-                callbacks.append(one)
-            elif not is_there and one in callbacks:
-                callbacks.remove(one)
+        there = callbacks()
+        if has and taken[0]:
+            there.append(profiling)
+        elif not has and profiling in there:
+            there.remove(profiling)
+            taken[0] = True
+        if has:
+            taken[0] = False
+        if other is not None and has == (other in there):
+            (there.remove if has else there.append)(other)
 
-    def is_idle() -> bool:
-        live = None if profiling is None else profiling._profiled.live
-        return live is None or live.number < START
-
-    return Turns(put, is_idle)
+    return Turns(put, lambda: when_of(profiling and profiling._profiled.live))
 
 
-def lightning(what: str) -> Pairs:
+def lightning(what: str) -> Turns:
     import lightning.pytorch as pl
 
     class Module(pl.LightningModule):
@@ -152,12 +170,12 @@ def lightning(what: str) -> Pairs:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    turns = listed(trainer.callbacks, profiling, other)
+    turns = listed(lambda: trainer.callbacks, profiling, other)
     trainer.fit(Module(), DataLoader(images(8 * STEPS), batch_size=8))
-    return turns.pairs()
+    return turns
 
 
-def transformers(what: str) -> Pairs:
+def transformers(what: str) -> Turns:
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     class Module(nn.Module):
@@ -191,13 +209,13 @@ def transformers(what: str) -> Pairs:
         callbacks = [Timing(), *([] if profiling is None else [profiling])]
         trainer = Trainer(Module(), arguments, train_dataset=data, callbacks=callbacks)
         trainer.remove_callback(PrinterCallback)
-        turns = listed(trainer.callback_handler.callbacks, profiling, other)
+        turns = listed(lambda: trainer.callback_handler.callbacks, profiling, other)
         trainer.train()
-    return turns.pairs()
+    return turns
 
 
 def main(
-    trainings: Annotated[int, typer.Option(help="Of each kind.")] = 4,
+    trainings: Annotated[int, typer.Option(help="Of each kind.")] = 8,
     rounds: Annotated[int, typer.Option(help="Of the model that is profiled both ways.")] = 6,
 ) -> None:
     """Print a row for each loop, then the phases of one model from both."""
@@ -208,14 +226,21 @@ def main(
     for name, run in (("plain", plain), ("Lightning", lightning), ("transformers", transformers)):
         run(WITH)
         for what in (WITH, NEITHER) if run is plain else (WITH, EMPTY, NEITHER):
-            found = [pair for _ in range(trainings) for pair in run(what)]
-            one, two = np.array(found).T
-            ratio, low, high = paired_ratio(one, two, Resampler([len(found)]))
-            step, interval = units.seconds(float(np.median(two))), f"{low:.4f} to {high:.4f}"
-            rows.append([name, what, step, len(found), f"{ratio:.4f}", interval])
-    header = ["loop", "", "step without", "pairs", "ratio", "95 %"]
+            turns = [run(what) for _ in range(trainings)]
+            for part in (OUTSIDE, BEFORE, AFTER) if what == WITH else (OUTSIDE,):
+                rows.append([name, what, part, *compared([each.pairs(part) for each in turns])])
+    header = ["loop", "", "steps", "step without", "pairs", "ratio", "95 %"]
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True), end="\n\n")
     print(both(rounds))
+
+
+def compared(trainings: list[Pairs]) -> list[object]:
+    """The cells of a row: a step without, pairs, the ratio and its interval."""
+    found = [pair for pairs in trainings for pair in pairs]
+    one, two = np.array(found).T
+    ratio, low, high = paired_ratio(one, two, Resampler([len(found)]))
+    step = units.seconds(float(np.median(two)))
+    return [step, len(found), f"{ratio:.4f}", f"{low:.4f} to {high:.4f}"]
 
 
 def both(rounds: int) -> str:

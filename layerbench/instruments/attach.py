@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Any
 
@@ -103,6 +103,25 @@ def usual_place(module: nn.Module) -> str:
     return "_call_impl" if has_property_for_forward(type(module)) else "forward"
 
 
+def inspected_as(original: Forward) -> Callable[[Forward], Forward]:
+    """``functools.wraps``, seen through even by those who look through one decorator alone.
+
+    Lightning looks that far for a step's arguments, and that one may be the user's own.
+    """
+
+    def decorate(replacement: Forward) -> Forward:
+        seen: Any = wraps(original)(replacement)
+        inner = getattr(original, "__wrapped__", None)
+        if inner is not None:
+            # What a bound method wraps is not bound: its signature has one argument more.
+            with suppress(ValueError, TypeError):
+                seen.__signature__ = inspect.signature(original)
+            seen.__wrapped__ = inner
+        return seen  # type: ignore[no-any-return]
+
+    return decorate
+
+
 def function_at(module: nn.Module, place: str) -> Forward:
     """What a module has at a place, whichever class it is of by the time of a call.
 
@@ -114,7 +133,7 @@ def function_at(module: nn.Module, place: str) -> Forward:
         return function
     kind = type(module)
 
-    @wraps(function)
+    @inspected_as(function)
     def of_class(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
         if type(module) is kind:
             return function(*args, **kwargs)

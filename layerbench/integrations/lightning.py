@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 HOSTS = ("lightning.pytorch", "pytorch_lightning")
 
+# Lightning passes over a hook that cannot be called. To call an empty one takes it microseconds.
+PASSED_OVER = (
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_before_zero_grad",
+    "on_train_batch_start",
+    "on_validation_batch_start",
+    "on_validation_batch_end",
+)
+AFTER_BATCH = "on_train_batch_end"
+
 
 def callbacks_of_hosts() -> tuple[type, ...]:
     """The class that callbacks derive from, of each host that is loaded, or of one that is there.
@@ -84,6 +96,8 @@ class Callback(*_Bases):  # type: ignore[misc]
         super().__init__()
         self._profiled = ProfiledSteps(start, steps, out, memory=memory)
         self._seen = 0
+        for name in PASSED_OVER:
+            self._pass_over(name)
 
     @property
     def record(self) -> TrainingProfile | None:
@@ -97,7 +111,9 @@ class Callback(*_Bases):  # type: ignore[misc]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401 - Lightning's
         """The training begins."""
+        self.__dict__.pop(AFTER_BATCH, None)
         if not trainer.is_global_zero:
+            self._pass_over(AFTER_BATCH)
             return
         # One that optimizes by itself goes backward in its training step, too.
         entry = "training_step" if pl_module.automatic_optimization else PARTS
@@ -116,6 +132,8 @@ class Callback(*_Bases):  # type: ignore[misc]
         if trainer.global_step != self._seen:
             self._seen = trainer.global_step
             _log(trainer, self._profiled.step())
+        if self._profiled.live is None:
+            self._pass_over(AFTER_BATCH)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401, ARG002
         """The training has ended, perhaps before its steps were profiled."""
@@ -133,6 +151,11 @@ class Callback(*_Bases):  # type: ignore[misc]
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:  # noqa: ANN401, ARG002
         """Whatever has not ended does now."""
         self._profiled.drop()
+
+    def _pass_over(self, name: str) -> None:
+        """Have Lightning not call a hook, unless a class derived from this one has one."""
+        if getattr(type(self), name) is getattr(Callback, name):
+            self.__dict__[name] = None
 
 
 def _log(trainer: Any, found: dict[str, float]) -> None:  # noqa: ANN401 - Lightning's

@@ -63,6 +63,7 @@ class TrainerCallback(_Base):  # type: ignore[misc]
     ) -> None:
         self._profiled = ProfiledSteps(start, steps, out, memory=memory)
         self._trainer: Any = None
+        self._place: int | None = None
 
     @property
     def record(self) -> TrainingProfile | None:
@@ -76,15 +77,14 @@ class TrainerCallback(_Base):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """The training begins."""
-        if not state.is_world_process_zero:
-            return
         self._trainer = trainer = _trainer_of(control)
-        optimizers = optimizers_of(trainer.optimizer)
-        live = self._profiled.begin(trainer.model, optimizers, FORWARD)
+        if state.is_world_process_zero:
+            optimizers = optimizers_of(trainer.optimizer)
+            self._profiled.begin(trainer.model, optimizers, FORWARD)
         if hasattr(trainer, _RUNS_EPOCH):
             self._watch(getattr(trainer, _RUNS_EPOCH))
-        else:
-            live.resume()
+        elif self._profiled.live is not None:
+            self._profiled.live.resume()
 
     def _watch(self, run: Callable[..., Any]) -> None:
         """Profile within the loop over an epoch's batches alone.
@@ -95,15 +95,18 @@ class TrainerCallback(_Base):  # type: ignore[misc]
 
         @wraps(run)
         def run_epoch(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the trainer's
-            live = self._profiled.live
-            if live is not None:
-                live.resume()
+            if self._profiled.live is None:
+                self._be_absent()
+            else:
+                self._profiled.live.resume()
             try:
                 output = run(*args, **kwargs)
             except BaseException:
                 self._profiled.drop()
                 self._leave()
                 raise
+            finally:
+                self._come_back(trainer)
             if self._profiled.live is not None:
                 self._profiled.live.pause()
             return output
@@ -117,9 +120,28 @@ class TrainerCallback(_Base):  # type: ignore[misc]
         if trainer is not None:
             vars(trainer).pop(_RUNS_EPOCH, None)
 
+    def _be_absent(self) -> None:
+        """Have the trainer call nothing of ours until the epoch ends.
+
+        One that is of a derived class may have more to do; one that cannot come back stays.
+        """
+        trainer = self._trainer
+        if type(self) is TrainerCallback and trainer is not None and _RUNS_EPOCH in vars(trainer):
+            handler = trainer.callback_handler
+            self._place = handler.callbacks.index(self)
+            # Another list: the trainer goes through this one now.
+            handler.callbacks = [one for one in handler.callbacks if one is not self]
+
+    def _come_back(self, trainer: Any) -> None:  # noqa: ANN401 - transformers'
+        place, self._place = self._place, None
+        if place is not None and self not in trainer.callback_handler.callbacks:
+            trainer.callback_handler.callbacks.insert(place, self)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """The optimizer has made an update."""
         self._log(control, self._profiled.step())
+        if self._profiled.live is None:
+            self._be_absent()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401, ARG002
         """The training has ended, perhaps before its steps were profiled."""

@@ -19,6 +19,7 @@ from layerbench.instruments.attach import (
     Forward,
     attributes_replaced,
     function_at,
+    inspected_as,
     notes_on_modes,
     usual_place,
 )
@@ -341,7 +342,7 @@ class LiveSteps(Presented):
         """A part's forward, told."""
         original = function_at(module, place)
 
-        @wraps(getattr(module, place))
+        @inspected_as(getattr(module, place))
         def forward(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - stands for any forward
             # Of a model that calls itself the outer call counts; what traces it must not see us.
             if (

@@ -24,6 +24,7 @@ loggers = pytest.importorskip("lightning.pytorch.loggers")
 
 # The forward is `training_step`, with its loss; gradients are cleared before the backward.
 PHASES = {"data": 7, "copy": 0, "forward": 73, "loss": 0, "backward": 6, "optimizer": 19}
+AFTER_BATCH = "on_train_batch_end"
 OURS = ("training_step", "forward", "zero_grad", "__getstate__")
 
 
@@ -203,6 +204,53 @@ def test_a_training_that_goes_on_counts_its_own_steps(clock, tmp_path) -> None:
     trainer = trainer_of(tmp_path, looking, callback, max_epochs=2)
     trainer.fit(Lit(clock), loader, ckpt_path=tmp_path / "last.ckpt")
     assert looking.bare == [True] * 2 + [False] * 3 + [True]
+    assert callback.record is not None
+    assert phases(callback.record) == PHASES
+
+
+def test_lightning_calls_nothing_that_it_need_not(clock, tmp_path) -> None:
+    """After its steps no hook of a batch is one; a derived class keeps its own."""
+    called: list[str] = []
+
+    class Derived(layerbench.Callback):
+        def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+            super().on_before_backward(trainer, pl_module, loss)
+            called.append("backward")
+
+        def on_train_batch_end(self, *args: Any) -> None:
+            super().on_train_batch_end(*args)
+            called.append("end")
+
+    class Hooks(pl.Callback):
+        """Notes which hooks can be called as each batch begins."""
+
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            ours, derived = trainer.callbacks[1:3]
+            every = [name for name in dir(pl.Callback) if name.startswith("on_")]
+            seen.append({name for name in every if callable(getattr(ours, name))})
+            seen_derived.append({name for name in every if callable(getattr(derived, name))})
+
+    ours, derived = (
+        kind(start=1, steps=2, out=None, memory=False) for kind in (layerbench.Callback, Derived)
+    )
+    seen: list[set[str]] = []
+    seen_derived: list[set[str]] = []
+    trainer = trainer_of(tmp_path, Hooks(), ours, derived)
+    trainer.fit(Lit(clock), DataLoader(Batches(clock, 6)))
+    assert not {"on_before_backward", "on_train_batch_start"} & seen[0]
+    assert [seen[0] - each for each in seen] == [set()] * 4 + [{AFTER_BATCH}] * 2
+    assert {"on_before_backward", AFTER_BATCH} <= set.intersection(*seen_derived)
+    assert called == ["backward", "end"] * 6
+
+
+def test_a_step_that_is_decorated_takes_what_it_takes(clock, tmp_path) -> None:
+    class Decorated(Lit):
+        @torch.autocast("cpu", enabled=False)
+        def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+            return super().training_step(batch)
+
+    callback = layerbench.Callback(start=1, steps=2, out=None)
+    trainer_of(tmp_path, callback).fit(Decorated(clock), DataLoader(Batches(clock, 6)))
     assert callback.record is not None
     assert phases(callback.record) == PHASES
 

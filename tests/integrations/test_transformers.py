@@ -194,6 +194,60 @@ def check_left(trainer: Any, looking: Looking) -> None:
     assert "_run_epoch" not in vars(trainer)
 
 
+class Listed(transformers.TrainerCallback):
+    """Notes where callbacks stand in the trainer's list as each step and epoch begins."""
+
+    def __init__(self, *callbacks: Any, raising_at: int | None = None) -> None:
+        self.callbacks = callbacks
+        self.raising_at = raising_at
+        self.places: list[list[int | None]] = []
+
+    def look(self) -> None:
+        there = self.trainer.callback_handler.callbacks
+        found = [there.index(one) if one in there else None for one in self.callbacks]
+        self.places.append(found)
+
+    def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.look()
+
+    def on_step_begin(self, args: Any, state: Any, *_: Any, **kwargs: Any) -> None:
+        self.look()
+        if state.global_step == self.raising_at:
+            raise ValueError("in a callback")
+
+
+@pytest.mark.parametrize("raising_at", [None, 6])
+def test_it_is_not_called_once_its_steps_are_over(raising_at, clock, tmp_path) -> None:
+    """It comes back to its place for the next training; one of a derived class may do more."""
+
+    class Derived(layerbench.TrainerCallback):
+        pass
+
+    ours, derived = (
+        kind(start=1, steps=2, out=None, memory=False)
+        for kind in (layerbench.TrainerCallback, Derived)
+    )
+    listed = Listed(ours, derived, raising_at=raising_at)
+    last = Listed(ours)
+    trainer = trainer_of(clock, tmp_path, 6, ours, listed, derived, last, num_train_epochs=2)
+    listed.trainer = last.trainer = trainer
+    there = list(trainer.callback_handler.callbacks)
+    place = there.index(ours)
+    for _ in range(2):
+        listed.places.clear()
+        if raising_at is None:
+            trainer.train()
+        else:
+            with pytest.raises(ValueError, match="in a callback"):
+                trainer.train()
+        assert trainer.callback_handler.callbacks == there
+        present, absent = [place, place + 2], [None, place + 1]
+        first = [*[present] * 5, *[absent] * 2]
+        second = [present, *[absent] * (6 if raising_at is None else 1)]
+        assert listed.places == first + second
+    assert ours.record is not None
+
+
 def test_each_training_is_profiled_anew(clock, tmp_path) -> None:
     """One that is shorter than its steps tells what there is, or that there is nothing."""
     callback = layerbench.TrainerCallback(start=1, steps=6, out=tmp_path)
