@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from types import CellType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from layerbench.instruments.control_flow import run_as_python
+from layerbench.instruments.replaced import Function, Layer, function_replaced
 from layerbench.introspection.modules import modules
 
 COMPILED = "what is compiled by torch.compile runs as one, outside Python"
@@ -103,19 +105,19 @@ def _stance_of_python() -> AbstractContextManager[object]:
 @contextmanager
 def _frames_as_python() -> Iterator[None]:
     """What the stance ``force_eager`` does, in PyTorch before 2.6: Dynamo looks at no frame."""
-    frames = _dynamo().eval_frame
-    before = frames.set_eval_frame
 
-    def set_none(callback: Any) -> Any:  # noqa: ANN401 - as the function does
-        return before(None if callable(callback) else callback)
+    def made(layer: Layer) -> Function:
+        def set_none(callback: Any) -> Any:  # noqa: ANN401 - as the function does
+            return layer.beneath(None if callable(callback) else callback)
 
-    frames.set_eval_frame = set_none
-    _AS_PYTHON.append(set_none)
-    try:
-        yield
-    finally:
-        _AS_PYTHON.remove(set_none)
-        frames.set_eval_frame = before
+        return set_none
+
+    with function_replaced(_dynamo().eval_frame, "set_eval_frame", made):
+        _AS_PYTHON.append(made)
+        try:
+            yield
+        finally:
+            _AS_PYTHON.remove(made)
 
 
 _AS_PYTHON: list[Callable[..., Any]] = []
@@ -140,19 +142,17 @@ def entry_noticed(entered: Entered) -> Iterator[None]:
             for one in listening:
                 one(_given_to(frame))
 
-    places: list[tuple[Any, str, Callable[..., Any]]] = [(torch, "compile", _before)]
+    places: list[tuple[Any, str, Callable[[Notice, Layer], Function]]] = [
+        (torch, "compile", _before)
+    ]
     frames = getattr(_dynamo(), "eval_frame", None)
     if hasattr(frames, "set_eval_frame") and hasattr(frames, "skip_code"):
         places.append((frames, "set_eval_frame", _as_dynamo_steps_aside))
-    before = [(place, name, getattr(place, name), noticing) for place, name, noticing in places]
-    for place, name, function, noticing in before:
-        setattr(place, name, noticing(function, notice))
-    try:
+    with ExitStack() as replaced:
+        replaced.callback(listening.clear)
+        for place, name, noticing in places:
+            replaced.enter_context(function_replaced(place, name, partial(noticing, notice)))
         yield
-    finally:
-        listening.clear()
-        for place, name, function, _ in before:
-            setattr(place, name, function)
 
 
 Notice = Callable[[FrameType], None]
@@ -162,15 +162,15 @@ _WRAPPERS = ("compile_wrapper", "_fn")
 _BEFORE = "prior"
 
 
-def _before(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
+def _before(notice: Notice, layer: Layer) -> Function:
     def noticed(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
         notice(sys._getframe(1))
-        return function(*args, **kwargs)
+        return layer.beneath(*args, **kwargs)
 
     return noticed
 
 
-def _as_dynamo_steps_aside(function: Callable[..., Any], notice: Notice) -> Callable[..., Any]:
+def _as_dynamo_steps_aside(notice: Notice, layer: Layer) -> Function:
     """Dynamo's wrapper begins by stepping aside, so that nothing it does itself is traced.
 
     In an older PyTorch, such as 2.4, it begins by stepping in. There it is made to step aside for
@@ -187,12 +187,12 @@ def _as_dynamo_steps_aside(function: Callable[..., Any], notice: Notice) -> Call
         code = None if frame is None else frame.f_code
         steps_in = callable(callback) and code in compiling
         if code is passing_on or (callback is not None and not steps_in):
-            return function(callback)
-        earlier = function(None)
+            return layer.beneath(callback)
+        earlier = layer.beneath(None)
         if frame is not None and not callable(earlier) and code not in leaving_alone:
             notice(frame)
         if steps_in:
-            function(callback)
+            layer.beneath(callback)
         return earlier
 
     # They also run while Dynamo is on, which would trace them.
@@ -220,20 +220,20 @@ def around_compiled(around: Around) -> Iterator[None]:
         return
     # It takes a second to load, which only `torch.compile` does.
     with ExitStack() as later:
-        compile_ = torch.compile
-
-        def loading(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
-            if listening and not later_on:
-                importlib.import_module("torch._dynamo")
-                later_on.append(later.enter_context(_entering_around(listening)))
-            return compile_(*args, **kwargs)
-
         later_on: list[None] = []
-        torch.compile = loading
-        try:
-            yield
-        finally:
-            torch.compile = compile_
+
+        def made(layer: Layer) -> Function:
+            def loading(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
+                if listening and not later_on:
+                    importlib.import_module("torch._dynamo")
+                    later_on.append(later.enter_context(_entering_around(listening)))
+                return layer.beneath(*args, **kwargs)
+
+            return loading
+
+        later.callback(listening.clear)
+        later.enter_context(function_replaced(torch, "compile", made))
+        yield
 
 
 @contextmanager
@@ -244,41 +244,41 @@ def _entering_around(listening: list[Around]) -> Iterator[None]:
         for code in _code_in(frames._TorchDynamoContext.__call__)
         if code.co_name in _WRAPPERS and _BEFORE in code.co_varnames
     }
-    function = frames.set_eval_frame
     passing_on = _passing_on()
     open_: dict[FrameType, ExitStack] = {}
 
-    def entering(callback: Any) -> Any:  # noqa: ANN401 - as the function does
-        frame = sys._getframe(1)
-        while frame.f_back is not None and (
-            frame.f_code is passing_on or frame.f_globals.get("__name__") == __name__
-        ):
-            frame = frame.f_back
-        if frame.f_code not in wrappers:
-            return function(callback)
-        if _BEFORE in frame.f_locals:
-            earlier = function(callback)
-            if not callable(callback) and frame in open_:
-                open_.pop(frame).close()
+    def made(layer: Layer) -> Function:
+        def entering(callback: Any) -> Any:  # noqa: ANN401 - as the function does
+            frame = sys._getframe(1)
+            while frame.f_back is not None and (
+                frame.f_code is passing_on or frame.f_globals.get("__name__") == __name__
+            ):
+                frame = frame.f_back
+            if frame.f_code not in wrappers:
+                return layer.beneath(callback)
+            if _BEFORE in frame.f_locals:
+                earlier = layer.beneath(callback)
+                if not callable(callback) and frame in open_:
+                    open_.pop(frame).close()
+                return earlier
+            earlier = layer.beneath(None)
+            if not callable(earlier):
+                open_[frame] = ExitStack()
+                wrapped = frame.f_locals.get("fn")
+                leading_to = [*_given_to(frame), *_mentioned(wrapped)]
+                for one in listening:
+                    open_[frame].enter_context(one(wrapped, leading_to))
+            if callable(callback):
+                layer.beneath(callback)
             return earlier
-        earlier = function(None)
-        if not callable(earlier):
-            open_[frame] = ExitStack()
-            wrapped = frame.f_locals.get("fn")
-            leading_to = [*_given_to(frame), *_mentioned(wrapped)]
-            for one in listening:
-                open_[frame].enter_context(one(wrapped, leading_to))
-        if callable(callback):
-            function(callback)
-        return earlier
 
-    frames.skip_code(entering.__code__)  # it also runs while Dynamo is on, which would trace it
-    frames.set_eval_frame = entering
-    try:
+        frames.skip_code(entering.__code__)  # it also runs while Dynamo is on, which would trace it
+        return entering
+
+    with ExitStack() as replaced:
+        replaced.callback(listening.clear)
+        replaced.enter_context(function_replaced(frames, "set_eval_frame", made))
         yield
-    finally:
-        listening.clear()
-        frames.set_eval_frame = function
 
 
 def _passing_on() -> CodeType | None:

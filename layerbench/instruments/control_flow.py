@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -32,6 +32,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, t
 from torch.utils.checkpoint import _StopRecomputationError, checkpoint
 
 from layerbench.instruments.closures import Function, closed_over, with_closures
+from layerbench.instruments.replaced import function_replaced
 
 
 @contextmanager
@@ -69,14 +70,8 @@ def notes_on_trained(names: Collection[str]) -> tuple[str, ...]:
     )
 
 
-@contextmanager
-def _replaced(owner: Any, name: str, instead: Function) -> Iterator[None]:  # noqa: ANN401
-    before = getattr(owner, name)
-    setattr(owner, name, instead)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
+def _replaced(owner: Any, name: str, instead: Function) -> AbstractContextManager[None]:  # noqa: ANN401
+    return function_replaced(owner, name, lambda _: instead)
 
 
 _caller: ContextVar[Literal["torch", "model", "shapes"]] = ContextVar("caller", default="torch")

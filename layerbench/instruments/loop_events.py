@@ -19,7 +19,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.optim import Optimizer
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-Function = Callable[..., Any]
+from layerbench.instruments.replaced import Function, Layer, function_replaced
 
 
 class Watch(Protocol):
@@ -53,37 +53,41 @@ def loop_told(watch: Watch, optimizers: Iterable[Optimizer]) -> Iterator[None]:
         # Where ours lies beneath somebody else's, it stays there when the block has ended.
         return bool(listening) and get_ident() == thread and not is_dynamo_compiling()
 
-    def around(original: Function, enter: Callable[[], AbstractContextManager[object]]) -> Function:
-        @wraps(original)
-        def told(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
+    def around(enter: Callable[[], AbstractContextManager[object]]) -> Callable[[Layer], Function]:
+        def made(layer: Layer) -> Function:
+            @wraps(layer.beneath)
+            def told(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function does
+                if not is_heard():
+                    return layer.beneath(*args, **kwargs)
+                with enter():
+                    return layer.beneath(*args, **kwargs)
+
+            return told
+
+        return made
+
+    def going_backward(layer: Layer) -> Function:
+        @wraps(layer.beneath)
+        def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as PyTorch's
             if not is_heard():
-                return original(*args, **kwargs)
-            with enter():
-                return original(*args, **kwargs)
+                return layer.beneath(tensors, *args, **kwargs)
+            given = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
+            with watch.going_backward([one for one in given if isinstance(one, torch.Tensor)]):
+                return layer.beneath(given, *args, **kwargs)
 
-        return told
-
-    go_backward = torch.autograd.backward
-
-    @wraps(go_backward)
-    def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as PyTorch's
-        if not is_heard():
-            return go_backward(tensors, *args, **kwargs)
-        given = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
-        with watch.going_backward([one for one in given if isinstance(one, torch.Tensor)]):
-            return go_backward(given, *args, **kwargs)
+        return backward
 
     with ExitStack() as stack:
         stack.callback(listening.clear)
-        for owner, name, replacement in (
-            (torch.autograd, "backward", backward),
-            (_BaseDataLoaderIter, "__next__", around(_BaseDataLoaderIter.__next__, watch.fetching)),
-            (GradScaler, "step", around(GradScaler.step, watch.updating)),
+        for owner, name, made in (
+            (torch.autograd, "backward", going_backward),
+            (_BaseDataLoaderIter, "__next__", around(watch.fetching)),
+            (GradScaler, "step", around(watch.updating)),
         ):
-            stack.enter_context(_put(owner, name, replacement))
+            stack.enter_context(function_replaced(owner, name, made))
         for optimizer in optimizers:
-            clearing = around(optimizer.zero_grad, watch.clearing)
-            stack.enter_context(_put(optimizer, "zero_grad", clearing))
+            clearing = around(watch.clearing)
+            stack.enter_context(function_replaced(optimizer, "zero_grad", clearing))
             stack.enter_context(_updates_told(optimizer, watch, is_heard))
         yield
 
@@ -112,19 +116,3 @@ def _updates_told(
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _put(owner: Any, name: str, replacement: Function) -> Iterator[None]:  # noqa: ANN401 - anything
-    """Put a function into an owner's ``__dict__``; what somebody puts over it meanwhile stays."""
-    was_own = name in vars(owner)
-    before = vars(owner).get(name)
-    setattr(owner, name, replacement)
-    try:
-        yield
-    finally:
-        if vars(owner).get(name) is replacement:
-            if was_own:
-                setattr(owner, name, before)
-            else:
-                delattr(owner, name)

@@ -8,13 +8,13 @@ not as expected, nothing is told (docs/decisions/0041).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol
 
 from torch.utils import checkpoint as checkpoints
 
-Function = Callable[..., Any]
+from layerbench.instruments.replaced import Function, Layer, function_replaced
 
 # The newest first: of several, the others call it.
 _GENERATORS = (
@@ -34,10 +34,6 @@ class Watch(Protocol):
 
     def graph_made(self, where: Any, outputs: Any) -> None:  # noqa: ANN401 - as above
         """The second run has made a graph of its own, which goes backward now (reentrant)."""
-
-
-def _nothing(*_: object, **__: object) -> None:
-    """In place of a generator that this PyTorch does not have."""
 
 
 @contextmanager
@@ -60,29 +56,23 @@ def recomputations_told(watch: Watch) -> Iterator[None]:
 
         return function
 
-    reentrant = checkpoints.CheckpointFunction
-    apply, before = reentrant.apply, vars(reentrant).get("apply")
+    def applied(layer: Layer) -> Function:
+        def apply(run: Function, *args: Any) -> Any:  # noqa: ANN401 - as the function's output
+            return layer.beneath(marked(run, runs_first=True) if active else run, *args)
 
-    def applied(run: Function, *args: Any) -> Any:  # noqa: ANN401 - as the function's output
-        return apply(marked(run, runs_first=True), *args)
+        return apply
 
-    name = next((name for name in _GENERATORS if hasattr(checkpoints, name)), _GENERATORS[0])
-    generator: Function = getattr(checkpoints, name, _nothing)
+    def generated(layer: Layer) -> Function:
+        def generator(run: Function, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a generator
+            to_run = marked(run, runs_first=False) if active else run
+            return layer.beneath(to_run, *args, **kwargs)
 
-    def generated(run: Function, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a generator
-        return generator(marked(run, runs_first=False), *args, **kwargs)
+        return generator
 
-    reentrant.apply = applied
-    setattr(checkpoints, name, generated)
-    try:
+    with ExitStack() as replaced:
+        replaced.callback(active.clear)
+        replaced.enter_context(function_replaced(checkpoints.CheckpointFunction, "apply", applied))
+        name = next((name for name in _GENERATORS if hasattr(checkpoints, name)), None)
+        if name is not None:
+            replaced.enter_context(function_replaced(checkpoints, name, generated))
         yield
-    finally:
-        active.clear()
-        if generator is _nothing:
-            delattr(checkpoints, name)
-        else:
-            setattr(checkpoints, name, generator)
-        if before is None:
-            del reentrant.apply
-        else:
-            reentrant.apply = before

@@ -27,6 +27,7 @@ from layerbench.instruments.calls import CallTree
 from layerbench.instruments.in_place import InPlace
 from layerbench.instruments.module_tracker import OUTSIDE, RunningModule
 from layerbench.instruments.operators import operator_name, run_seen
+from layerbench.instruments.replaced import Layer, function_replaced
 from layerbench.introspection.tensors import bytes_of, holders_of, parts_of, storage_of
 from layerbench.records.memory import Category, Phase
 
@@ -278,22 +279,21 @@ class StorageTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._for_gpu:
             yield
             return
-        read = torch.get_rng_state
 
-        def seen() -> torch.Tensor:
-            with self._lock:
-                place, begin, name = self._running.place(), self._tick(), "torch.get_rng_state"
-                state = read()
-                self._see(state, place, self.phase, name, "activations")
-                owner = self._owner(place)
-                self.trace.steps.append(Step(owner, self.phase, name, begin, self._now, place))
-            return state
+        def noting(layer: Layer) -> Callable[[], torch.Tensor]:
+            def seen() -> torch.Tensor:
+                with self._lock:
+                    place, begin, name = self._running.place(), self._tick(), "torch.get_rng_state"
+                    state: torch.Tensor = layer.beneath()
+                    self._see(state, place, self.phase, name, "activations")
+                    owner = self._owner(place)
+                    self.trace.steps.append(Step(owner, self.phase, name, begin, self._now, place))
+                return state
 
-        torch.get_rng_state = seen
-        try:
+            return seen
+
+        with function_replaced(torch, "get_rng_state", noting):
             yield
-        finally:
-            torch.get_rng_state = read
 
     def finish(self) -> Trace:
         """The trace; live storages have no end. The tracker must not be entered again.

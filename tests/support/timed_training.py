@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import checkpoint as checkpoints
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.data import Dataset
@@ -113,4 +114,5 @@ def everywhere(model: nn.Module, *optimizers: torch.optim.Optimizer) -> list[dic
         {"scaler": torch.amp.GradScaler.step, "apply": CheckpointFunction.apply},
         {"modes": _get_current_dispatch_mode_stack(), "autocast": torch.set_autocast_enabled},
         {"random": torch.get_rng_state, "compile": torch.compile},
+        {"checkpoint": {**vars(checkpoints)}, "frames": torch._dynamo.eval_frame.set_eval_frame},
     ]
