@@ -15,6 +15,8 @@ from types import TracebackType
 from layerbench.errors import LayerbenchError
 
 _HERE = Path(__file__).resolve().parents[1]
+# Folders of libraries of any environment: one may take what it lacks from another.
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
 def origin(error: BaseException) -> str | None:
@@ -77,7 +79,9 @@ def _is_users(file: str) -> bool:
     if file.startswith("<") or not linecache.getline(file, 1):
         return False  # generated code, or a missing file
     path = os.path.realpath(file)
-    return not any(path.startswith(library) for library in _libraries())
+    # A package may be a link to a store of packages.
+    installed = not _INSTALLED.isdisjoint((*file.split(os.sep), *path.split(os.sep)))
+    return not installed and not any(path.startswith(library) for library in _libraries())
 
 
 def _libraries() -> list[str]:

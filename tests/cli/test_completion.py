@@ -95,7 +95,7 @@ def test_other_shells_are_offered_the_same(environment, shell: str) -> None:
 
 def test_it_is_installed_for_the_command_even_by_the_module(environment) -> None:
     # Typer finds out by itself from which shell it was started.
-    line = f"{sys.executable} -m layerbench --install-completion; true"
+    line = f"{sys.executable} -m layerbench --install-completion; exit $?"
     told = run(environment, "bash", "--norc", "-c", line, PYTHONPATH=str(ROOT))
     assert "bash completion installed" in told
     script = Path(environment["HOME"], ".bash_completions", "layerbench.sh").read_text()
