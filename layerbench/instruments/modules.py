@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.compiler import is_dynamo_compiling
 
-from layerbench.errors import first_line
+from layerbench.errors import UsageError, first_line
 from layerbench.instruments.attach import Attachment, Forward, Replacement, function_at, usual_place
 from layerbench.instruments.calls import CallTree
 from layerbench.instruments.closures import calls_stood_for
@@ -360,6 +360,23 @@ def modules_at(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
     """The instances at these paths, in tree order."""
     wanted = set(paths)
     return {path: module for path, module in named_instances(model).items() if path in wanted}
+
+
+def checked_module(model: object) -> nn.Module:
+    """The same, if it is one.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"a {type(model).__name__} is no torch.nn.Module: give the one that runs")
+    return model
+
+
+def has_no_forward(module: nn.Module) -> bool:
+    """Whether it only holds others, as a ``ModuleList`` does."""
+    of_class = inspect.getattr_static(type(module), "forward")
+    return of_class is nn.Module.forward and "forward" not in module.__dict__
 
 
 Call = Callable[[], Any]

@@ -48,12 +48,14 @@ class LoopPhases:
         optimizer_ns: of the step.
         between_ns: what lies between the phases, such as logging and evaluation.
         fetched: whether a batch was seen to be fetched; else ``data`` has all before the forward.
+        within: what was seen inside a forward, a backward or a fetch, and is a part of that.
     """
 
     micro_batches_ns: tuple[tuple[int, ...], ...]
     optimizer_ns: int
     between_ns: int
     fetched: bool
+    within: frozenset[Kind] = frozenset()
 
     @property
     def phases_ns(self) -> tuple[int, ...]:
@@ -217,6 +219,8 @@ class StepLog:
         self._mark = clock.mark
         self._open: list[tuple[Kind, int]] = []
         self._noted: list[Happening] = []
+        self._within: set[Kind] = set()
+        self._ended = 0
         self.is_whole = True
         self.start = clock.mark()
 
@@ -229,13 +233,20 @@ class StepLog:
     def end(self, kind: Kind | None = None) -> int:
         """What began last has ended.
 
+        What is inside anything but an update, which runs closures, is a part of that: an optimizer
+        that updates in the backward, a data set that reads from another loader.
+
         Args:
             kind: that it turned out to be; ``None`` for the kind with which it began.
         """
         mark = self._mark()
         if self._open:  # of what raised, the end may never have been told, or too late
             seemed, begin = self._open.pop()
-            self._noted.append(Happening(kind or seemed, begin, mark))
+            self._ended += 1
+            if all(around == "update" for around, _ in self._open):
+                self._noted.append(Happening(kind or seemed, begin, mark))
+            else:
+                self._within.add(kind or seemed)
         return mark
 
     @contextmanager
@@ -260,7 +271,7 @@ class StepLog:
 
     def has(self, kind: Kind) -> bool:
         """Whether something of this kind has happened."""
-        return any(one.kind == kind for one in self._noted)
+        return kind in self._within or any(one.kind == kind for one in self._noted)
 
     @property
     def has_ended(self) -> bool:
@@ -270,7 +281,7 @@ class StepLog:
     @property
     def marks(self) -> int:
         """How many were taken."""
-        return 2 * len(self._noted) + 2
+        return 2 * self._ended + 2
 
     def phases(self, end: int, origin: int) -> LoopPhases:
         """The phases; the clock must have been synchronized.
@@ -282,7 +293,8 @@ class StepLog:
         noted = [mark for one in self._noted for mark in (one.begin, one.end)]
         begin, last, *flat = self._clock.resolve([self.start, end, *noted], origin)
         pairs = zip(self._noted, flat[::2], flat[1::2], strict=True)
-        return phases_of([Happening(one.kind, *at) for one, *at in pairs], begin, last)
+        phases = phases_of([Happening(one.kind, *at) for one, *at in pairs], begin, last)
+        return replace(phases, within=frozenset(self._within))
 
 
 @dataclass

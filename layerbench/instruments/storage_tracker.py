@@ -104,6 +104,14 @@ class Trace:
     marks: dict[str, int] = field(default_factory=dict)
     calls: CallTree = field(default_factory=CallTree)
 
+    def cut(self, moment: int) -> None:
+        """Forget what happened after a moment."""
+        self.allocations = [one for one in self.allocations if one.born <= moment]
+        for allocation in self.allocations:
+            if allocation.died is not None and allocation.died > moment:
+                allocation.died = None
+        self.steps = [step for step in self.steps if step.begin <= moment]
+
 
 @dataclass(frozen=True, slots=True)
 class KernelMemory:

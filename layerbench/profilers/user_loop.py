@@ -43,6 +43,7 @@ from layerbench.instruments.modules import (
     CallFacts,
     CallObserver,
     ObservedCalls,
+    checked_module,
     module_facts,
     named_instances,
     shapes_of,
@@ -91,7 +92,7 @@ class LiveLayers(Presented):
     def __init__(self, model: nn.Module, clock: Clock | None = None, *, flops: bool = True) -> None:
         self.forwards = 0
         self.absent: dict[str, str] = {} if flops else {"flops": "not asked for"}
-        self._model = model
+        self._model = checked_module(model)
         self._given = clock
         self._observes = flops
         self._look()

@@ -68,7 +68,11 @@ class CompiledOutside:
         ran = "ran" if self._leads_to_it else "may have run"
         return {FORWARDS: f"the model {ran} inside {', '.join(self._calls)}, {UNSEEN}"}
 
-    def no_forward(self) -> UsageError:
-        """Where no forward was seen at all."""
-        why = self.absent(0).get(FORWARDS, "run it inside the block")
+    def no_forward(self, otherwise: str = "run it inside the block") -> UsageError:
+        """Where no forward was seen at all.
+
+        Args:
+            otherwise: what to do where no compiled function hides it.
+        """
+        why = self.absent(0).get(FORWARDS, otherwise)
         return UsageError(f"no forward of the model has ended yet: {why}")

@@ -25,18 +25,24 @@ from layerbench.instruments.attach import (
 )
 from layerbench.instruments.compiled import is_traced
 from layerbench.instruments.loop_events import loop_told
-from layerbench.instruments.modules import named_instances
+from layerbench.instruments.modules import checked_module, has_no_forward, named_instances
 from layerbench.instruments.overlay import compilation_told
 from layerbench.instruments.rows import observed_rows
-from layerbench.instruments.step_loop import LoopPhases, LoopStepTimer, StepLog
-from layerbench.instruments.step_timer import TimedStep
+from layerbench.instruments.step_loop import LoopStepTimer, StepLog
 from layerbench.instruments.waiting import wait_meter
 from layerbench.profilers.user_loop_compiled import CompiledOutside
 from layerbench.profilers.user_loop_device import surroundings_of_loop
 from layerbench.profilers.user_loop_record import Moment
 from layerbench.profilers.user_steps_look import Look
 from layerbench.profilers.user_steps_memory import LoopMemory
-from layerbench.profilers.user_steps_record import SeenSteps, record_of_loop
+from layerbench.profilers.user_steps_record import (
+    EVALUATED,
+    NO_WHOLE_STEP,
+    NOT_CALLED,
+    TOO_FEW,
+    SeenSteps,
+    record_of_loop,
+)
 from layerbench.records.presented import Presented
 from layerbench.records.training_step import TrainingProfile
 
@@ -95,7 +101,7 @@ class LiveSteps(Presented):
         self._of_step = ExitStack()
         self._timer: LoopStepTimer | None = None
         self._inside = self._in_backward = False
-        self._forwards = self._marks = self._measured = 0
+        self._marks = self._measured = 0
         self._made: tuple[int, TrainingProfile] | None = None
         self._seen = SeenSteps(warmup=skip + 1)
 
@@ -136,7 +142,7 @@ class LiveSteps(Presented):
         if window is not None:
             window.close()
             self._seen.ended = Moment.now()
-            self._seen.absent |= self._outside.absent(self._forwards)
+            self._seen.absent |= self._outside.absent(self._seen.forwards)
 
     def close(self) -> None:
         """Take everything off for good."""
@@ -257,7 +263,7 @@ class LiveSteps(Presented):
         elif timer is not None:
             self._seen.instrumented.append((phases, timer.step(phases, log.start)))
         else:
-            self._seen.untouched.append((phases, _untouched(phases), waited))
+            self._seen.add_untouched(phases, waited)
 
     def _keep_look(self, look: Look) -> None:
         self._seen.workload = look.workload
@@ -357,9 +363,10 @@ class LiveSteps(Presented):
             self._inside = True
             try:
                 if not (self._model.training and torch.is_grad_enabled()):
+                    self._seen.evaluated += 1
                     with self._log.during("other"):
                         return original(*args, **kwargs)
-                self._forwards += 1
+                self._seen.forwards += 1
                 return self._forward(path, original, args, kwargs)
             finally:
                 self._inside = False
@@ -407,25 +414,17 @@ class LiveSteps(Presented):
             return self._seen.absent["steps"]
         if self._seen.began is None:
             return (
-                f"the loop said {self.number} times that a step had ended, and the first "
-                f"{self._skip} are skipped"
+                f"the first {self._skip} are skipped, and {self.number} have ended: skip fewer, or "
+                "call step() after each update of the optimizer"
             )
-        if not self._forwards:
-            return str(self._outside.no_forward())
-        if self._observes:
-            return self._look.failed or (
-                "no whole step was seen, with a forward of the model, a backward and an update of "
-                "the optimizer; give the optimizer that the loop uses, and call step() after it"
-            )
-        return "at least three steps of the loop are needed, one to look at and two to time"
+        if not self._seen.forwards:
+            unseen = str(self._outside.no_forward(NOT_CALLED))
+            return EVALUATED if self._seen.evaluated else unseen
+        return (self._look.failed or NO_WHOLE_STEP) if self._observes else TOO_FEW
 
     def presented(self) -> TrainingProfile:
         """The record so far."""
         return self.record
-
-
-def _untouched(phases: LoopPhases) -> TimedStep:
-    return TimedStep(phases.phases_ns, micro_batches_ns=phases.micro_batches_ns)
 
 
 @contextmanager
@@ -444,7 +443,8 @@ def profile_steps(
     are profiled. Forwards that evaluate are no part of them.
 
     Args:
-        model: that the loop trains; left as it was when the block ends, also by an exception.
+        model: that the loop trains; left as it was when the block ends, also by an exception. Of
+            one without a forward (``ModuleList``), whichever parts the loop calls.
         optimizer: that updates it, or several.
         skip: steps that pass before.
         steps: whose times count; one more, before them, is looked at.
@@ -457,7 +457,7 @@ def profile_steps(
         ``record`` is a `layerbench.TrainingProfile`.
 
     Raises:
-        UsageError: something is no optimizer, or there are too few steps.
+        UsageError: something is no module or no optimizer, or there are too few steps.
 
     Example:
         >>> with profile_steps(model, optimizer) as steps:    # doctest: +SKIP
@@ -469,7 +469,8 @@ def profile_steps(
         >>> steps.record.save("step.json")                     # doctest: +SKIP
     """
     each = optimizers_of(optimizer)
-    live = LiveSteps(model, each, skip=skip, steps=steps, clock=clock, memory=memory)
+    entry = PARTS if has_no_forward(checked_module(model)) else FORWARD
+    live = LiveSteps(model, each, skip=skip, steps=steps, clock=clock, entry=entry, memory=memory)
     with live.attached():
         yield live
 

@@ -29,6 +29,8 @@ from layerbench.records.memory import Category
 from layerbench.records.samples import RowFacts
 
 FAILED = "no whole step was traced"
+UPDATED = "updated"
+"""The moment when the last update so far has ended."""
 
 
 class LoopMemory:
@@ -104,6 +106,7 @@ class LoopMemory:
         with self._tracker.during("optimizer"):
             yield
         self._note_states()
+        self._tracker.mark(UPDATED)
 
     def fetching(self) -> None:
         """A batch is fetched."""
@@ -125,6 +128,8 @@ class LoopMemory:
         if self.absent:
             return None
         trace = self._tracker.finish()
+        # What the loop does after its last update is no part of the step.
+        trace.cut(trace.marks.get(UPDATED, trace.marks["end"]))
         sizes = [allocation.bytes for allocation in trace.allocations]
         return hold(trace, sizes, rows, calls)
 

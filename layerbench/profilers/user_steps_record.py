@@ -29,6 +29,20 @@ NO_LOADER = (
     "no torch.utils.data.DataLoader was seen to give a batch: the phase data holds all from the "
     "end of one step to the forward of the next"
 )
+UPDATES_WITHIN = "the optimizer updates within another phase, whose time holds that"
+EVALUATED = (
+    "all forwards of the model ran in evaluation mode or without gradients, which is no training: "
+    "call train() of the model before"
+)
+NOT_CALLED = (
+    "call the model itself, inside the block; where the loop calls several, give them as one: "
+    "torch.nn.ModuleList([generator, adversary])"
+)
+NO_WHOLE_STEP = (
+    "no whole step was seen, with a forward of the model, a backward and an update of the "
+    "optimizer; give the optimizer that the loop uses, and call step() after it"
+)
+TOO_FEW = "at least three steps of the loop are needed, one to look at and two to time"
 BY_EVENTS = (
     "steps of a user's own loop do not run under the profiler: times of layers are between events "
     "in the device's queue, and hold what it waited for the host"
@@ -51,6 +65,7 @@ class SeenSteps:
         warmup: steps before those whose times count.
         untouched: phases, the step, and nanoseconds for which it waited for a core.
         instrumented: phases and the step.
+        forwards: of the model that trained; ``evaluated``: the others.
         broken: steps in which something raised, or that were none.
         memory: what the step that was looked at held.
         absent: what was not measured, and why.
@@ -61,6 +76,8 @@ class SeenSteps:
     rows: tuple[RowFacts, ...] = ()
     untouched: list[tuple[LoopPhases, TimedStep, int | None]] = field(default_factory=list)
     instrumented: list[tuple[LoopPhases, TimedStep]] = field(default_factory=list)
+    forwards: int = 0
+    evaluated: int = 0
     broken: int = 0
     began: Moment | None = None
     ended: Moment | None = None
@@ -69,6 +86,11 @@ class SeenSteps:
     notes: tuple[str, ...] = ()
     memory: Holding | None = None
     absent: dict[str, str] = field(default_factory=dict)
+
+    def add_untouched(self, phases: LoopPhases, waited: int | None) -> None:
+        """Note a step with marks between its phases alone."""
+        step = TimedStep(phases.phases_ns, micro_batches_ns=phases.micro_batches_ns)
+        self.untouched.append((phases, step, waited))
 
     @property
     def micro_batches(self) -> int:
@@ -126,9 +148,15 @@ def record_of_loop(seen: SeenSteps, optimizers: Sequence[Optimizer]) -> Training
         absent["kernels"] = BY_EVENTS
     if not any(phases.fetched for phases, *_ in seen.untouched):
         absent["copy"] = NO_LOADER
-        phases = tuple(phase for phase in record.phases if phase.name != "copy")
-        record = record.model_copy(update={"phases": phases})
-    return record.model_copy(update={"absent": {**record.absent, **absent}})
+    if _updates_within(seen) and not any(phases.optimizer_ns for phases, *_ in seen.untouched):
+        absent["optimizer"] = UPDATES_WITHIN
+    shown = tuple(phase for phase in record.phases if phase.name not in absent)
+    return record.model_copy(update={"phases": shown, "absent": {**record.absent, **absent}})
+
+
+def _updates_within(seen: SeenSteps) -> bool:
+    """Whether the time of updates is that of other phases."""
+    return any("update" in phases.within for phases, *_ in seen.untouched)
 
 
 def _believed(phases: LoopPhases, waited: int | None) -> int | None:
@@ -144,6 +172,8 @@ def _notes(seen: SeenSteps, phases: Sequence[LoopPhases]) -> list[str]:
     ]
     if any(one.fetched for one in phases):
         notes.append("the phase copy holds all from a batch's arrival to the forward")
+    if _updates_within(seen):
+        notes.append(UPDATES_WITHIN)
     measured = len(seen.untouched) + len(seen.instrumented)
     left = measured - 2 * len(phases)
     if left + seen.broken:

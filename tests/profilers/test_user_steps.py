@@ -9,20 +9,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import (
-    TorchDispatchMode,
-    _get_current_dispatch_mode_stack,
-)
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
 import layerbench
 from layerbench.environment.devices.clocks import ManualClock
 from layerbench.errors import UsageError
-from layerbench.instruments.compiled import COMPILED
+from layerbench.profilers import user_steps_record as reasons
 from layerbench.profilers.user_steps import optimizers_of, profile_steps
-from layerbench.profilers.user_steps_record import NO_LOADER
-from layerbench.records.training_step import TrainingProfile
+from tests.instruments.test_step_timer import Takes
 from tests.support.timed_training import ROWS, Batches, Slow, everywhere, net, phases, rows, slow
 
 
@@ -188,6 +183,54 @@ def test_two_backwards_of_one_forward_are_added_up() -> None:
     assert phases(steps.record)["backward"] == 12
 
 
+class Reads(Batches):
+    """Reads from a loader itself."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return next(iter(DataLoader(Batches(self.clock))))[0]
+
+
+def test_what_happens_inside_a_phase_is_a_part_of_it() -> None:
+    """An optimizer that updates in the backward, and a data set that reads from another loader."""
+    clock = ManualClock()
+    model, optimizer, _ = made(clock)
+
+    def update(_: torch.Tensor) -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model[0].weight.register_post_accumulate_grad_hook(update)
+    with profile_steps(model, optimizer, skip=0, steps=4, clock=clock) as steps:
+        for x in DataLoader(Reads(clock)):
+            clock.advance(11)
+            output = model(x)
+            clock.advance(13)
+            output.mean().backward()
+            steps.step()
+    record = steps.record
+    rest = {name: time for name, time in PHASES.items() if name != "optimizer"}
+    assert phases(record) == {**rest, "backward": 6 + 19}
+    assert record.absent == {"optimizer": reasons.UPDATES_WITHIN}
+
+
+def test_parts_that_the_loop_calls_are_given_as_one() -> None:
+    clock = ManualClock()
+    one, other = net(clock), nn.Sequential(nn.Linear(4, 4), Takes(clock, 5, 4))
+    optimizers = [slow(part, clock) for part in (one, other)]
+    both = nn.ModuleList([one, other])
+    with profile_steps(both, optimizers, skip=0, steps=4, clock=clock) as steps:
+        for x in DataLoader(Batches(clock)):
+            clock.advance(11)
+            other(one(x)).mean().backward()
+            for optimizer in optimizers:
+                optimizer.step()
+            steps.step()
+    found = rows(steps.record)
+    assert phases(steps.record)["forward"] == 65
+    assert {path: found[f"0.{path}".rstrip(".")] for path in ROWS} == ROWS
+    assert found["1"] == (1, 5, 4)
+
+
 def test_what_a_checkpoint_runs_again_is_told_apart() -> None:
     clock = ManualClock()
     model, optimizer, loader = made(clock)
@@ -225,7 +268,7 @@ def test_without_a_loader_the_wait_holds_the_copy() -> None:
     record = steps.record
     # From the evaluation on.
     assert phases(record)["data"] == 9
-    assert record.absent == {"copy": NO_LOADER}
+    assert record.absent == {"copy": reasons.NO_LOADER}
     assert "copy" not in phases(record)
 
 
@@ -392,16 +435,17 @@ SHORT = "at least three steps"
 
 
 @pytest.mark.parametrize(
-    ("ran", "says"),
+    ("ran", "trains", "says"),
     [
-        (0, "first 1 are skipped"),
-        (1, "no forward of the model"),
-        (2, SHORT),
-        (3, SHORT),
+        (0, True, "first 1 are skipped, and 0 have ended"),
+        (1, True, "no forward of the model"),
+        (2, True, SHORT),
+        (3, True, SHORT),
+        (9, False, "evaluation mode"),
     ],
 )
-def test_a_loop_that_is_too_short_says_so(ran: int, says: str) -> None:
-    model = nn.Linear(4, 4)
+def test_a_loop_that_is_too_short_says_so(ran: int, trains: bool, says: str) -> None:
+    model = nn.Linear(4, 4).train(trains)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     with profile_steps(model, optimizer, skip=1, steps=2) as steps:
         for _ in range(ran):
@@ -445,99 +489,10 @@ def test_what_cannot_be_meant(arguments: dict[str, int], says: str) -> None:
         raise AssertionError("the block must not run")
 
 
-# --- memory ----------------------------------------------------------------------------------
+SGD = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1e-3)
 
 
-def small() -> nn.Sequential:
-    inner = nn.Sequential(nn.Linear(16, 16), nn.ReLU(inplace=True))
-    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(inplace=True), inner, nn.Linear(16, 4))
-
-
-def ran(model: nn.Module, **options: Any) -> TrainingProfile:
-    optimizer = torch.optim.AdamW(model.parameters())
-    x, y = torch.ones(4, 8), torch.arange(4)
-    with profile_steps(model, optimizer, steps=2, **{"skip": 1, **options}) as steps:
-        for _ in range(4):
-            optimizer.zero_grad()
-            output = model(x)
-            loss = nn.functional.cross_entropy(output, y)
-            loss.backward()
-            optimizer.step()
-            steps.step()
-    return steps.record
-
-
-def test_memory_is_that_of_the_same_step_in_a_training_profile() -> None:
-    """But for what lay there before the forward: the output and the loss of the step before."""
-    model = small()
-    found = ran(model)
-    given = torch.ones(4, 8)
-    other = layerbench.profile_training(model, given, optimizer="adamw", warmup=0, iterations=1)
-    assert found.memory is not None
-    assert other.memory is not None
-    assert [row.kept for row in found.rows] == [row.kept for row in other.rows]
-    assert found.memory.resident == other.memory.resident
-    assert found.memory.peak == other.memory.peak
-    assert found.memory.live["backward"] == other.memory.live["backward"]
-    assert other.memory.live["forward"] - found.memory.live["forward"] == 4 * 4 * 4 + 4
-    for one, its in zip(found.rows, other.rows, strict=True):
-        assert its.live["backward"] == one.live["backward"]
-
-
-def test_memory_of_micro_batches_and_recomputation() -> None:
-    model = small()
-    inner, layers = model[2], list(model[2])
-    inner.forward = lambda x: checkpoint(lambda y: layers[1](layers[0](y)), x, use_reentrant=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    with profile_steps(model, optimizer, skip=0, steps=2) as steps:
-        for number in range(8):
-            model(torch.ones(4, 8)).sum().backward()
-            if number % 2:
-                optimizer.step()
-                steps.step()
-    record = steps.record
-    assert record.memory is not None
-    assert record.memory.live["recomputation"] > 0
-    row = next(row for row in record.rows if row.path == "2.0")
-    assert row.live["recomputation"] > 0
-    assert row.calls == 1
-
-
-class Counting(TorchDispatchMode):
-    """A mode of the loop's own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen += 1
-        return func(*args, **kwargs or {})
-
-
-def test_modes_of_the_loops_own_may_come_and_go_anywhere() -> None:
-    model = small()
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    seen = []
-    with profile_steps(model, optimizer, skip=0, steps=2) as steps:
-        for _ in range(3):
-            with Counting() as forward:
-                output = model(torch.ones(4, 8))
-            with Counting() as backward:
-                output.sum().backward()
-            optimizer.step()
-            steps.step()
-            assert _get_current_dispatch_mode_stack() == []
-            seen.append((forward.seen, backward.seen))
-    assert len(set(seen)) == 1
-    assert min(seen[0]) > 0
-    assert steps.record.memory is not None
-
-
-def test_memory_is_absent_with_a_reason() -> None:
-    assert ran(small(), memory=False).absent["memory"] == "not asked for"
-    model = small()
-    model[0] = torch.compile(model[0], backend="eager")
-    record = ran(model)
-    assert record.memory is None
-    assert record.absent["memory"] == COMPILED
+@pytest.mark.parametrize("profiled", [lambda it: profile_steps(it, SGD), layerbench.time_layers])
+def test_what_is_no_module(profiled: Callable[..., Any]) -> None:
+    with pytest.raises(UsageError, match="a list is no"), profiled([nn.Linear(1, 1)]):
+        raise AssertionError("the block must not run")
