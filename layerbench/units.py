@@ -227,17 +227,32 @@ def parse_percent(text: str) -> float:
     return value
 
 
-def parse_count(text: str) -> int:
-    """A whole number from ``25,557,032``, ``25.6 M``, ``8.2 G`` or ``8.2 GFLOPs``.
+def parse_count(text: str, unit: str = "") -> int:
+    """A whole number from ``25,557,032`` or ``25.6 M``.
+
+    Args:
+        text: a number, with or without a prefix; ``8.2 GFLOPs`` if that is the unit.
+        unit: in the plural, which may stand behind it.
 
     Raises:
         UsageError: anything else.
     """
-    said = re.sub(r"(?<=\d)[,_](?=\d{3})", "", text)
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kKMGT]?)\s*(?:FLOPs)?\s*", said, flags=re.ASCII)
+    spelled = rf"(?:{unit}?)?\s*" if unit else ""
+    match = re.fullmatch(
+        rf"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?)\s*{spelled}",
+        _ungrouped(text),
+        flags=re.ASCII | re.IGNORECASE,
+    )
     if match is None:
-        raise UsageError(f"cannot read {text!r} as a number: write 25557032, 25.6 M or 8.2 GFLOPs")
-    return round(float(match[1]) * _FLOP_UNITS.get(match[2].replace("K", "k"), 1))
+        such = f"25557032, 25.6 M or 8.2 G{unit}"
+        raise UsageError(f"cannot read {text!r} as a number: write {such}")
+    prefix = match[2].upper().replace("K", "k")
+    return round(float(match[1]) * _FLOP_UNITS.get(prefix, 1))
+
+
+def _ungrouped(text: str) -> str:
+    """Without what parts the thousands of ``25,557,032`` and ``25_557_032``."""
+    return re.sub(r"(?<=\d)[,_](?=\d{3})", "", text)
 
 
 def parse_bytes(text: str) -> int:
@@ -246,7 +261,9 @@ def parse_bytes(text: str) -> int:
     Raises:
         UsageError: anything else, also 0; a bare number that is too small for bytes.
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?i?b?)\s*", text.lower(), flags=re.ASCII)
+    match = re.fullmatch(
+        r"\s*(\d+\.?\d*|\.\d+)\s*([kmgt]?i?b?)\s*", _ungrouped(text.lower()), re.ASCII
+    )
     sizes = {"": 1, "b": 1}
     for power, prefix in enumerate("kmgt", start=1):
         sizes |= {f"{prefix}ib": 2 ** (10 * power), f"{prefix}i": 2 ** (10 * power)}

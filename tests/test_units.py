@@ -142,19 +142,22 @@ def test_parse_percent(text):
         ("25_557_032", 25557032),
         (" 25.6 M", 25_600_000),
         ("8.2 GFLOPs", 8_200_000_000),
+        ("8.2 gflop", 8_200_000_000),
         ("4k", 4000),
         ("0", 0),
         ("1.5 T", 1_500_000_000_000),
     ],
 )
 def test_parse_count(text, value):
-    assert units.parse_count(text) == value
+    assert units.parse_count(text, unit="FLOPs") == value
 
 
 @pytest.mark.parametrize("text", ["", "many", "-1", "4 GB", "1,00", "25 %", "1e6"])
 def test_parse_count_refuses(text):
     with pytest.raises(UsageError, match=r"write 25557032, 25\.6 M or 8\.2 GFLOPs"):
-        units.parse_count(text)
+        units.parse_count(text, unit="FLOPs")
+    with pytest.raises(UsageError, match=r"8\.2 G$"):
+        units.parse_count("8.2 GFLOPs")
 
 
 @pytest.mark.parametrize("text", ["", "%", "1", "100%", "-1%", "1e-2", "nan", "one", "1%%", "٣%"])

@@ -27,7 +27,7 @@ from layerbench.zoo import Built
 
 def bundle(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     batch: int | None = None,
     device: str | None = None,

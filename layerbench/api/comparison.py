@@ -37,7 +37,7 @@ class LiveComparison:
 def compare_live(
     baseline: str | nn.Module,
     contender: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     batch: int | None = None,
     checkpoints: tuple[str | Path | None, str | Path | None] = (None, None),

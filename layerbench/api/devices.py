@@ -49,7 +49,7 @@ def devices(name: CardChoice | None = None) -> Cards:
 @one_at_a_time
 def estimate_devices(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     devices: CardChoice | Sequence[CardChoice] | None = None,
     batch: int | None = None,

@@ -126,7 +126,7 @@ def step_of(
 
 def what_runs(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None,
     *,
     batch: int | None,
     precision: Precision | None = None,
@@ -195,7 +195,7 @@ def _without_parameters(input: object, device: str | None) -> torch.device:
 
 def _hand_over(
     model: nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None,
     batch: int | None,
     device: str | None,
     seed: int,

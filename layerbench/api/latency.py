@@ -24,7 +24,7 @@ TRAINING = 'mode="train"'
 @one_at_a_time
 def estimate_latency(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     batch: int | None = None,
     device: CardChoice,

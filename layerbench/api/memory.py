@@ -29,7 +29,7 @@ from layerbench.zoo import Built
 @one_at_a_time
 def memory(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     batch: int | None = None,
     training: bool = False,
@@ -118,7 +118,7 @@ def measure_memory(
 @one_at_a_time
 def estimate_memory(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     batch: int | None = None,
     device: CardChoice = "cuda",

@@ -21,7 +21,7 @@ from layerbench.records.workload import DType, Mode, Precision
 @one_at_a_time
 def structure(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     batch: int | None = None,
     precision: Precision | None = None,

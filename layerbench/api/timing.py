@@ -44,7 +44,7 @@ class Measurement:
 
 def profile(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     batch: int | None = None,
     device: str | None = None,
@@ -78,7 +78,8 @@ def profile(
             ``"package.module:callable"``, ``"file.py:callable"``) or a module, which is measured
             where it is and left as it was.
         input: a named input or a shape (``"pascal"``, ``"8x3x224x224"``); for a module also a
-            tensor or a tuple of positional arguments. ``None`` takes the model family's usual one.
+            tensor, a tuple of positional arguments, or a dict of keyword arguments. ``None`` takes
+            the model family's usual one.
         batch: images per forward.
         device: ``"cpu"``, ``"cuda"``, ...; ``None`` takes the accelerator if there is one.
         threads: intra-op CPU threads; ``None`` leaves PyTorch's choice.

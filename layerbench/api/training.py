@@ -248,7 +248,7 @@ def _check_no_data(data: str, why: str) -> None:
 
 def profile_training(
     model: str | nn.Module,
-    input: str | torch.Tensor | tuple[Any, ...] | None = None,
+    input: str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None = None,
     *,
     batch: int | None = None,
     optimizer: Optimizer = "sgd",

@@ -55,6 +55,24 @@ def raised_here(error: BaseException) -> bool:
     return not own or _HERE in Path(own[-1]).resolve().parents
 
 
+def leave_out_own_calls(error: BaseException) -> None:
+    """Take layerbench's own calls out of the tracebacks of an error and of what caused it."""
+    for one in _causes(error):
+        shown: TracebackType | None = None
+        for call in reversed([*_calls(one.__traceback__)]):
+            if not os.path.realpath(call.tb_frame.f_code.co_filename).startswith(
+                f"{_HERE}{os.sep}"
+            ):
+                shown = TracebackType(shown, call.tb_frame, call.tb_lasti, call.tb_lineno)
+        one.__traceback__ = shown
+
+
+def _calls(tb: TracebackType | None) -> Iterator[TracebackType]:
+    while tb is not None:
+        yield tb
+        tb = tb.tb_next
+
+
 def innermost(tb: TracebackType | None) -> str:
     """The line that raised, also in a library."""
     frames = list(traceback.walk_tb(tb))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from layerbench.errors import LayerbenchError, ModelRunError, OutputError, UsageError, at_least
+from layerbench.environment.origins import leave_out_own_calls
+from layerbench.errors import (
+    LayerbenchError,
+    ModelRunError,
+    OutputError,
+    UsageError,
+    at_least,
+    is_number,
+)
 from layerbench.integrations import pytest_settings
 from layerbench.integrations.pytest_plugin import SKIPPED, is_measuring
 from layerbench.integrations.pytest_summary import (
@@ -41,6 +50,8 @@ UPDATE = "pytest --layerbench --layerbench-update"
 # In the name of a record: a file system may refuse others, and a name with two dots is no record's.
 _REFUSED = re.compile(r"[^\w\-\[\]=,+@]")
 _LONGEST = 100
+# Kinds of records that hold times.
+_WITH_TIMES = ("profile", "bundle")
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,9 @@ class LayerbenchFixture:
         processes: int | None = None,
         device: str | None = None,
         same_model: bool = False,
-        max_parameters: int | str | None = None,
-        max_flops: int | str | None = None,
-        max_peak_bytes: int | str | None = None,
+        max_parameters: float | str | None = None,
+        max_flops: float | str | None = None,
+        max_peak_bytes: float | str | None = None,
     ) -> Outcome:
         """Fail the test if the model is slower than it was, slower than another, or too large.
 
@@ -93,8 +104,8 @@ class LayerbenchFixture:
 
         Args:
             model: a module, a model's name, or a function that makes a module.
-            inputs: a tensor, a tuple of arguments, or a shape such as ``"1x3x224x224"``, as
-                `layerbench.profile` takes them.
+            inputs: a tensor, a tuple of arguments, a dict of keyword arguments, or a shape such as
+                ``"1x3x224x224"``, as `layerbench.profile` takes them.
             against: path of a record (.json), from pytest's root folder. Without it and without
                 ``reference`` it is the record of this test on this kind of machine, in the folder
                 that the ini file names.
@@ -137,20 +148,27 @@ class LayerbenchFixture:
             from layerbench.integrations.pytest_measuring import Subject, made, values
 
             model = made(model)
+            limited: dict[str, int] | None = None
             if most:
                 found = values(model, inputs, device, {*most})
+                limited = found.of
                 self._judge_limits(found, most)
                 if not timed:
-                    return Outcome("WITHIN", values=found.of)
+                    return Outcome("WITHIN", values=limited)
             if not is_measuring(self._item.config):
                 pytest.skip(SKIPPED)
             subject = Subject.of(model, inputs, device)
             if reference is None:
-                return self._beside_record(subject, against, same_model, settings)
-            other = made(reference)
-            return self._beside_reference(subject, model, other, inputs, device, settings)
-        except ModelRunError:
-            raise  # what the model raised is of use
+                outcome = self._beside_record(subject, against, same_model, settings)
+            else:
+                other = made(reference)
+                outcome = self._beside_reference(subject, model, other, inputs, device, settings)
+            return replace(outcome, values=limited)
+        except ModelRunError as error:
+            # What the model raised is of use.
+            if not self._item.config.getoption("fulltrace"):
+                leave_out_own_calls(error)
+            raise error
         except OutputError as error:
             # Its own advice is for command lines.
             cause = error.__cause__
@@ -214,7 +232,8 @@ class LayerbenchFixture:
         path = self._place(against, subject)
         if self._item.config.getoption("layerbench_update"):
             return self._update(path, subject, settings)
-        if not path.exists():
+        # Unlike Path.exists, it has an answer for a name that is too long.
+        if not os.path.exists(path):
             self._no_record(path, subject, of_test=against is None)
         baseline = times_in(with_times(path))
         assert baseline is not None  # or it would not have been read
@@ -262,6 +281,7 @@ class LayerbenchFixture:
         from layerbench.integrations.pytest_measuring import plan_as
         from layerbench.store import writing
 
+        self._check_replaceable(path)
         writing.check_writable(path.parent)
         notes: list[str] = []
         record = subject.measured(plan_as(None, settings), notes.append)
@@ -271,6 +291,24 @@ class LayerbenchFixture:
             why.append("Comparisons with this record will be UNCLEAR: update it on a quiet machine")
         self._tell(subject.work, "UPDATED", written=self._shown(path), why=why, notes=notes)
         return Outcome("UPDATED", record=record)
+
+    def _check_replaceable(self, path: Path) -> None:
+        """Refuse to write over what is no record of times; a damaged file is written anew.
+
+        Raises:
+            UsageError: says what the file holds.
+        """
+        try:
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return
+        kind = content.get("record") if isinstance(content, dict) else None
+        if kind not in _WITH_TIMES:
+            holds = f"holds a {kind} record" if isinstance(kind, str) else "is no layerbench record"
+            raise UsageError(
+                f"{self._shown(path)} {holds}, and is not written over: name another file with "
+                "against="
+            )
 
     def _no_record(self, path: Path, subject: Subject, *, of_test: bool) -> NoReturn:
         """Fail the test, or skip it where only other machines have a record of it."""
@@ -298,18 +336,23 @@ class LayerbenchFixture:
     # --- places -------------------------------------------------------------------------------
 
     def _folder(self) -> Path:
-        return self._item.config.rootpath / str(self._item.config.getini("layerbench_folder"))
+        return self._from_root(str(self._item.config.getini("layerbench_folder")))
+
+    def _from_root(self, path: str) -> Path:
+        """One path for each file, however it is written."""
+        return Path(os.path.normpath(self._item.config.rootpath / os.path.expanduser(path)))
 
     def _place(self, against: str | PathLike[str] | None, subject: Subject) -> Path:
         """Of the record: the one that the check names, or this test's own on such a machine."""
         if against is not None:
-            path = self._item.config.rootpath / against
-            if path.suffix != ".json":
-                raise UsageError(f"against names a record, a .json file, not {against}")
-            return path
+            named = os.fspath(against) if isinstance(against, (str, PathLike)) else ""
+            if not isinstance(named, str) or "\0" in named or Path(named).suffix != ".json":
+                raise UsageError(f"against names a record, a .json file, not {against!r}")
+            return self._from_root(named)
         self._unnamed += 1
         number = f"-{self._unnamed}" if self._unnamed > 1 else ""
-        file, *names = self._item.nodeid.split("::")
+        file = self._item.nodeid.partition("::")[0]
+        names = _names_in_file(self._item)
         parts = [part for part in Path(file).with_suffix("").parts if part not in ("..", os.sep)]
         *folders, name = [*map(_as_file, parts), *map(_as_file, names)]
         folder = self._folder() / subject.device.describe().slug
@@ -324,18 +367,33 @@ class LayerbenchFixture:
         self._told.append(told(self._item.nodeid, model, verdict, **rest))
 
 
+def _names_in_file(item: pytest.Item) -> list[str]:
+    """Of a test: its classes and itself. Parameters may hold what parts them in a node ID."""
+    chain = item.listchain()
+    files = [at for at, node in enumerate(chain) if isinstance(node, pytest.File)]
+    return [node.name for node in chain[max(files, default=-1) + 1 :]]
+
+
 def _as_file(name: str) -> str:
     """A name that any file system takes; one that had to be changed has a digest at its end."""
     safe = _REFUSED.sub("_", name)[:_LONGEST]
     return safe if safe == name else f"{safe}-{sha256(name.encode()).hexdigest()[:6]}"
 
 
-def _most(name: str, limit: int | str) -> int:
+def _most(name: str, limit: float | str) -> int:
     """A limit from a number or a text.
 
     Raises:
         UsageError: it is neither.
     """
-    if isinstance(limit, str):
-        return parse_bytes(limit) if name == "peak bytes" else parse_count(limit)
-    return int(at_least(f"the limit of {name}", limit, 0))
+    said = f"max_{name.replace(' ', '_').lower()} of layerbench.check"
+    if not isinstance(limit, str):
+        # 8.2e9 is a float.
+        whole = is_number(limit) and float(limit).is_integer()
+        return at_least(said, int(limit) if whole else limit, 0)  # type: ignore[return-value]
+    try:
+        if name == "peak bytes":
+            return parse_bytes(limit)
+        return parse_count(limit, unit="FLOPs" if name == "FLOPs" else "")
+    except UsageError as error:
+        raise UsageError(f"{said}: {error}") from None

@@ -23,7 +23,7 @@ from layerbench.units import by_x
 from layerbench.zoo import Built, not_a_module
 
 Model = str | nn.Module
-Inputs = str | torch.Tensor | tuple[Any, ...] | None
+Inputs = str | torch.Tensor | tuple[Any, ...] | dict[str, Any] | None
 
 
 def made(model: Model | Callable[[], nn.Module]) -> Model:
@@ -32,6 +32,7 @@ def made(model: Model | Callable[[], nn.Module]) -> Model:
     Raises:
         UsageError: it is none.
     """
+    __tracebackhide__ = True
     if isinstance(model, str | nn.Module) or not callable(model):
         return model
     module: object = model()

@@ -144,6 +144,6 @@ class _Gathered:
             return
         from layerbench.integrations.pytest_summary import summary
 
-        terminalreporter.section("layerbench")
+        terminalreporter.write_sep("=", "layerbench")
         for line in summary(self._told, workers=len(self._workers)):
             terminalreporter.write_line(line)

@@ -24,6 +24,10 @@ IN = "    "
 _NARROWEST = 40
 # Of a table that is wider than the terminal.
 _OMITTED_FIRST = ("Compared with", "Model")
+# Of the table of a failing check: what the change tells of.
+_OMITTED_OF_COMPLAINT = ("Baseline ms", "Contender ms")
+# pytest's mark before each line of an error.
+_MARK = len("E   ")
 _NONE = dict.fromkeys(_FIGURES, "")
 
 
@@ -132,12 +136,19 @@ def complaint(comparison: Comparison, beside: str, advice: str = "") -> str:
     slower = sorted(_slower_parts(comparison), key=lambda named: _loss(named[1]), reverse=True)
     shown = [("whole model", comparison.whole), *slower[:MOST_ROWS]]
     rows = [{"": name, **cells_of(row)} for name, row in shown]
-    table = layout.Table([*rows[0]], [[*row.values()] for row in rows], "ll...r", cut=0)
+    names = [*rows[0]]
+    table = layout.Table(
+        names,
+        [[*row.values()] for row in rows],
+        "ll...r",
+        omitted_first=tuple(map(names.index, _OMITTED_OF_COMPLAINT)),
+        cut=0,
+    )
     more = len(slower) - MOST_ROWS
     lines = [
         f"{work.model_type} is SLOWER than {beside} "
         f"(threshold {percent(comparison.threshold, digits=1)})",
-        *fitting.on_screen(table, _width()),
+        *fitting.on_screen(table, _width() - _MARK),
         *([f"and {more} more"] if more > 0 else []),
         *cautions(comparison)[:MOST_CAUTIONS],
         *([advice] if advice else []),
@@ -199,7 +210,6 @@ def summary(every: Sequence[Told], *, workers: int = 0) -> Iterator[str]:
         *_table_of_times(timed),
         *_table_of_limits(every),
         *_remarks(every),
-        *_written(every),
         *_beside_others(timed, workers),
     ]
     yield from map(visible, lines[: -1 if lines and not lines[-1] else None])
@@ -249,26 +259,30 @@ def _table(rows: Sequence[dict[str, str]], align: str) -> list[str]:
 
 
 def _remarks(every: Sequence[Told]) -> Iterator[str]:
-    """Why a verdict is what it is, for each check that says so."""
+    """Why a verdict is what it is, for each test that says so, and which records are new."""
+    times = Counter(one["written"] for one in every)
+    remarks: dict[str, list[str]] = {}
     for one in every:
-        if one["why"]:
-            yield f"{one['verdict']} {one['test']}"
-        for why in one["why"]:
-            yield from textwrap.wrap(why, _width(), initial_indent=IN, subsequent_indent=IN)
+        path = one["written"]
+        if path or one["why"]:
+            again = f", by {times[path]} checks: the last one's stays" if times[path] > 1 else ""
+            about = f"{path}{again}" if path else one["test"]
+            remarks.setdefault(f"{one['verdict']} {about}", []).extend(one["why"])
+    for about, why in remarks.items():
+        yield about
+        for reason in dict.fromkeys(why):
+            yield from _wrapped(reason, IN)
     for note in dict.fromkeys(note for one in every for note in one["notes"]):
-        yield from textwrap.wrap(note, _width())
+        yield from _wrapped(note)
 
 
-def _written(every: Sequence[Told]) -> Iterator[str]:
-    times = Counter(one["written"] for one in every if one["written"])
-    for path, written in times.items():
-        again = f", by {written} checks: the last one's stays" if written > 1 else ""
-        yield f"UPDATED {path}{again}"
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, _width(), initial_indent=indent, subsequent_indent=indent)
 
 
 def _beside_others(timed: Sequence[Told], workers: int) -> Iterator[str]:
     if timed and workers > 1:
-        yield (
+        yield from _wrapped(
             f"{workers} processes ran tests. One of them measured at a time, but the others' tests "
             "ran beside it: without -n times are quieter."
         )

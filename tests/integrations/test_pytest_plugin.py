@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 import layerbench
 from layerbench.environment.device_lock import lock_path
 from layerbench.profilers import rounds
-from tests.support.pytest_suites import AGAINST, QUICK, UPDATE
+from tests.support.pytest_suites import AGAINST, PARAMETERS, QUICK, UPDATE
 from tests.support.undisturbed import NeverWaits
 
 pytest_plugins = ("pytester",)
@@ -102,9 +104,9 @@ def test_a_record_made_on_a_busy_machine_is_told_of(suite, monkeypatch) -> None:
             return 10**9
 
     monkeypatch.setattr(rounds, "wait_meter", lambda _clock: Waits())
-    suite(AGAINST.format(1), *UPDATE).stdout.fnmatch_lines(
-        ["    Comparisons with this record will be UNCLEAR: update it on a quiet machine"]
-    )
+    lines = suite(AGAINST.format(1), *UPDATE).stdout.lines
+    said = lines[lines.index("UPDATED reports/net.json") + 1 :]
+    assert "    Comparisons with this record will be UNCLEAR: update it on a quiet machine" in said
 
 
 def test_a_record_that_cannot_be_written(suite, pytester) -> None:
@@ -116,11 +118,33 @@ def test_a_record_that_cannot_be_written(suite, pytester) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"name": "mine"}', "reports/net.json is no layerbench record, and is not written over*"),
+        ('{"record": "memory"}', "reports/net.json holds a memory record, and is not written *"),
+        ('{"record": "pro', ""),
+    ],
+)
+def test_only_records_of_times_are_written_over(suite, pytester, content, said) -> None:
+    path = pytester.path / "reports" / "net.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    done = suite(AGAINST.format(1), *UPDATE)
+    if said:
+        done.assert_outcomes(failed=1)
+        done.stdout.fnmatch_lines(f"E *Failed: {said}")
+        assert path.read_text() == content
+    else:
+        done.assert_outcomes(passed=1)
+        assert layerbench.read(path).record == "profile"
+
+
 def test_records_that_no_test_names(suite, pytester) -> None:
     body = f"""
 @pytest.mark.layerbench({QUICK})
 class TestNets:
-    @pytest.mark.parametrize("width", ["a/b.5", "c"])
+    @pytest.mark.parametrize("width", ["a::/b.5", "c"])
     def test_speed(self, layerbench, width):
         layerbench.check(Net, X)
         if width == "c":
@@ -168,8 +192,12 @@ def test_input(layerbench):
 def test_model(layerbench):
     layerbench.check(torch.nn.Conv2d(3, 4, 3), X, against="reports/net.json")
 
-def test_no_record(layerbench):
-    layerbench.check(Net(), X, against="models.py")
+@pytest.mark.parametrize("named", ["models.py", 5, b"net.json", "a\\0.json", ""])
+def test_no_record(layerbench, named):
+    layerbench.check(Net(), X, against=named)
+
+def test_long(layerbench):
+    layerbench.check(Net(), X, against="net" * 100 + ".json")
 
 def test_two(layerbench):
     layerbench.check(Net(), X, against="reports/net.json", reference=Net())
@@ -182,12 +210,17 @@ def test_makes_none(layerbench):
     layerbench.check(dict, X, reference=Net())
 """
     wrong = suite(body, "--layerbench")
-    wrong.assert_outcomes(failed=6)
+    wrong.assert_outcomes(failed=11)
     wrong.stdout.fnmatch_lines(
         [
             "*measured Net on 1x3x16x16 and now Net on 2x3x16x16*",
             "*measured Net on 1x3x16x16 and now Conv2d on 1x3x16x16*same_model=True)",
-            "*against names a record, a .json file, not models.py",
+            "*against names a record, a .json file, not 'models.py'",
+            "*against names a record, a .json file, not 5",
+            "*against names a record, a .json file, not b'net.json'",
+            "*against names a record, a .json file, not 'a?x00.json'",
+            "*against names a record, a .json file, not ''",
+            "*there is no record netnet*",
             "*against or reference, not both",
             "*the reference is the model itself*",
             "*dict() makes no model: a dict is no torch.nn.Module*",
@@ -213,7 +246,9 @@ def test_slower(layerbench):
 
 @pytest.mark.layerbench({QUICK})
 def test_faster(layerbench):
-    assert layerbench.check(Net, X, reference=Net(2000)).comparison.method.startswith("live")
+    outcome = layerbench.check(Net, X, reference=Net(2000), max_parameters=1_000)
+    assert outcome.comparison.method.startswith("live")
+    assert outcome.values["parameters"] == {PARAMETERS}
 """
     done = suite(body, "--layerbench")
     done.assert_outcomes(failed=1, passed=1)

@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from layerbench.integrations.pytest_summary import complaint
 from tests.support.paths import ROOT
 from tests.support.pytest_suites import AGAINST, FLOPS, PARAMETERS, PLUGIN, QUICK, TELLS, UPDATE
+from tests.support.sample_comparisons import one_slower
 
 pytest_plugins = ("pytester",)
 
@@ -20,7 +22,7 @@ pytest_plugins = ("pytester",)
 LIMITS = """
 def test_within(layerbench):
     values = layerbench.check(
-        Net(), X, max_parameters={parameters}, max_flops="1 MFLOPs", max_peak_bytes="1 MiB"
+        Net(), X, max_parameters={parameters}, max_flops=1e6, max_peak_bytes="1,048,576"
     ).values
     assert values["FLOPs"] == {flops}
     layerbench.check(Net, X, max_peak_bytes=values["peak bytes"])
@@ -99,8 +101,10 @@ def test_other():
         ("iterations=0", "", "iterations of @pytest.mark.layerbench must be at least 1, got 0"),
         ("", "threads='two'", "threads of layerbench.check must be a whole number, got 'two'"),
         ("", "reference=Net, iterations=2", "iterations must be at least 10, got 2"),
-        ("", "max_flops='many'", "cannot read 'many' as a number*"),
-        ("", "max_peak_bytes=-1", "the limit of peak bytes must be at least 0, got -1"),
+        ("", "max_flops='many'", "max_flops of layerbench.check: cannot read 'many' *"),
+        ("", "max_flops=1.5", "max_flops of layerbench.check must be a whole number, got 1.5"),
+        ("", "max_peak_bytes=-1", "max_peak_bytes of layerbench.check must be at least 0, got -1"),
+        ("", "max_parameters='2 GFLOPs'", "max_parameters of *: cannot read '2 GFLOPs' *"),
         ("", "processes=0", "processes of layerbench.check must be at least 1, got 0"),
     ],
 )
@@ -153,7 +157,15 @@ def test_speed(layerbench):
 """
     done = suite(body, "--layerbench")
     done.assert_outcomes(failed=1)
-    done.stdout.fnmatch_lines(["*raise ValueError*", "WITHIN *test_speed.py::test_speed"])
+    done.stdout.fnmatch_lines(
+        [
+            '*raise ValueError("of the model")',
+            "*layerbench.check(Breaks(), X, reference=Net())",
+            "E *ModelRunError: Breaks: the forward failed*of the model*",
+            "WITHIN *test_speed.py::test_speed",
+        ]
+    )
+    done.stdout.no_fnmatch_line("*layerbench/*.py:*")  # its own calls are of no use
 
 
 def test_an_interrupt_ends_the_run_and_what_was_told_before_is_shown(suite, pytester) -> None:
@@ -184,9 +196,9 @@ def test_junit_has_a_property_for_each_check(suite, pytester) -> None:
 
 def test_two_checks_that_write_one_record_are_told_of(suite) -> None:
     body = f"""
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_speed(layerbench, repeats):
-    layerbench.check(Net(repeats), X, against="net.json", {QUICK})
+@pytest.mark.parametrize("path", ["net.json", "new/../net.json"])
+def test_speed(layerbench, path):
+    layerbench.check(Net(), X, against=path, {QUICK})
 """
     done = suite(body, "--layerbench-update")
     done.stdout.fnmatch_lines("UPDATED net.json, by 2 checks: the last one's stays")
@@ -223,6 +235,14 @@ def test_a_narrow_terminal_has_the_whole_test_and_not_all_columns(
     assert "Model" not in headers["60"]
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_failing_check_fits_the_terminal_and_cuts_no_figure(monkeypatch, width) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    table = complaint(one_slower(), "a.json").splitlines()[1:5]
+    assert max(map(len, table)) <= width - len("E   ")
+    assert table[-1].split()[-4:] == ["+30.0", "%", "[+28.8,", "+31.2]"]
+
+
 def test_without_a_terminal_reporter(alone, pytester, monkeypatch) -> None:
     pytester.makepyfile(TELLS)
     result = pytester.inline_run("-p", PLUGIN, "-p", "no:terminal")
@@ -236,6 +256,7 @@ def test_asked_for_twice_it_is_there_once(alone, pytester) -> None:
     done = pytester.runpytest_inprocess("-p", PLUGIN, "-p", entry)
     done.assert_outcomes(passed=4)
     assert done.stdout.str().count("SAME ") == 4
+    done.stdout.fnmatch_lines(["*= layerbench =*", "Verdict *"], consecutive=True)
 
 
 def test_a_suite_that_uses_none_of_it_loads_none_of_it() -> None:
