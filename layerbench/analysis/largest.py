@@ -8,6 +8,7 @@ from typing import Any
 
 from layerbench.analysis.hotspots import hotspots
 from layerbench.analysis.portions import Large, most, part_of
+from layerbench.analysis.trace_places import phase_of
 from layerbench.errors import UsageError
 from layerbench.records.latency_estimate import LatencyEstimate
 from layerbench.records.memory import MemoryEstimate, MemoryReport
@@ -23,6 +24,9 @@ from layerbench.records.workload import Frozen
 def largest(record: Frozen, view: View) -> list[Large]:
     """The layers of a first screen: by what is wanted, or by what the record is about.
 
+    Of a trace these are its modules and its user's ranges: the step itself and what PyTorch marks
+    have their places among the phases. There are none where most of it has no such name.
+
     Args:
         record: with rows of layers; where it does not know what is wanted, that is left out.
         view: what to sort by, how many, and of which type.
@@ -31,7 +35,18 @@ def largest(record: Frozen, view: View) -> list[Large]:
         UsageError: the record has no layers.
     """
     sort = view.sort if view.sort in _known(record) else None
-    return most(layers(record, sort), view.top, view.sort, view.type)
+    every = layers(record, sort)
+    if isinstance(record, TraceProfile) and view.type is None:
+        every = _named(every)
+    return most(every, view.top, view.sort, view.type)
+
+
+def _named(every: Sequence[Large]) -> list[Large]:
+    """Those of a trace that have a name: none of ranges alone in which less runs than outside."""
+    named = [one for one in every if one.row.path and phase_of(one.row.name) is None]
+    has_modules = any(one.row.kind == "module" for one in named)
+    rest = fsum(one.value for one in every) - fsum(one.value for one in named)
+    return named if has_modules or fsum(one.value for one in named) >= rest else []
 
 
 def sorts_of(record: Frozen) -> tuple[Sort, ...]:

@@ -6,7 +6,6 @@ forward's operators are known when their nodes of the backward come, in whatever
 
 from __future__ import annotations
 
-import re
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerbench.analysis import trace_places
-from layerbench.analysis.trace_places import ROOT, Named, Places, is_step, named
+from layerbench.analysis.trace_places import ROOT, Named, Places, is_step, named, phase_of
 from layerbench.records.trace_events import (
     FRAME,
     KERNEL,
@@ -35,11 +34,6 @@ _ROUNDING_NS = 1_000
 # Events that are Python's integers at a time: all of them would take eight times the columns.
 _CHUNK = 65_536
 
-_PHASES: tuple[tuple[re.Pattern[str], TracePhaseName], ...] = (
-    (re.compile(r"Optimizer\.step#.*"), "optimizer"),
-    (re.compile(r"Optimizer\.zero_grad#.*"), "zero_grad"),
-    (re.compile(r"enumerate\(DataLoader\)#.*"), "data"),
-)
 MOST_STEPS = 2_000
 """Of a trace that count: more would tell no more, and take memory for their intervals."""
 MOST_SAMPLES = 2**20
@@ -223,7 +217,7 @@ class _Walk:
         self._named: list[Named | None] = [
             named(name) if kind in (RANGE, FRAME) else None for kind, name in events.labels
         ]
-        self._phase = [_phase(name) if kind == RANGE else None for kind, name in events.labels]
+        self._phase = [phase_of(name) if kind == RANGE else None for kind, name in events.labels]
         self._open: dict[int, list[_Open]] = {}
         # Of the operators of forwards: by thread and number the place, and which threads have it.
         self._forward: dict[tuple[int, int], int] = {}
@@ -412,7 +406,3 @@ def _what(kind: int, name: str) -> int:
     if kind == OPERATOR:
         return _NODED if name.startswith(_NODE) else _OPERATED
     return _PLACED
-
-
-def _phase(name: str) -> TracePhaseName | None:
-    return next((phase for pattern, phase in _PHASES if pattern.fullmatch(name)), None)

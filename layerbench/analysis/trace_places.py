@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from layerbench.records.trace_profile import TracePhaseName
 from layerbench.text import shortened
 
 MODULE = "nn.Module: "
@@ -14,6 +15,11 @@ MODULE = "nn.Module: "
 _OF_LIGHTNING = re.compile(r"\[pl\]\[module\](?:[\w<>]+\.)*([\w<>]+): (.+)")
 _NUMBER = re.compile(r"_\d+$")
 _STEP = re.compile(r"ProfilerStep#\d+")
+_PHASES: tuple[tuple[re.Pattern[str], TracePhaseName], ...] = (
+    (re.compile(r"Optimizer\.step#.*"), "optimizer"),
+    (re.compile(r"Optimizer\.zero_grad#.*"), "zero_grad"),
+    (re.compile(r"enumerate\(DataLoader\)#.*"), "data"),
+)
 
 ROOT = 0
 MOST_DEPTH = 50
@@ -54,6 +60,11 @@ def named(text: str) -> Named:
 def is_step(text: str) -> bool:
     """Whether it is the mark of a profiler step."""
     return _STEP.fullmatch(text) is not None
+
+
+def phase_of(text: str) -> TracePhaseName | None:
+    """The phase of a range that PyTorch marks itself."""
+    return next((phase for pattern, phase in _PHASES if pattern.fullmatch(text)), None)
 
 
 @dataclass(frozen=True)

@@ -386,8 +386,9 @@ def _lacks(events: TraceEvents, nesting: Nesting) -> Iterable[str]:
         )
     if not nesting.steps.marked:
         yield (
-            "no profiler steps: the whole trace is one sample, without intervals; call step() of "
-            "the profiler after each step of the training"
+            "no profiler steps: the whole trace is one sample, without intervals; record with a "
+            "schedule, such as torch.profiler.schedule(wait=1, warmup=2, active=10), and call "
+            "step() of the profiler after each step of the training: without one it marks none"
         )
     elif nesting.steps.number == 1:
         yield "one profiler step: one sample, without intervals; record several, active=10"

@@ -36,6 +36,8 @@ MOST_VARIABLE = "LAYERBENCH_RECORD_MIB"
 
 # Characters of a damaged record that a message repeats.
 MOST_SAID = 200
+_GZIP = b"\x1f\x8b"
+_TRACE = b'"traceEvents"'
 
 # --- reading -----------------------------------------------------------------------------
 
@@ -57,7 +59,7 @@ def read(path: AnyPath, kind: type[Record] = Record) -> Any:
     path = Path(path)
     data = _file_content(path)
     head = _head(path, data)
-    held = _kind(path, head.record)
+    held = _kind(path, head.record, data)
     if not issubclass(held, kind):
         raise RecordError(f"{path} holds a {held.kind()} record, not a {kind.kind()}")
     _check_version(path, held, head.schema_version)
@@ -161,12 +163,22 @@ def _head(path: Path, data: bytes) -> _Head:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         if problem["type"] != "json_invalid":
-            raise RecordError(f"{path} is JSON, but no layerbench record") from None
+            raise _no_record(path, data) from None
         raise RecordError(f"{path} {_wrong_json(data, problem['msg'])}") from error
+
+
+def _no_record(path: Path, data: bytes) -> RecordError:
+    if _TRACE in data:
+        return RecordError(
+            f"{path} is a trace, no record: python -m layerbench report --from-trace {path}"
+        )
+    return RecordError(f"{path} is JSON, but no layerbench record")
 
 
 def _wrong_json(data: bytes, message: str) -> str:
     """In the words of Python's reader, which says where; but for what it would accept."""
+    if data.startswith(_GZIP):
+        return "is compressed, and no record; of a trace: python -m layerbench report --from-trace"
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -182,9 +194,9 @@ def _wrong_json(data: bytes, message: str) -> str:
     return f"is not JSON that can be read: {one_line(message, MOST_SAID)}"
 
 
-def _kind(path: Path, name: object) -> type[Record]:
+def _kind(path: Path, name: object, data: bytes) -> type[Record]:
     if not isinstance(name, str):
-        raise RecordError(f"{path} is JSON, but no layerbench record")
+        raise _no_record(path, data)
     try:
         return kinds.named(name)
     except KeyError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -344,6 +345,8 @@ def test_a_folder_is_no_record(tmp_path):
         (b"[" * 100_000, "is not JSON that can be read"),
         (b"[1, 2]", "is JSON, but no layerbench record"),
         (b'{"name": "package"}', "is JSON, but no layerbench record"),
+        (b'{"traceEvents": []}', "is a trace, no record: python -m layerbench report --from-tr"),
+        (gzip.compress(b"{}"), "is compressed, and no record; of a trace: python -m layerbench"),
         (b'{"record": ["profile"]}', "is JSON, but no layerbench record"),
         (b'{"record": "recipe"}', "unknown kind of record, 'recipe'; this layerbench reads"),
         (b'{"record": "profile"}', "has schema_version None; this layerbench reads 1"),

@@ -102,7 +102,7 @@ def _said(coverage: Coverage, what: str) -> str:
     """``61.2% of the steps in named modules, ranges 20.0%, ...``."""
     parts = [
         ("modules", coverage.modules),
-        ("your ranges", coverage.ranges),
+        ("ranges", coverage.ranges),
         ("operators alone", coverage.operators),
         ("nothing recorded", coverage.rest),
     ]
@@ -157,6 +157,8 @@ def _columns(row: TraceRow, record: TraceProfile) -> dict[str, str]:
 
 def _slowest(record: TraceProfile, view: View) -> layout.Section:
     most = largest(record, view)
+    if not most and view.type is None:
+        return _without_names(record, view)
     if not most:
         return screens.none_shown(view.type, (row.type for row in record.rows))
     rows = [
@@ -187,6 +189,17 @@ def _slowest(record: TraceProfile, view: View) -> layout.Section:
     return layout.Section(title, [table])
 
 
+def _without_names(record: TraceProfile, view: View) -> layout.Section:
+    """In their place, of a trace with few names besides: kernels, or operators."""
+    what = "operator" if record.device_coverage is None else "kernel"
+    rows = [*(_operator_rows if record.device_coverage is None else _kernel_rows)(record, view.top)]
+    if not rows:
+        return layout.Section("", [])
+    left, pointed = {what: "c", "of": "l"}, dict.fromkeys(("self ms", "ms"), ".")
+    table = screens.table_of(rows, {**left, **pointed}, ("of", "calls"), cut=what)
+    return layout.Section(f"Longest {what}s: {rows[0][what]}, {rows[0]['share']} of all", [table])
+
+
 _POINTED = dict.fromkeys(("ms", "self", "back", "back self", "device", "device self"), ".")
 
 
@@ -202,7 +215,8 @@ def _phases(record: TraceProfile) -> layout.Section:
     ]
     legend = (
         "forward: the outermost modules; backward: autograd's nodes, in whatever thread; the "
-        "others: ranges that PyTorch records itself, without forward and backward in them."
+        "others: ranges that PyTorch records itself, without forward and backward in them. "
+        "share: of all steps together."
     )
     return layout.table("Phases on the host (medians of a step)", rows, "l.rr", layout.Text(legend))
 
@@ -255,23 +269,23 @@ def _branch(row: TraceRow, view: View) -> str:
 
 
 def _operators(record: TraceProfile) -> layout.Section:
-    most = record.operators[:_MOST_LISTED]
-    rows = [
-        {
+    return layout.table(
+        "Operators (a step; without those in them)",
+        [*_operator_rows(record, _MOST_LISTED)],
+        "lr.r",
+        _left_out(len(record.operators)),
+        formats=layout.FULL,
+    )
+
+
+def _operator_rows(record: TraceProfile, number: int) -> Iterator[dict[str, str]]:
+    for one in record.operators[:number]:
+        yield {
             "operator": one.name,
             "calls": str(one.calls),
             "self ms": units.milliseconds(one.self_s),
             "share": formatting.part(one.self_s, record.step.mean),
         }
-        for one in most
-    ]
-    return layout.table(
-        "Operators (a step; without those in them)",
-        rows,
-        "lr.r",
-        _left_out(len(record.operators)),
-        formats=layout.FULL,
-    )
 
 
 def _left_out(count: int) -> layout.Text:
@@ -281,27 +295,26 @@ def _left_out(count: int) -> layout.Text:
 
 
 def _kernels(record: TraceProfile) -> layout.Section:
-    whole = (
-        record.device_coverage.whole / record.step.n if record.device_coverage is not None else 0.0
+    return layout.table(
+        "Kernels (a step)",
+        [*_kernel_rows(record, _MOST_LISTED)],
+        "llr.r",
+        _left_out(len(record.kernels)),
+        formats=layout.FULL,
     )
-    most = record.kernels[:_MOST_LISTED]
-    rows = [
-        {
+
+
+def _kernel_rows(record: TraceProfile, number: int) -> Iterator[dict[str, str]]:
+    device = record.device_coverage
+    whole = device.whole / record.step.n if device is not None else 0.0
+    for one in record.kernels[:number]:
+        yield {
             "kernel": short_name(one.name),
             "of": _of(one),
             "calls": str(one.calls),
             "ms": units.milliseconds(one.seconds),
             "share": formatting.part(one.seconds, whole),
         }
-        for one in most
-    ]
-    return layout.table(
-        "Kernels (a step)",
-        rows,
-        "llr.r",
-        _left_out(len(record.kernels)),
-        formats=layout.FULL,
-    )
 
 
 def _of(kernel: TraceKernel) -> str:
