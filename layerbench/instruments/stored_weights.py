@@ -145,7 +145,8 @@ def _unpacked(name: str, packed: torch.ScriptObject) -> Iterator[tuple[str, torc
 
 def _inside(packed: torch.ScriptObject) -> Iterator[torch.Tensor]:
     """Its tensors, and those of packed objects in it."""
-    state: Any = packed.__getstate__()
+    with_state: Any = packed  # an object has such a method from Python 3.11 on
+    state: Any = with_state.__getstate__()
     tensors = [tensor.detach() for tensor in tensors_in(state)]  # nobody can train it there
     if str(state[-1]).endswith(".LinearPackedParamsBase") and not tensors[0].is_quantized:
         tensors[0] = tensors[0].half()  # a weight that comes out as float32 is held as float16
