@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from layerbench import units
-from layerbench.analysis.graphs import Fold, folds, joined, row_of
+from layerbench.analysis.graphs import Fold, Joined, folds, joined, row_of
 from layerbench.errors import UsageError
 from layerbench.plots import canvas
 from layerbench.plots.canvas import POINTS_PER_INCH, Drawn, Ruler
@@ -16,7 +16,7 @@ from layerbench.plots.icicle import colouring, dark
 from layerbench.plots.layered import Layout, Point, layout
 from layerbench.plots.quantities import Cell, Quantity, quantity
 from layerbench.records.bounds import Shape
-from layerbench.records.graph import Graph
+from layerbench.records.graph import Graph, GraphNode
 from layerbench.records.structure import Structure
 from layerbench.records.tree import Metric
 
@@ -36,6 +36,8 @@ LONGEST = 44
 EDGE = "#5b6470"
 WITHOUT = "#e3e5e9"
 NAMED = 3
+ALONG = (0.7, 0.3)
+"""Parts of a straight edge at which its shape may stand, too."""
 WORDS = {"input": "input", "output": "output", "elsewhere": "from elsewhere"}
 
 
@@ -96,15 +98,16 @@ def graph(
     _scale(figure, axes, laid)
     for way in laid.ways:
         _edge(axes, way)
-    for label, middle in zip(labels, laid.middles, strict=False):
-        if middle is not None:
-            _shape(axes, label, middle)
+    for label, at in _placed(labels, edges, laid, ruler):
+        _shape(axes, label, at)
     for box, at, size in zip(boxes, laid.nodes, sizes, strict=True):
         _node(axes, box, at, size, shown, colour)
     return figure
 
 
 def _found(structure: Structure, module: str) -> Graph:
+    if not structure.graphs and len(structure.rows) == 1:
+        raise UsageError(f"{structure.model_type} has no layers in it, between which tensors go")
     if not structure.graphs:
         raise UsageError(
             "the record does not say which layer takes which tensor: make it anew, by mem.py "
@@ -149,22 +152,60 @@ def _box(
 ) -> Box:
     count = fold.end - fold.start
     if count > 1:
-        return Box(f"{fold.type or 'calls'} ×{count}", "", "fold", cells)
+        first, last = (_word(found.nodes[at]) for at in (fold.start, fold.end - 1))
+        return Box(f"{fold.type or 'calls'} ×{count}", f"{first} to {last}", "fold", cells)
     node = found.nodes[fold.start]
     if node.kind in WORDS:
         alike = [at for at, other in enumerate(found.nodes) if other.kind == node.kind]
         number = f" {alike.index(fold.start) + 1}" if len(alike) > 1 else ""
-        return Box(WORDS[node.kind] + number, "", node.kind, cells)
+        return Box(_word(node) + number, "", node.kind, cells)
     if node.kind == "held":
         return Box(node.name, "parameter or buffer", node.kind, cells)
     if node.kind == "function":
-        return Box(f"{node.name}()", "", node.kind, cells)
+        return Box(_word(node), "", node.kind, cells)
     return Box(node.name, types.get(row_of(module, node) or "", ""), node.kind, cells)
+
+
+def _word(node: GraphNode) -> str:
+    name = WORDS.get(node.kind, node.name)
+    return f"{name}()" if node.kind == "function" else name
 
 
 def _label(shapes: Sequence[Shape]) -> str:
     more = f" +{len(shapes) - 1}" if len(shapes) > 1 else ""
     return units.shape(shapes[0]) + more
+
+
+def _placed(
+    labels: Sequence[str], edges: Sequence[Joined], laid: Layout, ruler: Ruler
+) -> Iterator[tuple[str, Point]]:
+    """Shapes and where they stand, none over another one.
+
+    Of the same tensor to several nodes close by, one says it. Of different ones some stand further
+    up or down their edges.
+    """
+    taken: list[tuple[float, float, float, int, str]] = []
+    for label, edge, way, middle in zip(labels, edges, laid.ways, laid.middles, strict=False):
+        if middle is None:
+            continue
+        half = ruler.text(label, SMALL) / 2
+
+        def over(at: Point, half: float = half) -> list[tuple[int, str]]:
+            return [
+                (source, text)
+                for x, y, wide, source, text in taken
+                if abs(x - at[0]) < half + wide and abs(y - at[1]) < SMALL + 1
+            ]
+
+        if (edge.source, label) in over(middle):
+            continue
+        # Edges past other nodes have room for theirs; the others are straight.
+        (x, y), (to_x, to_y) = way[0], way[-1]
+        there = [(x + (to_x - x) * part, y + (to_y - y) * part) for part in ALONG]
+        free = [at for at in (middle, *(there if len(way) == 2 else [])) if not over(at)]
+        at = free[0] if free else middle
+        taken.append((*at, half, edge.source, label))
+        yield label, at
 
 
 def _lines(box: Box, shown: Quantity) -> list[str]:

@@ -346,7 +346,10 @@ def test_a_folder_is_no_record(tmp_path):
         (b"[1, 2]", "is JSON, but no layerbench record"),
         (b'{"name": "package"}', "is JSON, but no layerbench record"),
         (b'{"traceEvents": []}', "is a trace, no record: python -m layerbench report --from-tr"),
-        (gzip.compress(b"{}", mtime=0), "is compressed, and no record; of a trace: python -m layerbench"),
+        (
+            gzip.compress(b"{}", mtime=0),
+            "is compressed, and no record; of a trace: python -m",
+        ),
         (b'{"record": ["profile"]}', "is JSON, but no layerbench record"),
         (b'{"record": "recipe"}', "unknown kind of record, 'recipe'; this layerbench reads"),
         (b'{"record": "profile"}', "has schema_version None; this layerbench reads 1"),

@@ -44,6 +44,13 @@ def test_a_residual_block_is_drawn(residual):
     # The residual goes beside the layer that it passes.
     tall = residual.locator(".flow .way").nth(1).bounding_box()["height"]
     assert tall > node(residual, "conv").bounding_box()["height"]
+    # No line, nor the head of a thick one, lies over a shape.
+    kinds = residual.locator(".flow g[aria-hidden] > *").evaluate_all(
+        "all => all.map(it => it.tagName)"
+    )
+    assert kinds == ["path"] * 4 + ["text"] * 4
+    heads = residual.locator(".flow marker").get_attribute("markerUnits")
+    assert heads == "userSpaceOnUse"
 
 
 def test_colours_are_those_of_the_table(residual):
@@ -208,6 +215,13 @@ def test_without_a_graph_it_says_how_to_make_one(opened):
     page = opened(Bundle(profile=layered(), structure=structure()), AT)
     assert "mem.py --struct" in page.locator("#panel").inner_text()
     assert names(page)[0] == "TinyNet"
+
+
+def test_one_figure_has_one_colour(opened):
+    rows = [row.model_copy(update={"self_flops": row.self_flops and 7}) for row in structure().rows]
+    page = opened(structure(rows=tuple(rows)), AT)
+    assert page.locator(".legend .swatch").count() == 1
+    assert "7 FLOPs" in page.locator(".legend").inner_text()
 
 
 def test_a_name_that_would_be_markup_is_text(opened):

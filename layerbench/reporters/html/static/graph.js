@@ -221,16 +221,19 @@ export class GraphView {
   drawn() {
     const { nodes, ways, labels, width: wide, height } = /** @type {import('layerbench/layout').Places} */ (this.laid);
     const picture = svg('svg', { viewBox: `0 0 ${wide.toFixed(0)} ${height.toFixed(0)}`, role: 'group', 'aria-label': `Data-flow graph of ${this.path || this.doc.rows.type[0]}` });
-    const arrow = svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 8, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' }, svg('path', { d: 'M0 0L8 4L0 8z', class: 'arrow' }));
+    const arrow = svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 8, refY: 4, markerWidth: 7, markerHeight: 7, markerUnits: 'userSpaceOnUse', orient: 'auto' }, svg('path', { d: 'M0 0L8 4L0 8z', class: 'arrow' }));
     picture.append(svg('defs', {}, arrow));
     const lines = svg('g', { 'aria-hidden': 'true' });
+    const shapes = [];
     this.edges.forEach((edge, index) => {
       const hint = svg('title', {}, `${this.calls.named(this.items[edge.from])[0]} → ${this.calls.named(this.items[edge.to])[0]}: ${edge.shapes.join(', ')}`);
       const near = edge.from === this.at || edge.to === this.at ? ' near' : '';
       lines.append(svg('path', { d: path(ways[index]), class: `way${near}`, 'marker-end': 'url(#arrow)' }, hint));
       const where = labels[index];
-      if (where) lines.append(svg('text', { x: where.x, y: where.y + 4, class: 'shape' }, label(edge)));
+      if (where) shapes.push(svg('text', { x: where.x, y: where.y + 4, class: 'shape' }, label(edge)));
     });
+    // No line runs over a shape.
+    lines.append(...shapes);
     picture.append(lines);
     this.items.forEach((item, index) => picture.append(this.node(item, nodes[index], index)));
     return picture;

@@ -50,6 +50,7 @@ export class Heat {
   /** Steps of the legend: colours, and the values that they begin at. */
   steps() {
     const floor = Math.max(this.low, this.high * 1e-4);
+    if (floor === this.high) return [{ colour: this.colour(this.high), from: this.high }];
     return LIGHT.map((colour, index) => {
       const part = index / LIGHT.length;
       const from = this.log ? floor * (this.high / (floor || 1)) ** part : this.high * part;
