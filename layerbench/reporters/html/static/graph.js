@@ -224,6 +224,7 @@ export class GraphView {
     const arrow = svg('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 8, refY: 4, markerWidth: 7, markerHeight: 7, markerUnits: 'userSpaceOnUse', orient: 'auto' }, svg('path', { d: 'M0 0L8 4L0 8z', class: 'arrow' }));
     picture.append(svg('defs', {}, arrow));
     const lines = svg('g', { 'aria-hidden': 'true' });
+    /** @type {SVGElement[]} */
     const shapes = [];
     this.edges.forEach((edge, index) => {
       const hint = svg('title', {}, `${this.calls.named(this.items[edge.from])[0]} → ${this.calls.named(this.items[edge.to])[0]}: ${edge.shapes.join(', ')}`);
