@@ -108,6 +108,7 @@ def _place_of(address: str) -> tuple[str, str]:
     try:
         return AUTO, (folder / "ray" / "ray_current_cluster").read_text().strip()
     except OSError:
+        _imported()  # without Ray, its own command could not start one
         raise UsageError(f"this machine is part of no Ray cluster: {HOW_TO_START}") from None
 
 
