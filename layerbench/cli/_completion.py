@@ -51,7 +51,7 @@ def values_of(name: str, metavar: str | None, choices: Sequence[str]) -> Values 
     known = (lambda: choices) if choices else _known(name, metavar or "")
     if known is None:
         return None
-    several = metavar in ("LIST", "CARDS")
+    several = metavar in ("LIST", "CARDS", "DETECTORS")
 
     def completed(incomplete: str) -> list[str]:
         return (_last_of if several else _beginning)(incomplete, known())
@@ -89,6 +89,12 @@ def _models() -> tuple[str, ...]:
     return torchvision_names()
 
 
+def _detectors() -> tuple[str, ...]:
+    from layerbench.zoo.listing import torchvision_names
+
+    return torchvision_names("detection")
+
+
 def _inputs() -> tuple[str, ...]:
     from layerbench.zoo.inputs import NAMED
 
@@ -105,11 +111,18 @@ def _cards() -> tuple[str, ...]:
     return tuple(card.name for card in cards.known())
 
 
+def _devices_and_cards() -> tuple[str, ...]:
+    return (*_devices(), *_cards())
+
+
 # By the name of an option, and what stands for its value where one name means several things.
 _KNOWN: dict[tuple[str, str], Callable[[], Sequence[str]]] = {
     ("model", "SPEC"): _models,
     ("models", "LIST"): _models,
+    ("model", "DETECTOR"): _detectors,
+    ("models", "DETECTORS"): _detectors,
     ("input", "NAME|SHAPE"): _inputs,
     ("device", ""): _devices,
     ("device", "CARDS"): _cards,
+    ("device", "DEVICE|CARD"): _devices_and_cards,
 }

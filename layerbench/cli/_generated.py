@@ -115,6 +115,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "BOOL": truth,
     "[PATH,...]": paths_in,
     "CARDS": names_in,
+    "DETECTORS": names_in,
     "LIST": names_in,
     "N|HxW": size_of,
     "NUMBERS": numbers,

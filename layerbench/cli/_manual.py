@@ -18,7 +18,8 @@ HEAD = """\
 # Command line
 
 Every verb and every option, as `layerbench VERB --help` says them.
-`python -m layerbench.cli._manual` writes this page from the commands, and a test compares the two.
+`python -m layerbench.cli._manual > docs/cli.md` writes this page from the commands. A test compares
+the two.
 
 - `layerbench` is the command that an installation brings. `python -m layerbench` is the same.
 - An option that a command line does not name is read from the environment. The variable of

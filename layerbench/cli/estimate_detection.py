@@ -26,7 +26,7 @@ def command(
             "--model",
             "-m",
             panel=WHAT_RUNS,
-            metavar="LIST",
+            metavar="DETECTORS",
             default_text="all",
         ),
     ] = ["all"],  # noqa: B006 - nobody changes it

@@ -62,6 +62,7 @@ def command(
             "(`layerbench devices`). Without such a device, cuda gives a prediction for a GPU that "
             "is not named.",
             panel=WHAT,
+            metavar="DEVICE|CARD",
             default_text="cpu",
         ),
     ] = None,

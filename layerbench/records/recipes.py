@@ -237,7 +237,10 @@ class DetectionRecipe(Frozen):
     """
 
     model: Annotated[
-        Name, option("A torchvision detection model.", "--model", "-m", panel=WHAT_RUNS)
+        Name,
+        option(
+            "A torchvision detection model.", "--model", "-m", panel=WHAT_RUNS, metavar="DETECTOR"
+        ),
     ] = "fasterrcnn_resnet50_fpn"
     data: Annotated[
         Name,

@@ -71,6 +71,12 @@ printf '%s\\n' "${COMPREPLY[@]}"
         (["timer", "--input", "p"], ["pascal"]),
         (["timer", "--precision", "amp"], ["amp", "amp-bf16"]),
         (["timer", "--device", "c"], ["cpu", "cuda"]),
+        (["mem", "--device", "t"], ["t4"]),
+        (["detect", "--model", "ssd"], ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"]),
+        (
+            ["estimate", "detection", "--models", "fcos_resnet50_fpn,s"],
+            ["fcos_resnet50_fpn,ssd300_vgg16", "fcos_resnet50_fpn,ssdlite320_mobilenet_v3_large"],
+        ),
         (["estimate", "gpus", "--device", "t4,l"], ["t4,l4", "t4,l40s"]),
         (["sweep", "--models", "alexnet,resnet15"], ["alexnet,resnet152"]),
     ],

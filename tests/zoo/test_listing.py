@@ -9,3 +9,5 @@ def test_the_names_of_models_are_torchvisions() -> None:
     from layerbench.zoo.listing import torchvision_names
 
     assert set(torchvision_names()) == set(models.list_models())
+    detectors = models.list_models(module=models.detection)
+    assert torchvision_names("detection") == tuple(sorted(detectors))
