@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from layerbench.errors import UsageError
-from layerbench.instruments.compiled import around_compiled
+from layerbench.instruments.compiled import around_compiled, is_compiled
 from layerbench.instruments.overlay import lifted_off
 from layerbench.introspection.modules import modules
 
@@ -25,6 +25,9 @@ UNSEEN = (
     "which torch.compile compiled: nothing calls its layers in Python there. "
     "Call the model outside, or compile the model itself"
 )
+
+
+OF_IT = "the model ran as what torch.compile made of it: give that in its place"
 
 
 class CompiledOutside:
@@ -39,7 +42,7 @@ class CompiledOutside:
         self._model = model
         self._is_inside = is_inside
         self._calls: dict[str, int] = {}
-        self._leads_to_it = False
+        self._leads_to_it = self._is_of_it = False
 
     def noticed(self) -> AbstractContextManager[None]:
         """Step aside for the duration of a ``with`` block."""
@@ -48,8 +51,11 @@ class CompiledOutside:
     @contextmanager
     def _around(self, function: Any, given: list[nn.Module]) -> Iterator[None]:  # noqa: ANN401
         if self._is_inside():
-            yield
+            # What of ours lies over a model that is compiled as a whole, compiled code may look at.
+            with lifted_off([self._model] if is_compiled(self._model) else []):
+                yield
             return
+        self._is_of_it = self._is_of_it or getattr(function, "__self__", None) is self._model
         own = list(modules(self._model))
         name = getattr(function, "__qualname__", type(function).__name__)
         self._calls[name] = self._calls.get(name, 0) + 1
@@ -65,6 +71,8 @@ class CompiledOutside:
         """
         if not self._calls or (forwards and not self._leads_to_it):
             return {}
+        if self._is_of_it:
+            return {FORWARDS: OF_IT}
         ran = "ran" if self._leads_to_it else "may have run"
         return {FORWARDS: f"the model {ran} inside {', '.join(self._calls)}, {UNSEEN}"}
 

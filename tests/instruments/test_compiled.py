@@ -13,6 +13,7 @@ import layerbench
 from layerbench.errors import UsageError
 from layerbench.instruments.compiled import entry_noticed
 from layerbench.profilers.user_loop_compiled import FORWARDS
+from layerbench.profilers.user_steps import LiveSteps
 from tests.faulty.compiled import (
     FLOPS,
     PARAMETERS,
@@ -193,6 +194,41 @@ def test_what_calls_the_model_from_outside_is_not_compiled_again(make: Callable)
     assert {"stem", "body.0.layer"} <= {row.path for row in layers.rows if row.inclusive}
     # That a function calls another that calls the model is not known.
     assert (FORWARDS in layers.record.absent) == (make is not by_other_function)
+
+
+def test_what_is_given_is_not_what_runs() -> None:
+    model = Net().eval()
+    made = torch.compile(model, backend=Counting())
+    with torch.no_grad(), layerbench.time_layers(model) as layers:
+        made(X)
+    with pytest.raises(UsageError, match=r"as what torch.compile made of it: give that"):
+        _ = layers.record
+
+
+class Trained(Net):
+    """A module with a step of its own, which looks at itself."""
+
+    def training_step(self, x: torch.Tensor) -> torch.Tensor:
+        return self(x) * len(self.training_step.__code__.co_varnames)
+
+
+def test_a_training_step_that_is_compiled_is_not_compiled_again() -> None:
+    """Lightning compiles the methods of a module, and its log reads its training_step."""
+    backend = Counting()
+    model = Trained()
+    for name in ("forward", "training_step"):
+        setattr(model, name, torch.compile(getattr(model, name), backend=backend))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    live = LiveSteps(model, [optimizer], skip=1, steps=2, entry="training_step")
+    counts = []
+    with live.attached():
+        for _ in range(5):
+            model.training_step(X).sum().backward()
+            optimizer.step()
+            live.step()
+            counts.append(backend.count)
+    assert counts == [counts[0]] * 5
+    assert live.record.step.n == 1
 
 
 def test_what_is_compiled_in_the_loop_stays_compiled_after_it() -> None:
