@@ -52,19 +52,26 @@ def raised_here(error: BaseException) -> bool:
     """Whether layerbench's own code raised an error, or imported what could not be imported."""
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     own = [file for file in files if not file.startswith("<frozen importlib")]
-    return not own or _HERE in Path(own[-1]).resolve().parents
+    return not own or _is_own(own[-1])
 
 
 def leave_out_own_calls(error: BaseException) -> None:
     """Take layerbench's own calls out of the tracebacks of an error and of what caused it."""
     for one in _causes(error):
+        calls = [*_calls(one.__traceback__)]
+        own = [_is_own(call.tb_frame.f_code.co_filename) for call in calls]
+        # Of what is raised here, the calls in between are of no use either.
+        end = own.index(True) if own and own[-1] else len(own)
         shown: TracebackType | None = None
-        for call in reversed([*_calls(one.__traceback__)]):
-            if not os.path.realpath(call.tb_frame.f_code.co_filename).startswith(
-                f"{_HERE}{os.sep}"
-            ):
+        for at in reversed(range(end)):
+            if not own[at]:
+                call = calls[at]
                 shown = TracebackType(shown, call.tb_frame, call.tb_lasti, call.tb_lineno)
         one.__traceback__ = shown
+
+
+def _is_own(file: str) -> bool:
+    return _HERE in Path(os.path.realpath(file)).parents
 
 
 def _calls(tb: TracebackType | None) -> Iterator[TracebackType]:
