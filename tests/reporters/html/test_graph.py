@@ -224,6 +224,13 @@ def test_one_figure_has_one_colour(opened):
     assert "7 FLOPs" in page.locator(".legend").inner_text()
 
 
+def test_one_of_each_is_said_so(opened):
+    alone = graph("", [INPUT, OUTPUT], [(0, 1)])
+    page = opened(structure(rows=structure().rows[:1], graphs=(alone,)), AT)
+    assert "TinyNet: 2 nodes, 1 edge" in page.locator("#panel").inner_text().splitlines()
+    assert page.locator(".found").inner_text() == "1 row"
+
+
 def test_a_name_that_would_be_markup_is_text(opened):
     hostile = "</script><img src=x onerror=alert(1)>"
     nodes = [INPUT, ("module", hostile), ("function", hostile), ("held", hostile), OUTPUT]

@@ -4,6 +4,7 @@ import { download, h, svg } from 'layerbench/dom';
 import { Heat } from 'layerbench/heat';
 import { edges, items, label, path, places } from 'layerbench/layout';
 import { Calls } from 'layerbench/nodes';
+import { plural } from 'layerbench/units';
 
 // The model itself, whose path is empty, in the address.
 const ROOT = '.';
@@ -204,8 +205,8 @@ export class GraphView {
     this.sized();
     const count = this.items.length;
     const calls = this.graph.kinds.length;
-    const all = count < calls ? `${count} nodes for ${calls} calls` : `${count} nodes`;
-    this.told?.replaceChildren(`${this.path || this.doc.rows.type[0]}: ${all}, ${this.edges.length} edges`);
+    const all = `${plural(count, 'node')}${count < calls ? ` for ${plural(calls, 'call')}` : ''}`;
+    this.told?.replaceChildren(`${this.path || this.doc.rows.type[0]}: ${all}, ${plural(this.edges.length, 'edge')}`);
     this.legend?.replaceChildren(`${this.calls.label()} of all calls of a row and all that is in it, on the table's colours.`);
     this.fill();
     this.run(this.running);

@@ -2,6 +2,7 @@
 
 import { h, the } from 'layerbench/dom';
 import { chosen, settings } from 'layerbench/settings';
+import { plural } from 'layerbench/units';
 import { Viewer } from 'layerbench/viewer';
 
 const API = '/api/v1';
@@ -197,7 +198,7 @@ async function structure() {
     asked = wanted;
     address({ ...named(wanted), record: null, baseline: null, job: null });
     show(doc);
-    status(`${doc.rows.path.length} rows`);
+    status(plural(doc.rows.path.length, 'row'));
   });
   if (stale()) return;
   pending = '';

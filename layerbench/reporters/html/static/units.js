@@ -146,6 +146,16 @@ export function count(value) {
 }
 
 /**
+ * ``1 row``, ``2 rows``.
+ * @param {number} value
+ * @param {string} what
+ * @returns {string}
+ */
+export function plural(value, what) {
+  return `${count(value)} ${what}${value === 1 ? '' : 's'}`;
+}
+
+/**
  * @param {number} fraction
  * @param {number} [digits]
  */

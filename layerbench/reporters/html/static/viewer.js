@@ -261,7 +261,7 @@ export class Viewer {
     const seen = tree.seen({ open, folding: state.folding, query: state.query, sort: state.sort, up: state.up, flat: state.flat }, (node) => figures.sortValue(node));
     table.sorted(state.sort || 'name', state.sort ? state.up : true);
     table.show(seen.nodes, seen.levels);
-    const found = state.query ? `${units.count(seen.matches)} of ${units.count(tree.size)} rows match` : `${units.count(tree.size)} rows`;
+    const found = state.query ? `${units.count(seen.matches)} of ${units.count(tree.size)} rows match` : units.plural(tree.size, 'row');
     const told = the('.found', this.root);
     // Said aloud each time that it is written.
     if (told.textContent !== found) told.textContent = found;
