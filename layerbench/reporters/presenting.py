@@ -32,6 +32,8 @@ MOST_LINES = 10
 """Of a repr."""
 
 _WIDTH = USUAL.width
+# Of why there is no record yet.
+_MOST_SAID = 400
 _USUAL_ENDING = ".json"
 
 # --- as text -------------------------------------------------------------------------------
@@ -43,7 +45,13 @@ def brief(record: Presented) -> str:
     It never fails: a debugger also asks what is half made.
     """
     try:
-        made = documents.document(shown(record.presented()))
+        content = record.presented()
+    except LayerbenchError as error:
+        return one_line(f"<{type(record).__name__}: {error}>", _MOST_SAID)
+    except Exception:
+        return _bare(record)
+    try:
+        made = documents.document(shown(content))
     except Exception:
         return _bare(record)
     lines = [f"{type(record).__name__}: {made.title}"]

@@ -269,7 +269,7 @@ def test_a_class_that_a_forward_changes_counts_in_the_next_forward():
 def test_the_record_is_that_of_a_profile(tmp_path) -> None:
     model = Small().eval()
     with torch.inference_mode(), layerbench.time_layers(model) as layers:
-        assert repr(layers).startswith("<LiveLayers with ")
+        assert str(layers).startswith("<LiveLayers: no forward of the model has ended yet: ")
         with pytest.raises(UsageError, match="no forward of the model has ended yet"):
             _ = layers.record
         for _ in range(5):

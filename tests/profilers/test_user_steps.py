@@ -454,6 +454,7 @@ def test_a_loop_that_is_too_short_says_so(ran: int, trains: bool, says: str) -> 
             steps.step()
     with pytest.raises(UsageError, match=says):
         _ = steps.record
+    assert says in str(steps)
 
 
 def test_another_optimizer_than_the_loops_is_found_out() -> None:
