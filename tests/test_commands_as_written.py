@@ -261,6 +261,7 @@ def trained(model: str, phase: int) -> TrainingRun:
     return record
 
 
+@pytest.mark.slow
 def test_fine_tuning_on_cifar_100(here, told, typed, monkeypatch, published):
     write_cifar100(here / "data", monkeypatch, train=4, test=2)
     told("train", epochs=1, batch_size=2, limit=1, lr=1e-9, size=64)
@@ -280,6 +281,7 @@ def test_another_model_on_cifar_100(here, told, typed, monkeypatch):
     assert trained(SWIN, 2).epochs[0].steps == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quickly_filled")
 def test_imagenet_from_scratch(here, told, typed):
     write_image_folder(here / "data", classes=2, train=64, val=1)
@@ -293,6 +295,7 @@ def test_imagenet_from_scratch(here, told, typed):
     assert all(epoch.steps == 1 for epoch in record.epochs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here", "published")
 def test_two_processes(told):
     told("train", data="synthetic", size=32, epochs=1, batch_size=4, limit=1)
@@ -310,6 +313,7 @@ def test_how_long_it_will_take(told, typed):
     assert (record.steps, record.recipe.epochs) == (6250, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here", "quickly_filled", "multiplied_by_zero")
 def test_a_sweep(told, typed, monkeypatch):
     told("sweep", seconds=0.01, dtype=FASTEST)
@@ -325,6 +329,7 @@ def test_a_sweep(told, typed, monkeypatch):
     assert all(point.allocated and point.flops for point in record.points)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here", "quickly_filled")
 def test_a_step_taken_apart(told, typed):
     told("train_profile", warmup=0, iterations=1, out="told", dtype=FASTEST)
@@ -392,6 +397,7 @@ def with_less_to_do(*wanted: object) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here", "quickly_filled", "multiplied_by_zero")
 def test_every_detector(told, typed, learned, monkeypatch):
     monkeypatch.setattr(models, "build_detector", with_less_to_do)
@@ -449,6 +455,7 @@ def detected(model: str = "fasterrcnn_resnet50_fpn", data: str = "pets") -> Dete
     return record
 
 
+@pytest.mark.slow
 def test_a_detectors_training(here, told, typed):
     told("detect", min_size=64, workers=0, samples=6, size=64)
     assert "the bottleneck is" in typed(DETECT)
@@ -457,6 +464,7 @@ def test_a_detectors_training(here, told, typed):
     assert record.epochs[0].steps == 3
 
 
+@pytest.mark.slow
 def test_a_detectors_training_by_the_script(here, told):
     pets(here / "data", train=24)
     # The loader is tuned over many steps, in which the lightest detector has less to do.

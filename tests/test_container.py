@@ -111,6 +111,7 @@ def test_the_base_image_is_of_the_cuda_that_torch_is_built_for() -> None:
     assert base[1] == wanted[1]
 
 
+@pytest.mark.slow
 def test_every_step_is_run_or_listed_as_not_run() -> None:
     done = call(sys.executable, container.__file__)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -115,6 +115,7 @@ def attached_timer(model: nn.Module) -> Callable[[Call], Call]:
     return wrap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "input"), SPECS)
 def test_family(spec: str, input: str | None) -> None:
     with built(spec, input) as (subject, call):

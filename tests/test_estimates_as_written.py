@@ -82,6 +82,7 @@ def test_latency_on_three_cards(typed: Typed) -> None:
     assert seconds["t4"] > 2 * seconds["a100"]
 
 
+@pytest.mark.slow
 def test_a_training_on_all_cards(typed: Typed) -> None:
     typed(
         "python -m layerbench estimate gpus --model swin_b --train --optimizer adamw "

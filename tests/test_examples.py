@@ -62,6 +62,7 @@ def compare(tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_a_slower_layer_fails_and_the_table_says_which(compare, tmp_path):
     done = compare(1, 300)
     assert done.returncode == 1, done.stderr

@@ -73,6 +73,7 @@ def test_what_a_cpu_cannot_do_is_said(tmp_path: Path) -> None:
     assert "| benchmarks.gpu.tiny:tiny | 2 " in (out / "benchmarks.md").read_text()
 
 
+@pytest.mark.slow
 def test_every_step_runs_on_the_simulated_accelerator(tmp_path: Path) -> None:
     library_or_skip()
     out = run_steps(tmp_path / "out", "sim", [*STEPS, "tests"])

@@ -130,12 +130,14 @@ def installed(tmp_path_factory, distributions) -> tuple[Path, dict[str, str], di
     return python, before, listed(python)
 
 
+@pytest.mark.slow
 def test_an_environment_that_has_torch_is_left_as_it_is(installed) -> None:
     _, before, after = installed
     assert "torch" in before
     assert after == {**before, "layerbench": PROJECT["version"]}
 
 
+@pytest.mark.slow
 def test_neither_the_services_nor_the_tests_packages_are_needed(installed) -> None:
     base = closure(PROJECT["dependencies"])
     assert not {"fastapi", "uvicorn", "sqlalchemy", "pytest", "ray", "lightning"} & base
@@ -159,6 +161,7 @@ def test_neither_the_services_nor_the_tests_packages_are_needed(installed) -> No
     assert [module for module in lacks if not module.startswith(allowed)] == []
 
 
+@pytest.mark.slow
 def test_the_command_measures_and_reports(installed, tmp_path) -> None:
     python, _, _ = installed
     command = python.parent / "layerbench"

@@ -46,6 +46,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 def test_every_call_leaves_a_model_as_it_was(case: Case) -> None:
     torch.manual_seed(0)

@@ -7,6 +7,7 @@ import gzip
 import re
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from tests.support.paths import ROOT
@@ -24,6 +25,7 @@ def shown(notebook) -> list[Shown]:
     ]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_its_outputs_are_of_the_kinds_committed(
     tmp_path, monkeypatch
 ) -> None:

@@ -79,6 +79,7 @@ def installed(tmp_path: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_work_once_installed(installed: Path, tmp_path: Path) -> None:
     """In one process, as most of the time goes into loading torch."""
     done = subprocess.run(

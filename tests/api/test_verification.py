@@ -42,12 +42,14 @@ def once(monkeypatch):
 LOOKED_AT = {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("once")
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_committed_report_says_what_comes_out(path):
     assert list(verification.checked([path])) == [(path, None, None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "input"),
     [

@@ -235,6 +235,7 @@ def test_live_finds_a_planted_slow_down(layerbench, nothing_waits):
     assert any(row.kind == "function" for row in found.rows)
 
 
+@pytest.mark.slow
 def test_live_in_processes_of_their_own(layerbench):
     status, out, _ = layerbench(
         "compare", "--live", SMALL, f"{SMALL} --dtype float64", *FEW, "--processes", "2",

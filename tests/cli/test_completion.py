@@ -60,6 +60,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
     return run(environment, *asked).split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "some"),
     [

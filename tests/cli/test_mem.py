@@ -35,6 +35,7 @@ def mem(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own() -> None:
     done = subprocess.run(
         [sys.executable, "mem.py", *QUICK], cwd=ROOT, capture_output=True, text=True, check=True

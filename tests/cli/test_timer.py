@@ -77,6 +77,7 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_without_out_the_report_goes_to_the_terminal() -> None:
     done = timer(*QUICK, "--sentences")
     assert "Average execution time for Small with input shape [2, 3, 16, 16] is" in done.stdout
@@ -190,6 +191,7 @@ def signalled_while_measuring(out: Path, signal_number: int) -> int:
     return process.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signal_number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )

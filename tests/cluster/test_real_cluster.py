@@ -28,6 +28,8 @@ from tests.support.ray_cluster import RayCluster
 from tests.support.service_process import server
 from tests.support.serving import question
 
+pytestmark = pytest.mark.slow
+
 MODELS = """
 import os
 import signal

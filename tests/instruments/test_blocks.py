@@ -86,6 +86,7 @@ def with_table(document: str) -> str:
     return pattern.sub(lambda m: f"{m[1]}{table()}\n{m[2]}", document)
 
 
+@pytest.mark.slow
 def test_the_documented_table_is_what_the_rule_gives():
     pytest.importorskip("timm")
     document = DOC.read_text()

@@ -32,6 +32,7 @@ def test_structure_has_the_right_parameters_and_flops(case: Case):
     assert case.flops in (None, found.flops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=_named)
 def test_memory_and_profile_run(case: Case):
     model, args = case.build()
@@ -42,6 +43,7 @@ def test_memory_and_profile_run(case: Case):
     assert "functions" not in made.absent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TRAINING, ids=_named)
 def test_training_is_taken_apart_and_weighed(case: Case):
     model, args = case.build()

@@ -19,6 +19,7 @@ pytest_plugins = ("pytester",)
 # --- beside a record --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_from_no_record_to_a_failing_check(suite, pytester) -> None:
     missing = suite(AGAINST.format(1), "--layerbench")
     missing.assert_outcomes(failed=1)

@@ -92,6 +92,7 @@ def pictured(name: str, ending: str) -> bytes:
     return plots.encoded(FIGURES[name](), ending)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_pictures_are_png_and_svg_and_the_same_twice(name: str) -> None:
     png, svg = (pictured(name, ending) for ending in plots.ENDINGS)
@@ -133,6 +134,7 @@ def renamed(record: Profile, name: str) -> Profile:
     return record.model_copy(update={"layers": rows, "workload": workload})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NASTY)
 def test_names_are_shown_as_they_are(name: str) -> None:
     record = renamed(roofed(), name)

@@ -100,6 +100,7 @@ def small() -> tuple[Profile, nn.Module, list[Any]]:
     return profile, model, [before, places()]
 
 
+@pytest.mark.slow
 def test_every_kernel_has_its_layers(small: tuple[Profile, nn.Module, list[Any]]) -> None:
     profile, _, _ = small
     made = profile.compilation

@@ -86,6 +86,7 @@ def test_a_model_that_its_owner_compiled_says_that_the_option_did_nothing() -> N
     assert OWN_COMPILED not in plain.notes
 
 
+@pytest.mark.slow
 def test_a_model_that_is_compiled_in_each_round_says_so_until_dynamo_gives_up() -> None:
     """Compiled in the first call, in both forwards of the warm-up, and in a measured one."""
     with torch._dynamo.config.patch(recompile_limit=RECOMPILED):

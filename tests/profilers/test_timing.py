@@ -220,6 +220,7 @@ def test_train_mode_builds_a_graph_and_keeps_buffers() -> None:
     assert model[1].num_batches_tracked == 0
 
 
+@pytest.mark.slow
 def test_processes_are_fresh_and_pooled() -> None:
     workload = zoo.resolve(SPEC, "1x3x8x8")
     plan = Plan(warmup=1, iterations=3, function_iterations=2, processes=2, threads=1)
@@ -234,6 +235,7 @@ def test_processes_are_fresh_and_pooled() -> None:
     assert row(profile, "flatten()").inclusive
 
 
+@pytest.mark.slow
 def test_a_workers_error_is_the_parents() -> None:
     with pytest.raises(ModelRunError, match="Conv2d at stem"):
         quick(input="1x4x8x8", processes=2)

@@ -268,6 +268,7 @@ def in_turn(seed: int, **options: object) -> tuple[samples.Run, samples.Run]:
     return virtual.measured_in_turn(seed, virtual.SHARED, rounds=150, **options)
 
 
+@pytest.mark.slow
 def test_on_a_shared_machine_a_model_is_not_slower_than_itself():
     """`benchmarks.alarms` makes thousands, on machines of all kinds."""
     found = [compared(in_turn(seed)) for seed in range(30)]

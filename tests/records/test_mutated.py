@@ -61,6 +61,7 @@ def refusal(file, content) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_no_damaged_record_ends_in_a_traceback(file, part):
     names = sorted(KNOWN)

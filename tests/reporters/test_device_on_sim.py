@@ -34,6 +34,7 @@ def profile_of(sim: Simulator, **rules: int) -> layerbench.Profile:
     )
 
 
+@pytest.mark.slow
 @on_sim
 def test_a_net_whose_kernels_are_short_is_launch_bound_and_one_whose_are_long_is_not(
     sim: Simulator,

@@ -62,6 +62,7 @@ def read(text: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_reader_finds_the_slowest_layer_and_type_in_24_lines(name: str) -> None:
     extra = {"init_weights": False} if name == "googlenet" else {}

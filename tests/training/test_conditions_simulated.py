@@ -113,6 +113,7 @@ def measured(verb: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return VERBS[verb](place)
 
 
+@pytest.mark.slow
 @on_sim
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_says_how_the_device_was(

@@ -46,6 +46,7 @@ def _flops(trace: OperatorTrace, batch: int) -> int:
     return sum(operator.flops.at(batch) for operator in trace.operators)
 
 
+@pytest.mark.slow
 def test_one_trace_has_the_published_work_of_any_batch(resnet: OperatorTrace) -> None:
     assert resnet.batch is None
     for batch in (1, 7, 256):

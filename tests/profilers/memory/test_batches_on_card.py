@@ -51,6 +51,7 @@ def traced(workload: Workload) -> RunForGpu:
     return run_for_gpu(workload, optimizer="adamw")
 
 
+@pytest.mark.slow
 def test_a_run_read_off_the_one_at_a_prime_is_the_traced_one(
     at_prime: RunForGpu, traced: RunForGpu
 ) -> None:

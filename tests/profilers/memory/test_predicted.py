@@ -98,6 +98,7 @@ def test_fake_and_real_tensors_tell_the_same_story():
     assert predicted.peak_owner == measured.peak.owner
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not prediction._cuda_bears_a_graph(), reason="there meta tensors stand in for all"
 )
@@ -125,6 +126,7 @@ def test_fake_cpu_tensors_stand_in_for_fake_cuda_tensors(model, dtype, monkeypat
     assert len(cpu.rows) == len(cuda.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet18", "mobilenet_v3_small", VIT, SWIN])
 def test_meta_tensors_stand_in_for_fake_ones_in_training(model, monkeypatch):
     """They are several times faster, and the same to the byte."""

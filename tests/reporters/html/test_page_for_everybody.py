@@ -76,6 +76,7 @@ def test_paper_has_all_rows_that_are_open(opened):
 SCHEMES = [("light", 390), ("dark", 1400)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), SCHEMES)
 def test_everybody_can_use_it(opened, scheme, width):
     from axe_playwright_python.sync_playwright import Axe

@@ -77,6 +77,7 @@ def test_modules_name_each_other_by_bare_specifiers():
             assert found in ("uplot", "d3-hierarchy", "dagre") or found.startswith("layerbench/")
 
 
+@pytest.mark.slow
 def test_the_types_of_the_modules():
     checker = shutil.which("tsc")
     if checker is None:

@@ -69,6 +69,7 @@ def schema(tmp_path_factory):
         yield schemathesis.openapi.from_url(f"{url}/openapi.json")
 
 
+@pytest.mark.slow
 def test_no_undocumented_answer(schema):
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) >= 10

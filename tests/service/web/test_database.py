@@ -112,6 +112,7 @@ class Jobs(RuleBasedStateMachine):
         self.database.close()
 
 
+@pytest.mark.slow
 @on_both
 def test_any_order_of_calls(engine, tmp_path):
     new = {

@@ -171,6 +171,7 @@ def own() -> Iterator[postgresql.Server]:
     found.remove()
 
 
+@pytest.mark.slow
 def test_a_database_that_goes_away_and_comes_back(serving, own, tmp_path):
     with (
         serving(database=own.url(own.database())) as client,

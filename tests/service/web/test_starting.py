@@ -194,6 +194,7 @@ def test_the_store_is_its_owners_alone(tmp_path):
 # --- ends -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
 def test_who_waits_is_told_that_the_server_ends(tmp_path, ending):
     started = tmp_path / "started"

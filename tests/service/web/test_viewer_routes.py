@@ -233,6 +233,7 @@ def net():
 """
 
 
+@pytest.mark.slow
 def test_the_viewer_as_a_user_starts_it(tmp_path):
     own = tmp_path / "own.py"
     own.write_text(OWN)

@@ -135,6 +135,7 @@ def test_models_of_other_kinds(architecture, task):
     assert found.content == {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("slow")
 def test_detectors_are_trained_and_used():
     small = {"batch_size": 1, "image_size": [32, 32]}
@@ -207,6 +208,7 @@ def test_every_architecture_is_one_of_a_task():
     assert not {name for name in names if name.startswith(("quantized", "raft", "r3d"))}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_the_real_process(tmp_path, monkeypatch, capsys):
     limits = {"LAYERBENCH_SERVE_CHILD": REAL, "LAYERBENCH_SERVE_SECONDS": "0.1"}

@@ -30,6 +30,7 @@ from tests.support.trainings import QUICK, READER, WRITTEN, assert_equal, last_w
 # --- a whole run ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("rendered")
 def test_it_learns_to_read_digits(train, tmp_path):
     status, out, err = train(

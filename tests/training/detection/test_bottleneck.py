@@ -212,6 +212,7 @@ def plant(monkeypatch, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_a_slow_loader_is_the_bottleneck_and_further_processes_help(plant):
     record = plant(TAKES_S, tuned=True)
     tuning = record.tuning

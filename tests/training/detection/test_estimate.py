@@ -54,6 +54,7 @@ def small(monkeypatch):
 # --- how long ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", KINDS)
 def test_durations_of_a_detector_that_was_handed_over(make, quick):
     """Also with two classes, where the made-up images have eight and the background."""

@@ -66,6 +66,7 @@ def environment(**changes: str) -> dict[str, str]:
 # --- a whole run, as a user starts it ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_script_from_another_folder(tmp_path):
     """On a real detector; `.config/config.toml` says what the words do not."""
     pets(tmp_path / "data")

@@ -103,6 +103,7 @@ def test_what_is_stored_outlives_the_server_and_is_measured_anew_on_wish(serving
         assert client.get("/api/v1/models").json()["detection"] == ["detector"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed", [{"batch_size": 5}, {"image_size": [1, 2]}, {"threading": True}]
 )
@@ -151,6 +152,7 @@ def test_long_bodies_and_bodies_of_unknown_length(client):
 # --- nothing kills it ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "status", "says"),
     [
@@ -218,6 +220,7 @@ def test_many_identical_questions_are_measured_once(client, started):
     assert len({answer.json()["about"]["job"] for answer in found} - {None}) == 1
 
 
+@pytest.mark.slow
 def test_one_measurement_at_a_time_also_of_two_servers(serving, tmp_path):
     with serving() as one, serving(database=tmp_path / "other.db") as other:
         with ThreadPoolExecutor(2) as pool:
@@ -240,6 +243,7 @@ def test_one_measurement_at_a_time_also_of_two_servers(serving, tmp_path):
     assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_into_the_queue_is_refused_and_the_rest_is_not_lost(serving):
     with serving(queue=5) as client:
         client.get("/api/v1/models")

@@ -18,6 +18,7 @@ from tests.support.service_process import ports, server, until
 from tests.support.serving import ASYNC, RESOURCE, alive, question
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
 def test_a_server_that_is_ended_while_it_measures(tmp_path, started, ending):
     with server(tmp_path) as (process, url):

@@ -28,6 +28,7 @@ from tests.support.service_process import until
 from tests.support.serving import ASYNC, RESOURCE, RESULTS, ended, question
 
 
+@pytest.mark.slow
 def test_a_full_disk(serving, tmp_path):
     with serving() as client:
         assert client.post(RESOURCE, json=question()).status_code == 200
@@ -159,6 +160,7 @@ def emptied(path: Path) -> None:
     os.truncate(path, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [removed, replaced, journal_removed, emptied])
 def test_a_store_that_is_no_longer_there(client, tmp_path, change):
     assert client.post(RESOURCE, json=question()).status_code == 200
@@ -278,6 +280,7 @@ store.interrupt_open("why")
 """
 
 
+@pytest.mark.slow
 def test_killed_before_every_statement(tmp_path):
     """What was said to be done is there, and whole; what was not is either there or not."""
     script = tmp_path / "killed.py"
