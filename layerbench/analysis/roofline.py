@@ -97,7 +97,7 @@ def points(profile: Profile, structure: Structure | None = None) -> tuple[Point,
     else:
         raise UsageError(
             "the profile holds no FLOPs of layers: add the structure of the same work, as "
-            "mem.py --struct or layerbench.structure makes it"
+            "layerbench mem --struct or layerbench.structure makes it"
         )
     size = element_bytes(profile.workload)
     drawn = (
@@ -153,7 +153,7 @@ def check_same_work(timed: Workload, dissected: Workload) -> None:
         if ours != theirs:
             raise ComparisonError(
                 f"the profile's {name} is {text_of(ours)} and the structure's {text_of(theirs)}: "
-                "take a structure of the same work, as mem.py --struct writes it"
+                "take a structure of the same work, as layerbench mem --struct writes it"
             )
 
 

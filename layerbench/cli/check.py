@@ -72,13 +72,30 @@ def command(
     from layerbench.errors import UsageError
 
     if static:
-        return _static(records or [Path(name) for name in STATIC_PLACES])
+        return _static(records or _usual_places())
     if not records or len(records) > 1:
         raise UsageError("name one record to measure again, or give --static")
     names = _options.checked_formats(formats, out)
     record, plan = _what_to_repeat(records[0], iterations, processes)
     comparison = _measured_again(records[0], record, plan, device, threshold, quiet)
     return say(comparison, names, out, view)
+
+
+def _usual_places() -> list[Path]:
+    """Those that are here.
+
+    Raises:
+        UsageError: none is.
+    """
+    from layerbench.errors import UsageError
+
+    places = [path for path in map(Path, STATIC_PLACES) if path.is_dir()]
+    if not places:
+        raise UsageError(
+            f"there is no folder {' or '.join(STATIC_PLACES)} here: name records, or folders of "
+            "them"
+        )
+    return places
 
 
 def _static(places: list[Path]) -> int:

@@ -24,16 +24,17 @@ NAME = "plot"
 
 Kind = Literal["icicle", "bars", "roofline", "memory", "graph"]
 ROWS = (
-    "a profile (timer.py), a training profile (layerbench train-profile), a structure "
-    "(mem.py --struct), a memory record (mem.py) or a joined record (layerbench profile)"
+    "a profile (layerbench timer), a training profile (layerbench train-profile), a structure "
+    "(layerbench mem --struct), a memory record (layerbench mem) or a joined record (layerbench "
+    "profile)"
 )
 # What each kind is drawn of, and the command that makes it.
 NEEDS = {
     "icicle": ROWS,
     "bars": ROWS,
-    "roofline": "a profile of layers (timer.py --ceilings)",
-    "memory": "a memory report (mem.py) or estimate (mem.py --predict)",
-    "graph": "a structure (mem.py --struct) or a joined record (layerbench profile)",
+    "roofline": "a profile of layers (layerbench timer --ceilings)",
+    "memory": "a memory report (layerbench mem) or estimate (layerbench mem --predict)",
+    "graph": "a structure (layerbench mem --struct) or a joined record (layerbench profile)",
 }
 # Of each option that only some kinds have.
 TAKES = {
@@ -305,7 +306,7 @@ def _dissected(profile: Profile) -> Structure:
     from layerbench.errors import LayerbenchError, UsageError
 
     workload = profile.workload
-    advice = "add its structure record, as mem.py --struct or layerbench.structure makes it"
+    advice = "add its structure record, as layerbench mem --struct or layerbench.structure makes it"
     if workload.handed_over:
         raise UsageError(f"{workload.model} was handed over and cannot be built here: {advice}")
     from layerbench import zoo  # loads torch

@@ -61,7 +61,8 @@ def command(
 ) -> None:
     """Train or fine-tune a classifier; logs, metrics, weights, plots and the record are written.
 
-    Several devices: torchrun --nproc-per-node 2 train.py ... The batch is that of each process.
+    Several devices: torchrun --nproc-per-node 2 -m layerbench train ... The batch is that of each
+    process.
     """
     # This loads torch.
     from layerbench.cli._progress import beside_report

@@ -110,8 +110,8 @@ def _found(structure: Structure, module: str) -> Graph:
         raise UsageError(f"{structure.model_type} has no layers in it, between which tensors go")
     if not structure.graphs:
         raise UsageError(
-            "the record does not say which layer takes which tensor: make it anew, by mem.py "
-            "--struct or layerbench profile"
+            "the record does not say which layer takes which tensor: make it anew, by layerbench "
+            "mem --struct or layerbench profile"
         )
     graphs = {path: graph for graph in structure.graphs for path in graph.paths}
     if module not in graphs:

@@ -26,11 +26,11 @@ from layerbench.records.tree import Metric, with_ancestors
 Row = TypeVar("Row", StructureRow, MemoryRow)
 
 MAKERS: dict[Metric, str] = {
-    "time": "a profile of layers, as timer.py writes it to layers/",
-    "self": "a profile of layers, as timer.py writes it to layers/",
-    "flops": "a structure, as mem.py --struct writes it",
-    "parameters": "a structure, as mem.py --struct writes it",
-    "memory": "a memory record, as mem.py writes it",
+    "time": "a profile of layers, as layerbench timer writes it to layers/",
+    "self": "a profile of layers, as layerbench timer writes it to layers/",
+    "flops": "a structure, as layerbench mem --struct writes it",
+    "parameters": "a structure, as layerbench mem --struct writes it",
+    "memory": "a memory record, as layerbench mem writes it",
 }
 
 

@@ -30,7 +30,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 OTHER = "other types"
 AREAS = "area: the layer's part of the time of all layers shown"
 REACHED = "after a name: its share of the roof above it"
-NO_CEILINGS = "This record has no ceilings: measure with timer.py --ceilings"
+NO_CEILINGS = "This record has no ceilings: measure with layerbench timer --ceilings"
 BUSY = "The ceilings were measured on a machine that did other work{waits}: they may lie too low"
 GIGA = 1e9
 
@@ -51,8 +51,8 @@ def roofline(profile: Profile, structure: Structure | None = None, top: int = NA
     layers = sorted(points(profile, structure), key=lambda point: -point.time_s)
     if not layers:
         raise UsageError(
-            "no layer has both FLOPs and a time: take the record of all layers, which timer.py "
-            "writes to layers/"
+            "no layer has both FLOPs and a time: take the record of all layers, which layerbench "
+            "timer writes to layers/"
         )
     figure, axes = canvas.blank(*SIZE_INCHES)
     _scales(axes, layers, profile.ceilings)

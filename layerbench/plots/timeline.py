@@ -47,7 +47,9 @@ def memory(record: Recorded) -> Figure:
     """
     line = record.timeline
     if not line:
-        raise UsageError("the record has no timeline: take a memory record, as mem.py writes it")
+        raise UsageError(
+            "the record has no timeline: take a memory record, as layerbench mem writes it"
+        )
     figure, axes = canvas.blank(*SIZE_INCHES)
     most = [point.live_max / MEBIBYTE for point in line]
     axes.stairs(most, fill=True, color="#8fc1e3", label="the most alive in the stretch")

@@ -102,8 +102,8 @@ def render_table(
     rows = entries([shown(record) for record in records])
     if not rows:
         raise UsageError(
-            "there is no profile of a whole model among the records: name one that timer.py, "
-            "layerbench.profile or sh stats.sh wrote"
+            "there is no profile of a whole model among the records: name one that layerbench "
+            "timer, layerbench.profile or sh stats.sh wrote"
         )
     rows = sorted(rows, key=lambda entry: _order(entry.profile, sort))
     if side_by_side:

@@ -104,7 +104,7 @@ def test_other_work_is_refused(change: dict[str, object], says: str) -> None:
     other = structure(workload=layered().workload.model_copy(update=change))
     with pytest.raises(ComparisonError, match=says) as told:
         roofline.points(profile(), other)
-    assert "mem.py --struct" in str(told.value)
+    assert "layerbench mem --struct" in str(told.value)
 
 
 def test_another_seed_is_the_same_work() -> None:

@@ -302,7 +302,7 @@ def test_static_names_the_report_that_says_something_else(layerbench, tmp_path):
     assert "good.txt is not what the record renders to" in out
 
 
-def test_static_fails_for_no_report_that_another_torch_made(layerbench, tmp_path):
+def test_static_fails_for_no_report_that_another_torch_made(layerbench, tmp_path, monkeypatch):
     source = ROOT / "model_structures" / "mobilenet_v2_pascal.json"
     content = json.loads(source.read_text(encoding="utf-8"))
     content["torch"] = "2.4.0"
@@ -313,5 +313,16 @@ def test_static_fails_for_no_report_that_another_torch_made(layerbench, tmp_path
     assert status == 0
     assert out.splitlines() == [
         f"{path}: made with torch 2.4.0: not compared",
+        "0 of 1 reports say what comes out here; 1 of another torch not compared",
+    ]
+
+    # Of the usual folders those that are there; in a project of one's own there may be none.
+    monkeypatch.chdir(tmp_path)
+    status, _, err = layerbench("check", "--static")
+    assert (status, err.partition(":")[2][:22]) == (2, " there is no folder st")
+    (tmp_path / "stats").mkdir()
+    path.rename(tmp_path / "stats" / path.name)
+    assert layerbench("check", "--static")[1].splitlines() == [
+        "stats/older.json: made with torch 2.4.0: not compared",
         "0 of 1 reports say what comes out here; 1 of another torch not compared",
     ]

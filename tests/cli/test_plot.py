@@ -67,7 +67,10 @@ def test_a_graph_of_a_module(here, plot):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("layered", "--kind", "graph"), "needs a structure (mem.py --struct) or a joined record"),
+        (
+            ("layered", "--kind", "graph"),
+            "needs a structure (layerbench mem --struct) or a joined record",
+        ),
         (("structure", "--kind", "graph"), "make it anew"),
         (("graphed", "--kind", "graph", "--module", "features.0"), "no graph of features.0"),
         (("graphed", "--module", "features"), "--module is for graph, not for icicle"),
@@ -128,11 +131,14 @@ def test_several_records_are_a_picture_each(plot) -> None:
     ("arguments", "says"),
     [
         (("report", "--kind", "roofline"), "memory record: --kind roofline needs a profile"),
-        (("structure", "--kind", "roofline"), "needs a profile of layers (timer.py --ceilings)"),
-        (("layered", "--kind", "memory"), "needs a memory report (mem.py) or estimate"),
+        (
+            ("structure", "--kind", "roofline"),
+            "needs a profile of layers (layerbench timer --ceilings)",
+        ),
+        (("layered", "--kind", "memory"), "needs a memory report (layerbench mem) or estimate"),
         (("whole", "structure", "--kind", "roofline"), "take layers/whole.json"),
-        (("whole",), "take a profile of layers, as timer.py writes it"),
-        (("layered", "--metric", "flops"), "mem.py --struct"),
+        (("whole",), "take a profile of layers, as layerbench timer writes it"),
+        (("layered", "--metric", "flops"), "layerbench mem --struct"),
         (("layered", "--metric", "speed"), "--metric takes time, self, flops"),
         (("layered", "--kind", "pie"), "--kind takes icicle, bars, roofline, memory"),
         (("layered", "--format", "gif"), "--format takes png, svg"),
@@ -146,7 +152,7 @@ def test_several_records_are_a_picture_each(plot) -> None:
         (("layered", "--depth", "0"), "--depth must be at least 1"),
         (("nowhere.json",), "there is no record nowhere.json"),
         # The record's model is not one that can be built here.
-        (("layered", "--kind", "roofline"), "add its structure record, as mem.py --struct"),
+        (("layered", "--kind", "roofline"), "add its structure record, as layerbench mem --struct"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line_and_status_2(plot, here, arguments, says) -> None:

@@ -54,7 +54,7 @@ def test_with_too_many_edges_their_shapes_are_left_out(monkeypatch: pytest.Monke
 
 
 def test_what_cannot_be_drawn_says_what_can() -> None:
-    with pytest.raises(UsageError, match=r"make it anew, by mem.py --struct"):
+    with pytest.raises(UsageError, match=r"make it anew, by layerbench mem --struct"):
         plots.graph(structure())
     with pytest.raises(UsageError, match="TinyNet has no layers in it"):
         plots.graph(structure(rows=structure().rows[:1]))

@@ -48,7 +48,7 @@ def test_area_is_time_and_types_have_markers_of_their_own() -> None:
 
 def test_without_ceilings_it_says_how_to_get_them() -> None:
     figure = plots.roofline(layered(), structure())
-    assert "This record has no ceilings: measure with timer.py --ceilings" in texts(figure)
+    assert "This record has no ceilings: measure with layerbench timer --ceilings" in texts(figure)
     assert figure.axes[0].get_lines() == []
 
 
@@ -158,7 +158,7 @@ def test_an_estimates_peak_has_its_interval() -> None:
 
 
 def test_a_record_without_a_timeline_says_which_has_one() -> None:
-    with pytest.raises(UsageError, match=r"mem\.py"):
+    with pytest.raises(UsageError, match=r"as layerbench mem writes"):
         plots.memory(report().model_copy(update={"timeline": ()}))
 
 

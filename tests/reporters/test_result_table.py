@@ -114,7 +114,7 @@ def test_result_table_sorts(sort, models):
 def test_result_table_refuses():
     with pytest.raises(UsageError, match="cannot sort by 'size': choose from device, model"):
         render_table([whole()], "size")
-    with pytest.raises(UsageError, match="name one that timer"):
+    with pytest.raises(UsageError, match="name one that layerbench timer"):
         render_table([])
 
 

@@ -208,8 +208,8 @@ def _refusal(workload: Workload, error: FakeDoesNotSuffice) -> LayerbenchError:
     where = f" in {module}" if module else ""
     return NotTraceable(
         f"{workload.model}: {error.needs}{where}{at}, so its operators are not known unless it "
-        "runs, and no time is predicted: measure it on the card with timer.py; mem.py --device "
-        "predicts its memory all the same"
+        "runs, and no time is predicted: measure it on the card with layerbench timer; layerbench "
+        "mem --device predicts its memory all the same"
     )
 
 

@@ -213,7 +213,7 @@ def test_larger_smaller_and_to_fit(residual):
 
 def test_without_a_graph_it_says_how_to_make_one(opened):
     page = opened(Bundle(profile=layered(), structure=structure()), AT)
-    assert "mem.py --struct" in page.locator("#panel").inner_text()
+    assert "layerbench mem --struct" in page.locator("#panel").inner_text()
     assert names(page)[0] == "TinyNet"
 
 

@@ -462,6 +462,6 @@ function width(text) {
  */
 function missing(doc) {
   const why = doc.graphs ? 'No module of this model calls anything that could be drawn.' : 'This record does not say which layer takes which tensor.';
-  const how = 'A record of layerbench profile, or of mem.py --struct, made with this version, does.';
+  const how = 'A record of layerbench profile, or of layerbench mem --struct, made with this version, does.';
   return [h('h2', {}, 'No graph'), h('p', {}, why), ...(doc.graphs ? [] : [h('p', {}, how)])];
 }
