@@ -28,9 +28,13 @@ WITH_PROFILER = (
 )
 _LEGEND = (
     "ms: on the host, with all that ran meanwhile; self without the rows below and without "
-    "autograd's nodes. back: of the nodes of the backward that its forward made."
+    "autograd's nodes."
 )
-_ON_DEVICE = "device: of the kernels that it launched, forward and backward, added up."
+_BACK = "back: of the nodes of the backward that its forward made."
+_ON_DEVICE = (
+    "device: of the kernels that it launched, forward and backward, added up; kernels: how many, "
+    "in all steps."
+)
 
 
 def document(record: TraceProfile, view: View = USUAL) -> layout.Document:
@@ -230,7 +234,9 @@ def _tree(record: TraceProfile, view: View) -> layout.Section:
     rows = [_tree_row(run, record, view) for run in runs]
     pointed = len(_columns(record.rows[0], record)) - (record.device_coverage is not None)
     counted = "r" if record.device_coverage is not None else ""
-    legend = [_LEGEND, *([_ON_DEVICE] if record.device_coverage is not None else []), NOT_PATHS]
+    backward = [_BACK] if "back" in _columns(record.rows[0], record) else []
+    device = [_ON_DEVICE] if record.device_coverage is not None else []
+    legend = [_LEGEND, *backward, *device, NOT_PATHS]
     return layout.table(
         "Modules and ranges (medians of a step)",
         rows,
