@@ -42,12 +42,19 @@ class Watch(Protocol):
 def loop_told(watch: Watch, optimizers: Iterable[Optimizer]) -> Iterator[None]:
     """Tell of what this thread does within the ``with`` block.
 
+    Of updates also what others do while this one goes backward: a device's backward runs in a
+    thread of its own, and hooks on gradients in there.
+
     Args:
         watch: hears of it.
         optimizers: whose updates are told.
     """
     thread = get_ident()
     listening = [watch]
+    backwards: list[None] = []
+
+    def is_update_heard() -> bool:
+        return is_heard() or (bool(listening) and bool(backwards))
 
     def is_heard() -> bool:
         # Where ours lies beneath somebody else's, it stays there when the block has ended.
@@ -73,7 +80,11 @@ def loop_told(watch: Watch, optimizers: Iterable[Optimizer]) -> Iterator[None]:
                 return layer.beneath(tensors, *args, **kwargs)
             given = [tensors] if isinstance(tensors, torch.Tensor) else list(tensors)
             with watch.going_backward([one for one in given if isinstance(one, torch.Tensor)]):
-                return layer.beneath(given, *args, **kwargs)
+                backwards.append(None)
+                try:
+                    return layer.beneath(given, *args, **kwargs)
+                finally:
+                    backwards.pop()
 
         return backward
 
@@ -88,7 +99,7 @@ def loop_told(watch: Watch, optimizers: Iterable[Optimizer]) -> Iterator[None]:
         for optimizer in optimizers:
             clearing = around(watch.clearing)
             stack.enter_context(function_replaced(optimizer, "zero_grad", clearing))
-            stack.enter_context(_updates_told(optimizer, watch, is_heard))
+            stack.enter_context(_updates_told(optimizer, watch, is_update_heard))
         yield
 
 

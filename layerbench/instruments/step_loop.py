@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from threading import get_ident
 from typing import Literal
 
 import torch
@@ -217,6 +218,7 @@ class StepLog:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._mark = clock.mark
+        self._thread = get_ident()
         self._open: list[tuple[Kind, int]] = []
         self._noted: list[Happening] = []
         self._within: set[Kind] = set()
@@ -225,7 +227,13 @@ class StepLog:
         self.start = clock.mark()
 
     def begin(self, kind: Kind) -> int:
-        """Something of this kind begins, perhaps within something else; gives the mark."""
+        """Something of this kind begins, perhaps within something else; gives the mark.
+
+        In another thread it is within what this one waits for, and not marked.
+        """
+        if get_ident() != self._thread:
+            self._within.add(kind)
+            return self.start
         mark = self._mark()
         self._open.append((kind, mark))
         return mark
@@ -239,6 +247,8 @@ class StepLog:
         Args:
             kind: that it turned out to be; ``None`` for the kind with which it began.
         """
+        if get_ident() != self._thread:
+            return self.start
         mark = self._mark()
         if self._open:  # of what raised, the end may never have been told, or too late
             seemed, begin = self._open.pop()

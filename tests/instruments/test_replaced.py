@@ -7,8 +7,12 @@ from itertools import permutations
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from layerbench.environment.devices.clocks import ManualClock
 from layerbench.instruments.replaced import Function, Layer, function_replaced
+from layerbench.profilers.user_steps import profile_steps
+from tests.support.timed_training import everywhere, net, slow
 
 
 class Owner:
@@ -51,3 +55,24 @@ def test_what_somebody_else_puts_over_it_stays_and_is_not_lost() -> None:
         with function_replaced(owner, "say", adding("b")):
             assert owner.say() == "own a theirs b"
     assert owner.say is theirs
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_models_in_one_loop_end_in_any_order(first: int) -> None:
+    """As a generator and its adversary, each with an optimizer of its own."""
+    clock = ManualClock()
+    pairs = [(model, slow(model, clock)) for model in (net(clock), net(clock))]
+    before = [everywhere(*pair) for pair in pairs]
+    with ExitStack() as stack:
+        seen = [
+            stack.enter_context(profile_steps(*pair, skip=0, steps=2, clock=clock))
+            for pair in pairs
+        ]
+        for _ in range(3):
+            for model, optimizer in pairs:
+                model(torch.ones(1, 4)).mean().backward()
+                optimizer.step()
+            for number in (first, 1 - first):
+                seen[number].step()
+    assert [everywhere(*pair) for pair in pairs] == before
+    assert all(steps.record.step.n == 1 for steps in seen)
