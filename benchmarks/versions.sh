@@ -53,7 +53,7 @@ install() {
     # From a copy, as a build writes into its folder.
     rm -rf "$work/source"
     mkdir "$work/source"
-    cp -R layerbench pyproject.toml README.md LICENSE "$work/source"
+    cp -R layerbench setup.py pyproject.toml README.md LICENSE "$work/source"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-compile "$@" \
         "$work/source[timm,digits,energy,notebook,serve]" pytest pytest-timeout pytest-xdist hypothesis scipy jsonschema &&
         # What runs is the checkout.

@@ -70,14 +70,18 @@ def distributions(tmp_path_factory) -> tuple[Path, Path]:
     """The wheel and the source distribution, built from the files of the project."""
     folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
-    for name in ("layerbench", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("layerbench", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         where = ROOT / name
         if where.is_dir():
             shutil.copytree(where, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             source.mkdir(exist_ok=True)
             shutil.copy(where, source / name)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source)
+    stale = source / "build" / "lib" / "layerbench" / "cli" / "gone.py"  # of an earlier build
+    stale.parent.mkdir(parents=True)
+    stale.write_text("")
+    words = ("--no-isolation", "--sdist", "--wheel", "--outdir", folder / "dist")
+    run(sys.executable, "-m", "build", *words, source)
     (wheel,) = (folder / "dist").glob("*.whl")
     (sdist,) = (folder / "dist").glob("*.tar.gz")
     return wheel, sdist
@@ -201,6 +205,7 @@ def test_both_distributions_hold_every_file_of_the_package(distributions) -> Non
     assert tracked - in_wheel == set()
     assert tracked - in_sdist == set()
     assert not any(re.match(r"(tests|benchmarks)/", name) for name in in_wheel)
+    assert "layerbench/cli/gone.py" not in in_wheel
 
 
 def test_requirements_say_what_each_pin_is_for() -> None:
