@@ -177,7 +177,8 @@ class _Parting:
             self._has_batch = True
         elif one.kind != "clear":
             self._has_batch = False
-            self._has_updated = self._has_updated or one.kind == "update"
+            if one.kind in ("update", "backward"):
+                self._has_updated = one.kind == "update"
         # Clearing gradients may come anywhere; it is no sign of what the loop is at.
         if one.kind != "clear" or self._before in (None, "other"):
             self._before = one.kind
@@ -186,7 +187,7 @@ class _Parting:
         within = update is not None and update == self._last_update
         if "backward" in self._present and not self._has_updated and not within:
             self._close()
-        self._has_updated, self._last_update = False, update
+        self._last_update = update
         for name, spent in self._coming.items():
             self._present[name] = self._present.get(name, 0) + spent
         self._coming = {}

@@ -1,0 +1,37 @@
+"""The time of a step of somebody's loop, by what happened in it."""
+
+from __future__ import annotations
+
+import pytest
+
+from layerbench.instruments.step_loop import Happening, phases_of
+
+FULL = {"f": "forward", "b": "backward", "u": "update", "c": "clear", "d": "fetch"}
+
+
+def step(order: str) -> list[Happening]:
+    """One after the other, each of 10, with 1 before each."""
+    return [Happening(FULL[one], 11 * at + 1, 11 * at + 11) for at, one in enumerate(order)]
+
+
+@pytest.mark.parametrize(
+    ("order", "micro_batches"),
+    [
+        ("fbu", 1),
+        ("ffbbu", 1),
+        ("fbfbu", 2),
+        ("fbfbfbuc", 3),
+        # An adversary's update and the generator's, each after forwards of both.
+        ("cffbucffbu", 1),
+        ("fbufbu", 1),
+        ("fbfbuffbu", 2),
+    ],
+)
+def test_micro_batches_are_what_one_update_is_made_of(order: str, micro_batches: int) -> None:
+    happenings = step(order)
+    found = phases_of(happenings, 0, happenings[-1].end)
+    assert len(found.micro_batches_ns) == micro_batches
+    # In the order of the phases: forward, then backward.
+    assert found.phases_ns[2] == 10 * order.count("f")
+    assert found.phases_ns[4] == 10 * order.count("b")
+    assert sum(found.phases_ns) + found.between_ns == 11 * len(order)
