@@ -144,6 +144,9 @@ class _Gathered:
             return
         from layerbench.integrations.pytest_summary import summary
 
+        config = terminalreporter.config
+        # Who asked for nothing of layerbench reads of the limits that hold only with -v.
+        listed = config.getoption("verbose") >= (0 if is_measuring(config) else 1)
         terminalreporter.write_sep("=", "layerbench")
-        for line in summary(self._told, workers=len(self._workers)):
+        for line in summary(self._told, workers=len(self._workers), listed=listed):
             terminalreporter.write_line(line)

@@ -198,17 +198,18 @@ def advice_if_unclear(comparison: Comparison) -> str:
 # --- the section ----------------------------------------------------------------------------
 
 
-def summary(every: Sequence[Told], *, workers: int = 0) -> Iterator[str]:
+def summary(every: Sequence[Told], *, workers: int = 0, listed: bool = True) -> Iterator[str]:
     """The lines of the section.
 
     Args:
         every: what all checks came to.
         workers: pytest-xdist's processes.
+        listed: whether limits that hold are rows of the table, or only counted.
     """
     timed = [one for one in every if not one["limits"] and one["verdict"] != "UPDATED"]
     lines = [
         *_table_of_times(timed),
-        *_table_of_limits(every),
+        *_table_of_limits(every, listed),
         *_remarks(every),
         *_beside_others(timed, workers),
     ]
@@ -229,7 +230,7 @@ def _table_of_times(timed: Sequence[Told]) -> list[str]:
     return _table(rows, "l...rlll")
 
 
-def _table_of_limits(every: Sequence[Told]) -> list[str]:
+def _table_of_limits(every: Sequence[Told], listed: bool) -> list[str]:
     rows = [
         {
             "Verdict": verdict,
@@ -241,8 +242,12 @@ def _table_of_limits(every: Sequence[Told]) -> list[str]:
         }
         for one in every
         for what, value, most, verdict in one["limits"]
+        if listed or verdict != "WITHIN"
     ]
-    return _table(rows, "llrrll")
+    held = sum(len(one["limits"]) for one in every) - len(rows)
+    counted = [f"{held} limits hold (-v lists them)"] if held > 1 else []
+    counted = ["1 limit holds (-v lists it)"] if held == 1 else counted
+    return [*_table(rows, "llrrll"), *counted]
 
 
 def _table(rows: Sequence[dict[str, str]], align: str) -> list[str]:

@@ -35,7 +35,7 @@ def test_peak(layerbench):
 """
 
 
-@pytest.mark.parametrize("arguments", [(), ("--layerbench",)])
+@pytest.mark.parametrize("arguments", [("-v",), ("--layerbench",)])
 def test_limits_hold_on_any_machine_and_need_no_option(suite, arguments) -> None:
     done = suite(LIMITS.format(parameters=PARAMETERS, flops=FLOPS), *arguments)
     done.assert_outcomes(passed=1, failed=2)
@@ -61,7 +61,11 @@ def test_beyond(layerbench):
     done = suite(body)
     done.assert_outcomes(skipped=1, failed=1)
     done.stdout.fnmatch_lines(
-        ["WITHIN *test_speed.py::test_both", "SKIPPED *measures time: pytest --layerbench"]
+        [
+            "EXCEEDED *test_speed.py::test_beyond",
+            "1 limit holds (-v lists it)",
+            "SKIPPED *measures time: pytest --layerbench",
+        ]
     )
 
 
